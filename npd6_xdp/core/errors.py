@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every error that a user can meet, as one tree.
+
+    Npd6Error                  exit 1: failed at run time
+    ├── ConfigError            exit 2: the configuration; one line per mistake, each with its place
+    ├── UsageError             exit 2: the command line
+    └── MachineError           exit 1: this machine: no bcc, no privilege, no such interface, a foreign program
+
+A bad packet is never here: it is a value and a counter (core/verdict.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class Npd6Error(Exception):
+    """Base of all errors this program raises on purpose; its text is one line for the user."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake in a configuration file.
+
+    `place` is where it stands ("interface[0].rule[2].prefix", "line 3, column 7", or "" for the whole file);
+    `message` says what is wrong and what to write instead, in one line.
+    """
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class ConfigError(Npd6Error):
+    """The configuration can't be used. `mistakes` holds all that was found, in the file's order."""
+
+    exit_status = 2
+
+    def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
+        self.source = source
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(f"{source}: {mistake}" for mistake in self.mistakes))
+
+
+class UsageError(Npd6Error):
+    """The command line asks for something that can't be."""
+
+    exit_status = 2
+
+
+class MachineError(Npd6Error):
+    """The machine refuses: a missing interface, a missing privilege, a foreign XDP program, a busy port."""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of a solicitation, and why: the words that the XDP program, Python and the metrics share.
+
+The values are the metric labels (a contract). The order is the wire order: the n-th member is number n in the
+enums of bpf/ns_filter.c, which a test compares with these line by line.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of one Neighbor Solicitation; each gets exactly one."""
+
+    ANSWERED_XDP = "answered_xdp"
+    ANSWERED_PYTHON = "answered_python"
+    KERNEL = "kernel"
+    ABSENT = "absent"
+    PENDING = "pending"
+    OWN = "own"
+    IGNORED = "ignored"
+    UNMATCHED = "unmatched"
+    DAD = "dad"
+    INVALID = "invalid"
+    RATE_LIMITED = "rate_limited"
+    MONITORED = "monitored"
+    LOST = "lost"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a solicitation is invalid: the first check that fails, in this order (RFC 4861 §7.1.1, RFC 6980 §5)."""
+
+    FRAGMENT = "fragment"
+    LENGTH = "length"
+    HOP_LIMIT = "hop_limit"
+    CODE = "code"
+    CHECKSUM = "checksum"
+    TARGET = "target"
+    SOURCE = "source"
+    OPTION_LENGTH = "option_length"
+    DAD_DESTINATION = "dad_destination"
+    DAD_SLLAO = "dad_sllao"
+
+
+class Method(StrEnum):
+    """How a rule decides whether a target is there (DESIGN.md, decide)."""
+
+    STATIC = "static"
+    ROUTE = "route"
+    NEIGHBOUR = "neighbour"
+    KERNEL = "kernel"
+    IGNORE = "ignore"
