@@ -1,0 +1,787 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * ns_filter: finds the Neighbor Solicitations among a port's frames, checks them (RFC 4861 §7.1.1), matches
+ * their targets against the rules, and answers them in place or hands them up to Python.
+ *
+ * The contract:
+ *  - A frame that isn't an NS is passed with no map touched.
+ *  - An NS gets exactly one outcome. Those decided here are counted here, per CPU; an NS that went up as an
+ *    event is counted by Python (npd6_xdp/core/responder.py).
+ *  - Fail open: whatever the program isn't sure of, it passes to the kernel untouched. It never aborts.
+ *  - XDP_TX carries the advertisement, XDP_DROP means that the NS is ours and was handed up (or lost), and
+ *    all else is XDP_PASS.
+ *
+ * Python loads this file through bcc (npd6_xdp/system/datapath.py), which sizes the maps with -D. The structs
+ * that both sides see are mirrored there and in npd6_xdp/core/event.py; a test compares sizes and enums.
+ *
+ * Read downward: constants, structs, maps, then one solicitation's way: parse, check, match, answer, punt,
+ * decide which of the two, and the entry at the end.
+ */
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+/* --- constants ------------------------------------------------------------------------------------- */
+
+/* Multi-byte constants of the wire are compared in network order, so they are spelled swapped. */
+#define BE16(x) ((__be16)__builtin_bswap16(x))
+#define BE32(x) ((__be32)__builtin_bswap32(x))
+
+#define ETH_ALEN 6
+#define ETH_P_8021Q 0x8100
+#define ETH_P_8021AD 0x88a8
+#define ETH_P_IPV6 0x86dd
+#define VLAN_VID_MASK 0x0fff
+#define VLAN_ANY 0xffff
+
+#define NEXTHDR_HOP 0
+#define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_ICMP 58
+#define NEXTHDR_DEST 60
+#define FRAGMENT_OFFSET 0xfff8
+
+#define ND_NEIGHBOR_SOLICIT 135
+#define ND_NEIGHBOR_ADVERT 136
+#define ND_NA_FLAG_ROUTER 0x80000000
+#define ND_NA_FLAG_SOLICITED 0x40000000
+#define ND_OPT_SOURCE_LL_ADDR 1
+#define ND_OPT_TARGET_LL_ADDR 2
+
+#define MAX_TAGS 2
+#define L3_MASK 31		/* an IPv6 header stands at 14, 18 or 22 */
+#define MAX_EXTENSIONS 3	/* headers of a chain: two of options, one fragment header */
+#define MAX_OPTIONS_HEADERS 2
+#define MESSAGE_MAX 4096	/* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel */
+#define CSUM_CHUNK 512		/* the most that bpf_csum_diff() takes before Linux 6.13 */
+
+/* Hides what is known of `x` from clang, which else folds away a bound that the verifier has to see. */
+#define opaque(x) asm volatile("" : "+r"(x))
+
+/* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
+enum outcome {
+	OUTCOME_ANSWERED_XDP,
+	OUTCOME_ANSWERED_PYTHON,
+	OUTCOME_KERNEL,
+	OUTCOME_ABSENT,
+	OUTCOME_PENDING,
+	OUTCOME_OWN,
+	OUTCOME_IGNORED,
+	OUTCOME_UNMATCHED,
+	OUTCOME_DAD,
+	OUTCOME_INVALID,
+	OUTCOME_RATE_LIMITED,
+	OUTCOME_MONITORED,
+	OUTCOME_LOST,
+	OUTCOME_FAILED,
+	OUTCOMES,
+	HANDED_UP,	/* to Python, which will know and count */
+};
+
+/* Why it is invalid, in the order of the checks: numbers of npd6_xdp/core/verdict.py Reason. */
+enum reason {
+	REASON_FRAGMENT,
+	REASON_LENGTH,
+	REASON_HOP_LIMIT,
+	REASON_CODE,
+	REASON_CHECKSUM,
+	REASON_TARGET,
+	REASON_SOURCE,
+	REASON_OPTION_LENGTH,
+	REASON_DAD_DESTINATION,
+	REASON_DAD_SLLAO,
+	REASONS,
+	/* not counted as reasons: */
+	VALID,
+	TOO_LONG,
+};
+
+/* How a target is decided: numbers of npd6_xdp/core/rules.py Decision. */
+enum decision {
+	DECISION_OWN,		/* the ingress interface's own address: the kernel answers */
+	DECISION_NEXT_HOP,	/* a router behind the ingress interface: never impersonated */
+	DECISION_IGNORE,
+	DECISION_STATIC,
+};
+
+/* Flags of a rule: npd6_xdp/core/rules.py RuleFlag. */
+enum rule_flag {
+	RULE_ROUTER = 1,		/* R = 1 in the advertisement */
+	RULE_DEFEND = 2,		/* answer DAD probes for present targets */
+	RULE_SOURCE_INTERFACE = 4,	/* source: the interface's address, not the target */
+};
+
+/* Who answers on an entry: npd6_xdp/core/rules.py. */
+enum datapath {
+	DATAPATH_HYBRID,
+	DATAPATH_PYTHON,
+	DATAPATH_MONITOR,
+};
+
+/* Tags of an event: npd6_xdp/core/event.py. */
+enum event_tags {
+	EVENT_TAG_COUNT = 3,		/* mask: how many */
+	EVENT_OUTER_8021AD = 4,		/* the first tag's TPID is 0x88a8, not 0x8100 */
+	EVENT_INNER_8021AD = 8,
+};
+
+/* --- structs --------------------------------------------------------------------------------------- */
+
+struct in6_addr {
+	union {
+		__u8 byte[16];
+		__be16 word[8];
+		__be32 dword[4];
+		__u64 qword[2];
+	};
+};
+
+struct ethhdr {
+	__u8 h_dest[ETH_ALEN];
+	__u8 h_source[ETH_ALEN];
+	__be16 h_proto;
+};
+
+struct vlan_hdr {
+	__be16 h_vlan_TCI;
+	__be16 h_vlan_encapsulated_proto;
+};
+
+struct ipv6hdr {
+	__be32 flow;		/* version, traffic class, flow label */
+	__be16 payload_len;
+	__u8 nexthdr;
+	__u8 hop_limit;
+	struct in6_addr saddr;
+	struct in6_addr daddr;
+};
+
+struct ipv6_opt_hdr {
+	__u8 nexthdr;
+	__u8 hdrlen;		/* in units of 8 bytes, not counting the first 8; a fragment header's is reserved */
+	__be16 frag_off;	/* of a fragment header only */
+	__be32 identification;
+};
+
+struct nd_msg {
+	__u8 icmp6_type;
+	__u8 icmp6_code;
+	__sum16 icmp6_cksum;
+	__be32 flags;		/* NS: reserved */
+	struct in6_addr target;
+};
+
+/* Where things stand in the frame, and what of it is needed after the frame has been rewritten. */
+struct frame {
+	__u32 l3;		/* offset of the IPv6 header */
+	__u32 message;		/* offset of the ICMPv6 message */
+	__u32 length;		/* of the message, by the IPv6 payload length */
+	__u16 extended;		/* it stands behind extension headers */
+	__u16 fragment;		/* one of those is a fragment header */
+	__u16 tags;		/* enum event_tags */
+	__be16 tci[MAX_TAGS];
+	__u8 h_dest[ETH_ALEN];
+	__u8 h_source[ETH_ALEN];
+};
+
+/*
+ * What one solicitation leaves behind on its way: the message beside its pseudo-header's addresses (one run of
+ * bytes for the checksum), and what was found out. It is in a map, not on the stack, because the verifier
+ * doesn't track what a map holds: else it would walk the rest of the program once more for each combination of
+ * tags, extension headers, length and options, and give up.
+ */
+struct scratch {
+	struct in6_addr source;
+	struct in6_addr destination;
+	union {
+		struct nd_msg ns;
+		__u8 message[2 * MESSAGE_MAX + 8];
+	};
+	struct frame frame;
+	/* volatile, or clang would keep them in registers through the loop over the options after all */
+	volatile __u32 option;		/* offset in `message` */
+	volatile __u32 has_sllao;	/* there is a source link-layer address option, of whatever length */
+	volatile __u32 sllao;		/* offset in `message` of the one that counts, 0 for none */
+	__u8 eth_destination[ETH_ALEN];	/* where an answer goes */
+};
+
+/* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
+struct slot_key {
+	__u32 ifindex;
+	__u16 outer;
+	__u16 inner;
+};
+
+/* One [[interface]] entry on one port: what its frames are matched against, and how they are answered. */
+struct slot {
+	__u32 entry;		/* scope of addresses and prefixes, index of entry_counters */
+	__u8 mac[ETH_ALEN];	/* the port's */
+	__u8 datapath;
+	__u8 sources;		/* enum slot_sources */
+	__u32 zero;
+	struct in6_addr link_local;
+	struct in6_addr global;
+};
+
+/* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
+enum slot_sources {
+	SOURCE_LINK_LOCAL = 1,	/* link_local is what a link-local asker gets */
+	SOURCE_GLOBAL = 2,	/* global is what any other asker gets; clear: Python chooses among several */
+};
+
+struct address_key {
+	__u32 entry;
+	__u32 zero;		/* where the compiler would pad: a key's bytes all count */
+	struct in6_addr address;
+};
+
+struct prefix_key {
+	__u32 prefixlen;	/* in bits, those of `entry` included */
+	__u32 entry;
+	struct in6_addr address;
+};
+
+struct rule {
+	__u32 id;		/* index of rule_counters */
+	__u16 decision;
+	__u16 flags;
+};
+
+struct entry_counter {
+	__u64 outcome[OUTCOMES];
+	__u64 reason[REASONS];
+};
+
+struct rule_counter {
+	__u64 outcome[OUTCOMES];
+};
+
+/* 52 bytes, so that a perf record (12 bytes of header, padded to 8) is 64 and none straddles the ring's end. */
+struct ns_event {
+	struct in6_addr target;
+	struct in6_addr source;
+	__u32 time_us;		/* CLOCK_MONOTONIC, microseconds modulo 2^32 */
+	__u32 rule;
+	__u8 eth_destination[ETH_ALEN];	/* where the answer goes */
+	__be16 tci[MAX_TAGS];
+	__u16 tags;		/* enum event_tags */
+} __attribute__((packed, aligned(4)));
+
+_Static_assert(sizeof(struct ns_event) == 52, "npd6_xdp/core/event.py reads 52 bytes");
+
+/* --- maps ------------------------------------------------------------------------------------------ */
+
+BPF_F_TABLE("hash", struct slot_key, struct slot, slots, SLOTS_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct address_key, struct rule, addresses, ADDRESSES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct prefix_key, struct rule, prefixes, PREFIXES_MAX, BPF_F_NO_PREALLOC);
+BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX);
+BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
+BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
+BPF_PERF_OUTPUT(events);
+
+/* --- parse: from the frame to the ICMPv6 message, with no map touched ------------------------------- */
+
+static __always_inline bool is_multicast_ether(const __u8 *mac)
+{
+	return mac[0] & 1;
+}
+
+static __always_inline bool is_zero_ether(const __u8 *mac)
+{
+	return !(mac[0] | mac[1] | mac[2] | mac[3] | mac[4] | mac[5]);
+}
+
+static __always_inline bool is_same_ether(const __u8 *a, const __u8 *b)
+{
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
+}
+
+static __always_inline bool is_unspecified(const struct in6_addr *a)
+{
+	return !(a->qword[0] | a->qword[1]);
+}
+
+static __always_inline bool is_loopback(const struct in6_addr *a)
+{
+	return !(a->qword[0] | a->dword[2]) && a->dword[3] == BE32(1);
+}
+
+static __always_inline bool is_multicast(const struct in6_addr *a)
+{
+	return a->byte[0] == 0xff;
+}
+
+static __always_inline bool is_link_local(const struct in6_addr *a)
+{
+	return (a->word[0] & BE16(0xffc0)) == BE16(0xfe80);
+}
+
+/* ff02::1:ff00:0/104, RFC 4291 §2.7.1 */
+static __always_inline bool is_solicited_node(const struct in6_addr *a)
+{
+	return a->dword[0] == BE32(0xff020000) && !a->dword[1] && a->dword[2] == BE32(1) && a->byte[12] == 0xff;
+}
+
+/*
+ * Walks the chain of extension headers from f->message on. Hop-by-hop options stand only directly behind the
+ * IPv6 header (RFC 8200 §4.1). False: this program can't see an ICMPv6 message behind them.
+ */
+static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f, __u8 nexthdr)
+{
+	int options = 0;
+
+#pragma unroll
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		struct ipv6_opt_hdr opt;
+		__u32 size;
+
+		if (nexthdr == NEXTHDR_ICMP)
+			break;
+		/* a copy, since packet pointers at variable offsets make the verifier forget what it knew */
+		if (bpf_xdp_load_bytes(ctx, f->message, &opt, sizeof(opt)))
+			return false;
+		if (nexthdr == NEXTHDR_FRAGMENT) {
+			if (opt.frag_off & BE16(FRAGMENT_OFFSET))
+				return false;
+			f->fragment = 1;
+			size = sizeof(opt);
+		} else if (nexthdr == NEXTHDR_DEST || (nexthdr == NEXTHDR_HOP && i == 0)) {
+			if (++options > MAX_OPTIONS_HEADERS)
+				return false;
+			size = (opt.hdrlen + 1) * 8;
+		} else {
+			return false;
+		}
+		if (f->length < size)
+			return false;
+		f->length -= size;
+		f->message += size;
+		nexthdr = opt.nexthdr;
+	}
+	f->extended = 1;
+	return nexthdr == NEXTHDR_ICMP;
+}
+
+/* True for an ICMPv6 message of type 135; fills in all of `f`. False: not our business. */
+static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
+{
+	void *data = (void *)(long)ctx->data;
+	void *data_end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct ipv6hdr *ip6h;
+	__be16 proto;
+	void *nh;
+	__u8 type;
+
+	nh = eth + 1;
+	if (nh > data_end)
+		return false;
+	proto = eth->h_proto;
+	/* counted along, since the difference of two packet pointers would be any number to the verifier */
+	f->l3 = sizeof(*eth);
+
+#pragma unroll
+	for (int i = 0; i < MAX_TAGS; i++) {
+		struct vlan_hdr *vlh = nh;
+
+		if (proto != BE16(ETH_P_8021Q) && proto != BE16(ETH_P_8021AD))
+			break;
+		nh = vlh + 1;
+		if (nh > data_end)
+			return false;
+		if (proto == BE16(ETH_P_8021AD))
+			f->tags |= EVENT_OUTER_8021AD << i;
+		f->tags++;
+		f->l3 += sizeof(*vlh);
+		f->tci[i] = vlh->h_vlan_TCI;
+		proto = vlh->h_vlan_encapsulated_proto;
+	}
+	if (proto != BE16(ETH_P_IPV6))
+		return false;
+
+	ip6h = nh;
+	nh = ip6h + 1;
+	if (nh > data_end || (ip6h->flow & BE32(0xf0000000)) != BE32(0x60000000))
+		return false;
+	if (ip6h->nexthdr == NEXTHDR_ICMP) {
+		/* the way of nearly all traffic that comes this far: one byte tells */
+		if (nh + 1 > data_end || *(__u8 *)nh != ND_NEIGHBOR_SOLICIT || !ip6h->payload_len)
+			return false;
+		f->message = f->l3 + sizeof(*ip6h);
+		f->length = __builtin_bswap16(ip6h->payload_len);
+	} else if (ip6h->nexthdr == NEXTHDR_HOP || ip6h->nexthdr == NEXTHDR_DEST || ip6h->nexthdr == NEXTHDR_FRAGMENT) {
+		f->message = f->l3 + sizeof(*ip6h);
+		f->length = __builtin_bswap16(ip6h->payload_len);
+		if (!extensions_parse(ctx, f, ip6h->nexthdr) || !f->length)
+			return false;
+		if (bpf_xdp_load_bytes(ctx, f->message, &type, sizeof(type)) || type != ND_NEIGHBOR_SOLICIT)
+			return false;
+	} else {
+		return false;
+	}
+	__builtin_memcpy(f->h_dest, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(f->h_source, eth->h_source, ETH_ALEN);
+	return true;
+}
+
+/* --- check: RFC 4861 §7.1.1 and its kin, in the order that DESIGN.md gives; ids are those of RFC.md §A --- */
+
+static __always_inline __u16 csum_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* A2: the checksum over pseudo-header and message, RFC 8200 §8.1; `length` is at most MESSAGE_MAX. */
+static __always_inline bool is_checksum_valid(struct scratch *s, __u64 length)
+{
+	/* htons each: htonl(length) + htonl(58) would overflow 32 bits from length 198 on */
+	__u64 sum = BE16(NEXTHDR_ICMP) + __builtin_bswap16(length);
+	__u64 total = sizeof(s->source) + sizeof(s->destination) + ((length + 3) & ~3);
+	__u8 *bytes = (__u8 *)s;
+
+	/* bpf_csum_diff() takes whole 32-bit words: zeros behind the message, where the last one left bytes */
+	opaque(length);
+	__builtin_memset(&s->message[length & (2 * MESSAGE_MAX - 1)], 0, 4);
+#pragma unroll
+	for (__u32 done = 0; done < MESSAGE_MAX + 2 * CSUM_CHUNK; done += CSUM_CHUNK) {
+		__u64 chunk = total - done;
+
+		if (total <= done)
+			break;
+		opaque(chunk);
+		if (chunk > CSUM_CHUNK)
+			chunk = CSUM_CHUNK;
+		sum = (__u32)bpf_csum_diff(NULL, 0, bytes + done, chunk, sum);
+	}
+	return csum_fold(sum) == 0xffff;
+}
+
+/*
+ * A6: every option has a length above 0 and ends within the message. Notes on the way where the source
+ * link-layer address stands: the first such option of length 1 counts, others are as absent.
+ */
+static __always_inline bool options_check(struct scratch *s)
+{
+	s->has_sllao = 0;
+	s->sllao = 0;
+	s->option = sizeof(struct nd_msg);
+
+	for (int i = 0; i < MESSAGE_MAX / 8; i++) {
+		__u32 pos = s->option, length = s->frame.length, size;
+		const __u8 *option;
+
+		if (pos == length)
+			return true;
+		if (pos + 8 > length)
+			return false;
+		option = &s->message[pos & (MESSAGE_MAX - 8)]; /* the mask changes nothing, see `opaque` */
+		size = option[1] * 8;
+		if (!size || pos + size > length)
+			return false;
+		if (option[0] == ND_OPT_SOURCE_LL_ADDR) {
+			s->has_sllao = 1;
+			if (size == 8 && !s->sllao)
+				s->sllao = pos;
+		}
+		s->option = pos + size;
+	}
+	return s->option == s->frame.length;
+}
+
+/*
+ * VALID, or the first reason that says otherwise. Fills in the rest of `s`; an answer goes to the source
+ * link-layer address option's MAC, else to the frame's source (RFC.md B8).
+ */
+static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *s)
+{
+	void *data = (void *)(long)ctx->data;
+	void *data_end = (void *)(long)ctx->data_end;
+	struct ipv6hdr *ip6h = data + (s->frame.l3 & L3_MASK);
+	__u32 message = s->frame.message;
+	__u64 length = s->frame.length;
+
+	if ((void *)(ip6h + 1) > data_end)
+		return REASON_LENGTH; /* can't be, ns_parse() has looked; the verifier wants to hear it again */
+	if (s->frame.fragment)
+		return REASON_FRAGMENT; /* A10, RFC 6980 §5 */
+	if (length < sizeof(struct nd_msg) || message + length > data_end - data)
+		return REASON_LENGTH; /* A4 */
+	if (length > MESSAGE_MAX)
+		return TOO_LONG;
+	if (ip6h->hop_limit != 255)
+		return REASON_HOP_LIMIT; /* A1 */
+	__builtin_memcpy(&s->source, &ip6h->saddr, sizeof(s->source));
+	__builtin_memcpy(&s->destination, &ip6h->daddr, sizeof(s->destination));
+	if (bpf_xdp_load_bytes(ctx, message, s->message, length))
+		return REASON_LENGTH;
+	if (s->ns.icmp6_code)
+		return REASON_CODE; /* A3 */
+	if (!is_checksum_valid(s, length))
+		return REASON_CHECKSUM; /* A2 */
+	if (is_multicast(&s->ns.target))
+		return REASON_TARGET; /* A5 */
+	if (is_multicast(&s->source))
+		return REASON_SOURCE; /* A9, RFC 4291 §2.7 */
+	if (!options_check(s))
+		return REASON_OPTION_LENGTH; /* A6 */
+	if (is_unspecified(&s->source)) {
+		if (!is_solicited_node(&s->destination))
+			return REASON_DAD_DESTINATION; /* A7 */
+		if (s->has_sllao)
+			return REASON_DAD_SLLAO; /* A8 */
+	}
+	__builtin_memcpy(s->eth_destination, s->frame.h_source, ETH_ALEN);
+	if (s->sllao) {
+		const __u8 *mac = &s->message[s->sllao & (MESSAGE_MAX - 8)] + 2;
+
+		if (!is_multicast_ether(mac) && !is_zero_ether(mac))
+			__builtin_memcpy(s->eth_destination, mac, ETH_ALEN);
+	}
+	return VALID;
+}
+
+/* --- match ----------------------------------------------------------------------------------------- */
+
+/* The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached. */
+static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct frame *f)
+{
+	struct slot_key key = { .ifindex = ctx->ingress_ifindex };
+	struct slot *slot;
+
+	/* a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
+	key.outer = __builtin_bswap16(f->tci[0]) & VLAN_VID_MASK;
+	key.inner = __builtin_bswap16(f->tci[1]) & VLAN_VID_MASK;
+	if (!key.outer) {
+		key.outer = key.inner;
+		key.inner = 0;
+	}
+	slot = slots.lookup(&key);
+	if (slot)
+		return slot;
+	key.outer = VLAN_ANY;
+	key.inner = VLAN_ANY;
+	return slots.lookup(&key);
+}
+
+/* Frames that are never answered, whoever is asked for (RFC.md §C). */
+static __always_inline bool is_frame_ignored(const struct scratch *s, const struct slot *slot)
+{
+	const struct frame *f = &s->frame;
+
+	if (is_same_ether(f->h_source, slot->mac))
+		return true; /* our own, looped back */
+	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac))
+		return true; /* another station's, flooded by a bridge */
+	/* no one station asked: an answer to a group or to nobody would reach others than the asker */
+	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
+}
+
+/*
+ * The rule for a target: addresses of their own first (own, next hops, rules for one address), then the
+ * longest prefix. NULL: no rule; `outcome` then tells ignored from unmatched.
+ */
+static __always_inline struct rule *target_match(__u32 entry, const struct in6_addr *target, enum outcome *outcome)
+{
+	struct address_key exact = { .entry = entry, .address = *target };
+	struct prefix_key prefix = { .prefixlen = 32 + 128, .entry = entry, .address = *target };
+	struct rule *rule;
+
+	*outcome = OUTCOME_IGNORED;
+	if (is_unspecified(target) || is_loopback(target))
+		return NULL;
+	rule = addresses.lookup(&exact);
+	if (rule)
+		return rule;
+	/* a link-local target is answered only if a rule names exactly that address */
+	if (is_link_local(target))
+		return NULL;
+	*outcome = OUTCOME_UNMATCHED;
+	return prefixes.lookup(&prefix);
+}
+
+/* --- answer: the advertisement of RFC 4861 §7.2.4, in place; ids are those of RFC.md §B ---------------- */
+
+struct advert {
+	struct ipv6hdr ip6h;
+	struct nd_msg na;
+	__u8 opt_type;
+	__u8 opt_len;
+	__u8 opt_mac[ETH_ALEN];
+};
+
+/* The advertisement's source address; NULL where Python has to choose (B6). */
+static __always_inline const struct in6_addr *advert_source(const struct slot *slot, const struct rule *rule,
+							     const struct scratch *s)
+{
+	if (!(rule->flags & RULE_SOURCE_INTERFACE))
+		return &s->ns.target;
+	if (is_link_local(&s->source))
+		return slot->sources & SOURCE_LINK_LOCAL ? &slot->link_local : NULL;
+	return slot->sources & SOURCE_GLOBAL ? &slot->global : NULL;
+}
+
+/* Rewrites the frame into the answer. False: nothing was changed. */
+static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+					 const struct scratch *s)
+{
+	__u32 l3 = s->frame.l3 & L3_MASK;
+	const struct in6_addr *source = advert_source(slot, rule, s);
+	void *data, *data_end;
+	struct ethhdr *eth;
+	struct advert *adv;
+	__be32 *word;
+	__u64 sum;
+	int delta;
+
+	if (!source)
+		return false;
+	/* From the frame's length, not the payload's: a trailer must go (B9). No SLLAO grows, a Nonce shrinks. */
+	delta = (int)(l3 + sizeof(*adv)) - (int)(ctx->data_end - ctx->data);
+	if (delta && bpf_xdp_adjust_tail(ctx, delta))
+		return false;
+
+	data = (void *)(long)ctx->data;
+	data_end = (void *)(long)ctx->data_end;
+	eth = data;
+	adv = data + l3;
+	if ((void *)(eth + 1) > data_end || (void *)(adv + 1) > data_end)
+		return false;
+
+	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
+	__builtin_memcpy(eth->h_dest, s->eth_destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, slot->mac, ETH_ALEN);
+
+	adv->ip6h.flow = BE32(0x60000000);
+	adv->ip6h.payload_len = BE16(sizeof(*adv) - sizeof(adv->ip6h));
+	adv->ip6h.nexthdr = NEXTHDR_ICMP;
+	adv->ip6h.hop_limit = 255; /* B7 */
+	adv->ip6h.saddr = *source;
+	adv->ip6h.daddr = s->source; /* B2; source :: never comes here */
+	adv->na.icmp6_type = ND_NEIGHBOR_ADVERT;
+	adv->na.icmp6_code = 0;
+	adv->na.icmp6_cksum = 0;
+	/* Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the
+	 * Override flag set to zero" (B3, §7.2.8) */
+	adv->na.flags = rule->flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED)
+						  : BE32(ND_NA_FLAG_SOLICITED);
+	adv->na.target = s->ns.target; /* B1 */
+	adv->opt_type = ND_OPT_TARGET_LL_ADDR; /* B5 */
+	adv->opt_len = 1;
+	__builtin_memcpy(adv->opt_mac, slot->mac, ETH_ALEN);
+
+	/* The addresses and the message stand side by side: 16 words, and what else the pseudo-header has. */
+	word = (__be32 *)&adv->ip6h.saddr;
+	sum = BE16(sizeof(*adv) - sizeof(adv->ip6h)) + BE16(NEXTHDR_ICMP);
+#pragma unroll
+	for (int i = 0; i < 16; i++)
+		sum += word[i];
+	adv->na.icmp6_cksum = ~csum_fold(sum);
+	return true;
+}
+
+/* --- punt: up to Python ------------------------------------------------------------------------------ */
+
+static __always_inline int ns_punt(struct xdp_md *ctx, const struct rule *rule, const struct scratch *s)
+{
+	struct ns_event event = {
+		.target = s->ns.target,
+		.source = s->source,
+		.time_us = bpf_ktime_get_ns() / 1000,
+		.rule = rule->id,
+		.tci = { s->frame.tci[0], s->frame.tci[1] },
+		.tags = s->frame.tags,
+	};
+
+	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
+	return events.perf_submit(ctx, &event, sizeof(event));
+}
+
+/* --- decide ---------------------------------------------------------------------------------------- */
+
+/* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
+static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+					      const struct scratch *s)
+{
+	bool dad = is_unspecified(&s->source);
+
+	if (rule->decision == DECISION_OWN)
+		return OUTCOME_OWN;
+	if (rule->decision != DECISION_STATIC)
+		return OUTCOME_IGNORED;
+	if (dad && !(rule->flags & RULE_DEFEND))
+		return OUTCOME_DAD; /* any answer would kill the asker's address, RFC 4862 §5.4 */
+	if (slot->datapath == DATAPATH_MONITOR)
+		return OUTCOME_MONITORED;
+	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended &&
+	    advert_write(ctx, slot, rule, s))
+		return OUTCOME_ANSWERED_XDP;
+	return ns_punt(ctx, rule, s) ? OUTCOME_LOST : HANDED_UP;
+}
+
+/* --- entry ----------------------------------------------------------------------------------------- */
+
+/* The one exit of every solicitation: counts the outcome and says what becomes of the frame. */
+static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, enum outcome outcome)
+{
+	struct rule_counter *rule_counter;
+	int key;
+
+	if (outcome == HANDED_UP)
+		return XDP_DROP;
+	if (outcome >= OUTCOMES)
+		return XDP_PASS;
+	counter->outcome[outcome]++;
+	if (rule) {
+		key = rule->id;
+		rule_counter = rule_counters.lookup(&key);
+		if (rule_counter)
+			rule_counter->outcome[outcome]++;
+	}
+	if (outcome == OUTCOME_ANSWERED_XDP)
+		return XDP_TX;
+	/* a lost one is ours: passed on, a flood would reach the stack instead */
+	return outcome == OUTCOME_LOST ? XDP_DROP : XDP_PASS;
+}
+
+int ns_filter(struct xdp_md *ctx)
+{
+	struct entry_counter *counter;
+	struct rule *rule = NULL;
+	struct frame f = {};
+	enum outcome outcome;
+	enum reason reason;
+	struct scratch *s;
+	struct slot *slot;
+	int key = 0;
+
+	if (!ns_parse(ctx, &f))
+		return XDP_PASS;
+	s = scratch_space.lookup(&key);
+	slot = slot_match(ctx, &f);
+	if (!s || !slot)
+		return XDP_PASS;
+	key = slot->entry;
+	counter = entry_counters.lookup(&key);
+	if (!counter)
+		return XDP_PASS;
+
+	s->frame = f;
+	reason = ns_check(ctx, s);
+	if (reason < REASONS) {
+		counter->reason[reason]++;
+		outcome = OUTCOME_INVALID;
+	} else if (reason == TOO_LONG) {
+		outcome = OUTCOME_UNMATCHED;
+	} else if (is_frame_ignored(s, slot)) {
+		outcome = OUTCOME_IGNORED;
+	} else {
+		rule = target_match(slot->entry, &s->ns.target, &outcome);
+		if (rule)
+			outcome = ns_decide(ctx, slot, rule, s);
+	}
+	return ns_record(counter, rule, outcome);
+}
