@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A solicitation as the XDP program hands it up: valid, matched by a rule, and waiting for its answer.
+
+Mirrors `struct ns_event` of bpf/ns_filter.c field by field; the size is asserted on both sides, in a test.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntFlag
+from typing import NamedTuple
+
+_EVENT = struct.Struct("=16s16sII6s4sH")
+EVENT_SIZE = _EVENT.size
+"""Bytes of one event on the ring."""
+
+UNSPECIFIED = bytes(16)
+"""The address :: as a source marks a probe of Duplicate Address Detection (RFC 4862 §5.4.2)."""
+
+_TPID_8021Q = b"\x81\x00"
+_TPID_8021AD = b"\x88\xa8"
+
+
+class EventTags(IntFlag):
+    """`enum event_tags`: how many VLAN tags the frame had, and which of them are 802.1ad's."""
+
+    COUNT = 3
+    OUTER_8021AD = 4
+    INNER_8021AD = 8
+
+
+class NsEvent(NamedTuple):
+    """One event. Addresses are 16 bytes, MACs 6, in network order.
+
+    `time_us` is CLOCK_MONOTONIC in microseconds modulo 2^32, read when the frame was seen; `rule` is the id of the
+    rule that covers the target (rules.Table.rules); `eth_destination` is where the answer goes; `tci` holds
+    two VLAN tag control fields, of which `tags` says how many count.
+    """
+
+    target: bytes
+    source: bytes
+    time_us: int
+    rule: int
+    eth_destination: bytes
+    tci: bytes
+    tags: int
+
+    @classmethod
+    def unpack(cls, data: bytes) -> NsEvent:
+        """From the bytes of one event; longer input (the ring's padding) is cut. struct.error when it is shorter."""
+        return cls._make(_EVENT.unpack_from(data))
+
+    def pack(self) -> bytes:
+        """The bytes that `unpack` reads."""
+        return _EVENT.pack(*self)
+
+    @property
+    def is_dad(self) -> bool:
+        """Whether the asker probes an address that it wants for itself."""
+        return self.source == UNSPECIFIED
+
+    def vlan_tags(self) -> bytes:
+        """The tags as they stand in the frame between MAC addresses and EtherType: 0, 4 or 8 bytes."""
+        count = self.tags & EventTags.COUNT
+        if not count:
+            return b""
+        outer = (_TPID_8021AD if self.tags & EventTags.OUTER_8021AD else _TPID_8021Q) + self.tci[:2]
+        if count == 1:
+            return outer
+        return outer + (_TPID_8021AD if self.tags & EventTags.INNER_8021AD else _TPID_8021Q) + self.tci[2:]
