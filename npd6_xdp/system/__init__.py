@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every touch of the machine. No room here imports another; daemon.py connects them."""

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Prometheus endpoint: a collector that reads a snapshot at each scrape, behind a small HTTP server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.snapshot import ANSWER_BUCKETS, RULE_OUTCOMES, Snapshot
+
+
+class SnapshotCollector(Collector):
+    """Turns a Snapshot into the metric families of DESIGN.md's table."""
+
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
+        self._take = take
+
+    def describe(self) -> list[Metric]:
+        """None beforehand: registering this must not read the kernel's counters."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, from one snapshot."""
+        now = self._take()
+        yield from _interface_metrics(now)
+        yield from _rule_metrics(now)
+        yield _answer_seconds(now)
+        yield GaugeMetricFamily("npd6_neighbours", "Present hosts remembered.", labels=["interface"])
+        yield GaugeMetricFamily(
+            "npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", labels=["interface"]
+        )
+        yield GaugeMetricFamily(
+            "npd6_config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was loaded.",
+            value=now.last_reload,
+        )
+        yield CounterMetricFamily(
+            "npd6_config_reload_failures",
+            "Reloads that left the old configuration in use.",
+            value=now.reload_failures,
+        )
+        build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
+        build.add_metric(list(now.build.values()), 1)
+        yield build
+
+
+def _interface_metrics(now: Snapshot) -> Iterator[Metric]:
+    solicitations = CounterMetricFamily(
+        "npd6_solicitations",
+        "Neighbor Solicitations received, by what became of them.",
+        labels=["interface", "outcome"],
+    )
+    invalid = CounterMetricFamily(
+        "npd6_invalid_solicitations",
+        "Invalid Neighbor Solicitations, by the first check that failed.",
+        labels=["interface", "reason"],
+    )
+    advertisements = CounterMetricFamily(
+        "npd6_advertisements",
+        "Neighbor Advertisements sent, by who wrote them.",
+        labels=["interface", "path"],
+    )
+    lost = CounterMetricFamily(
+        "npd6_events_lost", "Solicitations that the ring to Python had no room for.", labels=["interface"]
+    )
+    info = GaugeMetricFamily(
+        "npd6_interface_info", "How the XDP program is attached.", labels=["interface", "attach", "datapath"]
+    )
+    up = GaugeMetricFamily(
+        "npd6_interface_up", "1 if the interface is up and the XDP program attached.", labels=["interface"]
+    )
+    for interface in now.interfaces:
+        for outcome, count in interface.outcomes.items():
+            solicitations.add_metric([interface.label, outcome], count)
+        for reason, count in interface.reasons.items():
+            invalid.add_metric([interface.label, reason], count)
+        for path, count in interface.advertisements.items():
+            advertisements.add_metric([interface.label, path], count)
+        lost.add_metric([interface.label], interface.lost)
+        if interface.attach:
+            info.add_metric([interface.label, interface.attach, interface.datapath], 1)
+        up.add_metric([interface.label], interface.up)
+    return iter((solicitations, invalid, advertisements, lost, info, up))
+
+
+def _rule_metrics(now: Snapshot) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "npd6_rule_solicitations",
+        "Neighbor Solicitations for targets that a rule covers.",
+        labels=["interface", "rule", "outcome"],
+    )
+    for rule in now.rules:
+        for outcome in RULE_OUTCOMES[rule.method]:
+            family.add_metric([rule.label, rule.prefix, outcome], rule.outcomes.get(outcome, 0))
+    yield family
+
+
+def _answer_seconds(now: Snapshot) -> Metric:
+    family = HistogramMetricFamily(
+        "npd6_answer_seconds",
+        "Seconds from the XDP program's timestamp to the send of the advertisement.",
+        labels=["path"],
+    )
+    bounds = [*(str(bound) for bound in ANSWER_BUCKETS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(now.answer_times.counts), strict=True))
+    family.add_metric(["python"], buckets, now.answer_times.total)
+    return family
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """As HTTPServer does, without asking the resolver for our own name."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address[:2]
+        self.setup_environ()
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
+        """One line for each scrape is not what a log is for."""
+
+
+class Endpoint:
+    """Serves /metrics on its own thread until it is closed."""
+
+    def __init__(self, listen: tuple[str, int], take: Callable[[], Snapshot]) -> None:
+        host, port = listen
+        registry = CollectorRegistry()
+        registry.register(SnapshotCollector(take))
+        ProcessCollector(registry=registry)
+        server = _ServerV6 if ":" in host else _Server
+        try:
+            self._server = make_server(host, port, make_wsgi_app(registry), server, _QuietHandler)
+        except OSError as error:
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            raise MachineError(
+                f'metrics.listen: can\'t listen on {where}: {error.strerror}; choose another address, or "" for none'
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
