@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line: one function a verb. Noun verbs only read; action verbs change something."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from ipaddress import AddressValueError, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import npd6_xdp
+from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.errors import ConfigError, Mistake, Npd6Error, UsageError
+
+DESCRIPTION = """\
+An IPv6 Neighbor Discovery proxy: answers Neighbor Solicitations for the prefixes of its
+configuration, in the network driver (XDP), so that hosts behind this router are reachable
+from an upstream that believes them on its own link."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed at run time, 2 usage or configuration."""
+    arguments = _parser().parse_args(argv)
+    _set_up_logging("warning", "text")
+    try:
+        return int(arguments.verb(arguments) or 0)
+    except Npd6Error as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            logging.getLogger("npd6-xdp").debug("where it happened", exc_info=True)
+        print(_prefixed(error), file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has had enough; what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`run`: the daemon, in the foreground."""
+    config = _load(arguments.config)
+    _set_up_logging(config.log_level, config.log_format)
+    from npd6_xdp import daemon
+
+    daemon.run(config)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """`check`: validate a configuration file and print the table that results."""
+    from npd6_xdp.core import explain
+
+    config = _load(arguments.config)
+    if arguments.json:
+        print(json.dumps(explain.table_json(config), indent=2))
+    else:
+        print(explain.table_text(config))
+
+
+def explain(arguments: argparse.Namespace) -> None:
+    """`explain`: which rule decides about a target, and what advertisement would go out."""
+    from npd6_xdp.core import explain as core
+    from npd6_xdp.core.config import parse_vlan
+
+    config = _load(arguments.config)
+    try:
+        vlan = parse_vlan(arguments.vlan)
+    except ValueError as error:
+        raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
+    if arguments.interface not in {interface.name for interface in config.interfaces}:
+        known = ", ".join(sorted({interface.name for interface in config.interfaces}))
+        raise UsageError(f"--interface {arguments.interface}: {arguments.config} has no such interface; it has {known}")
+    links = _links_here(config)
+    print(core.explain_text(config, links, arguments.interface, vlan.tags, arguments.address, arguments.source))
+
+
+def probe(arguments: argparse.Namespace) -> int:
+    """`probe`: ask from the other side, as an upstream would."""
+    from npd6_xdp.tools import probe as tool
+
+    return tool.run(arguments.address, arguments.interface, arguments.count, as_json=arguments.json)
+
+
+def lab(_: argparse.Namespace) -> int:
+    """`lab`: the demonstration in network namespaces."""
+    from npd6_xdp.lab import story
+
+    return story.run()
+
+
+def version(_: argparse.Namespace) -> None:
+    """`version`: the program's version."""
+    print(f"npd6-xdp {npd6_xdp.__version__}")
+
+
+def _links_here(config: Config) -> Any:
+    """The facts of those of the configuration's interfaces that this machine has."""
+    from npd6_xdp.daemon import link_facts
+
+    return link_facts(config)
+
+
+def _load(path: Path) -> Config:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), [Mistake("", f"can't read it: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [Mistake("", f"not UTF-8 text: byte {error.start} can't be decoded")]) from error
+    return parse(text, str(path))
+
+
+def _prefixed(error: Npd6Error) -> str:
+    return "\n".join(f"npd6-xdp: {line}" for line in str(error).splitlines())
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _set_up_logging(level: str, style: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if style == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("npd6-xdp: %(levelname)s: %(message)s"))
+        logging.addLevelName(logging.INFO, "info")
+        logging.addLevelName(logging.WARNING, "warning")
+        logging.addLevelName(logging.ERROR, "error")
+        logging.addLevelName(logging.DEBUG, "debug")
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # pyroute2 and its event loop have nothing to say to an operator
+    for talker in ("pyroute2", "asyncio"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
+
+
+def _ipv6_address(text: str) -> IPv6Address:
+    try:
+        return IPv6Address(text)
+    except AddressValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IPv6 address") from error
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100000")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="npd6-xdp", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"npd6-xdp {npd6_xdp.__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, function: Any, help: str, description: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=help, description=description)
+        verb.set_defaults(verb=function)
+        return verb
+
+    def add_config(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("--config", required=True, type=Path, metavar="FILE", help="the TOML configuration file")
+
+    verb = add(
+        "run",
+        run,
+        "answer solicitations until told to stop",
+        "The daemon, in the foreground. SIGTERM or SIGINT ends it; whatever ends it, the kernel takes the XDP "
+        "program off the interfaces. Logs to stderr. Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and "
+        "CAP_NET_RAW.",
+    )
+    add_config(verb)
+
+    verb = add(
+        "check",
+        check,
+        "validate a configuration file and print its table",
+        "Validates a configuration file and prints the table that results. Needs neither root nor bcc nor the "
+        "interfaces. Exit status 2, with one line for each mistake, if the file can't be used.",
+    )
+    add_config(verb)
+    verb.add_argument("--json", action="store_true", help="the table as JSON")
+
+    verb = add(
+        "explain",
+        explain,
+        "say which rule decides about an address",
+        "Says which rule decides about a target, by which method, and what advertisement would go out. Takes the "
+        "interface's MAC, own addresses and next hops into account where the interface is on this machine.",
+    )
+    verb.add_argument("address", metavar="ADDRESS", type=_ipv6_address, help="the target that is asked for")
+    verb.add_argument("--interface", required=True, metavar="IF", help="the interface that the question comes in by")
+    add_config(verb)
+    verb.add_argument("--vlan", default="untagged", metavar="V", help='its VLAN: 100, or 100.7 (default: "untagged")')
+    verb.add_argument(
+        "--source",
+        type=_ipv6_address,
+        default=IPv6Address("fe80::1"),
+        metavar="A",
+        help="who asks; :: is a probe of Duplicate Address Detection (default: %(default)s)",
+    )
+
+    verb = add(
+        "probe",
+        probe,
+        "ask for an address, as an upstream would",
+        "Sends Neighbor Solicitations out of an interface, decodes the advertisements that come back, and times "
+        "them. For the upstream's side of the link. Exit status 1 if there was no answer. Needs root or CAP_NET_RAW.",
+    )
+    verb.add_argument("address", metavar="ADDRESS", type=_ipv6_address, help="the target to ask for")
+    verb.add_argument("--interface", required=True, metavar="IF", help="the interface to ask on")
+    verb.add_argument("--count", type=_count, default=1, metavar="N", help="how many times to ask (default: 1)")
+    verb.add_argument("--json", action="store_true", help="one JSON object")
+
+    add(
+        "lab",
+        lab,
+        "see it work, in network namespaces on this machine",
+        "Builds an upstream, an edge and a host in network namespaces, runs the daemon on real traffic, shows what "
+        "happens, and cleans up. Needs root.",
+    )
+    add("version", version, "print the version", "Prints the version.")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
