@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The real daemon, as a subprocess in the edge: started, waited for, read (log and metrics), ended."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+import npd6_xdp
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.lab.topology import Namespace, Topology
+
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "npd6_xdp")
+
+Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+_READY = re.compile(r"\bready\b")
+_numbers = count()
+
+
+class StartError(MachineError):
+    """The daemon ended, or never became ready, when it should have started; `log` is what it said."""
+
+    def __init__(self, message: str, log: str) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class RunningDaemon:
+    """`npd6-xdp run` in a namespace of a topology, ready while the `with` block runs.
+
+    `environment` is added to this process's own. `program` is the command before `run --config FILE`.
+    Entering the block raises StartError if the daemon isn't ready within `timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        config: str,
+        *,
+        namespace: Namespace = "edge",
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
+        timeout: float = 20.0,
+    ) -> None:
+        number = next(_numbers)
+        self.topology = topology
+        self.namespace: Namespace = namespace
+        self.config_file = topology.directory / f"npd6-xdp-{number}.toml"
+        self.log_file = topology.directory / f"npd6-xdp-{number}.log"
+        self.config_file.write_text(config)
+        self._argv = (*program, "run", "--config", str(self.config_file))
+        self._environment = {**os.environ, **_import_path(), **(environment or {})}
+        self._timeout = timeout
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        with self.log_file.open("w") as log:
+            self._process = self.topology.popen(
+                self.namespace, *self._argv, stdout=log, stderr=log, env=self._environment
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The daemon's own process (no wrapper around it)."""
+        assert self._process is not None, "the daemon was never started"
+        return self._process
+
+    @property
+    def log(self) -> str:
+        """All that the daemon has written to stderr and stdout so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def stop(self, timeout: float = 5.0) -> int:
+        """End the daemon with SIGTERM, or SIGKILL after `timeout` seconds; returns its exit status."""
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """End the daemon with SIGKILL, as a crash would; returns its exit status (-9)."""
+        self.process.kill()
+        return self.process.wait()
+
+    def metrics_text(self, host: str = "::1", port: int = 9846, timeout: float = 5.0) -> str:
+        """The metrics page, fetched over HTTP from within the daemon's namespace."""
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        try:
+            with self.topology.inside(self.namespace):
+                connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            page = response.read().decode()
+        except OSError as error:
+            raise MachineError(f"lab: no metrics from [{host}]:{port}: {error}") from error
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise MachineError(f"lab: metrics from [{host}]:{port}: HTTP status {response.status}")
+        return page
+
+    def metrics(self) -> Metrics:
+        """Every sample of the metrics page: {(name, frozenset(labels)): value}."""
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.metrics_text())
+            for sample in family.samples
+        }
+
+    def solicitations(self, interface: str = "wan0") -> dict[str, int]:
+        """How many solicitations met which outcome on an interface: {outcome: count}, without the zeros."""
+        found = {}
+        for (name, labels), value in self.metrics().items():
+            words = dict(labels)
+            if name == "npd6_solicitations_total" and words["interface"] == interface and value:
+                found[words["outcome"]] = int(value)
+        return found
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        while time.monotonic() < deadline:
+            if (status := self.process.poll()) is not None:
+                raise StartError(f"lab: the daemon didn't start: exit status {status}", self.log)
+            if _READY.search(self.log):
+                return
+            time.sleep(0.01)
+        raise StartError(f"lab: the daemon was not ready within {self._timeout:.0f} s", self.log)
+
+
+def _import_path() -> dict[str, str]:
+    """An environment in which this very package is the one that the daemon imports, from any directory."""
+    home = str(Path(npd6_xdp.__file__).parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{home}{os.pathsep}{inherited}" if inherited else home}

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's voice: acts, evidence and checks on a terminal or in a file, at most 98 columns wide."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import TextIO
+
+WIDTH = 98
+_NAME, _EXPECTED = 40, 24
+
+_BOLD, _DIM, _GREEN, _RED = "1", "2", "32", "1;31"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that had to hold: what was expected and what was seen."""
+
+    act: str
+    name: str
+    expected: str
+    seen: str
+
+    @property
+    def held(self) -> bool:
+        """Whether the two are the same."""
+        return self.expected == self.seen
+
+
+class Report:
+    """Prints the story as it happens and remembers its checks; in colour on a terminal, but for NO_COLOR."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self.out = out or sys.stdout
+        self.checks: list[Check] = []
+        self._act = ""
+        self._in_gap = False  # the last line printed was empty
+        self._color = self.out.isatty() and not os.environ.get("NO_COLOR")
+
+    @property
+    def failures(self) -> int:
+        """How many checks have failed so far."""
+        return sum(not check.held for check in self.checks)
+
+    def act(self, title: str) -> None:
+        """Begin an act."""
+        self._act = title
+        self._gap()
+        self._print(f"── {title} ".ljust(WIDTH, "─"), _BOLD)
+
+    def say(self, text: str) -> None:
+        """A paragraph of the story."""
+        self._gap()
+        self._print(textwrap.fill(text, WIDTH))
+        self._gap()
+
+    def show(self, text: str) -> None:
+        """Evidence: output, a file, a picture; indented, its lines as they are."""
+        for line in text.strip("\n").splitlines():
+            self._print(f"    {line}".rstrip(), _DIM)
+
+    def command(self, line: str, output: str) -> None:
+        """A command and what it printed."""
+        self._gap()
+        self._print(f"  {line}", _BOLD)
+        self.show("\n".join(line for line in output.splitlines() if line.strip()))
+
+    def check(self, name: str, expected: object, seen: object) -> bool:
+        """Record a check, and say at once if it failed. Returns whether it held."""
+        check = Check(self._act, name, str(expected), str(seen))
+        self.checks.append(check)
+        if not check.held:
+            self._print(f"  FAILED  {name}: expected {check.expected}, seen {check.seen}", _RED)
+        return check.held
+
+    def close(self, seconds: float) -> bool:
+        """The closing summary, one line a check. Returns whether every one held, and there was one."""
+        self.act("Summary")
+        act = None
+        for check in self.checks:
+            if check.act != act:
+                act = check.act
+                self._gap()
+                self._print(f"  {act:<{_NAME + 8}}{'expected':<{_EXPECTED}}seen", _BOLD)
+            mark = f"{'ok' if check.held else 'FAILED':<8}"
+            line = f"  {mark}{check.name:<{_NAME}}{check.expected:<{_EXPECTED}}{check.seen}"
+            self._print(line, _GREEN if check.held else _RED)
+        held = bool(self.checks) and not self.failures
+        self._gap()
+        verdict = (
+            f"all {len(self.checks)} checks held" if held else f"{self.failures} of {len(self.checks)} checks FAILED"
+        )
+        self._print(f"  {verdict}, in {seconds:.0f} s", _BOLD if held else _RED)
+        return held
+
+    def _gap(self) -> None:
+        if not self._in_gap:
+            self._print("")
+        self._in_gap = True
+
+    def _print(self, line: str, style: str = "") -> None:
+        self._in_gap = False
+        print(f"\033[{style}m{line}\033[0m" if style and self._color else line, file=self.out, flush=True)

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Three network namespaces joined by veth, in which one kernel asks for a host behind another.
+
+    upstream:eth0 ────── edge:wan0   edge:lan0 ────── host:eth0
+      2001:db8::1    2001:db8::2       2001:db8:1::1    2001:db8:1::42
+
+The upstream believes that 2001:db8:1::/64 is on its link, so it sends Neighbor Solicitations for the host,
+which the edge's kernel leaves unanswered. Nothing outside these namespaces is touched, and nothing of them
+outlives the process: not after an exception or a signal; and what SIGKILL leaves, the next topology sweeps.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Any, Literal, Self
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.system.datapath import compile_program, load_bcc
+
+Namespace = Literal["upstream", "edge", "host"]
+NAMESPACES: tuple[Namespace, ...] = ("upstream", "edge", "host")
+
+LINK_PREFIX = "2001:db8::/64"
+UPSTREAM_ADDRESS = "2001:db8::1"
+EDGE_WAN_ADDRESS = "2001:db8::2"
+HOST_PREFIX = "2001:db8:1::/64"
+EDGE_LAN_ADDRESS = "2001:db8:1::1"
+HOST_ADDRESS = "2001:db8:1::42"
+
+UPSTREAM_MAC = "02:00:00:00:00:01"
+EDGE_WAN_MAC = "02:00:00:00:00:02"
+EDGE_LAN_MAC = "02:00:00:00:00:0a"
+HOST_MAC = "02:00:00:00:00:42"
+
+# What ip(8) is told inside each namespace, once the cables are in.
+_SETUP: dict[Namespace, tuple[str, ...]] = {
+    "upstream": (
+        "link set lo up",
+        f"link set eth0 address {UPSTREAM_MAC} up",
+        f"address add {UPSTREAM_ADDRESS}/64 dev eth0 nodad",
+        f"route add {HOST_PREFIX} dev eth0",
+    ),
+    "edge": (
+        "link set lo up",
+        f"link set wan0 address {EDGE_WAN_MAC} up",
+        f"address add {EDGE_WAN_ADDRESS}/64 dev wan0 nodad",
+        f"route add default via {UPSTREAM_ADDRESS} dev wan0",
+        f"link set lan0 address {EDGE_LAN_MAC} up",
+        f"address add {EDGE_LAN_ADDRESS}/64 dev lan0 nodad",
+    ),
+    "host": (
+        "link set lo up",
+        f"link set eth0 address {HOST_MAC} up",
+        f"address add {HOST_ADDRESS}/64 dev eth0 nodad",
+        f"route add default via {EDGE_LAN_ADDRESS} dev eth0",
+    ),
+}
+_INTERFACES: dict[Namespace, tuple[str, ...]] = {
+    "upstream": ("eth0",),
+    "edge": ("wan0", "lan0"),
+    "host": ("eth0",),
+}
+
+_RUN = Path("/run")
+_NETNS = _RUN / "netns"
+_LABEL = re.compile(r"(npd6-([0-9]+)-[0-9]+)(-upstream|-edge|-host)?")
+_BPF_XDP = 37  # enum bpf_attach_type
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_numbers = count()
+_live: set[str] = set()  # labels of this process's topologies
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP arrived while a topology was up; `signum` says which.
+
+    A KeyboardInterrupt, so that whatever runs the code (pytest, for one) ends instead of going on.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signal.Signals(signum)
+        super().__init__(self.signum.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One entry of a neighbour table; `mac` is None while (or because) nobody answered."""
+
+    state: str
+    mac: str | None
+
+
+class Topology:
+    """The three namespaces, up and addressed while the `with` block runs.
+
+    Raises MachineError when the machine refuses to build it, and Stopped in the `with` block on a signal.
+    """
+
+    def __init__(self) -> None:
+        self.label = f"npd6-{os.getpid()}-{next(_numbers)}"
+        self.directory = _RUN / self.label  # for the files of whoever uses the topology; goes with it
+        self._pid = os.getpid()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._links: list[int] = []
+        self._handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        sweep()
+        self._catch_signals()
+        atexit.register(self.close)
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def name(self, namespace: Namespace) -> str:
+        """The namespace's name, as `ip netns` lists it."""
+        return f"{self.label}-{namespace}"
+
+    def run(
+        self,
+        namespace: Namespace,
+        *argv: str,
+        timeout: float = 30.0,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a namespace to its end and return it with its output, as text.
+
+        Raises MachineError after `timeout` seconds, and if `check` is set and the command fails.
+        """
+        try:
+            done = subprocess.run(
+                self._argv(namespace, argv),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+                env=env,
+            )
+        except subprocess.TimeoutExpired:
+            raise MachineError(f"lab: {' '.join(argv)}: not done after {timeout:.0f} s") from None
+        if check and done.returncode:
+            raise MachineError(_failure(argv, done))
+        return done
+
+    def popen(
+        self,
+        namespace: Namespace,
+        *argv: str,
+        stdout: int | IO[Any] | None = subprocess.DEVNULL,
+        stderr: int | IO[Any] | None = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a command in a namespace and return its process; it dies with the topology at the latest."""
+        process = subprocess.Popen(
+            self._argv(namespace, argv),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            env=env,
+        )
+        self._processes.append(process)
+        return process
+
+    @contextmanager
+    def inside(self, namespace: Namespace) -> Iterator[None]:
+        """Move the calling thread, and no other, into a namespace: sockets opened in the block are its."""
+        with Path("/proc/thread-self/ns/net").open() as home, (_NETNS / self.name(namespace)).open() as there:
+            _setns(there.fileno())
+            try:
+                yield
+            finally:
+                _setns(home.fileno())
+
+    def ip(self, namespace: Namespace, *argv: str) -> list[dict[str, Any]]:
+        """What `ip -json -details` says in a namespace: ip("edge", "link", "show", "dev", "wan0")."""
+        words = ("ip", "-netns", self.name(namespace), "-json", "-details", *argv)
+        return [entry for entry in json.loads(_command(*words) or "[]") if entry]
+
+    def neighbour(self, namespace: Namespace, interface: str, address: str) -> Neighbour | None:
+        """The neighbour table's entry for an address, or None."""
+        for entry in self.ip(namespace, "-6", "neigh", "show", "to", address, "dev", interface):
+            return Neighbour("|".join(entry["state"]), entry.get("lladdr"))
+        return None
+
+    def xdp_mode(self, namespace: Namespace, interface: str) -> str | None:
+        """In which mode an XDP program sits on an interface: "native", "generic", or None without one."""
+        (link,) = self.ip(namespace, "link", "show", "dev", interface)
+        # The numbers are XDP_ATTACHED_* of linux/if_link.h.
+        return {1: "native", 2: "generic"}.get(link.get("xdp", {}).get("mode", 0))
+
+    def sysctl(self, namespace: Namespace, key: str, value: int | str) -> None:
+        """Set a net.* sysctl in a namespace: sysctl("edge", "net/ipv6/conf/all/forwarding", 1)."""
+        with self.inside(namespace):
+            (Path("/proc/sys") / key).write_text(str(value))
+
+    def xdp_pass(self, namespace: Namespace, interface: str) -> None:
+        """Attach a program that passes every frame, for as long as the topology is up.
+
+        Native XDP_TX over veth delivers nothing unless the peer has a program too, and this one is enough.
+        """
+        program, function = compile_program("int xdp_pass(void *ctx) { return 2; }", "xdp_pass", {})  # XDP_PASS
+        with self.inside(namespace):
+            ifindex = socket.if_nametoindex(interface)
+            link = load_bcc().lib.bpf_link_create(function.fd, ifindex, _BPF_XDP, None)
+        program.cleanup()  # the link holds what it needs
+        if link < 0:
+            raise MachineError(f"lab: {interface} in {namespace} takes no XDP program")
+        self._links.append(link)
+
+    def close(self) -> None:
+        """Kill what still runs in the namespaces and remove them. Harmless when nothing is left to remove."""
+        if os.getpid() != self._pid:  # a forked child that leaves through atexit
+            return
+        for signum in self._handlers:
+            signal.signal(signum, signal.SIG_IGN)  # also for ip(8), which a Ctrl-C would reach too
+        _remove(self.label, [self.name(namespace) for namespace in NAMESPACES])
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._processes.clear()
+        while self._links:
+            os.close(self._links.pop())
+        _live.discard(self.label)
+        atexit.unregister(self.close)
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _argv(self, namespace: Namespace, argv: tuple[str, ...]) -> list[str]:
+        # `ip netns exec` also mounts the namespace's own /sys, which setns() alone would not.
+        return ["ip", "netns", "exec", self.name(namespace), *argv]
+
+    def _catch_signals(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in _SIGNALS:
+            previous = signal.getsignal(signum)
+            if previous is not signal.SIG_IGN:  # nohup means it
+                self._handlers[signum] = previous
+                signal.signal(signum, _stop)
+
+    def _build(self) -> None:
+        _live.add(self.label)
+        self.directory.mkdir(mode=0o700)
+        for namespace in NAMESPACES:
+            _command("ip", "netns", "add", self.name(namespace))
+            # Link-local addresses would be tentative for up to two seconds, which is no part of the story.
+            self.sysctl(namespace, "net/ipv6/conf/default/accept_dad", 0)
+        self.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
+        self._cable("upstream", "eth0", "edge", "wan0")
+        self._cable("edge", "lan0", "host", "eth0")
+        for namespace, lines in _SETUP.items():
+            _command("ip", "-netns", self.name(namespace), "-batch", "-", stdin="\n".join(lines))
+        for namespace, interfaces in _INTERFACES.items():
+            for interface in interfaces:
+                self._wait_for_link_local(namespace, interface)
+            for conf in ("default", *interfaces):
+                self.sysctl(namespace, f"net/ipv6/conf/{conf}/accept_dad", 1)
+
+    def _cable(self, namespace: Namespace, interface: str, peer: Namespace, peer_interface: str) -> None:
+        words = ("ip", "link", "add", interface, "netns", self.name(namespace), "type", "veth")
+        _command(*words, "peer", "name", peer_interface, "netns", self.name(peer))
+
+    def _wait_for_link_local(self, namespace: Namespace, interface: str, timeout: float = 5.0) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for link in self.ip(namespace, "-6", "address", "show", "dev", interface, "scope", "link"):
+                if any(not address.get("tentative") for address in link["addr_info"]):
+                    return
+            time.sleep(0.005)
+        raise MachineError(f"lab: {interface} in {namespace} got no link-local address in {timeout:.0f} s")
+
+
+def sweep() -> None:
+    """Remove what topologies of processes that no longer live have left behind."""
+    stale: dict[str, list[str]] = {}
+    for path in (*_RUN.glob("npd6-*"), *_NETNS.glob("npd6-*")):
+        if (match := _LABEL.fullmatch(path.name)) and not _alive(match[1], int(match[2])):
+            stale.setdefault(match[1], []).extend([path.name] if match[3] else [])
+    for label, names in stale.items():
+        _remove(label, names)
+
+
+def _alive(label: str, pid: int) -> bool:
+    # Our own pid may have been another's before; labels know the difference.
+    return label in _live if pid == os.getpid() else Path(f"/proc/{pid}").exists()
+
+
+def _remove(label: str, names: list[str]) -> None:
+    """Remove a topology's namespaces, with what runs in them, and its directory."""
+    names = [name for name in names if (_NETNS / name).exists()]
+    deadline = time.monotonic() + 5.0
+    while (pids := {pid for name in names for pid in _pids(name)}) and time.monotonic() < deadline:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    for name in names:
+        with suppress(MachineError):  # two sweeps at once: the other was faster
+            _command("ip", "netns", "delete", name)
+    shutil.rmtree(_RUN / label, ignore_errors=True)
+
+
+def _pids(name: str) -> set[int]:
+    with suppress(MachineError):
+        return {int(pid) for pid in _command("ip", "netns", "pids", name).split()} - {os.getpid()}
+    return set()
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, 0x40000000):  # CLONE_NEWNET; os.setns exists from Python 3.12 on
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _command(*argv: str, stdin: str = "") -> str:
+    """Run a command to its end and return its output; raises MachineError with what it said if it fails."""
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        raise MachineError(f"lab: {argv[0]}: command not found") from None
+    if done.returncode:
+        raise MachineError(_failure(argv, done))
+    return done.stdout
+
+
+def _failure(argv: tuple[str, ...], done: subprocess.CompletedProcess[str]) -> str:
+    said = " ".join((done.stderr or done.stdout).split()) or "no message"
+    return f"lab: {' '.join(argv)}: exit status {done.returncode}: {said}"

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ground of the namespace tests: a topology of their own, and real daemons on its edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    """Three namespaces, fresh for this test (it takes about 60 ms)."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    with Topology() as topology:
+        yield topology
+
+
+@pytest.fixture
+def daemon(topology: Topology) -> Iterator[Callable[..., RunningDaemon]]:
+    """Start a daemon on the edge: daemon(config_text, **what RunningDaemon takes). All end with the test.
+
+    What they logged is printed, so pytest shows it when the test fails.
+    """
+    running: list[RunningDaemon] = []
+    with ExitStack() as stack:
+
+        def start(config: str, **options: Any) -> RunningDaemon:
+            daemon = RunningDaemon(topology, config, **options)
+            running.append(daemon)
+            return stack.enter_context(daemon)
+
+        yield start
+    for daemon in running:
+        print(f"--- {' '.join(daemon.process.args)}\n{daemon.log}")
