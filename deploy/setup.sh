@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Installs what npd6-xdp needs: distribution packages, and the project in .venv. Run it as often as you like.
+#   setup.sh [--lab] [--test]     --lab: also what the lab needs; --test: also what the tests need (and the lab)
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+say() { echo "setup: $*"; }
+fail() { echo "setup: $*" >&2; exit 1; }
+
+extra="" lab=no
+for argument in "$@"; do
+    case $argument in
+        --lab) lab=yes ;;
+        --test) lab=yes extra="[test]" ;;
+        *) fail "unknown argument $argument; it takes --lab and --test" ;;
+    esac
+done
+
+[ "$(id -u)" = 0 ] || fail "needs root, to install packages and to load XDP programs: sudo $0 $*"
+printf '%s\n' 5.18 "$(uname -r)" | sort -VC || fail "Linux $(uname -r) is too old: npd6-xdp needs 5.18 or newer"
+
+# The distribution's packages. bcc can come from nowhere else: PyPI's package of that name is another thing.
+# shellcheck source=/dev/null
+. /etc/os-release
+case ${ID:-}-${VERSION_ID:-} in
+    debian-12 | debian-13 | ubuntu-24.04)
+        packages=(python3 python3-venv python3-bpfcc iproute2)
+        [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
+        [ -z "$extra" ] || packages+=(ethtool shellcheck)
+        missing=()
+        for package in "${packages[@]}"; do
+            dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+        done
+        if [ ${#missing[@]} -gt 0 ]; then
+            say "installing ${missing[*]}"
+            apt-get update -qq
+            apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+        fi
+        ;;
+    *)
+        missing=()
+        wanted=(ip)
+        [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
+        [ -z "$extra" ] || wanted+=(ethtool shellcheck)
+        for tool in "${wanted[@]}"; do
+            command -v "$tool" >/dev/null || missing+=("$tool")
+        done
+        /usr/bin/python3 -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+            missing+=("/usr/bin/python3 3.11 or newer with venv")
+        /usr/bin/python3 -c 'import bcc; bcc.BPF' 2>/dev/null || missing+=("bcc for /usr/bin/python3")
+        if [ ${#missing[@]} -gt 0 ]; then
+            fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
+Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
+  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool ShellCheck
+  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool shellcheck"
+        fi
+        ;;
+esac
+
+# The virtual environment: by the distribution's Python, whose site packages hold bcc.
+python="$(/usr/bin/python3 --version)"
+state="$PWD, $python, $(sha256sum <pyproject.toml)"
+stamp=.venv/.npd6-xdp
+if ! { [ -x .venv/bin/npd6-xdp ] && grep -qxF "${extra:-[base]} $state" $stamp; } 2>/dev/null; then
+    say "installing npd6-xdp$extra in $PWD/.venv"
+    if ! grep -q "^version = ${python#Python }" .venv/pyvenv.cfg 2>/dev/null ||
+        ! grep -qx 'include-system-site-packages = true' .venv/pyvenv.cfg ||
+        ! .venv/bin/pip --version >/dev/null 2>&1; then
+        /usr/bin/python3 -m venv --clear --system-site-packages .venv
+    fi
+    .venv/bin/pip install -qq -e ".$extra"
+    # With the tests' needs come all others.
+    { echo "[base] $state"; [ -z "$extra" ] || echo "$extra $state"; } >$stamp
+fi
+
+.venv/bin/python -c 'import bcc; bcc.BPF' 2>/dev/null ||
+    fail "bcc doesn't import in .venv: is the distribution's package (python3-bpfcc, python3-bcc) complete?"
