@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import npd6_xdp
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config, parse, parse_vlan
 from npd6_xdp.core.errors import ConfigError, Mistake, Npd6Error, UsageError
 
 DESCRIPTION = """\
@@ -54,19 +54,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """`check`: validate a configuration file and print the table that results."""
-    from npd6_xdp.core import explain
+    from npd6_xdp.core.explain import table_json, table_text
 
     config = _load(arguments.config)
-    if arguments.json:
-        print(json.dumps(explain.table_json(config), indent=2))
-    else:
-        print(explain.table_text(config))
+    print(json.dumps(table_json(config), indent=2) if arguments.json else table_text(config))
 
 
 def explain(arguments: argparse.Namespace) -> None:
     """`explain`: which rule decides about a target, and what advertisement would go out."""
-    from npd6_xdp.core import explain as core
-    from npd6_xdp.core.config import parse_vlan
+    from npd6_xdp.core.explain import Question
+    from npd6_xdp.core.explain import explain as tell
+    from npd6_xdp.daemon import link_facts
 
     config = _load(arguments.config)
     try:
@@ -76,8 +74,10 @@ def explain(arguments: argparse.Namespace) -> None:
     if arguments.interface not in {interface.name for interface in config.interfaces}:
         known = ", ".join(sorted({interface.name for interface in config.interfaces}))
         raise UsageError(f"--interface {arguments.interface}: {arguments.config} has no such interface; it has {known}")
-    links = _links_here(config)
-    print(core.explain_text(config, links, arguments.interface, vlan.tags, arguments.address, arguments.source))
+    if vlan.any:
+        raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
+    question = Question(arguments.interface, vlan.tags, arguments.address, arguments.source)
+    print(tell(config, link_facts(config), question))
 
 
 def probe(arguments: argparse.Namespace) -> int:
@@ -97,13 +97,6 @@ def lab(_: argparse.Namespace) -> int:
 def version(_: argparse.Namespace) -> None:
     """`version`: the program's version."""
     print(f"npd6-xdp {npd6_xdp.__version__}")
-
-
-def _links_here(config: Config) -> Any:
-    """The facts of those of the configuration's interfaces that this machine has."""
-    from npd6_xdp.daemon import link_facts
-
-    return link_facts(config)
 
 
 def _load(path: Path) -> Config:

@@ -15,7 +15,7 @@ import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from types import FrameType
 
@@ -83,7 +83,7 @@ class Daemon:
         """Load, attach and serve. Raises MachineError, with nothing left behind, when one of these can't be."""
         self._netlink = Netlink()
         self._stack.callback(self._netlink.close)
-        names = list(dict.fromkeys(interface.name for interface in self._config.interfaces))
+        names = _port_names(self._config)
         self._links = self._netlink.facts(names)
         for name in names:
             if name not in self._links:
@@ -315,6 +315,17 @@ class Daemon:
     def _is_attached(self, port: str) -> bool:
         attached, link = self._ports.get(port), self._links.get(port)
         return attached is not None and link is not None and link.ifindex == attached.ifindex
+
+
+def link_facts(config: Config) -> dict[str, LinkFacts]:
+    """The facts of those of the configuration's interfaces that this machine has."""
+    with closing(Netlink()) as netlink:
+        return netlink.facts(_port_names(config))
+
+
+def _port_names(config: Config) -> list[str]:
+    """The ports that a configuration speaks of, each once, in its order."""
+    return list(dict.fromkeys(interface.name for interface in config.interfaces))
 
 
 def run(config: Config) -> None:

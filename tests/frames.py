@@ -557,9 +557,7 @@ def solicitations(
 # --- the judge ------------------------------------------------------------------------------------
 
 
-def judge_advertisement(
-    frame: bytes, ns_frame: bytes, mac: bytes, router: bool, source: bytes | None = None
-) -> None:
+def judge_advertisement(frame: bytes, ns_frame: bytes, mac: bytes, router: bool, source: bytes | None = None) -> None:
     """Raise AssertionError that lists all that is wrong, unless `frame` answers `ns_frame` by RFC.md §B.
 
     `mac` is the port's, `source` the IPv6 source that the answer should have: the target where None (B6).

@@ -123,6 +123,14 @@ def parse(text: str, source: str) -> Config:
     return config
 
 
+def parse_vlan(text: str) -> Vlan:
+    """Read a `vlan` value as the command line has it; ValueError says what is wrong with it."""
+    try:
+        return _vlan(text)
+    except _Wrong as wrong:
+        raise ValueError(f"{wrong}; found {_found(text)}") from None
+
+
 # --- Words for the user ---
 
 
@@ -454,6 +462,7 @@ class _Reader:
         """Every [[interface]]; one name and vlan may stand there once."""
         interfaces: list[InterfaceConfig] = []
         places: dict[tuple[str, Vlan], str] = {}
+        attached: dict[str, tuple[str, Attach]] = {}
         for place, entry in self.entries("interface", "interface", raw):
             values = self.values("interface", place, entry)
             rules = self.rules(f"{place}.rule", entry.get("rule", []))
@@ -465,6 +474,13 @@ class _Reader:
             first = places.setdefault((interface.name, interface.vlan), place)
             if first != place:
                 self.wrong(place, f"the same name and vlan as {first}; put all rules into one of the two")
+            attach_place, attach = attached.setdefault(interface.name, (place, interface.attach))
+            if attach is not interface.attach:
+                self.wrong(
+                    _inside(place, "attach"),
+                    f"{_quoted(interface.attach)}, but {attach_place} says {_quoted(attach)}; the entries of one port"
+                    " share one XDP program, so write the same for all",
+                )
             interfaces.append(interface)
         return tuple(interfaces)
 

@@ -232,9 +232,7 @@ class AdvertisementTemplate:
         self._flags = [frame[-28:-24] for frame in frames]  # both indexed by the Solicited flag
         self._checksums = [int.from_bytes(frame[-30:-28]) for frame in frames]  # with all addresses zero
 
-    def fill(
-        self, eth_destination: bytes, source: bytes, destination: bytes, target: bytes, solicited: bool
-    ) -> bytes:
+    def fill(self, eth_destination: bytes, source: bytes, destination: bytes, target: bytes, solicited: bool) -> bytes:
         """The whole frame. The sizes are the caller's duty: 6, 16, 16 and 16 bytes."""
         addresses = source + destination
         field = (self._checksums[solicited] - int.from_bytes(addresses + target)) % 0xFFFF

@@ -131,11 +131,11 @@ class Match:
 
     rule: int
     decision: Decision
-    flags: RuleFlag = RuleFlag(0)
+    flags: RuleFlag
 
 
-_OWN = Match(NO_RULE, Decision.OWN)
-_NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP)
+_OWN = Match(NO_RULE, Decision.OWN, RuleFlag(0))
+_NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +173,7 @@ class Table:
 
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
-        found = self.slots.get(
-            _slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY))
-        )
+        found = self.slots.get(_slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY)))
         return None if found is None else self.entries[found]
 
 
@@ -253,9 +251,7 @@ class _Builder:
         spoken: bool,
     ) -> int:
         entry_id = self._entry_ids.setdefault((link.name, vlan, spoken), len(self._entry_ids))
-        self.entries[entry_id] = Entry(
-            entry_id, label, link.name, link.ifindex, link.mac, datapath, vlan, own, spoken
-        )
+        self.entries[entry_id] = Entry(entry_id, label, link.name, link.ifindex, link.mac, datapath, vlan, own, spoken)
         self.slots[_slot_key(link.ifindex, vlan)] = entry_id
         return entry_id
 
@@ -293,9 +289,7 @@ def choose_source(addresses: Iterable[OwnAddress], destination: IPv6Address) -> 
     candidates = of_scope or [a for a in usable if a.address.is_link_local]
     if not candidates:
         return None
-    return max(
-        candidates, key=lambda a: (not a.deprecated, -(int(a.address) ^ int(destination)).bit_length())
-    ).address
+    return max(candidates, key=lambda a: (not a.deprecated, -(int(a.address) ^ int(destination)).bit_length())).address
 
 
 def slot_sources(entry: Entry) -> tuple[SlotSource, IPv6Address, IPv6Address]:

@@ -140,7 +140,7 @@ class _Story:
                 page, counted = daemon.metrics_text(), _counted(daemon) - before
             expected = _expected(datapath, capture.exchanges(UPSTREAM_MAC))
             self.counters(datapath, page, counted, expected)
-            self.report.say("The daemon is told to end (SIGTERM), and the host is out of reach again:")
+            self.report.say("The daemon is told to end (SIGTERM), and the host is to be out of reach again:")
             self.report.check("exit status after SIGTERM", 0, daemon.stop())
             self.interface_is_clean("wan0 after SIGTERM")
             self.ping_in_vain("ping the host, the daemon gone")
@@ -153,7 +153,7 @@ class _Story:
             self.report.check("exit status after kill -9", -9, daemon.kill())
             self.edge("ip", "link", "show", "dev", "wan0")
             self.interface_is_clean("wan0 after kill -9")
-        self.report.say("The kernel took the program off the interface with the process. No tidying up, start again:")
+        self.report.say("The kernel is to take the program off with the process. Without any tidying up, again:")
         with self.daemon("hybrid"):
             self.ping()
 
@@ -187,11 +187,12 @@ class _Story:
         """What the upstream's kernel asked on the wire and what it got, decoded, field by field."""
         self.report.say("What the upstream asked on its wire, and what came back (tcpdump there, decoded by scapy):")
         exchange = next((each for each in exchanges if each.solicitation.target == HOST_ADDRESS), None)
-        if not exchange or not exchange.advertisement:
+        na = exchange and exchange.advertisement
+        if not exchange or not na:
+            self.report.show(_asked(exchange) if exchange else "nothing")
             self.report.check("advertisement for the host", "one", "none")
             return
-        self.report.show(_picture_of(exchange))
-        na = exchange.advertisement
+        self.report.show(f"{_asked(exchange)}\n{_came_back(na, exchange.seconds)}")
         flags = f"R={na.router} S={na.solicited} O={na.override}"
         checksum = "right" if na.checksum_right else f"wrong ({na.checksum:#06x})"
         check = self.report.check
@@ -211,7 +212,7 @@ class _Story:
     def neighbour_entry(self) -> None:
         self.upstream("ip", "-6", "neigh", "show", "to", HOST_ADDRESS, "dev", "eth0")
         entry = self.topology.neighbour("upstream", "eth0", HOST_ADDRESS)
-        self.report.check("the upstream's neighbour entry", EDGE_WAN_MAC, entry.mac if entry else "none")
+        self.report.check("the upstream's neighbour entry", EDGE_WAN_MAC, (entry and entry.mac) or "none")
 
     def ndisc6(self, address: str, mac: str) -> None:
         output = self.upstream(*_ndisc6(address))
@@ -219,7 +220,7 @@ class _Story:
 
     def silence(self) -> None:
         """Asked for what it has no business with, the daemon says nothing."""
-        self.report.say("Addresses that no rule covers, or that a rule says to ignore, get no answer:")
+        self.report.say("Addresses that no rule covers, or that a rule says to ignore, are to get no answer:")
         addresses = {"no rule covers it": UNMATCHED_ADDRESS, "a rule ignores it": IGNORED_ADDRESS}
         asking = {  # at once, for each takes a second to give up
             why: self.topology.popen("upstream", *_ndisc6(address), stdout=subprocess.PIPE)
@@ -297,15 +298,19 @@ def _expected(datapath: str, exchanges: list[Exchange]) -> Counter[str]:
     return expected
 
 
-def _picture_of(exchange: Exchange) -> str:
-    ns, na = exchange.solicitation, exchange.advertisement
-    assert na is not None
-    return f"""NS  {ns.eth_source} > {ns.eth_destination}   {ns.source} > {ns.destination}
-    who has {ns.target}? asks {ns.link_layer_address} (SLLAO)
+def _asked(exchange: Exchange) -> str:
+    ns = exchange.solicitation
+    return f"""\
+NS  {ns.eth_source} > {ns.eth_destination}   {ns.source} > {ns.destination}
+    who has {ns.target}? asks {ns.link_layer_address} (SLLAO)"""
+
+
+def _came_back(na: Advertisement, seconds: float) -> str:
+    return f"""\
 NA  {na.eth_source} > {na.eth_destination}   {na.source} > {na.destination}
     {na.target} is at {na.link_layer_address} (TLLAO), R={na.router} S={na.solicited} O={na.override}
     hop limit {na.hop_limit}, checksum {na.checksum:#06x}, {len(na.frame)} bytes, \
-{exchange.seconds * 1e6:.0f} µs after the NS"""
+{seconds * 1e6:.0f} µs after the NS"""
 
 
 def _answered(ping: str) -> str:

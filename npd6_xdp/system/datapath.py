@@ -92,9 +92,7 @@ class Datapath:
             "ADDRESSES_MAX": _room(len(table.addresses), 16384),
             "PREFIXES_MAX": _room(len(table.prefixes), 16384),
         }
-        self.bpf, self._function = compile_program(
-            (BPF_DIRECTORY / "ns_filter.c").read_text(), "ns_filter", sizes
-        )
+        self.bpf, self._function = compile_program((BPF_DIRECTORY / "ns_filter.c").read_text(), "ns_filter", sizes)
         self._fds = {
             name: self._lib.bpf_table_fd(self.bpf.module, name.encode())
             for name in ("slots", "addresses", "prefixes", "entry_counters", "rule_counters")
@@ -131,11 +129,7 @@ class Datapath:
     def _update(self, name: str, key: bytes, value: bytes) -> None:
         if self._lib.bpf_update_elem(self._fds[name], key, value, 0) != 0:
             code = ct.get_errno()
-            why = (
-                "it is full; restart to size it anew"
-                if code in (errno.E2BIG, errno.ENOSPC)
-                else os.strerror(code)
-            )
+            why = "it is full; restart to size it anew" if code in (errno.E2BIG, errno.ENOSPC) else os.strerror(code)
             raise MachineError(f"kernel map {name}: can't add an entry: {why}")
 
     def entry_counters(self, entry: int) -> EntryCounters:
@@ -176,9 +170,7 @@ class Datapath:
             raise MachineError(
                 f"{name}: not permitted to attach an XDP program; run as root or give CAP_NET_ADMIN and CAP_BPF"
             )
-        raise Refused(
-            f"{name}: the driver refuses an XDP program in {mode.name.lower()} mode: {os.strerror(code)}"
-        )
+        raise Refused(f"{name}: the driver refuses an XDP program in {mode.name.lower()} mode: {os.strerror(code)}")
 
     def detach(self, ifindex: int) -> None:
         """Take the program off an interface; nothing happens if it isn't there."""
@@ -201,9 +193,7 @@ class Datapath:
         ):
             if program:
                 name = self._program_name(program)
-                return f"another XDP program is attached in {mode} mode: id {program}" + (
-                    f" ({name})" if name else ""
-                )
+                return f"another XDP program is attached in {mode} mode: id {program}" + (f" ({name})" if name else "")
         return f"another XDP program is attached: id {opts.prog_id}"
 
     def _program_name(self, program: int) -> str:
@@ -238,9 +228,7 @@ def pack_table(table: Table) -> dict[str, dict[bytes, bytes]]:
             for (entry, address), match in table.addresses.items()
         },
         "prefixes": {
-            _PREFIX_KEY.pack(32 + network.prefixlen, entry, network.network_address.packed): _pack_match(
-                match
-            )
+            _PREFIX_KEY.pack(32 + network.prefixlen, entry, network.network_address.packed): _pack_match(match)
             for (entry, network), match in table.prefixes.items()
         },
         "slots": slots,

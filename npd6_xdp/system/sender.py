@@ -28,9 +28,7 @@ class Port:
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         except PermissionError as error:
-            raise MachineError(
-                "not permitted to open a packet socket: run as root, or give CAP_NET_RAW"
-            ) from error
+            raise MachineError("not permitted to open a packet socket: run as root, or give CAP_NET_RAW") from error
         try:
             self._socket.bind((name, 0))
             membership = _MEMBERSHIP.pack(ifindex, _PACKET_MR_ALLMULTI, 0, b"")

@@ -76,9 +76,7 @@ GOLDEN_SOLICITATIONS = (
         "3333ff000042 020000000002 86dd"
         "60000000 0018 3a ff 00000000000000000000000000000000 ff0200000000000000000001ff000042"
         "87 00 4c6a 00000000 20010db8000100000000000000000042",
-        NeighborSolicitation(
-            ether("33:33:ff:00:00:42"), ASKER, b"", UNSPECIFIED, ip6("ff02::1:ff00:42"), TARGET, None
-        ),
+        NeighborSolicitation(ether("33:33:ff:00:00:42"), ASKER, b"", UNSPECIFIED, ip6("ff02::1:ff00:42"), TARGET, None),
     ),
     (
         "unicast without SLLAO, two tags",
@@ -92,9 +90,7 @@ GOLDEN_SOLICITATIONS = (
         "020000000001 020000000002 86dd"
         "60000000 0018 3a ff fe800000000000000000000000000002 20010db8000100000000000000000f5b"
         "87 00 0000 00000000 20010db8000100000000000000000f5b",
-        NeighborSolicitation(
-            OURS, ASKER, b"", ip6("fe80::2"), ip6("2001:db8:1::f5b"), ip6("2001:db8:1::f5b"), None
-        ),
+        NeighborSolicitation(OURS, ASKER, b"", ip6("fe80::2"), ip6("2001:db8:1::f5b"), ip6("2001:db8:1::f5b"), None),
     ),
 )
 GOLDEN_ADVERTISEMENTS = (
@@ -492,9 +488,7 @@ def answer(ns: NeighborSolicitation, router: bool = True) -> NeighborAdvertiseme
     )
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind.wanted in (Wanted.ANSWERED, Wanted.DAD)], ids=str
-)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.wanted in (Wanted.ANSWERED, Wanted.DAD)], ids=str)
 def test_the_judge_finds_a_right_answer_right(kind: Kind) -> None:
     for tags in TAGS_MENU:
         frame = kind.build(Setting(tags=tags))
