@@ -226,6 +226,7 @@ class Daemon:
             links = self._netlink.facts(self._ports)
         except MachineError as error:
             log.warning("%s; going on with what is known", error)
+            self._refresh_at = self._refresh_not_before = began + 1.0
             return
         if links != self._links:
             self._log_changes(links)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import textwrap
@@ -35,6 +36,8 @@ class Report:
 
     def __init__(self, out: TextIO | None = None) -> None:
         self.out = out or sys.stdout
+        if isinstance(self.out, io.TextIOWrapper):
+            self.out.reconfigure(errors="replace")  # an odd locale may spoil a line, not the lab
         self.checks: list[Check] = []
         self._act = ""
         self._in_gap = False  # the last line printed was empty

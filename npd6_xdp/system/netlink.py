@@ -17,6 +17,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.rules import LinkFacts, OwnAddress
@@ -34,6 +35,7 @@ _RTMGRP_IPV6_ROUTE = 0x400
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GFLAGS = 0x25
 _ETH_FLAG_RXVLAN = 1 << 8
+_ATTEMPTS = 5
 
 Tags = tuple[int, ...]
 
@@ -66,7 +68,22 @@ class Netlink:
                 continue  # ENOBUFS: some were dropped, which is as good as read
 
     def facts(self, ports: Iterable[str]) -> dict[str, LinkFacts]:
-        """The facts of the named ports that exist. Raises MachineError for one that has no Ethernet framing."""
+        """The facts of the named ports that exist.
+
+        Raises MachineError for one that has no Ethernet framing, or if the kernel doesn't let itself be read.
+        """
+        ports = tuple(ports)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._read_facts(ports)
+            except NetlinkError:
+                continue  # something changed while the kernel told it: what was read may not fit together
+        try:
+            return self._read_facts(ports)
+        except NetlinkError as error:
+            raise MachineError(f"can't read links, addresses and routes from the kernel: {error}") from error
+
+    def _read_facts(self, ports: Iterable[str]) -> dict[str, LinkFacts]:
         links = {link["index"]: link for link in self._route.get_links()}
         by_name = {_name(link): link for link in links.values()}
         found = {port: by_name[port] for port in ports if port in by_name}
