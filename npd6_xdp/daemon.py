@@ -120,10 +120,9 @@ class Daemon:
         self._responder = Responder(table)
 
     def _attach(self, link: LinkFacts) -> None:
-        wish = next(i.attach for i in self._config.interfaces if i.name == link.name)
         port = Port(link.name, link.ifindex)
         self._stack.callback(port.close)
-        mode = self._attach_as(link, wish)
+        mode = self._attach_as(link, self._config.attach(link.name))
         self._ports[link.name] = _Attached(link.ifindex, mode.name.lower(), port)
         self._by_ifindex[link.ifindex] = port
         tagged = any(i.name == link.name and (i.vlan.any or i.vlan.tags) for i in self._config.interfaces)

@@ -103,6 +103,11 @@ class Config:
     log_format: str = "text"
     metrics_listen: tuple[str, int] | None = ("::1", 9846)
 
+    def attach(self, name: str) -> Attach:
+        """How the one program of an interface is attached: as those of its entries say that say anything."""
+        wishes = [interface.attach for interface in self.interfaces if interface.name == name]
+        return next((wish for wish in wishes if wish is not Attach.AUTO), Attach.AUTO)
+
 
 def parse(text: str, source: str) -> Config:
     """Read a configuration file's text; `source` is the file's name, for the errors.
@@ -474,13 +479,14 @@ class _Reader:
             first = places.setdefault((interface.name, interface.vlan), place)
             if first != place:
                 self.wrong(place, f"the same name and vlan as {first}; put all rules into one of the two")
-            attach_place, attach = attached.setdefault(interface.name, (place, interface.attach))
-            if attach is not interface.attach:
-                self.wrong(
-                    _inside(place, "attach"),
-                    f"{_quoted(interface.attach)}, but {attach_place} says {_quoted(attach)}; the entries of one port"
-                    " share one XDP program, so write the same for all",
-                )
+            if "attach" in entry:
+                other, attach = attached.setdefault(interface.name, (place, interface.attach))
+                if attach is not interface.attach:
+                    self.wrong(
+                        _inside(place, "attach"),
+                        f"{_quoted(interface.attach)}, but {other} says {_quoted(attach)}; the entries of one"
+                        " interface share one XDP program, so write it once, or the same for all",
+                    )
             interfaces.append(interface)
         return tuple(interfaces)
 

@@ -274,8 +274,8 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
         try:
             os.dup2(words.fileno(), 2)
             try:
-                module = bcc.BPF(text=source, cflags=flags)
-                return module, module.load_func(function, bcc.BPF.XDP)
+                module = bcc.BPF(text=source.encode(), cflags=flags)
+                return module, module.load_func(function.encode(), bcc.BPF.XDP)
             finally:
                 os.dup2(saved, 2)
                 os.close(saved)

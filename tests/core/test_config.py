@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -935,10 +936,18 @@ interfaces = st.builds(
     dad=st.sampled_from(DadPolicy),
     na_source=st.sampled_from(NaSource),
 )
+
+
+def agreed(entries: list[InterfaceConfig]) -> tuple[InterfaceConfig, ...]:
+    """The entries of one interface, all attached as its first."""
+    wishes = {entry.name: entry.attach for entry in reversed(entries)}
+    return tuple(replace(entry, attach=wishes[entry.name]) for entry in entries)
+
+
 configs = st.builds(
     Config,
     interfaces=st.lists(interfaces, min_size=1, max_size=3, unique_by=lambda entry: (entry.name, entry.vlan)).map(
-        tuple
+        agreed
     ),
     log_level=st.sampled_from(("debug", "info", "warning", "error")),
     log_format=st.sampled_from(("text", "json")),
