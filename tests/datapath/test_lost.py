@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ring to Python when it is full, when it wraps, and when it goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.icmpv6 import NeighborSolicitation
+from npd6_xdp.core.verdict import Outcome
+from tests.datapath.harness import XDP_DROP, Bench, entry, table
+from tests.frames import SETTING, solicit
+
+QUESTION = NeighborSolicitation.parse(solicit(SETTING))
+assert isinstance(QUESTION, NeighborSolicitation)
+PAGES = 16  # 64 KiB: 1,024 events of 64 bytes
+
+
+@pytest.fixture
+def small() -> Iterator[Bench]:
+    """A program with a small ring, pinned to a CPU so that one ring gets all."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    bench = Bench(table(entry(datapath=Datapath.PYTHON)), pages=PAGES)
+    yield bench
+    bench.close()
+    os.sched_setaffinity(0, cpus)
+
+
+def targeted(number: int) -> bytes:
+    """A solicitation whose target carries its number."""
+    target = SETTING.target[:8] + number.to_bytes(8, "big")
+    return replace(QUESTION, target=target).serialize()
+
+
+def test_what_a_full_ring_cannot_hold_is_counted_exactly_and_the_rest_is_read_in_order(small: Bench) -> None:
+    sent = 3000
+    frames = [targeted(number) for number in range(sent)]
+    assert {small.run(frame)[0] for frame in frames} == {XDP_DROP}
+    lost = small.totals()[Outcome.LOST]
+    events = small.events()
+    assert lost > 0
+    assert len(events) + lost == sent
+    numbers = [int.from_bytes(event.target[8:], "big") for event in events]
+    assert numbers == list(range(len(events))), "the oldest are kept, in their order"
+
+    # and it goes on
+    for number in range(10):
+        small.run(frames[number])
+    assert len(small.events()) == 10
+    assert small.totals()[Outcome.LOST] == lost
+
+
+def test_no_event_is_torn_or_missed_where_the_ring_wraps_or_tells_of_losses(small: Bench) -> None:
+    """A full ring leaves a record of what was lost, which shifts all that follow off their stride."""
+    expected, got = [], []
+    number = 0
+    for burst in (1000, 1500, 7, 1024, 2, 1400, 333, 900, 1100, 61) * 4:
+        lost = small.totals()[Outcome.LOST]
+        first = number
+        for _ in range(burst):
+            small.run(targeted(number))
+            number += 1
+        kept = burst - (small.totals()[Outcome.LOST] - lost)
+        expected += range(first, first + kept)
+        got += [int.from_bytes(event.target[8:], "big") for event in small.events()]
+    assert got == expected
+    assert small.totals()[Outcome.LOST] > 0
+    assert number - small.totals()[Outcome.LOST] == len(got)
+
+
+def test_an_event_survives_packing_and_unpacking(small: Bench) -> None:
+    small.run(solicit(replace(SETTING, tags=b"")))
+    (event,) = small.events()
+    assert NsEvent.unpack(event.pack()) == event
+    assert (event.target, event.source) == (SETTING.target, SETTING.asker_link_local)
+    assert event.eth_destination == SETTING.asker_mac

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What both sides of the kernel have to agree on: enums by name and number, structs by size."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from enum import IntEnum, IntFlag
+
+import pytest
+
+from npd6_xdp.core.event import EVENT_SIZE, EventTags
+from npd6_xdp.core.rules import DATAPATHS, Decision, RuleFlag, SlotSource
+from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.system import datapath
+from tests.datapath.harness import Bench
+
+SOURCE = (datapath.BPF_DIRECTORY / "ns_filter.c").read_text()
+
+
+def c_enum(name: str) -> dict[str, int]:
+    """The members of an enum of the C file, with their numbers."""
+    body = re.search(rf"enum {name} {{(.*?)}};", SOURCE, re.DOTALL)
+    assert body, name
+    members: dict[str, int] = {}
+    for member in re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL).split(","):
+        if member.strip():
+            label, _, value = (part.strip() for part in member.partition("="))
+            members[label] = int(value) if value else len(members)
+    return members
+
+
+def numbered(prefix: str, names: type[Outcome] | type[Reason] | tuple[str, ...]) -> dict[str, int]:
+    return {f"{prefix}_{name.upper()}": number for number, name in enumerate(names)}
+
+
+def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int]:
+    return {f"{prefix}_{name}": member.value for name, member in members.__members__.items()}
+
+
+@pytest.mark.parametrize(
+    ("enum", "wanted", "also"),
+    [
+        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP"}),
+        ("reason", numbered("REASON", Reason), {"REASONS", "VALID", "TOO_LONG"}),
+        ("decision", valued("DECISION", Decision), set()),
+        ("rule_flag", valued("RULE", RuleFlag), set()),
+        ("slot_sources", valued("SOURCE", SlotSource), set()),
+        ("datapath", numbered("DATAPATH", DATAPATHS), set()),
+        ("event_tags", {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()}, set()),
+    ],
+)
+def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, int], also: set[str]) -> None:
+    found = c_enum(enum)
+    if enum == "event_tags":
+        found["EVENT_COUNT"] = found.pop("EVENT_TAG_COUNT")
+    assert {name: value for name, value in found.items() if name not in also} == wanted
+    assert also <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("slots", datapath._SLOT_KEY.size, datapath._SLOT.size),
+        ("addresses", datapath._ADDRESS_KEY.size, datapath._RULE.size),
+        ("prefixes", datapath._PREFIX_KEY.size, datapath._RULE.size),
+        ("entry_counters", 4, datapath._ENTRY_COUNTERS.size),
+        ("rule_counters", 4, datapath._COUNTERS.size),
+    ],
+)
+def test_a_map_of_the_program_has_keys_and_values_of_the_sizes_that_python_packs(
+    bench: Bench, name: str, key: int, value: int
+) -> None:
+    compiled = bench.datapath.bpf[name.encode()]
+    leaf = compiled.sLeaf if hasattr(compiled, "sLeaf") else compiled.Leaf
+    assert (ctypes.sizeof(compiled.Key), ctypes.sizeof(leaf)) == (key, value)
+
+
+def test_an_event_is_of_the_size_that_the_program_asserts() -> None:
+    assert f"sizeof(struct ns_event) == {EVENT_SIZE}" in SOURCE
