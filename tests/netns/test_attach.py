@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Attaching and letting go: nothing foreign is replaced, nothing of ours is left, each refusal is one line."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.datapath import Datapath
+from tests.frames import solicit
+from tests.netns.wire import SETTING, Wire, configuration, until
+
+Start = Callable[..., RunningDaemon]
+
+
+def refusal(daemon: Start, text: str, status: int = 1) -> str:
+    """The one line that the daemon ends with instead of starting."""
+    with pytest.raises(StartError) as caught:
+        daemon(text)
+    assert f"exit status {status}" in str(caught.value)
+    *_, line = caught.value.log.splitlines()
+    assert "Traceback" not in caught.value.log
+    return line
+
+
+def leftovers(topology: Topology) -> dict[str, object]:
+    (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
+    return {key: link[key] for key in ("xdp", "allmulti") if link.get(key)}
+
+
+@pytest.mark.parametrize("mode", [2, 4], ids=["generic", "native"])
+@pytest.mark.parametrize("attach", ["auto", "native", "generic"])
+def test_a_foreign_program_is_never_replaced_whichever_mode_it_sits_in(
+    topology: Topology, daemon: Start, attach: str, mode: int
+) -> None:
+    words = {2: "generic", 4: "native"}
+    topology.xdp_pass("edge", "wan0") if mode == 4 else attach_generic(topology)
+    before = topology.ip("edge", "link", "show", "dev", "wan0")[0]["xdp"]
+    line = refusal(daemon, configuration(attach=f'"{attach}"'))
+    program = before["prog"]["id"]
+    assert line == (
+        f"npd6-xdp: wan0: another XDP program is attached in {words[mode]} mode: id {program} (xdp_pass);"
+        " detach it first, or leave this interface out"
+    )
+    assert topology.ip("edge", "link", "show", "dev", "wan0")[0]["xdp"] == before
+
+
+def attach_generic(topology: Topology) -> None:
+    """The same foreign program as Topology.xdp_pass, in generic mode."""
+    import ctypes
+
+    from npd6_xdp.system.datapath import compile_program, load_bcc
+
+    program, function = compile_program("int xdp_pass(void *ctx) { return 2; }", "xdp_pass", {})
+    opts = ctypes.create_string_buffer(16)
+    opts[0:16] = (16).to_bytes(8, "little") + (2).to_bytes(8, "little")  # struct bpf_link_create_opts: sz, flags
+    with topology.inside("edge"):
+        ifindex = socket.if_nametoindex("wan0")
+        link = load_bcc().lib.bpf_link_create(function.fd, ifindex, 37, opts)
+    assert link >= 0
+    program.cleanup()
+    topology._links.append(link)
+
+
+@pytest.mark.parametrize("attach", ["auto", "native", "generic"])
+def test_a_killed_daemon_leaves_nothing_and_the_next_one_starts(topology: Topology, daemon: Start, attach: str) -> None:
+    if attach == "native":
+        topology.xdp_pass("upstream", "eth0")
+    running = daemon(configuration(attach=f'"{attach}"', datapath='"python"'))
+    wanted = "native" if attach == "native" else "generic"
+    assert topology.xdp_mode("edge", "wan0") == wanted
+    stop = threading.Event()
+    with Wire(topology) as wire:
+
+        def load() -> None:
+            frame = solicit(SETTING)
+            while not stop.is_set():
+                wire.send(*[frame] * 100)
+
+        sender = threading.Thread(target=load)
+        sender.start()
+        try:
+            assert until(lambda: running.solicitations().get("answered_python", 0) > 100)
+            running.kill()
+            assert until(lambda: leftovers(topology) == {}, 1.0)
+            again = daemon(configuration(attach=f'"{attach}"', datapath='"python"'))
+            assert until(lambda: again.solicitations().get("answered_python", 0) > 100)
+        finally:
+            stop.set()
+            sender.join()
+    assert again.stop() == 0
+    assert leftovers(topology) == {}
+
+
+REFUSED = (
+    ("an interface that isn't there", configuration().replace("wan0", "wan7"), "wan7: no such interface here"),
+    ("an interface without Ethernet", configuration().replace("wan0", "lo"), "lo: not an Ethernet interface"),
+)
+
+
+@pytest.mark.parametrize(("what", "text", "message"), REFUSED, ids=[what for what, _, _ in REFUSED])
+def test_an_interface_that_cannot_be_is_refused_in_one_line(
+    topology: Topology, daemon: Start, what: str, text: str, message: str
+) -> None:
+    assert message in refusal(daemon, text)
+    assert leftovers(topology) == {}
+
+
+def test_of_two_interfaces_none_stays_attached_when_one_cannot_be(topology: Topology, daemon: Start) -> None:
+    topology.xdp_pass("edge", "lan0")
+    line = refusal(daemon, configuration() + configuration().replace("wan0", "lan0"))
+    assert line.startswith("npd6-xdp: lan0: another XDP program is attached")
+    assert leftovers(topology) == {}
+
+
+def test_a_taken_metrics_port_is_one_line_and_leaves_nothing_attached(topology: Topology, daemon: Start) -> None:
+    with topology.inside("edge"), socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 9846))
+        taken.listen()
+        line = refusal(daemon, configuration())
+    assert line.startswith("npd6-xdp: metrics.listen: can't listen on [::1]:9846: Address already in use")
+    assert leftovers(topology) == {}
+
+
+def test_a_file_with_mistakes_ends_it_with_status_2_before_anything_is_touched(
+    topology: Topology, daemon: Start
+) -> None:
+    line = refusal(daemon, configuration("2001:db8:1::/64 route"), status=2)
+    assert "interface[0].rule[0].method: " in line
+    assert leftovers(topology) == {}
+
+
+def test_a_driver_that_refuses_native_mode_gets_generic_with_a_warning(topology: Topology, daemon: Start) -> None:
+    """A bridge has no native XDP; it stands in for such a driver."""
+    topology.run("edge", "ip", "link", "add", "br0", "type", "bridge", check=True)
+    topology.run("edge", "ip", "link", "set", "br0", "up", check=True)
+    text = configuration().replace("wan0", "br0")
+    running = daemon(text)
+    assert topology.xdp_mode("edge", "br0") == "generic"
+    assert "warning: br0: the driver refuses an XDP program in native mode" in running.log
+    assert running.stop() == 0
+    assert "br0: the driver refuses" in refusal(daemon, text.replace('"br0"', '"br0"\nattach = "native"'))
+
+
+def test_the_program_is_the_one_that_this_tree_holds() -> None:
+    assert Datapath.__module__ == "npd6_xdp.system.datapath"

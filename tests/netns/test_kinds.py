@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All kinds of RFC.md §G and more, sent over the wire to the real daemon."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.verdict import Reason
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from tests.frames import KINDS, TAGS_8021Q, TAGS_QINQ, Wanted, judge_advertisement, oversized, solicit
+from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
+
+TAGS = {"wan0": b"", "wan0:100": TAGS_8021Q, "wan0:100.7": TAGS_QINQ}
+OTHER_VLAN = bytes.fromhex("810000c8")
+PASSED = {Wanted.DAD: "dad", Wanted.IGNORED: "ignored"}
+
+
+@pytest.mark.parametrize("attach", ["generic", "native"])
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_every_kind_on_the_wire_is_answered_or_not_as_the_rfc_says(
+    topology: Topology, daemon: Callable[..., RunningDaemon], datapath: str, attach: str
+) -> None:
+    if attach == "native":
+        topology.xdp_pass("upstream", "eth0")
+    keys = {"datapath": f'"{datapath}"', "attach": f'"{attach}"'}
+    text = "\n".join(configuration(vlan=f'"{vlan}"', **keys) for vlan in ("untagged", "100", "100.7"))
+    running = daemon(text)
+    assert topology.xdp_mode("edge", "wan0") == attach
+
+    asked: dict[bytes, bytes] = {}
+    frames, counted, reasons = [], Counter(), Counter()
+    for label, tags in TAGS.items():
+        for kind in KINDS:
+            target = SETTING.target[:8] + (len(frames) + 0x1000).to_bytes(8, "big")
+            frame = kind.build(replace(SETTING, target=target, tags=tags))
+            frames.append(frame)
+            if isinstance(kind.wanted, Reason):
+                counted[label, "invalid"] += 1
+                reasons[label, kind.wanted.value] += 1
+            elif kind.wanted is Wanted.ANSWERED:
+                asked[target] = frame
+                plain = frame[14 + len(tags) + 6] == 58
+                counted[label, "answered_xdp" if plain and datapath == "hybrid" else "answered_python"] += 1
+            elif kind.wanted is not Wanted.UNSEEN:
+                counted[label, PASSED[kind.wanted]] += 1
+    frames.append(solicit(replace(SETTING, tags=OTHER_VLAN)))
+    counted["wan0", "unmatched"] += 1
+
+    with Wire(topology) as wire:
+        wire.send(*frames)
+        answers = wire.advertisements(3.0, enough=len(asked)) + wire.advertisements(0.3)
+    assert sorted(NeighborAdvertisement.parse(answer).target for answer in answers) == sorted(asked)
+    for answer in answers:
+        judge_advertisement(answer, asked[NeighborAdvertisement.parse(answer).target], EDGE, router=True)
+
+    found: dict[tuple[str, str], Counter[tuple[str, str]]] = {
+        ("npd6_solicitations_total", "outcome"): Counter(),
+        ("npd6_invalid_solicitations_total", "reason"): Counter(),
+    }
+    for (name, labels), value in running.metrics().items():
+        words = dict(labels)
+        for (metric, label), counts in found.items():
+            # The upstream's kernel may ask for the edge's own addresses meanwhile.
+            if name == metric and value and words[label] != "own":
+                counts[words["interface"], words[label]] = int(value)
+    assert list(found.values()) == [counted, reasons]
+
+
+def test_a_solicitation_longer_than_4096_bytes_is_left_to_the_kernel(
+    topology: Topology, daemon: Callable[..., RunningDaemon]
+) -> None:
+    for namespace, interface in (("upstream", "eth0"), ("edge", "wan0")):
+        topology.run(namespace, "ip", "link", "set", interface, "mtu", "9000", check=True)
+    running = daemon(configuration())
+    with Wire(topology) as wire:
+        assert wire.ask(oversized(SETTING), 0.3) is None
+    assert until(lambda: running.solicitations().get("unmatched") == 1)
