@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import npd6_xdp
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.datapath import Datapath
 from tests.frames import solicit
 from tests.netns.wire import SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]
+ROOT = Path(npd6_xdp.__file__).parent.parent
 
 
 def refusal(daemon: Start, text: str, status: int = 1) -> str:
@@ -147,5 +150,13 @@ def test_a_driver_that_refuses_native_mode_gets_generic_with_a_warning(topology:
     assert "br0: the driver refuses" in refusal(daemon, text.replace('"br0"', '"br0"\nattach = "native"'))
 
 
-def test_the_program_is_the_one_that_this_tree_holds() -> None:
-    assert Datapath.__module__ == "npd6_xdp.system.datapath"
+def test_the_wrong_bcc_is_told_from_the_right_one(topology: Topology, daemon: Start, tmp_path: Path) -> None:
+    """The package of that name on the Python Package Index is a crystallography library."""
+    (tmp_path / "bcc.py").write_text("BPFX = None\n")
+    with pytest.raises(StartError) as caught:
+        daemon(configuration(), environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    *_, line = caught.value.log.splitlines()
+    assert line.startswith(
+        "npd6-xdp: bcc is missing: install the distribution's package (Debian, Ubuntu: python3-bpfcc;"
+    )
+    assert "Traceback" not in caught.value.log

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How it ends, in every way, under load; and what others' programs on the interface see of it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.datapath import compile_program, load_bcc
+from tests.frames import solicit
+from tests.netns.wire import SETTING, Wire, configuration, until
+
+Start = Callable[..., RunningDaemon]
+
+SKB_MODE, DRV_MODE = 2, 4  # XDP_FLAGS_* of linux/if_link.h
+
+
+def link(topology: Topology, interface: str = "wan0") -> dict[str, object]:
+    (found,) = topology.ip("edge", "link", "show", "dev", interface)
+    return found
+
+
+def leftovers(topology: Topology) -> dict[str, object]:
+    """What of a daemon is still on wan0."""
+    return {key: value for key, value in link(topology).items() if key in ("xdp", "allmulti") and value}
+
+
+@contextmanager
+def load(topology: Topology) -> Iterator[None]:
+    """Solicitations as fast as one thread sends them."""
+    stop = threading.Event()
+    frame = solicit(SETTING)
+    with Wire(topology) as wire:
+
+        def send() -> None:
+            while not stop.is_set():
+                wire.send(*[frame] * 100)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            sender.join()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_a_signal_ends_it_under_load_with_status_0_and_leaves_nothing(
+    topology: Topology, daemon: Start, datapath: str, signum: signal.Signals
+) -> None:
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    assert leftovers(topology).keys() == {"xdp", "allmulti"} or leftovers(topology).keys() == {"xdp"}
+    with load(topology):
+        assert until(lambda: sum(running.solicitations().values()) > 1000)
+        running.process.send_signal(signum)
+        assert running.process.wait(5) == 0
+        assert leftovers(topology) == {}
+    assert f"{signum.name}: ending" in running.log
+    assert "Traceback" not in running.log
+
+
+def test_what_waits_in_the_ring_when_it_is_told_to_end_is_answered_first(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(datapath='"python"'))
+    waiting = 5000
+    with Wire(topology) as wire:
+        running.process.send_signal(signal.SIGSTOP)
+        wire.send(*[solicit(SETTING)] * waiting)
+        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(signal.SIGCONT)
+        assert len(wire.advertisements(5.0, enough=waiting)) == waiting
+        assert running.process.wait(5) == 0
+    assert leftovers(topology) == {}
+
+
+def test_xdp_goes_on_answering_while_python_stands_still(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    with Wire(topology) as wire:
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            assert wire.ask(solicit(SETTING)) is not None
+            assert wire.ask(solicit(SETTING, options=b"")) is not None
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("flags", [SKB_MODE, DRV_MODE], ids=["generic", "native"])
+@pytest.mark.parametrize("attach", ["auto", "native", "generic"])
+def test_a_program_attached_the_old_way_is_not_replaced_either(
+    topology: Topology, daemon: Start, attach: str, flags: int
+) -> None:
+    """Over netlink, as `ip link set xdp` does it: no link holds it, so only our manners protect it."""
+    program, function = compile_program("int somebody(void *ctx) { return 2; }", "somebody", {})
+    with topology.inside("edge"):
+        ifindex = socket.if_nametoindex("wan0")
+        assert load_bcc().lib.bpf_attach_xdp(b"wan0", function.fd, flags) == 0
+    assert ifindex
+    try:
+        before = link(topology)["xdp"]
+        with pytest.raises(StartError) as caught:
+            daemon(configuration(attach=f'"{attach}"'))
+        assert "exit status 1" in str(caught.value)
+        mode = {SKB_MODE: "generic", DRV_MODE: "native"}[flags]
+        assert caught.value.log == (
+            f"npd6-xdp: wan0: another XDP program is attached in {mode} mode: id {before['prog']['id']} (somebody);"  # type: ignore[index]
+            " detach it first, or leave this interface out\n"
+        )
+        assert link(topology)["xdp"] == before
+    finally:
+        program.cleanup()
+
+
+def test_nobody_replaces_ours_while_it_runs(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    before = link(topology)["xdp"]
+    with pytest.raises(StartError) as caught:
+        daemon(configuration().replace("[[interface]]", '[metrics]\nlisten = ""\n[[interface]]', 1))
+    assert "(ns_filter)" in caught.value.log
+    assert caught.value.log.count("\n") == 1
+    assert link(topology)["xdp"] == before
+    with Wire(topology) as wire:
+        assert wire.ask(solicit(SETTING)) is not None
+    assert running.stop() == 0
+
+
+def test_each_mistake_of_a_file_is_a_line_of_its_own(topology: Topology, daemon: Start) -> None:
+    mistakes = configuration("2001:db8:1::/64 route", "nonsense static", colour='"red"', attach='"sideways"')
+    with pytest.raises(StartError) as caught:
+        daemon(mistakes)
+    assert "exit status 2" in str(caught.value)
+    lines = caught.value.log.splitlines()
+    assert len(lines) == 4, lines
+    for place in ("interface[0].colour", "interface[0].attach", "rule[0].method", "rule[1].prefix"):
+        assert sum(place in line for line in lines) == 1, (place, lines)
+
+
+def test_an_interface_that_goes_away_is_said_once_and_the_other_goes_on(topology: Topology, daemon: Start) -> None:
+    two = configuration(datapath='"python"') + configuration(datapath='"python"').replace("wan0", "lan0")
+    running = daemon(two)
+    topology.run("edge", "ip", "link", "del", "lan0", check=True)
+    up = ("npd6_interface_up", frozenset({("interface", "lan0")}))
+    assert until(lambda: running.metrics()[up] == 0)
+    with Wire(topology) as wire:
+        assert wire.ask(solicit(SETTING)) is not None
+    assert running.log.count("lan0: the interface is gone") == 1
+    assert running.stop() == 0
+    assert "Traceback" not in running.log
+
+
+def test_a_port_that_goes_down_and_up_again_answers_again(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    with Wire(topology) as wire:
+        assert wire.ask(solicit(SETTING)) is not None
+    for state in ("down", "up"):
+        topology.run("edge", "ip", "link", "set", "wan0", state, check=True)
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(solicit(SETTING), 0.2) is not None)
+    assert running.stop() == 0

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line as a user meets it: what it prints, where, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import npd6_xdp
+
+ROOT = Path(npd6_xdp.__file__).parent.parent
+GOOD = """\
+[[interface]]
+name = "wan7"
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "static"
+[[interface.rule]]
+prefix = "2001:db8:1::dead"
+method = "ignore"
+[[interface]]
+name = "wan7"
+vlan = 100
+datapath = "monitor"
+dad = "defend"
+na_source = "interface"
+[[interface.rule]]
+prefix = "2001:db8:2::/64"
+method = "static"
+"""
+
+
+def npd6(*argv: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
+    return subprocess.run(
+        [sys.executable, "-m", "npd6_xdp", *argv], capture_output=True, text=True, env=environment, timeout=30
+    )
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    file = tmp_path / "good.toml"
+    file.write_text(GOOD)
+    return str(file)
+
+
+@pytest.fixture
+def no_bcc(tmp_path: Path) -> str:
+    """A directory whose `bcc` is the other package of that name."""
+    (tmp_path / "bcc.py").write_text("'''crystallography'''\n")
+    return str(tmp_path)
+
+
+def test_help_names_every_command() -> None:
+    done = npd6("--help")
+    assert done.returncode == 0
+    for verb in ("run", "check", "explain", "probe", "lab", "version"):
+        assert f"\n    {verb} " in done.stdout
+
+
+def test_version_is_told_in_both_ways() -> None:
+    assert npd6("version").stdout == npd6("--version").stdout == f"npd6-xdp {npd6_xdp.__version__}\n"
+
+
+def test_check_prints_the_table_most_specific_rule_first_and_needs_no_bcc(good: str, no_bcc: str) -> None:
+    done = npd6("check", "--config", good, path=no_bcc)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "wan7: hybrid, attach auto, router yes, dad ignore, na_source target\n"
+        "  2001:db8:1::dead/128  ignore\n"
+        "  2001:db8:1::/64       static\n"
+        "\n"
+        "wan7:100: monitor, attach auto, router yes, dad defend, na_source interface\n"
+        "  2001:db8:2::/64  static\n"
+    )
+    table = json.loads(npd6("check", "--config", good, "--json").stdout)
+    assert [entry["interface"] for entry in table["interfaces"]] == ["wan7", "wan7:100"]
+    assert table["interfaces"][0]["rules"][0] == {
+        "prefix": "2001:db8:1::dead/128",
+        "rule": "2001:db8:1::dead",
+        "method": "ignore",
+    }
+
+
+def test_check_needs_no_root(good: str) -> None:
+    words = f"import os, sys; os.setuid(65534); sys.argv = ['npd6-xdp', 'check', '--config', {good!r}]"
+    Path(good).parent.chmod(0o755)
+    for parent in (*Path(good).parents,):
+        if parent.stat().st_uid == os.geteuid() and str(parent) != "/":
+            parent.chmod(parent.stat().st_mode | 0o011)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import npd6_xdp.cli, npd6_xdp.core.explain\n{words}\nsys.exit(npd6_xdp.cli.main())"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+MISTAKES = (
+    ("not TOML", "[[interface]\n", "line 1, column "),
+    ("nothing in it", "", "no interface; write [[interface]]"),
+    ("an unknown key", GOOD.replace("datapath", "datapth"), 'interface[1].datapth: unknown key "datapth"'),
+    ("a bad value", GOOD.replace('"monitor"', '"watch"'), "interface[1].datapath: must be "),
+    ("a wrong type", GOOD.replace("vlan = 100", "vlan = true"), "interface[1].vlan: must be "),
+    ("a missing key", GOOD.replace('method = "ignore"\n', ""), "interface[0].rule[1].method: missing"),
+    ("a method to come", GOOD.replace('"ignore"\n[[', '"route"\n[['), "interface[0].rule[1].method: this version does"),
+    ("a table to come", GOOD + "[limits]\npending = 5\n", "limits.pending: this version does not implement"),
+    ("host bits", GOOD.replace("1::/64", "1::1/64"), "interface[0].rule[0].prefix: "),
+    ("a prefix of IPv4", GOOD.replace("2001:db8:2::/64", "192.0.2.0/24"), "interface[1].rule[0].prefix: "),
+    ("twice the same entry", GOOD.replace("vlan = 100\n", ""), "interface[1]: the same name and vlan as interface[0]"),
+    ("twice the same rule", GOOD.replace("1::dead", "1::/64"), "interface[0].rule[1].prefix: the same prefix as"),
+    (
+        "two ways to attach one interface",
+        GOOD.replace('name = "wan7"\n[', 'name = "wan7"\nattach = "native"\n[').replace(
+            "vlan = 100", 'vlan = 100\nattach = "generic"'
+        ),
+        'interface[1].attach: "generic", but interface[0] says "native"',
+    ),
+)
+
+
+@pytest.mark.parametrize(("what", "text", "message"), MISTAKES, ids=[what for what, *_ in MISTAKES])
+def test_check_says_each_mistake_in_one_line_with_its_place(tmp_path: Path, what: str, text: str, message: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    done = npd6("check", "--config", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"npd6-xdp: {file}: {message}")
+
+
+def test_check_says_all_mistakes_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(GOOD.replace("static", "statc").replace("100", "5000"))
+    done = npd6("check", "--config", str(file))
+    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == [
+        "interface[0].rule[0].method",
+        "interface[1].vlan",
+        "interface[1].rule[0].method",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    done = npd6("check", "--config", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"npd6-xdp: {tmp_path / 'none'}: can't read it: No such file or directory\n",
+    )
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    assert npd6("check", "--config", str(binary)).stderr == (
+        f"npd6-xdp: {binary}: not UTF-8 text: byte 0 can't be decoded\n"
+    )
+
+
+EXPLAINED = (
+    (("2001:db8:1::42",), "outcome: answered_xdp (present, by method static)"),
+    (("2001:db8:1::dead",), "outcome: ignored (the rule says so)"),
+    (("2001:db8:3::1",), "outcome: unmatched (no rule covers it)"),
+    (("2001:db8:1::42", "--vlan", "200"), "outcome: unmatched (no [[interface]] speaks for VLAN 200 of wan7)"),
+    (("2001:db8:2::1", "--vlan", "100"), "outcome: monitored ("),
+    (("2001:db8:1::42", "--source", "::"), "outcome: dad (a DAD probe"),
+    (("fe80::1",), "outcome: ignored (such a target is never answered, unless a rule names exactly"),
+    (("ff02::1",), "outcome: invalid (the target is a multicast address"),
+    (("2001:db8:1::42", "--source", "ff02::1"), "outcome: invalid (the source is a multicast address"),
+)
+
+
+@pytest.mark.parametrize(("argv", "wanted"), EXPLAINED)
+def test_explain_tells_the_outcome_and_why(good: str, argv: tuple[str, ...], wanted: str) -> None:
+    done = npd6("explain", *argv, "--interface", "wan7", "--config", good)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert wanted in done.stdout
+    assert "note: wan7 is not on this machine" in done.stdout
+
+
+def test_explain_shows_the_advertisement(good: str) -> None:
+    done = npd6("explain", "2001:db8:1::42", "--interface", "wan7", "--config", good, "--source", "2001:db8::9")
+    assert "advertisement: the MAC of wan7 > the asker's MAC; 2001:db8:1::42 > 2001:db8::9\n" in done.stdout
+    assert "target 2001:db8:1::42, R=1 S=1 O=0, target link-layer address the MAC of wan7, 86 bytes\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("2001:db8::1", "--interface", "wan8"), "npd6-xdp: --interface wan8: "),
+        (("2001:db8::1", "--interface", "wan7", "--vlan", "5000"), "npd6-xdp: --vlan 5000: a VLAN is 1 to 4094"),
+        (("2001:db8::1", "--interface", "wan7", "--vlan", "any"), "npd6-xdp: --vlan any: name one VLAN"),
+        (("192.0.2.1", "--interface", "wan7"), "'192.0.2.1' is not an IPv6 address"),
+    ],
+)
+def test_a_question_that_cannot_be_is_status_2(good: str, argv: tuple[str, ...], message: str) -> None:
+    done = npd6("explain", *argv, "--config", good)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
