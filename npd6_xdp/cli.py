@@ -16,7 +16,7 @@ from typing import Any
 
 import npd6_xdp
 from npd6_xdp.core.config import Config, parse, parse_vlan
-from npd6_xdp.core.errors import ConfigError, Mistake, Npd6Error, UsageError
+from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error, UsageError
 
 DESCRIPTION = """\
 An IPv6 Neighbor Discovery proxy: answers Neighbor Solicitations for the prefixes of its
@@ -57,7 +57,9 @@ def check(arguments: argparse.Namespace) -> None:
     from npd6_xdp.core.explain import table_json, table_text
 
     config = _load(arguments.config)
-    print(json.dumps(table_json(config), indent=2) if arguments.json else table_text(config))
+    print(json.dumps(table_json(config), indent=2) if arguments.json else table_text(config), flush=True)
+    for line in _warnings_here(config):
+        print(f"npd6-xdp: warning: {line}", file=sys.stderr)
 
 
 def explain(arguments: argparse.Namespace) -> None:
@@ -97,6 +99,17 @@ def lab(_: argparse.Namespace) -> int:
 def version(_: argparse.Namespace) -> None:
     """`version`: the program's version."""
     print(f"npd6-xdp {npd6_xdp.__version__}")
+
+
+def _warnings_here(config: Config) -> list[str]:
+    """What those of the configuration's interfaces that are on this machine give reason to warn about."""
+    from npd6_xdp.core.rules import build, warnings
+    from npd6_xdp.daemon import link_facts
+
+    try:
+        return warnings(build(config, link_facts(config)))
+    except MachineError as error:
+        return [str(error)]
 
 
 def _load(path: Path) -> Config:
@@ -188,7 +201,8 @@ def _parser() -> argparse.ArgumentParser:
         check,
         "validate a configuration file and print its table",
         "Validates a configuration file and prints the table that results. Needs neither root nor bcc nor the "
-        "interfaces. Exit status 2, with one line for each mistake, if the file can't be used.",
+        "interfaces; where they are on this machine, it warns of rules over on-link prefixes. Exit status 2, with "
+        "one line for each mistake, if the file can't be used.",
     )
     add_config(verb)
     verb.add_argument("--json", action="store_true", help="the table as JSON")

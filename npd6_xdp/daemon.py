@@ -203,7 +203,8 @@ class Daemon:
         for data in batch:
             event = NsEvent.unpack(data)
             answer = self._responder.answer(event)
-            sent = self._by_ifindex[answer.ifindex].send(answer.frame)
+            port = self._by_ifindex.get(answer.ifindex)
+            sent = port is not None and port.send(answer.frame)
             outcome = Outcome.ANSWERED_PYTHON if sent else Outcome.FAILED
             self._entry_counts[self._table.rules[event.rule].entry][outcome] += 1
             self._rule_counts[event.rule][outcome] += 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, EDGE_WAN_ADDRESS, UPSTREAM_ADDRESS, Topology
+from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from tests.frames import ether, ip6, solicit, solicited_node
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
@@ -93,6 +94,25 @@ def test_addresses_mac_and_next_hops_are_followed_while_it_runs(
 
         assert until(has_new_mac, 1.0)
     assert "wan0: the MAC address is now 02:00:00:00:00:99" in running.log
+
+
+def test_explain_and_check_see_the_machine_they_run_on(topology: Topology) -> None:
+    file = topology.directory / "explained.toml"
+    file.write_text(configuration("2001:db8::/32 static", na_source='"interface"'))
+
+    def npd6(*argv: str) -> str:
+        done = topology.run("edge", sys.executable, "-m", "npd6_xdp", *argv, "--config", str(file))
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def explain(target: str, *argv: str) -> str:
+        return npd6("explain", target, "--interface", "wan0", *argv)
+
+    assert "outcome: own (wan0 holds this address itself" in explain(EDGE_WAN_ADDRESS)
+    assert "outcome: ignored (it is a next hop of a route out of wan0" in explain(UPSTREAM_ADDRESS)
+    told = explain(HOST_ADDRESS, "--source", UPSTREAM_ADDRESS)
+    assert f"{EDGE.hex(':')} > the asker's MAC; {EDGE_WAN_ADDRESS} > {UPSTREAM_ADDRESS}" in told
+    assert "warning: wan0: the static rule 2001:db8::/32 covers 2001:db8::/64, which is on-link there" in npd6("check")
 
 
 def test_up_and_down_are_on_the_metrics_page(topology: Topology, daemon: Start) -> None:
