@@ -24,6 +24,9 @@ configuration, in the network driver (XDP), so that hosts behind this router are
 from an upstream that believes them on its own link."""
 
 
+_LOG = logging.getLogger("npd6-xdp")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed at run time, 2 usage or configuration."""
     arguments = _parser().parse_args(argv)
@@ -31,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.verb(arguments) or 0)
     except Npd6Error as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            logging.getLogger("npd6-xdp").debug("where it happened", exc_info=True)
+        _LOG.debug("where it happened", exc_info=True)
         print(_prefixed(error), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
@@ -150,12 +152,13 @@ def _set_up_logging(level: str, style: str) -> None:
         logging.addLevelName(logging.WARNING, "warning")
         logging.addLevelName(logging.ERROR, "error")
         logging.addLevelName(logging.DEBUG, "debug")
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # pyroute2 and its event loop have nothing to say to an operator
-    for talker in ("pyroute2", "asyncio"):
-        logging.getLogger(talker).setLevel(logging.WARNING)
+    _LOG.handlers[:] = [handler]
+    _LOG.setLevel(level.upper())
+    # Libraries speak through the root logger, and only when something is wrong: at debug, pyroute2 has pages to say.
+    _LOG.propagate = False
+    others = logging.getLogger()
+    others.handlers[:] = [handler]
+    others.setLevel(logging.WARNING)
 
 
 def _ipv6_address(text: str) -> IPv6Address:

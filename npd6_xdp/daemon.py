@@ -107,7 +107,8 @@ class Daemon:
             self._attach(self._links[name])
         self._serve_metrics()
         self._watch()
-        log.info("ready: %d rules on %s", len(self._table.rules), ", ".join(names))
+        rules = len(self._table.rules)
+        log.info("ready: %d rule%s on %s", rules, "" if rules == 1 else "s", ", ".join(names))
 
     def _use(self, table: Table) -> None:
         """Decide by this table from now on."""

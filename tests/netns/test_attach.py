@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -160,3 +161,16 @@ def test_the_wrong_bcc_is_told_from_the_right_one(topology: Topology, daemon: St
         "npd6-xdp: bcc is missing: install the distribution's package (Debian, Ubuntu: python3-bpfcc;"
     )
     assert "Traceback" not in caught.value.log
+
+
+def test_a_debug_log_is_ours_alone_and_its_lines_are_json_where_asked_for(topology: Topology, daemon: Start) -> None:
+    keys = '[daemon]\nlog_level = "debug"\nlog_format = "json"\n'
+    running = daemon(keys + configuration())
+    running.stop()
+    lines = [json.loads(line) for line in running.log.splitlines()]
+    assert [line["message"] for line in lines] == [
+        "wan0: attached in generic mode; wan0 hybrid",
+        "ready: 1 rule on wan0",
+        "SIGTERM: ending",
+    ]
+    assert {line["level"] for line in lines} == {"info"}
