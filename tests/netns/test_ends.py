@@ -51,8 +51,9 @@ def load(topology: Topology) -> Iterator[None]:
             sender.join()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+@pytest.mark.parametrize(
+    ("datapath", "signum"), [("hybrid", signal.SIGINT), ("python", signal.SIGTERM)], ids=["hybrid", "python"]
+)
 def test_a_signal_ends_it_under_load_with_status_0_and_leaves_nothing(
     topology: Topology, daemon: Start, datapath: str, signum: signal.Signals
 ) -> None:
@@ -91,8 +92,7 @@ def test_xdp_goes_on_answering_while_python_stands_still(topology: Topology, dae
             running.process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("flags", [SKB_MODE, DRV_MODE], ids=["generic", "native"])
-@pytest.mark.parametrize("attach", ["auto", "native", "generic"])
+@pytest.mark.parametrize(("flags", "attach"), [(SKB_MODE, "native"), (DRV_MODE, "generic"), (DRV_MODE, "auto")])
 def test_a_program_attached_the_old_way_is_not_replaced_either(
     topology: Topology, daemon: Start, attach: str, flags: int
 ) -> None:
