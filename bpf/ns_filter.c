@@ -48,6 +48,8 @@
 #define ND_OPT_SOURCE_LL_ADDR 1
 #define ND_OPT_TARGET_LL_ADDR 2
 
+#define AF_INET6 10
+
 #define MAX_TAGS 2
 #define L3_MASK 31		/* an IPv6 header stands at 14, 18 or 22 */
 #define MAX_EXTENSIONS 3	/* headers of a chain: two of options, one fragment header */
@@ -76,6 +78,7 @@ enum outcome {
 	OUTCOME_FAILED,
 	OUTCOMES,
 	HANDED_UP,	/* to Python, which will know and count */
+	DAD_WITHHELD,	/* OUTCOME_DAD, and the kernel must not see it: its proxy entry would defend the target */
 };
 
 /* Why it is invalid, in the order of the checks: numbers of npd6_xdp/core/verdict.py Reason. */
@@ -101,7 +104,10 @@ enum decision {
 	DECISION_OWN,		/* the ingress interface's own address: the kernel answers */
 	DECISION_NEXT_HOP,	/* a router behind the ingress interface: never impersonated */
 	DECISION_IGNORE,
-	DECISION_STATIC,
+	DECISION_STATIC,	/* always there */
+	DECISION_ROUTE,		/* there if the routing table leads to it, out of another interface */
+	DECISION_NEIGHBOUR,	/* there if `known` has it; Python has others resolved */
+	DECISION_KERNEL,	/* the kernel's own proxy answers once `known` has it; Python adds others */
 };
 
 /* Flags of a rule: npd6_xdp/core/rules.py RuleFlag. */
@@ -109,6 +115,7 @@ enum rule_flag {
 	RULE_ROUTER = 1,		/* R = 1 in the advertisement */
 	RULE_DEFEND = 2,		/* answer DAD probes for present targets */
 	RULE_SOURCE_INTERFACE = 4,	/* source: the interface's address, not the target */
+	RULE_VIA = 8,			/* only out of the interfaces of the rule's group */
 };
 
 /* Who answers on an entry: npd6_xdp/core/rules.py. */
@@ -123,6 +130,15 @@ enum event_tags {
 	EVENT_TAG_COUNT = 3,		/* mask: how many */
 	EVENT_OUTER_8021AD = 4,		/* the first tag's TPID is 0x88a8, not 0x8100 */
 	EVENT_INNER_8021AD = 8,
+	/* and what else Python has to know: */
+	EVENT_MISS = 16,		/* `known` hasn't the target: it is to be resolved, or added */
+	EVENT_STALE = 32,		/* it has, but nobody knows whether that still holds: it is to be probed */
+	EVENT_ANSWERED = 64,		/* answered and counted already */
+};
+
+/* Flags of a known target: npd6_xdp/core/rules.py KnownFlag. */
+enum known_flag {
+	KNOWN_STALE = 1,	/* the neighbour table's word for it is old; cleared once Python has been told */
 };
 
 /* --- structs --------------------------------------------------------------------------------------- */
@@ -218,9 +234,12 @@ struct slot {
 	__u8 mac[ETH_ALEN];	/* the port's */
 	__u8 datapath;
 	__u8 sources;		/* enum slot_sources */
-	__u32 zero;
+	__u32 l3_ifindex;	/* the interface that the kernel takes the frames to come in by */
 	struct in6_addr link_local;
 	struct in6_addr global;
+	__u64 source_cost;	/* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
+	__u32 collect;		/* remember the targets */
+	__u32 zero;
 };
 
 /* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
@@ -229,8 +248,9 @@ enum slot_sources {
 	SOURCE_GLOBAL = 2,	/* global is what any other asker gets; clear: Python chooses among several */
 };
 
+/* Scoped by an entry, or by a rule's group. */
 struct address_key {
-	__u32 entry;
+	__u32 scope;
 	__u32 zero;		/* where the compiler would pad: a key's bytes all count */
 	struct in6_addr address;
 };
@@ -245,6 +265,38 @@ struct rule {
 	__u32 id;		/* index of rule_counters */
 	__u16 decision;
 	__u16 flags;
+	__u32 group;		/* of `vias` and `known` */
+};
+
+/* A target that is there (neighbour), or that the kernel's proxy answers for (kernel). */
+struct known {
+	__u32 flags;		/* enum known_flag */
+	__u32 asked;		/* CLOCK_MONOTONIC, seconds: when it was last asked for */
+};
+
+struct via_key {
+	__u32 group;
+	__u32 ifindex;
+};
+
+struct source_key {
+	__u32 entry;
+	__u8 mac[ETH_ALEN];
+	__u16 zero;
+};
+
+/* A target that was asked for; times are CLOCK_MONOTONIC in nanoseconds. */
+struct recent {
+	__u64 first;
+	__u64 last;
+	__u64 count;
+};
+
+/* What concerns all entries. */
+struct settings {
+	__u64 event_cost;	/* nanoseconds that an event takes of the budget of all sources */
+	__u32 resolving_full;	/* Python can't have more targets resolved at the moment */
+	__u32 zero;
 };
 
 struct entry_counter {
@@ -277,6 +329,12 @@ BPF_F_TABLE("lpm_trie", struct prefix_key, struct rule, prefixes, PREFIXES_MAX, 
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX);
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
+BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
+BPF_TABLE("array", int, struct settings, settings_space, 1);
+BPF_TABLE("array", int, u64, budget, 1);
+BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
+BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
 BPF_PERF_OUTPUT(events);
 
 /* --- parse: from the frame to the ICMPv6 message, with no map touched ------------------------------- */
@@ -586,7 +644,7 @@ static __always_inline bool is_frame_ignored(const struct scratch *s, const stru
  */
 static __always_inline struct rule *target_match(__u32 entry, const struct in6_addr *target, enum outcome *outcome)
 {
-	struct address_key exact = { .entry = entry, .address = *target };
+	struct address_key exact = { .scope = entry, .address = *target };
 	struct prefix_key prefix = { .prefixlen = 32 + 128, .entry = entry, .address = *target };
 	struct rule *rule;
 
@@ -685,41 +743,154 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *
 
 /* --- punt: up to Python ------------------------------------------------------------------------------ */
 
-static __always_inline int ns_punt(struct xdp_md *ctx, const struct rule *rule, const struct scratch *s)
+/*
+ * A token bucket in one number: the moment until which what was spent is paid for. It may run ahead of now by
+ * BURST, so that one second's worth of events can come at once.
+ */
+#define BURST 1000000000ULL
+
+static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 {
+	__u64 paid = *paid_until;
+
+	/* CPUs that meet here may each forgive the others an event; an exact count isn't worth a lock */
+	if (paid < now)
+		*paid_until = paid = now;
+	if (paid + cost > now + BURST)
+		return false;
+	__sync_fetch_and_add(paid_until, cost);
+	return true;
+}
+
+/* Whether one more event may go up: by its source's budget (RFC 6583), then by that of all. */
+static __always_inline bool is_within_limits(const struct slot *slot, const struct scratch *s,
+					     const struct settings *settings, __u64 now)
+{
+	struct source_key key = { .entry = slot->entry };
+	u64 *paid, zero = 0;
+	int first = 0;
+
+	if (slot->source_cost) {
+		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
+		paid = sources.lookup_or_try_init(&key, &zero);
+		/* a table that is all in use refuses nobody: the budget of all still holds */
+		if (paid && !budget_spend(paid, slot->source_cost, now))
+			return false;
+	}
+	paid = budget.lookup(&first);
+	return paid && budget_spend(paid, settings->event_cost, now);
+}
+
+static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+					    const struct scratch *s, __u16 tags)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct settings *settings;
+	int key = 0;
+
+	settings = settings_space.lookup(&key);
+	if (!settings)
+		return OUTCOME_LOST;
+	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && settings->resolving_full)
+		return OUTCOME_RATE_LIMITED;
+	if (!is_within_limits(slot, s, settings, now))
+		return OUTCOME_RATE_LIMITED;
+
 	struct ns_event event = {
 		.target = s->ns.target,
 		.source = s->source,
-		.time_us = bpf_ktime_get_ns() / 1000,
+		.time_us = now / 1000,
 		.rule = rule->id,
 		.tci = { s->frame.tci[0], s->frame.tci[1] },
-		.tags = s->frame.tags,
+		.tags = s->frame.tags | tags,
 	};
 
 	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
-	return events.perf_submit(ctx, &event, sizeof(event));
+	return events.perf_submit(ctx, &event, sizeof(event)) ? OUTCOME_LOST : HANDED_UP;
 }
 
 /* --- decide ---------------------------------------------------------------------------------------- */
+
+/*
+ * Whether the routing table leads to the target, out of another interface than the solicitation came in by
+ * (and one of the rule's, if it names any). The kernel's own table is asked, so nothing is ever out of date.
+ */
+static __always_inline bool is_routed(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+				      const struct scratch *s)
+{
+	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
+	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = slot->l3_ifindex };
+	struct via_key via = { .group = rule->group };
+	int code;
+
+	__builtin_memcpy(fib.ipv6_dst, &s->ns.target, sizeof(s->ns.target));
+	code = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	if (code != BPF_FIB_LKUP_RET_SUCCESS && code != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return false;
+	if (fib.ifindex == slot->l3_ifindex)
+		return false;
+	via.ifindex = fib.ifindex;
+	return !(rule->flags & RULE_VIA) || vias.lookup(&via);
+}
+
+static __always_inline void target_remember(const struct slot *slot, const struct scratch *s)
+{
+	struct address_key key = { .scope = slot->entry, .address = s->ns.target };
+	__u64 now = bpf_ktime_get_ns();
+	struct recent *recent, fresh = { .first = now, .last = now, .count = 1 };
+
+	recent = recents.lookup(&key);
+	if (recent) {
+		recent->last = now;
+		__sync_fetch_and_add(&recent->count, 1);
+	} else {
+		recents.update(&key, &fresh);
+	}
+}
 
 /* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
 static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
 					      const struct scratch *s)
 {
+	struct address_key key = { .scope = rule->group, .address = s->ns.target };
 	bool dad = is_unspecified(&s->source);
+	enum outcome punted;
+	struct known *known = NULL;
+	__u16 tags = 0;
 
 	if (rule->decision == DECISION_OWN)
 		return OUTCOME_OWN;
-	if (rule->decision != DECISION_STATIC)
+	if (rule->decision == DECISION_NEXT_HOP || rule->decision == DECISION_IGNORE)
 		return OUTCOME_IGNORED;
-	if (dad && !(rule->flags & RULE_DEFEND))
-		return OUTCOME_DAD; /* any answer would kill the asker's address, RFC 4862 §5.4 */
+	if (slot->collect)
+		target_remember(slot, s);
+	if (rule->decision == DECISION_NEIGHBOUR || rule->decision == DECISION_KERNEL) {
+		known = known_targets.lookup(&key);
+		if (!known)
+			tags = EVENT_MISS;
+		else if (known->flags & KNOWN_STALE)
+			tags = EVENT_STALE;
+	}
+	if (dad && !(rule->flags & RULE_DEFEND)) /* any answer would kill the asker's address, RFC 4862 §5.4 */
+		return known && rule->decision == DECISION_KERNEL ? DAD_WITHHELD : OUTCOME_DAD;
+	if (rule->decision == DECISION_ROUTE && !is_routed(ctx, slot, rule, s))
+		return OUTCOME_ABSENT;
 	if (slot->datapath == DATAPATH_MONITOR)
 		return OUTCOME_MONITORED;
-	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended &&
-	    advert_write(ctx, slot, rule, s))
-		return OUTCOME_ANSWERED_XDP;
-	return ns_punt(ctx, rule, s) ? OUTCOME_LOST : HANDED_UP;
+	if (known)
+		known->asked = bpf_ktime_get_ns() / 1000000000;
+	if (known && rule->decision == DECISION_KERNEL)
+		return OUTCOME_KERNEL;
+	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) &&
+	    advert_write(ctx, slot, rule, s)) {
+		if (!known || !tags)
+			return OUTCOME_ANSWERED_XDP;
+		tags |= EVENT_ANSWERED;
+	}
+	punted = ns_punt(ctx, slot, rule, s, tags);
+	if (known && punted == HANDED_UP)
+		known->flags = 0; /* Python knows; had this one been refused or lost, the next would say it */
+	return tags & EVENT_ANSWERED ? OUTCOME_ANSWERED_XDP : punted;
 }
 
 /* --- entry ----------------------------------------------------------------------------------------- */
@@ -728,10 +899,18 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct s
 static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, enum outcome outcome)
 {
 	struct rule_counter *rule_counter;
+	int action = XDP_PASS;
 	int key;
 
 	if (outcome == HANDED_UP)
 		return XDP_DROP;
+	if (outcome == OUTCOME_ANSWERED_XDP)
+		action = XDP_TX;
+	/* what is lost or refused is ours: passed on, a flood would reach the stack instead */
+	if (outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED || outcome == DAD_WITHHELD)
+		action = XDP_DROP;
+	if (outcome == DAD_WITHHELD)
+		outcome = OUTCOME_DAD;
 	if (outcome >= OUTCOMES)
 		return XDP_PASS;
 	counter->outcome[outcome]++;
@@ -741,10 +920,7 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 		if (rule_counter)
 			rule_counter->outcome[outcome]++;
 	}
-	if (outcome == OUTCOME_ANSWERED_XDP)
-		return XDP_TX;
-	/* a lost one is ours: passed on, a flood would reach the stack instead */
-	return outcome == OUTCOME_LOST ? XDP_DROP : XDP_PASS;
+	return action;
 }
 
 int ns_filter(struct xdp_md *ctx)

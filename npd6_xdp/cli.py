@@ -9,14 +9,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import npd6_xdp
 from npd6_xdp.core.config import Config, parse, parse_vlan
 from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error, UsageError
+
+if TYPE_CHECKING:
+    from npd6_xdp.core.rules import LinkFacts
 
 DESCRIPTION = """\
 An IPv6 Neighbor Discovery proxy: answers Neighbor Solicitations for the prefixes of its
@@ -47,11 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     """`run`: the daemon, in the foreground."""
-    config = _load(arguments.config)
-    _set_up_logging(config.log_level, config.log_format)
     from npd6_xdp import daemon
 
-    daemon.run(config)
+    daemon.run(lambda: _load(arguments.config), lambda config: _set_up_logging(config.log_level, config.log_format))
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -59,8 +60,10 @@ def check(arguments: argparse.Namespace) -> None:
     from npd6_xdp.core.explain import table_json, table_text
 
     config = _load(arguments.config)
-    print(json.dumps(table_json(config), indent=2) if arguments.json else table_text(config), flush=True)
-    for line in _warnings_here(config):
+    links, warned = _machine(config)
+    table = json.dumps(table_json(config, links), indent=2) if arguments.json else table_text(config, links)
+    print(table, flush=True)
+    for line in warned:
         print(f"npd6-xdp: warning: {line}", file=sys.stderr)
 
 
@@ -75,13 +78,39 @@ def explain(arguments: argparse.Namespace) -> None:
         vlan = parse_vlan(arguments.vlan)
     except ValueError as error:
         raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
-    if arguments.interface not in {interface.name for interface in config.interfaces}:
+    if not config.entries(arguments.interface):
         known = ", ".join(sorted({interface.name for interface in config.interfaces}))
         raise UsageError(f"--interface {arguments.interface}: {arguments.config} has no such interface; it has {known}")
     if vlan.any:
         raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
     question = Question(arguments.interface, vlan.tags, arguments.address, arguments.source)
     print(tell(config, link_facts(config), question))
+
+
+def status(arguments: argparse.Namespace) -> None:
+    """`status`: what the daemon is doing."""
+    from npd6_xdp.core.status import status_text
+    from npd6_xdp.tools.control import ask
+
+    found = ask(arguments.control, {"verb": "status"})
+    print(json.dumps(found, indent=2) if arguments.json else status_text(found), flush=True)
+
+
+def reload(arguments: argparse.Namespace) -> None:
+    """`reload`: have the daemon read its configuration again."""
+    from npd6_xdp.tools.control import ask
+
+    found = ask(arguments.control, {"verb": "reload"})
+    rules = found["rules"]
+    where = ", ".join(found["interfaces"]) or "no interface that is there yet"
+    print(f"npd6-xdp: the new configuration is in use: {rules} rule{'' if rules == 1 else 's'} on {where}")
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """`convert`: npd6.conf or ndppd.conf in, TOML out."""
+    from npd6_xdp.tools import convert as tool
+
+    return tool.run(arguments.file)
 
 
 def probe(arguments: argparse.Namespace) -> int:
@@ -103,15 +132,16 @@ def version(_: argparse.Namespace) -> None:
     print(f"npd6-xdp {npd6_xdp.__version__}")
 
 
-def _warnings_here(config: Config) -> list[str]:
-    """What those of the configuration's interfaces that are on this machine give reason to warn about."""
+def _machine(config: Config) -> tuple[Mapping[str, LinkFacts], list[str]]:
+    """What is known of this machine's interfaces, and what of the configuration they give reason to warn about."""
     from npd6_xdp.core.rules import build, warnings
     from npd6_xdp.daemon import link_facts
 
     try:
-        return warnings(build(config, link_facts(config)))
-    except MachineError as error:
-        return [str(error)]
+        links = link_facts(config)
+    except (MachineError, OSError) as error:
+        return {}, [str(error)]
+    return links, warnings(build(config, links))
 
 
 def _load(path: Path) -> Config:
@@ -193,7 +223,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         run,
         "answer solicitations until told to stop",
-        "The daemon, in the foreground. SIGTERM or SIGINT ends it; whatever ends it, the kernel takes the XDP "
+        "The daemon, in the foreground. SIGTERM or SIGINT ends it, SIGHUP has it read its file again, SIGUSR1 has it "
+        "log its state; whatever ends it, the kernel takes the XDP "
         "program off the interfaces. Logs to stderr. Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and "
         "CAP_NET_RAW.",
     )
@@ -228,6 +259,43 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A",
         help="who asks; :: is a probe of Duplicate Address Detection (default: %(default)s)",
     )
+
+    def add_control(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument(
+            "--control",
+            type=Path,
+            default=Path(Config(()).control),
+            metavar="PATH",
+            help="the daemon's control socket, as daemon.control says it (default: %(default)s)",
+        )
+
+    verb = add(
+        "status",
+        status,
+        "say what the daemon is doing",
+        "Interfaces and how they are attached, rules and their counters, neighbours, targets being resolved, kernel "
+        "proxy entries and recent targets of the running daemon. Needs root, or the control socket's group.",
+    )
+    add_control(verb)
+    verb.add_argument("--json", action="store_true", help="all of it as JSON; the text shows the first of long lists")
+
+    verb = add(
+        "reload",
+        reload,
+        "have the daemon read its configuration again",
+        "Has the running daemon read its configuration file again, and says what became of it: all of the new one is "
+        "in use, or the old one stays and the exit status is 1. The same as SIGHUP, but for the answer.",
+    )
+    add_control(verb)
+
+    verb = add(
+        "convert",
+        convert,
+        "turn an npd6.conf or ndppd.conf into a configuration",
+        "Reads a configuration file of npd6 or ndppd and writes one for npd6-xdp. What has no equal is said on "
+        "stderr, and stands as a comment in the output.",
+    )
+    verb.add_argument("file", metavar="FILE", type=Path, help="npd6.conf or ndppd.conf")
 
     verb = add(
         "probe",

@@ -59,7 +59,7 @@ def no_bcc(tmp_path: Path) -> str:
 def test_help_names_every_command() -> None:
     done = npd6("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "explain", "probe", "lab", "version"):
+    for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "lab", "version"):
         assert f"\n    {verb} " in done.stdout
 
 
@@ -71,11 +71,11 @@ def test_check_prints_the_table_most_specific_rule_first_and_needs_no_bcc(good: 
     done = npd6("check", "--config", good, path=no_bcc)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "wan7: hybrid, attach auto, router yes, dad ignore, na_source target\n"
+        "wan7: hybrid, attach auto, router yes, dad ignore, na_source target, events_per_source 1000\n"
         "  2001:db8:1::dead/128  ignore\n"
         "  2001:db8:1::/64       static\n"
         "\n"
-        "wan7:100: monitor, attach auto, router yes, dad defend, na_source interface\n"
+        "wan7:100: monitor, attach auto, router yes, dad defend, na_source interface, events_per_source 1000\n"
         "  2001:db8:2::/64  static\n"
     )
     table = json.loads(npd6("check", "--config", good, "--json").stdout)
@@ -110,8 +110,8 @@ MISTAKES = (
     ("a bad value", GOOD.replace('"monitor"', '"watch"'), "interface[1].datapath: must be "),
     ("a wrong type", GOOD.replace("vlan = 100", "vlan = true"), "interface[1].vlan: must be "),
     ("a missing key", GOOD.replace('method = "ignore"\n', ""), "interface[0].rule[1].method: missing"),
-    ("a method to come", GOOD.replace('"ignore"\n[[', '"route"\n[['), "interface[0].rule[1].method: this version does"),
-    ("a table to come", GOOD + "[limits]\npending = 5\n", "limits.pending: this version does not implement"),
+    ("a method without its key", GOOD.replace('"ignore"\n[[', '"neighbour"\n[['), "interface[0].rule[1].via: missing"),
+    ("a limit that is none", GOOD + "[limits]\npending = 0\n", "limits.pending: must be"),
     ("host bits", GOOD.replace("1::/64", "1::1/64"), "interface[0].rule[0].prefix: "),
     ("a prefix of IPv4", GOOD.replace("2001:db8:2::/64", "192.0.2.0/24"), "interface[1].rule[0].prefix: "),
     ("twice the same entry", GOOD.replace("vlan = 100\n", ""), "interface[1]: the same name and vlan as interface[0]"),

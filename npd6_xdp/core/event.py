@@ -22,11 +22,18 @@ _TPID_8021AD = b"\x88\xa8"
 
 
 class EventTags(IntFlag):
-    """`enum event_tags`: how many VLAN tags the frame had, and which of them are 802.1ad's."""
+    """`enum event_tags`: how many VLAN tags the frame had, which of them are 802.1ad's, and what is to be done.
+
+    MISS: the target is to be resolved (method neighbour) or added (kernel). STALE: it is known, and the kernel is to
+    probe whether that still holds. ANSWERED: XDP has answered and counted already.
+    """
 
     COUNT = 3
     OUTER_8021AD = 4
     INNER_8021AD = 8
+    MISS = 16
+    STALE = 32
+    ANSWERED = 64
 
 
 class NsEvent(NamedTuple):

@@ -12,15 +12,30 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, N
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Decision, Entry, LinkFacts, Match, Rule, RuleFlag, Table, build
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.rules import (
+    Decision,
+    Entry,
+    Flat,
+    LinkFacts,
+    Match,
+    Rule,
+    RuleFlag,
+    Table,
+    build,
+    flatten,
+    followed_prefixes,
+)
+from npd6_xdp.core.verdict import Method, Outcome
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
 
 
-def table_json(config: Config) -> dict[str, Any]:
-    """The table as plain values: each entry with its keys and its rules, the most specific rule first."""
+def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
+    """The table as plain values: each entry with its keys and its flat rules, the most specific first.
+
+    `links` says what rules that follow an interface's prefixes mean now.
+    """
     return {
         "interfaces": [
             {
@@ -32,29 +47,67 @@ def table_json(config: Config) -> dict[str, Any]:
                 "router": interface.router,
                 "dad": interface.dad,
                 "na_source": interface.na_source,
-                "rules": [
-                    {"prefix": str(rule.network), "rule": rule.prefix, "method": rule.method}
-                    for rule in _most_specific_first(interface)
-                ],
+                "events_per_source": interface.source_limit,
+                "collect_targets": interface.collect_targets,
+                "rules": [_line_json(line) for line in _most_specific_first(interface, links)],
             }
             for interface in config.interfaces
         ]
     }
 
 
-def table_text(config: Config) -> str:
+def _line_json(line: Flat) -> dict[str, Any]:
+    found: dict[str, Any] = {"prefix": str(line.network), "rule": line.rule.prefix, "method": _method(line)}
+    if not line.left_out:
+        said = {"router": line.rule.router, "dad": line.rule.dad, "na_source": line.rule.na_source}
+        found |= {key: value for key, value in said.items() if value is not None}
+        if line.rule.via:
+            found["via"] = list(line.rule.via)
+        if line.rule.host_routes:
+            found["host_routes"] = True
+    return found
+
+
+def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
     """The same, to read."""
     blocks = []
     for interface in config.interfaces:
+        limit = f", events_per_source {interface.source_limit}" if interface.source_limit else ""
         lines = [
             f"{interface.label}: {interface.datapath}, attach {interface.attach}, router {_yes(interface.router)},"
-            f" dad {interface.dad}, na_source {interface.na_source}"
+            f" dad {interface.dad}, na_source {interface.na_source}{limit}"
         ]
-        rules = _most_specific_first(interface)
-        width = max(len(str(rule.network)) for rule in rules)
-        lines += [f"  {rule.network!s:<{width}}  {rule.method}" for rule in rules]
+        flat = _most_specific_first(interface, links)
+        width = max((len(str(line.network)) for line in flat), default=0)
+        lines += [f"  {line.network!s:<{width}}  {_line_text(line)}" for line in flat]
+        lines += [
+            f"  {rule.prefix}: {rule.follows} has no global prefix here now ({rule.method})"
+            for rule in interface.rules
+            if rule.follows and not any(line.rule is rule for line in flat)
+        ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _line_text(line: Flat) -> str:
+    rule = line.rule
+    if line.left_out:
+        return f"{Method.IGNORE} (left out of {rule.prefix})"
+    words = [str(rule.method)]
+    if rule.via:
+        words.append(f"via {', '.join(rule.via)}")
+    if rule.host_routes:
+        words.append("host routes")
+    if rule.router is not None:
+        words.append(f"router {_yes(rule.router)}")
+    words += [f"{key} {value}" for key, value in (("dad", rule.dad), ("na_source", rule.na_source)) if value]
+    if rule.prefix not in (str(line.network), str(line.network.network_address)):
+        words.append(f"({rule.prefix})")
+    return " ".join(words)
+
+
+def _method(line: Flat) -> Method:
+    return Method.IGNORE if line.left_out else line.rule.method
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +128,9 @@ def explain(config: Config, links: Mapping[str, LinkFacts], question: Question) 
     """
     here = links.get(question.interface)
     link = here or LinkFacts(question.interface, 0, _NO_MAC)
-    table = build(config, {link.name: link})
+    if not link.mac:
+        return f"{link.name} is not an Ethernet interface: there is no Neighbor Discovery to proxy"
+    table = build(config, {**links, link.name: link})
     entry = table.entry_of(link.ifindex, question.tags)
     assert entry is not None, "the caller asks for an interface of the configuration"
     lines = [f"{question.source} asks on {_frames(question)} who has {question.target}"]
@@ -109,16 +164,35 @@ def _way(table: Table, entry: Entry, question: Question) -> list[str]:
     rule = table.rules[found.rule]
     lines = [f"rule: {rule.prefix} ({rule.method}) of {entry.label}"]
     if found.decision is Decision.IGNORE:
-        return lines + _outcome(Outcome.IGNORED, "the rule says so")
+        left_out = "the rule says so" if rule.method is Method.IGNORE else "its include and exclude leave it out"
+        return lines + _outcome(Outcome.IGNORED, left_out)
     dad = source.is_unspecified
     if dad and not found.flags & RuleFlag.DEFEND:
         return lines + _outcome(Outcome.DAD, f'a DAD probe, and dad = "{DadPolicy.IGNORE}"')
+    why, condition = _presence(rule, found)
     if entry.datapath is Datapath.MONITOR:
-        return lines + _outcome(Outcome.MONITORED, f'it would be answered, but for datapath = "{Datapath.MONITOR}"')
-    by_xdp = entry.datapath is Datapath.HYBRID and not dad
+        return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
+    by_xdp = entry.datapath is Datapath.HYBRID and not dad and found.decision is not Decision.KERNEL
     outcome = Outcome.ANSWERED_XDP if by_xdp else Outcome.ANSWERED_PYTHON
-    lines += _outcome(outcome, f"present, by method {rule.method}")
+    lines += _outcome(outcome, why) + condition
     return lines + _advertisement(table, entry, rule, found, question)
+
+
+def _presence(rule: Rule, found: Match) -> tuple[str, list[str]]:
+    """Why the target is there, and under what condition where that shows only in the kernel at the moment."""
+    via = f" by {' or '.join(rule.via)}" if rule.via else " by another interface"
+    match found.decision:
+        case Decision.STATIC if rule.method is not Method.STATIC:
+            return "this host holds the address on another interface", []
+        case Decision.ROUTE:
+            return "if it is routed", [f"  if the routing table leads to it{via}; else {Outcome.ABSENT}"]
+        case Decision.NEIGHBOUR:
+            behind = f"if the neighbour table has it behind {' or '.join(rule.via)}"
+            return "if it is there", [f"  {behind}; else {Outcome.PENDING}, and the kernel resolves it"]
+        case Decision.KERNEL:
+            return "the first time", [f"  from then on {Outcome.KERNEL}: the kernel's own proxy entry answers"]
+        case _:
+            return f"present, by method {rule.method}", []
 
 
 def _advertisement(table: Table, entry: Entry, rule: Rule, found: Match, question: Question) -> list[str]:
@@ -150,8 +224,9 @@ def _frames(question: Question) -> str:
     return f"VLAN {tags} of {question.interface}" if tags else question.interface
 
 
-def _most_specific_first(interface: InterfaceConfig) -> list[Any]:
-    return sorted(interface.rules, key=lambda rule: (-rule.network.prefixlen, rule.network))
+def _most_specific_first(interface: InterfaceConfig, links: Mapping[str, LinkFacts]) -> list[Flat]:
+    flat, _ = flatten(interface.rules, followed_prefixes(links))
+    return sorted(flat, key=lambda line: (-line.network.prefixlen, line.network))
 
 
 def _yes(value: bool) -> str:

@@ -7,10 +7,15 @@ packs it), and the responder finds its rules in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from functools import cached_property
 from ipaddress import IPv6Address, IPv6Network
+from itertools import count
+from typing import Generic, TypeVar
 
 from npd6_xdp.core.config import (
     Config,
@@ -18,6 +23,7 @@ from npd6_xdp.core.config import (
     Datapath,
     InterfaceConfig,
     NaSource,
+    RuleConfig,
     Vlan,
 )
 from npd6_xdp.core.verdict import Method, Outcome
@@ -33,6 +39,9 @@ class Decision(IntEnum):
     NEXT_HOP = 1
     IGNORE = 2
     STATIC = 3
+    ROUTE = 4
+    NEIGHBOUR = 5
+    KERNEL = 6
 
 
 class RuleFlag(IntFlag):
@@ -41,6 +50,7 @@ class RuleFlag(IntFlag):
     ROUTER = 1
     DEFEND = 2
     SOURCE_INTERFACE = 4
+    VIA = 8
 
 
 class SlotSource(IntFlag):
@@ -50,13 +60,27 @@ class SlotSource(IntFlag):
     GLOBAL = 2
 
 
+class KnownFlag(IntFlag):
+    """`enum known_flag`: what a known target's entry says besides that it is there."""
+
+    STALE = 1
+
+
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
 """In the order of `enum datapath`."""
 
-_DECISIONS = {Method.STATIC: Decision.STATIC, Method.IGNORE: Decision.IGNORE}
+_DECISIONS = {
+    Method.STATIC: Decision.STATIC,
+    Method.ROUTE: Decision.ROUTE,
+    Method.NEIGHBOUR: Decision.NEIGHBOUR,
+    Method.KERNEL: Decision.KERNEL,
+    Method.IGNORE: Decision.IGNORE,
+}
+_ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
+NO_GROUP = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +100,11 @@ class OwnAddress:
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
-    """What the machine says about one port: `mac` has 6 bytes.
+    """What the machine says about one interface: `mac` has 6 bytes, or none where there is no Ethernet framing.
 
     `addresses` and `next_hops` are those of the L3 interface that frames of a VLAN come in by: the key () is the
     port itself (or the bridge it belongs to), (100,) the VLAN device 100 on it. A VLAN without a device is
-    absent, and then the port's own count.
+    absent, and then the port's own count. `l3` has those interfaces' indexes.
     """
 
     name: str
@@ -91,19 +115,34 @@ class LinkFacts:
     """The driver's kind as `ip -d link` shows it ("veth", "vlan", "bond"), "" for hardware."""
     addresses: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
     next_hops: Mapping[tuple[int, ...], frozenset[IPv6Address]] = field(default_factory=dict)
+    l3: Mapping[tuple[int, ...], int] = field(default_factory=dict)
+
+    def own(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
+        """The addresses of the interface that frames with these VLAN ids come in by."""
+        return self.addresses.get(tags, self.addresses.get((), ()))
+
+    def l3_ifindex(self, tags: tuple[int, ...]) -> int:
+        """The index of that interface."""
+        return self.l3.get(tags, self.l3.get((), self.ifindex))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters."""
+    """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters.
+
+    `networks` are its prefixes, now. `group` is the scope of its via interfaces and known targets.
+    """
 
     id: int
     entry: int
     prefix: str
-    network: IPv6Network
+    networks: tuple[IPv6Network, ...]
     method: Method
     decision: Decision
     flags: RuleFlag
+    group: int = NO_GROUP
+    via: tuple[str, ...] = ()
+    host_routes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +150,7 @@ class Entry:
     """One [[interface]] on one port. `id` is the scope in the kernel maps and the index of its counters.
 
     `spoken` is False for the frames of a port that no [[interface]] speaks for: those have no rules, and
-    whatever is asked there is `unmatched`.
+    whatever is asked there is `unmatched`. `source_limit` is in NS/s, 0 is none.
     """
 
     id: int
@@ -123,6 +162,9 @@ class Entry:
     vlan: Vlan
     addresses: tuple[OwnAddress, ...]
     spoken: bool = True
+    l3_ifindex: int = 0
+    source_limit: int = 0
+    collect: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +174,24 @@ class Match:
     rule: int
     decision: Decision
     flags: RuleFlag
+    group: int = NO_GROUP
 
 
 _OWN = Match(NO_RULE, Decision.OWN, RuleFlag(0))
 _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 
+GroupKey = tuple[str, ...]
+"""What a group stands for: ("via", "lan0", "lan1"), or ("kernel", ENTRY)."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Table:
     """The flat table. `slots` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
 
     `addresses` and `prefixes` are scoped by entry id; an address of its own beats any prefix, the longest
-    prefix beats the others. `entries` and `rules` also hold those that no slot leads to any more: their
-    counters live on, and an event of theirs may still be under way.
+    prefix beats the others. `entries` and `rules` also hold those of interfaces that are away and named in the
+    configuration: their counters live on. `groups` has the ids of groups, `vias` the indexes of the interfaces
+    in each. `notes` says what of the configuration doesn't apply as things are, a line each.
     """
 
     entries: Mapping[int, Entry]
@@ -152,6 +199,9 @@ class Table:
     slots: Mapping[tuple[int, int, int], int]
     addresses: Mapping[tuple[int, IPv6Address], Match]
     prefixes: Mapping[tuple[int, IPv6Network], Match]
+    groups: Mapping[GroupKey, int] = field(default_factory=dict)
+    vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def lookup(self, entry: int, target: IPv6Address) -> Match | Outcome:
         """What decides about `target` among the frames of `entry`: a Match, or IGNORED or UNMATCHED.
@@ -165,113 +215,339 @@ class Table:
             return match
         if target.is_link_local:
             return Outcome.IGNORED
-        for length in range(127, -1, -1):
-            match = self.prefixes.get((entry, IPv6Network((target, length), strict=False)))
-            if match is not None:
-                return match
-        return Outcome.UNMATCHED
+        return _longest(self._index.get(entry, ()), int(target)) or Outcome.UNMATCHED
+
+    @cached_property
+    def _index(self) -> Mapping[int, _Index]:
+        by_entry: defaultdict[int, dict[IPv6Network, Match]] = defaultdict(dict)
+        for (entry, network), match in self.prefixes.items():
+            by_entry[entry][network] = match
+        return {entry: _index(found) for entry, found in by_entry.items()}
 
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
         found = self.slots.get(_slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY)))
         return None if found is None else self.entries[found]
 
+    def neighbour_groups(self, ifindex: int, address: IPv6Address) -> list[int]:
+        """The groups in which a host at `address` behind an interface is a known target of method neighbour."""
+        return [
+            group
+            for group, entries in self._neighbour_entries.items()
+            if ifindex in self.vias[group] and any(self._is_neighbours(group, entry, address) for entry in entries)
+        ]
+
+    def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
+        """Whether a rule with host_routes covers a host at `address` behind an interface."""
+        return any(
+            isinstance(match := self.lookup(entry, address), Match)
+            and match.group == group
+            and self.rules[match.rule].host_routes
+            for group in self.neighbour_groups(ifindex, address)
+            for entry in self._neighbour_entries[group]
+        )
+
+    def _is_neighbours(self, group: int, entry: int, address: IPv6Address) -> bool:
+        match = self.lookup(entry, address)
+        return isinstance(match, Match) and match.group == group and match.decision is Decision.NEIGHBOUR
+
+    @cached_property
+    def _neighbour_entries(self) -> Mapping[int, frozenset[int]]:
+        found: defaultdict[int, set[int]] = defaultdict(set)
+        live = set(self.slots.values())
+        for rule in self.rules.values():
+            if rule.method is Method.NEIGHBOUR and rule.entry in live:
+                found[rule.group].add(rule.entry)
+        return {group: frozenset(entries) for group, entries in found.items()}
+
 
 def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
-    """The table for the interfaces of `config` that `links` knows by name; others get no slot.
+    """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
-    Entries and rules keep the ids that they have in `before`, so counters and events go on meaning the same.
+    Interfaces without Ethernet framing get no slot. Entries, rules and groups keep the ids that they have in
+    `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
+    table after the next.
     """
-    builder = _Builder(before)
-    for interface in config.interfaces:
-        link = links.get(interface.name)
-        if link is None:
-            continue
-        if interface.vlan.any:
-            # Each VLAN device has addresses of its own, so its frames get an entry of its own; the rest share one.
-            spoken_for = {i.vlan.tags for i in config.interfaces if i.name == link.name and not i.vlan.any}
-            for tags in sorted({*link.addresses, *link.next_hops} - spoken_for - {()}):
-                builder.add(link, interface, Vlan(tags=tags))
-        builder.add(link, interface, interface.vlan)
-    for name in dict.fromkeys(interface.name for interface in config.interfaces):
-        if name in links:
-            builder.add_unspoken(links[name])
+    builder = _Builder(config, links, before)
+    for link in links.values():
+        if link.mac:
+            builder.add_port(link)
     return builder.table()
+
+
+# --- Rules to prefixes ---
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A line of an entry's flat table: targets in `network`, by the method of the rule or, if `left_out`, not."""
+
+    network: IPv6Network
+    rule: RuleConfig
+    left_out: bool = False
+
+
+def flatten(
+    rules: Sequence[RuleConfig], followed: Mapping[str, tuple[IPv6Network, ...]]
+) -> tuple[list[Flat], list[str]]:
+    """The rules of one entry as prefixes of which the longest decides, and what couldn't be as the file has it.
+
+    `followed` has the prefixes of the interfaces that rules follow ("interface:lan0"). A rule owns its prefix: what
+    its `include` leaves out or its `exclude` takes out is ignored. Another rule with a longer prefix within it
+    decides there all alone.
+    """
+    notes: list[str] = []
+    bases: dict[IPv6Network, RuleConfig] = {}
+    for rule in rules:
+        for network in _networks(rule, followed):
+            first = bases.setdefault(network, rule)
+            if first is not rule:
+                notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
+    flat: dict[IPv6Network, Flat] = {}
+    owned = set(bases)
+    for network, rule in bases.items():
+        flat[network] = Flat(network, rule, left_out=bool(rule.include))
+        for part in _parts(network, rule, notes):
+            # where a longer rule decides, this one's parts must not cut into it
+            if part.network == network or not _lies_within(part.network, owned, network.prefixlen + 1):
+                flat[part.network] = part
+    return list(flat.values()), notes
+
+
+def _networks(rule: RuleConfig, followed: Mapping[str, tuple[IPv6Network, ...]]) -> tuple[IPv6Network, ...]:
+    return followed.get(rule.follows, ()) if rule.follows else rule.networks
+
+
+def _parts(network: IPv6Network, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:
+    """What `include` and `exclude` make of one prefix of a rule; with both, exclude wins."""
+    chosen: list[list[IPv6Network]] = []
+    for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
+        chosen.append([])
+        for selection in selections:
+            found = selection.within(network)
+            if found is None:
+                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
+            else:
+                chosen[-1] += found
+    include, exclude = chosen
+    excluded = set(exclude)
+    for part in include:
+        if not _lies_within(part, excluded, network.prefixlen):
+            yield Flat(part, rule)
+    for part in exclude:
+        yield Flat(part, rule, left_out=True)
+
+
+def _lies_within(network: IPv6Network, others: set[IPv6Network], shortest: int) -> bool:
+    return any(
+        IPv6Network((network.network_address, length), strict=False) in others
+        for length in range(shortest, network.prefixlen + 1)
+    )
+
+
+def followed_prefixes(links: Mapping[str, LinkFacts]) -> dict[str, tuple[IPv6Network, ...]]:
+    """The global prefixes of each interface: what "interface:lan0" means."""
+    return {
+        name: tuple(dict.fromkeys(held.network for held in link.own(()) if not held.address.is_link_local))
+        for name, link in links.items()
+    }
+
+
+# --- The table ---
+
+Key = TypeVar("Key")
+_Index = Sequence[tuple[int, Mapping[int, Match]]]
+
+
+def _index(prefixes: Mapping[IPv6Network, Match]) -> _Index:
+    """Prefixes by mask, the longest first."""
+    by_mask: defaultdict[int, dict[int, Match]] = defaultdict(dict)
+    for network, match in prefixes.items():
+        by_mask[int(network.netmask)][int(network.network_address)] = match
+    return sorted(by_mask.items(), reverse=True)
+
+
+def _longest(index: _Index, target: int) -> Match | None:
+    for mask, found in index:
+        match = found.get(target & mask)
+        if match is not None:
+            return match
+    return None
 
 
 class _Builder:
     """Collects the parts of a Table."""
 
-    def __init__(self, before: Table | None) -> None:
-        self.entries = dict(before.entries) if before else {}
-        self.rules = dict(before.rules) if before else {}
-        self._entry_ids = {_entry_key(entry): entry.id for entry in self.entries.values()}
-        self._rule_ids = {(rule.entry, rule.network): rule.id for rule in self.rules.values()}
+    def __init__(self, config: Config, links: Mapping[str, LinkFacts], before: Table | None) -> None:
+        self._config = config
+        self._links = links
+        self._before = before or Table({}, {}, {}, {}, {})
+        self._followed = followed_prefixes(links)
+        self._held = sorted({held for link in links.values() for own in link.addresses.values() for held in _held(own)})
+        self._entry_ids = _Ids({_entry_key(entry): entry.id for entry in self._before.entries.values()})
+        self._rule_ids = _Ids({(rule.entry, rule.prefix): rule.id for rule in self._before.rules.values()})
+        self._group_ids = _Ids(self._before.groups, NO_GROUP + 1)
+        self.entries: dict[int, Entry] = {}
+        self.rules: dict[int, Rule] = {}
         self.slots: dict[tuple[int, int, int], int] = {}
         self.addresses: dict[tuple[int, IPv6Address], Match] = {}
         self.prefixes: dict[tuple[int, IPv6Network], Match] = {}
+        self.groups: dict[GroupKey, int] = {}
+        self.notes: dict[str, None] = {}
 
     def table(self) -> Table:
-        return Table(self.entries, self.rules, self.slots, self.addresses, self.prefixes)
+        self._keep_what_is_away()
+        vias = {
+            group: frozenset(self._links[name].ifindex for name in key[1:] if name in self._links)
+            for key, group in self.groups.items()
+            if key[0] == "via"
+        }
+        return Table(
+            self.entries,
+            self.rules,
+            self.slots,
+            self.addresses,
+            self.prefixes,
+            self.groups,
+            vias,
+            tuple(self.notes),
+        )
 
-    def add(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan) -> None:
+    def add_port(self, link: LinkFacts) -> None:
+        """The frames of one port, by all entries that speak for it."""
+        entries = self._config.entries(link.name)
+        for interface in entries:
+            if interface.vlan.any:
+                # Each VLAN device has addresses of its own, so its frames get an entry of its own; the rest share one.
+                spoken_for = {other.vlan.tags for other in entries if not other.vlan.any}
+                for tags in sorted({*link.addresses, *link.next_hops} - spoken_for - {()}):
+                    self._add(link, interface, Vlan(tags=tags))
+            self._add(link, interface, interface.vlan)
+        if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.slots:
+            # what no entry speaks for: an entry without rules, so all is unmatched
+            nothing = InterfaceConfig(link.name, (), Vlan(any=True), datapath=Datapath.MONITOR)
+            self._enter(link, nothing, nothing.vlan, spoken=False)
+
+    def _add(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan) -> None:
         """The frames of `vlan` on a port, by the rules of an [[interface]]."""
-        own = link.addresses.get(vlan.tags, link.addresses.get((), ()))
-        hops = link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset()))
-        entry = self._enter(link, interface.label, interface.datapath, vlan, own, spoken=True)
-        flags = _flags(interface)
-        for rule_config in interface.rules:
-            network, method = rule_config.network, rule_config.method
-            rule_id = self._rule_ids.setdefault((entry, network), len(self._rule_ids))
-            rule = Rule(rule_id, entry, rule_config.prefix, network, method, _DECISIONS[method], flags)
-            self.rules[rule_id] = rule
-            match = Match(rule_id, rule.decision, rule.flags)
-            if network.prefixlen == 128:
-                self.addresses[entry, network.network_address] = match
+        entry = self._enter(link, interface, vlan, spoken=True)
+        flat, notes = flatten(interface.rules, self._followed)
+        self.notes |= dict.fromkeys(f"{interface.labelled(link.name)}: {note}" for note in notes)
+        matches = {rule: self._add_rule(entry, interface, rule) for rule in interface.rules}
+        for line in flat:
+            match = matches[line.rule]
+            if line.left_out:
+                match = Match(match.rule, Decision.IGNORE, match.flags)
+            if line.network.prefixlen == 128:
+                self.addresses[entry, line.network.network_address] = match
             else:
-                self.prefixes[entry, network] = match
-        for hop in hops:
+                self.prefixes[entry, line.network] = match
+        own = set(_held(link.own(vlan.tags)))
+        self._count_as_present(entry, flat, own)
+        for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
             self.addresses[entry, hop] = _NEXT_HOP
-        for address in _held(own):
+        for address in own:
             self.addresses[entry, address] = _OWN
 
-    def add_unspoken(self, link: LinkFacts) -> None:
-        """The frames of a port that no [[interface]] speaks for: an entry without rules, so all is unmatched."""
-        if (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.slots:
-            self._enter(link, link.name, Datapath.MONITOR, Vlan(any=True), (), spoken=False)
+    def _add_rule(self, entry: int, interface: InterfaceConfig, rule: RuleConfig) -> Match:
+        rule_id = self._rule_ids[entry, rule.prefix]
+        group = NO_GROUP
+        if rule.via:
+            group = self._group(("via", *sorted(rule.via)))
+        elif rule.method is Method.KERNEL:
+            group = self._group(("kernel", str(entry)))
+        decision, flags = _DECISIONS[rule.method], _flags(interface, rule)
+        networks = _networks(rule, self._followed)
+        self.rules[rule_id] = Rule(
+            rule_id, entry, rule.prefix, networks, rule.method, decision, flags, group, rule.via, rule.host_routes
+        )
+        return Match(rule_id, decision, flags, group)
 
-    def _enter(
-        self,
-        link: LinkFacts,
-        label: str,
-        datapath: Datapath,
-        vlan: Vlan,
-        own: tuple[OwnAddress, ...],
-        *,
-        spoken: bool,
-    ) -> int:
-        entry_id = self._entry_ids.setdefault((link.name, vlan, spoken), len(self._entry_ids))
-        self.entries[entry_id] = Entry(entry_id, label, link.name, link.ifindex, link.mac, datapath, vlan, own, spoken)
+    def _group(self, key: GroupKey) -> int:
+        return self.groups.setdefault(key, self._group_ids[key])
+
+    def _count_as_present(self, entry: int, flat: Iterable[Flat], own: set[IPv6Address]) -> None:
+        """Addresses of the host's other interfaces: Linux doesn't answer for them here, and they are surely there."""
+        prefixes = {line.network: self.prefixes[entry, line.network] for line in flat if line.network.prefixlen < 128}
+        index = _index(prefixes)
+        for line in flat:
+            if line.left_out or line.rule.method in (Method.STATIC, Method.IGNORE):
+                continue
+            first = bisect_left(self._held, line.network.network_address)
+            last = bisect_right(self._held, line.network.broadcast_address)
+            for address in self._held[first:last]:
+                exact = self.addresses.get((entry, address))
+                match = exact or _longest(index, int(address))
+                if match is None or address in own or (exact is None and address.is_link_local):
+                    continue
+                if match.decision in (Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL):
+                    self.addresses[entry, address] = Match(match.rule, Decision.STATIC, match.flags)
+
+    def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
+        entry_id = self._entry_ids[link.name, vlan, spoken]
+        self.entries[entry_id] = Entry(
+            entry_id,
+            interface.labelled(link.name) if spoken else link.name,
+            link.name,
+            link.ifindex,
+            link.mac,
+            interface.datapath,
+            vlan,
+            link.own(vlan.tags) if spoken else (),
+            spoken,
+            link.l3_ifindex(vlan.tags),
+            interface.source_limit,
+            interface.collect_targets,
+        )
         self.slots[_slot_key(link.ifindex, vlan)] = entry_id
         return entry_id
+
+    def _keep_what_is_away(self) -> None:
+        """Entries and rules of interfaces that the file names and that may come back: their counters live on."""
+        named = {interface.name for interface in self._config.interfaces if not interface.is_glob}
+        kept = set()
+        for entry in self._before.entries.values():
+            if entry.id in self.entries or entry.port not in named:
+                continue
+            speaking = [i for i in self._config.entries(entry.port) if i.vlan == entry.vlan or i.vlan.any]
+            if speaking or not entry.spoken:
+                self.entries[entry.id] = entry
+                kept |= {(entry.id, rule.prefix) for interface in speaking for rule in interface.rules}
+        for rule in self._before.rules.values():
+            if (rule.entry, rule.prefix) in kept:
+                self.rules.setdefault(rule.id, rule)
+
+
+class _Ids(Generic[Key]):
+    """Numbers for keys: those of before, and fresh ones that nothing before had."""
+
+    def __init__(self, before: Mapping[Key, int], first: int = 0) -> None:
+        self._ids = dict(before)
+        taken = set(before.values())
+        self._fresh = (number for number in count(first) if number not in taken)
+
+    def __getitem__(self, key: Key) -> int:
+        if key not in self._ids:
+            self._ids[key] = next(self._fresh)
+        return self._ids[key]
 
 
 def warnings(table: Table) -> list[str]:
     """What a configuration asks for that its writer may not have meant, a line each."""
-    lines = []
+    lines = list(table.notes)
+    on_link = {
+        entry.id: {held.network for held in entry.addresses if not held.address.is_link_local}
+        for entry in table.entries.values()
+    }
     for rule in table.rules.values():
-        entry = table.entries[rule.entry]
-        if rule.decision is not Decision.STATIC:
+        if rule.decision not in _ALWAYS_THERE:
             continue
-        on_link = {
-            network
-            for held in entry.addresses
-            if not (network := held.network).is_link_local and network.overlaps(rule.network)
-        }
+        entry = table.entries[rule.entry]
+        covered = {here for here in on_link[entry.id] if any(here.overlaps(network) for network in rule.networks)}
         lines += [
-            f"{entry.label}: the static rule {rule.prefix} covers {network}, which is on-link there:"
+            f"{entry.label}: the {rule.method} rule {rule.prefix} covers {network}, which is on-link there:"
             f" it answers for the neighbours on {entry.port}'s own side, too; narrow the prefix, or ignore that part"
-            for network in sorted(on_link)
+            for network in sorted(covered)
         ]
     return lines
 
@@ -324,14 +600,17 @@ def _slot_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
     return ifindex, outer, inner
 
 
-def _flags(interface: InterfaceConfig) -> RuleFlag:
+def _flags(interface: InterfaceConfig, rule: RuleConfig) -> RuleFlag:
+    """A rule's own words beat its interface's."""
     flags = RuleFlag(0)
-    if interface.router:
+    if interface.router if rule.router is None else rule.router:
         flags |= RuleFlag.ROUTER
-    if interface.dad is DadPolicy.DEFEND:
+    if (rule.dad or interface.dad) is DadPolicy.DEFEND:
         flags |= RuleFlag.DEFEND
-    if interface.na_source is NaSource.INTERFACE:
+    if (rule.na_source or interface.na_source) is NaSource.INTERFACE:
         flags |= RuleFlag.SOURCE_INTERFACE
+    if rule.via:
+        flags |= RuleFlag.VIA
     return flags
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that the daemon knows of itself at one moment: what the metrics say, and later `status` and its page."""
+"""All that the daemon knows of itself at one moment: what the metrics say, and `status`."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 
@@ -14,18 +15,23 @@ ANSWER_BUCKETS = (
 )  # fmt: skip
 """Upper bounds of npd6_answer_seconds, in seconds."""
 
+_ANSWERED = (
+    Outcome.ANSWERED_XDP,
+    Outcome.ANSWERED_PYTHON,
+    Outcome.DAD,
+    Outcome.MONITORED,
+    Outcome.RATE_LIMITED,
+    Outcome.LOST,
+    Outcome.FAILED,
+)
 RULE_OUTCOMES: Mapping[Method, tuple[Outcome, ...]] = {
-    Method.STATIC: (
-        Outcome.ANSWERED_XDP,
-        Outcome.ANSWERED_PYTHON,
-        Outcome.DAD,
-        Outcome.MONITORED,
-        Outcome.LOST,
-        Outcome.FAILED,
-    ),
-    Method.IGNORE: (Outcome.IGNORED,),
+    Method.STATIC: _ANSWERED,
+    Method.ROUTE: (*_ANSWERED, Outcome.ABSENT),
+    Method.NEIGHBOUR: (*_ANSWERED, Outcome.ABSENT, Outcome.PENDING),
+    Method.KERNEL: (*_ANSWERED, Outcome.KERNEL),
+    Method.IGNORE: (),
 }
-"""What can become of a solicitation that a rule of a method covers."""
+"""What can become of a solicitation that a rule of a method covers, beside `ignored` by include or exclude."""
 
 
 @dataclass(slots=True)
@@ -72,11 +78,60 @@ class RuleSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole; times are seconds since the epoch. Two entries never share a label, nor two rules both words."""
+    """What the metrics say; times are seconds since the epoch. Labels are unique, and a rule's prefix is under one.
+
+
+    `neighbours` has the present hosts by the name of the via interface, `proxies` the kernel's proxy entries of ours
+    by the interface that they are on.
+    """
 
     interfaces: Sequence[InterfaceSnapshot]
     rules: Sequence[RuleSnapshot]
+    neighbours: Mapping[str, int]
+    proxies: Mapping[str, int]
     answer_times: AnswerTimes
     last_reload: float
     reload_failures: int
     build: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    """A host or proxy entry: `interface` is behind or on which, `state` the neighbour table's word for it."""
+
+    interface: str
+    address: IPv6Address
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSnapshot:
+    """A target that was asked for on an entry that collects them; times are seconds since the epoch."""
+
+    label: str
+    target: IPv6Address
+    first: float
+    last: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that `status` says: the snapshot, and what is too much for metrics.
+
+    `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the last reload
+    failed, "" if it didn't.
+    """
+
+    snapshot: Snapshot
+    hosts: Sequence[HostSnapshot]
+    pending: Sequence[IPv6Address]
+    proxies: Sequence[HostSnapshot]
+    host_routes: Sequence[HostSnapshot]
+    targets: Sequence[TargetSnapshot]
+    refused: Mapping[str, int]
+    reload_error: str
+    started: float
+    pid: int
+    tx_errors: Mapping[str, int]
+    """By port, what the driver dropped of the frames that XDP sent back, where it says so."""

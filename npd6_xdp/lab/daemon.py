@@ -59,7 +59,10 @@ class RunningDaemon:
         self.namespace: Namespace = namespace
         self.config_file = topology.directory / f"npd6-xdp-{number}.toml"
         self.log_file = topology.directory / f"npd6-xdp-{number}.log"
-        self.config_file.write_text(config)
+        # a control socket of its own, as namespaces share the file system; a configuration may name another
+        self.control = topology.directory / f"npd6-xdp-{number}.sock"
+        self.write(config)
+        self._program = tuple(program)
         self._argv = (*program, "run", "--config", str(self.config_file))
         self._environment = {**os.environ, **_import_path(), **(environment or {})}
         self._timeout = timeout
@@ -81,6 +84,20 @@ class RunningDaemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def write(self, config: str) -> None:
+        """Put another configuration into the daemon's file; it is read at the start and at each reload."""
+        if "control = " not in config:
+            line = f'control = "{self.control}"\n'
+            with_header = config.replace("[daemon]\n", f"[daemon]\n{line}")
+            config = with_header if with_header != config else f"[daemon]\n{line}{config}"
+        self.config_file.write_text(config)
+
+    def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of the program in the daemon's namespace: command("status", "--json")."""
+        if argv[0] in ("status", "reload"):
+            argv = (*argv, "--control", str(self.control))
+        return self.topology.run(self.namespace, *self._program, *argv, env=self._environment)
 
     @property
     def process(self) -> subprocess.Popen[str]:

@@ -11,14 +11,17 @@ import errno
 import os
 import struct
 import tempfile
-from collections.abc import Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.rules import DATAPATHS, Match, Table, slot_sources
+from npd6_xdp.core.rules import DATAPATHS, KnownFlag, Match, Table, slot_sources
 from npd6_xdp.core.verdict import Outcome, Reason
 
 BPF_DIRECTORY = Path(__file__).resolve().parents[2] / "bpf"
@@ -29,12 +32,24 @@ _XDP_FLAGS_SKB_MODE = 2
 _XDP_FLAGS_DRV_MODE = 4
 
 _SLOT_KEY = struct.Struct("=IHH")
-_SLOT = struct.Struct("=I6sBB4x16s16s")
+_SLOT = struct.Struct("=I6sBBI16s16sQI4x")
 _ADDRESS_KEY = struct.Struct("=I4x16s")
 _PREFIX_KEY = struct.Struct("=II16s")
-_RULE = struct.Struct("=IHH")
+_RULE = struct.Struct("=IHHI")
+_KNOWN = struct.Struct("=II")
+_VIA_KEY = struct.Struct("=II")
+_VIA = struct.pack("=I", 1)
+_SETTINGS = struct.Struct("=QI4x")
+_RECENT = struct.Struct("=QQQ")
+_INDEX = struct.Struct("=I")
 _COUNTERS = struct.Struct(f"={len(Outcome)}Q")
 _ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
+
+
+_TABLE_MAPS = ("vias", "addresses", "prefixes", "slots")
+"""Those that a table fills, in the order in which a target's way needs them filled: the slot leads to all else."""
+_MAPS = (*_TABLE_MAPS, "entry_counters", "rule_counters", "known_targets", "settings_space", "recents")
+_NANOSECONDS = 1_000_000_000
 
 
 class AttachMode(IntEnum):
@@ -75,62 +90,91 @@ class _XdpQueryOpts(ct.Structure):
     )
 
 
-class Datapath:
-    """The loaded program and its maps. It answers nothing until it is attached; closing detaches it everywhere.
+class Program:
+    """The loaded program and its maps, with room for twice what `tables` hold, which are not loaded yet: apply()."""
 
-    The maps get room for twice what `table` holds, which is not loaded yet: see apply().
-    """
-
-    def __init__(self, table: Table) -> None:
+    def __init__(self, tables: Iterable[Table], limits: Limits) -> None:
         self._bcc = load_bcc()
         self._lib = self._bcc.lib
-        self._links: dict[int, int] = {}
-        sizes = {
-            "SLOTS_MAX": _room(len(table.slots)),
-            "ENTRIES_MAX": _room(len(table.entries)),
-            "RULES_MAX": _room(len(table.rules)),
-            "ADDRESSES_MAX": _room(len(table.addresses), 16384),
-            "PREFIXES_MAX": _room(len(table.prefixes), 16384),
-        }
-        self.bpf, self._function = compile_program((BPF_DIRECTORY / "ns_filter.c").read_text(), "ns_filter", sizes)
-        self._fds = {
-            name: self._lib.bpf_table_fd(self.bpf.module, name.encode())
-            for name in ("slots", "addresses", "prefixes", "entry_counters", "rule_counters")
-        }
-        self._image: dict[str, dict[bytes, bytes]] = {"addresses": {}, "prefixes": {}, "slots": {}}
+        needs = [_needs(table, limits) for table in tables]
+        self._sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
+        source = (BPF_DIRECTORY / "ns_filter.c").read_text()
+        self.bpf, self._function = compile_program(source, "ns_filter", self._sizes)
+        self._fds = {name: self._lib.bpf_table_fd(self.bpf.module, name.encode()) for name in _MAPS}
+        self._image: dict[str, dict[bytes, bytes]] = {name: {} for name in _TABLE_MAPS}
         self._cpus = len(self._bcc.utils.get_possible_cpus())
+        self.entries: set[int] = set()
+        self.rules: set[int] = set()
+        """Numbers of the entries and rules that it counts for."""
 
     def close(self) -> None:
-        """Detach from every interface, then give up program and maps."""
-        for ifindex in tuple(self._links):
-            self.detach(ifindex)
+        """Give up program and maps; what is attached holds on to them."""
         self.bpf.cleanup()
 
     @property
-    def program_fd(self) -> int:
+    def fd(self) -> int:
         """The program's file descriptor."""
         return int(self._function.fd)
 
+    def fits(self, table: Table, limits: Limits) -> bool:
+        """Whether the maps have room for a table."""
+        return all(wanted <= self._sizes[name] for name, wanted in _needs(table, limits).items())
+
     def apply(self, table: Table) -> None:
-        """Make the kernel's maps say what `table` says, by difference from what they said before.
+        """Make the maps say what `table` says, by difference from what they said before.
 
-        Targets are in place before a slot sends frames to them. Raises MachineError when a map is full.
+        In such an order that at each moment every target is decided by what the old table says of it or by what
+        the new one does, and by nothing between: what is added comes before what is removed, the longest prefix
+        first when adding and last when removing. Raises MachineError when a map refuses.
         """
+        self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
+        self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
+        self.entries, self.rules = set(table.entries), set(table.rules)
         wanted = pack_table(table)
-        for name, image in self._image.items():
-            new = wanted[name]
-            for key, value in new.items():
-                if image.get(key) != value:
-                    self._update(name, key, value)
-            for key in image.keys() - new.keys():
-                self._lib.bpf_delete_elem(self._fds[name], key)
-            self._image[name] = new
+        for name in _TABLE_MAPS:
+            image = self._image[name]
+            changed = [(key, value) for key, value in wanted[name].items() if image.get(key) != value]
+            if name == "prefixes":
+                changed.sort(key=lambda item: _PREFIX_KEY.unpack(item[0])[0], reverse=True)
+            for key, value in changed:
+                self.update(name, key, value)
+        for name in reversed(_TABLE_MAPS):
+            gone = self._image[name].keys() - wanted[name].keys()
+            for key in sorted(gone, key=lambda key: _PREFIX_KEY.unpack(key)[0]) if name == "prefixes" else gone:
+                self.delete(name, key)
+        self._image = wanted
 
-    def _update(self, name: str, key: bytes, value: bytes) -> None:
+    def _start_at_zero(self, name: str, ids: Iterable[int], layout: struct.Struct) -> None:
+        """A number may have been another's before, and its counters still that one's."""
+        for number in ids:
+            if any(self._read_per_cpu(name, number, layout)):
+                self.update(name, _INDEX.pack(number), bytes(layout.size * self._cpus))
+
+    def update(self, name: str, key: bytes, value: bytes) -> None:
+        """Put an entry into a map; MachineError if it is full."""
         if self._lib.bpf_update_elem(self._fds[name], key, value, 0) != 0:
             code = ct.get_errno()
-            why = "it is full; restart to size it anew" if code in (errno.E2BIG, errno.ENOSPC) else os.strerror(code)
+            why = "it is full" if code in (errno.E2BIG, errno.ENOSPC) else os.strerror(code)
             raise MachineError(f"kernel map {name}: can't add an entry: {why}")
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Take an entry out of a map, if it is there."""
+        self._lib.bpf_delete_elem(self._fds[name], key)
+
+    def lookup(self, name: str, key: bytes, size: int) -> bytes | None:
+        """A map's value, of `size` bytes; None if the key isn't there."""
+        value = ct.create_string_buffer(size)
+        return None if self._lib.bpf_lookup_elem(self._fds[name], key, value) != 0 else value.raw
+
+    def items(self, name: str, key_size: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values of a map; what changes meanwhile may come twice or not at all."""
+        key, last = ct.create_string_buffer(key_size), None
+        for _ in range(2 * self._sizes["RECENTS_MAX"]):
+            if self._lib.bpf_get_next_key(self._fds[name], last, key) != 0:
+                return
+            last = key.raw
+            if (value := self.lookup(name, last, size)) is not None:
+                yield last, value
 
     def entry_counters(self, entry: int) -> EntryCounters:
         """What the program counted for an entry, summed over the CPUs."""
@@ -144,11 +188,161 @@ class Datapath:
         return dict(zip(Outcome, self._read_per_cpu("rule_counters", rule, _COUNTERS), strict=True))
 
     def _read_per_cpu(self, name: str, index: int, layout: struct.Struct) -> list[int]:
-        key = index.to_bytes(4, "little" if struct.pack("=H", 1) == b"\x01\x00" else "big")
-        values = ct.create_string_buffer(layout.size * self._cpus)
-        if self._lib.bpf_lookup_elem(self._fds[name], key, values) != 0:
-            raise MachineError(f"kernel map {name}: no entry {index}: {os.strerror(ct.get_errno())}")
-        return [sum(column) for column in zip(*layout.iter_unpack(values.raw), strict=True)]
+        values = self.lookup(name, _INDEX.pack(index), layout.size * self._cpus)
+        if values is None:
+            raise MachineError(f"kernel map {name}: no entry {index}")
+        return [sum(column) for column in zip(*layout.iter_unpack(values), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A target that was asked for: when first and last (CLOCK_MONOTONIC, nanoseconds), and how often."""
+
+    entry: int
+    target: bytes
+    first: int
+    last: int
+    count: int
+
+
+class Datapath:
+    """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
+
+    When a table or the limits outgrow the maps, a program with larger ones takes over: larger() loads it, switch()
+    puts it where the old one sits, with no frame in between that neither sees. The old one's counters count on.
+    """
+
+    def __init__(self, table: Table, limits: Limits) -> None:
+        self._bcc = load_bcc()
+        self._lib = self._bcc.lib
+        self._links: dict[int, int] = {}
+        self._known: dict[bytes, int] = {}
+        self._limits = limits
+        self._resolving_full = False
+        self._retired: list[Program] = []
+        self._folded_entries: defaultdict[int, Counter[Outcome | Reason]] = defaultdict(Counter)
+        self._folded_rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        self._table = Table({}, {}, {}, {}, {})
+        self.program = Program([table], limits)
+        self.limit(limits)
+
+    def close(self) -> None:
+        """Detach from every interface, then give up program and maps."""
+        for ifindex in tuple(self._links):
+            self.detach(ifindex)
+        for program in (*self._retired, self.program):
+            program.close()
+
+    @property
+    def bpf(self) -> Any:
+        """The bcc module of the current program."""
+        return self.program.bpf
+
+    # --- table and limits ---
+
+    def limit(self, limits: Limits) -> None:
+        """The budget of events that all sources share."""
+        self._limits = limits
+        self._set(self.program)
+
+    def set_resolving_full(self, full: bool) -> None:
+        """Whether solicitations for targets that would have to be resolved are refused for the moment."""
+        if full != self._resolving_full:
+            self._resolving_full = full
+            self._set(self.program)
+
+    def _set(self, program: Program) -> None:
+        cost = _NANOSECONDS // self._limits.events_per_second
+        program.update("settings_space", _INDEX.pack(0), _SETTINGS.pack(cost, self._resolving_full))
+
+    def apply(self, table: Table) -> None:
+        """Make the kernel's maps say what `table` says; see has_room()."""
+        for counters, alive in ((self._folded_entries, table.entries), (self._folded_rules, table.rules)):
+            for number in counters.keys() - alive.keys():
+                del counters[number]
+        self.program.apply(table)
+        self._table = table
+
+    def has_room(self, table: Table, limits: Limits) -> bool:
+        """Whether the maps have room for a table; else a larger() program has to take over first."""
+        return self.program.fits(table, limits)
+
+    def larger(self, table: Table, limits: Limits) -> Program:
+        """A program with room for `table`, too, that nothing is attached to yet."""
+        return Program([self._table, table], limits)
+
+    def switch(self, program: Program) -> None:
+        """Let a larger program take over on every interface; retire() the old one when its ring is empty."""
+        self._set(program)
+        for key, flags in self._known.items():
+            program.update("known_targets", key, _KNOWN.pack(flags, _now()))
+        program.apply(self._table)
+        for ifindex, link in self._links.items():
+            if self._lib.bpf_link_update(link, program.fd, None) != 0:
+                raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(ct.get_errno())}")
+        self._retired.append(self.program)
+        self.program = program
+
+    def retire(self) -> None:
+        """Keep the counts of those programs that were switched off, and give up the rest of them."""
+        for program in self._retired:
+            for entry in program.entries:
+                counted = program.entry_counters(entry)
+                self._folded_entries[entry].update(counted.outcomes)
+                self._folded_entries[entry].update(counted.reasons)
+            for rule in program.rules:
+                self._folded_rules[rule].update(program.rule_counters(rule))
+            program.close()
+        self._retired.clear()
+
+    # --- known targets ---
+
+    def know(self, group: int, address: bytes, flags: KnownFlag) -> None:
+        """Count a target as there, for the rules of a group; MachineError when there is no room for it."""
+        key = _ADDRESS_KEY.pack(group, address)
+        if self._known.get(key) != flags or flags:  # the program clears flags by itself
+            self.program.update("known_targets", key, _KNOWN.pack(flags, _now()))
+            self._known[key] = flags
+
+    def forget(self, group: int, address: bytes) -> None:
+        """Count a target as not there any more."""
+        key = _ADDRESS_KEY.pack(group, address)
+        if self._known.pop(key, None) is not None:
+            self.program.delete("known_targets", key)
+
+    def asked(self, group: int, address: bytes) -> int:
+        """When a known target was last asked for: CLOCK_MONOTONIC, seconds. 0: it isn't known."""
+        value = self.program.lookup("known_targets", _ADDRESS_KEY.pack(group, address), _KNOWN.size)
+        return 0 if value is None else int(_KNOWN.unpack(value)[1])
+
+    def recents(self) -> list[Recent]:
+        """The targets that were asked for on entries that collect them."""
+        return [
+            Recent(*_ADDRESS_KEY.unpack(key), *_RECENT.unpack(value))
+            for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size)
+        ]
+
+    # --- counters ---
+
+    def entry_counters(self, entry: int) -> EntryCounters:
+        """What the program counted for an entry, under its predecessors too."""
+        counted = [program.entry_counters(entry) for program in self._counting(entry, "entries")]
+        folded = self._folded_entries[entry]
+        return EntryCounters(
+            {name: folded[name] + sum(each.outcomes[name] for each in counted) for name in Outcome},
+            {name: folded[name] + sum(each.reasons[name] for each in counted) for name in Reason},
+        )
+
+    def rule_counters(self, rule: int) -> Mapping[Outcome, int]:
+        """What the program counted for a rule, under its predecessors too."""
+        counted = [program.rule_counters(rule) for program in self._counting(rule, "rules")]
+        folded = self._folded_rules[rule]
+        return {name: folded[name] + sum(each[name] for each in counted) for name in Outcome}
+
+    def _counting(self, number: int, kind: str) -> list[Program]:
+        return [program for program in (*self._retired, self.program) if number in getattr(program, kind)]
+
+    # --- attach ---
 
     def attach(self, ifindex: int, name: str, mode: AttachMode) -> None:
         """Attach to an interface, by a link that the kernel undoes when this process ends, however it ends.
@@ -157,7 +351,7 @@ class Datapath:
         there already: it is never replaced.
         """
         opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=mode)
-        fd = self._lib.bpf_link_create(self.program_fd, ifindex, _BPF_XDP, ct.byref(opts))
+        fd = self._lib.bpf_link_create(self.program.fd, ifindex, _BPF_XDP, ct.byref(opts))
         if fd >= 0:
             self._links[ifindex] = fd
             return
@@ -209,7 +403,7 @@ class Datapath:
 
 
 def pack_table(table: Table) -> dict[str, dict[bytes, bytes]]:
-    """The bytes of the kernel's maps `addresses`, `prefixes` and `slots` for a table."""
+    """The bytes of the kernel's maps for a table: those of _TABLE_MAPS."""
     slots = {}
     for (ifindex, outer, inner), entry_id in table.slots.items():
         entry = table.entries[entry_id]
@@ -219,10 +413,14 @@ def pack_table(table: Table) -> dict[str, dict[bytes, bytes]]:
             entry.mac,
             DATAPATHS.index(entry.datapath),
             sources,
+            entry.l3_ifindex,
             link_local.packed,
             global_address.packed,
+            _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
+            entry.collect > 0,
         )
     return {
+        "vias": {_VIA_KEY.pack(group, index): _VIA for group, indexes in table.vias.items() for index in indexes},
         "addresses": {
             _ADDRESS_KEY.pack(entry, address.packed): _pack_match(match)
             for (entry, address), match in table.addresses.items()
@@ -236,7 +434,38 @@ def pack_table(table: Table) -> dict[str, dict[bytes, bytes]]:
 
 
 def _pack_match(match: Match) -> bytes:
-    return _RULE.pack(match.rule, match.decision, match.flags)
+    return _RULE.pack(match.rule, match.decision, match.flags, match.group)
+
+
+def _now() -> int:
+    return time.monotonic_ns() // _NANOSECONDS
+
+
+def _needs(table: Table, limits: Limits) -> dict[str, int]:
+    """How many entries each of the maps must have room for."""
+    entries = table.entries.values()
+    return {
+        "SLOTS_MAX": len(table.slots),
+        "ENTRIES_MAX": max(table.entries, default=0) + 1,
+        "RULES_MAX": max(table.rules, default=0) + 1,
+        "ADDRESSES_MAX": len(table.addresses),
+        "PREFIXES_MAX": len(table.prefixes),
+        "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()),
+        "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
+        "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
+        "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
+    }
+
+
+def _room(name: str, wanted: int) -> int:
+    """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
+    if name in ("KNOWN_MAX", "SOURCES_MAX"):
+        return wanted
+    if name == "RECENTS_MAX":
+        return (
+            max(wanted, 1024) if wanted else 1
+        )  # a kernel LRU map keeps some entries per CPU: small ones forget early
+    return max(16384 if name in ("ADDRESSES_MAX", "PREFIXES_MAX") else 64, 2 * wanted)
 
 
 def load_bcc() -> Any:
@@ -292,8 +521,3 @@ def _why_not(error: str, said: str) -> str:
     if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < OLDEST_KERNEL:
         return f"Linux {release} is too old: npd6-xdp needs 5.18 or newer"
     return f"the XDP program can't be loaded: {error}" + (f"\n{said}" if said else "")
-
-
-def _room(wanted: int, least: int = 64) -> int:
-    """A map's size: twice what is needed now, so that it can grow for a while."""
-    return max(least, 2 * wanted)

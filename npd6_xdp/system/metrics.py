@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.snapshot import ANSWER_BUCKETS, RULE_OUTCOMES, Snapshot
+from npd6_xdp.core.verdict import Outcome
 
 
 class SnapshotCollector(Collector):
@@ -36,10 +37,8 @@ class SnapshotCollector(Collector):
         yield from _interface_metrics(now)
         yield from _rule_metrics(now)
         yield _answer_seconds(now)
-        yield GaugeMetricFamily("npd6_neighbours", "Present hosts remembered.", labels=["interface"])
-        yield GaugeMetricFamily(
-            "npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", labels=["interface"]
-        )
+        yield _by_interface("npd6_neighbours", "Present hosts remembered.", now.neighbours)
+        yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxies)
         yield GaugeMetricFamily(
             "npd6_config_last_reload_success_timestamp_seconds",
             "When the configuration in use was loaded.",
@@ -53,6 +52,13 @@ class SnapshotCollector(Collector):
         build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
         build.add_metric(list(now.build.values()), 1)
         yield build
+
+
+def _by_interface(name: str, help: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, help, labels=["interface"])
+    for interface, value in values.items():
+        family.add_metric([interface], value)
+    return family
 
 
 def _interface_metrics(now: Snapshot) -> Iterator[Metric]:
@@ -101,7 +107,7 @@ def _rule_metrics(now: Snapshot) -> Iterator[Metric]:
         labels=["interface", "rule", "outcome"],
     )
     for rule in now.rules:
-        for outcome in RULE_OUTCOMES[rule.method]:
+        for outcome in (*RULE_OUTCOMES[rule.method], Outcome.IGNORED):
             family.add_metric([rule.label, rule.prefix, outcome], rule.outcomes.get(outcome, 0))
     yield family
 

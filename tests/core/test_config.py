@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from npd6_xdp.core.config import (
     DadPolicy,
     Datapath,
     InterfaceConfig,
+    Limits,
     NaSource,
     RuleConfig,
+    Selection,
     Vlan,
     parse,
 )
@@ -33,7 +35,14 @@ REFERENCE = (Path(__file__).parents[2] / "deploy" / "npd6-xdp.toml").read_text()
 
 RULE = '[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = "static"\n'
 MINIMAL = f'[[interface]]\nname = "wan0"\n{RULE}'
-MINIMAL_RULE = RuleConfig("2001:db8:1::/64", IPv6Network("2001:db8:1::/64"), Method.STATIC)
+
+
+def plain(prefix: str, method: Method = Method.STATIC, network: str = "") -> RuleConfig:
+    """A rule that says no more than it has to; `network` if `prefix` is no strict spelling of it."""
+    return RuleConfig(prefix, (IPv6Network(network or prefix),), method)
+
+
+MINIMAL_RULE = plain("2001:db8:1::/64")
 
 
 def daemon(lines: str) -> str:
@@ -61,6 +70,11 @@ def rule(lines: str = "", prefix: str = '"2001:db8:1::/64"', method: str = '"sta
     return f'[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = {prefix}\nmethod = {method}\n{lines}\n'
 
 
+def via(names: str) -> str:
+    """The same for a rule's via."""
+    return rule(f"via = {names}", method='"neighbour"')
+
+
 def mistakes(text: str) -> list[Mistake]:
     """What is wrong with a file; [] if nothing is."""
     try:
@@ -72,6 +86,12 @@ def mistakes(text: str) -> list[Mistake]:
     assert error.mistakes
     assert str(error).splitlines() == [f"npd6-xdp.toml: {mistake}" for mistake in error.mistakes]
     return list(error.mistakes)
+
+
+def its_rule(text: str) -> RuleConfig:
+    """The one rule of a file."""
+    (only_rule,) = only(parse(text, "")).rules
+    return only_rule
 
 
 def only(config: Config) -> InterfaceConfig:
@@ -96,19 +116,46 @@ def test_a_minimal_file_has_the_contracts_defaults() -> None:
                 router=True,
                 dad=DadPolicy.IGNORE,
                 na_source=NaSource.TARGET,
+                events_per_source=None,
+                collect_targets=0,
             ),
         ),
+        control="/run/npd6-xdp/control.sock",
         log_level="info",
         log_format="text",
         metrics_listen=("::1", 9846),
+        limits=Limits(
+            events_per_second=150000, pending=512, neighbours=65536, kernel_entries=1024, kernel_entry_age=600
+        ),
+    )
+    assert (
+        RuleConfig(
+            prefix="2001:db8:1::/64",
+            networks=(IPv6Network("2001:db8:1::/64"),),
+            method=Method.STATIC,
+            follows="",
+            via=(),
+            include=(),
+            exclude=(),
+            router=None,
+            dad=None,
+            na_source=None,
+            host_routes=False,
+        )
+        == MINIMAL_RULE
     )
 
 
 def test_a_full_file_means_what_it_says() -> None:
     text = """
-        daemon = { log_level = "debug", log_format = "json" }
+        daemon = { control = "/tmp/x", log_level = "debug", log_format = "json" }
         metrics.listen = "127.0.0.1:80"
         [limits]
+        events_per_second = 1
+        pending = 2
+        neighbours = 3
+        kernel_entries = 4
+        kernel_entry_age = 5
         [[interface]]
         name = "wan0"
         vlan = "100.7"
@@ -117,9 +164,21 @@ def test_a_full_file_means_what_it_says() -> None:
         router = false
         dad = "defend"
         na_source = "interface"
+        events_per_source = 0
+        collect_targets = 7
         [[interface.rule]]
         prefix = "2001:DB8::42"
         method = "ignore"
+        [[interface.rule]]
+        prefix = "2001:db8:1::/64"
+        method = "neighbour"
+        via = ["lan0", "lan1"]
+        include = ["::10 - ::1F", "2001:db8:1::1:0/112"]
+        exclude = ["::11"]
+        router = true
+        dad = "ignore"
+        na_source = "target"
+        host_routes = true
         [[interface.rule]]
         prefix = "::/0"
         method = "static"
@@ -130,8 +189,23 @@ def test_a_full_file_means_what_it_says() -> None:
     first = InterfaceConfig(
         name="wan0",
         rules=(
-            RuleConfig("2001:DB8::42", IPv6Network("2001:db8::42/128"), Method.IGNORE),
-            RuleConfig("::/0", IPv6Network("::/0"), Method.STATIC),
+            plain("2001:DB8::42", Method.IGNORE),
+            RuleConfig(
+                prefix="2001:db8:1::/64",
+                networks=(IPv6Network("2001:db8:1::/64"),),
+                method=Method.NEIGHBOUR,
+                via=("lan0", "lan1"),
+                include=(
+                    Selection("::10 - ::1F", IPv6Address("::10"), IPv6Address("::1f")),
+                    Selection("2001:db8:1::1:0/112", IPv6Address("2001:db8:1::1:0"), IPv6Address("2001:db8:1::1:ffff")),
+                ),
+                exclude=(Selection("::11", IPv6Address("::11"), IPv6Address("::11")),),
+                router=True,
+                dad=DadPolicy.IGNORE,
+                na_source=NaSource.TARGET,
+                host_routes=True,
+            ),
+            plain("::/0"),
         ),
         vlan=Vlan(tags=(100, 7)),
         attach=Attach.GENERIC,
@@ -139,9 +213,18 @@ def test_a_full_file_means_what_it_says() -> None:
         router=False,
         dad=DadPolicy.DEFEND,
         na_source=NaSource.INTERFACE,
+        events_per_source=0,
+        collect_targets=7,
     )
-    second = InterfaceConfig("wan0", (RuleConfig("fe80::1", IPv6Network("fe80::1/128"), Method.STATIC),))
-    assert parse(text, "") == Config((first, second), "debug", "json", ("127.0.0.1", 80))
+    second = InterfaceConfig("wan0", (plain("fe80::1"),))
+    assert parse(text, "") == Config(
+        interfaces=(first, second),
+        control="/tmp/x",  # noqa: S108  a text, not a file
+        log_level="debug",
+        log_format="json",
+        metrics_listen=("127.0.0.1", 80),
+        limits=Limits(1, 2, 3, 4, 5),
+    )
 
 
 @pytest.mark.parametrize("tables", ["", "[daemon]\n", "[metrics]\n", "[limits]\n", "[daemon]\n[metrics]\n[limits]\n"])
@@ -208,7 +291,7 @@ def test_one_entry_may_have_prefixes_within_prefixes() -> None:
         f'[[interface.rule]]\nprefix = "{prefix}"\nmethod = "ignore"\n'
         for prefix in ("::/0", "2001:db8:1::", "2001:db8:1::/65")
     )
-    assert [rule.network.prefixlen for rule in only(parse(text, "")).rules] == [64, 0, 128, 65]
+    assert [network.prefixlen for rule in only(parse(text, "")).rules for network in rule.networks] == [64, 0, 128, 65]
 
 
 PREFIXES = (
@@ -228,14 +311,187 @@ PREFIXES = (
 
 @pytest.mark.parametrize(("prefix", "network"), PREFIXES)
 def test_a_prefix_is_a_network_or_an_address(prefix: str, network: str) -> None:
-    (got,) = only(parse(rule(prefix=f'"{prefix}"'), "")).rules
-    assert got == RuleConfig(prefix, IPv6Network(network), Method.STATIC)
+    assert its_rule(rule(prefix=f'"{prefix}"')) == plain(prefix, network=network)
+
+
+RANGES = (
+    ("2001:db8::10-2001:db8::1f", ["2001:db8::10/124"]),
+    ("2001:DB8::1 - 2001:db8::4", ["2001:db8::1", "2001:db8::2/127", "2001:db8::4"]),
+    ("2001:db8::-2001:db8:0:1:ffff:ffff:ffff:ffff", ["2001:db8::/63"]),
+    ("2001:db8::5-2001:db8::5", ["2001:db8::5"]),
+    ("::2-::3", ["::2/127"]),
+    ("::-::3", ["::/126"]),  # as the prefix
+    ("fe80::1-fe80::1", ["fe80::1"]),
+    ("fe00::-feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ["fe00::/8"]),  # link-local and more
+    ("::ffff:192.0.2.0-::ffff:192.0.2.3", ["::ffff:192.0.2.0/126"]),
+)
+
+
+@pytest.mark.parametrize(("prefix", "networks"), RANGES)
+def test_a_range_is_the_fewest_prefixes_that_make_it_up(prefix: str, networks: list[str]) -> None:
+    want = RuleConfig(prefix, tuple(map(IPv6Network, networks)), Method.STATIC)
+    assert its_rule(rule(prefix=f'"{prefix}"')) == want
+
+
+@pytest.mark.parametrize("name", ["lan0", "lan-0", "lan0.100", "wan0"])
+def test_a_rule_may_follow_an_interfaces_prefixes(name: str) -> None:
+    """Of its own interface too: what is on-link for the upstream may be routed to another side."""
+    want = RuleConfig(f"interface:{name}", (), Method.ROUTE, follows=name)
+    assert its_rule(rule(prefix=f'"interface:{name}"', method='"route"')) == want
+
+
+@pytest.mark.parametrize("method", Method)
+def test_every_method_is_taken(method: Method) -> None:
+    needed = 'via = ["lan0"]' if method is Method.NEIGHBOUR else ""
+    assert its_rule(rule(needed, method=f'"{method}"')).method is method
+
+
+@pytest.mark.parametrize(("value", "want"), [("true", True), ("false", False)])
+def test_host_routes_are_added_if_the_rule_says_so(value: str, want: bool) -> None:
+    text = rule(f'via = ["lan0"]\nhost_routes = {value}', method='"neighbour"')
+    assert its_rule(text).host_routes is want
+
+
+@pytest.mark.parametrize("method", ["route", "neighbour"])
+def test_via_names_one_interface_or_several(method: str) -> None:
+    text = rule('via = ["lan0", "vlan.7", "wan1"]', method=f'"{method}"')
+    assert its_rule(text).via == ("lan0", "vlan.7", "wan1")
+
+
+def test_via_may_name_what_a_glob_matches() -> None:
+    """From wan0, wan1 is another side."""
+    text = via('["wan1"]').replace('"wan0"', '"wan*"')
+    assert its_rule(text).via == ("wan1",)
+
+
+@pytest.mark.parametrize("key", ["include", "exclude"])
+@pytest.mark.parametrize(
+    ("value", "first", "last"),
+    [
+        ("::1", "::1", "::1"),
+        ("::", "::", "::"),
+        ("::/64", "::", "::ffff:ffff:ffff:ffff"),
+        ("::1:0/112", "::1:0", "::1:ffff"),
+        ("::10-::1f", "::10", "::1f"),
+        ("::10  -  ::1f", "::10", "::1f"),
+        ("2001:db8:1::1", "2001:db8:1::1", "2001:db8:1::1"),
+        ("2001:DB8:1::/65", "2001:db8:1::", "2001:db8:1::7fff:ffff:ffff:ffff"),
+        ("2001:db8:1::1-2001:db8:1::ffff", "2001:db8:1::1", "2001:db8:1::ffff"),
+        ("::192.0.2.1", "::c000:201", "::c000:201"),
+    ],
+)
+def test_a_selection_is_an_address_a_prefix_or_a_range(key: str, value: str, first: str, last: str) -> None:
+    want = Selection(value, IPv6Address(first), IPv6Address(last))
+    got = its_rule(rule(f'{key} = ["{value}"]'))
+    assert getattr(got, key) == (want,)
+
+
+def test_the_selections_of_one_rule_may_overlap() -> None:
+    text = rule('include = ["::/64", "::1", "::1", "::-::ff"]\nexclude = ["::1", "::/120"]')
+    assert len(its_rule(text).include) == 4
+
+
+def test_what_is_selected_from_prefixes_not_yet_known_is_checked_later() -> None:
+    got = its_rule(rule('include = ["::1", "2001:db8:99::/64"]', prefix='"interface:lan0"'))
+    assert [selection.text for selection in got.include] == ["::1", "2001:db8:99::/64"]
+
+
+GLOBS = (
+    ("*[!0-9]", "lo", "a.b-c@x", "wan0"),
+    ("wan*", "wan", "wan0.100", "lan0"),
+    ("wan?", "wan0", "wan9", "wan10"),
+    ("[ew]an0", "ean0", "wan0", "an0"),
+    ("wan[!0-3]", "wan4", "wanx", "wan3"),
+    ("wan[0-3]*[0-9]", "wan0.7", "wan35", "wan0"),
+    ("a[[]", "a[", "a[", "a"),
+    ("a[]x]", "a]", "ax", "a"),
+    ("a[é]", "aé", "aé", "ae"),
+    ("abcdefghijklmn[0123456789]*", "abcdefghijklmn0", "abcdefghijklmn9", "abcdefghijklmn"),
+)
+
+
+@pytest.mark.parametrize(("glob", "port", "another", "other"), GLOBS)
+def test_a_name_may_be_a_glob(glob: str, port: str, another: str, other: str) -> None:
+    entry = only(parse(interface("", f'"{glob}"'), ""))
+    assert entry.is_glob
+    assert (entry.name, entry.label, entry.labelled("x")) == (glob, glob, "x")
+    assert [entry.matches(name) for name in (port, another, other)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("lines", "limit"),
+    [
+        ("", 1000),
+        ('datapath = "monitor"', 1000),
+        ('datapath = "python"', 0),
+        ('datapath = "python"\nevents_per_source = 5', 5),
+        ("events_per_source = 0", 0),
+        ("events_per_source = 10_000_000", 10_000_000),
+    ],
+)
+def test_how_much_one_source_may_send_up_depends_on_the_datapath(lines: str, limit: int) -> None:
+    assert only(parse(interface(lines), "")).source_limit == limit
+
+
+@pytest.mark.parametrize("path", ["/a", "/run/npd6 xdp/ünï.sock", "/" + "x" * 106])
+def test_the_control_socket_is_an_absolute_path(path: str) -> None:
+    assert parse(daemon(f'control = "{path}"'), "").control == path
+
+
+BOUNDS = (
+    ("events_per_second", 1, 10_000_000),
+    ("pending", 1, 65_536),
+    ("neighbours", 1, 1_000_000),
+    ("kernel_entries", 1, 65_536),
+    ("kernel_entry_age", 1, 1_000_000),
+)
+
+
+@pytest.mark.parametrize(("key", "low", "high"), BOUNDS)
+def test_a_limit_is_a_whole_number_within_its_bounds(key: str, low: int, high: int) -> None:
+    for value in (low, high):
+        assert parse(limits(f"{key} = {value}"), "").limits == replace(Limits(), **{key: value})
+    for wrong in (low - 1, high + 1, -1):
+        (mistake,) = mistakes(limits(f"{key} = {wrong}"))
+        assert mistake.place == f"limits.{key}"
+        assert mistake.message.startswith(f"must be a whole number from {low} to {high}, without quotes; found")
+
+
+# --- Which entry speaks for a port ---
+
+ENTRIES = (
+    ("exact beats glob", [("wan*", "untagged"), ("wan0", "untagged")], "wan0", [1]),
+    ("the first glob wins", [("w*", "untagged"), ("wan*", "untagged")], "wan0", [0]),
+    ("a given VLAN beats any", [("wan0", "any"), ("wan0", "100")], "wan0", [1, 0]),
+    ("untagged is given too", [("wan0", "any"), ("wan0", "untagged")], "wan0", [1, 0]),
+    ("exact any beats a glob's VLAN", [("wan*", "100"), ("wan0", "any")], "wan0", [1]),
+    ("an exact VLAN leaves the others to a glob", [("wan*", "any"), ("wan*", "7"), ("wan0", "100")], "wan0", [2, 1, 0]),
+    ("globs give way by VLAN", [("wan*", "any"), ("w*", "100"), ("*", "any"), ("*", "100")], "wan0", [1, 0]),
+    ("a glob speaks for all that it matches", [("wan*", "untagged"), ("wan0", "untagged")], "wan1", [0]),
+    ("a star speaks for all", [("*", "any"), ("wan0", "untagged")], "lo", [0]),
+    ("no entry", [("wan*", "untagged"), ("lan0", "any")], "eth0", []),
+    ("case counts", [("WAN*", "untagged"), ("Wan0", "untagged")], "wan0", []),
+)
+
+
+@pytest.mark.parametrize(
+    ("entries", "port", "want"), [pytest.param(*row, id=name.replace(" ", "-")) for name, *row in ENTRIES]
+)
+def test_one_entry_wins_for_each_vlan(entries: list[tuple[str, str]], port: str, want: list[int]) -> None:
+    text = "".join(interface(f'vlan = "{vlan}"', f'"{name}"') for name, vlan in entries)
+    config = parse(text, "")
+    assert config.entries(port) == tuple(config.interfaces[index] for index in want)
+
+
+def test_a_port_is_attached_as_the_entries_that_win_say() -> None:
+    text = interface('attach = "generic"', '"wan*"') + interface('attach = "native"') + interface("vlan = 7")
+    config = parse(text, "")
+    assert [config.attach(port) for port in ("wan0", "wan1", "lan0")] == [Attach.NATIVE, Attach.GENERIC, Attach.AUTO]
 
 
 # --- What is refused: name, file, place, a part of the message ---
 
 HERE, ITS_RULE = "interface[0]", "interface[0].rule[0]"
-NOT_YET = "this version does not implement"
 
 SYNTAX = (
     (
@@ -356,7 +612,7 @@ UNKNOWN = (
     ("a table like nothing", "[xyzzy]\n" + MINIMAL, "xyzzy", 'unknown key "xyzzy"; leave it out'),
     ("a key like a known one", listen('""\nlisten_on = ""'), "metrics.listen_on", 'did you mean "listen"?'),
     ("a key in capitals", interface("Router = true"), f"{HERE}.Router", 'did you mean "router"?'),
-    ("a key like one that isn't implemented", rule("exlude = []"), f"{ITS_RULE}.exlude", 'did you mean "exclude"?'),
+    ("a key like one that may be left out", rule("exlude = []"), f"{ITS_RULE}.exlude", 'did you mean "exclude"?'),
     ("a key like nothing", limits("xyzzy = 1"), "limits.xyzzy", 'unknown key "xyzzy"; leave it out'),
     (
         "a key of another table",
@@ -427,9 +683,15 @@ VALUES = (
         "a method that isn't any",
         rule(method='"proxy"'),
         f"{ITS_RULE}.method",
-        'must be "static" or "ignore"; found the string "proxy"',
+        'must be "static" or "route" or "neighbour" or "kernel" or "ignore"; found the string "proxy"',
     ),
-    ("a method that is true", rule(method="true"), f"{ITS_RULE}.method", 'must be "static" or "ignore"; found true'),
+    (
+        "a method in another spelling",
+        rule(method='"neighbor"'),
+        f"{ITS_RULE}.method",
+        'probably "neighbour"; found the string "neighbor"',
+    ),
+    ("a method that is true", rule(method="true"), f"{ITS_RULE}.method", 'or "ignore"; found true'),
     (
         "a name that is a number",
         interface("", "0"),
@@ -505,6 +767,29 @@ NAMES = (
     ("a tab", interface("", r'"wan\t0"'), f"{HERE}.name", 'holds no "/" and no white space'),
     ("a zero byte", interface("", r'"wan\u0000"'), f"{HERE}.name", 'holds no "/" and no white space'),
     ("a directory", interface("", '".."'), f"{HERE}.name", 'holds no "/" and no white space; found the string ".."'),
+    (
+        "a glob without a match of 15 characters",
+        interface("", '"sixteen-letters*?"'),
+        f"{HERE}.name",
+        "an interface's name has 1 to 15 characters",
+    ),
+    (
+        "a bracket that doesn't close",
+        interface("", '"wan[0-3"'),
+        f"{HERE}.name",
+        'a "[" is never closed; write "[[]" for the character itself; found the string "wan[0-3"',
+    ),
+    ("an empty bracket", interface("", '"wan[]"'), f"{HERE}.name", 'a "[" is never closed'),
+    ("an empty bracket that negates", interface("", '"wan[!]"'), f"{HERE}.name", 'a "[" is never closed'),
+    (
+        "a bracket that matches nothing",
+        interface("", '"wan[9-0]"'),
+        f"{HERE}.name",
+        '"[9-0]" matches no character; write what it may be, such as "[0-9]"',
+    ),
+    ("a glob with a slash", interface("", '"wan/*"'), f"{HERE}.name", 'holds no "/" and no white space'),
+    ("a glob with a space", interface("", '"wan0 *"'), f"{HERE}.name", 'holds no "/" and no white space'),
+    ("a glob with a colon", interface("", '"wan[[:digit:]]"'), f"{HERE}.name", 'holds no ":"; a VLAN is a key'),
     ("a VLAN after a colon", interface("", '"wan0:100"'), f"{HERE}.name", 'holds no ":"; a VLAN is a key of its own'),
 )
 
@@ -585,32 +870,211 @@ TARGETS = (
     ("two link-local addresses", rule(prefix='"febf::2/127"'), "link-local targets need a rule each"),
 )
 
-LATER = (
-    ("daemon.control", daemon('control = "/run/x"'), "daemon.control"),
-    ("limits.events_per_second", limits("events_per_second = 1"), "limits.events_per_second"),
-    ("limits.pending", limits("pending = 512"), "limits.pending"),
-    ("limits.neighbours", limits("neighbours = 1"), "limits.neighbours"),
-    ("limits.kernel_entries", limits("kernel_entries = 1"), "limits.kernel_entries"),
-    ("limits.kernel_entry_age", limits("kernel_entry_age = 1"), "limits.kernel_entry_age"),
-    ("events_per_source", interface("events_per_source = 0"), f"{HERE}.events_per_source"),
-    ("collect_targets", interface("collect_targets = 0"), f"{HERE}.collect_targets"),
-    ("via", rule('via = ["lan0"]'), f"{ITS_RULE}.via"),
-    ("include", rule('include = ["::1"]'), f"{ITS_RULE}.include"),
-    ("exclude", rule("exclude = []"), f"{ITS_RULE}.exclude"),
-    ("router per rule", rule("router = true"), f"{ITS_RULE}.router"),
-    ("dad per rule", rule('dad = "ignore"'), f"{ITS_RULE}.dad"),
-    ("na_source per rule", rule('na_source = "target"'), f"{ITS_RULE}.na_source"),
-    ("host_routes", rule("host_routes = false"), f"{ITS_RULE}.host_routes"),
-    ("a key of a wrong type", limits('pending = "many"'), "limits.pending"),
-    ("method route", rule(method='"route"'), f"{ITS_RULE}.method"),
-    ("method neighbour", rule(method='"neighbour"'), f"{ITS_RULE}.method"),
-    ("method kernel", rule(method='"kernel"'), f"{ITS_RULE}.method"),
-    ("a range", rule(prefix='"2001:db8::10-2001:db8::1f"'), f"{ITS_RULE}.prefix"),
-    ("a range with spaces", rule(prefix='"::10 - ::1f"'), f"{ITS_RULE}.prefix"),
-    ("an interface's prefixes", rule(prefix='"interface:lan0"'), f"{ITS_RULE}.prefix"),
-    ("a glob", interface("", '"wan*"'), f"{HERE}.name"),
-    ("a glob of one character", interface("", '"wan?"'), f"{HERE}.name"),
-    ("a glob of a class", interface("", '"[ew]an0"'), f"{HERE}.name"),
+ENDS = 'both ends of a range must be whole IPv6 addresses, such as "2001:db8:1::10-2001:db8:1::1f"'
+RANGE_TARGETS = (
+    (
+        "the ends the wrong way round",
+        rule(prefix='"2001:db8::2 - 2001:DB8::1"'),
+        'the range ends before it begins; write "2001:db8::1-2001:db8::2"; found the string',
+    ),
+    ("a short end", rule(prefix='"2001:db8::10-1f"'), ENDS),
+    ("no end", rule(prefix='"2001:db8::10-"'), ENDS),
+    ("no beginning", rule(prefix='"-2001:db8::10"'), ENDS),
+    ("a prefix as an end", rule(prefix='"2001:db8::-2001:db8:1::/64"'), ENDS),
+    ("a range of IPv4", rule(prefix='"192.0.2.1-192.0.2.9"'), ENDS),
+    ("space around a range", rule(prefix='" 2001:db8::1-2001:db8::2"'), ENDS),
+    ("a tab in a range", rule(prefix=r'"2001:db8::1\t-2001:db8::2"'), ENDS),
+    ("three ends", rule(prefix='"::2-::3-::4"'), "a range has two ends, such as"),
+    ("a range with a scope id", rule(prefix='"fe80::1%wan-0-fe80::1"'), "takes no scope id (%)"),
+    ("a range in multicast", rule(prefix='"ff02::1-ff02::9"'), "multicast addresses, :: and ::1 are never answered"),
+    ("a range up to multicast", rule(prefix='"fec0::-ff00::"'), "are never answered; leave them out"),
+    ("a range from loopback", rule(prefix='"::1-::5"'), "are never answered; leave them out"),
+    (
+        "a range in link-local",
+        rule(prefix='"fe80::1-fe80::2"'),
+        "link-local targets need a rule each; write the address of each; found the string",
+    ),
+    ("a range into link-local", rule(prefix='"fe00::-fe80::"'), "link-local targets need a rule each"),
+    ("an interface without a name", rule(prefix='"interface:"'), "an interface's name has 1 to 15 characters; found"),
+    (
+        "an interface that is a glob",
+        rule(prefix='"interface:lan*"'),
+        'must be the exact name of one interface, such as "lan0"; found the string "interface:lan*"',
+    ),
+    ("an interface with a space", rule(prefix='"interface: lan0"'), 'holds no "/" and no white space'),
+    ("an interface with a VLAN", rule(prefix='"interface:lan0:7"'), 'a VLAN device has a name such as "lan0.100"'),
+    ("an interface in capitals", rule(prefix='"Interface:lan0"'), "must be an IPv6 prefix or address"),
+)
+
+LIMITS = tuple(
+    (f"{place} that is {value}", text(f"{place.rpartition('.')[2]} = {value}"), place, f"{bounds}; found {found}")
+    for text, place, bounds in (
+        (limits, "limits.pending", "must be a whole number from 1 to 65536, without quotes"),
+        (interface, f"{HERE}.events_per_source", "must be a whole number from 0 to 10000000, without quotes"),
+        (interface, f"{HERE}.collect_targets", "must be a whole number from 0 to 1000000, without quotes"),
+    )
+    for value, found in (
+        ("true", "true"),
+        ('"5"', 'the string "5"'),
+        ("5.0", "the number 5.0"),
+        ("-1", "the whole number -1"),
+        ("10_000_001", "the whole number 10000001"),
+        ("0x" + "f" * 99, "a huge whole number"),
+        ("[5]", "an array"),
+    )
+)
+
+PATH = 'must be the absolute path of a socket, such as "/run/npd6-xdp/control.sock"'
+PATHS = (
+    ("an empty path", daemon('control = ""'), "daemon.control", f'{PATH}; found the string ""'),
+    ("a relative path", daemon('control = "run/x"'), "daemon.control", f'{PATH}; found the string "run/x"'),
+    ("a directory", daemon('control = "/run/"'), "daemon.control", PATH),
+    ("a path of 108 bytes", daemon(f'control = "/{"x" * 107}"'), "daemon.control", "has at most 107 bytes"),
+    ("a path of 55 two-byte characters", daemon(f'control = "/{"ü" * 54}"'), "daemon.control", "at most 107 bytes"),
+    ("a path with a zero byte", daemon(r'control = "/x\u0000"'), "daemon.control", "a path holds no zero byte"),
+    (
+        "a path that is true",
+        daemon("control = true"),
+        "daemon.control",
+        'a string such as "/run/npd6-xdp/control.sock"',
+    ),
+)
+
+VIA = f"{ITS_RULE}.via"
+WAYS = (
+    (
+        "no via",
+        rule(method='"neighbour"'),
+        VIA,
+        'missing; method "neighbour" needs the interfaces behind which targets live, such as via = ["lan0"]',
+    ),
+    *(
+        (
+            f"via with {method}",
+            rule('via = ["lan0"]', method=f'"{method}"'),
+            VIA,
+            f'method "{method}" takes no via; leave it out, or write method = "route" or "neighbour"',
+        )
+        for method in ("static", "kernel", "ignore")
+    ),
+    (
+        "via that is a string",
+        via('"lan0"'),
+        VIA,
+        'must be an array of strings, such as ["lan0"]; found the string "lan0"',
+    ),
+    ("an empty via", via("[]"), VIA, 'must be an array of strings, such as ["lan0"]; found an empty array'),
+    ("a via that is a number", via('["lan0", 7]'), f"{VIA}[1]", 'a string such as "lan0"; found the whole number 7'),
+    ("a via that is an array", via('[["lan0"]]'), f"{VIA}[0]", 'must be a string such as "lan0"; found an array'),
+    (
+        "a via that is a glob",
+        via('["lan*"]'),
+        f"{VIA}[0]",
+        'must be the exact name of one interface, such as "lan0"; found the string "lan*"',
+    ),
+    ("a via of 16 characters", via('["sixteen-letters-"]'), f"{VIA}[0]", "has 1 to 15 characters"),
+    ("a via with a VLAN", via('["lan0:7"]'), f"{VIA}[0]", 'holds no ":"; a VLAN device has a name such as "lan0.100"'),
+    (
+        "a via twice",
+        via('["lan0", "lan1", "lan0"]'),
+        f"{VIA}[2]",
+        f"the same interface as {VIA}[0]; leave one of them out",
+    ),
+    (
+        "a via that is the interface",
+        via('["lan0", "wan0"]'),
+        f"{VIA}[1]",
+        '"wan0" is where the question comes from; name the other side\'s interface',
+    ),
+    *(
+        (
+            f"host_routes = {value} with {method}",
+            rule(f"host_routes = {value}", method=f'"{method}"'),
+            f"{ITS_RULE}.host_routes",
+            f'method "{method}" takes no host_routes; leave it out, or write method = "neighbour"',
+        )
+        for method in ("static", "route", "kernel", "ignore")
+        for value in ("true", "false")
+    ),
+    (
+        "host_routes in quotes",
+        rule('via = ["lan0"]\nhost_routes = "no"', method='"neighbour"'),
+        f"{ITS_RULE}.host_routes",
+        "must be true or false, without quotes",
+    ),
+    ("a rule's router in quotes", rule('router = "true"'), f"{ITS_RULE}.router", "must be true or false"),
+    ("a rule's dad", rule('dad = "defends"'), f"{ITS_RULE}.dad", 'must be "ignore" or "defend", probably "defend"'),
+    ("a rule's na_source", rule('na_source = "::1"'), f"{ITS_RULE}.na_source", 'must be "target" or "interface"'),
+)
+
+
+OUTSIDE = (
+    'does not lie in 2001:db8:1::/64; write a suffix such as "::1", or an address, prefix or range in it; found the'
+    " string"
+)
+SELECTIONS = (
+    ("an address outside", '"2001:db8:2::1"', OUTSIDE),
+    ("a prefix outside", '"2001:db8:1:1::/80"', OUTSIDE),
+    ("a wider prefix", '"2001:db8::/32"', OUTSIDE),
+    ("a suffix that is wider", '"::/63"', OUTSIDE),
+    ("a suffix that is longer", '"0:0:0:1::1"', OUTSIDE),
+    ("a range that ends outside", '"2001:db8:1::1-2001:db8:1:1::"', OUTSIDE),
+    ("a range that begins outside", '"2001:db8::-2001:db8:1::"', OUTSIDE),
+    ("a range around", '"2001:db8::-2001:db8:2::"', OUTSIDE),
+    ("a suffix and an address", '"::10-2001:db8:1::1f"', f'{OUTSIDE} "::10-2001:db8:1::1f"'),
+    ("host bits", '"::1:1/112"', "::1:1/112 has host bits set; write ::1:0/112 or ::1:1; found the string"),
+    ("the ends the wrong way round", '"::1f-::10"', 'the range ends before it begins; write "::10-::1f"'),
+    ("a short end", '"::10-1f"', ENDS),
+    ("a bare number", '"10"', 'must be an IPv6 prefix or address, such as "::1:0/112"; found the string "10"'),
+    ("a range of bare numbers", '"10-1f"', 'must be an IPv6 prefix or address, such as "::1:0/112"'),
+    ("an IPv4 address", '"192.0.2.1"', "must be an IPv6 prefix, and IPv6 only"),
+    ("a length above 128", '"::/129"', "the prefix length must be a whole number from 0 to 128"),
+    ("a scope id", '"::1%wan0"', "takes no scope id (%)"),
+    ("an interface", '"interface:lan0"', "must be an IPv6 prefix or address"),
+    ("nothing", '""', "must be an IPv6 prefix or address"),
+    ("a number", "1", 'must be a string such as "::10-::1f"; found the whole number 1'),
+    ("an array", '["::1"]', 'must be a string such as "::10-::1f"; found an array'),
+)
+SELECTING = (
+    *(
+        (f"{name} in {key}", rule(f'{key} = ["::1", {value}]'), f"{ITS_RULE}.{key}[1]", fragment)
+        for key in ("include", "exclude")
+        for name, value, fragment in SELECTIONS
+    ),
+    (
+        "an empty include",
+        rule("include = []"),
+        f"{ITS_RULE}.include",
+        'must be an array of strings, such as ["::10-::1f", "::1:0/112"]; found an empty array',
+    ),
+    (
+        "an exclude that is a string",
+        rule('exclude = "::1"'),
+        f"{ITS_RULE}.exclude",
+        'must be an array of strings, such as ["::1"]; found the string "::1"',
+    ),
+    *(
+        (
+            f"{key} of {prefix}",
+            rule(f'{key} = ["::1"]', prefix=f'"{prefix}"'),
+            f"{ITS_RULE}.{key}",
+            f"an address or a range as prefix takes no {key}; leave it out",
+        )
+        for key in ("include", "exclude")
+        for prefix in ("2001:db8::1", "2001:db8::1/128", "2001:db8::10-2001:db8::1f", "2001:db8::1-2001:db8::1")
+    ),
+    (
+        "host bits under an interface's prefixes",
+        rule('include = ["::1/64"]', prefix='"interface:lan0"'),
+        f"{ITS_RULE}.include[0]",
+        "::1/64 has host bits set; write ::/64 or ::1",
+    ),
+    (
+        "several link-local addresses",
+        rule('include = ["::2", "fe80::1-fe80::2"]', prefix='"::/0"'),
+        f"{ITS_RULE}.include[1]",
+        'link-local targets need a rule each; write the address of each; found the string "fe80::1-fe80::2"',
+    ),
 )
 
 TWICE = (
@@ -638,7 +1102,50 @@ TWICE = (
         "an address in two spellings",
         rule(prefix='"::ABCD"') + RULE + RULE.replace("2001:db8:1::/64", "0::abcd/128"),
         f"{HERE}.rule[2].prefix",
-        f"the same prefix as {HERE}.rule[0].prefix",
+        f"the same prefix as {HERE}.rule[0].prefix, ::abcd/128; leave it out of one of the two",
+    ),
+    (
+        "an interface's prefixes",
+        rule(prefix='"interface:lan0"') + RULE.replace("2001:db8:1::/64", "interface:lan0"),
+        f"{HERE}.rule[1].prefix",
+        f"the same prefix as {HERE}.rule[0].prefix, interface:lan0; leave it out of one of the two",
+    ),
+    (
+        "an address at the end of a range",
+        rule(prefix='"2001:db8::10-2001:db8::20"') + RULE.replace("2001:db8:1::/64", "2001:db8::20"),
+        f"{HERE}.rule[1].prefix",
+        f"the same prefix as {HERE}.rule[0].prefix, 2001:db8::20/128; leave it out of one of the two",
+    ),
+    (
+        "two ranges with much in common",
+        rule(prefix='"2001:db8::1-2001:db8::fffe"') + RULE.replace("2001:db8:1::/64", "2001:db8::1 - 2001:db8::ffef"),
+        f"{HERE}.rule[1].prefix",
+        f"the same prefix as {HERE}.rule[0].prefix, 2001:db8::1/128",
+    ),
+    (
+        "what another rule includes",
+        rule('include = ["::5", "::10-::1f"]') + RULE.replace("1::/64", "1::10/124"),
+        f"{HERE}.rule[1].prefix",
+        f"the same prefix as {HERE}.rule[0].include[1], 2001:db8:1::10/124; leave it out of one of the two",
+    ),
+    (
+        "another rule, excluded",
+        MINIMAL.replace("/64", "/80") + RULE + 'exclude = ["::1", "::/80"]\n',
+        f"{HERE}.rule[1].exclude[1]",
+        f"the same prefix as {HERE}.rule[0].prefix, 2001:db8:1::/80; leave it out of one of the two",
+    ),
+    (
+        "an include and another rule's exclude",
+        rule('exclude = ["::1:1"]') + RULE.replace("/64", "/80") + 'include = ["2001:db8:1::1:1"]\n',
+        f"{HERE}.rule[1].include[0]",
+        f"the same prefix as {HERE}.rule[0].exclude[0], 2001:db8:1::1:1/128; leave it out of one of the two",
+    ),
+    ("a glob", interface("", '"w*"') + interface("", '"w*"'), "interface[1]", "the same name and vlan as interface[0]"),
+    (
+        "attach said in two ways of one glob",
+        interface('attach = "native"', '"w*"') + interface('attach = "auto"\nvlan = 7', '"w*"'),
+        "interface[1].attach",
+        '"auto", but interface[0] says "native"',
     ),
 )
 
@@ -651,7 +1158,11 @@ MISTAKES = (
     *NAMES,
     *TAGS,
     *((name, text, f"{ITS_RULE}.prefix", fragment) for name, text, fragment in TARGETS),
-    *((name, text, place, NOT_YET) for name, text, place in LATER),
+    *((name, text, f"{ITS_RULE}.prefix", fragment) for name, text, fragment in RANGE_TARGETS),
+    *LIMITS,
+    *PATHS,
+    *WAYS,
+    *SELECTING,
     *TWICE,
 )
 
@@ -675,17 +1186,18 @@ def test_every_mistake_is_found_in_the_files_order() -> None:
     text = """
         [daemon]
         log_level = "loud"
-        control = "/run/x"
+        control = "run/x"
         [[interface]]
         vlan = 4095
         [[interface.rule]]
         prefix = "2001:db8::1/64"
-        method = "route"
-        via = ["lan0"]
+        method = "neighbor"
+        via = ["lan0", "lan*", ""]
+        host_routes = true
         [[interface.rule]]
         prefix = "192.0.2.1"
         [[interface]]
-        name = "wan*"
+        name = "wan["
         colour = "red"
         [[interface]]
         name = "wan0"
@@ -695,12 +1207,18 @@ def test_every_mistake_is_found_in_the_files_order() -> None:
         [[interface.rule]]
         prefix = "::/0"
         method = "statik"
+        [[interface.rule]]
+        prefix = "::/0"
+        method = "static"
+        via = ["lan0"]
+        host_routes = false
+        include = ["::/0", "fe80::/64"]
         [[interface]]
         name = "wan0"
         attach = 7
         [[interface.rule]]
         [limits]
-        pending = 1
+        pending = 0
         [metrics]
         listen = "localhost"
         """
@@ -711,7 +1229,8 @@ def test_every_mistake_is_found_in_the_files_order() -> None:
         "interface[0].name",
         "interface[0].rule[0].prefix",
         "interface[0].rule[0].method",
-        "interface[0].rule[0].via",
+        "interface[0].rule[0].via[1]",
+        "interface[0].rule[0].via[2]",
         "interface[0].rule[1].prefix",
         "interface[0].rule[1].method",
         "interface[1].name",
@@ -719,6 +1238,10 @@ def test_every_mistake_is_found_in_the_files_order() -> None:
         "interface[1]",
         "interface[2].rule[1].method",
         "interface[2].rule[1].prefix",
+        "interface[2].rule[2].via",
+        "interface[2].rule[2].host_routes",
+        "interface[2].rule[2].include[1]",
+        "interface[2].rule[2].prefix",
         "interface[3].attach",
         "interface[3].rule[0].prefix",
         "interface[3].rule[0].method",
@@ -751,16 +1274,40 @@ def test_the_reference_configuration_says_the_defaults() -> None:
     assert parse(REFERENCE, "") == parse(MINIMAL, "")
 
 
+CONTRACT = {  # DESIGN.md, 'Configuration'
+    "daemon": {"control", "log_level", "log_format"},
+    "metrics": {"listen"},
+    "limits": {"events_per_second", "pending", "neighbours", "kernel_entries", "kernel_entry_age"},
+    "interface": {
+        *("name", "vlan", "attach", "datapath", "router", "dad", "na_source", "events_per_source"),
+        *("collect_targets", "rule"),
+    },
+    "rule": {
+        *("prefix", "method", "via", "include", "exclude", "router", "dad", "na_source", "host_routes"),
+    },
+}
+
+
+def said(text: str) -> dict[str, set[str]]:
+    """The keys that a file says, by table."""
+    file = tomllib.loads(text)
+    entries = file.pop("interface")
+    rules = [rule for entry in entries for rule in entry["rule"]]
+    return {table: set(values) for table, values in file.items()} | {
+        "interface": {key for entry in entries for key in entry},
+        "rule": {key for rule in rules for key in rule},
+    }
+
+
+def with_examples() -> str:
+    """The reference configuration with what is commented out."""
+    return re.sub(r"^# (?=\[\[|\w+ = )", "", REFERENCE, flags=re.MULTILINE)
+
+
 def test_the_reference_configuration_says_every_key() -> None:
-    file = tomllib.loads(REFERENCE)
-    (entry,) = file["interface"]
-    (its_rule,) = entry["rule"]
-    assert file.keys() == {"daemon", "metrics", "interface"}
-    assert file["daemon"].keys() | {f"metrics_{key}" for key in file["metrics"]} | {"interfaces"} == set(
-        Config.__slots__
-    )
-    assert {key if key != "rule" else "rules" for key in entry} == set(InterfaceConfig.__slots__)
-    assert its_rule.keys() == set(RuleConfig.__slots__) - {"network"}
+    assert said(with_examples()) == CONTRACT
+    depends = {"rule": CONTRACT["rule"] - {"prefix", "method"}, "interface": {"events_per_source"}}
+    assert said(REFERENCE) == {table: keys - depends.get(table, set()) for table, keys in CONTRACT.items()}
 
 
 def test_the_reference_configurations_short_form_does_the_same() -> None:
@@ -770,11 +1317,12 @@ def test_the_reference_configurations_short_form_does_the_same() -> None:
 
 
 def test_the_reference_configurations_examples_are_right() -> None:
-    examples = re.sub(r"^# (?=\[\[|\w+ = )", "", REFERENCE, flags=re.MULTILINE)
-    entries = parse(examples, "").interfaces
-    assert [(entry.label, len(entry.rules)) for entry in entries] == [("wan0", 2), ("wan0:100", 1)]
-    wide, narrow = (rule.network for rule in entries[0].rules)
-    assert narrow.subnet_of(wide)
+    entries = parse(with_examples(), "").interfaces
+    assert [(entry.label, len(entry.rules)) for entry in entries] == [("wan0", 5), ("wan0:100", 1)]
+    wide, narrow = entries[0].rules[:2]
+    assert narrow.networks[0].subnet_of(wide.networks[0])
+    assert {rule.method for rule in entries[0].rules} == set(Method)
+    assert (entries[0].events_per_source, entries[1].source_limit) == (1000, 1000)
 
 
 # --- Properties ---
@@ -803,9 +1351,14 @@ def document(tables: dict[str, Any]) -> str:
 
 
 WORDS = sorted(set(re.findall(r"[\w:./\"\[\]-]+|[=#\n]", REFERENCE)))
-INTERFACE_KEYS = sorted(InterfaceConfig.__slots__)
 scalars = (
-    st.sampled_from(("wan0", "::/0", "2001:db8::1", "static", "ignore", "any", "100.7", "auto", "", "[::1]:1"))
+    st.sampled_from(
+        (
+            *("wan0", "wan*", "w[", "::/0", "2001:db8::1", "::2-::9", "interface:lan0", "static", "neighbour", "route"),
+            *("ignore", "any", "100.7", "auto", "", "[::1]:1", "/run/x"),
+        )
+    )
+    | st.text("0123456789abcdef:-/.%*?[]!", max_size=20)
     | st.text(max_size=20)
     | st.integers()
     | st.booleans()
@@ -818,12 +1371,25 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from(
-    ("prefix", "method", "via", "include", "rule", "name", "vlan", "attach", "router", "dad", "listen")
-)
+keys = st.sampled_from(sorted(set().union(*CONTRACT.values())))
 tables = st.dictionaries(keys | st.text(max_size=8), anything, max_size=6)
+texts = st.lists(
+    st.sampled_from(("::1", "::/64", "::2-::9", "2001:db8::/64", "wan0", "lan0", "lan*")) | scalars, max_size=3
+)
+targeted = st.fixed_dictionaries(
+    {
+        "prefix": st.sampled_from(("::/0", "2001:db8::/32", "::2-::9", "interface:lan0", "::5")),
+        "method": st.sampled_from(Method),
+    },
+    optional={
+        "via": texts | anything,
+        "include": texts | anything,
+        "exclude": texts | anything,
+        "host_routes": anything,
+    },
+)
 nearly = st.fixed_dictionaries(
-    {"name": scalars, "rule": st.lists(tables, max_size=3)}, optional={"vlan": anything, "router": anything}
+    {"name": scalars, "rule": st.lists(tables | targeted, max_size=3)}, optional={"vlan": anything, "router": anything}
 )
 documents = st.dictionaries(
     st.sampled_from(("daemon", "metrics", "limits", "interface")) | st.text(max_size=8),
@@ -910,6 +1476,81 @@ def test_what_is_proposed_for_listen_is_taken(text: str) -> None:
             assert mistakes(listen(f'"{proposal}"')) == []
 
 
+LAST = 2**128 - 1
+
+
+def as_spans(networks: tuple[IPv6Network, ...] | None) -> list[tuple[int, int]]:
+    """Prefixes as the spans of numbers that they are, those that touch joined."""
+    spans: list[tuple[int, int]] = []
+    for network in networks or ():
+        first, length = value_of(network)
+        last = first + 2 ** (128 - length) - 1
+        if spans and spans[-1][1] + 1 == first:
+            spans[-1] = (spans[-1][0], last)
+        else:
+            spans.append((first, last))
+    return spans
+
+
+@st.composite
+def spans(draw: st.DrawFn, low: int, high: int) -> tuple[int, int, str]:
+    """The first and last number of an address, a prefix or a range within bounds, and how a file may spell it."""
+    first = draw(st.integers(low, high))
+    kind = draw(st.sampled_from(("address", "prefix", "range")))
+    if kind == "address":
+        return first, first, str(IPv6Address(first))
+    if kind == "range":
+        last = draw(st.integers(first, min(high, first + 300)) | st.integers(first, high))
+        dash = draw(st.sampled_from(("-", " - ", "  -")))
+        return first, last, f"{IPv6Address(first)}{dash}{IPv6Address(last)}"
+    bits = draw(st.integers(0, (high - low + 1).bit_length() - 1))  # low is 0 or high + 1 a multiple of its size
+    first = first >> bits << bits
+    return first, first + 2**bits - 1, f"{IPv6Address(first)}/{128 - bits}"
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_what_is_selected_under_a_prefix_is_exactly_that(data: st.DataObject) -> None:
+    length = data.draw(st.integers(0, 127) | st.sampled_from((0, 48, 64, 127)))
+    size = 2 ** (128 - length)
+    base = data.draw(st.integers(0, 2**length - 1)) * size
+    suffix = data.draw(st.booleans())
+    first, last, text = data.draw(spans(0, size - 1) if suffix else spans(base, base + size - 1))
+    prefix = IPv6Network((base, length))
+    found = mistakes(rule(f'exclude = ["{text}"]', prefix=f'"{prefix}"'))
+    if not answerable(base, length):
+        assert found
+        return
+    assert found == []
+    (selection,) = its_rule(rule(f'exclude = ["{text}"]', prefix=f'"{prefix}"')).exclude
+    assert (selection.text, int(selection.first), int(selection.last)) == (text, first, last)
+    offset = base if suffix else 0
+    assert as_spans(selection.within(prefix)) == [(first + offset, last + offset)]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_selection_is_taken_if_it_lies_under_the_prefix_and_only_then(data: st.DataObject) -> None:
+    length = data.draw(st.integers(8, 126))
+    size = 2 ** (128 - length)
+    base = 0x20010DB8 << 96 >> (128 - length) << (128 - length)
+    near = st.integers(max(0, base - 3), base + 3) | st.integers(base + size - 3, min(LAST, base + size + 3))
+    ends = data.draw(st.tuples(near, near) | st.tuples(st.integers(0, 2 * size), st.integers(0, 2 * size) | near))
+    first, last = sorted(ends)
+    text = f"{IPv6Address(first)}-{IPv6Address(last)}"
+    inside = last < size or base <= first <= last < base + size
+    found = mistakes(rule(f'exclude = ["{text}"]', prefix=f'"{IPv6Network((base, length))}"'))
+    assert (found == []) == inside
+    assert [mistake.place for mistake in found] == [f"{ITS_RULE}.exclude[0]"] * (not inside)
+
+
+@settings(deadline=None)
+@given(spans(2**125, 2**126 - 1))
+def test_a_rules_prefix_is_exactly_the_targets_that_it_says(span: tuple[int, int, str]) -> None:
+    first, last, text = span
+    assert as_spans(its_rule(rule(prefix=f'"{text}"')).networks) == [(first, last)]
+
+
 vlans = (
     st.just(Vlan())
     | st.just(Vlan(any=True))
@@ -917,13 +1558,13 @@ vlans = (
 )
 rules = st.lists(
     st.builds(
-        lambda network, method: RuleConfig(str(network), network, method),
+        lambda network, method: RuleConfig(str(network), (network,), method),
         networks().filter(lambda network: answerable(*value_of(network))),
-        st.sampled_from((Method.STATIC, Method.IGNORE)),
+        st.sampled_from((Method.STATIC, Method.ROUTE, Method.KERNEL, Method.IGNORE)),
     ),
     min_size=1,
     max_size=4,
-    unique_by=lambda rule: rule.network,
+    unique_by=lambda rule: rule.networks,
 ).map(tuple)
 interfaces = st.builds(
     InterfaceConfig,
@@ -935,6 +1576,8 @@ interfaces = st.builds(
     router=st.booleans(),
     dad=st.sampled_from(DadPolicy),
     na_source=st.sampled_from(NaSource),
+    events_per_source=st.none() | st.integers(0, 10_000_000),
+    collect_targets=st.integers(0, 1_000_000),
 )
 
 
@@ -951,6 +1594,8 @@ configs = st.builds(
     ),
     log_level=st.sampled_from(("debug", "info", "warning", "error")),
     log_format=st.sampled_from(("text", "json")),
+    control=st.text(min_size=1, max_size=20).map("/x{}x".format).filter(lambda path: "\0" not in path),
+    limits=st.builds(Limits, **{key: st.integers(low, high) for key, low, high in BOUNDS}),
     metrics_listen=st.none() | st.tuples(st.ip_addresses().map(str), st.integers(1, 65535)),
 )
 
@@ -974,13 +1619,16 @@ def test_a_valid_configuration_says_what_it_was_written_to_say(config: Config) -
             "router": entry.router,
             "dad": entry.dad,
             "na_source": entry.na_source,
+            "collect_targets": entry.collect_targets,
+            **({} if entry.events_per_source is None else {"events_per_source": entry.events_per_source}),
             "rule": [{"prefix": rule.prefix, "method": rule.method} for rule in entry.rules],
         }
         for entry in config.interfaces
     ]
     text = document(
         {
-            "daemon": {"log_level": config.log_level, "log_format": config.log_format},
+            "daemon": {"log_level": config.log_level, "log_format": config.log_format, "control": config.control},
+            "limits": asdict(config.limits),
             "metrics": {"listen": endpoint(config.metrics_listen)},
             "interface": entries,
         }

@@ -21,7 +21,7 @@ ROOMS = {
     "system": ({"core"}, IMPURE - {"scapy"}),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
     "tools": ({"", "core"}, IMPURE),
-    "daemon": ({"", "core", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
+    "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
     "cli": ({"", "core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),

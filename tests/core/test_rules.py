@@ -30,7 +30,7 @@ MAC = bytes.fromhex("020000000001")
 
 
 def rule(prefix: str, method: Method = Method.STATIC) -> RuleConfig:
-    return RuleConfig(prefix, IPv6Network(prefix), method)
+    return RuleConfig(prefix, (IPv6Network(prefix),), method)
 
 
 def config(*rules: RuleConfig, vlan: Vlan = Vlan()) -> Config:  # noqa: B008 (frozen)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig, Vlan
+from npd6_xdp.core.config import Config, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import LinkFacts, OwnAddress, Table, build
@@ -21,6 +21,7 @@ from tests.frames import SETTING
 
 PORT = "port0"
 IFINDEX = 1  # without a context of its own, a test run's frames come in by the loopback interface
+UNLIMITED = Limits(events_per_second=1_000_000_000)
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX = range(4)
 
 
@@ -59,10 +60,10 @@ class Seen:
 class Bench:
     """A loaded program, the table it decides by, and its ring."""
 
-    def __init__(self, table: Table, pages: int = RING_PAGES) -> None:
+    def __init__(self, table: Table, pages: int = RING_PAGES, limits: Limits = UNLIMITED) -> None:
         self.table = table
-        self.datapath = Datapath(table)
-        self.ring = EventRing(self.datapath.bpf, pages)
+        self.datapath = Datapath(table, limits)
+        self.ring = EventRing(self.datapath.program.bpf, pages)
         self._out = ct.create_string_buffer(1 << 14)
         self._opts = _TestRunOpts(sz=ct.sizeof(_TestRunOpts), data_out=ct.addressof(self._out), repeat=1)
         self._run: Any = self.datapath._lib.bpf_prog_test_run_opts
@@ -84,7 +85,7 @@ class Bench:
         """The action, and the frame as the program left it."""
         opts = self._opts
         opts.data_in, opts.data_size_in, opts.data_size_out = frame, len(frame), len(self._out)
-        if self._run(self.datapath.program_fd, ct.byref(opts)) != 0:
+        if self._run(self.datapath.program.fd, ct.byref(opts)) != 0:
             raise OSError(ct.get_errno(), os.strerror(ct.get_errno()), f"a frame of {len(frame)} bytes")
         return opts.retval, self._out.raw[: opts.data_size_out]
 
@@ -127,10 +128,11 @@ class Bench:
 
 
 def rule(prefix: str, method: Method = Method.STATIC) -> RuleConfig:
-    return RuleConfig(prefix, IPv6Network(prefix), method)
+    return RuleConfig(prefix, (IPv6Network(prefix),), method)
 
 
 def entry(*rules: RuleConfig, vlan: Vlan = Vlan(), **keys: Any) -> InterfaceConfig:  # noqa: B008 (frozen)
+    keys = {"events_per_source": 0, **keys}
     return InterfaceConfig(PORT, rules or (rule("2001:db8::/32"),), vlan=vlan, **keys)
 
 

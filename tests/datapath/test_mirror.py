@@ -10,7 +10,7 @@ from enum import IntEnum, IntFlag
 import pytest
 
 from npd6_xdp.core.event import EVENT_SIZE, EventTags
-from npd6_xdp.core.rules import DATAPATHS, Decision, RuleFlag, SlotSource
+from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotSource
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
 from tests.datapath.harness import Bench
@@ -41,10 +41,11 @@ def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int
 @pytest.mark.parametrize(
     ("enum", "wanted", "also"),
     [
-        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP"}),
+        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP", "DAD_WITHHELD"}),
         ("reason", numbered("REASON", Reason), {"REASONS", "VALID", "TOO_LONG"}),
         ("decision", valued("DECISION", Decision), set()),
         ("rule_flag", valued("RULE", RuleFlag), set()),
+        ("known_flag", valued("KNOWN", KnownFlag), set()),
         ("slot_sources", valued("SOURCE", SlotSource), set()),
         ("datapath", numbered("DATAPATH", DATAPATHS), set()),
         ("event_tags", {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()}, set()),
@@ -64,6 +65,10 @@ def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, 
         ("slots", datapath._SLOT_KEY.size, datapath._SLOT.size),
         ("addresses", datapath._ADDRESS_KEY.size, datapath._RULE.size),
         ("prefixes", datapath._PREFIX_KEY.size, datapath._RULE.size),
+        ("known_targets", datapath._ADDRESS_KEY.size, datapath._KNOWN.size),
+        ("vias", datapath._VIA_KEY.size, len(datapath._VIA)),
+        ("settings_space", 4, datapath._SETTINGS.size),
+        ("recents", datapath._ADDRESS_KEY.size, datapath._RECENT.size),
         ("entry_counters", 4, datapath._ENTRY_COUNTERS.size),
         ("rule_counters", 4, datapath._COUNTERS.size),
     ],
@@ -71,7 +76,7 @@ def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, 
 def test_a_map_of_the_program_has_keys_and_values_of_the_sizes_that_python_packs(
     bench: Bench, name: str, key: int, value: int
 ) -> None:
-    compiled = bench.datapath.bpf[name.encode()]
+    compiled = bench.datapath.program.bpf[name.encode()]
     leaf = compiled.sLeaf if hasattr(compiled, "sLeaf") else compiled.Leaf
     assert (ctypes.sizeof(compiled.Key), ctypes.sizeof(leaf)) == (key, value)
 

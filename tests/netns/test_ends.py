@@ -129,13 +129,13 @@ def test_nobody_replaces_ours_while_it_runs(topology: Topology, daemon: Start) -
 
 
 def test_each_mistake_of_a_file_is_a_line_of_its_own(topology: Topology, daemon: Start) -> None:
-    mistakes = configuration("2001:db8:1::/64 route", "nonsense static", colour='"red"', attach='"sideways"')
+    mistakes = configuration("2001:db8:1::/64 neighbour", "nonsense static", colour='"red"', attach='"sideways"')
     with pytest.raises(StartError) as caught:
         daemon(mistakes)
     assert "exit status 2" in str(caught.value)
     lines = caught.value.log.splitlines()
     assert len(lines) == 4, lines
-    for place in ("interface[0].colour", "interface[0].attach", "rule[0].method", "rule[1].prefix"):
+    for place in ("interface[0].colour", "interface[0].attach", "rule[0].via", "rule[1].prefix"):
         assert sum(place in line for line in lines) == 1, (place, lines)
 
 

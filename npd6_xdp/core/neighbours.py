@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour`: which hosts are there, by the kernel's neighbour table, and who waits for which.
+
+The kernel resolves, retransmits and ages; here stands only what its notifications said. All of it is bounded:
+hosts by limits.neighbours, of which none that is there gives way to one that isn't known yet, and targets under
+way by what the kernel's own table has room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import NamedTuple
+
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
+from npd6_xdp.core.rules import KnownFlag, Table
+
+MAX_ASKERS = 32
+"""Askers that are remembered for one target under way."""
+PENDING_SECONDS = 10.0
+"""After so long a target is given up, whatever the kernel does: it takes 3 s with its defaults."""
+
+
+class Host(NamedTuple):
+    """A place in the neighbour table: behind which interface, at which address (16 bytes)."""
+
+    ifindex: int
+    address: bytes
+
+
+class Known(NamedTuple):
+    """What the kernel map of known targets is to say of one: `flags` None takes it out."""
+
+    group: int
+    address: bytes
+    flags: KnownFlag | None
+
+
+class Neighbours:
+    """The hosts that are there. `refused` counts those for which there was no room."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.refused = 0
+        self._table = Table({}, {}, {}, {}, {})
+        self._states: dict[Host, NeighbourState] = {}
+        self._groups: dict[Host, frozenset[int]] = {}
+        self._present: dict[tuple[int, bytes], dict[int, NeighbourState]] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more."""
+        return len(self._groups) >= self.limit
+
+    def hosts(self) -> Mapping[Host, NeighbourState]:
+        """The hosts that rules of method neighbour cover, with their states."""
+        return {host: self._states[host] for host in self._groups}
+
+    def use(self, table: Table, limit: int) -> list[Known]:
+        """Go by another table: what the map must say before that table is in force. See drop()."""
+        self._table, self.limit = table, limit
+        changes: list[Known] = []
+        for host, state in self._states.items():
+            changes += self._add(host, state)
+        return changes
+
+    def drop(self) -> list[Known]:
+        """What the map must no longer say once the table given to use() is in force."""
+        changes: list[Known] = []
+        for host in tuple(self._groups):
+            wanted = self._wanted(host)
+            for group in self._groups[host] - wanted:
+                changes += self._take_out(host, group)
+            self._note(host, wanted)
+        return changes
+
+    def changed(self, host: Host, state: int) -> list[Known]:
+        """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
+        if state & PRESENT:
+            self._states[host] = NeighbourState(state)
+            return self._add(host, NeighbourState(state))
+        self._states.pop(host, None)
+        changes: list[Known] = []
+        for group in self._groups.pop(host, ()):
+            changes += self._take_out(host, group)
+        return changes
+
+    def resync(self, states: Mapping[Host, int]) -> list[Known]:
+        """The whole neighbour table anew, after notifications were lost."""
+        changes: list[Known] = []
+        for host in self._states.keys() - states.keys():
+            changes += self.changed(host, NeighbourState.NONE)
+        for host, state in states.items():
+            changes += self.changed(host, state)
+        return changes
+
+    def interfaces(self, group: int, address: bytes) -> Iterable[int]:
+        """Behind which interfaces of a group a host is; none if it isn't there."""
+        return self._present.get((group, address), ())
+
+    def _wanted(self, host: Host) -> frozenset[int]:
+        return frozenset(self._table.neighbour_groups(host.ifindex, IPv6Address(host.address)))
+
+    def _add(self, host: Host, state: NeighbourState) -> list[Known]:
+        held = self._groups.get(host)
+        if held is None and self.full:
+            self.refused += bool(self._wanted(host))
+            return []
+        changes = []
+        wanted = self._wanted(host)
+        for group in wanted:
+            there = self._present.setdefault((group, host.address), {})
+            before = there.get(host.ifindex)
+            there[host.ifindex] = state
+            if before is None or (before ^ state) & NeighbourState.STALE:
+                changes.append(Known(group, host.address, _flags(there.values())))
+        self._note(host, wanted | (held or frozenset()))
+        return changes
+
+    def _note(self, host: Host, groups: frozenset[int]) -> None:
+        if groups:
+            self._groups[host] = groups
+        else:
+            self._groups.pop(host, None)
+
+    def _take_out(self, host: Host, group: int) -> Iterator[Known]:
+        there = self._present.get((group, host.address), {})
+        there.pop(host.ifindex, None)
+        if not there:
+            self._present.pop((group, host.address), None)
+        yield Known(group, host.address, _flags(there.values()) if there else None)
+
+
+def _flags(states: Iterable[NeighbourState]) -> KnownFlag:
+    """Stale only if it is so everywhere."""
+    return KnownFlag.STALE if all(state & NeighbourState.STALE for state in states) else KnownFlag(0)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A target under way: where it is looked for, who asked, and when it is given up (seconds, monotonic)."""
+
+    probed: set[int]
+    until: float
+    askers: dict[tuple[int, bytes, bytes, bytes, int], NsEvent] = field(default_factory=dict)
+
+
+class Pending:
+    """The targets that the kernel resolves, each with all who asked meanwhile."""
+
+    def __init__(self) -> None:
+        self._targets: dict[tuple[int, bytes], _Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __contains__(self, key: tuple[int, bytes]) -> bool:
+        return key in self._targets
+
+    def targets(self) -> list[tuple[int, bytes]]:
+        """The targets under way: (group, address)."""
+        return list(self._targets)
+
+    def add(self, group: int, event: NsEvent, interfaces: Iterable[int], now: float) -> list[Host]:
+        """Remember who asks. Returns where the kernel is to look, nothing if it does already."""
+        key = group, event.target
+        pending = self._targets.get(key)
+        probes = []
+        if pending is None:
+            pending = self._targets[key] = _Pending(set(interfaces), now + PENDING_SECONDS)
+            probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
+        if len(pending.askers) < MAX_ASKERS:
+            asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
+            pending.askers[asker] = event
+        return probes
+
+    def resolved(self, host: Host) -> list[NsEvent]:
+        """A target is there: those who wait for it."""
+        waiting: list[NsEvent] = []
+        for key in self._looked_for(host):
+            waiting += self._targets.pop(key).askers.values()
+        return waiting
+
+    def failed(self, host: Host) -> bool:
+        """The kernel found nobody behind one interface; whether that had been looked for here."""
+        keys = self._looked_for(host)
+        for key in keys:
+            pending = self._targets[key]
+            pending.probed.discard(host.ifindex)
+            if not pending.probed:
+                del self._targets[key]
+        return bool(keys)
+
+    def expire(self, now: float) -> None:
+        """Give up what has taken too long."""
+        for key in [key for key, pending in self._targets.items() if pending.until <= now]:
+            del self._targets[key]
+
+    def forget(self, groups: Iterable[int]) -> None:
+        """Give up what belongs to other groups than these."""
+        kept = set(groups)
+        for key in [key for key in self._targets if key[0] not in kept]:
+            del self._targets[key]
+
+    def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
+        keys = [(group, host.address) for group in {group for group, _ in self._targets}]
+        return [key for key in keys if key in self._targets and host.ifindex in self._targets[key].probed]
+
+
+def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:
+    """How many targets may be under way at once, by limits.pending and by the kernel's neighbour table.
+
+    Above gc_thresh2 the kernel throws out entries that have been quiet for 5 s, hosts that are there among them
+    (neigh_forced_gc in net/core/neighbour.c), so what we have resolved stays below it: half of what is free.
+    """
+    if thresholds is None:
+        return limit
+    free = thresholds[1] - entries
+    return max(16, min(limit, free // 2))

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `kernel`: which of the kernel's proxy entries are to be ours, by the table."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.rules import Decision, Match, Table
+
+
+def group_of(table: Table, host: Host) -> int | None:
+    """The group in which a proxy entry is a known target of method kernel; None where no rule wants it."""
+    for entry_id in set(table.slots.values()):
+        if table.entries[entry_id].l3_ifindex != host.ifindex:
+            continue
+        match = table.lookup(entry_id, IPv6Address(host.address))
+        if isinstance(match, Match) and match.decision is Decision.KERNEL:
+            return match.group
+    return None
+
+
+def proxying_interfaces(table: Table) -> set[int]:
+    """The L3 interfaces that rules of method kernel need the kernel to proxy on."""
+    live = set(table.slots.values())
+    return {
+        table.entries[rule.entry].l3_ifindex
+        for rule in table.rules.values()
+        if rule.decision is Decision.KERNEL and rule.entry in live
+    }

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `status` says: a Status as plain values, and those as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from npd6_xdp.core.snapshot import RULE_OUTCOMES, HostSnapshot, Status
+from npd6_xdp.core.verdict import Outcome
+
+_MOST_LINES = 20
+"""Lines of a list in the text; the JSON has all."""
+
+
+def status_json(status: Status) -> dict[str, Any]:
+    """All of it, as plain values: counts, seconds since the epoch, addresses as text."""
+    now = status.snapshot
+    return {
+        "build": dict(now.build),
+        "pid": status.pid,
+        "started": status.started,
+        "last_reload": now.last_reload,
+        "reload_failures": now.reload_failures,
+        "reload_error": status.reload_error,
+        "interfaces": [
+            {
+                "interface": interface.label,
+                "port": interface.port,
+                "attach": interface.attach,
+                "datapath": interface.datapath,
+                "up": interface.up,
+                "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
+                "invalid": {str(reason): count for reason, count in interface.reasons.items()},
+                "advertisements": dict(interface.advertisements),
+                "lost": interface.lost,
+                "xdp_tx_errors": status.tx_errors.get(interface.port),
+            }
+            for interface in now.interfaces
+        ],
+        "rules": [
+            {
+                "interface": rule.label,
+                "rule": rule.prefix,
+                "method": rule.method,
+                "solicitations": {
+                    str(outcome): rule.outcomes.get(outcome, 0)
+                    for outcome in (*RULE_OUTCOMES[rule.method], Outcome.IGNORED)
+                },
+            }
+            for rule in now.rules
+        ],
+        "neighbours": _places(status.hosts),
+        "pending": [str(target) for target in status.pending],
+        "host_routes": _places(status.host_routes),
+        "kernel_proxy_entries": _places(status.proxies),
+        "refused": dict(status.refused),
+        "targets": [
+            {
+                "interface": target.label,
+                "target": str(target.target),
+                "first": target.first,
+                "last": target.last,
+                "count": target.count,
+            }
+            for target in status.targets
+        ],
+    }
+
+
+def _places(hosts: Iterable[HostSnapshot]) -> list[dict[str, str]]:
+    return [
+        {"interface": host.interface, "address": str(host.address)} | ({"state": host.state} if host.state else {})
+        for host in hosts
+    ]
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """What status_json() gives, to read."""
+    build = status["build"]
+    lines = [
+        f"npd6-xdp {build['version']}, pid {status['pid']}, up since {_time(status['started'])};"
+        f" bcc {build['bcc']}, Linux {build['kernel']}",
+        f"configuration of {_time(status['last_reload'])}; reloads that failed: {status['reload_failures']}",
+    ]
+    if status["reload_error"]:
+        lines += [f"  the last one: {line}" for line in status["reload_error"].splitlines()]
+    for interface in status["interfaces"]:
+        lines += ["", *_interface(interface)]
+        rules = [rule for rule in status["rules"] if rule["interface"] == interface["interface"]]
+        lines += _some([_rule(rule) for rule in rules])
+    lines += _section("neighbours", [_place(host) for host in status["neighbours"]])
+    lines += _section("pending", status["pending"])
+    lines += _section("host routes", [_place(host) for host in status["host_routes"]])
+    lines += _section("kernel proxy entries", [_place(host) for host in status["kernel_proxy_entries"]])
+    refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
+    if refused:
+        lines += ["", f"refused for want of room: {', '.join(refused)}"]
+    lines += _section("recent targets", [_target(target) for target in status["targets"]])
+    return "\n".join(lines)
+
+
+def _interface(interface: Mapping[str, Any]) -> list[str]:
+    attached = f"attached in {interface['attach']} mode" if interface["attach"] else "not attached"
+    lines = [
+        f"{interface['interface']}: {interface['datapath']}, {attached}, {'up' if interface['up'] else 'down'}",
+        f"  solicitations: {_counts(interface['solicitations'])}",
+    ]
+    if any(interface["invalid"].values()):
+        lines.append(f"  invalid: {_counts(interface['invalid'])}")
+    lines.append(f"  advertisements: {_counts(interface['advertisements'])}")
+    if interface["xdp_tx_errors"]:
+        lines.append(f"  the driver dropped {interface['xdp_tx_errors']} of those by XDP (xdp_tx_errors)")
+    return lines
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    return f"  rule {rule['rule']} {rule['method']}: {_counts(rule['solicitations'])}"
+
+
+def _place(host: Mapping[str, str]) -> str:
+    return " ".join(filter(None, (host["address"], "dev", host["interface"], host.get("state", ""))))
+
+
+def _target(target: Mapping[str, Any]) -> str:
+    return (
+        f"{target['target']} on {target['interface']}: {target['count']} times,"
+        f" first {_time(target['first'])}, last {_time(target['last'])}"
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"{title}: {len(lines)}", *_some([f"  {line}" for line in lines])] if lines else []
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _MOST_LINES
+    return [*lines[:_MOST_LINES], *([f"  … and {more} more (--json has all)"] if more > 0 else [])]
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

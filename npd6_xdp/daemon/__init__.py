@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The composition root: builds the rooms, connects them, runs, closes. No policy and no packet bytes.
+
+One thread does it all but the metrics' HTTP: a selector waits for events of the XDP program, for changes of the
+machine, for the control socket, and for signals.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.errors import MachineError, Npd6Error
+from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.responder import Responder
+from npd6_xdp.core.rules import LinkFacts, Rule, Table, build, warnings
+from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
+from npd6_xdp.core.status import status_json, status_text
+from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.view import View
+from npd6_xdp.system.control import ControlServer
+from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.events import RING_PAGES, EventRing
+from npd6_xdp.system.metrics import Endpoint
+from npd6_xdp.system.netlink import Netlink
+from npd6_xdp.system.rtnetlink import NextHops, Requests
+from npd6_xdp.system.sysctl import read as read_sysctl
+
+log = logging.getLogger("npd6-xdp")
+
+_REFRESH_PAUSE = 10  # times what following a change took: a storm of changes takes at most a tenth of our time
+_RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
+_SPECIAL = int(EventTags.MISS | EventTags.STALE | EventTags.ANSWERED)
+_DEBUG_LINES = 10  # a second, about solicitations
+
+
+@dataclass(slots=True)
+class _Ring:
+    """A program's ring; `until` says when it is given up, if another program has taken over."""
+
+    ring: EventRing
+    until: float | None = None
+
+
+class Daemon:
+    """npd6-xdp at work, from start() to close(); use it as a context manager.
+
+    `load` reads the configuration, at the start and at each reload; `configured` is told of each one in use.
+    """
+
+    def __init__(self, load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
+        self._load = load
+        self._configured = configured
+        self._config = load()
+        self._table = Table({}, {}, {}, {}, {})
+        self._stack = ExitStack()
+        self._selector = selectors.DefaultSelector()
+        self._counts = Counts()
+        self._answer_times = AnswerTimes()
+        self._rings: list[_Ring] = []
+        self._changing = threading.RLock()  # held while counters may move from one program to another
+        self._endpoint: Endpoint | None = None
+        self._refresh_at: float | None = None
+        self._refresh_not_before = 0.0
+        self._debug_left = _DEBUG_LINES
+        self._debug_second = 0.0
+        self._warned: frozenset[str] = frozenset()
+        self._signalled: list[Callable[[], object]] = []
+        self._stopping = False
+
+    def __enter__(self) -> Daemon:
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- start ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
+        config, keep = self._config, self._stack.enter_context
+        self._configured(config)
+        self._netlink = keep(closing(Netlink()))
+        self._next_hops = keep(closing(NextHops()))
+        self._requests = keep(closing(Requests()))
+        self._links = self._facts(config)
+        Ports.check(config, self._links)
+        table = build(config, self._links)
+
+        self._control = self._listen(config)
+        self._stack.callback(lambda: self._control.close())
+        self._datapath = keep(closing(Datapath(table, config.limits)))
+        self._ports = keep(closing(Ports(self._datapath)))
+        self._resolution = keep(closing(Resolution(self._datapath, self._requests, self._answer_late)))
+        memory = Path(config.control).with_suffix(".sysctl")
+        self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
+        self._open_ring(EventRing(self._datapath.program.bpf))
+        self._stack.callback(self._close_rings)
+        self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies)
+        self._decide_by(config, table)
+        self._ports.admit(config, self._links, table)
+        self._ports.follow(config, self._links, table)
+        self._endpoint = self._serve_metrics(config)
+        self._stack.callback(self._close_endpoint)
+        self._watch()
+        where = ", ".join(dict.fromkeys(entry.port for entry in table.entries.values()))
+        rules = len(table.rules)
+        log.info("ready: %d rule%s on %s", rules, "" if rules == 1 else "s", where or "no interface that is there yet")
+
+    def _facts(self, config: Config) -> dict[str, LinkFacts]:
+        self._next_hops.watch(self._netlink.l3_interfaces(lambda name: bool(config.entries(name))))
+        return self._netlink.facts(self._next_hops.of)
+
+    def _open_ring(self, ring: EventRing) -> None:
+        if ring.pages < RING_PAGES:
+            log.warning(
+                "the kernel grants %d pages a CPU for the ring to Python, not %d: raise LimitMEMLOCK= (ulimit -l)",
+                ring.pages,
+                RING_PAGES,
+            )
+        for fd in ring.filenos():
+            self._selector.register(fd, selectors.EVENT_READ, None)
+        self._rings.append(_Ring(ring))
+
+    def _close_rings(self) -> None:
+        for kept in self._rings:
+            kept.ring.close()
+
+    def _listen(self, config: Config) -> ControlServer:
+        return ControlServer(config.control, self._selector, self._answer_control)
+
+    def _serve_metrics(self, config: Config) -> Endpoint | None:
+        if config.metrics_listen is None:
+            return None
+        return Endpoint(config.metrics_listen, self.snapshot)
+
+    def _close_endpoint(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.close()
+
+    def _watch(self) -> None:
+        changed, dumped = self._next_hops.filenos()
+        neighbours, refused = self._resolution.filenos()
+        for fd, call in (
+            (self._netlink.fileno(), self._on_link_change),
+            (changed, self._on_route_change),
+            (dumped, self._on_route_dump),
+            (neighbours, self._resolution.on_change),
+            (refused, self._resolution.on_refusal),
+        ):
+            self._selector.register(fd, selectors.EVENT_READ, call)
+        reader, writer = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+            self._stack.callback(end.close)
+        self._signals = reader
+        self._selector.register(reader, selectors.EVENT_READ, self._on_signal)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._stack.callback(signal.set_wakeup_fd, -1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            self._stack.callback(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, self._note_signal)
+
+    # --- the table --------------------------------------------------------------------------------------
+
+    def _decide_by(self, config: Config, table: Table) -> None:
+        """Let a table be in force, with not one target in between that neither it nor the last one decides."""
+        self._make_room(config, table)
+        said = self._warnings(config, table)
+        for line in said:
+            if line not in self._warned:
+                log.warning("%s", line)
+        self._warned = frozenset(said)
+        names = {link.ifindex: link.name for link in self._links.values()}
+        self._resolution.prepare(table, config.limits)
+        self._proxies.prepare(table, config.limits, names)
+        with self._changing:
+            self._datapath.limit(config.limits)
+            self._datapath.apply(table)
+            self._config, self._table = config, table
+            self._responder = Responder(table)
+            self._counts.follow(table)
+            self._view.use(table, self._links)
+        self._resolution.settle()
+        self._proxies.settle()
+
+    def _make_room(self, config: Config, table: Table) -> None:
+        """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
+        if self._datapath.has_room(table, config.limits):
+            return
+        program = self._datapath.larger(table, config.limits)
+        try:
+            ring = EventRing(program.bpf)
+        except BaseException:
+            program.close()
+            raise
+        until = time.monotonic() + _RETIREMENT
+        for kept in self._rings:
+            kept.until = kept.until or until
+        self._open_ring(ring)
+        with self._changing:
+            self._datapath.switch(program)
+        log.info("the kernel maps have grown")
+
+    def _retire(self, now: float) -> None:
+        """Let go of rings and programs that others have taken over from."""
+        gone = [kept for kept in self._rings if kept.until is not None and kept.until <= now]
+        if not gone:
+            return
+        for kept in gone:
+            while self._answer(kept.ring.read()):
+                pass
+            for fd in kept.ring.filenos():
+                self._selector.unregister(fd)
+            kept.ring.close()
+            self._rings.remove(kept)
+        if all(kept.until is None for kept in self._rings):
+            with self._changing:
+                self._datapath.retire()
+
+    def _warnings(self, config: Config, table: Table) -> list[str]:
+        """What of the configuration doesn't do what its writer may think, as things are."""
+        lines = warnings(table)
+        names = {link.ifindex: link.name for link in self._links.values()}
+        live = set(table.slots.values())
+        routed = {
+            table.entries[rule.entry].l3_ifindex
+            for rule in table.rules.values()
+            if rule.method is Method.ROUTE and rule.entry in live
+        }
+        for name in sorted(names[ifindex] for ifindex in routed if ifindex in names):
+            if read_sysctl(f"conf/{name}/forwarding") == "0":
+                lines.append(
+                    f"{name}: forwarding is off, so method route finds no target there:"
+                    f" sysctl -w net.ipv6.conf.all.forwarding=1"
+                )
+        for interface in config.interfaces:
+            if not interface.is_glob and interface.name not in self._links:
+                lines.append(f"{interface.name}: no such interface here yet; waiting for it")
+        vias = {via for interface in config.interfaces for rule in interface.rules for via in rule.via}
+        lines += [f"via {name}: no such interface here yet; waiting for it" for name in sorted(vias - {*self._links})]
+        return list(dict.fromkeys(lines))
+
+    # --- run --------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Answer until a signal ends it."""
+        while not self._stopping:
+            busy = False
+            for kept in tuple(self._rings):
+                busy = self._answer(kept.ring.read()) or busy
+            self._tick()
+            for key, _ in self._selector.select(0 if busy else self._timeout()):
+                if key.data is not None:
+                    key.data()
+            while self._signalled:
+                self._signalled.pop(0)()
+
+    def _dues(self) -> list[tuple[float | None, Callable[[float], object]]]:
+        """What is to be called when (seconds, monotonic)."""
+        return [
+            (self._refresh_at, lambda _: self._refresh()),
+            (self._next_hops.due, lambda _: self._next_hops.refresh()),
+            (self._resolution.due, self._resolution.tick),
+            (self._proxies.due, self._proxies.tick),
+            (self._ports.due, lambda _: self._ports.follow(self._config, self._links, self._table)),
+            *((kept.until, self._retire) for kept in self._rings if kept.until is not None),
+        ]
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for due, call in self._dues():
+            if due is not None and due <= now:
+                call(now)
+
+    def _timeout(self) -> float | None:
+        dues = [due for due, _ in self._dues() if due is not None]
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _answer(self, batch: list[bytes]) -> bool:
+        """Answer a batch of events; whether there were any."""
+        for data in batch:
+            event = NsEvent.unpack(data)
+            rule = self._table.rules.get(event.rule)
+            if rule is None:
+                continue  # of an entry that is gone, and whose counters are, too
+            outcome = self._special(event, rule) if event.tags & _SPECIAL else None
+            if outcome is None:
+                outcome = Outcome.ANSWERED_PYTHON if self._send(event) else Outcome.FAILED
+            elif outcome is Outcome.ANSWERED_XDP:
+                continue  # counted where it was answered
+            self._counts.count(rule, outcome)
+            if log.isEnabledFor(logging.DEBUG):
+                self._debug(event, rule, outcome)
+        return bool(batch)
+
+    def _special(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """What there is to do besides answering. None: answer."""
+        if event.tags & EventTags.STALE:
+            self._resolution.confirm(event, rule)
+        if event.tags & EventTags.ANSWERED:
+            return Outcome.ANSWERED_XDP
+        if event.tags & EventTags.MISS:
+            if rule.method is Method.NEIGHBOUR:
+                return self._resolution.ask(event, rule)
+            if rule.method is Method.KERNEL:
+                self._proxies.ask(event, rule)
+        return None
+
+    def _send(self, event: NsEvent) -> bool:
+        answer = self._responder.answer(event)
+        if not self._ports.send(answer.ifindex, answer.frame):
+            return False
+        waited = (time.monotonic_ns() // 1000 - event.time_us) & 0xFFFFFFFF
+        self._answer_times.observe(waited / 1e6)
+        return True
+
+    def _answer_late(self, event: NsEvent) -> None:
+        """Answer one who has waited for a target to be resolved."""
+        rule = self._table.rules.get(event.rule)
+        if rule is not None and self._send(event):
+            self._counts.count_late(rule)
+
+    def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome) -> None:
+        """A line about one solicitation, but not so many that the log is a flood of its own."""
+        now = time.monotonic()
+        if now - self._debug_second >= 1:
+            self._debug_second, self._debug_left = now, _DEBUG_LINES
+        if self._debug_left:
+            self._debug_left -= 1
+            entry = self._table.entries[rule.entry]
+            source, target = IPv6Address(event.source), IPv6Address(event.target)
+            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, outcome)
+
+    # --- changes of the machine ---------------------------------------------------------------------------
+
+    def _on_link_change(self) -> None:
+        if self._netlink.on_change():
+            self._later()
+
+    def _on_route_change(self) -> None:
+        if self._next_hops.on_change():
+            self._later()
+
+    def _on_route_dump(self) -> None:
+        if self._next_hops.on_dump():
+            self._later()
+
+    def _later(self) -> None:
+        if self._refresh_at is None:
+            self._refresh_at = self._refresh_not_before
+
+    def _refresh(self) -> None:
+        """Make the table follow the machine."""
+        began = time.monotonic()
+        self._refresh_at = None
+        try:
+            links = self._facts(self._config)
+            if links != self._links:
+                self._log_changes(links)
+                self._links = links
+                self._decide_by(self._config, build(self._config, links, self._table))
+                self._ports.follow(self._config, links, self._table)
+        except MachineError as error:
+            log.error("%s; going on with what is known", error)
+            self._refresh_at = began + 1.0
+        now = time.monotonic()
+        self._refresh_not_before = now + (now - began) * _REFRESH_PAUSE
+
+    def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
+        named = {entry.port for entry in self._table.entries.values()}
+        for name, before in self._links.items():
+            if name not in named:
+                continue
+            now = links.get(name)
+            if now is None or now.ifindex != before.ifindex:
+                log.warning("%s: the interface is gone%s", name, "" if now is None else ", and another has its name")
+                continue
+            if now.up != before.up:
+                log.info("%s: %s", name, "up" if now.up else "down")
+            if now.mac != before.mac:
+                log.info("%s: the MAC address is now %s", name, now.mac.hex(":"))
+            if now.addresses != before.addresses or now.next_hops != before.next_hops:
+                log.info("%s: addresses or next hops changed", name)
+        for name in links.keys() - self._links.keys():
+            if self._config.entries(name):
+                log.info("%s: the interface is there", name)
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    def _note_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._signalled.append(self.reload)
+        elif number == signal.SIGUSR1:
+            self._signalled.append(self._log_status)
+        else:
+            log.info("%s: ending", signal.Signals(number).name)
+            self._stopping = True
+
+    def _on_signal(self) -> None:
+        self._signals.recv(64)
+
+    def _answer_control(self, question: dict[str, Any]) -> dict[str, Any]:
+        match question.get("verb"):
+            case "status":
+                return self.status()
+            case "reload":
+                error = self.reload()
+                return {"error": f"the old configuration stays: {error}"} if error else self._view.in_use()
+            case verb:
+                return {"error": f"unknown verb {verb!r}: it knows status and reload"}
+
+    def reload(self) -> str:
+        """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
+        try:
+            self._change_to(self._load())
+        except Npd6Error as error:
+            self._view.reload_failed(str(error))
+            for line in str(error).splitlines():
+                log.error("reload: %s", line)
+            log.error("reload: the old configuration stays")
+            return str(error)
+        log.info("reload: the new configuration is in use")
+        return ""
+
+    def _change_to(self, config: Config) -> None:
+        """Whatever can fail comes first, so that failing leaves all as it was."""
+        Ports.check(config, self._links)
+        with ExitStack() as undo:
+            undo.callback(lambda: self._facts(self._config))
+            links = self._facts(config)
+            table = build(config, links, self._table)
+            self._make_room(config, table)
+            endpoint, control = self._endpoint, self._control
+            if config.metrics_listen != self._config.metrics_listen:
+                endpoint = self._serve_metrics(config)
+                undo.callback(lambda: endpoint.close() if endpoint else None)
+            if config.control != self._config.control:
+                control = self._listen(config)
+                undo.callback(control.close)
+            self._ports.admit(config, links, table)
+            undo.pop_all()
+        self._links = links
+        self._decide_by(config, table)
+        self._ports.follow(config, links, table)
+        for old, new in ((self._endpoint, endpoint), (self._control, control)):
+            if old is not None and old is not new:
+                old.close()
+        self._endpoint, self._control = endpoint, control
+        self._configured(config)
+        self._view.reloaded()
+
+    # --- end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Detach, answer what is still in the ring, and let go of everything."""
+        self._ports.detach_all()
+        for kept in self._rings:
+            while self._answer(kept.ring.read()):
+                pass
+        self._stack.close()
+        self._selector.close()
+
+    # --- look -------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All counters at this moment, the kernel's read now. Called by the metrics' thread."""
+        with self._changing:
+            return self._view.snapshot(self._answer_times)
+
+    def status(self) -> dict[str, Any]:
+        """All that there is to know, as plain values."""
+        return status_json(self._view.status(self.snapshot()))
+
+    def _log_status(self) -> None:
+        for line in status_text(self.status()).splitlines():
+            log.info("%s", line)
+
+
+def link_facts(config: Config) -> dict[str, LinkFacts]:
+    """The facts of this machine's interfaces, and the next hops of those that are the configuration's."""
+    with closing(Netlink()) as netlink, closing(NextHops()) as next_hops:
+        next_hops.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
+        return netlink.facts(next_hops.of)
+
+
+def run(load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
+    """`npd6-xdp run`: the daemon in the foreground."""
+    with Daemon(load, configured) as daemon:
+        daemon.run()

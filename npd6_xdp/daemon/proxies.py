@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `kernel` at work: the kernel's own proxy entries, added when asked for, aged, capped and taken back."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.proxies import group_of, proxying_interfaces
+from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.core.rules import KnownFlag, Rule, Table
+from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.sysctl import Sysctls, read
+
+log = logging.getLogger("npd6-xdp")
+
+_TICK = 10.0  # seconds between two looks at what has aged; sooner where entries live shorter
+
+
+class Proxies:
+    """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
+
+    def __init__(self, datapath: Datapath, requests: Requests, memory: Path) -> None:
+        self._datapath = datapath
+        self._requests = requests
+        self._sysctls = Sysctls(memory)
+        self._limits = Limits()
+        self._table = Table({}, {}, {}, {}, {})
+        self._names: dict[int, str] = {}
+        self._entries: dict[Host, int] = {}
+        self._foreign: set[Host] = set()
+        self._warned: set[str] = set()
+        self.refused = 0
+        self.due: float | None = None
+
+    def entries(self) -> list[Host]:
+        """The entries of ours."""
+        return list(self._entries)
+
+    def close(self) -> None:
+        """Remove our entries, and put the sysctls back."""
+        for host in self._entries:
+            self._requests.delete_proxy(host)
+        self._entries.clear()
+        self._sysctls.put_back()
+
+    def prepare(self, table: Table, limits: Limits, names: Mapping[int, str]) -> None:
+        """Before a table is in force: what the kernel needs for it, and what of ours a predecessor has left there."""
+        self._table, self._limits, self._names = table, limits, dict(names)
+        wanted = proxying_interfaces(table)
+        if not wanted and not self._entries:
+            # our entries of a dead predecessor go, even if nobody wants any now
+            self._reconcile()
+            self._sysctls.put_back()
+            self.due = None
+            return
+        keys: dict[str, str] = {}
+        for ifindex in wanted:
+            if name := names.get(ifindex):
+                keys |= {f"conf/{name}/proxy_ndp": "1", f"neigh/{name}/proxy_delay": "0"}
+                if read(f"conf/{name}/forwarding") == "0":
+                    self._warn(
+                        f"{name}: method kernel answers nothing while forwarding is off:"
+                        f" sysctl -w net.ipv6.conf.all.forwarding=1"
+                    )
+        if keys:
+            keys["conf/all/proxy_ndp"] = "1"  # unicast solicitations are looked up by this one (ip6_forward)
+        for key, value in keys.items():
+            self._sysctls.set(key, value)
+        self._sysctls.put_back(frozenset(keys))
+        self._reconcile()
+        if self.due is None:
+            self.due = time.monotonic() + self._pause()
+
+    def settle(self) -> None:
+        """Once the table is in force: entries that it doesn't want go."""
+        self._reconcile()
+
+    def ask(self, event: NsEvent, rule: Rule) -> None:
+        """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is room."""
+        host = Host(self._table.entries[rule.entry].l3_ifindex, event.target)
+        if host in self._entries or host in self._foreign:
+            return
+        if len(self._entries) >= self._limits.kernel_entries:
+            self.refused += 1
+            self._warn(
+                f"limits.kernel_entries: {self._limits.kernel_entries} proxy entries are there;"
+                " Python answers for further targets itself"
+            )
+            return
+        if self._is_foreign(host):
+            return
+        code = self._requests.add_proxy(host)
+        if code:
+            self.refused += 1
+            self._warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
+            return
+        self._know(host, rule.group)
+
+    def _is_foreign(self, host: Host) -> bool:
+        """Adding an entry that is there already would make it ours (NDA_PROTOCOL is overwritten)."""
+        if self._requests.has_proxy(host):
+            self._foreign.add(host)
+            return True
+        return False
+
+    def _know(self, host: Host, group: int) -> None:
+        try:
+            self._datapath.know(group, host.address, KnownFlag(0))
+        except MachineError as error:
+            self.refused += 1
+            self._requests.delete_proxy(host)
+            self._warn(str(error))
+        else:
+            self._entries[host] = group
+
+    def _forget(self, host: Host) -> None:
+        self._datapath.forget(self._entries.pop(host), host.address)
+
+    def tick(self, now: float) -> None:
+        """Remove what nobody has asked for in limits.kernel_entry_age."""
+        self.due = now + self._pause() if self._entries or proxying_interfaces(self._table) else None
+        for host, group in tuple(self._entries.items()):
+            if now - self._datapath.asked(group, host.address) > self._limits.kernel_entry_age:
+                self._forget(host)  # first: what is asked now comes to us, not to a kernel that lets go
+                self._requests.delete_proxy(host)
+        self._reconcile()
+
+    def _pause(self) -> float:
+        return min(_TICK, self._limits.kernel_entry_age / 2)
+
+    def _reconcile(self) -> None:
+        """Make what we hold for true what the kernel says: it drops entries when an interface goes down."""
+        there = self._requests.proxies()
+        foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
+        for host in self._entries.keys() - (there.keys() - foreign):
+            self._forget(host)
+        for host in there.keys() - foreign:
+            group = group_of(self._table, host)
+            known = self._entries.get(host)
+            if known is not None and known != group:
+                self._forget(host)
+                known = None
+            if group is None:
+                self._requests.delete_proxy(host)
+            elif known is None:
+                if len(self._entries) < self._limits.kernel_entries:
+                    self._know(host, group)
+                else:
+                    self._requests.delete_proxy(host)
+        self._report(foreign)
+        self._foreign = foreign
+
+    def _report(self, foreign: set[Host]) -> None:
+        ours = {entry.l3_ifindex for entry in self._table.entries.values()}
+        for ifindex in sorted({host.ifindex for host in foreign - self._foreign} & ours):
+            count = sum(host.ifindex == ifindex for host in foreign)
+            name = self._names.get(ifindex, str(ifindex))
+            log.warning(
+                "%s: the kernel has %d proxy entr%s that %s not ours: who is asked there may answer twice"
+                " (ip -6 neigh show proxy dev %s)",
+                name,
+                count,
+                "y" if count == 1 else "ies",
+                "is" if count == 1 else "are",
+                name,
+            )
+
+    def _warn(self, line: str) -> None:
+        """Once each: a flood must not fill the log."""
+        if line not in self._warned:
+            self._warned.add(line)
+            log.warning("%s", line)

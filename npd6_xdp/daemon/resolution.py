@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour` at work: the neighbour table into the kernel map, and targets that aren't in it resolved."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.neighbours import Host, Known, Neighbours, Pending, room_for_pending
+from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
+from npd6_xdp.core.rules import Rule, Table
+from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests, neighbour_table_size
+
+log = logging.getLogger("npd6-xdp")
+
+_TICK = 1.0  # seconds between two looks at what is under way
+_TABLE_SIZE_AGE = 10.0  # seconds for which what the kernel said of its neighbour table's size is believed
+
+
+class Resolution:
+    """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited."""
+
+    def __init__(self, datapath: Datapath, requests: Requests, late: Callable[[NsEvent], None]) -> None:
+        self._datapath = datapath
+        self._requests = requests
+        self._late = late
+        self._watch = NeighbourWatch()
+        self._limits = Limits()
+        self._neighbours = Neighbours(self._limits.neighbours)
+        self._pending = Pending()
+        self._table = Table({}, {}, {}, {}, {})
+        self._routes: set[Host] = set()
+        self._room = self._limits.pending
+        self._sized_at = float("-inf")
+        self._warned: set[str] = set()
+        self.due: float | None = None
+        # a dead predecessor's: those of hosts that are there come again at once
+        self._stale_routes = set(requests.host_routes())
+
+    def close(self) -> None:
+        """Let go of the sockets, and take our host routes back."""
+        for host in self._routes | self._stale_routes:
+            self._requests.delete_host_route(host)
+        self._watch.close()
+
+    def filenos(self) -> tuple[int, int]:
+        """Readable: on_change() is to be called for the first, on_refusal() for the second."""
+        return self._watch.fileno(), self._watch.refusals_fileno()
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """The hosts that are there."""
+        return self._neighbours
+
+    @property
+    def pending(self) -> Pending:
+        """The targets under way."""
+        return self._pending
+
+    @property
+    def routes(self) -> set[Host]:
+        """The host routes of ours."""
+        return self._routes
+
+    # --- table ---
+
+    def prepare(self, table: Table, limits: Limits) -> None:
+        """Before a table is in force: the map knows what it will be asked for by it."""
+        first = not self._table.rules
+        self._table, self._limits = table, limits
+        self._know(self._neighbours.use(table, limits.neighbours))
+        if first and self._is_needed():
+            self._know(self._neighbours.resync(self._requests.neighbours()))
+        if self._is_needed():
+            self._size(time.monotonic())
+
+    def settle(self) -> None:
+        """Once the table is in force: what it doesn't ask for is forgotten."""
+        self._know(self._neighbours.drop())
+        self._pending.forget(self._table.vias)
+        self._gate()
+        wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
+        for host in wanted - self._routes:
+            self._add_route(host)
+        for host in (self._routes | self._stale_routes) - wanted:
+            self._delete_route(host)
+        self._stale_routes.clear()
+
+    def _is_needed(self) -> bool:
+        return any(rule.method is Method.NEIGHBOUR for rule in self._table.rules.values())
+
+    def _know(self, changes: Iterable[Known]) -> None:
+        for group, address, flags in changes:
+            if flags is None:
+                self._datapath.forget(group, address)
+                continue
+            try:
+                self._datapath.know(group, address, flags)
+            except MachineError as error:
+                self._neighbours.refused += 1
+                self._warn(f"{error}; raise limits.neighbours")
+
+    # --- solicitations ---
+
+    def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """A target is asked for that the map doesn't know. None: it is there, answer."""
+        if any(self._neighbours.interfaces(rule.group, event.target)):
+            return None
+        vias = self._table.vias.get(rule.group)
+        if not vias:
+            return Outcome.ABSENT
+        if (rule.group, event.target) not in self._pending:
+            if self._neighbours.full:
+                self._warn(
+                    f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
+                )
+                return Outcome.RATE_LIMITED
+            if len(self._pending) >= self._room:
+                return Outcome.RATE_LIMITED
+        now = time.monotonic()
+        self._watch.probe(self._pending.add(rule.group, event, vias, now))
+        if self.due is None:
+            self.due = now + _TICK
+        self._gate()
+        return Outcome.PENDING
+
+    def confirm(self, event: NsEvent, rule: Rule) -> None:
+        """A stale host was asked for: have the kernel probe it. If it fails, the host is forgotten."""
+        interfaces = self._neighbours.interfaces(rule.group, event.target)
+        self._watch.probe([Host(ifindex, event.target) for ifindex in interfaces])
+
+    # --- the kernel's word ---
+
+    def on_change(self) -> None:
+        """The neighbour table changed."""
+        try:
+            for host, state in self._watch.changes():
+                self._take(host, state)
+        except Overflow:
+            self._resync()
+        self._gate()
+
+    def _resync(self) -> None:
+        states = self._requests.neighbours()
+        for host in self._neighbours.hosts().keys() - states.keys():
+            self._take(host, NeighbourState.NONE)
+        for host, state in states.items():
+            self._take(host, state)
+
+    def _take(self, host: Host, state: int) -> None:
+        self._know(self._neighbours.changed(host, state))
+        if state & PRESENT:
+            if host not in self._routes and self._table.host_route_wanted(*_host(host)):
+                self._add_route(host)
+            for event in self._pending.resolved(host):
+                self._late(event)
+            return
+        if host in self._routes:
+            self._delete_route(host)
+        if state & NeighbourState.FAILED and self._pending.failed(host):
+            # the kernel would keep it for a while, and a scan would fill its table
+            self._watch.delete(host)
+
+    def on_refusal(self) -> None:
+        """The kernel doesn't resolve what it was asked to."""
+        for host, code in self._watch.refusals():
+            self._pending.failed(host)
+            if code == errno.ENOBUFS:
+                self._warn(
+                    "the kernel's neighbour table is full: raise net.ipv6.neigh.default.gc_thresh3 (and 1 and 2)"
+                )
+        self._gate()
+
+    # --- bounds ---
+
+    def tick(self, now: float) -> None:
+        """Give up what has taken too long."""
+        self._pending.expire(now)
+        if len(self._pending) and now - self._sized_at > _TABLE_SIZE_AGE:
+            self._size(now)
+        self.due = now + _TICK if len(self._pending) else None
+        self._gate()
+
+    def _size(self, now: float) -> None:
+        """How many targets may be under way at once, by what the kernel's table has room for."""
+        self._sized_at = now
+        size = neighbour_table_size()
+        if size is None:
+            return
+        entries, thresholds = size
+        self._room = room_for_pending(self._limits.pending, entries - len(self._pending), thresholds)
+        if self._room < self._limits.pending:
+            self._warn(
+                f"the kernel's neighbour table has room for {thresholds[2]} entries, and throws out quiet ones above"
+                f" {thresholds[1]}: less than limits.pending targets are resolved at once;"
+                " raise net.ipv6.neigh.default.gc_thresh1, 2 and 3"
+            )
+
+    def _gate(self) -> None:
+        self._datapath.set_resolving_full(len(self._pending) >= self._room)
+
+    # --- host routes ---
+
+    def _add_route(self, host: Host) -> None:
+        code = self._requests.add_host_route(host)
+        if code == errno.EEXIST and host not in self._stale_routes:
+            return  # somebody else's: it does what ours would
+        if code and code != errno.EEXIST:
+            self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
+            return
+        self._routes.add(host)
+        self._stale_routes.discard(host)
+
+    def _delete_route(self, host: Host) -> None:
+        self._routes.discard(host)
+        self._requests.delete_host_route(host)
+
+    def _warn(self, line: str) -> None:
+        """Once each: a flood must not fill the log."""
+        if line not in self._warned:
+            self._warned.add(line)
+            log.warning("%s", line)
+
+
+def _host(host: Host) -> tuple[int, IPv6Address]:
+    return host.ifindex, IPv6Address(host.address)

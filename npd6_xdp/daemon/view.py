@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon seen from outside: counters and states of all its rooms, gathered into a Snapshot and a Status."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address
+from typing import Any
+
+import npd6_xdp
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.rtnetlink import NeighbourState
+from npd6_xdp.core.rules import LinkFacts, Table
+from npd6_xdp.core.snapshot import (
+    AnswerTimes,
+    HostSnapshot,
+    InterfaceSnapshot,
+    RuleSnapshot,
+    Snapshot,
+    Status,
+    TargetSnapshot,
+)
+from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.system.datapath import Datapath, load_bcc
+from npd6_xdp.system.netlink import xdp_tx_errors
+
+
+class View:
+    """Reads what the rooms know; changes nothing there."""
+
+    def __init__(
+        self, datapath: Datapath, ports: Ports, counts: Counts, resolution: Resolution, proxies: Proxies
+    ) -> None:
+        self._datapath = datapath
+        self._ports = ports
+        self._counts = counts
+        self._resolution = resolution
+        self._proxies = proxies
+        self._table = Table({}, {}, {}, {}, {})
+        self._links: Mapping[str, LinkFacts] = {}
+        self._names: Mapping[int, str] = {}
+        self._started = self._loaded_at = time.time()
+        self._reload_failures = 0
+        self._reload_error = ""
+        self._build = {
+            "version": npd6_xdp.__version__,
+            "bcc": load_bcc().__version__,
+            "kernel": os.uname().release,
+        }
+
+    def use(self, table: Table, links: Mapping[str, LinkFacts]) -> None:
+        """Show this table from now on."""
+        self._table, self._links = table, links
+        self._names = {link.ifindex: link.name for link in links.values()}
+
+    def reloaded(self) -> None:
+        """A new configuration is in use."""
+        self._loaded_at, self._reload_error = time.time(), ""
+
+    def reload_failed(self, why: str) -> None:
+        """A new configuration couldn't be used."""
+        self._reload_failures += 1
+        self._reload_error = why
+
+    def in_use(self) -> dict[str, Any]:
+        """How much is in use, in a few words."""
+        spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
+        return {"rules": len(self._table.rules), "interfaces": sorted(spoken)}
+
+    def snapshot(self, answer_times: AnswerTimes) -> Snapshot:
+        """All counters at this moment, the kernel's read now."""
+        return Snapshot(
+            self._interfaces(),
+            self._rules(),
+            self._count_by_name(host.ifindex for host in self._resolution.neighbours.hosts()),
+            self._count_by_name(host.ifindex for host in self._proxies.entries()),
+            AnswerTimes(list(answer_times.counts), answer_times.total),
+            self._loaded_at,
+            self._reload_failures,
+            self._build,
+        )
+
+    def _interfaces(self) -> list[InterfaceSnapshot]:
+        outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
+        reasons: defaultdict[str, Counter[Reason]] = defaultdict(Counter)
+        late: Counter[str] = Counter()
+        shown: dict[str, tuple[str, str]] = {}
+        for entry in self._table.entries.values():
+            counted = self._datapath.entry_counters(entry.id)
+            outcomes[entry.label].update(counted.outcomes)
+            outcomes[entry.label].update(self._counts.entry(entry.id))
+            reasons[entry.label].update(counted.reasons)
+            late[entry.label] += self._counts.late(entry.id)
+            if entry.spoken or entry.label not in shown:
+                shown[entry.label] = (entry.port, entry.datapath)
+        found = []
+        for label, (port, datapath) in shown.items():
+            attached, link = self._ports.by_name(port), self._links.get(port)
+            found.append(
+                InterfaceSnapshot(
+                    label,
+                    port,
+                    attached.mode.name.lower() if attached else "",
+                    datapath,
+                    attached is not None and link is not None and link.up,
+                    {name: outcomes[label][name] for name in Outcome},
+                    {name: reasons[label][name] for name in Reason},
+                    {
+                        "xdp": outcomes[label][Outcome.ANSWERED_XDP],
+                        "python": outcomes[label][Outcome.ANSWERED_PYTHON] + late[label],
+                    },
+                )
+            )
+        return found
+
+    def _rules(self) -> list[RuleSnapshot]:
+        counts: defaultdict[tuple[str, str], Counter[Outcome]] = defaultdict(Counter)
+        methods = {}
+        for rule in self._table.rules.values():
+            key = (self._table.entries[rule.entry].label, rule.prefix)
+            methods[key] = rule.method
+            counts[key].update(self._datapath.rule_counters(rule.id))
+            counts[key].update(self._counts.rule(rule.id))
+        return [RuleSnapshot(label, prefix, methods[label, prefix], found) for (label, prefix), found in counts.items()]
+
+    def _count_by_name(self, ifindexes: Iterable[int]) -> dict[str, int]:
+        return dict(Counter(self._name(ifindex) for ifindex in ifindexes))
+
+    def _name(self, ifindex: int) -> str:
+        return self._names.get(ifindex, str(ifindex))
+
+    def status(self, snapshot: Snapshot) -> Status:
+        """The snapshot, and what is too much for metrics."""
+        states = self._resolution.neighbours.hosts()
+        return Status(
+            snapshot,
+            [self._place(host, NeighbourState(state).name or "") for host, state in sorted(states.items())],
+            sorted(IPv6Address(address) for _, address in self._resolution.pending.targets()),
+            [self._place(host) for host in sorted(self._proxies.entries())],
+            [self._place(host) for host in sorted(self._resolution.routes)],
+            self._targets(),
+            {
+                "neighbours": self._resolution.neighbours.refused,
+                "kernel proxy entries": self._proxies.refused,
+            },
+            self._reload_error,
+            self._started,
+            os.getpid(),
+            {
+                port: errors
+                for port in {i.port for i in snapshot.interfaces}
+                if (errors := xdp_tx_errors(port)) is not None
+            },
+        )
+
+    def _place(self, host: Host, state: str = "") -> HostSnapshot:
+        return HostSnapshot(self._name(host.ifindex), IPv6Address(host.address), state.lower())
+
+    def _targets(self) -> list[TargetSnapshot]:
+        """Of each entry as many as it collects, those that were asked for last first."""
+        to_epoch = time.time_ns() - time.monotonic_ns()
+        left = {entry.id: entry.collect for entry in self._table.entries.values()}
+        found = []
+        for recent in sorted(self._datapath.recents(), key=lambda recent: recent.last, reverse=True):
+            if left.get(recent.entry, 0) <= 0:
+                continue
+            left[recent.entry] -= 1
+            first, last = ((moment + to_epoch) / 1e9 for moment in (recent.first, recent.last))
+            label = self._table.entries[recent.entry].label
+            found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
+        return found

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""rtnetlink at the pace of packets: neighbours watched, resolved and proxied, next hops watched, host routes set.
+
+What is rarer, and the kinds of message that are richer, is system/netlink.py's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv6Address
+from typing import NamedTuple
+
+from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, Type
+
+_RTMGRP_NEIGH = 0x4
+_RTMGRP_IPV6_ROUTE = 0x400
+_SOL_NETLINK = 270
+_NETLINK_GET_STRICT_CHK = 12
+_SO_RCVBUFFORCE = 33
+_SO_ATTACH_FILTER = 26
+_RECEIVE_BUFFER = 8 << 20
+_DATAGRAM = 1 << 18
+_ATTEMPTS = 5
+_LEAST_PAUSE = 0.05  # seconds between two readings of the routes
+_PAUSE = 10  # times what a reading took: a storm of routes takes at most a tenth of our time
+
+
+def _open(groups: int = 0, *, blocking: bool = False) -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    opened.setblocking(blocking)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    opened.bind((0, groups))
+    return opened
+
+
+def _received(netlink: socket.socket) -> Iterator[bytes]:
+    """The datagrams that wait on a socket. Raises OSError with ENOBUFS where the kernel had to drop some."""
+    while True:
+        try:
+            yield netlink.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+
+
+class Requests:
+    """Asks the kernel and waits for its answer, which is there when the question is sent."""
+
+    def __init__(self) -> None:
+        self._socket = _open(blocking=True)
+        self._socket.settimeout(5.0)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def neighbours(self) -> dict[Host, int]:
+        """The IPv6 neighbour table: states by host."""
+        entries = self._dump_neighbours(proxies=False)
+        return {Host(entry.ifindex, entry.address): entry.state for entry in entries}
+
+    def proxies(self) -> dict[Host, int]:
+        """The proxy entries of the neighbour table: protocol numbers by host."""
+        entries = self._dump_neighbours(proxies=True)
+        return {Host(entry.ifindex, entry.address): entry.protocol for entry in entries}
+
+    def has_proxy(self, host: Host) -> bool:
+        """Whether there is a proxy entry, whoever it belongs to."""
+        return self._answer(rtnetlink.get_proxy(self._next(), *host)).type == Type.NEWNEIGH
+
+    def add_proxy(self, host: Host) -> int:
+        """Add a proxy entry of ours; 0, or why not (errno)."""
+        return self._acknowledged(rtnetlink.add_proxy(self._next(), *host))
+
+    def delete_proxy(self, host: Host) -> int:
+        """Remove a proxy entry; 0, or why not."""
+        return self._acknowledged(rtnetlink.delete_proxy(self._next(), *host))
+
+    def add_host_route(self, host: Host) -> int:
+        """Add a /128 route of ours; 0, or why not: EEXIST where there is one like it."""
+        return self._acknowledged(rtnetlink.host_route(Type.NEWROUTE, self._next(), *host))
+
+    def delete_host_route(self, host: Host) -> int:
+        """Remove a /128 route of ours; 0, or why not."""
+        return self._acknowledged(rtnetlink.host_route(Type.DELROUTE, self._next(), *host))
+
+    def host_routes(self) -> list[Host]:
+        """The /128 routes that bear our protocol number."""
+        found = []
+        for message in self._dumped(lambda number: rtnetlink.dump_routes(number, protocol=rtnetlink.PROTOCOL)):
+            route = rtnetlink.parse_route(message.body)
+            if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:
+                found.append(Host(route.ifindex, route.destination))
+        return found
+
+    def _dump_neighbours(self, *, proxies: bool) -> list[NeighbourEntry]:
+        dumped = self._dumped(lambda number: rtnetlink.dump_neighbours(number, proxies=proxies))
+        entries = (rtnetlink.parse_neighbour(message.body) for message in dumped)
+        return [entry for entry in entries if entry and entry.proxy == proxies]
+
+    def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
+        for _ in range(_ATTEMPTS):
+            number = self._next()
+            self._socket.send(request(number))
+            found, whole = self._dump_answer(number)
+            if whole:
+                break  # else something changed while the kernel told it
+        return found
+
+    def _dump_answer(self, number: int) -> tuple[list[Message], bool]:
+        found: list[Message] = []
+        whole = True
+        while True:
+            for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+                if message.sequence != number:
+                    continue
+                whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
+                if message.type in (Type.DONE, Type.ERROR):
+                    if code := rtnetlink.error_code(message.body):
+                        raise MachineError(f"can't read from the kernel: {errno.errorcode.get(code, code)}")
+                    return found, whole
+                found.append(message)
+
+    def _acknowledged(self, request: bytes) -> int:
+        return rtnetlink.error_code(self._answer(request).body)
+
+    def _answer(self, request: bytes) -> Message:
+        self._socket.send(request)
+        while True:
+            for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+                if message.sequence == self._sequence:
+                    return message
+
+    def _next(self) -> int:
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        return self._sequence
+
+
+class Overflow(Exception):
+    """Notifications were lost: what they would have said is to be read anew."""
+
+
+class NeighbourWatch:
+    """Says what changes in the neighbour table (`fileno` becomes readable), and has the kernel resolve targets."""
+
+    def __init__(self) -> None:
+        self._changes = _open(_RTMGRP_NEIGH)
+        self._probes = _open()
+        self._sent: dict[int, Host] = {}
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._changes.close()
+        self._probes.close()
+
+    def fileno(self) -> int:
+        """The socket of notifications."""
+        return self._changes.fileno()
+
+    def refusals_fileno(self) -> int:
+        """The socket on which the kernel says what it doesn't resolve."""
+        return self._probes.fileno()
+
+    def changes(self) -> Iterator[tuple[Host, int]]:
+        """What changed, in order: hosts and their states, NUD_NONE where an entry is gone. Raises Overflow."""
+        try:
+            for datagram in _received(self._changes):
+                for message in rtnetlink.messages(datagram):
+                    entry = rtnetlink.parse_neighbour(message.body)
+                    if entry is not None and not entry.proxy:
+                        gone = message.type == Type.DELNEIGH
+                        yield Host(entry.ifindex, entry.address), NeighbourState.NONE if gone else entry.state
+        except OSError as error:
+            raise Overflow from error
+
+    def probe(self, hosts: Iterable[Host]) -> None:
+        """Have the kernel resolve these, or confirm them where they are stale. refusals() says what it won't."""
+        for host in hosts:
+            self._sequence = (self._sequence + 1) & 0xFFFF
+            self._sent[self._sequence] = host
+            self._send(rtnetlink.probe_neighbour(self._sequence, *host))
+
+    def delete(self, host: Host) -> None:
+        """Take out an entry that nobody needs: a target that isn't there."""
+        self._send(rtnetlink.delete_neighbour(0, *host))
+
+    def refusals(self) -> Iterator[tuple[Host, int]]:
+        """What the kernel didn't do of the probes that were asked for, and why (errno)."""
+        try:
+            for datagram in _received(self._probes):
+                for message in rtnetlink.messages(datagram):
+                    host = self._sent.get(message.sequence)
+                    if message.type == Type.ERROR and host is not None:
+                        yield host, rtnetlink.error_code(message.body)
+        except OSError:
+            return  # some refusals are lost: those targets are given up by their age
+
+    def _send(self, request: bytes) -> None:
+        try:
+            self._probes.send(request)
+        except OSError:
+            return  # no room in our own queue: as if the kernel had found nobody
+
+
+class NextHops:
+    """The gateways of the routes out of some interfaces, kept by notifications.
+
+    The kernel sorts out what concerns others: a socket filter drops the notifications of routes without a
+    gateway or out of another interface, so that a table of any size costs nothing here while it changes.
+    """
+
+    def __init__(self) -> None:
+        self._changes = _open(_RTMGRP_IPV6_ROUTE)
+        self._dump = _open()
+        self._dump.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._watched: frozenset[int] = frozenset()
+        self._found: dict[int, frozenset[IPv6Address]] = {}
+        self._reading: defaultdict[int, set[bytes]] = defaultdict(set)
+        self._left: list[int] = []
+        self._sequence = 0
+        self._began = 0.0
+        self._not_before = 0.0
+        self.due: float | None = None
+        """When to call refresh() (seconds, monotonic); None: nothing is to be read."""
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._changes.close()
+        self._dump.close()
+
+    def filenos(self) -> tuple[int, int]:
+        """Readable: on_change() and on_dump() are to be called, in this order."""
+        return self._changes.fileno(), self._dump.fileno()
+
+    def of(self, ifindex: int) -> frozenset[IPv6Address]:
+        """The gateways of the routes out of an interface."""
+        return self._found.get(ifindex, frozenset())
+
+    def watch(self, ifindexes: Iterable[int]) -> None:
+        """Follow these interfaces from now on; those that are new are read at once."""
+        watched = frozenset(ifindexes)
+        if watched == self._watched:
+            return
+        fresh = watched - self._watched
+        self._watched = watched
+        route_filter = _Filter(watched)
+        self._changes.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, route_filter.pack())
+        self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex in watched}
+        if fresh:
+            self._begin(watched)
+            self._dump.setblocking(True)
+            while self._left:
+                self._read_dump(self._dump.recv(_DATAGRAM))
+            self._dump.setblocking(False)
+
+    def on_change(self) -> bool:
+        """Take in what was announced; whether a gateway is new. One that is gone shows at the next refresh()."""
+        before = self._found
+        try:
+            for datagram in _received(self._changes):
+                for message in rtnetlink.messages(datagram):
+                    self._take(message)
+        except OSError:
+            self._later()
+        return self._found != before
+
+    def _take(self, message: Message) -> None:
+        route = rtnetlink.parse_route(message.body)
+        gateways = [pair for pair in route.gateways if pair[0] in self._watched] if route else []
+        replaced = bool(message.flags & _NLM_F_REPLACE)
+        if message.type == Type.NEWROUTE:
+            for ifindex, gateway in gateways:
+                address = IPv6Address(gateway)
+                if address not in self.of(ifindex):
+                    self._found = {**self._found, ifindex: self.of(ifindex) | {address}}
+        if replaced or (message.type == Type.DELROUTE and gateways):
+            self._later()
+
+    def _later(self) -> None:
+        if self.due is None:
+            self.due = max(time.monotonic(), self._not_before)
+
+    def refresh(self) -> None:
+        """Begin to read all anew; on_dump() goes on as the kernel delivers."""
+        self.due = None
+        self._begin(self._watched)
+
+    def on_dump(self) -> bool:
+        """Take in a piece of what refresh() asked for; whether that was the last, and something is different."""
+        before = self._found
+        try:
+            self._read_dump(self._dump.recv(_DATAGRAM))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._left = []
+            self._later()
+        return self._found != before
+
+    def _begin(self, ifindexes: Iterable[int]) -> None:
+        self._began = time.monotonic()
+        self._left = sorted(ifindexes)
+        self._reading.clear()
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._left:
+            self._sequence += 1
+            self._dump.send(rtnetlink.dump_routes(self._sequence, ifindex=self._left[0]))
+            return
+        now = time.monotonic()
+        self._not_before = now + max(_LEAST_PAUSE, _PAUSE * (now - self._began))
+        self._found = {
+            ifindex: frozenset(IPv6Address(gateway) for gateway in gateways)
+            for ifindex, gateways in self._reading.items()
+        }
+
+    def _read_dump(self, datagram: bytes) -> None:
+        for message in rtnetlink.messages(datagram):
+            if message.sequence != self._sequence:
+                continue  # of a reading that was given up
+            if message.type in (Type.DONE, Type.ERROR):
+                if message.flags & rtnetlink.Flag.DUMP_INTERRUPTED:
+                    self._later()
+                self._left.pop(0)
+                self._ask()
+                return
+            route = rtnetlink.parse_route(message.body)
+            for ifindex, gateway in route.gateways if route else ():
+                if ifindex in self._watched:
+                    self._reading[ifindex].add(gateway)
+
+
+_NLM_F_REPLACE = 0x100
+_LD_IMM, _LDX_IMM, _LD_ABS_H, _LD_ABS_W, _LD_IND_W = 0x00, 0x01, 0x28, 0x20, 0x40
+_JEQ, _JSET, _TAX, _RET = 0x15, 0x45, 0x07, 0x06
+_SKF_AD_NLATTR = 0xFFFFF000 + 12  # finds the attribute of type X from offset A on
+_FIRST_ATTRIBUTE = 16 + 12  # behind struct nlmsghdr and struct rtmsg
+_RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 4, 5, 9
+_MOST_COMPARED = 500
+
+
+class _Instruction(NamedTuple):
+    """struct sock_filter: a jump skips so many instructions."""
+
+    code: int
+    k: int
+    if_true: int = 0
+    if_false: int = 0
+
+
+class _Filter:
+    """The classic BPF program that lets announcements of routes pass which may concern `ifindexes`."""
+
+    def __init__(self, ifindexes: Iterable[int]) -> None:
+        accept, drop = _Instruction(_RET, 0xFFFFFFFF), _Instruction(_RET, 0)
+        compared = sorted(ifindexes)
+        program = [
+            # a route in another's place: the other may have had a gateway
+            _Instruction(_LD_ABS_H, 6),
+            _Instruction(_JSET, _swapped("=H", ">H", _NLM_F_REPLACE), 0, 1),
+            accept,
+            *_find(_RTA_MULTIPATH),
+            _Instruction(_JEQ, 0, 1, 0),
+            accept,
+            *_find(_RTA_GATEWAY),
+            _Instruction(_JEQ, 0, 0, 1),
+            drop,
+        ]
+        if len(compared) > _MOST_COMPARED:
+            program.append(accept)
+        else:
+            program += [*_find(_RTA_OIF), _Instruction(_TAX, 0), _Instruction(_LD_IND_W, 4)]
+            for ifindex in compared:
+                program += [_Instruction(_JEQ, _swapped("=I", ">I", ifindex), 0, 1), accept]
+            program.append(drop)
+        self._code = b"".join(struct.pack("=HBBI", i.code, i.if_true, i.if_false, i.k) for i in program)
+        self._length = len(program)
+
+    def pack(self) -> bytes:
+        """struct sock_fprog; it points into this object, which has to live until the kernel has read it."""
+        self._buffer = ctypes.create_string_buffer(self._code, len(self._code))
+        return struct.pack("@HP", self._length, ctypes.addressof(self._buffer))
+
+
+def _find(attribute: int) -> list[_Instruction]:
+    """A is the offset of an attribute, 0 without it."""
+    return [
+        _Instruction(_LD_IMM, _FIRST_ATTRIBUTE),
+        _Instruction(_LDX_IMM, attribute),
+        _Instruction(_LD_ABS_W, _SKF_AD_NLATTR),
+    ]
+
+
+def _swapped(host: str, network: str, value: int) -> int:
+    """What a load, which takes bytes in network order, makes of a value that netlink has in host order."""
+    return int(struct.unpack(network, struct.pack(host, value))[0])
+
+
+def neighbour_table_size() -> tuple[int, tuple[int, int, int]] | None:
+    """How many entries the kernel's IPv6 neighbour table has, in all namespaces, and gc_thresh1 to 3.
+
+    By netlink, since the sysctls are in the first network namespace only. None where the kernel doesn't say.
+    """
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        for table in route.get_ntables():
+            thresholds = tuple(table.get_attr(f"NDTA_THRESH{number}") for number in (1, 2, 3))
+            if table["family"] == rtnetlink.AF_INET6 and None not in thresholds:
+                entries = (table.get_attr("NDTA_CONFIG") or {}).get("entries", 0)
+                return int(entries), (int(thresholds[0]), int(thresholds[1]), int(thresholds[2]))
+    return None

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The other end of the control socket: what `status` and `reload` ask a running daemon."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp.core.errors import MachineError
+
+_TIMEOUT = 60.0  # seconds
+
+
+def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
+    """What the daemon at `path` answers. Raises MachineError if nobody does."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.connect(str(path))
+            connection.sendall(json.dumps(question).encode() + b"\n")
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        found = json.loads(answer)
+    except TimeoutError as error:
+        raise MachineError(f"{path}: no answer in {_TIMEOUT:.0f} s") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise MachineError(f"{path}: no npd6-xdp is running there; see --control, and daemon.control") from error
+    except PermissionError as error:
+        raise MachineError(f"{path}: not permitted; ask as root") from error
+    except (OSError, ValueError) as error:
+        raise MachineError(f"{path}: no answer: {error}") from error
+    if "error" in found:
+        raise MachineError(str(found["error"]))
+    return dict(found)
