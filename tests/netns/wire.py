@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation, checksum
+from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, UPSTREAM_MAC, Topology
-from tests.frames import Setting, ether, ip6
+from tests.frames import Setting, ether, ip6, solicit
 
 EDGE = ether(EDGE_WAN_MAC)
 SETTING = Setting(
@@ -44,6 +48,15 @@ class Wire:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._socket.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def deafen(self) -> None:
+        """Receive nothing from now on: for who only sends, and much."""
+        drop = struct.pack("HBBI", 6, 0, 0, 0)  # one classic BPF instruction: return 0
+        buffer = ctypes.create_string_buffer(drop, len(drop))
+        self._socket.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(buffer)))
 
     def send(self, *frames: bytes) -> None:
         for frame in frames:
@@ -81,10 +94,17 @@ class Wire:
         return found
 
     def ask(self, frame: bytes, seconds: float = 1.0) -> bytes | None:
-        """Send one solicitation; the first advertisement for its target, or None."""
+        """Send one valid solicitation; the first advertisement for its target that comes then, or None."""
+        asked = NeighborSolicitation.parse(frame)
+        assert isinstance(asked, NeighborSolicitation)
+        self.advertisements(0.001)  # what is left of questions before
         self.send(frame)
-        answers = self.advertisements(seconds, enough=1)
-        return answers[0] if answers else None
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for answer in self.advertisements(left, enough=1):
+                if NeighborAdvertisement.parse(answer).target == asked.target:
+                    return answer
+        return None
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -98,9 +118,88 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def configuration(*rules: str, **keys: str) -> str:
-    """A configuration for wan0: rules as "PREFIX METHOD", keys as TOML has their values."""
+    """A configuration for wan0: keys as TOML has their values, rules as "PREFIX METHOD KEY=VALUE ...".
+
+    A value of a rule is an array where it has commas or the key takes one, true and false as they are, else text.
+    """
     lines = ["[[interface]]", 'name = "wan0"', *(f"{key} = {value}" for key, value in keys.items())]
     for words in rules or ("2001:db8:1::/64 static",):
-        prefix, method = words.split()
+        prefix, method, *more = words.split()
         lines += ["[[interface.rule]]", f'prefix = "{prefix}"', f'method = "{method}"']
+        for key, _, value in (word.partition("=") for word in more):
+            if key in ("via", "include", "exclude"):
+                value = "[" + ", ".join(f'"{each}"' for each in value.split(",")) + "]"
+            elif value not in ("true", "false"):
+                value = f'"{value}"'
+            lines.append(f"{key} = {value}")
     return "\n".join(lines) + "\n"
+
+
+def question(target: str, **fields: Any) -> bytes:
+    """A plain multicast solicitation of the upstream's for a target; `fields` are what solicit() takes."""
+    return solicit(replace(SETTING, target=ip6(target)), **fields)
+
+
+def grown(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    """What was counted in between: {outcome: count}, without the zeros."""
+    return {outcome: n - before.get(outcome, 0) for outcome, n in now.items() if n != before.get(outcome, 0)}
+
+
+def scan(count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32) -> Iterator[bytes]:
+    """Solicitations of the upstream's for so many targets in a row; a few microseconds each."""
+    base = int.from_bytes(ip6(prefix)) + first
+    for number in range(base, base + count):
+        target = number.to_bytes(16)
+        group = target[13:]
+        destination = bytes.fromhex("ff0200000000000000000001ff") + group
+        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + SETTING.asker_mac
+        field = checksum(SETTING.asker_global, destination, message).to_bytes(2)
+        yield (
+            b"\x33\x33\xff" + group + SETTING.asker_mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
+            + destination + message[:2] + field + message[4:]
+        )  # fmt: skip
+
+
+class Asker:
+    """Asks for targets on the wire, and says what became of each."""
+
+    def __init__(self, wire: Wire, running: RunningDaemon) -> None:
+        self._wire = wire
+        self._running = running
+
+    def outcome(self, target: str) -> str:
+        """The outcome of one solicitation; two would show as two words."""
+        before = self._running.solicitations()
+        self._wire.send(question(target))
+        found: list[str] = []
+
+        def counted() -> bool:
+            found[:] = [name for name, n in grown(before, self._running.solicitations()).items() for _ in range(n)]
+            return bool(found)
+
+        assert until(counted, 2.0), f"{target} was not counted"
+        return " ".join(found)
+
+    def answered(self, target: str, seconds: float = 0.3) -> bool:
+        """Whether an advertisement of ours (Override 0) comes."""
+        answer = self._wire.ask(question(target), seconds)
+        return answer is not None and not NeighborAdvertisement.parse(answer).override
+
+
+def on_edge(topology: Topology, *lines: str) -> None:
+    """What ip(8) is told on the edge."""
+    for line in lines:
+        topology.run("edge", "ip", *line.split(), check=True)
+
+
+def cpu_seconds(running: RunningDaemon) -> float:
+    """The processor time that the daemon has taken so far."""
+    stat = Path(f"/proc/{running.process.pid}/stat").read_text()
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def private_megabytes(running: RunningDaemon) -> float:
+    """The daemon's memory that nobody shares."""
+    lines = Path(f"/proc/{running.process.pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
