@@ -201,11 +201,16 @@ class Pending:
         for key in [key for key, pending in self._targets.items() if pending.until <= now]:
             del self._targets[key]
 
-    def forget(self, groups: Iterable[int]) -> None:
-        """Give up what belongs to other groups than these."""
-        kept = set(groups)
-        for key in [key for key in self._targets if key[0] not in kept]:
-            del self._targets[key]
+    def forget(self, table: Table) -> list[NsEvent]:
+        """Give up what rules that aren't in a table have under way; those who wait for it."""
+        homeless: list[NsEvent] = []
+        for key, pending in tuple(self._targets.items()):
+            gone = {asker for asker, event in pending.askers.items() if event.rule not in table.rules}
+            homeless += [pending.askers.pop(asker) for asker in sorted(gone)]
+            if not pending.askers or key[0] not in table.vias:
+                homeless += pending.askers.values()
+                del self._targets[key]
+        return homeless
 
     def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
         keys = [(group, host.address) for group in {group for group, _ in self._targets}]

@@ -25,7 +25,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import LinkFacts, Rule, Table, build, warnings
+from npd6_xdp.core.rules import Decision, LinkFacts, Match, Rule, Table, build, warnings
 from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
 from npd6_xdp.core.status import status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
@@ -36,7 +36,7 @@ from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import ControlServer
 from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.events import RING_PAGES, EventRing
+from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.metrics import Endpoint
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.rtnetlink import NextHops, Requests
@@ -47,6 +47,7 @@ log = logging.getLogger("npd6-xdp")
 _REFRESH_PAUSE = 10  # times what following a change took: a storm of changes takes at most a tenth of our time
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 _SPECIAL = int(EventTags.MISS | EventTags.STALE | EventTags.ANSWERED)
+_MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
 _DEBUG_LINES = 10  # a second, about solicitations
 
 
@@ -69,6 +70,8 @@ class Daemon:
         self._configured = configured
         self._config = load()
         self._table = Table({}, {}, {}, {}, {})
+        self._responder = Responder(self._table)
+        self._before = self._table, self._responder
         self._stack = ExitStack()
         self._selector = selectors.DefaultSelector()
         self._counts = Counts()
@@ -196,14 +199,35 @@ class Daemon:
         self._resolution.prepare(table, config.limits)
         self._proxies.prepare(table, config.limits, names)
         with self._changing:
+            self._drain()
             self._datapath.limit(config.limits)
             self._datapath.apply(table)
+            self._before = self._table, self._responder
             self._config, self._table = config, table
             self._responder = Responder(table)
             self._counts.follow(table)
             self._view.use(table, self._links)
-        self._resolution.settle()
+        for event in self._resolution.settle():
+            self._ask_again(event)
         self._proxies.settle()
+
+    def _drain(self) -> None:
+        """Answer what is in the rings, so that no event is older than the table before the one to come."""
+        for kept in self._rings:
+            for _ in range(_MOST_BATCHES):
+                if not self._answer(kept.ring.read()):
+                    break
+
+    def _ask_again(self, event: NsEvent) -> None:
+        """One who waits for a target, by a rule that is gone: what does the new table say?"""
+        table, _ = self._before
+        match = self._table.lookup(table.rules[event.rule].entry, IPv6Address(event.target))
+        rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
+        if rule is None or rule.decision is Decision.IGNORE:
+            return
+        event = event._replace(rule=rule.id)
+        if rule.method is not Method.NEIGHBOUR or self._resolution.ask(event, rule) is None:
+            self._answer_late(event)
 
     def _make_room(self, config: Config, table: Table) -> None:
         """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
@@ -302,7 +326,7 @@ class Daemon:
         """Answer a batch of events; whether there were any."""
         for data in batch:
             event = NsEvent.unpack(data)
-            rule = self._table.rules.get(event.rule)
+            rule = self._rule(event)
             if rule is None:
                 continue  # of an entry that is gone, and whose counters are, too
             outcome = self._special(event, rule) if event.tags & _SPECIAL else None
@@ -314,6 +338,11 @@ class Daemon:
             if log.isEnabledFor(logging.DEBUG):
                 self._debug(event, rule, outcome)
         return bool(batch)
+
+    def _rule(self, event: NsEvent) -> Rule | None:
+        """The rule of an event; that may be one of the table before this one."""
+        rule = self._table.rules.get(event.rule)
+        return self._before[0].rules.get(event.rule) if rule is None else rule
 
     def _special(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """What there is to do besides answering. None: answer."""
@@ -329,7 +358,8 @@ class Daemon:
         return None
 
     def _send(self, event: NsEvent) -> bool:
-        answer = self._responder.answer(event)
+        responder = self._responder if event.rule in self._table.rules else self._before[1]
+        answer = responder.answer(event)
         if not self._ports.send(answer.ifindex, answer.frame):
             return False
         waited = (time.monotonic_ns() // 1000 - event.time_us) & 0xFFFFFFFF
@@ -338,7 +368,7 @@ class Daemon:
 
     def _answer_late(self, event: NsEvent) -> None:
         """Answer one who has waited for a target to be resolved."""
-        rule = self._table.rules.get(event.rule)
+        rule = self._rule(event)
         if rule is not None and self._send(event):
             self._counts.count_late(rule)
 

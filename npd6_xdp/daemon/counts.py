@@ -28,12 +28,14 @@ class Counts:
 
     def count(self, rule: Rule, outcome: Outcome) -> None:
         """One solicitation that a rule covers."""
-        self._entries[rule.entry][outcome] += 1
-        self._rules[rule.id][outcome] += 1
+        for counts, number in ((self._entries, rule.entry), (self._rules, rule.id)):
+            if number in counts:  # the last solicitations of a rule may come in after it is gone
+                counts[number][outcome] += 1
 
     def count_late(self, rule: Rule) -> None:
         """One advertisement for a solicitation that was counted as pending before."""
-        self._late[rule.entry] += 1
+        if rule.entry in self._late:
+            self._late[rule.entry] += 1
 
     def entry(self, number: int) -> Counter[Outcome]:
         """The outcomes of an entry's solicitations."""

@@ -77,15 +77,15 @@ class Resolution:
         first = not self._table.rules
         self._table, self._limits = table, limits
         self._know(self._neighbours.use(table, limits.neighbours))
-        if first and self._is_needed():
+        if first:
             self._know(self._neighbours.resync(self._requests.neighbours()))
         if self._is_needed():
             self._size(time.monotonic())
 
-    def settle(self) -> None:
-        """Once the table is in force: what it doesn't ask for is forgotten."""
+    def settle(self) -> list[NsEvent]:
+        """Once the table is in force: what it doesn't ask for is forgotten. Those who wait by rules that are gone."""
         self._know(self._neighbours.drop())
-        self._pending.forget(self._table.vias)
+        homeless = self._pending.forget(self._table)
         self._gate()
         wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
         for host in wanted - self._routes:
@@ -93,6 +93,7 @@ class Resolution:
         for host in (self._routes | self._stale_routes) - wanted:
             self._delete_route(host)
         self._stale_routes.clear()
+        return homeless
 
     def _is_needed(self) -> bool:
         return any(rule.method is Method.NEIGHBOUR for rule in self._table.rules.values())

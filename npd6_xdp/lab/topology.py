@@ -235,6 +235,11 @@ class Topology:
             raise MachineError(f"lab: {interface} in {namespace} takes no XDP program")
         self._links.append(link)
 
+    def xdp_pass_end(self) -> None:
+        """Detach what xdp_pass() has attached."""
+        while self._links:
+            os.close(self._links.pop())
+
     def close(self) -> None:
         """Kill what still runs in the namespaces and remove them. Harmless when nothing is left to remove."""
         if os.getpid() != self._pid:  # a forked child that leaves through atexit
@@ -246,8 +251,7 @@ class Topology:
             process.kill()
             process.wait()
         self._processes.clear()
-        while self._links:
-            os.close(self._links.pop())
+        self.xdp_pass_end()
         _live.discard(self.label)
         atexit.unregister(self.close)
         while self._handlers:

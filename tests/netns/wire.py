@@ -28,6 +28,8 @@ SETTING = Setting(
 )
 
 _ETH_P_ALL = 3
+_SO_ATTACH_FILTER = 26
+_LD_H, _LD_B, _JEQ, _RET = 0x28, 0x30, 0x15, 0x06
 _SOL_PACKET = 263
 _PACKET_AUXDATA = 8
 _VLAN_VALID = 0x10
@@ -54,9 +56,25 @@ class Wire:
 
     def deafen(self) -> None:
         """Receive nothing from now on: for who only sends, and much."""
-        drop = struct.pack("HBBI", 6, 0, 0, 0)  # one classic BPF instruction: return 0
-        buffer = ctypes.create_string_buffer(drop, len(drop))
-        self._socket.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(buffer)))
+        self._filter((_RET, 0, 0, 0))
+
+    def only_advertisements(self) -> None:
+        """Receive nothing but untagged Neighbor Advertisements from now on."""
+        self._filter(
+            (_LD_H, 0, 0, 12),
+            (_JEQ, 0, 3, 0x86DD),
+            (_LD_B, 0, 0, 54),
+            (_JEQ, 0, 1, 136),
+            (_RET, 0, 0, 0xFFFF),
+            (_RET, 0, 0, 0),
+        )
+
+    def _filter(self, *program: tuple[int, int, int, int]) -> None:
+        """A classic BPF program: struct sock_filter as (code, jt, jf, k)."""
+        code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+        buffer = ctypes.create_string_buffer(code, len(code))
+        fprog = struct.pack("HP", len(program), ctypes.addressof(buffer))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
     def send(self, *frames: bytes) -> None:
         for frame in frames:
@@ -169,6 +187,7 @@ class Asker:
 
     def outcome(self, target: str) -> str:
         """The outcome of one solicitation; two would show as two words."""
+        time.sleep(0.02)  # Python counts once it has sent: what went before is counted then
         before = self._running.solicitations()
         self._wire.send(question(target))
         found: list[str] = []

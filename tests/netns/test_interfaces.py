@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Interfaces that come, go, and change: followed with no restart, within 200 ms, and nothing left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
+from tests.frames import ether, ip6, solicit
+from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, question, until
+
+Start = Callable[..., RunningDaemon]
+
+SOON = 0.2
+both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true in that time, as measured from now, a slow machine's share added."""
+    began = time.monotonic()
+    came = until(condition, 10 * seconds)
+    print(f"{time.monotonic() - began:.3f} s")
+    return came and time.monotonic() - began < 5 * seconds
+
+
+def sockets(running: RunningDaemon) -> int:
+    return len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
+
+
+@both
+def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    on_edge(topology, "link set wan0 name late0")
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    assert "wan0: no such interface here yet; waiting for it" in running.log
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert not asker.answered(HOST_ADDRESS, 0.1)
+        on_edge(topology, "link set late0 name wan0")
+        assert within(SOON, lambda: asker.answered(HOST_ADDRESS, 0.05))
+
+
+@both
+def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        assert Asker(wire, running).answered(HOST_ADDRESS)
+    open_files = sockets(running)
+    for _ in range(3):
+        on_edge(topology, "link del wan0")
+        assert until(lambda: "wan0: detached" in running.log)
+        topology.run("upstream", "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0", check=True)
+        topology.run("upstream", "ip", "link", "set", "peer0", "netns", topology.name("edge"), check=True)
+        on_edge(topology, f"link set peer0 name wan0 address {EDGE_WAN_MAC} up")
+        topology.run("upstream", "ip", "link", "set", "eth0", "up", check=True)
+        with Wire(topology) as wire:
+            assert within(SOON, lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.05))
+    assert sum(running.solicitations().values()) >= 4
+    assert sockets(running) == open_files
+    assert running.process.poll() is None
+
+
+@both
+def test_a_glob_catches_new_ports_and_lets_go_of_those_that_leave(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    running = daemon(configuration(datapath=f'"{datapath}"').replace("wan0", "wan*"))
+    with Wire(topology) as wire:
+        assert Asker(wire, running).answered(HOST_ADDRESS)
+    for number in (1, 2, 3):
+        name, mac = f"wan{number}", f"02:00:00:00:01:{number:02x}"
+        topology.run("upstream", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1", check=True)
+        topology.run("upstream", "ip", "link", "set", "eth1", "up", check=True)
+        topology.run("upstream", "ip", "link", "set", "peer1", "netns", topology.name("edge"), check=True)
+        on_edge(topology, f"link set peer1 name {name} address {mac} up")
+        with Wire(topology, interface="eth1") as wire:
+            frame = solicit(replace(SETTING, mac=ether(mac), target=ip6(HOST_ADDRESS)))
+            assert within(SOON, lambda w=wire, f=frame: w.ask(f, 0.05) is not None)
+        assert running.solicitations(name)
+        on_edge(topology, f"link del {name}")
+        assert until(lambda n=name: running.solicitations(n) == {}), "nothing of it stays"
+    assert running.solicitations("wan0")
+
+
+@both
+def test_a_rename_is_followed_both_away_and_back(topology: Topology, daemon: Start, datapath: str) -> None:
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(HOST_ADDRESS)
+        on_edge(topology, "link set wan0 name other0")
+        assert within(SOON, lambda: topology.xdp_mode("edge", "other0") is None)
+        assert not asker.answered(HOST_ADDRESS, 0.1)
+        on_edge(topology, "link set other0 name wan0")
+        assert within(SOON, lambda: asker.answered(HOST_ADDRESS, 0.05))
+
+
+@both
+def test_a_flap_and_a_new_mac_are_followed(topology: Topology, daemon: Start, datapath: str) -> None:
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for _ in range(3):
+            on_edge(topology, "link set wan0 down", "link set wan0 up")
+            assert within(SOON, lambda: asker.answered(HOST_ADDRESS, 0.05))
+        fresh = "02:00:00:00:00:99"
+        on_edge(topology, f"link set wan0 address {fresh}")
+
+        def tells_the_new_one() -> bool:
+            answer = wire.ask(question(HOST_ADDRESS), 0.05)
+            return answer is not None and NeighborAdvertisement.parse(answer).link_layer_address == ether(fresh)
+
+        assert within(SOON, tells_the_new_one)
+
+
+@both
+def test_an_address_of_its_own_is_followed_on_this_side_and_on_the_other(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0", datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        mine = "2001:db8:1::4711"
+        assert asker.outcome(mine) == "pending"
+        for _ in range(2):
+            on_edge(topology, f"addr add {mine}/128 dev lan0 nodad")
+            assert within(SOON, lambda: asker.answered(mine, 0.05)), "Linux doesn't answer for it on wan0"
+            on_edge(topology, f"addr del {mine}/128 dev lan0", f"addr add {mine}/128 dev wan0 nodad")
+            assert within(SOON, lambda: asker.outcome(mine) == "own")
+            on_edge(topology, f"addr del {mine}/128 dev wan0")
+            assert within(SOON, lambda: asker.outcome(mine) not in ("own", "answered_xdp", "answered_python"))
+
+
+@both
+def test_a_rule_follows_the_prefixes_of_an_interface(topology: Topology, daemon: Start, datapath: str) -> None:
+    """As DHCPv6-PD renumbers a network: the rule's targets go along."""
+    running = daemon(configuration("interface:lan0 route via=lan0 exclude=::dead", datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(HOST_ADDRESS)
+        on_edge(topology, "addr add 2001:db8:9::1/64 dev lan0 nodad")
+        assert within(SOON, lambda: asker.answered("2001:db8:9::42", 0.05))
+        assert asker.outcome("2001:db8:9::dead") == "ignored"
+        assert asker.answered(HOST_ADDRESS), "the old prefix still"
+        on_edge(topology, "addr del 2001:db8:1::1/64 dev lan0")
+        assert within(SOON, lambda: asker.outcome(HOST_ADDRESS) == "unmatched")
+        assert asker.answered("2001:db8:9::42")
+    rule = frozenset({("interface", "wan0"), ("rule", "interface:lan0"), ("outcome", "ignored")})
+    assert running.metrics()["npd6_rule_solicitations_total", rule] == 1
+
+
+def test_a_device_without_ethernet_framing_is_refused_with_the_reason(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration().replace("wan0", "*"))
+    on_edge(topology, "tuntap add dev tun0 mode tun")
+    assert until(lambda: "tun0: not an Ethernet interface" in running.log)
+    on_edge(topology, "link set tun0 up", "link set tun0 down", "link set tun0 up")
+    until(lambda: False, 0.2)
+    assert running.log.count("tun0: not an Ethernet interface") == 1
+    with Wire(topology) as wire:
+        assert Asker(wire, running).answered(HOST_ADDRESS)
+
+
+def test_a_port_that_another_program_holds_is_tried_again_until_it_is_free(topology: Topology, daemon: Start) -> None:
+    on_edge(topology, "link set wan0 name late0")
+    running = daemon(configuration())
+    topology.xdp_pass("edge", "late0")
+    on_edge(topology, "link set late0 name wan0")
+    assert until(lambda: "wan0: another XDP program is attached" in running.log)
+    topology.xdp_pass_end()
+    with Wire(topology) as wire:
+        assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.1), 6.0)
+    assert running.log.count("another XDP program is attached") == 1

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `kernel`: proxy entries of our own in the kernel's table, which answers from the second time on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, Topology
+from tests.netns.wire import Asker, Wire, configuration, on_edge, question, until
+
+Start = Callable[..., RunningDaemon]
+
+RULE = "2001:db8:1::/64 kernel"
+SYSCTLS = ("conf/wan0/proxy_ndp", "conf/all/proxy_ndp", "neigh/wan0/proxy_delay")
+
+both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
+
+
+def proxies(topology: Topology, *, ours: bool = True) -> set[str]:
+    """The proxy entries on the edge's wan0: those of ours, or the others."""
+    found = topology.ip("edge", "-6", "neigh", "show", "proxy", "dev", "wan0")
+    return {entry["dst"] for entry in found if (entry.get("protocol") == str(PROTOCOL)) == ours}
+
+
+def sysctls(topology: Topology) -> dict[str, str]:
+    with topology.inside("edge"):
+        return {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
+
+
+@both
+def test_python_answers_the_first_and_the_kernel_all_others(topology: Topology, daemon: Start, datapath: str) -> None:
+    before = sysctls(topology)
+    running = daemon(configuration(RULE, datapath=f'"{datapath}"'))
+    assert sysctls(topology) == dict.fromkeys(SYSCTLS[:2], "1") | {SYSCTLS[2]: "0"}
+    assert proxies(topology) == set()
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.outcome(HOST_ADDRESS) == "answered_python"
+        assert until(lambda: proxies(topology) == {HOST_ADDRESS}, 1.0)
+        for frame in (
+            question(HOST_ADDRESS),
+            question(HOST_ADDRESS, options=b""),
+        ):
+            answer = wire.ask(frame)
+            assert answer is not None
+            assert NeighborAdvertisement.parse(answer).source != NeighborAdvertisement.parse(answer).target, (
+                "the kernel's"
+            )
+        assert running.solicitations() == {"answered_python": 1, "kernel": 2}
+        assert running.metrics()["npd6_kernel_proxy_entries", frozenset({("interface", "wan0")})] == 1
+        assert asker.outcome(EDGE_LAN_ADDRESS) != "kernel", "an address of its own needs no entry"
+    done = topology.run("upstream", "ping", "-6", "-n", "-c", "2", "-i", "0.2", "-W", "3", HOST_ADDRESS)
+    assert done.returncode == 0, done.stdout
+    assert running.stop() == 0
+    assert proxies(topology) == set()
+    assert sysctls(topology) == before
+
+
+def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(topology: Topology, daemon: Start) -> None:
+    before = sysctls(topology)
+    control = topology.directory / "shared.sock"
+    text = f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE)
+    running = daemon(text)
+    with Wire(topology) as wire:
+        assert Asker(wire, running).outcome(HOST_ADDRESS) == "answered_python"
+        running.kill()
+        assert proxies(topology) == {HOST_ADDRESS}
+        on_edge(topology, f"-6 neigh add proxy 2001:db8:2::1 dev wan0 protocol {PROTOCOL}")
+        running = daemon(text)
+        assert proxies(topology) == {HOST_ADDRESS}, "what no rule wants any more goes"
+        assert Asker(wire, running).outcome(HOST_ADDRESS) == "kernel"
+    assert running.stop() == 0
+    assert proxies(topology) == set()
+    assert sysctls(topology) == before, "as they were before the one that was killed"
+
+
+def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, daemon: Start) -> None:
+    cap = 1024
+    running = daemon(f"[limits]\nkernel_entries = {cap}\n" + configuration(RULE, events_per_source="0"))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for number in range(1, cap + 1):
+            wire.send(question(f"2001:db8:1::1:{number:x}"))
+        assert until(lambda: len(proxies(topology)) == cap, 5.0)
+        assert asker.answered("2001:db8:1::2:1"), "the 1,025th"
+        assert asker.answered("2001:db8:1::2:1"), "and again"
+        assert asker.outcome("2001:db8:1::1:1") == "kernel"
+    assert len(proxies(topology)) == cap
+    assert running.log.count("limits.kernel_entries: 1024 proxy entries are there") == 1
+    assert '"kernel proxy entries": 2' in running.command("status", "--json").stdout
+    assert running.solicitations() == {"answered_python": cap + 2, "kernel": 1}
+
+
+def test_an_entry_that_nobody_asks_for_is_removed_and_one_that_is_asked_for_stays(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon("[limits]\nkernel_entry_age = 2\n" + configuration(RULE))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.outcome("2001:db8:1::11") == "answered_python"
+        assert asker.outcome("2001:db8:1::12") == "answered_python"
+
+        def asked_meanwhile() -> bool:
+            asker.outcome("2001:db8:1::11")
+            return "2001:db8:1::12" not in proxies(topology)
+
+        assert until(asked_meanwhile, 8.0)
+        assert proxies(topology) == {"2001:db8:1::11"}
+        assert asker.outcome("2001:db8:1::12") == "answered_python"
+        assert until(lambda: proxies(topology) == {"2001:db8:1::11", "2001:db8:1::12"}, 1.0)
+
+
+def test_entries_of_others_are_reported_and_never_touched(topology: Topology, daemon: Start) -> None:
+    on_edge(topology, "-6 neigh add proxy 2001:db8:1::7 dev wan0", "-6 neigh add proxy 2001:db8:1::8 dev wan0")
+    running = daemon(configuration(RULE))
+    assert "wan0: the kernel has 2 proxy entries that are not ours" in running.log
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.outcome("2001:db8:1::7") == "answered_python"
+        on_edge(topology, "-6 neigh add proxy 2001:db8:1::9 dev wan0")
+        assert asker.outcome("2001:db8:1::9") == "answered_python"
+    assert proxies(topology) == set()
+    assert running.stop() == 0
+    assert proxies(topology, ours=False) == {"2001:db8:1::7", "2001:db8:1::8", "2001:db8:1::9"}
+
+
+def test_entries_that_go_with_a_link_that_goes_down_are_made_anew(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(RULE))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.outcome(HOST_ADDRESS) == "answered_python"
+        assert asker.outcome(HOST_ADDRESS) == "kernel"
+        on_edge(topology, "link set wan0 down", "link set wan0 up")
+        assert until(lambda: wire.ask(question(HOST_ADDRESS), 0.1) is not None, 2.0)
+        assert until(lambda: proxies(topology) == {HOST_ADDRESS}, 2.0)
+        assert asker.outcome(HOST_ADDRESS) == "kernel"
+
+
+def test_the_kernel_defends_its_entry_only_if_policy_says_so(topology: Topology, daemon: Start) -> None:
+    """Its proxy entry would defend the target against Duplicate Address Detection, whatever we would do."""
+    dad = question(HOST_ADDRESS, source=bytes(16), options=b"")
+    for policy, heard in (("ignore", False), ("defend", True)):
+        running = daemon(configuration(RULE, dad=f'"{policy}"'))
+        with Wire(topology) as wire:
+            asker = Asker(wire, running)
+            assert asker.outcome(HOST_ADDRESS) == "answered_python"
+            assert (wire.ask(dad, 0.5) is not None) == heard
+        assert running.solicitations() == {"answered_python": 1, "kernel" if heard else "dad": 1}
+        running.stop()
+
+
+def test_monitor_adds_nothing(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(RULE, datapath='"monitor"'))
+    with Wire(topology) as wire:
+        assert Asker(wire, running).outcome(HOST_ADDRESS) == "monitored"
+    assert proxies(topology) == set()

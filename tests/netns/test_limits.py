@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Limits that protect Python: budgets in the XDP program, and what becomes of those who exceed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.frames import ether, ip6, solicit
+from tests.netns.wire import SETTING, Wire, configuration, question, scan, until
+
+Start = Callable[..., RunningDaemon]
+
+OTHER = replace(
+    SETTING,
+    asker_mac=ether("02:00:00:00:00:77"),
+    asker_link_local=ip6("fe80::77"),
+    asker_global=ip6("2001:db8::77"),
+    target=ip6(HOST_ADDRESS),
+)
+
+
+def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(datapath='"python"', events_per_source="100"))
+    asked = answers = flood = 0
+    with Wire(topology) as listening, Wire(topology) as wire:
+        wire.deafen()
+        for number, frame in enumerate(scan(20_000)):
+            wire.send(frame)
+            flood += 1
+            if number % 400 == 0:
+                wire.send(solicit(OTHER))
+                asked += 1
+                heard = listening.advertisements(0.3, enough=None if number == 0 else 1)
+                answers += any(answer[:6] == OTHER.asker_mac for answer in heard)
+                while not any(answer[:6] == OTHER.asker_mac for answer in heard) and heard:
+                    heard = listening.advertisements(0.3, enough=1)
+                    answers += any(answer[:6] == OTHER.asker_mac for answer in heard)
+    assert answers == asked
+    assert until(lambda: sum(running.solicitations().values()) == flood + asked)
+    counts = running.solicitations()
+    assert set(counts) == {"answered_python", "rate_limited"}
+    assert counts["answered_python"] < flood / 4
+
+
+def test_what_xdp_answers_is_never_limited(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(events_per_source="1"))
+    frames = list(scan(2_000))
+    with Wire(topology) as wire:
+        wire.deafen()
+        wire.send(*frames)
+    assert until(lambda: running.solicitations() == {"answered_xdp": len(frames)})
+
+
+def test_a_budget_for_all_holds_whoever_asks(topology: Topology, daemon: Start) -> None:
+    limits = "[limits]\nevents_per_second = 50\n"
+    running = daemon(limits + configuration(datapath='"python"', events_per_source="0"))
+    with Wire(topology) as wire:
+        for number in range(400):
+            mac = bytes((2, 0, 0, 1, number >> 8, number & 0xFF))
+            wire.send(solicit(replace(OTHER, asker_mac=mac)))
+    assert until(lambda: sum(running.solicitations().values()) == 400)
+    counts = running.solicitations()
+    assert set(counts) == {"answered_python", "rate_limited"}
+    assert 50 <= counts["answered_python"] <= 150
+
+
+def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topology: Topology, daemon: Start) -> None:
+    addresses = [f"2001:db8:1::1:{number:x}" for number in range(20)]
+    for address in addresses:
+        topology.run("host", "ip", "addr", "add", f"{address}/128", "dev", "eth0", "nodad", check=True)
+    rule = "2001:db8:1::/64 neighbour via=lan0"
+    running = daemon(f"[limits]\nneighbours = 10\n{configuration(rule, events_per_source='0')}")
+    with Wire(topology) as wire:
+        for address in addresses[:10]:
+            assert wire.ask(question(address), 1.0) is not None
+        for address in addresses[10:]:
+            wire.send(question(address))
+        for address in addresses[:10]:
+            assert wire.ask(question(address), 1.0) is not None
+    assert until(lambda: running.solicitations() == {"pending": 10, "answered_xdp": 10, "rate_limited": 10})
+    assert "limits.neighbours: 10 hosts are there" in running.log
+    assert running.metrics()["npd6_neighbours", frozenset({("interface", "lan0")})] == 10
+
+
+def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology, daemon: Start) -> None:
+    rule = "2001:db8:1::/64 neighbour via=lan0"
+    running = daemon(f"[limits]\npending = 20\n{configuration(rule, events_per_source='0')}")
+    with Wire(topology) as wire:
+        wire.send(*scan(200))
+    assert until(lambda: sum(running.solicitations().values()) == 200)
+    counts = running.solicitations()
+    assert set(counts) == {"pending", "rate_limited"}
+    assert counts["pending"] == 20
+    assert until(lambda: '"pending": []' in running.command("status", "--json").stdout, 6.0), "given up in time"
+    assert topology.ip("edge", "-6", "neigh", "show", "dev", "lan0", "nud", "failed") == []

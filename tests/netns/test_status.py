@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the daemon says of itself: status as text and JSON, SIGUSR1, recent targets, groups, and the log."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.netns.wire import Asker, Wire, configuration, question, scan, until
+
+Start = Callable[..., RunningDaemon]
+
+both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
+
+
+def status(running: RunningDaemon) -> dict[str, Any]:
+    done = running.command("status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
+    rules = ("2001:db8:1::/64 neighbour via=lan0 host_routes=true", "2001:db8:2::/64 kernel", "2001:db8:3::/64 static")
+    running = daemon(configuration(*rules))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(HOST_ADDRESS, 1.0)
+        asker.outcome("2001:db8:2::1")
+        asker.outcome("2001:db8:3::1")
+        asker.outcome("2001:db8:1::dead")
+        now = status(running)
+    (interface,) = now["interfaces"]
+    assert (interface["interface"], interface["attach"], interface["up"]) == ("wan0", "generic", True)
+    outcomes = {name: count for name, count in interface["solicitations"].items() if count}
+    assert outcomes == {"pending": 2, "answered_python": 1, "answered_xdp": 1}
+    assert [(rule["rule"], rule["method"]) for rule in now["rules"]] == [
+        ("2001:db8:1::/64", "neighbour"),
+        ("2001:db8:2::/64", "kernel"),
+        ("2001:db8:3::/64", "static"),
+    ]
+    assert now["neighbours"] == [{"interface": "lan0", "address": HOST_ADDRESS, "state": "reachable"}]
+    assert now["host_routes"] == [{"interface": "lan0", "address": HOST_ADDRESS}]
+    assert now["kernel_proxy_entries"] == [{"interface": "wan0", "address": "2001:db8:2::1"}]
+    assert now["pending"] == ["2001:db8:1::dead"]
+    text = running.command("status").stdout
+    for line in (
+        "wan0: hybrid, attached in generic mode, up",
+        "rule 2001:db8:1::/64 neighbour: pending 2",
+        f"{HOST_ADDRESS} dev lan0 reachable",
+        "kernel proxy entries: 1",
+    ):
+        assert line in text
+    running.process.send_signal(signal.SIGUSR1)
+    assert until(lambda: "npd6-xdp: info: wan0: hybrid, attached in generic mode, up" in running.log)
+
+
+@both
+def test_recent_targets_are_remembered_in_both_datapaths(topology: Topology, daemon: Start, datapath: str) -> None:
+    running = daemon(configuration(datapath=f'"{datapath}"', collect_targets="3", events_per_source="0"))
+    before = time.time()
+    with Wire(topology) as wire:
+        wire.send(*scan(5_000))
+        for _ in range(3):
+            assert wire.ask(question(HOST_ADDRESS)) is not None
+            wire.ask(question("2001:db8:2::1"), 0.01)  # no rule covers it
+    targets = status(running)["targets"]
+    assert len(targets) == 3
+    assert (targets[0]["target"], targets[0]["count"]) == (HOST_ADDRESS, 3)
+    assert before - 1 < targets[0]["first"] < targets[0]["last"] < time.time() + 1
+    assert {target["count"] for target in targets[1:]} == {1}
+    assert f"{HOST_ADDRESS} on wan0: 3 times" in running.command("status").stdout
+
+
+def test_nobody_but_root_and_its_group_gets_at_the_control_socket(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    mode = running.control.stat()
+    assert (stat.S_IMODE(mode.st_mode), mode.st_uid) == (0o660, 0)
+    running.stop()
+    assert not running.control.exists()
+    done = running.command("status")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"npd6-xdp: {running.control}: no npd6-xdp is running there")
+
+
+def test_a_second_daemon_on_one_control_socket_is_refused_and_a_dead_ones_is_taken(
+    topology: Topology, daemon: Start
+) -> None:
+    control = topology.directory / "shared.sock"
+    text = f'[daemon]\ncontrol = "{control}"\n' + configuration()
+    first = daemon(text)
+    with pytest.raises(StartError) as refused:
+        daemon(text.replace("wan0", "lan0"))
+    assert "another npd6-xdp is at" in refused.value.log
+    assert first.process.poll() is None
+    first.kill()
+    assert control.exists()
+    daemon(text)
+
+
+def test_groups_of_single_addresses_and_small_ranges_are_joined_and_left(topology: Topology, daemon: Start) -> None:
+    def joined() -> set[str]:
+        found = topology.ip("edge", "maddress", "show", "dev", "wan0")
+        return {entry["address"] for entry in found[0]["maddr"] if entry.get("family") == "inet6"}
+
+    before = joined()
+    rules = ("2001:db8:1::12:3456 static", "2001:db8:1::aa:1-2001:db8:1::aa:2 route", "2001:db8:2::/64 static")
+    running = daemon(configuration(*rules, "2001:db8:1::ff:9 ignore"))
+    fresh = {"ff02::1:ff12:3456", "ff02::1:ffaa:1", "ff02::1:ffaa:2"}
+    assert joined() - before == fresh
+    running.write(configuration("2001:db8:1::12:3456 static", "2001:db8:5::7 static"))
+    assert running.command("reload").returncode == 0
+    assert joined() - before == {"ff02::1:ff12:3456", "ff02::1:ff00:7"}
+    running.write(configuration(*[f"2001:db8:5::{number:x} static" for number in range(1, 400)]))
+    assert running.command("reload").returncode == 0
+    assert len(joined() - before) in (255, 256), "one of them may be that of an address of its own"
+    running.kill()
+    assert until(lambda: joined() == before)
+
+
+def test_the_log_is_one_line_a_change_and_at_debug_not_one_a_packet(topology: Topology, daemon: Start) -> None:
+    text = '[daemon]\nlog_level = "debug"\nlog_format = "json"\n'
+    running = daemon(text + configuration(datapath='"python"'))
+    with Wire(topology) as wire:
+        wire.deafen()
+        wire.send(*scan(5_000))
+    assert until(lambda: running.solicitations() == {"answered_python": 5_000})
+    lines = [json.loads(line) for line in running.log.splitlines()]
+    about = [line for line in lines if "asks who has" in line["message"]]
+    assert 1 <= len(about) <= 50
+    assert about[0]["level"] == "debug"
