@@ -420,7 +420,7 @@ class _Builder:
             if interface.vlan.any:
                 # Each VLAN device has addresses of its own, so its frames get an entry of its own; the rest share one.
                 spoken_for = {other.vlan.tags for other in entries if not other.vlan.any}
-                for tags in sorted({*link.addresses, *link.next_hops} - spoken_for - {()}):
+                for tags in sorted({*link.addresses, *link.next_hops} - spoken_for):
                     self._add(link, interface, Vlan(tags=tags))
             self._add(link, interface, interface.vlan)
         if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.slots:
@@ -434,6 +434,8 @@ class _Builder:
         flat, notes = flatten(interface.rules, self._followed)
         self.notes |= dict.fromkeys(f"{interface.labelled(link.name)}: {note}" for note in notes)
         matches = {rule: self._add_rule(entry, interface, rule) for rule in interface.rules}
+        if vlan.any or (vlan.tags and vlan.tags not in link.l3):
+            matches = {rule: self._without_a_device(interface, link, rule, match) for rule, match in matches.items()}
         for line in flat:
             match = matches[line.rule]
             if line.left_out:
@@ -462,6 +464,15 @@ class _Builder:
             rule_id, entry, rule.prefix, networks, rule.method, decision, flags, group, rule.via, rule.host_routes
         )
         return Match(rule_id, decision, flags, group)
+
+    def _without_a_device(self, interface: InterfaceConfig, link: LinkFacts, rule: RuleConfig, match: Match) -> Match:
+        """The kernel sees no frames of a VLAN that it has no device for, so its proxy can't answer them: we do."""
+        if match.decision is not Decision.KERNEL:
+            return match
+        if not interface.vlan.any:
+            where = interface.labelled(link.name)
+            self.notes[f"{where}: no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"] = None
+        return Match(match.rule, Decision.STATIC, match.flags)
 
     def _group(self, key: GroupKey) -> int:
         return self.groups.setdefault(key, self._group_ids[key])

@@ -39,6 +39,7 @@ from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.metrics import Endpoint
 from npd6_xdp.system.netlink import Netlink
+from npd6_xdp.system.peers import running_peers
 from npd6_xdp.system.rtnetlink import NextHops, Requests
 from npd6_xdp.system.sysctl import read as read_sysctl
 
@@ -121,6 +122,8 @@ class Daemon:
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
         self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies)
+        for name, pid in running_peers():
+            log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self._decide_by(config, table)
         self._ports.admit(config, self._links, table)
         self._ports.follow(config, self._links, table)
@@ -494,9 +497,10 @@ class Daemon:
         self._links = links
         self._decide_by(config, table)
         self._ports.follow(config, links, table)
-        for old, new in ((self._endpoint, endpoint), (self._control, control)):
-            if old is not None and old is not new:
-                old.close()
+        if self._endpoint is not None and self._endpoint is not endpoint:
+            self._endpoint.close()
+        if self._control is not control:
+            self._control.stop_listening()  # who has asked for this is yet to hear
         self._endpoint, self._control = endpoint, control
         self._configured(config)
         self._view.reloaded()

@@ -12,6 +12,7 @@ from typing import Any
 
 import npd6_xdp
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.proxies import proxying_interfaces
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import LinkFacts, Table
 from npd6_xdp.core.snapshot import (
@@ -79,8 +80,11 @@ class View:
         return Snapshot(
             self._interfaces(),
             self._rules(),
-            self._count_by_name(host.ifindex for host in self._resolution.neighbours.hosts()),
-            self._count_by_name(host.ifindex for host in self._proxies.entries()),
+            self._count_by_name(
+                (host.ifindex for host in self._resolution.neighbours.hosts()),
+                {ifindex for group in self._table.vias.values() for ifindex in group},
+            ),
+            self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(self._table)),
             AnswerTimes(list(answer_times.counts), answer_times.total),
             self._loaded_at,
             self._reload_failures,
@@ -130,8 +134,10 @@ class View:
             counts[key].update(self._counts.rule(rule.id))
         return [RuleSnapshot(label, prefix, methods[label, prefix], found) for (label, prefix), found in counts.items()]
 
-    def _count_by_name(self, ifindexes: Iterable[int]) -> dict[str, int]:
-        return dict(Counter(self._name(ifindex) for ifindex in ifindexes))
+    def _count_by_name(self, ifindexes: Iterable[int], possible: Iterable[int]) -> dict[str, int]:
+        """How many there are of each; 0 of the possible ones that none is of."""
+        counts = Counter(ifindexes)
+        return {self._name(ifindex): counts[ifindex] for ifindex in {*possible, *counts}}
 
     def _name(self, ifindex: int) -> str:
         return self._names.get(ifindex, str(ifindex))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, Npd6Error
 
 _MOST_ASKED = 4096  # bytes of a question
 _MOST_CLIENTS = 32
@@ -35,9 +35,15 @@ class ControlServer:
         selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and hang up."""
         for client in tuple(self._clients):
             self._drop(client)
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Take no more questions; those that came in are still answered."""
+        if self._socket.fileno() < 0:
+            return
         self._selector.unregister(self._socket)
         self._socket.close()
         with contextlib.suppress(OSError):
@@ -84,7 +90,10 @@ class ControlServer:
             question = None
         if not isinstance(question, dict):
             return {"error": "not a question: send one line with a JSON object"}
-        return self._answer(question)
+        try:
+            return self._answer(question)
+        except Npd6Error as error:
+            return {"error": str(error)}
 
     def _drop(self, connection: socket.socket) -> None:
         del self._clients[connection]

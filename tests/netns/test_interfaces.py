@@ -66,7 +66,7 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
         with Wire(topology) as wire:
             assert within(SOON, lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.05))
     assert sum(running.solicitations().values()) >= 4
-    assert sockets(running) == open_files
+    assert until(lambda: sockets(running) == open_files, 2.0), "nothing leaks"
     assert running.process.poll() is None
 
 

@@ -187,6 +187,18 @@ def test_a_reload_by_signal_takes_up_ports_logs_and_addresses(topology: Topology
     assert 'interface="lan0"' not in running.metrics_text()
 
 
+def test_another_control_socket_is_taken_up_and_who_asked_for_it_is_told(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    other = topology.directory / "other.sock"
+    running.write(f'[daemon]\ncontrol = "{other}"\n{configuration()}')
+    assert "the new configuration is in use" in running.command("reload").stdout
+    assert not running.control.exists()
+    running.control = other
+    running.write(configuration("2001:db8:2::/64 static"))
+    assert "1 rule on wan0" in running.command("reload").stdout
+    assert "2001:db8:2::/64" in running.command("status").stdout
+
+
 @both
 def test_neighbours_are_known_at_once_to_a_configuration_that_asks_for_them(
     topology: Topology, daemon: Start, datapath: str

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Other answerers on this machine: two on one link are a mistake."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+_NAMES = ("ndppd", "npd6")
+
+
+def running_peers() -> list[tuple[str, int]]:
+    """The npd6 and ndppd that run in our network namespace: names and process ids."""
+    ours = Path("/proc/self/ns/net").readlink()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or isn't ours to look at
+            name = (process / "comm").read_text().strip()
+            if name in _NAMES and (process / "ns/net").readlink() == ours:
+                found.append((name, int(process.name)))
+    return sorted(found)
