@@ -75,5 +75,22 @@ if ! { [ -x .venv/bin/npd6-xdp ] && grep -qxF "${extra:-[base]} $state" $stamp; 
     { echo "[base] $state"; [ -z "$extra" ] || echo "$extra $state"; } >$stamp
 fi
 
+# The peers, for the tests only: unpacked, not installed, since installing would start them as daemons.
+peers=.venv/peers
+if [ -n "$extra" ] && ! [ -e $peers/complete ]; then
+    command -v apt-get >/dev/null || fail "the tests read the sample files of Debian's packages ndppd and npd6:
+unpack these two packages (dpkg -x, or ar and tar) into $PWD/$peers, and create the file $PWD/$peers/complete"
+    say "unpacking ndppd and npd6 in $PWD/$peers"
+    rm -rf $peers
+    mkdir -p $peers/packages
+    (cd $peers/packages && { apt-get download -qq ndppd npd6 2>/dev/null ||
+        { apt-get update -qq && apt-get download -qq ndppd npd6; }; })
+    for package in "$peers"/packages/*.deb; do
+        dpkg-deb -x "$package" $peers
+    done
+    rm -r $peers/packages
+    touch $peers/complete
+fi
+
 .venv/bin/python -c 'import bcc; bcc.BPF' 2>/dev/null ||
     fail "bcc doesn't import in .venv: is the distribution's package (python3-bpfcc, python3-bcc) complete?"

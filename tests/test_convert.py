@@ -22,8 +22,9 @@ from npd6_xdp.core.verdict import Method
 from npd6_xdp.tools.convert import convert, run
 
 FIXTURES = Path(__file__).parent / "convert"
-NPD6_SAMPLE = Path("/etc/npd6.conf.sample")
-NDPPD_SAMPLE = Path("/usr/share/doc/ndppd/ndppd.conf-dist")
+PEERS = Path(__file__).resolve().parents[1] / ".venv/peers"  # where deploy/setup.sh unpacks the Debian packages
+NPD6_SAMPLE = PEERS / "etc/npd6.conf.sample"
+NDPPD_SAMPLE = PEERS / "usr/share/doc/ndppd/ndppd.conf-dist"
 
 
 def read(text: str) -> tuple[list[dict[str, Any]], list[str]]:

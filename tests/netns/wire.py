@@ -112,15 +112,15 @@ class Wire:
         return found
 
     def ask(self, frame: bytes, seconds: float = 1.0) -> bytes | None:
-        """Send one valid solicitation; the first advertisement for its target that comes then, or None."""
+        """Send one solicitation; the first advertisement for its target that comes then (any, if it is invalid)."""
         asked = NeighborSolicitation.parse(frame)
-        assert isinstance(asked, NeighborSolicitation)
         self.advertisements(0.001)  # what is left of questions before
         self.send(frame)
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             for answer in self.advertisements(left, enough=1):
-                if NeighborAdvertisement.parse(answer).target == asked.target:
+                target = NeighborAdvertisement.parse(answer).target
+                if not isinstance(asked, NeighborSolicitation) or target == asked.target:
                     return answer
         return None
 
