@@ -114,6 +114,8 @@ class Ports:
             elif link.name != port.name:
                 log.info("%s: is now %s", port.name, link.name)
                 port.name = link.name
+                if config.attach(link.name) is not port.wish:
+                    self._detach(ifindex)
         for link in here.values():
             if link.ifindex not in self._attached:
                 self._try(config, link, table)

@@ -193,6 +193,7 @@ class Resolution:
     def _size(self, now: float) -> None:
         """How many targets may be under way at once, by what the kernel's table has room for."""
         self._sized_at = now
+        self._room = self._limits.pending
         size = neighbour_table_size()
         if size is None:
             return
