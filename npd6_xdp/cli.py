@@ -19,7 +19,7 @@ from npd6_xdp.core.config import Config, parse, parse_vlan
 from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error, UsageError
 
 if TYPE_CHECKING:
-    from npd6_xdp.core.rules import LinkFacts
+    from npd6_xdp.core.links import LinkFacts
 
 DESCRIPTION = """\
 An IPv6 Neighbor Discovery proxy: answers Neighbor Solicitations for the prefixes of its

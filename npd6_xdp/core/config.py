@@ -3,18 +3,34 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import ipaddress
-import json
-import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from typing import Any
 
+from npd6_xdp.core import config_values as parsers
+from npd6_xdp.core.config_values import (
+    LINK_LOCAL_ALONE,
+    PREFIX,
+    UNTAGGED,
+    Float,
+    Parser,
+    Targets,
+    Wrong,
+    in_words,
+    inside,
+    link_local,
+    nearest,
+    quoted,
+    syntax_mistake,
+)
+from npd6_xdp.core.config_values import Selection as Selection
+from npd6_xdp.core.config_values import Vlan as Vlan
+from npd6_xdp.core.config_values import is_glob as is_glob
+from npd6_xdp.core.config_values import parse_vlan as parse_vlan
 from npd6_xdp.core.errors import ConfigError, Mistake
 from npd6_xdp.core.verdict import Method
 
@@ -50,47 +66,6 @@ class NaSource(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Vlan:
-    """Which frames on a port an entry speaks for.
-
-    `any` is all of them; else `tags` are the VLAN ids, outermost first: () untagged, (100,) or (100, 7).
-    A tag with VID 0 carries a priority only and is no VLAN (IEEE 802.1Q), so it is never in `tags`.
-    """
-
-    any: bool = False
-    tags: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        """As the configuration file spells it: "any", "untagged", "100", "100.7"."""
-        if self.any:
-            return "any"
-        return ".".join(str(vid) for vid in self.tags) or "untagged"
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """An entry of `include` or `exclude`: the addresses `first` to `last`, both included, as the file spells them.
-
-    Under a prefix of length n it is a suffix, to be placed there, if the first n bits of both ends are zero;
-    else it has to lie within the prefix as it is.
-    """
-
-    text: str
-    first: IPv6Address
-    last: IPv6Address
-
-    def within(self, network: IPv6Network) -> tuple[IPv6Network, ...] | None:
-        """The prefixes that it stands for under `network`; None if it doesn't lie there."""
-        base, host_bits = int(network.network_address), 128 - network.prefixlen
-        first, last = int(self.first), int(self.last)
-        if not (first | last) >> host_bits:
-            first, last = first | base, last | base
-        if first >> host_bits != base >> host_bits or last >> host_bits != base >> host_bits:
-            return None
-        return tuple(ipaddress.summarize_address_range(IPv6Address(first), IPv6Address(last)))
-
-
-@dataclass(frozen=True, slots=True)
 class RuleConfig:
     """One [[interface.rule]]: `prefix` as the file spells it, `networks` what it means.
 
@@ -120,7 +95,7 @@ class InterfaceConfig:
 
     name: str
     rules: tuple[RuleConfig, ...]
-    vlan: Vlan = Vlan()
+    vlan: Vlan = UNTAGGED
     attach: Attach = Attach.AUTO
     datapath: Datapath = Datapath.HYBRID
     router: bool = True
@@ -148,7 +123,7 @@ class InterfaceConfig:
 
     def labelled(self, port: str) -> str:
         """The `interface` label of metrics and logs for a port: "wan0", or "wan0:100" for an entry with a VLAN."""
-        return port if self.vlan == Vlan() else f"{port}:{self.vlan}"
+        return port if self.vlan == UNTAGGED else f"{port}:{self.vlan}"
 
     def matches(self, port: str) -> bool:
         """Whether the entry speaks for a port of that name."""
@@ -197,11 +172,6 @@ class Config:
         return next((wish for wish in wishes if wish is not Attach.AUTO), Attach.AUTO)
 
 
-def is_glob(name: str) -> bool:
-    """Whether an interface's name is a pattern for several."""
-    return any(character in name for character in "*?[")
-
-
 def parse(text: str, source: str) -> Config:
     """Read a configuration file's text; `source` is the file's name, for the errors.
 
@@ -209,9 +179,9 @@ def parse(text: str, source: str) -> Config:
     defaults are DESIGN.md's, 'Configuration'.
     """
     try:
-        document = tomllib.loads(text, parse_float=_Float)
+        document = tomllib.loads(text, parse_float=Float)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(source, [_syntax_mistake(str(error))]) from None
+        raise ConfigError(source, [syntax_mistake(str(error))]) from None
     except (RecursionError, ValueError):  # tomllib lets both out; int() takes only so many digits
         raise ConfigError(source, [Mistake("", "a number is too long, or arrays nest too deeply")]) from None
     reader = _Reader()
@@ -221,337 +191,6 @@ def parse(text: str, source: str) -> Config:
     return config
 
 
-def parse_vlan(text: str) -> Vlan:
-    """Read a `vlan` value as the command line has it; ValueError says what is wrong with it."""
-    try:
-        return _vlan(text)
-    except _Wrong as wrong:
-        raise ValueError(f"{wrong}; found {_found(text)}") from None
-
-
-# --- Words for the user ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Float:
-    """A TOML float as the file spells it: VLANs 100.1 and 100.10 are two."""
-
-    text: str
-
-
-def _quoted(text: str) -> str:
-    """Text in double quotes, short and on one line, whatever it holds."""
-    short = text if len(text) <= 60 else f"{text[:57]}..."
-    return json.dumps(short, ensure_ascii=not short.isprintable())
-
-
-def _found(value: object) -> str:
-    """What stands in the file, in TOML's words."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return f"the string {_quoted(value)}"
-        case int():  # str() refuses integers of thousands of digits
-            return f"the whole number {value}" if abs(value) < 10**18 else "a huge whole number"
-        case _Float():
-            return f"the number {value.text[:20]}"
-        case list():
-            return "an array" if value else "an empty array"
-        case dict():
-            return "a table"
-        case _:
-            return "a date or time"
-
-
-def _nearest(text: str, choices: Iterable[str]) -> str | None:
-    """What was probably meant."""
-    return next(iter(difflib.get_close_matches(text.lower(), choices, n=1)), None)
-
-
-def _inside(place: str, key: str) -> str:
-    """The place of a key: interface[0].name, or interface[0]."odd key"."""
-    name = key if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", key) else _quoted(key)
-    return f"{place}.{name}" if place else name
-
-
-def _syntax_mistake(error: str) -> Mistake:
-    """What tomllib says, "Invalid value (at line 3, column 7)", as a Mistake."""
-    message, _, place = error.removesuffix(")").rpartition(" (at ")
-    quotes = "; text needs quotes; true, false and numbers need none"
-    hints = {
-        "Invalid value": quotes,
-        "Expected newline or end of document after a statement": quotes,  # info: the number inf, and an o
-        "Cannot overwrite a value": "; a key or table is there twice, or both as [table] and as [[table]]",
-    }
-    hint = hints.get(message, "")
-    message = re.sub(r"\('(.*?)',?\)", lambda key: key[1].replace("', '", "."), message)  # ('a', 'b') is a.b
-    return Mistake(place, f"not valid TOML: {message}{hint}")
-
-
-# --- Values: what TOML holds in, what Config holds out ---
-
-_Parser = Callable[[object], object]
-_PREFIX = "2001:db8:1::/64"
-_RANGE = "2001:db8:1::10-2001:db8:1::1f"
-_SOCKET = "/run/npd6-xdp/control.sock"
-_MULTICAST = IPv6Network("ff00::/8")
-_UNSPECIFIED_AND_LOOPBACK = IPv6Network("::/127")
-_LINK_LOCAL = IPv6Network("fe80::/10")
-_LINK_LOCAL_ALONE = "link-local targets need a rule each; write the address"
-
-
-class _Wrong(Exception):
-    """A parser can't use a value; the text says what would be right. Who catches it adds what was found."""
-
-
-def _string(value: object, example: str) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f'must be a string such as "{example}"')
-    return value
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _Wrong("must be true or false, without quotes")
-    return value
-
-
-def _whole(low: int, high: int) -> _Parser:
-    """The parser of a whole number, both bounds included."""
-
-    def parser(value: object) -> int:
-        if type(value) is not int or not low <= value <= high:  # and no bool
-            raise _Wrong(f"must be a whole number from {low} to {high}, without quotes")
-        return value
-
-    return parser
-
-
-def _one_of(choices: Iterable[str]) -> _Parser:
-    """The parser of a string that is one of `choices`; it gives the choice itself, an enum's member too."""
-    by_text = {str(choice): choice for choice in choices}
-
-    def parser(value: object) -> str:
-        if isinstance(value, str) and value in by_text:
-            return by_text[value]
-        meant = _nearest(value, by_text) if isinstance(value, str) else None
-        hint = f", probably {_quoted(meant)}" if meant else ""
-        raise _Wrong(f"must be {' or '.join(map(_quoted, by_text))}{hint}")
-
-    return parser
-
-
-def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
-
-
-def _port(text: str) -> int | None:
-    number = int(text) if re.fullmatch("[0-9]{1,5}", text) else 0
-    return number if 1 <= number <= 65535 else None
-
-
-def _listen(value: object) -> tuple[str, int] | None:
-    """Where the metrics endpoint listens: "ADDRESS:PORT" as (address, port), "" as None."""
-    text = _string(value, "[::1]:9846")
-    if not text:
-        return None
-    if "%" in text:
-        raise _Wrong('takes no scope id (%); write an address without one, such as "[::1]:9846"')
-    parts = re.fullmatch(r"(\[[^]]*\]|[^][:]*)(?::([^:]*))?", text)
-    if parts is None:
-        raise _Wrong(f'must be ADDRESS:PORT, IPv6 in brackets; write "{_bracketed(text)}"')
-    host, port = parts[1], parts[2] or ""
-    address = _ip_address(host.strip("[]"))
-    if address is None:
-        raise _Wrong('must be an IP address, not a name, and a port; write one such as "[::1]:9846"')
-    if address.version == 4 and host.startswith("["):
-        raise _Wrong(f'an IPv4 address takes no brackets; write "{address}:{_port(port) or 9846}"')
-    if not port:
-        raise _Wrong(f'the port is missing; write "{host}:9846"')
-    if _port(port) is None:
-        raise _Wrong("the port must be a whole number from 1 to 65535")
-    return str(address), int(port)
-
-
-def _bracketed(text: str) -> str:
-    """What colons without brackets were probably meant to say."""
-    host, _, port = text.rpartition(":")
-    if _ip_address(host) and _port(port):
-        return f"[{host}]:{port}"
-    return f"[{text}]:9846" if _ip_address(text) else "[::1]:9846"
-
-
-def _control(value: object) -> str:
-    """The path of the control socket; the kernel takes 107 bytes and a zero byte (unix(7), sun_path)."""
-    path = _string(value, _SOCKET)
-    if not path.startswith("/") or path.endswith("/"):
-        raise _Wrong(f'must be the absolute path of a socket, such as "{_SOCKET}"')
-    if "\0" in path:
-        raise _Wrong("a path holds no zero byte")
-    if len(path.encode()) > 107:
-        raise _Wrong("a socket's path has at most 107 bytes; write a shorter one")
-    return path
-
-
-def _exact_name(value: object) -> str:
-    """The name of one interface that targets live behind."""
-    name = _string(value, "lan0")
-    if ":" in name:
-        raise _Wrong('an interface\'s name holds no ":"; a VLAN device has a name such as "lan0.100"')
-    if is_glob(name):
-        raise _Wrong('must be the exact name of one interface, such as "lan0"')
-    return _linux_name(name, name)
-
-
-def _interface_name(value: object) -> str:
-    """The name of an entry's port, or a glob for several."""
-    name = _string(value, "wan0")
-    if ":" in name:
-        raise _Wrong('an interface\'s name holds no ":"; a VLAN is a key of its own, vlan = 100')
-    return _linux_name(name, _shortest(name) if is_glob(name) else name)
-
-
-def _linux_name(name: str, shortest: str) -> str:
-    """A name that Linux takes (dev_valid_name in net/core/dev.c, which counts bytes)."""
-    if not name.isprintable() or set(name) & set(" /") or name in {".", ".."}:
-        raise _Wrong('an interface\'s name holds no "/" and no white space')
-    if not name or len(shortest.encode()) > 15:
-        raise _Wrong("an interface's name has 1 to 15 characters")
-    return name
-
-
-def _shortest(glob: str) -> str:
-    """The shortest text that a glob stands for, with a "?" for each character that it leaves open."""
-    parts = r"\[!?+\]?+[^]]*\]"  # as fnmatch reads it: a "]" that comes first doesn't close
-    for part in re.findall(parts, glob):
-        if part.isascii() and not any(fnmatch.fnmatchcase(chr(code), part) for code in range(0x21, 0x7F)):
-            raise _Wrong(f'{_quoted(part)} matches no character; write what it may be, such as "[0-9]"')
-    shortest = re.sub(parts, "?", glob)
-    if "[" in shortest:
-        raise _Wrong('a "[" is never closed; write "[[]" for the character itself')
-    return shortest.replace("*", "")
-
-
-def _vlan(value: object) -> Vlan:
-    """untagged, any, or one or two VLAN ids: 100, "100", "100.7"."""
-    if value in ("untagged", "any"):
-        return Vlan(any=value == "any")
-    text = value.text if isinstance(value, _Float) else value if isinstance(value, str) else ""
-    if type(value) is int and abs(value) < 10**9:  # and no bool
-        text = str(value)
-    if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise _Wrong('must be "untagged", "any", a VLAN such as 100, or two such as "100.7"')
-    tags = tuple(int(tag) for tag in text.split("."))
-    if 0 in tags:
-        raise _Wrong('VLAN 0 is none: its tag carries a priority only (IEEE 802.1Q), and is "untagged" here')
-    if 4095 in tags:
-        raise _Wrong("VLAN 4095 is reserved (IEEE 802.1Q); write 1 to 4094")
-    if not all(1 <= tag <= 4094 for tag in tags):
-        raise _Wrong("a VLAN is 1 to 4094")
-    if isinstance(value, _Float):
-        raise _Wrong(f'two tags need quotes; write vlan = "{text}"')
-    return Vlan(tags=tags)
-
-
-@dataclass(frozen=True, slots=True)
-class _Targets:
-    """What a rule's prefix means: `networks`, or those of the interface that it `follows`."""
-
-    networks: tuple[IPv6Network, ...] = ()
-    follows: str = ""
-    narrows: bool = True  # an address or a range takes no include and exclude
-
-    @property
-    def names(self) -> tuple[IPv6Network | str, ...]:
-        """What no other rule of the entry may say."""
-        return self.networks or (f"interface:{self.follows}",)
-
-
-def _targets(value: object) -> _Targets:
-    """A rule's prefix: a prefix, an address, a range or "interface:NAME"."""
-    text = _string(value, _PREFIX)
-    kind, colon, name = text.partition(":")
-    if colon and kind == "interface":
-        return _Targets(follows=_exact_name(name))
-    if "%" in text:
-        raise _Wrong("takes no scope id (%); the [[interface]] that the rule is part of names the link")
-    if _is_range(text):
-        first, last = _range(text)
-        networks = tuple(ipaddress.summarize_address_range(first, last))
-        if any(map(_never_answered, networks)):
-            raise _Wrong("multicast addresses, :: and ::1 are never answered; leave them out")
-        if first != last and any(map(_link_local, networks)):
-            raise _Wrong(f"{_LINK_LOCAL_ALONE} of each")
-        return _Targets(networks, narrows=False)
-    address, network = _network(text, _PREFIX)
-    if _never_answered(network):
-        raise _Wrong("multicast addresses, :: and ::1 are never answered; leave the rule out")
-    if _link_local(network) and network.prefixlen < 128:
-        raise _Wrong(f'{_LINK_LOCAL_ALONE}, such as "{address}"')
-    if address != network.network_address:
-        or_address = "" if _never_answered(IPv6Network(address)) else f" or {address}"
-        raise _Wrong(f"{text} has host bits set; write {network}{or_address}")
-    return _Targets((network,), narrows=network.prefixlen < 128)
-
-
-def _selection(value: object) -> Selection:
-    """An entry of include or exclude: an address, a prefix or a range, in full or as a suffix."""
-    text = _string(value, "::10-::1f")
-    if "%" in text:
-        raise _Wrong("takes no scope id (%); the [[interface]] that the rule is part of names the link")
-    if _is_range(text):
-        return Selection(text, *_range(text))
-    address, network = _network(text, "::1:0/112")
-    if address != network.network_address:
-        raise _Wrong(f"{text} has host bits set; write {network} or {address}")
-    return Selection(text, network.network_address, network.broadcast_address)
-
-
-def _network(text: str, example: str) -> tuple[IPv6Address, IPv6Network]:
-    """A prefix and the address in front of its length; an address is a /128."""
-    try:
-        written = ipaddress.IPv6Interface(text)
-    except ipaddress.NetmaskValueError:
-        raise _Wrong("the prefix length must be a whole number from 0 to 128") from None
-    except ValueError:
-        ipv4 = isinstance(_ip_address(text.partition("/")[0]), IPv4Address)
-        kind = "an IPv6 prefix, and IPv6 only" if ipv4 else "an IPv6 prefix or address"
-        raise _Wrong(f'must be {kind}, such as "{example}"') from None
-    return written.ip, written.network
-
-
-def _is_range(text: str) -> bool:
-    """Whether a range was meant, rather than a name with a dash in it."""
-    return "-" in text and bool(set(text) & set(":."))
-
-
-def _range(text: str) -> tuple[IPv6Address, IPv6Address]:
-    """The ends of "A-B"."""
-    ends = text.split("-")
-    if len(ends) != 2:
-        raise _Wrong(f'a range has two ends, such as "{_RANGE}"')
-    first, last = _ip_address(ends[0].rstrip(" ")), _ip_address(ends[1].lstrip(" "))
-    if not isinstance(first, IPv6Address) or not isinstance(last, IPv6Address):
-        raise _Wrong(f'both ends of a range must be whole IPv6 addresses, such as "{_RANGE}"')
-    if last < first:
-        raise _Wrong(f'the range ends before it begins; write "{last}-{first}"')
-    return first, last
-
-
-def _never_answered(network: IPv6Network) -> bool:
-    """Multicast, :: and ::1 (RFC.md C)."""
-    return network.subnet_of(_MULTICAST) or network.subnet_of(_UNSPECIFIED_AND_LOOPBACK)
-
-
-def _link_local(network: IPv6Network) -> bool:
-    """Never answered either, but where a rule names the one address (RFC.md C)."""
-    return network.subnet_of(_LINK_LOCAL)
-
-
 # --- Keys: those of DESIGN.md's contract, by table; the defaults stand in the dataclasses above ---
 
 
@@ -559,50 +198,50 @@ def _link_local(network: IPv6Network) -> bool:
 class _ListOf:
     """An array of at least one value, each as its parser has it."""
 
-    parser: _Parser
+    parser: Parser
     example: str
 
 
-_KEYS: dict[str, dict[str, _Parser | _ListOf]] = {
+_KEYS: dict[str, dict[str, Parser | _ListOf]] = {
     "daemon": {
-        "control": _control,
-        "log_level": _one_of(("debug", "info", "warning", "error")),
-        "log_format": _one_of(("text", "json")),
+        "control": parsers.control,
+        "log_level": parsers.one_of(("debug", "info", "warning", "error")),
+        "log_format": parsers.one_of(("text", "json")),
     },
-    "metrics": {"listen": _listen},
+    "metrics": {"listen": parsers.listen},
     "limits": {
-        "events_per_second": _whole(1, 10_000_000),
-        "pending": _whole(1, 65_536),
-        "neighbours": _whole(1, 1_000_000),
-        "kernel_entries": _whole(1, 65_536),
-        "kernel_entry_age": _whole(1, 1_000_000),
+        "events_per_second": parsers.whole(1, 10_000_000),
+        "pending": parsers.whole(1, 65_536),
+        "neighbours": parsers.whole(1, 1_000_000),
+        "kernel_entries": parsers.whole(1, 65_536),
+        "kernel_entry_age": parsers.whole(1, 1_000_000),
     },
     "interface": {
-        "name": _interface_name,
-        "vlan": _vlan,
-        "attach": _one_of(Attach),
-        "datapath": _one_of(Datapath),
-        "router": _boolean,
-        "dad": _one_of(DadPolicy),
-        "na_source": _one_of(NaSource),
-        "events_per_source": _whole(0, 10_000_000),
-        "collect_targets": _whole(0, 1_000_000),
+        "name": parsers.interface_name,
+        "vlan": parsers.vlan,
+        "attach": parsers.one_of(Attach),
+        "datapath": parsers.one_of(Datapath),
+        "router": parsers.boolean,
+        "dad": parsers.one_of(DadPolicy),
+        "na_source": parsers.one_of(NaSource),
+        "events_per_source": parsers.whole(0, 10_000_000),
+        "collect_targets": parsers.whole(0, 1_000_000),
     },
     "interface.rule": {
-        "prefix": _targets,
-        "method": _one_of(Method),
-        "via": _ListOf(_exact_name, '["lan0"]'),
-        "include": _ListOf(_selection, '["::10-::1f", "::1:0/112"]'),
-        "exclude": _ListOf(_selection, '["::1"]'),
-        "router": _boolean,
-        "dad": _one_of(DadPolicy),
-        "na_source": _one_of(NaSource),
-        "host_routes": _boolean,
+        "prefix": parsers.targets,
+        "method": parsers.one_of(Method),
+        "via": _ListOf(parsers.exact_name, '["lan0"]'),
+        "include": _ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
+        "exclude": _ListOf(parsers.selection, '["::1"]'),
+        "router": parsers.boolean,
+        "dad": parsers.one_of(DadPolicy),
+        "na_source": parsers.one_of(NaSource),
+        "host_routes": parsers.boolean,
     },
 }
 _REQUIRED = {
     "interface": {"name": 'name = "wan0"'},
-    "interface.rule": {"prefix": f'prefix = "{_PREFIX}"', "method": f'method = "{Method.STATIC}"'},
+    "interface.rule": {"prefix": f'prefix = "{PREFIX}"', "method": f'method = "{Method.STATIC}"'},
 }
 _TABLES = {"": {"daemon", "metrics", "limits", "interface"}, "interface": {"rule"}}
 _KNOWN = {table: _TABLES.get(table, set()) | set(_KEYS.get(table, ())) for table in ("", *_KEYS)}
@@ -617,9 +256,9 @@ def _unknown(table: str, key: str) -> str:
     """The message for a key that isn't the table's: where it belongs, or what is like it."""
     homes = [_header(other) for other in _KEYS if key in _KNOWN[other]]
     if homes:
-        return f"{_quoted(key)} does not belong here; write it under {' or '.join(homes)}"
-    meant = _nearest(key, sorted(_KNOWN[table]))
-    return f"unknown key {_quoted(key)}; " + (f"did you mean {_quoted(meant)}?" if meant else "leave it out")
+        return f"{quoted(key)} does not belong here; write it under {' or '.join(homes)}"
+    meant = nearest(key, sorted(_KNOWN[table]))
+    return f"unknown key {quoted(key)}; " + (f"did you mean {quoted(meant)}?" if meant else "leave it out")
 
 
 # --- Tables: walked in the file's order ---
@@ -640,11 +279,11 @@ class _Reader:
         interfaces: tuple[InterfaceConfig, ...] = ()
         for table, raw in document.items():
             if table not in _TABLES[""]:
-                self.wrong(_inside("", table), _unknown("", table))
+                self.wrong(inside("", table), _unknown("", table))
             elif table == "interface":
                 interfaces = self.interfaces(raw)
             elif not isinstance(raw, dict):
-                self.wrong(table, f"must be one table; write {_header(table)}; found {_found(raw)}")
+                self.wrong(table, f"must be one table; write {_header(table)}; found {in_words(raw)}")
             elif table == "limits":
                 values["limits"] = Limits(**self.values(table, table, raw))
             else:
@@ -674,8 +313,8 @@ class _Reader:
                 other, attach = attached.setdefault(interface.name, (place, interface.attach))
                 if attach is not interface.attach:
                     self.wrong(
-                        _inside(place, "attach"),
-                        f"{_quoted(interface.attach)}, but {other} says {_quoted(attach)}; the entries of one"
+                        inside(place, "attach"),
+                        f"{quoted(interface.attach)}, but {other} says {quoted(attach)}; the entries of one"
                         " interface share one XDP program, so write it once, or the same for all",
                     )
             interfaces.append(interface)
@@ -729,11 +368,11 @@ class _Reader:
             if first != part:
                 self.wrong(part, f"the same interface as {first}; leave one of them out")
             elif name == port:
-                self.wrong(part, f"{_quoted(name)} is where the question comes from; name the other side's interface")
+                self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
 
     def flattened(self, here: str, values: dict[str, Any]) -> Iterator[tuple[IPv6Network | str, str]]:
         """What of the flat table a rule takes up, each with its place; what it can't is a mistake."""
-        targets: _Targets | None = values.get("prefix")
+        targets: Targets | None = values.get("prefix")
         if targets is None:
             return
         for name in targets.names:
@@ -751,10 +390,10 @@ class _Reader:
                     self.wrong(
                         part,
                         f'does not lie in {network}; write a suffix such as "::1", or an address, prefix or range'
-                        f" in it; found {_found(selection.text)}",
+                        f" in it; found {in_words(selection.text)}",
                     )
-                elif key == "include" and selection.first != selection.last and any(map(_link_local, networks)):
-                    self.wrong(part, f"{_LINK_LOCAL_ALONE} of each; found {_found(selection.text)}")
+                elif key == "include" and selection.first != selection.last and any(map(link_local, networks)):
+                    self.wrong(part, f"{LINK_LOCAL_ALONE} of each; found {in_words(selection.text)}")
                 else:
                     for one in networks:
                         yield one, part
@@ -770,13 +409,13 @@ class _Reader:
             if isinstance(entry, dict):
                 yield here, entry
             else:
-                self.wrong(here, f"must be a table; write {_header(table)}; found {_found(entry)}")
+                self.wrong(here, f"must be a table; write {_header(table)}; found {in_words(entry)}")
 
     def values(self, table: str, place: str, raw: dict[str, object]) -> dict[str, Any]:
         """What the keys of one table say, without those that are wrong."""
         values: dict[str, Any] = {}
         for key, value in raw.items():
-            here = _inside(place, key)
+            here = inside(place, key)
             if key not in _KNOWN[table]:
                 self.wrong(here, _unknown(table, key))
             elif key in _KEYS[table]:
@@ -784,19 +423,19 @@ class _Reader:
                     values[key] = read
         for key, example in _REQUIRED.get(table, {}).items():
             if key not in raw:
-                self.wrong(_inside(place, key), f"missing; write one such as {example}")
+                self.wrong(inside(place, key), f"missing; write one such as {example}")
         return values
 
-    def read(self, place: str, parser: _Parser | _ListOf, value: object) -> tuple[Any, ...]:
+    def read(self, place: str, parser: Parser | _ListOf, value: object) -> tuple[Any, ...]:
         """What a value says, alone in a tuple; () if it is wrong."""
         if not isinstance(parser, _ListOf):
             try:
                 return (parser(value),)
-            except _Wrong as wrong:
-                self.wrong(place, f"{wrong}; found {_found(value)}")
+            except Wrong as wrong:
+                self.wrong(place, f"{wrong}; found {in_words(value)}")
                 return ()
         if not isinstance(value, list) or not value:
-            self.wrong(place, f"must be an array of strings, such as {parser.example}; found {_found(value)}")
+            self.wrong(place, f"must be an array of strings, such as {parser.example}; found {in_words(value)}")
             return ()
         items = [self.read(f"{place}[{index}]", parser.parser, item) for index, item in enumerate(value)]
         return (tuple(item for (item,) in items),) if all(items) else ()

@@ -10,21 +10,11 @@ from typing import Any
 
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource
 from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.flatten import Flat, flatten
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.links import LinkFacts, followed_prefixes
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import (
-    Decision,
-    Entry,
-    Flat,
-    LinkFacts,
-    Match,
-    Rule,
-    RuleFlag,
-    Table,
-    build,
-    flatten,
-    followed_prefixes,
-)
+from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build
 from npd6_xdp.core.verdict import Method, Outcome
 
 _ASKER = bytes.fromhex("020000000001")

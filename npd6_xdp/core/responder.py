@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate
-from npd6_xdp.core.rules import Rule, RuleFlag, Table, choose_source
+from npd6_xdp.core.links import choose_source
+from npd6_xdp.core.rules import Rule, RuleFlag, Table
 
 
 class Answer(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import cached_property
@@ -26,6 +26,8 @@ from npd6_xdp.core.config import (
     RuleConfig,
     Vlan,
 )
+from npd6_xdp.core.flatten import Flat, flatten, rule_networks
+from npd6_xdp.core.links import LinkFacts, OwnAddress, followed_prefixes, held_addresses
 from npd6_xdp.core.verdict import Method, Outcome
 
 VLAN_ANY = 0xFFFF
@@ -53,13 +55,6 @@ class RuleFlag(IntFlag):
     VIA = 8
 
 
-class SlotSource(IntFlag):
-    """`enum slot_sources`: which of a slot's source addresses XDP may use without asking Python."""
-
-    LINK_LOCAL = 1
-    GLOBAL = 2
-
-
 class KnownFlag(IntFlag):
     """`enum known_flag`: what a known target's entry says besides that it is there."""
 
@@ -81,49 +76,6 @@ _ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
 NO_GROUP = 0
-
-
-@dataclass(frozen=True, slots=True)
-class OwnAddress:
-    """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate."""
-
-    address: IPv6Address
-    prefix_length: int = 64
-    usable: bool = True
-    deprecated: bool = False
-
-    @property
-    def network(self) -> IPv6Network:
-        """The prefix that is on-link where the address is."""
-        return IPv6Network((self.address, self.prefix_length), strict=False)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkFacts:
-    """What the machine says about one interface: `mac` has 6 bytes, or none where there is no Ethernet framing.
-
-    `addresses` and `next_hops` are those of the L3 interface that frames of a VLAN come in by: the key () is the
-    port itself (or the bridge it belongs to), (100,) the VLAN device 100 on it. A VLAN without a device is
-    absent, and then the port's own count. `l3` has those interfaces' indexes.
-    """
-
-    name: str
-    ifindex: int
-    mac: bytes
-    up: bool = True
-    kind: str = ""
-    """The driver's kind as `ip -d link` shows it ("veth", "vlan", "bond"), "" for hardware."""
-    addresses: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
-    next_hops: Mapping[tuple[int, ...], frozenset[IPv6Address]] = field(default_factory=dict)
-    l3: Mapping[tuple[int, ...], int] = field(default_factory=dict)
-
-    def own(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
-        """The addresses of the interface that frames with these VLAN ids come in by."""
-        return self.addresses.get(tags, self.addresses.get((), ()))
-
-    def l3_ifindex(self, tags: tuple[int, ...]) -> int:
-        """The index of that interface."""
-        return self.l3.get(tags, self.l3.get((), self.ifindex))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,86 +227,6 @@ def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None =
     return builder.table()
 
 
-# --- Rules to prefixes ---
-
-
-@dataclass(frozen=True, slots=True)
-class Flat:
-    """A line of an entry's flat table: targets in `network`, by the method of the rule or, if `left_out`, not."""
-
-    network: IPv6Network
-    rule: RuleConfig
-    left_out: bool = False
-
-
-def flatten(
-    rules: Sequence[RuleConfig], followed: Mapping[str, tuple[IPv6Network, ...]]
-) -> tuple[list[Flat], list[str]]:
-    """The rules of one entry as prefixes of which the longest decides, and what couldn't be as the file has it.
-
-    `followed` has the prefixes of the interfaces that rules follow ("interface:lan0"). A rule owns its prefix: what
-    its `include` leaves out or its `exclude` takes out is ignored. Another rule with a longer prefix within it
-    decides there all alone.
-    """
-    notes: list[str] = []
-    bases: dict[IPv6Network, RuleConfig] = {}
-    for rule in rules:
-        for network in _networks(rule, followed):
-            first = bases.setdefault(network, rule)
-            if first is not rule:
-                notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
-    flat: dict[IPv6Network, Flat] = {}
-    owned = set(bases)
-    for network, rule in bases.items():
-        flat[network] = Flat(network, rule, left_out=bool(rule.include))
-        for part in _parts(network, rule, notes):
-            # where a longer rule decides, this one's parts must not cut into it
-            if part.network == network or not _lies_within(part.network, owned, network.prefixlen + 1):
-                flat[part.network] = part
-    return list(flat.values()), notes
-
-
-def _networks(rule: RuleConfig, followed: Mapping[str, tuple[IPv6Network, ...]]) -> tuple[IPv6Network, ...]:
-    return followed.get(rule.follows, ()) if rule.follows else rule.networks
-
-
-def _parts(network: IPv6Network, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:
-    """What `include` and `exclude` make of one prefix of a rule; with both, exclude wins."""
-    chosen: list[list[IPv6Network]] = []
-    for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
-        chosen.append([])
-        for selection in selections:
-            found = selection.within(network)
-            if found is None:
-                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
-            else:
-                chosen[-1] += found
-    include, exclude = chosen
-    excluded = set(exclude)
-    for part in include:
-        if not _lies_within(part, excluded, network.prefixlen):
-            yield Flat(part, rule)
-    for part in exclude:
-        yield Flat(part, rule, left_out=True)
-
-
-def _lies_within(network: IPv6Network, others: set[IPv6Network], shortest: int) -> bool:
-    return any(
-        IPv6Network((network.network_address, length), strict=False) in others
-        for length in range(shortest, network.prefixlen + 1)
-    )
-
-
-def followed_prefixes(links: Mapping[str, LinkFacts]) -> dict[str, tuple[IPv6Network, ...]]:
-    """The global prefixes of each interface: what "interface:lan0" means."""
-    return {
-        name: tuple(dict.fromkeys(held.network for held in link.own(()) if not held.address.is_link_local))
-        for name, link in links.items()
-    }
-
-
-# --- The table ---
-
 Key = TypeVar("Key")
 _Index = Sequence[tuple[int, Mapping[int, Match]]]
 
@@ -383,7 +255,9 @@ class _Builder:
         self._links = links
         self._before = before or Table({}, {}, {}, {}, {})
         self._followed = followed_prefixes(links)
-        self._held = sorted({held for link in links.values() for own in link.addresses.values() for held in _held(own)})
+        self._held = sorted(
+            {held for link in links.values() for own in link.addresses.values() for held in held_addresses(own)}
+        )
         self._entry_ids = _Ids({_entry_key(entry): entry.id for entry in self._before.entries.values()})
         self._rule_ids = _Ids({(rule.entry, rule.prefix): rule.id for rule in self._before.rules.values()})
         self._group_ids = _Ids(self._before.groups, NO_GROUP + 1)
@@ -444,7 +318,7 @@ class _Builder:
                 self.addresses[entry, line.network.network_address] = match
             else:
                 self.prefixes[entry, line.network] = match
-        own = set(_held(link.own(vlan.tags)))
+        own = set(held_addresses(link.own(vlan.tags)))
         self._count_as_present(entry, flat, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
             self.addresses[entry, hop] = _NEXT_HOP
@@ -459,7 +333,7 @@ class _Builder:
         elif rule.method is Method.KERNEL:
             group = self._group(("kernel", str(entry)))
         decision, flags = _DECISIONS[rule.method], _flags(interface, rule)
-        networks = _networks(rule, self._followed)
+        networks = rule_networks(rule, self._followed)
         self.rules[rule_id] = Rule(
             rule_id, entry, rule.prefix, networks, rule.method, decision, flags, group, rule.via, rule.host_routes
         )
@@ -563,43 +437,6 @@ def warnings(table: Table) -> list[str]:
     return lines
 
 
-def choose_source(addresses: Iterable[OwnAddress], destination: IPv6Address) -> IPv6Address | None:
-    """The source of an advertisement under na_source = "interface", None if the interface has no usable address.
-
-    `destination` is where the advertisement goes (ff02::1 for a DAD probe). As the kernel would: an address of the
-    destination's scope, not a deprecated one if there is another, the longest common prefix with the
-    destination first (RFC 6724 §5, rules 2, 3 and 8); none of that scope: the link-local one.
-    """
-    wants_link_local = destination.is_link_local or destination.is_multicast
-    usable = [a for a in addresses if a.usable]
-    of_scope = [a for a in usable if a.address.is_link_local == wants_link_local]
-    candidates = of_scope or [a for a in usable if a.address.is_link_local]
-    if not candidates:
-        return None
-    return max(candidates, key=lambda a: (not a.deprecated, -(int(a.address) ^ int(destination)).bit_length())).address
-
-
-def slot_sources(entry: Entry) -> tuple[SlotSource, IPv6Address, IPv6Address]:
-    """The source addresses that XDP can use by itself for an entry: flags, link-local and global one.
-
-    Where the choice depends on who asks, the flag is clear, and Python chooses.
-    """
-    unspecified = IPv6Address(0)
-    usable = [a for a in entry.addresses if a.usable]
-    link_local = choose_source([a for a in usable if a.address.is_link_local], IPv6Address("ff02::1"))
-    others = [a for a in usable if not a.address.is_link_local]
-    preferred = [a for a in others if not a.deprecated] or others
-    flags = SlotSource.LINK_LOCAL if link_local and _is_sole(usable, link_local) else SlotSource(0)
-    global_address = preferred[0].address if preferred else link_local
-    if global_address and (len(preferred) == 1 or (not preferred and flags)):
-        flags |= SlotSource.GLOBAL
-    return flags, link_local or unspecified, global_address or unspecified
-
-
-def _is_sole(addresses: Iterable[OwnAddress], link_local: IPv6Address) -> bool:
-    return [a.address for a in addresses if a.address.is_link_local] == [link_local]
-
-
 def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:
     return entry.port, entry.vlan, entry.spoken
 
@@ -623,12 +460,3 @@ def _flags(interface: InterfaceConfig, rule: RuleConfig) -> RuleFlag:
     if rule.via:
         flags |= RuleFlag.VIA
     return flags
-
-
-def _held(own: Iterable[OwnAddress]) -> Iterable[IPv6Address]:
-    """The addresses that the kernel itself answers for: those it holds, and their subnets' router anycast
-    addresses, which a forwarding interface has beside each (RFC 4291 §2.6.1; Linux: prefixes shorter than /127)."""
-    for held in own:
-        yield held.address
-        if held.prefix_length < 127 and not held.address.is_link_local:
-            yield held.network.network_address

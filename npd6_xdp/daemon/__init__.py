@@ -24,8 +24,9 @@ from typing import Any
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Decision, LinkFacts, Match, Rule, Table, build, warnings
+from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
 from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
 from npd6_xdp.core.status import status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome

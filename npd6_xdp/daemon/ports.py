@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import wanted_groups
-from npd6_xdp.core.rules import LinkFacts, Table
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import Table
 from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink import receive_vlan_offload

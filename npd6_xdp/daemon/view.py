@@ -11,10 +11,11 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import npd6_xdp
+from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import proxying_interfaces
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import LinkFacts, Table
+from npd6_xdp.core.rules import Table
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     HostSnapshot,

@@ -21,7 +21,8 @@ from typing import Any
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.rules import DATAPATHS, KnownFlag, Match, Table, slot_sources
+from npd6_xdp.core.links import slot_sources
+from npd6_xdp.core.rules import DATAPATHS, KnownFlag, Match, Table
 from npd6_xdp.core.verdict import Outcome, Reason
 
 BPF_DIRECTORY = Path(__file__).resolve().parents[2] / "bpf"
@@ -407,7 +408,7 @@ def pack_table(table: Table) -> dict[str, dict[bytes, bytes]]:
     slots = {}
     for (ifindex, outer, inner), entry_id in table.slots.items():
         entry = table.entries[entry_id]
-        sources, link_local, global_address = slot_sources(entry)
+        sources, link_local, global_address = slot_sources(entry.addresses)
         slots[_SLOT_KEY.pack(ifindex, outer, inner)] = _SLOT.pack(
             entry_id,
             entry.mac,

@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.rules import LinkFacts, OwnAddress
+from npd6_xdp.core.links import LinkFacts, OwnAddress
 
 _ARPHRD_ETHER = 1
 _IFF_UP = 1

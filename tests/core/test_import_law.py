@@ -20,7 +20,7 @@ ROOMS = {
     "core": ({"core"}, set()),
     "system": ({"core"}, IMPURE - {"scapy"}),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
-    "tools": ({"", "core"}, IMPURE),
+    "tools": ({"", "core", "tools"}, IMPURE),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
     "cli": ({"", "core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from npd6_xdp.core.config import Config, DadPolicy, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import LinkFacts, OwnAddress, build
+from npd6_xdp.core.rules import build
 from npd6_xdp.core.verdict import Method
 
 MAC = bytes.fromhex("020000000001")
@@ -28,7 +29,7 @@ def event(source: bytes = SOURCE, tci: bytes = bytes(4), tags: int = 0) -> NsEve
 
 
 def answer(ns: NsEvent, held: tuple[str, ...] = (), **keys: object) -> NeighborAdvertisement:
-    rule = RuleConfig("::/0", IPv6Network("::/0"), Method.STATIC)
+    rule = RuleConfig("::/0", (IPv6Network("::/0"),), Method.STATIC)
     addresses = tuple(OwnAddress(IPv6Address(address)) for address in held)
     links = {"wan0": LinkFacts("wan0", 7, MAC, addresses={(): addresses})}
     table = build(Config((InterfaceConfig("wan0", (rule,), **keys),)), links)  # type: ignore[arg-type]

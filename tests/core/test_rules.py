@@ -9,21 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig, Vlan
-from npd6_xdp.core.rules import (
-    NO_RULE,
-    VLAN_ANY,
-    Decision,
-    LinkFacts,
-    Match,
-    OwnAddress,
-    SlotSource,
-    Table,
-    build,
-    choose_source,
-    slot_sources,
-    warnings,
-)
+from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, RuleConfig, Selection, Vlan, parse
+from npd6_xdp.core.flatten import flatten
+from npd6_xdp.core.links import LinkFacts, OwnAddress, SlotSource, choose_source, followed_prefixes, slot_sources
+from npd6_xdp.core.rules import NO_GROUP, NO_RULE, VLAN_ANY, Decision, Match, RuleFlag, Table, build, warnings
 from npd6_xdp.core.verdict import Method, Outcome
 
 MAC = bytes.fromhex("020000000001")
@@ -112,7 +101,7 @@ def test_the_longest_prefix_wins_as_a_naive_search_finds_it(networks: list[IPv6N
         assert found is Outcome.UNMATCHED
     else:
         assert isinstance(found, Match)
-        assert table.rules[found.rule].network == best
+        assert table.rules[found.rule].networks == (best,)
 
 
 def test_ids_stay_when_the_machine_changes_and_what_is_gone_keeps_its_own() -> None:
@@ -204,7 +193,7 @@ def test_what_xdp_may_use_by_itself_is_what_would_have_been_chosen(
     held: list[OwnAddress], destination: IPv6Address
 ) -> None:
     table = build(config(rule("::/0")), {"wan0": link(tuple(held))})
-    flags, link_local, other = slot_sources(table.entries[0])
+    flags, link_local, other = slot_sources(table.entries[0].addresses)
     chosen = choose_source(held, destination)
     if destination.is_link_local and flags & SlotSource.LINK_LOCAL:
         assert link_local == chosen
@@ -218,3 +207,457 @@ def test_a_static_rule_over_an_on_link_prefix_is_warned_about() -> None:
     assert line.startswith("wan0: the static rule 2001:db8::/32 covers 2001:db8::/64, which is on-link there")
     assert warnings(build(config(rule("2001:db8:1::/64")), facts)) == []
     assert warnings(build(config(rule("2001:db8::/32", Method.IGNORE)), facts)) == []
+
+
+# --- include and exclude ---
+
+
+def text(*entries: str) -> Config:
+    """A configuration of entries, each `name` or `name, keys`, then a line a rule, its keys separated by commas."""
+    lines = []
+    for each in entries:
+        head, *rules = [line.strip() for line in each.strip().splitlines()]
+        lines += ["[[interface]]", *head.split("; ")]
+        for one in rules:
+            lines += ["[[interface.rule]]", *one.split("; ")]
+    return parse("\n".join(lines), "test")
+
+
+def under(port: str, *rules: str) -> Config:
+    return text("\n".join((f'name = "{port}"', *rules)))
+
+
+SELECTIONS = (
+    ("a suffix", 'include = ["::1"]', {"::1": True, "::2": False}),
+    ("a full address", 'include = ["2001:db8:1::1"]', {"::1": True, "::2": False}),
+    ("a CIDR of suffixes", 'include = ["::1:0/112"]', {"::1:0": True, "::1:ffff": True, "::2:0": False, "::": False}),
+    ("a full CIDR", 'include = ["2001:db8:1::1:0/112"]', {"::1:7": True, "::2:0": False}),
+    ("a range of suffixes", 'include = ["::10-::1f"]', {"::f": False, "::10": True, "::1f": True, "::20": False}),
+    ("a full range", 'include = ["2001:db8:1::10-2001:db8:1::1f"]', {"::f": False, "::10": True, "::20": False}),
+    ("exclude alone", 'exclude = ["::10-::1f"]', {"::f": True, "::10": False, "::1f": False, "::20": True}),
+    ("both: exclude wins", 'include = ["::10/124"]; exclude = ["::11"]', {"::10": True, "::11": False, "::20": False}),
+    ("exclude over include", 'include = ["::11"]; exclude = ["::10/124"]', {"::11": False, "::10": False}),
+    ("the same in both", 'include = ["::11"]; exclude = ["::10-::12"]', {"::11": False, "::13": False}),
+    ("the whole prefix included", 'include = ["::/64"]', {"::": True, "::1": True}),
+    ("the whole prefix excluded", 'exclude = ["::/64"]', {"::": False, "::1": False}),
+    ("several", 'include = ["::1", "::1:0/112"]', {"::1": True, "::1:5": True, "::2": False}),
+)
+
+
+@pytest.mark.parametrize(("what", "keys", "wanted"), SELECTIONS, ids=[what for what, *_ in SELECTIONS])
+def test_what_include_leaves_out_or_exclude_takes_out_is_ignored_and_falls_through_to_no_shorter_rule(
+    what: str, keys: str, wanted: dict[str, bool]
+) -> None:
+    rules = (f'prefix = "2001:db8:1::/64"; method = "static"; {keys}', 'prefix = "2001:db8::/32"; method = "static"')
+    table = build(under("wan0", *rules), {"wan0": link()})
+    for suffix, there in wanted.items():
+        found = table.lookup(0, IPv6Address(f"2001:db8:1{suffix}"))
+        assert isinstance(found, Match)
+        assert (table.rules[found.rule].prefix, found.decision) == (
+            "2001:db8:1::/64",
+            Decision.STATIC if there else Decision.IGNORE,
+        ), suffix
+
+
+def test_a_longer_rule_inside_decides_alone_whatever_the_shorter_one_selects() -> None:
+    table = build(
+        under(
+            "wan0",
+            'prefix = "2001:db8:1::/48"; method = "static"; include = ["::a:0:0:0:1"]; exclude = ["::b:0:0:0:0/80"]',
+            'prefix = "2001:db8:1:a::/64"; method = "route"; exclude = ["::2"]',
+            'prefix = "2001:db8:1:b::/64"; method = "route"',
+            'prefix = "2001:db8:1:b::7"; method = "ignore"',
+        ),
+        {"wan0": link()},
+    )
+    wanted = {
+        "2001:db8:1:a::1": Decision.ROUTE,
+        "2001:db8:1:a::2": Decision.IGNORE,
+        "2001:db8:1:b::1": Decision.ROUTE,
+        "2001:db8:1:b::7": Decision.IGNORE,
+        "2001:db8:1:c::1": Decision.IGNORE,
+    }
+    assert {target: decision(table, target) for target in wanted} == wanted
+
+
+BASE = int(IPv6Address("2001:db8::"))
+small = st.integers(0, 255)
+
+
+@st.composite
+def selections(draw: st.DrawFn, network: IPv6Network) -> Selection:
+    """A range within a prefix, as suffixes or in full."""
+    host_bits = 128 - network.prefixlen
+    first, last = sorted(draw(st.tuples(*[st.integers(0, 2**host_bits - 1)] * 2)))
+    base = draw(st.sampled_from([0, int(network.network_address)]))
+    return Selection("?", IPv6Address(base | first), IPv6Address(base | last))
+
+
+@st.composite
+def rule_configs(draw: st.DrawFn) -> RuleConfig:
+    network = IPv6Network((BASE | draw(small), draw(st.integers(119, 128))), strict=False)
+    lists = st.just([]) if network.prefixlen == 128 else st.lists(selections(network), max_size=3)
+    return RuleConfig(
+        str(network),
+        (network,),
+        draw(st.sampled_from([Method.STATIC, Method.ROUTE, Method.KERNEL])),
+        include=tuple(draw(lists)),
+        exclude=tuple(draw(lists)),
+    )
+
+
+def naively(rules: list[RuleConfig], target: IPv6Address) -> tuple[str, bool] | None:
+    """DESIGN.md: the longest prefix that holds the target owns it; then include, then exclude."""
+    holding = [rule for rule in rules if target in rule.networks[0]]
+    if not holding:
+        return None
+    owner = max(holding, key=lambda rule: rule.networks[0].prefixlen)
+
+    def selected(chosen: tuple[Selection, ...]) -> bool:
+        base = int(owner.networks[0].network_address)
+        return any(int(each.first) | base <= int(target) <= int(each.last) | base for each in chosen)
+
+    there = (not owner.include or selected(owner.include)) and not selected(owner.exclude)
+    return owner.prefix, there
+
+
+@given(
+    st.lists(rule_configs(), min_size=1, max_size=6, unique_by=lambda rule: rule.prefix), st.lists(small, min_size=1)
+)
+def test_the_flat_table_says_what_the_words_say(rules: list[RuleConfig], targets: list[int]) -> None:
+    table = build(config(*rules), {"wan0": link()})
+    for suffix in targets:
+        target = IPv6Address(BASE | suffix)
+        found = table.lookup(0, target)
+        wanted = naively(rules, target)
+        if wanted is None:
+            assert found is Outcome.UNMATCHED
+        else:
+            assert isinstance(found, Match)
+            by = table.rules[found.rule]
+            assert (by.prefix, found.decision) == (wanted[0], by.decision if wanted[1] else Decision.IGNORE)
+
+
+# --- interface:lan0 ---
+
+LAN = bytes.fromhex("02000000000a")
+
+
+def side(name: str, ifindex: int, *addresses: str, mac: bytes = LAN) -> LinkFacts:
+    return LinkFacts(name, ifindex, mac, addresses={(): own(*addresses)})
+
+
+def facts(*links: LinkFacts) -> dict[str, LinkFacts]:
+    return {each.name: each for each in (link(), *links)}
+
+
+def test_a_followed_interface_means_its_global_prefixes_each_once() -> None:
+    links = facts(
+        side("lan0", 8, "fe80::1/64", "2001:db8:1::1/64", "2001:db8:1::2/64", "fd00::1/48"), side("lan1", 9), link()
+    )
+    assert followed_prefixes(links) == {
+        "wan0": (),
+        "lan0": (IPv6Network("2001:db8:1::/64"), IPv6Network("fd00::/48")),
+        "lan1": (),
+    }
+
+
+def test_a_rule_follows_the_prefixes_of_its_interface_as_they_change() -> None:
+    rules = under("wan0", 'prefix = "interface:lan0"; method = "route"; include = ["::10-::1f"]; exclude = ["::11"]')
+    steps: tuple[tuple[tuple[str, ...], dict[str, Decision | Outcome]], ...] = (
+        ((), {"2001:db8:1::10": Outcome.UNMATCHED}),
+        (
+            ("2001:db8:1::1/64",),
+            {"2001:db8:1::10": Decision.ROUTE, "2001:db8:1::11": Decision.IGNORE, "2001:db8:1::20": Decision.IGNORE},
+        ),
+        (
+            ("2001:db8:2::1/64", "2001:db8:3::1/64"),
+            {
+                "2001:db8:1::10": Outcome.UNMATCHED,
+                "2001:db8:2::10": Decision.ROUTE,
+                "2001:db8:3::10": Decision.ROUTE,
+                "2001:db8:3::11": Decision.IGNORE,
+            },
+        ),
+        (("fe80::1/64",), {"2001:db8:3::10": Outcome.UNMATCHED, "fe80::10": Outcome.IGNORED}),
+    )
+    table = None
+    for addresses, wanted in steps:
+        table = build(rules, facts(side("lan0", 8, *addresses)), table)
+        assert {target: decision(table, target) for target in wanted} == wanted
+        assert {rule.id: rule.prefix for rule in table.rules.values()} == {0: "interface:lan0"}
+        assert table.notes == ()
+    assert decision(build(rules, facts()), "2001:db8:1::10") is Outcome.UNMATCHED, "lan0 isn't there"
+
+
+def test_of_two_rules_that_come_to_mean_one_prefix_the_first_wins_and_a_note_says_so() -> None:
+    fixed = 'prefix = "2001:db8:1::/64"; method = "static"; exclude = ["::5"]'
+    follows = 'prefix = "interface:lan0"; method = "route"; include = ["::6"]'
+    links = facts(side("lan0", 8, "2001:db8:1::1/64"))
+    for rules, wanted in (
+        ((fixed, follows), {"::5": Decision.IGNORE, "::6": Decision.STATIC, "::7": Decision.STATIC}),
+        ((follows, fixed), {"::5": Decision.IGNORE, "::6": Decision.ROUTE, "::7": Decision.IGNORE}),
+    ):
+        table = build(under("wan0", *rules), links)
+        assert {suffix: decision(table, f"2001:db8:1{suffix}") for suffix in wanted} == wanted
+        first, second = (rule.split('"')[1] for rule in rules)
+        assert table.notes == (f"wan0: {second}: 2001:db8:1::/64 is {first}'s, which stands first in the file",)
+        assert build(under("wan0", *rules), facts()).notes == ()
+
+
+def test_a_selection_that_lies_in_no_followed_prefix_is_noted_and_left_out() -> None:
+    rules = under("wan0", 'prefix = "interface:lan0"; method = "route"; include = ["2001:db8:9::1", "::2"]')
+    flat, notes = flatten(rules.interfaces[0].rules, {"lan0": (IPv6Network("2001:db8:1::/64"),)})
+    assert notes == ["interface:lan0: include 2001:db8:9::1 lies outside 2001:db8:1::/64"]
+    assert {(str(line.network), line.left_out) for line in flat} == {
+        ("2001:db8:1::/64", True),
+        ("2001:db8:1::2/128", False),
+    }
+
+
+# --- which entry ---
+
+ENTRIES = (
+    ("an exact name beats a glob", ('name = "wan*"', 'name = "wan0"'), (), 1),
+    ("an exact any beats a glob's VLAN", ('name = "wan*"; vlan = 5', 'name = "wan0"; vlan = "any"'), (5,), 1),
+    ("a given VLAN beats any", ('name = "wan0"; vlan = "any"', 'name = "wan0"; vlan = 5'), (5,), 1),
+    ("any takes what isn't given", ('name = "wan0"; vlan = 5', 'name = "wan0"; vlan = "any"'), (6,), 1),
+    ("among globs the first in the file", ('name = "w*"', 'name = "wan?"'), (), 0),
+    ("a glob's VLAN beats a glob's any", ('name = "w*"; vlan = "any"', 'name = "wan?"; vlan = 5'), (5,), 1),
+    ("a glob speaks for VLANs that the exact name leaves", ('name = "wan0"', 'name = "wan*"; vlan = 5'), (5,), 1),
+    ("two tags are another VLAN than one", ('name = "wan0"; vlan = 5', 'name = "wan0"; vlan = "5.6"'), (5, 6), 1),
+    ("a glob of characters", ('name = "wan[1-9]"', 'name = "wan[0-9]"'), (), 1),
+    ("nobody speaks for it", ('name = "wan0"; vlan = 5', 'name = "wan1"'), (), None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "heads", "tags", "winner"), ENTRIES, ids=[what for what, *_ in ENTRIES])
+def test_of_all_entries_that_match_a_frame_one_speaks_for_it(
+    what: str, heads: tuple[str, ...], tags: tuple[int, ...], winner: int | None
+) -> None:
+    rules = [f'{head}\nprefix = "2001:db8:{number}::/64"; method = "static"' for number, head in enumerate(heads)]
+    table = build(text(*rules), {"wan0": link()})
+    wanted = [Decision.STATIC if number == winner else Outcome.UNMATCHED for number in range(len(heads))]
+    assert [decision(table, f"2001:db8:{number}::1", tags) for number in range(len(heads))] == wanted
+
+
+def test_a_port_that_no_entry_speaks_for_and_one_without_ethernet_get_no_slot() -> None:
+    links = facts(side("ppp0", 9, mac=b""), side("lan0", 8))
+    table = build(
+        text('name = "wan0"\nprefix = "::/0"; method = "static"', 'name = "p*"\nprefix = "::/0"; method = "static"'),
+        links,
+    )
+    assert {ifindex for ifindex, *_ in table.slots} == {7}
+
+
+def test_what_is_said_per_rule_overrides_the_interface_and_the_rest_is_the_interfaces() -> None:
+    wanted = {
+        'router = true; dad = "ignore"; na_source = "target"': RuleFlag.ROUTER,
+        "router = true": RuleFlag.ROUTER | RuleFlag.DEFEND | RuleFlag.SOURCE_INTERFACE,
+        "router = false": RuleFlag.DEFEND | RuleFlag.SOURCE_INTERFACE,
+        'dad = "ignore"': RuleFlag.SOURCE_INTERFACE,
+        'na_source = "target"': RuleFlag.DEFEND,
+    }
+    rules = [f'prefix = "2001:db8:{n}::/64"; method = "static"; {keys}' for n, keys in enumerate(wanted)]
+    head = 'name = "wan0"; router = false; dad = "defend"; na_source = "interface"'
+    table = build(text("\n".join((head, *rules))), {"wan0": link()})
+    for number, flags in enumerate(wanted.values()):
+        assert table.rules[number].flags == flags
+        assert table.lookup(0, IPv6Address(f"2001:db8:{number}::1")) == Match(number, Decision.STATIC, flags)
+    defaults = build(under("wan0", 'prefix = "::/0"; method = "route"; via = ["lan0"]'), {"wan0": link()})
+    assert defaults.rules[0].flags == RuleFlag.ROUTER | RuleFlag.VIA
+
+
+def test_an_entry_carries_the_limits_and_the_datapath_of_its_interface() -> None:
+    heads = (
+        'name = "wan0"; datapath = "python"',
+        'name = "lan0"',
+        'name = "lan1"; events_per_source = 7; collect_targets = 9',
+    )
+    table = build(
+        text(*[f'{head}\nprefix = "::/0"; method = "static"' for head in heads]),
+        facts(side("lan0", 8), side("lan1", 9)),
+    )
+    found = [table.entry_of(ifindex) for ifindex in (7, 8, 9)]
+    assert [(e.datapath, e.source_limit, e.collect) for e in found if e] == [
+        (Datapath.PYTHON, 0, 0),
+        (Datapath.HYBRID, 1000, 0),
+        (Datapath.HYBRID, 7, 9),
+    ]
+
+
+# --- the host's own addresses elsewhere ---
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("static", Decision.STATIC),
+        ("route", Decision.STATIC),
+        ("neighbour", Decision.STATIC),
+        ("kernel", Decision.STATIC),
+        ("ignore", Decision.IGNORE),
+    ],
+)
+def test_an_address_on_another_interface_is_present_under_every_method_but_ignore(
+    method: str, wanted: Decision
+) -> None:
+    via = '; via = ["lan0"]' if method == "neighbour" else ""
+    rules = under(
+        "wan0",
+        f'prefix = "2001:db8:1::/64"; method = "{method}"{via}; exclude = ["::3"]',
+        'prefix = "2001:db8:1::4"; method = "ignore"',
+        f'prefix = "2001:db8:2::1"; method = "{method}"{via}',
+    )
+    links = {
+        "wan0": link(own("2001:db8:1::2/128")),
+        "lan0": side("lan0", 8, *[f"2001:db8:1::{n}/64" for n in (1, 3, 4, 5)], "2001:db8:2::1/64", "fe80::7/64"),
+    }
+    table = build(rules, links)
+    elsewhere = {
+        "2001:db8:1::1": wanted,
+        "2001:db8:1::": wanted,  # lan0's subnet-router anycast address
+        "2001:db8:2::1": wanted,  # by a rule for that address alone
+        "2001:db8:1::2": Decision.OWN,
+        "2001:db8:1::3": Decision.IGNORE,
+        "2001:db8:1::4": Decision.IGNORE,
+        "fe80::7": Outcome.IGNORED,
+        "2001:db8:2::": Outcome.UNMATCHED,
+    }
+    assert {target: decision(table, target) for target in elsewhere} == elsewhere
+    method_itself = next(rule.decision for rule in table.rules.values() if rule.prefix == "2001:db8:1::/64")
+    assert decision(table, "2001:db8:1::6") is method_itself
+    found = table.lookup(0, IPv6Address("2001:db8:1::1"))
+    assert isinstance(found, Match)
+    assert table.rules[found.rule].prefix == "2001:db8:1::/64"
+
+
+def test_a_next_hop_that_the_host_holds_elsewhere_is_still_a_next_hop() -> None:
+    links = {"wan0": link((), ("2001:db8:1::1",)), "lan0": side("lan0", 8, "2001:db8:1::1/128")}
+    assert (
+        decision(build(under("wan0", 'prefix = "::/0"; method = "route"'), links), "2001:db8:1::1") is Decision.NEXT_HOP
+    )
+
+
+# --- ids ---
+
+
+def named(table: Table) -> dict[int, tuple[str, str]]:
+    return {rule.id: (table.entries[rule.entry].port, rule.prefix) for rule in table.rules.values()}
+
+
+def test_a_number_is_not_another_rules_in_the_very_next_table() -> None:
+    prefixes = [f"2001:db8:{number:x}::/64" for number in range(6)]
+    table = build(config(*map(rule, prefixes[:3])), {"wan0": link()})
+    for kept in ([0, 3], [3, 4, 5], [0, 1, 2, 3, 4, 5], [5], [0, 5]):
+        after = build(config(*[rule(prefixes[number]) for number in kept]), {"wan0": link()}, table)
+        before = named(table)
+        assert {name for _, name in named(after).values()} == {prefixes[number] for number in kept}
+        assert all(before.get(number, name) == name for number, name in named(after).items())
+        assert {name: n for n, name in named(after).items()}.items() >= {
+            (name, n) for n, name in before.items() if name[1] in {prefixes[number] for number in kept}
+        }
+        table = after
+
+
+def test_numbers_that_nobody_has_any_more_come_again() -> None:
+    table = build(config(rule("2001:db8::/64")), {"wan0": link()})
+    highest = 0
+    for number in range(1, 50):
+        table = build(config(rule(f"2001:db8:{number:x}::/64")), {"wan0": link()}, table)
+        highest = max(highest, *table.rules)
+    assert highest == 1
+
+
+def test_entries_of_absent_interfaces_are_kept_if_named_exactly_and_dropped_if_by_a_glob() -> None:
+    both = text(
+        *[
+            f'name = "{name}"\nprefix = "{prefix}"; method = "static"'
+            for name, prefix in (("wan0", "2001:db8::/64"), ("lan*", "2001:db8:1::/64"))
+        ]
+    )
+    before = build(both, facts(side("lan0", 8)))
+    assert set(named(before).values()) == {("wan0", "2001:db8::/64"), ("lan0", "2001:db8:1::/64")}
+    away = build(both, {}, before)
+    assert set(named(away).values()) == {("wan0", "2001:db8::/64")}
+    assert (away.slots, away.prefixes, away.addresses) == ({}, {}, {})
+    assert {entry.port for entry in away.entries.values()} == {"wan0"}
+    back = build(both, facts(side("lan0", 8)), away)
+    assert {name: n for n, name in named(back).items()}["wan0", "2001:db8::/64"] == {
+        name: n for n, name in named(before).items()
+    }["wan0", "2001:db8::/64"]
+    unnamed = build(config(), {}, away)
+    assert unnamed.rules == {}
+
+
+def test_a_rule_that_the_file_has_no_more_goes_even_while_its_interface_is_away() -> None:
+    before = build(config(rule("2001:db8::/64"), rule("2001:db8:1::/64")), {"wan0": link()})
+    away = build(config(rule("2001:db8:1::/64")), {}, before)
+    assert set(named(away).values()) == {("wan0", "2001:db8:1::/64")}
+
+
+# --- groups ---
+
+
+def test_rules_with_the_same_via_interfaces_share_a_group_and_each_kernel_entry_has_its_own() -> None:
+    entries = text(
+        '''name = "wan0"
+        prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["lan0", "lan1"]
+        prefix = "2001:db8:2::/64"; method = "route"; via = ["lan1", "lan0"]
+        prefix = "2001:db8:3::/64"; method = "neighbour"; via = ["lan1"]
+        prefix = "2001:db8:4::/64"; method = "kernel"
+        prefix = "2001:db8:5::/64"; method = "kernel"
+        prefix = "2001:db8:6::/64"; method = "static"
+        prefix = "2001:db8:7::/64"; method = "route"''',
+        '''name = "lan2"
+        prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["lan1", "lan0"]
+        prefix = "2001:db8:4::/64"; method = "kernel"''',
+    )
+    links = facts(side("lan0", 8), side("lan2", 10))
+    table = build(entries, links)
+    groups = {(table.entries[r.entry].port, r.prefix[9:10]): r.group for r in table.rules.values()}
+    both, one = groups["wan0", "1"], groups["wan0", "3"]
+    assert groups["wan0", "2"] == groups["lan2", "1"] == both
+    assert groups["wan0", "4"] == groups["wan0", "5"] != groups["lan2", "4"]
+    assert groups["wan0", "6"] == groups["wan0", "7"] == NO_GROUP
+    assert len({both, one, groups["wan0", "4"], groups["lan2", "4"], NO_GROUP}) == 5
+    assert table.vias == {both: frozenset({8}), one: frozenset()}
+    after = build(entries, {**links, "lan1": side("lan1", 9)}, table)
+    assert after.groups == table.groups
+    assert after.vias == {both: frozenset({8, 9}), one: frozenset({9})}
+
+
+def test_a_host_is_a_known_target_in_the_groups_whose_rules_cover_it_behind_that_interface() -> None:
+    rules = under(
+        "wan0",
+        'prefix = "2001:db8::/32"; method = "neighbour"; via = ["lan0", "lan1"]',
+        'prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["lan1"]; host_routes = true; exclude = ["::9"]',
+        'prefix = "2001:db8:2::/64"; method = "route"; via = ["lan0", "lan1"]',
+    )
+    links = facts(side("lan0", 8, "2001:db8:1::7/128"), side("lan1", 9))
+    table = build(rules, links)
+    both, one = table.rules[0].group, table.rules[1].group
+    cases = (
+        (8, "2001:db8:5::1", [both], False),
+        (9, "2001:db8:5::1", [both], False),
+        (9, "2001:db8:1::1", [one], True),
+        (8, "2001:db8:1::1", [], False),  # not behind that rule's via
+        (9, "2001:db8:1::9", [], False),  # excluded
+        (9, "2001:db8:1::7", [], False),  # the host's own: present anyhow
+        (9, "2001:db8:2::1", [], False),  # another method
+        (7, "2001:db8:5::1", [], False),
+        (9, "2001:db9::1", [], False),
+        (9, "fe80::1", [], False),
+    )
+    for ifindex, address, groups, route in cases:
+        assert table.neighbour_groups(ifindex, IPv6Address(address)) == groups, (ifindex, address)
+        assert table.host_route_wanted(ifindex, IPv6Address(address)) is route, (ifindex, address)
+    del links["wan0"]
+    assert build(rules, links, table).neighbour_groups(9, IPv6Address("2001:db8:5::1")) == [], "nobody asks"
+
+
+def test_notes_are_warnings_too() -> None:
+    rules = under("wan0", 'prefix = "2001:db8:1::/64"; method = "route"', 'prefix = "interface:lan0"; method = "route"')
+    table = build(rules, facts(side("lan0", 8, "2001:db8:1::1/64")))
+    assert warnings(table) == list(table.notes)
+    assert len(table.notes) == 1

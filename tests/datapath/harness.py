@@ -12,8 +12,9 @@ from typing import Any
 
 from npd6_xdp.core.config import Config, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import LinkFacts, OwnAddress, Table, build
+from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import RING_PAGES, EventRing

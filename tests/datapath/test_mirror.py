@@ -10,7 +10,8 @@ from enum import IntEnum, IntFlag
 import pytest
 
 from npd6_xdp.core.event import EVENT_SIZE, EventTags
-from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotSource
+from npd6_xdp.core.links import SlotSource
+from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
 from tests.datapath.harness import Bench

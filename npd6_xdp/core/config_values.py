@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Values of the configuration: what TOML holds in, what Config holds out, or Wrong with the words for the user."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+from npd6_xdp.core.errors import Mistake
+
+Parser = Callable[[object], object]
+PREFIX = "2001:db8:1::/64"
+_RANGE = "2001:db8:1::10-2001:db8:1::1f"
+_SOCKET = "/run/npd6-xdp/control.sock"
+_MULTICAST = IPv6Network("ff00::/8")
+_UNSPECIFIED_AND_LOOPBACK = IPv6Network("::/127")
+LINK_LOCAL = IPv6Network("fe80::/10")
+LINK_LOCAL_ALONE = "link-local targets need a rule each; write the address"
+
+
+@dataclass(frozen=True, slots=True)
+class Vlan:
+    """Which frames on a port an entry speaks for.
+
+    `any` is all of them; else `tags` are the VLAN ids, outermost first: () untagged, (100,) or (100, 7).
+    A tag with VID 0 carries a priority only and is no VLAN (IEEE 802.1Q), so it is never in `tags`.
+    """
+
+    any: bool = False
+    tags: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """As the configuration file spells it: "any", "untagged", "100", "100.7"."""
+        if self.any:
+            return "any"
+        return ".".join(str(vid) for vid in self.tags) or "untagged"
+
+
+UNTAGGED = Vlan()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An entry of `include` or `exclude`: the addresses `first` to `last`, both included, as the file spells them.
+
+    Under a prefix of length n it is a suffix, to be placed there, if the first n bits of both ends are zero;
+    else it has to lie within the prefix as it is.
+    """
+
+    text: str
+    first: IPv6Address
+    last: IPv6Address
+
+    def within(self, network: IPv6Network) -> tuple[IPv6Network, ...] | None:
+        """The prefixes that it stands for under `network`; None if it doesn't lie there."""
+        base, host_bits = int(network.network_address), 128 - network.prefixlen
+        first, last = int(self.first), int(self.last)
+        if not (first | last) >> host_bits:
+            first, last = first | base, last | base
+        if first >> host_bits != base >> host_bits or last >> host_bits != base >> host_bits:
+            return None
+        return tuple(ipaddress.summarize_address_range(IPv6Address(first), IPv6Address(last)))
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a rule's prefix means: `networks`, or those of the interface that it `follows`."""
+
+    networks: tuple[IPv6Network, ...] = ()
+    follows: str = ""
+    narrows: bool = True  # an address or a range takes no include and exclude
+
+    @property
+    def names(self) -> tuple[IPv6Network | str, ...]:
+        """What no other rule of the entry may say."""
+        return self.networks or (f"interface:{self.follows}",)
+
+
+class Wrong(Exception):
+    """A parser can't use a value; the text says what would be right. Who catches it adds what was found."""
+
+
+# --- Words for the user ---
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A TOML float as the file spells it: VLANs 100.1 and 100.10 are two."""
+
+    text: str
+
+
+def quoted(text: str) -> str:
+    """Text in double quotes, short and on one line, whatever it holds."""
+    short = text if len(text) <= 60 else f"{text[:57]}..."
+    return json.dumps(short, ensure_ascii=not short.isprintable())
+
+
+def in_words(value: object) -> str:
+    """What stands in the file, in TOML's words."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f"the string {quoted(value)}"
+        case int():  # str() refuses integers of thousands of digits
+            return f"the whole number {value}" if abs(value) < 10**18 else "a huge whole number"
+        case Float():
+            return f"the number {value.text[:20]}"
+        case list():
+            return "an array" if value else "an empty array"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
+
+
+def nearest(text: str, choices: Iterable[str]) -> str | None:
+    """What was probably meant."""
+    return next(iter(difflib.get_close_matches(text.lower(), choices, n=1)), None)
+
+
+def inside(place: str, key: str) -> str:
+    """The place of a key: interface[0].name, or interface[0]."odd key"."""
+    name = key if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", key) else quoted(key)
+    return f"{place}.{name}" if place else name
+
+
+def syntax_mistake(error: str) -> Mistake:
+    """What tomllib says, "Invalid value (at line 3, column 7)", as a Mistake."""
+    message, _, place = error.removesuffix(")").rpartition(" (at ")
+    quotes = "; text needs quotes; true, false and numbers need none"
+    hints = {
+        "Invalid value": quotes,
+        "Expected newline or end of document after a statement": quotes,  # info: the number inf, and an o
+        "Cannot overwrite a value": "; a key or table is there twice, or both as [table] and as [[table]]",
+    }
+    hint = hints.get(message, "")
+    message = re.sub(r"\('(.*?)',?\)", lambda key: key[1].replace("', '", "."), message)  # ('a', 'b') is a.b
+    return Mistake(place, f"not valid TOML: {message}{hint}")
+
+
+# --- Parsers ---
+
+
+def _string(value: object, example: str) -> str:
+    if not isinstance(value, str):
+        raise Wrong(f'must be a string such as "{example}"')
+    return value
+
+
+def boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("must be true or false, without quotes")
+    return value
+
+
+def whole(low: int, high: int) -> Parser:
+    """The parser of a whole number, both bounds included."""
+
+    def parser(value: object) -> int:
+        if type(value) is not int or not low <= value <= high:  # and no bool
+            raise Wrong(f"must be a whole number from {low} to {high}, without quotes")
+        return value
+
+    return parser
+
+
+def one_of(choices: Iterable[str]) -> Parser:
+    """The parser of a string that is one of `choices`; it gives the choice itself, an enum's member too."""
+    by_text = {str(choice): choice for choice in choices}
+
+    def parser(value: object) -> str:
+        if isinstance(value, str) and value in by_text:
+            return by_text[value]
+        meant = nearest(value, by_text) if isinstance(value, str) else None
+        hint = f", probably {quoted(meant)}" if meant else ""
+        raise Wrong(f"must be {' or '.join(map(quoted, by_text))}{hint}")
+
+    return parser
+
+
+def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _port(text: str) -> int | None:
+    number = int(text) if re.fullmatch("[0-9]{1,5}", text) else 0
+    return number if 1 <= number <= 65535 else None
+
+
+def listen(value: object) -> tuple[str, int] | None:
+    """Where the metrics endpoint listens: "ADDRESS:PORT" as (address, port), "" as None."""
+    text = _string(value, "[::1]:9846")
+    if not text:
+        return None
+    if "%" in text:
+        raise Wrong('takes no scope id (%); write an address without one, such as "[::1]:9846"')
+    parts = re.fullmatch(r"(\[[^]]*\]|[^][:]*)(?::([^:]*))?", text)
+    if parts is None:
+        raise Wrong(f'must be ADDRESS:PORT, IPv6 in brackets; write "{_bracketed(text)}"')
+    host, port = parts[1], parts[2] or ""
+    address = _ip_address(host.strip("[]"))
+    if address is None:
+        raise Wrong('must be an IP address, not a name, and a port; write one such as "[::1]:9846"')
+    if address.version == 4 and host.startswith("["):
+        raise Wrong(f'an IPv4 address takes no brackets; write "{address}:{_port(port) or 9846}"')
+    if not port:
+        raise Wrong(f'the port is missing; write "{host}:9846"')
+    if _port(port) is None:
+        raise Wrong("the port must be a whole number from 1 to 65535")
+    return str(address), int(port)
+
+
+def _bracketed(text: str) -> str:
+    """What colons without brackets were probably meant to say."""
+    host, _, port = text.rpartition(":")
+    if _ip_address(host) and _port(port):
+        return f"[{host}]:{port}"
+    return f"[{text}]:9846" if _ip_address(text) else "[::1]:9846"
+
+
+def control(value: object) -> str:
+    """The path of the control socket; the kernel takes 107 bytes and a zero byte (unix(7), sun_path)."""
+    path = _string(value, _SOCKET)
+    if not path.startswith("/") or path.endswith("/"):
+        raise Wrong(f'must be the absolute path of a socket, such as "{_SOCKET}"')
+    if "\0" in path:
+        raise Wrong("a path holds no zero byte")
+    if len(path.encode()) > 107:
+        raise Wrong("a socket's path has at most 107 bytes; write a shorter one")
+    return path
+
+
+def exact_name(value: object) -> str:
+    """The name of one interface that targets live behind."""
+    name = _string(value, "lan0")
+    if ":" in name:
+        raise Wrong('an interface\'s name holds no ":"; a VLAN device has a name such as "lan0.100"')
+    if is_glob(name):
+        raise Wrong('must be the exact name of one interface, such as "lan0"')
+    return _linux_name(name, name)
+
+
+def interface_name(value: object) -> str:
+    """The name of an entry's port, or a glob for several."""
+    name = _string(value, "wan0")
+    if ":" in name:
+        raise Wrong('an interface\'s name holds no ":"; a VLAN is a key of its own, vlan = 100')
+    return _linux_name(name, _shortest(name) if is_glob(name) else name)
+
+
+def is_glob(name: str) -> bool:
+    """Whether an interface's name is a pattern for several."""
+    return any(character in name for character in "*?[")
+
+
+def _linux_name(name: str, shortest: str) -> str:
+    """A name that Linux takes (dev_valid_name in net/core/dev.c, which counts bytes)."""
+    if not name.isprintable() or set(name) & set(" /") or name in {".", ".."}:
+        raise Wrong('an interface\'s name holds no "/" and no white space')
+    if not name or len(shortest.encode()) > 15:
+        raise Wrong("an interface's name has 1 to 15 characters")
+    return name
+
+
+def _shortest(glob: str) -> str:
+    """The shortest text that a glob stands for, with a "?" for each character that it leaves open."""
+    parts = r"\[!?+\]?+[^]]*\]"  # as fnmatch reads it: a "]" that comes first doesn't close
+    for part in re.findall(parts, glob):
+        if part.isascii() and not any(fnmatch.fnmatchcase(chr(code), part) for code in range(0x21, 0x7F)):
+            raise Wrong(f'{quoted(part)} matches no character; write what it may be, such as "[0-9]"')
+    shortest = re.sub(parts, "?", glob)
+    if "[" in shortest:
+        raise Wrong('a "[" is never closed; write "[[]" for the character itself')
+    return shortest.replace("*", "")
+
+
+def parse_vlan(text: str) -> Vlan:
+    """Read a `vlan` value as the command line has it; ValueError says what is wrong with it."""
+    try:
+        return vlan(text)
+    except Wrong as wrong:
+        raise ValueError(f"{wrong}; found {in_words(text)}") from None
+
+
+def vlan(value: object) -> Vlan:
+    """untagged, any, or one or two VLAN ids: 100, "100", "100.7"."""
+    if value in ("untagged", "any"):
+        return Vlan(any=value == "any")
+    text = value.text if isinstance(value, Float) else value if isinstance(value, str) else ""
+    if type(value) is int and abs(value) < 10**9:  # and no bool
+        text = str(value)
+    if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise Wrong('must be "untagged", "any", a VLAN such as 100, or two such as "100.7"')
+    tags = tuple(int(tag) for tag in text.split("."))
+    if 0 in tags:
+        raise Wrong('VLAN 0 is none: its tag carries a priority only (IEEE 802.1Q), and is "untagged" here')
+    if 4095 in tags:
+        raise Wrong("VLAN 4095 is reserved (IEEE 802.1Q); write 1 to 4094")
+    if not all(1 <= tag <= 4094 for tag in tags):
+        raise Wrong("a VLAN is 1 to 4094")
+    if isinstance(value, Float):
+        raise Wrong(f'two tags need quotes; write vlan = "{text}"')
+    return Vlan(tags=tags)
+
+
+def targets(value: object) -> Targets:
+    """A rule's prefix: a prefix, an address, a range or "interface:NAME"."""
+    text = _string(value, PREFIX)
+    kind, colon, name = text.partition(":")
+    if colon and kind == "interface":
+        return Targets(follows=exact_name(name))
+    if "%" in text:
+        raise Wrong("takes no scope id (%); the [[interface]] that the rule is part of names the link")
+    if _is_range(text):
+        first, last = _range(text)
+        networks = tuple(ipaddress.summarize_address_range(first, last))
+        if any(map(never_answered, networks)):
+            raise Wrong("multicast addresses, :: and ::1 are never answered; leave them out")
+        if first != last and any(map(link_local, networks)):
+            raise Wrong(f"{LINK_LOCAL_ALONE} of each")
+        return Targets(networks, narrows=False)
+    address, network = _network(text, PREFIX)
+    if never_answered(network):
+        raise Wrong("multicast addresses, :: and ::1 are never answered; leave the rule out")
+    if link_local(network) and network.prefixlen < 128:
+        raise Wrong(f'{LINK_LOCAL_ALONE}, such as "{address}"')
+    if address != network.network_address:
+        or_address = "" if never_answered(IPv6Network(address)) else f" or {address}"
+        raise Wrong(f"{text} has host bits set; write {network}{or_address}")
+    return Targets((network,), narrows=network.prefixlen < 128)
+
+
+def selection(value: object) -> Selection:
+    """An entry of include or exclude: an address, a prefix or a range, in full or as a suffix."""
+    text = _string(value, "::10-::1f")
+    if "%" in text:
+        raise Wrong("takes no scope id (%); the [[interface]] that the rule is part of names the link")
+    if _is_range(text):
+        return Selection(text, *_range(text))
+    address, network = _network(text, "::1:0/112")
+    if address != network.network_address:
+        raise Wrong(f"{text} has host bits set; write {network} or {address}")
+    return Selection(text, network.network_address, network.broadcast_address)
+
+
+def _network(text: str, example: str) -> tuple[IPv6Address, IPv6Network]:
+    """A prefix and the address in front of its length; an address is a /128."""
+    try:
+        written = ipaddress.IPv6Interface(text)
+    except ipaddress.NetmaskValueError:
+        raise Wrong("the prefix length must be a whole number from 0 to 128") from None
+    except ValueError:
+        ipv4 = isinstance(_ip_address(text.partition("/")[0]), IPv4Address)
+        kind = "an IPv6 prefix, and IPv6 only" if ipv4 else "an IPv6 prefix or address"
+        raise Wrong(f'must be {kind}, such as "{example}"') from None
+    return written.ip, written.network
+
+
+def _is_range(text: str) -> bool:
+    """Whether a range was meant, rather than a name with a dash in it."""
+    return "-" in text and bool(set(text) & set(":."))
+
+
+def _range(text: str) -> tuple[IPv6Address, IPv6Address]:
+    """The ends of "A-B"."""
+    ends = text.split("-")
+    if len(ends) != 2:
+        raise Wrong(f'a range has two ends, such as "{_RANGE}"')
+    first, last = _ip_address(ends[0].rstrip(" ")), _ip_address(ends[1].lstrip(" "))
+    if not isinstance(first, IPv6Address) or not isinstance(last, IPv6Address):
+        raise Wrong(f'both ends of a range must be whole IPv6 addresses, such as "{_RANGE}"')
+    if last < first:
+        raise Wrong(f'the range ends before it begins; write "{last}-{first}"')
+    return first, last
+
+
+def never_answered(network: IPv6Network) -> bool:
+    """Multicast, :: and ::1 (RFC.md C)."""
+    return network.subnet_of(_MULTICAST) or network.subnet_of(_UNSPECIFIED_AND_LOOPBACK)
+
+
+def link_local(network: IPv6Network) -> bool:
+    """Never answered either, but where a rule names the one address (RFC.md C)."""
+    return network.subnet_of(LINK_LOCAL)

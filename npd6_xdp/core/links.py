@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the machine says about its interfaces, as values, and what follows from their addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntFlag
+from ipaddress import IPv6Address, IPv6Network
+
+
+class SlotSource(IntFlag):
+    """`enum slot_sources`: which of a slot's source addresses XDP may use without asking Python."""
+
+    LINK_LOCAL = 1
+    GLOBAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate."""
+
+    address: IPv6Address
+    prefix_length: int = 64
+    usable: bool = True
+    deprecated: bool = False
+
+    @property
+    def network(self) -> IPv6Network:
+        """The prefix that is on-link where the address is."""
+        return IPv6Network((self.address, self.prefix_length), strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """What the machine says about one interface: `mac` has 6 bytes, or none where there is no Ethernet framing.
+
+    `addresses` and `next_hops` are those of the L3 interface that frames of a VLAN come in by: the key () is the
+    port itself (or the bridge it belongs to), (100,) the VLAN device 100 on it. A VLAN without a device is
+    absent, and then the port's own count. `l3` has those interfaces' indexes.
+    """
+
+    name: str
+    ifindex: int
+    mac: bytes
+    up: bool = True
+    kind: str = ""
+    """The driver's kind as `ip -d link` shows it ("veth", "vlan", "bond"), "" for hardware."""
+    addresses: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
+    next_hops: Mapping[tuple[int, ...], frozenset[IPv6Address]] = field(default_factory=dict)
+    l3: Mapping[tuple[int, ...], int] = field(default_factory=dict)
+
+    def own(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
+        """The addresses of the interface that frames with these VLAN ids come in by."""
+        return self.addresses.get(tags, self.addresses.get((), ()))
+
+    def l3_ifindex(self, tags: tuple[int, ...]) -> int:
+        """The index of that interface."""
+        return self.l3.get(tags, self.l3.get((), self.ifindex))
+
+
+def followed_prefixes(links: Mapping[str, LinkFacts]) -> dict[str, tuple[IPv6Network, ...]]:
+    """The global prefixes of each interface: what "interface:lan0" means."""
+    return {
+        name: tuple(dict.fromkeys(held.network for held in link.own(()) if not held.address.is_link_local))
+        for name, link in links.items()
+    }
+
+
+def held_addresses(own: Iterable[OwnAddress]) -> Iterable[IPv6Address]:
+    """The addresses that the kernel itself answers for: those it holds, and their subnets' router anycast
+    addresses, which a forwarding interface has beside each (RFC 4291 §2.6.1; Linux: prefixes shorter than /127)."""
+    for held in own:
+        yield held.address
+        if held.prefix_length < 127 and not held.address.is_link_local:
+            yield held.network.network_address
+
+
+def choose_source(addresses: Iterable[OwnAddress], destination: IPv6Address) -> IPv6Address | None:
+    """The source of an advertisement under na_source = "interface", None if the interface has no usable address.
+
+    `destination` is where the advertisement goes (ff02::1 for a DAD probe). As the kernel would: an address of the
+    destination's scope, not a deprecated one if there is another, the longest common prefix with the
+    destination first (RFC 6724 §5, rules 2, 3 and 8); none of that scope: the link-local one.
+    """
+    wants_link_local = destination.is_link_local or destination.is_multicast
+    usable = [a for a in addresses if a.usable]
+    of_scope = [a for a in usable if a.address.is_link_local == wants_link_local]
+    candidates = of_scope or [a for a in usable if a.address.is_link_local]
+    if not candidates:
+        return None
+    return max(candidates, key=lambda a: (not a.deprecated, -(int(a.address) ^ int(destination)).bit_length())).address
+
+
+def slot_sources(addresses: Sequence[OwnAddress]) -> tuple[SlotSource, IPv6Address, IPv6Address]:
+    """The source addresses that XDP can use by itself, of those an entry has: flags, link-local and global one.
+
+    Where the choice depends on who asks, the flag is clear, and Python chooses.
+    """
+    unspecified = IPv6Address(0)
+    usable = [a for a in addresses if a.usable]
+    link_local = choose_source([a for a in usable if a.address.is_link_local], IPv6Address("ff02::1"))
+    others = [a for a in usable if not a.address.is_link_local]
+    preferred = [a for a in others if not a.deprecated] or others
+    flags = SlotSource.LINK_LOCAL if link_local and _is_sole(usable, link_local) else SlotSource(0)
+    global_address = preferred[0].address if preferred else link_local
+    if global_address and (len(preferred) == 1 or (not preferred and flags)):
+        flags |= SlotSource.GLOBAL
+    return flags, link_local or unspecified, global_address or unspecified
+
+
+def _is_sole(addresses: Iterable[OwnAddress], link_local: IPv6Address) -> bool:
+    return [a.address for a in addresses if a.address.is_link_local] == [link_local]

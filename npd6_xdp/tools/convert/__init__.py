@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`npd6-xdp convert`: npd6.conf or ndppd.conf in, our TOML out; what has no equal is said, never dropped.
+
+Both grammars are read as npd6 1.1.0 (config.c, exparser.c) and ndppd 0.2.5 (conf.cc, proxy.cc) read them; where those
+pass over what they can't use, it is a remark here, and where they would refuse or misread the file, a mistake.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from npd6_xdp.core.errors import ConfigError, Mistake
+from npd6_xdp.tools.convert import ndppd, npd6
+from npd6_xdp.tools.convert.common import SPACE, Notes, plain, without_space
+from npd6_xdp.tools.convert.toml import document
+
+_READERS = {"npd6.conf": npd6.read, "ndppd.conf": ndppd.read}
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A converted file: `toml` is the text of ours, `remarks` what it can't say, as "FILE:LINE: what and why".
+
+    Each remark stands in `toml` too, as a comment at its place. `kind` is what was read: "npd6.conf" or "ndppd.conf".
+    """
+
+    toml: str
+    remarks: tuple[str, ...]
+    kind: str
+
+
+def convert(text: str, source: str) -> Converted:
+    """Convert the text of an npd6.conf or ndppd.conf, told apart by content; `source` is the file's name.
+
+    Raises ConfigError with every mistake, each at its line, for a file that is neither, or malformed.
+    """
+    text = text.removeprefix("\ufeff")
+    notes = Notes(source)
+    kind = _kind(text, notes)
+    interfaces = _READERS[kind](text, notes) if kind else []
+    if not notes.mistakes and not any(interface.converted for interface in interfaces):
+        notes.wrong(0, "no rule is left that npd6-xdp could have")
+        notes.mistakes += notes.said
+    if notes.mistakes:
+        raise notes.error()
+    return Converted(document(kind, notes, interfaces), notes.remarks(), kind)
+
+
+def run(path: Path) -> int:
+    """Convert a file: TOML on stdout, the remarks on stderr; returns 0. Raises ConfigError if it can't be."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), [Mistake("", f"can't read it: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [Mistake("", f"not UTF-8 text: byte {error.start} can't be decoded")]) from error
+    converted = convert(text, str(path))
+    for line in (f"{plain(str(path))}: read as {converted.kind}", *converted.remarks):
+        print(f"npd6-xdp: {line}", file=sys.stderr)
+    print(converted.toml, end="", flush=True)
+    return 0
+
+
+def _kind(text: str, notes: Notes) -> str:
+    """Which of the two a file is; the first line that only one of them would have decides."""
+    bare = re.sub(rf"(?m)^[{SPACE}]*(#|//).*$", "", text)
+    bare = re.sub(r"(?s)/\*.*?\*/", "", bare)
+    for line in bare.split("\n"):
+        if line.startswith("[[interface"):
+            notes.wrong(0, "this is npd6-xdp's own format already; see `npd6-xdp check --config`")
+            return ""
+        if re.match(rf"[{SPACE}]*(proxy|route-ttl|address-ttl)([{SPACE}={{]|$)", line):
+            return "ndppd.conf"
+        key, equals, _ = without_space(line).partition("=")
+        if equals and npd6.meant(key):
+            return "npd6.conf"
+    notes.wrong(0, "neither an npd6.conf (prefix = ..., interface = ...) nor an ndppd.conf (proxy IFACE { ... })")
+    return ""

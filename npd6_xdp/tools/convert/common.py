@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What both readers share: the remarks and mistakes of a file, its white space, addresses and names."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.errors import ConfigError, Mistake
+
+SPACE = " \t\n\v\f\r"
+"""isspace() in the C locale: what both programs skip."""
+
+
+# --- What is said on the way ---
+
+
+class Notes:
+    """The mistakes of a file, and the remarks on it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = plain(source)
+        self.mistakes: list[tuple[int, str]] = []
+        self.said: list[tuple[int, str]] = []
+        self._top: list[tuple[int, str]] = []
+
+    def wrong(self, line: int, message: str) -> None:
+        """Note a mistake; line 0 is the whole file."""
+        self.mistakes.append((line, message))
+
+    def say(self, line: int, message: str, at: list[str] | None = None) -> None:
+        """Note what has no equal: among the remarks, and among the comments at its place in the output, or on top."""
+        self.said.append((line, message))
+        if at is None:
+            self._top.append((line, message))
+        else:
+            at.append(self._remark(line, message))
+
+    def remarks(self) -> tuple[str, ...]:
+        """All remarks."""
+        return tuple(self._remark(line, message) for line, message in _in_order(self.said))
+
+    def top(self) -> list[str]:
+        """The remarks that belong to no interface."""
+        return [self._remark(line, message) for line, message in _in_order(self._top)]
+
+    def error(self) -> ConfigError:
+        """All mistakes."""
+        mistakes = [Mistake(f"line {line}" if line else "", message) for line, message in _in_order(self.mistakes)]
+        return ConfigError(self.source, mistakes)
+
+    def _remark(self, line: int, message: str) -> str:
+        return f"{self.source}:{line}: {message}"
+
+
+def _in_order(said: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """In the file's order."""
+    return sorted(said, key=lambda entry: entry[0])
+
+
+def plain(text: str) -> str:
+    """Text that may stand in a comment, on one line, whatever it holds."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def quoted(text: str) -> str:
+    """Text of the file in double quotes, short and plain."""
+    short = text if len(text) <= 60 else f"{text[:57]}..."
+    return f'"{plain(short)}"'
+
+
+def without_space(text: str) -> str:
+    """Text as npd6 sees it."""
+    return text.translate({ord(character): None for character in SPACE})
+
+
+# --- Addresses and names ---
+
+
+def address_of(text: str) -> IPv6Address | None:
+    """An address without a scope id."""
+    try:
+        return None if "%" in text else IPv6Address(text)
+    except ValueError:
+        return None
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with an interface's name (dev_valid_name in net/core/dev.c, which counts bytes); "" if nothing."""
+    if not name or len(name.encode()) > 15:
+        return f"an interface's name has 1 to 15 characters; found {quoted(name)}"
+    if ":" in name:
+        return f'an interface\'s name holds no ":"; write the interface that {quoted(name)} is an alias of'
+    if not name.isprintable() or set(name) & set(" /\"';#{}") or name in {".", ".."}:
+        return f"not an interface's name: {quoted(name)}"
+    if set(name) & set("*?["):
+        return f"{quoted(name)} would be a pattern for several interfaces in npd6-xdp; write the name of one"
+    return ""

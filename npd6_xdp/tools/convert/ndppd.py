@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads an ndppd.conf, its blocks first, and makes of its `proxy` sections the interfaces and rules they come to."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+
+from npd6_xdp.tools.convert.common import SPACE, Notes, address_of, name_problem, plain, quoted
+from npd6_xdp.tools.convert.toml import Interface, Rule
+
+# --- Its blocks ---
+
+_INLINE = SPACE.replace("\n", "")
+
+
+@dataclass(slots=True)
+class _Item:
+    """`key value { items }`; without braces `items` is None."""
+
+    line: int
+    key: str
+    value: str
+    items: list[_Item] | None = None
+
+    def __str__(self) -> str:
+        """As a remark names it."""
+        return f"{self.key} {plain(self.value)}".rstrip()
+
+
+class _Blocks:
+    """Reads ndppd's blocks. A value, and the brace after it, stand on the line of their key."""
+
+    DEPTH = 16
+
+    def __init__(self, text: str, notes: Notes) -> None:
+        self._text = text
+        self._notes = notes
+        self._at = 0
+        self._ends = [match.start() for match in re.finditer("\n", text)]
+
+    def read(self) -> list[_Item]:
+        """The items of the whole file."""
+        items: list[_Item] = []
+        while self._at < len(self._text):
+            items += self._block(0)
+            if self._match(r"\}"):
+                self._wrong('this "}" closes nothing')
+        return items
+
+    @property
+    def _line(self) -> int:
+        return bisect_right(self._ends, self._at - 1) + 1
+
+    def _wrong(self, message: str) -> None:
+        self._notes.wrong(self._line, message)
+
+    def _match(self, pattern: str) -> str:
+        match = re.compile(pattern, re.DOTALL).match(self._text, self._at)
+        if not match:
+            return ""
+        self._at = match.end()
+        return match[0]
+
+    def _skip(self, space: str = _INLINE) -> None:
+        """White space and comments: # and // to the line's end, /* */ over lines too."""
+        while self._match(rf"[{space}]+|(#|//)[^\n]*|/\*/|/\*.*?(\*/|\Z)"):
+            pass
+
+    def _block(self, depth: int) -> list[_Item]:
+        """Items up to a closing brace or the end."""
+        items: list[_Item] = []
+        while True:
+            self._skip(SPACE)
+            if self._at >= len(self._text) or self._text[self._at] == "}":
+                return items
+            line = self._line
+            key = self._match("[A-Za-z0-9_-]+")
+            if not key:
+                self._stray()
+                if not self._text.startswith("{", self._at):
+                    continue
+            self._skip()
+            if key and self._match("="):
+                self._skip()
+            item = _Item(line, key, self._value() if key else "")
+            self._skip()
+            if self._match(r"\{"):
+                item.items = self._braces(item, depth)
+            if key:
+                items.append(item)
+
+    def _stray(self) -> None:
+        if self._text.startswith("{", self._at):
+            self._wrong('this "{" belongs on the line of what it opens; ndppd looks for it nowhere else')
+        else:
+            stray = self._match(rf"[^{SPACE}{{}}]+")
+            self._wrong(f"unexpected {quoted(stray)}")
+
+    def _value(self) -> str:
+        quote = self._match("[\"']")
+        if not quote:
+            return self._match(r"[!-z|~]+")  # isgraph(), but no brace
+        value = self._match(rf"[^{quote}\n]*")
+        if not self._match(quote):
+            self._wrong(f"the quote {quote} is never closed")
+        return value
+
+    def _braces(self, item: _Item, depth: int) -> list[_Item]:
+        if depth >= self.DEPTH:
+            self._wrong("braces nest too deeply")
+            self._at = len(self._text)
+            return []
+        items = self._block(depth + 1)
+        if not self._match(r"\}"):
+            self._notes.wrong(item.line, f"{item.key or 'this'}: its block is never closed")
+        return items
+
+
+# --- What it says ---
+
+_KERNEL_TIMERS = "no equal: the kernel's neighbour table has timers of its own (net.ipv6.neigh.IFACE)"
+_TOP = {
+    "route-ttl": "not needed: the kernel looks each target up in its routing table",
+    "address-ttl": "not needed: npd6-xdp follows addresses as they change",
+}
+_PROXY = {
+    "ttl": _KERNEL_TIMERS,
+    "deadtime": _KERNEL_TIMERS,
+    "timeout": _KERNEL_TIMERS,
+    "retries": f"{_KERNEL_TIMERS}: mcast_solicit",
+    "keepalive": "not needed: the kernel probes the hosts of its neighbour table",
+    "promiscuous": "not needed: npd6-xdp has the interface receive all multicast",
+}
+_RULE = {"autovia": "no equal: host_routes lead straight to the via interface, gateways are the routing table's"}
+_METHODS = {"static": "static", "auto": "route", "iface": "neighbour"}
+
+
+def read(text: str, notes: Notes) -> list[Interface]:
+    """The interfaces of the file; nothing if a mistake was noted."""
+    interfaces: dict[str, Interface] = {}
+    for item in _Blocks(text, notes).read():
+        if item.key == "proxy":
+            _proxy(item, interfaces, notes)
+        else:
+            _left_out(item, _TOP, notes, None)
+    if not interfaces and not notes.mistakes:
+        notes.wrong(0, "no proxy section")
+    if notes.mistakes:
+        return []
+    for interface in interfaces.values():
+        interface.rules = _one_rule_a_prefix(interface.rules, notes)
+        if not interface.converted:
+            notes.say(interface.line, f"proxy {interface.name}: left out: no rule is left", interface.remarks)
+    routes = [rule for interface in interfaces.values() for rule in interface.converted if rule.method == "route"]
+    if routes:
+        text = "auto: ndppd asks for the host where its route leads, method route answers by the route alone"
+        notes.say(routes[0].line, f'{text}; to ask for it, write method = "neighbour" and via', routes[0].remarks)
+    return list(interfaces.values())
+
+
+def _left_out(item: _Item, known: dict[str, str], notes: Notes, at: list[str] | None) -> None:
+    reason = known.get(item.key, "left out: ndppd doesn't know it here either, and passes over it")
+    notes.say(item.line, f"{item}{' { ... }' if item.items is not None else ''}: {reason}", at)
+
+
+def _firsts(items: list[_Item], keys: set[str], notes: Notes, at: list[str]) -> dict[str, _Item]:
+    """Of what may stand there once, the first, as ndppd takes it."""
+    firsts: dict[str, _Item] = {}
+    for item in items:
+        if item.key in keys and (first := firsts.setdefault(item.key, item)) is not item:
+            notes.say(item.line, f"{item}: left out: line {first.line} says {item.key}, and the first counts", at)
+    return firsts
+
+
+def _yes(item: _Item | None, default: bool, notes: Notes, at: list[str]) -> bool:
+    if item is None:
+        return default
+    if item.value.lower() not in {"yes", "true", "no", "false"}:
+        notes.say(item.line, f"{item.key} {quoted(item.value)}: ndppd takes all but yes and true for no", at)
+    return item.value.lower() in {"yes", "true"}
+
+
+def _proxy(item: _Item, interfaces: dict[str, Interface], notes: Notes) -> None:
+    """A `proxy` section: its rules, raw, go to its interface's."""
+    if problem := name_problem(item.value):
+        notes.wrong(item.line, f"proxy: {problem}")
+    again = item.value in interfaces
+    interface = interfaces.setdefault(item.value, Interface(item.line, item.value))
+    at: list[str] = []
+    options = _firsts(item.items or [], {"router", "autowire"}, notes, at)
+    router = _yes(options.get("router"), True, notes, at)
+    autowire = _yes(options.get("autowire"), False, notes, at)
+    if again:
+        text = f"{item}: merged with line {interface.line}"
+        notes.say(item.line, f"{text}; ndppd itself listens only by the last of an interface's sections", at)
+    else:
+        interface.router = router
+    rules: list[Rule] = []
+    for inner in item.items or []:
+        if inner.key == "rule":
+            if rule := _rule(inner, item.value, notes):
+                rule.router = router
+                rule.host_routes = autowire and rule.method == "neighbour"
+                rules.append(rule)
+        elif inner.key not in options:
+            _left_out(inner, _PROXY, notes, at)
+    if autowire and not any(rule.host_routes for rule in rules):
+        notes.say(options["autowire"].line, "autowire: it adds routes by iface rules, and here is none", at)
+    interface.rules += rules
+    interface.remarks += at
+
+
+def _rule(item: _Item, port: str, notes: Notes) -> Rule | None:
+    """A `rule` of a section; None if it is a mistake."""
+    rule = Rule(item.line)
+    written = re.fullmatch(rf"[{SPACE}]*([0-9A-Fa-f:]+)[{SPACE}]*(?:/[{SPACE}]*([0-9]{{1,3}}))?", item.value)
+    address, length = (address_of(written[1]), int(written[2] or 128)) if written else (None, 0)
+    if address is None or length > 128:
+        message = f"rule: must be an IPv6 address or prefix, in hex and colons; found {quoted(item.value)}"
+        notes.wrong(item.line, message)
+        return None
+    options = _firsts(item.items or [], {*_METHODS}, notes, rule.remarks)
+    for inner in item.items or []:
+        if inner.key not in _METHODS:
+            _left_out(inner, _RULE, notes, rule.remarks)
+    if len(options) > 1:
+        lines = " and ".join(f"{key} (line {option.line})" for key, option in options.items())
+        notes.wrong(item.line, f"rule: {lines}; only one of static, auto and iface is possible")
+        return None
+    if not options:
+        text = "rule without static, auto or iface: static, as ndppd's manual has it; 0.2.5 itself refuses it"
+        notes.say(item.line, text, rule.remarks)
+    rule.method = "static"
+    for key, option in options.items():
+        rule.method = _METHODS[key]
+        if key == "iface":
+            if problem := _iface_problem(option.value, port):
+                notes.wrong(option.line, problem)
+                return None
+            rule.via = [option.value]
+        elif option.value:
+            notes.say(option.line, f"{option}: {key} takes no value, it is {key}", rule.remarks)
+    rule.take(address, length, item.value, notes)
+    return rule
+
+
+def _iface_problem(name: str, port: str) -> str:
+    """What is wrong with the interface that a rule asks on; "" if nothing."""
+    if problem := name_problem(name):
+        return f"iface: {problem}"
+    if name == port:
+        return f"iface {port}: the question comes from there; name the other side's interface"
+    return ""
+
+
+# --- What holds where rules overlap: ndppd asks by all that hold the target, we by the longest prefix alone ---
+
+
+def _one_rule_a_prefix(rules: list[Rule], notes: Notes) -> list[Rule]:
+    """Let the rule of the longest prefix say it all."""
+    kept: dict[IPv6Network, list[Rule]] = {}  # the first of a prefix is what becomes of all
+    result: list[Rule] = []
+    for rule in rules:
+        if rule.method and rule.network in kept:
+            kept[rule.network].append(rule)
+            kept[rule.network][0].remarks += rule.remarks
+        else:
+            result.append(rule)
+            if rule.method:
+                kept[rule.network] = [rule]
+    says = [(rule, _together(rule, kept, notes)) for rule in result if rule.method]
+    for rule, (method, via, host_routes) in says:  # afterwards: each looks at what the others say
+        rule.method, rule.via, rule.host_routes = method, via, host_routes
+    return result
+
+
+def _together(rule: Rule, kept: dict[IPv6Network, list[Rule]], notes: Notes) -> tuple[str, list[str], bool]:
+    """Method, via and host_routes of what holds for a rule's prefix, by all rules there; what is lost is said."""
+
+    def say(line: int, message: str) -> None:
+        notes.say(line, f"rule {rule.prefix}: {message}", rule.remarks)
+
+    same = kept[rule.network][1:]
+    around = [rule.network.supernet(new_prefix=length) for length in range(rule.network.prefixlen)]
+    wider = [other for network in around for other in kept.get(network, ())]
+    holding = [rule, *same, *sorted(wider, key=lambda other: other.line)]
+    for other in same:
+        if (other.method, other.via) == (rule.method, rule.via):
+            say(other.line, f"left out: the same as line {rule.line}")
+        if other.router != rule.router:
+            say(other.line, f"its router is left out: line {rule.line} is for the same prefix, the first counts")
+    methods = {other.method for other in holding}
+    lines = ", ".join(str(other.line) for other in holding[1:] if other.method != rule.method)
+    if "static" in methods:
+        if len(methods) > 1:
+            say(rule.line, f"static, since what holds the target answers at once: see lines {rule.line}, {lines}")
+        return "static", [], False
+    if len(methods) > 1:
+        say(rule.line, f"here it alone decides; ndppd asks by the rules of these lines too: {lines}")
+    holding = [other for other in holding if other.method == rule.method]
+    via = list(dict.fromkeys(name for other in holding for name in other.via))
+    if set(via) - {name for other in (rule, *same) for name in other.via}:
+        say(rule.line, "via has the interfaces of the wider rules too, which ndppd asks as well")
+    return rule.method, via, any(other.host_routes for other in holding)

@@ -1,0 +1,462 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which hosts are known, and who waits for which: small machines, walked at random beside plain models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv6Address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from npd6_xdp.core.config import parse
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import (
+    MAX_ASKERS,
+    PENDING_SECONDS,
+    Host,
+    Known,
+    Neighbours,
+    Pending,
+    room_for_pending,
+)
+from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
+from npd6_xdp.core.rules import KnownFlag, Table, build
+
+MAC = bytes.fromhex("020000000001")
+LINKS = {name: LinkFacts(name, ifindex, MAC) for name, ifindex in (("wan0", 7), ("lan0", 8), ("lan1", 9))}
+S = NeighbourState
+FRESH, STALE = KnownFlag(0), KnownFlag.STALE
+PLENTY = 1000
+
+
+def table(*rules: str, before: Table | None = None) -> Table:
+    """A table of method neighbour: "PREFIX lan0 lan1 ...", a rule each."""
+    lines = ['[[interface]]\nname = "wan0"']
+    for prefix, *via in map(str.split, rules):
+        lines.append(f'[[interface.rule]]\nprefix = "{prefix}"\nmethod = "neighbour"\nvia = {via}')
+    lines += [] if rules else ['[[interface.rule]]\nprefix = "::/0"\nmethod = "static"']
+    return build(parse("\n".join(lines), "test"), LINKS, before)
+
+
+def at(suffix: int, prefix: str = "2001:db8:1::") -> bytes:
+    return IPv6Address(int(IPv6Address(prefix)) + suffix).packed
+
+
+ONE = table("2001:db8:1::/64 lan0")
+GROUP = ONE.rules[0].group
+
+
+def going_by(by: Table, limit: int = PLENTY) -> Neighbours:
+    neighbours = Neighbours(limit)
+    assert neighbours.use(by, limit) == []
+    assert neighbours.drop() == []
+    return neighbours
+
+
+def test_a_host_is_known_from_the_state_that_says_so_to_the_one_that_denies_it() -> None:
+    host = Host(8, at(1))
+    steps = (
+        (S.INCOMPLETE, []),
+        (S.REACHABLE, [Known(GROUP, at(1), FRESH)]),
+        (S.REACHABLE, []),
+        (S.STALE, [Known(GROUP, at(1), STALE)]),
+        (S.DELAY, [Known(GROUP, at(1), FRESH)]),
+        (S.PROBE, []),
+        (S.FAILED, [Known(GROUP, at(1), None)]),
+        (S.FAILED, []),
+        (S.PERMANENT, [Known(GROUP, at(1), FRESH)]),
+        (S.NONE, [Known(GROUP, at(1), None)]),
+        (S.NOARP, []),
+    )
+    neighbours = going_by(ONE)
+    for state, changes in steps:
+        assert neighbours.changed(host, state) == changes, state
+        assert list(neighbours.interfaces(GROUP, at(1))) == ([8] if state & PRESENT else [])
+        assert neighbours.hosts() == ({host: state} if state & PRESENT else {})
+
+
+def test_a_host_that_no_rule_covers_is_not_counted_and_not_refused() -> None:
+    neighbours = going_by(ONE, limit=1)
+    for host in (Host(9, at(1)), Host(8, at(1, "2001:db8:2::"))):
+        assert neighbours.changed(host, S.REACHABLE) == []
+    assert (len(neighbours), neighbours.full, neighbours.refused) == (0, False, 0)
+
+
+def test_behind_two_interfaces_a_host_is_stale_only_if_it_is_so_behind_both() -> None:
+    both = table("2001:db8:1::/64 lan0 lan1")
+    group = both.rules[0].group
+    neighbours = going_by(both)
+    known = Applied()
+    for ifindex, state, wanted in (
+        (8, S.STALE, STALE),
+        (9, S.REACHABLE, FRESH),
+        (9, S.STALE, STALE),
+        (8, S.REACHABLE, FRESH),
+        (8, S.NONE, STALE),
+    ):
+        known.apply(neighbours.changed(Host(ifindex, at(1)), state))
+        assert known.map == {(group, at(1)): wanted}
+    known.apply(neighbours.changed(Host(9, at(1)), S.NONE))
+    assert known.map == {}
+
+
+def test_a_full_table_refuses_the_new_and_keeps_the_present() -> None:
+    neighbours = going_by(ONE, limit=2)
+    for suffix in (1, 2):
+        assert neighbours.changed(Host(8, at(suffix)), S.REACHABLE)
+    assert neighbours.full
+    assert neighbours.changed(Host(8, at(3)), S.REACHABLE) == []
+    assert (len(neighbours), neighbours.refused) == (2, 1)
+    assert neighbours.changed(Host(8, at(1)), S.STALE) == [Known(GROUP, at(1), STALE)], "one that is known goes on"
+    assert neighbours.changed(Host(8, at(1)), S.NONE) == [Known(GROUP, at(1), None)]
+    assert Known(GROUP, at(4), FRESH) in neighbours.changed(Host(8, at(4)), S.REACHABLE)
+    assert set(neighbours.hosts()) >= {Host(8, at(2))}
+    assert len(neighbours) == 2
+
+
+def test_a_lower_limit_drops_nobody_who_is_there() -> None:
+    neighbours = going_by(ONE)
+    for suffix in range(5):
+        neighbours.changed(Host(8, at(suffix)), S.REACHABLE)
+    assert neighbours.use(ONE, 2) == []
+    assert neighbours.drop() == []
+    assert len(neighbours) == 5
+    assert neighbours.changed(Host(8, at(9)), S.REACHABLE) == []
+
+
+def test_a_resync_is_the_difference() -> None:
+    neighbours = going_by(ONE)
+    for suffix, state in ((1, S.REACHABLE), (2, S.REACHABLE), (3, S.STALE)):
+        neighbours.changed(Host(8, at(suffix)), state)
+    told = {Host(8, at(2)): S.STALE, Host(8, at(3)): S.STALE, Host(8, at(4)): S.DELAY, Host(8, at(5)): S.FAILED}
+    assert sorted(neighbours.resync(told)) == sorted(
+        [Known(GROUP, at(1), None), Known(GROUP, at(2), STALE), Known(GROUP, at(4), FRESH)]
+    )
+    assert neighbours.hosts() == {host: state for host, state in told.items() if state & PRESENT}
+    assert neighbours.resync(told) == []
+
+
+def test_hosts_that_came_before_their_rule_are_known_with_it() -> None:
+    neighbours = Neighbours(PLENTY)
+    assert neighbours.changed(Host(8, at(1)), S.STALE) == []
+    assert neighbours.use(ONE, PLENTY) == [Known(GROUP, at(1), STALE)]
+    assert neighbours.drop() == []
+
+
+class Applied:
+    """What the kernel map says, by the changes in their order."""
+
+    def __init__(self) -> None:
+        self.map: dict[tuple[int, bytes], KnownFlag] = {}
+
+    def apply(self, changes: Iterable[Known]) -> None:
+        for group, address, flags in changes:
+            if flags is None:
+                del self.map[group, address]  # nothing is taken out that isn't there
+            else:
+                self.map[group, address] = flags
+
+
+def _tables() -> list[Table]:
+    """Tables that each can follow each other."""
+    names = (
+        ("2001:db8:1::/64 lan0",),
+        ("2001:db8:1::/64 lan0 lan1", "2001:db8:2::/64 lan0"),
+        ("2001:db8:1::/64 lan1", "2001:db8:1::2/127 lan0"),
+        ("2001:db8::/32 lan0 lan1",),
+        (),
+    )
+    found: list[Table] = []
+    for rules in names:  # ids of groups must mean the same in all of them
+        links = table(*rules, before=found[-1] if found else None)
+        found.append(links)
+    by_key: dict[tuple[str, ...], int] = {}
+    renumbered = []
+    for each in found:
+        numbers = {old: by_key.setdefault(key, len(by_key) + 1) for key, old in each.groups.items()}
+        rules = {n: replace(r, group=numbers.get(r.group, 0)) for n, r in each.rules.items()}
+        prefixes = {key: replace(m, group=numbers.get(m.group, 0)) for key, m in each.prefixes.items()}
+        vias = {numbers[old]: via for old, via in each.vias.items()}
+        groups = {key: numbers[old] for key, old in each.groups.items()}
+        renumbered.append(replace(each, rules=rules, prefixes=prefixes, vias=vias, groups=groups))
+    return renumbered
+
+
+TABLES = _tables()
+HOSTS = [Host(i, at(n, p)) for i in (8, 9) for p in ("2001:db8:1::", "2001:db8:2::") for n in (1, 2, 3)]
+hosts = st.sampled_from(HOSTS)
+states = st.sampled_from(list(NeighbourState))
+
+
+def wanted(held: dict[Host, NeighbourState], by: Table) -> dict[tuple[int, bytes], KnownFlag]:
+    """The map that the neighbour table and a table of rules ask for."""
+    found: dict[tuple[int, bytes], KnownFlag] = {}
+    for (ifindex, address), state in held.items():
+        for number, prefix in sorted(
+            ((r.id, n) for r in by.rules.values() for n in r.networks if IPv6Address(address) in n),
+            key=lambda pair: -pair[1].prefixlen,
+        )[:1]:
+            assert prefix is not None
+            group = by.rules[number].group
+            if ifindex in by.vias.get(group, ()):
+                flags = found.get((group, address), STALE)
+                found[group, address] = flags & (STALE if state & S.STALE else FRESH)
+    return found
+
+
+class NeighboursMachine(RuleBasedStateMachine):
+    """Without a limit in the way, the map is exactly what states and table ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neighbours = Neighbours(PLENTY)
+        self.table = Table({}, {}, {}, {}, {})
+        self.states: dict[Host, NeighbourState] = {}
+        self.known = Applied()
+
+    @rule(host=hosts, state=states)
+    def changed(self, host: Host, state: NeighbourState) -> None:
+        self.known.apply(self.neighbours.changed(host, state))
+        self.states.pop(host, None)
+        if state & PRESENT:
+            self.states[host] = state
+
+    @rule(told=st.dictionaries(hosts, states))
+    def resync(self, told: dict[Host, NeighbourState]) -> None:
+        self.known.apply(self.neighbours.resync(told))
+        self.states = {host: state for host, state in told.items() if state & PRESENT}
+
+    @rule(to=st.sampled_from(TABLES), between=st.lists(st.tuples(hosts, states), max_size=2))
+    def use(self, to: Table, between: list[tuple[Host, NeighbourState]]) -> None:
+        """The table changes; meanwhile, so may hosts."""
+        changes = self.neighbours.use(to, PLENTY)
+        assert all(change.flags is not None for change in changes), "nothing goes before the new table is in force"
+        self.known.apply(changes)
+        assert self.known.map.items() >= wanted(self.states, to).items()
+        for host, state in between:
+            self.changed(host, state)
+        assert self.known.map.items() >= wanted(self.states, to).items()
+        changes = self.neighbours.drop()
+        gone = {(change.group, change.address) for change in changes if change.flags is None}
+        assert not gone & wanted(self.states, to).keys(), "what both want stays throughout"
+        self.known.apply(changes)
+        self.table = to
+
+    @invariant()
+    def the_map_is_what_states_and_table_ask_for(self) -> None:
+        assert self.known.map == wanted(self.states, self.table)
+
+    @invariant()
+    def the_places_are_those_of_the_map(self) -> None:
+        for group, address in self.known.map:
+            there = {h.ifindex for h in self.states if h.address == address} & self.table.vias[group]
+            assert set(self.neighbours.interfaces(group, address)) == there
+        covered = {host for host in self.states if self.table.neighbour_groups(host.ifindex, IPv6Address(host.address))}
+        assert self.neighbours.hosts() == {host: self.states[host] for host in covered}
+        assert (len(self.neighbours), self.neighbours.refused) == (len(covered), 0)
+
+
+TestTheKnownTargetsWithoutALimit = NeighboursMachine.TestCase
+TestTheKnownTargetsWithoutALimit.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+
+
+class LimitedMachine(RuleBasedStateMachine):
+    """With a limit, what is known is a part of what states and table ask for, and nobody is pushed out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neighbours = Neighbours(3)
+        self.table = TABLES[3]
+        self.neighbours.use(self.table, 3)
+        self.states: dict[Host, NeighbourState] = {}
+        self.known = Applied()
+
+    @rule(host=hosts, state=states)
+    def changed(self, host: Host, state: NeighbourState) -> None:
+        held, refused = set(self.neighbours.hosts()), self.neighbours.refused
+        self.known.apply(self.neighbours.changed(host, state))
+        self.states.pop(host, None)
+        if state & PRESENT:
+            self.states[host] = state
+        assert set(self.neighbours.hosts()) >= held - {host}, "a present host gives way to nobody"
+        if state & PRESENT and host not in held and len(held) == 3:
+            assert host not in self.neighbours.hosts()
+            assert self.neighbours.refused > refused
+
+    @precondition(lambda self: len(self.states) > 3)
+    @rule()
+    def resync(self) -> None:
+        held = set(self.neighbours.hosts())
+        self.known.apply(self.neighbours.resync(self.states))
+        assert set(self.neighbours.hosts()) >= held
+
+    @invariant()
+    def the_limit_holds(self) -> None:
+        assert len(self.neighbours) == len(self.neighbours.hosts()) <= 3
+        assert self.neighbours.full is (len(self.neighbours) >= 3)
+        held = dict(self.neighbours.hosts())
+        assert held.items() <= self.states.items()
+        assert self.known.map == wanted(held, self.table)
+
+
+TestTheKnownTargetsUnderALimit = LimitedMachine.TestCase
+TestTheKnownTargetsUnderALimit.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+
+
+# --- who waits ---
+
+
+def question(asker: int, target: bytes = at(1), rule: int = 0) -> NsEvent:
+    source = IPv6Address(f"fe80::{asker + 1:x}").packed
+    return NsEvent(target, source, 0, rule, asker.to_bytes(6, "big"), bytes(4), 0)
+
+
+def test_a_target_is_probed_once_behind_each_interface_however_many_ask() -> None:
+    pending = Pending()
+    assert pending.add(1, question(1), [9, 8], 0.0) == [Host(8, at(1)), Host(9, at(1))]
+    assert pending.add(1, question(2), [8, 9], 0.0) == []
+    assert pending.add(2, question(2), [8], 0.0) == [Host(8, at(1))], "another group looks elsewhere"
+    assert (len(pending), (1, at(1)) in pending, (3, at(1)) in pending) == (2, True, False)
+    assert sorted(pending.targets()) == [(1, at(1)), (2, at(1))]
+
+
+def test_everyone_who_asked_is_answered_once_and_by_the_last_that_they_said() -> None:
+    pending = Pending()
+    asked = [question(1), question(2), question(1)._replace(time_us=9), question(1, rule=5)]
+    for event in asked:
+        pending.add(1, event, [8], 0.0)
+    assert pending.resolved(Host(9, at(1))) == [], "nobody looked there"
+    assert pending.resolved(Host(8, at(2))) == []
+    assert Counter(pending.resolved(Host(8, at(1)))) == Counter(asked[1:])
+    assert pending.resolved(Host(8, at(1))) == []
+    assert len(pending) == 0
+
+
+def test_askers_from_different_vlans_are_different() -> None:
+    pending = Pending()
+    one, other = question(1)._replace(tags=1, tci=b"\0\x64\0\0"), question(1)._replace(tags=1, tci=b"\0\x65\0\0")
+    pending.add(1, one, [8], 0.0)
+    pending.add(1, other, [8], 0.0)
+    assert pending.resolved(Host(8, at(1))) == [one, other]
+
+
+def test_the_askers_of_one_target_are_bounded() -> None:
+    pending = Pending()
+    for asker in range(MAX_ASKERS + 5):
+        pending.add(1, question(asker), [8], 0.0)
+    assert len(pending.resolved(Host(8, at(1)))) == MAX_ASKERS
+
+
+def test_a_target_is_given_up_when_no_interface_is_left_to_find_it_behind() -> None:
+    pending = Pending()
+    pending.add(1, question(1), [8, 9], 0.0)
+    assert pending.failed(Host(10, at(1))) is False
+    assert pending.failed(Host(8, at(1))) is True
+    assert len(pending) == 1
+    assert pending.failed(Host(8, at(1))) is False
+    assert pending.resolved(Host(8, at(1))) == []
+    assert pending.failed(Host(9, at(1))) is True
+    assert len(pending) == 0
+    pending.add(1, question(1), [8, 9], 0.0)
+    pending.failed(Host(8, at(1)))
+    assert pending.resolved(Host(9, at(1))) == [question(1)], "the other interface still may have it"
+
+
+def test_a_target_is_given_up_after_its_time() -> None:
+    pending = Pending()
+    pending.add(1, question(1), [8], 100.0)
+    pending.add(1, question(1, at(2)), [8], 101.0)
+    pending.add(1, question(2), [8], 105.0)  # who comes later waits no longer
+    pending.expire(100.0 + PENDING_SECONDS - 0.1)
+    assert len(pending) == 2
+    pending.expire(100.0 + PENDING_SECONDS)
+    assert pending.targets() == [(1, at(2))]
+    assert pending.add(1, question(1), [8], 111.0) == [Host(8, at(1))], "asked for again, it is probed again"
+
+
+class PendingMachine(RuleBasedStateMachine):
+    """Every asker gets one answer at the most, and only for what they asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending = Pending()
+        self.now = 0.0
+        self.waiting: dict[tuple[int, bytes], tuple[set[int], float, dict[int, NsEvent]]] = {}
+
+    @rule(
+        group=st.integers(1, 2),
+        number=st.integers(1, 3),
+        asker=st.integers(0, MAX_ASKERS + 3),
+        via=st.sets(st.sampled_from([8, 9]), min_size=1),
+    )
+    def add(self, group: int, number: int, asker: int, via: set[int]) -> None:
+        key, event = (group, at(number)), question(asker, at(number))
+        probes = self.pending.add(group, event, via, self.now)
+        if key not in self.waiting:
+            assert probes == [Host(ifindex, at(number)) for ifindex in sorted(via)]
+            self.waiting[key] = (set(via), self.now + PENDING_SECONDS, {})
+        else:
+            assert probes == []
+        askers = self.waiting[key][2]
+        if len(askers) < MAX_ASKERS or asker in askers:
+            askers[asker] = event
+
+    @rule(ifindex=st.sampled_from([8, 9]), number=st.integers(1, 3))
+    def resolved(self, ifindex: int, number: int) -> None:
+        expected: Counter[NsEvent] = Counter()
+        for key, (via, _, askers) in tuple(self.waiting.items()):
+            if key[1] == at(number) and ifindex in via:
+                expected.update(askers.values())
+                del self.waiting[key]
+        assert Counter(self.pending.resolved(Host(ifindex, at(number)))) == expected
+
+    @rule(ifindex=st.sampled_from([8, 9]), number=st.integers(1, 3))
+    def failed(self, ifindex: int, number: int) -> None:
+        concerned = [k for k, (via, _, _) in self.waiting.items() if k[1] == at(number) and ifindex in via]
+        for key in concerned:
+            self.waiting[key][0].discard(ifindex)
+            if not self.waiting[key][0]:
+                del self.waiting[key]
+        assert self.pending.failed(Host(ifindex, at(number))) is bool(concerned)
+
+    @rule(seconds=st.sampled_from([0.5, 4.0, PENDING_SECONDS]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.pending.expire(self.now)
+        self.waiting = {key: each for key, each in self.waiting.items() if each[1] > self.now}
+
+    @invariant()
+    def the_same_targets_are_under_way(self) -> None:
+        assert set(self.pending.targets()) == set(self.waiting)
+        assert len(self.pending) == len(self.waiting)
+
+
+TestPending = PendingMachine.TestCase
+TestPending.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+ROOMS = (
+    ("the kernel doesn't say", 512, 0, None, 512),
+    ("plenty of room", 512, 100, (1024, 16384, 32768), 512),
+    ("half of what is free below gc_thresh2", 512, 100, (128, 512, 1024), 206),
+    ("less than half of little", 512, 500, (128, 512, 1024), 16),
+    ("more entries than gc_thresh2", 512, 600, (128, 512, 1024), 16),
+)
+
+
+@pytest.mark.parametrize(("what", "limit", "entries", "thresholds", "room"), ROOMS, ids=[r[0] for r in ROOMS])
+def test_what_is_under_way_leaves_the_kernels_table_room(
+    what: str, limit: int, entries: int, thresholds: tuple[int, int, int] | None, room: int
+) -> None:
+    assert room_for_pending(limit, entries, thresholds) == room
+
+
+@given(st.integers(16, 65536), st.integers(0, 100000), st.tuples(*[st.integers(0, 100000)] * 3))
+def test_the_room_is_never_more_than_the_limit(limit: int, entries: int, thresholds: tuple[int, int, int]) -> None:
+    assert 16 <= room_for_pending(limit, entries, thresholds) <= limit

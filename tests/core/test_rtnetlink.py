@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""rtnetlink messages in both directions, with pyroute2, which shares no code with ours, on the other end."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.rtnetlink import (
+    AF_INET6,
+    PRESENT,
+    PROTOCOL,
+    Flag,
+    Message,
+    NeighbourEntry,
+    NeighbourState,
+    RouteEntry,
+    Type,
+    error_code,
+    messages,
+    parse_neighbour,
+    parse_route,
+)
+
+TEXT = "2001:db8:1::42"
+ADDRESS = IPv6Address(TEXT).packed
+GATEWAY = IPv6Address("fe80::1").packed
+NTF_USE, NTF_PROXY = 0x01, 0x08
+
+
+def decoded(kind: type[Any], data: bytes) -> dict[str, Any]:
+    """A message as pyroute2 reads it: its fields and attributes in one."""
+    message = kind(data)
+    message.decode()
+    fields = {name: message[name] for name, _ in message.fields}
+    return {**fields, **dict(message["attrs"]), "header": message["header"]}
+
+
+NEIGHBOURS = (
+    (
+        "probe",
+        rtnetlink.probe_neighbour(7, 3, ADDRESS),
+        Type.NEWNEIGH,
+        Flag.REQUEST | Flag.CREATE,
+        {"ifindex": 3, "state": 0, "flags": NTF_USE, "NDA_DST": TEXT},
+    ),
+    (
+        "delete",
+        rtnetlink.delete_neighbour(7, 3, ADDRESS),
+        Type.DELNEIGH,
+        Flag.REQUEST,
+        {"ifindex": 3, "state": 0, "flags": 0, "NDA_DST": TEXT},
+    ),
+    (
+        "add a proxy entry",
+        rtnetlink.add_proxy(7, 3, ADDRESS),
+        Type.NEWNEIGH,
+        Flag.REQUEST | Flag.CREATE | Flag.ACK,
+        {"ifindex": 3, "state": 0, "flags": NTF_PROXY, "NDA_DST": TEXT, "NDA_PROTOCOL": PROTOCOL},
+    ),
+    (
+        "delete a proxy entry",
+        rtnetlink.delete_proxy(7, 3, ADDRESS),
+        Type.DELNEIGH,
+        Flag.REQUEST | Flag.ACK,
+        {"ifindex": 3, "flags": NTF_PROXY, "NDA_DST": TEXT},
+    ),
+    (
+        "get a proxy entry",
+        rtnetlink.get_proxy(7, 3, ADDRESS),
+        Type.GETNEIGH,
+        Flag.REQUEST,
+        {"ifindex": 3, "flags": NTF_PROXY, "NDA_DST": TEXT},
+    ),
+    ("dump", rtnetlink.dump_neighbours(7), Type.GETNEIGH, Flag.REQUEST | Flag.DUMP, {"ifindex": 0, "flags": 0}),
+    (
+        "dump the proxy entries",
+        rtnetlink.dump_neighbours(7, proxies=True),
+        Type.GETNEIGH,
+        Flag.REQUEST | Flag.DUMP,
+        {"ifindex": 0, "flags": NTF_PROXY},
+    ),
+)
+MAIN, UNIVERSE, UNICAST = 254, 0, 1
+ROUTES = (
+    (
+        "add a host route",
+        rtnetlink.host_route(Type.NEWROUTE, 7, 3, ADDRESS),
+        Type.NEWROUTE,
+        Flag.REQUEST | Flag.ACK | Flag.CREATE | Flag.EXCL,
+        {"dst_len": 128, "proto": PROTOCOL, "table": MAIN, "scope": UNIVERSE, "type": UNICAST}
+        | {"RTA_DST": TEXT, "RTA_OIF": 3, "RTA_PRIORITY": 1024},
+    ),
+    (
+        "remove a host route",
+        rtnetlink.host_route(Type.DELROUTE, 7, 3, ADDRESS),
+        Type.DELROUTE,
+        Flag.REQUEST | Flag.ACK,
+        {"dst_len": 128, "proto": PROTOCOL, "table": MAIN, "RTA_DST": TEXT, "RTA_OIF": 3, "RTA_PRIORITY": 1024},
+    ),
+    ("dump all routes", rtnetlink.dump_routes(7), Type.GETROUTE, Flag.REQUEST | Flag.DUMP, {"dst_len": 0, "proto": 0}),
+    (
+        "dump those of an interface and a protocol",
+        rtnetlink.dump_routes(7, ifindex=3, protocol=PROTOCOL),
+        Type.GETROUTE,
+        Flag.REQUEST | Flag.DUMP,
+        {"proto": PROTOCOL, "RTA_OIF": 3},
+    ),
+)
+REQUESTS = [(ndmsg, *case) for case in NEIGHBOURS] + [(rtmsg, *case) for case in ROUTES]
+
+
+@pytest.mark.parametrize(("reader", "what", "data", "kind", "flags", "wanted"), REQUESTS, ids=[c[1] for c in REQUESTS])
+def test_pyroute2_reads_what_we_write(
+    reader: type[Any], what: str, data: bytes, kind: Type, flags: Flag, wanted: dict[str, Any]
+) -> None:
+    found = decoded(reader, data)
+    header = found["header"]
+    assert (header["length"], header["type"], header["flags"]) == (len(data), kind, flags)
+    assert (header["sequence_number"], found["family"]) == (7, AF_INET6)
+    assert {name: found.get(name) for name in wanted} == wanted
+    attributes = {name for name in found if name.startswith(("NDA_", "RTA_"))}
+    assert attributes == {name for name in wanted if name.startswith(("NDA_", "RTA_"))}
+    (message,) = messages(data)
+    assert (message.type, message.flags, message.sequence) == (kind, flags, 7)
+
+
+def encoded(kind: type[Any], fields: dict[str, Any], attributes: list[tuple[str, Any]]) -> bytes:
+    """The body of a message that pyroute2 writes."""
+    message = kind()
+    for name, value in {"family": AF_INET6, **fields}.items():
+        message[name] = value
+    message["attrs"] = attributes
+    message.encode()
+    (found,) = messages(bytes(message.data))
+    return found.body
+
+
+@pytest.mark.parametrize("state", NeighbourState)
+def test_we_read_the_neighbours_that_pyroute2_writes(state: NeighbourState) -> None:
+    attributes = [("NDA_DST", TEXT), ("NDA_LLADDR", "02:00:00:00:00:07"), ("NDA_PROBES", 4)]
+    body = encoded(ndmsg, {"ifindex": 3, "state": int(state), "flags": 0}, attributes)
+    assert parse_neighbour(body) == NeighbourEntry(3, ADDRESS, state, False, 0)
+
+
+def test_we_read_proxy_entries_and_whose_they_are() -> None:
+    for protocol in (0, 2, PROTOCOL, 255):
+        body = encoded(ndmsg, {"ifindex": 3, "flags": NTF_PROXY}, [("NDA_DST", TEXT), ("NDA_PROTOCOL", protocol)])
+        assert parse_neighbour(body) == NeighbourEntry(3, ADDRESS, 0, True, protocol)
+
+
+def test_a_neighbour_of_another_family_or_without_an_address_is_none() -> None:
+    assert parse_neighbour(encoded(ndmsg, {"ifindex": 3}, [])) is None
+    ipv4 = encoded(ndmsg, {"family": socket.AF_INET, "ifindex": 3}, [("NDA_DST", "192.0.2.1")])
+    assert parse_neighbour(ipv4) is None
+    bridge = encoded(ndmsg, {"family": socket.AF_BRIDGE, "ifindex": 3}, [("NDA_LLADDR", "02:00:00:00:00:07")])
+    assert parse_neighbour(bridge) is None
+
+
+def test_the_states_that_count_as_present_are_those_with_an_address_that_no_probe_has_refuted() -> None:
+    states = NeighbourState
+    assert {state for state in states if state & PRESENT} == {
+        states.REACHABLE,
+        states.STALE,
+        states.DELAY,
+        states.PROBE,
+        states.PERMANENT,
+    }
+
+
+ROUTE = {"dst_len": 64, "proto": 3, "type": UNICAST, "table": MAIN}
+
+
+def hop(ifindex: int, *attributes: tuple[str, Any]) -> dict[str, Any]:
+    return {"oif": ifindex, "hops": 0, "flags": 0, "attrs": list(attributes)}
+
+
+ROUTE_CASES: tuple[tuple[str, list[tuple[str, Any]], int, tuple[tuple[int, bytes], ...]], ...] = (
+    ("on link", [("RTA_OIF", 3)], 3, ()),
+    ("through a gateway", [("RTA_GATEWAY", "fe80::1"), ("RTA_OIF", 3)], 3, ((3, GATEWAY),)),
+    (
+        "through several",
+        [("RTA_MULTIPATH", [hop(3, ("RTA_GATEWAY", "fe80::1")), hop(4, ("RTA_GATEWAY", TEXT))])],
+        0,
+        ((3, GATEWAY), (4, ADDRESS)),
+    ),
+    (
+        "through several, one of them on link",
+        [("RTA_MULTIPATH", [hop(3), hop(4, ("RTA_GATEWAY", TEXT)), hop(5)])],
+        0,
+        ((4, ADDRESS),),
+    ),
+)
+
+
+@pytest.mark.parametrize(("what", "attributes", "ifindex", "gateways"), ROUTE_CASES, ids=[c[0] for c in ROUTE_CASES])
+def test_we_read_the_routes_that_pyroute2_writes(
+    what: str, attributes: list[tuple[str, Any]], ifindex: int, gateways: tuple[tuple[int, bytes], ...]
+) -> None:
+    network = IPv6Address("2001:db8:7::").packed
+    body = encoded(rtmsg, ROUTE, [("RTA_DST", "2001:db8:7::"), *attributes])
+    assert parse_route(body) == RouteEntry(network, 64, ifindex, 3, gateways)
+
+
+def test_the_default_route_has_no_destination() -> None:
+    body = encoded(rtmsg, ROUTE | {"dst_len": 0}, [("RTA_GATEWAY", "fe80::1"), ("RTA_OIF", 3)])
+    assert parse_route(body) == RouteEntry(bytes(16), 0, 3, 3, ((3, GATEWAY),))
+
+
+def test_routes_that_lead_nowhere_and_those_of_another_family_are_none() -> None:
+    for kind in (2, 3, 4, 5, 6, 7, 8, 9):  # local, broadcast, anycast, multicast, blackhole, unreachable, ...
+        assert parse_route(encoded(rtmsg, ROUTE | {"type": kind}, [("RTA_OIF", 3)])) is None
+    assert parse_route(encoded(rtmsg, ROUTE | {"family": socket.AF_INET}, [("RTA_OIF", 3)])) is None
+
+
+def test_an_attribute_with_flags_in_its_type_is_read_as_without() -> None:
+    nested = struct.pack("=HH", 20, 1 | 0x8000) + ADDRESS
+    body = struct.pack("=BxxxiHBB", AF_INET6, 3, 2, 0, 0) + nested
+    assert parse_neighbour(body) == NeighbourEntry(3, ADDRESS, 2, False, 0)
+
+
+def test_errors_are_errnos_and_an_acknowledgement_is_none() -> None:
+    assert error_code(struct.pack("=i", -17) + bytes(16)) == 17
+    assert error_code(struct.pack("=i", 0)) == 0
+    assert error_code(b"\0\0\0") == 0
+
+
+def packed(kind: int, body: bytes, sequence: int = 1) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, sequence, 0) + body
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**16 - 1), st.binary(max_size=40)), max_size=5))
+def test_the_messages_of_a_datagram_come_in_order_each_aligned(sent: list[tuple[int, bytes]]) -> None:
+    datagram = b""
+    for number, (kind, body) in enumerate(sent):
+        datagram = datagram.ljust((len(datagram) + 3) & ~3, b"\0") + packed(kind, body, number)
+    assert list(messages(datagram)) == [Message(kind, 0, number, body) for number, (kind, body) in enumerate(sent)]
+
+
+WHOLE = {
+    "neighbour": encoded(ndmsg, {"ifindex": 3, "state": 2}, [("NDA_DST", TEXT), ("NDA_PROTOCOL", PROTOCOL)]),
+    "route": encoded(rtmsg, ROUTE, [("RTA_DST", "2001:db8:7::"), ("RTA_GATEWAY", "fe80::1"), ("RTA_OIF", 3)]),
+    "multipath route": encoded(rtmsg, ROUTE, ROUTE_CASES[2][1]),
+}
+
+
+@pytest.mark.parametrize("body", WHOLE.values(), ids=WHOLE)
+def test_what_is_cut_short_is_never_an_exception_nor_more_than_the_whole(body: bytes) -> None:
+    datagram = packed(Type.NEWROUTE, body)
+    for length in range(len(datagram)):
+        assert list(messages(datagram[:length])) == []
+        assert len(list(messages(datagram + datagram[:length]))) == 1
+    whole = parse_route(body)
+    for length in range(len(body)):
+        neighbour = parse_neighbour(body[:length])
+        assert neighbour is None or len(neighbour.address) == 16
+        route = parse_route(body[:length])
+        if route is not None:
+            assert whole is not None
+            assert set(route.gateways) <= {(0, gateway) for _, gateway in whole.gateways} | set(whole.gateways)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_as_a_datagram_never_raise(data: bytes) -> None:
+    for message in messages(data):
+        assert len(message.body) <= len(data) - 16
+        error_code(message.body)
+
+
+@st.composite
+def attributes(draw: st.DrawFn) -> bytes:
+    """Attributes that are nearly right: their lengths may lie."""
+    data = b""
+    for _ in range(draw(st.integers(0, 6))):
+        value = draw(st.one_of(st.just(b""), st.binary(max_size=40)))
+        length = draw(st.one_of(st.just(len(value) + 4), st.integers(0, 80)))
+        kind = draw(st.one_of(st.sampled_from([1, 4, 5, 6, 9, 12]), st.integers(0, 2**16 - 1)))
+        data += struct.pack("=HH", length, kind) + value.ljust((len(value) + 3) & ~3, b"\0")
+    return data
+
+
+@given(st.binary(max_size=12), st.one_of(st.binary(max_size=200), attributes()))
+def test_a_route_of_random_bytes_never_raises(header: bytes, rest: bytes) -> None:
+    usual = struct.pack("=BBBBBBBBI", AF_INET6, 64, 0, 0, MAIN, 3, 0, UNICAST, 0)
+    for body in (header, usual + rest, header.ljust(12, b"\0") + rest):
+        route = parse_route(body)
+        assert route is None or all(len(gateway) == 16 for _, gateway in route.gateways)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `status` says, as JSON and as text."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import datetime
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.snapshot import (
+    ANSWER_BUCKETS,
+    RULE_OUTCOMES,
+    AnswerTimes,
+    HostSnapshot,
+    InterfaceSnapshot,
+    RuleSnapshot,
+    Snapshot,
+    Status,
+    TargetSnapshot,
+)
+from npd6_xdp.core.status import status_json, status_text
+from npd6_xdp.core.verdict import Method, Outcome, Reason
+
+WAN = InterfaceSnapshot(
+    "wan0",
+    "wan0",
+    "native",
+    "hybrid",
+    True,
+    {Outcome.ANSWERED_XDP: 7, Outcome.INVALID: 3, Outcome.LOST: 2},
+    {Reason.HOP_LIMIT: 3},
+    {"xdp": 7, "python": 1},
+)
+TAGGED = InterfaceSnapshot("lan0:100", "lan0", "", "monitor", False, {}, {}, {})
+SNAPSHOT = Snapshot(
+    [WAN, TAGGED],
+    [
+        RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {Outcome.ANSWERED_XDP: 7}),
+        RuleSnapshot("wan0", "interface:lan0", Method.NEIGHBOUR, {Outcome.PENDING: 1}),
+        RuleSnapshot("lan0:100", "::/0", Method.IGNORE, {Outcome.IGNORED: 4}),
+    ],
+    {"lan0": 1},
+    {"wan0": 1},
+    AnswerTimes(),
+    1_700_000_100.0,
+    2,
+    {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
+)
+STATUS = Status(
+    SNAPSHOT,
+    [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"), "REACHABLE")],
+    [IPv6Address("2001:db8:2::2")],
+    [HostSnapshot("wan0", IPv6Address("2001:db8:3::1"))],
+    [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
+    [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12)],
+    {"neighbours": 0, "kernel proxy entries": 5},
+    "npd6.toml: interface[0].name: missing\nnpd6.toml: interface[1]: no rule",
+    1_700_000_000.0,
+    4711,
+    {"wan0": 9},
+)
+QUIET = replace(
+    STATUS,
+    snapshot=replace(SNAPSHOT, interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={})], rules=[]),
+    hosts=[],
+    pending=[],
+    proxies=[],
+    host_routes=[],
+    targets=[],
+    refused={"neighbours": 0},
+    reload_error="",
+    tx_errors={},
+)
+
+
+def test_the_json_is_plain_values_that_survive_the_wire() -> None:
+    said = status_json(STATUS)
+    assert json.loads(json.dumps(said)) == said
+    assert json.loads(json.dumps(status_json(QUIET))) == status_json(QUIET)
+
+
+def test_the_json_has_all_that_the_daemon_knows() -> None:
+    said = status_json(STATUS)
+    wan, tagged = said["interfaces"]
+    assert wan["solicitations"] == {str(o): {"answered_xdp": 7, "invalid": 3, "lost": 2}.get(o, 0) for o in Outcome}
+    assert {key: wan[key] for key in wan if key != "solicitations"} == {
+        "interface": "wan0",
+        "port": "wan0",
+        "attach": "native",
+        "datapath": "hybrid",
+        "up": True,
+        "invalid": {"hop_limit": 3},
+        "advertisements": {"xdp": 7, "python": 1},
+        "lost": 2,
+        "xdp_tx_errors": 9,
+    }
+    assert (tagged["interface"], tagged["port"], tagged["xdp_tx_errors"]) == ("lan0:100", "lan0", None)
+    for rule, method in zip(said["rules"], (Method.STATIC, Method.NEIGHBOUR, Method.IGNORE), strict=True):
+        assert rule["method"] == method
+        assert set(rule["solicitations"]) == {*map(str, RULE_OUTCOMES[method]), "ignored"}
+    assert said["rules"][1]["solicitations"]["pending"] == 1
+    rest = {key: value for key, value in said.items() if key not in ("interfaces", "rules")}
+    assert rest == {
+        "build": {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
+        "pid": 4711,
+        "started": 1_700_000_000.0,
+        "last_reload": 1_700_000_100.0,
+        "reload_failures": 2,
+        "reload_error": STATUS.reload_error,
+        "neighbours": [{"interface": "lan0", "address": "2001:db8:2::1", "state": "REACHABLE"}],
+        "pending": ["2001:db8:2::2"],
+        "host_routes": [{"interface": "lan0", "address": "2001:db8:2::1"}],
+        "kernel_proxy_entries": [{"interface": "wan0", "address": "2001:db8:3::1"}],
+        "refused": {"neighbours": 0, "kernel proxy entries": 5},
+        "targets": [
+            {
+                "interface": "wan0",
+                "target": "2001:db8:1::42",
+                "first": 1_700_000_000.5,
+                "last": 1_700_000_001.5,
+                "count": 12,
+            }
+        ],
+    }
+
+
+def over_the_wire(status: Status) -> Any:
+    return json.loads(json.dumps(status_json(status)))
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
+    assert status_text(over_the_wire(STATUS)).splitlines() == [
+        f"npd6-xdp 1.0, pid 4711, up since {at(1_700_000_000)}; bcc 0.26, Linux 6.1",
+        f"configuration of {at(1_700_000_100)}; reloads that failed: 2",
+        "  the last one: npd6.toml: interface[0].name: missing",
+        "  the last one: npd6.toml: interface[1]: no rule",
+        "",
+        "wan0: hybrid, attached in native mode, up",
+        "  solicitations: answered_xdp 7, invalid 3, lost 2",
+        "  invalid: hop_limit 3",
+        "  advertisements: xdp 7, python 1",
+        "  the driver dropped 9 of those by XDP (xdp_tx_errors)",
+        "  rule 2001:db8:1::/64 static: answered_xdp 7",
+        "  rule interface:lan0 neighbour: pending 1",
+        "",
+        "lan0:100: monitor, not attached, down",
+        "  solicitations: none",
+        "  advertisements: none",
+        "  rule ::/0 ignore: ignored 4",
+        "",
+        "neighbours: 1",
+        "  2001:db8:2::1 dev lan0 REACHABLE",
+        "",
+        "pending: 1",
+        "  2001:db8:2::2",
+        "",
+        "host routes: 1",
+        "  2001:db8:2::1 dev lan0",
+        "",
+        "kernel proxy entries: 1",
+        "  2001:db8:3::1 dev wan0",
+        "",
+        "refused for want of room: 5 kernel proxy entries",
+        "",
+        "recent targets: 1",
+        f"  2001:db8:1::42 on wan0: 12 times, first {at(1_700_000_000)}, last {at(1_700_000_001)}",
+    ]
+
+
+def test_of_what_there_is_nothing_the_text_says_nothing() -> None:
+    assert status_text(over_the_wire(QUIET)).splitlines()[2:] == [
+        "",
+        "wan0: hybrid, attached in native mode, up",
+        "  solicitations: none",
+        "  advertisements: none",
+    ]
+
+
+@pytest.mark.parametrize(("count", "shown", "more"), [(20, 20, 0), (21, 20, 1), (65_536, 20, 65_516)])
+def test_long_lists_are_cut_and_say_how_much_is_missing(count: int, shown: int, more: int) -> None:
+    hosts = [HostSnapshot("lan0", IPv6Address(number)) for number in range(1, count + 1)]
+    rules = [RuleSnapshot("wan0", f"rule {number}", Method.STATIC, {}) for number in range(count)]
+    status = replace(QUIET, hosts=hosts, snapshot=replace(QUIET.snapshot, rules=rules))
+    assert len(status_json(status)["neighbours"]) == count
+    text = status_text(status_json(status))
+    assert f"\nneighbours: {count}\n" in text
+    assert len(re.findall("dev lan0", text)) == len(re.findall(r"^  rule ", text, re.MULTILINE)) == shown
+    assert re.findall(r"… and (\d+) more", text) == [str(more)] * 2 * bool(more)
+
+
+def test_answer_times_fall_into_the_bucket_whose_upper_bound_holds_them() -> None:
+    times = AnswerTimes()
+    for seconds in (0.0, 10e-6, 11e-6, 1.0, 1.5):
+        times.observe(seconds)
+    assert len(times.counts) == len(ANSWER_BUCKETS) + 1
+    assert (times.counts[0], times.counts[1], times.counts[-2], times.counts[-1]) == (2, 1, 1, 1)
+    assert times.total == pytest.approx(2.500021)
+    assert list(ANSWER_BUCKETS) == sorted(ANSWER_BUCKETS)

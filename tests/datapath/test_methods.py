@@ -1,0 +1,536 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The methods that know targets, the budgets of what goes up, and tables that follow each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet6 import IPv6ExtHdrDestOpt
+
+from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
+from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.responder import Responder
+from npd6_xdp.core.rules import Decision, KnownFlag, Match, Table, build
+from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.events import EventRing
+from tests.datapath.harness import IFINDEX, PORT, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link, rule, table
+from tests.frames import SETTING, TAGS_8021Q, UNSPECIFIED, ip6, solicit, solicited_node
+
+TARGET = SETTING.target
+LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
+FRESH = KnownFlag(0)
+MISS, STALE, ANSWERED = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED
+
+
+def one(method: Method, **keys: Any) -> Table:
+    """A table of one rule over all of 2001:db8::/32."""
+    via = ("lan0",) if method is Method.NEIGHBOUR else ()
+    covering = RuleConfig("2001:db8::/32", (IPv6Network("2001:db8::/32"),), method, via=via)
+    return build(Config((entry(covering, **keys),)), {PORT: link(), "lan0": LAN})
+
+
+def question(target: bytes = TARGET, **fields: Any) -> bytes:
+    return solicit(replace(SETTING, target=target), destination=solicited_node(target), **fields)
+
+
+QUESTION = question()
+PROBE = question(source=UNSPECIFIED, options=b"")
+
+
+@pytest.fixture
+def knows(bench: Bench) -> Iterator[Callable[[Table, KnownFlag | None], int]]:
+    """Have the program decide by a table, and know the target with these flags, or not; gives the rule's group."""
+    groups: list[int] = []
+
+    def use(using: Table, flags: KnownFlag | None) -> int:
+        bench.use(using)
+        group = using.rules[0].group
+        groups.append(group)
+        bench.datapath.forget(group, TARGET)
+        if flags is not None:
+            bench.datapath.know(group, TARGET, flags)
+        return group
+
+    yield use
+    for group in groups:
+        bench.datapath.forget(group, TARGET)
+
+
+NEIGHBOUR, KERNEL = Method.NEIGHBOUR, Method.KERNEL
+HYBRID, PYTHON, MONITOR = Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR
+XDP, MONITORED = Outcome.ANSWERED_XDP, Outcome.MONITORED
+# method, datapath, what is known, then: action, outcome, tags of the event (None: there is none)
+CASES: tuple[tuple[Method, Datapath, KnownFlag | None, int, Outcome | None, EventTags | None], ...] = (
+    (NEIGHBOUR, HYBRID, None, XDP_DROP, None, MISS),
+    (NEIGHBOUR, HYBRID, FRESH, XDP_TX, XDP, None),
+    (NEIGHBOUR, HYBRID, KnownFlag.STALE, XDP_TX, XDP, STALE | ANSWERED),
+    (NEIGHBOUR, PYTHON, None, XDP_DROP, None, MISS),
+    (NEIGHBOUR, PYTHON, FRESH, XDP_DROP, None, EventTags(0)),
+    (NEIGHBOUR, PYTHON, KnownFlag.STALE, XDP_DROP, None, STALE),
+    (NEIGHBOUR, MONITOR, None, XDP_PASS, MONITORED, None),
+    (NEIGHBOUR, MONITOR, FRESH, XDP_PASS, MONITORED, None),
+    (NEIGHBOUR, MONITOR, KnownFlag.STALE, XDP_PASS, MONITORED, None),
+    (KERNEL, HYBRID, None, XDP_DROP, None, MISS),
+    (KERNEL, HYBRID, FRESH, XDP_PASS, Outcome.KERNEL, None),
+    (KERNEL, PYTHON, None, XDP_DROP, None, MISS),
+    (KERNEL, PYTHON, FRESH, XDP_PASS, Outcome.KERNEL, None),
+    (KERNEL, MONITOR, None, XDP_PASS, MONITORED, None),
+    (KERNEL, MONITOR, FRESH, XDP_PASS, MONITORED, None),
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "datapath", "known", "action", "outcome", "tags"), CASES, ids=["-".join(map(str, c[:3])) for c in CASES]
+)
+def test_a_known_target_is_answered_and_another_one_goes_up(
+    bench: Bench,
+    knows: Callable[..., int],
+    method: Method,
+    datapath: Datapath,
+    known: KnownFlag | None,
+    action: int,
+    outcome: Outcome | None,
+    tags: EventTags | None,
+) -> None:
+    using = one(method, datapath=datapath)
+    knows(using, known)
+    seen, events = bench.see(QUESTION), bench.events()
+    assert (seen.action, seen.counted) == (action, (outcome,) if outcome else ())
+    assert [event.tags for event in events] == ([] if tags is None else [tags])
+    assert (seen.frame == QUESTION) == (action != XDP_TX)
+    by_python = [Responder(using).answer(event).frame for event in events]
+    bench.use(one(Method.STATIC, datapath=HYBRID))
+    answer = bench.see(QUESTION).frame
+    assert set(by_python) <= {answer}, "whoever answers, it is the same answer"
+    if action == XDP_TX:
+        assert seen.frame == answer
+
+
+@pytest.mark.parametrize("datapath", [HYBRID, PYTHON])
+def test_python_is_told_once_that_a_target_is_stale(
+    bench: Bench, knows: Callable[..., int], datapath: Datapath
+) -> None:
+    group = knows(one(NEIGHBOUR, datapath=datapath), KnownFlag.STALE)
+    told = []
+    for _ in range(3):
+        bench.see(QUESTION)
+        told.append([bool(event.tags & STALE) for event in bench.events()])
+    assert sum(map(sum, told)) == 1
+    assert told[0] == [True]
+    bench.datapath.know(group, TARGET, KnownFlag.STALE)  # the kernel says so again
+    bench.see(QUESTION)
+    assert [bool(event.tags & STALE) for event in bench.events()] == [True]
+
+
+def test_a_monitored_entry_tells_nothing_and_clears_nothing(bench: Bench, knows: Callable[..., int]) -> None:
+    watching = one(NEIGHBOUR, datapath=MONITOR)
+    knows(watching, KnownFlag.STALE)
+    assert bench.see(QUESTION).counted == (MONITORED,)
+    bench.use(one(NEIGHBOUR))
+    bench.see(QUESTION)
+    assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
+
+
+def test_a_target_is_known_in_its_group_only_and_until_it_is_forgotten(bench: Bench, knows: Callable[..., int]) -> None:
+    group = knows(one(NEIGHBOUR), FRESH)
+    bench.datapath.know(group + 1, TARGET[:-1] + b"\x43", FRESH)
+    assert bench.see(question(TARGET[:-1] + b"\x43")).action == XDP_DROP
+    bench.datapath.forget(group + 1, TARGET[:-1] + b"\x43")
+    assert bench.see(QUESTION).action == XDP_TX
+    bench.datapath.forget(group, TARGET)
+    assert bench.see(QUESTION).action == XDP_DROP
+    assert [event.tags for event in bench.events()] == [MISS, MISS]
+
+
+def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
+    group = knows(one(KERNEL), FRESH)
+    assert bench.datapath.asked(group, TARGET[:-1] + b"\x43") == 0
+    key = group.to_bytes(4, "little") + bytes(4) + TARGET
+    bench.datapath.program.update("known_targets", key, bytes(4) + (5).to_bytes(4, "little"))
+    assert bench.datapath.asked(group, TARGET) == 5
+    bench.see(QUESTION)
+    assert abs(bench.datapath.asked(group, TARGET) - time.monotonic()) <= 2
+
+
+@pytest.mark.parametrize("known", [None, FRESH, KnownFlag.STALE])
+def test_a_known_target_behind_extension_headers_is_answered_by_python(
+    bench: Bench, knows: Callable[..., int], known: KnownFlag | None
+) -> None:
+    knows(one(NEIGHBOUR), known)
+    seen = bench.see(question(headers=[IPv6ExtHdrDestOpt()]))
+    assert (seen.action, seen.counted) == (XDP_DROP, ())
+    wanted = MISS if known is None else STALE if known else EventTags(0)
+    assert [event.tags for event in bench.events()] == [wanted]
+
+
+# method, policy, known, then action, outcome, tags of the event
+PROBES = (
+    (NEIGHBOUR, DadPolicy.IGNORE, None, XDP_PASS, Outcome.DAD, None),
+    (NEIGHBOUR, DadPolicy.IGNORE, FRESH, XDP_PASS, Outcome.DAD, None),
+    (NEIGHBOUR, DadPolicy.DEFEND, None, XDP_DROP, None, MISS),
+    (NEIGHBOUR, DadPolicy.DEFEND, FRESH, XDP_DROP, None, EventTags(0)),
+    (KERNEL, DadPolicy.IGNORE, None, XDP_PASS, Outcome.DAD, None),
+    (KERNEL, DadPolicy.IGNORE, FRESH, XDP_DROP, Outcome.DAD, None),  # the kernel's proxy entry would defend it
+    (KERNEL, DadPolicy.DEFEND, None, XDP_DROP, None, MISS),
+    (KERNEL, DadPolicy.DEFEND, FRESH, XDP_PASS, Outcome.KERNEL, None),
+)
+
+
+@pytest.mark.parametrize("datapath", [HYBRID, PYTHON])
+@pytest.mark.parametrize(
+    ("method", "dad", "known", "action", "outcome", "tags"), PROBES, ids=["-".join(map(str, c[:3])) for c in PROBES]
+)
+def test_a_probe_for_a_known_target_gets_what_policy_says_and_never_by_the_kernels_proxy_against_it(
+    bench: Bench,
+    knows: Callable[..., int],
+    method: Method,
+    dad: DadPolicy,
+    known: KnownFlag | None,
+    action: int,
+    outcome: Outcome | None,
+    tags: EventTags | None,
+    datapath: Datapath,
+) -> None:
+    knows(one(method, dad=dad, datapath=datapath), known)
+    seen = bench.see(PROBE)
+    assert (seen.action, seen.frame, seen.counted) == (action, PROBE, (outcome,) if outcome else ())
+    events = bench.events()
+    assert [(event.tags, event.is_dad) for event in events] == ([] if tags is None else [(tags, True)])
+
+
+def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothing_else(
+    bench: Bench, knows: Callable[..., int]
+) -> None:
+    try:
+        for method, known, action, outcome in (
+            (NEIGHBOUR, None, XDP_DROP, Outcome.RATE_LIMITED),
+            (NEIGHBOUR, FRESH, XDP_TX, XDP),
+            (NEIGHBOUR, KnownFlag.STALE, XDP_TX, XDP),
+            (KERNEL, None, XDP_DROP, None),
+            (Method.STATIC, None, XDP_TX, XDP),
+        ):
+            knows(one(method), known)
+            bench.datapath.set_resolving_full(True)
+            seen = bench.see(QUESTION)
+            assert (seen.action, seen.counted) == (action, (outcome,) if outcome else ()), (method, known)
+            bench.events()
+        knows(one(NEIGHBOUR), None)
+        bench.datapath.set_resolving_full(False)
+        assert (bench.see(QUESTION).counted, [e.tags for e in bench.events()]) == ((), [MISS])
+    finally:
+        bench.datapath.set_resolving_full(False)
+
+
+# --- budgets: what is spent stays spent for a second, so each test has a program of its own ---
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[..., Bench]]:
+    """Makes programs that are closed when the test is over."""
+    if os.geteuid() != 0:
+        pytest.skip("loading an XDP program needs root")
+    made: list[Bench] = []
+
+    def make(using: Table, **keys: Any) -> Bench:
+        made.append(Bench(using, **keys))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+def burst(bench: Bench, count: int, mac: bytes = SETTING.asker_mac) -> tuple[int, int]:
+    """Ask in a row: how many went up, how many were refused; and all are consumed."""
+    before = bench.totals()[Outcome.RATE_LIMITED]
+    frame = question(eth_source=mac)
+    assert {bench.run(frame)[0] for _ in range(count)} == {XDP_DROP}
+    return len(bench.events()), bench.totals()[Outcome.RATE_LIMITED] - before
+
+
+def test_one_source_may_send_so_much_up_and_no_more_while_others_still_may(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(table(entry(datapath=PYTHON, events_per_source=5)))
+    started = time.monotonic()
+    assert burst(bench, 20) == (5, 15)
+    assert burst(bench, 20, bytes.fromhex("020000000099")) == (5, 15)
+    time.sleep(0.25)
+    up, refused = burst(bench, 20)
+    assert up + refused == 20
+    assert 1 <= up <= (time.monotonic() - started) * 5, "a fifth of a second pays for one"
+
+
+def test_the_budget_of_a_source_goes_by_the_frames_mac_whatever_its_option_says(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(table(entry(datapath=PYTHON, events_per_source=3)))
+    for number in range(3):
+        bench.run(question(options=b"\x01\x01\x02\0\0\0\0" + bytes([number])))
+    assert burst(bench, 2) == (3, 2)
+
+
+def test_the_budget_of_a_source_is_one_for_each_entry(fresh: Callable[..., Bench]) -> None:
+    keys = {"datapath": PYTHON, "events_per_source": 2}
+    bench = fresh(table(entry(**keys), entry(vlan=Vlan(tags=(100,)), **keys)))
+    assert burst(bench, 4) == (2, 2)
+    tagged = solicit(replace(SETTING, tags=TAGS_8021Q))
+    assert [bench.see(tagged).counted for _ in range(3)] == [(), (), (Outcome.RATE_LIMITED,)]
+
+
+def test_what_xdp_answers_itself_is_limited_by_nothing(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(table(entry(events_per_source=1)), limits=Limits(events_per_second=1))
+    assert {bench.run(QUESTION)[0] for _ in range(50)} == {XDP_TX}
+    assert bench.totals()[Outcome.ANSWERED_XDP] == 50
+
+
+def test_all_sources_together_have_a_budget_too(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(table(entry(datapath=PYTHON)), limits=Limits(events_per_second=4))
+    macs = [bytes.fromhex(f"0200000001{number:02x}") for number in range(10)]
+    assert [sum(column) for column in zip(*[burst(bench, 1, mac) for mac in macs], strict=True)] == [4, 6]
+
+
+def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_later(
+    fresh: Callable[..., Bench],
+) -> None:
+    using = one(NEIGHBOUR, events_per_source=1)
+    bench = fresh(using)
+    group = using.rules[0].group
+    assert burst(bench, 2) == (1, 1)  # misses
+    bench.datapath.know(group, TARGET, KnownFlag.STALE)
+    seen = bench.see(QUESTION)
+    assert (seen.action, seen.counted, bench.events()) == (XDP_TX, (XDP,), [])
+    time.sleep(1.1)
+    assert bench.see(QUESTION).counted == (XDP,)
+    assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
+
+
+# --- recent targets ---
+
+
+def test_targets_that_rules_cover_are_remembered_with_their_count_and_times(fresh: Callable[..., Bench]) -> None:
+    rules = (rule("2001:db8:1::/64"), rule("2001:db8:1::9", Method.IGNORE))
+    bench = fresh(table(entry(*rules, collect_targets=10), entry(*rules, vlan=Vlan(tags=(100,)))))
+    started = time.monotonic_ns()
+    for target, times in (("2001:db8:1::1", 3), ("2001:db8:1::2", 1), ("2001:db8:1::9", 2), ("2001:db8:9::1", 1)):
+        for _ in range(times):
+            bench.run(question(ip6(target)))
+    bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))  # of an entry that collects none
+    recents = {recent.target: recent for recent in bench.datapath.recents()}
+    assert {str(IPv6Address(target)): recent.count for target, recent in recents.items()} == {
+        "2001:db8:1::1": 3,
+        "2001:db8:1::2": 1,
+    }
+    one, two = recents[ip6("2001:db8:1::1")], recents[ip6("2001:db8:1::2")]
+    assert started <= one.first < one.last < two.first == two.last <= time.monotonic_ns()
+    assert one.entry == bench.table.slots[IFINDEX, 0, 0]
+
+
+def test_no_more_are_remembered_than_there_is_room_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(table(entry(collect_targets=10)))
+    most = bench.datapath.program._sizes["RECENTS_MAX"]
+    sent = [SETTING.target[:8] + number.to_bytes(8, "big") for number in range(3 * most)]
+    for target in sent:
+        bench.run(QUESTION[:22] + solicit_bytes(target))
+    remembered = {recent.target for recent in bench.datapath.recents()}
+    assert 10 <= len(remembered) <= most
+    assert sent[-1] in remembered
+    # the kernel's LRU is no strict one: each CPU has some entries of its own
+    assert len(remembered & set(sent[most:])) > len(remembered) / 2
+
+
+def solicit_bytes(target: bytes) -> bytes:
+    """All of a solicitation from the IPv6 source address on."""
+    return question(target)[22:]
+
+
+# --- one table after another ---
+
+NUMBERS = range(4)
+PREFIXES = (
+    ["2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::/64", "2001:db8:1::/112", "2001:db8:1::/126"]
+    + [f"2001:db8:1::{n}/128" for n in NUMBERS]
+    + ["2001:db8:1::2/127"]
+)
+TARGETS = ["2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "2001:db8:1::f", "2001:db8:1:1::1", "2001:db8:2::1"]
+FRAMES = {(tags, target): solicit(
+    replace(SETTING, target=ip6(target), tags=TAGS_8021Q if tags else b""), destination=solicited_node(ip6(target))
+) for tags in ((), (100,)) for target in TARGETS}  # fmt: skip
+
+rule_lists = st.lists(
+    st.builds(rule, st.sampled_from(PREFIXES), st.sampled_from([Method.STATIC, Method.IGNORE])),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda each: each.prefix,
+)
+addresses = st.lists(st.sampled_from(TARGETS), max_size=2, unique=True)
+VLANS = (Vlan(), Vlan(tags=(100,)), Vlan(any=True))
+Half = tuple[tuple[InterfaceConfig, ...], LinkFacts]
+
+
+@st.composite
+def halves(draw: st.DrawFn, vlans: st.SearchStrategy[tuple[Vlan, ...]]) -> Half:
+    """Entries, and what the machine says."""
+    entries = tuple(entry(*draw(rule_lists), vlan=vlan, datapath=PYTHON) for vlan in draw(vlans))
+    return entries, link(draw(addresses), draw(addresses))
+
+
+def decided(using: Table, tags: tuple[int, ...], target: str) -> tuple[object, int | None]:
+    """What becomes of a solicitation by a table: an outcome, or that it goes up by a rule."""
+    speaking = using.entry_of(IFINDEX, tags)
+    if speaking is None:
+        return "unseen", None
+    found = using.lookup(speaking.id, IPv6Address(target))
+    if not isinstance(found, Match):
+        return found, None
+    if found.decision is Decision.STATIC:
+        return "up", found.rule
+    return (Outcome.OWN if found.decision is Decision.OWN else Outcome.IGNORED), None
+
+
+def observed(bench: Bench, tags: tuple[int, ...], target: str) -> tuple[object, int | None]:
+    """What does become of it."""
+    program = bench.datapath.program
+    before = [program.entry_counters(number).outcomes for number in range(6)]
+    action, _ = bench.run(FRAMES[tags, target])
+    events = bench.events()
+    if action == XDP_DROP and events:
+        (event,) = events
+        return "up", event.rule
+    grown = [
+        outcome
+        for number, counts in enumerate(before)
+        for outcome, count in program.entry_counters(number).outcomes.items()
+        if count > counts[outcome]
+    ]
+    assert (action, len(grown)) in ((XDP_PASS, 0), (XDP_PASS, 1))
+    return (grown[0] if grown else "unseen"), None
+
+
+def watched_change(bench: Bench, old: Table, new: Table) -> int:
+    """Go from one table to the next and look at every target after each step; the number of steps."""
+    program = bench.datapath.program
+    steps = 0
+    allowed = {key: {decided(old, *key), decided(new, *key)} for key in FRAMES}
+
+    def watching(step: Callable[..., None]) -> Callable[..., None]:
+        def watched(*arguments: object) -> None:
+            nonlocal steps
+            step(*arguments)
+            steps += 1
+            for key, either in allowed.items():
+                assert observed(bench, *key) in either, (key, steps)
+
+        return watched
+
+    update, delete = program.update, program.delete
+    program.update, program.delete = watching(update), watching(delete)  # type: ignore[method-assign]
+    try:
+        bench.use(new)
+    finally:
+        program.update, program.delete = update, delete  # type: ignore[method-assign]
+    for key in FRAMES:
+        assert observed(bench, *key) == decided(new, *key), key
+    return steps
+
+
+SPOKEN = st.lists(st.sampled_from(VLANS[:2]), min_size=1, unique=True).map(tuple)
+
+
+def test_while_one_table_follows_another_every_target_is_decided_by_one_of_the_two(bench: Bench) -> None:
+    most = 0
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(halves(SPOKEN), halves(SPOKEN))
+    def compare(before: Half, after: Half) -> None:
+        nonlocal most
+        old = build(Config(before[0]), {PORT: before[1]})
+        new = build(Config(after[0]), {PORT: after[1]}, old)
+        bench.datapath.apply(Table({}, {}, {}, {}, {}))
+        bench.use(old)
+        for key in FRAMES:
+            assert observed(bench, *key) == decided(old, *key), key
+        most = max(most, watched_change(bench, old, new))
+
+    compare()
+    assert most > 10
+
+
+# --- larger maps, and numbers that come again ---
+
+
+def vlans(count: int) -> tuple[InterfaceConfig, ...]:
+    return tuple(entry(rule("2001:db8::/32"), vlan=Vlan(tags=(number,))) for number in range(1, count + 1))
+
+
+def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callable[..., Bench]) -> None:
+    small = one(NEIGHBOUR)
+    bench = fresh(small)
+    group = small.rules[0].group
+    bench.datapath.know(group, TARGET, FRESH)
+    for _ in range(3):
+        bench.run(QUESTION)
+    big = build(Config((*[entry(*small_rules()), *vlans(80)],)), {PORT: link(), "lan0": LAN}, small)
+    assert bench.datapath.has_room(small, Limits())
+    assert not bench.datapath.has_room(big, Limits(neighbours=1, kernel_entries=1))
+    old = bench.datapath.program
+    larger = bench.datapath.larger(big, Limits())
+    ring = EventRing(larger.bpf)
+    bench.datapath.switch(larger)
+    assert bench.datapath.program is larger is not old
+    assert bench.datapath.has_room(big, Limits())
+    for _ in range(2):
+        assert bench.run(QUESTION)[0] == XDP_TX, "known to the new one, too"
+    assert counted(bench, small) == (5, 5)
+    bench.run(question(TARGET[:-1] + b"\x43"))
+    assert [NsEvent.unpack(data).tags for data in ring.read()] == [MISS], "its events come by its own ring"
+    bench.datapath.retire()
+    assert counted(bench, small) == (5, 5)
+    bench.datapath.apply(big)
+    bench.run(QUESTION)
+    assert counted(bench, small) == (6, 6)
+    ring.close()
+
+
+def small_rules() -> Iterable[RuleConfig]:
+    return (RuleConfig("2001:db8::/32", (IPv6Network("2001:db8::/32"),), NEIGHBOUR, via=("lan0",)),)
+
+
+def counted(bench: Bench, using: Table) -> tuple[int, int]:
+    """What XDP answered, by the entry's and by the rule's counter."""
+    number = using.rules[0].entry
+    return bench.datapath.entry_counters(number).outcomes[XDP], bench.datapath.rule_counters(0)[XDP]
+
+
+def test_a_number_that_comes_again_counts_from_zero(bench: Bench) -> None:
+    config = {name: Config((entry(rule(name)),)) for name in ("2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::/64")}
+    links = {PORT: link()}
+    first = build(config["2001:db8::/32"], links)
+    second = build(config["2001:db8:1::/48"], links, first)
+    third = build(config["2001:db8:1::/64"], links, second)
+    assert first.rules.keys() == third.rules.keys() != second.rules.keys()
+    bench.use(first)
+    (number,) = first.rules
+    before = bench.datapath.rule_counters(number)[XDP]
+    bench.run(QUESTION)
+    assert bench.datapath.rule_counters(number)[XDP] == before + 1
+    for using in (second, third):
+        bench.use(using)
+    assert sum(bench.datapath.rule_counters(number).values()) == 0
+    bench.run(QUESTION)
+    assert bench.datapath.rule_counters(number)[XDP] == 1
+
+
+def test_a_number_that_stays_goes_on_counting(bench: Bench) -> None:
+    first = table(entry(rule("2001:db8::/32")))
+    bench.use(first)
+    before = bench.datapath.rule_counters(0)[XDP]
+    bench.run(QUESTION)
+    bench.use(build(Config((entry(rule("2001:db8::/32"), rule("2001:db8:7::/48")),)), {PORT: link()}, first))
+    bench.run(QUESTION)
+    assert bench.datapath.rule_counters(0)[XDP] == before + 2
