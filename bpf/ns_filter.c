@@ -872,7 +872,8 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct s
 			tags = EVENT_STALE;
 	}
 	if (dad && !(rule->flags & RULE_DEFEND)) /* any answer would kill the asker's address, RFC 4862 §5.4 */
-		return known && rule->decision == DECISION_KERNEL ? DAD_WITHHELD : OUTCOME_DAD;
+		return known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR
+			? DAD_WITHHELD : OUTCOME_DAD;
 	if (rule->decision == DECISION_ROUTE && !is_routed(ctx, slot, rule, s))
 		return OUTCOME_ABSENT;
 	if (slot->datapath == DATAPATH_MONITOR)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import npd6_xdp
 from npd6_xdp.core.config import Config, parse, parse_vlan
-from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error, UsageError
+from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError
 
 if TYPE_CHECKING:
     from npd6_xdp.core.links import LinkFacts
@@ -145,13 +145,9 @@ def _machine(config: Config) -> tuple[Mapping[str, LinkFacts], list[str]]:
 
 
 def _load(path: Path) -> Config:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(str(path), [Mistake("", f"can't read it: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), [Mistake("", f"not UTF-8 text: byte {error.start} can't be decoded")]) from error
-    return parse(text, str(path))
+    from npd6_xdp.tools.files import read_text
+
+    return parse(read_text(path), str(path))
 
 
 def _prefixed(error: Npd6Error) -> str:

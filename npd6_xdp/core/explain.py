@@ -12,7 +12,7 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, N
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.core.links import LinkFacts, followed_prefixes
+from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, slot_sources
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build
 from npd6_xdp.core.verdict import Method, Outcome
@@ -162,10 +162,22 @@ def _way(table: Table, entry: Entry, question: Question) -> list[str]:
     why, condition = _presence(rule, found)
     if entry.datapath is Datapath.MONITOR:
         return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
-    by_xdp = entry.datapath is Datapath.HYBRID and not dad and found.decision is not Decision.KERNEL
+    by_xdp = (
+        entry.datapath is Datapath.HYBRID
+        and not dad
+        and found.decision is not Decision.KERNEL
+        and _xdp_knows_source(entry, found, source)
+    )
     outcome = Outcome.ANSWERED_XDP if by_xdp else Outcome.ANSWERED_PYTHON
     lines += _outcome(outcome, why) + condition
     return lines + _advertisement(table, entry, rule, found, question)
+
+
+def _xdp_knows_source(entry: Entry, found: Match, asker: IPv6Address) -> bool:
+    """Whether XDP can tell the advertisement's source by itself."""
+    sources, _, _ = slot_sources(entry.addresses)
+    needed = SlotSource.LINK_LOCAL if asker.is_link_local else SlotSource.GLOBAL
+    return not found.flags & RuleFlag.SOURCE_INTERFACE or bool(sources & needed)
 
 
 def _presence(rule: Rule, found: Match) -> tuple[str, list[str]]:

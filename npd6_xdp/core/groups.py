@@ -30,22 +30,21 @@ def wanted_groups(table: Table) -> dict[int, frozenset[bytes]]:
 
     Those of single addresses and of prefixes with at most 256 addresses; larger ones would take too many.
     """
-    targets: defaultdict[int, set[int]] = defaultdict(set)
     live = set(table.slots.values())
-    singles = {key: match for key, match in table.addresses.items() if match.decision in _PROXIED}
-    ranges: list[tuple[int, IPv6Network]] = [(entry, IPv6Network(address)) for entry, address in singles]
-    ranges += [
-        key for key, match in table.prefixes.items() if match.decision in _PROXIED and key[1].prefixlen >= _SMALL
-    ]
-    for entry, network in sorted(ranges):
-        wanted = targets[table.entries[entry].l3_ifindex] if entry in live else set()
-        if len(wanted) < MOST_GROUPS:
-            first = int(network.network_address)
-            wanted.update(range(first, first + network.num_addresses))
-    return {
-        ifindex: frozenset(list(dict.fromkeys(solicited_node(target) for target in sorted(found)))[:MOST_GROUPS])
-        for ifindex, found in targets.items()
-    }
+    matches = {(entry, IPv6Network(address)): match for (entry, address), match in table.addresses.items()}
+    matches |= {key: match for key, match in table.prefixes.items() if key[1].prefixlen >= _SMALL}
+    wanted = sorted(
+        (network, table.entries[entry].l3_ifindex)
+        for (entry, network), match in matches.items()
+        if match.decision in _PROXIED and entry in live
+    )
+    groups: defaultdict[int, dict[bytes, None]] = defaultdict(dict)
+    for network, ifindex in wanted:
+        first = int(network.network_address)
+        for target in range(first, first + network.num_addresses):
+            if len(groups[ifindex]) < MOST_GROUPS:
+                groups[ifindex].setdefault(solicited_node(target))
+    return {ifindex: frozenset(found) for ifindex, found in groups.items()}
 
 
 def joins_and_leaves(

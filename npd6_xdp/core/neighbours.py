@@ -48,6 +48,7 @@ class Neighbours:
         self._states: dict[Host, NeighbourState] = {}
         self._groups: dict[Host, frozenset[int]] = {}
         self._present: dict[tuple[int, bytes], dict[int, NeighbourState]] = {}
+        self._left_out: set[Host] = set()
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -77,7 +78,7 @@ class Neighbours:
             for group in self._groups[host] - wanted:
                 changes += self._take_out(host, group)
             self._note(host, wanted)
-        return changes
+        return changes + self._let_in()
 
     def changed(self, host: Host, state: int) -> list[Known]:
         """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
@@ -85,10 +86,11 @@ class Neighbours:
             self._states[host] = NeighbourState(state)
             return self._add(host, NeighbourState(state))
         self._states.pop(host, None)
+        self._left_out.discard(host)
         changes: list[Known] = []
         for group in self._groups.pop(host, ()):
             changes += self._take_out(host, group)
-        return changes
+        return changes + self._let_in() if changes else []
 
     def resync(self, states: Mapping[Host, int]) -> list[Known]:
         """The whole neighbour table anew, after notifications were lost."""
@@ -99,6 +101,10 @@ class Neighbours:
             changes += self.changed(host, state)
         return changes
 
+    def places(self) -> set[Host]:
+        """All hosts that the neighbour table has, those that no rule covers too."""
+        return set(self._states)
+
     def interfaces(self, group: int, address: bytes) -> Iterable[int]:
         """Behind which interfaces of a group a host is; none if it isn't there."""
         return self._present.get((group, address), ())
@@ -108,11 +114,13 @@ class Neighbours:
 
     def _add(self, host: Host, state: NeighbourState) -> list[Known]:
         held = self._groups.get(host)
-        if held is None and self.full:
-            self.refused += bool(self._wanted(host))
-            return []
-        changes = []
+        changes: list[Known] = []
         wanted = self._wanted(host)
+        if held is None and self.full:
+            if wanted and host not in self._left_out:
+                self._left_out.add(host)
+                self.refused += 1
+            return []
         for group in wanted:
             there = self._present.setdefault((group, host.address), {})
             before = there.get(host.ifindex)
@@ -120,6 +128,14 @@ class Neighbours:
             if before is None or (before ^ state) & NeighbourState.STALE:
                 changes.append(Known(group, host.address, _flags(there.values())))
         self._note(host, wanted | (held or frozenset()))
+        return changes
+
+    def _let_in(self) -> list[Known]:
+        """Those that there was no room for, as far as there is now."""
+        changes: list[Known] = []
+        while self._left_out and not self.full:
+            host = self._left_out.pop()
+            changes += self._add(host, self._states[host])
         return changes
 
     def _note(self, host: Host, groups: frozenset[int]) -> None:
@@ -226,4 +242,4 @@ def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] 
     if thresholds is None:
         return limit
     free = thresholds[1] - entries
-    return max(16, min(limit, free // 2))
+    return min(limit, max(16, free // 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
+from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rules import Decision, Match, Table
 
@@ -12,7 +13,8 @@ from npd6_xdp.core.rules import Decision, Match, Table
 def group_of(table: Table, host: Host) -> int | None:
     """The group in which a proxy entry is a known target of method kernel; None where no rule wants it."""
     for entry_id in set(table.slots.values()):
-        if table.entries[entry_id].l3_ifindex != host.ifindex:
+        entry = table.entries[entry_id]
+        if entry.l3_ifindex != host.ifindex or entry.datapath is Datapath.MONITOR:
             continue
         match = table.lookup(entry_id, IPv6Address(host.address))
         if isinstance(match, Match) and match.decision is Decision.KERNEL:
@@ -26,5 +28,7 @@ def proxying_interfaces(table: Table) -> set[int]:
     return {
         table.entries[rule.entry].l3_ifindex
         for rule in table.rules.values()
-        if rule.decision is Decision.KERNEL and rule.entry in live
+        if rule.decision is Decision.KERNEL
+        and rule.entry in live
+        and table.entries[rule.entry].datapath is not Datapath.MONITOR
     }

@@ -142,7 +142,7 @@ def parse_neighbour(body: bytes) -> NeighbourEntry | None:
     address = attributes.get(_NDA_DST, b"")
     if family != AF_INET6 or len(address) != 16:
         return None
-    protocol = attributes.get(_NDA_PROTOCOL, b"\0")[0]
+    protocol = (attributes.get(_NDA_PROTOCOL) or b"\0")[0]
     return NeighbourEntry(ifindex, address, state, bool(flags & _NTF_PROXY), protocol)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import cached_property
@@ -176,6 +176,11 @@ class Table:
             by_entry[entry][network] = match
         return {entry: _index(found) for entry, found in by_entry.items()}
 
+    def deciding(self, entry: int, network: IPv6Network) -> Match | None:
+        """What decides about most of a network: the longest prefix that holds all of it."""
+        index = [(mask, found) for mask, found in self._index.get(entry, ()) if mask <= int(network.netmask)]
+        return _longest(index, int(network.network_address))
+
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
         found = self.slots.get(_slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY)))
@@ -257,6 +262,7 @@ class _Builder:
         self._followed = followed_prefixes(links)
         self._held = sorted(
             {held for link in links.values() for own in link.addresses.values() for held in held_addresses(own)}
+            - {IPv6Address("::1")}
         )
         self._entry_ids = _Ids({_entry_key(entry): entry.id for entry in self._before.entries.values()})
         self._rule_ids = _Ids({(rule.entry, rule.prefix): rule.id for rule in self._before.rules.values()})
@@ -390,9 +396,10 @@ class _Builder:
     def _keep_what_is_away(self) -> None:
         """Entries and rules of interfaces that the file names and that may come back: their counters live on."""
         named = {interface.name for interface in self._config.interfaces if not interface.is_glob}
+        present = {entry.port for entry in self.entries.values()}  # one of its VLAN devices may be away
         kept = set()
         for entry in self._before.entries.values():
-            if entry.id in self.entries or entry.port not in named:
+            if entry.id in self.entries or entry.port not in named | present:
                 continue
             speaking = [i for i in self._config.entries(entry.port) if i.vlan == entry.vlan or i.vlan.any]
             if speaking or not entry.spoken:
@@ -424,17 +431,29 @@ def warnings(table: Table) -> list[str]:
         entry.id: {held.network for held in entry.addresses if not held.address.is_link_local}
         for entry in table.entries.values()
     }
-    for rule in table.rules.values():
-        if rule.decision not in _ALWAYS_THERE:
+    covered: dict[tuple[int, IPv6Network], None] = {}
+    for entry_id, network, match in _flat_lines(table):
+        if match.decision not in _ALWAYS_THERE or table.rules[match.rule].decision not in _ALWAYS_THERE:
             continue
+        for here in on_link[entry_id]:
+            wider = network.supernet_of(here) and table.deciding(entry_id, here) == match
+            if wider or here.supernet_of(network):
+                covered[match.rule, here] = None
+    for rule_id, network in sorted(covered):
+        rule = table.rules[rule_id]
         entry = table.entries[rule.entry]
-        covered = {here for here in on_link[entry.id] if any(here.overlaps(network) for network in rule.networks)}
-        lines += [
+        lines.append(
             f"{entry.label}: the {rule.method} rule {rule.prefix} covers {network}, which is on-link there:"
             f" it answers for the neighbours on {entry.port}'s own side, too; narrow the prefix, or ignore that part"
-            for network in sorted(covered)
-        ]
+        )
     return lines
+
+
+def _flat_lines(table: Table) -> Iterator[tuple[int, IPv6Network, Match]]:
+    for (entry, network), match in table.prefixes.items():
+        yield entry, network, match
+    for (entry, address), match in table.addresses.items():
+        yield entry, IPv6Network(address), match
 
 
 def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:

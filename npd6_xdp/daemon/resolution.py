@@ -151,7 +151,7 @@ class Resolution:
 
     def _resync(self) -> None:
         states = self._requests.neighbours()
-        for host in self._neighbours.hosts().keys() - states.keys():
+        for host in self._neighbours.places() - states.keys():
             self._take(host, NeighbourState.NONE)
         for host, state in states.items():
             self._take(host, state)

@@ -13,7 +13,7 @@ import struct
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import slot_sources
-from npd6_xdp.core.rules import DATAPATHS, KnownFlag, Match, Table
+from npd6_xdp.core.rules import DATAPATHS, VLAN_ANY, KnownFlag, Match, Table
 from npd6_xdp.core.verdict import Outcome, Reason
 
 BPF_DIRECTORY = Path(__file__).resolve().parents[2] / "bpf"
@@ -92,13 +92,17 @@ class _XdpQueryOpts(ct.Structure):
 
 
 class Program:
-    """The loaded program and its maps, with room for twice what `tables` hold, which are not loaded yet: apply()."""
+    """The loaded program and its maps, with room for twice what `tables` hold, which are not loaded yet: apply().
 
-    def __init__(self, tables: Iterable[Table], limits: Limits) -> None:
+    `known` is how many known targets there must be room for at the least.
+    """
+
+    def __init__(self, tables: Iterable[Table], limits: Limits, known: int = 0) -> None:
         self._bcc = load_bcc()
         self._lib = self._bcc.lib
         needs = [_needs(table, limits) for table in tables]
         self._sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
+        self._sizes["KNOWN_MAX"] = max(self._sizes["KNOWN_MAX"], known)
         source = (BPF_DIRECTORY / "ns_filter.c").read_text()
         self.bpf, self._function = compile_program(source, "ns_filter", self._sizes)
         self._fds = {name: self._lib.bpf_table_fd(self.bpf.module, name.encode()) for name in _MAPS}
@@ -124,9 +128,10 @@ class Program:
     def apply(self, table: Table) -> None:
         """Make the maps say what `table` says, by difference from what they said before.
 
-        In such an order that at each moment every target is decided by what the old table says of it or by what
-        the new one does, and by nothing between: what is added comes before what is removed, the longest prefix
-        first when adding and last when removing. Raises MachineError when a map refuses.
+        In such an order that at each moment every target is decided by the rule that the old table has for it or by
+        the new one's, and by none between: what is added comes before what is removed, the narrowest first when
+        adding and last when removing. How an interface answers (its slot) changes after its rules, at once. Raises
+        MachineError when a map refuses.
         """
         self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
         self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
@@ -134,16 +139,15 @@ class Program:
         wanted = pack_table(table)
         for name in _TABLE_MAPS:
             image = self._image[name]
-            changed = [(key, value) for key, value in wanted[name].items() if image.get(key) != value]
-            if name == "prefixes":
-                changed.sort(key=lambda item: _PREFIX_KEY.unpack(item[0])[0], reverse=True)
-            for key, value in changed:
-                self.update(name, key, value)
+            changed = [key for key, value in wanted[name].items() if image.get(key) != value]
+            for key in sorted(changed, key=_WIDTH[name]):
+                self.update(name, key, wanted[name][key])
+                image[key] = wanted[name][key]
         for name in reversed(_TABLE_MAPS):
-            gone = self._image[name].keys() - wanted[name].keys()
-            for key in sorted(gone, key=lambda key: _PREFIX_KEY.unpack(key)[0]) if name == "prefixes" else gone:
+            image = self._image[name]
+            for key in sorted(image.keys() - wanted[name].keys(), key=_WIDTH[name], reverse=True):
                 self.delete(name, key)
-        self._image = wanted
+                del image[key]
 
     def _start_at_zero(self, name: str, ids: Iterable[int], layout: struct.Struct) -> None:
         """A number may have been another's before, and its counters still that one's."""
@@ -258,8 +262,14 @@ class Datapath:
 
     def apply(self, table: Table) -> None:
         """Make the kernel's maps say what `table` says; see has_room()."""
-        for counters, alive in ((self._folded_entries, table.entries), (self._folded_rules, table.rules)):
-            for number in counters.keys() - alive.keys():
+        # what is gone or fresh has no past: a number may be another's by now
+        entries = self._table.entries.keys() & table.entries.keys()
+        rules = self._table.rules.keys() & table.rules.keys()
+        for program in self._retired:
+            program.entries &= entries
+            program.rules &= rules
+        for counters, alive in ((self._folded_entries, entries), (self._folded_rules, rules)):
+            for number in counters.keys() - alive:
                 del counters[number]
         self.program.apply(table)
         self._table = table
@@ -270,7 +280,7 @@ class Datapath:
 
     def larger(self, table: Table, limits: Limits) -> Program:
         """A program with room for `table`, too, that nothing is attached to yet."""
-        return Program([self._table, table], limits)
+        return Program([self._table, table], limits, len(self._known))
 
     def switch(self, program: Program) -> None:
         """Let a larger program take over on every interface; retire() the old one when its ring is empty."""
@@ -401,6 +411,23 @@ class Datapath:
         failed = self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
         os.close(fd)
         return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+
+
+def _narrowest_prefix_first(key: bytes) -> int:
+    return -int(_PREFIX_KEY.unpack(key)[0])
+
+
+def _any_vlan_last(key: bytes) -> bool:
+    return bool(_SLOT_KEY.unpack(key)[1] == VLAN_ANY)
+
+
+_WIDTH: dict[str, Callable[[bytes], int]] = {
+    "vias": len,
+    "addresses": len,
+    "prefixes": _narrowest_prefix_first,
+    "slots": _any_vlan_last,
+}
+"""By what the keys of a map are ordered when it changes."""
 
 
 def pack_table(table: Table) -> dict[str, dict[bytes, bytes]]:

@@ -108,3 +108,15 @@ def test_joins_and_leaves_turn_before_into_after_and_touch_nothing_else(
     assert set(leaves) <= joined
     assert not set(joins) & joined
     assert joined - set(leaves) | set(joins) == {(i, group) for i, groups in after.items() for group in groups}
+
+
+def test_many_addresses_with_one_group_take_one_place_of_the_256() -> None:
+    same = [f'prefix = "2001:db8:{number:x}::1"; method = "static"' for number in range(1, 301)]
+    using = table(*same, 'prefix = "2001:db9::42"; method = "static"')
+    assert names(using) == {7: {"ff02::1:ff00:1", "ff02::1:ff00:42"}}
+
+
+def test_the_loopback_address_is_nobodys_target() -> None:
+    lo = LinkFacts("lo", 1, b"", addresses={(): (OwnAddress(IPv6Address("::1"), 128),)})
+    using = table('prefix = "::/0"; method = "route"', links=(LinkFacts("wan0", 7, MAC), lo))
+    assert names(using) == {}

@@ -294,3 +294,18 @@ def test_a_route_of_random_bytes_never_raises(header: bytes, rest: bytes) -> Non
     for body in (header, usual + rest, header.ljust(12, b"\0") + rest):
         route = parse_route(body)
         assert route is None or all(len(gateway) == 16 for _, gateway in route.gateways)
+
+
+@given(st.binary(max_size=12), st.one_of(st.binary(max_size=200), attributes()))
+def test_a_neighbour_of_random_bytes_never_raises(header: bytes, rest: bytes) -> None:
+    usual = struct.pack("=BxxxiHBB", AF_INET6, 3, 2, 0, 0)
+    for body in (header, usual + rest, usual + struct.pack("=HH", 20, 1) + bytes(16) + rest):
+        entry = parse_neighbour(body)
+        assert entry is None or len(entry.address) == 16
+
+
+def test_an_empty_protocol_attribute_is_as_none() -> None:
+    body = struct.pack("=BxxxiHBB", AF_INET6, 1, 2, 0, 0) + struct.pack("=HH", 20, 1) + bytes(16)
+    entry = parse_neighbour(body + struct.pack("=HH", 4, 12))
+    assert entry is not None
+    assert entry.protocol == 0

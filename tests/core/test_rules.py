@@ -661,3 +661,12 @@ def test_notes_are_warnings_too() -> None:
     table = build(rules, facts(side("lan0", 8, "2001:db8:1::1/64")))
     assert warnings(table) == list(table.notes)
     assert len(table.notes) == 1
+
+
+def test_what_a_rule_leaves_to_an_ignore_rule_or_its_exclude_needs_no_warning() -> None:
+    links = {"wan0": link(own("2001:db8::2/64"))}
+    wide = 'prefix = "2001:db8::/32"; method = "static"'
+    assert len(warnings(build(under("wan0", wide), links))) == 1
+    assert warnings(build(under("wan0", wide, 'prefix = "2001:db8::/64"; method = "ignore"'), links)) == []
+    assert warnings(build(under("wan0", f'{wide}; exclude = ["2001:db8::/64"]'), links)) == []
+    assert len(warnings(build(under("wan0", 'prefix = "2001:db8::/72"; method = "kernel"'), links))) == 1

@@ -534,3 +534,43 @@ def test_a_number_that_stays_goes_on_counting(bench: Bench) -> None:
     bench.use(build(Config((entry(rule("2001:db8::/32"), rule("2001:db8:7::/48")),)), {PORT: link()}, first))
     bench.run(QUESTION)
     assert bench.datapath.rule_counters(0)[XDP] == before + 2
+
+
+def three_tables() -> list[Table]:
+    """In each another rule; the third may use the first's number again."""
+    tables: list[Table] = []
+    for prefix in ("2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::/64"):
+        tables.append(build(Config((entry(rule(prefix)),)), {PORT: link()}, tables[-1] if tables else None))
+    assert set(tables[0].rules) == set(tables[2].rules) == {0}
+    return tables
+
+
+@pytest.mark.parametrize("retired", [True, False])
+def test_a_number_used_again_starts_at_zero_when_a_larger_program_has_taken_over(
+    fresh: Callable[..., Bench], retired: bool
+) -> None:
+    first, second, third = three_tables()
+    bench = fresh(first)
+    for _ in range(3):
+        bench.run(QUESTION)
+    bench.datapath.switch(bench.datapath.larger(second, Limits()))
+    bench.datapath.apply(second)
+    if retired:
+        bench.datapath.retire()
+    bench.datapath.apply(third)
+    assert sum(bench.datapath.rule_counters(0).values()) == 0
+
+
+def test_a_larger_program_has_room_for_all_that_is_known_under_lower_limits_too(fresh: Callable[..., Bench]) -> None:
+    small = one(NEIGHBOUR)
+    bench = fresh(small)
+    for number in range(50):
+        bench.datapath.know(small.rules[0].group, TARGET[:-1] + bytes([number]), FRESH)
+    lower = Limits(neighbours=10, kernel_entries=1)
+    bench.datapath.switch(bench.datapath.larger(small, lower))
+    assert bench.datapath.asked(small.rules[0].group, TARGET[:-1] + bytes([49])) > 0
+
+
+def test_monitor_consumes_no_probe_for_a_known_target(bench: Bench, knows: Callable[..., None]) -> None:
+    knows(one(KERNEL, datapath=MONITOR), FRESH)
+    assert bench.see(PROBE).action == XDP_PASS

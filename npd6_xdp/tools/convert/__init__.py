@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from npd6_xdp.core.errors import ConfigError, Mistake
 from npd6_xdp.tools.convert import ndppd, npd6
 from npd6_xdp.tools.convert.common import SPACE, Notes, plain, without_space
 from npd6_xdp.tools.convert.toml import document
+from npd6_xdp.tools.files import read_text
 
 _READERS = {"npd6.conf": npd6.read, "ndppd.conf": ndppd.read}
 
@@ -51,13 +51,7 @@ def convert(text: str, source: str) -> Converted:
 
 def run(path: Path) -> int:
     """Convert a file: TOML on stdout, the remarks on stderr; returns 0. Raises ConfigError if it can't be."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(str(path), [Mistake("", f"can't read it: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), [Mistake("", f"not UTF-8 text: byte {error.start} can't be decoded")]) from error
-    converted = convert(text, str(path))
+    converted = convert(read_text(path), str(path))
     for line in (f"{plain(str(path))}: read as {converted.kind}", *converted.remarks):
         print(f"npd6-xdp: {line}", file=sys.stderr)
     print(converted.toml, end="", flush=True)
