@@ -93,6 +93,6 @@ def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology,
     assert until(lambda: sum(running.solicitations().values()) == 200)
     counts = running.solicitations()
     assert set(counts) == {"pending", "rate_limited"}
-    assert counts["pending"] == 20
+    assert 16 <= counts["pending"] <= 20, "fewer, where other namespaces fill the kernel's table"
     assert until(lambda: '"pending": []' in running.command("status", "--json").stdout, 6.0), "given up in time"
     assert topology.ip("edge", "-6", "neigh", "show", "dev", "lan0", "nud", "failed") == []
