@@ -9,8 +9,9 @@ bpf/ns_filter.c follows the same rules in the same order; what differs is a bug 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from npd6_xdp.core.verdict import Outcome, Reason
 
@@ -211,13 +212,28 @@ class NeighborAdvertisement:
         )
 
 
+class Plain(NamedTuple):
+    """The parts of a template's plain advertisements: Solicited = 1, and the target as their source.
+
+    `pack_into(buffer, offset, eth_destination, before_source, target, destination, 0x8800, field, flags, target,
+    option)` writes one, with the checksum `field = (checksum - destination - 2 * target) % 65535`, addresses being
+    big-endian integers.
+    """
+
+    pack_into: Callable[..., None]
+    before_source: bytes
+    checksum: int
+    flags: bytes
+    option: bytes
+
+
 class AdvertisementTemplate:
     """Proxy advertisements of one sender: the bytes of NeighborAdvertisement.serialize, six times as fast.
 
     What stays the same (our MAC as source and in the option, tags, Router flag, Override 0) is summed once.
     """
 
-    __slots__ = ("_before_source", "_checksums", "_flags", "_option")
+    __slots__ = ("_before_source", "_checksums", "_flags", "_option", "plain")
 
     def __init__(self, eth_source: bytes, tags: bytes, router: bool) -> None:
         """Raises ValueError where an argument has not its size."""
@@ -231,6 +247,14 @@ class AdvertisementTemplate:
         self._option = frames[0][-8:]
         self._flags = [frame[-28:-24] for frame in frames]  # both indexed by the Solicited flag
         self._checksums = [int.from_bytes(frame[-30:-28]) for frame in frames]  # with all addresses zero
+        self.plain = Plain(
+            struct.Struct(f">6s{len(self._before_source)}s16s16sHH4s16s8s").pack_into,
+            self._before_source,
+            self._checksums[True],
+            self._flags[True],
+            self._option,
+        )
+        """What fill() does with `solicited` and the target as source, taken apart for core/responder.py's loop."""
 
     def fill(self, eth_destination: bytes, source: bytes, destination: bytes, target: bytes, solicited: bool) -> bytes:
         """The whole frame. The sizes are the caller's duty: 6, 16, 16 and 16 bytes."""

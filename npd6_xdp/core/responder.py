@@ -7,10 +7,16 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate
+from npd6_xdp.core.event import UNSPECIFIED, EventTags, NsEvent, fields_of_run
+from npd6_xdp.core.frames import SLOT, Frames, Shape
+from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate, Plain
 from npd6_xdp.core.links import choose_source
-from npd6_xdp.core.rules import Rule, RuleFlag, Table
+from npd6_xdp.core.rules import RuleFlag, Table
+
+_NOT_PLAIN = EventTags.MISS | EventTags.STALE | EventTags.ANSWERED
+_TYPE_AND_CODE = 0x8800  # type 136, code 0
+_MOST_TEMPLATES = 4096
+"""One for each rule and tags in use; the tags are the asker's choice, so their number has to be bounded."""
 
 
 class Answer(NamedTuple):
@@ -29,9 +35,9 @@ class Responder:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        # One template for each rule and tags in use; the tags are the asker's choice, so the number is bounded.
-        self._template = lru_cache(maxsize=4096)(self._make_template)
-        self._interface_source = lru_cache(maxsize=4096)(self._choose_source)
+        self._template = lru_cache(_MOST_TEMPLATES)(self._make_template)
+        self._interface_source = lru_cache(_MOST_TEMPLATES)(self._choose_source)
+        self._plain = lru_cache(_MOST_TEMPLATES)(self._make_plain)
 
     def answer(self, event: NsEvent) -> Answer:
         """The advertisement for one event (RFC 4861 §7.2.4, §7.2.8; RFC.md B1 to B10)."""
@@ -49,16 +55,66 @@ class Responder:
             template.fill(eth_destination, source, destination, event.target, solicited=not dad),
         )
 
-    def rule(self, event: NsEvent) -> Rule:
-        """The rule that covers an event's target."""
-        return self._table.rules[event.rule]
+    def answer_run(self, run: bytes, frames: Frames) -> list[NsEvent]:
+        """Write the answers to a run's plain events into `frames`, which has room for them; the others come back.
+
+        Plain is what nothing else is to be done for, and what answer() would answer from the target with the
+        Solicited flag set: its bytes are the same. This loop is what a flood costs: 0.4 us an event here, where
+        answer() takes 2.5. What earns that: plain tuples; one struct call that writes a whole frame where it is
+        sent from; and nothing looked up as long as rule and tags are the last one's.
+        """
+        others: list[NsEvent] = []
+        shapes, times, buffer = frames.shapes, frames.times, frames.buffer
+        offset = len(shapes) * SLOT
+        last_rule = last_tci = last_tags = None
+        integer = int.from_bytes
+        shape = None
+        for target, source, time_us, rule, eth_destination, tci, tags in fields_of_run(run):
+            if rule != last_rule or tags != last_tags or tci != last_tci:
+                last_rule, last_tci, last_tags = rule, tci, tags
+                shape, parts = self._plain(rule, tci, tags)
+                pack_into, before_source, checksum, flags, option = parts
+            if shape is None or source == UNSPECIFIED:
+                others.append(NsEvent(target, source, time_us, rule, eth_destination, tci, tags))
+                continue
+            field = (checksum - integer(source) - 2 * integer(target)) % 65535
+            pack_into(
+                buffer,
+                offset,
+                eth_destination,
+                before_source,
+                target,
+                source,
+                _TYPE_AND_CODE,
+                field,
+                flags,
+                target,
+                option,
+            )
+            shapes.append(shape)
+            times.append(time_us)
+            offset += SLOT
+        return others
 
     def _make_template(self, rule_id: int, tags: bytes) -> AdvertisementTemplate:
         rule = self._table.rules[rule_id]
         mac = self._table.entries[rule.entry].mac
         return AdvertisementTemplate(mac, tags, router=bool(rule.flags & RuleFlag.ROUTER))
 
+    def _make_plain(self, rule_id: int, tci: bytes, tags: int) -> tuple[Shape | None, Plain]:
+        """How the plain events with this rule and these tags are answered; no Shape where none are plain."""
+        rule = self._table.rules.get(rule_id)
+        if rule is None or tags & _NOT_PLAIN or rule.flags & RuleFlag.SOURCE_INTERFACE:
+            return None, _NOTHING
+        template = self._template(rule_id, NsEvent(UNSPECIFIED, UNSPECIFIED, 0, 0, b"", tci, tags).vlan_tags())
+        plain = template.plain
+        size = len(template.fill(bytes(6), UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, solicited=True))
+        return Shape(rule_id, self._table.entries[rule.entry].ifindex, size), plain
+
     def _choose_source(self, entry: int, destination: bytes) -> bytes | None:
         """The interface's own address, None if it has none: then the target stands in, as nothing else can."""
         chosen = choose_source(self._table.entries[entry].addresses, IPv6Address(destination))
         return None if chosen is None else chosen.packed
+
+
+_NOTHING = AdvertisementTemplate(bytes(6), b"", router=False).plain

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -14,6 +14,7 @@ ANSWER_BUCKETS = (
     10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0,
 )  # fmt: skip
 """Upper bounds of npd6_answer_seconds, in seconds."""
+_BUCKETS_US = [round(bound * 1e6) for bound in ANSWER_BUCKETS]
 
 _ANSWERED = (
     Outcome.ANSWERED_XDP,
@@ -45,6 +46,19 @@ class AnswerTimes:
         """Count one answer."""
         self.counts[bisect_left(ANSWER_BUCKETS, seconds)] += 1
         self.total += seconds
+
+    def observe_all(self, microseconds: list[int]) -> None:
+        """Count many answers, by as many searches as there are buckets among them; sorts the list."""
+        microseconds.sort()
+        start, count = 0, len(microseconds)
+        while start < count:
+            bucket = bisect_left(_BUCKETS_US, microseconds[start])
+            end = count
+            if bucket < len(_BUCKETS_US):
+                end = bisect_right(microseconds, _BUCKETS_US[bucket], start)
+            self.counts[bucket] += end - start
+            start = end
+        self.total += sum(microseconds) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
-from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
+from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
@@ -48,9 +48,8 @@ log = logging.getLogger("npd6-xdp")
 
 _REFRESH_PAUSE = 10  # times what following a change took: a storm of changes takes at most a tenth of our time
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
-_SPECIAL = int(EventTags.MISS | EventTags.STALE | EventTags.ANSWERED)
+_LOOK_AGAIN = 0.001  # seconds after which events may be there that have waked nobody (see system/events.py)
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
-_DEBUG_LINES = 10  # a second, about solicitations
 
 
 @dataclass(slots=True)
@@ -72,19 +71,15 @@ class Daemon:
         self._configured = configured
         self._config = load()
         self._table = Table({}, {}, {}, {}, {})
-        self._responder = Responder(self._table)
-        self._before = self._table, self._responder
         self._stack = ExitStack()
         self._selector = selectors.DefaultSelector()
         self._counts = Counts()
-        self._answer_times = AnswerTimes()
         self._rings: list[_Ring] = []
         self._changing = threading.RLock()  # held while counters may move from one program to another
         self._endpoint: Endpoint | None = None
+        self._retire_at: float | None = None
         self._refresh_at: float | None = None
         self._refresh_not_before = 0.0
-        self._debug_left = _DEBUG_LINES
-        self._debug_second = 0.0
         self._warned: frozenset[str] = frozenset()
         self._signalled: list[Callable[[], object]] = []
         self._stopping = False
@@ -117,7 +112,8 @@ class Daemon:
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
         self._ports = keep(closing(Ports(self._datapath)))
-        self._resolution = keep(closing(Resolution(self._datapath, self._requests, self._answer_late)))
+        self._answering = Answering(self._ports, self._counts, self._special)
+        self._resolution = keep(closing(Resolution(self._datapath, self._requests, self._answering.answer_late)))
         memory = Path(config.control).with_suffix(".sysctl")
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._open_ring(EventRing(self._datapath.program.bpf))
@@ -206,32 +202,30 @@ class Daemon:
             self._drain()
             self._datapath.limit(config.limits)
             self._datapath.apply(table)
-            self._before = self._table, self._responder
-            self._config, self._table = config, table
-            self._responder = Responder(table)
+            before, self._table, self._config = self._table, table, config
+            self._answering.use(table)
             self._counts.follow(table)
             self._view.use(table, self._links)
         for event in self._resolution.settle():
-            self._ask_again(event)
+            self._ask_again(event, before)
         self._proxies.settle()
 
     def _drain(self) -> None:
         """Answer what is in the rings, so that no event is older than the table before the one to come."""
         for kept in self._rings:
             for _ in range(_MOST_BATCHES):
-                if not self._answer(kept.ring.read()):
+                if not self._answering.answer(kept.ring.read()):
                     break
 
-    def _ask_again(self, event: NsEvent) -> None:
+    def _ask_again(self, event: NsEvent, before: Table) -> None:
         """One who waits for a target, by a rule that is gone: what does the new table say?"""
-        table, _ = self._before
-        match = self._table.lookup(table.rules[event.rule].entry, IPv6Address(event.target))
+        match = self._table.lookup(before.rules[event.rule].entry, IPv6Address(event.target))
         rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
         if rule is None or rule.decision is Decision.IGNORE:
             return
         event = event._replace(rule=rule.id)
         if rule.method is not Method.NEIGHBOUR or self._resolution.ask(event, rule) is None:
-            self._answer_late(event)
+            self._answering.answer_late(event)
 
     def _make_room(self, config: Config, table: Table) -> None:
         """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
@@ -246,6 +240,7 @@ class Daemon:
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
             kept.until = kept.until or until
+        self._retire_at = self._retire_at or until
         self._open_ring(ring)
         with self._changing:
             self._datapath.switch(program)
@@ -254,16 +249,15 @@ class Daemon:
     def _retire(self, now: float) -> None:
         """Let go of rings and programs that others have taken over from."""
         gone = [kept for kept in self._rings if kept.until is not None and kept.until <= now]
-        if not gone:
-            return
         for kept in gone:
-            while self._answer(kept.ring.read()):
+            while self._answering.answer(kept.ring.read()):
                 pass
             for fd in kept.ring.filenos():
                 self._selector.unregister(fd)
             kept.ring.close()
             self._rings.remove(kept)
-        if all(kept.until is None for kept in self._rings):
+        self._retire_at = min((kept.until for kept in self._rings if kept.until is not None), default=None)
+        if self._retire_at is None:
             with self._changing:
                 self._datapath.retire()
 
@@ -295,61 +289,18 @@ class Daemon:
     def run(self) -> None:
         """Answer until a signal ends it."""
         while not self._stopping:
-            busy = False
+            events = 0
             for kept in tuple(self._rings):
-                busy = self._answer(kept.ring.read()) or busy
+                events = max(events, self._answering.answer(kept.ring.read()))
             self._tick()
-            for key, _ in self._selector.select(0 if busy else self._timeout()):
+            for key, _ in self._selector.select(self._timeout(events)):
                 if key.data is not None:
                     key.data()
             while self._signalled:
                 self._signalled.pop(0)()
 
-    def _dues(self) -> list[tuple[float | None, Callable[[float], object]]]:
-        """What is to be called when (seconds, monotonic)."""
-        return [
-            (self._refresh_at, lambda _: self._refresh()),
-            (self._next_hops.due, lambda _: self._next_hops.refresh()),
-            (self._resolution.due, self._resolution.tick),
-            (self._proxies.due, self._proxies.tick),
-            (self._ports.due, lambda _: self._ports.follow(self._config, self._links, self._table)),
-            *((kept.until, self._retire) for kept in self._rings if kept.until is not None),
-        ]
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        for due, call in self._dues():
-            if due is not None and due <= now:
-                call(now)
-
-    def _timeout(self) -> float | None:
-        dues = [due for due, _ in self._dues() if due is not None]
-        return max(0.0, min(dues) - time.monotonic()) if dues else None
-
-    def _answer(self, batch: list[bytes]) -> bool:
-        """Answer a batch of events; whether there were any."""
-        for data in batch:
-            event = NsEvent.unpack(data)
-            rule = self._rule(event)
-            if rule is None:
-                continue  # of an entry that is gone, and whose counters are, too
-            outcome = self._special(event, rule) if event.tags & _SPECIAL else None
-            if outcome is None:
-                outcome = Outcome.ANSWERED_PYTHON if self._send(event) else Outcome.FAILED
-            elif outcome is Outcome.ANSWERED_XDP:
-                continue  # counted where it was answered
-            self._counts.count(rule, outcome)
-            if log.isEnabledFor(logging.DEBUG):
-                self._debug(event, rule, outcome)
-        return bool(batch)
-
-    def _rule(self, event: NsEvent) -> Rule | None:
-        """The rule of an event; that may be one of the table before this one."""
-        rule = self._table.rules.get(event.rule)
-        return self._before[0].rules.get(event.rule) if rule is None else rule
-
     def _special(self, event: NsEvent, rule: Rule) -> Outcome | None:
-        """What there is to do besides answering. None: answer."""
+        """What there is to do for an event besides answering. None: answer."""
         if event.tags & EventTags.STALE:
             self._resolution.confirm(event, rule)
         if event.tags & EventTags.ANSWERED:
@@ -361,31 +312,33 @@ class Daemon:
                 self._proxies.ask(event, rule)
         return None
 
-    def _send(self, event: NsEvent) -> bool:
-        responder = self._responder if event.rule in self._table.rules else self._before[1]
-        answer = responder.answer(event)
-        if not self._ports.send(answer.ifindex, answer.frame):
-            return False
-        waited = (time.monotonic_ns() // 1000 - event.time_us) & 0xFFFFFFFF
-        self._answer_times.observe(waited / 1e6)
-        return True
+    def _dues(self) -> tuple[tuple[float | None, Callable[[float], object]], ...]:
+        """What is to be called when (seconds, monotonic)."""
+        return (
+            (self._refresh_at, lambda _: self._refresh()),
+            (self._next_hops.due, lambda _: self._next_hops.refresh()),
+            (self._resolution.due, self._resolution.tick),
+            (self._proxies.due, self._proxies.tick),
+            (self._ports.due, lambda _: self._ports.follow(self._config, self._links, self._table)),
+            (self._retire_at, self._retire),
+        )
 
-    def _answer_late(self, event: NsEvent) -> None:
-        """Answer one who has waited for a target to be resolved."""
-        rule = self._rule(event)
-        if rule is not None and self._send(event):
-            self._counts.count_late(rule)
-
-    def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome) -> None:
-        """A line about one solicitation, but not so many that the log is a flood of its own."""
+    def _tick(self) -> None:
+        """Call what is due, and note when the next thing will be."""
         now = time.monotonic()
-        if now - self._debug_second >= 1:
-            self._debug_second, self._debug_left = now, _DEBUG_LINES
-        if self._debug_left:
-            self._debug_left -= 1
-            entry = self._table.entries[rule.entry]
-            source, target = IPv6Address(event.source), IPv6Address(event.target)
-            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, outcome)
+        for due, call in self._dues():
+            if due is not None and due <= now:
+                call(now)
+
+    def _timeout(self, events: int) -> float | None:
+        """How long to wait (seconds) after so many events in the last look."""
+        if events >= BATCH:
+            return 0.0
+        dues = [due for due, _ in self._dues() if due is not None]
+        timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
+        if events and (timeout is None or timeout > _LOOK_AGAIN):
+            return _LOOK_AGAIN
+        return timeout
 
     # --- changes of the machine ---------------------------------------------------------------------------
 
@@ -512,7 +465,7 @@ class Daemon:
         """Detach, answer what is still in the ring, and let go of everything."""
         self._ports.detach_all()
         for kept in self._rings:
-            while self._answer(kept.ring.read()):
+            while self._answering.answer(kept.ring.read()):
                 pass
         self._stack.close()
         self._selector.close()
@@ -522,7 +475,7 @@ class Daemon:
     def snapshot(self) -> Snapshot:
         """All counters at this moment, the kernel's read now. Called by the metrics' thread."""
         with self._changing:
-            return self._view.snapshot(self._answer_times)
+            return self._view.snapshot(self._answering.times)
 
     def status(self) -> dict[str, Any]:
         """All that there is to know, as plain values."""

@@ -26,11 +26,11 @@ class Counts:
                 counts[number] = Counter()
         self._late = {number: self._late.get(number, 0) for number in table.entries}
 
-    def count(self, rule: Rule, outcome: Outcome) -> None:
-        """One solicitation that a rule covers."""
+    def count(self, rule: Rule, outcome: Outcome, times: int = 1) -> None:
+        """Solicitations that a rule covers."""
         for counts, number in ((self._entries, rule.entry), (self._rules, rule.id)):
             if number in counts:  # the last solicitations of a rule may come in after it is gone
-                counts[number][outcome] += 1
+                counts[number][outcome] += times
 
     def count_late(self, rule: Rule) -> None:
         """One advertisement for a solicitation that was counted as pending before."""

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.frames import Shape
 from npd6_xdp.core.groups import wanted_groups
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Table
 from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink import receive_vlan_offload
-from npd6_xdp.system.sender import Port
+from npd6_xdp.system.sender import Outbox, Port
 
 log = logging.getLogger("npd6-xdp")
 
@@ -70,6 +71,24 @@ class Ports:
         """Send a frame out of a port; False if it couldn't be sent."""
         port = self._attached.get(ifindex)
         return port is not None and port.socket.send(frame)
+
+    def send_all(self, outbox: Outbox) -> list[Shape]:
+        """Send the frames of an outbox, in as few system calls as their ports allow. Those that couldn't be sent."""
+        shapes = outbox.frames.shapes
+        outbox.prepare()
+        failed: list[Shape] = []
+        first, count = 0, len(shapes)
+        while first < count:
+            shape, end = shapes[first], first + 1
+            if shapes.count(shape) == count:  # nearly always, and a tenth of the time
+                end = count
+            while end < count and shapes[end].ifindex == shape.ifindex:
+                end += 1
+            port = self._attached.get(shape.ifindex)
+            unsent = range(first, end) if port is None else outbox.send(port.socket, first, end)
+            failed += [shapes[index] for index in unsent]
+            first = end
+        return failed
 
     @staticmethod
     def check(config: Config, links: Mapping[str, LinkFacts]) -> None:

@@ -119,8 +119,8 @@ class Bench:
     def events(self) -> list[NsEvent]:
         """All that is in the ring."""
         events: list[NsEvent] = []
-        while batch := self.ring.read():
-            events += map(NsEvent.unpack, batch)
+        while runs := self.ring.read():
+            events += (event for run in runs for event in NsEvent.unpack_run(run))
         return events
 
     def answers(self) -> list[bytes]:

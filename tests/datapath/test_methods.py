@@ -488,7 +488,9 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
         assert bench.run(QUESTION)[0] == XDP_TX, "known to the new one, too"
     assert counted(bench, small) == (5, 5)
     bench.run(question(TARGET[:-1] + b"\x43"))
-    assert [NsEvent.unpack(data).tags for data in ring.read()] == [MISS], "its events come by its own ring"
+    assert [event.tags for run in ring.read() for event in NsEvent.unpack_run(run)] == [MISS], (
+        "its events come by its own ring"
+    )
     bench.datapath.retire()
     assert counted(bench, small) == (5, 5)
     bench.datapath.apply(big)

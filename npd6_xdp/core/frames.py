@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Advertisements that are written side by side, to be sent together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SLOT = 96
+"""Bytes of one frame's place: an advertisement has 86, and at most 8 of VLAN tags."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What the advertisements of one rule under one set of VLAN tags share: the port, and the size in bytes."""
+
+    rule: int
+    ifindex: int
+    size: int
+
+
+class Frames:
+    """Up to `room` frames: the i-th stands at `buffer[i * SLOT:]`, `shapes[i]` says how long it is and where it goes.
+
+    `times` has the moments at which their questions were seen, as the events tell them.
+    """
+
+    __slots__ = ("buffer", "room", "shapes", "times")
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.buffer = bytearray(room * SLOT)
+        self.shapes: list[Shape] = []
+        self.times: list[int] = []
+
+    def clear(self) -> None:
+        """Make all places free again."""
+        self.shapes.clear()
+        self.times.clear()
+
+    def frame(self, index: int) -> bytes:
+        """One frame's bytes."""
+        start = index * SLOT
+        return bytes(self.buffer[start : start + self.shapes[index].size])

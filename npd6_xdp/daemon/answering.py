@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of the events of the XDP program: answered in bulk, or one at a time where there is more to do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.event import RECORD_SIZE, NsEvent
+from npd6_xdp.core.frames import Frames
+from npd6_xdp.core.responder import Responder
+from npd6_xdp.core.rules import Rule, Table
+from npd6_xdp.core.snapshot import AnswerTimes
+from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.system.events import BATCH
+from npd6_xdp.system.sender import Outbox
+
+log = logging.getLogger("npd6-xdp")
+
+_DEBUG_LINES = 10  # a second, about solicitations
+_MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
+
+
+class Answering:
+    """Answers by the table in force, and counts. `special` says what else there is to do for an event.
+
+    It returns what became of the event, ANSWERED_XDP where nothing is left to do, or None: answer it.
+    """
+
+    def __init__(self, ports: Ports, counts: Counts, special: Callable[[NsEvent, Rule], Outcome | None]) -> None:
+        self._ports = ports
+        self._counts = counts
+        self._special = special
+        self._table = Table({}, {}, {}, {}, {})
+        self._responder = Responder(self._table)
+        self._before = self._table, self._responder
+        self._outbox = Outbox(Frames(BATCH))
+        self._debug_left = _DEBUG_LINES
+        self._debug_second = 0.0
+        self.times = AnswerTimes()
+
+    def use(self, table: Table) -> None:
+        """Answer by this table from now on; events that were matched by the one before, by that."""
+        self._before = self._table, self._responder
+        self._table, self._responder = table, Responder(table)
+
+    def rule(self, number: int) -> Rule | None:
+        """The rule of an event; that may be one of the table before this one."""
+        rule = self._table.rules.get(number)
+        return self._before[0].rules.get(number) if rule is None else rule
+
+    def answer(self, runs: list[bytes]) -> int:
+        """Answer runs of events, at most BATCH in all; how many there were."""
+        if not runs:
+            return 0
+        if log.isEnabledFor(logging.DEBUG):
+            others = [event for run in runs for event in NsEvent.unpack_run(run)]
+        else:
+            others = self._answer_plain(runs)
+        for event in others:
+            self._answer_one(event)
+        return sum(map(len, runs)) // RECORD_SIZE
+
+    def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:
+        """Answer those events that only want an answer; the others."""
+        frames = self._outbox.frames
+        others: list[NsEvent] = []
+        for run in runs:
+            others += self._responder.answer_run(run, frames)
+        if frames.shapes:
+            failed = Counter(self._ports.send_all(self._outbox))
+            now = time.monotonic_ns() // 1000
+            self.times.observe_all([(now - then) & _MICROSECONDS for then in frames.times])
+            for shape, count in Counter(frames.shapes).items():
+                rule = self._table.rules[shape.rule]
+                self._counts.count(rule, Outcome.ANSWERED_PYTHON, count - failed[shape])
+                self._counts.count(rule, Outcome.FAILED, failed[shape])
+            frames.clear()
+        return others
+
+    def _answer_one(self, event: NsEvent) -> None:
+        rule = self.rule(event.rule)
+        if rule is None:
+            return  # of an entry that is gone, and whose counters are, too
+        outcome = self._special(event, rule)
+        if outcome is None:
+            outcome = Outcome.ANSWERED_PYTHON if self._send(event) else Outcome.FAILED
+        elif outcome is Outcome.ANSWERED_XDP:
+            return  # counted where it was answered
+        self._counts.count(rule, outcome)
+        if log.isEnabledFor(logging.DEBUG):
+            self._debug(event, rule, outcome)
+
+    def answer_late(self, event: NsEvent) -> None:
+        """Answer one who has waited for a target to be resolved."""
+        rule = self.rule(event.rule)
+        if rule is not None and self._send(event):
+            self._counts.count_late(rule)
+
+    def _send(self, event: NsEvent) -> bool:
+        responder = self._responder if event.rule in self._table.rules else self._before[1]
+        answer = responder.answer(event)
+        if not self._ports.send(answer.ifindex, answer.frame):
+            return False
+        self.times.observe_all([(time.monotonic_ns() // 1000 - event.time_us) & _MICROSECONDS])
+        return True
+
+    def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome) -> None:
+        """A line about one solicitation, but not so many that the log is a flood of its own."""
+        now = time.monotonic()
+        if now - self._debug_second >= 1:
+            self._debug_second, self._debug_left = now, _DEBUG_LINES
+        if self._debug_left:
+            self._debug_left -= 1
+            table = self._table if rule.entry in self._table.entries else self._before[0]
+            source, target = IPv6Address(event.source), IPv6Address(event.target)
+            log.debug("%s: %s asks who has %s: %s", table.entries[rule.entry].label, source, target, outcome)
