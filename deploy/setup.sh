@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Installs what npd6-xdp needs: distribution packages, and the project in .venv. Run it as often as you like.
-#   setup.sh [--lab] [--test]     --lab: also what the lab needs; --test: also what the tests need (and the lab)
+#   setup.sh [--lab] [--test] [--bench]     --lab: also what the lab needs; --test: also what the tests need (and the
+#                                           lab); --bench: also what the benchmark needs (and the tests)
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -13,8 +14,9 @@ extra="" lab=no
 for argument in "$@"; do
     case $argument in
         --lab) lab=yes ;;
-        --test) lab=yes extra="[test]" ;;
-        *) fail "unknown argument $argument; it takes --lab and --test" ;;
+        --test) lab=yes extra="${extra:-[test]}" ;;
+        --bench) lab=yes extra="[bench]" ;;
+        *) fail "unknown argument $argument; it takes --lab, --test and --bench" ;;
     esac
 done
 
@@ -28,7 +30,8 @@ case ${ID:-}-${VERSION_ID:-} in
     debian-12 | debian-13 | ubuntu-24.04)
         packages=(python3 python3-venv python3-bpfcc iproute2)
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
-        [ -z "$extra" ] || packages+=(ethtool shellcheck)
+        # libstdc++6: ndppd's only need beyond libc; npd6 has none.
+        [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck)
         missing=()
         for package in "${packages[@]}"; do
             dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
@@ -71,11 +74,15 @@ if ! { [ -x .venv/bin/npd6-xdp ] && grep -qxF "${extra:-[base]} $state" $stamp; 
         /usr/bin/python3 -m venv --clear --system-site-packages .venv
     fi
     .venv/bin/pip install -qq -e ".$extra"
-    # With the tests' needs come all others.
-    { echo "[base] $state"; [ -z "$extra" ] || echo "$extra $state"; } >$stamp
+    # With the tests' needs come the base's, and with the benchmark's the tests'.
+    {
+        echo "[base] $state"
+        [ -z "$extra" ] || echo "[test] $state"
+        [ "$extra" != "[bench]" ] || echo "[bench] $state"
+    } >$stamp
 fi
 
-# The peers, for the tests only: unpacked, not installed, since installing would start them as daemons.
+# The peers, for the tests and the benchmark: unpacked, not installed, since installing would start them as daemons.
 peers=.venv/peers
 if [ -n "$extra" ] && ! [ -e $peers/complete ]; then
     command -v apt-get >/dev/null || fail "the tests read the sample files of Debian's packages ndppd and npd6:

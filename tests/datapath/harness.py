@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes as ct
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -19,33 +17,15 @@ from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import RING_PAGES, EventRing
 from tests.frames import SETTING
+from tests.testrun import XDP_ABORTED as XDP_ABORTED
+from tests.testrun import XDP_DROP as XDP_DROP
+from tests.testrun import XDP_PASS as XDP_PASS
+from tests.testrun import XDP_TX as XDP_TX
+from tests.testrun import TestRun
 
 PORT = "port0"
 IFINDEX = 1  # without a context of its own, a test run's frames come in by the loopback interface
 UNLIMITED = Limits(events_per_second=1_000_000_000)
-XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX = range(4)
-
-
-class _TestRunOpts(ct.Structure):
-    """struct bpf_test_run_opts of libbpf."""
-
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("data_in", ct.c_char_p),
-        ("data_out", ct.c_void_p),
-        ("data_size_in", ct.c_uint32),
-        ("data_size_out", ct.c_uint32),
-        ("ctx_in", ct.c_void_p),
-        ("ctx_out", ct.c_void_p),
-        ("ctx_size_in", ct.c_uint32),
-        ("ctx_size_out", ct.c_uint32),
-        ("retval", ct.c_uint32),
-        ("repeat", ct.c_int),
-        ("duration", ct.c_uint32),
-        ("flags", ct.c_uint32),
-        ("cpu", ct.c_uint32),
-        ("batch_size", ct.c_uint32),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +45,7 @@ class Bench:
         self.table = table
         self.datapath = Datapath(table, limits)
         self.ring = EventRing(self.datapath.program.bpf, pages)
-        self._out = ct.create_string_buffer(1 << 14)
-        self._opts = _TestRunOpts(sz=ct.sizeof(_TestRunOpts), data_out=ct.addressof(self._out), repeat=1)
-        self._run: Any = self.datapath._lib.bpf_prog_test_run_opts
+        self._runs = TestRun()
         self.use(table)
 
     def close(self) -> None:
@@ -84,11 +62,8 @@ class Bench:
 
     def run(self, frame: bytes) -> tuple[int, bytes]:
         """The action, and the frame as the program left it."""
-        opts = self._opts
-        opts.data_in, opts.data_size_in, opts.data_size_out = frame, len(frame), len(self._out)
-        if self._run(self.datapath.program.fd, ct.byref(opts)) != 0:
-            raise OSError(ct.get_errno(), os.strerror(ct.get_errno()), f"a frame of {len(frame)} bytes")
-        return opts.retval, self._out.raw[: opts.data_size_out]
+        ran = self._runs.run(self.datapath.program.fd, frame)
+        return ran.action, ran.frame
 
     def see(self, frame: bytes) -> Seen:
         """Run a frame and compare all counters before and after."""

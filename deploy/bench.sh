@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Sets up what is missing, then measures npd6-xdp, its peers and the kernel, in network namespaces of its own.
+#   bench.sh [--quick] [--rows 1,4,5] [--output DIR]     see docs/benchmark.md
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+deploy/setup.sh --bench
+exec .venv/bin/python -m tests.bench "$@"

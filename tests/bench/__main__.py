@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one command: measures the rows, prints the table and writes it, the figures and the plots to a folder."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench.machine import describe
+from tests.bench.plan import FULL, QUICK, Run
+from tests.bench.results import Results
+from tests.bench.rows import NUMBERS, ROWS
+from tests.bench.table import markdown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: all that was asked for is measured, whether the bounds hold or not; 1: something couldn't be."""
+    arguments = _parser().parse_args(argv)
+    if os.geteuid() != 0:
+        print("bench: needs root, for namespaces and XDP programs", file=sys.stderr)
+        return 1
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"bench: {time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)
+
+    results = Results(describe(), arguments.quick)
+    run = Run(QUICK if arguments.quick else FULL, arguments.quick, results, say)
+    wanted = arguments.rows or NUMBERS
+    try:
+        for numbers, measure in ROWS.items():
+            if set(numbers) & set(wanted):
+                _measure(run, numbers, measure)
+    finally:
+        # an interrupted run has figures, too
+        _write(results, arguments.output)
+    print(markdown(results), end="")
+    say(f"written to {arguments.output}/")
+    return 1 if results.broken else 0
+
+
+def _measure(run: Run, numbers: tuple[int, ...], measure: object) -> None:
+    assert callable(measure)
+    gc.collect()
+    before = len(run.results.figures)
+    try:
+        measure(run)
+    except Exception as error:
+        traceback.print_exc()
+        found = {figure.row for figure in run.results.figures[before:]}
+        for number in set(numbers) - found or numbers:
+            run.results.broken[number] = f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _write(results: Results, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write(folder / "results.json")
+    (folder / "table.md").write_text(markdown(results))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench.sh", description="Measures npd6-xdp, its peers and the kernel; see docs/benchmark.md."
+    )
+    parser.add_argument("--quick", action="store_true", help="all rows in three minutes, with small numbers, no plots")
+    parser.add_argument("--rows", type=_rows, metavar="N,...", help="only these rows of the table: 1,4,5")
+    parser.add_argument(
+        "--output", type=Path, default=Path("bench-results"), metavar="DIR", help="where to write (bench-results/)"
+    )
+    return parser
+
+
+def _rows(text: str) -> tuple[int, ...]:
+    try:
+        rows = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas between") from None
+    if unknown := set(rows) - set(NUMBERS):
+        raise argparse.ArgumentTypeError(f"no row {min(unknown)}")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much is measured: the whole benchmark, or the quick one that only shows that all of it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.bench.program import Repeats
+from tests.bench.results import Results
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes, seconds and repeats; rates are in solicitations a second."""
+
+    repeats: int
+    """How often each subject has its turn; figures are medians over these."""
+    program: Repeats
+    """Of rows 1 to 3."""
+    growth_program: Repeats
+    exact: tuple[int, ...]
+    prefixes: tuple[int, ...]
+    sources: tuple[int, ...]
+    vlans: tuple[int, ...]
+    """Sizes for the growth plots; the last of `exact` and of `prefixes` are row 3's."""
+    window: float
+    """Seconds of one offered rate."""
+    flood: float
+    """Seconds of a live-frame flood."""
+    bisections: int
+    ladder: float
+    """The factor between two offered rates."""
+    latency_rounds: int
+    latency_samples: int
+    """A round's."""
+    scan: float
+    """Seconds of row 9."""
+    settle: float
+    """Seconds after which memory is read the second time (row 11)."""
+    idle: float
+    """Seconds over which an idle daemon's processor time is taken (row 13)."""
+    rules: int
+    changed: int
+    """Row 12."""
+    interfaces: tuple[int, ...]
+
+
+FULL = Plan(
+    repeats=3,
+    program=Repeats(41, 200_000),
+    growth_program=Repeats(15, 100_000),
+    exact=(1, 10, 100, 1_000, 10_000, 100_000, 1_000_000),
+    prefixes=(1, 10, 100, 1_000, 10_000, 100_000),
+    sources=(1, 10, 100, 1_000, 10_000, 100_000),
+    vlans=(1, 10, 100, 1_000, 4_000),
+    window=2.0,
+    flood=2.0,
+    bisections=4,
+    ladder=1.5,
+    latency_rounds=5,
+    latency_samples=1_000,
+    scan=10.0,
+    settle=10.0,
+    idle=10.0,
+    rules=100_000,
+    changed=1_000,
+    interfaces=(10, 100, 400),
+)
+
+QUICK = Plan(
+    repeats=1,
+    program=Repeats(11, 50_000),
+    growth_program=Repeats(3, 20_000),
+    exact=(10_000,),
+    prefixes=(2_000,),
+    sources=(),
+    vlans=(),
+    window=0.5,
+    flood=0.5,
+    bisections=1,
+    ladder=2.0,
+    latency_rounds=1,
+    latency_samples=300,
+    scan=2.0,
+    settle=1.0,
+    idle=1.0,
+    rules=2_000,
+    changed=100,
+    interfaces=(2, 10),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the benchmark, as each row sees it: what to do, where to put what it found, whom to tell."""
+
+    plan: Plan
+    quick: bool
+    results: Results
+    say: Callable[[str], None]

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The thirteen rows of the table. Each module measures one or two that share their runs, and adds its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.bench.plan import Run
+from tests.bench.rows import cost
+
+Measure = Callable[[Run], None]
+
+ROWS: dict[tuple[int, ...], Measure] = {
+    (1,): cost.foreign_traffic,
+    (2, 3): cost.answers,
+}
+"""Which rows each function measures, in the order in which they run."""
+
+NUMBERS = tuple(sorted(number for numbers in ROWS for number in numbers))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""BPF_PROG_TEST_RUN: runs a loaded XDP program on bytes, or on live frames, without its being attached.
+
+Reached through the libbpf inside bcc's library; bcc itself binds it from 0.30 on only.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from npd6_xdp.system.datapath import load_bcc
+
+XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
+
+_LIVE_FRAMES = 2  # BPF_F_TEST_XDP_LIVE_FRAMES
+
+
+class _Options(ct.Structure):
+    """struct bpf_test_run_opts of libbpf."""
+
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("data_in", ct.c_char_p),
+        ("data_out", ct.c_void_p),
+        ("data_size_in", ct.c_uint32),
+        ("data_size_out", ct.c_uint32),
+        ("ctx_in", ct.c_void_p),
+        ("ctx_out", ct.c_void_p),
+        ("ctx_size_in", ct.c_uint32),
+        ("ctx_size_out", ct.c_uint32),
+        ("retval", ct.c_uint32),
+        ("repeat", ct.c_int),
+        ("duration", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("cpu", ct.c_uint32),
+        ("batch_size", ct.c_uint32),
+    )
+
+
+class _XdpMd(ct.Structure):
+    """struct xdp_md."""
+
+    _fields_ = (
+        ("data", ct.c_uint32),
+        ("data_end", ct.c_uint32),
+        ("data_meta", ct.c_uint32),
+        ("ingress_ifindex", ct.c_uint32),
+        ("rx_queue_index", ct.c_uint32),
+        ("egress_ifindex", ct.c_uint32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a run: the last action, the frame as the last run left it, nanoseconds per run (whole ones)."""
+
+    action: int
+    frame: bytes
+    nanoseconds: int
+
+
+class TestRun:
+    """Runs programs; its buffers are used again each time, so one thread may use it."""
+
+    __test__ = False  # it is no test of pytest's
+
+    def __init__(self) -> None:
+        self._out = ct.create_string_buffer(1 << 14)
+        self._options = _Options(sz=ct.sizeof(_Options), data_out=ct.addressof(self._out))
+        self._run: Any = load_bcc().lib.bpf_prog_test_run_opts
+
+    def run(self, program: int, frame: bytes, repeat: int = 1) -> Ran:
+        """Run the program with this file descriptor; each run sees the frame as the one before left it.
+
+        The frames come in by the loopback interface.
+        """
+        options = self._options
+        options.data_in, options.data_size_in, options.data_size_out = frame, len(frame), len(self._out)
+        options.repeat = repeat
+        self._call(program, options)
+        return Ran(options.retval, self._out.raw[: options.data_size_out], options.duration)
+
+    def send(self, program: int, frame: bytes, ifindex: int, count: int, batch: int = 64) -> None:
+        """Let the program make `count` real frames out of `frame`, as if they came in by an interface.
+
+        XDP_TX sends one out of that interface. The interface must have a native XDP program, and be of the calling
+        thread's network namespace.
+        """
+        context = _XdpMd(data_end=len(frame), ingress_ifindex=ifindex)
+        options = _Options(
+            sz=ct.sizeof(_Options),
+            data_in=frame,
+            data_size_in=len(frame),
+            ctx_in=ct.addressof(context),
+            ctx_size_in=ct.sizeof(context),
+            repeat=count,
+            flags=_LIVE_FRAMES,
+            batch_size=batch,
+        )
+        self._call(program, options)
+
+    def _call(self, program: int, options: _Options) -> None:
+        if self._run(program, ct.byref(options)) != 0:
+            raise OSError(
+                ct.get_errno(), os.strerror(ct.get_errno()), f"BPF_PROG_TEST_RUN: {options.data_size_in} bytes"
+            )
