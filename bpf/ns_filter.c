@@ -219,7 +219,6 @@ struct scratch {
 	volatile __u32 has_sllao;	/* there is a source link-layer address option, of whatever length */
 	volatile __u32 sllao;		/* offset in `message` of the one that counts, 0 for none */
 	__u8 eth_destination[ETH_ALEN];	/* where an answer goes */
-	__u64 submitted;		/* when this CPU's last event went up; outlives the solicitation */
 };
 
 /* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
@@ -337,7 +336,8 @@ BPF_TABLE("array", int, u64, budget, 1);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
 BPF_PERF_OUTPUT(events);	/* wakes Python for each event */
-BPF_PERF_OUTPUT(more_events);	/* once in a while: Python looks by itself, a millisecond after the last one */
+BPF_PERF_OUTPUT(more_events);	/* for every 64th only */
+BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
 
 /* --- parse: from the frame to the ICMPv6 message, with no map touched ------------------------------- */
 
@@ -784,24 +784,25 @@ static __always_inline bool is_within_limits(const struct slot *slot, const stru
 }
 
 /*
- * A wake-up costs 6.7 us here in softirq, an event that wakes nobody 0.4: so the one that comes after a pause wakes
- * Python at once, and those behind it, in a flood, leave that to the first 64 of them. One at a time is answered as
- * fast as with a wake-up each, and a flood at the rate of few wake-ups.
+ * A wake-up costs 6.7 us here in softirq, an event that wakes nobody 0.4. So the first event after Python has begun
+ * to look wakes it, and those behind it needn't: it will look once more before it sleeps. One at a time is answered
+ * as fast as with a wake-up each, and a flood at the cost of a wake-up for hundreds.
  */
-#define PAUSE 20000ULL	/* nanoseconds */
-
-static __always_inline bool event_submit(struct xdp_md *ctx, struct scratch *s, struct ns_event *event, __u64 now)
+static __always_inline bool event_submit(struct xdp_md *ctx, struct ns_event *event)
 {
-	bool paused = now - s->submitted > PAUSE;
+	int key = 0;
+	u32 *unwatched = unwatched_events.lookup(&key);
 
-	s->submitted = now;
-	if (paused && !events.perf_submit(ctx, event, sizeof(*event)))
-		return true;
+	if (unwatched && *unwatched) {
+		*unwatched = 0;
+		if (!events.perf_submit(ctx, event, sizeof(*event)))
+			return true;
+	}
 	return !more_events.perf_submit(ctx, event, sizeof(*event));
 }
 
 static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
-					    struct scratch *s, __u16 tags)
+					    const struct scratch *s, __u16 tags)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct settings *settings;
@@ -825,7 +826,7 @@ static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slo
 	};
 
 	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
-	return event_submit(ctx, s, &event, now) ? HANDED_UP : OUTCOME_LOST;
+	return event_submit(ctx, &event) ? HANDED_UP : OUTCOME_LOST;
 }
 
 /* --- decide ---------------------------------------------------------------------------------------- */
@@ -869,7 +870,7 @@ static __always_inline void target_remember(const struct slot *slot, const struc
 
 /* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
 static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
-					      struct scratch *s)
+					      const struct scratch *s)
 {
 	struct address_key key = { .scope = rule->group, .address = s->ns.target };
 	bool dad = is_unspecified(&s->source);

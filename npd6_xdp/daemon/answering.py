@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.event import RECORD_SIZE, NsEvent
-from npd6_xdp.core.frames import Frames
+from npd6_xdp.core.frames import Frames, Shape
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Rule, Table
 from npd6_xdp.core.snapshot import AnswerTimes
@@ -23,6 +23,7 @@ from npd6_xdp.system.sender import Outbox
 log = logging.getLogger("npd6-xdp")
 
 _DEBUG_LINES = 10  # a second, about solicitations
+_UNSETTLED = 64  # answers that may wait to be counted
 _MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
 
 
@@ -43,9 +44,13 @@ class Answering:
         self._debug_left = _DEBUG_LINES
         self._debug_second = 0.0
         self.times = AnswerTimes()
+        self._waits: list[int] = []  # of those that are to be counted yet: microseconds, shapes, and the unsent ones
+        self._sent: list[Shape] = []
+        self._failed: list[Shape] = []
 
     def use(self, table: Table) -> None:
         """Answer by this table from now on; events that were matched by the one before, by that."""
+        self.settle()
         self._before = self._table, self._responder
         self._table, self._responder = table, Responder(table)
 
@@ -73,15 +78,32 @@ class Answering:
         for run in runs:
             others += self._responder.answer_run(run, frames)
         if frames.shapes:
-            failed = Counter(self._ports.send_all(self._outbox))
+            failed = self._ports.send_all(self._outbox)
             now = time.monotonic_ns() // 1000
-            self.times.observe_all([(now - then) & _MICROSECONDS for then in frames.times])
-            for shape, count in Counter(frames.shapes).items():
-                rule = self._table.rules[shape.rule]
-                self._counts.count(rule, Outcome.ANSWERED_PYTHON, count - failed[shape])
-                self._counts.count(rule, Outcome.FAILED, failed[shape])
+            self._waits += [(now - then) & _MICROSECONDS for then in frames.times]
+            self._sent += frames.shapes
+            self._failed += failed
             frames.clear()
+            if len(self._sent) > _UNSETTLED:
+                self.settle()
         return others
+
+    def settle(self) -> None:
+        """Count what was answered. Not at once, since nobody but the asker is in a hurry."""
+        sent, failed = self._sent, self._failed
+        if not sent:
+            return
+        self.times.observe_all(self._waits)
+        count = sent.count(sent[0])
+        counted = {sent[0]: count} if count == len(sent) else Counter(sent)
+        for shape, count in counted.items():
+            rule = self.rule(shape.rule)
+            if rule is not None:
+                unsent = failed.count(shape)
+                self._counts.count(rule, Outcome.ANSWERED_PYTHON, count - unsent)
+                if unsent:
+                    self._counts.count(rule, Outcome.FAILED, unsent)
+        self._waits, self._sent, self._failed = [], [], []
 
     def _answer_one(self, event: NsEvent) -> None:
         rule = self.rule(event.rule)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The perf ring buffers: events of the XDP program, in runs of raw bytes.
 
-Each CPU has two rings. `events` wakes us for each event, `more_events` for every 64th: the program puts an event
-that comes after a pause into the first, and those that follow closely into the second, which is to be looked into
-within a millisecond of the last event that was read. (Measured on 2 cores, pinned to one: a wake-up for each event
-costs the program 6.7 us of softirq time, one for 64 events 0.4 us an event.)
+Each CPU has two rings. `events` wakes us for each event, `more_events` for every 64th. Each look into them sets a
+flag (`unwatched_events`); the program puts the first event that finds it set into `events` and clears it, and those
+that follow into `more_events`: whoever is awake will look again. (A wake-up for each event costs the program 6.7 us
+of softirq time, one for 64 events 0.4 us an event.) Between our store and our look, and between the program's look
+and its store, an event can slip through that wakes nobody: so look again a millisecond after the last event.
 
 bcc opens the rings; they are read here through a second mapping of their pages. bcc's own reader calls Python
 once an event, and goes on for as long as the program writes faster than that, so under a flood it never comes
@@ -21,13 +22,13 @@ from typing import Any
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import RECORD_SIZE
 
-RING_PAGES = 1024
-"""Pages of one CPU's larger ring, 4 MiB where a page is 4 KiB: 65,536 events."""
+RING_PAGES = 256
+"""Pages of one CPU's larger ring, 1 MiB where a page is 4 KiB: 16,384 events, which Python answers in 50 ms."""
 LEAST_PAGES = 16
 BATCH = 512
 """Events that one read() takes at the most."""
 
-_FIRST_PAGES = 64  # of the ring that wakes: at an event each 20 us, what comes in 80 ms
+_FIRST_PAGES = 16  # of the ring that wakes: it gets one event of each look
 _WAKEUP_EVENTS = 64
 _DATA_HEAD = 1024  # offsets in struct perf_event_mmap_page
 _DATA_TAIL = 1032
@@ -52,6 +53,7 @@ class EventRing:
         fds = self.filenos()
         self._rings = [_CpuRing(fd, min(self.pages, _FIRST_PAGES)) for fd in fds[: len(fds) // 2]]
         self._rings += [_CpuRing(fd, self.pages) for fd in fds[len(fds) // 2 :]]
+        self._flag = mmap.mmap(self._lib.bpf_table_fd(bpf.module, b"unwatched_events"), mmap.PAGESIZE)
 
     def _open(self, pages: int) -> int:
         while True:
@@ -85,6 +87,7 @@ class EventRing:
         Empty: there are no more. The rings take turns at being first, so that a flood on one CPU doesn't keep
         those of another waiting.
         """
+        self._flag[0] = 1  # what comes from now on wakes us
         runs: list[bytes] = []
         left = BATCH
         for ring in self._rings:
@@ -98,6 +101,7 @@ class EventRing:
         """Unmap; the rings themselves go with the bcc module."""
         for ring in self._rings:
             ring.close()
+        self._flag.close()
 
 
 class _CpuRing:
