@@ -6,8 +6,10 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -163,19 +165,49 @@ def grown(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     return {outcome: n - before.get(outcome, 0) for outcome, n in now.items() if n != before.get(outcome, 0)}
 
 
-def scan(count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32) -> Iterator[bytes]:
-    """Solicitations of the upstream's for so many targets in a row; a few microseconds each."""
+def scan(
+    count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32, mac: bytes = SETTING.asker_mac
+) -> Iterator[bytes]:
+    """Solicitations of the upstream's, or of another MAC's, for so many targets in a row; a few microseconds each."""
     base = int.from_bytes(ip6(prefix)) + first
     for number in range(base, base + count):
         target = number.to_bytes(16)
         group = target[13:]
         destination = bytes.fromhex("ff0200000000000000000001ff") + group
-        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + SETTING.asker_mac
+        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + mac
         field = checksum(SETTING.asker_global, destination, message).to_bytes(2)
         yield (
-            b"\x33\x33\xff" + group + SETTING.asker_mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
+            b"\x33\x33\xff" + group + mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
             + destination + message[:2] + field + message[4:]
         )  # fmt: skip
+
+
+@contextmanager
+def flood(topology: Topology, frames: Iterable[bytes], per_second: int) -> Iterator[Callable[[], int]]:
+    """Frames of the upstream's at a steady rate, beside what the block does; the function tells how many were sent."""
+    sent = 0
+    stopping = threading.Event()
+
+    def send() -> None:
+        nonlocal sent
+        began = time.monotonic()
+        with Wire(topology) as wire:
+            wire.deafen()
+            for frame in frames:
+                while not stopping.is_set() and sent >= (time.monotonic() - began) * per_second:
+                    time.sleep(0.001)
+                if stopping.is_set():
+                    return
+                wire.send(frame)
+                sent += 1
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield lambda: sent
+    finally:
+        stopping.set()
+        sender.join()
 
 
 class Asker:
