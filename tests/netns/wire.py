@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ SETTING = Setting(
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _LD_H, _LD_B, _JEQ, _RET = 0x28, 0x30, 0x15, 0x06
+_SKF_AD_PKTTYPE = 0xFFFFF000 + 4
 _SOL_PACKET = 263
 _PACKET_AUXDATA = 8
 _VLAN_VALID = 0x10
@@ -70,6 +71,29 @@ class Wire:
             (_RET, 0, 0, 0xFFFF),
             (_RET, 0, 0, 0),
         )
+
+    def only_solicitations(self) -> None:
+        """Receive nothing but untagged Neighbor Solicitations from now on, those that this side sends."""
+        self._filter(
+            (_LD_H, 0, 0, 12),
+            (_JEQ, 0, 5, 0x86DD),
+            (_LD_B, 0, 0, 54),
+            (_JEQ, 0, 3, 135),
+            (_LD_B, 0, 0, _SKF_AD_PKTTYPE),
+            (_JEQ, 0, 1, socket.PACKET_OUTGOING),
+            (_RET, 0, 0, 1),
+            (_RET, 0, 0, 0),
+        )
+
+    def waiting(self) -> int:
+        """How many frames wait to be received; they are dropped."""
+        count = 0
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.recv(1)
+                count += 1
+        return count
 
     def _filter(self, *program: tuple[int, int, int, int]) -> None:
         """A classic BPF program: struct sock_filter as (code, jt, jf, k)."""
@@ -208,6 +232,21 @@ def flood(topology: Topology, frames: Iterable[bytes], per_second: int) -> Itera
     finally:
         stopping.set()
         sender.join()
+
+
+@contextmanager
+def solicitations_sent(topology: Topology) -> Iterator[Callable[[], int]]:
+    """Tells how many untagged solicitations have left the upstream's eth0 so far, its kernel's own among them."""
+    count = 0
+    with Wire(topology) as tap:
+        tap.only_solicitations()
+
+        def sent() -> int:
+            nonlocal count
+            count += tap.waiting()
+            return count
+
+        yield sent
 
 
 class Asker:
