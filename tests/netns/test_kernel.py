@@ -28,9 +28,11 @@ def proxies(topology: Topology, *, ours: bool = True) -> set[str]:
     return {entry["dst"] for entry in found if (entry.get("protocol") == str(PROTOCOL)) == ours}
 
 
-def sysctls(topology: Topology) -> dict[str, str]:
+def sysctls(topology: Topology, interface: str = "wan0") -> dict[str, str]:
+    """Those that method kernel sets, of the edge's wan0, whatever it is called at the moment."""
     with topology.inside("edge"):
-        return {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
+        root = Path("/proc/sys/net/ipv6")
+        return {key: (root / key.replace("wan0", interface)).read_text().strip() for key in SYSCTLS}
 
 
 @both
@@ -78,6 +80,48 @@ def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(topology: 
     assert running.stop() == 0
     assert proxies(topology) == set()
     assert sysctls(topology) == before, "as they were before the one that was killed"
+
+
+@pytest.mark.parametrize("rules_for", ["wan0", "*0"])
+def test_sysctls_of_a_port_that_was_renamed_are_put_back_under_its_new_name(
+    topology: Topology, daemon: Start, rules_for: str
+) -> None:
+    before = sysctls(topology)
+    set_ones = dict.fromkeys(SYSCTLS[:2], "1") | {SYSCTLS[2]: "0"}
+    control = topology.directory / "shared.sock"
+    text = f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE).replace("wan0", rules_for)
+
+    def expected() -> dict[str, str]:
+        return before if rules_for == "wan0" else set_ones
+
+    running = daemon(text)
+    assert sysctls(topology) == set_ones
+    on_edge(topology, "link set wan0 name other0")
+    assert until(lambda: sysctls(topology, "other0") == expected(), 1.0), "nobody speaks for it, or a glob still does"
+    assert running.stop() == 0
+    assert sysctls(topology, "other0") == before
+    # as it was renamed while nobody looked
+    on_edge(topology, "link set other0 name wan0")
+    running = daemon(text)
+    assert sysctls(topology) == set_ones
+    running.kill()
+    on_edge(topology, "link set wan0 name other0")
+    assert sysctls(topology, "other0") == set_ones
+    running = daemon(text)
+    assert sysctls(topology, "other0") == expected()
+    assert running.stop() == 0
+    assert sysctls(topology, "other0") == before
+    assert not control.with_suffix(".sysctl").exists()
+
+
+def test_a_memory_of_sysctls_that_cannot_be_read_stops_nobody(topology: Topology, daemon: Start) -> None:
+    before = sysctls(topology)
+    control = topology.directory / "shared.sock"
+    for memory in ('{"conf/wan0/proxy_ndp": "0"}', "[1]", "{", '[["conf/{}/proxy_ndp", 99, "1"]]'):
+        control.with_suffix(".sysctl").write_text(memory)
+        running = daemon(f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE))
+        assert running.stop() == 0
+        assert sysctls(topology) == before
 
 
 def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, daemon: Start) -> None:
