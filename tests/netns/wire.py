@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -206,32 +206,48 @@ def scan(
         )  # fmt: skip
 
 
-@contextmanager
-def flood(topology: Topology, frames: Iterable[bytes], per_second: int) -> Iterator[Callable[[], int]]:
-    """Frames of the upstream's at a steady rate, beside what the block does; the function tells how many were sent."""
-    sent = 0
-    stopping = threading.Event()
+class Flood:
+    """Frames that a thread sends at a rate: how many so far, and how many a second that came to."""
 
-    def send() -> None:
-        nonlocal sent
-        began = time.monotonic()
-        with Wire(topology) as wire:
-            wire.deafen()
-            for frame in frames:
-                while not stopping.is_set() and sent >= (time.monotonic() - began) * per_second:
-                    time.sleep(0.001)
-                if stopping.is_set():
-                    return
+    def __init__(self) -> None:
+        self.sent = 0
+        self._began = time.monotonic()
+        self._stopping = threading.Event()
+        self._seconds = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.sent / (self._seconds or time.monotonic() - self._began)
+
+    def run(self, wire: Wire, frames: Iterable[bytes], per_second: int, *, lossy: bool) -> None:
+        self._began = time.monotonic()
+        for frame in frames:
+            while not self._stopping.is_set() and self.sent >= (time.monotonic() - self._began) * per_second:
+                time.sleep(0.001)
+            if self._stopping.is_set():
+                break
+            with suppress(OSError) if lossy else nullcontext():
                 wire.send(frame)
-                sent += 1
+            self.sent += 1
+        self._seconds = time.monotonic() - self._began
 
-    sender = threading.Thread(target=send)
-    sender.start()
-    try:
-        yield lambda: sent
-    finally:
-        stopping.set()
-        sender.join()
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+@contextmanager
+def flood(topology: Topology, frames: Iterable[bytes], per_second: int, *, lossy: bool = False) -> Iterator[Flood]:
+    """Frames of the upstream's at a steady rate, beside what the block does. `lossy`: the link may be down."""
+    flooding = Flood()
+    with Wire(topology) as wire:
+        wire.deafen()
+        thread = threading.Thread(target=flooding.run, args=(wire, frames, per_second), kwargs={"lossy": lossy})
+        thread.start()
+        try:
+            yield flooding
+        finally:
+            flooding.stop()
+            thread.join()
 
 
 @contextmanager
