@@ -279,6 +279,7 @@ struct via_key {
 	__u32 ifindex;
 };
 
+/* One MAC on one entry: of a frame's source in `sources`, of where the answer goes in `crowding`. */
 struct source_key {
 	__u32 entry;
 	__u8 mac[ETH_ALEN];
@@ -331,6 +332,7 @@ BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", int, struct settings, settings_space, 1);
 BPF_TABLE("array", int, u64, budget, 1);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
@@ -801,6 +803,16 @@ static __always_inline bool event_submit(struct xdp_md *ctx, struct ns_event *ev
 	return !more_events.perf_submit(ctx, event, sizeof(*event));
 }
 
+/* Whether Python would refuse to have the target resolved: it has too many under way, or too many of this asker's. */
+static __always_inline bool is_resolving_refused(const struct slot *slot, const struct scratch *s,
+						 const struct settings *settings)
+{
+	struct source_key key = { .entry = slot->entry };
+
+	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
+	return settings->resolving_full || crowding.lookup(&key);
+}
+
 static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
 					    const struct scratch *s, __u16 tags)
 {
@@ -811,7 +823,7 @@ static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slo
 	settings = settings_space.lookup(&key);
 	if (!settings)
 		return OUTCOME_LOST;
-	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && settings->resolving_full)
+	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(slot, s, settings))
 		return OUTCOME_RATE_LIMITED;
 	if (!is_within_limits(slot, s, settings, now))
 		return OUTCOME_RATE_LIMITED;

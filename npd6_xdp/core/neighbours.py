@@ -8,6 +8,7 @@ way by what the kernel's own table has room for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -28,6 +29,13 @@ class Host(NamedTuple):
 
     ifindex: int
     address: bytes
+
+
+class Asker(NamedTuple):
+    """Who asks, as far as shares go: on which entry, and the MAC (6 bytes) that the answer goes to."""
+
+    entry: int
+    mac: bytes
 
 
 class Known(NamedTuple):
@@ -159,9 +167,11 @@ def _flags(states: Iterable[NeighbourState]) -> KnownFlag:
 
 @dataclass(slots=True)
 class _Pending:
-    """A target under way: where it is looked for, who asked, and when it is given up (seconds, monotonic)."""
+    """A target under way: where it is looked for, whose share it counts in, who asked, and when it is given up
+    (seconds, monotonic)."""
 
     probed: set[int]
+    began_by: Asker
     until: float
     askers: dict[tuple[int, bytes, bytes, bytes, int], NsEvent] = field(default_factory=dict)
 
@@ -171,6 +181,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._targets: dict[tuple[int, bytes], _Pending] = {}
+        self._shares: Counter[Asker] = Counter()
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -182,24 +193,45 @@ class Pending:
         """The targets under way: (group, address)."""
         return list(self._targets)
 
-    def add(self, group: int, event: NsEvent, interfaces: Iterable[int], now: float) -> list[Host]:
-        """Remember who asks. Returns where the kernel is to look, nothing if it does already."""
+    def has_room_for(self, asker: Asker, room: int) -> bool:
+        """Whether one more target of an asker's may be under way, where there is room for so many.
+
+        Nobody has more of them than are left free: one who scans gets half of the room, two a third each, and
+        another's few always find a place.
+        """
+        return self._shares[asker] < room - len(self._targets)
+
+    def crowding(self, room: int) -> frozenset[Asker]:
+        """Those who have something under way, and for whom there is no room for more."""
+        free = room - len(self._targets)
+        return frozenset(asker for asker, share in self._shares.items() if share >= free)
+
+    def add(
+        self, group: int, event: NsEvent, interfaces: Iterable[int], now: float, entry: int = 0
+    ) -> list[Host] | None:
+        """Remember who asks, on which entry. Returns where the kernel is to look, nothing if it does already.
+
+        None: so many wait for this target that one more can't be remembered.
+        """
         key = group, event.target
         pending = self._targets.get(key)
         probes = []
         if pending is None:
-            pending = self._targets[key] = _Pending(set(interfaces), now + PENDING_SECONDS)
+            began_by = Asker(entry, event.eth_destination)
+            pending = self._targets[key] = _Pending(set(interfaces), began_by, now + PENDING_SECONDS)
+            self._shares[began_by] += 1
             probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
-        if len(pending.askers) < MAX_ASKERS:
-            asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
-            pending.askers[asker] = event
+        asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
+        if len(pending.askers) >= MAX_ASKERS and asker not in pending.askers:
+            return None
+        pending.askers[asker] = event
         return probes
 
     def resolved(self, host: Host) -> list[NsEvent]:
         """A target is there: those who wait for it."""
         waiting: list[NsEvent] = []
         for key in self._looked_for(host):
-            waiting += self._targets.pop(key).askers.values()
+            waiting += self._end(key).askers.values()
         return waiting
 
     def failed(self, host: Host) -> bool:
@@ -209,13 +241,13 @@ class Pending:
             pending = self._targets[key]
             pending.probed.discard(host.ifindex)
             if not pending.probed:
-                del self._targets[key]
+                self._end(key)
         return bool(keys)
 
     def expire(self, now: float) -> None:
         """Give up what has taken too long."""
         for key in [key for key, pending in self._targets.items() if pending.until <= now]:
-            del self._targets[key]
+            self._end(key)
 
     def forget(self, table: Table) -> list[NsEvent]:
         """Give up what rules that aren't in a table have under way; those who wait for it."""
@@ -225,8 +257,15 @@ class Pending:
             homeless += [pending.askers.pop(asker) for asker in sorted(gone)]
             if not pending.askers or key[0] not in table.vias:
                 homeless += pending.askers.values()
-                del self._targets[key]
+                self._end(key)
         return homeless
+
+    def _end(self, key: tuple[int, bytes]) -> _Pending:
+        pending = self._targets.pop(key)
+        self._shares[pending.began_by] -= 1
+        if not self._shares[pending.began_by]:
+            del self._shares[pending.began_by]
+        return pending
 
     def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
         keys = [(group, host.address) for group in {group for group, _ in self._targets}]

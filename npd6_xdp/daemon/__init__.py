@@ -48,7 +48,10 @@ from npd6_xdp.system.sysctl import read as read_sysctl
 
 log = logging.getLogger("npd6-xdp")
 
-_REFRESH_PAUSE = 10  # times what following a change took: a storm of changes takes at most a tenth of our time
+# After a change was followed comes a pause, so that a storm of changes takes a tenth of our time: so many times the
+# processor time that it took. It is cut to what may pass unnoticed, and then a storm takes half of our time at most.
+_REFRESH_PAUSE = 10
+_UNNOTICED = 0.05  # seconds
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 _LOOK_AGAIN = 0.001  # seconds after which events may be there that have waked nobody (see system/events.py)
 _NEVER = math.inf
@@ -379,20 +382,22 @@ class Daemon:
 
     def _refresh(self) -> None:
         """Make the table follow the machine."""
-        began = time.monotonic()
+        began = time.thread_time()
         self._refresh_at = None
         try:
             links = self._facts(self._config)
-            if links != self._links:
+            changed = links != self._links
+            if changed:
                 self._log_changes(links)
                 self._links = links
                 self._decide_by(self._config, build(self._config, links, self._table))
-                self._ports.follow(self._config, links, self._table)
         except MachineError as error:
             log.error("%s; going on with what is known", error)
-            self._refresh_at = began + 1.0
-        now = time.monotonic()
-        self._refresh_not_before = now + (now - began) * _REFRESH_PAUSE
+            changed, self._refresh_at = False, time.monotonic() + 1.0
+        cost = time.thread_time() - began
+        self._refresh_not_before = time.monotonic() + min(cost * _REFRESH_PAUSE, max(cost, _UNNOTICED))
+        if changed:
+            self._ports.follow(self._config, links, self._table)  # attaching waits for the kernel, and works little
 
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
         named = {entry.port for entry in self._table.entries.values()}

@@ -18,7 +18,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
-from npd6_xdp.system.sysctl import Sysctls, read
+from npd6_xdp.system.sysctl import Setting, Sysctls, read
 
 log = logging.getLogger("npd6-xdp")
 
@@ -62,20 +62,21 @@ class Proxies:
             self._sysctls.put_back()
             self.due = None
             return
-        keys: dict[str, str] = {}
+        values: dict[Setting, str] = {}
         for ifindex in wanted:
             if name := names.get(ifindex):
-                keys |= {f"conf/{name}/proxy_ndp": "1", f"neigh/{name}/proxy_delay": "0"}
+                values |= {Setting("conf/{}/proxy_ndp", ifindex): "1", Setting("neigh/{}/proxy_delay", ifindex): "0"}
                 if read(f"conf/{name}/forwarding") == "0":
                     self._warn(
                         f"{name}: method kernel answers nothing while forwarding is off:"
                         f" sysctl -w net.ipv6.conf.all.forwarding=1"
                     )
-        if keys:
-            keys["conf/all/proxy_ndp"] = "1"  # unicast solicitations are looked up by this one (ip6_forward)
-        for key, value in keys.items():
-            self._sysctls.set(key, value)
-        self._sysctls.put_back(frozenset(keys))
+        if values:
+            # unicast solicitations are looked up by this one (ip6_forward)
+            values[Setting("conf/all/proxy_ndp")] = "1"
+        for setting, value in values.items():
+            self._sysctls.set(setting, value)
+        self._sysctls.put_back(values.keys())
         self._reconcile()
         if self.due is None:
             self.due = time.monotonic() + self._pause()

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.neighbours import Host, Known, Neighbours, Pending, room_for_pending
+from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, room_for_pending
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
 from npd6_xdp.core.rules import Rule, Table
 from npd6_xdp.core.verdict import Method, Outcome
@@ -124,10 +124,13 @@ class Resolution:
                     f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
                 )
                 return Outcome.RATE_LIMITED
-            if len(self._pending) >= self._room:
+            if not self._pending.has_room_for(Asker(rule.entry, event.eth_destination), self._room):
                 return Outcome.RATE_LIMITED
         now = time.monotonic()
-        self._watch.probe(self._pending.add(rule.group, event, vias, now))
+        probes = self._pending.add(rule.group, event, vias, now, rule.entry)
+        if probes is None:
+            return Outcome.RATE_LIMITED
+        self._watch.probe(probes)
         if self.due is None:
             self.due = now + _TICK
         self._gate()
@@ -208,6 +211,7 @@ class Resolution:
 
     def _gate(self) -> None:
         self._datapath.set_resolving_full(len(self._pending) >= self._room)
+        self._datapath.set_crowding(self._pending.crowding(self._room))
 
     # --- host routes ---
 

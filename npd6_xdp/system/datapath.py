@@ -13,7 +13,8 @@ import struct
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -40,6 +41,8 @@ _RULE = struct.Struct("=IHHI")
 _KNOWN = struct.Struct("=II")
 _VIA_KEY = struct.Struct("=II")
 _VIA = struct.pack("=I", 1)
+_SOURCE_KEY = struct.Struct("=I6s2x")
+_CROWDING = struct.pack("=I", 1)
 _SETTINGS = struct.Struct("=QI4x")
 _RECENT = struct.Struct("=QQQ")
 _INDEX = struct.Struct("=I")
@@ -49,7 +52,7 @@ _ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
 
 _TABLE_MAPS = ("vias", "addresses", "prefixes", "slots")
 """Those that a table fills, in the order in which a target's way needs them filled: the slot leads to all else."""
-_MAPS = (*_TABLE_MAPS, "entry_counters", "rule_counters", "known_targets", "settings_space", "recents")
+_MAPS = (*_TABLE_MAPS, "entry_counters", "rule_counters", "known_targets", "crowding", "settings_space", "recents")
 _NANOSECONDS = 1_000_000_000
 
 
@@ -224,6 +227,7 @@ class Datapath:
         self._known: dict[bytes, int] = {}
         self._limits = limits
         self._resolving_full = False
+        self._crowding: Set[tuple[int, bytes]] = frozenset()
         self._retired: list[Program] = []
         self._folded_entries: defaultdict[int, Counter[Outcome | Reason]] = defaultdict(Counter)
         self._folded_rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
@@ -256,6 +260,21 @@ class Datapath:
             self._resolving_full = full
             self._set(self.program)
 
+    def set_crowding(self, askers: Set[tuple[int, bytes]]) -> None:
+        """Whose solicitations (entry, MAC) for targets that would have to be resolved are refused for the moment."""
+        if askers == self._crowding:
+            return
+        for asker in self._crowding - askers:
+            self.program.delete("crowding", _SOURCE_KEY.pack(*asker))
+        before, self._crowding = self._crowding, askers
+        self._crowd(self.program, askers - before)
+
+    @staticmethod
+    def _crowd(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
+        with suppress(MachineError):  # full, where the limit has just been lowered: then Python refuses
+            for asker in askers:
+                program.update("crowding", _SOURCE_KEY.pack(*asker), _CROWDING)
+
     def _set(self, program: Program) -> None:
         cost = _NANOSECONDS // self._limits.events_per_second
         program.update("settings_space", _INDEX.pack(0), _SETTINGS.pack(cost, self._resolving_full))
@@ -287,6 +306,7 @@ class Datapath:
         self._set(program)
         for key, flags in self._known.items():
             program.update("known_targets", key, _KNOWN.pack(flags, _now()))
+        self._crowd(program, self._crowding)
         program.apply(self._table)
         for ifindex, link in self._links.items():
             if self._lib.bpf_link_update(link, program.fd, None) != 0:
@@ -480,6 +500,7 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
         "PREFIXES_MAX": len(table.prefixes),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()),
         "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
+        "CROWDING_MAX": limits.pending,
         "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
     }

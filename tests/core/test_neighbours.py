@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import IPv6Address
 
@@ -19,6 +19,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import (
     MAX_ASKERS,
     PENDING_SECONDS,
+    Asker,
     Host,
     Known,
     Neighbours,
@@ -351,11 +352,52 @@ def test_askers_from_different_vlans_are_different() -> None:
     assert pending.resolved(Host(8, at(1))) == [one, other]
 
 
-def test_the_askers_of_one_target_are_bounded() -> None:
+def test_the_askers_of_one_target_are_bounded_and_who_is_one_too_many_is_told() -> None:
     pending = Pending()
-    for asker in range(MAX_ASKERS + 5):
-        pending.add(1, question(asker), [8], 0.0)
+    told = [pending.add(1, question(asker), [8], 0.0) for asker in range(MAX_ASKERS + 5)]
+    assert told == [[Host(8, at(1))]] + [[]] * (MAX_ASKERS - 1) + [None] * 5
+    assert pending.add(1, question(3), [8], 0.0) == [], "one of those who wait asks again"
     assert len(pending.resolved(Host(8, at(1)))) == MAX_ASKERS
+
+
+def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
+    """How many targets each asker gets under way, when all of them ask for others all the time, in turn."""
+    got = dict.fromkeys(askers, 0)
+    for number in range(1000, 1000 + 3 * room):
+        for asker in askers:
+            if pending.has_room_for(Asker(7, asker.to_bytes(6)), room):
+                target = at(number * 100 + asker)
+                assert pending.add(1, question(asker, target), [8], 0.0, entry=7) == [Host(8, target)]
+                got[asker] += 1
+    return list(got.values())
+
+
+@pytest.mark.parametrize(
+    ("room", "askers", "wanted"),
+    [(1, 1, [1]), (2, 1, [1]), (20, 1, [10]), (250, 1, [125]), (30, 2, [10, 10]), (30, 9, [3] * 9), (4, 9, [1] * 4)],
+)
+def test_nobody_has_more_under_way_than_is_left_free(room: int, askers: int, wanted: list[int]) -> None:
+    pending = Pending()
+    assert scanned(pending, room, *range(1, askers + 1)) == wanted + [0] * (askers - len(wanted))
+    crowding = {Asker(7, asker.to_bytes(6)) for asker in range(1, len(wanted) + 1)}
+    assert pending.crowding(room) == crowding
+    assert pending.has_room_for(Asker(7, bytes(6)), room) == (len(pending) < room), "for another, while there is any"
+    assert pending.has_room_for(Asker(8, (1).to_bytes(6)), room) == (len(pending) < room), "or on another entry"
+
+
+def test_a_share_is_free_again_however_a_target_ends() -> None:
+    def ended_by(end: Callable[[Pending], object]) -> None:
+        pending = Pending()
+        pending.add(1, question(1), [8], 0.0, entry=7)
+        pending.add(1, question(2), [8], 0.0, entry=7)
+        assert pending.crowding(2) == {Asker(7, (1).to_bytes(6))}, "who came first, not who waits along"
+        end(pending)
+        assert (len(pending), pending.crowding(0)) == (0, frozenset())
+
+    ended_by(lambda pending: pending.resolved(Host(8, at(1))))
+    ended_by(lambda pending: pending.failed(Host(8, at(1))))
+    ended_by(lambda pending: pending.expire(PENDING_SECONDS))
+    ended_by(lambda pending: pending.forget(table()))
 
 
 def test_a_target_is_given_up_when_no_interface_is_left_to_find_it_behind() -> None:
@@ -407,7 +449,8 @@ class PendingMachine(RuleBasedStateMachine):
             assert probes == [Host(ifindex, at(number)) for ifindex in sorted(via)]
             self.waiting[key] = (set(via), self.now + PENDING_SECONDS, {})
         else:
-            assert probes == []
+            askers = self.waiting[key][2]
+            assert probes == (None if len(askers) >= MAX_ASKERS and asker not in askers else [])
         askers = self.waiting[key][2]
         if len(askers) < MAX_ASKERS or asker in askers:
             askers[asker] = event
@@ -440,6 +483,10 @@ class PendingMachine(RuleBasedStateMachine):
     def the_same_targets_are_under_way(self) -> None:
         assert set(self.pending.targets()) == set(self.waiting)
         assert len(self.pending) == len(self.waiting)
+        shares = Counter(next(iter(askers)) for _, _, askers in self.waiting.values())
+        for room in range(8):
+            crowding = {asker for asker, share in shares.items() if share >= room - len(self.waiting)}
+            assert self.pending.crowding(room) == {Asker(0, asker.to_bytes(6)) for asker in crowding}
 
 
 TestPending = PendingMachine.TestCase

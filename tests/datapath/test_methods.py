@@ -230,6 +230,43 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
         bench.datapath.set_resolving_full(False)
 
 
+def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_else_is(
+    bench: Bench, knows: Callable[..., int]
+) -> None:
+    other = bytes.fromhex("020000000099")
+    mine = b"\x01\x01" + SETTING.asker_mac
+
+    def outcome(**fields: Any) -> Outcome | EventTags:
+        seen = bench.see(question(**fields))
+        return next(iter((*seen.counted, *(EventTags(event.tags) for event in bench.events()))))
+
+    try:
+        for method, known, found in (
+            (NEIGHBOUR, None, Outcome.RATE_LIMITED),
+            (NEIGHBOUR, FRESH, XDP),
+            (NEIGHBOUR, KnownFlag.STALE, XDP),
+            (KERNEL, None, MISS),
+            (Method.STATIC, None, XDP),
+        ):
+            using = one(method)
+            knows(using, known)
+            bench.datapath.set_crowding({(using.rules[0].entry, SETTING.asker_mac)})
+            assert outcome() == found, (method, known)
+        knows(using := one(NEIGHBOUR), None)
+        # it is the MAC that the answer goes to
+        assert outcome(eth_source=other, options=mine) == Outcome.RATE_LIMITED
+        assert outcome(eth_source=other, options=b"") == MISS
+        assert outcome(options=b"\x01\x01" + other) == MISS
+        bench.datapath.set_crowding({(using.rules[0].entry + 1, SETTING.asker_mac)})
+        assert outcome() == MISS, "another entry's"
+        bench.datapath.set_crowding({(using.rules[0].entry, other)})
+        assert outcome() == MISS
+        bench.datapath.set_crowding(frozenset())
+        assert outcome(options=b"\x01\x01" + other) == MISS
+    finally:
+        bench.datapath.set_crowding(frozenset())
+
+
 # --- budgets: what is spent stays spent for a second, so each test has a program of its own ---
 
 
@@ -497,6 +534,24 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
     bench.run(QUESTION)
     assert counted(bench, small) == (6, 6)
     ring.close()
+
+
+def test_who_crowds_still_does_for_a_larger_program_and_a_full_map_refuses_nobody(
+    fresh: Callable[..., Bench],
+) -> None:
+    using = one(NEIGHBOUR)
+    bench = fresh(using)
+    entry_id = using.rules[0].entry
+    bench.datapath.set_crowding({(entry_id, SETTING.asker_mac)})
+    bench.datapath.switch(bench.datapath.larger(using, Limits(pending=1)))
+    assert bench.see(QUESTION).counted == (Outcome.RATE_LIMITED,)
+    bench.datapath.set_crowding({(entry_id, bytes([2, 0, 0, 0, 1, number])) for number in range(200)})
+    assert bench.run(QUESTION)[0] == XDP_DROP
+    assert bench.totals()[Outcome.RATE_LIMITED] == 1, "not any more"
+    bench.datapath.set_crowding(frozenset())
+    for number in range(200):
+        bench.run(question(options=bytes([1, 1, 2, 0, 0, 0, 1, number])))
+    assert bench.totals()[Outcome.RATE_LIMITED] == 1
 
 
 def small_rules() -> Iterable[RuleConfig]:

@@ -14,20 +14,29 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.frames import ether, ip6, solicit
-from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, question, until
+from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, question, solicitations_sent, until
 
 Start = Callable[..., RunningDaemon]
 
 SOON = 0.2
+TRIES = 3
 both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether a condition comes true in that time, as measured from now, a slow machine's share added."""
+def seconds(condition: Callable[[], bool]) -> float:
+    """How long it takes until a condition comes true, from now on."""
     began = time.monotonic()
-    came = until(condition, 10 * seconds)
-    print(f"{time.monotonic() - began:.3f} s")
-    return came and time.monotonic() - began < 5 * seconds
+    while not condition():
+        assert time.monotonic() - began < 2.0, "it never comes true"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def soon(*tries: list[float]) -> bool:
+    """Whether the best try of each list took less than 200 ms. There are three, as others use this machine, too."""
+    print(*(" ".join(f"{took:.3f}" for took in each) for each in tries), sep="; ")
+    assert all(len(each) == TRIES for each in tries)
+    return all(min(each) < SOON for each in tries)
 
 
 def sockets(running: RunningDaemon) -> int:
@@ -45,7 +54,7 @@ def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
         asker = Asker(wire, running)
         assert not asker.answered(HOST_ADDRESS, 0.1)
         on_edge(topology, "link set late0 name wan0")
-        assert within(SOON, lambda: asker.answered(HOST_ADDRESS, 0.05))
+        assert until(lambda: asker.answered(HOST_ADDRESS, 0.05), 2.0)
 
 
 @both
@@ -56,7 +65,8 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
     open_files = sockets(running)
-    for _ in range(3):
+    took = []
+    for _ in range(1 + TRIES):
         on_edge(topology, "link del wan0")
         assert until(lambda: "wan0: detached" in running.log)
         topology.run("upstream", "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0", check=True)
@@ -64,7 +74,8 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
         on_edge(topology, f"link set peer0 name wan0 address {EDGE_WAN_MAC} up")
         topology.run("upstream", "ip", "link", "set", "eth0", "up", check=True)
         with Wire(topology) as wire:
-            assert within(SOON, lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.05))
+            took.append(seconds(lambda w=wire: Asker(w, running).answered(HOST_ADDRESS, 0.02)))
+    assert soon(took[1:]), "each but the first follows another change closely"
     assert sum(running.solicitations().values()) >= 4
     assert until(lambda: sockets(running) == open_files, 2.0), "nothing leaks"
     assert running.process.poll() is None
@@ -77,7 +88,8 @@ def test_a_glob_catches_new_ports_and_lets_go_of_those_that_leave(
     running = daemon(configuration(datapath=f'"{datapath}"').replace("wan0", "wan*"))
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
-    for number in (1, 2, 3):
+    took = []
+    for number in range(1, TRIES + 1):
         name, mac = f"wan{number}", f"02:00:00:00:01:{number:02x}"
         topology.run("upstream", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1", check=True)
         topology.run("upstream", "ip", "link", "set", "eth1", "up", check=True)
@@ -85,10 +97,11 @@ def test_a_glob_catches_new_ports_and_lets_go_of_those_that_leave(
         on_edge(topology, f"link set peer1 name {name} address {mac} up")
         with Wire(topology, interface="eth1") as wire:
             frame = solicit(replace(SETTING, mac=ether(mac), target=ip6(HOST_ADDRESS)))
-            assert within(SOON, lambda w=wire, f=frame: w.ask(f, 0.05) is not None)
+            took.append(seconds(lambda w=wire, f=frame: w.ask(f, 0.02) is not None))
         assert running.solicitations(name)
         on_edge(topology, f"link del {name}")
         assert until(lambda n=name: running.solicitations(n) == {}), "nothing of it stays"
+    assert soon(took)
     assert running.solicitations("wan0")
 
 
@@ -98,11 +111,19 @@ def test_a_rename_is_followed_both_away_and_back(topology: Topology, daemon: Sta
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert asker.answered(HOST_ADDRESS)
+        away, back, hurried = [], [], []
+        for _ in range(TRIES):
+            on_edge(topology, "link set wan0 name other0")
+            away.append(seconds(lambda: topology.xdp_mode("edge", "other0") is None))
+            on_edge(topology, "link set other0 name wan0")
+            back.append(seconds(lambda: asker.answered(HOST_ADDRESS, 0.02)))
+        for _ in range(TRIES):  # before the first change is followed
+            on_edge(topology, "link set wan0 name other0", "link set other0 name wan0")
+            hurried.append(seconds(lambda: asker.answered(HOST_ADDRESS, 0.02)))
+        assert soon(away, back, hurried)
         on_edge(topology, "link set wan0 name other0")
-        assert within(SOON, lambda: topology.xdp_mode("edge", "other0") is None)
+        assert until(lambda: topology.xdp_mode("edge", "other0") is None, 1.0)
         assert not asker.answered(HOST_ADDRESS, 0.1)
-        on_edge(topology, "link set other0 name wan0")
-        assert within(SOON, lambda: asker.answered(HOST_ADDRESS, 0.05))
 
 
 @both
@@ -110,17 +131,23 @@ def test_a_flap_and_a_new_mac_are_followed(topology: Topology, daemon: Start, da
     running = daemon(configuration(datapath=f'"{datapath}"'))
     with Wire(topology) as wire:
         asker = Asker(wire, running)
-        for _ in range(3):
+        flap, fresh = [], []
+        for _ in range(TRIES):
             on_edge(topology, "link set wan0 down", "link set wan0 up")
-            assert within(SOON, lambda: asker.answered(HOST_ADDRESS, 0.05))
-        fresh = "02:00:00:00:00:99"
-        on_edge(topology, f"link set wan0 address {fresh}")
+            flap.append(seconds(lambda: asker.answered(HOST_ADDRESS, 0.02)))
 
-        def tells_the_new_one() -> bool:
-            answer = wire.ask(question(HOST_ADDRESS), 0.05)
-            return answer is not None and NeighborAdvertisement.parse(answer).link_layer_address == ether(fresh)
+        def tells(mac: str) -> bool:
+            answer = wire.ask(question(HOST_ADDRESS), 0.02)
+            return answer is not None and NeighborAdvertisement.parse(answer).link_layer_address == ether(mac)
 
-        assert within(SOON, tells_the_new_one)
+        with solicitations_sent(topology) as sent:
+            before = sum(running.solicitations().values())
+            for number in range(TRIES):
+                mac = f"02:00:00:00:99:{number:02x}"
+                on_edge(topology, f"link set wan0 address {mac}")
+                fresh.append(seconds(lambda m=mac: tells(m)))
+            assert until(lambda: sum(running.solicitations().values()) - before == sent())
+        assert soon(flap, fresh)
 
 
 @both
@@ -128,35 +155,45 @@ def test_an_address_of_its_own_is_followed_on_this_side_and_on_the_other(
     topology: Topology, daemon: Start, datapath: str
 ) -> None:
     running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0", datapath=f'"{datapath}"'))
-    with Wire(topology) as wire:
+    with Wire(topology) as wire, solicitations_sent(topology) as sent:
         asker = Asker(wire, running)
         mine = "2001:db8:1::4711"
         assert asker.outcome(mine) == "pending"
-        for _ in range(2):
+        there, here, gone = [], [], []
+        for _ in range(TRIES):
             on_edge(topology, f"addr add {mine}/128 dev lan0 nodad")
-            assert within(SOON, lambda: asker.answered(mine, 0.05)), "Linux doesn't answer for it on wan0"
+            # Linux doesn't answer for it on wan0
+            there.append(seconds(lambda: asker.answered(mine, 0.02)))
             on_edge(topology, f"addr del {mine}/128 dev lan0", f"addr add {mine}/128 dev wan0 nodad")
-            assert within(SOON, lambda: asker.outcome(mine) == "own")
+            here.append(seconds(lambda: asker.outcome(mine) == "own"))
             on_edge(topology, f"addr del {mine}/128 dev wan0")
-            assert within(SOON, lambda: asker.outcome(mine) not in ("own", "answered_xdp", "answered_python"))
+            gone.append(seconds(lambda: asker.outcome(mine) not in ("own", "answered_xdp", "answered_python")))
+        assert soon(there, here, gone)
+        assert until(lambda: sum(running.solicitations().values()) == sent())
 
 
 @both
 def test_a_rule_follows_the_prefixes_of_an_interface(topology: Topology, daemon: Start, datapath: str) -> None:
     """As DHCPv6-PD renumbers a network: the rule's targets go along."""
     running = daemon(configuration("interface:lan0 route via=lan0 exclude=::dead", datapath=f'"{datapath}"'))
-    with Wire(topology) as wire:
+    with Wire(topology) as wire, solicitations_sent(topology) as sent:
         asker = Asker(wire, running)
         assert asker.answered(HOST_ADDRESS)
-        on_edge(topology, "addr add 2001:db8:9::1/64 dev lan0 nodad")
-        assert within(SOON, lambda: asker.answered("2001:db8:9::42", 0.05))
-        assert asker.outcome("2001:db8:9::dead") == "ignored"
-        assert asker.answered(HOST_ADDRESS), "the old prefix still"
-        on_edge(topology, "addr del 2001:db8:1::1/64 dev lan0")
-        assert within(SOON, lambda: asker.outcome(HOST_ADDRESS) == "unmatched")
-        assert asker.answered("2001:db8:9::42")
+        fresh, old = [], []
+        for _ in range(TRIES):
+            on_edge(topology, "addr add 2001:db8:9::1/64 dev lan0 nodad")
+            fresh.append(seconds(lambda: asker.answered("2001:db8:9::42", 0.02)))
+            assert asker.outcome("2001:db8:9::dead") == "ignored"
+            assert asker.answered(HOST_ADDRESS), "the old prefix still"
+            on_edge(topology, "addr del 2001:db8:1::1/64 dev lan0")
+            old.append(seconds(lambda: asker.outcome(HOST_ADDRESS) == "unmatched"))
+            assert asker.answered("2001:db8:9::42")
+            on_edge(topology, "addr add 2001:db8:1::1/64 dev lan0 nodad", "addr del 2001:db8:9::1/64 dev lan0")
+            assert until(lambda: asker.outcome("2001:db8:9::42") == "unmatched", 2.0)
+        assert soon(fresh, old)
+        assert until(lambda: sum(running.solicitations().values()) == sent())
     rule = frozenset({("interface", "wan0"), ("rule", "interface:lan0"), ("outcome", "ignored")})
-    assert running.metrics()["npd6_rule_solicitations_total", rule] == 1
+    assert running.metrics()["npd6_rule_solicitations_total", rule] == TRIES
 
 
 def test_a_device_without_ethernet_framing_is_refused_with_the_reason(topology: Topology, daemon: Start) -> None:

@@ -11,8 +11,9 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, Topology
-from tests.netns.wire import Asker, Wire, configuration, on_edge, question, until
+from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
+from tests.frames import ip6
+from tests.netns.wire import EDGE, SETTING, Asker, Wire, configuration, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -28,9 +29,11 @@ def proxies(topology: Topology, *, ours: bool = True) -> set[str]:
     return {entry["dst"] for entry in found if (entry.get("protocol") == str(PROTOCOL)) == ours}
 
 
-def sysctls(topology: Topology) -> dict[str, str]:
+def sysctls(topology: Topology, interface: str = "wan0") -> dict[str, str]:
+    """Those that method kernel sets, of the edge's wan0, whatever it is called at the moment."""
     with topology.inside("edge"):
-        return {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
+        root = Path("/proc/sys/net/ipv6")
+        return {key: (root / key.replace("wan0", interface)).read_text().strip() for key in SYSCTLS}
 
 
 @both
@@ -62,10 +65,13 @@ def test_python_answers_the_first_and_the_kernel_all_others(topology: Topology, 
     assert sysctls(topology) == before
 
 
-def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(topology: Topology, daemon: Start) -> None:
+@both
+def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
     before = sysctls(topology)
     control = topology.directory / "shared.sock"
-    text = f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE)
+    text = f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE, datapath=f'"{datapath}"')
     running = daemon(text)
     with Wire(topology) as wire:
         assert Asker(wire, running).outcome(HOST_ADDRESS) == "answered_python"
@@ -80,9 +86,54 @@ def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(topology: 
     assert sysctls(topology) == before, "as they were before the one that was killed"
 
 
-def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, daemon: Start) -> None:
+@pytest.mark.parametrize("rules_for", ["wan0", "*0"])
+def test_sysctls_of_a_port_that_was_renamed_are_put_back_under_its_new_name(
+    topology: Topology, daemon: Start, rules_for: str
+) -> None:
+    before = sysctls(topology)
+    set_ones = dict.fromkeys(SYSCTLS[:2], "1") | {SYSCTLS[2]: "0"}
+    control = topology.directory / "shared.sock"
+    text = f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE).replace("wan0", rules_for)
+
+    def expected() -> dict[str, str]:
+        return before if rules_for == "wan0" else set_ones
+
+    running = daemon(text)
+    assert sysctls(topology) == set_ones
+    on_edge(topology, "link set wan0 name other0")
+    assert until(lambda: sysctls(topology, "other0") == expected(), 1.0), "nobody speaks for it, or a glob still does"
+    assert running.stop() == 0
+    assert sysctls(topology, "other0") == before
+    # as it was renamed while nobody looked
+    on_edge(topology, "link set other0 name wan0")
+    running = daemon(text)
+    assert sysctls(topology) == set_ones
+    running.kill()
+    on_edge(topology, "link set wan0 name other0")
+    assert sysctls(topology, "other0") == set_ones
+    running = daemon(text)
+    assert sysctls(topology, "other0") == expected()
+    assert running.stop() == 0
+    assert sysctls(topology, "other0") == before
+    assert not control.with_suffix(".sysctl").exists()
+
+
+def test_a_memory_of_sysctls_that_cannot_be_read_stops_nobody(topology: Topology, daemon: Start) -> None:
+    before = sysctls(topology)
+    control = topology.directory / "shared.sock"
+    for memory in ('{"conf/wan0/proxy_ndp": "0"}', "[1]", '[["conf/{}/proxy_ndp", 99, "1"]]'):
+        control.with_suffix(".sysctl").write_text(memory)
+        running = daemon(f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE))
+        assert running.stop() == 0
+        assert sysctls(topology) == before
+
+
+@both
+def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, daemon: Start, datapath: str) -> None:
     cap = 1024
-    running = daemon(f"[limits]\nkernel_entries = {cap}\n" + configuration(RULE, events_per_source="0"))
+    running = daemon(
+        f"[limits]\nkernel_entries = {cap}\n" + configuration(RULE, datapath=f'"{datapath}"', events_per_source="0")
+    )
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         for number in range(1, cap + 1):
@@ -97,10 +148,11 @@ def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, dae
     assert running.solicitations() == {"answered_python": cap + 2, "kernel": 1}
 
 
+@both
 def test_an_entry_that_nobody_asks_for_is_removed_and_one_that_is_asked_for_stays(
-    topology: Topology, daemon: Start
+    topology: Topology, daemon: Start, datapath: str
 ) -> None:
-    running = daemon("[limits]\nkernel_entry_age = 2\n" + configuration(RULE))
+    running = daemon("[limits]\nkernel_entry_age = 2\n" + configuration(RULE, datapath=f'"{datapath}"'))
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert asker.outcome("2001:db8:1::11") == "answered_python"
@@ -114,6 +166,72 @@ def test_an_entry_that_nobody_asks_for_is_removed_and_one_that_is_asked_for_stay
         assert proxies(topology) == {"2001:db8:1::11"}
         assert asker.outcome("2001:db8:1::12") == "answered_python"
         assert until(lambda: proxies(topology) == {"2001:db8:1::11", "2001:db8:1::12"}, 1.0)
+
+
+@both
+def test_a_unicast_question_too_is_left_to_the_kernel_which_answers_it(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    """As an upstream asks that confirms what it knows (RFC 4861 §7.3.3). It comes to be forwarded, so the kernel looks
+    at the sysctl of all interfaces; its answer has no link-layer address option."""
+    running = daemon(configuration(RULE, datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.outcome(HOST_ADDRESS) == "answered_python"
+        assert until(lambda: proxies(topology) == {HOST_ADDRESS}, 1.0)
+        wire.advertisements(0.05)
+        wire.send(question(HOST_ADDRESS, destination=ip6(HOST_ADDRESS), eth_destination=EDGE))
+        answer = next(frame for frame in wire.received(2.0) if frame[12:14] == b"\x86\xdd" and frame[54] == 136)
+        assert len(answer) == 78
+        assert answer[:6] == SETTING.asker_mac
+        assert answer[6:12] == EDGE
+        assert answer[38:54] == SETTING.asker_link_local
+        assert answer[62:78] == ip6(HOST_ADDRESS)
+        assert running.solicitations() == {"answered_python": 1, "kernel": 1}
+
+
+@both
+def test_addresses_of_its_own_get_no_entry_whichever_side_they_are_on(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    answered = "answered_xdp" if datapath == "hybrid" else "answered_python"
+    running = daemon(configuration("2001:db8::/32 kernel", datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for _ in range(2):
+            assert asker.outcome(EDGE_WAN_ADDRESS) == "own"
+            own = wire.ask(question(EDGE_WAN_ADDRESS))
+            assert own is not None
+            assert NeighborAdvertisement.parse(own).override, "the kernel's, for it owns the address"
+            assert asker.outcome(EDGE_LAN_ADDRESS) == answered
+            assert asker.answered(EDGE_LAN_ADDRESS)
+            assert asker.outcome(UPSTREAM_ADDRESS) == "ignored"
+    assert proxies(topology) == set()
+
+
+@both
+def test_a_reload_that_drops_a_rule_removes_its_entries_and_no_others(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    keys = {"datapath": f'"{datapath}"'}
+    other = "2001:db8:2::7"
+    before = sysctls(topology)
+    running = daemon(configuration(RULE, "2001:db8:2::/64 kernel", **keys))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for target in (HOST_ADDRESS, other):
+            assert asker.outcome(target) == "answered_python"
+            assert asker.outcome(target) == "kernel"
+        assert until(lambda: proxies(topology) == {HOST_ADDRESS, other}, 1.0)
+        for rules, left, outcomes in (
+            ((RULE,), {HOST_ADDRESS}, ("kernel", "unmatched")),
+            (("2001:db8:1::/64 ignore",), set(), ("ignored", "unmatched")),
+        ):
+            running.write(configuration(*rules, **keys))
+            assert running.command("reload").returncode == 0
+            assert proxies(topology) == left
+            assert (asker.outcome(HOST_ADDRESS), asker.outcome(other)) == outcomes
+        assert sysctls(topology) == before
 
 
 def test_entries_of_others_are_reported_and_never_touched(topology: Topology, daemon: Start) -> None:

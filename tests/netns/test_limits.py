@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import pytest
+
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.neighbours import MAX_ASKERS
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.frames import ether, ip6, solicit
-from tests.netns.wire import SETTING, Wire, configuration, question, scan, until
+from tests.netns.wire import SETTING, Wire, configuration, cpu_seconds, flood, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -22,27 +27,95 @@ OTHER = replace(
 )
 
 
-def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(topology: Topology, daemon: Start) -> None:
-    running = daemon(configuration(datapath='"python"', events_per_source="100"))
-    asked = answers = flood = 0
-    with Wire(topology) as listening, Wire(topology) as wire:
-        wire.deafen()
-        for number, frame in enumerate(scan(20_000)):
-            wire.send(frame)
-            flood += 1
-            if number % 400 == 0:
-                wire.send(solicit(OTHER))
-                asked += 1
-                heard = listening.advertisements(0.3, enough=None if number == 0 else 1)
-                answers += any(answer[:6] == OTHER.asker_mac for answer in heard)
-                while not any(answer[:6] == OTHER.asker_mac for answer in heard) and heard:
-                    heard = listening.advertisements(0.3, enough=1)
-                    answers += any(answer[:6] == OTHER.asker_mac for answer in heard)
+@pytest.mark.parametrize(
+    ("rule", "datapath", "outcomes"),
+    [
+        ("2001:db8:1::/64 static", "python", {"answered_python", "rate_limited"}),
+        ("2001:db8:1::/64 neighbour via=lan0", "python", {"answered_python", "pending", "rate_limited"}),
+        ("2001:db8:1::/64 neighbour via=lan0", "hybrid", {"answered_xdp", "pending", "rate_limited"}),
+    ],
+    ids=["static-python", "neighbour-python", "neighbour-hybrid"],
+)
+def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
+    topology: Topology, daemon: Start, rule: str, datapath: str, outcomes: set[str]
+) -> None:
+    running = daemon(configuration(rule, datapath=f'"{datapath}"', events_per_source="100"))
+    asked = 40
+    with Wire(topology) as wire, flood(topology, scan(1_000_000), 5_000) as flooding:
+        assert until(lambda: running.solicitations().get("rate_limited", 0) > 0, 5.0)
+        answers = 0
+        for _ in range(asked):
+            answers += answered(wire, [HOST_ADDRESS], 1.0)
+            time.sleep(0.02)
     assert answers == asked
-    assert until(lambda: sum(running.solicitations().values()) == flood + asked)
+    assert flooding.rate > 1_000, "the generator is at fault"
+    assert until(lambda: sum(running.solicitations().values()) == flooding.sent + asked)
     counts = running.solicitations()
-    assert set(counts) == {"answered_python", "rate_limited"}
-    assert counts["answered_python"] < flood / 4
+    assert set(counts) == outcomes
+    assert counts["rate_limited"] > flooding.sent / 2
+
+
+def answered(wire: Wire, targets: Iterable[str], seconds: float) -> int:
+    """For how many targets an answer comes in that time, when the other MAC asks for each of them once."""
+    for target in targets:
+        wire.send(solicit(replace(OTHER, target=ip6(target))))
+    wanted = {ip6(target) for target in targets}
+    deadline = time.monotonic() + seconds
+    while wanted and (left := deadline - time.monotonic()) > 0:
+        for answer in wire.advertisements(left, enough=1):
+            if answer[:6] == OTHER.asker_mac:
+                wanted.discard(NeighborAdvertisement.parse(answer).target)
+    return len(set(targets)) - len(wanted)
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    """At 900/s it stays below events_per_source, yet would soon have as many targets under way as there is room for."""
+    hosts = [f"2001:db8:1::1:{number:x}" for number in range(10)]
+    for address in hosts:
+        topology.run("host", "ip", "addr", "add", f"{address}/128", "dev", "eth0", "nodad", check=True)
+    rule = "2001:db8:1::/64 neighbour via=lan0"
+    running = daemon(configuration(rule, datapath=f'"{datapath}"', events_per_source="1000"))
+    with Wire(topology) as wire, flood(topology, scan(1_000_000), 900) as flooding:
+        assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0), "it has its share"
+        assert answered(wire, hosts, 1.0) == len(hosts)
+    assert flooding.rate > 800, "the generator is at fault"
+    assert until(lambda: sum(running.solicitations().values()) == flooding.sent + len(hosts))
+    assert set(running.solicitations()) == {"pending", "rate_limited"}
+
+
+def test_a_scan_by_one_mac_costs_little_where_no_budget_of_a_source_stands_before_it(
+    topology: Topology, daemon: Start
+) -> None:
+    rule = "2001:db8:1::/64 neighbour via=lan0"
+    running = daemon(configuration(rule, datapath='"python"'))
+    with flood(topology, scan(1_000_000), 20_000) as flooding:
+        assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0)
+        before, cpu, began = flooding.sent, cpu_seconds(running), time.monotonic()
+        time.sleep(2.0)
+        scanned, spent, seconds = flooding.sent - before, cpu_seconds(running) - cpu, time.monotonic() - began
+    print(f"{scanned} scanned in {seconds:.2f} s: {spent:.2f} s of CPU")
+    assert scanned > 10_000 * seconds, "the generator is at fault"
+    assert spent < 0.1 * seconds
+    assert until(lambda: sum(running.solicitations().values()) == flooding.sent)
+    assert set(running.solicitations()) == {"pending", "rate_limited"}
+
+
+def test_who_asks_beyond_those_that_one_target_remembers_is_refused_and_counted_so(
+    topology: Topology, daemon: Start
+) -> None:
+    rule = "2001:db8:1::/64 neighbour via=lan0"
+    running = daemon(configuration(rule))
+    topology.run("host", "ip", "addr", "del", f"{HOST_ADDRESS}/64", "dev", "eth0", check=True)
+    with Wire(topology) as wire:
+        for number in range(MAX_ASKERS + 8):
+            wire.send(solicit(replace(OTHER, asker_mac=bytes((2, 0, 0, 1, 0, number)))))
+        assert until(lambda: running.solicitations() == {"pending": MAX_ASKERS, "rate_limited": 8}, 2.0)
+        topology.run("host", "ip", "addr", "add", f"{HOST_ADDRESS}/64", "dev", "eth0", "nodad", check=True)
+        assert len(wire.advertisements(3.0, enough=MAX_ASKERS)) == MAX_ASKERS
+        assert wire.advertisements(0.2) == []
 
 
 def test_what_xdp_answers_is_never_limited(topology: Topology, daemon: Start) -> None:
@@ -89,7 +162,8 @@ def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology,
     rule = "2001:db8:1::/64 neighbour via=lan0"
     running = daemon(f"[limits]\npending = 20\n{configuration(rule, events_per_source='0')}")
     with Wire(topology) as wire:
-        wire.send(*scan(200))
+        for number in range(1, 201):  # one each, since a single MAC gets no more than half
+            wire.send(*scan(1, first=number << 32, mac=bytes((2, 0, 0, 1, 0, number))))
     assert until(lambda: sum(running.solicitations().values()) == 200)
     counts = running.solicitations()
     assert set(counts) == {"pending", "rate_limited"}

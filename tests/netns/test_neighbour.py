@@ -14,6 +14,7 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, HOST_MAC, Topology
+from npd6_xdp.system.rtnetlink import neighbour_table_size
 from tests.frames import ether, ip6, solicit
 from tests.netns.wire import (
     SETTING,
@@ -32,6 +33,8 @@ Start = Callable[..., RunningDaemon]
 
 RULE = "2001:db8:1::/64 neighbour via=lan0"
 SHARED = "2001:db8::77"  # the host's, in the prefix that is on-link at the upstream, too
+
+UPSTREAMS = "2001:db8::78"  # the upstream's own, in the same prefix
 
 both = pytest.mark.parametrize(
     ("datapath", "answered"), [("hybrid", "answered_xdp"), ("python", "answered_python")], ids=["hybrid", "python"]
@@ -159,6 +162,7 @@ def test_with_the_same_64_on_both_sides_host_routes_lead_to_who_is_behind_us(
     topology: Topology, daemon: Start, datapath: str, answered: str
 ) -> None:
     topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    topology.run("upstream", "ip", "addr", "add", f"{UPSTREAMS}/64", "dev", "eth0", "nodad", check=True)
     text = configuration("2001:db8::/64 neighbour via=lan0 host_routes=true", datapath=f'"{datapath}"')
 
     def routes() -> list[str]:
@@ -176,7 +180,8 @@ def test_with_the_same_64_on_both_sides_host_routes_lead_to_who_is_behind_us(
     assert routes() == [f"{SHARED} lan0"]
     with Wire(topology) as wire:
         asker = Asker(wire, running)
-        assert not asker.answered("2001:db8::78", 0.2), "on-link at the upstream, not behind us"
+        assert asker.outcome(UPSTREAMS) == "pending"
+        assert not asker.answered(UPSTREAMS, 0.2), "a host of the upstream's side, not one behind us"
     # a successor of one that was killed cleans up what it left, and keeps what is still true
     running.kill()
     assert routes() == [f"{SHARED} lan0"]
@@ -240,6 +245,46 @@ def test_a_via_interface_that_is_not_there_is_waited_for(topology: Topology, dae
         assert until(lambda: asker.answered("2001:db8:2::1"), 2.0)
 
 
+def thresholds() -> tuple[int, int, int]:
+    """The kernel's gc_thresh1, 2 and 3, which hold for all namespaces together."""
+    size = neighbour_table_size()
+    assert size is not None
+    return size[1]
+
+
+def test_a_neighbour_table_that_is_too_small_for_the_limit_is_said_at_the_start(
+    topology: Topology, daemon: Start
+) -> None:
+    def said(limit: int, rule: str = RULE) -> int:
+        running = daemon(f"[limits]\npending = {limit}\n{configuration(rule)}")
+        running.stop()
+        return running.log.count("the kernel's neighbour table has room for")
+
+    assert said(max(1, min(65_536, thresholds()[1]))) == 1
+    assert said(1) == 0
+    assert said(65_536, "2001:db8:1::/64 static") == 0, "nothing is resolved there"
+
+
+def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_room(
+    topology: Topology, daemon: Start
+) -> None:
+    """All namespaces share the table, so it is full for a moment only."""
+    running = daemon(configuration(RULE, events_per_source="0"))
+    full = topology.directory / "full"
+    entries = range(thresholds()[2])
+    full.write_text("".join(f"neigh add fd00::{n:x} lladdr {HOST_MAC} dev lan0 nud stale\n" for n in entries))
+    with Wire(topology) as wire:
+        topology.run("edge", "ip", "-6", "-force", "-batch", str(full))
+        try:
+            wire.send(*scan(3))
+            assert until(lambda: "the kernel's neighbour table is full" in running.log, 2.0)
+        finally:
+            topology.run("edge", "ip", "-6", "neigh", "flush", "dev", "lan0", check=True)
+        assert running.log.count("the kernel's neighbour table is full") == 1
+        assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.5), 5.0)
+    assert until(lambda: '"pending": []' in running.command("status", "--json").stdout, 6.0)
+
+
 SCANNED = int(os.environ.get("NPD6_SCAN", "1000000"))
 
 
@@ -255,7 +300,7 @@ def test_a_scan_of_absent_targets_costs_little_and_who_is_known_is_answered_all_
         wire.close()
         list(listening.advertisements(0.05))
         before, cpu = private_megabytes(running), cpu_seconds(running)
-        asked = answers = 0
+        asked = answers = most = 0
         with Wire(topology) as wire:
             wire.deafen()
             for number, frame in enumerate(scan(count)):
@@ -264,14 +309,18 @@ def test_a_scan_of_absent_targets_costs_little_and_who_is_known_is_answered_all_
                     wire.send(known)
                     asked += 1
                     answers += len(listening.advertisements(0.5, enough=1))
+                if number % (count // 10) == 0:
+                    most = max(most, len(topology.ip("edge", "-6", "neigh", "show", "dev", "lan0")))
         after, spent = private_megabytes(running), cpu_seconds(running) - cpu
     counts = running.solicitations()
     print(f"{count} absent targets: {after - before:.1f} MB more, {spent:.2f} s of CPU, {counts}")
     assert answers == asked
     assert after - before < 8
+    assert spent < 1.0, "as good as nothing, this machine's noise added"
     assert sum(counts.values()) == count + asked + 1
+    assert counts[answered] == asked, "never a miss"
     assert counts["rate_limited"] > count / 2, "nobody can resolve so many at once"
-    assert len(topology.ip("edge", "-6", "neigh", "show", "dev", "lan0")) <= 1024
+    assert most < thresholds()[1], "above gc_thresh2, the kernel would throw out hosts that are there"
 
 
 def test_a_host_that_nobody_covers_is_not_remembered(topology: Topology, daemon: Start) -> None:

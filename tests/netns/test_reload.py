@@ -7,14 +7,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
-from tests.netns.wire import Asker, Wire, configuration, on_edge, question, scan, until
+from npd6_xdp.tools.control import ask
+from tests.netns.wire import Asker, Flood, Wire, configuration, flood, on_edge, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -31,50 +34,55 @@ def reload(running: RunningDaemon, text: str) -> str:
     return done.stdout
 
 
+class Stream:
+    """Solicitations at a rate, each for another target, and the answers to them."""
+
+    def __init__(self, flooding: Flood, wanted: int) -> None:
+        self.flooding, self._wanted = flooding, wanted
+        self.answers = 0
+        self.answered: set[bytes] = set()
+
+    @property
+    def sent(self) -> int:
+        return self.flooding.sent
+
+    def steady(self) -> bool:
+        """Whether it came near the rate that was wanted; else the generator is at fault, or this machine too busy."""
+        return self.flooding.rate >= 0.95 * self._wanted
+
+    def all_answered_once(self) -> bool:
+        """Whether each target was answered, and none a second time."""
+        print(f"{self.sent} sent, {self.flooding.rate:.0f}/s; {self.answers} answers, {len(self.answered)} targets")
+        return self.answers == len(self.answered) == self.sent
+
+
 @contextmanager
-def stream(topology: Topology, per_second: int, *, unanswered: bool = False) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Solicitations of the upstream's at a rate; the function tells how many were sent, and how many answered.
+def stream(topology: Topology, per_second: int, *, unanswered: bool = False) -> Iterator[Stream]:
+    """A stream of the upstream's, beside what the block does.
 
     `unanswered` says that they needn't be: nobody waits for the last answers then, and the link may go down.
     """
-    sent = answered = 0
-    stopping = threading.Event()
-
-    def send() -> None:
-        nonlocal sent
-        frames = list(scan(4096))
-        began = time.monotonic()
-        with Wire(topology) as wire:
-            wire.deafen()
-            while not stopping.is_set():
-                due = int((time.monotonic() - began) * per_second)
-                while sent < due:
-                    with suppress(OSError) if unanswered else nullcontext():
-                        wire.send(frames[sent % len(frames)])
-                    sent += 1
-                time.sleep(0.001)
+    ready, done = threading.Event(), threading.Event()
 
     def receive() -> None:
-        nonlocal answered
         with Wire(topology) as wire:
             wire.only_advertisements()
-            listening.set()
+            ready.set()
             while not done.is_set():
-                answered += sum(1 for _ in wire.received(0.1))
+                for frame in wire.received(0.1):
+                    found.answers += 1
+                    found.answered.add(frame[62:78])
 
-    listening, done = threading.Event(), threading.Event()
+    found = Stream(Flood(), per_second)
     receiver = threading.Thread(target=receive)
     receiver.start()
-    listening.wait(5)
-    sender = threading.Thread(target=send)
-    sender.start()
     try:
-        yield lambda: (sent, answered)
-    finally:
-        stopping.set()
-        sender.join()
+        assert ready.wait(5)
+        with flood(topology, scan(1 << 24), per_second, lossy=unanswered) as found.flooding:
+            yield found
         if not unanswered:
-            until(lambda: answered >= sent, 3.0)
+            until(lambda: found.answers >= found.sent, 3.0)
+    finally:
         done.set()
         receiver.join()
 
@@ -93,21 +101,41 @@ def variant(number: int, datapath: str) -> str:
     return configuration(*rules[number % len(rules)], **keys)
 
 
+BROKEN = (
+    "[[interface]\n",
+    configuration("2001:db8:1::/64 neighbour"),
+    configuration("2001:db8:2::/64 static").replace("wan0", "lo"),
+)
+
+
 @both
 def test_fifty_reloads_under_a_stream_of_solicitations_leave_none_unanswered(
     topology: Topology, daemon: Start, datapath: str
 ) -> None:
+    """By the control socket itself, since starting a command takes longer; and each tenth file is broken."""
     running = daemon(variant(0, datapath))
     pid = running.process.pid
-    with stream(topology, 10_000) as counts:
+    failed = 0
+    with stream(topology, 10_000) as asked:
         for number in range(1, 51):
-            reload(running, variant(number, datapath))
-    sent, answered = counts()
-    print(f"{sent} sent")
-    assert sent > 20_000
-    assert (answered, running.process.pid) == (sent, pid)
+            if number % 10 == 5:
+                running.write(BROKEN[failed % len(BROKEN)])
+                failed += 1
+                with pytest.raises(MachineError, match="the old configuration stays"):
+                    ask(running.control, {"verb": "reload"})
+            running.write(variant(number, datapath))
+            assert ask(running.control, {"verb": "reload"})["rules"] == variant(number, datapath).count("prefix =")
+            time.sleep(0.1)
+    assert asked.sent > 20_000
+    assert asked.steady()
+    assert asked.all_answered_once()
+    assert running.process.pid == pid
+    assert running.process.poll() is None
     outcomes = running.solicitations()
-    assert sum(outcomes.values()) <= sent
+    outcomes.pop("own", None)  # the upstream's kernel may ask for the edge by itself
+    assert sum(outcomes.values()) == asked.sent
+    assert set(outcomes) <= {"answered_xdp", "answered_python"}
+    assert running.metrics()[FAILURES] == failed == 5
 
 
 @both
@@ -116,15 +144,17 @@ def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_count
 ) -> None:
     keys = {"datapath": f'"{datapath}"', "events_per_source": "0"}
     running = daemon(configuration("2001:db8:1::/64 static", **keys))
-    with stream(topology, 10_000) as counts:
+    with stream(topology, 10_000) as asked:
         for many in (200, 500):
             rules = [f"2001:db8:{0x1000 + number:x}::/48 static" for number in range(many)]
             assert f"{many + 1} rules" in reload(running, configuration("2001:db8:1::/64 static", *rules, **keys))
             time.sleep(0.7)  # the old program's retirement
     assert "the kernel maps have grown" in running.log
-    sent, answered = counts()
-    assert answered == sent
-    assert running.solicitations() == {"answered_xdp" if datapath == "hybrid" else "answered_python": sent}
+    assert asked.steady()
+    assert asked.all_answered_once()
+    outcomes = running.solicitations()
+    outcomes.pop("own", None)
+    assert outcomes == {"answered_xdp" if datapath == "hybrid" else "answered_python": asked.sent}
     with Wire(topology) as wire:
         assert Asker(wire, running).answered("2001:db8:11f3::1")
 
@@ -132,20 +162,14 @@ def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_count
 @both
 def test_a_broken_file_changes_nothing_and_is_reported(topology: Topology, daemon: Start, datapath: str) -> None:
     running = daemon(configuration(datapath=f'"{datapath}"'))
-    broken = (
-        "[[interface]\n",
-        configuration("2001:db8:1::/64 neighbour"),
-        configuration("2001:db8:2::/64 static").replace("wan0", "lo"),
-    )
-    with stream(topology, 2_000) as counts:
-        for number, text in enumerate(broken, 1):
+    with stream(topology, 2_000) as asked:
+        for number, text in enumerate(BROKEN, 1):
             running.write(text)
             done = running.command("reload")
             assert done.returncode == 1
             assert "the old configuration stays" in done.stderr
             assert running.metrics()[FAILURES] == number
-    sent, answered = counts()
-    assert answered == sent
+    assert asked.all_answered_once()
     assert "lo: not an Ethernet interface" in running.command("status").stdout
     reload(running, configuration("2001:db8:2::/64 static", datapath=f'"{datapath}"'))
     status = running.command("status").stdout
@@ -175,21 +199,56 @@ def test_a_port_that_refuses_undoes_the_whole_reload(topology: Topology, daemon:
     assert (topology.xdp_mode("edge", "wan0"), topology.xdp_mode("edge", "lan0")) == ("native", "generic")
 
 
+def links(running: RunningDaemon) -> set[int]:
+    """The ids of the BPF links by which the daemon's program is attached: another attachment, another id."""
+    found = set()
+    for file in Path(f"/proc/{running.process.pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found |= {int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("link_id:")}
+    return found
+
+
 def test_a_reload_by_signal_takes_up_ports_logs_and_addresses(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration())
-    link = topology.ip("edge", "link", "show", "dev", "wan0")[0]["xdp"]["prog"]["id"]
+    (link,) = links(running)
     lan = configuration("2001:db8:7::/64 static").replace("wan0", "lan0")
     text = f'[metrics]\nlisten = "[::1]:9847"\n[daemon]\nlog_format = "json"\n{configuration()}{lan}'
     running.write(text)
     running.process.send_signal(signal.SIGHUP)
     assert until(lambda: '"message": "reload: the new configuration is in use"' in running.log)
-    assert topology.ip("edge", "link", "show", "dev", "wan0")[0]["xdp"]["prog"]["id"] == link, "not attached anew"
+    assert len(links(running)) == 2
+    assert link in links(running), "not attached anew"
     assert topology.xdp_mode("edge", "lan0") == "generic"
     assert 'interface="lan0"' in running.metrics_text(port=9847)
     running.write(configuration())
     running.process.send_signal(signal.SIGHUP)
     assert until(lambda: topology.xdp_mode("edge", "lan0") is None)
     assert 'interface="lan0"' not in running.metrics_text()
+    assert links(running) == {link}
+    running.write(configuration(attach='"native"'))
+    running.process.send_signal(signal.SIGHUP)
+    assert until(lambda: topology.xdp_mode("edge", "wan0") == "native")
+    assert link not in links(running), "this one demands it"
+
+
+def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_why(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(configuration())
+    (link,) = links(running)
+    running.write(configuration("2001:db8:2::/64 nowhere"))
+    running.process.send_signal(signal.SIGHUP)
+    assert until(lambda: "reload: the old configuration stays" in running.log)
+    assert "interface[0].rule[0].method" in running.log
+    assert running.metrics()[FAILURES] == 1
+    status = running.command("status").stdout
+    assert "reloads that failed: 1" in status
+    assert "interface[0].rule[0].method" in status
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(HOST_ADDRESS)
+        assert asker.outcome("2001:db8:2::1") == "unmatched"
+    assert links(running) == {link}
 
 
 def test_another_control_socket_is_taken_up_and_who_asked_for_it_is_told(topology: Topology, daemon: Start) -> None:

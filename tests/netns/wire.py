@@ -6,8 +6,10 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +32,7 @@ SETTING = Setting(
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _LD_H, _LD_B, _JEQ, _RET = 0x28, 0x30, 0x15, 0x06
+_SKF_AD_PKTTYPE = 0xFFFFF000 + 4
 _SOL_PACKET = 263
 _PACKET_AUXDATA = 8
 _VLAN_VALID = 0x10
@@ -68,6 +71,29 @@ class Wire:
             (_RET, 0, 0, 0xFFFF),
             (_RET, 0, 0, 0),
         )
+
+    def only_solicitations(self) -> None:
+        """Receive nothing but untagged Neighbor Solicitations from now on, those that this side sends."""
+        self._filter(
+            (_LD_H, 0, 0, 12),
+            (_JEQ, 0, 5, 0x86DD),
+            (_LD_B, 0, 0, 54),
+            (_JEQ, 0, 3, 135),
+            (_LD_B, 0, 0, _SKF_AD_PKTTYPE),
+            (_JEQ, 0, 1, socket.PACKET_OUTGOING),
+            (_RET, 0, 0, 1),
+            (_RET, 0, 0, 0),
+        )
+
+    def waiting(self) -> int:
+        """How many frames wait to be received; they are dropped."""
+        count = 0
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.recv(1)
+                count += 1
+        return count
 
     def _filter(self, *program: tuple[int, int, int, int]) -> None:
         """A classic BPF program: struct sock_filter as (code, jt, jf, k)."""
@@ -163,19 +189,80 @@ def grown(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     return {outcome: n - before.get(outcome, 0) for outcome, n in now.items() if n != before.get(outcome, 0)}
 
 
-def scan(count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32) -> Iterator[bytes]:
-    """Solicitations of the upstream's for so many targets in a row; a few microseconds each."""
+def scan(
+    count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32, mac: bytes = SETTING.asker_mac
+) -> Iterator[bytes]:
+    """Solicitations of the upstream's, or of another MAC's, for so many targets in a row; a few microseconds each."""
     base = int.from_bytes(ip6(prefix)) + first
     for number in range(base, base + count):
         target = number.to_bytes(16)
         group = target[13:]
         destination = bytes.fromhex("ff0200000000000000000001ff") + group
-        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + SETTING.asker_mac
+        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + mac
         field = checksum(SETTING.asker_global, destination, message).to_bytes(2)
         yield (
-            b"\x33\x33\xff" + group + SETTING.asker_mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
+            b"\x33\x33\xff" + group + mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
             + destination + message[:2] + field + message[4:]
         )  # fmt: skip
+
+
+class Flood:
+    """Frames that a thread sends at a rate: how many so far, and how many a second that came to."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._began = time.monotonic()
+        self._stopping = threading.Event()
+        self._seconds = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.sent / (self._seconds or time.monotonic() - self._began)
+
+    def run(self, wire: Wire, frames: Iterable[bytes], per_second: int, *, lossy: bool) -> None:
+        self._began = time.monotonic()
+        for frame in frames:
+            while not self._stopping.is_set() and self.sent >= (time.monotonic() - self._began) * per_second:
+                time.sleep(0.001)
+            if self._stopping.is_set():
+                break
+            with suppress(OSError) if lossy else nullcontext():
+                wire.send(frame)
+            self.sent += 1
+        self._seconds = time.monotonic() - self._began
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+@contextmanager
+def flood(topology: Topology, frames: Iterable[bytes], per_second: int, *, lossy: bool = False) -> Iterator[Flood]:
+    """Frames of the upstream's at a steady rate, beside what the block does. `lossy`: the link may be down."""
+    flooding = Flood()
+    with Wire(topology) as wire:
+        wire.deafen()
+        thread = threading.Thread(target=flooding.run, args=(wire, frames, per_second), kwargs={"lossy": lossy})
+        thread.start()
+        try:
+            yield flooding
+        finally:
+            flooding.stop()
+            thread.join()
+
+
+@contextmanager
+def solicitations_sent(topology: Topology) -> Iterator[Callable[[], int]]:
+    """Tells how many untagged solicitations have left the upstream's eth0 so far, its kernel's own among them."""
+    count = 0
+    with Wire(topology) as tap:
+        tap.only_solicitations()
+
+        def sent() -> int:
+            nonlocal count
+            count += tap.waiting()
+            return count
+
+        yield sent
 
 
 class Asker:
