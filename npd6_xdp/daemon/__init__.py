@@ -271,12 +271,7 @@ class Daemon:
         """What of the configuration doesn't do what its writer may think, as things are."""
         lines = warnings(table)
         names = {link.ifindex: link.name for link in self._links.values()}
-        live = set(table.slots.values())
-        routed = {
-            table.entries[rule.entry].l3_ifindex
-            for rule in table.rules.values()
-            if rule.method is Method.ROUTE and rule.entry in live
-        }
+        routed = {entry.l3_ifindex for entry in table.live(Decision.ROUTE)}
         for name in sorted(names[ifindex] for ifindex in routed if ifindex in names):
             if read_sysctl(f"conf/{name}/forwarding") == "0":
                 lines.append(
