@@ -17,7 +17,7 @@ from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Rule, Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests, neighbour_table_size
+from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
 
 log = logging.getLogger("npd6-xdp")
 
@@ -194,7 +194,7 @@ class Resolution:
         """How many targets may be under way at once, by what the kernel's table has room for."""
         self._sized_at = now
         self._room = self._limits.pending
-        size = neighbour_table_size()
+        size = self._requests.neighbour_table_size()
         if size is None:
             return
         entries, thresholds = size
