@@ -7,14 +7,15 @@ machine, for the control socket, and for signals.
 
 from __future__ import annotations
 
+import gc
 import logging
 import selectors
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -70,7 +71,8 @@ class Daemon:
     def __init__(self, load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
         self._load = load
         self._configured = configured
-        self._config = load()
+        with _uncollected():
+            self._config = load()
         self._table = Table({}, {}, {}, {}, {})
         self._responder = Responder(self._table)
         self._before = self._table, self._responder
@@ -91,7 +93,8 @@ class Daemon:
 
     def __enter__(self) -> Daemon:
         try:
-            self.start()
+            with _uncollected():
+                self.start()
         except BaseException:
             self._stack.close()
             raise
@@ -122,7 +125,7 @@ class Daemon:
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
-        self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies)
+        self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing)
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self._decide_by(config, table)
@@ -462,8 +465,12 @@ class Daemon:
 
     def reload(self) -> str:
         """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
+        began = time.monotonic()
         try:
-            self._change_to(self._load())
+            with _uncollected():
+                config = self._load()
+                loaded = time.monotonic()
+                self._change_to(config)
         except Npd6Error as error:
             self._view.reload_failed(str(error))
             for line in str(error).splitlines():
@@ -471,6 +478,8 @@ class Daemon:
             log.error("reload: the old configuration stays")
             return str(error)
         log.info("reload: the new configuration is in use")
+        log.debug("reload: read in %.3f s, applied in %.3f s", loaded - began, time.monotonic() - loaded)
+        gc.collect()  # responders and tables hold one another
         return ""
 
     def _change_to(self, config: Config) -> None:
@@ -516,8 +525,7 @@ class Daemon:
 
     def snapshot(self) -> Snapshot:
         """All counters at this moment, the kernel's read now. Called by the metrics' thread."""
-        with self._changing:
-            return self._view.snapshot(self._answer_times)
+        return self._view.snapshot(self._answer_times)
 
     def status(self) -> dict[str, Any]:
         """All that there is to know, as plain values."""
@@ -526,6 +534,16 @@ class Daemon:
     def _log_status(self) -> None:
         for line in status_text(self.status()).splitlines():
             log.info("%s", line)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the garbage collector off while much is made and little thrown away: it would walk it over and over."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def link_facts(config: Config) -> dict[str, LinkFacts]:
@@ -537,5 +555,6 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
 
 def run(load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
     """`npd6-xdp run`: the daemon in the foreground."""
+    gc.freeze()  # modules stay; no collection need look at them again
     with Daemon(load, configured) as daemon:
         daemon.run()
