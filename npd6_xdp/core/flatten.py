@@ -54,7 +54,7 @@ def bases(rules: Sequence[RuleConfig], followed: Followed) -> Bases:
     owners: dict[Prefix, RuleConfig] = {}
     notes: list[str] = []
     for rule in rules:
-        for network in rule_networks(rule, followed):
+        for network in followed.get(rule.follows, ()) if rule.follows else rule.networks:
             first = owners.setdefault(network, rule)
             if first is not rule:
                 notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
@@ -87,11 +87,6 @@ def flatten(rules: Sequence[RuleConfig], followed: Followed) -> tuple[list[Flat]
     notes = list(found.notes)
     lines = [line for network, rule in found.owners.items() for line in lines_of(network, rule, found, notes)]
     return lines, notes
-
-
-def rule_networks(rule: RuleConfig, followed: Followed) -> tuple[Prefix, ...]:
-    """What a rule's `prefix` means now."""
-    return followed.get(rule.follows, ()) if rule.follows else rule.networks
 
 
 def _parts(network: Prefix, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:

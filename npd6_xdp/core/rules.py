@@ -191,6 +191,8 @@ class Decisions:
         """What is to be put and what to be taken out to make this of `before`."""
         if self is before:
             return {}, []
+        if not before.lines and not before.special:
+            return dict(self.items()), []
         maybe = set(self.special) | before.special.keys()
         if self.lines is not before.lines:
             old = before.lines.get
@@ -442,8 +444,11 @@ class _Builder:
         """Lines by difference from those before (all, where there are none that count), and their origin."""
         known: Mapping[str, Rule] = before.rules if before else {}
         rules: dict[str, Rule] = {}
+        followed = {}
         for config in interface.rules:
             rule = known.get(config.prefix)
+            if config.follows:
+                followed[config.follows] = self._followed.get(config.follows, ())
             if rule is None or lines_before is None or rule.config != config or config.follows:
                 number = next(self._fresh_rule_ids) if rule is None else rule.id
                 rule = self._rule(number, entry, config, context)
@@ -472,7 +477,7 @@ class _Builder:
         self.origins[entry] = Origin(
             interface.rules,
             context,
-            {rule.follows: self._followed.get(rule.follows, ()) for rule in interface.rules if rule.follows},
+            followed,
             found,
             rules,
             frozenset({rule.decision for rule in rules.values()}),
@@ -606,10 +611,14 @@ def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, 
             yield here, match.rule
     for length in {here.length for here in on_link}:
         mask = MASKS[length]
-        for prefix, match in decisions.items():
-            here = Prefix(prefix.address & mask, length)
-            if prefix.length >= length and here in on_link and match.decision in _ALWAYS_THERE:
-                yield here, match.rule
+        addresses = {prefix.address for prefix in on_link if prefix.length == length}
+        for lines in (decisions.lines, decisions.special):
+            for prefix in [
+                prefix for prefix in lines if prefix.address & mask in addresses and prefix.length >= length
+            ]:
+                match = decisions.get(prefix)
+                if match is not None and match.decision in _ALWAYS_THERE:
+                    yield Prefix(prefix.address & mask, length), match.rule
 
 
 def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:

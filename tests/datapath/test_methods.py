@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt
 
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
@@ -472,6 +473,63 @@ def test_while_one_table_follows_another_every_target_is_decided_by_one_of_the_t
 
     compare()
     assert most > (5 if batches else 10)
+
+
+# --- many at once ---
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_many_lines_go_into_the_maps_and_out_again_and_what_they_count_is_read_at_once(
+    fresh: Callable[..., Bench], batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than one system call takes, of both kinds."""
+    many = [rule(f"2001:db8:{number:x}::/48") for number in range(5000)]
+    many += [rule(f"2001:db9::{number:x}") for number in range(5000)]
+    using = table(entry(*many))
+    bench = fresh(using)
+    program = bench.datapath.program
+    if not batches:
+        monkeypatch.setattr(program, "_lib", WithoutBatches(program._lib))
+        bench.datapath.apply(Table({}, {}, {}, {}))
+        bench.use(using)
+    asked = {0: "2001:db8::7", 4999: "2001:db8:1387::1", 5000: "2001:db9::", 9999: "2001:db9::1387"}
+    for number, target in asked.items():
+        for _ in range(1 + number % 3):
+            assert bench.run(solicit(SETTING, target=ip6(target)))[0] == XDP_TX
+    wanted = {number: bench.datapath.rule_counters(number) for number in asked}
+    assert bench.datapath.all_rule_counters() == wanted
+    assert [sum(counts.values()) for counts in wanted.values()] == [1, 2, 3, 1]
+    fewer = build(Config((entry(*many[1:-1]),)), {PORT: link()}, using)
+    bench.use(fewer)
+    for number, target in asked.items():
+        answered = bench.run(solicit(SETTING, target=ip6(target)))[0] == XDP_TX
+        assert answered == (number in (4999, 5000))
+
+
+def test_where_a_map_is_full_all_lines_are_as_before(fresh: Callable[..., Bench]) -> None:
+    old = table(entry(rule("2001:db8::/32"), rule("2001:db8:1::/48", Method.IGNORE)))
+    bench = fresh(old)
+    too_many = [rule(f"2001:db9:{number >> 16:x}:{number & 0xFFFF:x}::/64") for number in range(20_000)]
+    new = build(Config((entry(rule("2001:db8::/32", Method.IGNORE), *too_many),)), {PORT: link()}, old)
+    assert not bench.datapath.has_room(new, Limits())
+    with pytest.raises(MachineError, match="kernel map prefixes: can't add an entry: it is full"):
+        bench.datapath.apply(new)
+    for target, action in (("2001:db8::1", XDP_TX), ("2001:db8:1::1", XDP_PASS), ("2001:db9::1", XDP_PASS)):
+        assert bench.run(solicit(SETTING, target=ip6(target)))[0] == action
+    after = build(
+        Config(
+            (
+                entry(
+                    rule("2001:db9::/64"),
+                ),
+            )
+        ),
+        {PORT: link()},
+        old,
+    )
+    bench.use(after)
+    for target, action in (("2001:db8::1", XDP_PASS), ("2001:db9::1", XDP_TX), ("2001:db9:0:1::1", XDP_PASS)):
+        assert bench.run(solicit(SETTING, target=ip6(target)))[0] == action
 
 
 # --- larger maps, and numbers that come again ---
