@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from npd6_xdp.core import config_values as parsers
@@ -140,7 +142,7 @@ class Limits:
     kernel_entry_age: int = 600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
     """A whole configuration file. `metrics_listen` is (address, port); None switches it off."""
 
@@ -156,7 +158,7 @@ class Config:
 
         An exact name beats a glob, then a given VLAN beats "any"; among globs the first in the file.
         """
-        found = [interface for interface in self.interfaces if interface.matches(port)]
+        found = [*self._exact.get(port, ()), *(interface for interface in self._globs if interface.matches(port))]
         found.sort(key=lambda interface: (interface.is_glob, interface.vlan.any))
         winners: dict[Vlan, InterfaceConfig] = {}
         for interface in found:
@@ -164,6 +166,19 @@ class Config:
                 break  # an exact name that takes any VLAN leaves nothing to a glob
             winners.setdefault(interface.vlan, interface)
         return tuple(winners.values())
+
+    @cached_property
+    def _exact(self) -> Mapping[str, Sequence[InterfaceConfig]]:
+        """The entries by name: asked for each link of the machine, hundreds of entries can't be gone through."""
+        found: defaultdict[str, list[InterfaceConfig]] = defaultdict(list)
+        for interface in self.interfaces:
+            if not interface.is_glob:
+                found[interface.name].append(interface)
+        return found
+
+    @cached_property
+    def _globs(self) -> Sequence[InterfaceConfig]:
+        return [interface for interface in self.interfaces if interface.is_glob]
 
     def attach(self, port: str) -> Attach:
         """How the one program of a port is attached: as those of its entries say that say anything."""
