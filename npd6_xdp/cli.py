@@ -180,7 +180,7 @@ def _set_up_logging(level: str, style: str) -> None:
         logging.addLevelName(logging.DEBUG, "debug")
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(level.upper())
-    # Libraries speak through the root logger, and only when something is wrong: at debug, pyroute2 has pages to say.
+    # Libraries speak through the root logger, and only when something is wrong.
     _LOG.propagate = False
     others = logging.getLogger()
     others.handlers[:] = [handler]

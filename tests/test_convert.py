@@ -688,16 +688,16 @@ def test_every_ndppd_conf_becomes_a_valid_configuration(text: str) -> None:
 def decided(config: Config, name: str, target: IPv6Address) -> bool:
     """Whether a converted npd6.conf answers: the longest prefix of the interface decides."""
     rules = [each for interface in config.interfaces if interface.name == name for each in interface.rules]
-    holding = [each for each in rules if target in each.networks[0]]
+    holding = [each for each in rules if target in each.networks[0].network]
     if not holding:
         return False
-    one = max(holding, key=lambda each: each.networks[0].prefixlen)
+    one = max(holding, key=lambda each: each.networks[0].length)
     return one.method is Method.STATIC and selects(one, target)
 
 
 def selects(one: RuleConfig, target: IPv6Address) -> bool:
     def held(selections: tuple[Any, ...]) -> bool:
-        return any(target in network for entry in selections for network in entry.within(one.networks[0]))
+        return any(target in network.network for entry in selections for network in entry.within(one.networks[0]))
 
     return (not one.include or held(one.include)) and not held(one.exclude)
 

@@ -11,16 +11,19 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 from npd6_xdp.core.errors import Mistake
+from npd6_xdp.core.prefix import BITS, Prefix, of_range, read_plain
 
 Parser = Callable[[object], object]
 PREFIX = "2001:db8:1::/64"
 _RANGE = "2001:db8:1::10-2001:db8:1::1f"
 _SOCKET = "/run/npd6-xdp/control.sock"
-_MULTICAST = IPv6Network("ff00::/8")
-_UNSPECIFIED_AND_LOOPBACK = IPv6Network("::/127")
+_MULTICAST = Prefix.of("ff00::/8")
+_UNSPECIFIED_AND_LOOPBACK = Prefix.of("::/127")
 LINK_LOCAL = IPv6Network("fe80::/10")
+_LINK_LOCAL = Prefix.of(LINK_LOCAL)
 LINK_LOCAL_ALONE = "link-local targets need a rule each; write the address"
 
 
@@ -45,8 +48,7 @@ class Vlan:
 UNTAGGED = Vlan()
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """An entry of `include` or `exclude`: the addresses `first` to `last`, both included, as the file spells them.
 
     Under a prefix of length n it is a suffix, to be placed there, if the first n bits of both ends are zero;
@@ -54,30 +56,29 @@ class Selection:
     """
 
     text: str
-    first: IPv6Address
-    last: IPv6Address
+    first: int
+    last: int
 
-    def within(self, network: IPv6Network) -> tuple[IPv6Network, ...] | None:
+    def within(self, network: Prefix) -> tuple[Prefix, ...] | None:
         """The prefixes that it stands for under `network`; None if it doesn't lie there."""
-        base, host_bits = int(network.network_address), 128 - network.prefixlen
-        first, last = int(self.first), int(self.last)
+        base, host_bits = network.address, BITS - network.length
+        first, last = self.first, self.last
         if not (first | last) >> host_bits:
             first, last = first | base, last | base
         if first >> host_bits != base >> host_bits or last >> host_bits != base >> host_bits:
             return None
-        return tuple(ipaddress.summarize_address_range(IPv6Address(first), IPv6Address(last)))
+        return tuple(of_range(first, last))
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(NamedTuple):
     """What a rule's prefix means: `networks`, or those of the interface that it `follows`."""
 
-    networks: tuple[IPv6Network, ...] = ()
+    networks: tuple[Prefix, ...] = ()
     follows: str = ""
     narrows: bool = True  # an address or a range takes no include and exclude
 
     @property
-    def names(self) -> tuple[IPv6Network | str, ...]:
+    def names(self) -> tuple[Prefix | str, ...]:
         """What no other rule of the entry may say."""
         return self.networks or (f"interface:{self.follows}",)
 
@@ -317,6 +318,9 @@ def vlan(value: object) -> Vlan:
 def targets(value: object) -> Targets:
     """A rule's prefix: a prefix, an address, a range or "interface:NAME"."""
     text = _string(value, PREFIX)
+    plain = read_plain(text)
+    if plain is not None and not _is_special(plain):
+        return Targets((plain,), narrows=plain.length < BITS)
     kind, colon, name = text.partition(":")
     if colon and kind == "interface":
         return Targets(follows=exact_name(name))
@@ -324,26 +328,30 @@ def targets(value: object) -> Targets:
         raise Wrong("takes no scope id (%); the [[interface]] that the rule is part of names the link")
     if _is_range(text):
         first, last = _range(text)
-        networks = tuple(ipaddress.summarize_address_range(first, last))
+        networks = tuple(of_range(first, last))
         if any(map(never_answered, networks)):
             raise Wrong("multicast addresses, :: and ::1 are never answered; leave them out")
         if first != last and any(map(link_local, networks)):
             raise Wrong(f"{LINK_LOCAL_ALONE} of each")
         return Targets(networks, narrows=False)
-    address, network = _network(text, PREFIX)
+    address, written = _network(text, PREFIX)
+    network = Prefix.of(written)
     if never_answered(network):
         raise Wrong("multicast addresses, :: and ::1 are never answered; leave the rule out")
-    if link_local(network) and network.prefixlen < 128:
+    if link_local(network) and network.length < BITS:
         raise Wrong(f'{LINK_LOCAL_ALONE}, such as "{address}"')
-    if address != network.network_address:
-        or_address = "" if never_answered(IPv6Network(address)) else f" or {address}"
+    if int(address) != network.address:
+        or_address = "" if never_answered(Prefix(int(address), BITS)) else f" or {address}"
         raise Wrong(f"{text} has host bits set; write {network}{or_address}")
-    return Targets((network,), narrows=network.prefixlen < 128)
+    return Targets((network,), narrows=network.length < BITS)
 
 
 def selection(value: object) -> Selection:
     """An entry of include or exclude: an address, a prefix or a range, in full or as a suffix."""
     text = _string(value, "::10-::1f")
+    plain = read_plain(text)
+    if plain is not None:
+        return Selection(text, *plain.ends)
     if "%" in text:
         raise Wrong("takes no scope id (%); the [[interface]] that the rule is part of names the link")
     if _is_range(text):
@@ -351,7 +359,7 @@ def selection(value: object) -> Selection:
     address, network = _network(text, "::1:0/112")
     if address != network.network_address:
         raise Wrong(f"{text} has host bits set; write {network} or {address}")
-    return Selection(text, network.network_address, network.broadcast_address)
+    return Selection(text, int(network.network_address), int(network.broadcast_address))
 
 
 def _network(text: str, example: str) -> tuple[IPv6Address, IPv6Network]:
@@ -372,7 +380,7 @@ def _is_range(text: str) -> bool:
     return "-" in text and bool(set(text) & set(":."))
 
 
-def _range(text: str) -> tuple[IPv6Address, IPv6Address]:
+def _range(text: str) -> tuple[int, int]:
     """The ends of "A-B"."""
     ends = text.split("-")
     if len(ends) != 2:
@@ -382,14 +390,19 @@ def _range(text: str) -> tuple[IPv6Address, IPv6Address]:
         raise Wrong(f'both ends of a range must be whole IPv6 addresses, such as "{_RANGE}"')
     if last < first:
         raise Wrong(f'the range ends before it begins; write "{last}-{first}"')
-    return first, last
+    return int(first), int(last)
 
 
-def never_answered(network: IPv6Network) -> bool:
+def never_answered(network: Prefix) -> bool:
     """Multicast, :: and ::1 (RFC.md C)."""
-    return network.subnet_of(_MULTICAST) or network.subnet_of(_UNSPECIFIED_AND_LOOPBACK)
+    return _MULTICAST.covers(network) or _UNSPECIFIED_AND_LOOPBACK.covers(network)
 
 
-def link_local(network: IPv6Network) -> bool:
+def link_local(network: Prefix) -> bool:
     """Never answered either, but where a rule names the one address (RFC.md C)."""
-    return network.subnet_of(LINK_LOCAL)
+    return _LINK_LOCAL.covers(network)
+
+
+def _is_special(network: Prefix) -> bool:
+    """Whether one of the two above may be true, at a glance: what is below 2^118, or from fe80:: on."""
+    return not 0 < network.address >> 118 < _LINK_LOCAL.address >> 118

@@ -91,7 +91,7 @@ def _line_text(line: Flat) -> str:
     if rule.router is not None:
         words.append(f"router {_yes(rule.router)}")
     words += [f"{key} {value}" for key, value in (("dad", rule.dad), ("na_source", rule.na_source)) if value]
-    if rule.prefix not in (str(line.network), str(line.network.network_address)):
+    if rule.prefix not in (str(line.network), str(IPv6Address(line.network.address))):
         words.append(f"({rule.prefix})")
     return " ".join(words)
 
@@ -228,7 +228,7 @@ def _frames(question: Question) -> str:
 
 def _most_specific_first(interface: InterfaceConfig, links: Mapping[str, LinkFacts]) -> list[Flat]:
     flat, _ = flatten(interface.rules, followed_prefixes(links))
-    return sorted(flat, key=lambda line: (-line.network.prefixlen, line.network))
+    return sorted(flat, key=lambda line: (-line.network.length, line.network))
 
 
 def _yes(value: bool) -> str:

@@ -5,55 +5,93 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Network
+from typing import NamedTuple
 
 from npd6_xdp.core.config import RuleConfig
+from npd6_xdp.core.prefix import MASKS, Prefix
+
+Followed = Mapping[str, tuple[Prefix, ...]]
+"""The prefixes of the interfaces that rules follow ("interface:lan0")."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flat:
+class Flat(NamedTuple):
     """A line of an entry's flat table: targets in `network`, by the method of the rule or, if `left_out`, not."""
 
-    network: IPv6Network
+    network: Prefix
     rule: RuleConfig
     left_out: bool = False
 
 
-def flatten(
-    rules: Sequence[RuleConfig], followed: Mapping[str, tuple[IPv6Network, ...]]
-) -> tuple[list[Flat], list[str]]:
-    """The rules of one entry as prefixes of which the longest decides, and what couldn't be as the file has it.
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """Which rule owns which prefix, before `include` and `exclude`; `lengths` are those that occur, ascending.
 
-    `followed` has the prefixes of the interfaces that rules follow ("interface:lan0"). A rule owns its prefix: what
-    its `include` leaves out or its `exclude` takes out is ignored. Another rule with a longer prefix within it
-    decides there all alone.
+    `notes` says what couldn't be as the file has it.
     """
+
+    owners: Mapping[Prefix, RuleConfig]
+    lengths: Sequence[int]
+    notes: Sequence[str]
+
+    def within(self, part: Prefix, shorter: int) -> bool:
+        """Whether a base longer than `shorter` holds all of a part."""
+        address, length = part
+        return any((address & MASKS[each], each) in self.owners for each in self.lengths if shorter < each <= length)
+
+    def around(self, network: Prefix) -> Iterator[Prefix]:
+        """The bases that hold a prefix, itself left out."""
+        address, length = network
+        for each in self.lengths:
+            if each >= length:
+                return
+            base = Prefix(address & MASKS[each], each)
+            if base in self.owners:
+                yield base
+
+
+def bases(rules: Sequence[RuleConfig], followed: Followed) -> Bases:
+    """The bases of one entry's rules. Of two rules for one prefix the first in the file has it."""
+    owners: dict[Prefix, RuleConfig] = {}
     notes: list[str] = []
-    bases: dict[IPv6Network, RuleConfig] = {}
     for rule in rules:
-        for network in rule_networks(rule, followed):
-            first = bases.setdefault(network, rule)
+        for network in followed.get(rule.follows, ()) if rule.follows else rule.networks:
+            first = owners.setdefault(network, rule)
             if first is not rule:
                 notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
-    flat: dict[IPv6Network, Flat] = {}
-    owned = set(bases)
-    for network, rule in bases.items():
-        flat[network] = Flat(network, rule, left_out=bool(rule.include))
-        for part in _parts(network, rule, notes):
-            # where a longer rule decides, this one's parts must not cut into it
-            if part.network == network or not _lies_within(part.network, owned, network.prefixlen + 1):
-                flat[part.network] = part
-    return list(flat.values()), notes
+    return Bases(owners, sorted({network.length for network in owners}), notes)
 
 
-def rule_networks(rule: RuleConfig, followed: Mapping[str, tuple[IPv6Network, ...]]) -> tuple[IPv6Network, ...]:
-    """What a rule's `prefix` means now."""
-    return followed.get(rule.follows, ()) if rule.follows else rule.networks
+def lines_of(network: Prefix, rule: RuleConfig, all_bases: Bases, notes: list[str]) -> Iterator[Flat]:
+    """The lines of one base: what its rule leaves out is ignored, and where a longer base decides, it has no say.
+
+    Each line is one base's alone: two that share a line would hold one another.
+    """
+    if not rule.include and not rule.exclude:
+        yield Flat(network, rule)
+        return
+    mine = {network: Flat(network, rule, left_out=bool(rule.include))}
+    for part in _parts(network, rule, notes):
+        # where a longer rule decides, this one's parts must not cut into it
+        if part.network == network or not all_bases.within(part.network, network.length):
+            mine[part.network] = part
+    yield from mine.values()
 
 
-def _parts(network: IPv6Network, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:
+def flatten(rules: Sequence[RuleConfig], followed: Followed) -> tuple[list[Flat], list[str]]:
+    """The rules of one entry as prefixes of which the longest decides, and what couldn't be as the file has it.
+
+    A rule owns its prefix: what its `include` leaves out or its `exclude` takes out is ignored. Another rule with a
+    longer prefix within it decides there all alone.
+    """
+    found = bases(rules, followed)
+    notes = list(found.notes)
+    lines = [line for network, rule in found.owners.items() for line in lines_of(network, rule, found, notes)]
+    return lines, notes
+
+
+def _parts(network: Prefix, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:
     """What `include` and `exclude` make of one prefix of a rule; with both, exclude wins."""
-    chosen: list[list[IPv6Network]] = []
+    chosen: list[list[Prefix]] = []
     for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
         chosen.append([])
         for selection in selections:
@@ -65,14 +103,14 @@ def _parts(network: IPv6Network, rule: RuleConfig, notes: list[str]) -> Iterator
     include, exclude = chosen
     excluded = set(exclude)
     for part in include:
-        if not _lies_within(part, excluded, network.prefixlen):
+        if not _lies_within(part, excluded, network.length):
             yield Flat(part, rule)
     for part in exclude:
         yield Flat(part, rule, left_out=True)
 
 
-def _lies_within(network: IPv6Network, others: set[IPv6Network], shortest: int) -> bool:
-    return any(
-        IPv6Network((network.network_address, length), strict=False) in others
-        for length in range(shortest, network.prefixlen + 1)
-    )
+def _lies_within(part: Prefix, others: set[Prefix], shortest: int) -> bool:
+    if not others:
+        return False
+    address, length = part
+    return any((address & MASKS[each], each) in others for each in range(shortest, length + 1))

@@ -6,10 +6,12 @@ A switch with MLD snooping passes a group's frames only to ports that have joine
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Mapping
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 
+from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.rules import Decision, Table
 
 MOST_GROUPS = 256
@@ -30,21 +32,25 @@ def wanted_groups(table: Table) -> dict[int, frozenset[bytes]]:
 
     Those of single addresses and of prefixes with at most 256 addresses; larger ones would take too many.
     """
-    live = set(table.slots.values())
-    matches = {(entry, IPv6Network(address)): match for (entry, address), match in table.addresses.items()}
-    matches |= {key: match for key, match in table.prefixes.items() if key[1].prefixlen >= _SMALL}
-    wanted = sorted(
-        (network, table.entries[entry].l3_ifindex)
-        for (entry, network), match in matches.items()
-        if match.decision in _PROXIED and entry in live
-    )
-    groups: defaultdict[int, dict[bytes, None]] = defaultdict(dict)
-    for network, ifindex in wanted:
-        first = int(network.network_address)
-        for target in range(first, first + network.num_addresses):
-            if len(groups[ifindex]) < MOST_GROUPS:
-                groups[ifindex].setdefault(solicited_node(target))
-    return {ifindex: frozenset(found) for ifindex, found in groups.items()}
+    wanted: defaultdict[int, list[Prefix]] = defaultdict(list)
+    for entry, decisions in table.decisions.items():
+        wanted[table.entries[entry].l3_ifindex] += [
+            prefix for prefix, match in decisions.items() if prefix.length >= _SMALL and match.decision in _PROXIED
+        ]
+    return {ifindex: _lowest_groups(found) for ifindex, found in wanted.items() if found}
+
+
+def _lowest_groups(prefixes: list[Prefix]) -> frozenset[bytes]:
+    """The groups of the lowest targets; of 100,000 prefixes few are looked at."""
+    heapq.heapify(prefixes)
+    groups: set[bytes] = set()
+    while prefixes:
+        prefix = heapq.heappop(prefixes)
+        for target in range(prefix.address, prefix.last + 1):
+            groups.add(solicited_node(target))
+            if len(groups) == MOST_GROUPS:
+                return frozenset(groups)
+    return frozenset(groups)
 
 
 def joins_and_leaves(

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.prefix import MASKS, Prefix
 
 
 class SlotSource(IntFlag):
@@ -26,9 +28,9 @@ class OwnAddress:
     deprecated: bool = False
 
     @property
-    def network(self) -> IPv6Network:
+    def network(self) -> Prefix:
         """The prefix that is on-link where the address is."""
-        return IPv6Network((self.address, self.prefix_length), strict=False)
+        return Prefix(int(self.address) & MASKS[self.prefix_length], self.prefix_length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class LinkFacts:
         return self.l3.get(tags, self.l3.get((), self.ifindex))
 
 
-def followed_prefixes(links: Mapping[str, LinkFacts]) -> dict[str, tuple[IPv6Network, ...]]:
+def followed_prefixes(links: Mapping[str, LinkFacts]) -> dict[str, tuple[Prefix, ...]]:
     """The global prefixes of each interface: what "interface:lan0" means."""
     return {
         name: tuple(dict.fromkeys(held.network for held in link.own(()) if not held.address.is_link_local))
@@ -73,7 +75,7 @@ def held_addresses(own: Iterable[OwnAddress]) -> Iterable[IPv6Address]:
     for held in own:
         yield held.address
         if held.prefix_length < 127 and not held.address.is_link_local:
-            yield held.network.network_address
+            yield IPv6Address(held.network.address)
 
 
 def choose_source(addresses: Iterable[OwnAddress], destination: IPv6Address) -> IPv6Address | None:

@@ -24,11 +24,4 @@ def group_of(table: Table, host: Host) -> int | None:
 
 def proxying_interfaces(table: Table) -> set[int]:
     """The L3 interfaces that rules of method kernel need the kernel to proxy on."""
-    live = set(table.slots.values())
-    return {
-        table.entries[rule.entry].l3_ifindex
-        for rule in table.rules.values()
-        if rule.decision is Decision.KERNEL
-        and rule.entry in live
-        and table.entries[rule.entry].datapath is not Datapath.MONITOR
-    }
+    return {entry.l3_ifindex for entry in table.live(Decision.KERNEL) if entry.datapath is not Datapath.MONITOR}

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import cached_property
-from ipaddress import IPv6Address, IPv6Network
-from itertools import count
-from typing import Generic, TypeVar
+from ipaddress import IPv6Address
+from itertools import count, product
+from typing import Generic, NamedTuple, TypeVar
 
 from npd6_xdp.core.config import (
     Config,
@@ -26,8 +26,9 @@ from npd6_xdp.core.config import (
     RuleConfig,
     Vlan,
 )
-from npd6_xdp.core.flatten import Flat, flatten, rule_networks
+from npd6_xdp.core.flatten import Bases, bases, lines_of
 from npd6_xdp.core.links import LinkFacts, OwnAddress, followed_prefixes, held_addresses
+from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.verdict import Method, Outcome
 
 VLAN_ANY = 0xFFFF
@@ -72,14 +73,15 @@ _DECISIONS = {
     Method.IGNORE: Decision.IGNORE,
 }
 _ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
+_THERE_OR_NOT = frozenset({Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL})
+_LINK_LOCAL = 0xFE80 >> 6  # the first 10 bits of fe80::/10
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
 NO_GROUP = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters.
 
     `networks` are its prefixes, now. `group` is the scope of its via interfaces and known targets.
@@ -87,14 +89,31 @@ class Rule:
 
     id: int
     entry: int
-    prefix: str
-    networks: tuple[IPv6Network, ...]
-    method: Method
+    config: RuleConfig
+    networks: tuple[Prefix, ...]
     decision: Decision
     flags: RuleFlag
     group: int = NO_GROUP
-    via: tuple[str, ...] = ()
-    host_routes: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Its prefix as the file spells it."""
+        return self.config.prefix
+
+    @property
+    def method(self) -> Method:
+        """Its method as the file has it."""
+        return self.config.method
+
+    @property
+    def via(self) -> tuple[str, ...]:
+        """The interfaces behind which its targets live."""
+        return self.config.via
+
+    @property
+    def host_routes(self) -> bool:
+        """Whether present hosts get a route each."""
+        return self.config.host_routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +138,7 @@ class Entry:
     collect: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What the kernel maps say about a target: `rule` is a Rule.id, or NO_RULE."""
 
     rule: int
@@ -137,23 +155,107 @@ GroupKey = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """What decides about the targets of one entry: the longest prefix that holds a target.
+
+    `lines` come of its rules. `special` are the few single addresses, taking precedence, that the host itself
+    gives reason for: its own, next hops, and those it holds elsewhere. A rebuilt table has the very same objects
+    where nothing is different.
+    """
+
+    lines: Mapping[Prefix, Match]
+    special: Mapping[Prefix, Match]
+
+    def __len__(self) -> int:
+        return len(self.lines) + sum(prefix not in self.lines for prefix in self.special)
+
+    def get(self, prefix: Prefix) -> Match | None:
+        """What the table says of exactly this prefix."""
+        return self.special.get(prefix) or self.lines.get(prefix)
+
+    def items(self) -> Iterator[tuple[Prefix, Match]]:
+        """The whole table, in no order."""
+        yield from self.special.items()
+        for item in self.lines.items():
+            if item[0] not in self.special:
+                yield item
+
+    def longest(self, target: int, at_most: int = BITS - 1) -> Match | None:
+        """The line of the longest prefix that holds an address, single addresses left out."""
+        for length in self._lengths:
+            if length <= at_most and (match := self.lines.get(Prefix(target & MASKS[length], length))) is not None:
+                return match
+        return None
+
+    def difference(self, before: Decisions) -> tuple[dict[Prefix, Match], list[Prefix]]:
+        """What is to be put and what to be taken out to make this of `before`."""
+        if self is before:
+            return {}, []
+        if not before.lines and not before.special:
+            return dict(self.items()), []
+        maybe = set(self.special) | before.special.keys()
+        if self.lines is not before.lines:
+            old = before.lines.get
+            maybe.update([prefix for prefix, match in self.lines.items() if old(prefix) != match])
+            maybe |= before.lines.keys() - self.lines.keys()
+        put, take = {}, []
+        for prefix in maybe:
+            match = self.get(prefix)
+            if match is None:
+                take.append(prefix)
+            elif match != before.get(prefix):
+                put[prefix] = match
+        return put, take
+
+    @cached_property
+    def addresses(self) -> int:
+        """How many of its prefixes are single addresses."""
+        singles = sum(prefix.length == BITS for prefix in self.lines)
+        return singles + sum(prefix not in self.lines for prefix in self.special)
+
+    @cached_property
+    def _lengths(self) -> Sequence[int]:
+        return sorted({prefix.length for prefix in self.lines} - {BITS}, reverse=True)
+
+
+NOTHING_DECIDED = Decisions({}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What an entry's decisions were made of, for the next table to reuse what is as before.
+
+    `context` is all that they depend on beside the rules and the prefixes that these follow. `rules` holds what has
+    become of each, by its prefix as the file spells it, `kinds` and `groups` what occurs there; `notes` are by base.
+    """
+
+    config: tuple[RuleConfig, ...]
+    context: Hashable
+    followed: Mapping[str, tuple[Prefix, ...]]
+    bases: Bases
+    rules: Mapping[str, Rule]
+    kinds: frozenset[Decision] = frozenset()
+    groups: frozenset[int] = frozenset()
+    notes: Mapping[Prefix, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Table:
     """The flat table. `slots` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
 
-    `addresses` and `prefixes` are scoped by entry id; an address of its own beats any prefix, the longest
-    prefix beats the others. `entries` and `rules` also hold those of interfaces that are away and named in the
-    configuration: their counters live on. `groups` has the ids of groups, `vias` the indexes of the interfaces
-    in each. `notes` says what of the configuration doesn't apply as things are, a line each.
+    `decisions` are those of each entry that frames lead to. `entries` and `rules` also hold those of interfaces that
+    are away and named in the configuration: their counters live on. `groups` has the ids of groups, `vias` the
+    indexes of the interfaces in each. `notes` says what of the configuration doesn't apply as things are, a line each.
     """
 
     entries: Mapping[int, Entry]
     rules: Mapping[int, Rule]
     slots: Mapping[tuple[int, int, int], int]
-    addresses: Mapping[tuple[int, IPv6Address], Match]
-    prefixes: Mapping[tuple[int, IPv6Network], Match]
+    decisions: Mapping[int, Decisions]
     groups: Mapping[GroupKey, int] = field(default_factory=dict)
     vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origins: Mapping[int, Origin] = field(default_factory=dict, repr=False, compare=False)
 
     def lookup(self, entry: int, target: IPv6Address) -> Match | Outcome:
         """What decides about `target` among the frames of `entry`: a Match, or IGNORED or UNMATCHED.
@@ -162,24 +264,25 @@ class Table:
         """
         if target.is_unspecified or target.is_loopback or target.is_multicast:
             return Outcome.IGNORED
-        match = self.addresses.get((entry, target))
+        decisions = self.decisions.get(entry, NOTHING_DECIDED)
+        match = decisions.get(Prefix(int(target), BITS))
         if match is not None:
             return match
         if target.is_link_local:
             return Outcome.IGNORED
-        return _longest(self._index.get(entry, ()), int(target)) or Outcome.UNMATCHED
+        return decisions.longest(int(target)) or Outcome.UNMATCHED
 
     @cached_property
-    def _index(self) -> Mapping[int, _Index]:
-        by_entry: defaultdict[int, dict[IPv6Network, Match]] = defaultdict(dict)
-        for (entry, network), match in self.prefixes.items():
-            by_entry[entry][network] = match
-        return {entry: _index(found) for entry, found in by_entry.items()}
+    def kinds(self) -> frozenset[Decision]:
+        """What the rules decide by, those of interfaces that are away too."""
+        return frozenset(kind for origin in self.origins.values() for kind in origin.kinds)
 
-    def deciding(self, entry: int, network: IPv6Network) -> Match | None:
-        """What decides about most of a network: the longest prefix that holds all of it."""
-        index = [(mask, found) for mask, found in self._index.get(entry, ()) if mask <= int(network.netmask)]
-        return _longest(index, int(network.network_address))
+    def live(self, decision: Decision) -> list[Entry]:
+        """The entries that frames lead to and that have rules of a kind."""
+        live = sorted(set(self.slots.values()))
+        return [
+            self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].kinds
+        ]
 
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
@@ -211,9 +314,9 @@ class Table:
     @cached_property
     def _neighbour_entries(self) -> Mapping[int, frozenset[int]]:
         found: defaultdict[int, set[int]] = defaultdict(set)
-        live = set(self.slots.values())
-        for rule in self.rules.values():
-            if rule.method is Method.NEIGHBOUR and rule.entry in live:
+        live = {entry.id for entry in self.live(Decision.NEIGHBOUR)}
+        for rule in self.rules.values() if live else ():
+            if rule.decision is Decision.NEIGHBOUR and rule.entry in live:
                 found[rule.group].add(rule.entry)
         return {group: frozenset(entries) for group, entries in found.items()}
 
@@ -233,23 +336,6 @@ def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None =
 
 
 Key = TypeVar("Key")
-_Index = Sequence[tuple[int, Mapping[int, Match]]]
-
-
-def _index(prefixes: Mapping[IPv6Network, Match]) -> _Index:
-    """Prefixes by mask, the longest first."""
-    by_mask: defaultdict[int, dict[int, Match]] = defaultdict(dict)
-    for network, match in prefixes.items():
-        by_mask[int(network.netmask)][int(network.network_address)] = match
-    return sorted(by_mask.items(), reverse=True)
-
-
-def _longest(index: _Index, target: int) -> Match | None:
-    for mask, found in index:
-        match = found.get(target & mask)
-        if match is not None:
-            return match
-    return None
 
 
 class _Builder:
@@ -260,18 +346,17 @@ class _Builder:
         self._links = links
         self._before = before or Table({}, {}, {}, {}, {})
         self._followed = followed_prefixes(links)
-        self._held = sorted(
-            {held for link in links.values() for own in link.addresses.values() for held in held_addresses(own)}
-            - {IPv6Address("::1")}
-        )
+        held = {address for link in links.values() for own in link.addresses.values() for address in _held(own)}
+        self._held = sorted(held - {1})  # ::1
         self._entry_ids = _Ids({_entry_key(entry): entry.id for entry in self._before.entries.values()})
-        self._rule_ids = _Ids({(rule.entry, rule.prefix): rule.id for rule in self._before.rules.values()})
+        self._fresh_rule_ids = _fresh(self._before.rules)
         self._group_ids = _Ids(self._before.groups, NO_GROUP + 1)
+        self._group_keys = {group: key for key, group in self._before.groups.items()}
         self.entries: dict[int, Entry] = {}
         self.rules: dict[int, Rule] = {}
         self.slots: dict[tuple[int, int, int], int] = {}
-        self.addresses: dict[tuple[int, IPv6Address], Match] = {}
-        self.prefixes: dict[tuple[int, IPv6Network], Match] = {}
+        self.decisions: dict[int, Decisions] = {}
+        self.origins: dict[int, Origin] = {}
         self.groups: dict[GroupKey, int] = {}
         self.notes: dict[str, None] = {}
 
@@ -286,11 +371,11 @@ class _Builder:
             self.entries,
             self.rules,
             self.slots,
-            self.addresses,
-            self.prefixes,
+            self.decisions,
             self.groups,
             vias,
             tuple(self.notes),
+            self.origins,
         )
 
     def add_port(self, link: LinkFacts) -> None:
@@ -311,68 +396,136 @@ class _Builder:
     def _add(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan) -> None:
         """The frames of `vlan` on a port, by the rules of an [[interface]]."""
         entry = self._enter(link, interface, vlan, spoken=True)
-        flat, notes = flatten(interface.rules, self._followed)
-        self.notes |= dict.fromkeys(f"{interface.labelled(link.name)}: {note}" for note in notes)
-        matches = {rule: self._add_rule(entry, interface, rule) for rule in interface.rules}
-        if vlan.any or (vlan.tags and vlan.tags not in link.l3):
-            matches = {rule: self._without_a_device(interface, link, rule, match) for rule, match in matches.items()}
-        for line in flat:
-            match = matches[line.rule]
-            if line.left_out:
-                match = Match(match.rule, Decision.IGNORE, match.flags)
-            if line.network.prefixlen == 128:
-                self.addresses[entry, line.network.network_address] = match
-            else:
-                self.prefixes[entry, line.network] = match
-        own = set(held_addresses(link.own(vlan.tags)))
-        self._count_as_present(entry, flat, own)
+        # The kernel sees no frames of a VLAN that it has no device for, so its proxy can't answer them: we do.
+        proxied = not (vlan.any or (vlan.tags and vlan.tags not in link.l3))
+        lines = self._lines(entry, interface, proxied=proxied)
+        origin = self.origins[entry]
+        where = interface.labelled(link.name)
+        notes = [*origin.bases.notes, *(note for each in origin.notes.values() for note in each)]
+        self.notes |= dict.fromkeys(f"{where}: {note}" for note in notes)
+        if not proxied and not interface.vlan.any:
+            for rule in interface.rules:
+                if rule.method is Method.KERNEL:
+                    note = f"no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"
+                    self.notes[f"{where}: {note}"] = None
+        own = set(_held(link.own(vlan.tags)))
+        special = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
-            self.addresses[entry, hop] = _NEXT_HOP
+            special[Prefix(int(hop), BITS)] = _NEXT_HOP
         for address in own:
-            self.addresses[entry, address] = _OWN
+            special[Prefix(address, BITS)] = _OWN
+        before = self._before.decisions.get(entry)
+        same = before is not None and before.lines is lines and before.special == special
+        self.decisions[entry] = before if same and before is not None else Decisions(lines, special)
 
-    def _add_rule(self, entry: int, interface: InterfaceConfig, rule: RuleConfig) -> Match:
-        rule_id = self._rule_ids[entry, rule.prefix]
-        group = NO_GROUP
-        if rule.via:
-            group = self._group(("via", *sorted(rule.via)))
-        elif rule.method is Method.KERNEL:
-            group = self._group(("kernel", str(entry)))
-        decision, flags = _DECISIONS[rule.method], _flags(interface, rule)
-        networks = rule_networks(rule, self._followed)
-        self.rules[rule_id] = Rule(
-            rule_id, entry, rule.prefix, networks, rule.method, decision, flags, group, rule.via, rule.host_routes
+    def _lines(self, entry: int, interface: InterfaceConfig, *, proxied: bool) -> Mapping[Prefix, Match]:
+        """What the rules of an entry say, and what of it the table before has is taken from there."""
+        context = (interface.router, interface.dad, interface.na_source, proxied)
+        before = self._before.origins.get(entry)
+        decided = self._before.decisions.get(entry)
+        if before is None or decided is None or before.context != context:
+            return self._changed_lines(entry, interface, context, before, None)
+        followed = {name: self._followed.get(name, ()) for name in before.followed}
+        if before.followed == followed and before.config == interface.rules:
+            self.origins[entry] = before
+            self.rules.update({rule.id: rule for rule in before.rules.values()})
+            self.groups |= {self._group_keys[group]: group for group in before.groups}
+            return decided.lines
+        return self._changed_lines(entry, interface, context, before, decided.lines)
+
+    def _changed_lines(
+        self,
+        entry: int,
+        interface: InterfaceConfig,
+        context: tuple[bool, DadPolicy, NaSource, bool],
+        before: Origin | None,
+        lines_before: Mapping[Prefix, Match] | None,
+    ) -> Mapping[Prefix, Match]:
+        """Lines by difference from those before (all, where there are none that count), and their origin."""
+        known: Mapping[str, Rule] = before.rules if before else {}
+        rules: dict[str, Rule] = {}
+        followed = {}
+        for config in interface.rules:
+            rule = known.get(config.prefix)
+            if config.follows:
+                followed[config.follows] = self._followed.get(config.follows, ())
+            if rule is None or lines_before is None or rule.config != config or config.follows:
+                number = next(self._fresh_rule_ids) if rule is None else rule.id
+                rule = self._rule(number, entry, config, context)
+            elif rule.group:
+                self.groups[self._group_keys[rule.group]] = rule.group
+            rules[config.prefix] = rule
+            self.rules[rule.id] = rule
+        found = bases([rule.config for rule in rules.values()], self._followed)
+        lines: dict[Prefix, Match] = {}
+        notes: dict[Prefix, Sequence[str]] = {}
+        changed: Iterable[Prefix] = found.owners
+        if before is not None and lines_before is not None:
+            lines, notes = dict(lines_before), dict(before.notes)
+            changed, gone = _changed_bases(found, before.bases)
+            for base in gone:
+                notes.pop(base, None)
+                for line in lines_of(base, before.bases.owners[base], before.bases, []):
+                    del lines[line.network]
+        proxied = context[-1]
+        for base in changed:
+            said: list[str] = []
+            for line in lines_of(base, found.owners[base], found, said):
+                lines[line.network] = _match(rules[line.rule.prefix], left_out=line.left_out, proxied=proxied)
+            if said:
+                notes[base] = said
+        self.origins[entry] = Origin(
+            interface.rules,
+            context,
+            followed,
+            found,
+            rules,
+            frozenset({rule.decision for rule in rules.values()}),
+            frozenset({rule.group for rule in rules.values()} - {NO_GROUP}),
+            notes,
         )
-        return Match(rule_id, decision, flags, group)
+        return lines
 
-    def _without_a_device(self, interface: InterfaceConfig, link: LinkFacts, rule: RuleConfig, match: Match) -> Match:
-        """The kernel sees no frames of a VLAN that it has no device for, so its proxy can't answer them: we do."""
-        if match.decision is not Decision.KERNEL:
-            return match
-        if not interface.vlan.any:
-            where = interface.labelled(link.name)
-            self.notes[f"{where}: no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"] = None
-        return Match(match.rule, Decision.STATIC, match.flags)
+    def _rule(
+        self, number: int, entry: int, config: RuleConfig, context: tuple[bool, DadPolicy, NaSource, bool]
+    ) -> Rule:
+        group = NO_GROUP
+        if config.via:
+            group = self._group(("via", *sorted(config.via)))
+        elif config.method is Method.KERNEL:
+            group = self._group(("kernel", str(entry)))
+        networks = self._followed.get(config.follows, ()) if config.follows else config.networks
+        router, dad, na_source, _ = context
+        flags = _FLAGS[
+            router if config.router is None else config.router,
+            config.dad or dad,
+            config.na_source or na_source,
+            bool(config.via),
+        ]
+        return Rule(number, entry, config, networks, _DECISIONS[config.method], flags, group)
 
     def _group(self, key: GroupKey) -> int:
         return self.groups.setdefault(key, self._group_ids[key])
 
-    def _count_as_present(self, entry: int, flat: Iterable[Flat], own: set[IPv6Address]) -> None:
+    def _elsewhere(self, lines: Mapping[Prefix, Match], origin: Origin, own: set[int]) -> dict[Prefix, Match]:
         """Addresses of the host's other interfaces: Linux doesn't answer for them here, and they are surely there."""
-        prefixes = {line.network: self.prefixes[entry, line.network] for line in flat if line.network.prefixlen < 128}
-        index = _index(prefixes)
-        for line in flat:
-            if line.left_out or line.rule.method in (Method.STATIC, Method.IGNORE):
-                continue
-            first = bisect_left(self._held, line.network.network_address)
-            last = bisect_right(self._held, line.network.broadcast_address)
-            for address in self._held[first:last]:
-                exact = self.addresses.get((entry, address))
-                match = exact or _longest(index, int(address))
-                if match is None or address in own or (exact is None and address.is_link_local):
-                    continue
-                if match.decision in (Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL):
-                    self.addresses[entry, address] = Match(match.rule, Decision.STATIC, match.flags)
+        if not origin.kinds & _THERE_OR_NOT:
+            return {}
+        held, owners = self._held, origin.bases.owners
+        candidates: Iterable[int] = held
+        if len(owners) < len(held):
+            spans = ((bisect_left(held, base.address), bisect_right(held, base.last)) for base in owners)
+            candidates = {address for first, last in spans for address in held[first:last]}
+        by_rules = Decisions(lines, {})
+        special = {}
+        for address in candidates:
+            prefix = Prefix(address, BITS)
+            match = lines.get(prefix)
+            if match is None and address >> 118 != _LINK_LOCAL:
+                match = by_rules.longest(address)
+            if match is not None and match.decision in _THERE_OR_NOT and address not in own:
+                special[prefix] = Match(match.rule, Decision.STATIC, match.flags)
+        return special
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]
@@ -397,17 +550,20 @@ class _Builder:
         """Entries and rules of interfaces that the file names and that may come back: their counters live on."""
         named = {interface.name for interface in self._config.interfaces if not interface.is_glob}
         present = {entry.port for entry in self.entries.values()}  # one of its VLAN devices may be away
-        kept = set()
         for entry in self._before.entries.values():
             if entry.id in self.entries or entry.port not in named | present:
                 continue
             speaking = [i for i in self._config.entries(entry.port) if i.vlan == entry.vlan or i.vlan.any]
             if speaking or not entry.spoken:
                 self.entries[entry.id] = entry
-                kept |= {(entry.id, rule.prefix) for interface in speaking for rule in interface.rules}
-        for rule in self._before.rules.values():
-            if (rule.entry, rule.prefix) in kept:
-                self.rules.setdefault(rule.id, rule)
+                self._keep_rules(entry.id, {rule.prefix for interface in speaking for rule in interface.rules})
+
+    def _keep_rules(self, entry: int, prefixes: set[str]) -> None:
+        before = self._before.origins.get(entry)
+        kept = {prefix: rule for prefix, rule in before.rules.items() if prefix in prefixes} if before else {}
+        kinds = frozenset({rule.decision for rule in kept.values()})
+        self.origins[entry] = Origin((), None, {}, bases((), {}), kept, kinds)
+        self.rules.update({rule.id: rule for rule in kept.values()})
 
 
 class _Ids(Generic[Key]):
@@ -415,8 +571,7 @@ class _Ids(Generic[Key]):
 
     def __init__(self, before: Mapping[Key, int], first: int = 0) -> None:
         self._ids = dict(before)
-        taken = set(before.values())
-        self._fresh = (number for number in count(first) if number not in taken)
+        self._fresh = _fresh(set(before.values()), first)
 
     def __getitem__(self, key: Key) -> int:
         if key not in self._ids:
@@ -427,18 +582,12 @@ class _Ids(Generic[Key]):
 def warnings(table: Table) -> list[str]:
     """What a configuration asks for that its writer may not have meant, a line each."""
     lines = list(table.notes)
-    on_link = {
-        entry.id: {held.network for held in entry.addresses if not held.address.is_link_local}
-        for entry in table.entries.values()
+    covered = {
+        (rule, here)
+        for entry, decisions in table.decisions.items()
+        for here, rule in _over(decisions, _on_link(table.entries[entry]))
+        if table.rules[rule].decision in _ALWAYS_THERE
     }
-    covered: dict[tuple[int, IPv6Network], None] = {}
-    for entry_id, network, match in _flat_lines(table):
-        if match.decision not in _ALWAYS_THERE or table.rules[match.rule].decision not in _ALWAYS_THERE:
-            continue
-        for here in on_link[entry_id]:
-            wider = network.supernet_of(here) and table.deciding(entry_id, here) == match
-            if wider or here.supernet_of(network):
-                covered[match.rule, here] = None
     for rule_id, network in sorted(covered):
         rule = table.rules[rule_id]
         entry = table.entries[rule.entry]
@@ -449,11 +598,27 @@ def warnings(table: Table) -> list[str]:
     return lines
 
 
-def _flat_lines(table: Table) -> Iterator[tuple[int, IPv6Network, Match]]:
-    for (entry, network), match in table.prefixes.items():
-        yield entry, network, match
-    for (entry, address), match in table.addresses.items():
-        yield entry, IPv6Network(address), match
+def _on_link(entry: Entry) -> set[Prefix]:
+    return {held.network for held in entry.addresses if not held.address.is_link_local}
+
+
+def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, int]]:
+    """The on-link prefixes of which rules say that all targets are there: most of one by the longest line around it,
+    parts of it by the lines within."""
+    for here in on_link:
+        match = decisions.longest(here.address, here.length)
+        if match is not None and match.decision in _ALWAYS_THERE:
+            yield here, match.rule
+    for length in {here.length for here in on_link}:
+        mask = MASKS[length]
+        addresses = {prefix.address for prefix in on_link if prefix.length == length}
+        for lines in (decisions.lines, decisions.special):
+            for prefix in [
+                prefix for prefix in lines if prefix.address & mask in addresses and prefix.length >= length
+            ]:
+                match = decisions.get(prefix)
+                if match is not None and match.decision in _ALWAYS_THERE:
+                    yield Prefix(prefix.address & mask, length), match.rule
 
 
 def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:
@@ -467,15 +632,45 @@ def _slot_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
     return ifindex, outer, inner
 
 
-def _flags(interface: InterfaceConfig, rule: RuleConfig) -> RuleFlag:
-    """A rule's own words beat its interface's."""
-    flags = RuleFlag(0)
-    if interface.router if rule.router is None else rule.router:
-        flags |= RuleFlag.ROUTER
-    if (rule.dad or interface.dad) is DadPolicy.DEFEND:
+def _held(own: Iterable[OwnAddress]) -> Iterator[int]:
+    return map(int, held_addresses(own))
+
+
+def _fresh(taken: Container[int], first: int = 0) -> Iterator[int]:
+    """Numbers that aren't taken, the lowest first."""
+    return (number for number in count(first) if number not in taken)
+
+
+def _changed_bases(after: Bases, before: Bases) -> tuple[set[Prefix], set[Prefix]]:
+    """The bases whose lines aren't as before: those that have lines now, and those that had some."""
+    owners, old = after.owners, before.owners
+    changed = {base for base, rule in owners.items() if old.get(base) is not rule}
+    lost = {base for base in old if base not in owners}
+    # where a base is new or gone, rules with parts around it have other lines
+    for base in (*lost, *[base for base in changed if base not in old]):
+        for around in after.around(base):
+            if owners[around].include or owners[around].exclude:
+                changed.add(around)
+    return changed, lost | {base for base in changed if base in old}
+
+
+def _match(rule: Rule, *, left_out: bool, proxied: bool) -> Match:
+    """What the maps say by a line of a rule. `proxied` says that the kernel can answer there."""
+    if left_out:
+        return Match(rule.id, Decision.IGNORE, rule.flags)
+    if rule.decision is Decision.KERNEL and not proxied:
+        return Match(rule.id, Decision.STATIC, rule.flags)
+    return Match(rule.id, rule.decision, rule.flags, rule.group)
+
+
+def _flags(router: bool, dad: DadPolicy, na_source: NaSource, via: bool) -> RuleFlag:
+    flags = RuleFlag.ROUTER if router else RuleFlag(0)
+    if dad is DadPolicy.DEFEND:
         flags |= RuleFlag.DEFEND
-    if (rule.na_source or interface.na_source) is NaSource.INTERFACE:
+    if na_source is NaSource.INTERFACE:
         flags |= RuleFlag.SOURCE_INTERFACE
-    if rule.via:
-        flags |= RuleFlag.VIA
-    return flags
+    return flags | RuleFlag.VIA if via else flags
+
+
+_FLAGS = {keys: _flags(*keys) for keys in product((False, True), DadPolicy, NaSource, (False, True))}
+"""A rule's flags by its router, dad and na_source (its own words beat its interface's), and whether it has a via."""

@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 
@@ -33,6 +34,8 @@ RULE_OUTCOMES: Mapping[Method, tuple[Outcome, ...]] = {
     Method.IGNORE: (),
 }
 """What can become of a solicitation that a rule of a method covers, beside `ignored` by include or exclude."""
+
+MOST_RULES_WITH_ZEROS = 1000
 
 
 @dataclass(slots=True)
@@ -80,9 +83,11 @@ class InterfaceSnapshot:
         return self.outcomes.get(Outcome.LOST, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSnapshot:
-    """One rule of one entry, by the entry's label and the prefix as the file spells it."""
+class RuleSnapshot(NamedTuple):
+    """One rule of one entry, by the entry's label and the prefix as the file spells it.
+
+    `outcomes` need not name those that it never had.
+    """
 
     label: str
     prefix: str
@@ -107,6 +112,15 @@ class Snapshot:
     last_reload: float
     reload_failures: int
     build: Mapping[str, str]
+
+    def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
+        """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.
+
+        Of many rules only what did: 100,000 with their zeros are 800,000 lines of metrics, and 7 s of this process.
+        """
+        if len(self.rules) > MOST_RULES_WITH_ZEROS:
+            return {outcome: count for outcome, count in rule.outcomes.items() if count}
+        return {outcome: rule.outcomes.get(outcome, 0) for outcome in (*RULE_OUTCOMES[rule.method], Outcome.IGNORED)}
 
 
 @dataclass(frozen=True, slots=True)

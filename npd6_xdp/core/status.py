@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from npd6_xdp.core.snapshot import RULE_OUTCOMES, HostSnapshot, Status
+from npd6_xdp.core.snapshot import HostSnapshot, Status
 from npd6_xdp.core.verdict import Outcome
 
 _MOST_LINES = 20
@@ -44,10 +44,7 @@ def status_json(status: Status) -> dict[str, Any]:
                 "interface": rule.label,
                 "rule": rule.prefix,
                 "method": rule.method,
-                "solicitations": {
-                    str(outcome): rule.outcomes.get(outcome, 0)
-                    for outcome in (*RULE_OUTCOMES[rule.method], Outcome.IGNORED)
-                },
+                "solicitations": {str(outcome): count for outcome, count in now.rule_outcomes(rule).items()},
             }
             for rule in now.rules
         ],

@@ -7,6 +7,7 @@ the control socket, and for signals.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import select
@@ -15,8 +16,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -76,7 +77,8 @@ class Daemon:
     def __init__(self, load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
         self._load = load
         self._configured = configured
-        self._config = load()
+        with _uncollected():
+            self._config = load()
         self._table = Table({}, {}, {}, {}, {})
         self._stack = ExitStack()
         self._selector = selectors.EpollSelector()
@@ -95,7 +97,8 @@ class Daemon:
 
     def __enter__(self) -> Daemon:
         try:
-            self.start()
+            with _uncollected():
+                self.start()
         except BaseException:
             self._stack.close()
             raise
@@ -127,7 +130,7 @@ class Daemon:
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
-        self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies)
+        self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing)
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self._decide_by(config, table)
@@ -274,12 +277,7 @@ class Daemon:
         """What of the configuration doesn't do what its writer may think, as things are."""
         lines = warnings(table)
         names = {link.ifindex: link.name for link in self._links.values()}
-        live = set(table.slots.values())
-        routed = {
-            table.entries[rule.entry].l3_ifindex
-            for rule in table.rules.values()
-            if rule.method is Method.ROUTE and rule.entry in live
-        }
+        routed = {entry.l3_ifindex for entry in table.live(Decision.ROUTE)}
         for name in sorted(names[ifindex] for ifindex in routed if ifindex in names):
             if read_sysctl(f"conf/{name}/forwarding") == "0":
                 lines.append(
@@ -444,8 +442,12 @@ class Daemon:
 
     def reload(self) -> str:
         """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
+        began = time.monotonic()
         try:
-            self._change_to(self._load())
+            with _uncollected():
+                config = self._load()
+                loaded = time.monotonic()
+                self._change_to(config)
         except Npd6Error as error:
             self._view.reload_failed(str(error))
             for line in str(error).splitlines():
@@ -453,6 +455,8 @@ class Daemon:
             log.error("reload: the old configuration stays")
             return str(error)
         log.info("reload: the new configuration is in use")
+        log.debug("reload: read in %.3f s, applied in %.3f s", loaded - began, time.monotonic() - loaded)
+        gc.collect()  # responders and tables hold one another
         return ""
 
     def _change_to(self, config: Config) -> None:
@@ -500,8 +504,7 @@ class Daemon:
 
     def snapshot(self) -> Snapshot:
         """All counters at this moment, the kernel's read now. Called by the metrics' thread."""
-        with self._changing:
-            return self._view.snapshot(self._answering.times)
+        return self._view.snapshot(self._answering.times)
 
     def status(self) -> dict[str, Any]:
         """All that there is to know, as plain values."""
@@ -513,6 +516,16 @@ class Daemon:
             log.info("%s", line)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the garbage collector off while much is made and little thrown away: it would walk it over and over."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def link_facts(config: Config) -> dict[str, LinkFacts]:
     """The facts of this machine's interfaces, and the next hops of those that are the configuration's."""
     with closing(Netlink()) as netlink, closing(NextHops()) as next_hops:
@@ -522,5 +535,6 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
 
 def run(load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
     """`npd6-xdp run`: the daemon in the foreground."""
+    gc.freeze()  # modules stay; no collection need look at them again
     with Daemon(load, configured) as daemon:
         daemon.run()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from npd6_xdp.core.rules import Rule, Table
 from npd6_xdp.core.verdict import Outcome
@@ -13,24 +13,26 @@ class Counts:
     """Outcomes by entry and by rule, and the advertisements that came late, once a target was resolved."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, Counter[Outcome]] = {}
-        self._rules: dict[int, Counter[Outcome]] = {}
+        self._table = Table({}, {}, {}, {})
+        self._entries: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        self._rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         self._late: dict[int, int] = {}
 
     def follow(self, table: Table) -> None:
         """Count for the entries and rules of a table; those that it hasn't are forgotten."""
+        self._table = table
         for counts, alive in ((self._entries, table.entries), (self._rules, table.rules)):
-            for number in counts.keys() - alive.keys():
+            for number in [number for number in counts if number not in alive]:
                 del counts[number]
-            for number in alive.keys() - counts.keys():
-                counts[number] = Counter()
         self._late = {number: self._late.get(number, 0) for number in table.entries}
 
     def count(self, rule: Rule, outcome: Outcome, times: int = 1) -> None:
         """Solicitations that a rule covers."""
-        for counts, number in ((self._entries, rule.entry), (self._rules, rule.id)):
-            if number in counts:  # the last solicitations of a rule may come in after it is gone
-                counts[number][outcome] += times
+        # the last solicitations of a rule may come in after it is gone
+        if rule.entry in self._table.entries:
+            self._entries[rule.entry][outcome] += times
+        if rule.id in self._table.rules:
+            self._rules[rule.id][outcome] += times
 
     def count_late(self, rule: Rule) -> None:
         """One advertisement for a solicitation that was counted as pending before."""
@@ -38,12 +40,16 @@ class Counts:
             self._late[rule.entry] += 1
 
     def entry(self, number: int) -> Counter[Outcome]:
-        """The outcomes of an entry's solicitations."""
-        return self._entries.get(number, Counter())
+        """The outcomes of an entry's solicitations, now; who counts may be another thread."""
+        return Counter(self._entries.get(number))
 
     def rule(self, number: int) -> Counter[Outcome]:
         """The outcomes of a rule's."""
-        return self._rules.get(number, Counter())
+        return Counter(self._rules.get(number))
+
+    def rules(self) -> list[int]:
+        """The rules that have any."""
+        return list(self._rules)
 
     def late(self, number: int) -> int:
         """An entry's late advertisements."""

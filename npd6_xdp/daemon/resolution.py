@@ -14,10 +14,10 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, room_for_pending
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
-from npd6_xdp.core.rules import Rule, Table
-from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.rules import Decision, Rule, Table
+from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests, neighbour_table_size
+from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
 
 log = logging.getLogger("npd6-xdp")
 
@@ -96,7 +96,7 @@ class Resolution:
         return homeless
 
     def _is_needed(self) -> bool:
-        return any(rule.method is Method.NEIGHBOUR for rule in self._table.rules.values())
+        return Decision.NEIGHBOUR in self._table.kinds
 
     def _know(self, changes: Iterable[Known]) -> None:
         for group, address, flags in changes:
@@ -197,7 +197,7 @@ class Resolution:
         """How many targets may be under way at once, by what the kernel's table has room for."""
         self._sized_at = now
         self._room = self._limits.pending
-        size = neighbour_table_size()
+        size = self._requests.neighbour_table_size()
         if size is None:
             return
         entries, thresholds = size

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -30,21 +31,31 @@ from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
-from npd6_xdp.system.datapath import Datapath, load_bcc
+from npd6_xdp.system.datapath import Datapath, EntryCounters, load_bcc
 from npd6_xdp.system.netlink import xdp_tx_errors
 
 
 class View:
-    """Reads what the rooms know; changes nothing there."""
+    """Reads what the rooms know; changes nothing there.
+
+    `changing` is held while counters may move from one program to another, or change their meaning.
+    """
 
     def __init__(
-        self, datapath: Datapath, ports: Ports, counts: Counts, resolution: Resolution, proxies: Proxies
+        self,
+        datapath: Datapath,
+        ports: Ports,
+        counts: Counts,
+        resolution: Resolution,
+        proxies: Proxies,
+        changing: AbstractContextManager[object],
     ) -> None:
         self._datapath = datapath
         self._ports = ports
         self._counts = counts
         self._resolution = resolution
         self._proxies = proxies
+        self._changing = changing
         self._table = Table({}, {}, {}, {}, {})
         self._links: Mapping[str, LinkFacts] = {}
         self._names: Mapping[int, str] = {}
@@ -78,27 +89,33 @@ class View:
 
     def snapshot(self, answer_times: AnswerTimes) -> Snapshot:
         """All counters at this moment, the kernel's read now."""
+        with self._changing:  # no longer than it takes: the loop waits for it before each change
+            table = self._table
+            by_entry = {entry: self._datapath.entry_counters(entry) for entry in table.entries}
+            by_rule = self._datapath.all_rule_counters()
+            for number in self._counts.rules():
+                by_rule[number] = self._counts.rule(number) + Counter(by_rule.get(number))
         return Snapshot(
-            self._interfaces(),
-            self._rules(),
+            self._interfaces(table, by_entry),
+            _rules(table, by_rule),
             self._count_by_name(
                 (host.ifindex for host in self._resolution.neighbours.hosts()),
-                {ifindex for group in self._table.vias.values() for ifindex in group},
+                {ifindex for group in table.vias.values() for ifindex in group},
             ),
-            self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(self._table)),
+            self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(table)),
             AnswerTimes(list(answer_times.counts), answer_times.total),
             self._loaded_at,
             self._reload_failures,
             self._build,
         )
 
-    def _interfaces(self) -> list[InterfaceSnapshot]:
+    def _interfaces(self, table: Table, counters: Mapping[int, EntryCounters]) -> list[InterfaceSnapshot]:
         outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
         reasons: defaultdict[str, Counter[Reason]] = defaultdict(Counter)
         late: Counter[str] = Counter()
         shown: dict[str, tuple[str, str]] = {}
-        for entry in self._table.entries.values():
-            counted = self._datapath.entry_counters(entry.id)
+        for entry in table.entries.values():
+            counted = counters[entry.id]
             outcomes[entry.label].update(counted.outcomes)
             outcomes[entry.label].update(self._counts.entry(entry.id))
             reasons[entry.label].update(counted.reasons)
@@ -124,16 +141,6 @@ class View:
                 )
             )
         return found
-
-    def _rules(self) -> list[RuleSnapshot]:
-        counts: defaultdict[tuple[str, str], Counter[Outcome]] = defaultdict(Counter)
-        methods = {}
-        for rule in self._table.rules.values():
-            key = (self._table.entries[rule.entry].label, rule.prefix)
-            methods[key] = rule.method
-            counts[key].update(self._datapath.rule_counters(rule.id))
-            counts[key].update(self._counts.rule(rule.id))
-        return [RuleSnapshot(label, prefix, methods[label, prefix], found) for (label, prefix), found in counts.items()]
 
     def _count_by_name(self, ifindexes: Iterable[int], possible: Iterable[int]) -> dict[str, int]:
         """How many there are of each; 0 of the possible ones that none is of."""
@@ -183,3 +190,17 @@ class View:
             label = self._table.entries[recent.entry].label
             found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
         return found
+
+
+def _rules(table: Table, counters: Mapping[int, Mapping[Outcome, int]]) -> list[RuleSnapshot]:
+    """Rules of one prefix under one label (those of VLAN devices that share an [[interface]]) are one."""
+    found: dict[tuple[str, str], RuleSnapshot] = {}
+    for rule in table.rules.values():
+        key = table.entries[rule.entry].label, rule.config.prefix
+        counted, before = counters.get(rule.id, {}), found.get(key)
+        if before is not None and counted:
+            counted = Counter(before.outcomes) + Counter(counted)
+        elif before is not None:
+            continue
+        found[key] = RuleSnapshot(*key, rule.config.method, counted)
+    return list(found.values())

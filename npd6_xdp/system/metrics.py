@@ -17,8 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.snapshot import ANSWER_BUCKETS, RULE_OUTCOMES, Snapshot
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.snapshot import ANSWER_BUCKETS, Snapshot
 
 
 class SnapshotCollector(Collector):
@@ -107,8 +106,8 @@ def _rule_metrics(now: Snapshot) -> Iterator[Metric]:
         labels=["interface", "rule", "outcome"],
     )
     for rule in now.rules:
-        for outcome in (*RULE_OUTCOMES[rule.method], Outcome.IGNORED):
-            family.add_metric([rule.label, rule.prefix, outcome], rule.outcomes.get(outcome, 0))
+        for outcome, count in now.rule_outcomes(rule).items():
+            family.add_metric([rule.label, rule.prefix, outcome], count)
     yield family
 
 

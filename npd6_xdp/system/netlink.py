@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Links and addresses, through pyroute2: what the machine says of them, and that it changed.
+"""Links and addresses: what the machine says of them, and that it changed.
 
 All is read whole at the start, then each announcement is taken in as it comes. When the kernel had to drop some, all
 is read whole again.
@@ -9,34 +9,24 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
 import socket
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
+from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 
-_ARPHRD_ETHER = 1
-_IFF_UP = 1
-_IFA_F_OPTIMISTIC = 0x04
-_IFA_F_DADFAILED = 0x08
-_IFA_F_DEPRECATED = 0x20
-_IFA_F_TENTATIVE = 0x40
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 17, 20, 21
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV6_IFADDR = 0x100
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 4 << 20
-_HEADER = struct.Struct("=IHH")  # struct nlmsghdr: length, type, flags
+_DATAGRAM = 1 << 18
+_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GFLAGS = 0x25
 _ETHTOOL_GSTRINGS, _ETHTOOL_GSTATS, _ETHTOOL_GSSET_INFO = 0x1B, 0x1D, 0x37
@@ -48,39 +38,27 @@ _ATTEMPTS = 5
 Tags = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A link, as far as it concerns us. `parent` is the link that a VLAN device with id `vlan` is on."""
-
-    index: int
-    name: str
-    mac: bytes
-    up: bool
-    kind: str
-    master: int
-    parent: int
-    vlan: int
-
-
 class Netlink:
     """Knows links and addresses, and tells when they changed: `fileno` becomes readable."""
 
     def __init__(self) -> None:
-        self._route = IPRoute()
+        self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._requests.settimeout(_TIMEOUT)
+        self._sequence = 0
         self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         try:
             self._changes.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         except PermissionError:
             self._changes.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
-        self._links: dict[int, _Link] = {}
+        self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[tuple[int, IPv6Address], OwnAddress] = {}
         self._read()
 
     def close(self) -> None:
         """Close both sockets."""
         self._changes.close()
-        self._route.close()
+        self._requests.close()
 
     def fileno(self) -> int:
         """The socket that changes are announced on."""
@@ -92,17 +70,14 @@ class Netlink:
         self._links, self._addresses = dict(self._links), dict(self._addresses)
         while True:
             try:
-                datagram = self._changes.recv(1 << 18)
+                datagram = self._changes.recv(_DATAGRAM)
             except BlockingIOError:
                 return before != (self._links, self._addresses)
             except OSError:  # ENOBUFS: some were dropped
                 self._read()
                 continue
-            start = 0
-            while start + _HEADER.size <= len(datagram):
-                length, kind, _ = _HEADER.unpack_from(datagram, start)
-                self._take(kind, datagram[start : start + length])
-                start += max(_HEADER.size, (length + 3) & ~3)
+            for message in rtnetlink.messages(datagram):
+                self._take(message)
 
     def facts(self, next_hops: Callable[[int], frozenset[IPv6Address]]) -> dict[str, LinkFacts]:
         """The facts of all interfaces, by name; `next_hops` says what is known of an interface's gateways."""
@@ -115,7 +90,7 @@ class Netlink:
             l3 = self._l3_interfaces(link, children)
             found[link.name] = LinkFacts(
                 link.name,
-                link.index,
+                link.ifindex,
                 link.mac,
                 link.up,
                 link.kind,
@@ -133,50 +108,70 @@ class Netlink:
 
     def _read(self) -> None:
         """All links and addresses, whole."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                links = [_link(message) for message in self._route.get_links()]
-                held = [_address(message) for message in self._route.get_addr(family=socket.AF_INET6)]
-            except NetlinkError as error:
-                # something changed while the kernel told it: what was read may not fit together
-                if attempt == _ATTEMPTS - 1:
-                    raise MachineError(f"can't read links and addresses from the kernel: {error}") from error
-            else:
-                self._links = {link.index: link for link in links}
-                self._addresses = {(ifindex, own.address): own for ifindex, own in held}
-                return
+        links = [rtnetlink.parse_link(message.body) for message in self._dumped(rtnetlink.dump_links)]
+        held = [rtnetlink.parse_address(message.body) for message in self._dumped(rtnetlink.dump_addresses)]
+        self._links = {link.ifindex: link for link in links if link}
+        self._addresses = dict(_own(address) for address in held if address)
 
-    def _take(self, kind: int, data: bytes) -> None:
-        """One announcement."""
-        if kind in (_RTM_NEWLINK, _RTM_DELLINK):
-            message = ifinfmsg(data)
-            message.decode()
-            if message["family"] != socket.AF_UNSPEC:
-                return  # a bridge's word about its port; the port's own follows
-            if kind == _RTM_NEWLINK:
-                self._links[message["index"]] = _link(message)
-                return
-            self._links.pop(message["index"], None)
-            for key in [key for key in self._addresses if key[0] == message["index"]]:
-                del self._addresses[key]
-        elif kind in (_RTM_NEWADDR, _RTM_DELADDR):
-            message = ifaddrmsg(data)
-            message.decode()
-            ifindex, own = _address(message)
-            if kind == _RTM_NEWADDR:
-                self._addresses[ifindex, own.address] = own
+    def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
+        why = "they change all the time"
+        for _ in range(_ATTEMPTS):
+            try:
+                found = self._dump(request)
+            except OSError as error:
+                why = error.strerror or "no answer"
             else:
-                self._addresses.pop((ifindex, own.address), None)
+                if found is not None:
+                    return found
+        raise MachineError(f"can't read links and addresses from the kernel: {why}")
+
+    def _dump(self, request: Callable[[int], bytes]) -> list[Message] | None:
+        """What the kernel tells; None if something changed meanwhile: it may not fit together."""
+        self._sequence += 1
+        self._requests.send(request(self._sequence))
+        found: list[Message] = []
+        while True:
+            for message in rtnetlink.messages(self._requests.recv(_DATAGRAM)):
+                if message.sequence != self._sequence:
+                    continue
+                if message.type in (Type.DONE, Type.ERROR):
+                    if code := rtnetlink.error_code(message.body):
+                        raise OSError(code, os.strerror(code))
+                    whole = not any(m.flags & rtnetlink.Flag.DUMP_INTERRUPTED for m in (*found, message))
+                    return found if whole else None
+                found.append(message)
+
+    def _take(self, message: Message) -> None:
+        """One announcement."""
+        if message.type in (Type.NEWLINK, Type.DELLINK):
+            link = rtnetlink.parse_link(message.body)
+            if link is None:
+                return
+            if message.type == Type.NEWLINK:
+                self._links[link.ifindex] = link
+                return
+            self._links.pop(link.ifindex, None)
+            for key in [key for key in self._addresses if key[0] == link.ifindex]:
+                del self._addresses[key]
+        elif message.type in (Type.NEWADDR, Type.DELADDR):
+            address = rtnetlink.parse_address(message.body)
+            if address is None:
+                return
+            key, own = _own(address)
+            if message.type == Type.NEWADDR:
+                self._addresses[key] = own
+            else:
+                self._addresses.pop(key, None)
 
     def _vlans(self) -> Mapping[int, list[tuple[int, int]]]:
         """The VLAN devices on each link: (VLAN id, index)."""
         children: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for link in self._links.values():
             if link.kind == "vlan":
-                children[link.parent].append((link.vlan, link.index))
+                children[link.parent].append((link.vlan, link.ifindex))
         return children
 
-    def _l3_interfaces(self, port: _Link, vlans: Mapping[int, list[tuple[int, int]]]) -> dict[Tags, int]:
+    def _l3_interfaces(self, port: LinkEntry, vlans: Mapping[int, list[tuple[int, int]]]) -> dict[Tags, int]:
         """The L3 interface that a port's frames come in by, for each of the VLAN ids that have one of their own.
 
         () is the port, or the bridge that it belongs to; (100,) the VLAN device with that id on it; (100, 7) one on
@@ -184,41 +179,16 @@ class Netlink:
         """
         master = self._links.get(port.master)
         base = master if master is not None and master.kind == "bridge" else port
-        found: dict[Tags, int] = {(): base.index}
-        for outer, device in vlans.get(base.index, ()):
+        found: dict[Tags, int] = {(): base.ifindex}
+        for outer, device in vlans.get(base.ifindex, ()):
             found[(outer,)] = device
             found.update({(outer, inner): stacked for inner, stacked in vlans.get(device, ())})
         return found
 
 
-def _link(message: Any) -> _Link:
-    ethernet = message["ifi_type"] == _ARPHRD_ETHER
-    mac = message.get_attr("IFLA_ADDRESS") or ""
-    kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
-    vlan = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID") if kind == "vlan" else 0
-    return _Link(
-        message["index"],
-        str(message.get_attr("IFLA_IFNAME")),
-        bytes.fromhex(mac.replace(":", "")) if ethernet else b"",
-        bool(message["flags"] & _IFF_UP) and message.get_attr("IFLA_OPERSTATE") in ("UP", "UNKNOWN"),
-        kind,
-        message.get_attr("IFLA_MASTER") or 0,
-        message.get_attr("IFLA_LINK") or 0,
-        vlan or 0,
-    )
-
-
-def _address(message: Any) -> tuple[int, OwnAddress]:
-    flags = message.get_attr("IFA_FLAGS") or message["flags"]
-    unusable = flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) and not flags & _IFA_F_OPTIMISTIC
-    own = OwnAddress(
-        # with a point-to-point peer, IFA_ADDRESS is the peer's
-        IPv6Address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")),
-        message["prefixlen"],
-        usable=not unusable,
-        deprecated=bool(flags & _IFA_F_DEPRECATED),
-    )
-    return message["index"], own
+def _own(entry: AddressEntry) -> tuple[tuple[int, IPv6Address], OwnAddress]:
+    own = OwnAddress(IPv6Address(entry.address), entry.length, usable=entry.usable, deprecated=entry.deprecated)
+    return (entry.ifindex, own.address), own
 
 
 def receive_vlan_offload(port: str) -> bool:

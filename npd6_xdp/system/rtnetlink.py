@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """rtnetlink at the pace of packets: neighbours watched, resolved and proxied, next hops watched, host routes set.
 
-What is rarer, and the kinds of message that are richer, is system/netlink.py's.
+What is rarer, links and addresses, is system/netlink.py's.
 """
 
 from __future__ import annotations
@@ -105,6 +105,14 @@ class Requests:
             if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:
                 found.append(Host(route.ifindex, route.destination))
         return found
+
+    def neighbour_table_size(self) -> tuple[int, tuple[int, int, int]] | None:
+        """How many entries the kernel's IPv6 neighbour table has, in all namespaces, and gc_thresh1 to 3.
+
+        By netlink, since the sysctls are in the first network namespace only. None where the kernel doesn't say.
+        """
+        found = map(rtnetlink.parse_neighbour_table, (m.body for m in self._dumped(rtnetlink.dump_neighbour_tables)))
+        return next((size for size in found if size is not None), None)
 
     def _dump_neighbours(self, *, proxies: bool) -> list[NeighbourEntry]:
         dumped = self._dumped(lambda number: rtnetlink.dump_neighbours(number, proxies=proxies))
@@ -409,19 +417,3 @@ def _find(attribute: int) -> list[_Instruction]:
 def _swapped(host: str, network: str, value: int) -> int:
     """What a load, which takes bytes in network order, makes of a value that netlink has in host order."""
     return int(struct.unpack(network, struct.pack(host, value))[0])
-
-
-def neighbour_table_size() -> tuple[int, tuple[int, int, int]] | None:
-    """How many entries the kernel's IPv6 neighbour table has, in all namespaces, and gc_thresh1 to 3.
-
-    By netlink, since the sysctls are in the first network namespace only. None where the kernel doesn't say.
-    """
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        for table in route.get_ntables():
-            thresholds = tuple(table.get_attr(f"NDTA_THRESH{number}") for number in (1, 2, 3))
-            if table["family"] == rtnetlink.AF_INET6 and None not in thresholds:
-                entries = (table.get_attr("NDTA_CONFIG") or {}).get("entries", 0)
-                return int(entries), (int(thresholds[0]), int(thresholds[1]), int(thresholds[2]))
-    return None

@@ -27,7 +27,7 @@ from npd6_xdp.core.neighbours import (
     room_for_pending,
 )
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
-from npd6_xdp.core.rules import KnownFlag, Table, build
+from npd6_xdp.core.rules import Decisions, KnownFlag, Table, build
 
 MAC = bytes.fromhex("020000000001")
 LINKS = {name: LinkFacts(name, ifindex, MAC) for name, ifindex in (("wan0", 7), ("lan0", 8), ("lan1", 9))}
@@ -185,11 +185,14 @@ def _tables() -> list[Table]:
     renumbered = []
     for each in found:
         numbers = {old: by_key.setdefault(key, len(by_key) + 1) for key, old in each.groups.items()}
-        rules = {n: replace(r, group=numbers.get(r.group, 0)) for n, r in each.rules.items()}
-        prefixes = {key: replace(m, group=numbers.get(m.group, 0)) for key, m in each.prefixes.items()}
+        rules = {n: r._replace(group=numbers.get(r.group, 0)) for n, r in each.rules.items()}
+        decisions = {
+            entry: Decisions({p: m._replace(group=numbers.get(m.group, 0)) for p, m in found.items()}, {})
+            for entry, found in each.decisions.items()
+        }
         vias = {numbers[old]: via for old, via in each.vias.items()}
         groups = {key: numbers[old] for key, old in each.groups.items()}
-        renumbered.append(replace(each, rules=rules, prefixes=prefixes, vias=vias, groups=groups))
+        renumbered.append(replace(each, rules=rules, decisions=decisions, vias=vias, groups=groups))
     return renumbered
 
 
@@ -204,8 +207,8 @@ def wanted(held: dict[Host, NeighbourState], by: Table) -> dict[tuple[int, bytes
     found: dict[tuple[int, bytes], KnownFlag] = {}
     for (ifindex, address), state in held.items():
         for number, prefix in sorted(
-            ((r.id, n) for r in by.rules.values() for n in r.networks if IPv6Address(address) in n),
-            key=lambda pair: -pair[1].prefixlen,
+            ((r.id, n) for r in by.rules.values() for n in r.networks if IPv6Address(address) in n.network),
+            key=lambda pair: -pair[1].length,
         )[:1]:
             assert prefix is not None
             group = by.rules[number].group

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from npd6_xdp.core.config import Config, DadPolicy, InterfaceConfig, NaSource, R
 from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import build
 from npd6_xdp.core.verdict import Method
@@ -29,7 +30,7 @@ def event(source: bytes = SOURCE, tci: bytes = bytes(4), tags: int = 0) -> NsEve
 
 
 def answer(ns: NsEvent, held: tuple[str, ...] = (), **keys: object) -> NeighborAdvertisement:
-    rule = RuleConfig("::/0", (IPv6Network("::/0"),), Method.STATIC)
+    rule = RuleConfig("::/0", (Prefix.of("::/0"),), Method.STATIC)
     addresses = tuple(OwnAddress(IPv6Address(address)) for address in held)
     links = {"wan0": LinkFacts("wan0", 7, MAC, addresses={(): addresses})}
     table = build(Config((InterfaceConfig("wan0", (rule,), **keys),)), links)  # type: ignore[arg-type]

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from npd6_xdp.core import rtnetlink
@@ -19,7 +22,9 @@ from npd6_xdp.core.rtnetlink import (
     AF_INET6,
     PRESENT,
     PROTOCOL,
+    AddressEntry,
     Flag,
+    LinkEntry,
     Message,
     NeighbourEntry,
     NeighbourState,
@@ -27,7 +32,10 @@ from npd6_xdp.core.rtnetlink import (
     Type,
     error_code,
     messages,
+    parse_address,
+    parse_link,
     parse_neighbour,
+    parse_neighbour_table,
     parse_route,
 )
 
@@ -35,6 +43,7 @@ TEXT = "2001:db8:1::42"
 ADDRESS = IPv6Address(TEXT).packed
 GATEWAY = IPv6Address("fe80::1").packed
 NTF_USE, NTF_PROXY = 0x01, 0x08
+MAC_BYTES = bytes.fromhex("020000000007")
 
 
 def decoded(kind: type[Any], data: bytes) -> dict[str, Any]:
@@ -220,6 +229,83 @@ def test_routes_that_lead_nowhere_and_those_of_another_family_are_none() -> None
     for kind in (2, 3, 4, 5, 6, 7, 8, 9):  # local, broadcast, anycast, multicast, blackhole, unreachable, ...
         assert parse_route(encoded(rtmsg, ROUTE | {"type": kind}, [("RTA_OIF", 3)])) is None
     assert parse_route(encoded(rtmsg, ROUTE | {"family": socket.AF_INET}, [("RTA_OIF", 3)])) is None
+
+
+MAC = ("IFLA_ADDRESS", "02:00:00:00:00:07")
+UP = ("IFLA_OPERSTATE", "UP")
+
+
+def info(kind: str, *data: tuple[str, Any]) -> tuple[str, Any]:
+    more = [("IFLA_INFO_DATA", {"attrs": list(data)})] if data else []
+    return "IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind), *more]}
+
+
+ETHER = LinkEntry(3, "wan0", MAC_BYTES, True, "", 0, 0, 0)
+DOWN = ETHER._replace(up=False)
+VLAN = ETHER._replace(kind="vlan", parent=9, vlan=100)
+
+LINKS: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], LinkEntry], ...] = (
+    ("hardware", {}, [MAC, UP], ETHER),
+    ("a state unknown", {}, [MAC, ("IFLA_OPERSTATE", "UNKNOWN")], ETHER),
+    ("without carrier", {}, [MAC, ("IFLA_OPERSTATE", "DOWN")], DOWN),
+    ("of no state", {}, [MAC], DOWN),
+    ("administratively down", {"flags": 0}, [MAC, UP], DOWN),
+    ("a tunnel", {"ifi_type": 768}, [UP], ETHER._replace(mac=b"")),
+    ("a VLAN device", {}, [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100))], VLAN),
+    (
+        "a bridge's port",
+        {},
+        [MAC, UP, ("IFLA_MASTER", 70_000), info("veth")],
+        ETHER._replace(kind="veth", master=70_000),
+    ),
+)
+
+
+@pytest.mark.parametrize(("what", "fields", "attributes", "wanted"), LINKS, ids=[what for what, *_ in LINKS])
+def test_we_read_the_links_that_pyroute2_writes(
+    what: str, fields: dict[str, int], attributes: list[tuple[str, Any]], wanted: LinkEntry
+) -> None:
+    fields = {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1, "flags": 1, **fields}
+    assert parse_link(encoded(ifinfmsg, fields, [("IFLA_IFNAME", "wan0"), *attributes])) == wanted
+    assert parse_link(encoded(ifinfmsg, {**fields, "family": socket.AF_BRIDGE}, attributes)) is None
+
+
+ADDRESSES: tuple[tuple[str, int, list[tuple[str, Any]], tuple[bool, bool]], ...] = (
+    ("settled", 0x80, [], (True, False)),
+    ("tentative", 0x40, [], (False, False)),
+    ("tentative and optimistic", 0x44, [], (True, False)),
+    ("a duplicate", 0x48, [], (False, False)),
+    ("deprecated", 0x20, [], (True, True)),
+    ("flags that need more than a byte", 0x40, [("IFA_FLAGS", 0x320)], (True, True)),
+    ("a peer's beside it", 0, [("IFA_LOCAL", TEXT)], (True, False)),
+)
+
+
+@pytest.mark.parametrize(("what", "flags", "attributes", "wanted"), ADDRESSES, ids=[what for what, *_ in ADDRESSES])
+def test_we_read_the_addresses_that_pyroute2_writes(
+    what: str, flags: int, attributes: list[tuple[str, Any]], wanted: tuple[bool, bool]
+) -> None:
+    fields = {"index": 3, "prefixlen": 64, "flags": flags}
+    address = "fe80::1" if attributes and attributes[0][0] == "IFA_LOCAL" else TEXT
+    body = encoded(ifaddrmsg, fields, [("IFA_ADDRESS", address), *attributes])
+    assert parse_address(body) == AddressEntry(3, ADDRESS, 64, *wanted)
+    ipv4 = encoded(ifaddrmsg, {**fields, "family": socket.AF_INET}, [("IFA_ADDRESS", "192.0.2.1")])
+    assert parse_address(ipv4) is None
+
+
+def test_we_read_the_size_of_the_neighbour_table_that_the_kernel_tells() -> None:
+    limits = [("NDTA_NAME", "ndisc_cache"), *((f"NDTA_THRESH{n}", 128 * n) for n in (1, 2, 3))]
+    config = struct.pack("=HHI", 16, 320, 77) + bytes(24)
+    attribute = struct.pack("=HH", 4 + len(config), 5) + config
+    whole = encoded(ndtmsg, {}, limits) + attribute
+    assert parse_neighbour_table(whole) == (77, (128, 256, 384))
+    assert parse_neighbour_table(encoded(ndtmsg, {}, [])) is None, "an interface's parameters"
+    assert parse_neighbour_table(encoded(ndtmsg, {"family": socket.AF_INET}, limits) + attribute) is None
+
+
+def test_what_is_cut_short_is_none() -> None:
+    for parse in (parse_link, parse_address, parse_neighbour_table, parse_neighbour, parse_route):
+        assert parse(b"\x0a\0\0") is None
 
 
 def test_an_attribute_with_flags_in_its_type_is_read_as_without() -> None:

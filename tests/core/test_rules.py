@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -12,14 +13,26 @@ from hypothesis import strategies as st
 from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, RuleConfig, Selection, Vlan, parse
 from npd6_xdp.core.flatten import flatten
 from npd6_xdp.core.links import LinkFacts, OwnAddress, SlotSource, choose_source, followed_prefixes, slot_sources
-from npd6_xdp.core.rules import NO_GROUP, NO_RULE, VLAN_ANY, Decision, Match, RuleFlag, Table, build, warnings
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.rules import (
+    NO_GROUP,
+    NO_RULE,
+    VLAN_ANY,
+    Decision,
+    Decisions,
+    Match,
+    RuleFlag,
+    Table,
+    build,
+    warnings,
+)
 from npd6_xdp.core.verdict import Method, Outcome
 
 MAC = bytes.fromhex("020000000001")
 
 
 def rule(prefix: str, method: Method = Method.STATIC) -> RuleConfig:
-    return RuleConfig(prefix, (IPv6Network(prefix),), method)
+    return RuleConfig(prefix, (Prefix.of(prefix),), method)
 
 
 def config(*rules: RuleConfig, vlan: Vlan = Vlan()) -> Config:  # noqa: B008 (frozen)
@@ -101,7 +114,7 @@ def test_the_longest_prefix_wins_as_a_naive_search_finds_it(networks: list[IPv6N
         assert found is Outcome.UNMATCHED
     else:
         assert isinstance(found, Match)
-        assert table.rules[found.rule].networks == (best,)
+        assert table.rules[found.rule].networks == (Prefix.of(best),)
 
 
 def test_ids_stay_when_the_machine_changes_and_what_is_gone_keeps_its_own() -> None:
@@ -110,10 +123,10 @@ def test_ids_stay_when_the_machine_changes_and_what_is_gone_keeps_its_own() -> N
     after = build(rules, {"wan0": link(own("2001:db8:1::2"))}, before)
     assert {r.id: r.prefix for r in after.rules.values()} == {r.id: r.prefix for r in before.rules.values()}
     gone = build(rules, {}, after)
-    assert (gone.slots, gone.addresses, gone.prefixes) == ({}, {}, {})
+    assert (gone.slots, gone.decisions) == ({}, {})
     assert gone.rules == after.rules
     again = build(rules, {"wan0": link()}, gone)
-    assert (again.slots, again.prefixes) == (before.slots, before.prefixes)
+    assert (again.slots, again.decisions) == (before.slots, before.decisions)
 
 
 def test_frames_that_no_entry_speaks_for_are_unmatched() -> None:
@@ -146,7 +159,7 @@ def test_under_any_each_vlan_device_has_its_own_addresses() -> None:
 
 def test_own_addresses_and_next_hops_belong_to_no_rule() -> None:
     table = build(config(rule("::/0")), {"wan0": link(own("2001:db8::1"), ("2001:db8::2",))})
-    assert {match.rule for match in table.addresses.values()} == {NO_RULE}
+    assert {match.rule for match in table.decisions[0].special.values()} == {NO_RULE}
 
 
 SOURCES = (
@@ -290,7 +303,7 @@ def selections(draw: st.DrawFn, network: IPv6Network) -> Selection:
     host_bits = 128 - network.prefixlen
     first, last = sorted(draw(st.tuples(*[st.integers(0, 2**host_bits - 1)] * 2)))
     base = draw(st.sampled_from([0, int(network.network_address)]))
-    return Selection("?", IPv6Address(base | first), IPv6Address(base | last))
+    return Selection("?", base | first, base | last)
 
 
 @st.composite
@@ -299,7 +312,7 @@ def rule_configs(draw: st.DrawFn) -> RuleConfig:
     lists = st.just([]) if network.prefixlen == 128 else st.lists(selections(network), max_size=3)
     return RuleConfig(
         str(network),
-        (network,),
+        (Prefix.of(network),),
         draw(st.sampled_from([Method.STATIC, Method.ROUTE, Method.KERNEL])),
         include=tuple(draw(lists)),
         exclude=tuple(draw(lists)),
@@ -308,14 +321,14 @@ def rule_configs(draw: st.DrawFn) -> RuleConfig:
 
 def naively(rules: list[RuleConfig], target: IPv6Address) -> tuple[str, bool] | None:
     """DESIGN.md: the longest prefix that holds the target owns it; then include, then exclude."""
-    holding = [rule for rule in rules if target in rule.networks[0]]
+    holding = [rule for rule in rules if target in rule.networks[0].network]
     if not holding:
         return None
-    owner = max(holding, key=lambda rule: rule.networks[0].prefixlen)
+    owner = max(holding, key=lambda rule: rule.networks[0].length)
 
     def selected(chosen: tuple[Selection, ...]) -> bool:
-        base = int(owner.networks[0].network_address)
-        return any(int(each.first) | base <= int(target) <= int(each.last) | base for each in chosen)
+        base = owner.networks[0].address
+        return any(each.first | base <= int(target) <= each.last | base for each in chosen)
 
     there = (not owner.include or selected(owner.include)) and not selected(owner.exclude)
     return owner.prefix, there
@@ -357,7 +370,7 @@ def test_a_followed_interface_means_its_global_prefixes_each_once() -> None:
     )
     assert followed_prefixes(links) == {
         "wan0": (),
-        "lan0": (IPv6Network("2001:db8:1::/64"), IPv6Network("fd00::/48")),
+        "lan0": (Prefix.of("2001:db8:1::/64"), Prefix.of("fd00::/48")),
         "lan1": (),
     }
 
@@ -407,7 +420,7 @@ def test_of_two_rules_that_come_to_mean_one_prefix_the_first_wins_and_a_note_say
 
 def test_a_selection_that_lies_in_no_followed_prefix_is_noted_and_left_out() -> None:
     rules = under("wan0", 'prefix = "interface:lan0"; method = "route"; include = ["2001:db8:9::1", "::2"]')
-    flat, notes = flatten(rules.interfaces[0].rules, {"lan0": (IPv6Network("2001:db8:1::/64"),)})
+    flat, notes = flatten(rules.interfaces[0].rules, {"lan0": (Prefix.of("2001:db8:1::/64"),)})
     assert notes == ["interface:lan0: include 2001:db8:9::1 lies outside 2001:db8:1::/64"]
     assert {(str(line.network), line.left_out) for line in flat} == {
         ("2001:db8:1::/64", True),
@@ -580,7 +593,7 @@ def test_entries_of_absent_interfaces_are_kept_if_named_exactly_and_dropped_if_b
     assert set(named(before).values()) == {("wan0", "2001:db8::/64"), ("lan0", "2001:db8:1::/64")}
     away = build(both, {}, before)
     assert set(named(away).values()) == {("wan0", "2001:db8::/64")}
-    assert (away.slots, away.prefixes, away.addresses) == ({}, {}, {})
+    assert (away.slots, away.decisions) == ({}, {})
     assert {entry.port for entry in away.entries.values()} == {"wan0"}
     back = build(both, facts(side("lan0", 8)), away)
     assert {name: n for n, name in named(back).items()}["wan0", "2001:db8::/64"] == {
@@ -670,3 +683,104 @@ def test_what_a_rule_leaves_to_an_ignore_rule_or_its_exclude_needs_no_warning() 
     assert warnings(build(under("wan0", wide, 'prefix = "2001:db8::/64"; method = "ignore"'), links)) == []
     assert warnings(build(under("wan0", f'{wide}; exclude = ["2001:db8::/64"]'), links)) == []
     assert len(warnings(build(under("wan0", 'prefix = "2001:db8::/72"; method = "kernel"'), links))) == 1
+
+
+# --- made of the table before ---
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> dict[str, LinkFacts]:
+    """A port and perhaps another side, with addresses near the rules'."""
+    addresses = st.lists(small, max_size=2, unique=True).map(
+        lambda suffixes: own(*(f"{IPv6Address(BASE | suffix)}/{126}" for suffix in suffixes))
+    )
+    port = LinkFacts(
+        "wan0",
+        7,
+        MAC,
+        addresses={(): draw(addresses), **({(5,): draw(addresses)} if draw(st.booleans()) else {})},
+        next_hops={(): frozenset(IPv6Address(BASE | suffix) for suffix in draw(st.lists(small, max_size=1)))},
+        l3={(): 7, **({(5,): 9} if draw(st.booleans()) else {})},
+    )
+    there = {"wan0": port} if draw(st.integers(0, 5)) else {}
+    if draw(st.booleans()):
+        there["lan0"] = LinkFacts("lan0", 8, LAN, addresses={(): draw(addresses)})
+    return there
+
+
+followers = st.sampled_from([(), (RuleConfig("interface:lan0", (), Method.ROUTE, follows="lan0"),)])
+
+
+@st.composite
+def some_configs(draw: st.DrawFn) -> Config:
+    """One or two entries, whose rules are drawn from few, so that tables have much in common."""
+    entries = []
+    for vlan in draw(st.sampled_from([(Vlan(),), (Vlan(any=True),), (Vlan(), Vlan(tags=(5,)))])):
+        several = draw(st.lists(rule_configs(), max_size=5, unique_by=lambda rule: rule.prefix))
+        entries.append(InterfaceConfig("wan0", (*several, *draw(followers)), vlan=vlan, router=draw(st.booleans())))
+    return Config(tuple(entries))
+
+
+def meaning(table: Table) -> dict[str, object]:
+    """What a table says, whatever the ids."""
+    group_keys = {number: key for key, number in table.groups.items()}
+
+    def who(entry: int) -> tuple[str, str]:
+        return table.entries[entry].port, str(table.entries[entry].vlan)
+
+    def said(match: Match) -> object:
+        by = table.rules.get(match.rule)
+        group = group_keys.get(match.group)
+        group = (group[0], str(who(int(group[1])))) if group and group[0] == "kernel" else group
+        return (by.config, who(by.entry)) if by else None, match.decision, match.flags, group
+
+    return {
+        "slots": {slot: who(entry) for slot, entry in table.slots.items()},
+        "decisions": {who(e): {p: said(m) for p, m in found.items()} for e, found in table.decisions.items()},
+        "rules": [
+            (who(r.entry), r.config, r.networks, r.flags) for r in table.rules.values() if r.entry in table.decisions
+        ],
+        "notes": sorted(table.notes),
+        "warnings": sorted(warnings(table)),
+        "live": {kind: sorted(who(entry.id) for entry in table.live(kind)) for kind in Decision},
+        "vias": {group_keys[number]: via for number, via in table.vias.items()},
+    }
+
+
+def mostly(before: Config, after: Config) -> Config:
+    """The one before, but for its first entry's first rule, which is the other's."""
+    first = before.interfaces[0]
+    rules = {rule.prefix: rule for rule in (*after.interfaces[0].rules[:1], *first.rules[1:])}
+    return Config((replace(first, rules=tuple(rules.values())), *before.interfaces[1:]))
+
+
+@given(st.lists(st.tuples(some_configs(), machines()), min_size=2, max_size=4), st.booleans())
+def test_a_table_made_of_the_one_before_means_what_a_fresh_one_means(
+    steps: list[tuple[Config, dict[str, LinkFacts]]], slowly: bool
+) -> None:
+    table, asked = None, steps[0][0]
+    for following, links in steps:
+        asked = mostly(asked, following) if slowly else following
+        after = build(asked, links, table)
+        assert meaning(after) == meaning(build(asked, links))
+        assert len({rule.id for rule in after.rules.values()}) == len(after.rules)
+        if table is not None:
+            for entry, decisions in after.decisions.items():
+                old = table.decisions.get(entry, Decisions({}, {}))
+                put, take = decisions.difference(old)
+                said = {prefix: match for prefix, match in old.items() if prefix not in take} | put
+                assert said == dict(decisions.items())
+                assert all(old.get(prefix) != match for prefix, match in put.items())
+        table = after
+
+
+def test_what_did_not_change_is_the_very_same_and_isnt_looked_at_again() -> None:
+    rules = [rule(f"2001:db8:{number:x}::/64") for number in range(20)]
+    links = facts(side("lan0", 8, "2001:db8:1::1/64"))
+    before = build(config(*rules), links)
+    moved = facts(side("lan0", 8, "2001:db8:2::1/64"))
+    assert build(config(*map(rule, [r.prefix for r in rules])), moved, before).decisions[0] is before.decisions[0]
+    after = build(config(*rules[1:], rule("2001:db9::/64")), links, before)
+    assert [after.rules[number] is before.rules[number] for number in range(1, 20)] == [True] * 19
+    put, take = after.decisions[0].difference(before.decisions[0])
+    assert (list(put), take) == ([Prefix.of("2001:db9::/64")], [Prefix.of("2001:db8::/64")])

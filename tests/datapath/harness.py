@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from typing import Any
 
 from npd6_xdp.core.config import Config, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.verdict import Method, Outcome, Reason
@@ -104,7 +105,7 @@ class Bench:
 
 
 def rule(prefix: str, method: Method = Method.STATIC) -> RuleConfig:
-    return RuleConfig(prefix, (IPv6Network(prefix),), method)
+    return RuleConfig(prefix, (Prefix.of(prefix),), method)
 
 
 def entry(*rules: RuleConfig, vlan: Vlan = Vlan(), **keys: Any) -> InterfaceConfig:  # noqa: B008 (frozen)

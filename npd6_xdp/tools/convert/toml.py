@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
 from npd6_xdp.core.config_values import LINK_LOCAL, link_local, never_answered
+from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.tools.convert.common import Notes, quoted
 
 _EVERYTHING = IPv6Network("::/0")
@@ -66,9 +67,9 @@ class Interface:
 
 def _unanswerable(network: IPv6Network) -> str:
     """Why no rule can be made for a prefix; "" if one can."""
-    if never_answered(network):
+    if never_answered(Prefix.of(network)):
         return "multicast addresses, :: and ::1 are never answered"
-    if link_local(network) and network.prefixlen < 128:
+    if link_local(Prefix.of(network)) and network.prefixlen < 128:
         return "link-local targets are answered only where a rule names the one address"
     return ""
 
