@@ -34,6 +34,8 @@
 #define ETH_P_IPV6 0x86dd
 #define VLAN_VID_MASK 0x0fff
 #define VLAN_ANY 0xffff
+#define LENGTHS 8		/* a hash look-up each: 4 at rest, and those of two tables while one follows another */
+#define NO_LENGTH 255
 
 #define NEXTHDR_HOP 0
 #define NEXTHDR_FRAGMENT 44
@@ -238,7 +240,9 @@ struct slot {
 	struct in6_addr link_local;
 	struct in6_addr global;
 	__u64 source_cost;	/* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
-	__u32 collect;		/* remember the targets */
+	__u16 collect;		/* remember the targets */
+	__u16 trie;		/* more lengths than `lengths` holds: prefixes are in the trie */
+	__u8 lengths[LENGTHS];	/* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
 	__u32 zero;
 };
 
@@ -246,6 +250,13 @@ struct slot {
 enum slot_sources {
 	SOURCE_LINK_LOCAL = 1,	/* link_local is what a link-local asker gets */
 	SOURCE_GLOBAL = 2,	/* global is what any other asker gets; clear: Python chooses among several */
+};
+
+/* A line of the flat table: an address (128 bits), or a prefix of an entry that has few lengths. */
+struct line_key {
+	__u32 entry;
+	__u32 length;		/* in bits */
+	struct in6_addr address;
 };
 
 /* Scoped by an entry, or by a rule's group. */
@@ -325,7 +336,7 @@ _Static_assert(sizeof(struct ns_event) == 52, "npd6_xdp/core/event.py reads 52 b
 /* --- maps ------------------------------------------------------------------------------------------ */
 
 BPF_F_TABLE("hash", struct slot_key, struct slot, slots, SLOTS_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct address_key, struct rule, addresses, ADDRESSES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct line_key, struct rule, lines, LINES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct prefix_key, struct rule, prefixes, PREFIXES_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX);
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
@@ -642,27 +653,50 @@ static __always_inline bool is_frame_ignored(const struct scratch *s, const stru
 	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
 }
 
+/* The mask of a prefix's first or last 64 bits, of which `bits` count. */
+static __always_inline __u64 half_mask(int bits)
+{
+	return bits <= 0 ? 0 : bits >= 64 ? ~0ULL : __builtin_bswap64(~0ULL << (64 - bits));
+}
+
 /*
  * The rule for a target: addresses of their own first (own, next hops, rules for one address), then the
  * longest prefix. NULL: no rule; `outcome` then tells ignored from unmatched.
+ *
+ * Few configurations have more than four lengths of prefixes on an interface. A hash look-up for each length costs
+ * less than the trie, and stays flat: with 100,000 prefixes 0.2 us instead of 0.4.
  */
-static __always_inline struct rule *target_match(__u32 entry, const struct in6_addr *target, enum outcome *outcome)
+static __always_inline struct rule *target_match(const struct slot *slot, const struct in6_addr *target,
+						 enum outcome *outcome)
 {
-	struct address_key exact = { .scope = entry, .address = *target };
-	struct prefix_key prefix = { .prefixlen = 32 + 128, .entry = entry, .address = *target };
+	struct line_key line = { .entry = slot->entry, .length = 128, .address = *target };
+	struct prefix_key prefix = { .prefixlen = 32 + 128, .entry = slot->entry, .address = *target };
 	struct rule *rule;
 
 	*outcome = OUTCOME_IGNORED;
 	if (is_unspecified(target) || is_loopback(target))
 		return NULL;
-	rule = addresses.lookup(&exact);
+	rule = lines.lookup(&line);
 	if (rule)
 		return rule;
 	/* a link-local target is answered only if a rule names exactly that address */
 	if (is_link_local(target))
 		return NULL;
 	*outcome = OUTCOME_UNMATCHED;
-	return prefixes.lookup(&prefix);
+	if (slot->trie)
+		return prefixes.lookup(&prefix);
+#pragma unroll
+	for (int i = 0; i < LENGTHS; i++) {
+		line.length = slot->lengths[i];
+		if (line.length == NO_LENGTH)
+			return NULL;
+		line.address.qword[0] = target->qword[0] & half_mask(line.length);
+		line.address.qword[1] = target->qword[1] & half_mask((int)line.length - 64);
+		rule = lines.lookup(&line);
+		if (rule)
+			return rule;
+	}
+	return NULL;
 }
 
 /* --- answer: the advertisement of RFC 4861 §7.2.4, in place; ids are those of RFC.md §B ---------------- */
@@ -988,7 +1022,7 @@ int ns_filter(struct xdp_md *ctx)
 	} else if (is_frame_ignored(s, slot)) {
 		outcome = OUTCOME_IGNORED;
 	} else {
-		rule = target_match(slot->entry, &s->ns.target, &outcome);
+		rule = target_match(slot, &s->ns.target, &outcome);
 		if (rule)
 			outcome = ns_decide(ctx, slot, rule, s);
 	}

@@ -182,7 +182,7 @@ class Decisions:
 
     def longest(self, target: int, at_most: int = BITS - 1) -> Match | None:
         """The line of the longest prefix that holds an address, single addresses left out."""
-        for length in self._lengths:
+        for length in self.lengths:
             if length <= at_most and (match := self.lines.get(Prefix(target & MASKS[length], length))) is not None:
                 return match
         return None
@@ -214,7 +214,8 @@ class Decisions:
         return singles + sum(prefix not in self.lines for prefix in self.special)
 
     @cached_property
-    def _lengths(self) -> Sequence[int]:
+    def lengths(self) -> Sequence[int]:
+        """The lengths of its prefixes (bits), the longest first; that of single addresses isn't among them."""
         return sorted({prefix.length for prefix in self.lines} - {BITS}, reverse=True)
 
 

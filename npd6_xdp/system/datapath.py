@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -47,7 +47,10 @@ _XDP_FLAGS_SKB_MODE = 2
 _XDP_FLAGS_DRV_MODE = 4
 
 _SLOT_KEY = struct.Struct("=IHH")
-_SLOT = struct.Struct("=I6sBBI16s16sQI4x")
+_SLOT = struct.Struct("=I6sBBI16s16sQHH8s4x")
+_MOST_LENGTHS = 4
+"""Of an entry's prefixes, for a hash look-up each; with more of them the trie is cheaper."""
+_LINE_KEY = struct.Struct("=II16s")
 _ADDRESS_KEY = struct.Struct("=I4x16s")
 _PREFIX_KEY = struct.Struct("=II16s")
 _RULE = struct.Struct("=IHHI")
@@ -66,7 +69,7 @@ _ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
 
 _MAPS = (
     "vias",
-    "addresses",
+    "lines",
     "prefixes",
     "slots",
     "entry_counters",
@@ -175,17 +178,32 @@ class Program:
         for entry in table.decisions.keys() | self._decisions.keys():
             after, before = (each.get(entry, NOTHING_DECIDED) for each in (table.decisions, self._decisions))
             more, less = after.difference(before)
-            put += [(entry, prefix, match) for prefix, match in more.items()]
-            take += [(entry, prefix, _NO_MATCH) for prefix in less]
+            if before and is_in_trie(after) != is_in_trie(before):  # all prefixes move from one map to the other
+                more |= {prefix: match for prefix, match in after.items() if prefix.length < BITS}
+                less = [prefix for prefix in less if prefix.length == BITS]
+                less += [prefix for prefix, _ in before.items() if prefix.length < BITS]
+            put += [_Line(_map_of(after, prefix), entry, prefix, match) for prefix, match in more.items()]
+            take += [_Line(_map_of(before, prefix), entry, prefix, _NO_MATCH) for prefix in less]
         # in the order in which a target's way needs them: the slot leads to all else
+        self._put("slots", self._slots, self._slots_between(table))
         self._put("vias", self._vias, vias)
-        self._put_lines(sorted(put, key=_length, reverse=True))
+        self._put_lines(sorted(put, key=_length_and_map, reverse=True))
         self._put("slots", self._slots, dict(sorted(slots.items(), key=_any_vlan_last)))
         self._take("slots", self._slots, slots)
-        for name, lines in _by_map(sorted(take, key=_length)):
+        for name, lines in _by_map(sorted(take, key=_length_and_map)):
             self.delete_all(name, [_line_key(line) for line in lines])
         self._decisions = dict(table.decisions)
         self._take("vias", self._vias, vias)
+
+    def _slots_between(self, table: Table) -> dict[bytes, bytes]:
+        """The slots of now, under which the prefixes of the table to come are found as well as those of now."""
+        slots = {}
+        for key, slot in self._slots.items():
+            entry = _SLOT.unpack(slot)[0]
+            before, after = (each.get(entry, NOTHING_DECIDED) for each in (self._decisions, table.decisions))
+            if not is_in_trie(before) and not is_in_trie(after):
+                slots[key] = _with_lengths(slot, _pack_lengths({*before.lengths, *after.lengths}))
+        return slots
 
     def _put(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
         for key, value in wanted.items():
@@ -204,14 +222,15 @@ class Program:
         try:
             for name, some in _by_map(lines):
                 done += len(some)
-                self.update_all(name, [_line_key(line) for line in some], [_RULE.pack(*match) for *_, match in some])
+                self.update_all(name, [_line_key(line) for line in some], [_RULE.pack(*line.match) for line in some])
         except MachineError:
             for line in reversed(lines[:done]):
-                before = self._decisions.get(line[0], NOTHING_DECIDED).get(line[1])
-                if before is None:
-                    self.delete(_map_of(line), _line_key(line))
+                decisions = self._decisions.get(line.entry, NOTHING_DECIDED)
+                before = decisions.get(line.prefix)
+                if before is None or _map_of(decisions, line.prefix) != line.map:
+                    self.delete(line.map, _line_key(line))
                 else:
-                    self.update(_map_of(line), _line_key(line), _RULE.pack(*before))
+                    self.update(line.map, _line_key(line), _RULE.pack(*before))
             raise
 
     def _start_at_zero(self, name: str, ids: Set[int], layout: struct.Struct) -> None:
@@ -560,35 +579,54 @@ class Datapath:
         return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
 
 
-_Line = tuple[int, Prefix, Match]
-"""A line of the flat table: entry, prefix, and what it says."""
+class _Line(NamedTuple):
+    """A line of the flat table, and the kernel map that it belongs into."""
+
+    map: str
+    entry: int
+    prefix: Prefix
+    match: Match
 
 
-def _length(line: _Line) -> int:
-    return line[1].length
+def is_in_trie(decisions: Decisions) -> bool:
+    """Whether an entry's prefixes have too many lengths for a hash look-up each."""
+    return len(decisions.lengths) > _MOST_LENGTHS
 
 
-def _map_of(line: _Line) -> str:
-    return "addresses" if line[1].length == BITS else "prefixes"
+def _map_of(decisions: Decisions, prefix: Prefix) -> str:
+    return "prefixes" if prefix.length < BITS and is_in_trie(decisions) else "lines"
+
+
+def _length_and_map(line: _Line) -> tuple[int, str]:
+    return line.prefix.length, line.map
 
 
 def _by_map(lines: Sequence[_Line]) -> Iterator[tuple[str, Sequence[_Line]]]:
-    """Lines in the order of their lengths, in pieces for a system call each, with the map that they belong into."""
+    """Lines in their order, in pieces for a system call each, with the map that they belong into."""
     start = 0
     while start < len(lines):
-        name = _map_of(lines[start])
+        name = lines[start].map
         end = min(start + _BATCH, len(lines))
-        if _map_of(lines[end - 1]) != name:
-            end = next(number for number in range(start, end) if _map_of(lines[number]) != name)
+        if any(line.map != name for line in lines[start:end]):
+            end = next(number for number in range(start, end) if lines[number].map != name)
         yield name, lines[start:end]
         start = end
 
 
 def _line_key(line: _Line) -> bytes:
-    entry, (address, length), _ = line
-    if length == BITS:
-        return _ADDRESS_KEY.pack(entry, address.to_bytes(16))
-    return _PREFIX_KEY.pack(32 + length, entry, address.to_bytes(16))
+    address, length = line.prefix
+    if line.map == "lines":
+        return _LINE_KEY.pack(line.entry, length, address.to_bytes(16))
+    return _PREFIX_KEY.pack(32 + length, line.entry, address.to_bytes(16))
+
+
+def _pack_lengths(lengths: Iterable[int]) -> bytes:
+    return bytes(sorted(lengths, reverse=True)).ljust(8, b"\xff")
+
+
+def _with_lengths(slot: bytes, lengths: bytes) -> bytes:
+    *others, _ = _SLOT.unpack(slot)
+    return _SLOT.pack(*others, lengths)
 
 
 def _any_vlan_last(item: tuple[bytes, bytes]) -> bool:
@@ -601,6 +639,8 @@ def pack_slots(table: Table) -> dict[bytes, bytes]:
     for (ifindex, outer, inner), entry_id in table.slots.items():
         entry = table.entries[entry_id]
         sources, link_local, global_address = slot_sources(entry.addresses)
+        decisions = table.decisions.get(entry_id, NOTHING_DECIDED)
+        in_trie = is_in_trie(decisions)
         slots[_SLOT_KEY.pack(ifindex, outer, inner)] = _SLOT.pack(
             entry_id,
             entry.mac,
@@ -611,6 +651,8 @@ def pack_slots(table: Table) -> dict[bytes, bytes]:
             global_address.packed,
             _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
             entry.collect > 0,
+            in_trie,
+            _pack_lengths(() if in_trie else decisions.lengths),
         )
     return slots
 
@@ -632,8 +674,8 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
         "SLOTS_MAX": len(table.slots),
         "ENTRIES_MAX": max(table.entries, default=0) + 1,
         "RULES_MAX": max(table.rules, default=0) + 1,
-        "ADDRESSES_MAX": sum(each.addresses for each in decisions),
-        "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions),
+        "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
+        "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()),
         "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
         "CROWDING_MAX": limits.pending,
@@ -650,7 +692,7 @@ def _room(name: str, wanted: int) -> int:
         return (
             max(wanted, 1024) if wanted else 1
         )  # a kernel LRU map keeps some entries per CPU: small ones forget early
-    return max(16384 if name in ("ADDRESSES_MAX", "PREFIXES_MAX") else 64, 2 * wanted)
+    return max(16384 if name in ("LINES_MAX", "PREFIXES_MAX") else 64, 2 * wanted)
 
 
 def load_bcc() -> Any:

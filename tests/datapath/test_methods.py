@@ -512,6 +512,28 @@ def test_while_one_table_follows_another_every_target_is_decided_by_one_of_the_t
     assert most > (5 if batches else 10)
 
 
+LENGTHS = {
+    "hash": ("2001:db8:1::/48", "2001:db8::/32"),
+    "other hash": ("2001:db8:1::/64", "2001:db8:1:8000::/49", "2001:db8::/33", "2001::/16"),
+    "trie": ("2001:db8:1::/64", "2001:db8:1::/56", "2001:db8:1::/48", "2001:db8::/40", "2001:db8::/32", "2001::/16"),
+}
+
+
+@pytest.mark.parametrize("batches", [True, False])
+@pytest.mark.parametrize(("before", "after"), [(one, other) for one in LENGTHS for other in LENGTHS if one != other])
+def test_prefixes_go_from_the_hash_to_the_trie_and_back_with_every_target_decided(
+    bench: Bench, before: str, after: str, batches: bool
+) -> None:
+    """An entry of few lengths of prefixes has them in the hash, one of many in the trie."""
+    methods = (Method.STATIC, Method.IGNORE)
+    tables = []
+    for number, name in enumerate((before, after)):
+        rules = [rule(prefix, methods[(number + place) % 2]) for place, prefix in enumerate(LENGTHS[name])]
+        tables.append(build(Config((entry(*rules, datapath=PYTHON),)), {PORT: link()}, tables[0] if tables else None))
+    bench.use(tables[0])
+    assert watched_change(bench, *tables, batches=batches) >= 3
+
+
 # --- many at once ---
 
 
@@ -549,7 +571,7 @@ def test_where_a_map_is_full_all_lines_are_as_before(fresh: Callable[..., Bench]
     too_many = [rule(f"2001:db9:{number >> 16:x}:{number & 0xFFFF:x}::/64") for number in range(20_000)]
     new = build(Config((entry(rule("2001:db8::/32", Method.IGNORE), *too_many),)), {PORT: link()}, old)
     assert not bench.datapath.has_room(new, Limits())
-    with pytest.raises(MachineError, match="kernel map prefixes: can't add an entry: it is full"):
+    with pytest.raises(MachineError, match="kernel map lines: can't add an entry: it is full"):
         bench.datapath.apply(new)
     for target, action in (("2001:db8::1", XDP_TX), ("2001:db8:1::1", XDP_PASS), ("2001:db9::1", XDP_PASS)):
         assert bench.run(solicit(SETTING, target=ip6(target)))[0] == action

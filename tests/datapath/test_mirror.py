@@ -64,7 +64,7 @@ def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, 
     ("name", "key", "value"),
     [
         ("slots", datapath._SLOT_KEY.size, datapath._SLOT.size),
-        ("addresses", datapath._ADDRESS_KEY.size, datapath._RULE.size),
+        ("lines", datapath._LINE_KEY.size, datapath._RULE.size),
         ("prefixes", datapath._PREFIX_KEY.size, datapath._RULE.size),
         ("known_targets", datapath._ADDRESS_KEY.size, datapath._KNOWN.size),
         ("vias", datapath._VIA_KEY.size, len(datapath._VIA)),
