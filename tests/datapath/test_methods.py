@@ -522,16 +522,19 @@ LENGTHS = {
 @pytest.mark.parametrize("batches", [True, False])
 @pytest.mark.parametrize(("before", "after"), [(one, other) for one in LENGTHS for other in LENGTHS if one != other])
 def test_prefixes_go_from_the_hash_to_the_trie_and_back_with_every_target_decided(
-    bench: Bench, before: str, after: str, batches: bool
+    bench: Bench, before: str, after: str, batches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry of few lengths of prefixes has them in the hash, one of many in the trie."""
+    bench.datapath.apply(Table({}, {}, {}, {}))
+    monkeypatch.setattr("npd6_xdp.system.datapath._HASHED_FROM", 1)
     methods = (Method.STATIC, Method.IGNORE)
-    tables = []
+    tables: list[Table] = []
     for number, name in enumerate((before, after)):
         rules = [rule(prefix, methods[(number + place) % 2]) for place, prefix in enumerate(LENGTHS[name])]
         tables.append(build(Config((entry(*rules, datapath=PYTHON),)), {PORT: link()}, tables[0] if tables else None))
     bench.use(tables[0])
     assert watched_change(bench, *tables, batches=batches) >= 3
+    bench.datapath.apply(Table({}, {}, {}, {}))
 
 
 # --- many at once ---
