@@ -35,7 +35,9 @@ def wanted_groups(table: Table) -> dict[int, frozenset[bytes]]:
     wanted: defaultdict[int, list[Prefix]] = defaultdict(list)
     for entry, decisions in table.decisions.items():
         wanted[table.entries[entry].l3_ifindex] += [
-            prefix for prefix, match in decisions.items() if prefix.length >= _SMALL and match.decision in _PROXIED
+            prefix
+            for prefix in {prefix for prefix in decisions.lines if prefix.length >= _SMALL} | decisions.special.keys()
+            if (match := decisions.get(prefix)) is not None and match.decision in _PROXIED
         ]
     return {ifindex: _lowest_groups(found) for ifindex, found in wanted.items() if found}
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import cached_property
 from ipaddress import IPv6Address
 from itertools import count, product
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from npd6_xdp.core.config import (
@@ -74,6 +75,7 @@ _DECISIONS = {
 }
 _ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
 _THERE_OR_NOT = frozenset({Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL})
+_LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 _LINK_LOCAL = 0xFE80 >> 6  # the first 10 bits of fe80::/10
 
 NO_RULE = 0xFFFFFFFF
@@ -154,17 +156,22 @@ GroupKey = tuple[str, ...]
 """What a group stands for: ("via", "lan0", "lan1"), or ("kernel", ENTRY)."""
 
 
+_MadeOf = tuple[Mapping[Prefix, Match], Set[Prefix]]
+"""Lines, and the prefixes by which others may differ from them."""
+
+
 @dataclass(frozen=True)
 class Decisions:
     """What decides about the targets of one entry: the longest prefix that holds a target.
 
     `lines` come of its rules. `special` are the few single addresses, taking precedence, that the host itself
     gives reason for: its own, next hops, and those it holds elsewhere. A rebuilt table has the very same objects
-    where nothing is different.
+    where nothing is different; else `made_of` may say from which lines these came, and by what they differ.
     """
 
     lines: Mapping[Prefix, Match]
     special: Mapping[Prefix, Match]
+    made_of: _MadeOf | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.lines) + sum(prefix not in self.lines for prefix in self.special)
@@ -194,7 +201,9 @@ class Decisions:
         if not before.lines and not before.special:
             return dict(self.items()), []
         maybe = set(self.special) | before.special.keys()
-        if self.lines is not before.lines:
+        if self.made_of is not None and self.made_of[0] is before.lines:
+            maybe |= self.made_of[1]
+        elif self.lines is not before.lines:
             old = before.lines.get
             maybe.update([prefix for prefix, match in self.lines.items() if old(prefix) != match])
             maybe |= before.lines.keys() - self.lines.keys()
@@ -210,13 +219,13 @@ class Decisions:
     @cached_property
     def addresses(self) -> int:
         """How many of its prefixes are single addresses."""
-        singles = sum(prefix.length == BITS for prefix in self.lines)
+        singles = list(map(_LENGTH, self.lines)).count(BITS)
         return singles + sum(prefix not in self.lines for prefix in self.special)
 
     @cached_property
     def lengths(self) -> Sequence[int]:
         """The lengths of its prefixes (bits), the longest first; that of single addresses isn't among them."""
-        return sorted({prefix.length for prefix in self.lines} - {BITS}, reverse=True)
+        return sorted(set(map(_LENGTH, self.lines)) - {BITS}, reverse=True)
 
 
 NOTHING_DECIDED = Decisions({}, {})
@@ -399,7 +408,7 @@ class _Builder:
         entry = self._enter(link, interface, vlan, spoken=True)
         # The kernel sees no frames of a VLAN that it has no device for, so its proxy can't answer them: we do.
         proxied = not (vlan.any or (vlan.tags and vlan.tags not in link.l3))
-        lines = self._lines(entry, interface, proxied=proxied)
+        lines, made_of = self._lines(entry, interface, proxied=proxied)
         origin = self.origins[entry]
         where = interface.labelled(link.name)
         notes = [*origin.bases.notes, *(note for each in origin.notes.values() for note in each)]
@@ -417,9 +426,11 @@ class _Builder:
             special[Prefix(address, BITS)] = _OWN
         before = self._before.decisions.get(entry)
         same = before is not None and before.lines is lines and before.special == special
-        self.decisions[entry] = before if same and before is not None else Decisions(lines, special)
+        self.decisions[entry] = before if same and before is not None else Decisions(lines, special, made_of)
 
-    def _lines(self, entry: int, interface: InterfaceConfig, *, proxied: bool) -> Mapping[Prefix, Match]:
+    def _lines(
+        self, entry: int, interface: InterfaceConfig, *, proxied: bool
+    ) -> tuple[Mapping[Prefix, Match], _MadeOf | None]:
         """What the rules of an entry say, and what of it the table before has is taken from there."""
         context = (interface.router, interface.dad, interface.na_source, proxied)
         before = self._before.origins.get(entry)
@@ -431,7 +442,7 @@ class _Builder:
             self.origins[entry] = before
             self.rules.update({rule.id: rule for rule in before.rules.values()})
             self.groups |= {self._group_keys[group]: group for group in before.groups}
-            return decided.lines
+            return decided.lines, None
         return self._changed_lines(entry, interface, context, before, decided.lines)
 
     def _changed_lines(
@@ -441,7 +452,7 @@ class _Builder:
         context: tuple[bool, DadPolicy, NaSource, bool],
         before: Origin | None,
         lines_before: Mapping[Prefix, Match] | None,
-    ) -> Mapping[Prefix, Match]:
+    ) -> tuple[Mapping[Prefix, Match], _MadeOf | None]:
         """Lines by difference from those before (all, where there are none that count), and their origin."""
         known: Mapping[str, Rule] = before.rules if before else {}
         rules: dict[str, Rule] = {}
@@ -459,6 +470,7 @@ class _Builder:
             self.rules[rule.id] = rule
         found = bases([rule.config for rule in rules.values()], self._followed)
         lines: dict[Prefix, Match] = {}
+        touched: set[Prefix] = set()
         notes: dict[Prefix, Sequence[str]] = {}
         changed: Iterable[Prefix] = found.owners
         if before is not None and lines_before is not None:
@@ -468,11 +480,13 @@ class _Builder:
                 notes.pop(base, None)
                 for line in lines_of(base, before.bases.owners[base], before.bases, []):
                     del lines[line.network]
+                    touched.add(line.network)
         proxied = context[-1]
         for base in changed:
             said: list[str] = []
             for line in lines_of(base, found.owners[base], found, said):
                 lines[line.network] = _match(rules[line.rule.prefix], left_out=line.left_out, proxied=proxied)
+                touched.add(line.network)
             if said:
                 notes[base] = said
         self.origins[entry] = Origin(
@@ -485,7 +499,7 @@ class _Builder:
             frozenset({rule.group for rule in rules.values()} - {NO_GROUP}),
             notes,
         )
-        return lines
+        return lines, None if lines_before is None else (lines_before, touched)
 
     def _rule(
         self, number: int, entry: int, config: RuleConfig, context: tuple[bool, DadPolicy, NaSource, bool]
@@ -645,8 +659,9 @@ def _fresh(taken: Container[int], first: int = 0) -> Iterator[int]:
 def _changed_bases(after: Bases, before: Bases) -> tuple[set[Prefix], set[Prefix]]:
     """The bases whose lines aren't as before: those that have lines now, and those that had some."""
     owners, old = after.owners, before.owners
-    changed = {base for base, rule in owners.items() if old.get(base) is not rule}
-    lost = {base for base in old if base not in owners}
+    pairs = zip(owners.items(), map(old.get, owners), strict=True)
+    changed = {base for (base, rule), before_it in pairs if before_it is not rule}
+    lost = set(old.keys() - owners.keys())
     # where a base is new or gone, rules with parts around it have other lines
     for base in (*lost, *[base for base in changed if base not in old]):
         for around in after.around(base):

@@ -99,6 +99,7 @@ class Daemon:
         try:
             with _uncollected():
                 self.start()
+                gc.freeze()  # what is there now stays, but for a table: no need to look at it again and again
         except BaseException:
             self._stack.close()
             raise
@@ -456,7 +457,9 @@ class Daemon:
             return str(error)
         log.info("reload: the new configuration is in use")
         log.debug("reload: read in %.3f s, applied in %.3f s", loaded - began, time.monotonic() - loaded)
-        gc.collect()  # responders and tables hold one another
+        gc.unfreeze()
+        gc.collect()  # a responder and its caches hold one another, and the table before
+        gc.freeze()
         return ""
 
     def _change_to(self, config: Config) -> None:
@@ -535,6 +538,5 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
 
 def run(load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
     """`npd6-xdp run`: the daemon in the foreground."""
-    gc.freeze()  # modules stay; no collection need look at them again
     with Daemon(load, configured) as daemon:
         daemon.run()

@@ -14,6 +14,7 @@ import pytest
 
 from npd6_xdp.core.snapshot import (
     ANSWER_BUCKETS,
+    MOST_RULES_WITH_ZEROS,
     RULE_OUTCOMES,
     AnswerTimes,
     HostSnapshot,
@@ -195,6 +196,20 @@ def test_long_lists_are_cut_and_say_how_much_is_missing(count: int, shown: int, 
     assert f"\nneighbours: {count}\n" in text
     assert len(re.findall("dev lan0", text)) == len(re.findall(r"^  rule ", text, re.MULTILINE)) == shown
     assert re.findall(r"… and (\d+) more", text) == [str(more)] * 2 * bool(more)
+
+
+@pytest.mark.parametrize(("count", "zeros"), [(MOST_RULES_WITH_ZEROS, True), (MOST_RULES_WITH_ZEROS + 1, False)])
+def test_of_many_rules_only_what_happened_is_said(count: int, zeros: bool) -> None:
+    counted = {Outcome.ANSWERED_XDP: 7, Outcome.ABSENT: 0}
+    rules = [RuleSnapshot("wan0", f"rule {number}", Method.ROUTE, {} if number else counted) for number in range(count)]
+    snapshot = replace(QUIET.snapshot, rules=rules)
+    said = status_json(replace(QUIET, snapshot=snapshot))["rules"]
+    assert len(said) == count
+    everything = dict.fromkeys(map(str, (*RULE_OUTCOMES[Method.ROUTE], Outcome.IGNORED)), 0)
+    happened = {"answered_xdp": 7}
+    assert said[0]["solicitations"] == (everything | happened if zeros else happened)
+    assert said[1]["solicitations"] == (everything if zeros else {})
+    assert dict(snapshot.rule_outcomes(rules[0])) == said[0]["solicitations"]
 
 
 def test_answer_times_fall_into_the_bucket_whose_upper_bound_holds_them() -> None:

@@ -159,6 +159,31 @@ def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_count
         assert Asker(wire, running).answered("2001:db8:11f3::1")
 
 
+def many_rules(count: int, changed: int, datapath: str) -> str:
+    """A configuration of many rules besides that for the scanned targets, the first of them in two variants."""
+    keys = {"datapath": f'"{datapath}"', "events_per_source": "0"}
+    rules = [
+        f"2001:{0xDB9 if number % 3 else 0xDBA:x}:{number:x}::/{48 if number % 2 else 128}"
+        f" {'route' if number < changed and number % 4 else 'static'}"
+        for number in range(count)
+        if number >= changed or number % 5
+    ]
+    return configuration("2001:db8:1::/64 static", *rules, **keys)
+
+
+@both
+def test_reloads_of_many_rules_leave_none_unanswered(topology: Topology, daemon: Start, datapath: str) -> None:
+    running = daemon(many_rules(20_000, 0, datapath))
+    with stream(topology, 5_000) as counts:
+        for changed in (1_000, 0, 1_000):
+            assert "rules on wan0" in reload(running, many_rules(20_000, changed, datapath))
+    sent, answered = counts()
+    assert answered == sent
+    assert sum(running.solicitations().values()) == sent
+    (rule,) = [words for name, words in running.metrics() if name == "npd6_rule_solicitations_total"]
+    assert dict(rule)["rule"] == "2001:db8:1::/64", "of so many rules only what happened is shown"
+
+
 @both
 def test_a_broken_file_changes_nothing_and_is_reported(topology: Topology, daemon: Start, datapath: str) -> None:
     running = daemon(configuration(datapath=f'"{datapath}"'))
