@@ -6,6 +6,8 @@ from __future__ import annotations
 import gzip
 import operator
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
@@ -567,6 +569,27 @@ def test_the_sample_of_debian_s_ndppd_becomes() -> None:
     interfaces, said = read(sample(NDPPD_SAMPLE))
     assert interfaces == [{"name": "eth0", "rule": [rule("1111::", "route")]}]
     assert [remark.split(" ")[1] for remark in said] == ["route-ttl", "timeout", "ttl", "auto:"]
+
+
+@pytest.mark.parametrize(("path", "kind"), [(NPD6_SAMPLE, "npd6.conf"), (NDPPD_SAMPLE, "ndppd.conf")])
+def test_the_commands_convert_a_sample_of_debian_s_and_check_what_comes_out(
+    tmp_path: Path, path: Path, kind: str
+) -> None:
+    def npd6(*argv: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "npd6_xdp", *argv]
+        return subprocess.run(words, capture_output=True, text=True, timeout=30)
+
+    old, new = tmp_path / "old.conf", tmp_path / "new.toml"
+    old.write_text(sample(path))
+    done = npd6("convert", str(old))
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert said[0] == f"npd6-xdp: {old}: read as {kind}"
+    assert len(said) > 4, "what has no equal is said"
+    new.write_text(done.stdout)
+    done = npd6("check", "--config", str(new))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("eth0: hybrid")
 
 
 @pytest.mark.parametrize(

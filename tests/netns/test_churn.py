@@ -14,7 +14,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_MAC, Topology
 from tests.netns.test_reload import stream
-from tests.netns.wire import Asker, Wire, configuration, until
+from tests.netns.wire import Asker, Wire, configuration, solicitations_sent, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -80,20 +80,25 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
     running = daemon(some_configuration(random_, datapath))
     open_files = len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
     ends = time.monotonic() + SECONDS
-    with stream(topology, 3_000, unanswered=True):
+    with solicitations_sent(topology) as sent, stream(topology, 3_000, unanswered=True):
         while time.monotonic() < ends:
             if random_.random() < 0.1:
                 running.write(some_configuration(random_, datapath))
                 assert running.command("reload").returncode == 0
             else:
                 topology.run("edge", "ip", *machine_changes(random_).split())
+            left = sent()  # drained all along
     for line in ("link set wan0 address 02:00:00:00:00:02", "link set lan0 up", "link set wan0 up"):
         topology.run("edge", "ip", *line.split(), check=True)
     assert running.process.poll() is None, running.log
     assert "Traceback" not in running.log
     assert until(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) <= open_files, 3.0)
+    assert sum(running.solicitations().values()) <= left, "none is counted twice"
     time.sleep(3.0)  # Duplicate Address Detection on the ports that went up: no solicitation leaves before
-    lived = decisions(topology, running)
+    with solicitations_sent(topology) as sent:
+        before = sum(running.solicitations().values())
+        lived = decisions(topology, running)
+        assert until(lambda: sum(running.solicitations().values()) - before == sent()), "each is counted once"
     running.stop()
     fresh = daemon(running.config_file.read_text().replace(str(running.control), f"{running.control}2"))
     assert decisions(topology, fresh) == lived

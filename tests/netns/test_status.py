@@ -138,3 +138,26 @@ def test_the_log_is_one_line_a_change_and_at_debug_not_one_a_packet(topology: To
     about = [line for line in lines if "asks who has" in line["message"]]
     assert 1 <= len(about) <= 50
     assert about[0]["level"] == "debug"
+
+
+def test_at_info_five_thousand_solicitations_of_all_kinds_add_no_line(topology: Topology, daemon: Start) -> None:
+    rules = (
+        "2001:db8:1::/64 static",
+        "2001:db8:2::/64 route",
+        "2001:db8:3::/64 neighbour via=lan0",
+        "2001:db8:4::/64 ignore",
+        "2001:db8:5::/64 kernel",
+    )
+    limits = "[limits]\npending = 16\nkernel_entries = 2000\n"
+    running = daemon(limits + configuration(*rules, datapath='"python"', events_per_source="0"))
+    before = running.log
+    with Wire(topology) as wire:
+        wire.deafen()
+        for number in range(6):
+            wire.send(*scan(900, f"2001:db8:{number}::"))
+        wire.send(*[frame[:-1] + b"\0" for frame in scan(100)])  # checksums that don't fit
+    assert until(lambda: sum(running.solicitations().values()) == 5_500)
+    assert set(running.solicitations()) == {
+        "absent", "answered_python", "ignored", "invalid", "pending", "rate_limited", "unmatched"
+    }  # fmt: skip
+    assert running.log == before
