@@ -227,8 +227,10 @@ class Daemon:
 
     def _ask_again(self, event: NsEvent) -> None:
         """One who waits for a target, by a rule that is gone: what does the new table say?"""
-        table, _ = self._before
-        match = self._table.lookup(table.rules[event.rule].entry, IPv6Address(event.target))
+        before = self._before[0].rules.get(event.rule)
+        if before is None:
+            return  # two tables followed each other faster than the event was read
+        match = self._table.lookup(before.entry, IPv6Address(event.target))
         rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
         if rule is None or rule.decision is Decision.IGNORE:
             return
@@ -386,9 +388,9 @@ class Daemon:
             self._debug_second, self._debug_left = now, _DEBUG_LINES
         if self._debug_left:
             self._debug_left -= 1
-            entry = self._table.entries[rule.entry]
+            table = self._table if rule.entry in self._table.entries else self._before[0]
             source, target = IPv6Address(event.source), IPv6Address(event.target)
-            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, outcome)
+            log.debug("%s: %s asks who has %s: %s", table.entries[rule.entry].label, source, target, outcome)
 
     # --- changes of the machine ---------------------------------------------------------------------------
 

@@ -87,7 +87,10 @@ class Proxies:
 
     def ask(self, event: NsEvent, rule: Rule) -> None:
         """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is room."""
-        host = Host(self._table.entries[rule.entry].l3_ifindex, event.target)
+        entry = self._table.entries.get(rule.entry)
+        if entry is None:
+            return  # an event by the table before: of an interface that the one to come doesn't have
+        host = Host(entry.l3_ifindex, event.target)
         if host in self._entries or host in self._foreign:
             return
         if len(self._entries) >= self._limits.kernel_entries:
