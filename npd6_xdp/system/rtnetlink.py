@@ -58,6 +58,17 @@ def _received(netlink: socket.socket) -> Iterator[bytes]:
             return
 
 
+def _discard(netlink: socket.socket) -> None:
+    """Drop what waits on a socket: what is read anew now is younger, and must not be overwritten by it."""
+    while True:
+        try:
+            netlink.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # ENOBUFS, once more
+
+
 class Requests:
     """Asks the kernel and waits for its answer, which is there when the question is sent."""
 
@@ -198,6 +209,7 @@ class NeighbourWatch:
                         gone = message.type == Type.DELNEIGH
                         yield Host(entry.ifindex, entry.address), NeighbourState.NONE if gone else entry.state
         except OSError as error:
+            _discard(self._changes)
             raise Overflow from error
 
     def probe(self, hosts: Iterable[Host]) -> None:
@@ -300,6 +312,7 @@ class NextHops:
                 for message in rtnetlink.messages(datagram):
                     self._take(message)
         except OSError:
+            _discard(self._changes)
             self._later()
         return self._found != before
 
