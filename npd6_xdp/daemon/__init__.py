@@ -53,6 +53,7 @@ _UNNOTICED = 0.05  # seconds
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 _SPECIAL = int(EventTags.MISS | EventTags.STALE | EventTags.ANSWERED)
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
+_RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
 _DEBUG_LINES = 10  # a second, about solicitations
 
 
@@ -86,6 +87,7 @@ class Daemon:
         self._endpoint: Endpoint | None = None
         self._refresh_at: float | None = None
         self._refresh_not_before = 0.0
+        self._failed = ""
         self._debug_left = _DEBUG_LINES
         self._debug_second = 0.0
         self._warned: frozenset[str] = frozenset()
@@ -395,8 +397,11 @@ class Daemon:
     # --- changes of the machine ---------------------------------------------------------------------------
 
     def _on_link_change(self) -> None:
-        if self._netlink.on_change():
-            self._later()
+        try:
+            if self._netlink.on_change():
+                self._later()
+        except MachineError as error:
+            self._retry(error)
 
     def _on_route_change(self) -> None:
         if self._next_hops.on_change():
@@ -415,6 +420,7 @@ class Daemon:
         began = time.thread_time()
         self._refresh_at = None
         try:
+            self._netlink.on_change()  # reads all, where that has failed before
             links = self._facts(self._config)
             changed = links != self._links
             if changed:
@@ -422,12 +428,21 @@ class Daemon:
                 self._links = links
                 self._decide_by(self._config, build(self._config, links, self._table))
         except MachineError as error:
-            log.error("%s; going on with what is known", error)
-            changed, self._refresh_at = False, time.monotonic() + 1.0
+            self._retry(error)
+            changed = False
+        else:
+            self._failed = ""
         cost = time.thread_time() - began
         self._refresh_not_before = time.monotonic() + min(cost * _REFRESH_PAUSE, max(cost, _UNNOTICED))
         if changed:
             self._ports.follow(self._config, links, self._table)  # attaching waits for the kernel, and works little
+
+    def _retry(self, error: MachineError) -> None:
+        """Look again later; said once, until it goes well."""
+        if str(error) != self._failed:
+            self._failed = str(error)
+            log.error("%s; going on with what is known", error)
+        self._refresh_at = time.monotonic() + _RETRY
 
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
         named = {entry.port for entry in self._table.entries.values()}

@@ -58,9 +58,9 @@ class Proxies:
         wanted = proxying_interfaces(table)
         if not wanted and not self._entries:
             # our entries of a dead predecessor go, even if nobody wants any now
+            self.due = None
             self._reconcile()
             self._sysctls.put_back()
-            self.due = None
             return
         values: dict[Setting, str] = {}
         for ifindex in wanted:
@@ -100,7 +100,12 @@ class Proxies:
                 " Python answers for further targets itself"
             )
             return
-        if self._is_foreign(host):
+        try:
+            if self._is_foreign(host):
+                return
+        except MachineError as error:
+            self.refused += 1
+            self._warn(f"{error}; Python answers itself")
             return
         code = self._requests.add_proxy(host)
         if code:
@@ -143,7 +148,12 @@ class Proxies:
 
     def _reconcile(self) -> None:
         """Make what we hold for true what the kernel says: it drops entries when an interface goes down."""
-        there = self._requests.proxies()
+        try:
+            there = self._requests.proxies()
+        except MachineError as error:
+            self._warn(f"{error}; trying again every {self._pause():.0f} s")
+            self.due = time.monotonic() + self._pause()
+            return
         foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
         for host in self._entries.keys() - (there.keys() - foreign):
             self._forget(host)

@@ -41,6 +41,7 @@ class Resolution:
         self._room = self._limits.pending
         self._sized_at = float("-inf")
         self._warned: set[str] = set()
+        self._unread = False
         self.due: float | None = None
         # a dead predecessor's: those of hosts that are there come again at once
         self._stale_routes = set(requests.host_routes())
@@ -77,8 +78,8 @@ class Resolution:
         first = not self._table.rules
         self._table, self._limits = table, limits
         self._know(self._neighbours.use(table, limits.neighbours))
-        if first:
-            self._know(self._neighbours.resync(self._requests.neighbours()))
+        if first and (states := self._states()) is not None:
+            self._know(self._neighbours.resync(states))
         if self._is_needed():
             self._size(time.monotonic())
 
@@ -153,11 +154,25 @@ class Resolution:
         self._gate()
 
     def _resync(self) -> None:
-        states = self._requests.neighbours()
+        states = self._states()
+        if states is None:
+            return
         for host in self._neighbours.places() - states.keys():
             self._take(host, NeighbourState.NONE)
         for host, state in states.items():
             self._take(host, state)
+
+    def _states(self) -> dict[Host, int] | None:
+        """The neighbour table; None where the kernel doesn't tell, and then it is asked again."""
+        try:
+            states = self._requests.neighbours()
+        except MachineError as error:
+            self._unread = True
+            self.due = time.monotonic() + _TICK
+            self._warn(f"{error}; trying again every {_TICK:.0f} s")
+            return None
+        self._unread = False
+        return states
 
     def _take(self, host: Host, state: int) -> None:
         self._know(self._neighbours.changed(host, state))
@@ -190,7 +205,9 @@ class Resolution:
         self._pending.expire(now)
         if len(self._pending) and now - self._sized_at > _TABLE_SIZE_AGE:
             self._size(now)
-        self.due = now + _TICK if len(self._pending) else None
+        if self._unread:
+            self._resync()
+        self.due = now + _TICK if len(self._pending) or self._unread else None
         self._gate()
 
     def _size(self, now: float) -> None:

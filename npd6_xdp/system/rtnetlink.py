@@ -14,7 +14,7 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -93,8 +93,11 @@ class Requests:
         return {Host(entry.ifindex, entry.address): entry.protocol for entry in entries}
 
     def has_proxy(self, host: Host) -> bool:
-        """Whether there is a proxy entry, whoever it belongs to."""
-        return self._answer(rtnetlink.get_proxy(self._next(), *host)).type == Type.NEWNEIGH
+        """Whether there is a proxy entry, whoever it belongs to. Raises MachineError if the kernel doesn't say."""
+        try:
+            return self._answer(rtnetlink.get_proxy(self._next(), *host)).type == Type.NEWNEIGH
+        except OSError as error:
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
 
     def add_proxy(self, host: Host) -> int:
         """Add a proxy entry of ours; 0, or why not (errno)."""
@@ -159,7 +162,10 @@ class Requests:
                 found.append(message)
 
     def _acknowledged(self, request: bytes) -> int:
-        return rtnetlink.error_code(self._answer(request).body)
+        try:
+            return rtnetlink.error_code(self._answer(request).body)
+        except OSError as error:
+            return error.errno or errno.ETIMEDOUT
 
     def _answer(self, request: bytes) -> Message:
         self._socket.send(request)
@@ -476,8 +482,9 @@ def neighbour_table_size() -> tuple[int, tuple[int, int, int]] | None:
     By netlink, since the sysctls are in the first network namespace only. None where the kernel doesn't say.
     """
     from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
 
-    with IPRoute() as route:
+    with suppress(NetlinkError, OSError), IPRoute() as route:
         for table in route.get_ntables():
             thresholds = tuple(table.get_attr(f"NDTA_THRESH{number}") for number in (1, 2, 3))
             if table["family"] == rtnetlink.AF_INET6 and None not in thresholds:
