@@ -75,6 +75,8 @@ class Daemon:
         self._load = load
         self._configured = configured
         self._config = load()
+        self._links: Mapping[str, LinkFacts] = {}
+        self._logged: Mapping[str, LinkFacts] = {}
         self._table = Table({}, {}, {}, {}, {})
         self._responder = Responder(self._table)
         self._before = self._table, self._responder
@@ -114,9 +116,9 @@ class Daemon:
         self._netlink = keep(closing(Netlink()))
         self._next_hops = keep(closing(NextHops()))
         self._requests = keep(closing(Requests()))
-        self._links = self._facts(config)
-        Ports.check(config, self._links)
-        table = build(config, self._links)
+        links = self._logged = self._facts(config)
+        Ports.check(config, links)
+        table = build(config, links)
 
         self._control = self._listen(config)
         self._stack.callback(lambda: self._control.close())
@@ -130,9 +132,9 @@ class Daemon:
         self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies)
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
-        self._decide_by(config, table)
-        self._ports.admit(config, self._links, table)
-        self._ports.follow(config, self._links, table)
+        self._decide_by(config, links, table)
+        self._ports.admit(config, links, table)
+        self._ports.follow(config, links, table)
         self._endpoint = self._serve_metrics(config)
         self._stack.callback(self._close_endpoint)
         self._watch()
@@ -196,15 +198,15 @@ class Daemon:
 
     # --- the table --------------------------------------------------------------------------------------
 
-    def _decide_by(self, config: Config, table: Table) -> None:
+    def _decide_by(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
         self._make_room(config, table)
-        said = self._warnings(config, table)
+        said = self._warnings(config, links, table)
         for line in said:
             if line not in self._warned:
                 log.warning("%s", line)
         self._warned = frozenset(said)
-        names = {link.ifindex: link.name for link in self._links.values()}
+        names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits)
         self._proxies.prepare(table, config.limits, names)
         with self._changing:
@@ -212,10 +214,10 @@ class Daemon:
             self._datapath.limit(config.limits)
             self._datapath.apply(table)
             self._before = self._table, self._responder
-            self._config, self._table = config, table
+            self._config, self._links, self._table = config, links, table
             self._responder = Responder(table)
             self._counts.follow(table)
-            self._view.use(table, self._links)
+            self._view.use(table, links)
         for event in self._resolution.settle():
             self._ask_again(event)
         self._proxies.settle()
@@ -244,18 +246,18 @@ class Daemon:
         """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
         if self._datapath.has_room(table, config.limits):
             return
-        program = self._datapath.larger(table, config.limits)
-        try:
+        with ExitStack() as undo:
+            program = self._datapath.larger(table, config.limits)
+            undo.callback(program.close)
             ring = EventRing(program.bpf)
-        except BaseException:
-            program.close()
-            raise
+            undo.callback(ring.close)
+            with self._changing:
+                self._datapath.switch(program)
+            undo.pop_all()
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
             kept.until = kept.until or until
         self._open_ring(ring)
-        with self._changing:
-            self._datapath.switch(program)
         log.info("the kernel maps have grown")
 
     def _retire(self, now: float) -> None:
@@ -274,10 +276,11 @@ class Daemon:
             with self._changing:
                 self._datapath.retire()
 
-    def _warnings(self, config: Config, table: Table) -> list[str]:
+    @staticmethod
+    def _warnings(config: Config, links: Mapping[str, LinkFacts], table: Table) -> list[str]:
         """What of the configuration doesn't do what its writer may think, as things are."""
         lines = warnings(table)
-        names = {link.ifindex: link.name for link in self._links.values()}
+        names = {link.ifindex: link.name for link in links.values()}
         live = set(table.slots.values())
         routed = {
             table.entries[rule.entry].l3_ifindex
@@ -291,10 +294,10 @@ class Daemon:
                     f" sysctl -w net.ipv6.conf.all.forwarding=1"
                 )
         for interface in config.interfaces:
-            if not interface.is_glob and interface.name not in self._links:
+            if not interface.is_glob and interface.name not in links:
                 lines.append(f"{interface.name}: no such interface here yet; waiting for it")
         vias = {via for interface in config.interfaces for rule in interface.rules for via in rule.via}
-        lines += [f"via {name}: no such interface here yet; waiting for it" for name in sorted(vias - {*self._links})]
+        lines += [f"via {name}: no such interface here yet; waiting for it" for name in sorted(vias - {*links})]
         return list(dict.fromkeys(lines))
 
     # --- run --------------------------------------------------------------------------------------------
@@ -425,8 +428,7 @@ class Daemon:
             changed = links != self._links
             if changed:
                 self._log_changes(links)
-                self._links = links
-                self._decide_by(self._config, build(self._config, links, self._table))
+                self._decide_by(self._config, links, build(self._config, links, self._table))
         except MachineError as error:
             self._retry(error)
             changed = False
@@ -445,8 +447,10 @@ class Daemon:
         self._refresh_at = time.monotonic() + _RETRY
 
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
+        """Once each: what can't be followed at once is tried again."""
+        known, self._logged = self._logged, links
         named = {entry.port for entry in self._table.entries.values()}
-        for name, before in self._links.items():
+        for name, before in known.items():
             if name not in named:
                 continue
             now = links.get(name)
@@ -459,7 +463,7 @@ class Daemon:
                 log.info("%s: the MAC address is now %s", name, now.mac.hex(":"))
             if now.addresses != before.addresses or now.next_hops != before.next_hops:
                 log.info("%s: addresses or next hops changed", name)
-        for name in links.keys() - self._links.keys():
+        for name in links.keys() - known.keys():
             if self._config.entries(name):
                 log.info("%s: the interface is there", name)
 
@@ -517,8 +521,8 @@ class Daemon:
                 undo.callback(control.close)
             self._ports.admit(config, links, table)
             undo.pop_all()
-        self._links = links
-        self._decide_by(config, table)
+        self._decide_by(config, links, table)
+        self._logged = links
         self._ports.follow(config, links, table)
         if self._endpoint is not None and self._endpoint is not endpoint:
             self._endpoint.close()

@@ -109,7 +109,7 @@ class Ports:
         here = {link.ifindex: link for link in links.values() if link.ifindex in wanted}
         for ifindex, port in tuple(self._attached.items()):
             link = here.get(ifindex)
-            if link is None:
+            if link is None or not self._datapath.attached_to(ifindex):
                 self._detach(ifindex)
                 log.info("%s: detached", port.name)
             elif link.name != port.name:

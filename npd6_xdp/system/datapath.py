@@ -53,6 +53,8 @@ _ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
 _TABLE_MAPS = ("vias", "addresses", "prefixes", "slots")
 """Those that a table fills, in the order in which a target's way needs them filled: the slot leads to all else."""
 _MAPS = (*_TABLE_MAPS, "entry_counters", "rule_counters", "known_targets", "crowding", "settings_space", "recents")
+_SIZE = {"vias": "VIAS_MAX", "addresses": "ADDRESSES_MAX", "prefixes": "PREFIXES_MAX", "slots": "SLOTS_MAX"}
+_DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 _NANOSECONDS = 1_000_000_000
 
 
@@ -125,8 +127,11 @@ class Program:
         return int(self._function.fd)
 
     def fits(self, table: Table, limits: Limits) -> bool:
-        """Whether the maps have room for a table."""
-        return all(wanted <= self._sizes[name] for name, wanted in _needs(table, limits).items())
+        """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
+        if any(wanted > self._sizes[name] for name, wanted in _needs(table, limits).items()):
+            return False
+        wanted = pack_table(table)
+        return all(len(self._image[name].keys() | wanted[name]) <= self._sizes[_SIZE[name]] for name in _TABLE_MAPS)
 
     def apply(self, table: Table) -> None:
         """Make the maps say what `table` says, by difference from what they said before.
@@ -291,7 +296,15 @@ class Datapath:
             for number in counters.keys() - alive:
                 del counters[number]
         self.program.apply(table)
+        self._forget_recents(self._table.entries.keys() - table.entries.keys())
         self._table = table
+
+    def _forget_recents(self, entries: Set[int]) -> None:
+        """What was asked for on entries that are gone: their numbers may be others' by and by."""
+        if any(self._table.entries[entry].collect for entry in entries):
+            for recent in self.recents():
+                if recent.entry in entries:
+                    self.program.delete("recents", _ADDRESS_KEY.pack(recent.entry, recent.target))
 
     def has_room(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table; else a larger() program has to take over first."""
@@ -302,15 +315,27 @@ class Datapath:
         return Program([self._table, table], limits, len(self._known))
 
     def switch(self, program: Program) -> None:
-        """Let a larger program take over on every interface; retire() the old one when its ring is empty."""
+        """Let a larger program take over on every interface; retire() the old one when its ring is empty.
+
+        Raises MachineError, with the old one on all of them, if it can't be.
+        """
         self._set(program)
         for key, flags in self._known.items():
             program.update("known_targets", key, _KNOWN.pack(flags, _now()))
         self._crowd(program, self._crowding)
+        for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size):
+            program.update("recents", key, value)
         program.apply(self._table)
-        for ifindex, link in self._links.items():
-            if self._lib.bpf_link_update(link, program.fd, None) != 0:
-                raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(ct.get_errno())}")
+        replaced: list[int] = []
+        for ifindex, link in tuple(self._links.items()):
+            if self._lib.bpf_link_update(link, program.fd, None) == 0:
+                replaced.append(link)
+            elif (code := ct.get_errno()) in _DETACHED:
+                self.detach(ifindex)  # the interface has just been deleted
+            else:
+                for back in replaced:
+                    self._lib.bpf_link_update(back, self.program.fd, None)
+                raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(code)}")
         self._retired.append(self.program)
         self.program = program
 

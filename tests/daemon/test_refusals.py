@@ -20,7 +20,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import Table, build
-from npd6_xdp.daemon import Daemon
+from npd6_xdp.daemon import Daemon, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.rtnetlink import Overflow, Requests
@@ -156,6 +156,74 @@ def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFi
         look()
         assert daemon._refresh_at is not None
     assert said.text.count(WHY) == 1
+
+
+def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
+    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon._netlink = Still()  # type: ignore[assignment]
+    daemon._ports = Datapath()  # type: ignore[assignment]
+    tried = []
+
+    def decide_by(_config: Config, links: dict[str, LinkFacts], _table: Table) -> None:
+        tried.append(links)
+        raise MachineError(WHY)
+
+    monkeypatch.setattr(daemon, "_facts", lambda _: LINKS)
+    monkeypatch.setattr(daemon, "_decide_by", decide_by)
+    daemon._refresh()
+    daemon._refresh()
+    assert tried == [LINKS, LINKS]
+    assert daemon._refresh_at is not None
+
+
+class Still:
+    """Links and addresses that have not changed."""
+
+    def on_change(self) -> bool:
+        return False
+
+
+class Larger:
+    """A datapath whose larger program can't take over; what is made for it is `open` until it is closed."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+
+    def has_room(self, *_: object) -> bool:
+        return False
+
+    def larger(self, *_: object) -> Part:
+        return Part(self.open, "program")
+
+    def switch(self, _: object) -> NoReturn:
+        raise MachineError(WHY)
+
+
+class Part:
+    def __init__(self, opened: set[str], name: str) -> None:
+        self.bpf = opened
+        self._name = name
+        opened.add(name)
+
+    def close(self) -> None:
+        self.bpf.remove(self._name)
+
+
+def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_ring_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon._datapath = larger = Larger()  # type: ignore[assignment]
+    kept = _Ring(Part(set(), "ring"))  # type: ignore[arg-type]
+    daemon._rings.append(kept)
+    monkeypatch.setattr("npd6_xdp.daemon.EventRing", lambda bpf: Part(bpf, "ring"))
+    with pytest.raises(MachineError, match=WHY):
+        daemon._make_room(Config(()), NEIGHBOUR)
+    assert larger.open == set()
+    assert daemon._rings == [kept]
+    assert kept.until is None
 
 
 def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
