@@ -113,6 +113,10 @@ class Neighbours:
         """All hosts that the neighbour table has, those that no rule covers too."""
         return set(self._states)
 
+    def state(self, host: Host) -> NeighbourState:
+        """The state of a host; NUD_NONE where it isn't there."""
+        return self._states.get(host, NeighbourState.NONE)
+
     def interfaces(self, group: int, address: bytes) -> Iterable[int]:
         """Behind which interfaces of a group a host is; none if it isn't there."""
         return self._present.get((group, address), ())
@@ -243,6 +247,14 @@ class Pending:
             if not pending.probed:
                 self._end(key)
         return bool(keys)
+
+    def places(self) -> set[Host]:
+        """Where the kernel is looking for them."""
+        return {Host(ifindex, address) for (_, address), pending in self._targets.items() for ifindex in pending.probed}
+
+    def awaits(self, host: Host) -> bool:
+        """Whether the kernel is looking for a target behind that interface."""
+        return bool(self._looked_for(host))
 
     def expire(self, now: float) -> None:
         """Give up what has taken too long."""

@@ -89,10 +89,10 @@ class Resolution:
         homeless = self._pending.forget(self._table)
         self._gate()
         wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
-        for host in wanted - self._routes:
-            self._add_route(host)
         for host in (self._routes | self._stale_routes) - wanted:
             self._delete_route(host)
+        for host in wanted - self._routes:
+            self._add_route(host)
         self._stale_routes.clear()
         return homeless
 
@@ -161,6 +161,7 @@ class Resolution:
             self._take(host, NeighbourState.NONE)
         for host, state in states.items():
             self._take(host, state)
+        self._watch.probe(self._pending.places() - states.keys())
 
     def _states(self) -> dict[Host, int] | None:
         """The neighbour table; None where the kernel doesn't tell, and then it is asked again."""
@@ -184,9 +185,14 @@ class Resolution:
             return
         if host in self._routes:
             self._delete_route(host)
+            for place in self._elsewhere(host):
+                if self._neighbours.state(place) and self._table.host_route_wanted(*_host(place)):
+                    self._add_route(place)
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
             self._watch.delete(host)
+        elif state == NeighbourState.NONE and self._pending.awaits(host):
+            self._watch.probe([host])  # the entry went with its link, say, and the kernel looks for it no more
 
     def on_refusal(self) -> None:
         """The kernel doesn't resolve what it was asked to."""
@@ -235,12 +241,23 @@ class Resolution:
     def _add_route(self, host: Host) -> None:
         code = self._requests.add_host_route(host)
         if code == errno.EEXIST and host not in self._stale_routes:
-            return  # somebody else's: it does what ours would
+            ours = next((place for place in self._elsewhere(host) if place in self._routes), None)
+            if ours is None:
+                return  # somebody else's: it does what ours would
+            if not _is_fresher(self._neighbours.state(host), self._neighbours.state(ours)):
+                return
+            self._delete_route(ours)
+            code = self._requests.add_host_route(host)
         if code and code != errno.EEXIST:
             self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
             return
         self._routes.add(host)
         self._stale_routes.discard(host)
+
+    def _elsewhere(self, host: Host) -> list[Host]:
+        """The places behind other via interfaces that the host may be at, or have been at, too."""
+        vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
+        return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
 
     def _delete_route(self, host: Host) -> None:
         self._routes.discard(host)
@@ -251,6 +268,12 @@ class Resolution:
         if line not in self._warned:
             self._warned.add(line)
             log.warning("%s", line)
+
+
+def _is_fresher(state: NeighbourState, than: NeighbourState) -> bool:
+    """Whether a host is rather where the neighbour table says `state`: it has moved, and the other entry is old."""
+    confirmed = NeighbourState.REACHABLE | NeighbourState.PERMANENT
+    return not than or bool(state & confirmed and not than & confirmed)
 
 
 def _host(host: Host) -> tuple[int, IPv6Address]:
