@@ -112,6 +112,7 @@ class Daemon:
     def start(self) -> None:
         """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
         config, keep = self._config, self._stack.enter_context
+        self._note_signals()
         self._configured(config)
         self._netlink = keep(closing(Netlink()))
         self._next_hops = keep(closing(NextHops()))
@@ -173,17 +174,8 @@ class Daemon:
         if self._endpoint is not None:
             self._endpoint.close()
 
-    def _watch(self) -> None:
-        changed, dumped = self._next_hops.filenos()
-        neighbours, refused = self._resolution.filenos()
-        for fd, call in (
-            (self._netlink.fileno(), self._on_link_change),
-            (changed, self._on_route_change),
-            (dumped, self._on_route_dump),
-            (neighbours, self._resolution.on_change),
-            (refused, self._resolution.on_refusal),
-        ):
-            self._selector.register(fd, selectors.EVENT_READ, call)
+    def _note_signals(self) -> None:
+        """From now on, until all else has been let go of: run() does what they ask for."""
         reader, writer = socket.socketpair()
         for end in (reader, writer):
             end.setblocking(False)
@@ -195,6 +187,18 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._stack.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, self._note_signal)
+
+    def _watch(self) -> None:
+        changed, dumped = self._next_hops.filenos()
+        neighbours, refused = self._resolution.filenos()
+        for fd, call in (
+            (self._netlink.fileno(), self._on_link_change),
+            (changed, self._on_route_change),
+            (dumped, self._on_route_dump),
+            (neighbours, self._resolution.on_change),
+            (refused, self._resolution.on_refusal),
+        ):
+            self._selector.register(fd, selectors.EVENT_READ, call)
 
     # --- the table --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import signal
 import struct
 import tempfile
 import time
@@ -576,10 +577,13 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
         saved = os.dup(2)
         try:
             os.dup2(words.fileno(), 2)
+            # the verifier gives up when a signal waits (EAGAIN)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             try:
                 module = bcc.BPF(text=source.encode(), cflags=flags)
                 return module, module.load_func(function.encode(), bcc.BPF.XDP)
             finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 os.dup2(saved, 2)
                 os.close(saved)
         except Exception as error:  # bcc raises nothing more exact
