@@ -38,12 +38,12 @@ class Counts:
             self._late[rule.entry] += 1
 
     def entry(self, number: int) -> Counter[Outcome]:
-        """The outcomes of an entry's solicitations."""
-        return self._entries.get(number, Counter())
+        """The outcomes of an entry's solicitations, as a copy."""
+        return self._entries.get(number, Counter()).copy()
 
     def rule(self, number: int) -> Counter[Outcome]:
-        """The outcomes of a rule's."""
-        return self._rules.get(number, Counter())
+        """The outcomes of a rule's, as a copy."""
+        return self._rules.get(number, Counter()).copy()
 
     def late(self, number: int) -> int:
         """An entry's late advertisements."""

@@ -64,7 +64,7 @@ class Ports:
 
     def by_name(self, name: str) -> Attached | None:
         """The port of that name, if the program sits on it."""
-        return next((port for port in self._attached.values() if port.name == name), None)
+        return next((port for port in tuple(self._attached.values()) if port.name == name), None)
 
     def send(self, ifindex: int, frame: bytes) -> bool:
         """Send a frame out of a port; False if it couldn't be sent."""

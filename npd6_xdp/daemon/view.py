@@ -77,12 +77,16 @@ class View:
         return {"rules": len(self._table.rules), "interfaces": sorted(spoken)}
 
     def snapshot(self, answer_times: AnswerTimes) -> Snapshot:
-        """All counters at this moment, the kernel's read now."""
+        """All counters at this moment, the kernel's read now.
+
+        The metrics' thread calls this while the loop goes on: what may change meanwhile comes as a copy, which the
+        interpreter makes in one step.
+        """
         return Snapshot(
             self._interfaces(),
             self._rules(),
             self._count_by_name(
-                (host.ifindex for host in self._resolution.neighbours.hosts()),
+                self._resolution.neighbours.by_interface(),
                 {ifindex for group in self._table.vias.values() for ifindex in group},
             ),
             self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(self._table)),
@@ -135,8 +139,8 @@ class View:
             counts[key].update(self._counts.rule(rule.id))
         return [RuleSnapshot(label, prefix, methods[label, prefix], found) for (label, prefix), found in counts.items()]
 
-    def _count_by_name(self, ifindexes: Iterable[int], possible: Iterable[int]) -> dict[str, int]:
-        """How many there are of each; 0 of the possible ones that none is of."""
+    def _count_by_name(self, ifindexes: Iterable[int] | Mapping[int, int], possible: Iterable[int]) -> dict[str, int]:
+        """How many there are of each (or how many each has); 0 of the possible ones that none is of."""
         counts = Counter(ifindexes)
         return {self._name(ifindex): counts[ifindex] for ifindex in {*possible, *counts}}
 
