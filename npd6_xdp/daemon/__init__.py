@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -42,6 +41,7 @@ from npd6_xdp.system.metrics import Endpoint
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.peers import running_peers
 from npd6_xdp.system.rtnetlink import NextHops, Requests
+from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
 
 log = logging.getLogger("npd6-xdp")
@@ -125,8 +125,9 @@ class Daemon:
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
         self._ports = keep(closing(Ports(self._datapath)))
-        self._resolution = keep(closing(Resolution(self._datapath, self._requests, self._answer_late)))
-        memory = Path(config.control).with_suffix(".sysctl")
+        memory = keep(closing(Memory()))
+        alone = not memory.others
+        self._resolution = keep(closing(Resolution(self._datapath, self._requests, self._answer_late, alone=alone)))
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
@@ -139,6 +140,8 @@ class Daemon:
         self._endpoint = self._serve_metrics(config)
         self._stack.callback(self._close_endpoint)
         self._watch()
+        for pid in memory.others:
+            log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
         where = ", ".join(dict.fromkeys(entry.port for entry in table.entries.values()))
         rules = len(table.rules)
         log.info("ready: %d rule%s on %s", rules, "" if rules == 1 else "s", where or "no interface that is there yet")

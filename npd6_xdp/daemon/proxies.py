@@ -7,7 +7,6 @@ import errno
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -18,7 +17,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
-from npd6_xdp.system.sysctl import Setting, Sysctls, read
+from npd6_xdp.system.sysctl import Memory, Setting, Sysctls, read
 
 log = logging.getLogger("npd6-xdp")
 
@@ -28,7 +27,7 @@ _TICK = 10.0  # seconds between two looks at what has aged; sooner where entries
 class Proxies:
     """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
 
-    def __init__(self, datapath: Datapath, requests: Requests, memory: Path) -> None:
+    def __init__(self, datapath: Datapath, requests: Requests, memory: Memory) -> None:
         self._datapath = datapath
         self._requests = requests
         self._sysctls = Sysctls(memory)
@@ -38,6 +37,8 @@ class Proxies:
         self._entries: dict[Host, int] = {}
         self._foreign: set[Host] = set()
         self._warned: set[str] = set()
+        # a dead predecessor's are on whatever interfaces it had; but those of a living other are not ours to touch
+        self._sweeps = not memory.others
         self.refused = 0
         self.due: float | None = None
 
@@ -155,9 +156,16 @@ class Proxies:
             self.due = time.monotonic() + self._pause()
             return
         foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
-        for host in self._entries.keys() - (there.keys() - foreign):
+        interfaces = {entry.l3_ifindex for entry in self._table.entries.values()}
+        ours = {
+            host
+            for host in there.keys() - foreign
+            if self._sweeps or host.ifindex in interfaces or host in self._entries
+        }
+        self._sweeps = False
+        for host in self._entries.keys() - ours:
             self._forget(host)
-        for host in there.keys() - foreign:
+        for host in ours:
             group = group_of(self._table, host)
             known = self._entries.get(host)
             if known is not None and known != group:

@@ -26,9 +26,15 @@ _TABLE_SIZE_AGE = 10.0  # seconds for which what the kernel said of its neighbou
 
 
 class Resolution:
-    """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited."""
+    """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited.
 
-    def __init__(self, datapath: Datapath, requests: Requests, late: Callable[[NsEvent], None]) -> None:
+    `alone` says that no other daemon lives in this network namespace, so host routes that bear our number are a
+    dead one's.
+    """
+
+    def __init__(
+        self, datapath: Datapath, requests: Requests, late: Callable[[NsEvent], None], *, alone: bool = True
+    ) -> None:
         self._datapath = datapath
         self._requests = requests
         self._late = late
@@ -44,7 +50,7 @@ class Resolution:
         self._unread = False
         self.due: float | None = None
         # a dead predecessor's: those of hosts that are there come again at once
-        self._stale_routes = set(requests.host_routes())
+        self._stale_routes = set(requests.host_routes()) if alone else set()
 
     def close(self) -> None:
         """Let go of the sockets, and take our host routes back."""

@@ -16,6 +16,7 @@ from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import Daemon
 from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.system.sysctl import Memory
 from tests.frames import ip6
 
 LINKS = {
@@ -62,7 +63,7 @@ class Datapath:
 
 def test_no_proxy_entry_is_added_on_an_interface_that_the_table_to_come_does_not_have(tmp_path: Path) -> None:
     requests = Requests()
-    proxies = Proxies(Datapath(), requests, tmp_path / "memory")  # type: ignore[arg-type]
+    proxies = Proxies(Datapath(), requests, Memory(tmp_path))  # type: ignore[arg-type]
     before = build(config("wan0"), LINKS)
     after = build(config("wan9"), LINKS, before)
     for table in (before, after):

@@ -24,6 +24,7 @@ from npd6_xdp.daemon import Daemon, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.rtnetlink import Overflow, Requests
+from npd6_xdp.system.sysctl import Memory
 from tests.frames import ip6
 
 LINKS = {
@@ -92,7 +93,7 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
     tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    proxies = Proxies(Datapath(), Tired(), tmp_path / "memory")  # type: ignore[arg-type]
+    proxies = Proxies(Datapath(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
     proxies.prepare(KERNEL, LIMITS, {})
     proxies.settle()
     proxies.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
