@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     """`run`: the daemon, in the foreground."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
     from npd6_xdp import daemon
 
     daemon.run(lambda: _load(arguments.config), lambda config: _set_up_logging(config.log_level, config.log_format))

@@ -55,6 +55,7 @@ class Neighbours:
         self._table = Table({}, {}, {}, {}, {})
         self._states: dict[Host, NeighbourState] = {}
         self._groups: dict[Host, frozenset[int]] = {}
+        self._by_interface: dict[int, int] = {}
         self._present: dict[tuple[int, bytes], dict[int, NeighbourState]] = {}
         self._left_out: set[Host] = set()
 
@@ -69,6 +70,10 @@ class Neighbours:
     def hosts(self) -> Mapping[Host, NeighbourState]:
         """The hosts that rules of method neighbour cover, with their states."""
         return {host: self._states[host] for host in self._groups}
+
+    def by_interface(self) -> dict[int, int]:
+        """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
+        return dict(self._by_interface)
 
     def use(self, table: Table, limit: int) -> list[Known]:
         """Go by another table: what the map must say before that table is in force. See drop()."""
@@ -96,7 +101,9 @@ class Neighbours:
         self._states.pop(host, None)
         self._left_out.discard(host)
         changes: list[Known] = []
-        for group in self._groups.pop(host, ()):
+        groups = self._groups.get(host, frozenset())
+        self._note(host, frozenset())
+        for group in groups:
             changes += self._take_out(host, group)
         return changes + self._let_in() if changes else []
 
@@ -112,6 +119,10 @@ class Neighbours:
     def places(self) -> set[Host]:
         """All hosts that the neighbour table has, those that no rule covers too."""
         return set(self._states)
+
+    def state(self, host: Host) -> NeighbourState:
+        """The state of a host; NUD_NONE where it isn't there."""
+        return self._states.get(host, NeighbourState.NONE)
 
     def interfaces(self, group: int, address: bytes) -> Iterable[int]:
         """Behind which interfaces of a group a host is; none if it isn't there."""
@@ -147,10 +158,17 @@ class Neighbours:
         return changes
 
     def _note(self, host: Host, groups: frozenset[int]) -> None:
+        there = len(self._groups)
         if groups:
             self._groups[host] = groups
         else:
             self._groups.pop(host, None)
+        if more := len(self._groups) - there:
+            count = self._by_interface.get(host.ifindex, 0) + more
+            if count:
+                self._by_interface[host.ifindex] = count
+            else:
+                del self._by_interface[host.ifindex]
 
     def _take_out(self, host: Host, group: int) -> Iterator[Known]:
         there = self._present.get((group, host.address), {})
@@ -243,6 +261,14 @@ class Pending:
             if not pending.probed:
                 self._end(key)
         return bool(keys)
+
+    def places(self) -> set[Host]:
+        """Where the kernel is looking for them."""
+        return {Host(ifindex, address) for (_, address), pending in self._targets.items() for ifindex in pending.probed}
+
+    def awaits(self, host: Host) -> bool:
+        """Whether the kernel is looking for a target behind that interface."""
+        return bool(self._looked_for(host))
 
     def expire(self, now: float) -> None:
         """Give up what has taken too long."""

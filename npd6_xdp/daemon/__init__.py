@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -45,6 +44,7 @@ from npd6_xdp.system.metrics import Endpoint
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.peers import running_peers
 from npd6_xdp.system.rtnetlink import NextHops, Requests
+from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
 
 log = logging.getLogger("npd6-xdp")
@@ -58,6 +58,7 @@ _LOOK_AGAIN = 0.001  # seconds after which events may be there that have waked n
 _NEVER = math.inf
 _MOST_READY = 16  # file descriptors that one wait tells of
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
+_RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
 
 
 @dataclass(slots=True)
@@ -79,6 +80,8 @@ class Daemon:
         self._configured = configured
         with _uncollected():
             self._config = load()
+        self._links: Mapping[str, LinkFacts] = {}
+        self._logged: Mapping[str, LinkFacts] = {}
         self._table = Table({}, {}, {}, {}, {})
         self._stack = ExitStack()
         self._selector = selectors.EpollSelector()
@@ -91,6 +94,7 @@ class Daemon:
         self._retire_at: float | None = None
         self._refresh_at: float | None = None
         self._refresh_not_before = 0.0
+        self._failed = ""
         self._warned: frozenset[str] = frozenset()
         self._signalled: list[Callable[[], object]] = []
         self._stopping = False
@@ -113,33 +117,38 @@ class Daemon:
     def start(self) -> None:
         """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
         config, keep = self._config, self._stack.enter_context
+        self._note_signals()
         self._configured(config)
         self._netlink = keep(closing(Netlink()))
         self._next_hops = keep(closing(NextHops()))
         self._requests = keep(closing(Requests()))
-        self._links = self._facts(config)
-        Ports.check(config, self._links)
-        table = build(config, self._links)
+        links = self._logged = self._facts(config)
+        Ports.check(config, links)
+        table = build(config, links)
 
         self._control = self._listen(config)
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
         self._ports = keep(closing(Ports(self._datapath)))
         self._answering = Answering(self._ports, self._counts, self._special)
-        self._resolution = keep(closing(Resolution(self._datapath, self._requests, self._answering.answer_late)))
-        memory = Path(config.control).with_suffix(".sysctl")
+        late = self._answering.answer_late
+        memory = keep(closing(Memory()))
+        alone = not memory.others
+        self._resolution = keep(closing(Resolution(self._datapath, self._requests, late, alone=alone)))
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
         self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing)
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
-        self._decide_by(config, table)
-        self._ports.admit(config, self._links, table)
-        self._ports.follow(config, self._links, table)
+        self._decide_by(config, links, table)
+        self._ports.admit(config, links, table)
+        self._ports.follow(config, links, table)
         self._endpoint = self._serve_metrics(config)
         self._stack.callback(self._close_endpoint)
         self._watch()
+        for pid in memory.others:
+            log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
         where = ", ".join(dict.fromkeys(entry.port for entry in table.entries.values()))
         rules = len(table.rules)
         log.info("ready: %d rule%s on %s", rules, "" if rules == 1 else "s", where or "no interface that is there yet")
@@ -175,17 +184,8 @@ class Daemon:
         if self._endpoint is not None:
             self._endpoint.close()
 
-    def _watch(self) -> None:
-        changed, dumped = self._next_hops.filenos()
-        neighbours, refused = self._resolution.filenos()
-        for fd, call in (
-            (self._netlink.fileno(), self._on_link_change),
-            (changed, self._on_route_change),
-            (dumped, self._on_route_dump),
-            (neighbours, self._resolution.on_change),
-            (refused, self._resolution.on_refusal),
-        ):
-            self._selector.register(fd, selectors.EVENT_READ, call)
+    def _note_signals(self) -> None:
+        """From now on, until all else has been let go of: run() does what they ask for."""
         reader, writer = socket.socketpair()
         for end in (reader, writer):
             end.setblocking(False)
@@ -198,27 +198,40 @@ class Daemon:
             self._stack.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, self._note_signal)
 
+    def _watch(self) -> None:
+        changed, dumped = self._next_hops.filenos()
+        neighbours, refused = self._resolution.filenos()
+        for fd, call in (
+            (self._netlink.fileno(), self._on_link_change),
+            (changed, self._on_route_change),
+            (dumped, self._on_route_dump),
+            (neighbours, self._resolution.on_change),
+            (refused, self._resolution.on_refusal),
+        ):
+            self._selector.register(fd, selectors.EVENT_READ, call)
+
     # --- the table --------------------------------------------------------------------------------------
 
-    def _decide_by(self, config: Config, table: Table) -> None:
+    def _decide_by(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
         self._make_room(config, table)
-        said = self._warnings(config, table)
+        said = self._warnings(config, links, table)
         for line in said:
             if line not in self._warned:
                 log.warning("%s", line)
         self._warned = frozenset(said)
-        names = {link.ifindex: link.name for link in self._links.values()}
+        names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits)
         self._proxies.prepare(table, config.limits, names)
         with self._changing:
             self._drain()
             self._datapath.limit(config.limits)
             self._datapath.apply(table)
-            before, self._table, self._config = self._table, table, config
+            before, self._table = self._table, table
+            self._config, self._links = config, links
             self._answering.use(table)
             self._counts.follow(table)
-            self._view.use(table, self._links)
+            self._view.use(table, links)
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()
@@ -232,7 +245,10 @@ class Daemon:
 
     def _ask_again(self, event: NsEvent, before: Table) -> None:
         """One who waits for a target, by a rule that is gone: what does the new table say?"""
-        match = self._table.lookup(before.rules[event.rule].entry, IPv6Address(event.target))
+        asked = before.rules.get(event.rule)
+        if asked is None:
+            return  # two tables followed each other faster than the event was read
+        match = self._table.lookup(asked.entry, IPv6Address(event.target))
         rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
         if rule is None or rule.decision is Decision.IGNORE:
             return
@@ -244,19 +260,19 @@ class Daemon:
         """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
         if self._datapath.has_room(table, config.limits):
             return
-        program = self._datapath.larger(table, config.limits)
-        try:
+        with ExitStack() as undo:
+            program = self._datapath.larger(table, config.limits)
+            undo.callback(program.close)
             ring = EventRing(program.bpf)
-        except BaseException:
-            program.close()
-            raise
+            undo.callback(ring.close)
+            with self._changing:
+                self._datapath.switch(program)
+            undo.pop_all()
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
             kept.until = kept.until or until
         self._retire_at = self._retire_at or until
         self._open_ring(ring)
-        with self._changing:
-            self._datapath.switch(program)
         log.info("the kernel maps have grown")
 
     def _retire(self, now: float) -> None:
@@ -274,10 +290,11 @@ class Daemon:
             with self._changing:
                 self._datapath.retire()
 
-    def _warnings(self, config: Config, table: Table) -> list[str]:
+    @staticmethod
+    def _warnings(config: Config, links: Mapping[str, LinkFacts], table: Table) -> list[str]:
         """What of the configuration doesn't do what its writer may think, as things are."""
         lines = warnings(table)
-        names = {link.ifindex: link.name for link in self._links.values()}
+        names = {link.ifindex: link.name for link in links.values()}
         routed = {entry.l3_ifindex for entry in table.live(Decision.ROUTE)}
         for name in sorted(names[ifindex] for ifindex in routed if ifindex in names):
             if read_sysctl(f"conf/{name}/forwarding") == "0":
@@ -286,10 +303,10 @@ class Daemon:
                     f" sysctl -w net.ipv6.conf.all.forwarding=1"
                 )
         for interface in config.interfaces:
-            if not interface.is_glob and interface.name not in self._links:
+            if not interface.is_glob and interface.name not in links:
                 lines.append(f"{interface.name}: no such interface here yet; waiting for it")
         vias = {via for interface in config.interfaces for rule in interface.rules for via in rule.via}
-        lines += [f"via {name}: no such interface here yet; waiting for it" for name in sorted(vias - {*self._links})]
+        lines += [f"via {name}: no such interface here yet; waiting for it" for name in sorted(vias - {*links})]
         return list(dict.fromkeys(lines))
 
     # --- run --------------------------------------------------------------------------------------------
@@ -364,8 +381,11 @@ class Daemon:
     # --- changes of the machine ---------------------------------------------------------------------------
 
     def _on_link_change(self) -> None:
-        if self._netlink.on_change():
-            self._later()
+        try:
+            if self._netlink.on_change():
+                self._later()
+        except MachineError as error:
+            self._retry(error)
 
     def _on_route_change(self) -> None:
         if self._next_hops.on_change():
@@ -384,23 +404,34 @@ class Daemon:
         began = time.thread_time()
         self._refresh_at = None
         try:
+            self._netlink.on_change()  # reads all, where that has failed before
             links = self._facts(self._config)
             changed = links != self._links
             if changed:
                 self._log_changes(links)
-                self._links = links
-                self._decide_by(self._config, build(self._config, links, self._table))
+                self._decide_by(self._config, links, build(self._config, links, self._table))
         except MachineError as error:
-            log.error("%s; going on with what is known", error)
-            changed, self._refresh_at = False, time.monotonic() + 1.0
+            self._retry(error)
+            changed = False
+        else:
+            self._failed = ""
         cost = time.thread_time() - began
         self._refresh_not_before = time.monotonic() + min(cost * _REFRESH_PAUSE, max(cost, _UNNOTICED))
         if changed:
             self._ports.follow(self._config, links, self._table)  # attaching waits for the kernel, and works little
 
+    def _retry(self, error: MachineError) -> None:
+        """Look again later; said once, until it goes well."""
+        if str(error) != self._failed:
+            self._failed = str(error)
+            log.error("%s; going on with what is known", error)
+        self._refresh_at = time.monotonic() + _RETRY
+
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
+        """Once each: what can't be followed at once is tried again."""
+        known, self._logged = self._logged, links
         named = {entry.port for entry in self._table.entries.values()}
-        for name, before in self._links.items():
+        for name, before in known.items():
             if name not in named:
                 continue
             now = links.get(name)
@@ -413,7 +444,7 @@ class Daemon:
                 log.info("%s: the MAC address is now %s", name, now.mac.hex(":"))
             if now.addresses != before.addresses or now.next_hops != before.next_hops:
                 log.info("%s: addresses or next hops changed", name)
-        for name in links.keys() - self._links.keys():
+        for name in links.keys() - known.keys():
             if self._config.entries(name):
                 log.info("%s: the interface is there", name)
 
@@ -479,8 +510,8 @@ class Daemon:
                 undo.callback(control.close)
             self._ports.admit(config, links, table)
             undo.pop_all()
-        self._links = links
-        self._decide_by(config, table)
+        self._decide_by(config, links, table)
+        self._logged = links
         self._ports.follow(config, links, table)
         if self._endpoint is not None and self._endpoint is not endpoint:
             self._endpoint.close()

@@ -65,7 +65,7 @@ class Ports:
 
     def by_name(self, name: str) -> Attached | None:
         """The port of that name, if the program sits on it."""
-        return next((port for port in self._attached.values() if port.name == name), None)
+        return next((port for port in tuple(self._attached.values()) if port.name == name), None)
 
     def send(self, ifindex: int, frame: bytes) -> bool:
         """Send a frame out of a port; False if it couldn't be sent."""
@@ -100,8 +100,10 @@ class Ports:
     def admit(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Attach to what the table wants beside what there is, and as the configuration wants it.
 
-        Nothing answers there before the table is in force. Raises MachineError, with all as it was, if one refuses.
+        Nothing answers there before the table is in force. Raises MachineError, with all as it was, if one refuses
+        that the configuration names; one that only a glob catches, or that has refused before, is follow()'s to retry.
         """
+        named = {interface.name for interface in config.interfaces}
         wanted = {ifindex for ifindex, _, _ in table.slots}
         here = [link for link in links.values() if link.ifindex in wanted]
         with ExitStack() as undo:
@@ -109,7 +111,12 @@ class Ports:
                 before = self._attached.get(link.ifindex)
                 wish = config.attach(link.name)
                 if before is None:
-                    self._attach(wish, link)
+                    try:
+                        self._attach(wish, link)
+                    except MachineError:
+                        if link.name in named and link.ifindex not in self._refused:
+                            raise
+                        continue
                     undo.callback(self._detach, link.ifindex)
                 elif before.wish is not wish:
                     self._detach(link.ifindex)
@@ -118,7 +125,7 @@ class Ports:
                     undo.callback(self._detach, link.ifindex)
             undo.pop_all()
         for link in here:
-            if link.ifindex not in self._announced:
+            if link.ifindex in self._attached and link.ifindex not in self._announced:
                 self._say_attached(link, table)
 
     def follow(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
@@ -128,7 +135,7 @@ class Ports:
         here = {link.ifindex: link for link in links.values() if link.ifindex in wanted}
         for ifindex, port in tuple(self._attached.items()):
             link = here.get(ifindex)
-            if link is None:
+            if link is None or not self._datapath.attached_to(ifindex):
                 self._detach(ifindex)
                 log.info("%s: detached", port.name)
             elif link.name != port.name:

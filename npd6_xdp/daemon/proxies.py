@@ -7,7 +7,6 @@ import errno
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -18,7 +17,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
-from npd6_xdp.system.sysctl import Setting, Sysctls, read
+from npd6_xdp.system.sysctl import Memory, Setting, Sysctls, read
 
 log = logging.getLogger("npd6-xdp")
 
@@ -28,7 +27,7 @@ _TICK = 10.0  # seconds between two looks at what has aged; sooner where entries
 class Proxies:
     """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
 
-    def __init__(self, datapath: Datapath, requests: Requests, memory: Path) -> None:
+    def __init__(self, datapath: Datapath, requests: Requests, memory: Memory) -> None:
         self._datapath = datapath
         self._requests = requests
         self._sysctls = Sysctls(memory)
@@ -38,6 +37,8 @@ class Proxies:
         self._entries: dict[Host, int] = {}
         self._foreign: set[Host] = set()
         self._warned: set[str] = set()
+        # a dead predecessor's are on whatever interfaces it had; but those of a living other are not ours to touch
+        self._sweeps = not memory.others
         self.refused = 0
         self.due: float | None = None
 
@@ -58,9 +59,9 @@ class Proxies:
         wanted = proxying_interfaces(table)
         if not wanted and not self._entries:
             # our entries of a dead predecessor go, even if nobody wants any now
+            self.due = None
             self._reconcile()
             self._sysctls.put_back()
-            self.due = None
             return
         values: dict[Setting, str] = {}
         for ifindex in wanted:
@@ -87,7 +88,10 @@ class Proxies:
 
     def ask(self, event: NsEvent, rule: Rule) -> None:
         """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is room."""
-        host = Host(self._table.entries[rule.entry].l3_ifindex, event.target)
+        entry = self._table.entries.get(rule.entry)
+        if entry is None:
+            return  # an event by the table before: of an interface that the one to come doesn't have
+        host = Host(entry.l3_ifindex, event.target)
         if host in self._entries or host in self._foreign:
             return
         if len(self._entries) >= self._limits.kernel_entries:
@@ -97,7 +101,12 @@ class Proxies:
                 " Python answers for further targets itself"
             )
             return
-        if self._is_foreign(host):
+        try:
+            if self._is_foreign(host):
+                return
+        except MachineError as error:
+            self.refused += 1
+            self._warn(f"{error}; Python answers itself")
             return
         code = self._requests.add_proxy(host)
         if code:
@@ -140,11 +149,23 @@ class Proxies:
 
     def _reconcile(self) -> None:
         """Make what we hold for true what the kernel says: it drops entries when an interface goes down."""
-        there = self._requests.proxies()
+        try:
+            there = self._requests.proxies()
+        except MachineError as error:
+            self._warn(f"{error}; trying again every {self._pause():.0f} s")
+            self.due = time.monotonic() + self._pause()
+            return
         foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
-        for host in self._entries.keys() - (there.keys() - foreign):
+        interfaces = {entry.l3_ifindex for entry in self._table.entries.values()}
+        ours = {
+            host
+            for host in there.keys() - foreign
+            if self._sweeps or host.ifindex in interfaces or host in self._entries
+        }
+        self._sweeps = False
+        for host in self._entries.keys() - ours:
             self._forget(host)
-        for host in there.keys() - foreign:
+        for host in ours:
             group = group_of(self._table, host)
             known = self._entries.get(host)
             if known is not None and known != group:

@@ -7,6 +7,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
@@ -26,9 +27,15 @@ _TABLE_SIZE_AGE = 10.0  # seconds for which what the kernel said of its neighbou
 
 
 class Resolution:
-    """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited."""
+    """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited.
 
-    def __init__(self, datapath: Datapath, requests: Requests, late: Callable[[NsEvent], None]) -> None:
+    `alone` says that no other daemon lives in this network namespace, so host routes that bear our number are a
+    dead one's.
+    """
+
+    def __init__(
+        self, datapath: Datapath, requests: Requests, late: Callable[[NsEvent], None], *, alone: bool = True
+    ) -> None:
         self._datapath = datapath
         self._requests = requests
         self._late = late
@@ -41,9 +48,10 @@ class Resolution:
         self._room = self._limits.pending
         self._sized_at = float("-inf")
         self._warned: set[str] = set()
+        self._unread = False
         self.due: float | None = None
         # a dead predecessor's: those of hosts that are there come again at once
-        self._stale_routes = set(requests.host_routes())
+        self._stale_routes = set(requests.host_routes()) if alone else set()
 
     def close(self) -> None:
         """Let go of the sockets, and take our host routes back."""
@@ -77,8 +85,8 @@ class Resolution:
         first = not self._table.rules
         self._table, self._limits = table, limits
         self._know(self._neighbours.use(table, limits.neighbours))
-        if first:
-            self._know(self._neighbours.resync(self._requests.neighbours()))
+        if first and (states := self._states()) is not None:
+            self._know(self._neighbours.resync(states))
         if self._is_needed():
             self._size(time.monotonic())
 
@@ -88,10 +96,10 @@ class Resolution:
         homeless = self._pending.forget(self._table)
         self._gate()
         wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
-        for host in wanted - self._routes:
-            self._add_route(host)
         for host in (self._routes | self._stale_routes) - wanted:
             self._delete_route(host)
+        for host in wanted - self._routes:
+            self._add_route(host)
         self._stale_routes.clear()
         return homeless
 
@@ -153,11 +161,26 @@ class Resolution:
         self._gate()
 
     def _resync(self) -> None:
-        states = self._requests.neighbours()
+        states = self._states()
+        if states is None:
+            return
         for host in self._neighbours.places() - states.keys():
             self._take(host, NeighbourState.NONE)
         for host, state in states.items():
             self._take(host, state)
+        self._watch.probe(self._pending.places() - states.keys())
+
+    def _states(self) -> dict[Host, int] | None:
+        """The neighbour table; None where the kernel doesn't tell, and then it is asked again."""
+        try:
+            states = self._requests.neighbours()
+        except MachineError as error:
+            self._unread = True
+            self.due = time.monotonic() + _TICK
+            self._warn(f"{error}; trying again every {_TICK:.0f} s")
+            return None
+        self._unread = False
+        return states
 
     def _take(self, host: Host, state: int) -> None:
         self._know(self._neighbours.changed(host, state))
@@ -169,9 +192,14 @@ class Resolution:
             return
         if host in self._routes:
             self._delete_route(host)
+            for place in self._elsewhere(host):
+                if self._neighbours.state(place) and self._table.host_route_wanted(*_host(place)):
+                    self._add_route(place)
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
             self._watch.delete(host)
+        elif state == NeighbourState.NONE and self._pending.awaits(host):
+            self._watch.probe([host])  # the entry went with its link, say, and the kernel looks for it no more
 
     def on_refusal(self) -> None:
         """The kernel doesn't resolve what it was asked to."""
@@ -190,14 +218,18 @@ class Resolution:
         self._pending.expire(now)
         if len(self._pending) and now - self._sized_at > _TABLE_SIZE_AGE:
             self._size(now)
-        self.due = now + _TICK if len(self._pending) else None
+        if self._unread:
+            self._resync()
+        self.due = now + _TICK if len(self._pending) or self._unread else None
         self._gate()
 
     def _size(self, now: float) -> None:
         """How many targets may be under way at once, by what the kernel's table has room for."""
         self._sized_at = now
         self._room = self._limits.pending
-        size = self._requests.neighbour_table_size()
+        size = None
+        with suppress(MachineError):  # it is asked again; limits.pending holds until then
+            size = self._requests.neighbour_table_size()
         if size is None:
             return
         entries, thresholds = size
@@ -218,12 +250,23 @@ class Resolution:
     def _add_route(self, host: Host) -> None:
         code = self._requests.add_host_route(host)
         if code == errno.EEXIST and host not in self._stale_routes:
-            return  # somebody else's: it does what ours would
+            ours = next((place for place in self._elsewhere(host) if place in self._routes), None)
+            if ours is None:
+                return  # somebody else's: it does what ours would
+            if not _is_fresher(self._neighbours.state(host), self._neighbours.state(ours)):
+                return
+            self._delete_route(ours)
+            code = self._requests.add_host_route(host)
         if code and code != errno.EEXIST:
             self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
             return
         self._routes.add(host)
         self._stale_routes.discard(host)
+
+    def _elsewhere(self, host: Host) -> list[Host]:
+        """The places behind other via interfaces that the host may be at, or have been at, too."""
+        vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
+        return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
 
     def _delete_route(self, host: Host) -> None:
         self._routes.discard(host)
@@ -234,6 +277,12 @@ class Resolution:
         if line not in self._warned:
             self._warned.add(line)
             log.warning("%s", line)
+
+
+def _is_fresher(state: NeighbourState, than: NeighbourState) -> bool:
+    """Whether a host is rather where the neighbour table says `state`: it has moved, and the other entry is old."""
+    confirmed = NeighbourState.REACHABLE | NeighbourState.PERMANENT
+    return not than or bool(state & confirmed and not than & confirmed)
 
 
 def _host(host: Host) -> tuple[int, IPv6Address]:

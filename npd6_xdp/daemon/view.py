@@ -99,7 +99,7 @@ class View:
             self._interfaces(table, by_entry),
             _rules(table, by_rule),
             self._count_by_name(
-                (host.ifindex for host in self._resolution.neighbours.hosts()),
+                self._resolution.neighbours.by_interface(),
                 {ifindex for group in table.vias.values() for ifindex in group},
             ),
             self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(table)),
@@ -142,8 +142,8 @@ class View:
             )
         return found
 
-    def _count_by_name(self, ifindexes: Iterable[int], possible: Iterable[int]) -> dict[str, int]:
-        """How many there are of each; 0 of the possible ones that none is of."""
+    def _count_by_name(self, ifindexes: Iterable[int] | Mapping[int, int], possible: Iterable[int]) -> dict[str, int]:
+        """How many there are of each (or how many each has); 0 of the possible ones that none is of."""
         counts = Counter(ifindexes)
         return {self._name(ifindex): counts[ifindex] for ifindex in {*possible, *counts}}
 

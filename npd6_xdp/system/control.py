@@ -56,14 +56,13 @@ class ControlServer:
         except OSError:
             return
         if len(self._clients) >= _MOST_CLIENTS:
-            connection.close()
-            return
+            self._drop(next(iter(self._clients)))  # who has been silent longest, lest the silent lock all others out
         connection.setblocking(False)
         self._clients[connection] = _Client()
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(connection))
 
     def _serve(self, connection: socket.socket) -> None:
-        client = self._clients[connection]
+        client = self._clients[connection] = self._clients.pop(connection)  # the last that was heard of
         try:
             if client.unsent:
                 client.unsent = client.unsent[connection.send(client.unsent) :]
@@ -86,10 +85,10 @@ class ControlServer:
     def _understand(self, asked: bytes) -> dict[str, Any]:
         try:
             question = json.loads(asked.partition(b"\n")[0])
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter by brackets within brackets
             question = None
-        if not isinstance(question, dict):
-            return {"error": "not a question: send one line with a JSON object"}
+        if not isinstance(question, dict) or not isinstance(question.get("verb"), str):
+            return {"error": 'not a question: send one line with a JSON object that has a "verb"'}
         try:
             return self._answer(question)
         except Npd6Error as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import signal
 import struct
 import tempfile
 import time
@@ -83,6 +84,7 @@ _MAPS = (
 )
 _BATCH = 4096
 """Keys that one system call takes to a map or back."""
+_DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 _NANOSECONDS = 1_000_000_000
 
 
@@ -160,8 +162,14 @@ class Program:
         return int(self._function.fd)
 
     def fits(self, table: Table, limits: Limits) -> bool:
-        """Whether the maps have room for a table."""
-        return all(wanted <= self._sizes[name] for name, wanted in _needs(table, limits).items())
+        """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
+        needs = _needs(table, limits)
+        going = Counter(line.map for line in self._changes(table)[1])
+        needs["LINES_MAX"] += going["lines"]
+        needs["PREFIXES_MAX"] += going["prefixes"]
+        needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
+        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table))
+        return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
         """Make the maps say what `table` says, by difference from what they said before.
@@ -175,6 +183,20 @@ class Program:
         self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
         self.entries, self.rules = set(table.entries), set(table.rules)
         vias, slots = pack_vias(table), pack_slots(table)
+        put, take = self._changes(table)
+        # in the order in which a target's way needs them: the slot leads to all else
+        self._put("slots", self._slots, self._slots_between(table))
+        self._put("vias", self._vias, vias)
+        self._put_lines(sorted(put, key=_length_and_map, reverse=True))
+        self._put("slots", self._slots, dict(sorted(slots.items(), key=_any_vlan_last)))
+        self._take("slots", self._slots, slots)
+        for name, lines in _by_map(sorted(take, key=_length_and_map)):
+            self.delete_all(name, [_line_key(line) for line in lines])
+        self._decisions = dict(table.decisions)
+        self._take("vias", self._vias, vias)
+
+    def _changes(self, table: Table) -> tuple[list[_Line], list[_Line]]:
+        """The lines to be put into the maps and to be taken out of them, for a table to follow."""
         put: list[_Line] = []
         take: list[_Line] = []
         for entry in table.decisions.keys() | self._decisions.keys():
@@ -186,16 +208,7 @@ class Program:
                 less += [prefix for prefix, _ in before.items() if prefix.length < BITS]
             put += [_Line(_map_of(after, prefix), entry, prefix, match) for prefix, match in more.items()]
             take += [_Line(_map_of(before, prefix), entry, prefix, _NO_MATCH) for prefix in less]
-        # in the order in which a target's way needs them: the slot leads to all else
-        self._put("slots", self._slots, self._slots_between(table))
-        self._put("vias", self._vias, vias)
-        self._put_lines(sorted(put, key=_length_and_map, reverse=True))
-        self._put("slots", self._slots, dict(sorted(slots.items(), key=_any_vlan_last)))
-        self._take("slots", self._slots, slots)
-        for name, lines in _by_map(sorted(take, key=_length_and_map)):
-            self.delete_all(name, [_line_key(line) for line in lines])
-        self._decisions = dict(table.decisions)
-        self._take("vias", self._vias, vias)
+        return put, take
 
     def _slots_between(self, table: Table) -> dict[bytes, bytes]:
         """The slots of now, under which the prefixes of the table to come are found as well as those of now."""
@@ -429,7 +442,15 @@ class Datapath:
             if number not in self._table.rules or number not in table.rules:
                 del self._folded_rules[number]
         self.program.apply(table)
+        self._forget_recents(self._table.entries.keys() - table.entries.keys())
         self._table = table
+
+    def _forget_recents(self, entries: Set[int]) -> None:
+        """What was asked for on entries that are gone: their numbers may be others' by and by."""
+        if any(self._table.entries[entry].collect for entry in entries):
+            for recent in self.recents():
+                if recent.entry in entries:
+                    self.program.delete("recents", _ADDRESS_KEY.pack(recent.entry, recent.target))
 
     def has_room(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table; else a larger() program has to take over first."""
@@ -440,15 +461,27 @@ class Datapath:
         return Program([self._table, table], limits, len(self._known))
 
     def switch(self, program: Program) -> None:
-        """Let a larger program take over on every interface; retire() the old one when its ring is empty."""
+        """Let a larger program take over on every interface; retire() the old one when its ring is empty.
+
+        Raises MachineError, with the old one on all of them, if it can't be.
+        """
         self._set(program)
         for key, flags in self._known.items():
             program.update("known_targets", key, _KNOWN.pack(flags, _now()))
         self._crowd(program, self._crowding)
+        for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size):
+            program.update("recents", key, value)
         program.apply(self._table)
-        for ifindex, link in self._links.items():
-            if self._lib.bpf_link_update(link, program.fd, None) != 0:
-                raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(ct.get_errno())}")
+        replaced: list[int] = []
+        for ifindex, link in tuple(self._links.items()):
+            if self._lib.bpf_link_update(link, program.fd, None) == 0:
+                replaced.append(link)
+            elif (code := ct.get_errno()) in _DETACHED:
+                self.detach(ifindex)  # the interface has just been deleted
+            else:
+                for back in replaced:
+                    self._lib.bpf_link_update(back, self.program.fd, None)
+                raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(code)}")
         self._retired.append(self.program)
         self.program = program
 
@@ -732,10 +765,13 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
         saved = os.dup(2)
         try:
             os.dup2(words.fileno(), 2)
+            # the verifier gives up when a signal waits (EAGAIN)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             try:
                 module = bcc.BPF(text=source.encode(), cflags=flags)
                 return module, module.load_func(function.encode(), bcc.BPF.XDP)
             finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 os.dup2(saved, 2)
                 os.close(saved)
         except Exception as error:  # bcc raises nothing more exact

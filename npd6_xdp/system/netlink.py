@@ -53,6 +53,7 @@ class Netlink:
         self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[tuple[int, IPv6Address], OwnAddress] = {}
+        self._lost = False
         self._read()
 
     def close(self) -> None:
@@ -72,9 +73,14 @@ class Netlink:
             try:
                 datagram = self._changes.recv(_DATAGRAM)
             except BlockingIOError:
+                if self._lost:
+                    self._read()
+                    self._lost = False
                 return before != (self._links, self._addresses)
-            except OSError:  # ENOBUFS: some were dropped
-                self._read()
+            except OSError:  # ENOBUFS: some were dropped; what still waits is older than what is read anew, then
+                self._lost = True
+                continue
+            if self._lost:
                 continue
             for message in rtnetlink.messages(datagram):
                 self._take(message)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import socket
 import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -31,6 +33,8 @@ _RECEIVE_BUFFER = 8 << 20
 _DATAGRAM = 1 << 18
 _ATTEMPTS = 5
 _LEAST_PAUSE = 0.05  # seconds between two readings of the routes
+_GONE = errno.ENODEV  # what the kernel says of an interface that is no more, nor are its routes
+_RETRY = 1.0  # seconds after which what the kernel refused to tell is asked for again
 _PAUSE = 10  # times what a reading took: a storm of routes takes at most a tenth of our time
 
 
@@ -52,6 +56,17 @@ def _received(netlink: socket.socket) -> Iterator[bytes]:
             yield netlink.recv(_DATAGRAM)
         except BlockingIOError:
             return
+
+
+def _discard(netlink: socket.socket) -> None:
+    """Drop what waits on a socket: what is read anew now is younger, and must not be overwritten by it."""
+    while True:
+        try:
+            netlink.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # ENOBUFS, once more
 
 
 class Requests:
@@ -78,8 +93,11 @@ class Requests:
         return {Host(entry.ifindex, entry.address): entry.protocol for entry in entries}
 
     def has_proxy(self, host: Host) -> bool:
-        """Whether there is a proxy entry, whoever it belongs to."""
-        return self._answer(rtnetlink.get_proxy(self._next(), *host)).type == Type.NEWNEIGH
+        """Whether there is a proxy entry, whoever it belongs to. Raises MachineError if the kernel doesn't say."""
+        try:
+            return self._answer(rtnetlink.get_proxy(self._next(), *host)).type == Type.NEWNEIGH
+        except OSError as error:
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
 
     def add_proxy(self, host: Host) -> int:
         """Add a proxy entry of ours; 0, or why not (errno)."""
@@ -114,6 +132,12 @@ class Requests:
         found = map(rtnetlink.parse_neighbour_table, (m.body for m in self._dumped(rtnetlink.dump_neighbour_tables)))
         return next((size for size in found if size is not None), None)
 
+    def gateways(self, ifindex: int) -> set[tuple[int, bytes]]:
+        """The gateways of the routes out of an interface: (ifindex, 16 bytes), those of their other paths, too."""
+        dumped = self._dumped(lambda number: rtnetlink.dump_routes(number, ifindex=ifindex))
+        routes = (rtnetlink.parse_route(message.body) for message in dumped)
+        return {pair for route in routes if route for pair in route.gateways}
+
     def _dump_neighbours(self, *, proxies: bool) -> list[NeighbourEntry]:
         dumped = self._dumped(lambda number: rtnetlink.dump_neighbours(number, proxies=proxies))
         entries = (rtnetlink.parse_neighbour(message.body) for message in dumped)
@@ -122,8 +146,11 @@ class Requests:
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
         for _ in range(_ATTEMPTS):
             number = self._next()
-            self._socket.send(request(number))
-            found, whole = self._dump_answer(number)
+            try:
+                self._socket.send(request(number))
+                found, whole = self._dump_answer(number)
+            except OSError as error:
+                raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
             if whole:
                 break  # else something changed while the kernel told it
         return found
@@ -137,13 +164,16 @@ class Requests:
                     continue
                 whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
                 if message.type in (Type.DONE, Type.ERROR):
-                    if code := rtnetlink.error_code(message.body):
-                        raise MachineError(f"can't read from the kernel: {errno.errorcode.get(code, code)}")
+                    if (code := rtnetlink.error_code(message.body)) and code != _GONE:
+                        raise OSError(code, os.strerror(code))
                     return found, whole
                 found.append(message)
 
     def _acknowledged(self, request: bytes) -> int:
-        return rtnetlink.error_code(self._answer(request).body)
+        try:
+            return rtnetlink.error_code(self._answer(request).body)
+        except OSError as error:
+            return error.errno or errno.ETIMEDOUT
 
     def _answer(self, request: bytes) -> Message:
         self._socket.send(request)
@@ -193,6 +223,7 @@ class NeighbourWatch:
                         gone = message.type == Type.DELNEIGH
                         yield Host(entry.ifindex, entry.address), NeighbourState.NONE if gone else entry.state
         except OSError as error:
+            _discard(self._changes)
             raise Overflow from error
 
     def probe(self, hosts: Iterable[Host]) -> None:
@@ -239,6 +270,9 @@ class NextHops:
         self._found: dict[int, frozenset[IPv6Address]] = {}
         self._reading: defaultdict[int, set[bytes]] = defaultdict(set)
         self._left: list[int] = []
+        self._asked: frozenset[int] = frozenset()
+        self._again = False
+        self._whole = True
         self._sequence = 0
         self._began = 0.0
         self._not_before = 0.0
@@ -259,21 +293,30 @@ class NextHops:
         return self._found.get(ifindex, frozenset())
 
     def watch(self, ifindexes: Iterable[int]) -> None:
-        """Follow these interfaces from now on; those that are new are read at once."""
+        """Follow these interfaces from now on; those that are new are read at once.
+
+        Raises MachineError, with all as it was, if they can't be.
+        """
         watched = frozenset(ifindexes)
         if watched == self._watched:
             return
         fresh = watched - self._watched
-        self._watched = watched
-        route_filter = _Filter(watched)
-        self._changes.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, route_filter.pack())
-        self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex in watched}
+        self._let_pass(watched | self._watched)
+        pairs: set[tuple[int, bytes]] = set()
         if fresh:
-            self._begin(watched)
-            self._dump.setblocking(True)
-            while self._left:
-                self._read_dump(self._dump.recv(_DATAGRAM))
-            self._dump.setblocking(False)
+            # on a socket of its own: a socket has one dump at a time, and refresh() may have begun one
+            with closing(Requests()) as requests:
+                for ifindex in sorted(fresh):
+                    pairs |= requests.gateways(ifindex)
+        self._let_pass(watched)
+        self._watched = watched
+        self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex in watched}
+        for ifindex, gateway in pairs:
+            self._add(ifindex, gateway)
+
+    def _let_pass(self, ifindexes: Iterable[int]) -> None:
+        route_filter = _Filter(ifindexes)
+        self._changes.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, route_filter.pack())
 
     def on_change(self) -> bool:
         """Take in what was announced; whether a gateway is new. One that is gone shows at the next refresh()."""
@@ -283,6 +326,7 @@ class NextHops:
                 for message in rtnetlink.messages(datagram):
                     self._take(message)
         except OSError:
+            _discard(self._changes)
             self._later()
         return self._found != before
 
@@ -292,11 +336,15 @@ class NextHops:
         replaced = bool(message.flags & _NLM_F_REPLACE)
         if message.type == Type.NEWROUTE:
             for ifindex, gateway in gateways:
-                address = IPv6Address(gateway)
-                if address not in self.of(ifindex):
-                    self._found = {**self._found, ifindex: self.of(ifindex) | {address}}
+                self._add(ifindex, gateway)
+                self._reading[ifindex].add(gateway)  # what is being read may have passed its place already
         if replaced or (message.type == Type.DELROUTE and gateways):
             self._later()
+
+    def _add(self, ifindex: int, gateway: bytes) -> None:
+        address = IPv6Address(gateway)
+        if ifindex in self._watched and address not in self.of(ifindex):
+            self._found = {**self._found, ifindex: self.of(ifindex) | {address}}
 
     def _later(self) -> None:
         if self.due is None:
@@ -305,7 +353,18 @@ class NextHops:
     def refresh(self) -> None:
         """Begin to read all anew; on_dump() goes on as the kernel delivers."""
         self.due = None
-        self._begin(self._watched)
+        if self._left:
+            self._again = True  # when what is under way has ended
+            return
+        self._began = time.monotonic()
+        self._left = sorted(self._watched)
+        self._asked = self._watched
+        self._again, self._whole = False, True
+        self._reading.clear()
+        try:
+            self._ask()
+        except OSError:
+            self._give_up()
 
     def on_dump(self) -> bool:
         """Take in a piece of what refresh() asked for; whether that was the last, and something is different."""
@@ -315,15 +374,15 @@ class NextHops:
         except BlockingIOError:
             pass
         except OSError:
-            self._left = []
-            self._later()
+            self._give_up()
         return self._found != before
 
-    def _begin(self, ifindexes: Iterable[int]) -> None:
-        self._began = time.monotonic()
-        self._left = sorted(ifindexes)
-        self._reading.clear()
-        self._ask()
+    def _give_up(self) -> None:
+        """What was known stays, and is read later: an empty answer would have us answer for our own gateway."""
+        self._left = []
+        self._sequence += 1
+        self._not_before = time.monotonic() + _RETRY
+        self._later()
 
     def _ask(self) -> None:
         if self._left:
@@ -332,25 +391,31 @@ class NextHops:
             return
         now = time.monotonic()
         self._not_before = now + max(_LEAST_PAUSE, _PAUSE * (now - self._began))
-        self._found = {
-            ifindex: frozenset(IPv6Address(gateway) for gateway in gateways)
-            for ifindex, gateways in self._reading.items()
-        }
+        if self._whole:  # else what was known stays beside
+            # interfaces that are watched only since it began have been read by watch()
+            self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex not in self._asked}
+        for ifindex, gateways in self._reading.items():
+            for gateway in gateways:
+                self._add(ifindex, gateway)
+        if self._again or not self._whole:
+            self._later()
 
     def _read_dump(self, datagram: bytes) -> None:
         for message in rtnetlink.messages(datagram):
             if message.sequence != self._sequence:
                 continue  # of a reading that was given up
+            if message.flags & rtnetlink.Flag.DUMP_INTERRUPTED:
+                self._whole = False
             if message.type in (Type.DONE, Type.ERROR):
-                if message.flags & rtnetlink.Flag.DUMP_INTERRUPTED:
-                    self._later()
+                if rtnetlink.error_code(message.body) not in (0, _GONE):
+                    self._give_up()
+                    return
                 self._left.pop(0)
                 self._ask()
                 return
             route = rtnetlink.parse_route(message.body)
             for ifindex, gateway in route.gateways if route else ():
-                if ifindex in self._watched:
-                    self._reading[ifindex].add(gateway)
+                self._reading[ifindex].add(gateway)
 
 
 _NLM_F_REPLACE = 0x100

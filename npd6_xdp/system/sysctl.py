@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import socket
-from collections.abc import Set
+import tempfile
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 log = logging.getLogger("npd6-xdp")
 
 _ROOT = Path("/proc/sys/net/ipv6")
+_DIRECTORY = Path("/run/npd6-xdp")
+_SO_NETNS_COOKIE = 71
 
 
 def read(key: str) -> str | None:
@@ -40,18 +45,92 @@ class Setting(NamedTuple):
             return None
 
 
+class Memory:
+    """What a daemon leaves to its successor if it is killed: a file in `directory`, locked for as long as it lives.
+
+    `left` is what dead ones of this network namespace have left there, the oldest first; it is this one's now.
+    `others` are the process ids of those that live.
+    """
+
+    def __init__(self, directory: Path = _DIRECTORY) -> None:
+        self.left: list[Any] = []
+        self.others: list[int] = []
+        self._path: Path | None = None
+        self._file = -1
+        self._size = 0
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._take_over(directory)
+        except OSError as error:
+            log.warning("%s: can't remember there what sysctls were: %s", directory, error.strerror)
+
+    def _take_over(self, directory: Path) -> None:
+        # a number that no other namespace has or will have, while names and inode numbers come again
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
+            cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        turn = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            dead = []
+            for path in sorted(directory.glob(f"sysctl-{cookie}-*"), key=_age):
+                with suppress(FileNotFoundError), path.open() as file:
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        self.others.append(int(path.name.split("-")[2]))
+                        continue
+                    with suppress(ValueError):
+                        found = json.load(file)
+                        self.left += found if isinstance(found, list) else []
+                    dead.append(path)
+            self._file, name = tempfile.mkstemp(prefix=f"sysctl-{cookie}-{os.getpid()}-", dir=directory)
+            self._path = Path(name)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self.write(self.left)
+            for path in dead:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(turn)
+
+    def write(self, values: Sequence[Any]) -> None:
+        """Remember this instead; JSON has to be able to say it."""
+        if self._path is None:
+            return
+        # at once, and over all of what was there: whenever this process is killed, the file is whole
+        text = json.dumps(values).encode().ljust(self._size)
+        try:
+            self._size = os.pwrite(self._file, text, 0)
+        except OSError as error:
+            log.warning("%s: can't remember what sysctls were: %s", self._path, error.strerror)
+
+    def close(self) -> None:
+        """There is nothing to remember any more."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._path = None
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # its daemon has just ended
+        return 0.0
+
+
 class Sysctls:
     """Sets sysctls and remembers what they were, in a file too: what a killed predecessor left there is put back.
 
     Interfaces are remembered by their index, since their sysctls go along when they are renamed.
     """
 
-    def __init__(self, memory: Path) -> None:
+    def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._before: dict[Setting, str] = {}
-        with suppress(OSError, ValueError, TypeError):
-            found = json.loads(memory.read_text())
-            self._before = {Setting(str(key), int(ifindex)): str(value) for key, ifindex, value in found}
+        for line in memory.left:
+            with suppress(ValueError, TypeError):
+                key, ifindex, value = line
+                self._before.setdefault(Setting(str(key), int(ifindex)), str(value))
 
     def set(self, setting: Setting, value: str) -> None:
         """Set one; a warning says so if that can't be."""
@@ -82,10 +161,4 @@ class Sysctls:
         self._remember()
 
     def _remember(self) -> None:
-        try:
-            if self._before:
-                self._memory.write_text(json.dumps([(*setting, value) for setting, value in self._before.items()]))
-            else:
-                self._memory.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s: can't remember what sysctls were: %s", self._memory, error.strerror)
+        self._memory.write([(*setting, value) for setting, value in self._before.items()])

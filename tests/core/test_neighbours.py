@@ -268,6 +268,7 @@ class NeighboursMachine(RuleBasedStateMachine):
         covered = {host for host in self.states if self.table.neighbour_groups(host.ifindex, IPv6Address(host.address))}
         assert self.neighbours.hosts() == {host: self.states[host] for host in covered}
         assert (len(self.neighbours), self.neighbours.refused) == (len(covered), 0)
+        assert self.neighbours.by_interface() == Counter(host.ifindex for host in covered)
 
 
 TestTheKnownTargetsWithoutALimit = NeighboursMachine.TestCase

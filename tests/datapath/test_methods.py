@@ -650,6 +650,40 @@ def test_who_crowds_still_does_for_a_larger_program_and_a_full_map_refuses_nobod
     assert bench.totals()[Outcome.RATE_LIMITED] == 1
 
 
+def behind(first: int, count: int, before: Table | None = None) -> Table:
+    """A table of one rule that names so many via interfaces."""
+    links = {f"lan{number}": LinkFacts(f"lan{number}", number, bytes(6)) for number in range(first, first + count)}
+    rules = RuleConfig("2001:db8::/32", rule("2001:db8::/32").networks, NEIGHBOUR, via=tuple(links))
+    return build(Config((entry(rules),)), {PORT: link(), **links}, before)
+
+
+def test_there_is_room_for_a_table_only_beside_what_it_replaces(fresh: Callable[..., Bench]) -> None:
+    """What is added comes before what is removed, so for a moment a map holds both."""
+    old = behind(100, 40)
+    new = behind(200, 60, old)
+    bench = fresh(old)
+    assert bench.datapath.has_room(behind(200, 40, old), Limits())
+    assert not bench.datapath.has_room(new, Limits())
+    bench.datapath.switch(bench.datapath.larger(new, Limits()))
+    assert bench.datapath.has_room(new, Limits())
+    bench.datapath.apply(new)
+
+
+def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh: Callable[..., Bench]) -> None:
+    using = table(entry(collect_targets=10), entry(collect_targets=10, vlan=Vlan(tags=(100,))))
+    bench = fresh(using)
+    bench.run(QUESTION)
+    bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))
+    before = {(recent.entry, recent.target): recent for recent in bench.datapath.recents()}
+    assert {number for number, _ in before} == {number for number, each in using.entries.items() if each.spoken}
+    bench.datapath.switch(bench.datapath.larger(using, Limits()))
+    assert {(recent.entry, recent.target): recent for recent in bench.datapath.recents()} == before
+    bench.datapath.apply(build(Config((entry(collect_targets=10),)), {PORT: link()}, using))
+    untagged = using.entry_of(IFINDEX)
+    assert untagged is not None
+    assert [recent.entry for recent in bench.datapath.recents()] == [untagged.id]
+
+
 def small_rules() -> Iterable[RuleConfig]:
     return (RuleConfig("2001:db8::/32", (Prefix.of("2001:db8::/32"),), NEIGHBOUR, via=("lan0",)),)
 

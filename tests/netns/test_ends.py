@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.datapath import compile_program, load_bcc
 from tests.frames import solicit
-from tests.netns.wire import SETTING, Wire, configuration, until
+from tests.netns.wire import SETTING, Wire, configuration, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -174,3 +176,48 @@ def test_answers_that_find_their_port_gone_are_failed_and_the_daemon_goes_on(top
     assert until(lambda: running.solicitations().get("failed") == waiting), running.solicitations()
     assert running.stop() == 0
     assert "Traceback" not in running.log
+
+
+def test_signals_while_it_starts_are_done_when_it_runs(topology: Topology) -> None:
+    running = RunningDaemon(topology, configuration())
+
+    def bother() -> None:
+        def has_imports() -> bool:
+            with suppress(OSError, AssertionError):
+                return "libbcc" in Path(f"/proc/{running.process.pid}/maps").read_text()
+            return False
+
+        assert until(has_imports, 10.0)
+        while "ready" not in running.log and running.process.poll() is None:
+            for signum in (signal.SIGHUP, signal.SIGUSR1):
+                running.process.send_signal(signum)
+            time.sleep(0.05)
+
+    bothering = threading.Thread(target=bother)
+    bothering.start()
+    try:
+        with running:
+            bothering.join()
+            assert until(lambda: "reload: the new configuration is in use" in running.log)
+            assert until(lambda: "recent targets" in running.log or "wan0: hybrid, attached" in running.log)
+            assert running.stop() == 0
+    finally:
+        bothering.join()
+
+
+def test_a_second_signal_does_not_keep_it_from_tidying_up(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:1::/64 kernel", events_per_source="0"))
+
+    def proxies() -> int:
+        return len(topology.run("edge", "ip", "-6", "neigh", "show", "proxy").stdout.splitlines())
+
+    with Wire(topology) as wire:
+        wire.deafen()
+        for frame in scan(300):
+            wire.send(frame)
+        assert until(lambda: proxies() == 300)
+    while running.process.poll() is None:
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.002)
+    assert proxies() == 0
+    assert leftovers(topology) == {}

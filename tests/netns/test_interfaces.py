@@ -217,3 +217,25 @@ def test_a_port_that_another_program_holds_is_tried_again_until_it_is_free(topol
     with Wire(topology) as wire:
         assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.1), 6.0)
     assert running.log.count("another XDP program is attached") == 1
+
+
+def test_a_port_of_a_glob_that_another_program_holds_stops_neither_start_nor_reload(
+    topology: Topology, daemon: Start
+) -> None:
+    on_edge(topology, "link add wan9 type veth", "link set wan9 up")
+    topology.xdp_pass("edge", "wan9")
+    glob = configuration().replace("wan0", "wan*")
+    running = daemon(glob)
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(HOST_ADDRESS)
+        running.write(glob + configuration("2001:db8:2::/64 static").replace("wan0", "wan9"))
+        done = running.command("reload")
+        assert done.returncode == 0, "one that has refused already is tried again, also when it is named now"
+        running.write(configuration("2001:db8:1::/64 static", "2001:db8:2::/64 static").replace("wan0", "wan*"))
+        done = running.command("reload")
+        assert done.returncode == 0, done.stderr
+        assert asker.answered("2001:db8:2::1")
+    assert running.log.count("wan9: another XDP program is attached") == 1
+    topology.xdp_pass_end()
+    assert until(lambda: "wan9: attached in generic mode" in running.log, 6.0)

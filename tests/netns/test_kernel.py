@@ -23,9 +23,9 @@ SYSCTLS = ("conf/wan0/proxy_ndp", "conf/all/proxy_ndp", "neigh/wan0/proxy_delay"
 both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 
-def proxies(topology: Topology, *, ours: bool = True) -> set[str]:
+def proxies(topology: Topology, *, ours: bool = True, interface: str = "wan0") -> set[str]:
     """The proxy entries on the edge's wan0: those of ours, or the others."""
-    found = topology.ip("edge", "-6", "neigh", "show", "proxy", "dev", "wan0")
+    found = topology.ip("edge", "-6", "neigh", "show", "proxy", "dev", interface)
     return {entry["dst"] for entry in found if (entry.get("protocol") == str(PROTOCOL)) == ours}
 
 
@@ -70,15 +70,13 @@ def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(
     topology: Topology, daemon: Start, datapath: str
 ) -> None:
     before = sysctls(topology)
-    control = topology.directory / "shared.sock"
-    text = f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE, datapath=f'"{datapath}"')
-    running = daemon(text)
+    running = daemon(configuration(RULE, datapath=f'"{datapath}"'))
     with Wire(topology) as wire:
         assert Asker(wire, running).outcome(HOST_ADDRESS) == "answered_python"
         running.kill()
         assert proxies(topology) == {HOST_ADDRESS}
         on_edge(topology, f"-6 neigh add proxy 2001:db8:2::1 dev wan0 protocol {PROTOCOL}")
-        running = daemon(text)
+        running = daemon(configuration(RULE))  # another control socket is no hindrance
         assert proxies(topology) == {HOST_ADDRESS}, "what no rule wants any more goes"
         assert Asker(wire, running).outcome(HOST_ADDRESS) == "kernel"
     assert running.stop() == 0
@@ -115,17 +113,33 @@ def test_sysctls_of_a_port_that_was_renamed_are_put_back_under_its_new_name(
     assert sysctls(topology, "other0") == expected()
     assert running.stop() == 0
     assert sysctls(topology, "other0") == before
-    assert not control.with_suffix(".sysctl").exists()
+    assert list(Path("/run/npd6-xdp").glob(f"sysctl-*-{running.process.pid}-*")) == []
 
 
-def test_a_memory_of_sysctls_that_cannot_be_read_stops_nobody(topology: Topology, daemon: Start) -> None:
-    before = sysctls(topology)
-    control = topology.directory / "shared.sock"
-    for memory in ('{"conf/wan0/proxy_ndp": "0"}', "[1]", '[["conf/{}/proxy_ndp", 99, "1"]]'):
-        control.with_suffix(".sysctl").write_text(memory)
-        running = daemon(f'[daemon]\ncontrol = "{control}"\n' + configuration(RULE))
-        assert running.stop() == 0
-        assert sysctls(topology) == before
+def test_two_daemons_on_different_interfaces_leave_each_other_alone(topology: Topology, daemon: Start) -> None:
+    host = "2001:db8:1:1::7"
+    on_edge(topology, "link add wan9 type veth", "link set wan9 up")
+
+    def left() -> tuple[set[str], list[str]]:
+        entries = proxies(topology) | proxies(topology, interface="wan9")
+        return entries, [route["dst"] for route in topology.ip("edge", "-6", "route", "show", "proto", "136")]
+
+    first = daemon(configuration(RULE, "2001:db8:1:1::/64 neighbour via=lan0 host_routes=true"))
+    other = '[metrics]\nlisten = ""\n' + configuration("2001:db8:5::/64 kernel").replace("wan0", "wan9")
+    with Wire(topology) as wire:
+        assert Asker(wire, first).outcome(HOST_ADDRESS) == "answered_python"
+        on_edge(topology, f"neigh replace {host} lladdr 02:00:00:00:01:01 nud permanent dev lan0")
+        assert until(lambda: left() == ({HOST_ADDRESS}, [host]))
+        second = daemon(other)
+        assert f"another npd6-xdp runs in this network namespace (pid {first.process.pid})" in second.log
+        on_edge(topology, f"-6 neigh add proxy 2001:db8:5::1 dev wan9 protocol {PROTOCOL}")
+        for running in (first, second):
+            on_edge(topology, "link add new0 type veth", "link del new0")
+            assert running.command("reload").returncode == 0
+        assert left() == ({HOST_ADDRESS, "2001:db8:5::1"}, [host])
+        assert second.stop() == 0
+        assert left() == ({HOST_ADDRESS}, [host])
+        assert Asker(wire, first).outcome(HOST_ADDRESS) == "kernel"
 
 
 @both

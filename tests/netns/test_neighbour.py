@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, HOST_MAC, Topology
-from npd6_xdp.system.rtnetlink import neighbour_table_size
+from npd6_xdp.system.rtnetlink import Requests
 from tests.frames import ether, ip6, solicit
 from tests.netns.wire import (
     SETTING,
@@ -247,7 +248,8 @@ def test_a_via_interface_that_is_not_there_is_waited_for(topology: Topology, dae
 
 def thresholds() -> tuple[int, int, int]:
     """The kernel's gc_thresh1, 2 and 3, which hold for all namespaces together."""
-    size = neighbour_table_size()
+    with closing(Requests()) as requests:
+        size = requests.neighbour_table_size()
     assert size is not None
     return size[1]
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Events that come in when the table that they go by has just been replaced: nothing may end the daemon."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import build
+from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon import Daemon
+from npd6_xdp.daemon.answering import Answering
+from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.system.sysctl import Memory
+from tests.frames import ip6
+
+LINKS = {
+    name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex))) for ifindex, name in ((7, "wan0"), (8, "wan9"))
+}
+
+
+def config(port: str, method: str = "kernel", **keys: str) -> Config:
+    lines = [
+        "[[interface]]",
+        f'name = "{port}"',
+        "[[interface.rule]]",
+        'prefix = "2001:db8:1::/64"',
+        f'method = "{method}"',
+    ]
+    return parse("\n".join([*lines, *(f"{key} = {value}" for key, value in keys.items())]), "test")
+
+
+def event(rule: int, tags: EventTags = EventTags.MISS) -> NsEvent:
+    return NsEvent(ip6("2001:db8:1::42"), ip6("2001:db8::1"), 0, rule, bytes(6), bytes(4), tags)
+
+
+class Requests:
+    """A kernel that has no proxy entries, and says what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.added: list[object] = []
+
+    def proxies(self) -> dict[object, int]:
+        return {}
+
+    def add_proxy(self, host: object) -> int:
+        self.added.append(host)
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: 0
+
+
+class Datapath:
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: 0
+
+
+def test_no_proxy_entry_is_added_on_an_interface_that_the_table_to_come_does_not_have(tmp_path: Path) -> None:
+    requests = Requests()
+    proxies = Proxies(Datapath(), requests, Memory(tmp_path))  # type: ignore[arg-type]
+    before = build(config("wan0"), LINKS)
+    after = build(config("wan9"), LINKS, before)
+    for table in (before, after):
+        proxies.prepare(table, Config(()).limits, {})
+    (rule,) = before.rules.values()
+    proxies.ask(event(rule.id), rule)
+    assert requests.added == []
+
+
+def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build(config("wan0"), LINKS)
+    answering = Answering(Datapath(), Counts(), lambda *_: Outcome.PENDING)  # type: ignore[arg-type]
+    for table in (before, build(config("wan9"), LINKS, before)):
+        answering.use(table)
+    (rule,) = before.rules
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    with caplog.at_level(logging.DEBUG, "npd6-xdp"):
+        answering.answer([event(rule).pack_record()])
+    assert "wan0: 2001:db8::1 asks who has 2001:db8:1::42: pending" in caplog.text
+
+
+def test_who_waits_by_a_rule_of_the_table_before_the_last_is_let_go() -> None:
+    daemon = Daemon(lambda: config("wan0"), lambda _: None)  # never started: it has nothing of the machine
+    oldest = build(config("wan0", "neighbour", via='["wan9"]'), LINKS)
+    before = build(config("wan9"), LINKS, oldest)
+    daemon._table = build(config("wan9", "static"), LINKS, before)
+    daemon._ask_again(event(min(oldest.rules)), before)

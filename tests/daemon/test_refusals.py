@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel that doesn't tell what it is asked for: that is said once, and tried again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.rtnetlink import NeighbourState
+from npd6_xdp.core.rules import Table, build
+from npd6_xdp.daemon import Daemon, _Ring
+from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.system.rtnetlink import Overflow, Requests
+from npd6_xdp.system.sysctl import Memory
+from tests.frames import ip6
+
+LINKS = {
+    name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex))) for ifindex, name in ((7, "wan0"), (8, "lan0"))
+}
+LIMITS = Config(()).limits
+TARGET = ip6("2001:db8:1::42")
+WHY = "can't read from the kernel: it is tired"
+
+
+def table(method: str) -> Table:
+    lines = ["[[interface]]", 'name = "wan0"', "[[interface.rule]]", 'prefix = "2001:db8:1::/64"', method]
+    return build(parse("\n".join(lines), "test"), LINKS)
+
+
+KERNEL = table('method = "kernel"')
+NEIGHBOUR = table('method = "neighbour"\nvia = ["lan0"]')
+
+
+class Datapath:
+    """Takes in all that it is told."""
+
+    def __init__(self) -> None:
+        self.known: list[bytes] = []
+
+    def know(self, _group: int, address: bytes, _flags: int) -> None:
+        self.known.append(address)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: 0
+
+
+class Tired:
+    """Requests that the kernel refuses to answer, until it `rests`."""
+
+    def __init__(self) -> None:
+        self.rests = False
+
+    def proxies(self) -> dict[Host, int]:
+        return self._tell({})
+
+    def has_proxy(self, _: Host) -> bool:
+        return self._tell({})  # type: ignore[return-value]
+
+    def neighbours(self) -> dict[Host, int]:
+        return self._tell({Host(8, TARGET): int(NeighbourState.REACHABLE)})
+
+    def host_routes(self) -> list[Host]:
+        return []
+
+    def neighbour_table_size(self) -> None:
+        return None
+
+    def _tell(self, answer: dict[Host, int]) -> dict[Host, int]:
+        if not self.rests:
+            raise MachineError(WHY)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: 0
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    return caplog
+
+
+def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    proxies = Proxies(Datapath(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
+    proxies.prepare(KERNEL, LIMITS, {})
+    proxies.settle()
+    proxies.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
+    proxies.tick(0.0)
+    assert proxies.due is not None
+    assert proxies.refused == 1
+    assert said.text.count(WHY) == 2, "once for the entries, once for the target"
+
+
+@pytest.fixture
+def resolution() -> Iterator[tuple[Resolution, Tired, Datapath]]:
+    datapath, requests = Datapath(), Tired()
+    resolution = Resolution(datapath, requests, lambda _: None)  # type: ignore[arg-type]
+    with closing(resolution):
+        yield resolution, requests, datapath
+
+
+def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_does(
+    resolution: tuple[Resolution, Tired, Datapath], said: pytest.LogCaptureFixture
+) -> None:
+    at_work, requests, datapath = resolution
+    at_work.prepare(NEIGHBOUR, LIMITS)
+    at_work.settle()
+    at_work.tick(0.0)
+    assert datapath.known == []
+    requests.rests = True
+    assert at_work.due is not None
+    at_work.tick(0.0)
+    assert datapath.known == [TARGET]
+    assert at_work.due is None
+    assert said.text.count(WHY) == 1
+
+
+def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at_once(
+    resolution: tuple[Resolution, Tired, Datapath], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow() -> NoReturn:
+        raise Overflow
+
+    at_work, requests, datapath = resolution
+    at_work.prepare(NEIGHBOUR, LIMITS)
+    monkeypatch.setattr(at_work._watch, "changes", overflow)
+    at_work.on_change()
+    requests.rests = True
+    at_work.tick(0.0)
+    assert datapath.known == [TARGET]
+
+
+class Links:
+    """Links and addresses that can't be read."""
+
+    def on_change(self) -> bool:
+        raise MachineError(WHY)
+
+
+def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFixture) -> None:
+    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon._netlink = Links()  # type: ignore[assignment]
+    for look in (daemon._on_link_change, daemon._refresh, daemon._refresh):
+        daemon._refresh_at = None
+        look()
+        assert daemon._refresh_at is not None
+    assert said.text.count(WHY) == 1
+
+
+def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
+    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon._netlink = Still()  # type: ignore[assignment]
+    daemon._ports = Datapath()  # type: ignore[assignment]
+    tried = []
+
+    def decide_by(_config: Config, links: dict[str, LinkFacts], _table: Table) -> None:
+        tried.append(links)
+        raise MachineError(WHY)
+
+    monkeypatch.setattr(daemon, "_facts", lambda _: LINKS)
+    monkeypatch.setattr(daemon, "_decide_by", decide_by)
+    daemon._refresh()
+    daemon._refresh()
+    assert tried == [LINKS, LINKS]
+    assert daemon._refresh_at is not None
+
+
+class Still:
+    """Links and addresses that have not changed."""
+
+    def on_change(self) -> bool:
+        return False
+
+
+class Larger:
+    """A datapath whose larger program can't take over; what is made for it is `open` until it is closed."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+
+    def has_room(self, *_: object) -> bool:
+        return False
+
+    def larger(self, *_: object) -> Part:
+        return Part(self.open, "program")
+
+    def switch(self, _: object) -> NoReturn:
+        raise MachineError(WHY)
+
+
+class Part:
+    def __init__(self, opened: set[str], name: str) -> None:
+        self.bpf = opened
+        self._name = name
+        opened.add(name)
+
+    def close(self) -> None:
+        self.bpf.remove(self._name)
+
+
+def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_ring_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon._datapath = larger = Larger()  # type: ignore[assignment]
+    kept = _Ring(Part(set(), "ring"))  # type: ignore[arg-type]
+    daemon._rings.append(kept)
+    monkeypatch.setattr("npd6_xdp.daemon.EventRing", lambda bpf: Part(bpf, "ring"))
+    with pytest.raises(MachineError, match=WHY):
+        daemon._make_room(Config(()), NEIGHBOUR)
+    assert larger.open == set()
+    assert daemon._rings == [kept]
+    assert kept.until is None
+
+
+def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(1, TARGET)
+    with closing(Requests()) as requests:
+        monkeypatch.setattr(requests, "_socket", closed())
+        assert requests.delete_proxy(host) == errno.EBADF
+        for ask in (requests.neighbours, requests.proxies, requests.host_routes, lambda: requests.has_proxy(host)):
+            with pytest.raises(MachineError):
+                ask()
+
+
+def closed() -> socket.socket:
+    found = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+    found.close()
+    return found

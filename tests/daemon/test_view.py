@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The metrics' thread looks while the loop goes on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import parse
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import Host, Neighbours
+from npd6_xdp.core.rtnetlink import NeighbourState
+from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.snapshot import AnswerTimes
+from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.view import View
+from npd6_xdp.system.datapath import EntryCounters
+
+LINKS = {
+    name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex))) for ifindex, name in ((7, "wan0"), (8, "lan0"))
+}
+CONFIG = """
+[[interface]]
+name = "wan0"
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "neighbour"
+via = ["lan0"]
+"""
+
+
+class Datapath:
+    def entry_counters(self, _: int) -> EntryCounters:
+        return EntryCounters({}, {})
+
+    def all_rule_counters(self) -> dict[int, dict[Outcome, int]]:
+        return {}
+
+
+@pytest.fixture
+def table() -> Table:
+    return build(parse(CONFIG, "test"), LINKS)
+
+
+@pytest.fixture
+def _often() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_often")
+def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
+    neighbours, counts = Neighbours(10_000), Counts()
+    neighbours.use(table, 10_000)
+    counts.follow(table)
+    rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
+    view = View(Datapath(), rest, counts, rest, rest, threading.RLock())  # type: ignore[arg-type]
+    view.use(table, LINKS)
+    (rule,) = table.rules.values()
+    hosts = [Host(8, (0x20010DB8_0001 << 80 | number).to_bytes(16)) for number in range(500)]
+    for host in hosts[:250]:
+        neighbours.changed(host, NeighbourState.REACHABLE)
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            for state in (NeighbourState.REACHABLE, NeighbourState.NONE):
+                for host in hosts[250:]:
+                    neighbours.changed(host, state)
+            counts.follow(Table({}, {}, {}, {}))
+            counts.follow(table)
+            for outcome in Outcome:
+                counts.count(rule, outcome)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(300):
+            assert 250 <= view.snapshot(AnswerTimes()).neighbours["lan0"] <= 500
+    finally:
+        done.set()
+        changing.join()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A larger program takes over while the interfaces change."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.core.config import Limits, parse
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.rules import Table, build
+from npd6_xdp.daemon import link_facts
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.datapath import AttachMode, Datapath
+from tests.netns.wire import configuration, on_edge
+
+Attached = tuple[Datapath, Table, dict[str, int]]
+
+
+@pytest.fixture
+def attached(topology: Topology) -> Iterator[Attached]:
+    """The program on wan0 and on wan1, in this process."""
+    on_edge(topology, "link add wan1 type veth", "link set wan1 up")
+    config = parse(configuration(), "test")
+    with topology.inside("edge"):
+        table = build(config, link_facts(config))
+        indexes = {name: socket.if_nametoindex(name) for name in ("wan0", "wan1")}
+        with closing(Datapath(table, Limits())) as datapath:
+            for name in ("wan1", "wan0"):
+                datapath.attach(indexes[name], name, AttachMode.GENERIC)
+            datapath.apply(table)
+            yield datapath, table, indexes
+
+
+def program_on(topology: Topology, name: str) -> int:
+    (found,) = topology.ip("edge", "link", "show", "dev", name)
+    return int(found["xdp"]["prog"]["id"])
+
+
+def descriptors() -> list[str]:
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(fd.readlink()))
+    return sorted(name for name in found if "bpf" in name)
+
+
+def test_an_interface_that_has_just_been_deleted_does_not_stop_it(topology: Topology, attached: Attached) -> None:
+    datapath, table, indexes = attached
+    before = program_on(topology, "wan0")
+    open_before = descriptors()
+    on_edge(topology, "link del wan1")
+    datapath.switch(datapath.larger(table, Limits(neighbours=70_000)))
+    assert program_on(topology, "wan0") != before
+    assert datapath.attached_to(indexes["wan0"])
+    assert not datapath.attached_to(indexes["wan1"])
+    datapath.retire()
+    assert len(descriptors()) == len(open_before) - 1, "the link of what was deleted is gone, and nothing more"
+
+
+def test_where_one_interface_refuses_the_old_program_stays_on_all(topology: Topology, attached: Attached) -> None:
+    datapath, table, _ = attached
+    old, before = datapath.program, program_on(topology, "wan0")
+    open_before = descriptors()
+    datapath._links[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
+    program = datapath.larger(table, Limits(neighbours=70_000))
+    with pytest.raises(MachineError, match="can't replace our program"):
+        datapath.switch(program)
+    program.close()
+    assert datapath.program is old
+    assert program_on(topology, "wan0") == before
+    assert descriptors() == open_before

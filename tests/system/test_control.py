@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The control socket, whoever comes: nonsense is answered, and who says nothing is in nobody's way."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.system.control import ControlServer
+
+
+class Served:
+    """A control socket, and the loop that serves it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.selector = selectors.DefaultSelector()
+        self.server = ControlServer(str(path), self.selector, self._answer)
+
+    @staticmethod
+    def _answer(question: dict[str, Any]) -> dict[str, Any]:
+        return {"asked": question}
+
+    def client(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(0)
+        client.connect(str(self.path))
+        self.turn()
+        return client
+
+    def turn(self) -> None:
+        while ready := self.selector.select(0):
+            for key, _ in ready:
+                key.data()
+
+    def ask(self, line: bytes) -> Any:
+        with self.client() as client:
+            client.sendall(line)
+            self.turn()
+            return json.loads(client.recv(65536))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path / "control.sock")
+    yield served
+    served.server.close()
+    served.selector.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 4000 + b"\n",
+        b'{"verb": ' + b"[" * 4000 + b"\n",
+        b'{"verb": ' + b"[" * 900 + b"]" * 900 + b"}\n",
+        b"\xff\n",
+        b"7\n",
+        b"{}\n",
+        b"\n",
+    ],
+)
+def test_what_is_no_question_is_answered_with_what_one_would_be(served: Served, line: bytes) -> None:
+    assert served.ask(line) == {"error": 'not a question: send one line with a JSON object that has a "verb"'}
+    assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
+
+
+def test_clients_that_say_nothing_keep_nobody_out(served: Served) -> None:
+    silent = [served.client() for _ in range(40)]
+    assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
+    for client in silent:
+        client.close()
+
+
+def test_one_who_has_begun_to_ask_goes_after_those_who_say_nothing(served: Served) -> None:
+    slow = served.client()
+    silent = [served.client() for _ in range(31)]
+    slow.sendall(b'{"verb": ')
+    served.turn()
+    silent += [served.client() for _ in range(31)]
+    slow.sendall(b'"status"}\n')
+    served.turn()
+    assert json.loads(slow.recv(65536)) == {"asked": {"verb": "status"}}
+    for client in (slow, *silent):
+        client.close()
