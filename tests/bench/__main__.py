@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench: {time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)
 
     results = Results(describe(), arguments.quick)
-    run = Run(QUICK if arguments.quick else FULL, arguments.quick, results, say)
-    wanted = arguments.rows or NUMBERS
+    wanted = frozenset(arguments.rows or NUMBERS)
+    run = Run(QUICK if arguments.quick else FULL, arguments.quick, wanted, results, say)
     try:
         for numbers, measure in ROWS.items():
-            if set(numbers) & set(wanted):
+            if wanted.intersection(numbers):
                 _measure(run, numbers, measure)
     finally:
         # an interrupted run has figures, too
@@ -54,7 +54,7 @@ def _measure(run: Run, numbers: tuple[int, ...], measure: object) -> None:
     except Exception as error:
         traceback.print_exc()
         found = {figure.row for figure in run.results.figures[before:]}
-        for number in set(numbers) - found or numbers:
+        for number in run.wanted.intersection(numbers) - found or run.wanted.intersection(numbers):
             run.results.broken[number] = f"{type(error).__name__}: {error}".splitlines()[0]
 
 

@@ -62,9 +62,7 @@ def paced(topology: Topology, frames: Sequence[bytes], cpu: int | None = None, i
     return Worker(topology, partial(_prepare_paced, frames, interface), cpu=cpu)
 
 
-def flood(
-    topology: Topology, frame: bytes, targets: int, cpu: int | None = None, interface: str = "eth0"
-) -> Generator:
+def flood(topology: Topology, frame: bytes, targets: int, cpu: int | None = None, interface: str = "eth0") -> Generator:
     """Sends solicitations like `frame`, whose target's last two bytes are 0, for so many targets in turn."""
     return Worker(topology, partial(_prepare_flood, frame, targets, interface), cpu=cpu)
 

@@ -54,6 +54,11 @@ class Wire:
     def close(self) -> None:
         self._socket.close()
 
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, for who measures."""
+        return self._socket
+
     def deafen(self) -> None:
         """Receive nothing from now on: for who only sends, and much."""
         self._filter((_RET, 0, 0, 0))
@@ -163,17 +168,19 @@ def grown(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     return {outcome: n - before.get(outcome, 0) for outcome, n in now.items() if n != before.get(outcome, 0)}
 
 
-def scan(count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32) -> Iterator[bytes]:
-    """Solicitations of the upstream's for so many targets in a row; a few microseconds each."""
+def scan(
+    count: int, prefix: str = "2001:db8:1::", first: int = 1 << 32, mac: bytes = SETTING.asker_mac
+) -> Iterator[bytes]:
+    """Solicitations of the upstream's (or another MAC's) for so many targets in a row; a few microseconds each."""
     base = int.from_bytes(ip6(prefix)) + first
     for number in range(base, base + count):
         target = number.to_bytes(16)
         group = target[13:]
         destination = bytes.fromhex("ff0200000000000000000001ff") + group
-        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + SETTING.asker_mac
+        message = b"\x87\0\0\0\0\0\0\0" + target + b"\1\1" + mac
         field = checksum(SETTING.asker_global, destination, message).to_bytes(2)
         yield (
-            b"\x33\x33\xff" + group + SETTING.asker_mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
+            b"\x33\x33\xff" + group + mac + b"\x86\xdd\x60\0\0\0\0\x20\x3a\xff" + SETTING.asker_global
             + destination + message[:2] + field + message[4:]
         )  # fmt: skip
 
