@@ -102,13 +102,13 @@ def offer(ground: Ground, generators: Iterable[Generator], rate: float | None, s
         generator.start(Order(rate / len(generators) if rate else None, seconds))
     sent = [generator.finish() for generator in generators]
     within = ground.counter.counts().answers - before
-    answered = _settled(ground) - before
+    answered = settled(ground) - before
     took = max(each.seconds for each in sent)
     frames = sum(each.frames for each in sent)
     return Load(rate or frames / took, frames / took, within / took, answered / frames if frames else 0.0)
 
 
-def _settled(ground: Ground) -> int:
+def settled(ground: Ground) -> int:
     """The count of answers once it stands still."""
     count, deadline = -1, time.monotonic() + 2.0
     while (now := ground.counter.counts().answers) != count and time.monotonic() < deadline:

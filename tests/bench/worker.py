@@ -52,6 +52,10 @@ class Worker(Generic[Order, Report]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, whatever it does."""
         self._process.kill()
         self._process.join()
         self._connection.close()

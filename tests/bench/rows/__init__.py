@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.bench.plan import Run
-from tests.bench.rows import cost, latency, load, scan
+from tests.bench.rows import cost, interfaces, latency, load, rules, scan, start
 
 Measure = Callable[[Run], None]
 
@@ -16,6 +16,9 @@ ROWS: dict[tuple[int, ...], Measure] = {
     (4, 5, 6): load.measure,
     (7, 8): latency.measure,
     (9,): scan.measure,
+    (10, 11): start.measure,
+    (12,): rules.measure,
+    (13,): interfaces.measure,
 }
 """Which rows each function measures, in the order in which they run."""
 
