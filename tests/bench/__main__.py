@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench.machine import describe
 from tests.bench.plan import FULL, QUICK, Run
+from tests.bench.plots import draw
 from tests.bench.results import Results
 from tests.bench.rows import NUMBERS, ROWS
 from tests.bench.table import markdown
@@ -37,9 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for numbers, measure in ROWS.items():
             if wanted.intersection(numbers):
                 _measure(run, numbers, measure)
-    finally:
-        # an interrupted run has figures, too
-        _write(results, arguments.output)
+    except KeyboardInterrupt:
+        say("interrupted; what was measured until then is kept")
+        results.broken |= dict.fromkeys(wanted - {figure.row for figure in results.figures}, "interrupted")
+    _write(results, arguments.output)
+    if results.curves and not arguments.quick:
+        draw(results, arguments.output)
     print(markdown(results), end="")
     say(f"written to {arguments.output}/")
     return 1 if results.broken else 0
