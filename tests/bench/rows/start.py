@@ -15,11 +15,13 @@ from tests.bench.plan import Run
 from tests.bench.rates import look_at_answers
 from tests.bench.results import Figure, at_most, middle
 from tests.bench.subjects import HYBRID
-from tests.netns.wire import configuration, private_megabytes
+from tests.netns.wire import configuration
 
 _EVERY = 200.0  # NS/s: one each 5 ms
 _LONGEST = 600.0  # seconds
 _STARTS = 3  # a repeat
+_KINDS = {"private": ("Private_",), "private, written to,": ("Private_Dirty:",), "resident": ("Rss:",)}
+_BOUNDS = {"private": at_most(45), "resident": at_most(130)}
 
 
 @contextmanager
@@ -48,16 +50,16 @@ def measure(run: Run) -> None:
     """Both of one start; the configuration is the smallest, so metrics and control are on."""
     config = configuration(attach='"native"')
     firsts: list[float] = []
-    private: dict[str, list[float]] = {"after start": [], "later": []}
-    resident: dict[str, list[float]] = {"after start": [], "later": []}
+    memory: dict[str, dict[str, list[float]]] = {}
     for repeat in range(run.plan.repeats * _STARTS):
         with Ground() as ground, started(ground, config) as (daemon, first):
             firsts.append(first)
             if 11 in run.wanted and repeat % _STARTS == 0:
-                for when in private:
+                for when in ("after start", "later"):
                     time.sleep(run.plan.settle if when == "later" else 0)
-                    private[when].append(private_megabytes(daemon))
-                    resident[when].append(resident_megabytes(daemon))
+                    for what, kinds in _KINDS.items():
+                        found = memory.setdefault(what, {}).setdefault(when, [])
+                        found.append(_megabytes(daemon, *kinds))
             look_at_answers(run, ground, HYBRID)
     run.say(f"first answer after {middle(firsts):.2f} s")
     figures = run.results.figures
@@ -65,16 +67,14 @@ def measure(run: Run) -> None:
         note = f"{len(firsts)} starts, {min(firsts):.2f} to {max(firsts):.2f} s"
         figures.append(Figure(10, "from exec to the first NA", middle(firsts), "s", at_most(1.3), {"s": firsts}, note))
     if 11 in run.wanted:
-        for what, found, limit in (("private", private, 45), ("resident", resident, 130)):
+        for what, found in memory.items():
             medians = {when: middle(values) for when, values in found.items()}
             note = f"{medians['after start']:.1f} after start, {medians['later']:.1f} {run.plan.settle:.0f} s later"
-            figures.append(
-                Figure(11, f"{what} memory", max(medians.values()), "MiB", at_most(limit), found, note),
-            )
+            figures.append(Figure(11, f"{what} memory", max(medians.values()), "MiB", _BOUNDS.get(what), found, note))
             run.say(f"{what} memory: {note}")
 
 
-def resident_megabytes(running: RunningDaemon) -> float:
-    """The daemon's memory, what it shares with others included."""
+def _megabytes(running: RunningDaemon, *kinds: str) -> float:
+    """The daemon's memory of some kinds, by the names that smaps_rollup has for them."""
     lines = Path(f"/proc/{running.process.pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Rss:")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
