@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.machine import describe
+from tests.bench.machine import HOME, describe
 from tests.bench.plan import FULL, QUICK, Run
 from tests.bench.plots import draw
 from tests.bench.results import Results
-from tests.bench.rows import NUMBERS, ROWS
+from tests.bench.rows import NUMBERS, ROWS, Measure
 from tests.bench.table import markdown
 
 
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if results.broken else 0
 
 
-def _measure(run: Run, numbers: tuple[int, ...], measure: object) -> None:
-    assert callable(measure)
+def _measure(run: Run, numbers: tuple[int, ...], measure: Measure) -> None:
     gc.collect()
     before = len(run.results.figures)
     try:
@@ -75,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="all rows in three minutes, with small numbers, no plots")
     parser.add_argument("--rows", type=_rows, metavar="N,...", help="only these rows of the table: 1,4,5")
     parser.add_argument(
-        "--output", type=Path, default=Path("bench-results"), metavar="DIR", help="where to write (bench-results/)"
+        "--output",
+        type=Path,
+        default=HOME / "bench-results",
+        metavar="DIR",
+        help="where to write; else bench-results/ here",
     )
     return parser
 

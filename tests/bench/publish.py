@@ -33,4 +33,4 @@ def publish(folder: Path, page: Path = PAGE, plots: Path = PLOTS) -> None:
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1] if len(sys.argv) > 1 else "bench-results"))
+    publish(Path(sys.argv[1] if len(sys.argv) > 1 else HOME / "bench-results"))

@@ -58,8 +58,8 @@ def measure(run: Run) -> None:
                 for when in ("after start", "later"):
                     time.sleep(run.plan.settle if when == "later" else 0)
                     for what, kinds in _KINDS.items():
-                        found = memory.setdefault(what, {}).setdefault(when, [])
-                        found.append(_megabytes(daemon, *kinds))
+                        values = memory.setdefault(what, {}).setdefault(when, [])
+                        values.append(_megabytes(daemon, *kinds))
             look_at_answers(run, ground, HYBRID)
     run.say(f"first answer after {middle(firsts):.2f} s")
     figures = run.results.figures
