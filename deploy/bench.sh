@@ -3,6 +3,6 @@
 # Sets up what is missing, then measures npd6-xdp, its peers and the kernel, in network namespaces of its own.
 #   bench.sh [--quick] [--rows 1,4,5] [--output DIR]     see docs/benchmark.md
 set -euo pipefail
-cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
-deploy/setup.sh --bench
-exec .venv/bin/python -m tests.bench "$@"
+home="$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")"
+"$home/deploy/setup.sh" --bench
+PYTHONPATH="$home" exec "$home/.venv/bin/python" -m tests.bench "$@"

@@ -12,10 +12,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.machine import describe
+from tests.bench.machine import HOME, describe
 from tests.bench.plan import FULL, QUICK, Run
+from tests.bench.plots import draw
 from tests.bench.results import Results
-from tests.bench.rows import NUMBERS, ROWS
+from tests.bench.rows import NUMBERS, ROWS, Measure
 from tests.bench.table import markdown
 
 
@@ -31,22 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench: {time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)
 
     results = Results(describe(), arguments.quick)
-    run = Run(QUICK if arguments.quick else FULL, arguments.quick, results, say)
-    wanted = arguments.rows or NUMBERS
+    wanted = frozenset(arguments.rows or NUMBERS)
+    run = Run(QUICK if arguments.quick else FULL, arguments.quick, wanted, results, say)
     try:
         for numbers, measure in ROWS.items():
-            if set(numbers) & set(wanted):
+            if wanted.intersection(numbers):
                 _measure(run, numbers, measure)
-    finally:
-        # an interrupted run has figures, too
-        _write(results, arguments.output)
+    except KeyboardInterrupt:
+        say("interrupted; what was measured until then is kept")
+        results.broken |= dict.fromkeys(wanted - {figure.row for figure in results.figures}, "interrupted")
+    _write(results, arguments.output)
+    if results.curves and not arguments.quick:
+        draw(results, arguments.output)
     print(markdown(results), end="")
     say(f"written to {arguments.output}/")
     return 1 if results.broken else 0
 
 
-def _measure(run: Run, numbers: tuple[int, ...], measure: object) -> None:
-    assert callable(measure)
+def _measure(run: Run, numbers: tuple[int, ...], measure: Measure) -> None:
     gc.collect()
     before = len(run.results.figures)
     try:
@@ -54,7 +57,7 @@ def _measure(run: Run, numbers: tuple[int, ...], measure: object) -> None:
     except Exception as error:
         traceback.print_exc()
         found = {figure.row for figure in run.results.figures[before:]}
-        for number in set(numbers) - found or numbers:
+        for number in run.wanted.intersection(numbers) - found or run.wanted.intersection(numbers):
             run.results.broken[number] = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -71,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="all rows in three minutes, with small numbers, no plots")
     parser.add_argument("--rows", type=_rows, metavar="N,...", help="only these rows of the table: 1,4,5")
     parser.add_argument(
-        "--output", type=Path, default=Path("bench-results"), metavar="DIR", help="where to write (bench-results/)"
+        "--output",
+        type=Path,
+        default=HOME / "bench-results",
+        metavar="DIR",
+        help="where to write; else bench-results/ here",
     )
     return parser
 

@@ -8,6 +8,7 @@ made by BPF in the kernel, a million a second and more; it can be paced too, in 
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import os
 import signal
 import socket
@@ -111,6 +112,8 @@ def _send_paced(sock: socket.socket, burst: Burst, order: Order) -> Sent:
             skipped += due - lag
         done = sendmmsg(fd, address + position * size, min(due, _BATCH, count - position), 0)
         if done < 0:
+            if ct.get_errno() in (errno.ENOBUFS, errno.EAGAIN):
+                continue  # veth's ring is full, and holds up who sends
             raise OSError(ct.get_errno(), os.strerror(ct.get_errno()), "sendmmsg")
         sent += done
         position = (position + done) % count

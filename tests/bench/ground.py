@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, Topology
+from npd6_xdp.lab.topology import Topology
 from tests.bench.counter import Counter
-from tests.frames import ip6
 from tests.netns.wire import SETTING, question, scan
 
 TARGETS = 4096
@@ -43,15 +42,11 @@ class Ground:
         self._stack.close()
 
 
-def questions(targets: int) -> list[bytes]:
-    """One solicitation for each of so many targets, of which `one` is the first."""
-    return list(scan(targets, first=0))
+def questions(targets: int, first: int = 0, mac: bytes = SETTING.asker_mac) -> list[bytes]:
+    """One solicitation for each of so many targets in a row, the lowest 16 bits of which start with `first`."""
+    return list(scan(targets, first=first, mac=mac))
 
 
 def for_address(address: str) -> bytes:
     """A solicitation for one address, from the same asker as all others."""
     return question(address, source=SETTING.asker_global)
-
-
-OWN_ADDRESS = EDGE_WAN_ADDRESS
-ONE_TARGET = ip6("2001:db8:1::")

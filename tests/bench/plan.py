@@ -97,5 +97,6 @@ class Run:
 
     plan: Plan
     quick: bool
+    wanted: frozenset[int]
     results: Results
     say: Callable[[str], None]

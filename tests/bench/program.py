@@ -9,18 +9,19 @@ may do other things in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from pathlib import Path
 from struct import Struct
 from typing import Any
 
 from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.icmpv6 import checksum
-from npd6_xdp.core.rules import Table
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.rules import Decisions, Table
 from npd6_xdp.system.datapath import compile_program, load_bcc
 from tests.bench.results import middle
 from tests.datapath.harness import Bench, entry, rule, table
@@ -140,18 +141,24 @@ def one_prefix() -> Table:
 
 def exact_addresses(count: int) -> Table:
     """A table with `count` addresses, those that the harness asks for under Vary.EXACT."""
-    base = one_prefix()
-    (((number, _), match),) = base.prefixes.items()
-    addresses = (_PREFIX + bytes(4) + _spread(i, 0x9E3779B97F4A7C15, 8) for i in range(count))
-    return replace(base, addresses={(number, IPv6Address(each)): match for each in addresses}, prefixes={})
+    return _with_lines(Prefix(int.from_bytes(_exact_address(i)), 128) for i in range(count))
+
+
+def _exact_address(i: int) -> bytes:
+    return _PREFIX + bytes(4) + _spread(i, 0x9E3779B97F4A7C15, 8)
 
 
 def prefixes(count: int) -> Table:
     """A table with `count` prefixes of 64 bits, those that the harness asks in under Vary.PREFIX."""
+    return _with_lines(Prefix(int.from_bytes(_PREFIX + _spread(i, 0x9E3779B1, 4) + bytes(8)), 64) for i in range(count))
+
+
+def _with_lines(prefixes: Iterable[Prefix]) -> Table:
+    """one_prefix(), with other prefixes instead of its own."""
     base = one_prefix()
-    (((number, _), match),) = base.prefixes.items()
-    networks = (IPv6Network((_PREFIX + _spread(i, 0x9E3779B1, 4) + bytes(8), 64)) for i in range(count))
-    return replace(base, prefixes={(number, each): match for each in networks})
+    ((number, decisions),) = base.decisions.items()
+    (match,) = decisions.lines.values()
+    return replace(base, decisions={number: Decisions(dict.fromkeys(prefixes, match), decisions.special)})
 
 
 def limited() -> Table:

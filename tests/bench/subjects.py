@@ -52,17 +52,23 @@ class Subject:
         return "monitor" not in self.name
 
 
+def npd6_xdp(name: str, config: str) -> Subject:
+    """The daemon, by a configuration that answers for the questions."""
+
+    def start(ground: Ground) -> Iterator[Running]:
+        with RunningDaemon(ground.topology, config) as daemon:
+            yield Running(daemon.process, daemon)
+
+    return Subject(name, tuple(questions(TARGETS)), start, ours=True)
+
+
 def npd6_xdp_config(datapath: str, attach: str) -> str:
     """What is measured everywhere but in row 9: no limit is in the way, and all else is as by default."""
     return LIMITS + configuration(datapath=f'"{datapath}"', attach=f'"{attach}"', events_per_source="0")
 
 
 def _npd6_xdp(name: str, datapath: str, attach: str) -> Subject:
-    def start(ground: Ground) -> Iterator[Running]:
-        with RunningDaemon(ground.topology, npd6_xdp_config(datapath, attach)) as daemon:
-            yield Running(daemon.process, daemon)
-
-    return Subject(name, tuple(questions(TARGETS)), start, ours=True)
+    return npd6_xdp(name, npd6_xdp_config(datapath, attach))
 
 
 def _peer(name: str, program: Path, config: str, *options: str) -> Subject:

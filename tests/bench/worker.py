@@ -48,10 +48,18 @@ class Worker(Generic[Order, Report]):
         self._process = context.Process(target=self._run, args=(theirs, os.getpid()), daemon=True)
         self._process.start()
         theirs.close()
-        self.finish()  # it is prepared
+        try:
+            self.finish()  # it is prepared
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, whatever it does."""
         self._process.kill()
         self._process.join()
         self._connection.close()

@@ -57,6 +57,11 @@ class Wire:
     def close(self) -> None:
         self._socket.close()
 
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, for who measures."""
+        return self._socket
+
     def deafen(self) -> None:
         """Receive nothing from now on: for who only sends, and much."""
         self._filter((_RET, 0, 0, 0))

@@ -6,13 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.bench.plan import Run
-from tests.bench.rows import cost
+from tests.bench.rows import cost, interfaces, latency, load, rules, scan, start
 
 Measure = Callable[[Run], None]
 
 ROWS: dict[tuple[int, ...], Measure] = {
     (1,): cost.foreign_traffic,
     (2, 3): cost.answers,
+    (4, 5, 6): load.measure,
+    (7, 8): latency.measure,
+    (9,): scan.measure,
+    (10, 11): start.measure,
+    (12,): rules.measure,
+    (13,): interfaces.measure,
 }
 """Which rows each function measures, in the order in which they run."""
 

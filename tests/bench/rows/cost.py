@@ -13,7 +13,8 @@ from npd6_xdp.core.rules import Table
 from tests.bench import program
 from tests.bench.plan import Run
 from tests.bench.program import Cost, Vary
-from tests.bench.results import Curve, Figure, at_most
+from tests.bench.results import Curve, Figure, at_most, middle
+from tests.testrun import XDP_TX
 
 _PAYLOAD = bytes(100)
 
@@ -74,7 +75,7 @@ def _grow(
 ) -> None:
     """A curve of the growth plot."""
     found = list(known)
-    action = program.LIMITED_ACTION if vary is Vary.SOURCE else program.XDP_TX
+    action = program.LIMITED_ACTION if vary is Vary.SOURCE else XDP_TX
     for size in sizes:
         found.append((size, program.cost_of_answers(make(size), vary, size, run.plan.growth_program, action)))
         run.say(f"growth: {name}: {size:,}: {found[-1][1].median:+.1f} ns")
@@ -89,4 +90,4 @@ def _raw(cost: Cost) -> dict[str, list[float]]:
 
 
 def _over(cost: Cost) -> str:
-    return f"over {program.middle(cost.bare):.0f} ns of the bare program"
+    return f"over {middle(cost.bare):.0f} ns of the bare program"
