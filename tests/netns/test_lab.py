@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,28 @@ def left_of(process: subprocess.Popen[str]) -> list[Path]:
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments to its end, after which nothing may be left of its lab."""
-    process = start(*argv, **environment)
+    return end_of(start(*argv, **environment))
+
+
+def end_of(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for its end, after which nothing may be left of its lab."""
     out, err = process.communicate(timeout=120)
     print(out, err)  # for pytest to show when a test fails
     assert left_of(process) == []
-    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
-def told() -> subprocess.CompletedProcess[str]:
+def counting() -> Iterator[subprocess.Popen[str]]:
+    """The lab with a daemon that only counts. It waits most of the time, so it runs beside the other one."""
+    count_only = 'sed -i "s/^datapath = .*/datapath = \\"monitor\\"/" "$3"; exec "$0" -m npd6_xdp "$@"'
+    with start("-c", WITH_ANOTHER_DAEMON, "sh", "-c", count_only, sys.executable) as process:
+        yield process
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def told(counting: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     """The lab, run once."""
     return run("-m", "npd6_xdp", "lab")
 
@@ -100,9 +114,8 @@ def test_a_daemon_that_does_not_start_fails_the_lab_and_its_log_is_shown() -> No
     assert "checks FAILED" in told.stdout
 
 
-def test_a_daemon_that_only_counts_fails_the_lab() -> None:
-    count_only = 'sed -i "s/^datapath = .*/datapath = \\"monitor\\"/" "$3"; exec "$0" -m npd6_xdp "$@"'
-    told = run("-c", WITH_ANOTHER_DAEMON, "sh", "-c", count_only, sys.executable)
+def test_a_daemon_that_only_counts_fails_the_lab(counting: subprocess.Popen[str]) -> None:
+    told = end_of(counting)
     assert told.returncode == 1
     for check in (
         r"ping the host +3 of 3 answered +0 of 3 answered",

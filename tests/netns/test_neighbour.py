@@ -276,10 +276,15 @@ def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_roo
     entries = range(thresholds()[2])
     full.write_text("".join(f"neigh add fd00::{n:x} lladdr {HOST_MAC} dev lan0 nud stale\n" for n in entries))
     with Wire(topology) as wire:
-        topology.run("edge", "ip", "-6", "-force", "-batch", str(full))
+
+        def said(first: int) -> bool:
+            topology.run("edge", "ip", "-6", "-force", "-batch", str(full))
+            wire.send(*scan(3, first=first))
+            return until(lambda: "the kernel's neighbour table is full" in running.log, 0.5)
+
         try:
-            wire.send(*scan(3))
-            assert until(lambda: "the kernel's neighbour table is full" in running.log, 2.0)
+            # the kernel makes room by what has failed in other namespaces, as long as there is any
+            assert any(said(number << 32) for number in range(1, 6))
         finally:
             topology.run("edge", "ip", "-6", "neigh", "flush", "dev", "lan0", check=True)
         assert running.log.count("the kernel's neighbour table is full") == 1
