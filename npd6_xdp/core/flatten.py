@@ -39,7 +39,7 @@ def flatten(
     owned = set(bases)
     for network, rule in bases.items():
         flat[network] = Flat(network, rule, left_out=bool(rule.include))
-        for part in _parts(network, rule, notes):
+        for part in _parts(network, rule, followed, notes):
             # where a longer rule decides, this one's parts must not cut into it
             if part.network == network or not _lies_within(part.network, owned, network.prefixlen + 1):
                 flat[part.network] = part
@@ -51,17 +51,19 @@ def rule_networks(rule: RuleConfig, followed: Mapping[str, tuple[IPv6Network, ..
     return followed.get(rule.follows, ()) if rule.follows else rule.networks
 
 
-def _parts(network: IPv6Network, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:
+def _parts(
+    network: IPv6Network, rule: RuleConfig, followed: Mapping[str, tuple[IPv6Network, ...]], notes: list[str]
+) -> Iterator[Flat]:
     """What `include` and `exclude` make of one prefix of a rule; with both, exclude wins."""
     chosen: list[list[IPv6Network]] = []
     for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
         chosen.append([])
         for selection in selections:
             found = selection.within(network)
-            if found is None:
-                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
-            else:
+            if found is not None:
                 chosen[-1] += found
+            elif all(selection.within(each) is None for each in rule_networks(rule, followed)):
+                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
     include, exclude = chosen
     excluded = set(exclude)
     for part in include:
