@@ -334,7 +334,9 @@ class _Builder:
     def _add_rule(self, entry: int, interface: InterfaceConfig, rule: RuleConfig) -> Match:
         rule_id = self._rule_ids[entry, rule.prefix]
         group = NO_GROUP
-        if rule.via:
+        if rule.method is Method.NEIGHBOUR:
+            group = self._group(("via", *sorted(self._behind(entry, rule))))
+        elif rule.via:  # of method route, XDP itself lets no way back by the interface that it came in by
             group = self._group(("via", *sorted(rule.via)))
         elif rule.method is Method.KERNEL:
             group = self._group(("kernel", str(entry)))
@@ -344,6 +346,14 @@ class _Builder:
             rule_id, entry, rule.prefix, networks, rule.method, decision, flags, group, rule.via, rule.host_routes
         )
         return Match(rule_id, decision, flags, group)
+
+    def _behind(self, entry: int, rule: RuleConfig) -> list[str]:
+        """The via interfaces but for that which the solicitation comes in by: its hosts answer for themselves."""
+        here = self.entries[entry]
+        behind = [name for name in rule.via if name not in self._links or self._links[name].ifindex != here.l3_ifindex]
+        if not behind:
+            self.notes[f"{here.label}: {rule.prefix}: nothing is behind {rule.via[0]} for who asks there"] = None
+        return behind
 
     def _without_a_device(self, interface: InterfaceConfig, link: LinkFacts, rule: RuleConfig, match: Match) -> Match:
         """The kernel sees no frames of a VLAN that it has no device for, so its proxy can't answer them: we do."""
