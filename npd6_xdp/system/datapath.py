@@ -129,8 +129,11 @@ class Program:
 
     def fits(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
-        if any(wanted > self._sizes[name] for name, wanted in _needs(table, limits).items()):
+        needs = _needs(table, limits)
+        if any(wanted > self._sizes[name] for name, wanted in needs.items()):
             return False
+        if all(len(self._image[name]) + needs[size] <= self._sizes[size] for name, size in _SIZE.items()):
+            return True
         wanted = pack_table(table)
         return all(len(self._image[name].keys() | wanted[name]) <= self._sizes[_SIZE[name]] for name in _TABLE_MAPS)
 
