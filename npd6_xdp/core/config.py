@@ -314,7 +314,9 @@ class _Reader:
         attached: dict[str, tuple[str, Attach]] = {}
         for place, entry in self.entries("interface", "interface", raw):
             values = self.values("interface", place, entry)
-            rules = self.rules(f"{place}.rule", entry.get("rule", []), values.get("name"))
+            # the frames of one VLAN are another side than the port's untagged ones
+            port = None if values.get("vlan", UNTAGGED).tags else values.get("name")
+            rules = self.rules(f"{place}.rule", entry.get("rule", []), port)
             if entry.get("rule", []) == []:
                 self.wrong(place, "no rule; write [[interface.rule]], its prefix and its method below it")
             if "name" not in values or ("vlan" in entry and "vlan" not in values):

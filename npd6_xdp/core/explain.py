@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource
+from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.flatten import Flat, flatten
+from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, slot_sources
+from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, held_addresses, slot_sources
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build
 from npd6_xdp.core.verdict import Method, Outcome
@@ -71,12 +71,18 @@ def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
         width = max((len(str(line.network)) for line in flat), default=0)
         lines += [f"  {line.network!s:<{width}}  {_line_text(line)}" for line in flat]
         lines += [
-            f"  {rule.prefix}: {rule.follows} has no global prefix here now ({rule.method})"
+            f"  {rule.prefix}: {_why_without(rule, links)} ({rule.method})"
             for rule in interface.rules
             if rule.follows and not any(line.rule is rule for line in flat)
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _why_without(rule: RuleConfig, links: Mapping[str, LinkFacts]) -> str:
+    """Why a rule that follows an interface has no line of its own."""
+    owned = ", ".join(map(str, rule_networks(rule, followed_prefixes(links))))
+    return f"{owned} is of a rule that stands before it" if owned else f"{rule.follows} has no global prefix here now"
 
 
 def _line_text(line: Flat) -> str:
@@ -128,12 +134,16 @@ def explain(config: Config, links: Mapping[str, LinkFacts], question: Question) 
         lines.append(
             f"note: {link.name} is not on this machine; its own addresses, next hops and MAC address are unknown here"
         )
-    lines += _way(table, entry, question)
+    held = {each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)}
+    lines += _way(table, entry, question, is_held=question.target in held)
     return "\n".join(lines)
 
 
-def _way(table: Table, entry: Entry, question: Question) -> list[str]:
-    """The steps from the entry to the outcome, the advertisement at the end if there is one."""
+def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> list[str]:
+    """The steps from the entry to the outcome, the advertisement at the end if there is one.
+
+    `is_held` says that the target is an address of this host.
+    """
     source, target = question.source, question.target
     if target.is_multicast:
         return _outcome(Outcome.INVALID, "the target is a multicast address (RFC 4861 §7.1.1)")
@@ -159,7 +169,7 @@ def _way(table: Table, entry: Entry, question: Question) -> list[str]:
     dad = source.is_unspecified
     if dad and not found.flags & RuleFlag.DEFEND:
         return lines + _outcome(Outcome.DAD, f'a DAD probe, and dad = "{DadPolicy.IGNORE}"')
-    why, condition = _presence(rule, found)
+    why, condition = _presence(rule, found, is_held=is_held)
     if entry.datapath is Datapath.MONITOR:
         return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
     by_xdp = (
@@ -180,10 +190,12 @@ def _xdp_knows_source(entry: Entry, found: Match, asker: IPv6Address) -> bool:
     return not found.flags & RuleFlag.SOURCE_INTERFACE or bool(sources & needed)
 
 
-def _presence(rule: Rule, found: Match) -> tuple[str, list[str]]:
+def _presence(rule: Rule, found: Match, *, is_held: bool) -> tuple[str, list[str]]:
     """Why the target is there, and under what condition where that shows only in the kernel at the moment."""
     via = f" by {' or '.join(rule.via)}" if rule.via else " by another interface"
     match found.decision:
+        case Decision.STATIC if rule.method is Method.KERNEL and not is_held:
+            return "there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does", []
         case Decision.STATIC if rule.method is not Method.STATIC:
             return "this host holds the address on another interface", []
         case Decision.ROUTE:

@@ -49,12 +49,28 @@ class Bases:
                 yield base
 
 
+def rule_networks(rule: RuleConfig, followed: Followed) -> Sequence[Prefix]:
+    """What a rule's `prefix` means now."""
+    return followed.get(rule.follows, ()) if rule.follows else rule.networks
+
+
+def _outside(rule: RuleConfig, networks: Sequence[Prefix]) -> Iterator[str]:
+    """What of a rule that follows an interface is for none of its prefixes, where there are any."""
+    for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
+        for selection in selections:
+            if networks and all(selection.within(network) is None for network in networks):
+                where = ", ".join(map(str, networks))
+                yield f"{rule.prefix}: {key} {selection.text} lies outside {where}"
+
+
 def bases(rules: Sequence[RuleConfig], followed: Followed) -> Bases:
     """The bases of one entry's rules. Of two rules for one prefix the first in the file has it."""
     owners: dict[Prefix, RuleConfig] = {}
     notes: list[str] = []
     for rule in rules:
-        for network in followed.get(rule.follows, ()) if rule.follows else rule.networks:
+        if rule.follows and (rule.include or rule.exclude):
+            notes += _outside(rule, followed.get(rule.follows, ()))
+        for network in rule_networks(rule, followed):
             first = owners.setdefault(network, rule)
             if first is not rule:
                 notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
@@ -96,10 +112,10 @@ def _parts(network: Prefix, rule: RuleConfig, notes: list[str]) -> Iterator[Flat
         chosen.append([])
         for selection in selections:
             found = selection.within(network)
-            if found is None:
-                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
-            else:
+            if found is not None:
                 chosen[-1] += found
+            elif not rule.follows:
+                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
     include, exclude = chosen
     excluded = set(exclude)
     for part in include:

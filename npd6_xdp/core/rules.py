@@ -348,6 +348,10 @@ def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None =
 Key = TypeVar("Key")
 
 
+_Context = tuple[bool, DadPolicy, NaSource, bool, str]
+"""What an entry's lines depend on: the interface's keys, whether the kernel could proxy there, where frames come in."""
+
+
 class _Builder:
     """Collects the parts of a Table."""
 
@@ -418,6 +422,11 @@ class _Builder:
                 if rule.method is Method.KERNEL:
                     note = f"no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"
                     self.notes[f"{where}: {note}"] = None
+        if Decision.NEIGHBOUR in origin.kinds:
+            here = self._came_in_by(entry)
+            for rule in interface.rules:
+                if rule.method is Method.NEIGHBOUR and rule.via == (here,):
+                    self.notes[f"{where}: {rule.prefix}: nothing is behind {here} for who asks there"] = None
         own = set(_held(link.own(vlan.tags)))
         special = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
@@ -432,7 +441,7 @@ class _Builder:
         self, entry: int, interface: InterfaceConfig, *, proxied: bool
     ) -> tuple[Mapping[Prefix, Match], _MadeOf | None]:
         """What the rules of an entry say, and what of it the table before has is taken from there."""
-        context = (interface.router, interface.dad, interface.na_source, proxied)
+        context = (interface.router, interface.dad, interface.na_source, proxied, self._came_in_by(entry))
         before = self._before.origins.get(entry)
         decided = self._before.decisions.get(entry)
         if before is None or decided is None or before.context != context:
@@ -449,7 +458,7 @@ class _Builder:
         self,
         entry: int,
         interface: InterfaceConfig,
-        context: tuple[bool, DadPolicy, NaSource, bool],
+        context: _Context,
         before: Origin | None,
         lines_before: Mapping[Prefix, Match] | None,
     ) -> tuple[Mapping[Prefix, Match], _MadeOf | None]:
@@ -481,7 +490,7 @@ class _Builder:
                 for line in lines_of(base, before.bases.owners[base], before.bases, []):
                     del lines[line.network]
                     touched.add(line.network)
-        proxied = context[-1]
+        _, _, _, proxied, _ = context
         for base in changed:
             said: list[str] = []
             for line in lines_of(base, found.owners[base], found, said):
@@ -501,16 +510,16 @@ class _Builder:
         )
         return lines, None if lines_before is None else (lines_before, touched)
 
-    def _rule(
-        self, number: int, entry: int, config: RuleConfig, context: tuple[bool, DadPolicy, NaSource, bool]
-    ) -> Rule:
+    def _rule(self, number: int, entry: int, config: RuleConfig, context: _Context) -> Rule:
+        router, dad, na_source, _, here = context
         group = NO_GROUP
-        if config.via:
+        if config.method is Method.NEIGHBOUR:  # of route, XDP itself finds no way back by where it came in
+            group = self._group(("via", *sorted({*config.via} - {here})))
+        elif config.via:
             group = self._group(("via", *sorted(config.via)))
         elif config.method is Method.KERNEL:
             group = self._group(("kernel", str(entry)))
         networks = self._followed.get(config.follows, ()) if config.follows else config.networks
-        router, dad, na_source, _ = context
         flags = _FLAGS[
             router if config.router is None else config.router,
             config.dad or dad,
@@ -518,6 +527,11 @@ class _Builder:
             bool(config.via),
         ]
         return Rule(number, entry, config, networks, _DECISIONS[config.method], flags, group)
+
+    def _came_in_by(self, entry: int) -> str:
+        """The name of the L3 interface that an entry's frames come in by: its hosts answer for themselves."""
+        ifindex = self.entries[entry].l3_ifindex
+        return next((link.name for link in self._links.values() if link.ifindex == ifindex), "")
 
     def _group(self, key: GroupKey) -> int:
         return self.groups.setdefault(key, self._group_ids[key])

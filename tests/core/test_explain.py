@@ -330,3 +330,29 @@ def test_the_json_of_the_table_has_the_same_lines() -> None:
     assert rules["2001:db8:8::/64"] == {"rule": "interface:lan0", "method": "route"}
     printed = [line.split()[0] for line in table_text(config(), LINKS).splitlines()[1:]]
     assert [rule["prefix"] for rule in wan["rules"]] == printed
+
+
+def test_method_kernel_without_a_vlan_device_is_told_from_an_address_of_the_host() -> None:
+    rest = lines("2001:db8:5::7", head="vlan = 100", tags=(100,))
+    assert rest[1] == (
+        "outcome: answered_xdp (there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does)"
+    )
+    links = {**LINKS, "lan1": LinkFacts("lan1", 9, MAC, addresses={(): own("2001:db8:5::8")})}
+    question = Question("wan0", (100,), IPv6Address("2001:db8:5::8"), IPv6Address("fe80::2"))
+    assert "(this host holds the address on another interface)" in explain(config("vlan = 100"), links, question)
+
+
+def test_a_rule_whose_followed_prefix_is_anothers_does_not_lack_one() -> None:
+    words = '''
+        [[interface]]
+        name = "wan0"
+        [[interface.rule]]
+        prefix = "2001:db8:1::/64"
+        method = "static"
+        [[interface.rule]]
+        prefix = "interface:lan0"
+        method = "route"'''
+    lan = LinkFacts("lan0", 8, MAC, addresses={(): own("2001:db8:1::1")})
+    told = table_text(parse(words, "test"), {"lan0": lan})
+    assert "interface:lan0: 2001:db8:1::/64 is of a rule that stands before it (route)" in told
+    assert "interface:lan0: lan0 has no global prefix here now (route)" in table_text(parse(words, "test"), {})

@@ -428,6 +428,13 @@ def test_a_selection_that_lies_in_no_followed_prefix_is_noted_and_left_out() -> 
     }
 
 
+def test_a_selection_of_one_followed_prefix_is_no_mistake_in_the_others() -> None:
+    rules = under("wan0", 'prefix = "interface:lan0"; method = "route"; exclude = ["2001:db8:2::1", "2001:db8:9::1"]')
+    followed = {"lan0": (Prefix.of("2001:db8:1::/64"), Prefix.of("2001:db8:2::/64"))}
+    _, notes = flatten(rules.interfaces[0].rules, followed)
+    assert {note.split()[2] for note in notes} == {"2001:db8:9::1"}
+
+
 # --- which entry ---
 
 ENTRIES = (
@@ -638,6 +645,33 @@ def test_rules_with_the_same_via_interfaces_share_a_group_and_each_kernel_entry_
     after = build(entries, {**links, "lan1": side("lan1", 9)}, table)
     assert after.groups == table.groups
     assert after.vias == {both: frozenset({8, 9}), one: frozenset({9})}
+
+
+def test_hosts_on_the_very_side_that_is_asked_from_are_not_behind_us() -> None:
+    rule_of = 'prefix = "2001:db8:1::/64"; method = "neighbour"; via = [{}]'
+    wan = LinkFacts("wan0", 7, MAC, l3={(): 7, (100,): 9}, addresses={(): (), (100,): ()})
+    links = facts(side("lan0", 8), side("wan0.100", 9), side("wan1", 10)) | {"wan0": wan}
+    host = IPv6Address("2001:db8:1::1")
+
+    def behind(entry: str, via: str, ifindex: int = 7, tags: tuple[int, ...] = ()) -> set[int]:
+        """Behind which interfaces a host counts as there, for who asks on a port."""
+        table = build(text(f"{entry}\n{rule_of.format(via)}"), links)
+        found = table.entry_of(ifindex, tags)
+        assert found is not None
+        match = table.lookup(found.id, host)
+        assert isinstance(match, Match)
+        return {index for index in (7, 8, 9, 10) if match.group in table.neighbour_groups(index, host)}
+
+    assert behind('name = "wan*"', '"wan0", "lan0"') == {8}
+    assert behind('name = "wan*"', '"wan0"') == set()
+    assert behind('name = "wan*"', '"wan0"', 10) == {7}, "the other way round it is behind us"
+    assert behind('name = "wan0"; vlan = 100', '"wan0.100"', tags=(100,)) == set()
+    assert behind('name = "wan0"; vlan = 100', '"wan0"', tags=(100,)) == {7}
+    assert behind('name = "wan0"', '"wan0.100"') == {9}
+    assert behind('name = "wan*"; vlan = "any"', '"wan0", "wan0.100"') == {9}
+    assert behind('name = "wan*"; vlan = "any"', '"wan0", "wan0.100"', tags=(100,)) == {7}
+    table = build(text(f'name = "wan?"\n{rule_of.format(chr(34) + "wan0" + chr(34))}'), links)
+    assert warnings(table) == ["wan0: 2001:db8:1::/64: nothing is behind wan0 for who asks there"]
 
 
 def test_a_host_is_a_known_target_in_the_groups_whose_rules_cover_it_behind_that_interface() -> None:
