@@ -327,10 +327,9 @@ class Daemon:
                 wait = 0.0
             elif events:  # what follows an event closely may come without waking us, and there is to settle
                 wait = min(wait, _LOOK_AGAIN)
-            ready = poll(None if wait == _NEVER else max(wait, 0.0), _MOST_READY)
-            if not ready:
+            else:
                 self._answering.settle()
-            for fd, _ in ready:
+            for fd, _ in poll(None if wait == _NEVER else max(wait, 0.0), _MOST_READY):
                 if fd == others:
                     for key, _ in self._selector.select(0):
                         key.data()

@@ -14,7 +14,6 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -264,6 +263,7 @@ class NextHops:
 
     def __init__(self) -> None:
         self._changes = _open(_RTMGRP_IPV6_ROUTE)
+        self._requests = Requests()  # a socket of its own: one has one dump at a time, and refresh() may have begun it
         self._dump = _open()
         self._dump.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._watched: frozenset[int] = frozenset()
@@ -280,9 +280,10 @@ class NextHops:
         """When to call refresh() (seconds, monotonic); None: nothing is to be read."""
 
     def close(self) -> None:
-        """Close both sockets."""
+        """Close all sockets."""
         self._changes.close()
         self._dump.close()
+        self._requests.close()
 
     def filenos(self) -> tuple[int, int]:
         """Readable: on_change() and on_dump() are to be called, in this order."""
@@ -303,11 +304,8 @@ class NextHops:
         fresh = watched - self._watched
         self._let_pass(watched | self._watched)
         pairs: set[tuple[int, bytes]] = set()
-        if fresh:
-            # on a socket of its own: a socket has one dump at a time, and refresh() may have begun one
-            with closing(Requests()) as requests:
-                for ifindex in sorted(fresh):
-                    pairs |= requests.gateways(ifindex)
+        for ifindex in sorted(fresh):
+            pairs |= self._requests.gateways(ifindex)
         self._let_pass(watched)
         self._watched = watched
         self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex in watched}

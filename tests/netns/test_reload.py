@@ -174,12 +174,13 @@ def many_rules(count: int, changed: int, datapath: str) -> str:
 @both
 def test_reloads_of_many_rules_leave_none_unanswered(topology: Topology, daemon: Start, datapath: str) -> None:
     running = daemon(many_rules(20_000, 0, datapath))
-    with stream(topology, 5_000) as counts:
+    with stream(topology, 5_000) as asked:
         for changed in (1_000, 0, 1_000):
             assert "rules on wan0" in reload(running, many_rules(20_000, changed, datapath))
-    sent, answered = counts()
-    assert answered == sent
-    assert sum(running.solicitations().values()) == sent
+    assert asked.all_answered_once()
+    outcomes = running.solicitations()
+    outcomes.pop("own", None)  # the upstream's kernel may ask for the edge by itself
+    assert sum(outcomes.values()) == asked.sent
     (rule,) = [words for name, words in running.metrics() if name == "npd6_rule_solicitations_total"]
     assert dict(rule)["rule"] == "2001:db8:1::/64", "of so many rules only what happened is shown"
 

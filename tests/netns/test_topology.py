@@ -20,6 +20,7 @@ from npd6_xdp.lab import topology as lab
 from npd6_xdp.lab.capture import Capture
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Stopped, Topology
+from tests.netns.wire import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -52,6 +53,7 @@ def build_in_a_child() -> tuple[subprocess.Popen[str], str]:
     label = child.stdout.readline().strip()
     assert label.startswith(f"npd6-{child.pid}-")
     assert len(left_of(label)) == 4
+    assert until(lambda: len(sleepers(label)) == 1)
     return child, label
 
 
