@@ -45,11 +45,6 @@ class AnswerTimes:
     counts: list[int] = field(default_factory=lambda: [0] * (len(ANSWER_BUCKETS) + 1))
     total: float = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one answer."""
-        self.counts[bisect_left(ANSWER_BUCKETS, seconds)] += 1
-        self.total += seconds
-
     def observe_all(self, microseconds: list[int]) -> None:
         """Count many answers, by as many searches as there are buckets among them; sorts the list."""
         microseconds.sort()

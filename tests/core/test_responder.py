@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from npd6_xdp.core.config import Config, DadPolicy, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
+from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import build
+from npd6_xdp.core.rules import RuleFlag, build
 from npd6_xdp.core.verdict import Method
 
 MAC = bytes.fromhex("020000000001")
@@ -96,6 +97,55 @@ address = st.binary(min_size=16, max_size=16)
 def test_an_event_is_read_as_it_was_written_whatever_follows(ns: NsEvent, padding: bytes) -> None:
     assert len(ns.pack()) == EVENT_SIZE
     assert NsEvent.unpack(ns.pack() + padding) == ns
+
+
+PORTS = {name: LinkFacts(name, index, MAC[:5] + bytes([index])) for index, name in ((7, "wan0"), (9, "wan1"))}
+BOTH_PORTS = build(
+    Config(
+        tuple(
+            InterfaceConfig(name, tuple(RuleConfig(p, (Prefix.of(p),), Method.STATIC, **keys) for p, keys in rules))  # type: ignore[arg-type]
+            for name, rules in (
+                ("wan0", [("2001:db8::/32", {}), ("2001:db8:1::/48", {"router": False})]),
+                ("wan1", [("::/0", {}), ("2001::/16", {"na_source": NaSource.INTERFACE})]),
+            )
+        )
+    ),
+    PORTS,
+)
+GONE = max(BOTH_PORTS.rules) + 1
+
+few_rules_and_tags = st.builds(
+    NsEvent,
+    address,
+    st.one_of(address, st.just(bytes(16))),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([*BOTH_PORTS.rules, GONE]),
+    st.binary(min_size=6, max_size=6),
+    st.sampled_from([bytes(4), bytes.fromhex("00640007")]),
+    st.sampled_from([0, 0, 0, 1, 1 | EventTags.OUTER_8021AD, 2, 0 | EventTags.MISS, EventTags.STALE]),
+)
+
+
+@given(st.lists(st.lists(few_rules_and_tags, max_size=20), max_size=3))
+def test_a_run_is_answered_with_the_same_bytes_as_one_event_at_a_time(runs: list[list[NsEvent]]) -> None:
+    responder, frames = Responder(BOTH_PORTS), Frames(60)
+    others = [each for run in runs for each in responder.answer_run(b"".join(ns.pack_record() for ns in run), frames)]
+    events = [ns for run in runs for ns in run]
+    plain = [ns for ns in events if ns not in others]
+    made = [
+        (shape.rule, shape.ifindex, time, frames.frame(number))
+        for number, (shape, time) in enumerate(zip(frames.shapes, frames.times, strict=True))
+    ]
+    assert made == [(ns.rule, *_timed(responder, ns)) for ns in plain]
+    for ns in others:
+        special = ns.rule == GONE or ns.is_dad or ns.tags & (EventTags.MISS | EventTags.STALE)
+        assert special or BOTH_PORTS.rules[ns.rule].flags & RuleFlag.SOURCE_INTERFACE
+    assert len(others) + len(made) == len(events)
+
+
+def _timed(responder: Responder, ns: NsEvent) -> tuple[int, int, bytes]:
+    whole = responder.answer(ns)
+    return whole.ifindex, ns.time_us, whole.frame
 
 
 def test_a_short_event_is_an_error() -> None:

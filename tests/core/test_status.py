@@ -11,6 +11,8 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from npd6_xdp.core.snapshot import (
     ANSWER_BUCKETS,
@@ -214,9 +216,19 @@ def test_of_many_rules_only_what_happened_is_said(count: int, zeros: bool) -> No
 
 def test_answer_times_fall_into_the_bucket_whose_upper_bound_holds_them() -> None:
     times = AnswerTimes()
-    for seconds in (0.0, 10e-6, 11e-6, 1.0, 1.5):
-        times.observe(seconds)
+    times.observe_all([1_500_000, 10, 1_000_000, 11, 0])
     assert len(times.counts) == len(ANSWER_BUCKETS) + 1
     assert (times.counts[0], times.counts[1], times.counts[-2], times.counts[-1]) == (2, 1, 1, 1)
     assert times.total == pytest.approx(2.500021)
     assert list(ANSWER_BUCKETS) == sorted(ANSWER_BUCKETS)
+
+
+@given(st.lists(st.lists(st.integers(0, 2_000_000))))
+def test_answer_times_counted_together_are_those_counted_one_by_one(batches: list[list[int]]) -> None:
+    together, singly = AnswerTimes(), AnswerTimes()
+    for batch in batches:
+        together.observe_all(list(batch))
+        for each in batch:
+            singly.observe_all([each])
+    assert together.counts == singly.counts
+    assert together.total == pytest.approx(singly.total)
