@@ -104,6 +104,8 @@ def reload(arguments: argparse.Namespace) -> None:
     from npd6_xdp.tools.control import ask
 
     found = ask(arguments.control, {"verb": "reload"})
+    for line in found["warnings"]:
+        print(f"npd6-xdp: warning: {line}", file=sys.stderr)
     rules = found["rules"]
     where = ", ".join(found["interfaces"]) or "no interface that is there yet"
     print(f"npd6-xdp: the new configuration is in use: {rules} rule{'' if rules == 1 else 's'} on {where}")

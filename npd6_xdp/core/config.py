@@ -270,7 +270,8 @@ def _unknown(table: str, key: str) -> str:
     """The message for a key that isn't the table's: where it belongs, or what is like it."""
     homes = [_header(other) for other in _KEYS if key in _KNOWN[other]]
     if homes:
-        return f"{quoted(key)} does not belong here; write it under {' or '.join(homes)}"
+        above = f", above its first [[{table.removesuffix('.rule')}.rule]]" if table.endswith(".rule") else ""
+        return f"{quoted(key)} does not belong here; write it under {' or '.join(homes)}{above}"
     meant = nearest(key, sorted(_KNOWN[table]))
     return f"unknown key {quoted(key)}; " + (f"did you mean {quoted(meant)}?" if meant else "leave it out")
 

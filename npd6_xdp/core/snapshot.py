@@ -113,9 +113,11 @@ class Snapshot:
 
         Of many rules only what did: 100,000 with their zeros are 800,000 lines of metrics, and 7 s of this process.
         """
+        happened = {outcome: count for outcome, count in rule.outcomes.items() if count}
         if len(self.rules) > MOST_RULES_WITH_ZEROS:
-            return {outcome: count for outcome, count in rule.outcomes.items() if count}
-        return {outcome: rule.outcomes.get(outcome, 0) for outcome in (*RULE_OUTCOMES[rule.method], Outcome.IGNORED)}
+            return happened
+        # what happened may also be of a method that the rule had before a reload
+        return dict.fromkeys((*RULE_OUTCOMES[rule.method], Outcome.IGNORED), 0) | happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Status:
     """All that `status` says: the snapshot, and what is too much for metrics.
 
     `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the last reload
-    failed, "" if it didn't.
+    failed, "" if it didn't. `warnings` are what doesn't do what the file's writer may think, as things are.
     """
 
     snapshot: Snapshot
@@ -154,6 +156,7 @@ class Status:
     targets: Sequence[TargetSnapshot]
     refused: Mapping[str, int]
     reload_error: str
+    warnings: Sequence[str]
     started: float
     pid: int
     tx_errors: Mapping[str, int]

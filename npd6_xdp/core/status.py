@@ -24,6 +24,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "last_reload": now.last_reload,
         "reload_failures": now.reload_failures,
         "reload_error": status.reload_error,
+        "warnings": list(status.warnings),
         "interfaces": [
             {
                 "interface": interface.label,
@@ -83,6 +84,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     ]
     if status["reload_error"]:
         lines += [f"  the last one: {line}" for line in status["reload_error"].splitlines()]
+    lines += [f"warning: {line}" for line in status["warnings"][:_MOST_LINES]]
     for interface in status["interfaces"]:
         lines += ["", *_interface(interface)]
         rules = [rule for rule in status["rules"] if rule["interface"] == interface["interface"]]

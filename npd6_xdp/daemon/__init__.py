@@ -231,7 +231,7 @@ class Daemon:
             self._config, self._links = config, links
             self._answering.use(table)
             self._counts.follow(table)
-            self._view.use(table, links)
+            self._view.use(table, links, said)
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()
@@ -300,6 +300,13 @@ class Daemon:
             if read_sysctl(f"conf/{name}/forwarding") == "0":
                 lines.append(
                     f"{name}: forwarding is off, so method route finds no target there:"
+                    f" sysctl -w net.ipv6.conf.all.forwarding=1"
+                )
+        resolved = {entry.l3_ifindex for entry in table.live(Decision.NEIGHBOUR)}
+        for name in sorted(names[ifindex] for ifindex in resolved - routed if ifindex in names):
+            if read_sysctl(f"conf/{name}/forwarding") == "0":
+                lines.append(
+                    f"{name}: forwarding is off, so hosts are answered for and what is sent to them gets no further:"
                     f" sysctl -w net.ipv6.conf.all.forwarding=1"
                 )
         for interface in config.interfaces:
@@ -545,7 +552,7 @@ class Daemon:
         return status_json(self._view.status(self.snapshot()))
 
     def _log_status(self) -> None:
-        for line in status_text(self.status()).splitlines():
+        for line in filter(None, status_text(self.status()).splitlines()):
             log.info("%s", line)
 
 

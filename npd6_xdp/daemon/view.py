@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from ipaddress import IPv6Address
 from typing import Any
@@ -58,6 +58,7 @@ class View:
         self._changing = changing
         self._table = Table({}, {}, {}, {}, {})
         self._links: Mapping[str, LinkFacts] = {}
+        self._warnings: Sequence[str] = ()
         self._names: Mapping[int, str] = {}
         self._started = self._loaded_at = time.time()
         self._reload_failures = 0
@@ -68,9 +69,9 @@ class View:
             "kernel": os.uname().release,
         }
 
-    def use(self, table: Table, links: Mapping[str, LinkFacts]) -> None:
-        """Show this table from now on."""
-        self._table, self._links = table, links
+    def use(self, table: Table, links: Mapping[str, LinkFacts], warnings: Sequence[str]) -> None:
+        """Show this table from now on, and what there is to warn about under it."""
+        self._table, self._links, self._warnings = table, links, warnings
         self._names = {link.ifindex: link.name for link in links.values()}
 
     def reloaded(self) -> None:
@@ -85,7 +86,7 @@ class View:
     def in_use(self) -> dict[str, Any]:
         """How much is in use, in a few words."""
         spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
-        return {"rules": len(self._table.rules), "interfaces": sorted(spoken)}
+        return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": list(self._warnings)}
 
     def snapshot(self, answer_times: AnswerTimes) -> Snapshot:
         """All counters at this moment, the kernel's read now."""
@@ -165,6 +166,7 @@ class View:
                 "kernel proxy entries": self._proxies.refused,
             },
             self._reload_error,
+            self._warnings,
             self._started,
             os.getpid(),
             {

@@ -19,6 +19,8 @@ from npd6_xdp.core.errors import MachineError, Npd6Error
 _MOST_ASKED = 4096  # bytes of a question
 _MOST_CLIENTS = 32
 
+_NOT_PERMITTED = (errno.EACCES, errno.EPERM)
+
 
 class ControlServer:
     """Listens; each question goes to `answer`, which runs in the loop of the selector."""
@@ -122,7 +124,8 @@ def _listen(path: Path) -> socket.socket:
         listening.listen(_MOST_CLIENTS)
     except OSError as error:
         listening.close()
-        raise MachineError(f"daemon.control: can't listen on {path}: {error.strerror}; choose another path") from error
+        instead = "run as root, or choose another path" if error.errno in _NOT_PERMITTED else "choose another path"
+        raise MachineError(f"daemon.control: can't listen on {path}: {error.strerror}; {instead}") from error
     return listening
 
 

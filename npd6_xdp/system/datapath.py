@@ -599,7 +599,9 @@ class Datapath:
         ):
             if program:
                 name = self._program_name(program)
-                return f"another XDP program is attached in {mode} mode: id {program}" + (f" ({name})" if name else "")
+                ours = ", another npd6-xdp's" if name == "ns_filter" else ""
+                where = f"another XDP program is attached in {mode} mode: id {program}"
+                return where + (f" ({name}{ours})" if name else "")
         return f"another XDP program is attached: id {opts.prog_id}"
 
     def _program_name(self, program: int) -> str:

@@ -15,6 +15,8 @@ _TIMEOUT = 60.0  # seconds
 
 def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
     """What the daemon at `path` answers. Raises MachineError if nobody does."""
+    if path.exists() and not path.is_socket():
+        raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_TIMEOUT)

@@ -31,6 +31,8 @@ INTERVAL = 1.0
 
 def run(address: IPv6Address, interface: str, count: int, *, as_json: bool) -> int:
     """Ask `count` times and print each answer; returns 0 if there was any answer, else 1."""
+    if address.is_multicast or address.is_unspecified:
+        raise MachineError(f"{address} is no target: nobody has it as an address of its own (RFC 4861 §7.1.1)")
     asker = _Asker(interface)
     answers = []
     due = time.monotonic()
