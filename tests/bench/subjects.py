@@ -45,6 +45,7 @@ class Subject:
             if self.answers:
                 _see_it_answer(ground, self.questions[0], running)
             yield running
+            _see_it_live(running)
 
     @property
     def answers(self) -> bool:
@@ -132,14 +133,19 @@ KERNEL_PROXY = Subject("kernel proxy, one address", (for_address(_KERNEL_TARGET)
 KERNEL_OWN = Subject("kernel, its own address", (for_address(EDGE_WAN_ADDRESS),), _kernel_own)
 
 
+def _see_it_live(running: Running) -> None:
+    """What a dead process answered is no figure."""
+    if running.process is not None and running.process.poll() is not None:
+        raise RuntimeError(f"{running.process.args!r} ended with status {running.process.returncode}")
+
+
 def _see_it_answer(ground: Ground, frame: bytes, running: Running) -> None:
     """Ask until the first answer, which also leaves all caches warm."""
     with Wire(ground.topology) as wire:
         wire.deafen()
 
         def answered() -> bool:
-            if running.process is not None and running.process.poll() is not None:
-                raise RuntimeError(f"{running.process.args!r} ended with status {running.process.returncode}")
+            _see_it_live(running)
             before = ground.counter.counts().answers
             wire.send(frame)
             time.sleep(0.02)

@@ -49,11 +49,13 @@ def test_the_quick_benchmark_measures_every_row_with_right_answers(tmp_path: Pat
 
 def test_an_interrupted_benchmark_keeps_what_it_has_and_leaves_nothing_behind(tmp_path: Path) -> None:
     words = [*_COMMAND, "--rows", "1,4", "--output", str(tmp_path)]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=HOME) as process:
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=HOME, start_new_session=True
+    ) as process:
         assert until(lambda: bool(left_behind(process.pid)), 30.0), "it never came to the namespaces"
         time.sleep(0.3)
         children = _descendants(process.pid)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: it reaches the children, too
         _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "interrupted" in said
