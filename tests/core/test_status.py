@@ -63,6 +63,7 @@ STATUS = Status(
     [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12)],
     {"neighbours": 0, "kernel proxy entries": 5},
     "npd6.toml: interface[0].name: missing\nnpd6.toml: interface[1]: no rule",
+    ["wan1: no such interface here yet; waiting for it"],
     1_700_000_000.0,
     4711,
     {"wan0": 9},
@@ -77,6 +78,7 @@ QUIET = replace(
     targets=[],
     refused={"neighbours": 0},
     reload_error="",
+    warnings=[],
     tx_errors={},
 )
 
@@ -115,6 +117,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "last_reload": 1_700_000_100.0,
         "reload_failures": 2,
         "reload_error": STATUS.reload_error,
+        "warnings": ["wan1: no such interface here yet; waiting for it"],
         "neighbours": [{"interface": "lan0", "address": "2001:db8:2::1", "state": "REACHABLE"}],
         "pending": ["2001:db8:2::2"],
         "host_routes": [{"interface": "lan0", "address": "2001:db8:2::1"}],
@@ -146,6 +149,7 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         f"configuration of {at(1_700_000_100)}; reloads that failed: 2",
         "  the last one: npd6.toml: interface[0].name: missing",
         "  the last one: npd6.toml: interface[1]: no rule",
+        "warning: wan1: no such interface here yet; waiting for it",
         "",
         "wan0: hybrid, attached in native mode, up",
         "  solicitations: answered_xdp 7, invalid 3, lost 2",

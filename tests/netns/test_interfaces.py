@@ -50,6 +50,8 @@ def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
     on_edge(topology, "link set wan0 name late0")
     running = daemon(configuration(datapath=f'"{datapath}"'))
     assert "wan0: no such interface here yet; waiting for it" in running.log
+    assert "warning: wan0: no such interface here yet" in running.command("status").stdout
+    assert "warning: wan0: no such interface here yet" in running.command("reload").stderr
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert not asker.answered(HOST_ADDRESS, 0.1)
