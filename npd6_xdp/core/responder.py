@@ -96,6 +96,10 @@ class Responder:
             offset += SLOT
         return others
 
+    def discard(self) -> None:
+        """Let go of the table. (The caches hold this object, which holds them: else that waits for the collector.)"""
+        self.__dict__.clear()
+
     def _make_template(self, rule_id: int, tags: bytes) -> AdvertisementTemplate:
         rule = self._table.rules[rule_id]
         mac = self._table.entries[rule.entry].mac

@@ -83,8 +83,10 @@ _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_LINK = 5
 _IFLA_MASTER = 10
+_IFLA_WIRELESS = 11
 _IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
+_IFLA_LINK_NETNSID = 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_VLAN_ID = 1
 _IFLA_EXT_MASK = 29
@@ -197,13 +199,15 @@ def error_code(body: bytes) -> int:
 
 
 def parse_link(body: bytes) -> LinkEntry | None:
-    """The body of NEWLINK or DELLINK; None if it isn't a link's own, but a bridge's word about its port."""
+    """The body of NEWLINK or DELLINK; None if it isn't all of a link: a bridge's word about its port, a radio event."""
     if len(body) < _IFINFOMSG.size:
         return None
     family, kind, index, flags, _ = _IFINFOMSG.unpack_from(body)
     if family != _AF_UNSPEC:
         return None
     attributes = dict(_attributes(body, _IFINFOMSG.size))
+    if _IFLA_WIRELESS in attributes:  # with the name and nothing else (net/wireless/wext-core.c)
+        return None
     info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b""), 0))
     driver = _text(info.get(_IFLA_INFO_KIND, b""))
     vlan = dict(_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if driver == "vlan" else {}
@@ -215,7 +219,8 @@ def parse_link(body: bytes) -> LinkEntry | None:
         bool(flags & _IFF_UP) and operational,
         driver,
         _number(attributes.get(_IFLA_MASTER, b"")),
-        _number(attributes.get(_IFLA_LINK, b"")),
+        # in another network namespace, that index means another interface
+        0 if _IFLA_LINK_NETNSID in attributes else _number(attributes.get(_IFLA_LINK, b"")),
         _number(vlan.get(_IFLA_VLAN_ID, b"")),
     )
 

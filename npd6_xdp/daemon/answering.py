@@ -51,6 +51,8 @@ class Answering:
     def use(self, table: Table) -> None:
         """Answer by this table from now on; events that were matched by the one before, by that."""
         self.settle()
+        if self._before[1] is not self._responder:
+            self._before[1].discard()
         self._before = self._table, self._responder
         self._table, self._responder = table, Responder(table)
 

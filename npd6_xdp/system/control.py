@@ -64,6 +64,8 @@ class ControlServer:
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(connection))
 
     def _serve(self, connection: socket.socket) -> None:
+        if connection not in self._clients:
+            return  # hung up on since the selector has told of it
         client = self._clients[connection] = self._clients.pop(connection)  # the last that was heard of
         try:
             if client.unsent:

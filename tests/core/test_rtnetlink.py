@@ -253,6 +253,12 @@ LINKS: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], LinkEntry], ...] 
     ("a tunnel", {"ifi_type": 768}, [UP], ETHER._replace(mac=b"")),
     ("a VLAN device", {}, [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100))], VLAN),
     (
+        "a VLAN device on an interface of another namespace",
+        {},
+        [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100)), ("IFLA_LINK_NETNSID", 1)],
+        VLAN._replace(parent=0),
+    ),
+    (
         "a bridge's port",
         {},
         [MAC, UP, ("IFLA_MASTER", 70_000), info("veth")],
@@ -268,6 +274,11 @@ def test_we_read_the_links_that_pyroute2_writes(
     fields = {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1, "flags": 1, **fields}
     assert parse_link(encoded(ifinfmsg, fields, [("IFLA_IFNAME", "wan0"), *attributes])) == wanted
     assert parse_link(encoded(ifinfmsg, {**fields, "family": socket.AF_BRIDGE}, attributes)) is None
+
+
+def test_a_radios_event_which_says_nothing_of_the_link_is_none() -> None:
+    attributes = [("IFLA_IFNAME", "wan0"), ("IFLA_WIRELESS", "aa")]
+    assert parse_link(encoded(ifinfmsg, {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1}, attributes)) is None
 
 
 ADDRESSES: tuple[tuple[str, int, list[tuple[str, Any]], tuple[bool, bool]], ...] = (

@@ -71,6 +71,17 @@ def test_what_is_no_question_is_answered_with_what_one_would_be(served: Served, 
     assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
 
 
+def test_a_client_that_is_hung_up_on_while_it_asks_ends_nothing(served: Served) -> None:
+    silent = [served.client() for _ in range(32)]
+    with socket.socket(socket.AF_UNIX) as another:
+        another.connect(str(served.path))  # takes the first one's place in the very turn
+        silent[0].sendall(b'{"verb": "status"}\n')
+        served.turn()
+    assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
+    for client in silent:
+        client.close()
+
+
 def test_clients_that_say_nothing_keep_nobody_out(served: Served) -> None:
     silent = [served.client() for _ in range(40)]
     assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
