@@ -107,6 +107,7 @@ class Snapshot:
     last_reload: float
     reload_failures: int
     build: Mapping[str, str]
+    time: float = 0.0
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.
@@ -138,6 +139,24 @@ class TargetSnapshot:
     first: float
     last: float
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the status page says: the snapshot, and how many there are of what `status` has in lists.
+
+    No address of a packet or a host is in it. The fields that Status has, too, mean the same.
+    """
+
+    snapshot: Snapshot
+    pending: int
+    host_routes: int
+    refused: Mapping[str, int]
+    reload_error: str
+    warnings: Sequence[str]
+    started: float
+    pid: int
+    tx_errors: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

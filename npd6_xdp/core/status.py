@@ -1,54 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `status` says: a Status as plain values, and those as text."""
+"""What `status` and the status page say: a Status or an Overview as plain values, and those of a Status as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from heapq import nlargest
 from typing import Any
 
-from npd6_xdp.core.snapshot import HostSnapshot, Status
+from npd6_xdp.core.snapshot import HostSnapshot, Overview, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.verdict import Outcome
 
 _MOST_LINES = 20
 """Lines of a list in the text; the JSON has all."""
 
+MOST_SHOWN = 500
+"""Interfaces, and rules, in an overview: it is made and sent every second."""
+
 
 def status_json(status: Status) -> dict[str, Any]:
     """All of it, as plain values: counts, seconds since the epoch, addresses as text."""
-    now = status.snapshot
     return {
-        "build": dict(now.build),
-        "pid": status.pid,
-        "started": status.started,
-        "last_reload": now.last_reload,
-        "reload_failures": now.reload_failures,
-        "reload_error": status.reload_error,
-        "warnings": list(status.warnings),
-        "interfaces": [
-            {
-                "interface": interface.label,
-                "port": interface.port,
-                "attach": interface.attach,
-                "datapath": interface.datapath,
-                "up": interface.up,
-                "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
-                "invalid": {str(reason): count for reason, count in interface.reasons.items()},
-                "advertisements": dict(interface.advertisements),
-                "lost": interface.lost,
-                "xdp_tx_errors": status.tx_errors.get(interface.port),
-            }
-            for interface in now.interfaces
-        ],
-        "rules": [
-            {
-                "interface": rule.label,
-                "rule": rule.prefix,
-                "method": rule.method,
-                "solicitations": {str(outcome): count for outcome, count in now.rule_outcomes(rule).items()},
-            }
-            for rule in now.rules
-        ],
+        **_general(status),
+        "interfaces": _interfaces(status),
+        "rules": _rules(status.snapshot, status.snapshot.rules),
         "neighbours": _places(status.hosts),
         "pending": [str(target) for target in status.pending],
         "host_routes": _places(status.host_routes),
@@ -65,6 +40,91 @@ def status_json(status: Status) -> dict[str, Any]:
             for target in status.targets
         ],
     }
+
+
+def overview_json(overview: Overview) -> dict[str, Any]:
+    """The same, with numbers where status_json() has lists of addresses, and of bounded length.
+
+    At most MOST_SHOWN interfaces (the first) and rules (those with the most solicitations) are in it, in the order of
+    the file; `left_out` says how many more there are. `totals` are sums over all interfaces.
+    """
+    now = overview.snapshot
+    interfaces, rules = _interfaces(overview), _busiest(now.rules)
+    return {
+        **_general(overview),
+        "totals": {
+            key: _sum(interface[key] for interface in interfaces)
+            for key in ("solicitations", "invalid", "advertisements")
+        },
+        "interfaces": interfaces[:MOST_SHOWN],
+        "rules": _rules(now, rules),
+        "left_out": {"interfaces": max(0, len(interfaces) - MOST_SHOWN), "rules": len(now.rules) - len(rules)},
+        "neighbours": dict(now.neighbours),
+        "pending": overview.pending,
+        "host_routes": overview.host_routes,
+        "kernel_proxy_entries": dict(now.proxies),
+        "refused": dict(overview.refused),
+    }
+
+
+def _general(status: Status | Overview) -> dict[str, Any]:
+    now = status.snapshot
+    return {
+        "time": now.time,
+        "build": dict(now.build),
+        "pid": status.pid,
+        "started": status.started,
+        "last_reload": now.last_reload,
+        "reload_failures": now.reload_failures,
+        "reload_error": status.reload_error,
+        "warnings": list(status.warnings),
+    }
+
+
+def _interfaces(status: Status | Overview) -> list[dict[str, Any]]:
+    return [
+        {
+            "interface": interface.label,
+            "port": interface.port,
+            "attach": interface.attach,
+            "datapath": interface.datapath,
+            "up": interface.up,
+            "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
+            "invalid": {str(reason): count for reason, count in interface.reasons.items()},
+            "advertisements": dict(interface.advertisements),
+            "lost": interface.lost,
+            "xdp_tx_errors": status.tx_errors.get(interface.port),
+        }
+        for interface in status.snapshot.interfaces
+    ]
+
+
+def _rules(snapshot: Snapshot, rules: Iterable[RuleSnapshot]) -> list[dict[str, Any]]:
+    return [
+        {
+            "interface": rule.label,
+            "rule": rule.prefix,
+            "method": rule.method,
+            "solicitations": {str(outcome): count for outcome, count in snapshot.rule_outcomes(rule).items()},
+        }
+        for rule in rules
+    ]
+
+
+def _busiest(rules: Sequence[RuleSnapshot]) -> Sequence[RuleSnapshot]:
+    if len(rules) <= MOST_SHOWN:
+        return rules
+    asked = [sum(rule.outcomes.values()) for rule in rules]
+    chosen = nlargest(MOST_SHOWN, range(len(rules)), key=asked.__getitem__)
+    return [rules[number] for number in sorted(chosen)]
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            found[name] = found.get(name, 0) + count
+    return found
 
 
 def _places(hosts: Iterable[HostSnapshot]) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from npd6_xdp.core.snapshot import (
     AnswerTimes,
     HostSnapshot,
     InterfaceSnapshot,
+    Overview,
     RuleSnapshot,
     Snapshot,
     Status,
@@ -33,6 +34,8 @@ from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.datapath import Datapath, EntryCounters, load_bcc
 from npd6_xdp.system.netlink import xdp_tx_errors
+
+_MOST_NAMED = 5  # interfaces in one line
 
 
 class View:
@@ -90,6 +93,7 @@ class View:
 
     def snapshot(self, answer_times: AnswerTimes) -> Snapshot:
         """All counters at this moment, the kernel's read now."""
+        taken = time.time()
         with self._changing:  # no longer than it takes: the loop waits for it before each change
             table = self._table
             by_entry = {entry: self._datapath.entry_counters(entry) for entry in table.entries}
@@ -108,6 +112,7 @@ class View:
             self._loaded_at,
             self._reload_failures,
             self._build,
+            taken,
         )
 
     def _interfaces(self, table: Table, counters: Mapping[int, EntryCounters]) -> list[InterfaceSnapshot]:
@@ -161,20 +166,48 @@ class View:
             [self._place(host) for host in sorted(self._proxies.entries())],
             [self._place(host) for host in sorted(self._resolution.routes)],
             self._targets(),
-            {
-                "neighbours": self._resolution.neighbours.refused,
-                "kernel proxy entries": self._proxies.refused,
-            },
+            self._refused(),
             self._reload_error,
             self._warnings,
             self._started,
             os.getpid(),
-            {
-                port: errors
-                for port in {i.port for i in snapshot.interfaces}
-                if (errors := xdp_tx_errors(port)) is not None
-            },
+            _tx_errors(snapshot),
         )
+
+    def overview(self, snapshot: Snapshot) -> Overview:
+        """The snapshot, and numbers. Another thread may ask: nothing that the loop changes is looped over."""
+        return Overview(
+            snapshot,
+            len(self._resolution.pending),
+            len(self._resolution.routes),
+            self._refused(),
+            self._reload_error,
+            self._warnings,
+            self._started,
+            os.getpid(),
+            _tx_errors(snapshot),
+        )
+
+    def ailing(self) -> str:
+        """Why nothing is answered: no interface is attached and up. "" if one is. Another thread may ask."""
+        table, links, states = self._table, self._links, []
+        for port in dict.fromkeys(entry.port for entry in table.entries.values()):
+            link = links.get(port)
+            if link is None:
+                states.append(f"{port} is not there")
+            elif self._ports.by_name(port) is None:
+                states.append(f"{port} is not attached")
+            elif not link.up:
+                states.append(f"{port} is down")
+            else:
+                return ""
+        return "no interface is attached and up" + (f": {', '.join(states[:_MOST_NAMED])}" if states else "")
+
+    def _refused(self) -> dict[str, int]:
+        return {
+            "neighbours": self._resolution.neighbours.refused,
+            "kernel proxy entries": self._proxies.refused,
+        }
 
     def _place(self, host: Host, state: str = "") -> HostSnapshot:
         return HostSnapshot(self._name(host.ifindex), IPv6Address(host.address), state.lower())
@@ -192,6 +225,11 @@ class View:
             label = self._table.entries[recent.entry].label
             found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
         return found
+
+
+def _tx_errors(snapshot: Snapshot) -> dict[str, int]:
+    ports = {interface.port for interface in snapshot.interfaces}
+    return {port: errors for port in ports if (errors := xdp_tx_errors(port)) is not None}
 
 
 def _rules(table: Table, counters: Mapping[int, Mapping[Outcome, int]]) -> list[RuleSnapshot]:

@@ -53,6 +53,7 @@ SNAPSHOT = Snapshot(
     1_700_000_100.0,
     2,
     {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
+    1_700_000_200.0,
 )
 STATUS = Status(
     SNAPSHOT,
@@ -111,6 +112,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
     assert said["rules"][1]["solicitations"]["pending"] == 1
     rest = {key: value for key, value in said.items() if key not in ("interfaces", "rules")}
     assert rest == {
+        "time": 1_700_000_200.0,
         "build": {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
         "pid": 4711,
         "started": 1_700_000_000.0,

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `status --watch` shows: one overview after another, as lines of text with the rates between them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from itertools import pairwise
+from textwrap import wrap
+from typing import Any
+
+from npd6_xdp.core.verdict import Outcome
+
+_WINDOW = 60  # seconds that a trend shows, at one overview a second
+_RATE_SECONDS = 5.2  # a rate is of the last five seconds: one alone is restless
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "._-=+*#@"
+_MOST_RULES = 100
+_ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL)
+
+_Key = tuple[str, ...]
+
+
+class Look(Enum):
+    """How a line stands out."""
+
+    PLAIN = ""
+    HEADING = "heading"
+    FAINT = "faint"
+    ALERT = "alert"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, without any control character."""
+
+    text: str
+    look: Look = Look.PLAIN
+
+
+class Watch:
+    """Takes what overview_json() gives, about once a second, and tells of it."""
+
+    def __init__(self, *, unicode: bool = True) -> None:
+        self._bars = _BARS if unicode else _ASCII_BARS
+        self._ellipsis = "…" if unicode else "..."
+        self._said: Mapping[str, Any] = {}
+        self._samples: deque[tuple[float, dict[_Key, int]]] = deque(maxlen=_WINDOW + 1)
+
+    def add(self, said: Mapping[str, Any]) -> None:
+        """One more overview."""
+        totals: dict[_Key, int] = {("outcome", name): count for name, count in said["totals"]["solicitations"].items()}
+        for interface in said["interfaces"]:
+            totals["interface", interface["interface"]] = sum(interface["solicitations"].values())
+        for rule in said["rules"]:
+            totals["rule", rule["interface"], rule["rule"]] = sum(rule["solicitations"].values())
+        if self._said and any(said[key] != self._said[key] for key in ("pid", "started")):
+            self._samples.clear()  # another daemon: its counters begin anew
+        self._said = said
+        if not self._samples or said["time"] > self._samples[-1][0]:
+            self._samples.append((said["time"], totals))
+
+    def lines(self, width: int, height: int | None = None, problem: str = "") -> list[Line]:
+        """What to show in so many columns and lines. `problem` says why what is shown is old."""
+        found = [
+            *self._head(width),
+            *_alerts((*problem.splitlines(), *_notes(self._said)), width),
+            Line(""),
+            *self._figures(),
+            Line(""),
+            *self._outcomes(width),
+            Line(""),
+            *self._interfaces(),
+            Line(""),
+            *self._rules(),
+        ]
+        if height is not None and len(found) > height:
+            left = len(found) - height + 1
+            found = [*found[: height - 1], Line(f"{self._ellipsis} {left} more lines", Look.FAINT)][:height]
+        return [Line(_printable(line.text)[:width], line.look) for line in found]
+
+    def _rate(self, *keys: _Key) -> float | None:
+        """How many a second, of all keys together; None if that can't be said yet."""
+        if len(self._samples) < 2:
+            return None
+        now, last = self._samples[-1]
+        then, first = next(sample for sample in self._samples if sample[0] >= now - _RATE_SECONDS)
+        if then == now:
+            then, first = self._samples[-2]
+        grown = sum(last.get(key, 0) - first[key] for key in keys if key in first)
+        return max(0, grown) / (now - then)
+
+    def _trend(self, key: _Key, columns: int) -> str:
+        """The last minute as bars, one an overview, the highest of them full."""
+        counts = [totals.get(key, 0) for _, totals in self._samples]
+        grown = [max(0, after - before) for before, after in pairwise(counts)][-columns:]
+        most = max(grown, default=0)
+        if not most or columns <= 0:
+            return ""
+        bars = len(self._bars)
+        return "".join(self._bars[min(bars - 1, each * bars // most)] if each else " " for each in grown).rstrip()
+
+    def _head(self, width: int) -> list[Line]:
+        said = self._said
+        now = said["time"]
+        clock = datetime.fromtimestamp(now).astimezone().strftime("%H:%M:%S")
+        left = (
+            f"npd6-xdp {said['build']['version']}  pid {said['pid']}  up {_span(now - said['started'])}"
+            f"  configuration in use for {_span(now - said['last_reload'])}"
+        )
+        return [Line(f"{left}  {clock:>{max(0, min(width, 100) - len(left) - 2)}}", Look.HEADING)]
+
+    def _figures(self) -> list[Line]:
+        said = self._said
+        outcomes = said["totals"]["solicitations"]
+        answered = sum(outcomes[name] for name in _ANSWERED)
+        # cut, not rounded: 100 % is all of them
+        share = f", {outcomes[Outcome.ANSWERED_XDP] * 1000 // answered / 10} % by XDP" if answered else ""
+        lost = outcomes[Outcome.LOST] + outcomes[Outcome.FAILED]
+        return [
+            Line(
+                f"asked {_per_second(self._rate(*(('outcome', name) for name in outcomes)))}/s"
+                f"   answered {_per_second(self._rate(*(('outcome', name) for name in _ANSWERED)))}/s{share}"
+                f"   lost or failed {lost:,}"
+            ),
+            Line(
+                f"neighbours {sum(said['neighbours'].values()):,}   pending {said['pending']:,}"
+                f"   kernel proxy entries {sum(said['kernel_proxy_entries'].values()):,}"
+                f"   host routes {said['host_routes']:,}"
+            ),
+        ]
+
+    def _outcomes(self, width: int) -> list[Line]:
+        outcomes = self._said["totals"]["solicitations"]
+        columns = max(0, min(_WINDOW, width - 45))
+        rows = [
+            (name, _per_second(self._rate(("outcome", name))), f"{count:,}", self._trend(("outcome", name), columns))
+            for name, count in outcomes.items()
+            if count
+        ]
+        found = _table(("OUTCOME", "/s", "in all", "the last minute"), "<>><", rows)
+        if none := [name for name, count in outcomes.items() if not count]:
+            text = wrap(f"none yet: {', '.join(none)}", max(width, 40), subsequent_indent="  ")
+            found += [Line(line, Look.FAINT) for line in text]
+        return found
+
+    def _interfaces(self) -> list[Line]:
+        rows = [
+            (
+                interface["interface"],
+                "up" if interface["up"] else "DOWN" if interface["attach"] else "NOT ATTACHED",
+                interface["attach"] or "-",
+                interface["datapath"],
+                _per_second(self._rate(("interface", interface["interface"]))),
+                f"{sum(interface['solicitations'].values()):,}",
+                f"{interface['advertisements'].get('xdp', 0):,}",
+                f"{interface['advertisements'].get('python', 0):,}",
+                f"{interface['lost']:,}",
+            )
+            for interface in self._said["interfaces"]
+        ]
+        heads = ("INTERFACE", "state", "attached", "datapath", "/s", "in all", "by XDP", "by Python", "lost")
+        return _table(heads, "<<<<>>>>>", rows) + self._left_out("interfaces")
+
+    def _rules(self) -> list[Line]:
+        rules = self._said["rules"]
+        rows = [
+            (
+                rule["rule"],
+                rule["interface"],
+                rule["method"],
+                _per_second(self._rate(("rule", rule["interface"], rule["rule"]))),
+                ", ".join(f"{name} {count:,}" for name, count in rule["solicitations"].items() if count) or "none",
+            )
+            for rule in rules[:_MOST_RULES]
+        ]
+        heads = ("RULE", "interface", "method", "/s", "in all")
+        return _table(heads, "<<<><", rows) + self._left_out("rules", max(0, len(rules) - _MOST_RULES))
+
+    def _left_out(self, kind: str, more: int = 0) -> list[Line]:
+        more += self._said["left_out"][kind]
+        return [Line(f"{self._ellipsis} and {more:,} more {kind} (status --json has all)", Look.FAINT)] if more else []
+
+
+def _alerts(notes: Iterable[str], width: int) -> Iterable[Line]:
+    """Whole, however narrow the terminal is."""
+    for note in notes:
+        indent = " " * (len(note) - len(note.lstrip()) + 2)
+        text = wrap(f"! {note}", max(width, 40), subsequent_indent=indent, break_on_hyphens=False)
+        yield from (Line(line, Look.ALERT) for line in text)
+
+
+def _notes(said: Mapping[str, Any]) -> Iterable[str]:
+    """What needs a look."""
+    ill = [interface for interface in said["interfaces"] if not interface["up"]]
+    if ill and len(ill) == len(said["interfaces"]):
+        yield "no interface is attached and up: nothing is answered"
+    if said["reload_error"]:
+        yield "the last reload failed; the configuration before it is in use:"
+        yield from (f"  {line}" for line in said["reload_error"].splitlines())
+    if refused := [f"{count:,} {what}" for what, count in said["refused"].items() if count]:
+        yield f"refused for want of room: {', '.join(refused)}"
+    for interface in said["interfaces"]:
+        if interface["xdp_tx_errors"]:
+            yield f"{interface['interface']}: the driver dropped {interface['xdp_tx_errors']:,} answers by XDP"
+    yield from (f"warning: {line}" for line in said["warnings"][:10])
+
+
+def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> list[Line]:
+    """Columns as wide as they need to be; `sides` says to which each is aligned."""
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
+    found = [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in (heads, *rows)
+    ]
+    return [Line(found[0], Look.HEADING), *map(Line, found[1:])]
+
+
+def _per_second(rate: float | None) -> str:
+    if rate is None:
+        return "-"
+    return f"{rate:.1f}" if 0 < rate < 9.95 else f"{rate:,.0f}"
+
+
+def _span(seconds: float) -> str:
+    minutes, hours, days = (int(max(0.0, seconds) // unit) for unit in (60, 3600, 86400))
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(max(0.0, seconds))} s"
+
+
+def _printable(text: str) -> str:
+    """Nothing that a terminal would take for a command: names and mistakes are what a file says."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the status page and `status --watch` say: numbers, no addresses, and no more of them than can be shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, Overview, RuleSnapshot, Snapshot
+from npd6_xdp.core.status import MOST_SHOWN, overview_json
+from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.core.watch import Look, Watch
+
+WAN = InterfaceSnapshot(
+    "wan0",
+    "wan0",
+    "native",
+    "hybrid",
+    True,
+    {Outcome.ANSWERED_XDP: 7, Outcome.INVALID: 3, Outcome.LOST: 2},
+    {Reason.HOP_LIMIT: 3},
+    {"xdp": 7, "python": 1},
+)
+LAN = InterfaceSnapshot(
+    "lan0:100", "lan0", "", "monitor", False, {Outcome.INVALID: 1}, {Reason.HOP_LIMIT: 1}, {"xdp": 1, "python": 1}
+)
+OVERVIEW = Overview(
+    Snapshot(
+        [WAN, LAN],
+        [
+            RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {Outcome.ANSWERED_XDP: 7}),
+            RuleSnapshot("lan0:100", "::/0", Method.IGNORE, {}),
+        ],
+        {"lan0": 1},
+        {"wan0": 2},
+        AnswerTimes(),
+        1_700_000_100.0,
+        2,
+        {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
+        1_700_000_200.0,
+    ),
+    pending=3,
+    host_routes=4,
+    refused={"neighbours": 5},
+    reload_error="npd6.toml: a mistake",
+    warnings=["forwarding is off"],
+    started=1_700_000_000.0,
+    pid=4711,
+    tx_errors={"wan0": 9},
+)
+
+
+def said(overview: Overview = OVERVIEW) -> Any:
+    return json.loads(json.dumps(overview_json(overview)))
+
+
+def at(seconds: float, answered: int, overview: Overview = OVERVIEW) -> Any:
+    """An overview some seconds later, when so many had been answered by wan0's rule."""
+    outcomes = {**WAN.outcomes, Outcome.ANSWERED_XDP: answered}
+    snapshot = replace(
+        overview.snapshot,
+        time=overview.snapshot.time + seconds,
+        interfaces=[replace(WAN, outcomes=outcomes), LAN],
+        rules=[RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {Outcome.ANSWERED_XDP: answered})],
+    )
+    return said(replace(overview, snapshot=snapshot))
+
+
+def text(watch: Watch, width: int = 100, height: int | None = None, problem: str = "") -> list[str]:
+    return [line.text for line in watch.lines(width, height, problem)]
+
+
+def test_an_overview_has_numbers_where_status_has_addresses() -> None:
+    found = said()
+    assert {key: found[key] for key in ("neighbours", "pending", "host_routes", "kernel_proxy_entries")} == {
+        "neighbours": {"lan0": 1},
+        "pending": 3,
+        "host_routes": 4,
+        "kernel_proxy_entries": {"wan0": 2},
+    }
+    assert "targets" not in found
+    assert found["refused"] == {"neighbours": 5}
+    assert found["left_out"] == {"interfaces": 0, "rules": 0}
+    assert (found["time"], found["pid"], found["warnings"]) == (1_700_000_200.0, 4711, ["forwarding is off"])
+    assert found["interfaces"][0]["xdp_tx_errors"] == 9
+
+
+def test_totals_are_sums_over_all_interfaces() -> None:
+    totals = said()["totals"]
+    assert totals["solicitations"] == {str(o): {"answered_xdp": 7, "invalid": 4, "lost": 2}.get(o, 0) for o in Outcome}
+    assert totals["invalid"]["hop_limit"] == 4
+    assert totals["advertisements"] == {"xdp": 8, "python": 2}
+
+
+def test_of_many_rules_the_busiest_are_shown_in_the_order_of_the_file() -> None:
+    count = MOST_SHOWN + 100
+    rules = [RuleSnapshot("wan0", str(number), Method.STATIC, {Outcome.LOST: number % 300}) for number in range(count)]
+    interfaces = [replace(WAN, label=f"wan{number}") for number in range(count)]
+    found = said(replace(OVERVIEW, snapshot=replace(OVERVIEW.snapshot, rules=rules, interfaces=interfaces)))
+    assert found["left_out"] == {"interfaces": 100, "rules": 100}
+    assert [int(rule["rule"]) for rule in found["rules"]] == [n for n in range(count) if n % 300 >= 50]
+    assert len(found["interfaces"]) == MOST_SHOWN
+    assert found["totals"]["solicitations"]["answered_xdp"] == 7 * count
+    watch = Watch()
+    watch.add(found)
+    assert text(watch)[-1] == "… and 500 more rules (status --json has all)"
+
+
+def test_rates_are_of_the_last_five_seconds() -> None:
+    watch = Watch()
+    watch.add(at(0, 1000))
+    (line,) = (line for line in text(watch) if line.startswith("answered_xdp"))
+    assert line.split() == ["answered_xdp", "-", "1,000"]
+    for second in range(1, 11):
+        watch.add(at(second, 1000 + (0 if second <= 5 else 70 * (second - 5))))
+    shown = text(watch)
+    (line,) = (line for line in shown if line.startswith("answered_xdp"))
+    assert line.split() == ["answered_xdp", "70", "1,350", "█████"]
+    assert any(line.startswith("asked 70/s   answered 70/s, 100.0 % by XDP   lost or failed 2") for line in shown)
+    assert any(re.match(r"wan0 +up +native +hybrid +70 ", line) for line in shown)
+    assert any(re.match(r"2001:db8:1::/64 +wan0 +static +70 +answered_xdp 1,350$", line) for line in shown)
+
+
+def test_another_daemons_counters_begin_anew_and_one_moment_counts_once() -> None:
+    watch = Watch()
+    for second, count in ((0, 1000), (1, 2000), (1, 9000)):
+        watch.add(at(second, count))
+    assert any(line.startswith("asked 1,000/s") for line in text(watch))
+    watch.add(at(2, 5, replace(OVERVIEW, pid=1)))
+    assert any(line.startswith("asked -/s") for line in text(watch))
+
+
+def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
+    watch = Watch()
+    watch.add(said(replace(OVERVIEW, reload_error="bad \x1b[2J key\nand \x07more")))
+    found = [line.text for line in watch.lines(100, problem="no answer") if line.look is Look.ALERT]
+    assert found == [
+        "! no answer",
+        "! the last reload failed; the configuration before it is in use:",
+        "!   bad ?[2J key",
+        "!   and ?more",
+        "! refused for want of room: 5 neighbours",
+        "! wan0: the driver dropped 9 answers by XDP",
+        "! warning: forwarding is off",
+    ]
+    for line in watch.lines(100):
+        assert line.text.isprintable()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (10, 3), (1, 1), (300, 100)])
+def test_it_fits_any_terminal(width: int, height: int) -> None:
+    watch = Watch()
+    for second in range(80):
+        watch.add(at(second, second * second))
+    lines = text(watch, width, height)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    if height < 20:
+        assert re.match(r"… \d+ more lines"[:width] if width > 3 else "…", lines[-1])
+
+
+def test_without_unicode_it_does_with_ascii() -> None:
+    watch = Watch(unicode=False)
+    for second in range(80):
+        watch.add(at(second, second * second))
+    assert all(line.isascii() for line in text(watch, height=12))
