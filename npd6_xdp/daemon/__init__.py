@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The composition root: builds the rooms, connects them, runs, closes. No policy and no packet bytes.
 
-One thread does it all but the metrics' HTTP: it waits for events of the XDP program, for changes of the machine, for
+One thread does it all but HTTP: it waits for events of the XDP program, for changes of the machine, for
 the control socket, and for signals.
 """
 
@@ -29,7 +29,7 @@ from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
 from npd6_xdp.core.snapshot import Snapshot
-from npd6_xdp.core.status import status_json, status_text
+from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
@@ -40,12 +40,13 @@ from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import ControlServer
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
-from npd6_xdp.system.metrics import Endpoint
+from npd6_xdp.system.metrics import metrics_app
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.peers import running_peers
 from npd6_xdp.system.rtnetlink import NextHops, Requests
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
+from npd6_xdp.system.web import Endpoint
 
 log = logging.getLogger("npd6-xdp")
 
@@ -58,6 +59,8 @@ _LOOK_AGAIN = 0.001  # seconds after which events may be there that have waked n
 _NEVER = math.inf
 _MOST_READY = 16  # file descriptors that one wait tells of
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
+_HEARTBEAT = 2.0  # seconds after which the loop turns, if nothing else wakes it: so it is known to be alive
+_HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reload of 100,000 rules takes less
 _RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
 
 
@@ -97,6 +100,7 @@ class Daemon:
         self._failed = ""
         self._warned: frozenset[str] = frozenset()
         self._signalled: list[Callable[[], object]] = []
+        self._turned = time.monotonic()  # when the loop last began a turn
         self._stopping = False
 
     def __enter__(self) -> Daemon:
@@ -178,7 +182,7 @@ class Daemon:
     def _serve_metrics(self, config: Config) -> Endpoint | None:
         if config.metrics_listen is None:
             return None
-        return Endpoint(config.metrics_listen, self.snapshot)
+        return Endpoint(config.metrics_listen, metrics_app(self.snapshot), self.overview, self.ailing)
 
     def _close_endpoint(self) -> None:
         if self._endpoint is not None:
@@ -326,17 +330,18 @@ class Daemon:
             for kept in tuple(self._rings):
                 events = max(events, self._answering.answer(kept.ring.read()))
             now, due = time.monotonic(), self._next_due()
+            self._turned = now
             if due <= now:
                 self._tick(now)
                 due = self._next_due()
-            wait = due - now
+            wait = min(due - now, _HEARTBEAT)
             if events >= BATCH:
                 wait = 0.0
             elif events:  # what follows an event closely may come without waking us, and there is to settle
                 wait = min(wait, _LOOK_AGAIN)
             else:
                 self._answering.settle()
-            for fd, _ in poll(None if wait == _NEVER else max(wait, 0.0), _MOST_READY):
+            for fd, _ in poll(max(wait, 0.0), _MOST_READY):
                 if fd == others:
                     for key, _ in self._selector.select(0):
                         key.data()
@@ -471,7 +476,7 @@ class Daemon:
     def _answer_control(self, question: dict[str, Any]) -> dict[str, Any]:
         match question.get("verb"):
             case "status":
-                return self.status()
+                return self.overview() if question.get("brief") is True else self.status()
             case "reload":
                 error = self.reload()
                 return {"error": f"the old configuration stays: {error}"} if error else self._view.in_use()
@@ -550,6 +555,17 @@ class Daemon:
         """All that there is to know, as plain values."""
         self._answering.settle()
         return status_json(self._view.status(self.snapshot()))
+
+    def overview(self) -> dict[str, Any]:
+        """The same without addresses, and of bounded length. Called by the status page's threads, too."""
+        return overview_json(self._view.overview(self.snapshot()))
+
+    def ailing(self) -> str:
+        """Why nobody should rely on this daemon; "" if it is well. Called by the status page's threads."""
+        silent = time.monotonic() - self._turned
+        if silent > _HUNG:
+            return f"the main loop has not turned for {silent:.0f} s"
+        return self._view.ailing()
 
     def _log_status(self) -> None:
         for line in filter(None, status_text(self.status()).splitlines()):

@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Prometheus endpoint: a collector that reads a snapshot at each scrape, behind a small HTTP server."""
+"""What Prometheus scrapes: a collector that reads a snapshot each time."""
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.snapshot import ANSWER_BUCKETS, Snapshot
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 
 class SnapshotCollector(Collector):
@@ -123,48 +121,9 @@ def _answer_seconds(now: Snapshot) -> Metric:
     return family
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        """As HTTPServer does, without asking the resolver for our own name."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-
-class _ServerV6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """One line for each scrape is not what a log is for."""
-
-
-class Endpoint:
-    """Serves /metrics on its own thread until it is closed."""
-
-    def __init__(self, listen: tuple[str, int], take: Callable[[], Snapshot]) -> None:
-        host, port = listen
-        registry = CollectorRegistry()
-        registry.register(SnapshotCollector(take))
-        ProcessCollector(registry=registry)
-        server = _ServerV6 if ":" in host else _Server
-        try:
-            self._server = make_server(host, port, make_wsgi_app(registry), server, _QuietHandler)
-        except OSError as error:
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            raise MachineError(
-                f'metrics.listen: can\'t listen on {where}: {error.strerror}; choose another address, or "" for none'
-            ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+def metrics_app(take: Callable[[], Snapshot]) -> WSGIApplication:
+    """The metrics as a WSGI application, which reads a snapshot each time; the process's own are among them."""
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(take))
+    ProcessCollector(registry=registry)
+    return make_wsgi_app(registry)

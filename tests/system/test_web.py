@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What HTTP serves, and whom: it only reads, costs little however many ask, and nobody is in another's way."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import pytest
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
+from npd6_xdp.system.metrics import metrics_app
+from npd6_xdp.system.web import Endpoint
+
+PATHS = ("/", "/status.json", "/metrics", "/healthz")
+
+
+class Served:
+    """An endpoint on a port of its own, and what it serves."""
+
+    def __init__(self, host: str = "::1") -> None:
+        self.made = 0
+        self.cost = 0.0
+        self.ill = ""
+        self.error: Exception | None = None
+        self.metrics_go = threading.Event()
+        self.metrics_go.set()
+        app = metrics_app(lambda: Snapshot([], [], {"lan0": 3}, {}, AnswerTimes(), 1.0, 0, {"version": "1"}))
+
+        def metrics(environ: WSGIEnvironment, start: StartResponse) -> Any:
+            self.metrics_go.wait(5)
+            return app(environ, start)
+
+        self.endpoint = Endpoint((host, 0), metrics, self._overview, lambda: self.ill)
+        self.host, self.port = self.endpoint.address
+
+    def _overview(self) -> dict[str, Any]:
+        if self.error:
+            raise self.error
+        self.made += 1
+        time.sleep(self.cost)
+        return {"made": self.made}
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection((self.host, self.port), timeout=5)
+        connection.settimeout(5)
+        return connection
+
+    def raw(self, question: bytes) -> bytes:
+        """What comes back for these very bytes."""
+        with self.connect() as connection:
+            connection.sendall(question)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def ask(
+        self, path: str = "/healthz", method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+        connection.close()
+        return found
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    served = Served()
+    yield served
+    served.metrics_go.set()
+    served.endpoint.close()
+
+
+def test_each_path_has_its_kind_and_the_headers_that_keep_it_to_itself(served: Served) -> None:
+    kinds = {}
+    for path in (*PATHS, "/nothing"):
+        status, headers, body = served.ask(path)
+        assert status == (404 if path == "/nothing" else 200)
+        kinds[path] = headers["content-type"].partition(";")[0]
+        assert int(headers["content-length"]) == len(body)
+        policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert policy["form-action"] == "'none'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in headers
+    assert kinds == {
+        "/": "text/html",
+        "/status.json": "application/json",
+        "/metrics": "text/plain",
+        "/healthz": "text/plain",
+        "/nothing": "text/plain",
+    }
+
+
+def test_the_page_may_use_its_own_style_and_script_and_nothing_else(served: Served) -> None:
+    _, headers, body = served.ask("/")
+    page, policy = body.decode(), headers["content-security-policy"]
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    outside = re.sub(r"http://www\.w3\.org/2000/svg", "", page)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", outside), "an asset from outside"
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", page)
+    assert not re.search(r"\s(?:style|on[a-z]+)=", page), "the policy forbids what stands in attributes"
+
+
+def test_head_is_get_without_the_body(served: Served) -> None:
+    for path in ("/", "/healthz"):
+        status, headers, body = served.ask(path, "HEAD")
+        assert (status, body) == (200, b"")
+        assert headers["content-length"] == served.ask(path)[1]["content-length"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "BREW"])
+def test_nothing_but_reading_is_allowed(served: Served, method: str) -> None:
+    for path in PATHS:
+        status, headers, body = served.ask(path, method, b"x" * 20_000)
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
+        assert body == b"This only reads: GET and HEAD.\n"
+    assert served.made == 0
+
+
+def test_metrics_are_what_prometheus_client_makes_of_them(served: Served) -> None:
+    status, headers, body = served.ask("/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain; version=")
+    assert 'npd6_neighbours{interface="lan0"} 3.0' in body.decode()
+    assert "process_resident_memory_bytes" in body.decode()
+    _, headers, body = served.ask("/metrics", accept_encoding="gzip")
+    assert headers["content-encoding"] == "gzip"
+    assert b"npd6_neighbours" in gzip.decompress(body)
+    assert served.ask("/metrics?name[]=none_of_that_name")[::2] == (200, b"")
+    _, headers, body = served.ask("/metrics", accept="application/openmetrics-text; version=1.0.0")
+    assert headers["content-type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_healthz_is_ok_or_says_why_not(served: Served) -> None:
+    assert served.ask("/healthz")[::2] == (200, b"ok\n")
+    served.ill = "no interface is attached and up: wan0 is down"
+    assert served.ask("/healthz")[::2] == (503, b"no interface is attached and up: wan0 is down\n")
+    assert served.ask("/healthz", "HEAD")[0] == 503
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:9846", "[::1]", "[::1]:1", "127.0.0.1:80", "[0:0:0:0:0:0:0:1]:9846", "localhost."]
+)
+def test_on_loopback_its_own_names_are_served(served: Served, host: str) -> None:
+    assert served.ask(host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:9846", "localhost.evil.example", "", "[::2]", "192.0.2.1", "a b", "[", "::1]x"],
+)
+def test_on_loopback_another_name_is_refused_lest_a_foreign_page_reads_through_a_browser(
+    served: Served, host: str
+) -> None:
+    for path in PATHS:
+        status, _, body = served.ask(path, host=host)
+        assert status == 421
+        assert b"127.0.0.1, ::1, localhost" in body
+    assert served.made == 0
+
+
+def test_the_configured_address_is_a_name_too_and_others_are_not_looked_at_off_loopback() -> None:
+    served = Served("127.0.0.2")
+    assert [served.ask(host=name)[0] for name in ("127.0.0.2:9846", "localhost", "x.example")] == [200, 200, 421]
+    served.endpoint.close()
+    served = Served("0.0.0.0")  # noqa: S104
+    assert served.ask(host="router.example:9846")[0] == 200
+    served.endpoint.close()
+
+
+def test_a_load_balancer_that_says_no_host_is_answered(served: Served) -> None:
+    assert served.raw(b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+
+
+@pytest.mark.parametrize(
+    ("question", "status"),
+    [
+        (b"\r\n\r\n", b""),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/9.9.9\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\r\n", b"400"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.0\r\nx: " + b"a" * 70_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.0\r\n" + b"a: b\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET /../etc/passwd HTTP/1.0\r\n\r\n", b"404"),
+        (b"GET //evil.example/ HTTP/1.0\r\n\r\n", b"404"),
+        (b"GET http://evil.example/ HTTP/1.0\r\n\r\n", b"404"),
+        (b"GET /%00\xff HTTP/1.0\r\n\r\n", b"404"),
+    ],
+)
+def test_nonsense_gets_an_error_and_the_next_an_answer(served: Served, question: bytes, status: bytes) -> None:
+    answer = served.raw(question)
+    assert answer[9:12] == status
+    if status:
+        assert b"nosniff" in answer
+        assert b"default-src 'none'" in answer
+        assert b"evil" not in answer
+    assert served.ask()[0] == 200
+
+
+def test_however_many_ask_an_overview_is_made_twice_a_second_at_most(served: Served) -> None:
+    until = time.monotonic() + 1.2
+    answers = []
+
+    def ask() -> None:
+        while time.monotonic() < until:
+            answers.append(served.ask("/status.json")[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) > 50
+    assert set(answers) == {200}
+    assert 2 <= served.made <= 4
+
+
+def test_what_takes_long_to_make_is_made_less_often(served: Served) -> None:
+    served.cost = 0.1
+    first = json.loads(served.ask("/status.json")[2])
+    time.sleep(0.7)
+    assert json.loads(served.ask("/status.json")[2]) == first == {"made": 1}
+
+
+def test_an_error_is_said_in_the_log_once_and_the_next_answer_is_right(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.error = MachineError("the map is gone")
+    for _ in range(3):
+        status, _, body = served.ask("/status.json")
+        assert (status, b"map" in body) == (500, False)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "/status.json can't be shown: MachineError: the map is gone"
+    ]
+    served.error = None
+    assert served.ask("/status.json")[0] == 200
+
+
+def test_a_hundred_silent_clients_are_in_nobodys_way(served: Served) -> None:
+    silent = [served.connect() for _ in range(100)]
+    try:
+        for path in PATHS:
+            assert served.ask(path)[0] == 200
+        assert threading.active_count() < 64 + 8
+        assert silent[0].recv(1) == b"", "the oldest was hung up on"
+    finally:
+        for client in silent:
+            client.close()
+
+
+def test_slow_ones_and_those_who_never_read_hold_up_nobody(served: Served) -> None:
+    clients = [served.connect() for _ in range(20)]
+    try:
+        for client in clients[:10]:
+            client.sendall(b"GET / HT")
+        for client in clients[10:]:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        began = time.monotonic()
+        assert served.ask("/")[0] == 200
+        assert time.monotonic() - began < 1
+        for client in clients[:10]:  # and the slow one gets its answer, too
+            client.sendall(b"TP/1.0\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.0 200"
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_health_is_told_while_the_metrics_take_their_time(served: Served) -> None:
+    served.metrics_go.clear()
+    with served.connect() as scraper:
+        scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        time.sleep(0.05)
+        assert served.ask("/healthz")[0] == served.ask("/status.json")[0] == 200
+        served.metrics_go.set()
+        assert scraper.recv(12) == b"HTTP/1.0 200"
+
+
+def test_more_who_wait_for_the_metrics_than_there_is_room_for_are_refused_and_come_back(served: Served) -> None:
+    served.metrics_go.clear()
+    before = threading.active_count()
+    clients = []
+    for _ in range(150):
+        client = served.connect()
+        clients.append(client)
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    time.sleep(0.2)
+    assert threading.active_count() - before <= 64
+    served.metrics_go.set()
+    for client in clients:
+        client.close()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() == before
+    assert served.ask("/metrics")[0] == 200
+
+
+def test_closing_hangs_up_at_once_and_frees_the_address() -> None:
+    served = Served()
+    with served.connect(), served.connect() as half:
+        half.sendall(b"GET")
+        time.sleep(0.05)
+        threads = threading.active_count()
+        began = time.monotonic()
+        served.endpoint.close()
+        assert time.monotonic() - began < 1
+        assert threading.active_count() == threads - 3
+        assert half.recv(1) == b""
+    again = Endpoint((served.host, served.port), lambda *_: [], dict, str)
+    again.close()
+
+
+def test_an_address_that_cant_be_had_is_an_error_that_names_it(served: Served) -> None:
+    with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
+        Endpoint(("::1", served.port), lambda *_: [], dict, str)
