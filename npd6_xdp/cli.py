@@ -90,13 +90,17 @@ def explain(arguments: argparse.Namespace) -> None:
     print(tell(config, link_facts(config), question))
 
 
-def status(arguments: argparse.Namespace) -> None:
+def status(arguments: argparse.Namespace) -> int:
     """`status`: what the daemon is doing."""
     from npd6_xdp.core.status import status_text
+    from npd6_xdp.tools import watch
     from npd6_xdp.tools.control import ask
 
+    if arguments.watch:
+        return watch.run(arguments.control, as_json=arguments.json)
     found = ask(arguments.control, {"verb": "status"})
     print(json.dumps(found, indent=2) if arguments.json else status_text(found), flush=True)
+    return 0
 
 
 def reload(arguments: argparse.Namespace) -> None:
@@ -279,6 +283,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_control(verb)
     verb.add_argument("--json", action="store_true", help="all of it as JSON; the text shows the first of long lists")
+    verb.add_argument(
+        "--watch",
+        action="store_true",
+        help="again each second, with rates and without addresses, until Ctrl-C; with --json an object a line",
+    )
 
     verb = add(
         "reload",
