@@ -32,6 +32,8 @@ case ${ID:-}-${VERSION_ID:-} in
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck)
+        # The browser that the status page is tested in; Ubuntu has it as a snap only, and skips these tests.
+        [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-dejavu-core)
         missing=()
         for package in "${packages[@]}"; do
             dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
