@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Headless Chromium inside the edge, where the daemon listens on loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from npd6_xdp.lab.topology import Topology
+from tests.netns.wire import until
+
+CHROMIUM = shutil.which("chromium")
+CHROMEDRIVER = shutil.which("chromedriver")
+URL = "http://[::1]:9846/"
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+)
+
+_CONTRASTS = """
+const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+const ground = (node) => {
+  for (; node; node = node.parentElement) {
+    const color = numbers(getComputedStyle(node).backgroundColor);
+    if (color.length === 3 || color[3] === 1) return color;
+  }
+  return [255, 255, 255];
+};
+const found = {};
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const node = walker.currentNode.parentElement;
+  if (!walker.currentNode.data.trim() || !node.getClientRects().length) continue;
+  const [a, b] = [luminance(numbers(getComputedStyle(node).color)), luminance(ground(node))].sort((x, y) => y - x);
+  found[walker.currentNode.data.trim().slice(0, 40)] = (a + 0.05) / (b + 0.05);
+}
+return found;
+"""
+
+
+class Page:
+    """The status page in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self._driver = driver
+
+    def open(self) -> None:
+        """Open it, and wait for the first numbers."""
+        self._driver.get(URL)
+        assert until(lambda: self.text("#state span") != "asking…"), self.complaints()
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self._driver.execute_script(script, *arguments)
+
+    def text(self, selector: str) -> str:
+        """What is to be read there; "" if there is nothing."""
+        return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
+
+    def texts(self, selector: str) -> list[str]:
+        return [
+            str(each)
+            for each in self.run(
+                "return [...document.querySelectorAll(arguments[0])].map((node) => node.innerText)", selector
+            )
+        ]
+
+    def total(self, outcome: str) -> int:
+        """How many solicitations the page says had an outcome."""
+        return (
+            int(self.text(f"#outcome-{outcome} .sum span").split()[0].replace(",", "") or 0)
+            if self.has(f"#outcome-{outcome}")
+            else 0
+        )
+
+    def has(self, selector: str) -> bool:
+        return bool(self.run("return document.querySelector(arguments[0]) !== null", selector))
+
+    def becomes(self, condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+        return until(condition, seconds)
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """Another viewport, as a phone has one."""
+        self._command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
+
+    def prefer(self, scheme: str) -> None:
+        """ "dark" or "light", as the system would say."""
+        self._command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def contrasts(self) -> dict[str, float]:
+        """The contrast of each text with what is behind it (WCAG 2.1)."""
+        return dict(self.run(_CONTRASTS))
+
+    def complaints(self) -> list[str]:
+        """What the browser's console says."""
+        return [entry["message"] for entry in self._driver.get_log("browser")]
+
+    def requested(self) -> set[str]:
+        """All that was fetched, as the network saw it."""
+        messages = [json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance")]
+        return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """The whole page, or what the viewport shows, as PNG."""
+        if whole:
+            width = self.run("return innerWidth")
+            self.resize(width, int(self.run("return document.documentElement.scrollHeight")))
+            time.sleep(0.2)
+        path.write_bytes(self._driver.get_screenshot_as_png())
+
+    def _command(self, name: str, **parameters: Any) -> None:
+        self._driver.execute_cdp_cmd(name, parameters)
+
+
+@contextmanager
+def browser(topology: Topology, directory: Path) -> Iterator[Page]:
+    """A browser in the edge, with an empty profile under `directory`; the thread is in there meanwhile."""
+    assert CHROMIUM, "chromium isn't installed: deploy/setup.sh --test"
+    assert CHROMEDRIVER, "chromedriver isn't installed: deploy/setup.sh --test"
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*_FLAGS, f"--user-data-dir={directory / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with topology.inside("edge"):
+        driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+        try:
+            yield Page(driver)
+        finally:
+            driver.quit()

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The status page in a real browser, its data and the daemon's health, from a real daemon under real traffic."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import parse
+from npd6_xdp.daemon import Daemon
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.netns.browser import URL, Page, browser
+from tests.netns.wire import Wire, configuration, flood, on_edge, private_megabytes, question, scan, until
+
+Start = Callable[..., RunningDaemon]
+
+RULES = (
+    "2001:db8:1::/64 neighbour via=lan0 host_routes=true",
+    "2001:db8:2::/64 kernel",
+    "2001:db8:3::/64 static",
+    "2001:db8:4::/64 ignore",
+)
+
+needs_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here: deploy/setup.sh --test")
+
+
+def get(running: RunningDaemon, path: str, method: str = "GET") -> tuple[int, bytes]:
+    """What the daemon's HTTP says, asked from within its namespace."""
+    connection = http.client.HTTPConnection("::1", 9846, timeout=5)
+    with running.topology.inside(running.namespace):
+        connection.request(method, path)
+    response = connection.getresponse()
+    found = response.status, response.read()
+    connection.close()
+    return found
+
+
+def data(running: RunningDaemon) -> Any:
+    status, body = get(running, "/status.json")
+    assert status == 200
+    return json.loads(body)
+
+
+@pytest.fixture
+def page(topology: Topology, tmp_path: Path) -> Iterator[Page]:
+    with browser(topology, tmp_path) as page:
+        yield page
+
+
+@needs_browser
+def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daemon: Start, page: Page) -> None:
+    running = daemon(configuration(*RULES))
+    with Wire(topology) as wire:
+        assert wire.ask(question(HOST_ADDRESS)) is not None
+        wire.send(question("2001:db8:2::7"), question("2001:db8:4::1"), question("2001:db8:9::1"))
+        wire.send(question("2001:db8:3::1")[:-1] + b"\0")
+    with flood(topology, cycle(scan(64, "2001:db8:3::")), 300):
+        page.open()
+        before = page.total("answered_xdp")
+        assert page.becomes(lambda: page.total("answered_xdp") > before + 600, 6.0)
+        shown = float(page.text("#outcome-answered_xdp .rate span"))
+        assert 200 < shown < 400
+        assert page.text("#state span") == "at work"
+        drawn = page.run("return document.querySelector('#plot path.line').getAttribute('d')")
+        assert drawn.count(",") >= 3
+        label = page.run("return document.querySelector('#outcome-answered_xdp svg').getAttribute('aria-label')")
+        assert re.fullmatch(r"answered_xdp: now \d+ a second, at most [\d,]+ in the last 5 minutes", label)
+    final = running.solicitations()
+    assert page.becomes(lambda: all(page.total(outcome) == n for outcome, n in final.items()))
+    assert set(final) >= {"answered_xdp", "answered_python", "pending", "ignored", "unmatched", "invalid"}
+    assert "checksum 1" in page.text("#outcome-invalid .what")
+    (row,) = page.texts("#interfaces tr")
+    assert re.match(r"wan0\s+up\s+generic mode\s+hybrid\s", row)
+    rows = page.texts("#rules tr")
+    assert [tuple(re.split(r"\s+", row)[:3]) for row in rows] == [
+        (rule.split()[0], "wan0", rule.split()[1]) for rule in RULES
+    ]
+    assert f"answered_xdp {final['answered_xdp']:,}" in " ".join(rows).replace("\n", " ")
+    figures = " ".join(page.texts("#figures > div")).replace("\n", " ")
+    for words in ("Neighbours 1 lan0 1", "Kernel proxy entries 1 wan0 1", "Host routes 1", "Losses 0 nothing lost"):
+        assert words in figures
+    assert HOST_ADDRESS not in page.run("return document.documentElement.outerHTML")
+    assert page.complaints() == []
+    assert page.requested() <= {URL, f"{URL}status.json", *(u for u in page.requested() if u.startswith("data:"))}
+
+
+@needs_browser
+def test_it_can_be_read_on_a_phone_in_the_dark_and_by_a_machine(topology: Topology, daemon: Start, page: Page) -> None:
+    long = "2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111-2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff static"
+    running = daemon(configuration(*RULES, long) + configuration().replace("wan0", "wan-not-there0"))
+    running.write("nonsense" * 30)
+    assert running.command("reload").returncode == 1
+    with Wire(topology) as wire:
+        wire.send(*scan(50, "2001:db8:3::"), *scan(50, "2001:db8:4::"), *scan(5, "2001:db8:9::"))
+    page.open()
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page.prefer(scheme)
+        for width in (320, 390, 768, 860, 861, 1024, 1440):
+            page.resize(width)
+            assert page.run("return document.scrollingElement.scrollWidth <= innerWidth"), f"{width} scrolls sideways"
+            faint = {text: round(ratio, 2) for text, ratio in page.contrasts().items() if ratio < 4.5}
+            assert faint == {}, f"{scheme} at {width}"
+        grounds.add(page.run("return getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
+    assert page.run("return [...document.querySelectorAll('svg[role=img]')].every((s) => s.ariaLabel)")
+    assert page.run("return document.documentElement.lang") == "en"
+    assert "at work, see below" in page.text("#state")
+    assert "/s · npd6-xdp" in page.run("return document.title")
+
+
+@needs_browser
+def test_what_a_file_says_is_text_and_never_markup(topology: Topology, daemon: Start, page: Page) -> None:
+    evil = "<img src=x>"
+    on_edge(topology, f"link add {evil.replace(' ', '')} type dummy", f"link set {evil.replace(' ', '')} up")
+    running = daemon(configuration() + configuration().replace("wan0", evil.replace(" ", "")))
+    running.write(f"'<script>alert(1)</script>{evil}' = 1\n")
+    assert running.command("reload").returncode == 1
+    page.open()
+    assert page.becomes(lambda: "<script>alert(1)</script>" in page.text("#notes"))
+    assert page.texts("#interfaces td:first-child") == ["wan0", evil.replace(" ", "")]
+    assert not page.has("img, #notes script, main script")
+    assert page.complaints() == []
+
+
+@needs_browser
+def test_it_says_when_the_daemon_is_gone_and_goes_on_with_the_next(
+    topology: Topology, daemon: Start, page: Page
+) -> None:
+    first = daemon(configuration("2001:db8:3::/64 static"))
+    with Wire(topology) as wire:
+        wire.send(*scan(50, "2001:db8:3::"))
+    page.open()
+    assert page.becomes(lambda: page.total("answered_xdp") == 50)
+    first.kill()
+    assert page.becomes(lambda: page.text("#state").startswith("no contact"))
+    daemon(configuration("2001:db8:3::/64 static"))
+    assert page.becomes(lambda: page.text("#state") == "at work")
+    assert page.total("answered_xdp") == 0
+    assert "answered_xdp" in " ".join(page.texts(".quiet"))
+    page.run("document.getElementById('pause').click()")
+    assert page.text("#state") == "paused"
+    asked = page.run("return performance.getEntriesByType('resource').length")
+    time.sleep(1.2)
+    assert page.run("return performance.getEntriesByType('resource').length") <= asked + 1
+
+
+def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(*RULES, collect_targets="10"))
+    with Wire(topology) as wire:
+        assert wire.ask(question(HOST_ADDRESS)) is not None
+        wire.send(question("2001:db8:2::7"), question("2001:db8:1::dead"), question("2001:db8:3::beef"))
+    assert until(lambda: running.solicitations().get("pending", 0) == 2)
+    full = running.command("status", "--json").stdout
+    for path in ("/", "/status.json", "/metrics", "/healthz"):
+        served = get(running, path)[1].decode()
+        for address in (HOST_ADDRESS, "2001:db8:2::7", "2001:db8:1::dead", "2001:db8:3::beef"):
+            assert address in full
+            assert address not in served
+    found = data(running)
+    assert found["neighbours"] == {"lan0": 1}
+    assert (found["pending"], found["host_routes"], found["kernel_proxy_entries"]) == (1, 1, {"wan0": 1})
+    kept = json.loads(full)
+    for key in ("pid", "started", "build", "last_reload", "reload_error", "rules"):
+        assert found[key] == kept[key]
+    assert {each["interface"]: each["attach"] for each in found["interfaces"]} == {"wan0": "generic"}
+
+
+def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration() + configuration().replace("wan0", "wan7"))
+    assert get(running, "/healthz") == (200, b"ok\n")
+    on_edge(topology, "link set wan0 down")
+    assert until(lambda: get(running, "/healthz")[0] == 503)
+    line = b"no interface is attached and up: wan0 is down, wan7 is not there\n"
+    assert get(running, "/healthz") == (503, line)
+    on_edge(topology, "link set wan0 up")
+    assert until(lambda: get(running, "/healthz")[0] == 200)
+
+
+def test_the_loop_turns_with_nothing_to_do_and_one_that_hangs_is_ill(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    time.sleep(3.0)
+    assert get(running, "/healthz") == (200, b"ok\n")
+    hung = Daemon(lambda: parse(configuration(), "test"), lambda _: None)
+    hung._turned = time.monotonic() - 12.3
+    assert hung.ailing() == "the main loop has not turned for 12 s"
+
+
+def test_many_and_slow_readers_cost_little_and_take_no_answers(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:3::/64 static", datapath='"python"'))
+    until_when = time.monotonic() + 3.0
+    seen: list[int] = []
+
+    def read() -> None:
+        while time.monotonic() < until_when:
+            seen.append(get(running, "/status.json")[0])
+
+    slow = []
+    with topology.inside("edge"):
+        for _ in range(40):
+            connection = http.client.HTTPConnection("::1", 9846, timeout=5)
+            connection.connect()
+            connection.sock.sendall(b"GET / HT")
+            slow.append(connection)
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    with Wire(topology) as wire:
+        while time.monotonic() < until_when:
+            assert wire.ask(question("2001:db8:3::1"), 1.0) is not None
+    for thread in threads:
+        thread.join()
+    for connection in slow:
+        connection.close()
+    assert len(seen) > 100
+    assert set(seen) == {200}
+    assert private_megabytes(running) < 45
+
+
+def test_status_watch_shows_the_rate_of_real_traffic(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:3::/64 static"))
+    with flood(topology, cycle(scan(64, "2001:db8:3::")), 200):
+        process = topology.popen(
+            "edge", *running.process.args[:-3], "status", "--watch", "--control", str(running.control),
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout
+        rates = []
+        while len(rates) < 4:
+            if match := re.match(r"answered_xdp +(\S+) +[\d,]+", process.stdout.readline()):
+                rates.append(match[1])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 0
+    assert rates[0] == "-"
+    assert all(150 < float(rate) < 250 for rate in rates[2:])
