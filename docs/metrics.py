@@ -84,7 +84,7 @@ Besides, prometheus-client's `process_` metrics: processor time, memory, file de
 - `npd6_invalid_solicitations_total` over all reasons is its outcome `invalid`.
 - `npd6_advertisements_total` by `xdp` is the outcome `answered_xdp`; by `python` it is `answered_python`, and the late
   answers to those that were `pending`.
-- `npd6_events_lost_total` is the outcome `lost`; `npd6_answer_seconds_count` is what `python` sent.
+- `npd6_events_lost_total` is the outcome `lost`.
 
 ## What can become of a rule's solicitations
 
