@@ -35,7 +35,7 @@ BY_PYTHON = "[limits]\nevents_per_second = 10000000\n" + configuration(attach='"
 BROKEN = configuration("2001:db8:1::/64 nowhere")
 
 BY_TRAFFIC = ("Npd6InvalidSolicitations", "Npd6RateLimited", "Npd6ScanUnderWay", "Npd6UpstreamCacheAtRisk")
-BY_RELOADS = ("Npd6GenericMode", "Npd6ReloadFailed")
+BY_RELOADS = MODE, _ = "Npd6GenericMode", "Npd6ReloadFailed"
 BY_LOSSES = LOST, FAILED = "Npd6EventsLost", "Npd6SendFailed"
 BY_LINKS = DOWN, DETACHED = "Npd6InterfaceDown", "Npd6Detached"
 ABSENT = "Npd6Absent"
@@ -113,9 +113,10 @@ def test_what_is_scraped_is_what_the_reference_has(scene: Scene) -> None:
 
 def test_alerts_about_traffic_modes_and_reloads_fire_and_clear(scene: Scene) -> None:
     assert scene.all_clear(), scene.prometheus.firing()
-    assert scene.reload(GENERIC)
-    assert not scene.reload(BROKEN)
     with traffic(scene.topology):
+        assert scene.reload(GENERIC)
+        assert scene.fires(MODE), scene.prometheus.firing()
+        assert not scene.reload(BROKEN)
         assert scene.fires(*BY_TRAFFIC, *BY_RELOADS), scene.prometheus.firing()
     assert scene.reload(USUAL)
     assert scene.clears(*BY_RELOADS), scene.prometheus.firing()
