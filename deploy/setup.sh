@@ -84,21 +84,23 @@ if ! { [ -x .venv/bin/npd6-xdp ] && grep -qxF "${extra:-[base]} $state" $stamp; 
     } >$stamp
 fi
 
-# The peers, for the tests and the benchmark: unpacked, not installed, since installing would start them as daemons.
+# The peers, and Prometheus, for the tests and the benchmark: unpacked, not installed, since installing would start them
+# as daemons.
 peers=.venv/peers
-if [ -n "$extra" ] && ! [ -e $peers/complete ]; then
-    command -v apt-get >/dev/null || fail "the tests read the sample files of Debian's packages ndppd and npd6:
-unpack these two packages (dpkg -x, or ar and tar) into $PWD/$peers, and create the file $PWD/$peers/complete"
-    say "unpacking ndppd and npd6 in $PWD/$peers"
+unpacked=(ndppd npd6 prometheus)
+if [ -n "$extra" ] && ! grep -qxF "${unpacked[*]}" $peers/complete 2>/dev/null; then
+    command -v apt-get >/dev/null || fail "the tests need files of Debian's packages ${unpacked[*]}: unpack these
+(dpkg -x, or ar and tar) into $PWD/$peers, and write into the file $PWD/$peers/complete the line: ${unpacked[*]}"
+    say "unpacking ${unpacked[*]} in $PWD/$peers"
     rm -rf $peers
     mkdir -p $peers/packages
-    (cd $peers/packages && { apt-get download -qq ndppd npd6 2>/dev/null ||
-        { apt-get update -qq && apt-get download -qq ndppd npd6; }; })
+    (cd $peers/packages && { apt-get download -qq "${unpacked[@]}" 2>/dev/null ||
+        { apt-get update -qq && apt-get download -qq "${unpacked[@]}"; }; })
     for package in "$peers"/packages/*.deb; do
         dpkg-deb -x "$package" $peers
     done
     rm -r $peers/packages
-    touch $peers/complete
+    echo "${unpacked[*]}" >$peers/complete
 fi
 
 .venv/bin/python -c 'import bcc; bcc.BPF' 2>/dev/null ||

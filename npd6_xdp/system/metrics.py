@@ -34,7 +34,7 @@ class SnapshotCollector(Collector):
         yield from _interface_metrics(now)
         yield from _rule_metrics(now)
         yield _answer_seconds(now)
-        yield _by_interface("npd6_neighbours", "Present hosts remembered.", now.neighbours)
+        yield _by_interface("npd6_neighbours", "Hosts that are there, by the interface towards them.", now.neighbours)
         yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxies)
         yield GaugeMetricFamily(
             "npd6_config_last_reload_success_timestamp_seconds",
@@ -71,14 +71,16 @@ def _interface_metrics(now: Snapshot) -> Iterator[Metric]:
     )
     advertisements = CounterMetricFamily(
         "npd6_advertisements",
-        "Neighbor Advertisements sent, by who wrote them.",
+        "Neighbor Advertisements sent, late ones too, by who wrote them.",
         labels=["interface", "path"],
     )
     lost = CounterMetricFamily(
         "npd6_events_lost", "Solicitations that the ring to Python had no room for.", labels=["interface"]
     )
     info = GaugeMetricFamily(
-        "npd6_interface_info", "How the XDP program is attached.", labels=["interface", "attach", "datapath"]
+        "npd6_interface_info",
+        "How the XDP program is attached; 1 where it is.",
+        labels=["interface", "attach", "datapath"],
     )
     up = GaugeMetricFamily(
         "npd6_interface_up", "1 if the interface is up and the XDP program attached.", labels=["interface"]
@@ -112,7 +114,7 @@ def _rule_metrics(now: Snapshot) -> Iterator[Metric]:
 def _answer_seconds(now: Snapshot) -> Metric:
     family = HistogramMetricFamily(
         "npd6_answer_seconds",
-        "Seconds from the XDP program's timestamp to the send of the advertisement.",
+        "Seconds from the XDP program's timestamp to the send; of late answers with the time that resolving took.",
         labels=["path"],
     )
     bounds = [*(str(bound) for bound in ANSWER_BUCKETS), "+Inf"]

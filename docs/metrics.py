@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writes docs/metrics.md from the code: python docs/metrics.py > docs/metrics.md"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.metrics_core import Metric
+
+from npd6_xdp.core.config import Attach, Datapath
+from npd6_xdp.core.snapshot import (
+    ANSWER_BUCKETS,
+    MOST_RULES_WITH_ZEROS,
+    RULE_OUTCOMES,
+    AnswerTimes,
+    InterfaceSnapshot,
+    RuleSnapshot,
+    Snapshot,
+)
+from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.system.metrics import SnapshotCollector
+
+PATHS = ("xdp", "python")
+
+EXAMPLE = Snapshot(
+    interfaces=[
+        InterfaceSnapshot(
+            "wan0",
+            "wan0",
+            Attach.NATIVE,
+            Datapath.HYBRID,
+            True,
+            dict.fromkeys(Outcome, 0),
+            dict.fromkeys(Reason, 0),
+            dict.fromkeys(PATHS, 0),
+        )
+    ],
+    rules=[RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {})],
+    neighbours={"lan0": 0},
+    proxies={"wan0": 0},
+    answer_times=AnswerTimes(),
+    last_reload=0.0,
+    reload_failures=0,
+    build={"version": "", "bcc": "", "kernel": ""},
+)
+"""One of everything, so that every family has a sample, and a sample its labels."""
+
+LABELS: Mapping[str, str] = {
+    "interface": "the port, with the VLAN where its entry has one (`wan0:100`); of `npd6_neighbours` the `via` one",
+    "outcome": "{outcomes}; [operation.md](operation.md#outcomes) says what they mean",
+    "reason": "{reasons}, in the order in which they are checked: the first that fails counts",
+    "rule": "the `prefix` as the configuration has it",
+    "path": "{paths}: who wrote the advertisement; of `npd6_answer_seconds` always `python`",
+    "attach": "{modes}: how it is attached, which `auto` leaves open",
+    "datapath": "{datapaths}",
+    "version": "npd6-xdp's",
+    "bcc": "bcc's",
+    "kernel": "Linux's",
+}
+
+PAGE = """\
+# Metrics
+
+<!-- Written by docs/metrics.py from the code. Change it there, and write it anew. -->
+
+At `http://[::1]:9846/metrics`, or where `metrics.listen` says. Names and labels are a contract: they stay. Counters
+go on over a reload, and begin at 0 with the process. No label holds an address of a packet, so nobody on the wire can
+make the metrics grow.
+
+[operation.md](operation.md#prometheus) says how to scrape them, and which alerts and dashboard there are.
+
+{metrics}
+
+Besides, prometheus-client's `process_` metrics: processor time, memory, file descriptors, start time.
+
+## Labels
+
+{labels}
+
+## Sums that hold
+
+- `npd6_solicitations_total` over all outcomes is the number of solicitations received: each has exactly one.
+- `npd6_invalid_solicitations_total` over all reasons is its outcome `invalid`.
+- `npd6_advertisements_total` by `xdp` is the outcome `answered_xdp`; by `python` it is `answered_python`, and the late
+  answers to those that were `pending`.
+- `npd6_events_lost_total` is the outcome `lost`.
+
+## What can become of a rule's solicitations
+
+By its method. `npd6_rule_solicitations_total` has all of these for each rule, with 0 for what never happened; of more
+than {most_rules_with_zeros:,} rules it has only what did happen.
+
+{rule_outcomes}
+
+## Buckets of `npd6_answer_seconds`
+
+{buckets} seconds, and `+Inf`.
+"""
+
+
+def words(values: Iterable[object]) -> str:
+    """`one`, `two`, `three`"""
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """Rows as Markdown, the first of them the head."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join((head, "|---" * len(rows[0]) + "|", *body))
+
+
+def labels(family: Metric) -> list[str]:
+    """The labels of a family's samples; what belongs to the type (a histogram's le) left out."""
+    return list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
+
+
+def described(family: Metric) -> tuple[str, str, str, str]:
+    """A family's row: what to ask Prometheus for, its type, its labels, and its help."""
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    return f"`{name}`", family.type, ", ".join(labels(family)), family.documentation
+
+
+def page() -> str:
+    """The text of docs/metrics.md."""
+    families = list(SnapshotCollector(lambda: EXAMPLE).collect())
+    known = {
+        "outcomes": words(Outcome),
+        "reasons": words(Reason),
+        "paths": words(PATHS),
+        "modes": words(mode for mode in Attach if mode is not Attach.AUTO),
+        "datapaths": words(Datapath),
+    }
+    used = dict.fromkeys(label for family in families for label in labels(family))
+    return PAGE.format(
+        metrics=table(("metric", "type", "labels", "says"), *map(described, families)),
+        labels=table(("label", "values"), *((f"`{label}`", LABELS[label].format(**known)) for label in used)),
+        most_rules_with_zeros=MOST_RULES_WITH_ZEROS,
+        rule_outcomes=table(
+            ("method", "outcomes"),
+            *((f"`{method}`", words((*outcomes, Outcome.IGNORED))) for method, outcomes in RULE_OUTCOMES.items()),
+        ),
+        buckets=", ".join(f"{bound:g}" for bound in ANSWER_BUCKETS),
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real Prometheus in the edge's namespace, with the project's own configuration and rules, in a hurry."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import re
+import shutil
+import subprocess
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from npd6_xdp.lab.topology import Topology
+from tests.netns.wire import until
+from tests.prometheus.files import BINARIES, PROMETHEUS
+
+HURRY = (
+    (r"(scrape|evaluation)_interval: \w+", r"\1_interval: 500ms"),
+    (r"\[5m\]", "[5s]"),
+    (r"offset 1m", "offset 2s"),
+    (r"for: \d+m", "for: 1s"),
+)
+"""What a copy of the files has instead, so that minutes become seconds."""
+
+
+class Prometheus:
+    """Scrapes and evaluates while the `with` block runs."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._home = topology.directory / "prometheus"
+        self._log = topology.directory / "prometheus.log"
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        shutil.copytree(PROMETHEUS, self._home)
+        for file in self._home.rglob("*.yml"):
+            text = file.read_text()
+            for pattern, instead in HURRY:
+                text = re.sub(pattern, instead, text)
+            file.write_text(text)
+        with self._log.open("w") as log:
+            self._process = self._topology.popen(
+                "edge",
+                str(BINARIES / "prometheus"),
+                f"--config.file={self._home / 'prometheus.yml'}",
+                f"--storage.tsdb.path={self._home / 'data'}",
+                "--web.listen-address=[::1]:9090",
+                stdout=log,
+                stderr=log,
+            )
+        assert until(self._ready, 10.0), self.log
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(10)
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text()
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """An expression's series at this moment, each with its labels and its value."""
+        data = self._get("query", query=expression)
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(series["metric"], float(series["value"][1])) for series in data["result"]]
+
+    def numbers(self, expression: str) -> list[float]:
+        """The values of an expression's series, those left out that are none."""
+        return [value for _, value in self.query(expression) if math.isfinite(value)]
+
+    def label_values(self, label: str, of: str) -> list[str]:
+        """What label_values(of, label) offers in Grafana."""
+        found: list[str] = self._get(f"label/{label}/values", **{"match[]": of})
+        return found
+
+    def firing(self) -> set[str]:
+        """The alerts that are firing."""
+        return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"}
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log
+        try:
+            return self._fetch("/-/ready")[0] == http.client.OK
+        except OSError:
+            return False
+
+    def _get(self, what: str, **parameters: str) -> Any:
+        status, body = self._fetch(f"/api/v1/{what}?{urlencode(parameters)}")
+        assert status == http.client.OK, (what, parameters, body)
+        return json.loads(body)["data"]
+
+    def _fetch(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("::1", 9090, timeout=5.0)
+        try:
+            with self._topology.inside("edge"):
+                connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()

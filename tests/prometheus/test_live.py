@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real Prometheus scrapes the real daemon: alerts fire and clear by what happens, and panels have something to show.
+
+One scene for all tests here, since Prometheus takes 5 s to begin scraping. Each leaves a daemon that answers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import repeat
+
+import pytest
+
+from docs.metrics import labels, page
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from tests.frames import IPv6ExtHdrHopByHop
+from tests.netns.wire import Wire, configuration, flood, on_edge, question, scan, until
+from tests.prometheus.files import FAMILIES, alerts, dashboard, queries
+from tests.prometheus.server import Prometheus
+
+RULES = (
+    "2001:db8:1::/64 static",
+    "2001:db8:2::/64 neighbour via=lan0",
+    "2001:db8:3::/64 kernel",
+    "2001:db8:4::/64 route",
+)
+USUAL = configuration(*RULES, attach='"native"', events_per_source="50")
+GENERIC = configuration(*RULES, events_per_source="50")  # "auto" is generic on veth
+BY_PYTHON = "[limits]\nevents_per_second = 10000000\n" + configuration(attach='"native"', datapath='"python"')
+BROKEN = configuration("2001:db8:1::/64 nowhere")
+
+BY_TRAFFIC = ("Npd6InvalidSolicitations", "Npd6RateLimited", "Npd6ScanUnderWay", "Npd6UpstreamCacheAtRisk")
+BY_RELOADS = MODE, _ = "Npd6GenericMode", "Npd6ReloadFailed"
+BY_LOSSES = LOST, FAILED = "Npd6EventsLost", "Npd6SendFailed"
+BY_LINKS = DOWN, DETACHED = "Npd6InterfaceDown", "Npd6Detached"
+ABSENT = "Npd6Absent"
+
+FIRE, CLEAR = 10.0, 15.0
+"""Seconds within which an alert fires, and clears: its window is 5 s, and it waits for one more."""
+
+
+class Scene:
+    """The edge's daemon, which may be another one after a while, and the Prometheus beside it."""
+
+    def __init__(self, topology: Topology, stack: ExitStack) -> None:
+        self.topology = topology
+        self._stack = stack
+        self.prometheus = stack.enter_context(Prometheus(topology))
+        self.daemon = self.start()
+
+    def start(self) -> RunningDaemon:
+        self.daemon = self._stack.enter_context(RunningDaemon(self.topology, USUAL))
+        return self.daemon
+
+    def reload(self, text: str) -> bool:
+        """Whether the daemon took it."""
+        self.daemon.write(text)
+        return self.daemon.command("reload").returncode == 0
+
+    def fires(self, *names: str) -> bool:
+        return until(lambda: set(names) <= self.prometheus.firing(), FIRE)
+
+    def clears(self, *names: str) -> bool:
+        return until(lambda: not set(names) & self.prometheus.firing(), CLEAR)
+
+    def all_clear(self) -> bool:
+        return until(lambda: not self.prometheus.firing(), CLEAR)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    with Topology() as topology, ExitStack() as stack:
+        scene = Scene(topology, stack)
+        assert until(lambda: bool(scene.prometheus.query("npd6_build_info")), 15.0), scene.prometheus.log
+        yield scene
+        print(scene.daemon.log, scene.prometheus.log)
+
+
+@contextmanager
+def traffic(topology: Topology) -> Iterator[None]:
+    """Of each nine solicitations five scan a prefix of live hosts; one each is for static, Python, kernel, invalid."""
+    hosts, absent = scan(1 << 20), scan(1 << 20, "2001:db8:2::")
+    others = (
+        question("2001:db8:1::42", headers=[IPv6ExtHdrHopByHop()]),
+        question("2001:db8:3::42"),
+        question("2001:db8:1::42", hop_limit=254),
+    )
+    mixed = (frame for frames in zip(hosts, *map(repeat, others), *[absent] * 5, strict=False) for frame in frames)
+    with flood(topology, mixed, 540, lossy=True):
+        yield
+
+
+def test_what_is_scraped_is_what_the_reference_has(scene: Scene) -> None:
+    reference = page()
+    for name, family in FAMILIES.items():
+        sample = {"counter": f"{name}_total", "histogram": f"{name}_count"}.get(family.type, name)
+        found = scene.prometheus.query(sample)
+        assert found, name
+        for series, _ in found:
+            assert set(series) - {"__name__", "job", "instance"} == set(labels(family))
+            for label in {"outcome", "reason", "path", "attach", "datapath"} & set(series):
+                assert re.search(rf"^\| `{label}` \|.*`{series[label]}`", reference, re.MULTILINE), series
+    begun = {name for name in scene.prometheus.label_values("__name__", '{job="npd6-xdp"}') if name.startswith("npd6_")}
+    assert {re.sub("_(total|bucket|sum|count)$", "", name) for name in begun} == set(FAMILIES)
+
+
+def test_alerts_about_traffic_modes_and_reloads_fire_and_clear(scene: Scene) -> None:
+    assert scene.all_clear(), scene.prometheus.firing()
+    with traffic(scene.topology):
+        assert scene.reload(GENERIC)
+        assert scene.fires(MODE), scene.prometheus.firing()
+        assert not scene.reload(BROKEN)
+        assert scene.fires(*BY_TRAFFIC, *BY_RELOADS), scene.prometheus.firing()
+    assert scene.reload(USUAL)
+    assert scene.clears(*BY_RELOADS), scene.prometheus.firing()
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
+def test_alerts_about_losses_and_interfaces_fire_and_clear(scene: Scene) -> None:
+    assert scene.reload(BY_PYTHON)
+    frames = list(scan(4_000))
+    with Wire(scene.topology) as wire:
+        wire.deafen()
+        scene.daemon.process.send_signal(signal.SIGSTOP)
+        for _ in range(35):  # the rings hold 65,536 events a CPU
+            wire.send(*frames)
+        scene.daemon.process.send_signal(signal.SIGCONT)
+        assert scene.fires(LOST), scene.prometheus.firing()
+        # what is in the ring when the port goes down can't be sent any more
+        scene.daemon.process.send_signal(signal.SIGSTOP)
+        wire.send(*frames)
+        on_edge(scene.topology, "link set wan0 down")
+        scene.daemon.process.send_signal(signal.SIGCONT)
+    assert scene.fires(FAILED, DOWN), scene.prometheus.firing()
+    on_edge(scene.topology, "link set wan0 name wan9")
+    assert scene.fires(DETACHED), scene.prometheus.firing()
+    on_edge(scene.topology, "link set wan9 name wan0", "link set wan0 up")
+    assert scene.reload(USUAL)
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
+def test_an_alert_tells_that_the_daemon_was_killed_until_there_is_another(scene: Scene) -> None:
+    assert scene.clears(ABSENT)
+    scene.daemon.kill()
+    assert scene.fires(ABSENT), scene.prometheus.firing()
+    scene.start()
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
+def test_every_alert_is_made_to_fire_here() -> None:
+    assert {*BY_TRAFFIC, *BY_RELOADS, *BY_LOSSES, *BY_LINKS, ABSENT} == set(alerts())
+
+
+def substituted(expression: str, **variables: str) -> str:
+    """A query as Grafana sends it: a value in a regular expression is escaped, the backslashes for PromQL, too."""
+    for name, value in variables.items():
+        escaped = value if value == ".+" else re.sub(r"([\\^$.*+?()[\]{}|])", r"\\\\\1", value)
+        expression = expression.replace(f"${name}", escaped)
+    return expression.replace("$__rate_interval", "5s").replace("$__range", "1m")
+
+
+def test_every_panel_has_series_to_show_for_all_and_for_one_instance_and_interface(scene: Scene) -> None:
+    assert scene.reload(GENERIC)  # so that there is an alert to show
+    offered = {each["name"]: each["definition"] for each in dashboard()["templating"]["list"] if "definition" in each}
+    assert offered["instance"] == "label_values(npd6_build_info, instance)"
+    (instance,) = scene.prometheus.label_values("instance", "npd6_build_info")
+    of = substituted('npd6_interface_up{instance=~"$instance"}', instance=instance)
+    assert offered["interface"] == 'label_values(npd6_interface_up{instance=~"$instance"}, interface)'
+    assert scene.prometheus.label_values("interface", of) == ["wan0"]
+    empty: list[str] = []
+
+    def shown() -> bool:
+        empty.clear()
+        for title, expression in queries():
+            for variables in ({"instance": ".+", "interface": ".+"}, {"instance": instance, "interface": "wan0"}):
+                asked = substituted(expression, **variables)
+                assert "$" not in asked
+                if not scene.prometheus.numbers(asked):
+                    empty.append(f"{title}: {asked}")
+        return not empty
+
+    with traffic(scene.topology):
+        assert until(shown, 10.0), empty
+    assert scene.reload(USUAL)
