@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -81,9 +82,7 @@ def explain(arguments: argparse.Namespace) -> None:
         vlan = parse_vlan(arguments.vlan)
     except ValueError as error:
         raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
-    if not config.entries(arguments.interface):
-        known = ", ".join(sorted({interface.name for interface in config.interfaces}))
-        raise UsageError(f"--interface {arguments.interface}: {arguments.config} has no such interface; it has {known}")
+    _require_interface(config, arguments.interface, arguments.config)
     if vlan.any:
         raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
     question = Question(arguments.interface, vlan.tags, arguments.address, arguments.source)
@@ -129,6 +128,18 @@ def probe(arguments: argparse.Namespace) -> int:
     return tool.run(arguments.address, arguments.interface, arguments.count, as_json=arguments.json)
 
 
+def replay(arguments: argparse.Namespace) -> None:
+    """`replay`: what would become of the solicitations in a capture."""
+    from npd6_xdp.daemon import link_facts
+    from npd6_xdp.tools import replay as tool
+
+    config = _load(arguments.config)
+    interface = arguments.interface or _only_interface(config, arguments.config)
+    _require_interface(config, interface, arguments.config)
+    links = link_facts(config)
+    tool.run(arguments.file, config, links, interface, arguments.mac, as_json=arguments.json)
+
+
 def lab(_: argparse.Namespace) -> int:
     """`lab`: the demonstration in network namespaces."""
     from npd6_xdp.lab import story
@@ -151,6 +162,22 @@ def _machine(config: Config) -> tuple[Mapping[str, LinkFacts], list[str]]:
     except (MachineError, OSError) as error:
         return {}, [str(error)]
     return links, warnings(build(config, links))
+
+
+def _known(config: Config) -> str:
+    return ", ".join(sorted({interface.name for interface in config.interfaces}))
+
+
+def _require_interface(config: Config, name: str, path: Path) -> None:
+    if not config.entries(name):
+        raise UsageError(f"--interface {name}: {path} has no such interface; it has {_known(config)}")
+
+
+def _only_interface(config: Config, path: Path) -> str:
+    names = {interface.name for interface in config.interfaces}
+    if len(names) != 1 or any(interface.is_glob for interface in config.interfaces):
+        raise UsageError(f"--interface: name the one that this was captured on; {path} has {_known(config)}")
+    return names.pop()
 
 
 def _load(path: Path) -> Config:
@@ -201,6 +228,12 @@ def _ipv6_address(text: str) -> IPv6Address:
         return IPv6Address(text)
     except AddressValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IPv6 address") from error
+
+
+def _mac(text: str) -> bytes:
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a MAC address such as 02:00:00:00:00:02")
+    return bytes.fromhex(text.replace(":", ""))
 
 
 def _count(text: str) -> int:
@@ -317,6 +350,30 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("address", metavar="ADDRESS", type=_ipv6_address, help="the target to ask for")
     verb.add_argument("--interface", required=True, metavar="IF", help="the interface to ask on")
     verb.add_argument("--count", type=_count, default=1, metavar="N", help="how many times to ask (default: 1)")
+    verb.add_argument("--json", action="store_true", help="one JSON object")
+
+    verb = add(
+        "replay",
+        replay,
+        "say what would be answered to a capture",
+        "Runs a capture (pcap or pcapng) through the XDP program and the Python path, and says what would become of "
+        "each Neighbor Solicitation in it, and why. Sends nothing, and attaches to nothing. Routes and neighbours are "
+        "those of this machine; the limits of rates aren't applied. Needs root, or CAP_BPF, CAP_NET_ADMIN and "
+        "CAP_PERFMON.",
+    )
+    verb.add_argument("file", metavar="FILE", type=Path, help="the capture, of an Ethernet interface")
+    add_config(verb)
+    verb.add_argument(
+        "--interface",
+        metavar="IF",
+        help="the interface of the configuration that it was captured on (default: the only one there is)",
+    )
+    verb.add_argument(
+        "--mac",
+        type=_mac,
+        metavar="MAC",
+        help="that interface's MAC address (default: what it has, if it is on this machine)",
+    )
     verb.add_argument("--json", action="store_true", help="one JSON object")
 
     add(

@@ -59,7 +59,7 @@ def no_bcc(tmp_path: Path) -> str:
 def test_help_names_every_command() -> None:
     done = npd6("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "lab", "version"):
+    for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version"):
         assert f"\n    {verb} " in done.stdout
 
 

@@ -19,6 +19,7 @@ from npd6_xdp.core.verdict import Method, Outcome
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
+DAD_IGNORED = f'a DAD probe, and dad = "{DadPolicy.IGNORE}"'
 
 
 def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
@@ -150,25 +151,17 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
     if source.is_multicast:
         return _outcome(Outcome.INVALID, "the source is a multicast address (RFC 4291 §2.7)")
     found = table.lookup(entry.id, target)
-    if isinstance(found, Outcome):
-        why = "no rule covers it" if entry.spoken else f"no [[interface]] speaks for {_frames(question)}"
-        if found is Outcome.IGNORED:
-            why = "such a target is never answered" + (
-                ", unless a rule names exactly this address" if target.is_link_local else ""
-            )
-        return _outcome(found, why)
-    if found.decision is Decision.OWN:
-        return _outcome(Outcome.OWN, f"{entry.port} holds this address itself; the kernel answers")
-    if found.decision is Decision.NEXT_HOP:
-        return _outcome(Outcome.IGNORED, f"it is a next hop of a route out of {entry.port}; never impersonated")
+    unanswered = why_unanswered(table, entry, found, target, _frames(question))
+    if not isinstance(found, Match) or found.rule not in table.rules:
+        assert unanswered is not None, "what no rule covers is not answered"
+        return _outcome(*unanswered)
     rule = table.rules[found.rule]
     lines = [f"rule: {rule.prefix} ({rule.method}) of {entry.label}"]
-    if found.decision is Decision.IGNORE:
-        left_out = "the rule says so" if rule.method is Method.IGNORE else "its include and exclude leave it out"
-        return lines + _outcome(Outcome.IGNORED, left_out)
+    if unanswered is not None:
+        return lines + _outcome(*unanswered)
     dad = source.is_unspecified
     if dad and not found.flags & RuleFlag.DEFEND:
-        return lines + _outcome(Outcome.DAD, f'a DAD probe, and dad = "{DadPolicy.IGNORE}"')
+        return lines + _outcome(Outcome.DAD, DAD_IGNORED)
     why, condition = _presence(rule, found, is_held=is_held)
     if entry.datapath is Datapath.MONITOR:
         return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
@@ -183,6 +176,37 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
     return lines + _advertisement(table, entry, rule, found, question)
 
 
+def why_unanswered(
+    table: Table, entry: Entry, found: Match | Outcome, target: IPv6Address, frames: str
+) -> tuple[Outcome, str] | None:
+    """What the table, which has `found` for a target, keeps from being answered, and why; None: it doesn't.
+
+    `frames` says which frames those are that the entry is for.
+    """
+    if found is Outcome.IGNORED:
+        exactly = ", unless a rule names exactly this address" if target.is_link_local else ""
+        return found, f"such a target is never answered{exactly}"
+    if isinstance(found, Outcome):
+        return found, "no rule covers it" if entry.spoken else f"no [[interface]] speaks for {frames}"
+    if found.decision is Decision.OWN:
+        return Outcome.OWN, f"{entry.port} holds this address itself; the kernel answers"
+    if found.decision is Decision.NEXT_HOP:
+        return Outcome.IGNORED, f"it is a next hop of a route out of {entry.port}; never impersonated"
+    if found.decision is not Decision.IGNORE:
+        return None
+    by_rule = table.rules[found.rule].method is Method.IGNORE
+    return Outcome.IGNORED, "the rule says so" if by_rule else "its include and exclude leave it out"
+
+
+def why_surely_there(rule: Rule, *, is_held: bool) -> str:
+    """Why a target is there for which the table says `static`. `is_held` says that it is an address of this host."""
+    if rule.method is Method.KERNEL and not is_held:
+        return "there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does"
+    if rule.method is not Method.STATIC:
+        return "this host holds the address on another interface"
+    return f"present, by method {rule.method}"
+
+
 def _xdp_knows_source(entry: Entry, found: Match, asker: IPv6Address) -> bool:
     """Whether XDP can tell the advertisement's source by itself."""
     sources, _, _ = slot_sources(entry.addresses)
@@ -194,10 +218,6 @@ def _presence(rule: Rule, found: Match, *, is_held: bool) -> tuple[str, list[str
     """Why the target is there, and under what condition where that shows only in the kernel at the moment."""
     via = f" by {' or '.join(rule.via)}" if rule.via else " by another interface"
     match found.decision:
-        case Decision.STATIC if rule.method is Method.KERNEL and not is_held:
-            return "there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does", []
-        case Decision.STATIC if rule.method is not Method.STATIC:
-            return "this host holds the address on another interface", []
         case Decision.ROUTE:
             return "if it is routed", [f"  if the routing table leads to it{via}; else {Outcome.ABSENT}"]
         case Decision.NEIGHBOUR:
@@ -206,7 +226,7 @@ def _presence(rule: Rule, found: Match, *, is_held: bool) -> tuple[str, list[str
         case Decision.KERNEL:
             return "the first time", [f"  from then on {Outcome.KERNEL}: the kernel's own proxy entry answers"]
         case _:
-            return f"present, by method {rule.method}", []
+            return why_surely_there(rule, is_held=is_held), []
 
 
 def _advertisement(table: Table, entry: Entry, rule: Rule, found: Match, question: Question) -> list[str]:
@@ -234,8 +254,13 @@ def _outcome(outcome: Outcome, why: str) -> list[str]:
 
 
 def _frames(question: Question) -> str:
-    tags = ".".join(str(tag) for tag in question.tags)
-    return f"VLAN {tags} of {question.interface}" if tags else question.interface
+    return frames_of(question.interface, question.tags)
+
+
+def frames_of(interface: str, tags: tuple[int, ...]) -> str:
+    """The frames with these VLAN ids on an interface, in words."""
+    vlan = ".".join(map(str, tags))
+    return f"VLAN {vlan} of {interface}" if vlan else interface
 
 
 def _most_specific_first(interface: InterfaceConfig, links: Mapping[str, LinkFacts]) -> list[Flat]:

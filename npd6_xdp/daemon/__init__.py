@@ -40,6 +40,7 @@ from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import ControlServer
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
+from npd6_xdp.system.manager import ServiceManager
 from npd6_xdp.system.metrics import metrics_app
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.peers import running_peers
@@ -83,6 +84,7 @@ class Daemon:
         self._configured = configured
         with _uncollected():
             self._config = load()
+        self._manager = ServiceManager()
         self._links: Mapping[str, LinkFacts] = {}
         self._logged: Mapping[str, LinkFacts] = {}
         self._table = Table({}, {}, {}, {}, {})
@@ -153,9 +155,12 @@ class Daemon:
         self._watch()
         for pid in memory.others:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
-        where = ", ".join(dict.fromkeys(entry.port for entry in table.entries.values()))
-        rules = len(table.rules)
-        log.info("ready: %d rule%s on %s", rules, "" if rules == 1 else "s", where or "no interface that is there yet")
+        log.info("ready: %s", self._summary())
+
+    def _summary(self) -> str:
+        where = ", ".join(dict.fromkeys(entry.port for entry in self._table.entries.values()))
+        rules = len(self._table.rules)
+        return f"{rules} rule{'' if rules == 1 else 's'} on {where or 'no interface that is there yet'}"
 
     def _facts(self, config: Config) -> dict[str, LinkFacts]:
         self._next_hops.watch(self._netlink.l3_interfaces(lambda name: bool(config.entries(name))))
@@ -325,6 +330,7 @@ class Daemon:
     def run(self) -> None:
         """Answer until a signal ends it."""
         poll, others = self._epoll.poll, self._selector.fileno()
+        self._manager.ready(self._summary())
         while not self._stopping:
             events = 0
             for kept in tuple(self._rings):
@@ -347,6 +353,7 @@ class Daemon:
                         key.data()
             while self._signalled:
                 self._signalled.pop(0)()
+        self._manager.stopping()
 
     def _special(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """What there is to do for an event besides answering. None: answer."""
@@ -371,6 +378,7 @@ class Daemon:
             self._proxies.due,
             self._ports.due,
             self._retire_at,
+            self._manager.due,
         ):
             if due is not None and due < first:
                 first = due
@@ -384,6 +392,7 @@ class Daemon:
             (self._proxies.due, self._proxies.tick),
             (self._ports.due, lambda _: self._ports.follow(self._config, self._links, self._table)),
             (self._retire_at, self._retire),
+            (self._manager.due, self._manager.feed),
         )
         for due, call in dues:
             if due is not None and due <= now:
@@ -421,6 +430,7 @@ class Daemon:
             if changed:
                 self._log_changes(links)
                 self._decide_by(self._config, links, build(self._config, links, self._table))
+                self._manager.status(self._summary())
         except MachineError as error:
             self._retry(error)
             changed = False
@@ -486,6 +496,7 @@ class Daemon:
     def reload(self) -> str:
         """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
         began = time.monotonic()
+        self._manager.reloading()
         try:
             with _uncollected():
                 config = self._load()
@@ -496,8 +507,10 @@ class Daemon:
             for line in str(error).splitlines():
                 log.error("reload: %s", line)
             log.error("reload: the old configuration stays")
+            self._manager.ready(f"{self._summary()}; the last reload failed, and the old configuration stays")
             return str(error)
         log.info("reload: the new configuration is in use")
+        self._manager.ready(self._summary())
         log.debug("reload: read in %.3f s, applied in %.3f s", loaded - began, time.monotonic() - loaded)
         gc.unfreeze()
         gc.collect()  # a responder and its caches hold one another, and the table before

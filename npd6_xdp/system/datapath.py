@@ -42,6 +42,8 @@ BPF_DIRECTORY = Path(__file__).resolve().parents[2] / "bpf"
 OLDEST_KERNEL = (5, 18)  # bpf_xdp_load_bytes()
 
 _BPF_XDP = 37  # enum bpf_attach_type
+_CAP_SYS_ADMIN = 21  # holds the younger two
+_CAPABILITIES = {"CAP_BPF": (39, _CAP_SYS_ADMIN), "CAP_NET_ADMIN": (12,), "CAP_PERFMON": (38, _CAP_SYS_ADMIN)}
 _COMPILER = ("/libLLVM", "/libclang")
 _MADV_DONTNEED = 4
 _XDP_FLAGS_SKB_MODE = 2
@@ -799,9 +801,20 @@ def _give_back_memory() -> None:
                 libc.madvise(ct.c_void_p(start), ct.c_size_t(end - start), _MADV_DONTNEED)
 
 
+def _missing_capabilities() -> list[str]:
+    """What loading takes, and this process has not. Without CAP_PERFMON the verifier refuses pages long."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return [name for name, bits in _CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits)]
+
+
 def _why_not(error: str, said: str) -> str:
-    if os.geteuid() != 0 and ("super-user" in error or "not permitted" in (error + said).lower()):
-        return "not permitted to load an XDP program: run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    refused = any(words in f"{error}\n{said}".lower() for words in ("super-user", "not permitted", "permission denied"))
+    if refused and (missing := _missing_capabilities()):
+        return (
+            f"not permitted to load an XDP program: without {' and '.join(missing)};"
+            " run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        )
     release = os.uname().release
     if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < OLDEST_KERNEL:
         return f"Linux {release} is too old: npd6-xdp needs 5.18 or newer"

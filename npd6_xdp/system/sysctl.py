@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -19,6 +20,11 @@ log = logging.getLogger("npd6-xdp")
 _ROOT = Path("/proc/sys/net/ipv6")
 _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
+_REMEDIES = {
+    errno.EACCES: ": give CAP_NET_ADMIN",
+    errno.EPERM: ": give CAP_NET_ADMIN",
+    errno.EROFS: ": in a systemd unit, ReadWritePaths=/proc/sys/net",
+}
 
 
 def read(key: str) -> str | None:
@@ -145,10 +151,11 @@ class Sysctls:
             (_ROOT / key).write_text(value)
         except OSError as error:
             log.warning(
-                "can't set net.ipv6.%s to %s: %s; method kernel needs it",
+                "can't set net.ipv6.%s to %s: %s; method kernel needs it%s",
                 key.replace("/", "."),
                 value,
                 error.strerror,
+                _REMEDIES.get(error.errno or 0, ""),
             )
 
     def put_back(self, kept: Set[Setting] = frozenset()) -> None:

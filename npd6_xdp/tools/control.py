@@ -29,7 +29,9 @@ def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise MachineError(f"{path}: no npd6-xdp is running there; see --control, and daemon.control") from error
     except PermissionError as error:
-        raise MachineError(f"{path}: not permitted; ask as root") from error
+        raise MachineError(
+            f"{path}: not permitted; ask as root, or as a member of the group that the socket is of"
+        ) from error
     except (OSError, ValueError) as error:
         raise MachineError(f"{path}: no answer: {error}") from error
     if "error" in found:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.testrun import TestRun
 from tests.bench.bpf import SmallProgram
 from tests.bench.worker import Worker
-from tests.testrun import TestRun
 
 _BATCH = 32  # frames that one sendmmsg() takes at the most: a tenth of a millisecond's at 300,000 a second
 _LAG = 0.002  # seconds: who is later than that sends less, instead of a burst that no ring could hold

@@ -20,7 +20,10 @@ ROOMS = {
     "core": ({"core"}, set()),
     "system": ({"core"}, IMPURE - {"scapy"}),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
-    "tools": ({"", "core", "tools"}, IMPURE),
+    "tools": (
+        {"", "core", "tools", "system.datapath", "system.events", "system.rtnetlink", "system.testrun"},
+        IMPURE,
+    ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
     "cli": ({"", "core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),

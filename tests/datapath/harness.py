@@ -1,107 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real XDP program without an interface: BPF_PROG_TEST_RUN runs it on bytes, and its maps say what it did."""
+"""The bench with the XDP program on it, and small tables to put there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Any
 
-from npd6_xdp.core.config import Config, InterfaceConfig, Limits, RuleConfig, Vlan
-from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig, Vlan
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Table, build
-from npd6_xdp.core.verdict import Method, Outcome, Reason
-from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.events import RING_PAGES, EventRing
+from npd6_xdp.core.verdict import Method
+from npd6_xdp.system.testrun import LOOPBACK
+from npd6_xdp.system.testrun import XDP_ABORTED as XDP_ABORTED
+from npd6_xdp.system.testrun import XDP_DROP as XDP_DROP
+from npd6_xdp.system.testrun import XDP_PASS as XDP_PASS
+from npd6_xdp.system.testrun import XDP_TX as XDP_TX
+from npd6_xdp.tools.bench import UNLIMITED as UNLIMITED
+from npd6_xdp.tools.bench import Bench as Bench
+from npd6_xdp.tools.bench import Seen as Seen
 from tests.frames import SETTING
-from tests.testrun import XDP_ABORTED as XDP_ABORTED
-from tests.testrun import XDP_DROP as XDP_DROP
-from tests.testrun import XDP_PASS as XDP_PASS
-from tests.testrun import XDP_TX as XDP_TX
-from tests.testrun import TestRun
 
 PORT = "port0"
-IFINDEX = 1  # without a context of its own, a test run's frames come in by the loopback interface
-UNLIMITED = Limits(events_per_second=1_000_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the program did with one frame: `counted` and `reasons` are the counters that went up, by one each."""
-
-    action: int
-    frame: bytes
-    counted: tuple[Outcome, ...]
-    reasons: tuple[Reason, ...]
-
-
-class Bench:
-    """A loaded program, the table it decides by, and its ring."""
-
-    def __init__(self, table: Table, pages: int = RING_PAGES, limits: Limits = UNLIMITED) -> None:
-        self.table = table
-        self.datapath = Datapath(table, limits)
-        self.ring = EventRing(self.datapath.program.bpf, pages)
-        self._runs = TestRun()
-        self.use(table)
-
-    def close(self) -> None:
-        self.ring.close()
-        self.datapath.close()
-
-    def use(self, table: Table) -> None:
-        """Decide by another table from now on; what is still in the ring is dropped."""
-        self.table = table
-        self.datapath.apply(table)
-        self.responder = Responder(table)
-        while self.ring.read():
-            pass
-
-    def run(self, frame: bytes) -> tuple[int, bytes]:
-        """The action, and the frame as the program left it."""
-        ran = self._runs.run(self.datapath.program.fd, frame)
-        return ran.action, ran.frame
-
-    def see(self, frame: bytes) -> Seen:
-        """Run a frame and compare all counters before and after."""
-        before = self.totals()
-        action, out = self.run(frame)
-        after = self.totals()
-        grown: list[Any] = []
-        for name, count in after.items():
-            assert count - before[name] in (0, 1), name
-            grown += [name] if count > before[name] else []
-        return Seen(
-            action,
-            out,
-            tuple(name for name in grown if isinstance(name, Outcome)),
-            tuple(name for name in grown if isinstance(name, Reason)),
-        )
-
-    def totals(self) -> Mapping[Outcome | Reason, int]:
-        """All counters, summed over the entries."""
-        counters = [self.datapath.entry_counters(entry) for entry in self.table.entries]
-        sums: dict[Outcome | Reason, int] = {}
-        for outcome in Outcome:
-            sums[outcome] = sum(each.outcomes[outcome] for each in counters)
-        for reason in Reason:
-            sums[reason] = sum(each.reasons[reason] for each in counters)
-        return sums
-
-    def events(self) -> list[NsEvent]:
-        """All that is in the ring."""
-        events: list[NsEvent] = []
-        while runs := self.ring.read():
-            events += (event for run in runs for event in NsEvent.unpack_run(run))
-        return events
-
-    def answers(self) -> list[bytes]:
-        """What Python answers to all that is in the ring."""
-        return [self.responder.answer(event).frame for event in self.events()]
+IFINDEX = LOOPBACK  # where a bench's frames come in
 
 
 def rule(prefix: str, method: Method = Method.STATIC) -> RuleConfig:

@@ -10,11 +10,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from npd6_xdp.core.rules import Table
+from npd6_xdp.system.testrun import XDP_TX
 from tests.bench import program
 from tests.bench.plan import Run
 from tests.bench.program import Cost, Vary
 from tests.bench.results import Curve, Figure, at_most, middle
-from tests.testrun import XDP_TX
 
 _PAYLOAD = bytes(100)
 

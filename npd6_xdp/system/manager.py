@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tells the service manager how we are, by the datagrams of sd_notify(3); nobody is told without NOTIFY_SOCKET.
+
+PyPI's and Debian's `sdnotify` is the same few lines, and has had no release since 2017; so they are here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+log = logging.getLogger("npd6-xdp")
+
+_PATIENCE = 1.0  # seconds that a message may wait for a manager that is busy
+
+
+class ServiceManager:
+    """Whoever started us and wants to know: systemd, under Type=notify.
+
+    `due` is when its watchdog is to be fed (seconds, monotonic), twice in the time it waits; None: it has none on us.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._status = ""
+        self._complained = False
+        self._pause = _watchdog_seconds(environment) / 2
+        self.due: float | None = time.monotonic() if self._address and self._pause else None
+
+    def ready(self, status: str) -> None:
+        """The start, or a reload, is done. `status` is a line for `systemctl status`."""
+        self._status = status
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def status(self, status: str) -> None:
+        """Another line for `systemctl status`; nothing is sent where it is the same."""
+        if status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload begins; ready() says that it is over, whatever became of it."""
+        # the time is for Type=notify-reload, of systemd 253 and newer
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The end begins."""
+        self._send("STOPPING=1\nSTATUS=ending")
+
+    def feed(self, now: float) -> None:
+        """We are alive: to be called by what is to be watched, and by nothing else."""
+        self.due = now + self._pause
+        self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.settimeout(_PATIENCE)
+                manager.sendto(message.encode(), self._address)
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", error.strerror or error)
+
+
+def _watchdog_seconds(environment: Mapping[str, str]) -> float:
+    """WATCHDOG_USEC of sd_watchdog_enabled(3), if it is meant for this process; 0.0: nobody watches."""
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1e6 if microseconds.isascii() and microseconds.isdigit() else 0.0

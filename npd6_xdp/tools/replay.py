@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`npd6-xdp replay`: runs a capture through the XDP program and the Python path, and touches no network.
+
+The program is loaded and attached to nothing; BPF_PROG_TEST_RUN gives it the frames (tools/bench.py). What the daemon
+would do beside answering (have the kernel resolve a target, add a proxy entry) is only said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+from scapy.config import conf
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import Ether
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError
+from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
+from npd6_xdp.core.links import LinkFacts, held_addresses
+from npd6_xdp.core.rtnetlink import PRESENT
+from npd6_xdp.core.rules import Decision, Entry, KnownFlag, Match, Rule, RuleFlag, build
+from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.testrun import LOOPBACK
+from npd6_xdp.tools.bench import Bench, Seen
+from npd6_xdp.tools.pcap import Frame, frames
+
+_NO_MAC = bytes(6)
+_UNLIMITED = 1_000_000_000  # events a second
+
+_REASONS = {
+    Reason.FRAGMENT: "it has a fragment header (RFC 6980 §5)",
+    Reason.LENGTH: "it is shorter than it says, or than 24 bytes (RFC 4861 §7.1.1)",
+    Reason.HOP_LIMIT: "its hop limit isn't 255, so it came through a router (RFC 4861 §7.1.1)",
+    Reason.CODE: "its code isn't 0 (RFC 4861 §7.1.1)",
+    Reason.CHECKSUM: "its checksum is wrong (RFC 4861 §7.1.1)",
+    Reason.TARGET: "its target is a multicast address (RFC 4861 §7.1.1)",
+    Reason.SOURCE: "its source is a multicast address (RFC 4291 §2.7)",
+    Reason.OPTION_LENGTH: "an option has length 0, or goes on behind the end (RFC 4861 §7.1.1)",
+    Reason.DAD_DESTINATION: "from ::, but not to a solicited-node address (RFC 4861 §7.1.1)",
+    Reason.DAD_SLLAO: "from ::, but with a source link-layer address (RFC 4861 §7.1.1)",
+}
+
+
+def run(
+    file: Path, config: Config, links: Mapping[str, LinkFacts], interface: str, mac: bytes | None, *, as_json: bool
+) -> None:
+    """Say what would become of each solicitation in a capture, as if it had come in by `interface`.
+
+    `mac` is that interface's MAC address, where it isn't among `links`. Raises UsageError for a file that can't be
+    used, and MachineError at the end if parts of it couldn't: what could be is printed then.
+    """
+    capture = frames(file)
+    first = next(capture, None)  # before anything is loaded
+    with closing(_Replay(config, links, interface, mac)) as replay:
+        told = []
+        incomplete: Npd6Error | None = None
+        if not as_json:
+            print(*(f"note: {note}" for note in replay.notes), sep="\n", end="\n" if replay.notes else "")
+        try:
+            for frame in _chain(first, capture):
+                found = replay.see(frame)
+                if found is None:
+                    continue
+                if as_json:
+                    told.append(_json(found))
+                else:
+                    print(_text(found))
+        except MachineError as error:
+            incomplete = error
+        if as_json:
+            whole = {"file": str(file), "interface": interface, "notes": replay.notes, "solicitations": told}
+            print(json.dumps(whole | {"summary": replay.summary()}, indent=2))
+        else:
+            print(_summary_text(replay.summary()))
+    if incomplete is not None:
+        raise incomplete
+    if replay.unseen:
+        raise MachineError(
+            f"{file}: {_some(replay.unseen, 'solicitation')} couldn't be run: cut short by the capture"
+            " (tcpdump -s 0 takes all), or too long for a test run"
+        )
+
+
+def _chain(first: Frame | None, others: Iterable[Frame]) -> Iterable[Frame]:
+    if first is not None:
+        yield first
+        yield from others
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What would become of one solicitation. `answer` is the advertisement; a `late` one is for when the target is
+    found to be there. Addresses are None where the frame is too broken to have them."""
+
+    number: int
+    seconds: float
+    eth_source: bytes
+    vlan: tuple[int, ...]
+    source: str | None
+    target: str | None
+    outcome: Outcome
+    why: str
+    reason: Reason | None = None
+    rule: Rule | None = None
+    answer: bytes | None = None
+    late: bool = False
+
+
+class _Replay:
+    """The program with the configuration's table, and what it made of the frames so far."""
+
+    def __init__(self, config: Config, links: Mapping[str, LinkFacts], interface: str, mac: bytes | None) -> None:
+        here = links.get(interface)
+        if here is not None and not here.mac:
+            raise UsageError(f"{interface} is not an Ethernet interface: there is no Neighbor Discovery to proxy")
+        self.notes = [] if here else _notes(interface, mac)
+        link = here or LinkFacts(interface, LOOPBACK, mac or _NO_MAC)
+        if here is not None and mac is not None:
+            link = replace(link, mac=mac)
+        # a replay has no clock, so there is nothing to hold limits against
+        entries = tuple(
+            replace(entry, name=interface, events_per_source=0, collect_targets=0)
+            for entry in config.entries(interface)
+        )
+        self._limits = config.limits
+        config = replace(config, interfaces=entries, limits=replace(config.limits, events_per_second=_UNLIMITED))
+        # first: where it isn't on this machine, the loopback interface stands in, and has the same index
+        links = {interface: link, **{name: other for name, other in links.items() if name != interface}}
+        self._table = build(config, links)
+        self._is_here = here is not None
+        self._ifindex = link.ifindex
+        self._held = {
+            each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)
+        }
+        self._bench = Bench(self._table, limits=config.limits, ifindex=link.ifindex)
+        self._proxied = 0
+        self._began: float | None = None
+        self._frames = 0
+        self._outcomes: Counter[Outcome] = Counter()
+        self._reasons: Counter[Reason] = Counter()
+        self.unseen = 0
+        self._meet_neighbours()
+
+    def close(self) -> None:
+        self._bench.close()
+
+    def _meet_neighbours(self) -> None:
+        """Method neighbour goes by who is in this machine's neighbour table now."""
+        if not self._table.live(Decision.NEIGHBOUR):
+            return
+        with closing(Requests()) as requests:
+            states = requests.neighbours()
+        for host, state in states.items():
+            if state & PRESENT:
+                for group in self._table.neighbour_groups(host.ifindex, IPv6Address(host.address)):
+                    self._bench.datapath.know(group, host.address, KnownFlag(0))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts of what was seen."""
+        solicitations = self._outcomes.total()
+        return {
+            "frames": self._frames,
+            "solicitations": solicitations,
+            "others": self._frames - solicitations - self.unseen,
+            "not_run": self.unseen,
+            "outcomes": {outcome.value: count for outcome, count in self._outcomes.most_common()},
+            "reasons": {reason.value: count for reason, count in self._reasons.most_common()},
+        }
+
+    def see(self, frame: Frame) -> Replayed | None:
+        """What would become of a frame; None if it is no solicitation, or can't be run."""
+        self._frames += 1
+        self._began = frame.at if self._began is None else self._began
+        asked = NeighborSolicitation.parse(frame.data)
+        seen = None
+        if len(frame.data) >= frame.size:
+            with suppress(OSError):  # too short, or too long for a test run
+                seen = self._bench.see(frame.data)
+        if seen is None:
+            self.unseen += asked is not None
+            return None
+        events = self._bench.events()
+        if not seen.counted and not events:
+            return None
+        found = self._tell(frame, asked, seen, events)
+        self._outcomes[found.outcome] += 1
+        self._reasons.update(seen.reasons)
+        return found
+
+    def _tell(self, frame: Frame, asked: object, seen: Seen, events: list[NsEvent]) -> Replayed:
+        vlan = _vlan(frame.data)
+        at = frame.at - (self._began or 0.0)
+        if not isinstance(asked, NeighborSolicitation):
+            source, target = _addresses(frame.data)
+            reason = seen.reasons[0] if seen.reasons else None
+            why = "it is longer than 4,096 bytes" if reason is None else _REASONS[reason]
+            return Replayed(
+                frame.number, at, frame.data[6:12], vlan, source, target, seen.counted[0], why, reason=reason
+            )
+        entry = self._table.entry_of(self._ifindex, vlan)
+        assert entry is not None, "a port's frames all have an entry"
+        match = self._table.lookup(entry.id, IPv6Address(asked.target))
+        rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
+        answer, late = None, False
+        if Outcome.ANSWERED_XDP in seen.counted:
+            outcome, answer = Outcome.ANSWERED_XDP, seen.frame
+        elif seen.counted:
+            outcome = seen.counted[0]
+        else:
+            (event,) = events
+            outcome = self._hand_up(event)
+            if outcome is not Outcome.ABSENT:
+                answer, late = self._bench.responder.answer(event).frame, outcome is Outcome.PENDING
+        return Replayed(
+            frame.number,
+            at,
+            asked.eth_source,
+            vlan,
+            str(IPv6Address(asked.source)),
+            str(IPv6Address(asked.target)),
+            outcome,
+            self._why(asked, entry, match, outcome, frames_of(entry.port, vlan)),
+            rule=rule,
+            answer=answer,
+            late=late,
+        )
+
+    def _hand_up(self, event: NsEvent) -> Outcome:
+        """What Python makes of an event (daemon/resolution.py, daemon/proxies.py)."""
+        rule = self._table.rules[event.rule]
+        if event.tags & EventTags.MISS and rule.method is Method.NEIGHBOUR:
+            if self._is_here and not self._table.vias.get(rule.group):
+                return Outcome.ABSENT
+            return Outcome.PENDING
+        if event.tags & EventTags.MISS and rule.method is Method.KERNEL and self._proxied < self._limits.kernel_entries:
+            self._proxied += 1
+            self._bench.datapath.know(rule.group, event.target, KnownFlag(0))
+        return Outcome.ANSWERED_PYTHON
+
+    def _why(
+        self, asked: NeighborSolicitation, entry: Entry, match: Match | Outcome, outcome: Outcome, where: str
+    ) -> str:
+        if outcome is Outcome.IGNORED and (odd := _why_frame_ignored(asked, entry)):
+            return odd
+        unanswered = why_unanswered(self._table, entry, match, IPv6Address(asked.target), where)
+        if unanswered is not None:
+            return unanswered[1]
+        if outcome is Outcome.DAD:
+            return DAD_IGNORED
+        assert isinstance(match, Match), "a rule covers it"
+        rule = self._table.rules[match.rule]
+        via = " or ".join(rule.via)
+        if outcome is Outcome.ABSENT:
+            if rule.method is Method.NEIGHBOUR:
+                return f"there is no {via} on this machine"
+            return f"the routing table doesn't lead to it by {via or 'another interface'}"
+        if outcome is Outcome.PENDING:
+            return f"the neighbour table doesn't have it behind {via}; the kernel would resolve it"
+        if outcome is Outcome.KERNEL:
+            return "the kernel's proxy entry for it answers"
+        if outcome is Outcome.MONITORED:
+            return 'it would be answered or resolved, but for datapath = "monitor"'
+        return self._why_there(asked, rule, match)
+
+    def _why_there(self, asked: NeighborSolicitation, rule: Rule, match: Match) -> str:
+        dad = "a DAD probe to be defended; " if match.flags & RuleFlag.DEFEND and not any(asked.source) else ""
+        match match.decision:
+            case Decision.ROUTE:
+                return f"{dad}the routing table leads to it"
+            case Decision.NEIGHBOUR:
+                return f"{dad}the neighbour table has it behind {' or '.join(rule.via)}"
+            case Decision.KERNEL:
+                return f"{dad}the first time; the kernel's proxy entry answers from then on"
+            case _:
+                return dad + why_surely_there(rule, is_held=IPv6Address(asked.target) in self._held)
+
+
+def _why_frame_ignored(asked: NeighborSolicitation, entry: Entry) -> str:
+    """Why a frame is never answered, whatever it asks for; "" where it may be."""
+    if asked.eth_source == entry.mac:
+        return f"it comes from {entry.port}'s own MAC address"
+    if not asked.eth_destination[0] & 1 and asked.eth_destination != entry.mac:
+        return f"it went to {asked.eth_destination.hex(':')}, which isn't {entry.port}'s MAC address"
+    asker = asked.link_layer_address or asked.eth_source
+    if asker[0] & 1 or asker == _NO_MAC:
+        return "its answer would go to a group, or to nobody"
+    return ""
+
+
+def _notes(interface: str, mac: bytes | None) -> list[str]:
+    notes = [
+        f"{interface} is not on this machine: its own addresses and next hops are unknown; routes and neighbours are"
+        " those of this machine"
+    ]
+    if mac is None:
+        notes.append(f"{interface}'s MAC address is unknown: unicast solicitations are ignored; see --mac")
+    return notes
+
+
+def _vlan(frame: bytes) -> tuple[int, ...]:
+    """The VLAN ids of a frame; a tag with VID 0 names none."""
+    found: list[int] = []
+    at = 12
+    while len(found) < 2 and frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        found.append(int.from_bytes(frame[at + 2 : at + 4]) & 0xFFF)
+        at += 4
+    return tuple(found[1:] if found and not found[0] else found)
+
+
+def _addresses(frame: bytes) -> tuple[str | None, str | None]:
+    """Source and target of an invalid solicitation, as far as scapy makes them out."""
+    conf.debug_dissector = False
+    packet = Ether(frame)
+    source = packet[IPv6].src if IPv6 in packet else None
+    return source, packet[ICMPv6ND_NS].tgt if ICMPv6ND_NS in packet else None
+
+
+def _json(told: Replayed) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "frame": told.number,
+        "seconds": round(told.seconds, 6),
+        "eth_source": told.eth_source.hex(":"),
+        "vlan": list(told.vlan),
+        "source": told.source,
+        "target": told.target,
+        "outcome": told.outcome.value,
+        "why": told.why,
+        "reason": told.reason.value if told.reason else None,
+        "rule": told.rule.prefix if told.rule else None,
+        "method": told.rule.method.value if told.rule else None,
+        "advertisement": None,
+    }
+    if told.answer is not None:
+        na = NeighborAdvertisement.parse(told.answer)
+        found["advertisement"] = {
+            "only_if_there": told.late,
+            "eth_source": na.eth_source.hex(":"),
+            "eth_destination": na.eth_destination.hex(":"),
+            "source": str(IPv6Address(na.source)),
+            "destination": str(IPv6Address(na.destination)),
+            "target": str(IPv6Address(na.target)),
+            "router": na.router,
+            "solicited": na.solicited,
+            "override": na.override,
+            "target_link_layer_address": na.link_layer_address.hex(":"),
+            "frame": told.answer.hex(),
+        }
+    return found
+
+
+def _text(told: Replayed) -> str:
+    vlan = f", VLAN {'.'.join(map(str, told.vlan))}" if told.vlan else ""
+    rule = f"rule {told.rule.prefix} ({told.rule.method}); " if told.rule else ""
+    reason = f" {told.reason}" if told.reason else ""
+    lines = [
+        f"frame {told.number}, {told.seconds:.6f} s: {told.source or 'somebody'} ({told.eth_source.hex(':')}{vlan})"
+        f" asks who has {told.target or 'something'}",
+        f"  {told.outcome}{reason}: {rule}{told.why}",
+    ]
+    if told.answer is not None:
+        na = NeighborAdvertisement.parse(told.answer)
+        lines.append(
+            f"  advertisement{', if it is there' if told.late else ''}:"
+            f" {na.eth_source.hex(':')} > {na.eth_destination.hex(':')}{vlan};"
+            f" {IPv6Address(na.source)} > {IPv6Address(na.destination)},"
+            f" R={int(na.router)} S={int(na.solicited)} O={int(na.override)}, {len(told.answer)} bytes"
+        )
+    return "\n".join(lines)
+
+
+def _summary_text(summary: Mapping[str, Any]) -> str:
+    line = f"{_some(summary['frames'], 'frame')}: {_some(summary['solicitations'], 'solicitation')}"
+    line += f", {_some(summary['others'], 'other')}"
+    if summary["not_run"]:
+        line += f", {_some(summary['not_run'], 'solicitation')} that couldn't be run"
+    lines = [line]
+    if summary["outcomes"]:
+        lines.append("  " + ", ".join(f"{name} {count}" for name, count in summary["outcomes"].items()))
+    if summary["reasons"]:
+        lines.append("  invalid by: " + ", ".join(f"{name} {count}" for name, count in summary["reasons"].items()))
+    return "\n".join(lines)
+
+
+def _some(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"

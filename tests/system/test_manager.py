@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the service manager hears, on a real datagram socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.system.manager import ServiceManager
+
+
+@pytest.fixture(params=["path", "abstract"])
+def heard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Callable[[], list[str]]]]:
+    """NOTIFY_SOCKET, and what has come in there since it was last looked at."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@npd6-xdp-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name.replace("@", "\0"))
+        manager.setblocking(False)
+
+        def read() -> list[str]:
+            found = []
+            while True:
+                try:
+                    found.append(manager.recv(4096).decode())
+                except BlockingIOError:
+                    return found
+
+        yield name, read
+
+
+def test_it_tells_each_state_in_a_message(heard: tuple[str, Callable[[], list[str]]]) -> None:
+    name, read = heard
+    manager = ServiceManager({"NOTIFY_SOCKET": name})
+    manager.ready("2 rules on wan0")
+    assert read() == ["READY=1\nSTATUS=2 rules on wan0"]
+    manager.status("2 rules on wan0")
+    assert read() == []
+    manager.status("2 rules on wan0, wan1")
+    assert read() == ["STATUS=2 rules on wan0, wan1"]
+    manager.reloading()
+    (reloading,) = read()
+    assert reloading.startswith("RELOADING=1\nMONOTONIC_USEC=")
+    manager.stopping()
+    assert read() == ["STOPPING=1\nSTATUS=ending"]
+    assert manager.due is None, "no watchdog asks for more"
+
+
+def test_the_watchdog_is_fed_twice_in_the_time_that_it_waits(heard: tuple[str, Callable[[], list[str]]]) -> None:
+    name, read = heard
+    manager = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())})
+    assert manager.due is not None
+    manager.feed(100.0)
+    assert manager.due == 101.5
+    assert read() == ["WATCHDOG=1"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"WATCHDOG_USEC": "3000000"},
+        {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"},
+        {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "soon"},
+        {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "0"},
+    ],
+)
+def test_a_watchdog_that_is_absent_or_another_process_s_is_not_fed(environment: dict[str, str]) -> None:
+    assert ServiceManager(environment).due is None
+
+
+def test_without_a_manager_nothing_happens(caplog: pytest.LogCaptureFixture) -> None:
+    manager = ServiceManager({})
+    manager.ready("2 rules on wan0")
+    manager.reloading()
+    manager.stopping()
+    assert caplog.records == []
+
+
+def test_a_manager_that_is_gone_is_said_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    with caplog.at_level(logging.WARNING, "npd6-xdp"):
+        manager.ready("2 rules on wan0")
+        manager.stopping()
+    assert [record.getMessage() for record in caplog.records] == [
+        "NOTIFY_SOCKET: can't tell the service manager how we are: No such file or directory"
+    ]
