@@ -30,8 +30,8 @@ case ${ID:-}-${VERSION_ID:-} in
     debian-12 | debian-13 | ubuntu-24.04)
         packages=(python3 python3-venv python3-bpfcc iproute2)
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
-        # libstdc++6: ndppd's only need beyond libc; npd6 has none.
-        [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck)
+        # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
+        [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck systemd)
         # The browser that the status page is tested in; Ubuntu has it as a snap only, and skips these tests.
         [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-dejavu-core)
         missing=()
@@ -48,7 +48,7 @@ case ${ID:-}-${VERSION_ID:-} in
         missing=()
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
-        [ -z "$extra" ] || wanted+=(ethtool shellcheck)
+        [ -z "$extra" ] || wanted+=(ethtool shellcheck systemd-analyze)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
@@ -58,8 +58,8 @@ case ${ID:-}-${VERSION_ID:-} in
         if [ ${#missing[@]} -gt 0 ]; then
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
-  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool ShellCheck
-  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool shellcheck"
+  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool ShellCheck systemd
+  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool shellcheck systemd"
         fi
         ;;
 esac

@@ -82,9 +82,12 @@ class Answering:
         if frames.shapes:
             failed = self._ports.send_all(self._outbox)
             now = time.monotonic_ns() // 1000
-            self._waits += [(now - then) & _MICROSECONDS for then in frames.times]
+            waits = [(now - then) & _MICROSECONDS for then in frames.times]
+            for index in reversed(failed):
+                del waits[index]
+                self._failed.append(frames.shapes[index])
+            self._waits += waits
             self._sent += frames.shapes
-            self._failed += failed
             frames.clear()
             if len(self._sent) > _UNSETTLED:
                 self.settle()

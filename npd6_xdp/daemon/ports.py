@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.frames import Shape
 from npd6_xdp.core.groups import wanted_groups
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Table
@@ -72,11 +71,11 @@ class Ports:
         port = self._attached.get(ifindex)
         return port is not None and port.socket.send(frame)
 
-    def send_all(self, outbox: Outbox) -> list[Shape]:
-        """Send the frames of an outbox, in as few system calls as their ports allow. Those that couldn't be sent."""
+    def send_all(self, outbox: Outbox) -> list[int]:
+        """Send the frames of an outbox, in as few system calls as their ports allow. The numbers of the unsent ones."""
         shapes = outbox.frames.shapes
         outbox.prepare()
-        failed: list[Shape] = []
+        failed: list[int] = []
         first, count = 0, len(shapes)
         while first < count:
             shape, end = shapes[first], first + 1
@@ -85,8 +84,7 @@ class Ports:
             while end < count and shapes[end].ifindex == shape.ifindex:
                 end += 1
             port = self._attached.get(shape.ifindex)
-            unsent = range(first, end) if port is None else outbox.send(port.socket, first, end)
-            failed += [shapes[index] for index in unsent]
+            failed += range(first, end) if port is None else outbox.send(port.socket, first, end)
             first = end
         return failed
 

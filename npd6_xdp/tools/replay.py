@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError
+from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
@@ -29,6 +30,7 @@ from npd6_xdp.core.links import LinkFacts, held_addresses
 from npd6_xdp.core.rtnetlink import PRESENT
 from npd6_xdp.core.rules import Decision, Entry, KnownFlag, Match, Rule, RuleFlag, build
 from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.system.events import LEAST_PAGES
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.testrun import LOOPBACK
 from npd6_xdp.tools.bench import Bench, Seen
@@ -36,6 +38,7 @@ from npd6_xdp.tools.pcap import Frame, frames
 
 _NO_MAC = bytes(6)
 _UNLIMITED = 1_000_000_000  # events a second
+_SHORTEST, _LONGEST = 14, 3000  # bytes that a test run takes at the least, and surely takes
 
 _REASONS = {
     Reason.FRAGMENT: "it has a fragment header (RFC 6980 §5)",
@@ -63,11 +66,11 @@ def run(
     first = next(capture, None)  # before anything is loaded
     with closing(_Replay(config, links, interface, mac)) as replay:
         told = []
-        incomplete: Npd6Error | None = None
+        incomplete: MachineError | None = None
         if not as_json:
             print(*(f"note: {note}" for note in replay.notes), sep="\n", end="\n" if replay.notes else "")
         try:
-            for frame in _chain(first, capture):
+            for frame in chain(() if first is None else (first,), capture):
                 found = replay.see(frame)
                 if found is None:
                     continue
@@ -89,12 +92,6 @@ def run(
             f"{file}: {_some(replay.unseen, 'solicitation')} couldn't be run: cut short by the capture"
             " (tcpdump -s 0 takes all), or too long for a test run"
         )
-
-
-def _chain(first: Frame | None, others: Iterable[Frame]) -> Iterable[Frame]:
-    if first is not None:
-        yield first
-        yield from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +139,7 @@ class _Replay:
         self._held = {
             each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)
         }
-        self._bench = Bench(self._table, limits=config.limits, ifindex=link.ifindex)
+        self._bench = Bench(self._table, LEAST_PAGES, config.limits, link.ifindex)
         self._proxied = 0
         self._began: float | None = None
         self._frames = 0
@@ -160,10 +157,14 @@ class _Replay:
             return
         with closing(Requests()) as requests:
             states = requests.neighbours()
-        for host, state in states.items():
-            if state & PRESENT:
-                for group in self._table.neighbour_groups(host.ifindex, IPv6Address(host.address)):
-                    self._bench.datapath.know(group, host.address, KnownFlag(0))
+        known = {
+            (group, host.address)
+            for host, state in states.items()
+            if state & PRESENT
+            for group in self._table.neighbour_groups(host.ifindex, IPv6Address(host.address))
+        }
+        for group, address in sorted(known)[: self._limits.neighbours]:
+            self._bench.datapath.know(group, address, KnownFlag(0))
 
     def summary(self) -> dict[str, Any]:
         """Counts of what was seen."""
@@ -184,8 +185,11 @@ class _Replay:
         asked = NeighborSolicitation.parse(frame.data)
         seen = None
         if len(frame.data) >= frame.size:
-            with suppress(OSError):  # too short, or too long for a test run
+            try:
                 seen = self._bench.see(frame.data)
+            except OSError as error:
+                if _SHORTEST <= len(frame.data) <= _LONGEST:
+                    raise MachineError(f"can't run frame {frame.number}: {error.strerror}") from error
         if seen is None:
             self.unseen += asked is not None
             return None

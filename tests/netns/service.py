@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon as its unit runs it: by a user with these capabilities and no others, or by systemd itself.
+
+Both see the program through mounts of their own, so that it may lie where that user, or the unit, can't look.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import npd6_xdp
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from tests.netns.wire import until
+
+ROOT = Path(npd6_xdp.__file__).resolve().parents[1]
+SYSTEMD = ROOT / "deploy/systemd"
+UNIT = SYSTEMD / "npd6-xdp.service"
+MANAGER = Path("/usr/lib/systemd/systemd")
+CONTROL = "/run/npd6-xdp/control.sock"
+USER, OTHER = 4711, 4712
+_PYTHON = f"venv/bin/{Path(sys.executable).name}"
+
+# A user's view: the program at $dir/tree, and a directory of its own as /run/npd6-xdp, as RuntimeDirectory= makes it.
+_AS_USER = """
+set -e
+dir=$1 memlock=$2 capabilities=$3 user=$4
+shift 4
+mkdir -p "$dir/tree" "$dir/venv" /run/npd6-xdp
+mount --bind "$TREE" "$dir/tree"
+mount --bind "$VENV" "$dir/venv"
+mount --bind "$dir/runtime" /run/npd6-xdp
+exec prlimit --memlock="$memlock" setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs \
+    --inh-caps="-all,$capabilities" --ambient-caps="-all,$capabilities" --bounding-set="-all,$capabilities" \
+    env PYTHONPATH="$dir/tree" PYTHONDONTWRITEBYTECODE=1 "$dir/$PYTHON" -m npd6_xdp "$@"
+"""
+
+# A cgroup of its own, so that nothing of the manager's outlives it; then all namespaces but the network's.
+_OUTSIDE = """
+set -e
+mount --make-rprivate /
+mkdir "$1/cgroup"
+mount -t cgroup2 cgroup2 "$1/cgroup"
+mkdir "$1/cgroup/$2"
+echo $$ > "$1/cgroup/$2/cgroup.procs"
+exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup bash -c "$3" bash "$1"
+"""
+_INSIDE = """
+set -e
+mount --make-rprivate /
+mount -t proc proc /proc
+mkdir -p "$1/run"
+mount -t tmpfs -o mode=755 tmpfs "$1/run"
+mkdir -p "$1/run/lab" "$1/run/tree" "$1/run/venv" "$1/run/etc" "$1/run/systemd/system"
+mount --bind "$1" "$1/run/lab"
+mount --bind "$TREE" "$1/run/tree"
+mount --bind "$VENV" "$1/run/venv"
+cp -a /etc/. "$1/run/etc/"
+cp "$1/system/"* "$1/run/systemd/system/"
+mount --no-mtab --move "$1/run" /run
+mount --bind /run/etc /etc
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /var/tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+systemd-sysusers /run/tree/deploy/systemd/npd6-xdp.sysusers.conf
+exec env --ignore-environment PATH="$PATH" container=npd6-xdp "$MANAGER" --unit=nothing.target --show-status=no
+"""
+_NOTHING = "[Unit]\nDefaultDependencies=no\n"
+# Ordered after nothing of this machine's: the manager would start that, too.
+_DROP_IN = f"""
+[Unit]
+DefaultDependencies=no
+[Service]
+Environment=PYTHONPATH=/run/tree PYTHONDONTWRITEBYTECODE=1
+ExecStart=
+ExecStart=/run/{_PYTHON} -m npd6_xdp run --config /run/lab/npd6-xdp.toml
+ExecReload=
+ExecReload=/run/{_PYTHON} -m npd6_xdp reload
+StandardOutput=append:/run/lab/service.log
+StandardError=inherit
+"""
+
+
+def unit() -> configparser.RawConfigParser:
+    """The unit, of whose keys the last of each name is kept."""
+    found = configparser.RawConfigParser(strict=False)
+    found.optionxform = str  # type: ignore[assignment, method-assign]
+    found.read(UNIT)
+    return found
+
+
+def capabilities() -> list[str]:
+    """What the unit gives, as setpriv spells it: "net_admin"."""
+    return [name.removeprefix("CAP_").lower() for name in unit()["Service"]["CapabilityBoundingSet"].split()]
+
+
+def mask(names: Sequence[str]) -> str:
+    """The same as /proc/PID/status has it."""
+    numbers = {"net_admin": 12, "net_raw": 13, "perfmon": 38, "bpf": 39}
+    return f"{sum(1 << numbers[name] for name in names):016x}"
+
+
+class Hosted(Protocol):
+    """A daemon that somebody runs with the unit's privileges, on the edge. `user` and `group` are whose it is."""
+
+    user: int
+    group: int
+
+    def configure(self, config: str) -> None: ...
+
+    def enter(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command beside it, in its view of the files, as root."""
+
+    def program(self, *argv: str) -> Sequence[str]:
+        """The words of a command of npd6-xdp there."""
+
+    def status_of_process(self) -> str:
+        """Its /proc/PID/status."""
+
+    def reload(self) -> subprocess.CompletedProcess[str]: ...
+
+    def stop(self) -> int:
+        """Its exit status."""
+
+    @property
+    def log(self) -> str: ...
+
+
+class UnderSetpriv:
+    """The daemon under setpriv(1) and prlimit(1), as the unit's directives say."""
+
+    user = group = USER
+
+    def __init__(self, topology: Topology, config: str) -> None:
+        self._topology = topology
+        topology.directory.chmod(0o755)
+        runtime = topology.directory / "runtime"
+        runtime.mkdir(mode=0o750)
+        os.chown(runtime, USER, USER)
+        limit = int(unit()["Service"]["LimitMEMLOCK"].removesuffix("M")) << 20
+        hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+        self._running = RunningDaemon(
+            topology,
+            config,
+            environment={"TREE": str(ROOT), "VENV": sys.prefix, "PYTHON": _PYTHON},
+            program=(
+                *("unshare", "--mount", "bash", "-c", _AS_USER, "bash", str(topology.directory)),
+                str(limit if hard < 0 else min(limit, hard)),
+                ",".join(f"+{name}" for name in capabilities()),
+                str(USER),
+            ),
+        )
+
+    def __enter__(self) -> Self:
+        self._running.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._running.__exit__(kind, error, tb)
+
+    def configure(self, config: str) -> None:
+        self._running.write(config)
+
+    def enter(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return self._topology.run("edge", "nsenter", "-t", str(self._running.process.pid), "-m", *argv)
+
+    def program(self, *argv: str) -> Sequence[str]:
+        directory = self._topology.directory
+        return ("env", f"PYTHONPATH={directory}/tree", f"{directory}/{_PYTHON}", "-m", "npd6_xdp", *argv)
+
+    def status_of_process(self) -> str:
+        return Path(f"/proc/{self._running.process.pid}/status").read_text()
+
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        return self.enter(*self.program("reload"))
+
+    def stop(self) -> int:
+        return self._running.stop()
+
+    @property
+    def log(self) -> str:
+        return self._running.log
+
+
+class UnderSystemd:
+    """The very unit under a real systemd, which is init of namespaces of its own. `drop_in` is added to the unit."""
+
+    def __init__(self, topology: Topology, config: str, drop_in: str = "") -> None:
+        self._topology = topology
+        self._directory = topology.directory
+        self._cgroup = topology.label
+        self._log = self._directory / "service.log"
+        self._log.touch()
+        self._directory.chmod(0o755)
+        system = self._directory / "system"
+        system.mkdir()
+        (system / UNIT.name).write_text(UNIT.read_text() + _DROP_IN + drop_in)
+        (system / "nothing.target").write_text(_NOTHING)
+        self.configure(config)
+        self._said = self._directory / "systemd.log"
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        environment = {**os.environ, "TREE": str(ROOT), "VENV": sys.prefix, "MANAGER": str(MANAGER)}
+        words = ("unshare", "--mount", "bash", "-c", _OUTSIDE, "bash", str(self._directory), self._cgroup, _INSIDE)
+        with self._said.open("w") as said:
+            self._process = self._topology.popen("edge", *words, stdout=said, stderr=said, env=environment)
+        try:
+            assert until(self._is_up, 10.0), self._said.read_text()
+            self.user, self.group = (int(self.enter("id", option, "npd6-xdp").stdout) for option in ("-u", "-g"))
+            started = self.systemctl("start", "npd6-xdp")
+            assert started.returncode == 0, self.log
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        print(f"--- npd6-xdp.service\n{self.log}")
+        self._end()
+
+    def _is_up(self) -> bool:
+        return bool(self._init()) and self.systemctl("is-system-running").stdout.strip() in ("running", "degraded")
+
+    def _init(self) -> str:
+        assert self._process is not None
+        assert self._process.poll() is None, self._said.read_text()
+        pid = self._process.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().strip()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()  # and with it, by --kill-child, all that is in there
+            self._process.wait()
+        script = (
+            'mount -t cgroup2 cgroup2 "$1/cgroup" && until find "$1/cgroup/$2" -depth -type d -exec rmdir {} +;'
+            " do sleep 0.05; done"
+        )
+        words = ("unshare", "--mount", "bash", "-c", script, "bash", str(self._directory), self._cgroup)
+        subprocess.run(words, check=False, capture_output=True, timeout=5)
+
+    def configure(self, config: str) -> None:
+        (self._directory / "npd6-xdp.toml").write_text(config)
+
+    def enter(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return self._topology.run("edge", "nsenter", "-t", self._init(), "-m", "-p", "-u", "-i", "-C", *argv)
+
+    def systemctl(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """systemctl(1) there."""
+        return self.enter("systemctl", "--no-pager", *argv)
+
+    def show(self, key: str) -> str:
+        """A property of the unit."""
+        return self.systemctl("show", "--value", "--property", key, "npd6-xdp").stdout.strip()
+
+    def program(self, *argv: str) -> Sequence[str]:
+        return ("env", "PYTHONPATH=/run/tree", f"/run/{_PYTHON}", "-m", "npd6_xdp", *argv)
+
+    def status_of_process(self) -> str:
+        return self.enter("cat", f"/proc/{self.show('MainPID')}/status").stdout
+
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        return self.systemctl("reload", "npd6-xdp")
+
+    def stop(self) -> int:
+        self.systemctl("stop", "npd6-xdp")
+        return int(self.show("ExecMainStatus"))
+
+    def send(self, signum: signal.Signals) -> None:
+        """Send the daemon a signal."""
+        self.enter("kill", f"-{signum.value}", self.show("MainPID"))
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The service: its unit, the privileges that it gives, and what the service manager hears."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.netns.service import (
+    OTHER,
+    SYSTEMD,
+    UNIT,
+    Hosted,
+    UnderSetpriv,
+    UnderSystemd,
+    capabilities,
+    mask,
+)
+from tests.netns.wire import Wire, configuration, question, until
+
+Start = Callable[..., RunningDaemon]
+
+RULES = (
+    "2001:db8:1::/64 neighbour via=lan0 host_routes=true",
+    "2001:db8:2::/64 kernel",
+    "2001:db8:3::/64 static",
+)
+SYSCTLS = ("conf/wan0/proxy_ndp", "conf/all/proxy_ndp", "neigh/wan0/proxy_delay")
+
+
+def config(**keys: str) -> str:
+    return '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n' + configuration(*RULES, **keys)
+
+
+def left(topology: Topology) -> dict[str, Any]:
+    """What a daemon may leave behind on the edge."""
+    (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
+    with topology.inside("edge"):
+        sysctls = {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
+    return {
+        "xdp": "xdp" in link,
+        "allmulti": link.get("allmulti", 0),
+        "routes": [route["dst"] for route in topology.ip("edge", "-6", "route", "show", "proto", str(PROTOCOL))],
+        "proxies": [entry["dst"] for entry in topology.ip("edge", "-6", "neigh", "show", "proxy")],
+        **sysctls,
+    }
+
+
+# --- the unit --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The unit, with a program that is on this machine."""
+    file = tmp_path / UNIT.name
+    file.write_text(UNIT.read_text().replace("/usr/bin/npd6-xdp", sys.executable))
+    return file
+
+
+def analyze(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", "--no-pager", *argv], capture_output=True, text=True, check=False)
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(here: Path) -> None:
+    done = analyze("verify", str(here))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_unit_closes_what_can_be_closed(here: Path) -> None:
+    done = analyze("security", "--offline=true", str(here))
+    found = re.search(r"Overall exposure level for npd6-xdp.service: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found[1]) <= 2.3, done.stdout
+
+
+def test_the_unit_gives_four_capabilities(here: Path) -> None:
+    assert sorted(capabilities()) == ["bpf", "net_admin", "net_raw", "perfmon"]
+    ambient = re.findall(r"^AmbientCapabilities=(.*)$", here.read_text(), re.MULTILINE)
+    bounding = re.findall(r"^CapabilityBoundingSet=(.*)$", here.read_text(), re.MULTILINE)
+    assert ambient == bounding
+    assert len(ambient) == 1
+
+
+# --- with its privileges ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["setpriv", "systemd"])
+def host(request: pytest.FixtureRequest, topology: Topology) -> Callable[[str], AbstractContextManager[Hosted]]:
+    kinds: dict[str, Any] = {"setpriv": UnderSetpriv, "systemd": UnderSystemd}
+    return lambda text: kinds[request.param](topology, text)
+
+
+def test_it_does_all_its_work_as_that_user(
+    topology: Topology, host: Callable[[str], AbstractContextManager[Hosted]]
+) -> None:
+    before = left(topology)
+    with host(config()) as hosted, Wire(topology) as wire:
+        process = dict(line.split(":\t", 1) for line in hosted.status_of_process().splitlines() if ":\t" in line)
+        assert process["Uid"].split() == [str(hosted.user)] * 4
+        assert {process[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {mask(capabilities())}
+        assert process["NoNewPrivs"] == "1"
+
+        # hybrid, and each method
+        assert left(topology) == before | {"xdp": True, "allmulti": 1} | dict.fromkeys(SYSCTLS[:2], "1") | {
+            SYSCTLS[2]: "0"
+        }
+        ping = topology.run("upstream", "ping", "-6", "-n", "-c", "2", "-i", "0.2", "-W", "3", HOST_ADDRESS)
+        assert ping.returncode == 0, ping.stdout
+        assert left(topology)["routes"] == [HOST_ADDRESS]
+        assert wire.ask(question("2001:db8:2::7")) is not None
+        assert until(lambda: left(topology)["proxies"] == ["2001:db8:2::7"], 1.0)
+        assert wire.ask(question("2001:db8:2::7")) is not None
+        assert wire.ask(question("2001:db8:3::7")) is not None
+        assert wire.ask(question("2001:db8:4::7"), 0.1) is None
+
+        # who may ask
+        found = hosted.enter(*hosted.program("status"))
+        assert found.returncode == 0, found.stderr
+        assert "answered_xdp" in found.stdout
+        assert "kernel 1" in found.stdout
+        as_other = ("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}")
+        found = hosted.enter(*as_other, f"--groups={hosted.group}", *hosted.program("status"))
+        assert found.returncode == 0, found.stderr
+        refused = hosted.enter(*as_other, "--clear-groups", *hosted.program("status"))
+        assert refused.returncode == 1
+        assert refused.stderr == (
+            "npd6-xdp: /run/npd6-xdp/control.sock: not permitted; ask as root, or as a member of the group that the"
+            " socket is of\n"
+        )
+
+        # python, by a reload; and one that fails
+        hosted.configure(config(datapath='"python"'))
+        assert hosted.reload().returncode == 0
+        assert wire.ask(question("2001:db8:3::7")) is not None
+        assert "answered_python" in hosted.enter(*hosted.program("status")).stdout
+        hosted.configure("nonsense")
+        assert hosted.reload().returncode == 1
+        assert wire.ask(question("2001:db8:3::7")) is not None
+        assert hosted.stop() == 0
+        assert left(topology) == before
+    warnings = [line for line in hosted.log.splitlines() if "warning" in line and "gc_thresh" not in line]
+    assert [line for line in warnings if "LimitMEMLOCK" not in line] == []
+
+
+def test_systemd_hears_that_it_is_ready_what_it_does_and_that_it_lives(topology: Topology) -> None:
+    with UnderSystemd(topology, config()) as service:
+        assert service.show("StatusText") == "3 rules on wan0"
+        assert service.show("RuntimeDirectoryMode") == "0750"
+        service.configure(config(metod='"python"'))
+        failed = service.reload()
+        assert failed.returncode == 1
+        assert "failed" in service.show("StatusText")
+        assert service.show("ActiveState") == "active"
+        assert 'unknown key "metod"' in service.log
+        # a configuration that can't be used is not tried again and again
+        service.systemctl("stop", "npd6-xdp")
+        assert service.systemctl("start", "npd6-xdp").returncode == 1
+        assert (service.show("Result"), service.show("NRestarts")) == ("exit-code", "0")
+
+
+def test_systemd_restarts_it_when_its_loop_stands(topology: Topology) -> None:
+    before = left(topology)
+    with UnderSystemd(topology, config(), "WatchdogSec=1\nRestartSec=100ms\nTimeoutAbortSec=1\n") as service:
+        time.sleep(2.0)
+        assert service.show("NRestarts") == "0", "it is fed"
+        service.send(signal.SIGSTOP)
+        assert until(lambda: service.show("NRestarts") == "1", 5.0)
+        assert until(lambda: service.show("ActiveState") == "active", 5.0)
+        assert left(topology) != before
+        assert service.stop() == 0
+        assert left(topology) == before, "the successor knows what its predecessor has found"
+
+
+# --- what it tells ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manager(topology: Topology) -> Iterator[socket.socket]:
+    """A socket as a service manager's, at `notify` in the topology's directory."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(topology.directory / "notify"))
+        manager.settimeout(0.01)
+        yield manager
+
+
+def heard(manager: socket.socket, seconds: float = 0.0) -> list[str]:
+    """The messages of so long, each by its first line."""
+    found, deadline = [], time.monotonic() + seconds
+    while True:
+        try:
+            found.append(manager.recv(4096).decode().splitlines()[0])
+        except TimeoutError:
+            if time.monotonic() >= deadline:
+                return found
+
+
+def test_a_manager_hears_of_each_state_and_of_a_loop_that_turns(
+    topology: Topology, daemon: Start, manager: socket.socket
+) -> None:
+    environment = {"NOTIFY_SOCKET": str(topology.directory / "notify"), "WATCHDOG_USEC": "400000"}
+    running = daemon(configuration(), environment=environment)
+    assert heard(manager, 0.1)[:2] == ["READY=1", "WATCHDOG=1"]
+    assert 3 <= len(heard(manager, 1.0)) <= 6
+
+    running.process.send_signal(signal.SIGSTOP)
+    heard(manager, 0.05)
+    assert heard(manager, 0.8) == []
+    running.process.send_signal(signal.SIGCONT)
+    assert "WATCHDOG=1" in heard(manager, 0.3)
+
+    assert running.command("reload").returncode == 0
+    assert [line for line in heard(manager) if line != "WATCHDOG=1"] == ["RELOADING=1", "READY=1"]
+    running.write("nonsense")
+    heard(manager)
+    assert running.command("reload").returncode == 1
+    assert [line for line in heard(manager) if line != "WATCHDOG=1"] == ["RELOADING=1", "READY=1"]
+    assert running.stop() == 0
+    assert heard(manager)[-1] == "STOPPING=1"
+
+
+def test_a_flood_keeps_no_watchdog_hungry(topology: Topology, daemon: Start, manager: socket.socket) -> None:
+    environment = {"NOTIFY_SOCKET": str(topology.directory / "notify"), "WATCHDOG_USEC": "400000"}
+    running = daemon(configuration(datapath='"python"'), environment=environment)
+    with Wire(topology) as wire:
+        wire.deafen()
+        heard(manager)
+        deadline = time.monotonic() + 1.0
+        frames = [question("2001:db8:1::42")] * 100
+        while time.monotonic() < deadline:
+            wire.send(*frames)
+    assert len(heard(manager)) >= 3
+    assert sum(running.solicitations().values()) > 1000
+
+
+# --- without its privileges ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("bpf", "not permitted to load an XDP program: without CAP_BPF; run as root, or give"),
+        ("net_admin", "not permitted to load an XDP program: without CAP_NET_ADMIN; run as root, or give"),
+        ("perfmon", "not permitted to load an XDP program: without CAP_PERFMON; run as root, or give"),
+        ("net_raw", "not permitted to open a packet socket: run as root, or give CAP_NET_RAW"),
+    ],
+)
+def test_a_missing_capability_is_named_in_one_line(topology: Topology, daemon: Start, missing: str, words: str) -> None:
+    kept = ",".join(f"+{name}" for name in capabilities() if name != missing)
+    program = ("setpriv", f"--bounding-set=-all,{kept}", sys.executable, "-m", "npd6_xdp")
+    with pytest.raises(StartError) as caught:
+        daemon(configuration(), program=program)
+    (line,) = [line for line in caught.value.log.splitlines() if "warning" not in line]
+    assert words in line
+
+
+def test_the_sysusers_file_makes_the_user_of_the_unit() -> None:
+    lines = (SYSTEMD / "npd6-xdp.sysusers.conf").read_text().splitlines()
+    (line,) = [line for line in lines if not line.startswith("#")]
+    assert line.split()[:3] == ["u", "npd6-xdp", "-"]
+    assert "User=npd6-xdp\nGroup=npd6-xdp\n" in UNIT.read_text()
