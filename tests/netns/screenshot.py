@@ -90,7 +90,9 @@ def main() -> None:
             page.open()
             time.sleep(arguments.seconds)
             page.prefer("light")
-            page.screenshot(arguments.output)
+            below = "return document.getElementById('daemon-title').parentElement.getBoundingClientRect().top"
+            page.resize(1120, int(page.run(below)) - 4)  # what is below says things of this machine
+            page.screenshot(arguments.output, whole=False)
             if arguments.all:
                 arguments.all.mkdir(parents=True, exist_ok=True)
                 for scheme in ("light", "dark"):
