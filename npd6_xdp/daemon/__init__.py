@@ -56,6 +56,8 @@ _REFRESH_PAUSE = 10
 _UNNOTICED = 0.05  # seconds
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 _LOOK_AGAIN = 0.001  # seconds after which events may be there that have waked nobody (see system/events.py)
+_NAP = 20e-6  # seconds (the kernel makes some 80 us of it) between two looks at a stream
+_FEW = 64  # events of a look, from which on there is no time for a nap
 _NEVER = math.inf
 _MOST_READY = 16  # file descriptors that one wait tells of
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
@@ -325,18 +327,23 @@ class Daemon:
     def run(self) -> None:
         """Answer until a signal ends it."""
         poll, others = self._epoll.poll, self._selector.fileno()
+        watched = True
         while not self._stopping:
             events = 0
             for kept in tuple(self._rings):
-                events = max(events, self._answering.answer(kept.ring.read()))
+                events = max(events, self._answering.answer(kept.ring.read(watched=watched)))
             now, due = time.monotonic(), self._next_due()
             self._turned = now
             if due <= now:
                 self._tick(now)
                 due = self._next_due()
             wait = min(due - now, _HEARTBEAT)
-            if events >= BATCH:
-                wait = 0.0
+            if events > 1:  # a stream: who sends it pays for each wake-up, so we come by ourselves for a while
+                watched, wait = False, 0.0
+                if events < _FEW:
+                    time.sleep(_NAP)
+            elif not watched:
+                watched, wait = True, 0.0
             elif events:  # what follows an event closely may come without waking us, and there is to settle
                 wait = min(wait, _LOOK_AGAIN)
             else:

@@ -23,7 +23,7 @@ from npd6_xdp.system.sender import Outbox
 log = logging.getLogger("npd6-xdp")
 
 _DEBUG_LINES = 10  # a second, about solicitations
-_UNSETTLED = 64  # answers that may wait to be counted
+_UNSETTLED = 512  # answers that may wait to be counted, under a stream that never lets us rest
 _MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
 
 

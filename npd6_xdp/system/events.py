@@ -81,13 +81,16 @@ class EventRing:
         """Two file descriptors a CPU, those of `events` first. Each tells once that events have come: read them all."""
         return [int(self._lib.perf_reader_fd(reader)) for reader in self._bpf.perf_buffers.values()]
 
-    def read(self) -> list[bytes]:
+    def read(self, *, watched: bool = True) -> list[bytes]:
         """The oldest events of each ring, at most BATCH in all, in runs of whole records (see core/event.py).
+
+        `watched` says that what comes from now on is to wake us.
 
         Empty: there are no more. The rings take turns at being first, so that a flood on one CPU doesn't keep
         those of another waiting.
         """
-        self._flag[0] = 1  # what comes from now on wakes us
+        if watched:
+            self._flag[0] = 1
         runs: list[bytes] = []
         left = BATCH
         for ring in self._rings:
