@@ -33,7 +33,7 @@ case ${ID:-}-${VERSION_ID:-} in
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck systemd)
         # The browser that the status page is tested in; Ubuntu has it as a snap only, and skips these tests.
-        [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-dejavu-core)
+        [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-inter)
         missing=()
         for package in "${packages[@]}"; do
             dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

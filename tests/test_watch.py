@@ -207,7 +207,7 @@ def test_into_a_pipe_it_writes_a_block_a_second_without_a_control_character(serv
     process = watch(served)
     assert process.stdout
     blocks: list[list[str]] = [[]]
-    while len(blocks) < 4:
+    while len(blocks) < 3:
         line = process.stdout.readline()
         assert line.rstrip("\n").isprintable()
         if line.startswith("npd6-xdp 1.0  pid 4711"):

@@ -201,7 +201,7 @@ class View:
                 states.append(f"{port} is down")
             else:
                 return ""
-        return "no interface is attached and up" + (f": {', '.join(states[:_MOST_NAMED])}" if states else "")
+        return f"no interface is attached and up: {', '.join(states[:_MOST_NAMED]) or 'none is there'}"
 
     def _refused(self) -> dict[str, int]:
         return {

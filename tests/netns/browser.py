@@ -116,9 +116,10 @@ class Page:
         return [entry["message"] for entry in self._driver.get_log("browser")]
 
     def requested(self) -> set[str]:
-        """All that was fetched, as the network saw it."""
+        """All that was asked for over a network since the last call, the browser's own pages left out."""
         messages = [json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance")]
-        return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+        urls = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+        return {url for url in urls if not url.startswith(("chrome:", "data:"))}
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """The whole page, or what the viewport shows, as PNG."""

@@ -20,13 +20,13 @@ from pathlib import Path
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.netns.browser import browser
-from tests.netns.wire import Wire, configuration, question, scan
+from tests.netns.wire import Wire, configuration, on_edge, question, scan
 
 RULES = (
     "2001:db8:1::/64 neighbour via=lan0 host_routes=true",
     "2001:db8:2::/64 kernel",
     "2001:db8:3::/64 static exclude=::1",
-    "2001:db8:4::/62 route",
+    "2001:db8:4::/47 route",
     "2001:db8:8::/64 ignore",
 )
 
@@ -45,7 +45,7 @@ def traffic() -> Iterator[tuple[float, list[bytes]]]:
         if chance.random() < 0.25:
             frames.append(question(f"2001:db8:2::{chance.randrange(1, 5):x}"))
         if chance.random() < 0.3:
-            frames += scan(1, "2001:db8:5::", first=chance.randrange(1 << 40))
+            frames += scan(1, chance.choice(("2001:db8:4::", "2001:db8:5::")), first=chance.randrange(1 << 40))
         if chance.random() < 0.1:
             frames.append(question("2001:db8:3::1"))
         if 60 < now % 150 < 85 and chance.random() < 0.8:  # somebody scans
@@ -82,6 +82,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as directory,
         browser(topology, Path(directory)) as page,
     ):
+        on_edge(topology, f"route add 2001:db8:5::/64 via {HOST_ADDRESS} dev lan0")
         sending = threading.Thread(target=send, args=(topology, stopping))
         sending.start()
         try:
@@ -89,7 +90,9 @@ def main() -> None:
             page.open()
             time.sleep(arguments.seconds)
             page.prefer("light")
-            page.screenshot(arguments.output)
+            below = "return document.getElementById('daemon-title').parentElement.getBoundingClientRect().top"
+            page.resize(1120, int(page.run(below)) - 4)  # what is below says things of this machine
+            page.screenshot(arguments.output, whole=False)
             if arguments.all:
                 arguments.all.mkdir(parents=True, exist_ok=True)
                 for scheme in ("light", "dark"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +20,6 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.config import parse
-from npd6_xdp.daemon import Daemon
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.netns.browser import URL, Page, browser
@@ -75,9 +75,9 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
         assert 200 < shown < 400
         assert page.text("#state span") == "at work"
         drawn = page.run("return document.querySelector('#plot path.line').getAttribute('d')")
-        assert drawn.count(",") >= 3
+        assert drawn.count(",") >= 2
         label = page.run("return document.querySelector('#outcome-answered_xdp svg').getAttribute('aria-label')")
-        assert re.fullmatch(r"answered_xdp: now \d+ a second, at most [\d,]+ in the last 5 minutes", label)
+        assert re.fullmatch(r"answered_xdp: now \d+ a second, at most [\d,.]+ in the last 5 minutes", label)
     final = running.solicitations()
     assert page.becomes(lambda: all(page.total(outcome) == n for outcome, n in final.items()))
     assert set(final) >= {"answered_xdp", "answered_python", "pending", "ignored", "unmatched", "invalid"}
@@ -90,11 +90,11 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
     ]
     assert f"answered_xdp {final['answered_xdp']:,}" in " ".join(rows).replace("\n", " ")
     figures = " ".join(page.texts("#figures > div")).replace("\n", " ")
-    for words in ("Neighbours 1 lan0 1", "Kernel proxy entries 1 wan0 1", "Host routes 1", "Losses 0 nothing lost"):
+    for words in ("Neighbours 1 lan0 1", "Proxy entries 1 wan0 1", "Host routes 1", "Losses 0 nothing lost"):
         assert words in figures
     assert HOST_ADDRESS not in page.run("return document.documentElement.outerHTML")
     assert page.complaints() == []
-    assert page.requested() <= {URL, f"{URL}status.json", *(u for u in page.requested() if u.startswith("data:"))}
+    assert page.requested() == {URL, f"{URL}status.json"}
 
 
 @needs_browser
@@ -124,15 +124,15 @@ def test_it_can_be_read_on_a_phone_in_the_dark_and_by_a_machine(topology: Topolo
 
 @needs_browser
 def test_what_a_file_says_is_text_and_never_markup(topology: Topology, daemon: Start, page: Page) -> None:
-    evil = "<img src=x>"
-    on_edge(topology, f"link add {evil.replace(' ', '')} type dummy", f"link set {evil.replace(' ', '')} up")
-    running = daemon(configuration() + configuration().replace("wan0", evil.replace(" ", "")))
-    running.write(f"'<script>alert(1)</script>{evil}' = 1\n")
+    evil = "<b>wan<hr>"
+    on_edge(topology, f"link add {evil} type veth peer name peer0", f"link set {evil} up")
+    running = daemon(configuration() + configuration().replace("wan0", evil))
+    running.write("'<script>alert(1)</script><img src=x>' = 1\n")
     assert running.command("reload").returncode == 1
     page.open()
     assert page.becomes(lambda: "<script>alert(1)</script>" in page.text("#notes"))
-    assert page.texts("#interfaces td:first-child") == ["wan0", evil.replace(" ", "")]
-    assert not page.has("img, #notes script, main script")
+    assert page.texts("#interfaces td:first-child") == ["wan0", evil]
+    assert not page.has("img, b.name, hr, main script")
     assert page.complaints() == []
 
 
@@ -180,28 +180,39 @@ def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: 
 
 
 def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None:
-    running = daemon(configuration() + configuration().replace("wan0", "wan7"))
+    running = daemon(configuration())
     assert get(running, "/healthz") == (200, b"ok\n")
     on_edge(topology, "link set wan0 down")
     assert until(lambda: get(running, "/healthz")[0] == 503)
-    line = b"no interface is attached and up: wan0 is down, wan7 is not there\n"
+    line = b"no interface is attached and up: wan0 is down\n"
     assert get(running, "/healthz") == (503, line)
     on_edge(topology, "link set wan0 up")
     assert until(lambda: get(running, "/healthz")[0] == 200)
 
 
-def test_the_loop_turns_with_nothing_to_do_and_one_that_hangs_is_ill(topology: Topology, daemon: Start) -> None:
-    running = daemon(configuration())
-    time.sleep(3.0)
-    assert get(running, "/healthz") == (200, b"ok\n")
-    hung = Daemon(lambda: parse(configuration(), "test"), lambda _: None)
-    hung._turned = time.monotonic() - 12.3
-    assert hung.ailing() == "the main loop has not turned for 12 s"
+IMPATIENT = "import npd6_xdp.cli, npd6_xdp.daemon as d; d._HEARTBEAT, d._HUNG = 0.4, 1.0; npd6_xdp.cli.main()"
+
+
+def test_a_loop_with_nothing_to_do_is_well_and_one_that_hangs_is_not(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(), program=(sys.executable, "-c", IMPATIENT))
+    until_when = time.monotonic() + 1.5
+    while time.monotonic() < until_when:
+        assert get(running, "/healthz") == (200, b"ok\n")
+        time.sleep(0.1)
+    config = running.config_file.read_text()
+    running.config_file.unlink()
+    os.mkfifo(running.config_file)
+    running.process.send_signal(signal.SIGHUP)  # it reads its file, and nobody writes into it
+    assert until(lambda: get(running, "/healthz")[0] == 503)
+    assert re.fullmatch(rb"the main loop has not turned for \d+ s\n", get(running, "/healthz")[1])
+    assert data(running)["interfaces"][0]["up"]
+    running.config_file.write_text(config)
+    assert until(lambda: get(running, "/healthz")[0] == 200)
 
 
 def test_many_and_slow_readers_cost_little_and_take_no_answers(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:3::/64 static", datapath='"python"'))
-    until_when = time.monotonic() + 3.0
+    until_when = time.monotonic() + 1.5
     seen: list[int] = []
 
     def read() -> None:
@@ -225,7 +236,7 @@ def test_many_and_slow_readers_cost_little_and_take_no_answers(topology: Topolog
         thread.join()
     for connection in slow:
         connection.close()
-    assert len(seen) > 100
+    assert len(seen) > 50
     assert set(seen) == {200}
     assert private_megabytes(running) < 45
 
@@ -239,10 +250,10 @@ def test_status_watch_shows_the_rate_of_real_traffic(topology: Topology, daemon:
         )  # fmt: skip
         assert process.stdout
         rates = []
-        while len(rates) < 4:
+        while len(rates) < 3:
             if match := re.match(r"answered_xdp +(\S+) +[\d,]+", process.stdout.readline()):
                 rates.append(match[1])
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == 0
     assert rates[0] == "-"
-    assert all(150 < float(rate) < 250 for rate in rates[2:])
+    assert all(150 < float(rate) < 250 for rate in rates[1:])
