@@ -32,7 +32,8 @@ case ${ID:-}-${VERSION_ID:-} in
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck systemd)
-        # The browser that the status page is tested in; Ubuntu has it as a snap only, and skips these tests.
+        # The browser that the status page is tested in, and its picture's font; Ubuntu has the browser as a snap only, and
+        # skips these tests.
         [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-inter)
         missing=()
         for package in "${packages[@]}"; do

@@ -263,7 +263,7 @@ def test_a_hundred_silent_clients_are_in_nobodys_way(served: Served) -> None:
     try:
         for path in PATHS:
             assert served.ask(path)[0] == 200
-        assert threading.active_count() < 64 + 8
+        assert threading.active_count() < 48 + 8
         assert silent[0].recv(1) == b"", "the oldest was hung up on"
     finally:
         for client in silent:
@@ -307,7 +307,7 @@ def test_more_who_wait_for_the_metrics_than_there_is_room_for_are_refused_and_co
         clients.append(client)
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
     time.sleep(0.2)
-    assert threading.active_count() - before <= 64
+    assert threading.active_count() - before <= 48
     served.metrics_go.set()
     for client in clients:
         client.close()
