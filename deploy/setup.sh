@@ -32,6 +32,8 @@ case ${ID:-}-${VERSION_ID:-} in
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck)
+        # What the benchmark's --profile looks into the kernel with; Ubuntu has it for its own kernels only.
+        [ "$extra" != "[bench]" ] || [ "$ID" = ubuntu ] || packages+=(linux-perf)
         missing=()
         for package in "${packages[@]}"; do
             dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
