@@ -35,6 +35,8 @@ case ${ID:-}-${VERSION_ID:-} in
         # The browser that the status page is tested in, and its picture's font; Ubuntu has the browser as a snap only, and
         # skips these tests.
         [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-inter)
+        # What the benchmark's --profile looks into the kernel with; Ubuntu has it for its own kernels only.
+        [ "$extra" != "[bench]" ] || [ "$ID" = ubuntu ] || packages+=(linux-perf)
         missing=()
         for package in "${packages[@]}"; do
             dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

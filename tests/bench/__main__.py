@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.bench.machine import HOME, describe
 from tests.bench.plan import FULL, QUICK, Run
 from tests.bench.plots import draw
+from tests.bench.profile import profile
 from tests.bench.results import Results
 from tests.bench.rows import NUMBERS, ROWS, Measure
 from tests.bench.table import markdown
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = Results(describe(), arguments.quick)
     wanted = frozenset(arguments.rows or NUMBERS)
     run = Run(QUICK if arguments.quick else FULL, arguments.quick, wanted, results, say)
+    if arguments.profile:
+        return 0 if profile(run, arguments.output) else 1
     try:
         for numbers, measure in ROWS.items():
             if wanted.intersection(numbers):
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="all rows in three minutes, with small numbers, no plots")
     parser.add_argument("--rows", type=_rows, metavar="N,...", help="only these rows of the table: 1,4,5")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, instead: into profile.md")
     parser.add_argument(
         "--output",
         type=Path,

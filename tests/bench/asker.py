@@ -12,7 +12,7 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,11 +44,22 @@ class Asker:
         self._counter.set()
         self._wire.close()
 
-    def ask(self, frames: Sequence[bytes], count: int) -> list[float]:
-        """Microseconds of `count` answers, one question after the other; LOST for those that never came."""
+    def ask(
+        self, frames: Sequence[bytes], count: int, after: Callable[[float, int], None] | None = None
+    ) -> list[float]:
+        """Microseconds of `count` answers, one question after the other; LOST for those that never came.
+
+        `after` is called after each: with its time, and the moment at which the answer came.
+        """
         numbers = [int.from_bytes(frame[_NUMBER]) for frame in frames]
+        taken = []
         with _no_collection():
-            return [self._one(frames[i % len(frames)], numbers[i % len(frames)]) for i in range(count)]
+            for i in range(count):
+                number = numbers[i % len(frames)]
+                taken.append(self._one(frames[i % len(frames)], number))
+                if after is not None:
+                    after(taken[-1], self._counter.arrivals[number])
+        return taken
 
     def _one(self, frame: bytes, number: int) -> float:
         arrivals, clock, sock = self._counter.arrivals, time.monotonic_ns, self._wire.socket

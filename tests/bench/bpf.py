@@ -24,10 +24,10 @@ class _LinkOptions(ct.Structure):
 
 
 class SmallProgram:
-    """One function of a C file beside this one, as an XDP program. Leaving the `with` block gives it up."""
+    """One function of a C file, named from this folder, as an XDP program. Leaving the `with` block gives it up."""
 
     def __init__(self, file: str, function: str, **definitions: int) -> None:
-        source = Path(__file__).with_name(file).read_text()
+        source = (Path(__file__).parent / file).read_text()
         self._module, self._function = compile_program(source, function, definitions)
         self._lib: Any = load_bcc().lib
         self._cpus = len(load_bcc().utils.get_possible_cpus())

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from npd6_xdp.lab.topology import Topology
+from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.testrun import TestRun
 from tests.bench.bpf import SmallProgram
 from tests.bench.worker import Worker
@@ -58,9 +58,15 @@ class Sent:
 Generator = Worker[Order, Sent]
 
 
-def paced(topology: Topology, frames: Sequence[bytes], cpu: int | None = None, interface: str = "eth0") -> Generator:
+def paced(
+    topology: Topology,
+    frames: Sequence[bytes],
+    cpu: int | None = None,
+    interface: str = "eth0",
+    namespace: Namespace = "upstream",
+) -> Generator:
     """Sends these frames, round and round, evenly."""
-    return Worker(topology, partial(_prepare_paced, frames, interface), cpu=cpu)
+    return Worker(topology, partial(_prepare_paced, frames, interface), namespace, cpu)
 
 
 def flood(topology: Topology, frame: bytes, targets: int, cpu: int | None = None, interface: str = "eth0") -> Generator:

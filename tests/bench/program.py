@@ -93,8 +93,9 @@ def bare_program() -> Iterator[int]:
 class Harness:
     """restore.c, which puts the frame right before each run; close() gives it up."""
 
-    def __init__(self, vary: Vary, count: int) -> None:
-        self._frame = _frame(vary)
+    def __init__(self, vary: Vary, count: int, frame: bytes | None = None) -> None:
+        """`frame` takes the place of a solicitation; at most 128 bytes, and nothing in it then varies."""
+        self._frame = _frame(vary) if frame is None else frame
         definitions = _definitions(vary, count, len(self._frame))
         self._module, self._function = compile_program(HARNESS.read_text(), "restore", definitions)
         self._lib: Any = load_bcc().lib

@@ -15,7 +15,7 @@ def markdown(results: Results) -> str:
     lines = [f"- {name}: {value}" for name, value in results.machine.items()]
     if results.quick:
         lines.append("- a quick run: smaller numbers, few repeats; it shows that all works, and compares with nothing")
-    lines += ["", *_aligned([_HEAD, *map(_cells, sorted(results.figures, key=lambda figure: figure.row))]), ""]
+    lines += ["", *aligned([_HEAD, *map(_cells, sorted(results.figures, key=lambda figure: figure.row))]), ""]
     for subject, (checked, wrong) in results.samples.items():
         lines.append(f"- {subject}: {checked:,} answers looked at, {wrong:,} of them wrong")
     lines += [f"- row {row} was not measured: {why}" for row, why in sorted(results.broken.items())]
@@ -35,7 +35,8 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """A Markdown table, the first row its head."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

@@ -58,6 +58,11 @@ class Worker(Generic[Order, Report]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None, "it works while the block runs"
+        return self._process.pid
+
     def close(self) -> None:
         """End it, whatever it does."""
         self._process.kill()

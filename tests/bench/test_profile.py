@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The profile's reading of perf, py-spy and the kernel's statistics."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.daemon import Daemon
+from tests.bench.profile.flood import _cost_of_counting
+from tests.bench.profile.memory import chase
+from tests.bench.profile.page import Section, write
+from tests.bench.profile.python import _kinds
+from tests.bench.profile.symbols import read
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="BPF programs need root")
+
+_REPORT = """\
+# Children      Self  Symbol
+# ........  ........  ......
+#
+    71.00%     1.00%  [k] do_syscall_64
+    50.00%    50.00%  [k] pv_native_safe_halt
+    20.00%    20.00%  [.] _PyEval_EvalFrameDefault
+    12.00%     9.00%  [k] bpf_prog_f685b10a20e6f412_ns_filter
+     0.50%     0.00%  [.] 0x00007ffd23c9bc20
+    21.00%    20.00%  [k] net_rx_action
+"""
+
+
+def test_perf_report_is_read_without_the_idle_time() -> None:
+    symbols = read(_REPORT)
+    assert symbols is not None
+    assert symbols.user == pytest.approx(0.4)
+    assert symbols.own == pytest.approx({"do_syscall_64": 0.02, "BPF program ns_filter": 0.18, "net_rx_action": 0.4})
+    assert symbols.inclusive["net_rx_action"] == pytest.approx(0.42)
+    assert symbols.top(1, 1000.0) == [("`net_rx_action`", "40 %", "400 ns")]
+
+
+def test_a_report_of_nothing_is_none() -> None:
+    assert read("") is None
+    assert read("# Samples: 0\n") is None
+
+
+def _line_of_poll() -> int:
+    code = Daemon.run.__code__
+    lines = Path(code.co_filename).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if " poll(" in line and number > code.co_firstlineno)
+
+
+def test_samples_of_py_spy_are_sorted_by_the_innermost_known_function() -> None:
+    head = "thread (1): MainThread;main (npd6_xdp/cli.py:39)"
+    loop = f"{head};Daemon.run (npd6_xdp/daemon/__init__.py:"
+    answer = f"{loop}320);Answering.answer (npd6_xdp/daemon/answering.py:69)"
+    raw = "\n".join(
+        (
+            f"{loop}{_line_of_poll()}) 7",
+            f"{loop}1) 1",
+            f"{answer};Responder.answer_run (npd6_xdp/core/responder.py:80) 3",
+            f"{answer};Ports.send_all (npd6_xdp/daemon/ports.py:88);Outbox.send (npd6_xdp/system/sender.py:83) 5",
+            f"{answer};Logger.isEnabledFor (logging/__init__.py:1742) 2",
+            f"{loop}320);EventRing.read (npd6_xdp/system/events.py:94) 4",
+            "thread (2): metrics;Thread.run (threading.py:975);select (selectors.py:415) 99",
+        )
+    )
+    assert _kinds(raw) == {
+        "waiting (epoll)": 7,
+        "the rest: the loop, timers": 1,
+        "building the answers": 3,
+        "sending (sendmmsg)": 5,
+        "counting, waiting times": 2,
+        "reading the ring": 4,
+    }
+
+
+def test_the_page_and_the_json_file_hold_every_section(tmp_path: Path) -> None:
+    sections = [Section("One", ("what", "takes"), [("a", "1 ns")], ["a note"], {"a, ns": 1.0}), Section("Two", (), [])]
+    page = write({"kernel": "Linux"}, sections, tmp_path)
+    assert (tmp_path / "profile.md").read_text() == page
+    assert "| a    | 1 ns  |\n\n- a note" in page
+    found = json.loads((tmp_path / "profile.json").read_text())
+    assert [section["title"] for section in found["sections"]] == ["One", "Two"]
+    assert found["sections"][0]["raw"] == {"a, ns": 1.0}
+
+
+@needs_root
+def test_a_chain_of_look_ups_takes_time() -> None:
+    assert 0.1 < chase(1024) < 1000
+
+
+@needs_root
+def test_statistics_are_put_back_as_they_were() -> None:
+    switch = Path("/proc/sys/kernel/bpf_stats_enabled")
+    before = switch.read_text()
+    assert 0 < _cost_of_counting() < 10_000
+    assert switch.read_text() == before
