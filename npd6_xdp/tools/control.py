@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import socket
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ _TIMEOUT = 60.0  # seconds
 
 def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
     """What the daemon at `path` answers. Raises MachineError if nobody does."""
-    if path.exists() and not path.is_socket():
-        raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
+    with suppress(OSError):  # who may not look hears that below
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_TIMEOUT)
