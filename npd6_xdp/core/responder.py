@@ -59,8 +59,8 @@ class Responder:
         """Write the answers to a run's plain events into `frames`, which has room for them; the others come back.
 
         Plain is what nothing else is to be done for, and what answer() would answer from the target with the
-        Solicited flag set: its bytes are the same. This loop is what a flood costs: 0.4 us an event here, where
-        answer() takes 2.5. What earns that: plain tuples; one struct call that writes a whole frame where it is
+        Solicited flag set: its bytes are the same. This loop is what a flood costs: 0.3 us an event here, where
+        answer() takes 1.7. What earns that: plain tuples; one struct call that writes a whole frame where it is
         sent from; and nothing looked up as long as rule and tags are the last one's.
         """
         others: list[NsEvent] = []

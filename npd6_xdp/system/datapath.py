@@ -53,8 +53,8 @@ _SLOT_KEY = struct.Struct("=IHH")
 _SLOT = struct.Struct("=I6sBBI16s16sQHH8s4x")
 _MOST_LENGTHS = 4
 _HASHED_FROM = 64
-"""An entry's prefixes are in the hash where they have few lengths, each of which costs a look-up of 40 ns, and are
-many for each length; the trie costs 20 ns with one prefix, and 400 with 100,000."""
+"""An entry's prefixes are in the hash where they have few lengths, each of which costs a look-up, and are many for each
+length: with one prefix an answer took 20 ns less by the trie, with 100,000 389 ns by the hash and 885 by the trie."""
 _LINE_KEY = struct.Struct("=II16s")
 _ADDRESS_KEY = struct.Struct("=I4x16s")
 _PREFIX_KEY = struct.Struct("=II16s")
