@@ -53,6 +53,12 @@ class Rates:
         """The best rate of answers at any offered rate."""
         return max((load.answered for load in self.loads), default=0.0)
 
+    def beyond(self, others: Rates) -> None:
+        """Add what a generator has shown that can send more."""
+        self.loads += others.loads
+        if others.lossless > self.lossless:
+            self.lossless, self.limited = others.lossless, others.limited
+
 
 def find_rates(run: Run, ground: Ground, generator: Generator, expected: float = 0.0) -> Rates:
     """Climb, halve, and overload. `expected` is what is known of the lossless rate: it saves the lower rungs."""

@@ -105,23 +105,25 @@ def _climb(run: Run, subject: Subject, found: _Found, *, overload: bool) -> None
     with Ground() as ground, subject.on(ground):
         with paced(ground.topology, subject.questions) as generator:
             rates = find_rates(run, ground, generator, found.lossless(subject))
-            found.rates[subject.name].append(rates)
-            run.say(f"{subject.name}: {rates.lossless:,.0f}/s lossless, {rates.peak:,.0f}/s at most")
             if overload and not _takes_live_frames(subject):
                 load = offer(ground, [generator], rates.lossless * _OVERLOAD, run.plan.flood)
-                found.overloads[subject.name].append(load)
-        if overload and _takes_live_frames(subject):
+        if _takes_live_frames(subject) and (rates.limited or overload):
             with flood(ground.topology, subject.questions[0], TARGETS) as generator:
-                load = offer(ground, [generator], rates.lossless * _OVERLOAD, run.plan.flood)
-                found.overloads[subject.name].append(load)
+                if rates.limited:
+                    rates.beyond(find_rates(run, ground, generator, rates.lossless * run.plan.ladder))
+                if overload:
+                    load = offer(ground, [generator], rates.lossless * _OVERLOAD, run.plan.flood)
+        found.rates[subject.name].append(rates)
+        run.say(f"{subject.name}: {rates.lossless:,.0f}/s lossless, {rates.peak:,.0f}/s at most")
         if overload:
+            found.overloads[subject.name].append(load)
             run.say(f"{subject.name}: {load.answered:,.0f}/s answered of {load.sent:,.0f}/s")
         look_at_answers(run, ground, subject)
 
 
 def _takes_live_frames(subject: Subject) -> bool:
     """veth delivers them only to an interface with a native program."""
-    return subject.ours
+    return subject.ours and subject is not HYBRID_GENERIC
 
 
 def _row_4(run: Run, found: _Found) -> None:
