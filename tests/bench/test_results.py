@@ -78,19 +78,26 @@ def test_the_table_has_a_line_for_each_figure_and_says_what_is_missing(tmp_path:
 
 def test_publishing_replaces_what_stands_between_the_marks(tmp_path: Path) -> None:
     folder, page, plots = tmp_path / "results", tmp_path / "benchmark.md", tmp_path / "benchmark"
-    for place in (folder, plots):
+    first = tmp_path / "first"
+    for place, value in ((first, 170.0), (folder, 128.0)):
         place.mkdir()
+        run = Results(
+            {}, quick=False, figures=[Figure(2, "an answer", value, "ns", at_most(150)), Figure(2, "y", 1, "")]
+        )
+        run.write(place / "results.json")
+    plots.mkdir()
     (folder / "table.md").write_text("| new |\n")
     (folder / "growth.svg").write_text("<svg/>")
     (plots / "gone.svg").write_text("<svg/>")
     before, between, after = PAGE.read_text().partition("<!-- results")[0], "| old |", "\nafter\n"
     mark = next(line for line in PAGE.read_text().splitlines() if line.startswith("<!-- results"))
     page.write_text(f"{before}{mark}\n\n{between}\n\n<!-- end of results -->{after}")
-    publish(folder, page, plots)
+    publish([first, folder], page, plots)
     text = page.read_text()
     assert text.startswith(before)
     assert text.endswith(after)
     assert "| new |" in text
+    assert "| 2 | an answer | 170 ns | 128 ns | at most 150 | 1 of 2 |" in text
     assert "![growth](benchmark/growth.svg)" in text
     assert between not in text
     assert [path.name for path in plots.iterdir()] == ["growth.svg"]
