@@ -96,7 +96,7 @@ class Snapshot:
 
 
     `neighbours` has the present hosts by the name of the via interface, `proxies` the kernel's proxy entries of ours
-    by the interface that they are on.
+    by the interface that they are on. `reload_failed` is of the last reload, as `reload_failures` is of all.
     """
 
     interfaces: Sequence[InterfaceSnapshot]
@@ -108,6 +108,7 @@ class Snapshot:
     reload_failures: int
     build: Mapping[str, str]
     time: float = 0.0
+    reload_failed: bool = False
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.

@@ -242,7 +242,7 @@ class Daemon:
             self._config, self._links = config, links
             self._answering.use(table)
             self._counts.follow(table)
-            self._view.use(table, links, said)
+            self._view.use(config, table, links, said)
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()

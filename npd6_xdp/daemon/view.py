@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import npd6_xdp
+from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import proxying_interfaces
@@ -60,6 +61,7 @@ class View:
         self._proxies = proxies
         self._changing = changing
         self._table = Table({}, {}, {}, {}, {})
+        self._configured: Sequence[InterfaceConfig] = ()
         self._links: Mapping[str, LinkFacts] = {}
         self._warnings: Sequence[str] = ()
         self._names: Mapping[int, str] = {}
@@ -72,9 +74,16 @@ class View:
             "kernel": os.uname().release,
         }
 
-    def use(self, table: Table, links: Mapping[str, LinkFacts], warnings: Sequence[str]) -> None:
+    def use(
+        self,
+        config: Config,
+        table: Table,
+        links: Mapping[str, LinkFacts],
+        warnings: Sequence[str],
+    ) -> None:
         """Show this table from now on, and what there is to warn about under it."""
         self._table, self._links, self._warnings = table, links, warnings
+        self._configured = [interface for interface in config.interfaces if not interface.is_glob]
         self._names = {link.ifindex: link.name for link in links.values()}
 
     def reloaded(self) -> None:
@@ -113,6 +122,7 @@ class View:
             self._reload_failures,
             self._build,
             taken,
+            reload_failed=bool(self._reload_error),
         )
 
     def _interfaces(self, table: Table, counters: Mapping[int, EntryCounters]) -> list[InterfaceSnapshot]:
@@ -128,6 +138,8 @@ class View:
             late[entry.label] += self._counts.late(entry.id)
             if entry.spoken or entry.label not in shown:
                 shown[entry.label] = (entry.port, entry.datapath)
+        for interface in self._configured:
+            shown.setdefault(interface.label, (interface.name, interface.datapath))  # it has not been there yet
         found = []
         for label, (port, datapath) in shown.items():
             attached, link = self._ports.by_name(port), self._links.get(port)
@@ -191,7 +203,8 @@ class View:
     def ailing(self) -> str:
         """Why nothing is answered: no interface is attached and up. "" if one is. Another thread may ask."""
         table, links, states = self._table, self._links, []
-        for port in dict.fromkeys(entry.port for entry in table.entries.values()):
+        configured = [interface.name for interface in self._configured]
+        for port in dict.fromkeys([*(entry.port for entry in table.entries.values()), *configured]):
             link = links.get(port)
             if link is None:
                 states.append(f"{port} is not there")

@@ -41,6 +41,11 @@ class SnapshotCollector(Collector):
             "When the configuration in use was loaded.",
             value=now.last_reload,
         )
+        yield GaugeMetricFamily(
+            "npd6_config_last_reload_successful",
+            "0 if the last reload left the old configuration in use, else 1.",
+            value=not now.reload_failed,
+        )
         yield CounterMetricFamily(
             "npd6_config_reload_failures",
             "Reloads that left the old configuration in use.",
@@ -83,7 +88,7 @@ def _interface_metrics(now: Snapshot) -> Iterator[Metric]:
         labels=["interface", "attach", "datapath"],
     )
     up = GaugeMetricFamily(
-        "npd6_interface_up", "1 if the interface is up and the XDP program attached.", labels=["interface"]
+        "npd6_interface_up", "1 if the interface is there and up and the XDP program attached.", labels=["interface"]
     )
     for interface in now.interfaces:
         for outcome, count in interface.outcomes.items():

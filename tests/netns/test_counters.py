@@ -34,6 +34,7 @@ NAMES = (
     "npd6_interface_info",
     "npd6_interface_up",
     "npd6_config_last_reload_success_timestamp_seconds",
+    "npd6_config_last_reload_successful",
     "npd6_config_reload_failures_total",
     "npd6_build_info",
 )

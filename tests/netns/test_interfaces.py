@@ -18,6 +18,7 @@ from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, quest
 
 Start = Callable[..., RunningDaemon]
 
+UP = ("npd6_interface_up", frozenset({("interface", "wan0")}))
 SOON = 0.2
 TRIES = 3
 both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
@@ -52,11 +53,13 @@ def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
     assert "wan0: no such interface here yet; waiting for it" in running.log
     assert "warning: wan0: no such interface here yet" in running.command("status").stdout
     assert "warning: wan0: no such interface here yet" in running.command("reload").stderr
+    assert running.metrics()[UP] == 0
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert not asker.answered(HOST_ADDRESS, 0.1)
         on_edge(topology, "link set late0 name wan0")
         assert until(lambda: asker.answered(HOST_ADDRESS, 0.05), 2.0)
+    assert until(lambda: running.metrics()[UP] == 1), "its link state comes by a message of its own"
 
 
 @both

@@ -24,6 +24,7 @@ Start = Callable[..., RunningDaemon]
 both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 FAILURES = ("npd6_config_reload_failures_total", frozenset[tuple[str, str]]())
+SUCCESSFUL = ("npd6_config_last_reload_successful", frozenset[tuple[str, str]]())
 
 
 def reload(running: RunningDaemon, text: str) -> str:
@@ -188,6 +189,7 @@ def test_reloads_of_many_rules_leave_none_unanswered(topology: Topology, daemon:
 @both
 def test_a_broken_file_changes_nothing_and_is_reported(topology: Topology, daemon: Start, datapath: str) -> None:
     running = daemon(configuration(datapath=f'"{datapath}"'))
+    assert running.metrics()[SUCCESSFUL] == 1, "of the start"
     with stream(topology, 2_000) as asked:
         for number, text in enumerate(BROKEN, 1):
             running.write(text)
@@ -195,9 +197,11 @@ def test_a_broken_file_changes_nothing_and_is_reported(topology: Topology, daemo
             assert done.returncode == 1
             assert "the old configuration stays" in done.stderr
             assert running.metrics()[FAILURES] == number
+            assert running.metrics()[SUCCESSFUL] == 0
     assert asked.all_answered_once()
     assert "lo: not an Ethernet interface" in running.command("status").stdout
     reload(running, configuration("2001:db8:2::/64 static", datapath=f'"{datapath}"'))
+    assert running.metrics()[SUCCESSFUL] == 1
     status = running.command("status").stdout
     assert "reloads that failed: 3" in status
     assert "lo: not an Ethernet interface" not in status
