@@ -149,11 +149,13 @@ class Daemon:
         self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing)
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
+        self._endpoint = self._offer_metrics(config)  # before a program is attached, which some links flap at
+        self._stack.callback(self._close_endpoint)
         self._decide_by(config, links, table)
         self._ports.admit(config, links, table)
         self._ports.follow(config, links, table)
-        self._endpoint = self._serve_metrics(config)
-        self._stack.callback(self._close_endpoint)
+        if self._endpoint is not None:
+            self._endpoint.serve()
         self._watch()
         for pid in memory.others:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
@@ -186,7 +188,7 @@ class Daemon:
     def _listen(self, config: Config) -> ControlServer:
         return ControlServer(config.control, self._selector, self._answer_control)
 
-    def _serve_metrics(self, config: Config) -> Endpoint | None:
+    def _offer_metrics(self, config: Config) -> Endpoint | None:
         if config.metrics_listen is None:
             return None
         return Endpoint(config.metrics_listen, metrics_app(self.snapshot), self.overview, self.ailing)
@@ -534,7 +536,7 @@ class Daemon:
             self._make_room(config, table)
             endpoint, control = self._endpoint, self._control
             if config.metrics_listen != self._config.metrics_listen:
-                endpoint = self._serve_metrics(config)
+                endpoint = self._offer_metrics(config)
                 undo.callback(lambda: endpoint.close() if endpoint else None)
             if config.control != self._config.control:
                 control = self._listen(config)
@@ -544,8 +546,10 @@ class Daemon:
         self._decide_by(config, links, table)
         self._logged = links
         self._ports.follow(config, links, table)
-        if self._endpoint is not None and self._endpoint is not endpoint:
-            self._endpoint.close()
+        if self._endpoint is not endpoint:
+            self._close_endpoint()
+            if endpoint is not None:
+                endpoint.serve()
         if self._control is not control:
             self._control.stop_listening()  # who has asked for this is yet to hear
         self._endpoint, self._control = endpoint, control

@@ -263,7 +263,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Endpoint:
-    """Serves a Site until it is closed: see there for what it takes. Raises MachineError if it can't listen."""
+    """Serves a Site from serve() until close(): see there for what it takes. Raises MachineError if it can't listen.
+
+    Who comes before serve() waits.
+    """
 
     def __init__(
         self,
@@ -282,6 +285,9 @@ class Endpoint:
         self._hung_up: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def serve(self) -> None:
+        """Answer from now on."""
         self._thread.start()
 
     @property
@@ -293,7 +299,8 @@ class Endpoint:
     def close(self) -> None:
         """Stop serving: nobody asks for anything any more once this returns."""
         self._waker.send(b"\0")
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._socket.close()
         with self._lock:
             for client in tuple(self._clients):

@@ -119,12 +119,13 @@ def test_of_two_interfaces_none_stays_attached_when_one_cannot_be(topology: Topo
     assert leftovers(topology) == {}
 
 
-def test_a_taken_metrics_port_is_one_line_and_leaves_nothing_attached(topology: Topology, daemon: Start) -> None:
+def test_a_taken_metrics_port_is_one_line_and_nothing_is_ever_attached(topology: Topology, daemon: Start) -> None:
     with topology.inside("edge"), socket.socket(socket.AF_INET6) as taken:
         taken.bind(("::1", 9846))
         taken.listen()
-        line = refusal(daemon, configuration())
-    assert line.startswith("npd6-xdp: metrics.listen: can't listen on [::1]:9846: Address already in use")
+        with pytest.raises(StartError) as caught:
+            daemon(configuration())
+    assert caught.value.log.startswith("npd6-xdp: metrics.listen: can't listen on [::1]:9846: Address already in use")
     assert leftovers(topology) == {}
 
 

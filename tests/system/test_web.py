@@ -43,6 +43,7 @@ class Served:
             return app(environ, start)
 
         self.endpoint = Endpoint((host, 0), metrics, self._overview, lambda: self.ill)
+        self.endpoint.serve()
         self.host, self.port = self.endpoint.address
 
     def _overview(self) -> dict[str, Any]:
