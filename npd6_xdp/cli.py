@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv6Address
@@ -28,13 +29,17 @@ An IPv6 Neighbor Discovery proxy: answers Neighbor Solicitations for the prefixe
 configuration, in the network driver (XDP), so that hosts behind this router are reachable
 from an upstream that believes them on its own link."""
 
+EPILOG = "npd6-xdp COMMAND --help has a command's options, and an example."
+
+CONFIG = Path("/etc/npd6-xdp/npd6-xdp.toml")
+"""The configuration file, where --config doesn't name another."""
 
 _LOG = logging.getLogger("npd6-xdp")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed at run time, 2 usage or configuration."""
-    arguments = _parser().parse_args(argv)
+    arguments = argument_parser().parse_args(argv)
     _set_up_logging("warning", "text")
     try:
         return int(arguments.verb(arguments) or 0)
@@ -56,7 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
         signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
     from npd6_xdp import daemon
 
-    daemon.run(lambda: _load(arguments.config), lambda config: _set_up_logging(config.log_level, config.log_format))
+    daemon.run(
+        lambda: _load(arguments.config),
+        lambda config: _set_up_logging(config.log_level, config.log_format),
+        str(arguments.config.absolute()),
+    )
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -183,6 +192,8 @@ def _only_interface(config: Config, path: Path) -> str:
 def _load(path: Path) -> Config:
     from npd6_xdp.tools.files import read_text
 
+    if path == CONFIG and not path.exists():
+        raise UsageError(f"{path}: no such file; write it (see npd6-xdp.toml(5)), or name another one by --config")
     return parse(read_text(path), str(path))
 
 
@@ -242,20 +253,37 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """The commands and their options, of which the manual and the completions are made, too."""
     parser = argparse.ArgumentParser(
-        prog="npd6-xdp", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="npd6-xdp",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"npd6-xdp {npd6_xdp.__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, function: Any, help: str, description: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=help, description=description)
+    def add(name: str, function: Any, help: str, description: str, *examples: str) -> argparse.ArgumentParser:
+        title = "example" if len(examples) == 1 else "examples"
+        verb = verbs.add_parser(
+            name,
+            help=help,
+            description=textwrap.fill(description, 78),
+            epilog="\n  ".join((f"{title}:", *(f"npd6-xdp {name} {rest}".rstrip() for rest in examples))),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         verb.set_defaults(verb=function)
         return verb
 
     def add_config(verb: argparse.ArgumentParser) -> None:
-        verb.add_argument("--config", required=True, type=Path, metavar="FILE", help="the TOML configuration file")
+        verb.add_argument(
+            "--config",
+            default=CONFIG,
+            type=Path,
+            metavar="FILE",
+            help="the TOML configuration file (default: %(default)s)",
+        )
 
     verb = add(
         "run",
@@ -265,6 +293,8 @@ def _parser() -> argparse.ArgumentParser:
         "log its state; whatever ends it, the kernel takes the XDP "
         "program off the interfaces. Logs to stderr. Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and "
         "CAP_NET_RAW.",
+        "",
+        "--config npd6-xdp.toml",
     )
     add_config(verb)
 
@@ -275,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
         "Validates a configuration file and prints the table that results. Needs neither root nor bcc nor the "
         "interfaces; where they are on this machine, it warns of rules over on-link prefixes. Exit status 2, with "
         "one line for each mistake, if the file can't be used.",
+        "--config npd6-xdp.toml",
     )
     add_config(verb)
     verb.add_argument("--json", action="store_true", help="the table as JSON")
@@ -285,6 +316,8 @@ def _parser() -> argparse.ArgumentParser:
         "say which rule decides about an address",
         "Says which rule decides about a target, by which method, and what advertisement would go out. Takes the "
         "interface's MAC, own addresses and next hops into account where the interface is on this machine.",
+        "2001:db8:1::42 --interface wan0",
+        "2001:db8:1::42 --interface wan0 --vlan 100 --source ::",
     )
     verb.add_argument("address", metavar="ADDRESS", type=_ipv6_address, help="the target that is asked for")
     verb.add_argument("--interface", required=True, metavar="IF", help="the interface that the question comes in by")
@@ -313,6 +346,8 @@ def _parser() -> argparse.ArgumentParser:
         "say what the daemon is doing",
         "Interfaces and how they are attached, rules and their counters, neighbours, targets being resolved, kernel "
         "proxy entries and recent targets of the running daemon. Needs root, or the control socket's group.",
+        "",
+        "--watch",
     )
     add_control(verb)
     verb.add_argument("--json", action="store_true", help="all of it as JSON; the text shows the first of long lists")
@@ -328,6 +363,7 @@ def _parser() -> argparse.ArgumentParser:
         "have the daemon read its configuration again",
         "Has the running daemon read its configuration file again, and says what became of it: all of the new one is "
         "in use, or the old one stays and the exit status is 1. The same as SIGHUP, but for the answer.",
+        "",
     )
     add_control(verb)
 
@@ -337,8 +373,9 @@ def _parser() -> argparse.ArgumentParser:
         "turn an npd6.conf or ndppd.conf into a configuration",
         "Reads a configuration file of npd6 or ndppd and writes one for npd6-xdp. What has no equal is said on "
         "stderr, and stands as a comment in the output.",
+        "/etc/ndppd.conf > npd6-xdp.toml",
     )
-    verb.add_argument("file", metavar="FILE", type=Path, help="npd6.conf or ndppd.conf")
+    verb.add_argument("file", metavar="FILE", type=Path, help="the file of npd6 or ndppd")
 
     verb = add(
         "probe",
@@ -346,6 +383,7 @@ def _parser() -> argparse.ArgumentParser:
         "ask for an address, as an upstream would",
         "Sends Neighbor Solicitations out of an interface, decodes the advertisements that come back, and times "
         "them. For the upstream's side of the link. Exit status 1 if there was no answer. Needs root or CAP_NET_RAW.",
+        "2001:db8:1::42 --interface eth0 --count 3",
     )
     verb.add_argument("address", metavar="ADDRESS", type=_ipv6_address, help="the target to ask for")
     verb.add_argument("--interface", required=True, metavar="IF", help="the interface to ask on")
@@ -360,6 +398,7 @@ def _parser() -> argparse.ArgumentParser:
         "each Neighbor Solicitation in it, and why. Sends nothing, and attaches to nothing. Routes and neighbours are "
         "those of this machine; the limits of rates aren't applied. Needs root, or CAP_BPF, CAP_NET_ADMIN and "
         "CAP_PERFMON.",
+        "capture.pcap --interface wan0",
     )
     verb.add_argument("file", metavar="FILE", type=Path, help="the capture, of an Ethernet interface")
     add_config(verb)
@@ -382,8 +421,9 @@ def _parser() -> argparse.ArgumentParser:
         "see it work, in network namespaces on this machine",
         "Builds an upstream, an edge and a host in network namespaces, runs the daemon on real traffic, shows what "
         "happens, and cleans up. Needs root.",
+        "",
     )
-    add("version", version, "print the version", "Prints the version.")
+    add("version", version, "print the version", "Prints the version.", "")
     return parser
 
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import npd6_xdp
+from npd6_xdp.cli import argument_parser
 
 ROOT = Path(npd6_xdp.__file__).parent.parent
 GOOD = """\
@@ -61,6 +64,52 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version"):
         assert f"\n    {verb} " in done.stdout
+
+
+VERBS = ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_command_ends_with_examples_that_it_takes(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    parser = argument_parser()
+    (verbs,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    help = verbs[verb].format_help()
+    body, title, examples = help.partition("\nexample")
+    assert title
+    assert all(len(line) <= 80 for line in body.splitlines())
+    _, *lines = examples.splitlines()
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0])
+        assert words[:2] == ["npd6-xdp", verb]
+        parser.parse_args(words[1:])
+
+
+def where_etc_has(config: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a mount namespace whose /etc has nothing but the service's configuration, if that."""
+    script = """
+        set -e
+        mount -t tmpfs tmpfs /etc
+        [ -z "$1" ] || install -D "$1" /etc/npd6-xdp/npd6-xdp.toml
+        shift
+        exec "$@"
+    """
+    words = ("unshare", "--mount", "bash", "-c", script, "bash", config, sys.executable, "-m", "npd6_xdp", *argv)
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_configuration_that_is_not_named_is_the_services(good: str) -> None:
+    done = where_etc_has("", "check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "npd6-xdp: /etc/npd6-xdp/npd6-xdp.toml: no such file; write it (see npd6-xdp.toml(5)), or name another one by"
+        " --config\n"
+    )
+    done = where_etc_has(good, "check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == npd6("check", "--config", good).stdout
 
 
 def test_version_is_told_in_both_ways() -> None:

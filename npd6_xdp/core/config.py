@@ -209,71 +209,76 @@ def parse(text: str, source: str) -> Config:
 
 
 @dataclass(frozen=True, slots=True)
-class _ListOf:
+class ListOf:
     """An array of at least one value, each as its parser has it."""
 
     parser: Parser
     example: str
 
 
-_KEYS: dict[str, dict[str, Parser | _ListOf]] = {
+_FOREIGN_METHODS = {"auto": ("ndppd", Method.ROUTE), "iface": ("ndppd", Method.NEIGHBOUR)}
+
+KEYS: dict[str, dict[str, Parser | ListOf]] = {
     "daemon": {
         "control": parsers.control,
-        "log_level": parsers.one_of(("debug", "info", "warning", "error")),
-        "log_format": parsers.one_of(("text", "json")),
+        "log_level": parsers.OneOf(("debug", "info", "warning", "error")),
+        "log_format": parsers.OneOf(("text", "json")),
     },
     "metrics": {"listen": parsers.listen},
     "limits": {
-        "events_per_second": parsers.whole(1, 10_000_000),
-        "pending": parsers.whole(1, 65_536),
-        "neighbours": parsers.whole(1, 1_000_000),
-        "kernel_entries": parsers.whole(1, 65_536),
-        "kernel_entry_age": parsers.whole(1, 1_000_000),
+        "events_per_second": parsers.Whole(1, 10_000_000),
+        "pending": parsers.Whole(1, 65_536),
+        "neighbours": parsers.Whole(1, 1_000_000),
+        "kernel_entries": parsers.Whole(1, 65_536),
+        "kernel_entry_age": parsers.Whole(1, 1_000_000),
     },
     "interface": {
         "name": parsers.interface_name,
         "vlan": parsers.vlan,
-        "attach": parsers.one_of(Attach),
-        "datapath": parsers.one_of(Datapath),
+        "attach": parsers.OneOf(Attach),
+        "datapath": parsers.OneOf(Datapath),
         "router": parsers.boolean,
-        "dad": parsers.one_of(DadPolicy),
-        "na_source": parsers.one_of(NaSource),
-        "events_per_source": parsers.whole(0, 10_000_000),
-        "collect_targets": parsers.whole(0, 1_000_000),
+        "dad": parsers.OneOf(DadPolicy),
+        "na_source": parsers.OneOf(NaSource),
+        "events_per_source": parsers.Whole(0, 10_000_000),
+        "collect_targets": parsers.Whole(0, 1_000_000),
     },
     "interface.rule": {
         "prefix": parsers.targets,
-        "method": parsers.one_of(Method),
-        "via": _ListOf(parsers.exact_name, '["lan0"]'),
-        "include": _ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
-        "exclude": _ListOf(parsers.selection, '["::1"]'),
+        "method": parsers.OneOf(Method, _FOREIGN_METHODS),
+        "via": ListOf(parsers.exact_name, '["lan0"]'),
+        "include": ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
+        "exclude": ListOf(parsers.selection, '["::1"]'),
         "router": parsers.boolean,
-        "dad": parsers.one_of(DadPolicy),
-        "na_source": parsers.one_of(NaSource),
+        "dad": parsers.OneOf(DadPolicy),
+        "na_source": parsers.OneOf(NaSource),
         "host_routes": parsers.boolean,
     },
 }
-_REQUIRED = {
+REQUIRED = {
     "interface": {"name": 'name = "wan0"'},
     "interface.rule": {"prefix": f'prefix = "{PREFIX}"', "method": f'method = "{Method.STATIC}"'},
 }
 _TABLES = {"": {"daemon", "metrics", "limits", "interface"}, "interface": {"rule"}}
-_KNOWN = {table: _TABLES.get(table, set()) | set(_KEYS.get(table, ())) for table in ("", *_KEYS)}
+_KNOWN = {table: _TABLES.get(table, set()) | set(KEYS.get(table, ())) for table in ("", *KEYS)}
 
 
-def _header(table: str) -> str:
+def header(table: str) -> str:
     """A table's header as the file has it."""
     return f"[[{table}]]" if table.startswith("interface") else f"[{table}]"
 
 
 def _unknown(table: str, key: str) -> str:
     """The message for a key that isn't the table's: where it belongs, or what is like it."""
-    homes = [_header(other) for other in _KEYS if key in _KNOWN[other]]
+    homes = [header(other) for other in KEYS if key in _KNOWN[other]]
     if homes:
         above = f", above its first [[{table.removesuffix('.rule')}.rule]]" if table.endswith(".rule") else ""
         return f"{quoted(key)} does not belong here; write it under {' or '.join(homes)}{above}"
     meant = nearest(key, sorted(_KNOWN[table]))
-    return f"unknown key {quoted(key)}; " + (f"did you mean {quoted(meant)}?" if meant else "leave it out")
+    if meant:
+        return f"unknown key {quoted(key)}; did you mean {quoted(meant)}?"
+    owner, known = (header(table), KEYS[table]) if table else ("a file", map(header, sorted(_TABLES[""])))
+    return f"unknown key {quoted(key)}; {owner} has {', '.join(known)}"
 
 
 # --- Tables: walked in the file's order ---
@@ -298,7 +303,7 @@ class _Reader:
             elif table == "interface":
                 interfaces = self.interfaces(raw)
             elif not isinstance(raw, dict):
-                self.wrong(table, f"must be one table; write {_header(table)}; found {in_words(raw)}")
+                self.wrong(table, f"must be one table; write {header(table)}; found {in_words(raw)}")
             elif table == "limits":
                 values["limits"] = Limits(**self.values(table, table, raw))
             else:
@@ -422,7 +427,7 @@ class _Reader:
     def entries(self, table: str, place: str, raw: object) -> Iterator[tuple[str, dict[str, object]]]:
         """The tables of an array of tables, each with its place."""
         if isinstance(raw, dict):
-            self.wrong(place, f"must be written {_header(table)}, in double brackets, since there may be several")
+            self.wrong(place, f"must be written {header(table)}, in double brackets, since there may be several")
             yield place, raw
             return
         for index, entry in enumerate(raw if isinstance(raw, list) else [raw]):
@@ -430,18 +435,18 @@ class _Reader:
             if isinstance(entry, dict):
                 yield here, entry
             else:
-                self.wrong(here, f"must be a table; write {_header(table)}; found {in_words(entry)}")
+                self.wrong(here, f"must be a table; write {header(table)}; found {in_words(entry)}")
 
     def values(self, table: str, place: str, raw: dict[str, object]) -> dict[str, Any]:
         """What the keys of one table say, without those that are wrong."""
         values: dict[str, Any] = {}
-        parsers = _KEYS[table]
+        parsers = KEYS[table]
         for key, value in raw.items():
             parser = parsers.get(key)
             if parser is None:
                 if key not in _KNOWN[table]:
                     self.wrong(inside(place, key), _unknown(table, key))
-            elif isinstance(parser, _ListOf):
+            elif isinstance(parser, ListOf):
                 if (items := self.array(inside(place, key), parser, value)) is not None:
                     values[key] = items
             else:
@@ -450,12 +455,12 @@ class _Reader:
                     values[key] = parser(value)
                 except Wrong as wrong:
                     self.wrong(inside(place, key), f"{wrong}; found {in_words(value)}")
-        for key, example in _REQUIRED.get(table, {}).items():
+        for key, example in REQUIRED.get(table, {}).items():
             if key not in raw:
                 self.wrong(inside(place, key), f"missing; write one such as {example}")
         return values
 
-    def array(self, place: str, kind: _ListOf, raw: object) -> tuple[Any, ...] | None:
+    def array(self, place: str, kind: ListOf, raw: object) -> tuple[Any, ...] | None:
         """What an array's items say; None if one is wrong."""
         if not isinstance(raw, list) or not raw:
             self.wrong(place, f"must be an array of strings, such as {kind.example}; found {in_words(raw)}")

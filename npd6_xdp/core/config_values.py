@@ -8,7 +8,7 @@ import fnmatch
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
@@ -162,29 +162,41 @@ def boolean(value: object) -> bool:
     return value
 
 
-def whole(low: int, high: int) -> Parser:
+@dataclass(frozen=True, slots=True)
+class Whole:
     """The parser of a whole number, both bounds included."""
 
-    def parser(value: object) -> int:
-        if type(value) is not int or not low <= value <= high:  # and no bool
-            raise Wrong(f"must be a whole number from {low} to {high}, without quotes")
+    low: int
+    high: int
+
+    def __call__(self, value: object) -> int:
+        if type(value) is not int or not self.low <= value <= self.high:  # and no bool
+            raise Wrong(f"must be a whole number from {self.low} to {self.high}, without quotes")
         return value
 
-    return parser
 
+class OneOf:
+    """The parser of a string that is one of `choices`; it gives the choice itself, an enum's member too.
 
-def one_of(choices: Iterable[str]) -> Parser:
-    """The parser of a string that is one of `choices`; it gives the choice itself, an enum's member too."""
-    by_text = {str(choice): choice for choice in choices}
+    `foreign` has words that another program has for some of them, each with that program's name.
+    """
 
-    def parser(value: object) -> str:
-        if isinstance(value, str) and value in by_text:
-            return by_text[value]
-        meant = nearest(value, by_text) if isinstance(value, str) else None
-        hint = f", probably {quoted(meant)}" if meant else ""
-        raise Wrong(f"must be {' or '.join(map(quoted, by_text))}{hint}")
+    def __init__(self, choices: Iterable[str], foreign: Mapping[str, tuple[str, str]] | None = None) -> None:
+        self.choices = {str(choice): choice for choice in choices}
+        self._foreign = foreign or {}
 
-    return parser
+    def __call__(self, value: object) -> str:
+        if isinstance(value, str) and value in self.choices:
+            return self.choices[value]
+        hint = self._hint(value) if isinstance(value, str) else ""
+        raise Wrong(f"must be {' or '.join(map(quoted, self.choices))}{hint}")
+
+    def _hint(self, word: str) -> str:
+        if word in self._foreign:
+            theirs, ours = self._foreign[word]
+            return f"; what {theirs} calls {quoted(word)} is {quoted(ours)} here"
+        meant = nearest(word, self.choices)
+        return f", probably {quoted(meant)}" if meant else ""
 
 
 def _ip_address(text: str) -> IPv4Address | IPv6Address | None:

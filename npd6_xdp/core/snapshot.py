@@ -164,11 +164,13 @@ class Overview:
 class Status:
     """All that `status` says: the snapshot, and what is too much for metrics.
 
-    `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the last reload
-    failed, "" if it didn't. `warnings` are what doesn't do what the file's writer may think, as things are.
+    `file` is the configuration's path. `refused` counts hosts and proxy entries that there was no room for.
+    `reload_error` says why the last reload failed, "" if it didn't. `warnings` are what doesn't do what the file's
+    writer may think, as things are.
     """
 
     snapshot: Snapshot
+    file: str
     hosts: Sequence[HostSnapshot]
     pending: Sequence[IPv6Address]
     proxies: Sequence[HostSnapshot]

@@ -22,6 +22,7 @@ def status_json(status: Status) -> dict[str, Any]:
     """All of it, as plain values: counts, seconds since the epoch, addresses as text."""
     return {
         **_general(status),
+        "configuration": status.file,
         "interfaces": _interfaces(status),
         "rules": _rules(status.snapshot, status.snapshot.rules),
         "neighbours": _places(status.hosts),
@@ -140,7 +141,8 @@ def status_text(status: Mapping[str, Any]) -> str:
     lines = [
         f"npd6-xdp {build['version']}, pid {status['pid']}, up since {_time(status['started'])};"
         f" bcc {build['bcc']}, Linux {build['kernel']}",
-        f"configuration of {_time(status['last_reload'])}; reloads that failed: {status['reload_failures']}",
+        f"configuration: {status['configuration']}, in use since {_time(status['last_reload'])};"
+        f" reloads that failed: {status['reload_failures']}",
     ]
     if status["reload_error"]:
         lines += [f"  the last one: {line}" for line in status["reload_error"].splitlines()]

@@ -78,11 +78,13 @@ class _Ring:
 class Daemon:
     """npd6-xdp at work, from start() to close(); use it as a context manager.
 
-    `load` reads the configuration, at the start and at each reload; `configured` is told of each one in use.
+    `load` reads the configuration, at the start and at each reload; `configured` is told of each one in use. `file` is
+    where it is read from.
     """
 
-    def __init__(self, load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
+    def __init__(self, load: Callable[[], Config], configured: Callable[[Config], None], file: str) -> None:
         self._load = load
+        self._file = file
         self._configured = configured
         with _uncollected():
             self._config = load()
@@ -146,7 +148,9 @@ class Daemon:
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
-        self._view = View(self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing)
+        self._view = View(
+            self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing, self._file
+        )
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self._endpoint = self._offer_metrics(config)  # before a program is attached, which some links flap at
@@ -613,7 +617,7 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
         return netlink.facts(next_hops.of)
 
 
-def run(load: Callable[[], Config], configured: Callable[[Config], None]) -> None:
+def run(load: Callable[[], Config], configured: Callable[[Config], None], file: str) -> None:
     """`npd6-xdp run`: the daemon in the foreground."""
-    with Daemon(load, configured) as daemon:
+    with Daemon(load, configured, file) as daemon:
         daemon.run()

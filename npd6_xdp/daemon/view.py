@@ -42,7 +42,8 @@ _MOST_NAMED = 5  # interfaces in one line
 class View:
     """Reads what the rooms know; changes nothing there.
 
-    `changing` is held while counters may move from one program to another, or change their meaning.
+    `changing` is held while counters may move from one program to another, or change their meaning. `file` is the
+    configuration's path.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class View:
         resolution: Resolution,
         proxies: Proxies,
         changing: AbstractContextManager[object],
+        file: str,
     ) -> None:
         self._datapath = datapath
         self._ports = ports
@@ -60,6 +62,7 @@ class View:
         self._resolution = resolution
         self._proxies = proxies
         self._changing = changing
+        self._file = file
         self._table = Table({}, {}, {}, {}, {})
         self._configured: Sequence[InterfaceConfig] = ()
         self._links: Mapping[str, LinkFacts] = {}
@@ -173,6 +176,7 @@ class View:
         states = self._resolution.neighbours.hosts()
         return Status(
             snapshot,
+            self._file,
             [self._place(host, NeighbourState(state).name or "") for host, state in sorted(states.items())],
             sorted(IPv6Address(address) for _, address in self._resolution.pending.targets()),
             [self._place(host) for host in sorted(self._proxies.entries())],

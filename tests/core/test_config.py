@@ -610,11 +610,28 @@ UNKNOWN = (
         f"{HERE}.rules",
         'did you mean "rule"?',
     ),
-    ("a table like nothing", "[xyzzy]\n" + MINIMAL, "xyzzy", 'unknown key "xyzzy"; leave it out'),
+    (
+        "a table like nothing",
+        "[xyzzy]\n" + MINIMAL,
+        "xyzzy",
+        'unknown key "xyzzy"; a file has [daemon], [[interface]], [limits], [metrics]',
+    ),
     ("a key like a known one", listen('""\nlisten_on = ""'), "metrics.listen_on", 'did you mean "listen"?'),
     ("a key in capitals", interface("Router = true"), f"{HERE}.Router", 'did you mean "router"?'),
     ("a key like one that may be left out", rule("exlude = []"), f"{ITS_RULE}.exlude", 'did you mean "exclude"?'),
-    ("a key like nothing", limits("xyzzy = 1"), "limits.xyzzy", 'unknown key "xyzzy"; leave it out'),
+    (
+        "a key like nothing",
+        limits("xyzzy = 1"),
+        "limits.xyzzy",
+        'unknown key "xyzzy"; [limits] has events_per_second, pending, neighbours, kernel_entries, kernel_entry_age',
+    ),
+    (
+        "a rule's key like nothing",
+        rule("xyzzy = 1"),
+        f"{ITS_RULE}.xyzzy",
+        'unknown key "xyzzy"; [[interface.rule]] has prefix, method, via, include, exclude, router, dad, na_source,'
+        " host_routes",
+    ),
     (
         "a key of another table",
         rule('datapath = "python"'),
@@ -691,6 +708,16 @@ VALUES = (
         rule(method='"neighbor"'),
         f"{ITS_RULE}.method",
         'probably "neighbour"; found the string "neighbor"',
+    ),
+    *(
+        (
+            f"ndppd's word {theirs}",
+            rule(method=f'"{theirs}"'),
+            f"{ITS_RULE}.method",
+            'must be "static" or "route" or "neighbour" or "kernel" or "ignore";'
+            f' what ndppd calls "{theirs}" is "{ours}" here; found the string "{theirs}"',
+        )
+        for theirs, ours in (("auto", "route"), ("iface", "neighbour"))
     ),
     ("a method that is true", rule(method="true"), f"{ITS_RULE}.method", 'or "ignore"; found true'),
     (

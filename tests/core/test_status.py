@@ -57,6 +57,7 @@ SNAPSHOT = Snapshot(
 )
 STATUS = Status(
     SNAPSHOT,
+    "/etc/npd6-xdp/npd6-xdp.toml",
     [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"), "REACHABLE")],
     [IPv6Address("2001:db8:2::2")],
     [HostSnapshot("wan0", IPv6Address("2001:db8:3::1"))],
@@ -115,6 +116,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "time": 1_700_000_200.0,
         "build": {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
         "pid": 4711,
+        "configuration": "/etc/npd6-xdp/npd6-xdp.toml",
         "started": 1_700_000_000.0,
         "last_reload": 1_700_000_100.0,
         "reload_failures": 2,
@@ -148,7 +150,7 @@ def at(seconds: float) -> str:
 def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
     assert status_text(over_the_wire(STATUS)).splitlines() == [
         f"npd6-xdp 1.0, pid 4711, up since {at(1_700_000_000)}; bcc 0.26, Linux 6.1",
-        f"configuration of {at(1_700_000_100)}; reloads that failed: 2",
+        f"configuration: /etc/npd6-xdp/npd6-xdp.toml, in use since {at(1_700_000_100)}; reloads that failed: 2",
         "  the last one: npd6.toml: interface[0].name: missing",
         "  the last one: npd6.toml: interface[1]: no rule",
         "warning: wan1: no such interface here yet; waiting for it",

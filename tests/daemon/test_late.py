@@ -90,7 +90,7 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
 
 
 def test_who_waits_by_a_rule_of_the_table_before_the_last_is_let_go() -> None:
-    daemon = Daemon(lambda: config("wan0"), lambda _: None)  # never started: it has nothing of the machine
+    daemon = Daemon(lambda: config("wan0"), lambda _: None, "")  # never started: it has nothing of the machine
     oldest = build(config("wan0", "neighbour", via='["wan9"]'), LINKS)
     before = build(config("wan9"), LINKS, oldest)
     daemon._table = build(config("wan9", "static"), LINKS, before)

@@ -153,7 +153,7 @@ class Links:
 
 
 def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFixture) -> None:
-    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon = Daemon(lambda: Config(()), lambda _: None, "")
     daemon._netlink = Links()  # type: ignore[assignment]
     for look in (daemon._on_link_change, daemon._refresh, daemon._refresh):
         daemon._refresh_at = None
@@ -165,7 +165,7 @@ def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFi
 def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
     said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon = Daemon(lambda: Config(()), lambda _: None, "")
     daemon._netlink = Still()  # type: ignore[assignment]
     daemon._ports = Datapath()  # type: ignore[assignment]
     tried = []
@@ -218,7 +218,7 @@ class Part:
 def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_ring_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    daemon = Daemon(lambda: Config(()), lambda _: None)
+    daemon = Daemon(lambda: Config(()), lambda _: None, "")
     daemon._datapath = larger = Larger()  # type: ignore[assignment]
     kept = _Ring(Part(set(), "ring"))  # type: ignore[arg-type]
     daemon._rings.append(kept)

@@ -66,7 +66,7 @@ def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
     neighbours.use(table, 10_000)
     counts.follow(table)
     rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
-    view = View(Datapath(), rest, counts, rest, rest, threading.RLock())  # type: ignore[arg-type]
+    view = View(Datapath(), rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
     view.use(parse(CONFIG, "test"), table, LINKS, [])
     (rule,) = table.rules.values()
     hosts = [Host(8, (0x20010DB8_0001 << 80 | number).to_bytes(16)) for number in range(500)]
