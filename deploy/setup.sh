@@ -31,7 +31,7 @@ case ${ID:-}-${VERSION_ID:-} in
         packages=(python3 python3-venv python3-bpfcc iproute2)
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
-        [ -z "$extra" ] || packages+=(ethtool libstdc++6 shellcheck systemd)
+        [ -z "$extra" ] || packages+=(ethtool libstdc++6 man-db mandoc shellcheck systemd zsh)
         # The browser that the status page is tested in, and its picture's font; Ubuntu has the browser as a snap only, and
         # skips these tests.
         [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-inter)
@@ -51,7 +51,7 @@ case ${ID:-}-${VERSION_ID:-} in
         missing=()
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
-        [ -z "$extra" ] || wanted+=(ethtool shellcheck systemd-analyze)
+        [ -z "$extra" ] || wanted+=(ethtool man mandoc shellcheck systemd-analyze zsh)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
@@ -61,8 +61,9 @@ case ${ID:-}-${VERSION_ID:-} in
         if [ ${#missing[@]} -gt 0 ]; then
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
-  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool ShellCheck systemd
-  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool shellcheck systemd"
+  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool man-db mandoc ShellCheck systemd zsh
+  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool man-db mandoc shellcheck
+                   systemd zsh"
         fi
         ;;
 esac

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes docs/metrics.md from the code: python docs/metrics.py > docs/metrics.md"""
+"""Writes docs/metrics.md from the code: python -m docs.metrics > docs/metrics.md"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from prometheus_client.metrics_core import Metric
 
+from docs.markdown import table, words
 from npd6_xdp.core.config import Attach, Datapath
 from npd6_xdp.core.snapshot import (
     ANSWER_BUCKETS,
@@ -97,17 +98,6 @@ than {most_rules_with_zeros:,} rules it has only what did happen.
 
 {buckets} seconds, and `+Inf`.
 """
-
-
-def words(values: Iterable[object]) -> str:
-    """`one`, `two`, `three`"""
-    return ", ".join(f"`{value}`" for value in values)
-
-
-def table(*rows: tuple[str, ...]) -> str:
-    """Rows as Markdown, the first of them the head."""
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join((head, "|---" * len(rows[0]) + "|", *body))
 
 
 def labels(family: Metric) -> list[str]:

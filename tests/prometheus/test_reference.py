@@ -12,7 +12,7 @@ from tests.prometheus.files import FAMILIES, ROOT
 
 
 def test_the_reference_is_the_one_that_the_code_writes() -> None:
-    assert (ROOT / "docs/metrics.md").read_text() == page(), "python docs/metrics.py > docs/metrics.md"
+    assert (ROOT / "docs/metrics.md").read_text() == page(), "python -m docs.metrics > docs/metrics.md"
 
 
 @pytest.mark.parametrize("word", [*Outcome, *Reason, *Method, *FAMILIES, *LABELS])

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writes the man pages and the shells' completions into a directory: python -m docs.manual OUTDIR
+
+Commands, options and examples are those of the command line, keys and their defaults those of the configuration
+(docs/keys.py). What is written here is the rest: tests hold it against the code. No library writes the pages: the one
+that Debian 12 has for argparse (argparse-manpage 1.2.2) knows no sections of ours, and no examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import npd6_xdp
+from docs import keys
+from docs.markdown import roff
+from npd6_xdp.cli import CONFIG, argument_parser
+from npd6_xdp.core.config import KEYS, Config, header
+
+EXIT_STATUS: Mapping[int, str] = {
+    0: "Done. Of `run`: ended by a signal.",
+    1: "Failed at run time: a missing privilege or interface, another XDP program, no daemon to ask, no answer to"
+    " `probe`, a reload that left the old configuration in use.",
+    2: "The command line, or the configuration, can't be used.",
+    130: "Interrupted by Ctrl-C.",
+}
+
+SIGNALS: Mapping[str, str] = {
+    "SIGTERM, SIGINT": "End: detach, answer what is under way, take back routes, proxy entries and sysctls.",
+    "SIGHUP": "Read the configuration again, as `npd6-xdp reload` has it done. The log says what became of it.",
+    "SIGUSR1": "Write into the log what `npd6-xdp status` shows.",
+}
+
+ENVIRONMENT: Mapping[str, str] = {
+    "NOTIFY_SOCKET": "Where `run` tells the service manager how it is (sd_notify(3)).",
+    "WATCHDOG_USEC, WATCHDOG_PID": "The service manager's watchdog, which the main loop of `run` feeds.",
+    "TERM": "`status --watch` writes plain lines where it is `dumb`.",
+}
+
+FILES: Mapping[str, str] = {
+    str(CONFIG): "The configuration, where `--config` names no other. See npd6-xdp.toml(5).",
+    Config(()).control: "The control socket behind `status` and `reload`, for root and its group. `daemon.control` says"
+    " where it is.",
+    "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
+    " back after a crash.",
+}
+
+COMMAND_PAGE = """\
+## NAME
+
+npd6-xdp - IPv6 Neighbor Discovery proxy in the network driver
+
+## SYNOPSIS
+
+`npd6-xdp` *COMMAND* [*OPTION* ...]
+
+## DESCRIPTION
+
+{description}
+
+A Neighbor Solicitation for a target that the configuration covers is checked as RFC 4861 has it, and answered by an XDP
+program in the network driver, with this router's link-layer address. What the driver can't decide goes to the daemon.
+All else is left to the kernel, untouched. The methods by which a target is taken to be there are in npd6-xdp.toml(5).
+
+Needs Linux 5.18 or newer, and an Ethernet interface. The XDP program goes with the daemon, however that ends. Another
+XDP program on the interface is never replaced.
+
+## COMMANDS
+
+{commands}
+
+## OPTIONS
+
+{options}
+
+## EXIT STATUS
+
+{exit_status}
+
+An error is one line on stderr that says what is wrong, where, and what to do about it.
+
+## FILES
+
+{files}
+
+## SIGNALS
+
+Of `npd6-xdp run`:
+
+{signals}
+
+## ENVIRONMENT
+
+{environment}
+
+## EXAMPLES
+
+{examples}
+
+## SEE ALSO
+
+npd6-xdp.toml(5), ip-neighbour(8), ip-link(8), ethtool(8), tcpdump(8), systemctl(1)
+
+RFC 4861 (Neighbor Discovery), RFC 4862 (Duplicate Address Detection)
+"""
+
+CONFIGURATION_PAGE = """\
+## NAME
+
+npd6-xdp.toml - configuration of npd6-xdp(8)
+
+## SYNOPSIS
+
+`{config}`
+
+## DESCRIPTION
+
+A file in TOML 1.0. An unknown key, a bad value, or two rules for one prefix on one interface is an error, which names
+its place. `npd6-xdp check` finds them all, and needs neither root nor the interfaces. `npd6-xdp reload` puts a changed
+file to use: all of it, or nothing.
+
+In TOML a key belongs to the header above it. So keys of an interface stand before its first `[[interface.rule]]`.
+`[daemon]`, `[metrics]` and `[limits]` may be left out.
+
+{tables}
+
+## WHICH ENTRY SPEAKS FOR A FRAME
+
+Each frame of a port has one `[[interface]]`, and is decided by that entry's rules alone. An exact name beats a glob,
+then a given VLAN beats `"any"`; of two globs the first in the file has it. Tags with VID 0 count as none. An answer
+carries the tags of its question.
+
+## WHICH RULE DECIDES
+
+The longest prefix that holds the target; the order in the file is of no account. A rule owns its prefix: what its
+`include` doesn't name, or its `exclude` names, is ignored, and no wider rule gets it. With both, `exclude` wins. Each
+is an address, a prefix or a range, in full, or as a suffix of the rule's prefix.
+
+Whatever the rules say: the interface's own addresses are left to the kernel. Never answered are next hops of routes out
+of the interface, multicast addresses, `::`, `::1`, and link-local addresses that no rule names exactly. An address that
+this host holds on another interface is there, under every method that covers it but `ignore`.
+
+## METHODS
+
+{methods}
+
+## DATAPATHS
+
+{datapaths}
+
+## EXAMPLES
+
+{examples}
+
+## FILES
+
+{files}
+
+## SEE ALSO
+
+npd6-xdp(8)
+"""
+
+EXAMPLES: Mapping[str, str] = {
+    "A prefix that is routed behind this router, but for a part of it:": """\
+[[interface]]
+name = "wan0"
+
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "route"
+
+[[interface.rule]]
+prefix = "2001:db8:1:0:bad::/80"
+method = "ignore"
+""",
+    "One /64 on both sides, for the hosts that are there:": """\
+[[interface]]
+name = "wan0"
+
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "neighbour"
+via = ["lan0"]
+host_routes = true
+
+[[interface]]
+name = "lan0"
+
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "neighbour"
+via = ["wan0"]
+""",
+    "One address, on VLAN 100 of any port whose name begins with wan; metrics for all who reach this machine:": """\
+[metrics]
+listen = "[::]:9846"
+
+[[interface]]
+name = "wan*"
+vlan = 100
+
+[[interface.rule]]
+prefix = "2001:db8:2::42"
+method = "static"
+""",
+}
+
+_SHELLS = {"bash": "bash-completion/npd6-xdp", "zsh": "zsh/_npd6-xdp", "fish": "fish/npd6-xdp.fish"}
+_INTERFACES = """\
+_npd6_xdp_interfaces() {
+  compgen -W "$(command ls /sys/class/net 2>/dev/null)" -- "$1"
+}
+"""
+
+
+def title(name: str, section: int) -> str:
+    """The first line of a man page."""
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    date = time.strftime("%Y-%m-%d", time.gmtime(seconds))
+    return f'.TH {name.upper()} {section} "{date}" "npd6-xdp {npd6_xdp.__version__}"\n'
+
+
+def command_page() -> str:
+    """npd6-xdp(8)."""
+    parser = argument_parser()
+    text = COMMAND_PAGE.format(
+        description=parser.description,
+        commands="\n\n".join(_command(name, verb) for name, verb in verbs(parser).items()),
+        options=_definitions(_options(parser)),
+        exit_status=_definitions((str(status), text) for status, text in EXIT_STATUS.items()),
+        files=_definitions(FILES.items()),
+        signals=_definitions(SIGNALS.items()),
+        environment=_definitions(ENVIRONMENT.items()),
+        examples="\n\n".join(_examples(parser)),
+    )
+    return title("npd6-xdp", 8) + roff(text)
+
+
+def configuration_page() -> str:
+    """npd6-xdp.toml(5)."""
+    text = CONFIGURATION_PAGE.format(
+        config=CONFIG,
+        tables="\n\n".join(_table(of) for of in KEYS),
+        methods=_definitions((method, f"A target is there: {way.there}.") for method, way in keys.METHODS.items()),
+        datapaths=_definitions((each, _sentence(does)) for each, does in keys.DATAPATHS.items()),
+        examples="\n\n".join(f"{what}\n\n{_indented(file)}" for what, file in EXAMPLES.items()),
+        files=_definitions([(str(CONFIG), FILES[str(CONFIG)].partition(" See ")[0])]),
+    )
+    return title("npd6-xdp.toml", 5) + roff(text)
+
+
+# --- The command line ---
+
+
+def verbs(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    """The commands' parsers by their names."""
+    (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return found.choices
+
+
+def _command(name: str, verb: argparse.ArgumentParser) -> str:
+    usage = " ".join(verb.format_usage().split()[1:]).replace("[-h] ", "").replace("[-h]", "")
+    parts = [f"### {name}", re.sub(r"\b[A-Z]+\b", r"*\g<0>*", f"`{usage.strip()}`".replace("`", ""))]
+    parts += [verb.description or "", _definitions(_options(verb))]
+    return "\n\n".join(filter(None, parts))
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Arguments and options, each with its help; of the commands' own --help none."""
+    for action in parser._actions:
+        nested = isinstance(action, argparse._SubParsersAction)
+        if nested or (isinstance(action, argparse._HelpAction) and " " in parser.prog):
+            continue
+        names = [f"`{name}`" for name in action.option_strings]
+        value = f"*{action.metavar}*" if action.nargs != 0 else ""
+        said = (action.help or "") % {**vars(action), "prog": parser.prog}
+        said = re.sub(r"\(default: (\S+)\)", r"(default: `\1`)", said)
+        yield f"{', '.join(names)} {value}".strip(), _sentence(said)
+
+
+def _examples(parser: argparse.ArgumentParser) -> Iterator[str]:
+    (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for choice in found._choices_actions:
+        lines = (found.choices[choice.dest].epilog or "").splitlines()[1:]
+        yield f"{_sentence(choice.help or '')[:-1]}:\n\n{_indented(chr(10).join(line.strip() for line in lines))}"
+
+
+# --- The configuration ---
+
+
+def _table(of: str) -> str:
+    return f"## {header(of)}\n\n" + _definitions((name, _key(of, name, key)) for name, key in keys.keys(of))
+
+
+def _key(of: str, name: str, key: keys.Key) -> str:
+    default = keys.default(of, name)
+    parts = [_sentence(key.does), f"Beyond it: {key.beyond}." if key.beyond else ""]
+    parts.append(f"Value: {keys.values(of, name)}.")
+    parts.append("Required." if default == "required" else f"Default: {default}.")
+    return " ".join(filter(None, parts))
+
+
+# --- Text ---
+
+
+def _definitions(items: Iterable[tuple[str, str]]) -> str:
+    return "\n\n".join(f"{_term(term)}\n: {text}" for term, text in items)
+
+
+def _term(term: str) -> str:
+    return term if re.search("[`* ]", term) else f"`{term}`"
+
+
+def _sentence(text: str) -> str:
+    """A fragment as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip("\n").splitlines())
+
+
+# --- Completions ---
+
+
+def completions() -> Iterator[tuple[str, str]]:
+    """For each shell that shtab knows: where its file goes, and what is in it."""
+    import shtab
+
+    for shell in filter(_SHELLS.__contains__, shtab.SUPPORTED_SHELLS):
+        parser = argument_parser()
+        for part in (parser, *verbs(parser).values()):
+            for action in part._actions:
+                if action.metavar in ("FILE", "PATH"):
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+                elif action.metavar == "IF":
+                    action.complete = {  # type: ignore[attr-defined]
+                        "bash": "_npd6_xdp_interfaces",
+                        "zsh": "_net_interfaces",
+                        "fish": "(__fish_print_interfaces)",
+                    }
+        text = shtab.complete(parser, shell, preamble={"bash": _INTERFACES})
+        yield _SHELLS[shell], f"{_all_choices(text) if shell == 'bash' else text}\n"
+
+
+def _all_choices(text: str) -> str:
+    """Bash's completions with each array of choices as a string, a choice a line.
+
+    Of an array, what shtab 1.5.5 (Debian 12) writes offers the first choice only; a string is right for all versions.
+    """
+    return re.sub(
+        r"^(\w+_choices)=\('(.*)'\)$",
+        lambda found: f"{found[1]}=$'" + found[2].replace("' '", r"\n") + "'",
+        text,
+        flags=re.MULTILINE,
+    )
+
+
+def main(directory: str) -> None:
+    """Write all of it below a directory."""
+    pages = [("man8/npd6-xdp.8", command_page()), ("man5/npd6-xdp.toml.5", configuration_page())]
+    for name, text in (*pages, *completions()):
+        path = Path(directory, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The man pages: they build, are well formed, and say what the code does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs import keys, manual
+from docs.markdown import roff
+from npd6_xdp.cli import CONFIG, argument_parser
+from npd6_xdp.core.config import KEYS, REQUIRED, Attach, Config, Datapath, InterfaceConfig, parse
+from npd6_xdp.core.errors import ConfigError, Npd6Error
+from npd6_xdp.core.verdict import Method
+from npd6_xdp.system import sysctl
+
+ROOT = Path(manual.__file__).parents[1]
+PAGES = ("man8/npd6-xdp.8", "man5/npd6-xdp.toml.5")
+
+
+def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=30
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What deploy/manual/build.sh writes."""
+    directory = tmp_path_factory.mktemp("manual")
+    done = run(str(ROOT / "deploy/manual/build.sh"), str(directory), SOURCE_DATE_EPOCH="1700000000")
+    assert (done.returncode, done.stderr) == (0, "")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def text(built: Path) -> dict[str, str]:
+    """The pages as man(1) shows them, on lines of any length."""
+    shown = {}
+    for page in PAGES:
+        done = run("man", "--nh", "--nj", "-E", "UTF-8", "-l", str(built / page), MANWIDTH="2000", LC_ALL="C.UTF-8")
+        shown[page] = done.stdout
+    return shown
+
+
+def section(page: str, title: str) -> str:
+    """A section's text, with single spaces."""
+    found = re.search(rf"^{re.escape(title)}\n(.*?)(?=^\S|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return " ".join(found[1].split())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_neither_man_nor_mandoc_has_anything_to_say_about_a_page(built: Path, page: str) -> None:
+    done = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(built / page), LC_ALL="C.UTF-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run("mandoc", "-T", "lint", str(built / page))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_pages_are_dated_by_the_build_and_named_by_the_version(built: Path) -> None:
+    for page in PAGES:
+        first = (built / page).read_text().partition("\n")[0]
+        assert '"2023-11-14" "npd6-xdp 0.1.0"' in first
+
+
+def test_pages_have_the_sections_that_one_looks_for(text: dict[str, str]) -> None:
+    titles = {page: re.findall(r"^([A-Z][A-Z ]+|\[.*\])$", text[page], re.MULTILINE) for page in PAGES}
+    assert titles["man8/npd6-xdp.8"] == [
+        *("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "EXIT STATUS", "FILES", "SIGNALS", "ENVIRONMENT"),
+        *("EXAMPLES", "SEE ALSO"),
+    ]
+    assert titles["man5/npd6-xdp.toml.5"] == [
+        *(
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "[daemon]",
+            "[metrics]",
+            "[limits]",
+            "[[interface]]",
+            "[[interface.rule]]",
+        ),
+        *("WHICH ENTRY SPEAKS FOR A FRAME", "WHICH RULE DECIDES", "METHODS", "DATAPATHS", "EXAMPLES", "FILES"),
+        "SEE ALSO",
+    ]
+    for page, name in zip(PAGES, ("npd6-xdp - ", "npd6-xdp.toml - "), strict=True):
+        assert section(text[page], "NAME").startswith(name), "whatis(1) reads it"
+
+
+# --- npd6-xdp(8) ---
+
+
+def test_each_command_has_its_description_its_options_and_its_examples(text: dict[str, str]) -> None:
+    page = text["man8/npd6-xdp.8"]
+    commands, examples = section(page, "COMMANDS"), section(page, "EXAMPLES")
+    parser = argument_parser()
+    subsections = re.split(r"^   (\w+)$", page, flags=re.MULTILINE)
+    by_verb = dict(zip(subsections[1::2], subsections[2::2], strict=True))
+    assert list(by_verb) == list(manual.verbs(parser))
+    for verb, its in manual.verbs(parser).items():
+        said = " ".join(by_verb[verb].split())
+        assert " ".join((its.description or "").split()) in said
+        for action in its._actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            help = (action.help or "") % vars(action)
+            names = ", ".join(action.option_strings)
+            value = str(action.metavar) if action.nargs != 0 else ""
+            assert f"{f'{names} {value}'.strip()} {help[0].upper()}{help[1:]}" in said
+        for example in (its.epilog or "").splitlines()[1:]:
+            assert example.strip() in examples
+    for option in ("-h, --help", "--version"):
+        assert option in section(page, "OPTIONS")
+        assert option not in commands
+
+
+def subclasses(kind: type[Npd6Error]) -> Iterator[type[Npd6Error]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from subclasses(below)
+
+
+def test_exit_statuses_are_those_of_the_errors(text: dict[str, str]) -> None:
+    statuses = {error.exit_status for error in subclasses(Npd6Error)}
+    assert set(manual.EXIT_STATUS) == statuses | {0, 130}
+    assert "return 130" in (ROOT / "npd6_xdp/cli.py").read_text()
+    for status in manual.EXIT_STATUS:
+        assert re.search(rf"(^| ){status} [A-Z]", section(text["man8/npd6-xdp.8"], "EXIT STATUS"))
+
+
+def test_signals_are_those_that_the_daemon_notes() -> None:
+    noted = set(re.findall(r"signal\.(SIG[A-Z0-9]+)", (ROOT / "npd6_xdp/daemon/__init__.py").read_text()))
+    assert {signal for row in manual.SIGNALS for signal in row.split(", ")} == noted
+
+
+def test_the_environment_is_what_the_code_asks_for() -> None:
+    sources = [path for path in (ROOT / "npd6_xdp").rglob("*.py") if "lab" not in path.parts]
+    asked = {name for path in sources for name in re.findall(r'environ\w*\.get\(\s*"(\w+)"', path.read_text())}
+    assert {name for row in manual.ENVIRONMENT for name in row.split(", ")} == asked
+
+
+def test_files_are_where_the_code_has_them() -> None:
+    assert set(manual.FILES) == {str(CONFIG), Config(()).control, f"{sysctl._DIRECTORY}/sysctl-*"}
+
+
+# --- npd6-xdp.toml(5), and docs/configuration.md ---
+
+EACH = [(of, name) for of in KEYS for name in KEYS[of]]
+
+
+def test_the_tables_of_the_configuration_page_are_those_that_the_code_writes() -> None:
+    text = keys.PAGE.read_text()
+    assert keys.page(text) == text, "python -m docs.keys"
+
+
+def test_a_page_without_a_mark_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match="no marks of keys"):
+        keys.page("# Configuration\n")
+
+
+@pytest.mark.parametrize(("of", "name"), EACH)
+def test_every_key_is_in_both_with_its_values_and_its_default(text: dict[str, str], of: str, name: str) -> None:
+    assert f"| `{name}` |" in keys.PAGE.read_text() or f"`[{of}]` `{name}` |" in keys.PAGE.read_text()
+    said = section(text["man5/npd6-xdp.toml.5"], f"[[{of}]]" if of.startswith("interface") else f"[{of}]")
+    default, values = (plain(f(of, name)) for f in (keys.default, keys.values))
+    ending = "Required." if default == "required" else f"Default: {default}."
+    assert values
+    assert re.search(rf"(^| ){name} [A-Zk-n\"][^:]*.* Value: {re.escape(values)}\. {re.escape(ending)}", said)
+
+
+def plain(markdown: str) -> str:
+    return markdown.replace("`", "")
+
+
+def test_no_key_is_described_that_there_is_not() -> None:
+    assert {of: list(said) for of, said in keys.SAID.items()} == {of: list(known) for of, known in KEYS.items()}
+    assert list(keys.METHODS) == list(Method)
+    assert list(keys.DATAPATHS) == list(Datapath)
+
+
+def file(of: str = "", line: str = "") -> str:
+    """A file that is right, with a line more in one of its tables."""
+    rule = {"prefix": 'prefix = "2001:db8:1::/64"', "method": 'method = "neighbour"', "via": 'via = ["lan0"]'}
+    tables = {"daemon": {}, "metrics": {}, "limits": {}, "interface": {"name": 'name = "wan0"'}, "interface.rule": rule}
+    if of:
+        tables[of] = {**tables[of], line.partition(" ")[0]: line}
+    return "\n".join("\n".join((keys.header(table), *lines.values())) for table, lines in tables.items())
+
+
+def literals(words: str) -> list[str]:
+    """The values in a list of them: `"a"`, `true`, `100` and 1000."""
+    return [part.strip("`") for part in words.split(", ") if re.fullmatch(r'`("[^"A-Z]*"|true|false|\d+)`|\d+', part)]
+
+
+@pytest.mark.parametrize(("of", "name"), EACH)
+def test_each_default_that_is_written_is_the_one_that_holds(of: str, name: str) -> None:
+    default = keys.default(of, name)
+    if (of, name) == ("interface", "events_per_source"):
+        python = InterfaceConfig("wan0", (), datapath=Datapath.PYTHON)
+        assert default == f'{InterfaceConfig("wan0", ()).source_limit}; {python.source_limit} under `"python"`'
+    elif found := literals(default):
+        assert parse(file(of, f"{name} = {found[0]}"), "") == parse(file(), "")
+    else:
+        assert default in {"required", "none", "all", "the interface's"}
+        assert (default == "required") == (name in REQUIRED.get(of, {}))
+
+
+@pytest.mark.parametrize(("of", "name"), EACH)
+def test_each_value_that_is_written_is_taken_and_none_beyond(of: str, name: str) -> None:
+    values = keys.values(of, name)
+    for value in literals(values):
+        text = file(of, f"{name} = {value}")
+        if name == "method" and value not in ('"route"', '"neighbour"'):
+            text = text.replace('via = ["lan0"]', "")
+        parse(text, "")
+    if bounds := re.fullmatch(r"(\d+) to ([\d,]+)", values):
+        low, high = (int(bound.replace(",", "")) for bound in bounds.groups())
+        for number in (low, high):
+            parse(file(of, f"{name} = {number}"), "")
+        for number in (low - 1, high + 1):
+            with pytest.raises(ConfigError, match=f"from {low} to {high}"):
+                parse(file(of, f"{name} = {number}"), "")
+    elif values.startswith('`"'):
+        with pytest.raises(ConfigError):
+            parse(file(of, f'{name} = "none of them"'), "")
+
+
+@pytest.mark.parametrize("example", manual.EXAMPLES.values(), ids=range(len(manual.EXAMPLES)))
+def test_the_examples_of_the_page_are_right(example: str) -> None:
+    config = parse(example, "example")
+    assert config.interfaces
+    assert config.attach("wan0") is Attach.AUTO
+
+
+# --- The way from Markdown ---
+
+
+@pytest.mark.parametrize(
+    ("markdown", "wanted"),
+    [
+        ("## TITLE\n\ntext", '.SH "TITLE"\ntext\n'),
+        ("one\n\ntwo", "one\n.PP\ntwo\n"),
+        (".in the beginning", "\\&.in the beginning\n"),
+        ("'tis so", "\\&'tis so\n"),
+        ("a `--long-option` and *VALUE*", r"a \fB\%\-\-long\-option\fR and \fIVALUE\fR" + "\n"),
+        (r"back\slash", r"back\eslash" + "\n"),
+        ("see [there](page.md#x)", "see there\n"),
+        ("`key`\n: It is. It was.", ".TP\n\\fBkey\\fR\nIt is.\nIt was.\n"),
+        ("so:\n\n    a = '1'\n    .b", "so:\n.RS 4\n.EX\na = \\(aq1\\(aq\n\\&.b\n.EE\n.RE\n"),
+    ],
+)
+def test_markdown_becomes_roff(markdown: str, wanted: str) -> None:
+    assert roff(markdown) == wanted
