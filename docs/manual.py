@@ -260,8 +260,17 @@ def configuration_page() -> str:
 
 def verbs(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
     """The commands' parsers by their names."""
+    return _commands(parser).choices
+
+
+def in_short(parser: argparse.ArgumentParser) -> Mapping[str, str]:
+    """What the commands do, in a few words, by their names."""
+    return {choice.dest: choice.help or "" for choice in _commands(parser)._choices_actions}
+
+
+def _commands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
     (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return found.choices
+    return found
 
 
 def _command(name: str, verb: argparse.ArgumentParser) -> str:
@@ -285,10 +294,9 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 def _examples(parser: argparse.ArgumentParser) -> Iterator[str]:
-    (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for choice in found._choices_actions:
-        lines = (found.choices[choice.dest].epilog or "").splitlines()[1:]
-        yield f"{_sentence(choice.help or '')[:-1]}:\n\n{_indented(chr(10).join(line.strip() for line in lines))}"
+    for name, does in in_short(parser).items():
+        lines = (verbs(parser)[name].epilog or "").splitlines()[1:]
+        yield f"{_sentence(does)[:-1]}:\n\n{_indented(chr(10).join(line.strip() for line in lines))}"
 
 
 # --- The configuration ---
@@ -335,6 +343,8 @@ def completions() -> Iterator[tuple[str, str]]:
 
     for shell in filter(_SHELLS.__contains__, shtab.SUPPORTED_SHELLS):
         parser = argument_parser()
+        for name, does in in_short(parser).items():
+            verbs(parser)[name].description = does  # the shells show its first line
         for part in (parser, *verbs(parser).values()):
             for action in part._actions:
                 if action.metavar in ("FILE", "PATH"):

@@ -97,6 +97,13 @@ def test_bash_completes_what_is_typed(built: Path) -> None:
         assert "explain --interface " in shell.read_until("explain --interface ", 5.0)
 
 
+def test_zsh_and_fish_say_in_a_few_words_what_a_command_does(built: Path) -> None:
+    files = [path for name in ("zsh/_npd6-xdp", "fish/npd6-xdp.fish") if (path := built / name).exists()]
+    assert files, "Debian 12's shtab knows zsh, newer ones fish, too"
+    for does in manual.in_short(argument_parser()).values():
+        assert all(does in path.read_text() for path in files)
+
+
 def test_zsh_completes_what_is_typed(built: Path) -> None:
     with Terminal("zsh", "-f", "-i", ZDOTDIR=str(built)) as shell:
         shell.type(f"fpath=({built}/zsh $fpath); autoload -Uz compinit; compinit -u -D; echo lo''aded\n")

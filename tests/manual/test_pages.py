@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import npd6_xdp
 from docs import keys, manual
 from docs.markdown import roff
 from npd6_xdp.cli import CONFIG, argument_parser
@@ -67,7 +68,7 @@ def test_neither_man_nor_mandoc_has_anything_to_say_about_a_page(built: Path, pa
 def test_pages_are_dated_by_the_build_and_named_by_the_version(built: Path) -> None:
     for page in PAGES:
         first = (built / page).read_text().partition("\n")[0]
-        assert '"2023-11-14" "npd6-xdp 0.1.0"' in first
+        assert f'"2023-11-14" "npd6-xdp {npd6_xdp.__version__}"' in first
 
 
 def test_pages_have_the_sections_that_one_looks_for(text: dict[str, str]) -> None:

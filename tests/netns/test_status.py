@@ -39,6 +39,7 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
         asker.outcome("2001:db8:3::1")
         asker.outcome("2001:db8:1::dead")
         now = status(running)
+    assert now["configuration"] == str(running.config_file)
     (interface,) = now["interfaces"]
     assert (interface["interface"], interface["attach"], interface["up"]) == ("wan0", "generic", True)
     outcomes = {name: count for name, count in interface["solicitations"].items() if count}
