@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _LOG.debug("where it happened", exc_info=True)
         print(_prefixed(error), file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "scapy":
+            raise
+        package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"
+        print(f"npd6-xdp: scapy is missing, which this command needs: {package}", file=sys.stderr)
+        return MachineError.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
