@@ -38,7 +38,9 @@ from npd6_xdp.core.rules import (
 )
 from npd6_xdp.core.verdict import Outcome, Reason
 
-BPF_DIRECTORY = Path(__file__).resolve().parents[2] / "bpf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
+"""Part of the package where it is installed, beside it in a source tree: pyproject.toml maps the one to the other."""
 OLDEST_KERNEL = (5, 18)  # bpf_xdp_load_bytes()
 
 _BPF_XDP = 37  # enum bpf_attach_type

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the package's tests share: the package, built once; a later version; and a root that has only it installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.lab.topology import Topology
+from tests.package.sources import copy_tree
+from tests.roots import PROJECT, ROOTS, Root, fresh_root
+
+
+@pytest.fixture(scope="package")
+def debian() -> None:
+    """Skips where a Debian package can't be built and installed."""
+    if not (ROOTS / "complete").exists() or os.geteuid() != 0:
+        pytest.skip("takes root, and the base root of deploy/setup.sh --test (Debian and Ubuntu)")
+
+
+@pytest.fixture(scope="package")
+def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of this tree."""
+    return build(PROJECT, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="package")
+def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of a later version, with another reference configuration."""
+    tree = tmp_path_factory.mktemp("later")
+    copy_tree(tree)
+    program = tree / "npd6_xdp/__init__.py"
+    program.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0rc1"', program.read_text()))
+    with (tree / "deploy/npd6-xdp.toml").open("a") as reference:
+        reference.write("\n# a later version's word\n")
+    return build(tree, tmp_path_factory.mktemp("dist"))
+
+
+def build(tree: Path, out: Path) -> Path:
+    """The package that a tree's build.sh makes."""
+    done = subprocess.run(
+        [tree / "deploy/debian/build.sh", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    (built,) = out.glob("*.deb")
+    return built
+
+
+@pytest.fixture(scope="package")
+def installed(deb: Path) -> Iterator[Root]:
+    """A root with nothing but the package installed, and what it depends on. Lay others over it, and leave it alone."""
+    with fresh_root() as root:
+        root.install(deb)
+        yield root
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    with Topology() as topology:
+        yield topology

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The wheel and the sdist: what is in them, and the daemon out of a wheel with the newest that PyPI has for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp import __version__
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
+from tests.netns.wire import Wire, configuration, question
+from tests.package.sources import PROJECT, bpf_files, copy_tree
+
+NAME = f"npd6_xdp-{__version__}"
+# Nothing of this project's is to be found but what is installed.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def run(*argv: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run(argv, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m build` makes: the sdist, and out of that the wheel."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    copy_tree(tree)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
+    return out
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_both_have_the_bpf_files(dist: Path) -> None:
+    wheel = contents(dist / f"{NAME}-py3-none-any.whl")
+    with tarfile.open(dist / f"{NAME}.tar.gz") as archive:
+        sdist = archive.getnames()
+    for path in bpf_files():
+        assert wheel[f"npd6_xdp/bpf/{path}"] == (PROJECT / "bpf" / path).read_bytes()
+        assert f"{NAME}/bpf/{path}" in sdist
+    modules = [str(path.relative_to(PROJECT)) for path in (PROJECT / "npd6_xdp").rglob("*.py")]
+    assert {*modules, "npd6_xdp/system/status.html"} <= wheel.keys()
+
+
+def test_the_wheel_of_the_sdist_is_that_of_the_tree(dist: Path, tmp_path: Path) -> None:
+    copy_tree(tmp_path / "tree")
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, tmp_path / "tree")
+    name = f"{NAME}-py3-none-any.whl"
+    assert contents(tmp_path / name) == contents(dist / name)
+
+
+def test_it_answers_out_of_a_wheel_with_the_newest_libraries(dist: Path, tmp_path: Path, topology: Topology) -> None:
+    run(sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv")
+    python, program = tmp_path / "venv/bin/python", tmp_path / "venv/bin/npd6-xdp"
+    newest = ("--upgrade", "--upgrade-strategy", "eager")
+    run(python, "-m", "pip", "install", "--quiet", *newest, dist / f"{NAME}-py3-none-any.whl")
+    files = "import npd6_xdp, prometheus_client as p, scapy; print(npd6_xdp.__file__, p.__file__, scapy.__file__)"
+    found = run(python, "-c", files, cwd=tmp_path).split()
+    assert all(path.startswith(f"{tmp_path}/venv/") for path in found), found
+    running = RunningDaemon(topology, configuration(), program=(str(program),), environment={"PYTHONPATH": ""})
+    with running, Wire(topology) as wire:
+        assert wire.ask(question(HOST_ADDRESS)) is not None
+        assert running.solicitations() == {"answered_xdp": 1}
+        probe = topology.run("upstream", str(program), "probe", HOST_ADDRESS, "--interface", "eth0", env=ENVIRONMENT)
+        assert probe.stdout.startswith(f"{HOST_ADDRESS} is at {EDGE_WAN_MAC}"), probe.stderr
