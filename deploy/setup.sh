@@ -37,6 +37,9 @@ case ${ID:-}-${VERSION_ID:-} in
         [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-inter)
         # What the benchmark's --profile looks into the kernel with; Ubuntu has it for its own kernels only.
         [ "$extra" != "[bench]" ] || [ "$ID" = ubuntu ] || packages+=(linux-perf)
+        # What the Debian package is built by, looked at by, and installed into: a root of debootstrap's.
+        [ -z "$extra" ] || packages+=(debhelper dh-python pybuild-plugin-pyproject python3-setuptools python3-shtab
+            lintian debootstrap)
         missing=()
         for package in "${packages[@]}"; do
             dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
@@ -106,6 +109,9 @@ if [ -n "$extra" ] && ! grep -qxF "${unpacked[*]}" $peers/complete 2>/dev/null; 
     rm -r $peers/packages
     echo "${unpacked[*]}" >$peers/complete
 fi
+
+# The root that the package is installed into.
+[ -z "$extra" ] || ! command -v debootstrap >/dev/null || deploy/debian/root.sh .venv/root
 
 .venv/bin/python -c 'import bcc; bcc.BPF' 2>/dev/null ||
     fail "bcc doesn't import in .venv: is the distribution's package (python3-bpfcc, python3-bcc) complete?"

@@ -15,9 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import npd6_xdp
+from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.netns.wire import until
@@ -28,6 +29,7 @@ UNIT = SYSTEMD / "npd6-xdp.service"
 MANAGER = Path("/usr/lib/systemd/systemd")
 CONTROL = "/run/npd6-xdp/control.sock"
 USER, OTHER = 4711, 4712
+SYSCTLS = ("conf/wan0/proxy_ndp", "conf/all/proxy_ndp", "neigh/wan0/proxy_delay")
 _PYTHON = f"venv/bin/{Path(sys.executable).name}"
 
 # A user's view: the program at $dir/tree, and a directory of its own as /run/npd6-xdp, as RuntimeDirectory= makes it.
@@ -107,6 +109,20 @@ def mask(names: Sequence[str]) -> str:
     """The same as /proc/PID/status has it."""
     numbers = {"net_admin": 12, "net_raw": 13, "perfmon": 38, "bpf": 39}
     return f"{sum(1 << numbers[name] for name in names):016x}"
+
+
+def left(topology: Topology) -> dict[str, Any]:
+    """What a daemon may leave behind on the edge."""
+    (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
+    with topology.inside("edge"):
+        sysctls = {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
+    return {
+        "xdp": "xdp" in link,
+        "allmulti": link.get("allmulti", 0),
+        "routes": [route["dst"] for route in topology.ip("edge", "-6", "route", "show", "proto", str(PROTOCOL))],
+        "proxies": [entry["dst"] for entry in topology.ip("edge", "-6", "neigh", "show", "proxy")],
+        **sysctls,
+    }
 
 
 class Hosted(Protocol):

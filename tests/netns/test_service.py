@@ -16,17 +16,18 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.netns.service import (
     OTHER,
+    SYSCTLS,
     SYSTEMD,
     UNIT,
     Hosted,
     UnderSetpriv,
     UnderSystemd,
     capabilities,
+    left,
     mask,
 )
 from tests.netns.wire import Wire, configuration, question, until
@@ -38,25 +39,10 @@ RULES = (
     "2001:db8:2::/64 kernel",
     "2001:db8:3::/64 static",
 )
-SYSCTLS = ("conf/wan0/proxy_ndp", "conf/all/proxy_ndp", "neigh/wan0/proxy_delay")
 
 
 def config(**keys: str) -> str:
     return '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n' + configuration(*RULES, **keys)
-
-
-def left(topology: Topology) -> dict[str, Any]:
-    """What a daemon may leave behind on the edge."""
-    (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
-    with topology.inside("edge"):
-        sysctls = {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
-    return {
-        "xdp": "xdp" in link,
-        "allmulti": link.get("allmulti", 0),
-        "routes": [route["dst"] for route in topology.ip("edge", "-6", "route", "show", "proto", str(PROTOCOL))],
-        "proxies": [entry["dst"] for entry in topology.ip("edge", "-6", "neigh", "show", "proxy")],
-        **sysctls,
-    }
 
 
 # --- the unit --------------------------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Debian package, in a root with nothing else installed: what it brings, and its life from start to purge."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from npd6_xdp import __version__
+from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, Topology
+from tests.netns.service import SYSCTLS, left
+from tests.netns.wire import Wire, configuration, question, until
+from tests.package.sources import bpf_files, copy_tree
+from tests.roots import PROJECT, Root, fresh_root
+
+CONFIGURATION = "etc/npd6-xdp/npd6-xdp.toml"
+RULES = ("2001:db8:1::/64 neighbour via=lan0 host_routes=true", "2001:db8:2::/64 kernel", "2001:db8:3::/64 static")
+
+
+def test_lintian_finds_nothing(deb: Path) -> None:
+    done = subprocess.run(["lintian", "--allow-root", deb], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_file_says_what_it_is(deb: Path) -> None:
+    assert deb.name == f"npd6-xdp_{__version__}_all.deb"
+
+
+def test_building_says_what_it_lacks(debian: None) -> None:
+    with TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        copy_tree(place / "tree")
+        (place / "status").touch()  # dpkg's, of a machine that has nothing installed
+        script = (
+            'mount --bind "$0" /var/lib/dpkg; '
+            'exec setpriv --reuid=65534 --regid=65534 --clear-groups "$0/tree/deploy/debian/build.sh"'
+        )
+        words = ("unshare", "--mount", "bash", "-c", script, place)
+        done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"package: as root, first: apt-get install [a-z0-9 -]*\bdebhelper-compat dh-python .*\n", done.stderr
+    )
+
+
+def test_it_needs_no_pip_and_nothing_that_only_some_commands_use(installed: Root) -> None:
+    listed = installed.run("dpkg-query", "-W", "-f", "${Package}\n").stdout.split()
+    assert {"python3-bpfcc", "python3-prometheus-client", "npd6-xdp"} <= {*listed}
+    assert not {"python3-pip", "python3-scapy", "python3-pyroute2", "python3-setuptools"} & {*listed}
+    assert "Depends" in installed.run("dpkg-query", "-s", "npd6-xdp").stdout
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit_where_it_is_installed(installed: Root) -> None:
+    assert installed.run("systemd-analyze", "verify", "npd6-xdp.service").stdout == ""
+
+
+def test_its_reference_configuration_can_be_used(installed: Root) -> None:
+    assert (installed.path / CONFIGURATION).read_bytes() == (PROJECT / "deploy/npd6-xdp.toml").read_bytes()
+    said = installed.run("npd6-xdp", "check", "--config", f"/{CONFIGURATION}").stdout
+    assert "2001:db8:1::/64  static" in said
+
+
+def test_the_program_is_as_a_debian_program_is(installed: Root) -> None:
+    assert installed.run("npd6-xdp", "version").stdout == f"npd6-xdp {__version__}\n"
+    owned = installed.run("dpkg-query", "-L", "npd6-xdp").stdout.splitlines()
+    assert {f"/usr/share/npd6-xdp/npd6_xdp/bpf/{path}" for path in bpf_files()} <= {*owned}
+    assert [path for path in owned if "dist-packages" in path or path.endswith(".pyc")] == []
+    assert list((installed.path / "usr/share/npd6-xdp/npd6_xdp/core/__pycache__").glob("*.pyc"))
+    assert installed.run("getent", "passwd", "npd6-xdp").stdout.strip().endswith("/nologin")
+    assert {
+        "/usr/share/man/man8/npd6-xdp.8.gz",
+        "/usr/share/man/man5/npd6-xdp.toml.5.gz",
+        "/usr/share/bash-completion/completions/npd6-xdp",
+        "/usr/share/zsh/vendor-completions/_npd6-xdp",
+        "/usr/share/doc/npd6-xdp/docs/operation.md",
+        "/usr/share/doc/npd6-xdp/examples/prometheus/rules/npd6-xdp.rules.yml",
+        "/usr/share/doc/npd6-xdp/examples/grafana/npd6-xdp.json",
+    } <= {*owned}
+
+
+def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Path, topology: Topology) -> None:
+    before = left(topology)
+    with fresh_root(over=installed, namespace=topology.name("edge"), boot=True) as root, Wire(topology) as wire:
+        # nothing is attached before somebody has said to what
+        assert root.systemctl("is-enabled", "npd6-xdp", check=False) == "disabled"
+        assert root.systemctl("is-active", "npd6-xdp", check=False) == "inactive"
+
+        configuration_file = root.path / CONFIGURATION
+        configuration_file.write_text(configuration(*RULES))
+        root.systemctl("enable", "--now", "npd6-xdp")
+        answers(topology, wire)
+
+        said = root.install(later_deb, options=("--force-confold",))
+        assert "npd6-xdp (99.0~rc1)" in said
+        assert configuration_file.read_text() == configuration(*RULES)
+        assert "a later version's word" in configuration_file.with_suffix(".toml.dpkg-dist").read_text()
+        assert root.run("npd6-xdp", "status").stdout.startswith("npd6-xdp 99.0rc1, "), "it was restarted"
+        answers(topology, wire)
+
+        root.run("apt-get", "-qy", "remove", "npd6-xdp")
+        assert left(topology) == before
+        assert root.systemctl("is-active", "npd6-xdp", check=False) == "inactive"
+        assert configuration_file.exists()
+        assert not (root.path / "usr/share/npd6-xdp").exists()
+
+        root.run("apt-get", "-qy", "purge", "npd6-xdp")
+        assert "npd6" not in root.run("getent", "passwd").stdout + root.run("getent", "group").stdout
+        names = root.run("find", "/", "-path", "/proc", "-prune", "-o", "-name", "*npd6*", "-print").stdout.split()
+        assert [name for name in names if not name.startswith(("/sys/fs/cgroup", "/tmp/"))] == []  # noqa: S108
+        mentions = root.run("grep", "-rl", "npd6", "/etc", "/var/lib/systemd", "/usr/share", check=False).stdout.split()
+        assert [name for name in mentions if not name.endswith("-")] == [], "passwd's own backups apart"
+
+        # again, under a systemd that runs
+        root.install(deb)
+        assert root.systemctl("is-active", "npd6-xdp", check=False) == "inactive"
+        assert configuration_file.read_bytes() == (PROJECT / "deploy/npd6-xdp.toml").read_bytes()
+
+
+def test_what_it_recommends_is_all_that_the_other_commands_need(installed: Root, topology: Topology) -> None:
+    with fresh_root(over=installed, namespace=topology.name("upstream")) as root:
+        capture = root.path / "root/a.pcap"
+        capture.write_bytes(pcap(question(HOST_ADDRESS)))
+        replay = ("npd6-xdp", "replay", "/root/a.pcap", "--config", f"/{CONFIGURATION}", "--mac", EDGE_WAN_MAC)
+        refused = root.run(*replay, check=False)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == (
+            "npd6-xdp: scapy is missing, which this command needs: install the distribution's package (Debian, Ubuntu,"
+            " Fedora: python3-scapy)\n"
+        )
+        root.install("python3-scapy")
+        assert "answered_xdp: rule 2001:db8:1::/64 (static)" in root.run(*replay).stdout
+        # the kernel answers for the edge's own address
+        said = root.run("npd6-xdp", "probe", EDGE_WAN_ADDRESS, "--interface", "eth0").stdout
+        assert said.startswith(f"{EDGE_WAN_ADDRESS} is at {EDGE_WAN_MAC}, ")
+
+
+def pcap(frame: bytes) -> bytes:
+    """A capture of one Ethernet frame."""
+    header = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    return header + struct.pack("=IIII", 0, 0, len(frame), len(frame)) + frame
+
+
+def answers(topology: Topology, wire: Wire) -> None:
+    """The service does its work, by three methods."""
+    ping = topology.run("upstream", "ping", "-6", "-n", "-c", "2", "-i", "0.2", "-W", "3", HOST_ADDRESS)
+    assert ping.returncode == 0, ping.stdout
+    assert wire.ask(question("2001:db8:2::7")) is not None
+    assert wire.ask(question("2001:db8:3::7")) is not None
+    assert wire.ask(question("2001:db8:4::7"), 0.1) is None
+    assert until(lambda: left(topology)["proxies"] == ["2001:db8:2::7"], 1.0)
+    assert [left(topology)[key] for key in SYSCTLS] == ["1", "1", "0"]

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The throwaway roots: what happens in one stays in it, and nothing of it stays."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.netns.wire import until
+from tests.roots import PROJECT, ROOTS, Root, RootError, fresh_root
+
+_HELD = """
+import time
+from tests.roots import fresh_root
+with fresh_root() as root:
+    print(root.init, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_is_written_in_one_stays_in_it(installed: Root) -> None:
+    with fresh_root(over=installed) as root:
+        root.run("rm", "-r", "/usr/share/npd6-xdp")
+        assert root.run("npd6-xdp", "version", check=False).returncode == 127
+        with pytest.raises(RootError, match="Read-only file system"):
+            root.run("bash", "-c", "echo 0 > /proc/sys/kernel/printk")
+    assert installed.run("npd6-xdp", "version").returncode == 0
+    assert not (ROOTS / "base/usr/share/npd6-xdp").exists()
+
+
+def test_nothing_stays_after_an_error(installed: Root) -> None:
+    mounts = Path("/proc/mounts").read_text()
+    roots: list[Root] = []
+    with suppress(ZeroDivisionError), fresh_root(over=installed, boot=True) as root:
+        roots.append(root)
+        assert len(groups(root)) == 1
+        root.run("bash", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")  # of its own network
+        raise ZeroDivisionError
+    assert gone(roots[0].init)
+    assert groups(roots[0]) == []
+    assert Path("/proc/mounts").read_text() == mounts
+
+
+def test_nothing_runs_on_when_its_process_is_killed(installed: Root) -> None:
+    with subprocess.Popen([sys.executable, "-c", _HELD], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        init = int(holder.stdout.readline())
+        assert not gone(init)
+        holder.send_signal(signal.SIGKILL)
+    assert until(lambda: gone(init))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, though its parent may not have noticed yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def groups(root: Root) -> list[str]:
+    """The root's cgroups that this machine has."""
+    script = f"mount -t cgroup2 cgroup2 /mnt && find /mnt -maxdepth 1 -name {root.name}"
+    found = subprocess.run(["unshare", "--mount", "bash", "-c", script], capture_output=True, text=True, check=True)
+    return found.stdout.split()
