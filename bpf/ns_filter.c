@@ -62,6 +62,13 @@
 /* Hides what is known of `x` from clang, which else folds away a bound that the verifier has to see. */
 #define opaque(x) asm volatile("" : "+r"(x))
 
+/*
+ * Bounds for a __u64 in the very register that goes on: clang compares one copy and passes on another, and
+ * before Linux 6.3 the verifier may not know that the two are the same.
+ */
+#define at_least(x, least) asm volatile("if %0 >= %1 goto +1\n\t%0 = %1" : "+r"(x) : "i"(least))
+#define at_most(x, most) asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(x) : "i"(most))
+
 /* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
 enum outcome {
 	OUTCOME_ANSWERED_XDP,
@@ -525,9 +532,7 @@ static __always_inline bool is_checksum_valid(struct scratch *s, __u64 length)
 
 		if (total <= done)
 			break;
-		opaque(chunk);
-		if (chunk > CSUM_CHUNK)
-			chunk = CSUM_CHUNK;
+		at_most(chunk, CSUM_CHUNK);
 		sum = (__u32)bpf_csum_diff(NULL, 0, bytes + done, chunk, sum);
 	}
 	return csum_fold(sum) == 0xffff;
@@ -589,6 +594,8 @@ static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *
 		return REASON_HOP_LIMIT; /* A1 */
 	__builtin_memcpy(&s->source, &ip6h->saddr, sizeof(s->source));
 	__builtin_memcpy(&s->destination, &ip6h->daddr, sizeof(s->destination));
+	at_least(length, 1);
+	at_most(length, MESSAGE_MAX);
 	if (bpf_xdp_load_bytes(ctx, message, s->message, length))
 		return REASON_LENGTH;
 	if (s->ns.icmp6_code)
