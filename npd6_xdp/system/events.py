@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes as ct
 import mmap
 import struct
+from pathlib import Path
 from typing import Any
 
 from npd6_xdp.core.errors import MachineError
@@ -32,8 +33,22 @@ _FIRST_PAGES = 16  # of the ring that wakes: it gets one event of each look
 _WAKEUP_EVENTS = 64
 _DATA_HEAD = 1024  # offsets in struct perf_event_mmap_page
 _DATA_TAIL = 1032
+_PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 _HEADER = struct.Struct("@IHH")  # struct perf_event_header: type, misc, size
 _RECORD_SAMPLE = 9
+
+
+def refusal(paranoid: str) -> str:
+    """What to say where the kernel opens no ring, by its sysctl kernel.perf_event_paranoid."""
+    if int(paranoid) > 2:
+        return (
+            f"the kernel grants no perf ring buffer: kernel.perf_event_paranoid is {int(paranoid)}, and above 2 some"
+            " distributions' kernels want CAP_SYS_ADMIN; run as root, or sysctl -w kernel.perf_event_paranoid=2"
+        )
+    return (
+        "the kernel grants no perf ring buffer: allow more locked memory (ulimit -l, LimitMEMLOCK=)"
+        " or give CAP_PERFMON and CAP_IPC_LOCK"
+    )
 
 
 class EventRing:
@@ -62,10 +77,7 @@ class EventRing:
                 self._bpf[b"more_events"].open_perf_buffer(_unused, page_cnt=pages, wakeup_events=_WAKEUP_EVENTS)
             except Exception as error:  # bcc raises nothing more exact
                 if pages <= LEAST_PAGES:
-                    raise MachineError(
-                        "the kernel grants no perf ring buffer: allow more locked memory (ulimit -l, LimitMEMLOCK=)"
-                        " or give CAP_PERFMON and CAP_IPC_LOCK"
-                    ) from error
+                    raise MachineError(refusal(_PARANOID.read_text())) from error
                 self._free()
                 pages //= 2
             else:
