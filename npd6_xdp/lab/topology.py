@@ -289,7 +289,8 @@ class Topology:
                 self.sysctl(namespace, f"net/ipv6/conf/{conf}/accept_dad", 1)
 
     def _cable(self, namespace: Namespace, interface: str, peer: Namespace, peer_interface: str) -> None:
-        words = ("ip", "link", "add", interface, "netns", self.name(namespace), "type", "veth")
+        # From within, since Linux 6.1 refuses a name that is taken where ip(8) runs, such as eth0.
+        words = ("ip", "-netns", self.name(namespace), "link", "add", interface, "type", "veth")
         _command(*words, "peer", "name", peer_interface, "netns", self.name(peer))
 
     def _wait_for_link_local(self, namespace: Namespace, interface: str, timeout: float = 5.0) -> None:
