@@ -72,6 +72,7 @@ def test_the_program_is_as_a_debian_program_is(installed: Root) -> None:
     assert list((installed.path / "usr/share/npd6-xdp/npd6_xdp/core/__pycache__").glob("*.pyc"))
     assert installed.run("getent", "passwd", "npd6-xdp").stdout.strip().endswith("/nologin")
     assert {
+        "/usr/lib/sysctl.d/50-npd6-xdp.conf",
         "/usr/share/man/man8/npd6-xdp.8.gz",
         "/usr/share/man/man5/npd6-xdp.toml.5.gz",
         "/usr/share/bash-completion/completions/npd6-xdp",
