@@ -347,6 +347,12 @@ AUTO = "auto: ndppd asks for the host where its route leads"
             ['2: router "on": ndppd takes all but yes and true for no'],
         ),
         (
+            "router yes;",
+            "proxy wan0 {\nrouter yes; rule 1:: { static } }",
+            wan(rule("1::", "static"), router=False),
+            ['2: router "yes;": ndppd takes all but yes and true for no; the ";" belongs to the value there'],
+        ),
+        (
             "autowire",
             "proxy wan0 { autowire yes\nrule 1::/64 { iface a }\nrule 2::/64 { static } }",
             wan(rule("1::/64", "neighbour", "a", host_routes=True), rule("2::/64", "static")),

@@ -179,7 +179,8 @@ def _yes(item: _Item | None, default: bool, notes: Notes, at: list[str]) -> bool
     if item is None:
         return default
     if item.value.lower() not in {"yes", "true", "no", "false"}:
-        notes.say(item.line, f"{item.key} {quoted(item.value)}: ndppd takes all but yes and true for no", at)
+        why = '; the ";" belongs to the value there' if item.value.endswith(";") else ""
+        notes.say(item.line, f"{item.key} {quoted(item.value)}: ndppd takes all but yes and true for no{why}", at)
     return item.value.lower() in {"yes", "true"}
 
 
