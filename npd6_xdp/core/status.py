@@ -186,9 +186,13 @@ def _place(host: Mapping[str, str]) -> str:
 
 def _target(target: Mapping[str, Any]) -> str:
     return (
-        f"{target['target']} on {target['interface']}: {target['count']} times,"
+        f"{target['target']} on {target['interface']}: {_times(target['count'])},"
         f" first {_time(target['first'])}, last {_time(target['last'])}"
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -187,6 +187,12 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
     ]
 
 
+def test_a_target_that_was_asked_for_once_is_said_so() -> None:
+    target = TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_000.5, 1)
+    said = status_text(status_json(replace(QUIET, targets=[target])))
+    assert "  2001:db8:1::42 on wan0: once, first " in said
+
+
 def test_of_what_there_is_nothing_the_text_says_nothing() -> None:
     assert status_text(over_the_wire(QUIET)).splitlines()[2:] == [
         "",
