@@ -116,9 +116,10 @@ class Watch:
     def _figures(self) -> list[Line]:
         said = self._said
         outcomes = said["totals"]["solicitations"]
-        answered = sum(outcomes[name] for name in _ANSWERED)
+        sent = said["totals"]["advertisements"]
+        answers = sum(sent.values()) + outcomes[Outcome.KERNEL]
         # cut, not rounded: 100 % is all of them
-        share = f", {outcomes[Outcome.ANSWERED_XDP] * 1000 // answered / 10} % by XDP" if answered else ""
+        share = f", {sent.get('xdp', 0) * 1000 // answers / 10} % by XDP" if answers else ""
         lost = outcomes[Outcome.LOST] + outcomes[Outcome.FAILED]
         return [
             Line(
