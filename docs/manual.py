@@ -37,6 +37,7 @@ SIGNALS: Mapping[str, str] = {
 }
 
 ENVIRONMENT: Mapping[str, str] = {
+    "JOURNAL_STREAM": "Where it names what stderr is, the journal is told how grave each line is (systemd.exec(5)).",
     "NOTIFY_SOCKET": "Where `run` tells the service manager how it is (sd_notify(3)).",
     "WATCHDOG_USEC, WATCHDOG_PID": "The service manager's watchdog, which the main loop of `run` feeds.",
     "TERM": "`status --watch` writes plain lines where it is `dumb`.",
@@ -220,10 +221,11 @@ _npd6_xdp_interfaces() {
 
 
 def title(name: str, section: int) -> str:
-    """The first line of a man page."""
+    """The first lines of a man page."""
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     date = time.strftime("%Y-%m-%d", time.gmtime(seconds))
-    return f'.TH {name.upper()} {section} "{date}" "npd6-xdp {npd6_xdp.__version__}"\n'
+    # No hyphens (HY: where .EE and .SH would bring them back), and a ragged margin: long paths tear holes otherwise.
+    return f'.TH {name.upper()} {section} "{date}" "npd6-xdp {npd6_xdp.__version__}"\n.nr HY 0\n.hy 0\n.ad l\n'
 
 
 def command_page() -> str:

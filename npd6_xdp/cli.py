@@ -204,7 +204,10 @@ def _load(path: Path) -> Config:
 
 
 def _prefixed(error: Npd6Error) -> str:
-    return "\n".join(f"npd6-xdp: {line}" for line in str(error).splitlines())
+    from npd6_xdp.tools import journal
+
+    said = "\n".join(f"npd6-xdp: {line}" for line in str(error).splitlines())
+    return journal.prefixed(said, logging.ERROR) if journal.reads_stderr() else said
 
 
 class _JsonFormatter(logging.Formatter):
@@ -222,15 +225,19 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _set_up_logging(level: str, style: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    from npd6_xdp.tools import journal
+
+    formatter: logging.Formatter
     if style == "json":
-        handler.setFormatter(_JsonFormatter())
+        formatter = _JsonFormatter()
     else:
-        handler.setFormatter(logging.Formatter("npd6-xdp: %(levelname)s: %(message)s"))
+        formatter = logging.Formatter("npd6-xdp: %(levelname)s: %(message)s")
         logging.addLevelName(logging.INFO, "info")
         logging.addLevelName(logging.WARNING, "warning")
         logging.addLevelName(logging.ERROR, "error")
         logging.addLevelName(logging.DEBUG, "debug")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(journal.JournalFormatter(formatter) if journal.reads_stderr() else formatter)
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(level.upper())
     # Libraries speak through the root logger, and only when something is wrong.

@@ -65,6 +65,13 @@ def test_neither_man_nor_mandoc_has_anything_to_say_about_a_page(built: Path, pa
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_is_stretched_nor_a_word_hyphenated_to_fill_a_screen(built: Path, page: str) -> None:
+    shown = run("man", "-E", "UTF-8", "-l", str(built / page), MANWIDTH="80", LC_ALL="C.UTF-8").stdout
+    body = shown.splitlines()[1:-1]
+    assert [line for line in body if re.search(r"[a-z,] {3,}[a-z(]|\u2010$", line[14:])] == []
+
+
 def test_pages_are_dated_by_the_build_and_named_by_the_version(built: Path) -> None:
     for page in PAGES:
         first = (built / page).read_text().partition("\n")[0]

@@ -95,6 +95,13 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         root.systemctl("enable", "--now", "npd6-xdp")
         answers(topology, wire)
 
+        configuration_file.write_text("a mistake")
+        assert root.run("systemctl", "reload", "npd6-xdp", check=False).returncode == 1
+        grave = root.run("journalctl", "-p", "err", "-o", "cat", "-u", "npd6-xdp").stdout
+        assert "npd6-xdp: error: reload: the old configuration stays\n" in grave
+        assert ": info: " not in grave
+        configuration_file.write_text(configuration(*RULES))
+
         said = root.install(later_deb, options=("--force-confold",))
         assert "npd6-xdp (99.0~rc1)" in said
         assert configuration_file.read_text() == configuration(*RULES)
