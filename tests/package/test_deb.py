@@ -121,6 +121,15 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         assert configuration_file.read_bytes() == (PROJECT / "deploy/npd6-xdp.toml").read_bytes()
 
 
+def test_it_can_be_purged_though_its_user_and_group_are_still_needed(installed: Root) -> None:
+    with fresh_root(over=installed) as root:
+        root.run("useradd", "--gid=npd6-xdp", "operator")
+        said = root.run("apt-get", "-qy", "purge", "npd6-xdp").stdout
+        assert "cannot remove the primary group of user 'operator'" in said
+        assert "npd6-xdp" not in root.run("getent", "passwd").stdout
+        assert "npd6-xdp" not in root.run("dpkg-query", "-W", "-f", "${Package}\n").stdout
+
+
 def test_what_it_recommends_is_all_that_the_other_commands_need(installed: Root, topology: Topology) -> None:
     with fresh_root(over=installed, namespace=topology.name("upstream")) as root:
         capture = root.path / "root/a.pcap"
