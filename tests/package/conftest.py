@@ -26,7 +26,7 @@ def debian() -> None:
 @pytest.fixture(scope="package")
 def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of this tree."""
-    return build(PROJECT, tmp_path_factory.mktemp("dist"))
+    return build(PROJECT, tmp_path_factory.mktemp("dist") / "not/there yet")
 
 
 @pytest.fixture(scope="package")
@@ -38,13 +38,20 @@ def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     program.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0rc1"', program.read_text()))
     with (tree / "deploy/npd6-xdp.toml").open("a") as reference:
         reference.write("\n# a later version's word\n")
-    return build(tree, tmp_path_factory.mktemp("dist"))
+    out = tmp_path_factory.mktemp("dist")
+    (out / "a place").mkdir()
+    return build(tree, out, TMPDIR=str(out / "a place"))
 
 
-def build(tree: Path, out: Path) -> Path:
+def build(tree: Path, out: Path, **environment: str) -> Path:
     """The package that a tree's build.sh makes."""
     done = subprocess.run(
-        [tree / "deploy/debian/build.sh", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [tree / "deploy/debian/build.sh", out],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     (built,) = out.glob("*.deb")
