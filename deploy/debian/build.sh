@@ -33,8 +33,11 @@ tar --create --exclude=__pycache__ bpf npd6_xdp deploy docs pyproject.toml READM
 cp -r deploy/debian/debian "$tree/debian"
 cp deploy/systemd/npd6-xdp.service "$tree/debian/npd6-xdp.service"
 cp deploy/systemd/npd6-xdp.sysusers.conf "$tree/debian/npd6-xdp.sysusers"
-[ -z "${DEBEMAIL:-}" ] ||
-    sed -i "s/^Maintainer:.*/Maintainer: ${DEBFULLNAME:-npd6-xdp maintainers} <$DEBEMAIL>/" "$tree/debian/control"
+if [ -n "${DEBEMAIL:-}" ]; then
+    maintainer="${DEBFULLNAME:-npd6-xdp maintainers} <$DEBEMAIL>" \
+        awk '/^Maintainer:/ { $0 = "Maintainer: " ENVIRON["maintainer"] } { print }' \
+        deploy/debian/debian/control >"$tree/debian/control"
+fi
 cat >"$tree/debian/changelog" <<CHANGELOG
 npd6-xdp ($version) unstable; urgency=medium
 

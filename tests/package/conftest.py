@@ -31,7 +31,7 @@ def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of a later version, with another reference configuration."""
+    """The package of a later version, with another reference configuration, built under an odd environment."""
     tree = tmp_path_factory.mktemp("later")
     copy_tree(tree)
     program = tree / "npd6_xdp/__init__.py"
@@ -40,7 +40,9 @@ def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         reference.write("\n# a later version's word\n")
     out = tmp_path_factory.mktemp("dist")
     (out / "a place").mkdir()
-    return build(tree, out, TMPDIR=str(out / "a place"))
+    return build(
+        tree, out, TMPDIR=str(out / "a place"), PYTHON="/none", DEBFULLNAME="npd6 & xdp/", DEBEMAIL="a@b.invalid"
+    )
 
 
 def build(tree: Path, out: Path, **environment: str) -> Path:

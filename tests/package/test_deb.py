@@ -29,6 +29,11 @@ def test_the_file_says_what_it_is(deb: Path) -> None:
     assert deb.name == f"npd6-xdp_{__version__}_all.deb"
 
 
+def test_its_maintainer_is_whom_the_environment_names(later_deb: Path) -> None:
+    done = subprocess.run(["dpkg-deb", "-f", later_deb, "Maintainer"], capture_output=True, text=True, check=True)
+    assert done.stdout == "npd6 & xdp/ <a@b.invalid>\n"
+
+
 def test_building_says_what_it_lacks(debian: None) -> None:
     with TemporaryDirectory() as name:
         place = Path(name)
