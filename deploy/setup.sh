@@ -110,8 +110,10 @@ if [ -n "$extra" ] && ! grep -qxF "${unpacked[*]}" $peers/complete 2>/dev/null; 
     echo "${unpacked[*]}" >$peers/complete
 fi
 
-# The root that the package is installed into.
-[ -z "$extra" ] || ! command -v debootstrap >/dev/null || deploy/debian/root.sh .venv/root
+# The root that the package is installed into: of the distributions that it is for.
+case ${ID:-} in
+    debian | ubuntu) [ -z "$extra" ] || ! command -v debootstrap >/dev/null || deploy/debian/root.sh .venv/root ;;
+esac
 
 .venv/bin/python -c 'import bcc; bcc.BPF' 2>/dev/null ||
     fail "bcc doesn't import in .venv: is the distribution's package (python3-bpfcc, python3-bcc) complete?"

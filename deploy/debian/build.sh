@@ -10,7 +10,7 @@ fail() { echo "package: $*" >&2; exit 1; }
 
 [ $# -le 1 ] || fail "usage: $0 [OUTDIR]"
 project="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)"
-out="$(realpath "${1:-$project/dist}")"
+out="$(realpath --canonicalize-missing "${1:-$project/dist}")"
 cd "$project"
 command -v dpkg >/dev/null || fail "it is built on Debian and Ubuntu; on others: python -m build"
 # The distribution's Python, whatever else is on the PATH.
@@ -22,6 +22,8 @@ version="$(sed -E 's/\.?(a|b|rc|dev)([0-9]+)$/~\1\2/' <<<"$version")"
 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git -c safe.directory="$project" log -1 --format=%ct 2>/dev/null || date +%s)}"
 export SOURCE_DATE_EPOCH
 
+# A relative one leads astray from where the tools are, and pybuild takes no space in it.
+[[ ${TMPDIR:-/tmp} =~ ^/[^[:space:]]*$ ]] || unset TMPDIR
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 tree="$work/npd6-xdp-$version"
@@ -31,8 +33,11 @@ tar --create --exclude=__pycache__ bpf npd6_xdp deploy docs pyproject.toml READM
 cp -r deploy/debian/debian "$tree/debian"
 cp deploy/systemd/npd6-xdp.service "$tree/debian/npd6-xdp.service"
 cp deploy/systemd/npd6-xdp.sysusers.conf "$tree/debian/npd6-xdp.sysusers"
-[ -z "${DEBEMAIL:-}" ] ||
-    sed -i "s/^Maintainer:.*/Maintainer: ${DEBFULLNAME:-npd6-xdp maintainers} <$DEBEMAIL>/" "$tree/debian/control"
+if [ -n "${DEBEMAIL:-}" ]; then
+    maintainer="${DEBFULLNAME:-npd6-xdp maintainers} <$DEBEMAIL>" \
+        awk '/^Maintainer:/ { $0 = "Maintainer: " ENVIRON["maintainer"] } { print }' \
+        deploy/debian/debian/control >"$tree/debian/control"
+fi
 cat >"$tree/debian/changelog" <<CHANGELOG
 npd6-xdp ($version) unstable; urgency=medium
 

@@ -50,7 +50,8 @@ mkdir -p archives base.new
 } >apt.conf
 echo "$lines" >sources.list
 
-# In namespaces of its own, so that no mount and no process stays behind; and in memory, which takes half the time.
+# In namespaces of its own, so that no mount and no process stays behind, not even where this is killed; and in memory,
+# which takes half the time.
 inside=$(cat <<'INSIDE'
 set -e
 mount -t proc proc /proc
@@ -68,7 +69,7 @@ chroot base.new/root apt-get install -qy --download-only --no-install-recommends
 cp -a --one-file-system base.new/root base
 INSIDE
 )
-unshare --mount --pid --fork --kill-child \
+setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
     bash -c "$inside" bash "$VERSION_CODENAME" "$mirror" "${packages[@]}" </dev/null >root.log 2>&1 ||
     fail "it can't be made, see $PWD/root.log"
 rmdir base.new

@@ -12,9 +12,9 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 python="${PYTHON:-}"
 if [ -z "$python" ]; then
     python=.venv/bin/python
-    $python -c 'import shtab' 2>/dev/null || python=python3
+    "$python" -c 'import shtab' 2>/dev/null || python=python3
 fi
-$python -c 'import shtab' || {
+"$python" -c 'import shtab' || {
     echo "$0: $python has no shtab: install python3-shtab, or run deploy/setup.sh --test" >&2
     exit 1
 }

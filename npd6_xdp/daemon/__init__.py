@@ -195,7 +195,9 @@ class Daemon:
     def _offer_metrics(self, config: Config) -> Endpoint | None:
         if config.metrics_listen is None:
             return None
-        return Endpoint(config.metrics_listen, metrics_app(self.snapshot), self.overview, self.ailing)
+        return Endpoint(
+            config.metrics_listen, metrics_app(self.snapshot), self.overview, self.ailing, beside=self._endpoint
+        )
 
     def _close_endpoint(self) -> None:
         if self._endpoint is not None:

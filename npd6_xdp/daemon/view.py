@@ -141,8 +141,8 @@ class View:
             late[entry.label] += self._counts.late(entry.id)
             if entry.spoken or entry.label not in shown:
                 shown[entry.label] = (entry.port, entry.datapath)
-        for interface in self._configured:
-            shown.setdefault(interface.label, (interface.name, interface.datapath))  # it has not been there yet
+        for interface in self._configured:  # it may not be there, or have gone before the file changed
+            shown[interface.label] = (interface.name, interface.datapath)
         found = []
         for label, (port, datapath) in shown.items():
             attached, link = self._ports.by_name(port), self._links.get(port)

@@ -17,8 +17,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -265,7 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
 class Endpoint:
     """Serves a Site from serve() until close(): see there for what it takes. Raises MachineError if it can't listen.
 
-    Who comes before serve() waits.
+    Who comes before serve() waits. `beside` is one of ours that this one is to take over from: they may have a port in
+    common.
     """
 
     def __init__(
@@ -274,11 +275,12 @@ class Endpoint:
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
         ailing: Callable[[], str],
+        beside: Endpoint | None = None,
     ) -> None:
         host, port = listen
         _share_memory()
         self._site = Site(host, metrics, overview, ailing)
-        self._socket = _listen(host, port)
+        self._socket: socket.socket = _listen(host, port, beside._socket if beside else None)
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, float] = {}  # and when they came, the oldest first
@@ -379,12 +381,13 @@ def _share_memory() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, beside: socket.socket | None) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(128)
+        with _sharing(*((beside, listening) if beside and beside.getsockname()[1] == port else ())):
+            listening.bind((host, port))
+            listening.listen(128)
         listening.setblocking(False)
     except OSError as error:
         listening.close()
@@ -393,3 +396,18 @@ def _listen(host: str, port: int) -> socket.socket:
             f'metrics.listen: can\'t listen on {where}: {error.strerror}; choose another address, or "" for none'
         ) from error
     return listening
+
+
+@contextmanager
+def _sharing(*sockets: socket.socket) -> Iterator[None]:
+    """Let bind() and listen() of one pass though another has the port: [::] where [::1] is still listened on.
+
+    Another process has the port to itself, unless it says this too, as the same user.
+    """
+    try:
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)

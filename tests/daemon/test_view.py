@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The metrics' thread looks while the loop goes on."""
+"""What is seen from outside: also while the loop goes on, and of interfaces that are not there."""
 
 from __future__ import annotations
 
@@ -57,17 +57,48 @@ def _often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("_often")
-def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
-    neighbours, counts = Neighbours(10_000), Counts()
+@pytest.fixture
+def neighbours(table: Table) -> Neighbours:
+    neighbours = Neighbours(10_000)
     neighbours.use(table, 10_000)
+    return neighbours
+
+
+@pytest.fixture
+def counts(table: Table) -> Counts:
+    counts = Counts()
     counts.follow(table)
+    return counts
+
+
+@pytest.fixture
+def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> View:
+    monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
     rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
     view = View(Datapath(), rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
     view.use(parse(CONFIG, "test"), table, LINKS, [])
+    return view
+
+
+@pytest.mark.parametrize("vlan", ["untagged", "100", "any"])
+def test_an_interface_that_went_before_the_file_changed_is_shown_as_the_file_has_it_now(
+    view: View, table: Table, vlan: str
+) -> None:
+    before = CONFIG.replace('"wan0"', f'"wan0"\nvlan = "{vlan}"')
+    table = build(parse(before, "test"), LINKS, table)
+    for datapath in ("hybrid", "python"):  # the first time without the interface, then with another file
+        config = parse(before.replace('"wan0"', f'"wan0"\ndatapath = "{datapath}"'), "test")
+        table = build(config, {"lan0": LINKS["lan0"]}, table)
+        view.use(config, table, {"lan0": LINKS["lan0"]}, [])
+        label = config.interfaces[0].label
+        shown = {each.label: (each.port, each.datapath) for each in view.snapshot(AnswerTimes()).interfaces}
+        assert shown[label] == ("wan0", datapath)
+
+
+@pytest.mark.usefixtures("_often")
+def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
+    view: View, table: Table, neighbours: Neighbours, counts: Counts
+) -> None:
     (rule,) = table.rules.values()
     hosts = [Host(8, (0x20010DB8_0001 << 80 | number).to_bytes(16)) for number in range(500)]
     for host in hosts[:250]:

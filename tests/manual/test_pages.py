@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,11 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What deploy/manual/build.sh writes."""
     directory = tmp_path_factory.mktemp("manual")
-    done = run(str(ROOT / "deploy/manual/build.sh"), str(directory), SOURCE_DATE_EPOCH="1700000000")
+    python = tmp_path_factory.mktemp("tools") / "a python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    environment = {"SOURCE_DATE_EPOCH": "1700000000", "PYTHON": str(python)}
+    done = run(str(ROOT / "deploy/manual/build.sh"), str(directory), **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return directory
 

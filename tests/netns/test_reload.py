@@ -259,6 +259,9 @@ def test_a_reload_by_signal_takes_up_ports_logs_and_addresses(topology: Topology
     running.process.send_signal(signal.SIGHUP)
     assert until(lambda: topology.xdp_mode("edge", "wan0") == "native")
     assert link not in links(running), "this one demands it"
+    for listen, host in (("[::]:9846", "127.0.0.1"), ("[::1]:9846", "::1")):  # while the one before still has the port
+        reload(running, f'[metrics]\nlisten = "{listen}"\n{configuration()}')
+        assert 'interface="wan0"' in running.metrics_text(host)
 
 
 def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_why(

@@ -26,25 +26,34 @@ def debian() -> None:
 @pytest.fixture(scope="package")
 def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of this tree."""
-    return build(PROJECT, tmp_path_factory.mktemp("dist"))
+    return build(PROJECT, tmp_path_factory.mktemp("dist") / "not/there yet")
 
 
 @pytest.fixture(scope="package")
 def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of a later version, with another reference configuration."""
+    """The package of a later version, with another reference configuration, built under an odd environment."""
     tree = tmp_path_factory.mktemp("later")
     copy_tree(tree)
     program = tree / "npd6_xdp/__init__.py"
     program.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0rc1"', program.read_text()))
     with (tree / "deploy/npd6-xdp.toml").open("a") as reference:
         reference.write("\n# a later version's word\n")
-    return build(tree, tmp_path_factory.mktemp("dist"))
+    out = tmp_path_factory.mktemp("dist")
+    (out / "a place").mkdir()
+    return build(
+        tree, out, TMPDIR=str(out / "a place"), PYTHON="/none", DEBFULLNAME="npd6 & xdp/", DEBEMAIL="a@b.invalid"
+    )
 
 
-def build(tree: Path, out: Path) -> Path:
+def build(tree: Path, out: Path, **environment: str) -> Path:
     """The package that a tree's build.sh makes."""
     done = subprocess.run(
-        [tree / "deploy/debian/build.sh", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [tree / "deploy/debian/build.sh", out],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     (built,) = out.glob("*.deb")

@@ -29,6 +29,11 @@ def test_the_file_says_what_it_is(deb: Path) -> None:
     assert deb.name == f"npd6-xdp_{__version__}_all.deb"
 
 
+def test_its_maintainer_is_whom_the_environment_names(later_deb: Path) -> None:
+    done = subprocess.run(["dpkg-deb", "-f", later_deb, "Maintainer"], capture_output=True, text=True, check=True)
+    assert done.stdout == "npd6 & xdp/ <a@b.invalid>\n"
+
+
 def test_building_says_what_it_lacks(debian: None) -> None:
     with TemporaryDirectory() as name:
         place = Path(name)
@@ -126,6 +131,15 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         root.install(deb)
         assert root.systemctl("is-active", "npd6-xdp", check=False) == "inactive"
         assert configuration_file.read_bytes() == (PROJECT / "deploy/npd6-xdp.toml").read_bytes()
+
+
+def test_it_can_be_purged_though_its_user_and_group_are_still_needed(installed: Root) -> None:
+    with fresh_root(over=installed) as root:
+        root.run("useradd", "--gid=npd6-xdp", "operator")
+        said = root.run("apt-get", "-qy", "purge", "npd6-xdp").stdout
+        assert "cannot remove the primary group of user 'operator'" in said
+        assert "npd6-xdp" not in root.run("getent", "passwd").stdout
+        assert "npd6-xdp" not in root.run("dpkg-query", "-W", "-f", "${Package}\n").stdout
 
 
 def test_what_it_recommends_is_all_that_the_other_commands_need(installed: Root, topology: Topology) -> None:

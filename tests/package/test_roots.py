@@ -55,6 +55,23 @@ def test_nothing_runs_on_when_its_process_is_killed(installed: Root) -> None:
     assert until(lambda: gone(init))
 
 
+def test_nothing_of_the_base_is_made_on_when_who_makes_it_is_killed(debian: None, tmp_path: Path) -> None:
+    with subprocess.Popen([PROJECT / "deploy/debian/root.sh", tmp_path], stdout=subprocess.DEVNULL) as maker:
+        children = Path(f"/proc/{maker.pid}/task/{maker.pid}/children")
+        assert until(lambda: "unshare" in map(name, children.read_text().split()), 10.0)
+        outer = int(children.read_text())
+        maker.send_signal(signal.SIGKILL)
+    assert until(lambda: gone(outer))
+
+
+def name(pid: str) -> str:
+    """What a process is, "" if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def gone(pid: int) -> bool:
     """Whether a process has ended, though its parent may not have noticed yet."""
     try:

@@ -334,6 +334,25 @@ def test_closing_hangs_up_at_once_and_frees_the_address() -> None:
     again.close()
 
 
+def test_it_takes_over_a_port_from_another_of_ours_and_from_nobody_else() -> None:
+    served = Served()
+
+    def take(beside: Endpoint | None) -> Endpoint:
+        return Endpoint(("::", served.port), lambda _, __: [], dict, lambda: "", beside)
+
+    with pytest.raises(MachineError, match="Address already in use"):
+        take(None)
+    foreign = socket.create_server(("127.0.0.1", served.port))
+    with foreign, pytest.raises(MachineError, match="Address already in use"):
+        take(served.endpoint)
+    after = take(served.endpoint)
+    after.serve()
+    assert served.ask()[0] == 200
+    served.endpoint.close()
+    assert served.ask()[0] == 200
+    after.close()
+
+
 def test_an_address_that_cant_be_had_is_an_error_that_names_it(served: Served) -> None:
     with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
         Endpoint(("::1", served.port), lambda *_: [], dict, str)
