@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What holds for all tests: under CI one that is skipped has failed, and no example is too slow."""
+"""What all tests share: a topology of their own; under CI one that is skipped has failed, no example is too slow."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from npd6_xdp.lab.topology import Topology
 
 # A machine that pauses for a moment is no fault of the code.
 settings.register_profile("npd6-xdp", deadline=None)
@@ -31,3 +34,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if CI and (skipped := _skipped(config)):
         terminalreporter.section("skipped under CI", red=True, bold=True)
         terminalreporter.line(f"CI=true: {skipped} skipped, so the run fails")
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    """Three namespaces, fresh for this test (it takes about 60 ms)."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    with Topology() as topology:
+        yield topology

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,15 +11,6 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-
-
-@pytest.fixture
-def topology() -> Iterator[Topology]:
-    """Three namespaces, fresh for this test (it takes about 60 ms)."""
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    with Topology() as topology:
-        yield topology
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from npd6_xdp.lab.topology import Topology
 from tests.package.sources import copy_tree
 from tests.roots import PROJECT, ROOTS, Root, fresh_root
 
@@ -66,11 +65,3 @@ def installed(deb: Path) -> Iterator[Root]:
     with fresh_root() as root:
         root.install(deb)
         yield root
-
-
-@pytest.fixture
-def topology() -> Iterator[Topology]:
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    with Topology() as topology:
-        yield topology
