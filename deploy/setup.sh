@@ -32,6 +32,8 @@ case ${ID:-}-${VERSION_ID:-} in
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 man-db mandoc shellcheck systemd zsh)
+        # What reads the Vagrantfile, for its tests. They are skipped elsewhere.
+        [ -z "$extra" ] || [ "$ID-$VERSION_ID" != debian-12 ] || packages+=(vagrant)
         # The browser that the status page is tested in, and its picture's font; Ubuntu has the browser as a snap only, and
         # skips these tests.
         [ -z "$extra" ] || [ "$ID" = ubuntu ] || packages+=(chromium chromium-driver fonts-inter)

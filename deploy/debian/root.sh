@@ -13,8 +13,10 @@ fail() { echo "root: $*" >&2; exit 1; }
 command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
 mkdir -p "$1"
 cd "$1"
-# Those of the tests, fetched before so that they take no time then.
+# Those of the tests, fetched before so that they take no time then, and need no network.
 packages=(python3-bpfcc python3-prometheus-client python3-scapy systemd)
+# What deploy/vagrant's scripts install, and what a box has.
+packages+=(ca-certificates dbus iproute2 iputils-ping ndisc6 prometheus python3-venv sudo systemd-sysv tcpdump wget)
 
 # shellcheck source=/dev/null
 . /etc/os-release

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The provisioning scripts, run for real, each on a machine of its own that has nothing but what debootstrap leaves.
+
+Of grafana.sh only the beginning can be: its vendor's repository is out of reach. One lab for all tests here, since
+provisioning it takes long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS
+from tests.prometheus.files import GRAFANA, alerts
+from tests.roots import PROJECT, ROOTS, Root
+from tests.vagrant.machines import NAT_ADDRESS, Lab, lab
+
+EDGE_METRICS = "192.168.56.62:9846"
+
+
+@pytest.fixture(scope="module")
+def provisioned() -> Iterator[Lab]:
+    if os.geteuid() != 0 or not (ROOTS / "complete").exists() or shutil.which("vagrant") is None:
+        pytest.skip("takes root, and the base root and Vagrant of deploy/setup.sh --test (Debian 12)")
+    with lab() as machines:
+        for name, said in machines.provision().items():
+            print(f"--- {name}\n{said}")
+        yield machines
+
+
+def fetch(machine: Root, url: str) -> str:
+    """What is at an HTTP address, as seen from a machine."""
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    words = ["nsenter", f"--target={machine.init}", "--net", sys.executable, "-c", script, url]
+    without_proxies = {"PATH": os.environ["PATH"]}
+    return subprocess.run(words, env=without_proxies, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def files(machine: Root) -> str:
+    """What provisioning may have changed, each file with its contents' sum."""
+    script = """
+        find /etc /opt/npd6-xdp /usr/bin /var/lib/grafana -name __pycache__ -prune -o -printf '%p %M %u %l\n' | sort
+        find /etc /opt/npd6-xdp /var/lib/grafana -name __pycache__ -prune -o -type f -exec md5sum {} + | sort
+    """
+    return machine.run("bash", "-c", script).stdout
+
+
+def test_the_demonstration_shows_what_it_says(provisioned: Lab, tmp_path: Path) -> None:
+    provisioned.vagrant(tmp_path / "vagrant")
+    done = subprocess.run(
+        [PROJECT / "deploy/vagrant/demo.sh"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    said = done.stdout
+    assert done.returncode == 0, said
+    assert re.findall(r"(\d) packets transmitted, (\d) received", said) == [("1", "0"), ("3", "3"), ("3", "3")]
+    assert re.search(rf"^    {HOST_ADDRESS} lladdr {EDGE_WAN_MAC} router ", said, re.MULTILINE), said
+    assert "wan0: hybrid, attached in generic mode, up" in said
+    assert re.search(r'^    \{outcome="answered_xdp"\} => [1-9]', said, re.MULTILINE), said
+
+
+def test_all_that_is_started_will_be_at_the_next_boot(provisioned: Lab) -> None:
+    units = {
+        "edge": ["npd6-xdp", "systemd-networkd"],
+        "host": ["systemd-networkd"],
+        "monitor": ["prometheus", "systemd-networkd"],
+        "upstream": ["systemd-networkd"],
+    }
+    for name, root in provisioned.roots.items():
+        for question, answer in (("is-active", "active"), ("is-enabled", "enabled")):
+            assert root.systemctl(question, *units[name]).split() == [answer] * len(units[name]), name
+        assert root.systemctl("list-units", "--failed", "--plain", "--no-legend") == "", name
+
+
+def test_the_interface_of_vagrants_own_is_left_alone(provisioned: Lab) -> None:
+    for root in provisioned.roots.values():
+        (link,) = json.loads(root.run("ip", "-json", "-4", "address", "show", "dev", "eth0").stdout)
+        (address,) = link["addr_info"]
+        assert f"{address['local']}/{address['prefixlen']}" == NAT_ADDRESS
+        assert link["operstate"] == "UP"
+
+
+def test_the_metrics_are_to_be_had_on_the_management_network_only(provisioned: Lab) -> None:
+    edge, monitor, upstream = (provisioned.roots[name] for name in ("edge", "monitor", "upstream"))
+    assert "npd6_build_info" in fetch(monitor, f"http://{EDGE_METRICS}/metrics")
+    assert "<html" in fetch(monitor, f"http://{EDGE_METRICS}/")
+    listening = edge.run("ss", "-Hltn", "sport", "=", ":9846").stdout.split()
+    assert listening[3] == EDGE_METRICS
+    assert upstream.run("ping", "-c", "1", EDGE_WAN_ADDRESS).returncode == 0
+    assert upstream.run("bash", "-c", f"exec 3<>/dev/tcp/{EDGE_WAN_ADDRESS}/9846", check=False).returncode != 0
+
+
+def test_prometheus_scrapes_the_edge_has_all_rules_and_nothing_to_tell(provisioned: Lab) -> None:
+    monitor = provisioned.roots["monitor"]
+    groups = json.loads(fetch(monitor, "http://localhost:9090/api/v1/rules"))["data"]["groups"]
+    states = {rule["name"]: rule["state"] for group in groups for rule in group["rules"] if rule["type"] == "alerting"}
+    assert set(states) == set(alerts())
+    assert "firing" not in states.values()
+    found = json.loads(fetch(monitor, "http://localhost:9090/api/v1/query?query=up"))["data"]["result"]
+    assert [series["metric"] for series in found] == [{"__name__": "up", "job": "npd6-xdp", "instance": EDGE_METRICS}]
+    assert found[0]["value"][1] == "1"
+
+
+def test_what_grafana_is_to_find_is_there_and_leads_to_prometheus(provisioned: Lab) -> None:
+    monitor = provisioned.roots["monitor"]
+    provisioning = monitor.path / "etc/grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/npd6-xdp.yml").read_text())["datasources"]
+    assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
+    assert "npd6_build_info" in fetch(monitor, f"{source['url']}/api/v1/label/__name__/values")
+    (provider,) = yaml.safe_load((provisioning / "dashboards/npd6-xdp.yml").read_text())["providers"]
+    (dashboard,) = monitor.run("find", provider["options"]["path"], "-name", "*.json").stdout.split()
+    assert (monitor.path / dashboard.lstrip("/")).read_bytes() == (GRAFANA / "npd6-xdp.json").read_bytes()
+    drop_in = (monitor.path / "etc/systemd/system/grafana-server.service.d/npd6-xdp.conf").read_text()
+    assert f"GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH={dashboard}\n" in drop_in
+
+
+def test_without_a_way_to_grafana_its_script_says_so_and_leaves_nothing(provisioned: Lab) -> None:
+    monitor = provisioned.roots["monitor"]
+    done = monitor.run("/vagrant/deploy/vagrant/grafana.sh", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("grafana.sh: can't fetch https://apt.grafana.com/gpg.key: ")
+    assert monitor.run("find", "/etc/apt", "-name", "*grafana*").stdout == ""
+
+
+def test_provisioning_once_more_changes_nothing(provisioned: Lab) -> None:
+    before = {name: files(root) for name, root in provisioned.roots.items()}
+    for name, said in provisioned.provision().items():
+        assert "installing" not in said, name
+    assert {name: files(root) for name, root in provisioned.roots.items()} == before
+    assert provisioned.roots["upstream"].run("ping", "-c", "1", "-W", "5", HOST_ADDRESS).returncode == 0
