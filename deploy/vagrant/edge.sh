@@ -12,8 +12,9 @@ cp -r "$tree"/{bpf,deploy,npd6_xdp,LICENSE,README.md,pyproject.toml} $home
 chmod -R u=rwX,go=rX $home/{bpf,deploy,npd6_xdp,LICENSE,README.md,pyproject.toml}
 bash $home/deploy/setup.sh --lab
 
-put /etc/sysctl.d/50-npd6-xdp.conf <<<'net.ipv6.conf.all.forwarding = 1'
-/lib/systemd/systemd-sysctl /etc/sysctl.d/50-npd6-xdp.conf
+put /etc/sysctl.d/50-npd6-xdp-lab.conf <<<'net.ipv6.conf.all.forwarding = 1'
+install -m 644 $home/deploy/systemd/npd6-xdp.sysctl.conf /etc/sysctl.d/npd6-xdp.conf
+systemctl restart systemd-sysctl
 interface wan0 "$EDGE_WAN_MAC" <<END
 [Network]
 Address=$EDGE_WAN_ADDRESS/64
