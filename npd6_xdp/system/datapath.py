@@ -768,22 +768,21 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
         *(f"-D{name}={value}" for name, value in definitions.items()),
     ]
     with tempfile.TemporaryFile() as words:
+        # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         saved = os.dup(2)
         try:
             os.dup2(words.fileno(), 2)
-            # the verifier gives up when a signal waits (EAGAIN)
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            try:
-                module = bcc.BPF(text=source.encode(), cflags=flags)
-                return module, module.load_func(function.encode(), bcc.BPF.XDP)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                os.dup2(saved, 2)
-                os.close(saved)
+            module = bcc.BPF(text=source.encode(), cflags=flags)
+            return module, module.load_func(function.encode(), bcc.BPF.XDP)
         except Exception as error:  # bcc raises nothing more exact
             words.seek(0)
             said = words.read().decode(errors="replace").strip()
             raise MachineError(_why_not(str(error), said)) from error
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _give_back_memory() -> None:

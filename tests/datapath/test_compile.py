@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The compiler's words go to a file of ours, and standard error is back however the compilation ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.system.datapath import compile_program
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP program needs root")
+
+
+@contextmanager
+def standard_error_is_back() -> Iterator[None]:
+    before = os.fstat(2)
+    yield
+    assert os.path.samestat(os.fstat(2), before)
+
+
+def test_what_the_compiler_says_is_in_the_error() -> None:
+    with standard_error_is_back(), pytest.raises(MachineError, match="undeclared identifier 'nonsense'"):
+        compile_program("int passes(void *ctx) { return nonsense; }", "passes", {})
+
+
+class Heard(KeyboardInterrupt):
+    """What a handler raises, as the lab's does."""
+
+
+def test_a_signal_that_comes_while_it_compiles_is_heard_afterwards() -> None:
+    main = threading.get_ident()
+    status = Path(f"/proc/self/task/{threading.get_native_id()}/status")
+
+    def is_blocked() -> bool:
+        found = re.search(r"^SigBlk:\s*(\w+)", status.read_text(), re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) >> signal.SIGUSR1 - 1 & 1)
+
+    def send_once_it_is_blocked() -> None:
+        while not is_blocked():  # as long as it compiles
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    def hear(signum: int, frame: object) -> None:
+        raise Heard
+
+    before = signal.signal(signal.SIGUSR1, hear)
+    sender = threading.Thread(target=send_once_it_is_blocked)
+    sender.start()
+    try:
+        with standard_error_is_back(), pytest.raises(Heard):
+            compile_program("int passes(void *ctx) { return 2; }", "passes", {})
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
