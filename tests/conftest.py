@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
+from xdist import is_xdist_worker
 
 from npd6_xdp.lab.topology import Topology
 
@@ -16,6 +18,35 @@ settings.register_profile("npd6-xdp", deadline=None)
 settings.load_profile("npd6-xdp")
 
 CI = os.environ.get("CI") == "true"
+
+
+def _has_workers(session: pytest.Session) -> bool:
+    return session.config.pluginmanager.has_plugin("dsession")
+
+
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Under -n, xdist's workers have those tests that may run side by side, and this process has the others."""
+    if is_xdist_worker(session):
+        items[:] = [item for item in items if not item.get_closest_marker("alone")]
+    elif _has_workers(session):
+        items[:] = [item for item in items if item.get_closest_marker("alone")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Under -n, run those that need the machine to themselves when the workers are gone."""
+    done = yield
+    if _has_workers(session):
+        beside = session.testscollected
+        session.perform_collect()
+        session.testscollected += beside
+        for item, following in pairwise([*session.items, None]):
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+    return done
 
 
 def _skipped(config: pytest.Config) -> int:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from ipaddress import IPv6Address
 from operator import attrgetter
 from random import Random
@@ -470,18 +471,24 @@ def _mutate(rng: Random, frame: bytes) -> bytes:
 
 # --- valid solicitations of every shape -----------------------------------------------------------
 
+# Strategies are made once: most of the time that a new one takes goes into hypothesis's looking into it.
 
-def macs() -> st.SearchStrategy[bytes]:
+
+@cache
+def macs(but: bytes = ZERO_MAC) -> st.SearchStrategy[bytes]:
     """MACs of single stations."""
-    return st.binary(min_size=6, max_size=6).map(lambda b: bytes([b[0] & 0xFE]) + b[1:]).filter(any)
+    stations = st.binary(min_size=6, max_size=6).map(lambda b: bytes([b[0] & 0xFE]) + b[1:])
+    return stations.filter(lambda mac: mac not in (ZERO_MAC, but))
 
 
+@cache
 def unicast_addresses() -> st.SearchStrategy[bytes]:
     """Any IPv6 addresses but multicast and ::."""
     anywhere = st.binary(min_size=16, max_size=16).filter(lambda b: b[0] != 0xFF and any(b))
     return anywhere | st.binary(min_size=8, max_size=8).map(lambda b: ip6("fe80::")[:8] + b)
 
 
+@cache
 def vlan_tags() -> st.SearchStrategy[bytes]:
     """No tag, one or two, with any TCI."""
     tpids = st.sampled_from((b"\x81\x00", b"\x88\xa8"))
@@ -489,6 +496,7 @@ def vlan_tags() -> st.SearchStrategy[bytes]:
     return st.lists(tag, max_size=2).map(b"".join)
 
 
+@cache
 def valid_options(dad: bool) -> st.SearchStrategy[bytes]:
     """Up to six options of right lengths; where `dad`, none is an SLLAO (RFC 4861 §7.1.1)."""
     types = st.sampled_from((0, 2, 3, 5, NONCE, 253)) | st.integers(2, 255)
@@ -503,6 +511,7 @@ def valid_options(dad: bool) -> st.SearchStrategy[bytes]:
     return several if dad else short | several
 
 
+@cache
 def extension_chains() -> st.SearchStrategy[list[tuple[int, bytes]]]:
     """No extension header, or those that a solicitation may stand behind: one or two with options."""
     # One unknown option that is to be skipped (type 0x1e, RFC 8200 §4.2) fills each.
@@ -515,6 +524,14 @@ def extension_chains() -> st.SearchStrategy[list[tuple[int, bytes]]]:
     first = st.tuples(st.sampled_from((0, 60)), header)
     chains = st.tuples(first, st.lists(behind, max_size=1)).map(lambda t: [t[0], *t[1]])
     return st.just([]) | st.just([]) | chains
+
+
+_SOURCES = unicast_addresses() | st.just(UNSPECIFIED)
+_PLACES = st.integers(0, 3) | unicast_addresses()
+_MACS = st.integers(0, 2)
+_RESERVED = st.just(bytes(4)) | st.binary(min_size=4, max_size=4)
+_FIRST_WORDS = st.just(0) | st.integers(0, 0xFFFFFFF)
+_TRAILERS = st.just(b"") | st.binary(max_size=20)
 
 
 @st.composite
@@ -532,25 +549,25 @@ def solicitations(
     By default `targets` is any unicast address, `sources` any or ::, `tags` and `chains` up to two.
     """
     target = draw(unicast_addresses() if targets is None else targets)
-    source = draw(unicast_addresses() | st.just(UNSPECIFIED) if sources is None else sources)
+    source = draw(_SOURCES if sources is None else sources)
     dad = source == UNSPECIFIED
     group = solicited_node(target)
-    others = st.sampled_from((group, group, target, ALL_NODES)) | unicast_addresses()
-    destination = group if dad else draw(others)
+    place = 0 if dad else draw(_PLACES)
+    destination = place if isinstance(place, bytes) else (group, group, target, ALL_NODES)[place]
     eth_destination = mac
     if destination[0] == 0xFF:  # RFC 6085: a group's packet may come to a unicast MAC
-        eth_destination = draw(st.sampled_from((group_mac(destination), group_mac(destination), mac)))
-    eth_source = draw(macs().filter(lambda m: m != mac))
-    reserved = draw(st.just(bytes(4)) | st.binary(min_size=4, max_size=4))
+        eth_destination = (group_mac(destination), group_mac(destination), mac)[draw(_MACS)]
+    eth_source = draw(macs(but=mac))
+    reserved = draw(_RESERVED)
     message = b"\x87\0\0\0" + reserved + target + draw(valid_options(dad))
     return assemble(
         eth_destination + eth_source + draw(vlan_tags() if tags is None else tags),
         source,
         destination,
         with_checksum(source, destination, message),
-        first_word=6 << 28 | draw(st.just(0) | st.integers(0, 0xFFFFFFF)),
+        first_word=6 << 28 | draw(_FIRST_WORDS),
         chain=draw(extension_chains() if chains is None else chains),
-        trailer=draw(st.just(b"") | st.binary(max_size=20)),
+        trailer=draw(_TRAILERS),
     )
 
 

@@ -36,8 +36,12 @@ class Plan:
     """A round's."""
     scan: float
     """Seconds of row 9."""
+    starts: int
+    """Of row 10, a repeat."""
     settle: float
     """Seconds after which memory is read the second time (row 11)."""
+    calm: float
+    """Seconds until what comes with the interfaces' appearing is over (row 13)."""
     idle: float
     """Seconds over which an idle daemon's processor time is taken (row 13)."""
     rules: int
@@ -61,7 +65,9 @@ FULL = Plan(
     latency_rounds=5,
     latency_samples=1_000,
     scan=10.0,
+    starts=3,
     settle=10.0,
+    calm=2.0,
     idle=10.0,
     rules=100_000,
     changed=1_000,
@@ -76,15 +82,17 @@ QUICK = Plan(
     prefixes=(2_000,),
     sources=(),
     vlans=(),
-    window=0.5,
-    flood=0.5,
+    window=0.2,
+    flood=0.25,
     bisections=1,
     ladder=2.0,
     latency_rounds=1,
-    latency_samples=300,
-    scan=2.0,
-    settle=1.0,
-    idle=1.0,
+    latency_samples=100,
+    scan=0.5,
+    starts=1,
+    settle=0.2,
+    calm=0.5,
+    idle=0.5,
     rules=2_000,
     changed=100,
     interfaces=(2, 10),

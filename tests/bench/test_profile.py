@@ -91,6 +91,7 @@ def test_a_chain_of_look_ups_takes_time() -> None:
     assert 0.1 < chase(1024) < 1000
 
 
+@pytest.mark.alone
 @needs_root
 def test_statistics_are_put_back_as_they_were() -> None:
     switch = Path("/proc/sys/kernel/bpf_stats_enabled")

@@ -14,6 +14,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_MAC, Topology
+from npd6_xdp.tools.control import ask
 from tests.netns.test_reload import stream
 from tests.netns.wire import Asker, Wire, configuration, solicitations_sent, until
 
@@ -95,14 +96,21 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
     assert "Traceback" not in running.log
     assert until(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) <= open_files, 3.0)
     assert sum(running.solicitations().values()) <= left, "none is counted twice"
-    time.sleep(3.0)  # Duplicate Address Detection on the ports that went up: no solicitation leaves before
+    until(lambda: not under_detection(topology), 3.0)
     with solicitations_sent(topology) as sent:
         before = sum(running.solicitations().values())
         lived = decisions(topology, running)
         assert until(lambda: sum(running.solicitations().values()) - before == sent()), "each is counted once"
     running.stop()
-    fresh = daemon(running.config_file.read_text().replace(str(running.control), f"{running.control}2"))
+    fresh = daemon(running.config_file.read_text().replace(f'control = "{running.control}"\n', ""))
     assert decisions(topology, fresh) == lived
+
+
+def under_detection(topology: Topology) -> bool:
+    """Whether there is Duplicate Address Detection on ports that went up: no solicitation leaves before it is over."""
+    links = topology.ip("edge", "-6", "address", "show", "tentative", "-dadfailed")
+    links += topology.ip("upstream", "-6", "address", "show", "tentative", "-dadfailed")
+    return any(link["addr_info"] for link in links)
 
 
 def decisions(topology: Topology, running: RunningDaemon) -> dict[str, str]:
@@ -114,5 +122,5 @@ def decisions(topology: Topology, running: RunningDaemon) -> dict[str, str]:
         asker = Asker(wire, running)
         for target in TARGETS:
             asker.outcome(target)
-        time.sleep(1.5)
+        assert until(lambda: ask(running.control, {"verb": "status"})["pending"] == []), "given up, or resolved"
         return {target: asker.outcome(target) for target in TARGETS}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -129,18 +130,23 @@ def test_a_daemon_that_only_counts_fails_the_lab(counting: subprocess.Popen[str]
     assert re.search(r"\d+ of \d+ checks FAILED", told.stdout)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_and_nothing_is_left(signum: signal.Signals) -> None:
-    process = start("-m", "npd6_xdp", "lab")
-    assert process.stdout
-    for line in process.stdout:
-        if "ready" in line:  # the daemon runs
-            break
-    process.send_signal(signum)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 128 + signum
-    assert err == f"npd6-xdp lab: stopped by {signum.name}; the namespaces are removed\n"
-    assert left_of(process) == []
+def test_a_signal_ends_it_and_nothing_is_left() -> None:
+    """A lab for each signal, side by side, as what they do first is to wait."""
+    with ExitStack() as stack:
+        labs = {}
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            labs[signum] = stack.enter_context(start("-m", "npd6_xdp", "lab"))
+            stack.callback(labs[signum].terminate)
+        for signum, process in labs.items():
+            assert process.stdout
+            for line in process.stdout:
+                if "ready" in line:  # the daemon runs
+                    break
+            process.send_signal(signum)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 128 + signum
+            assert err == f"npd6-xdp lab: stopped by {signum.name}; the namespaces are removed\n"
+            assert left_of(process) == []
 
 
 def test_without_a_tool_it_names_the_package(tmp_path: Path) -> None:

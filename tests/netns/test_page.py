@@ -201,6 +201,7 @@ def test_a_loop_with_nothing_to_do_is_well_and_one_that_hangs_is_not(topology: T
     assert until(lambda: get(running, "/healthz")[0] == 200)
 
 
+@pytest.mark.alone
 def test_many_and_slow_readers_cost_little_and_take_no_answers(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:3::/64 static", datapath='"python"'))
     until_when = time.monotonic() + 1.5

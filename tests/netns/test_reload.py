@@ -109,6 +109,7 @@ BROKEN = (
 )
 
 
+@pytest.mark.alone
 @both
 def test_fifty_reloads_under_a_stream_of_solicitations_leave_none_unanswered(
     topology: Topology, daemon: Start, datapath: str
@@ -126,7 +127,7 @@ def test_fifty_reloads_under_a_stream_of_solicitations_leave_none_unanswered(
                     ask(running.control, {"verb": "reload"})
             running.write(variant(number, datapath))
             assert ask(running.control, {"verb": "reload"})["rules"] == variant(number, datapath).count("prefix =")
-            time.sleep(0.1)
+            time.sleep(0.04)
     assert asked.sent > 20_000
     assert asked.steady()
     assert asked.all_answered_once()
@@ -139,6 +140,7 @@ def test_fifty_reloads_under_a_stream_of_solicitations_leave_none_unanswered(
     assert running.metrics()[FAILURES] == failed == 5
 
 
+@pytest.mark.alone
 @both
 def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_counts_on(
     topology: Topology, daemon: Start, datapath: str
@@ -148,7 +150,8 @@ def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_count
     with stream(topology, 10_000) as asked:
         for many in (200, 500):
             rules = [f"2001:db8:{0x1000 + number:x}::/48 static" for number in range(many)]
-            assert f"{many + 1} rules" in reload(running, configuration("2001:db8:1::/64 static", *rules, **keys))
+            running.write(configuration("2001:db8:1::/64 static", *rules, **keys))
+            assert ask(running.control, {"verb": "reload"})["rules"] == many + 1
             time.sleep(0.7)  # the old program's retirement
     assert "the kernel maps have grown" in running.log
     assert asked.steady()
@@ -172,6 +175,7 @@ def many_rules(count: int, changed: int, datapath: str) -> str:
     return configuration("2001:db8:1::/64 static", *rules, **keys)
 
 
+@pytest.mark.alone
 @both
 def test_reloads_of_many_rules_leave_none_unanswered(topology: Topology, daemon: Start, datapath: str) -> None:
     running = daemon(many_rules(20_000, 0, datapath))

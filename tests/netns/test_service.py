@@ -160,7 +160,7 @@ def test_systemd_hears_that_it_is_ready_what_it_does_and_that_it_lives(topology:
 def test_systemd_restarts_it_when_its_loop_stands(topology: Topology) -> None:
     before = left(topology)
     with UnderSystemd(topology, config(), "WatchdogSec=1\nRestartSec=100ms\nTimeoutAbortSec=1\n") as service:
-        time.sleep(2.0)
+        time.sleep(1.5)
         assert service.show("NRestarts") == "0", "it is fed"
         service.send(signal.SIGSTOP)
         assert until(lambda: service.show("NRestarts") == "1", 5.0)

@@ -198,6 +198,7 @@ def test_nothing_is_left_after_a_signal(signum: signal.Signals) -> None:
     assert left_of(label) == []
 
 
+@pytest.mark.alone
 def test_what_a_killed_process_left_is_swept_by_the_next_topology() -> None:
     child, label = build_in_a_child()
     child.kill()

@@ -157,8 +157,8 @@ class Wire:
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Wait for a condition; whether it came true in time."""
-    deadline = time.monotonic() + seconds
+    """Wait for a condition; whether it came true in time, thrice as long as it takes when no other test runs."""
+    deadline = time.monotonic() + 3 * seconds
     while time.monotonic() < deadline:
         if condition():
             return True
@@ -290,6 +290,14 @@ class Asker:
 
         assert until(counted, 2.0), f"{target} was not counted"
         return " ".join(found)
+
+    def all_answered(self, targets: Iterable[str], seconds: float = 0.3) -> set[str]:
+        """Those of some targets for which an advertisement of ours (Override 0) comes."""
+        asked = {ip6(target): target for target in targets}
+        self._wire.advertisements(0.001)  # what is left of questions before
+        self._wire.send(*map(question, asked.values()))
+        answers = map(NeighborAdvertisement.parse, self._wire.advertisements(seconds))
+        return {asked[answer.target] for answer in answers if not answer.override}
 
     def answered(self, target: str, seconds: float = 0.3) -> bool:
         """Whether an advertisement of ours (Override 0) comes."""

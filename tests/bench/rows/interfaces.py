@@ -13,7 +13,6 @@ from tests.bench.results import Curve, Figure, at_most, middle
 from tests.netns.wire import configuration, cpu_seconds, private_megabytes
 
 _CONFIG = configuration("2001:db8:1::/64 static").replace('"wan0"', '"sub*"')
-_CALM = 2.0  # seconds until what comes with the interfaces' appearing is over
 _PATIENCE = 120.0
 
 
@@ -27,7 +26,7 @@ def measure(run: Run) -> None:
             with Topology() as topology:
                 _add_interfaces(topology, number)
                 with RunningDaemon(topology, _CONFIG, timeout=_PATIENCE) as daemon:
-                    time.sleep(_CALM)
+                    time.sleep(plan.calm)
                     attached = daemon.log.count("attached in")
                     if attached != number:
                         raise RuntimeError(f"attached to {attached} interfaces of {number}")

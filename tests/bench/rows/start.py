@@ -19,7 +19,6 @@ from tests.netns.wire import configuration
 
 _EVERY = 200.0  # NS/s: one each 5 ms
 _LONGEST = 600.0  # seconds
-_STARTS = 3  # a repeat
 _KINDS = {"private": ("Private_",), "private, written to,": ("Private_Dirty:",), "resident": ("Rss:",)}
 _BOUNDS = {"private": at_most(45), "resident": at_most(130)}
 
@@ -51,10 +50,10 @@ def measure(run: Run) -> None:
     config = configuration(attach='"native"')
     firsts: list[float] = []
     memory: dict[str, dict[str, list[float]]] = {}
-    for repeat in range(run.plan.repeats * _STARTS):
+    for repeat in range(run.plan.repeats * run.plan.starts):
         with Ground() as ground, started(ground, config) as (daemon, first):
             firsts.append(first)
-            if 11 in run.wanted and repeat % _STARTS == 0:
+            if 11 in run.wanted and repeat % run.plan.starts == 0:
                 for when in ("after start", "later"):
                     time.sleep(run.plan.settle if when == "later" else 0)
                     for what, kinds in _KINDS.items():
@@ -69,7 +68,7 @@ def measure(run: Run) -> None:
     if 11 in run.wanted:
         for what, found in memory.items():
             medians = {when: middle(values) for when, values in found.items()}
-            note = f"{medians['after start']:.1f} after start, {medians['later']:.1f} {run.plan.settle:.0f} s later"
+            note = f"{medians['after start']:.1f} after start, {medians['later']:.1f} {run.plan.settle:g} s later"
             figures.append(Figure(11, f"{what} memory", max(medians.values()), "MiB", _BOUNDS.get(what), found, note))
             run.say(f"{what} memory: {note}")
 
