@@ -15,9 +15,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +134,19 @@ def _box() -> Iterator[Root]:
         box.install(*_BOX)
         box.run("bash", "-ec", _PREPARE_BOX)
         shutil.copytree(_wheels(), box.path / "var/cache/wheels")
-        (excluded,) = (folder["rsync__exclude"] for folder in config()["edge"]["folders"].values())
-        unwanted = [str(PROJECT) + path for path in (*excluded, "/.vagrant")]
-        shutil.copytree(
-            PROJECT,
-            box.path / "vagrant",
-            ignore=lambda directory, names: [name for name in names if f"{directory}/{name}" in unwanted],
-        )
+        (folder,) = config()["edge"]["folders"].values()
+        shutil.copytree(PROJECT, box.path / "vagrant", ignore=_excluded(folder["rsync__exclude"]))
         yield box
+
+
+def _excluded(patterns: list[str]) -> Callable[[str, list[str]], list[str]]:
+    """What rsync leaves out by these patterns, for copytree(). A slash in front means the top only."""
+
+    def ignore(directory: str, names: list[str]) -> list[str]:
+        shape = "/{}" if directory == str(PROJECT) else "{}"
+        return [n for n in names if any(fnmatch(n, each) or fnmatch(shape.format(n), each) for each in patterns)]
+
+    return ignore
 
 
 def _wheels() -> Path:
