@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ log = logging.getLogger("npd6-xdp")
 _ROOT = Path("/proc/sys/net/ipv6")
 _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
+_RENAMING = 0.25  # seconds
 _REMEDIES = {
     errno.EACCES: ": give CAP_NET_ADMIN",
     errno.EPERM: ": give CAP_NET_ADMIN",
@@ -49,6 +51,13 @@ class Setting(NamedTuple):
             return self.key.format(socket.if_indextoname(self.ifindex))
         except OSError:
             return None
+
+    def settled(self) -> str | None:
+        """As path(), once it is there: the kernel tells of a new name before it moves the sysctls there."""
+        deadline = time.monotonic() + _RENAMING
+        while (key := self.path()) and not (_ROOT / key).exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return key
 
 
 class Memory:
@@ -140,7 +149,7 @@ class Sysctls:
 
     def set(self, setting: Setting, value: str) -> None:
         """Set one; a warning says so if that can't be."""
-        key = setting.path()
+        key = setting.settled()
         now = None if key is None else read(key)
         if key is None or now is None or now == value:
             return
@@ -162,7 +171,7 @@ class Sysctls:
         """Give each its value from before, but for those in `kept`; an interface that is gone took its own along."""
         for setting in [setting for setting in self._before if setting not in kept]:
             value = self._before.pop(setting)
-            if key := setting.path():
+            if key := setting.settled():
                 with suppress(OSError):
                     (_ROOT / key).write_text(value)
         self._remember()
