@@ -6,11 +6,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from npd6_xdp.system import sysctl
 from npd6_xdp.system.sysctl import Memory, Setting, Sysctls
 
 KILLED = """
@@ -72,3 +76,37 @@ def test_a_directory_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
     with closing(Memory(tmp_path / "file")) as memory:
         memory.write([1])
         assert (memory.left, memory.others) == ([], [])
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A sysctl of the interface with index 1, lo, that is there only 50 ms from now on, as after a rename."""
+    monkeypatch.setattr(sysctl, "_ROOT", tmp_path)
+    path = tmp_path / "conf/lo/proxy_ndp"
+
+    def appear() -> None:
+        path.parent.mkdir(parents=True)
+        path.write_text("0")
+
+    timer = threading.Timer(0.05, appear)
+    timer.start()
+    yield path
+    timer.join()
+
+
+def test_the_sysctls_of_an_interface_that_was_just_renamed_are_waited_for(late: Path, tmp_path: Path) -> None:
+    setting = Setting("conf/{}/proxy_ndp", 1)
+    with closing(Memory(tmp_path / "memory")) as memory:
+        settings = Sysctls(memory)
+        settings.set(setting, "1")
+        assert late.read_text() == "1"
+        settings.put_back()
+        assert late.read_text() == "0"
+
+
+def test_those_that_never_come_hold_nobody_up_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysctl, "_ROOT", tmp_path)
+    began = time.monotonic()
+    assert Setting("conf/{}/proxy_ndp", 1).settled() == "conf/lo/proxy_ndp"
+    assert Setting("conf/{}/proxy_ndp", 2**31 - 1).settled() is None
+    assert time.monotonic() - began < 2
