@@ -81,14 +81,21 @@ _IFF_UP = 1
 _IF_OPER_UNKNOWN, _IF_OPER_UP = 0, 6
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
+_IFLA_MTU = 4
 _IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_WIRELESS = 11
 _IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
 _IFLA_LINK_NETNSID = 37
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_XDP = 43
+_IFLA_XDP_PROG_IDS = (5, 6, 7)  # native, generic, offloaded
+_IFLA_PROP_LIST = 52
+_IFLA_ALT_IFNAME = 53
+_IFLA_ALLMULTI = 61  # Linux 6.0
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND = 1, 2, 4
 _IFLA_VLAN_ID = 1
+_IFLA_VRF_TABLE = 1
 _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8  # three quarters of what the kernel tells of a link
 _IFA_ADDRESS = 1
@@ -135,11 +142,22 @@ class Message(NamedTuple):
     body: bytes
 
 
+class LinkFlag(IntFlag):
+    """IFF_*, as far as they concern us."""
+
+    UP = 0x1
+    POINTOPOINT = 0x10
+    NOARP = 0x80
+
+
 class LinkEntry(NamedTuple):
     """A link, as far as it concerns us: `mac` is empty where there is no Ethernet framing.
 
-    `kind` is the driver's ("veth", "vlan"), "" for hardware. `parent` is the link that a VLAN device with id `vlan`
-    is on; 0 is none, as for `master`.
+    `kind` is the driver's ("veth", "vlan"), "" for hardware; `slave_kind` what its master makes of it ("bridge",
+    "bond"). `parent` is the link that a device is on (a VLAN device with id `vlan`, a macvlan); 0 is none, as for
+    `master`. `type` is ARPHRD_*, `flags` IFF_*. `altnames` are other names that it has. `table` is the routing table
+    of a VRF device, else 0. `allmulti` counts who wants all multicast frames. `xdp` has the programs' ids that sit on
+    it: native, generic, offloaded; 0 is none.
     """
 
     ifindex: int
@@ -150,6 +168,14 @@ class LinkEntry(NamedTuple):
     master: int
     parent: int
     vlan: int
+    type: int = 1
+    flags: int = 0
+    mtu: int = 0
+    slave_kind: str = ""
+    altnames: tuple[str, ...] = ()
+    table: int = 0
+    allmulti: int = 0
+    xdp: tuple[int, int, int] = (0, 0, 0)
 
 
 class AddressEntry(NamedTuple):
@@ -210,7 +236,8 @@ def parse_link(body: bytes) -> LinkEntry | None:
         return None
     info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b""), 0))
     driver = _text(info.get(_IFLA_INFO_KIND, b""))
-    vlan = dict(_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if driver == "vlan" else {}
+    data = dict(_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if driver in ("vlan", "vrf") else {}
+    properties = _attributes(attributes.get(_IFLA_PROP_LIST, b""), 0)
     operational = attributes.get(_IFLA_OPERSTATE, b"")[:1] in (bytes([_IF_OPER_UNKNOWN]), bytes([_IF_OPER_UP]))
     return LinkEntry(
         index,
@@ -221,8 +248,23 @@ def parse_link(body: bytes) -> LinkEntry | None:
         _number(attributes.get(_IFLA_MASTER, b"")),
         # in another network namespace, that index means another interface
         0 if _IFLA_LINK_NETNSID in attributes else _number(attributes.get(_IFLA_LINK, b"")),
-        _number(vlan.get(_IFLA_VLAN_ID, b"")),
+        _number(data.get(_IFLA_VLAN_ID, b"")) if driver == "vlan" else 0,
+        kind,
+        flags,
+        _number(attributes.get(_IFLA_MTU, b"")),
+        _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")),
+        tuple(_text(value) for attribute, value in properties if attribute == _IFLA_ALT_IFNAME),
+        _number(data.get(_IFLA_VRF_TABLE, b"")) if driver == "vrf" else 0,
+        _number(attributes.get(_IFLA_ALLMULTI, b"")),
+        _programs(attributes.get(_IFLA_XDP, b"")),
     )
+
+
+def _programs(xdp: bytes) -> tuple[int, int, int]:
+    """The ids of the XDP programs that IFLA_XDP tells of: native, generic, offloaded."""
+    inner = dict(_attributes(xdp, 0))
+    native, generic, offloaded = (_number(inner.get(kind, b"")) for kind in _IFLA_XDP_PROG_IDS)
+    return native, generic, offloaded
 
 
 def parse_address(body: bytes) -> AddressEntry | None:

@@ -25,6 +25,7 @@ from npd6_xdp.core.rtnetlink import (
     AddressEntry,
     Flag,
     LinkEntry,
+    LinkFlag,
     Message,
     NeighbourEntry,
     NeighbourState,
@@ -240,7 +241,7 @@ def info(kind: str, *data: tuple[str, Any]) -> tuple[str, Any]:
     return "IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind), *more]}
 
 
-ETHER = LinkEntry(3, "wan0", MAC_BYTES, True, "", 0, 0, 0)
+ETHER = LinkEntry(3, "wan0", MAC_BYTES, True, "", 0, 0, 0, flags=LinkFlag.UP)
 DOWN = ETHER._replace(up=False)
 VLAN = ETHER._replace(kind="vlan", parent=9, vlan=100)
 
@@ -249,8 +250,8 @@ LINKS: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], LinkEntry], ...] 
     ("a state unknown", {}, [MAC, ("IFLA_OPERSTATE", "UNKNOWN")], ETHER),
     ("without carrier", {}, [MAC, ("IFLA_OPERSTATE", "DOWN")], DOWN),
     ("of no state", {}, [MAC], DOWN),
-    ("administratively down", {"flags": 0}, [MAC, UP], DOWN),
-    ("a tunnel", {"ifi_type": 768}, [UP], ETHER._replace(mac=b"")),
+    ("administratively down", {"flags": 0}, [MAC, UP], DOWN._replace(flags=0)),
+    ("a tunnel", {"ifi_type": 768}, [UP], ETHER._replace(mac=b"", type=768)),
     ("a VLAN device", {}, [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100))], VLAN),
     (
         "a VLAN device on an interface of another namespace",
@@ -264,6 +265,25 @@ LINKS: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], LinkEntry], ...] 
         [MAC, UP, ("IFLA_MASTER", 70_000), info("veth")],
         ETHER._replace(kind="veth", master=70_000),
     ),
+    (
+        "a bond's slave",
+        {},
+        [MAC, UP, ("IFLA_MASTER", 9), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_SLAVE_KIND", "bond")]})],
+        ETHER._replace(master=9, slave_kind="bond"),
+    ),
+    ("a VRF", {}, [MAC, UP, info("vrf", ("IFLA_VRF_TABLE", 1010))], ETHER._replace(kind="vrf", table=1010)),
+    ("a macvlan", {}, [MAC, UP, ("IFLA_LINK", 9), info("macvlan")], ETHER._replace(kind="macvlan", parent=9)),
+    (
+        "without address resolution, of another size, with other names",
+        {"flags": 0x81},
+        [
+            MAC,
+            UP,
+            ("IFLA_MTU", 1280),
+            ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", "enp1s0"), ("IFLA_ALT_IFNAME", "uplink")]}),
+        ],
+        ETHER._replace(flags=LinkFlag.UP | LinkFlag.NOARP, mtu=1280, altnames=("enp1s0", "uplink")),
+    ),
 )
 
 
@@ -274,6 +294,18 @@ def test_we_read_the_links_that_pyroute2_writes(
     fields = {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1, "flags": 1, **fields}
     assert parse_link(encoded(ifinfmsg, fields, [("IFLA_IFNAME", "wan0"), *attributes])) == wanted
     assert parse_link(encoded(ifinfmsg, {**fields, "family": socket.AF_BRIDGE}, attributes)) is None
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value.ljust((len(value) + 3) & ~3, b"\0")
+
+
+def test_we_read_which_xdp_programs_sit_on_a_link_and_who_wants_all_multicast_frames() -> None:
+    fields = {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1, "flags": 1}
+    ids = attribute(2, b"\4") + attribute(5, struct.pack("=I", 70)) + attribute(6, struct.pack("=I", 71))
+    body = encoded(ifinfmsg, fields, [("IFLA_IFNAME", "wan0"), MAC, UP])
+    body += attribute(43 | 0x8000, ids) + attribute(61, struct.pack("=I", 2))
+    assert parse_link(body) == ETHER._replace(xdp=(70, 71, 0), allmulti=2)
 
 
 def test_a_radios_event_which_says_nothing_of_the_link_is_none() -> None:
