@@ -109,6 +109,8 @@ class Snapshot:
     build: Mapping[str, str]
     time: float = 0.0
     reload_failed: bool = False
+    internal_errors: Mapping[str, int] = field(default_factory=dict)
+    """Mistakes of ours that were survived, by the part of the daemon that made them."""
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.

@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The composition root: builds the rooms, connects them, runs, closes. No policy and no packet bytes.
 
-One thread does it all but HTTP: it waits for events of the XDP program, for changes of the machine, for
-the control socket, and for signals.
+One thread does it all but HTTP, in the turns of daemon/loop.py: it waits for events of the XDP program, for changes of
+the machine, for the control socket, and for signals.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import math
-import select
-import selectors
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from types import FrameType
@@ -27,17 +24,19 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.pace import STREAM, Pace
 from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
 from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.view import View
-from npd6_xdp.system.control import ControlServer
+from npd6_xdp.system.control import ControlServer, Reply
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.manager import ServiceManager
@@ -56,15 +55,16 @@ log = logging.getLogger("npd6-xdp")
 _REFRESH_PAUSE = 10
 _UNNOTICED = 0.05  # seconds
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
-_LOOK_AGAIN = 0.001  # seconds after which events may be there that have waked nobody (see system/events.py)
 _NAP = 20e-6  # seconds (the kernel makes some 80 us of it) between two looks at a stream
 _FEW = 64  # events of a look, from which on there is no time for a nap
-_NEVER = math.inf
-_MOST_READY = 16  # file descriptors that one wait tells of
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
-_HEARTBEAT = 2.0  # seconds after which the loop turns, if nothing else wakes it: so it is known to be alive
 _HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reload of 100,000 rules takes less
 _RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
+_TOGETHER = 0.005  # seconds: who asks for a reload within them of the first one asks for the same
+
+
+class _Ended(BaseException):
+    """A signal wants the end, while there was something to do that can be left undone."""
 
 
 @dataclass(slots=True)
@@ -93,9 +93,8 @@ class Daemon:
         self._logged: Mapping[str, LinkFacts] = {}
         self._table = Table({}, {}, {}, {}, {})
         self._stack = ExitStack()
-        self._selector = selectors.EpollSelector()
-        self._epoll = select.epoll()  # the rings, and all else behind the selector: one event costs half as much so
-        self._epoll.register(self._selector.fileno(), select.EPOLLIN)
+        self._loop = Loop()
+        self._pace = Pace()
         self._counts = Counts()
         self._rings: list[_Ring] = []
         self._changing = threading.RLock()  # held while counters may move from one program to another
@@ -105,9 +104,11 @@ class Daemon:
         self._refresh_not_before = 0.0
         self._failed = ""
         self._warned: frozenset[str] = frozenset()
-        self._signalled: list[Callable[[], object]] = []
-        self._turned = time.monotonic()  # when the loop last began a turn
-        self._stopping = False
+        self._reload_at: float | None = None
+        self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
+        self._report_at: float | None = None  # when the state is to be logged
+        self._interruptible = False  # a signal may end what is done now
+        self._doubtful = False  # the kernel's maps may be neither the last table nor the one before
 
     def __enter__(self) -> Daemon:
         try:
@@ -127,10 +128,15 @@ class Daemon:
     def start(self) -> None:
         """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
         config, keep = self._config, self._stack.enter_context
+        self._stack.callback(setattr, threading, "excepthook", threading.excepthook)
+        threading.excepthook = self._thread_failed
+        self._stack.callback(self._let_go_of_signals)
         self._note_signals()
         self._configured(config)
-        self._netlink = keep(closing(Netlink()))
-        self._next_hops = keep(closing(NextHops()))
+        self._netlink = Netlink()
+        self._stack.callback(lambda: self._netlink.close())
+        self._next_hops = NextHops()
+        self._stack.callback(lambda: self._next_hops.close())
         self._requests = keep(closing(Requests()))
         links = self._logged = self._facts(config)
         Ports.check(config, links)
@@ -140,7 +146,7 @@ class Daemon:
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
         self._ports = keep(closing(Ports(self._datapath)))
-        self._answering = Answering(self._ports, self._counts, self._special)
+        self._answering = Answering(self._ports, self._counts, self._special, self._loop.failed)
         late = self._answering.answer_late
         memory = keep(closing(Memory()))
         alone = not memory.others
@@ -182,7 +188,7 @@ class Daemon:
                 RING_PAGES,
             )
         for fd in ring.filenos():
-            self._epoll.register(fd, select.EPOLLIN)
+            self._loop.add_doorbell(fd)
         self._rings.append(_Ring(ring))
 
     def _close_rings(self) -> None:
@@ -190,7 +196,7 @@ class Daemon:
             kept.ring.close()
 
     def _listen(self, config: Config) -> ControlServer:
-        return ControlServer(config.control, self._selector, self._answer_control)
+        return ControlServer(config.control, self._loop, self._answer_control)
 
     def _offer_metrics(self, config: Config) -> Endpoint | None:
         if config.metrics_listen is None:
@@ -205,29 +211,109 @@ class Daemon:
 
     def _note_signals(self) -> None:
         """From now on, until all else has been let go of: run() does what they ask for."""
-        reader, writer = socket.socketpair()
-        for end in (reader, writer):
-            end.setblocking(False)
-            self._stack.callback(end.close)
-        self._signals = reader
-        self._selector.register(reader, selectors.EVENT_READ, self._on_signal)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        self._stack.callback(signal.set_wakeup_fd, -1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._stack.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, self._note_signal)
+        self._wake_by_signals()
+
+    def _wake_by_signals(self) -> None:
+        """A signal makes a socket readable, so that it wakes the loop."""
+        self._signals = socket.socketpair()
+        reader, writer = self._signals
+        for end in self._signals:
+            end.setblocking(False)
+        self._loop.add(reader, self._on_signal, "signals")
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """Who was answered by that thread gets nothing; the others don't notice."""
+        if failure.exc_value is not None:
+            self._loop.failed("web", failure.exc_value)
+
+    def _let_go_of_signals(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for end in self._signals:
+            end.close()
 
     def _watch(self) -> None:
-        changed, dumped = self._next_hops.filenos()
-        neighbours, refused = self._resolution.filenos()
-        for fd, call in (
-            (self._netlink.fileno(), self._on_link_change),
-            (changed, self._on_route_change),
-            (dumped, self._on_route_dump),
-            (neighbours, self._resolution.on_change),
-            (refused, self._resolution.on_refusal),
+        loop = self._loop
+        for where, watch, renew in (
+            ("links", self._watch_links, self._renew_links),
+            ("routes", self._watch_routes, self._renew_routes),
+            ("neighbours", self._watch_neighbours, self._renew_neighbours),
         ):
-            self._selector.register(fd, selectors.EVENT_READ, call)
+            watch()
+            loop.renew(where, renew)
+        loop.renew("signals", self._renew_signals)
+        loop.renew(ControlServer.WHERE, self._renew_control)
+        loop.renew("rings", self._renew_rings)
+        for where, due, call in (
+            ("reload", lambda: self._reload_at, lambda _: self._reload_for_all()),
+            ("status", lambda: self._report_at, lambda _: self._log_status()),
+            ("table", lambda: self._refresh_at, lambda _: self._refresh()),
+            ("routes", lambda: self._next_hops.due, lambda _: self._next_hops.refresh()),
+            ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
+            ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
+            ("ports", lambda: self._ports.due, lambda _: self._follow_ports()),
+            ("rings", lambda: self._retire_at, self._retire),
+            ("manager", lambda: self._manager.due, self._manager.feed),
+        ):
+            loop.at(due, call, where)
+
+    def _watch_links(self) -> None:
+        self._loop.add(self._netlink.fileno(), self._on_link_change, "links")
+
+    def _watch_routes(self) -> None:
+        changed, dumped = self._next_hops.filenos()
+        self._loop.add(changed, self._on_route_change, "routes")
+        self._loop.add(dumped, self._on_route_dump, "routes")
+
+    def _watch_neighbours(self) -> None:
+        neighbours, refused = self._resolution.filenos()
+        self._loop.add(neighbours, self._resolution.on_change, "neighbours")
+        self._loop.add(refused, self._resolution.on_refusal, "neighbours")
+
+    # --- sources opened anew, because they fail all the time ----------------------------------------------
+
+    def _renew_links(self) -> None:
+        self._loop.remove(self._netlink.fileno())
+        self._netlink.close()
+        self._netlink = Netlink()
+        self._watch_links()
+        self._later()
+
+    def _renew_routes(self) -> None:
+        for fd in self._next_hops.filenos():
+            self._loop.remove(fd)
+        self._next_hops.close()
+        self._next_hops = NextHops()
+        self._watch_routes()
+        self._later()
+
+    def _renew_neighbours(self) -> None:
+        for fd in self._resolution.filenos():
+            self._loop.remove(fd)
+        self._resolution.reopen()
+        self._watch_neighbours()
+
+    def _renew_signals(self) -> None:
+        before = self._signals
+        self._loop.remove(before[0])
+        self._wake_by_signals()
+        for end in before:
+            end.close()
+
+    def _renew_control(self) -> None:
+        self._control.close()
+        self._control = self._listen(self._config)
+
+    def _renew_rings(self) -> None:
+        """Of a program of its own, as if the maps had to grow; what is in the old ones is lost."""
+        before = tuple(self._rings)
+        self._doubtful = True
+        self._make_room(self._config, self._table)
+        for kept in before:
+            self._give_up_ring(kept)
 
     # --- the table --------------------------------------------------------------------------------------
 
@@ -277,7 +363,7 @@ class Daemon:
 
     def _make_room(self, config: Config, table: Table) -> None:
         """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
-        if self._datapath.has_room(table, config.limits):
+        if self._datapath.has_room(table, config.limits) and not self._doubtful:
             return
         with ExitStack() as undo:
             program = self._datapath.larger(table, config.limits)
@@ -287,12 +373,13 @@ class Daemon:
             with self._changing:
                 self._datapath.switch(program)
             undo.pop_all()
+        grown, self._doubtful = not self._doubtful, False
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
             kept.until = kept.until or until
         self._retire_at = self._retire_at or until
         self._open_ring(ring)
-        log.info("the kernel maps have grown")
+        log.info("the kernel maps have grown" if grown else "the XDP program was loaded anew")
 
     def _retire(self, now: float) -> None:
         """Let go of rings and programs that others have taken over from."""
@@ -300,14 +387,17 @@ class Daemon:
         for kept in gone:
             while self._answering.answer(kept.ring.read()):
                 pass
-            for fd in kept.ring.filenos():
-                self._epoll.unregister(fd)
-            kept.ring.close()
-            self._rings.remove(kept)
+            self._give_up_ring(kept)
         self._retire_at = min((kept.until for kept in self._rings if kept.until is not None), default=None)
         if self._retire_at is None:
             with self._changing:
                 self._datapath.retire()
+
+    def _give_up_ring(self, kept: _Ring) -> None:
+        for fd in kept.ring.filenos():
+            self._loop.remove_doorbell(fd)
+        kept.ring.close()
+        self._rings.remove(kept)
 
     @staticmethod
     def _warnings(config: Config, links: Mapping[str, LinkFacts], table: Table) -> list[str]:
@@ -338,37 +428,23 @@ class Daemon:
     # --- run --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Answer until a signal ends it."""
-        poll, others = self._epoll.poll, self._selector.fileno()
+        """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""
         self._manager.ready(self._summary())
-        watched = True
-        while not self._stopping:
-            events = 0
-            for kept in tuple(self._rings):
-                events = max(events, self._answering.answer(kept.ring.read(watched=watched)))
-            now, due = time.monotonic(), self._next_due()
-            self._turned = now
-            if due <= now:
-                self._tick(now)
-                due = self._next_due()
-            wait = min(due - now, _HEARTBEAT)
-            if events > 1:  # a stream: who sends it pays for each wake-up, so we come by ourselves for a while
-                watched, wait = False, 0.0
-                if events < _FEW:
-                    time.sleep(_NAP)
-            elif not watched:
-                watched, wait = True, 0.0
-            elif events:  # what follows an event closely may come without waking us, and there is to settle
-                wait = min(wait, _LOOK_AGAIN)
-            else:
-                self._answering.settle()
-            for fd, _ in poll(max(wait, 0.0), _MOST_READY):
-                if fd == others:
-                    for key, _ in self._selector.select(0):
-                        key.data()
-            while self._signalled:
-                self._signalled.pop(0)()
+        with suppress(_Ended):
+            self._loop.run(self._look, "rings")
         self._manager.stopping()
+
+    def _look(self) -> float:
+        """Answer what is in the rings; how long (seconds) the next look has time."""
+        pace, events, began = self._pace, 0, time.monotonic()
+        watched = pace.watched
+        for kept in tuple(self._rings):
+            events = max(events, self._answering.answer(kept.ring.read(watched=watched)))
+        if STREAM <= events < _FEW:
+            time.sleep(_NAP)
+        elif watched and not events:
+            self._answering.settle()
+        return pace.after(events, began)
 
     def _special(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """What there is to do for an event besides answering. None: answer."""
@@ -382,36 +458,6 @@ class Daemon:
             if rule.method is Method.KERNEL:
                 self._proxies.ask(event, rule)
         return None
-
-    def _next_due(self) -> float:
-        """When there is something to do that nothing will wake us for (seconds, monotonic)."""
-        first = _NEVER
-        for due in (
-            self._refresh_at,
-            self._next_hops.due,
-            self._resolution.due,
-            self._proxies.due,
-            self._ports.due,
-            self._retire_at,
-            self._manager.due,
-        ):
-            if due is not None and due < first:
-                first = due
-        return first
-
-    def _tick(self, now: float) -> None:
-        dues: tuple[tuple[float | None, Callable[[float], object]], ...] = (
-            (self._refresh_at, lambda _: self._refresh()),
-            (self._next_hops.due, lambda _: self._next_hops.refresh()),
-            (self._resolution.due, self._resolution.tick),
-            (self._proxies.due, self._proxies.tick),
-            (self._ports.due, lambda _: self._ports.follow(self._config, self._links, self._table)),
-            (self._retire_at, self._retire),
-            (self._manager.due, self._manager.feed),
-        )
-        for due, call in dues:
-            if due is not None and due <= now:
-                call(now)
 
     # --- changes of the machine ---------------------------------------------------------------------------
 
@@ -441,7 +487,7 @@ class Daemon:
         try:
             self._netlink.on_change()  # reads all, where that has failed before
             links = self._facts(self._config)
-            changed = links != self._links
+            changed = links != self._links or self._doubtful
             if changed:
                 self._log_changes(links)
                 self._decide_by(self._config, links, build(self._config, links, self._table))
@@ -449,12 +495,23 @@ class Daemon:
         except MachineError as error:
             self._retry(error)
             changed = False
+        except Exception:
+            self._doubt()
+            raise
         else:
             self._failed = ""
         cost = time.thread_time() - began
         self._refresh_not_before = time.monotonic() + min(cost * _REFRESH_PAUSE, max(cost, _UNNOTICED))
         if changed:
-            self._ports.follow(self._config, links, self._table)  # attaching waits for the kernel, and works little
+            self._follow_ports()  # attaching waits for the kernel, and works little
+
+    def _follow_ports(self) -> None:
+        self._ports.follow(self._config, self._links, self._table)
+
+    def _doubt(self) -> None:
+        """Something went wrong in the middle of a change: a program of its own gets the table whole, soon."""
+        self._doubtful = True
+        self._refresh_at = time.monotonic() + _RETRY
 
     def _retry(self, error: MachineError) -> None:
         """Look again later; said once, until it goes well."""
@@ -488,25 +545,56 @@ class Daemon:
 
     def _note_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._signalled.append(self.reload)
+            self._ask_reload()
         elif number == signal.SIGUSR1:
-            self._signalled.append(self._log_status)
+            self._report_at = time.monotonic()
         else:
-            log.info("%s: ending", signal.Signals(number).name)
-            self._stopping = True
+            if not self._loop.stopped:
+                log.info("%s: ending", signal.Signals(number).name)
+            self._loop.stop()
+            if self._interruptible:
+                self._interruptible = False
+                raise _Ended
 
     def _on_signal(self) -> None:
-        self._signals.recv(64)
+        self._signals[0].recv(64)
 
-    def _answer_control(self, question: dict[str, Any]) -> dict[str, Any]:
+    @contextmanager
+    def _unless_ended(self) -> Iterator[None]:
+        """What may take seconds and changes nothing: a signal that wants the end leaves it undone."""
+        if self._loop.stopped:
+            raise _Ended
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _answer_control(self, question: dict[str, Any], reply: Reply) -> None:
         match question.get("verb"):
             case "status":
-                return self.overview() if question.get("brief") is True else self.status()
+                reply(self.overview() if question.get("brief") is True else self.status())
             case "reload":
-                error = self.reload()
-                return {"error": f"the old configuration stays: {error}"} if error else self._view.in_use()
+                self._to_hear.append(reply)
+                self._ask_reload()
             case verb:
-                return {"error": f"unknown verb {verb!r}: it knows status and reload"}
+                reply({"error": f"unknown verb {verb!r}: it knows status and reload"})
+
+    def _ask_reload(self) -> None:
+        """One that begins after now; it is the same for all who ask before it begins."""
+        if self._reload_at is None:
+            self._reload_at = time.monotonic() + _TOGETHER
+
+    def _reload_for_all(self) -> None:
+        self._reload_at = None  # who asks from now on asks for another
+        asked, self._to_hear = self._to_hear, []
+        answer: dict[str, Any] = {"error": "npd6-xdp is ending; the reload was given up"}
+        try:
+            error = self.reload()
+            answer = {"error": f"the old configuration stays: {error}"} if error else self._view.in_use()
+        finally:
+            for reply in asked:
+                reply(answer)
 
     def reload(self) -> str:
         """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
@@ -514,16 +602,22 @@ class Daemon:
         self._manager.reloading()
         try:
             with _uncollected():
-                config = self._load()
+                with self._unless_ended():
+                    config = self._load()
                 loaded = time.monotonic()
                 self._change_to(config)
-        except Npd6Error as error:
-            self._view.reload_failed(str(error))
-            for line in str(error).splitlines():
+        except Exception as error:
+            why = str(error)
+            if not isinstance(error, Npd6Error):  # a mistake of ours, and how far it came nobody knows
+                self._loop.failed("reload", error)
+                self._doubt()
+                why = f"internal error: {error}; see the log"
+            self._view.reload_failed(why)
+            for line in why.splitlines():
                 log.error("reload: %s", line)
             log.error("reload: the old configuration stays")
             self._manager.ready(f"{self._summary()}; the last reload failed, and the old configuration stays")
-            return str(error)
+            return why
         log.info("reload: the new configuration is in use")
         self._manager.ready(self._summary())
         log.debug("reload: read in %.3f s, applied in %.3f s", loaded - began, time.monotonic() - loaded)
@@ -537,8 +631,9 @@ class Daemon:
         Ports.check(config, self._links)
         with ExitStack() as undo:
             undo.callback(lambda: self._facts(self._config))
-            links = self._facts(config)
-            table = build(config, links, self._table)
+            with self._unless_ended():
+                links = self._facts(config)
+                table = build(config, links, self._table)
             self._make_room(config, table)
             endpoint, control = self._endpoint, self._control
             if config.metrics_listen != self._config.metrics_listen:
@@ -572,14 +667,13 @@ class Daemon:
                 pass
         self._answering.settle()
         self._stack.close()
-        self._epoll.close()
-        self._selector.close()
+        self._loop.close()
 
     # --- look -------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """All counters at this moment, the kernel's read now. Called by the metrics' thread."""
-        return self._view.snapshot(self._answering.times)
+        return self._view.snapshot(self._answering.times, self._loop.failures)
 
     def status(self) -> dict[str, Any]:
         """All that there is to know, as plain values."""
@@ -592,12 +686,13 @@ class Daemon:
 
     def ailing(self) -> str:
         """Why nobody should rely on this daemon; "" if it is well. Called by the status page's threads."""
-        silent = time.monotonic() - self._turned
+        silent = time.monotonic() - self._loop.turned
         if silent > _HUNG:
             return f"the main loop has not turned for {silent:.0f} s"
         return self._view.ailing()
 
     def _log_status(self) -> None:
+        self._report_at = None
         for line in filter(None, status_text(self.status()).splitlines()):
             log.info("%s", line)
 

@@ -30,13 +30,23 @@ _MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
 class Answering:
     """Answers by the table in force, and counts. `special` says what else there is to do for an event.
 
-    It returns what became of the event, ANSWERED_XDP where nothing is left to do, or None: answer it.
+    It returns what became of the event, ANSWERED_XDP where nothing is left to do, or None: answer it. What an event
+    makes us raise is told to `failed`, and costs that event only.
     """
 
-    def __init__(self, ports: Ports, counts: Counts, special: Callable[[NsEvent, Rule], Outcome | None]) -> None:
+    WHERE = "events"
+
+    def __init__(
+        self,
+        ports: Ports,
+        counts: Counts,
+        special: Callable[[NsEvent, Rule], Outcome | None],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
         self._ports = ports
         self._counts = counts
         self._special = special
+        self._failure = failed
         self._table = Table({}, {}, {}, {}, {})
         self._responder = Responder(self._table)
         self._before = self._table, self._responder
@@ -68,9 +78,17 @@ class Answering:
         if log.isEnabledFor(logging.DEBUG):
             others = [event for run in runs for event in NsEvent.unpack_run(run)]
         else:
-            others = self._answer_plain(runs)
+            try:
+                others = self._answer_plain(runs)
+            except Exception as error:
+                self._failure(self.WHERE, error)
+                self._outbox.frames.clear()
+                others = [event for run in runs for event in NsEvent.unpack_run(run)]
         for event in others:
-            self._answer_one(event)
+            try:
+                self._answer_one(event)
+            except Exception as error:
+                self._failure(self.WHERE, error)
         return sum(map(len, runs)) // RECORD_SIZE
 
     def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:

@@ -63,6 +63,13 @@ class Resolution:
         """Readable: on_change() is to be called for the first, on_refusal() for the second."""
         return self._watch.fileno(), self._watch.refusals_fileno()
 
+    def reopen(self) -> None:
+        """Other sockets, because something is wrong with these; what they may have told is read anew."""
+        self._watch.close()
+        self._watch = NeighbourWatch()
+        self._resync()
+        self._gate()
+
     @property
     def neighbours(self) -> Neighbours:
         """The hosts that are there."""

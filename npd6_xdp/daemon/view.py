@@ -103,7 +103,7 @@ class View:
         spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
         return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": list(self._warnings)}
 
-    def snapshot(self, answer_times: AnswerTimes) -> Snapshot:
+    def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int]) -> Snapshot:
         """All counters at this moment, the kernel's read now."""
         taken = time.time()
         with self._changing:  # no longer than it takes: the loop waits for it before each change
@@ -126,6 +126,7 @@ class View:
             self._build,
             taken,
             reload_failed=bool(self._reload_error),
+            internal_errors=internal_errors,
         )
 
     def _interfaces(self, table: Table, counters: Mapping[int, EntryCounters]) -> list[InterfaceSnapshot]:

@@ -12,7 +12,7 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from npd6_xdp.core.errors import MachineError, Npd6Error
 
@@ -22,19 +22,35 @@ _MOST_CLIENTS = 32
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM)
 
 
-class ControlServer:
-    """Listens; each question goes to `answer`, which runs in the loop of the selector."""
+Reply = Callable[[dict[str, Any]], None]
+"""To be called once, at any time, with the answer to a question."""
 
-    def __init__(
-        self, path: str, selector: selectors.BaseSelector, answer: Callable[[dict[str, Any]], dict[str, Any]]
-    ) -> None:
+
+class Waiting(Protocol):
+    """The loop that waits for our sockets, and calls."""
+
+    def add(self, source: socket.socket, call: Callable[[], object], where: str, events: int) -> None:
+        """Call, whenever it is ready for selectors.EVENT_*; failures are `where`'s."""
+        ...
+
+    def remove(self, source: socket.socket) -> None:
+        """Wait for it no more."""
+        ...
+
+
+class ControlServer:
+    """Listens; each question goes to `answer`, with what its answer is to be given to: at once, or later."""
+
+    WHERE = "control"
+
+    def __init__(self, path: str, loop: Waiting, answer: Callable[[dict[str, Any], Reply], None]) -> None:
         self._path = Path(path)
-        self._selector = selector
+        self._loop = loop
         self._answer = answer
         self._clients: dict[socket.socket, _Client] = {}
         self._socket = _listen(self._path)
         self._identity = self._path.stat().st_ino
-        selector.register(self._socket, selectors.EVENT_READ, self._accept)
+        loop.add(self._socket, self._accept, self.WHERE, selectors.EVENT_READ)
 
     def close(self) -> None:
         """Stop listening, and hang up."""
@@ -46,33 +62,43 @@ class ControlServer:
         """Take no more questions; those that came in are still answered."""
         if self._socket.fileno() < 0:
             return
-        self._selector.unregister(self._socket)
+        self._loop.remove(self._socket)
         self._socket.close()
         with contextlib.suppress(OSError):
             if self._path.stat().st_ino == self._identity:  # and no successor's
                 self._path.unlink()
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._socket.accept()
-        except OSError:
-            return
-        if len(self._clients) >= _MOST_CLIENTS:
-            self._drop(next(iter(self._clients)))  # who has been silent longest, lest the silent lock all others out
-        connection.setblocking(False)
-        self._clients[connection] = _Client()
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(connection))
+        """All who wait: those who ask at the same time are to hear of the same reload."""
+        for _ in range(_MOST_CLIENTS):
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            if len(self._clients) >= _MOST_CLIENTS:
+                # who has been silent longest, lest the silent lock all others out; rather not who waits for us
+                silent = (client for client, known in self._clients.items() if known.events)
+                self._drop(next(silent, next(iter(self._clients))))
+            connection.setblocking(False)
+            client = self._clients[connection] = _Client()
+            self._wait(connection, client, selectors.EVENT_READ)
+
+    def _wait(self, connection: socket.socket, client: _Client, events: int) -> None:
+        """Wait for this of a client; 0 is nothing: it waits for us."""
+        if client.events:
+            self._loop.remove(connection)
+        if events:
+            self._loop.add(connection, lambda: self._serve(connection), self.WHERE, events)
+        client.events = events
 
     def _serve(self, connection: socket.socket) -> None:
         if connection not in self._clients:
             return  # hung up on since the selector has told of it
         client = self._clients[connection] = self._clients.pop(connection)  # the last that was heard of
+        if client.unsent:
+            self._send(connection, client)
+            return
         try:
-            if client.unsent:
-                client.unsent = client.unsent[connection.send(client.unsent) :]
-                if not client.unsent:
-                    self._drop(connection)
-                return
             data = connection.recv(_MOST_ASKED)
         except BlockingIOError:
             return
@@ -81,26 +107,48 @@ class ControlServer:
             return
         client.asked += data
         if b"\n" in client.asked:
-            client.unsent = json.dumps(self._understand(client.asked)).encode() + b"\n"
-            self._selector.modify(connection, selectors.EVENT_WRITE, lambda: self._serve(connection))
+            self._wait(connection, client, 0)
+            self._understand(client.asked, lambda answer: self._reply(connection, answer))
         elif not data or len(client.asked) >= _MOST_ASKED:
             self._drop(connection)
 
-    def _understand(self, asked: bytes) -> dict[str, Any]:
+    def _understand(self, asked: bytes, reply: Reply) -> None:
         try:
             question = json.loads(asked.partition(b"\n")[0])
         except (ValueError, RecursionError):  # the latter by brackets within brackets
             question = None
         if not isinstance(question, dict) or not isinstance(question.get("verb"), str):
-            return {"error": 'not a question: send one line with a JSON object that has a "verb"'}
+            reply({"error": 'not a question: send one line with a JSON object that has a "verb"'})
+            return
         try:
-            return self._answer(question)
-        except Npd6Error as error:
-            return {"error": str(error)}
+            self._answer(question, reply)
+        except Exception as error:  # whatever it is: the asker hears of it, and the loop
+            reply({"error": str(error) if isinstance(error, Npd6Error) else f"internal error: {error}; see the log"})
+            if not isinstance(error, Npd6Error):
+                raise
+
+    def _reply(self, connection: socket.socket, answer: dict[str, Any]) -> None:
+        client = self._clients.get(connection)
+        if client is not None:  # else it was hung up on
+            client.unsent = json.dumps(answer).encode() + b"\n"
+            self._send(connection, client)
+
+    def _send(self, connection: socket.socket, client: _Client) -> None:
+        """As much as it takes; the rest when it takes more."""
+        try:
+            client.unsent = client.unsent[connection.send(client.unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(connection)
+            return
+        if not client.unsent:
+            self._drop(connection)
+        elif client.events != selectors.EVENT_WRITE:
+            self._wait(connection, client, selectors.EVENT_WRITE)
 
     def _drop(self, connection: socket.socket) -> None:
-        del self._clients[connection]
-        self._selector.unregister(connection)
+        self._wait(connection, self._clients.pop(connection), 0)
         connection.close()
 
 
@@ -110,6 +158,7 @@ class _Client:
     def __init__(self) -> None:
         self.asked = b""
         self.unsent = b""
+        self.events = 0  # what the loop waits for
 
 
 def _listen(path: Path) -> socket.socket:

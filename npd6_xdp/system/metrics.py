@@ -51,6 +51,14 @@ class SnapshotCollector(Collector):
             "Reloads that left the old configuration in use.",
             value=now.reload_failures,
         )
+        errors = CounterMetricFamily(
+            "npd6_internal_errors",
+            "Mistakes of npd6-xdp's own, by the part of it that made them, and went on; the log has each.",
+            labels=["where"],
+        )
+        for where, count in now.internal_errors.items():
+            errors.add_metric([where], count)
+        yield errors
         build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
         build.add_metric(list(now.build.values()), 1)
         yield build

@@ -79,7 +79,7 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(config("wan0"), LINKS)
-    answering = Answering(Datapath(), Counts(), lambda *_: Outcome.PENDING)  # type: ignore[arg-type]
+    answering = Answering(Datapath(), Counts(), lambda *_: Outcome.PENDING, lambda *_: None)  # type: ignore[arg-type]
     for table in (before, build(config("wan9"), LINKS, before)):
         answering.use(table)
     (rule,) = before.rules

@@ -91,7 +91,7 @@ def test_an_interface_that_went_before_the_file_changed_is_shown_as_the_file_has
         table = build(config, {"lan0": LINKS["lan0"]}, table)
         view.use(config, table, {"lan0": LINKS["lan0"]}, [])
         label = config.interfaces[0].label
-        shown = {each.label: (each.port, each.datapath) for each in view.snapshot(AnswerTimes()).interfaces}
+        shown = {each.label: (each.port, each.datapath) for each in view.snapshot(AnswerTimes(), {}).interfaces}
         assert shown[label] == ("wan0", datapath)
 
 
@@ -119,7 +119,7 @@ def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
     changing.start()
     try:
         for _ in range(300):
-            assert 250 <= view.snapshot(AnswerTimes()).neighbours["lan0"] <= 500
+            assert 250 <= view.snapshot(AnswerTimes(), {}).neighbours["lan0"] <= 500
     finally:
         done.set()
         changing.join()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import selectors
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +11,31 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.system.control import ControlServer
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.system.control import ControlServer, Reply
 
 
 class Served:
-    """A control socket, and the loop that serves it."""
+    """A control socket, and the loop that serves it. Who asks to wait is answered by `answer_all`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.selector = selectors.DefaultSelector()
-        self.server = ControlServer(str(path), self.selector, self._answer)
+        self.loop = Loop()
+        self.server = ControlServer(str(path), self.loop, self._answer)
+        self.waiting: list[Reply] = []
 
-    @staticmethod
-    def _answer(question: dict[str, Any]) -> dict[str, Any]:
-        return {"asked": question}
+    def _answer(self, question: dict[str, Any], reply: Reply) -> None:
+        match question["verb"]:
+            case "wait":
+                self.waiting.append(reply)
+            case "fail":
+                raise RuntimeError("a mistake of ours")
+            case _:
+                reply({"asked": question})
+
+    def answer_all(self) -> None:
+        for reply in self.waiting:
+            reply({"waited": True})
 
     def client(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -35,9 +45,8 @@ class Served:
         return client
 
     def turn(self) -> None:
-        while ready := self.selector.select(0):
-            for key, _ in ready:
-                key.data()
+        for _ in range(4):
+            self.loop.turn(0.0)
 
     def ask(self, line: bytes) -> Any:
         with self.client() as client:
@@ -51,7 +60,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     served = Served(tmp_path / "control.sock")
     yield served
     served.server.close()
-    served.selector.close()
+    served.loop.close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The loop, which knows nobody: it is handed file descriptors, due times and calls, each with a name for its failures.
+
+Nothing but stop() ends it, and a source of events that fails again and again. What a call raises is logged with its
+traceback (once for each place in the code), counted, and survived.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import select
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from npd6_xdp.core.errors import MachineError
+
+log = logging.getLogger("npd6-xdp")
+
+HEARTBEAT = 2.0  # seconds after which it turns, if nothing else wakes it: so it is known to be alive
+FAILURES = 3  # of one source within so many seconds, and it is opened anew: it may be what fails, and would spin
+WITHIN = 1.0
+HELPED = 60.0  # seconds that a source has to go well after that; else nothing helps
+PAUSE = 1.0  # seconds that a due call which failed waits before it is tried again
+_MOST_READY = 16  # file descriptors that one wait tells of
+
+
+class HasFileno(Protocol):
+    """What can be waited on."""
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        ...
+
+
+Source = int | HasFileno
+
+
+class _Call:
+    """What is done for a source of events."""
+
+    __slots__ = ("call", "where")
+
+    def __init__(self, where: str, call: Callable[[], object]) -> None:
+        self.where = where
+        self.call = call
+
+
+class _Due:
+    """What is done when it is time. `not_before`: it has failed, and waits."""
+
+    __slots__ = ("call", "due", "not_before", "where")
+
+    def __init__(self, where: str, due: Callable[[], float | None], call: Callable[[float], object]) -> None:
+        self.where = where
+        self.due = due
+        self.call = call
+        self.not_before = 0.0
+
+
+class _Record:
+    """How a source has done: when it failed last, and when it was opened anew."""
+
+    __slots__ = ("failed", "renewed")
+
+    def __init__(self) -> None:
+        self.failed: deque[float] = deque(maxlen=FAILURES)
+        self.renewed = -math.inf
+
+
+class Loop:
+    """Turns until stop(). `look` begins each turn, and returns how long the turn may wait at most (seconds).
+
+    `turned` is when the last turn began (seconds, monotonic), `failures` how often each `where` has failed.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.EpollSelector()
+        self._epoll = select.epoll()  # the doorbells, and all else behind the selector: one event costs half as much so
+        self._others = self._selector.fileno()
+        self._epoll.register(self._others, select.EPOLLIN)
+        self._dues: list[_Due] = []
+        self._renewals: dict[str, Callable[[], object]] = {}
+        self._records: dict[str, _Record] = {}
+        self._failures: dict[str, int] = {}
+        self._logged: set[tuple[str, str, str, int]] = set()
+        self._stopped = False
+        self.turned = time.monotonic()
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """What was raised and survived, by where; 0 of those that never did. Another thread may ask."""
+        return dict(self._failures)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this turn is the last."""
+        return self._stopped
+
+    # --- what there is to wait for ---
+
+    def add(self, source: Source, call: Callable[[], object], where: str, events: int = selectors.EVENT_READ) -> None:
+        """Call, whenever a source is readable (or writable, by selectors.EVENT_*)."""
+        self._failures.setdefault(where, 0)
+        self._selector.register(source, events, _Call(where, call))
+
+    def remove(self, source: Source) -> None:
+        """Wait for it no more. It is not closed."""
+        self._selector.unregister(source)
+
+    def add_doorbell(self, fd: int) -> None:
+        """What is edge-triggered by nature, and only wakes: `look` finds what came by it."""
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove_doorbell(self, fd: int) -> None:
+        """It wakes us no more."""
+        self._epoll.unregister(fd)
+
+    def at(self, due: Callable[[], float | None], call: Callable[[float], object], where: str) -> None:
+        """Call with the time of the turn, whenever the time that `due` says has come (seconds, monotonic; or None)."""
+        self._failures.setdefault(where, 0)
+        self._dues.append(_Due(where, due, call))
+
+    def renew(self, where: str, call: Callable[[], object]) -> None:
+        """How the sources of that name are opened anew."""
+        self._renewals[where] = call
+
+    # --- turns ---
+
+    def stop(self) -> None:
+        """Let the turn under way be the last. A signal's handler may call this."""
+        self._stopped = True
+
+    def run(self, look: Callable[[], float], where: str) -> None:
+        """Turn until stop(). Raises MachineError if a source fails again and again; `where` is that of `look`."""
+        self._failures.setdefault(where, 0)
+        while not self._stopped:
+            try:
+                wait = look()
+            except Exception as error:
+                wait = 0.0
+                self._source_failed(where, error)
+            self.turn(wait)
+
+    def turn(self, wait: float) -> None:
+        """Do what is due, wait (seconds) at most for what comes, and serve it."""
+        self.turned = now = time.monotonic()
+        due = self._next_due()
+        if due <= now:
+            self._tick(now)
+            due = self._next_due()
+        for fd, _ in self._epoll.poll(max(min(wait, due - now, HEARTBEAT), 0.0), _MOST_READY):
+            if fd == self._others:
+                self._serve()
+
+    def _serve(self) -> None:
+        for key, _ in self._selector.select(0):
+            try:
+                key.data.call()
+            except Exception as error:
+                self._source_failed(key.data.where, error)
+
+    def _next_due(self) -> float:
+        """When there is something to do that nothing will wake us for."""
+        first = math.inf
+        for each in self._dues:
+            due = each.due()
+            if due is not None and due < first:
+                first = min(first, max(due, each.not_before))
+        return first
+
+    def _tick(self, now: float) -> None:
+        for each in self._dues:
+            due = each.due()
+            if due is None or due > now or each.not_before > now:
+                continue
+            each.not_before = 0.0
+            try:
+                each.call(now)
+            except Exception as error:
+                each.not_before = time.monotonic() + PAUSE
+                self.failed(each.where, error)
+
+    # --- failures ---
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Count what was raised, and log it with its traceback if it is new. Another thread may call this."""
+        self._failures[where] = self._failures.get(where, 0) + 1
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        new = (where, type(error).__name__, *place)
+        if new not in self._logged:
+            self._logged.add(new)
+            log.error(
+                "internal error (%s): %s: %s; going on, and counting those that follow"
+                " (npd6_internal_errors_total); please report this",
+                where,
+                type(error).__name__,
+                error,
+                exc_info=(type(error), error, error.__traceback__),
+            )
+
+    def _source_failed(self, where: str, error: Exception) -> None:
+        """As failed(); one that fails all the time is opened anew. Raises MachineError if that doesn't help either."""
+        self.failed(where, error)
+        record = self._records.setdefault(where, _Record())
+        now = time.monotonic()
+        record.failed.append(now)
+        if len(record.failed) < FAILURES or now - record.failed[0] > WITHIN:
+            return
+        record.failed.clear()
+        why = f"{where} failed {FAILURES} times within {WITHIN:.0f} s ({type(error).__name__}: {error})"
+        renewal = self._renewals.get(where)
+        if renewal is None:
+            raise MachineError(f"{why}, and can't be opened anew: ending") from error
+        if now - record.renewed < HELPED:
+            raise MachineError(f"{why}, although it has just been opened anew: ending") from error
+        record.renewed = now
+        log.error("%s: opening it anew", why)
+        try:
+            renewal()
+        except Exception as again:
+            raise MachineError(f"{why}, and opening it anew failed, too ({again}): ending") from again
+
+    def close(self) -> None:
+        """Let go of the descriptors of its own."""
+        self._epoll.close()
+        self._selector.close()
