@@ -17,6 +17,7 @@ from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, ro
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Rule, Table
 from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
 
@@ -29,8 +30,7 @@ _TABLE_SIZE_AGE = 10.0  # seconds for which what the kernel said of its neighbou
 class Resolution:
     """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited.
 
-    `alone` says that no other daemon lives in this network namespace, so host routes that bear our number are a
-    dead one's.
+    `alone` is what HostRoutes is told.
     """
 
     def __init__(
@@ -44,19 +44,16 @@ class Resolution:
         self._neighbours = Neighbours(self._limits.neighbours)
         self._pending = Pending()
         self._table = Table({}, {}, {}, {}, {})
-        self._routes: set[Host] = set()
+        self._routes = HostRoutes(requests, alone=alone)
         self._room = self._limits.pending
         self._sized_at = float("-inf")
         self._warned: set[str] = set()
         self._unread = False
         self.due: float | None = None
-        # a dead predecessor's: those of hosts that are there come again at once
-        self._stale_routes = set(requests.host_routes()) if alone else set()
 
     def close(self) -> None:
         """Let go of the sockets, and take our host routes back."""
-        for host in self._routes | self._stale_routes:
-            self._requests.delete_host_route(host)
+        self._routes.close()
         self._watch.close()
 
     def filenos(self) -> tuple[int, int]:
@@ -74,7 +71,7 @@ class Resolution:
         return self._pending
 
     @property
-    def routes(self) -> set[Host]:
+    def routes(self) -> HostRoutes:
         """The host routes of ours."""
         return self._routes
 
@@ -96,11 +93,9 @@ class Resolution:
         homeless = self._pending.forget(self._table)
         self._gate()
         wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
-        for host in (self._routes | self._stale_routes) - wanted:
-            self._delete_route(host)
-        for host in wanted - self._routes:
-            self._add_route(host)
-        self._stale_routes.clear()
+        self._routes.keep_only(wanted)
+        for host in wanted:
+            self._lead_to(host)
         return homeless
 
     def _is_needed(self) -> bool:
@@ -186,15 +181,15 @@ class Resolution:
         self._know(self._neighbours.changed(host, state))
         if state & PRESENT:
             if host not in self._routes and self._table.host_route_wanted(*_host(host)):
-                self._add_route(host)
+                self._lead_to(host)
             for event in self._pending.resolved(host):
                 self._late(event)
             return
         if host in self._routes:
-            self._delete_route(host)
+            self._routes.remove(host)
             for place in self._elsewhere(host):
                 if self._neighbours.state(place) and self._table.host_route_wanted(*_host(place)):
-                    self._add_route(place)
+                    self._lead_to(place)
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
             self._watch.delete(host)
@@ -247,30 +242,16 @@ class Resolution:
 
     # --- host routes ---
 
-    def _add_route(self, host: Host) -> None:
-        code = self._requests.add_host_route(host)
-        if code == errno.EEXIST and host not in self._stale_routes:
-            ours = next((place for place in self._elsewhere(host) if place in self._routes), None)
-            if ours is None:
-                return  # somebody else's: it does what ours would
-            if not _is_fresher(self._neighbours.state(host), self._neighbours.state(ours)):
-                return
-            self._delete_route(ours)
-            code = self._requests.add_host_route(host)
-        if code and code != errno.EEXIST:
-            self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
-            return
-        self._routes.add(host)
-        self._stale_routes.discard(host)
+    def _lead_to(self, host: Host) -> None:
+        """A host that is to have a route is there; if it is elsewhere, too, where it was seen last counts."""
+        elsewhere = self._routes.leads_to(host.address)
+        if elsewhere is None or _is_fresher(self._neighbours.state(host), self._neighbours.state(elsewhere)):
+            self._routes.add(host)
 
     def _elsewhere(self, host: Host) -> list[Host]:
         """The places behind other via interfaces that the host may be at, or have been at, too."""
         vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
         return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
-
-    def _delete_route(self, host: Host) -> None:
-        self._routes.discard(host)
-        self._requests.delete_host_route(host)
 
     def _warn(self, line: str) -> None:
         """Once each: a flood must not fill the log."""
