@@ -219,13 +219,11 @@ class Daemon:
 
     def _watch(self) -> None:
         changed, dumped = self._next_hops.filenos()
-        neighbours, refused = self._resolution.filenos()
         for fd, call in (
             (self._netlink.fileno(), self._on_link_change),
             (changed, self._on_route_change),
             (dumped, self._on_route_dump),
-            (neighbours, self._resolution.on_change),
-            (refused, self._resolution.on_refusal),
+            *self._resolution.readable(),
         ):
             self._selector.register(fd, selectors.EVENT_READ, call)
 
@@ -240,7 +238,7 @@ class Daemon:
                 log.warning("%s", line)
         self._warned = frozenset(said)
         names = {link.ifindex: link.name for link in links.values()}
-        self._resolution.prepare(table, config.limits)
+        self._resolution.prepare(table, config.limits, links)
         self._proxies.prepare(table, config.limits, names)
         with self._changing:
             self._drain()
@@ -381,6 +379,8 @@ class Daemon:
                 return self._resolution.ask(event, rule)
             if rule.method is Method.KERNEL:
                 self._proxies.ask(event, rule)
+        elif event.is_dad and rule.decision is Decision.NEIGHBOUR:
+            return self._resolution.defend(event, rule)
         return None
 
     def _next_due(self) -> float:
