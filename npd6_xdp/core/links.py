@@ -51,6 +51,14 @@ class LinkFacts:
     addresses: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
     next_hops: Mapping[tuple[int, ...], frozenset[IPv6Address]] = field(default_factory=dict)
     l3: Mapping[tuple[int, ...], int] = field(default_factory=dict)
+    type: int = 1
+    """ARPHRD_*, 1 for Ethernet."""
+    flags: int = 0
+    """IFF_*: rtnetlink.LinkFlag."""
+    table: int = 0
+    """The routing table of the VRF that it belongs to; 0 is none, and routes are in the table main."""
+    bridge: str = ""
+    """The bridge that it is a port of: the kernel's neighbours are there, not here. "" for none."""
 
     def own(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
         """The addresses of the interface that frames with these VLAN ids come in by."""

@@ -8,15 +8,15 @@ way by what the kernel's own table has room for.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
-from npd6_xdp.core.rules import KnownFlag, Table
+from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
+from npd6_xdp.core.rules import Decision, KnownFlag, Table
 
 MAX_ASKERS = 32
 """Askers that are remembered for one target under way."""
@@ -58,6 +58,9 @@ class Neighbours:
         self._by_interface: dict[int, int] = {}
         self._present: dict[tuple[int, bytes], dict[int, NeighbourState]] = {}
         self._left_out: set[Host] = set()
+        self.unsettled = False
+        """Whether a table was given to use() that may say something else of the hosts, and drop() wasn't called."""
+        self._looked_after: dict[Host, NeighbourState] = {}  # of those that aren't there
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -77,15 +80,20 @@ class Neighbours:
 
     def use(self, table: Table, limit: int) -> list[Known]:
         """Go by another table: what the map must say before that table is in force. See drop()."""
+        same = limit == self.limit and _finds_alike(self._table, table)
         self._table, self.limit = table, limit
         changes: list[Known] = []
-        for host, state in self._states.items():
+        for host, state in () if same else self._states.items():
             changes += self._add(host, state)
+        self.unsettled = self.unsettled or not same
         return changes
 
     def drop(self) -> list[Known]:
         """What the map must no longer say once the table given to use() is in force."""
         changes: list[Known] = []
+        if not self.unsettled:
+            return changes
+        self.unsettled = False
         for host in tuple(self._groups):
             wanted = self._wanted(host)
             for group in self._groups[host] - wanted:
@@ -97,9 +105,14 @@ class Neighbours:
         """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
         if state & PRESENT:
             self._states[host] = NeighbourState(state)
+            self._looked_after.pop(host, None)
             return self._add(host, NeighbourState(state))
         self._states.pop(host, None)
         self._left_out.discard(host)
+        if state & LOOKED_AFTER:
+            self._looked_after[host] = NeighbourState(state & LOOKED_AFTER)
+        else:
+            self._looked_after.pop(host, None)
         changes: list[Known] = []
         groups = self._groups.get(host, frozenset())
         self._note(host, frozenset())
@@ -108,7 +121,7 @@ class Neighbours:
         return changes + self._let_in() if changes else []
 
     def resync(self, states: Mapping[Host, int]) -> list[Known]:
-        """The whole neighbour table anew, after notifications were lost."""
+        """The whole neighbour table anew."""
         changes: list[Known] = []
         for host in self._states.keys() - states.keys():
             changes += self.changed(host, NeighbourState.NONE)
@@ -123,6 +136,16 @@ class Neighbours:
     def state(self, host: Host) -> NeighbourState:
         """The state of a host; NUD_NONE where it isn't there."""
         return self._states.get(host, NeighbourState.NONE)
+
+    def looked_after(self, host: Host) -> NeighbourState:
+        """What of LOOKED_AFTER the neighbour table says of a host, whether it is there or not."""
+        return NeighbourState(self._states.get(host, NeighbourState.NONE) & LOOKED_AFTER) or self._looked_after.get(
+            host, NeighbourState.NONE
+        )
+
+    def is_confirmed(self, group: int, address: bytes) -> bool:
+        """Whether nobody needs to ask a host of a group whether it is there."""
+        return any(state & CONFIRMED for state in self._present.get((group, address), {}).values())
 
     def interfaces(self, group: int, address: bytes) -> Iterable[int]:
         """Behind which interfaces of a group a host is; none if it isn't there."""
@@ -178,9 +201,63 @@ class Neighbours:
         yield Known(group, host.address, _flags(there.values()) if there else None)
 
 
+def _finds_alike(one: Table, other: Table) -> bool:
+    """Whether two tables say the same of all hosts. With 20,000 of them, asking each takes a quarter of a second."""
+    entries = {entry.id for entry in one.live(Decision.NEIGHBOUR)}
+    return (
+        one.vias == other.vias
+        and entries == {entry.id for entry in other.live(Decision.NEIGHBOUR)}
+        and all(one.decisions[entry] is other.decisions[entry] for entry in entries)
+        and all(one.origins[entry] is other.origins[entry] for entry in entries)
+    )
+
+
 def _flags(states: Iterable[NeighbourState]) -> KnownFlag:
     """Stale only if it is so everywhere."""
     return KnownFlag.STALE if all(state & NeighbourState.STALE for state in states) else KnownFlag(0)
+
+
+class Quiet:
+    """Hosts that have been stale for long: those are to be asked, a few at a time, whether they are there still.
+
+    Nobody else does. The kernel keeps a stale entry for as long as its table is small, and a host that has given up
+    an address says nothing (RFC 8981 has it do so daily).
+    """
+
+    def __init__(self, seconds: float, per_second: int) -> None:
+        self._seconds = seconds
+        self._per_second = per_second
+        self._since: dict[Host, float] = {}  # the longest first
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def heard(self, host: Host, state: int, now: float) -> None:
+        """The neighbour table says `state` of a host that matters (seconds, monotonic)."""
+        if not state & NeighbourState.STALE:
+            self._since.pop(host, None)
+        elif host not in self._since:
+            self._since[host] = now
+
+    def forget(self, host: Host) -> None:
+        """A host doesn't matter any more."""
+        self._since.pop(host, None)
+
+    def take(self, now: float) -> list[Host]:
+        """Those to ask now; call it once a second. If they stay stale, their time begins again."""
+        found: list[Host] = []
+        for host, since in self._since.items():
+            if now - since < self._seconds or len(found) >= self._per_second:
+                break
+            found.append(host)
+        for host in found:
+            del self._since[host]
+            self._since[host] = now
+        return found
+
+
+NOBODY = bytes(6)
+"""In an Asker's place for a MAC: all who ask on the entry. No solicitation has it as where its answer goes."""
 
 
 @dataclass(slots=True)
@@ -194,12 +271,47 @@ class _Pending:
     askers: dict[tuple[int, bytes, bytes, bytes, int], NsEvent] = field(default_factory=dict)
 
 
-class Pending:
-    """The targets that the kernel resolves, each with all who asked meanwhile."""
+class _Share:
+    """What of the targets under way one entry's askers have: how many in all, and how many each of them."""
 
     def __init__(self) -> None:
-        self._targets: dict[tuple[int, bytes], _Pending] = {}
-        self._shares: Counter[Asker] = Counter()
+        self.count = 0
+        self.each: dict[bytes, int] = {}
+        self._having: defaultdict[int, set[bytes]] = defaultdict(set)
+
+    def change(self, mac: bytes, by: int) -> None:
+        before = self.each.get(mac, 0)
+        self.count += by
+        if before:
+            self._having[before].discard(mac)
+            if not self._having[before]:
+                del self._having[before]
+        if before + by:
+            self.each[mac] = before + by
+            self._having[before + by].add(mac)
+        else:
+            del self.each[mac]
+
+    def having(self, least: int) -> Iterator[bytes]:
+        """Who has so many at the least. It takes as long as those are many."""
+        for count in [count for count in self._having if count >= least]:
+            yield from self._having[count]
+
+
+class Pending:
+    """The targets that the kernel resolves, each with all who asked meanwhile.
+
+    They are shared between the entries first, and what is an entry's between its askers: no entry has more of them
+    than are left free, and within what it may have, no asker has more than are left to the others. So a scan gets half
+    of the room, two a third each, and another's few always find a place. An entry that is the only one (`alone`)
+    leaves nothing to others.
+    """
+
+    def __init__(self) -> None:
+        self._targets: dict[tuple[int, bytes], _Pending] = {}  # in the order of their time
+        self._groups: dict[bytes, set[int]] = {}
+        self._shares: dict[int, _Share] = {}
+        self.alone = True
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -212,17 +324,30 @@ class Pending:
         return list(self._targets)
 
     def has_room_for(self, asker: Asker, room: int) -> bool:
-        """Whether one more target of an asker's may be under way, where there is room for so many.
+        """Whether one more target of an asker's may be under way, where there is room for so many."""
+        share = self._shares.get(asker.entry)
+        return (share.each.get(asker.mac, 0) if share else 0) < self._left_to(asker.entry, room)
 
-        Nobody has more of them than are left free: one who scans gets half of the room, two a third each, and
-        another's few always find a place.
-        """
-        return self._shares[asker] < room - len(self._targets)
+    def _left_to(self, entry: int, room: int) -> int:
+        """How many more an entry may have."""
+        free = room - len(self._targets)
+        if self.alone:
+            return free
+        count = self._shares[entry].count if entry in self._shares else 0
+        return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
 
     def crowding(self, room: int) -> frozenset[Asker]:
-        """Those who have something under way, and for whom there is no room for more."""
-        free = room - len(self._targets)
-        return frozenset(asker for asker, share in self._shares.items() if share >= free)
+        """Those who have something under way, and for whom there is no room for more.
+
+        NOBODY's MAC stands for all of an entry. Where nobody at all finds room, it is empty.
+        """
+        if len(self._targets) >= room:
+            return frozenset()
+        found: list[Asker] = []
+        for entry, share in self._shares.items():
+            left = self._left_to(entry, room)
+            found += [Asker(entry, mac) for mac in ((NOBODY,) if left <= 0 else share.having(left))]
+        return frozenset(found)
 
     def add(
         self, group: int, event: NsEvent, interfaces: Iterable[int], now: float, entry: int = 0
@@ -237,7 +362,8 @@ class Pending:
         if pending is None:
             began_by = Asker(entry, event.eth_destination)
             pending = self._targets[key] = _Pending(set(interfaces), began_by, now + PENDING_SECONDS)
-            self._shares[began_by] += 1
+            self._groups.setdefault(event.target, set()).add(group)
+            self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
             probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
         asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
         if len(pending.askers) >= MAX_ASKERS and asker not in pending.askers:
@@ -245,11 +371,19 @@ class Pending:
         pending.askers[asker] = event
         return probes
 
-    def resolved(self, host: Host) -> list[NsEvent]:
-        """A target is there: those who wait for it."""
+    def resolved(self, host: Host, *, confirmed: bool = True) -> list[NsEvent]:
+        """A target is there: those who wait for it.
+
+        Who wants its address (a DAD probe) waits on until that is `confirmed`: a stale entry may be of a host that has
+        gone, and defending it would keep the address from its next holder (RFC 6957 §4.2).
+        """
         waiting: list[NsEvent] = []
         for key in self._looked_for(host):
-            waiting += self._end(key).askers.values()
+            askers = self._targets[key].askers
+            ready = [asker for asker, event in askers.items() if confirmed or not event.is_dad]
+            waiting += [askers.pop(asker) for asker in ready]
+            if not askers:
+                self._end(key)
         return waiting
 
     def failed(self, host: Host) -> bool:
@@ -270,10 +404,16 @@ class Pending:
         """Whether the kernel is looking for a target behind that interface."""
         return bool(self._looked_for(host))
 
-    def expire(self, now: float) -> None:
-        """Give up what has taken too long."""
-        for key in [key for key, pending in self._targets.items() if pending.until <= now]:
+    def expire(self, now: float, at_most: int = 1 << 30) -> bool:
+        """Give up what has taken too long, but not more than so many; whether that is all."""
+        gone: list[tuple[int, bytes]] = []
+        for key, pending in self._targets.items():
+            if pending.until > now or len(gone) >= at_most:
+                break
+            gone.append(key)
+        for key in gone:
             self._end(key)
+        return len(gone) < at_most
 
     def forget(self, table: Table) -> list[NsEvent]:
         """Give up what rules that aren't in a table have under way; those who wait for it."""
@@ -286,16 +426,21 @@ class Pending:
                 self._end(key)
         return homeless
 
-    def _end(self, key: tuple[int, bytes]) -> _Pending:
+    def _end(self, key: tuple[int, bytes]) -> None:
+        group, address = key
         pending = self._targets.pop(key)
-        self._shares[pending.began_by] -= 1
-        if not self._shares[pending.began_by]:
-            del self._shares[pending.began_by]
-        return pending
+        groups = self._groups[address]
+        groups.discard(group)
+        if not groups:
+            del self._groups[address]
+        share = self._shares[pending.began_by.entry]
+        share.change(pending.began_by.mac, -1)
+        if not share.count:
+            del self._shares[pending.began_by.entry]
 
     def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
-        keys = [(group, host.address) for group in {group for group, _ in self._targets}]
-        return [key for key in keys if key in self._targets and host.ifindex in self._targets[key].probed]
+        keys = [(group, host.address) for group in self._groups.get(host.address, ())]
+        return [key for key in keys if host.ifindex in self._targets[key].probed]
 
 
 def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:

@@ -19,6 +19,12 @@ PROTOCOL = 136
 
 AF_INET6 = 10
 
+HOST_ROUTE_METRIC = 1024
+"""That of a host's route: what the kernel gives a route that names none."""
+
+TABLE_MAIN = 254
+"""RT_TABLE_MAIN: where routes are looked up, but for those of a VRF's interfaces."""
+
 
 class Type(IntEnum):
     """nlmsg_type."""
@@ -53,7 +59,11 @@ class Flag(IntFlag):
 
 
 class NeighbourState(IntFlag):
-    """NUD_*: what the kernel knows of a neighbour (RFC 4861 §7.3.2)."""
+    """NUD_*: what the kernel knows of a neighbour (RFC 4861 §7.3.2).
+
+    The last two aren't the kernel's states but flags beside them: somebody else looks after the entry, a control plane
+    that has learned it elsewhere (NTF_EXT_LEARNED) or the kernel, which resolves it again and again (NTF_EXT_MANAGED).
+    """
 
     NONE = 0x00
     INCOMPLETE = 0x01
@@ -64,6 +74,8 @@ class NeighbourState(IntFlag):
     FAILED = 0x20
     NOARP = 0x40
     PERMANENT = 0x80
+    LEARNED = 0x100
+    MANAGED = 0x200
 
 
 PRESENT = (
@@ -74,6 +86,12 @@ PRESENT = (
     | NeighbourState.PERMANENT
 )
 """The states in which a neighbour counts as there: its link-layer address is known, and no probe has failed yet."""
+
+CONFIRMED = NeighbourState.REACHABLE | NeighbourState.PERMANENT
+"""Those of them in which nobody needs to ask the host."""
+
+LOOKED_AFTER = NeighbourState.LEARNED | NeighbourState.MANAGED
+"""What a probe of ours must not take away, nor we the entry."""
 
 _AF_UNSPEC = 0
 _ARPHRD_ETHER = 1
@@ -109,17 +127,19 @@ _NDTA_THRESHOLDS = (2, 3, 4)
 _NDTA_CONFIG = 5
 _NTF_USE = 0x01
 _NTF_PROXY = 0x08
+_NTF_EXT_LEARNED = 0x10
+_NTF_EXT_MANAGED = 0x01  # in NDA_FLAGS_EXT
 _NDA_DST = 1
 _NDA_PROTOCOL = 12
+_NDA_FLAGS_EXT = 15
 _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
 _RTA_MULTIPATH = 9
+_RTA_TABLE = 15
 _RTN_UNICAST = 1
-_RT_TABLE_MAIN = 254
 _RT_SCOPE_UNIVERSE = 0
-_HOST_ROUTE_METRIC = 1024  # what the kernel gives a route that names none
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _IFINFOMSG = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -134,12 +154,16 @@ _ERROR = struct.Struct("=i")
 
 
 class Message(NamedTuple):
-    """One message of a datagram; `body` is what follows the header."""
+    """One message of a datagram; `body` is what follows the header.
+
+    `sender` of an announcement is the netlink socket on which it was asked for, 0 where the kernel did it by itself.
+    """
 
     type: int
     flags: int
     sequence: int
     body: bytes
+    sender: int = 0
 
 
 class LinkFlag(IntFlag):
@@ -189,7 +213,7 @@ class AddressEntry(NamedTuple):
 
 
 class NeighbourEntry(NamedTuple):
-    """A line of the neighbour table, or of its proxy entries: `address` has 16 bytes."""
+    """A line of the neighbour table, or of its proxy entries: `address` has 16 bytes, `state` is a NeighbourState."""
 
     ifindex: int
     address: bytes
@@ -199,23 +223,28 @@ class NeighbourEntry(NamedTuple):
 
 
 class RouteEntry(NamedTuple):
-    """A route, as far as it concerns us: its paths through a gateway, as (ifindex, 16 bytes)."""
+    """A route, as far as it concerns us: its paths through a gateway, as (ifindex, 16 bytes).
+
+    Of several routes to one destination in a table, the one with the lowest `metric` counts.
+    """
 
     destination: bytes
     length: int
     ifindex: int
     protocol: int
     gateways: tuple[tuple[int, bytes], ...]
+    table: int = TABLE_MAIN
+    metric: int = 0
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
     """The messages of a datagram; what is cut short ends it."""
     start = 0
     while start + _HEADER.size <= len(datagram):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, start)
+        length, kind, flags, sequence, sender = _HEADER.unpack_from(datagram, start)
         if not _HEADER.size <= length <= len(datagram) - start:
             return
-        yield Message(kind, flags, sequence, datagram[start + _HEADER.size : start + length])
+        yield Message(kind, flags, sequence, datagram[start + _HEADER.size : start + length], sender)
         start += _aligned(length)
 
 
@@ -304,6 +333,13 @@ def parse_neighbour(body: bytes) -> NeighbourEntry | None:
     if family != AF_INET6 or len(address) != 16:
         return None
     protocol = (attributes.get(_NDA_PROTOCOL) or b"\0")[0]
+    if flags & _NTF_EXT_LEARNED:
+        state |= NeighbourState.LEARNED
+        # FRR writes remote hosts of an EVPN so; NOARP alone, Linux gives to groups and to loopback
+        if state & NeighbourState.NOARP:
+            state |= NeighbourState.PERMANENT
+    if _number(attributes.get(_NDA_FLAGS_EXT, b"")) & _NTF_EXT_MANAGED:
+        state |= NeighbourState.MANAGED
     return NeighbourEntry(ifindex, address, state, bool(flags & _NTF_PROXY), protocol)
 
 
@@ -311,7 +347,7 @@ def parse_route(body: bytes) -> RouteEntry | None:
     """The body of NEWROUTE or DELROUTE; None if it is no IPv6 unicast route."""
     if len(body) < _RTMSG.size:
         return None
-    family, length, _, _, _, protocol, _, kind, _ = _RTMSG.unpack_from(body)
+    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
     if family != AF_INET6 or kind != _RTN_UNICAST:
         return None
     attributes = dict(_attributes(body, _RTMSG.size))
@@ -329,7 +365,15 @@ def parse_route(body: bytes) -> RouteEntry | None:
         if len(gateway := path.get(_RTA_GATEWAY, b"")) == 16:
             gateways.append((path_ifindex, gateway))
         start += _aligned(size)
-    return RouteEntry(attributes.get(_RTA_DST, bytes(16)), length, ifindex, protocol, tuple(gateways))
+    return RouteEntry(
+        attributes.get(_RTA_DST, bytes(16)),
+        length,
+        ifindex,
+        protocol,
+        tuple(gateways),
+        _number(attributes.get(_RTA_TABLE, b"")) or table,
+        _number(attributes.get(_RTA_PRIORITY, b"")),
+    )
 
 
 def dump_links(sequence: int) -> bytes:
@@ -349,14 +393,23 @@ def dump_neighbour_tables(sequence: int) -> bytes:
     return _message(Type.GETNEIGHTBL, Flag.REQUEST | Flag.DUMP, sequence, _NDTMSG.pack(AF_INET6))
 
 
-def probe_neighbour(sequence: int, ifindex: int, address: bytes) -> bytes:
-    """Have the kernel resolve a neighbour, or confirm a stale one (NTF_USE).
+def probe_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
+    """Have the kernel resolve a neighbour, or confirm a stale one in its time (NTF_USE).
 
-    The state is NUD_NONE: any other would make a permanent entry, beyond the reach of gc_thresh3.
+    The state is NUD_NONE: any other would make a permanent entry, beyond the reach of gc_thresh3. `keep` is what of
+    LOOKED_AFTER the entry has, which it would lose else.
     """
-    return _neighbour(
-        Type.NEWNEIGH, Flag.REQUEST | Flag.CREATE, sequence, ifindex, address, NeighbourState.NONE, _NTF_USE
-    )
+    flags = Flag.REQUEST | Flag.CREATE
+    return _neighbour(Type.NEWNEIGH, flags, sequence, ifindex, address, NeighbourState.NONE, _NTF_USE, keep=keep)
+
+
+def confirm_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
+    """Have the kernel ask a neighbour that it has an entry of whether it is there, and now (RFC 4861 §7.3.3).
+
+    NTF_USE would wait for DELAY_FIRST_PROBE_TIME (5 s), in which an upper layer may confirm it. Without NLM_F_CREATE:
+    where there is no entry any more, none is made.
+    """
+    return _neighbour(Type.NEWNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.PROBE, 0, keep=keep)
 
 
 def delete_neighbour(sequence: int, ifindex: int, address: bytes) -> bytes:
@@ -387,14 +440,18 @@ def dump_neighbours(sequence: int, *, proxies: bool = False) -> bytes:
     return _message(Type.GETNEIGH, Flag.REQUEST | Flag.DUMP, sequence, body)
 
 
-def host_route(kind: Type, sequence: int, ifindex: int, address: bytes) -> bytes:
-    """Add (NEWROUTE) or remove (DELROUTE) a /128 route of ours out of an interface."""
+def host_route(kind: Type, sequence: int, ifindex: int, address: bytes, table: int = TABLE_MAIN) -> bytes:
+    """Add (NEWROUTE) or remove (DELROUTE) a /128 route of ours out of an interface, in a routing table."""
     flags = Flag.REQUEST | Flag.ACK
     if kind is Type.NEWROUTE:
         flags |= Flag.CREATE | Flag.EXCL
-    body = _RTMSG.pack(AF_INET6, 128, 0, 0, _RT_TABLE_MAIN, PROTOCOL, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
+    short = table if table < 256 else 0  # a byte in the header; where that is too small, an attribute
+    body = _RTMSG.pack(AF_INET6, 128, 0, 0, short, PROTOCOL, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
     body += _attribute(_RTA_DST, address) + _attribute(_RTA_OIF, struct.pack("=i", ifindex))
-    return _message(kind, flags, sequence, body + _attribute(_RTA_PRIORITY, struct.pack("=I", _HOST_ROUTE_METRIC)))
+    body += _attribute(_RTA_PRIORITY, struct.pack("=I", HOST_ROUTE_METRIC))
+    if not short:
+        body += _attribute(_RTA_TABLE, struct.pack("=I", table))
+    return _message(kind, flags, sequence, body)
 
 
 def dump_routes(sequence: int, *, ifindex: int = 0, protocol: int = 0) -> bytes:
@@ -442,9 +499,22 @@ def _message(kind: Type, flags: int, sequence: int, body: bytes) -> bytes:
 
 
 def _neighbour(
-    kind: Type, flags: int, sequence: int, ifindex: int, address: bytes, state: int, ntf: int, *, ours: bool = False
+    kind: Type,
+    flags: int,
+    sequence: int,
+    ifindex: int,
+    address: bytes,
+    state: int,
+    ntf: int,
+    *,
+    ours: bool = False,
+    keep: NeighbourState = NeighbourState.NONE,
 ) -> bytes:
+    if keep & NeighbourState.LEARNED:
+        ntf |= _NTF_EXT_LEARNED
     body = _NDMSG.pack(AF_INET6, ifindex, state, ntf, 0) + _attribute(_NDA_DST, address)
     if ours:
         body += _attribute(_NDA_PROTOCOL, bytes([PROTOCOL]))
+    if keep & NeighbourState.MANAGED:
+        body += _attribute(_NDA_FLAGS_EXT, struct.pack("=I", _NTF_EXT_MANAGED))
     return _message(kind, flags, sequence, body)

@@ -269,9 +269,8 @@ class Daemon:
         self._loop.add(dumped, self._on_route_dump, "routes")
 
     def _watch_neighbours(self) -> None:
-        neighbours, refused = self._resolution.filenos()
-        self._loop.add(neighbours, self._resolution.on_change, "neighbours")
-        self._loop.add(refused, self._resolution.on_refusal, "neighbours")
+        for fd, call in self._resolution.readable():
+            self._loop.add(fd, call, "neighbours")
 
     # --- sources opened anew, because they fail all the time ----------------------------------------------
 
@@ -291,7 +290,7 @@ class Daemon:
         self._later()
 
     def _renew_neighbours(self) -> None:
-        for fd in self._resolution.filenos():
+        for fd, _ in self._resolution.readable():
             self._loop.remove(fd)
         self._resolution.reopen()
         self._watch_neighbours()
@@ -326,7 +325,7 @@ class Daemon:
                 log.warning("%s", line)
         self._warned = frozenset(said)
         names = {link.ifindex: link.name for link in links.values()}
-        self._resolution.prepare(table, config.limits)
+        self._resolution.prepare(table, config.limits, links)
         self._proxies.prepare(table, config.limits, names)
         with self._changing:
             self._drain()
@@ -457,6 +456,8 @@ class Daemon:
                 return self._resolution.ask(event, rule)
             if rule.method is Method.KERNEL:
                 self._proxies.ask(event, rule)
+        elif event.is_dad and rule.decision is Decision.NEIGHBOUR:
+            return self._resolution.defend(event, rule)
         return None
 
     # --- changes of the machine ---------------------------------------------------------------------------

@@ -6,17 +6,19 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, room_for_pending
-from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Quiet, room_for_pending
+from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Rule, Table
 from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
 
@@ -24,13 +26,17 @@ log = logging.getLogger("npd6-xdp")
 
 _TICK = 1.0  # seconds between two looks at what is under way
 _TABLE_SIZE_AGE = 10.0  # seconds for which what the kernel said of its neighbour table's size is believed
+_SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
+_GIVEN_UP = 1024  # targets that are given up at once
+_QUIET = 120.0  # seconds for which a host that has a route may be stale before it is asked
+_QUIET_PER_SECOND = 10  # of those that are asked
+_CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
 
 
 class Resolution:
     """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited.
 
-    `alone` says that no other daemon lives in this network namespace, so host routes that bear our number are a
-    dead one's.
+    `alone` is what HostRoutes is told.
     """
 
     def __init__(
@@ -43,30 +49,47 @@ class Resolution:
         self._limits = Limits()
         self._neighbours = Neighbours(self._limits.neighbours)
         self._pending = Pending()
+        self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
         self._table = Table({}, {}, {}, {}, {})
-        self._routes: set[Host] = set()
+        self._routes = HostRoutes(requests, alone=alone)
         self._room = self._limits.pending
         self._sized_at = float("-inf")
         self._warned: set[str] = set()
-        self._unread = False
-        self.due: float | None = None
-        # a dead predecessor's: those of hosts that are there come again at once
-        self._stale_routes = set(requests.host_routes()) if alone else set()
+        self._tick_at: float | None = None
+        self._gate_not_before = 0.0
+        self._gate_waits = False
+        self._reading: Iterator[None] | None = None
+        self._read_again = False
+        self._routes_unsettled = True
+        self._changed_meanwhile: set[Host] = set()
 
     def close(self) -> None:
         """Let go of the sockets, and take our host routes back."""
-        for host in self._routes | self._stale_routes:
-            self._requests.delete_host_route(host)
+        self._routes.close()
         self._watch.close()
 
-    def filenos(self) -> tuple[int, int]:
-        """Readable: on_change() is to be called for the first, on_refusal() for the second."""
-        return self._watch.fileno(), self._watch.refusals_fileno()
+    def readable(self) -> tuple[tuple[int, Callable[[], None]], ...]:
+        """File descriptors, with what is to be called where they are readable."""
+        return (
+            (self._watch.fileno(), self.on_change),
+            (self._watch.refusals_fileno(), self.on_refusal),
+            (self._routes.fileno(), self._routes.on_change),
+        )
+
+    @property
+    def due(self) -> float | None:
+        """When to call tick() (seconds, monotonic); None: there is nothing to do."""
+        if self._reading is not None:
+            return 0.0  # go on at once
+        dues = (self._tick_at, self._routes.due, self._gate_not_before if self._gate_waits else None)
+        return min((due for due in dues if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
         self._watch.close()
         self._watch = NeighbourWatch()
+        self._watch.listen(wanted=Decision.NEIGHBOUR in self._table.kinds)
+        self._routes.reopen()
         self._resync()
         self._gate()
 
@@ -81,20 +104,29 @@ class Resolution:
         return self._pending
 
     @property
-    def routes(self) -> set[Host]:
+    def routes(self) -> HostRoutes:
         """The host routes of ours."""
         return self._routes
 
     # --- table ---
 
-    def prepare(self, table: Table, limits: Limits) -> None:
+    def prepare(self, table: Table, limits: Limits, links: Mapping[str, LinkFacts]) -> None:
         """Before a table is in force: the map knows what it will be asked for by it."""
-        first = not self._table.rules
         self._table, self._limits = table, limits
+        needed = Decision.NEIGHBOUR in table.kinds
+        begins = self._watch.listen(wanted=needed)
+        entries = table.live(Decision.NEIGHBOUR)
+        self._pending.alone = len(entries) < 2
+        names = {link.ifindex: link.name for link in links.values()}
+        tables = {link.ifindex: link.table for link in links.values() if link.table}
+        routed = needed and any(rule.host_routes for rule in table.rules.values())
+        self._routes.use(tables, names, needed=routed)
         self._know(self._neighbours.use(table, limits.neighbours))
-        if first and (states := self._states()) is not None:
-            self._know(self._neighbours.resync(states))
-        if self._is_needed():
+        self._routes_unsettled = begins or self._neighbours.unsettled
+        if begins:  # all at once, since who is there must be known before somebody asks
+            self._reading = None
+            self._know(self._neighbours.resync(self._states() if needed else {}))
+        if needed:
             self._size(time.monotonic())
 
     def settle(self) -> list[NsEvent]:
@@ -102,16 +134,24 @@ class Resolution:
         self._know(self._neighbours.drop())
         homeless = self._pending.forget(self._table)
         self._gate()
-        wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
-        for host in (self._routes | self._stale_routes) - wanted:
-            self._delete_route(host)
-        for host in wanted - self._routes:
-            self._add_route(host)
-        self._stale_routes.clear()
+        if self._routes_unsettled:
+            self._routes_unsettled = False
+            self._settle_routes()
         return homeless
 
-    def _is_needed(self) -> bool:
-        return Decision.NEIGHBOUR in self._table.kinds
+    def _settle_routes(self) -> None:
+        wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
+        self._routes.keep_only(wanted)
+        now = time.monotonic()
+        for host in wanted:
+            self._lead_to(host)
+            self._hear(host, self._neighbours.state(host), now)
+        self._schedule(now)
+
+    def _hear(self, host: Host, state: int, now: float) -> None:
+        """A host that has a route is in a state; who looks after its entry asks it himself."""
+        if not state & LOOKED_AFTER:
+            self._quiet.heard(host, state, now)
 
     def _know(self, changes: Iterable[Known]) -> None:
         for group, address, flags in changes:
@@ -129,88 +169,155 @@ class Resolution:
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for that the map doesn't know. None: it is there, answer."""
         if any(self._neighbours.interfaces(rule.group, event.target)):
-            return None
+            return self.defend(event, rule) if event.is_dad else None
         vias = self._table.vias.get(rule.group)
         if not vias:
             return Outcome.ABSENT
-        if (rule.group, event.target) not in self._pending:
-            if self._neighbours.full:
-                self._warn(
-                    f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
-                )
-                return Outcome.RATE_LIMITED
-            if not self._pending.has_room_for(Asker(rule.entry, event.eth_destination), self._room):
-                return Outcome.RATE_LIMITED
-        now = time.monotonic()
-        probes = self._pending.add(rule.group, event, vias, now, rule.entry)
-        if probes is None:
+        if (rule.group, event.target) not in self._pending and self._neighbours.full:
+            self._warn(f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved")
             return Outcome.RATE_LIMITED
-        self._watch.probe(probes)
-        if self.due is None:
-            self.due = now + _TICK
+        return self._wait(event, rule, vias, self._probe)
+
+    def defend(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """Somebody wants a target's address, which the neighbour table has. None: its host is there, answer.
+
+        Where that is an old entry's word, the host is asked first: else the address of one that has gone could be
+        nobody's any more (RFC 6957 §4.2).
+        """
+        if self._neighbours.is_confirmed(rule.group, event.target):
+            return None
+        vias = tuple(self._neighbours.interfaces(rule.group, event.target))
+        if not vias:
+            return self.ask(event, rule)  # it has gone since
+        return self._wait(event, rule, vias, self._confirm)
+
+    def _wait(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
+        """Have an asker wait until the kernel says that a target is there."""
+        if (rule.group, event.target) not in self._pending and not self._pending.has_room_for(
+            Asker(rule.entry, event.eth_destination), self._room
+        ):
+            return Outcome.RATE_LIMITED
+        now = time.monotonic()
+        places = self._pending.add(rule.group, event, vias, now, rule.entry)
+        if places is None:
+            return Outcome.RATE_LIMITED
+        for host in places:
+            look(host)
+        self._schedule(now)
         self._gate()
         return Outcome.PENDING
 
     def confirm(self, event: NsEvent, rule: Rule) -> None:
         """A stale host was asked for: have the kernel probe it. If it fails, the host is forgotten."""
-        interfaces = self._neighbours.interfaces(rule.group, event.target)
-        self._watch.probe([Host(ifindex, event.target) for ifindex in interfaces])
+        for ifindex in self._neighbours.interfaces(rule.group, event.target):
+            self._probe(Host(ifindex, event.target))
+
+    def _probe(self, host: Host) -> None:
+        self._watch.probe(host, self._neighbours.looked_after(host))
+
+    def _confirm(self, host: Host) -> None:
+        self._watch.confirm(host, self._neighbours.looked_after(host))
 
     # --- the kernel's word ---
 
     def on_change(self) -> None:
         """The neighbour table changed."""
         try:
-            for host, state in self._watch.changes():
+            for host, state in self._watch.changes(time.monotonic() + _SLICE):
+                if self._reading is not None:
+                    self._changed_meanwhile.add(host)
                 self._take(host, state)
         except Overflow:
-            self._resync()
+            self._read_anew()
         self._gate()
+        self._schedule(time.monotonic())
 
-    def _resync(self) -> None:
-        states = self._states()
-        if states is None:
-            return
-        for host in self._neighbours.places() - states.keys():
-            self._take(host, NeighbourState.NONE)
-        for host, state in states.items():
-            self._take(host, state)
-        self._watch.probe(self._pending.places() - states.keys())
+    def _read_anew(self) -> None:
+        """Notifications were lost: what they would have said is read, a piece at a time."""
+        if self._reading is None:
+            self._reading, self._read_again = self._read(), False
+        else:
+            self._read_again = True  # when what is under way has ended
 
-    def _states(self) -> dict[Host, int] | None:
-        """The neighbour table; None where the kernel doesn't tell, and then it is asked again."""
+    def _read(self) -> Iterator[None]:
+        """Take in the whole neighbour table, in steps that take less than _SLICE each.
+
+        What changes meanwhile is announced as ever, and then what is read of it may be older.
+        """
+        self._changed_meanwhile = set()
+        there: set[Host] = set()
         try:
-            states = self._requests.neighbours()
+            for piece in self._watch.table():
+                for host, state in piece:
+                    there.add(host)
+                    if host not in self._changed_meanwhile:
+                        self._take(host, state)
+                    yield
+                yield
+        except Overflow:
+            self._read_again = True
+            return
         except MachineError as error:
-            self._unread = True
-            self.due = time.monotonic() + _TICK
+            self._read_again = True
             self._warn(f"{error}; trying again every {_TICK:.0f} s")
-            return None
-        self._unread = False
-        return states
+            return
+        for host in self._neighbours.places() - there - self._changed_meanwhile:
+            self._take(host, NeighbourState.NONE)
+            yield
+        for host in self._pending.places() - there - self._changed_meanwhile:
+            self._probe(host)
+            yield
+
+    def _read_on(self) -> None:
+        deadline = time.monotonic() + _SLICE
+        reading = self._reading
+        for _ in reading or ():
+            if time.monotonic() >= deadline:
+                return
+        self._reading = None
+
+    def _states(self) -> dict[Host, int]:
+        """The neighbour table; what is known of it where the kernel doesn't tell, and then it is asked again."""
+        try:
+            return self._requests.neighbours()
+        except MachineError as error:
+            self._read_again = True
+            self._warn(f"{error}; trying again every {_TICK:.0f} s")
+            return {host: self._neighbours.state(host) for host in self._neighbours.places()}
 
     def _take(self, host: Host, state: int) -> None:
         self._know(self._neighbours.changed(host, state))
         if state & PRESENT:
             if host not in self._routes and self._table.host_route_wanted(*_host(host)):
-                self._add_route(host)
-            for event in self._pending.resolved(host):
-                self._late(event)
+                self._lead_to(host)
+            if host in self._routes:
+                self._hear(host, state, time.monotonic())
+            self._resolved(host, state)
             return
+        self._quiet.forget(host)
         if host in self._routes:
-            self._delete_route(host)
+            self._routes.remove(host)
             for place in self._elsewhere(host):
                 if self._neighbours.state(place) and self._table.host_route_wanted(*_host(place)):
-                    self._add_route(place)
+                    self._lead_to(place)
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
-            self._watch.delete(host)
+            if not state & LOOKED_AFTER:
+                self._watch.delete(host)
         elif state == NeighbourState.NONE and self._pending.awaits(host):
-            self._watch.probe([host])  # the entry went with its link, say, and the kernel looks for it no more
+            self._probe(host)  # the entry went with its link, say, and the kernel looks for it no more
+
+    def _resolved(self, host: Host, state: int) -> None:
+        if not self._pending.awaits(host):
+            return
+        for event in self._pending.resolved(host, confirmed=bool(state & CONFIRMED)):
+            self._late(event)
+        if state & NeighbourState.STALE and self._pending.awaits(host):
+            self._confirm(host)  # who still waits wants to know better
 
     def on_refusal(self) -> None:
         """The kernel doesn't resolve what it was asked to."""
-        for host, code in self._watch.refusals():
+        for host, code in self._watch.refusals(time.monotonic() + _SLICE):
             self._pending.failed(host)
             if code == errno.ENOBUFS:
                 self._warn(
@@ -221,14 +328,28 @@ class Resolution:
     # --- bounds ---
 
     def tick(self, now: float) -> None:
-        """Give up what has taken too long."""
-        self._pending.expire(now)
-        if len(self._pending) and now - self._sized_at > _TABLE_SIZE_AGE:
-            self._size(now)
-        if self._unread:
-            self._resync()
-        self.due = now + _TICK if len(self._pending) or self._unread else None
+        """Go on with what is left to do, and give up what has taken too long."""
+        if self._reading is not None:
+            self._read_on()
+        if self._routes.due is not None and self._routes.due <= now:
+            self._routes.tick(now)
+        if self._tick_at is not None and self._tick_at <= now:
+            self._tick_at = None
+            if not self._pending.expire(now, _GIVEN_UP):
+                self._tick_at = now
+            if len(self._pending) and now - self._sized_at > _TABLE_SIZE_AGE:
+                self._size(now)
+            if self._read_again and self._reading is None:
+                self._read_anew()
+            for host in self._quiet.take(now):
+                self._confirm(host)
+        self._schedule(now)
         self._gate()
+
+    def _schedule(self, now: float) -> None:
+        """Look again in a while, if there is anything to look after."""
+        if self._tick_at is None and (len(self._pending) or self._read_again or len(self._quiet)):
+            self._tick_at = now + _TICK
 
     def _size(self, now: float) -> None:
         """How many targets may be under way at once, by what the kernel's table has room for."""
@@ -249,35 +370,27 @@ class Resolution:
             )
 
     def _gate(self) -> None:
+        """Tell the XDP program whom it is to refuse by itself. Python would refuse them, too, at a higher price."""
         self._datapath.set_resolving_full(len(self._pending) >= self._room)
-        self._datapath.set_crowding(self._pending.crowding(self._room))
+        began = time.monotonic()
+        self._gate_waits = began < self._gate_not_before
+        if not self._gate_waits:
+            self._datapath.set_crowding(self._pending.crowding(self._room))
+            ended = time.monotonic()
+            self._gate_not_before = ended + _CROWDING_PAUSE * (ended - began)
 
     # --- host routes ---
 
-    def _add_route(self, host: Host) -> None:
-        code = self._requests.add_host_route(host)
-        if code == errno.EEXIST and host not in self._stale_routes:
-            ours = next((place for place in self._elsewhere(host) if place in self._routes), None)
-            if ours is None:
-                return  # somebody else's: it does what ours would
-            if not _is_fresher(self._neighbours.state(host), self._neighbours.state(ours)):
-                return
-            self._delete_route(ours)
-            code = self._requests.add_host_route(host)
-        if code and code != errno.EEXIST:
-            self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
-            return
-        self._routes.add(host)
-        self._stale_routes.discard(host)
+    def _lead_to(self, host: Host) -> None:
+        """A host that is to have a route is there; if it is elsewhere, too, where it was seen last counts."""
+        elsewhere = self._routes.leads_to(host)
+        if elsewhere is None or _is_fresher(self._neighbours.state(host), self._neighbours.state(elsewhere)):
+            self._routes.add(host)
 
     def _elsewhere(self, host: Host) -> list[Host]:
         """The places behind other via interfaces that the host may be at, or have been at, too."""
         vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
         return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
-
-    def _delete_route(self, host: Host) -> None:
-        self._routes.discard(host)
-        self._requests.delete_host_route(host)
 
     def _warn(self, line: str) -> None:
         """Once each: a flood must not fill the log."""

@@ -181,7 +181,7 @@ class View:
             [self._place(host, NeighbourState(state).name or "") for host, state in sorted(states.items())],
             sorted(IPv6Address(address) for _, address in self._resolution.pending.targets()),
             [self._place(host) for host in sorted(self._proxies.entries())],
-            [self._place(host) for host in sorted(self._resolution.routes)],
+            [self._place(host) for host in sorted(self._resolution.routes.hosts())],
             self._targets(),
             self._refused(),
             self._reload_error,

@@ -94,6 +94,7 @@ class Netlink:
         found = {}
         for link in self._links.values():
             l3 = self._l3_interfaces(link, children)
+            master = self._links.get(link.master)
             found[link.name] = LinkFacts(
                 link.name,
                 link.ifindex,
@@ -103,6 +104,10 @@ class Netlink:
                 {tags: addresses[ifindex] for tags, ifindex in l3.items()},
                 {tags: next_hops(ifindex) for tags, ifindex in l3.items()},
                 l3,
+                type=link.type,
+                flags=link.flags,
+                table=master.table if master is not None else 0,
+                bridge=master.name if master is not None and master.kind == "bridge" else "",
             )
         return found
 

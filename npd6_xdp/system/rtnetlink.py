@@ -13,24 +13,26 @@ import socket
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, Type
+from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, RouteEntry, Type
 
-_RTMGRP_NEIGH = 0x4
 _RTMGRP_IPV6_ROUTE = 0x400
+_RTNLGRP_NEIGH, _RTNLGRP_IPV6_ROUTE = 3, 11
 _SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
 _NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
 _SO_ATTACH_FILTER = 26
 _RECEIVE_BUFFER = 8 << 20
 _DATAGRAM = 1 << 18
 _ATTEMPTS = 5
+_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _LEAST_PAUSE = 0.05  # seconds between two readings of the routes
 _GONE = errno.ENODEV  # what the kernel says of an interface that is no more, nor are its routes
 _RETRY = 1.0  # seconds after which what the kernel refused to tell is asked for again
@@ -57,6 +59,20 @@ def _received(netlink: socket.socket) -> Iterator[bytes]:
             return
 
 
+def _received_until(netlink: socket.socket, deadline: float) -> Iterator[bytes]:
+    """As _received(), but no further once it is `deadline` (seconds, monotonic): the rest waits for the next time."""
+    for datagram in _received(netlink):
+        yield datagram
+        if time.monotonic() >= deadline:
+            return
+
+
+def _join(netlink: socket.socket, group: int, *, wanted: bool) -> None:
+    """Listen to a group of announcements from now on, or no longer."""
+    option = _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP
+    netlink.setsockopt(_SOL_NETLINK, option, group)
+
+
 def _discard(netlink: socket.socket) -> None:
     """Drop what waits on a socket: what is read anew now is younger, and must not be overwritten by it."""
     while True:
@@ -80,6 +96,11 @@ class Requests:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The socket's address, which announcements of what it asked for bear as their sender."""
+        return int(self._socket.getsockname()[0])
 
     def neighbours(self) -> dict[Host, int]:
         """The IPv6 neighbour table: states by host."""
@@ -106,21 +127,21 @@ class Requests:
         """Remove a proxy entry; 0, or why not."""
         return self._acknowledged(rtnetlink.delete_proxy(self._next(), *host))
 
-    def add_host_route(self, host: Host) -> int:
-        """Add a /128 route of ours; 0, or why not: EEXIST where there is one like it."""
-        return self._acknowledged(rtnetlink.host_route(Type.NEWROUTE, self._next(), *host))
+    def add_host_route(self, host: Host, table: int) -> int:
+        """Add a /128 route of ours to a routing table; 0, or why not: EEXIST where there is one like it."""
+        return self._acknowledged(rtnetlink.host_route(Type.NEWROUTE, self._next(), *host, table))
 
-    def delete_host_route(self, host: Host) -> int:
-        """Remove a /128 route of ours; 0, or why not."""
-        return self._acknowledged(rtnetlink.host_route(Type.DELROUTE, self._next(), *host))
+    def delete_host_route(self, host: Host, table: int) -> int:
+        """Remove a /128 route of ours from a routing table; 0, or why not: ESRCH where there is none of ours."""
+        return self._acknowledged(rtnetlink.host_route(Type.DELROUTE, self._next(), *host, table))
 
-    def host_routes(self) -> list[Host]:
-        """The /128 routes that bear our protocol number."""
-        found = []
+    def host_routes(self) -> dict[Host, int]:
+        """The /128 routes that bear our protocol number, with their routing tables."""
+        found = {}
         for message in self._dumped(lambda number: rtnetlink.dump_routes(number, protocol=rtnetlink.PROTOCOL)):
             route = rtnetlink.parse_route(message.body)
             if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:
-                found.append(Host(route.ifindex, route.destination))
+                found[Host(route.ifindex, route.destination)] = route.table
         return found
 
     def neighbour_table_size(self) -> tuple[int, tuple[int, int, int]] | None:
@@ -191,18 +212,26 @@ class Overflow(Exception):
 
 
 class NeighbourWatch:
-    """Says what changes in the neighbour table (`fileno` becomes readable), and has the kernel resolve targets."""
+    """Says what changes in the neighbour table (`fileno` becomes readable), and has the kernel resolve targets.
+
+    It hears of changes while listen() says so.
+    """
 
     def __init__(self) -> None:
-        self._changes = _open(_RTMGRP_NEIGH)
+        self._changes = _open()
         self._probes = _open()
+        self._dump = _open(blocking=True)
+        self._dump.settimeout(_TIMEOUT)
+        self._listening = False
         self._sent: dict[int, Host] = {}
         self._sequence = 0
+        self._dumps = 0
 
     def close(self) -> None:
-        """Close both sockets."""
+        """Close all sockets."""
         self._changes.close()
         self._probes.close()
+        self._dump.close()
 
     def fileno(self) -> int:
         """The socket of notifications."""
@@ -212,10 +241,23 @@ class NeighbourWatch:
         """The socket on which the kernel says what it doesn't resolve."""
         return self._probes.fileno()
 
-    def changes(self) -> Iterator[tuple[Host, int]]:
-        """What changed, in order: hosts and their states, NUD_NONE where an entry is gone. Raises Overflow."""
+    def listen(self, *, wanted: bool) -> bool:
+        """Hear of changes from now on, or no longer; whether that is news. The kernel's cost is each listener's."""
+        if wanted == self._listening:
+            return False
+        self._listening = wanted
+        _join(self._changes, _RTNLGRP_NEIGH, wanted=wanted)
+        if not wanted:
+            _discard(self._changes)
+        return True
+
+    def changes(self, deadline: float) -> Iterator[tuple[Host, int]]:
+        """What changed, in order: hosts and their states, NUD_NONE where an entry is gone. Raises Overflow.
+
+        It ends at the deadline (seconds, monotonic), and what is left waits.
+        """
         try:
-            for datagram in _received(self._changes):
+            for datagram in _received_until(self._changes, deadline):
                 for message in rtnetlink.messages(datagram):
                     entry = rtnetlink.parse_neighbour(message.body)
                     if entry is not None and not entry.proxy:
@@ -225,21 +267,55 @@ class NeighbourWatch:
             _discard(self._changes)
             raise Overflow from error
 
-    def probe(self, hosts: Iterable[Host]) -> None:
-        """Have the kernel resolve these, or confirm them where they are stale. refusals() says what it won't."""
-        for host in hosts:
-            self._sequence = (self._sequence + 1) & 0xFFFF
-            self._sent[self._sequence] = host
-            self._send(rtnetlink.probe_neighbour(self._sequence, *host))
+    def table(self) -> Iterator[list[tuple[Host, int]]]:
+        """The neighbour table in pieces of some hundreds, which the kernel makes as they are taken.
+
+        Raises MachineError where it doesn't tell, and Overflow at the end if something changed meanwhile so that it may
+        not be whole.
+        """
+        self._dumps += 1
+        number, whole = self._dumps, True
+        try:
+            self._dump.send(rtnetlink.dump_neighbours(number))
+            while True:
+                piece: list[tuple[Host, int]] = []
+                for message in rtnetlink.messages(self._dump.recv(_DATAGRAM)):
+                    if message.sequence != number:
+                        continue  # of a reading that was given up
+                    whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
+                    if _is_last(message):
+                        yield piece
+                        if not whole:
+                            raise Overflow
+                        return
+                    entry = rtnetlink.parse_neighbour(message.body)
+                    if entry is not None and not entry.proxy:
+                        piece.append((Host(entry.ifindex, entry.address), entry.state))
+                yield piece
+        except OSError as error:
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+
+    def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
+        """Have the kernel resolve a host, or confirm it in its time where it is stale. refusals() says what it won't.
+
+        `keep` is what of LOOKED_AFTER its entry has.
+        """
+        self._sequence = self._sequence % 0xFFFF + 1  # 0 is what nobody asks the fate of
+        self._sent[self._sequence] = host
+        self._send(rtnetlink.probe_neighbour(self._sequence, *host, keep))
+
+    def confirm(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
+        """Have the kernel ask a host that it has an entry of, and now."""
+        self._send(rtnetlink.confirm_neighbour(0, *host, keep))
 
     def delete(self, host: Host) -> None:
         """Take out an entry that nobody needs: a target that isn't there."""
         self._send(rtnetlink.delete_neighbour(0, *host))
 
-    def refusals(self) -> Iterator[tuple[Host, int]]:
-        """What the kernel didn't do of the probes that were asked for, and why (errno)."""
+    def refusals(self, deadline: float) -> Iterator[tuple[Host, int]]:
+        """What the kernel didn't do of the probes that were asked for, and why (errno); until the deadline."""
         try:
-            for datagram in _received(self._probes):
+            for datagram in _received_until(self._probes, deadline):
                 for message in rtnetlink.messages(datagram):
                     host = self._sent.get(message.sequence)
                     if message.type == Type.ERROR and host is not None:
@@ -252,6 +328,68 @@ class NeighbourWatch:
             self._probes.send(request)
         except OSError:
             return  # no room in our own queue: as if the kernel had found nobody
+
+
+def _is_last(message: Message) -> bool:
+    """Whether a dump ends here. Raises OSError where the kernel says that it can't go on."""
+    if message.type not in (Type.DONE, Type.ERROR):
+        return False
+    if code := rtnetlink.error_code(message.body):
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+class RouteChange(NamedTuple):
+    """A route that is new, in another's place (`replaced`), or `gone`. `sender` is who asked for it: see Message."""
+
+    route: RouteEntry
+    gone: bool
+    replaced: bool
+    sender: int
+
+
+class HostRouteWatch:
+    """Says what becomes of routes of ours and of /128 routes (`fileno` becomes readable), while listen() says so.
+
+    The kernel sorts out all others, so that a routing table of any size may change at no cost here.
+    """
+
+    def __init__(self) -> None:
+        self._changes = _open()
+        host_routes = _HostRouteFilter()
+        self._changes.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, host_routes.pack())
+        self._listening = False
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._changes.close()
+
+    def fileno(self) -> int:
+        """The socket of announcements."""
+        return self._changes.fileno()
+
+    def listen(self, *, wanted: bool) -> bool:
+        """Hear of changes from now on, or no longer; whether that is news."""
+        if wanted == self._listening:
+            return False
+        self._listening = wanted
+        _join(self._changes, _RTNLGRP_IPV6_ROUTE, wanted=wanted)
+        if not wanted:
+            _discard(self._changes)
+        return True
+
+    def changes(self, deadline: float) -> Iterator[RouteChange]:
+        """What changed, in order, until the deadline. Raises Overflow."""
+        try:
+            for datagram in _received_until(self._changes, deadline):
+                for message in rtnetlink.messages(datagram):
+                    route = rtnetlink.parse_route(message.body)
+                    if route is not None and route.length == 128:
+                        gone, replaced = message.type == Type.DELROUTE, bool(message.flags & _NLM_F_REPLACE)
+                        yield RouteChange(route, gone, replaced, message.sender)
+        except OSError as error:
+            _discard(self._changes)
+            raise Overflow from error
 
 
 class NextHops:
@@ -417,10 +555,12 @@ class NextHops:
 
 
 _NLM_F_REPLACE = 0x100
-_LD_IMM, _LDX_IMM, _LD_ABS_H, _LD_ABS_W, _LD_IND_W = 0x00, 0x01, 0x28, 0x20, 0x40
+_LD_IMM, _LDX_IMM, _LD_ABS_B, _LD_ABS_H, _LD_ABS_W, _LD_IND_W = 0x00, 0x01, 0x30, 0x28, 0x20, 0x40
 _JEQ, _JSET, _TAX, _RET = 0x15, 0x45, 0x07, 0x06
 _SKF_AD_NLATTR = 0xFFFFF000 + 12  # finds the attribute of type X from offset A on
 _FIRST_ATTRIBUTE = 16 + 12  # behind struct nlmsghdr and struct rtmsg
+_RTM_DST_LEN, _RTM_TABLE, _RTM_PROTOCOL = 16 + 1, 16 + 4, 16 + 5  # of struct rtmsg
+_RT_TABLE_LOCAL = 255
 _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 4, 5, 9
 _MOST_COMPARED = 500
 
@@ -434,8 +574,41 @@ class _Instruction(NamedTuple):
     if_false: int = 0
 
 
-class _Filter:
-    """The classic BPF program that lets announcements of routes pass which may concern `ifindexes`."""
+class _SocketFilter:
+    """A classic BPF program."""
+
+    def __init__(self, program: Sequence[_Instruction]) -> None:
+        self._code = b"".join(struct.pack("=HBBI", i.code, i.if_true, i.if_false, i.k) for i in program)
+        self._length = len(program)
+
+    def pack(self) -> bytes:
+        """struct sock_fprog; it points into this object, which has to live until the kernel has read it."""
+        self._buffer = ctypes.create_string_buffer(self._code, len(self._code))
+        return struct.pack("@HP", self._length, ctypes.addressof(self._buffer))
+
+
+class _HostRouteFilter(_SocketFilter):
+    """Lets announcements pass of routes that bear our number, or are to one address and not in the table `local`."""
+
+    def __init__(self) -> None:
+        accept, drop = _Instruction(_RET, 0xFFFFFFFF), _Instruction(_RET, 0)
+        super().__init__(
+            [
+                _Instruction(_LD_ABS_B, _RTM_PROTOCOL),
+                _Instruction(_JEQ, rtnetlink.PROTOCOL, 0, 1),
+                accept,
+                _Instruction(_LD_ABS_B, _RTM_TABLE),
+                _Instruction(_JEQ, _RT_TABLE_LOCAL, 2, 0),
+                _Instruction(_LD_ABS_B, _RTM_DST_LEN),
+                _Instruction(_JEQ, 128, 1, 0),
+                drop,
+                accept,
+            ]
+        )
+
+
+class _Filter(_SocketFilter):
+    """Lets announcements of routes pass which may concern `ifindexes`."""
 
     def __init__(self, ifindexes: Iterable[int]) -> None:
         accept, drop = _Instruction(_RET, 0xFFFFFFFF), _Instruction(_RET, 0)
@@ -459,13 +632,7 @@ class _Filter:
             for ifindex in compared:
                 program += [_Instruction(_JEQ, _swapped("=I", ">I", ifindex), 0, 1), accept]
             program.append(drop)
-        self._code = b"".join(struct.pack("=HBBI", i.code, i.if_true, i.if_false, i.k) for i in program)
-        self._length = len(program)
-
-    def pack(self) -> bytes:
-        """struct sock_fprog; it points into this object, which has to live until the kernel has read it."""
-        self._buffer = ctypes.create_string_buffer(self._code, len(self._code))
-        return struct.pack("@HP", self._length, ctypes.addressof(self._buffer))
+        super().__init__(program)
 
 
 def _find(attribute: int) -> list[_Instruction]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,12 +19,14 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import (
     MAX_ASKERS,
+    NOBODY,
     PENDING_SECONDS,
     Asker,
     Host,
     Known,
     Neighbours,
     Pending,
+    Quiet,
     room_for_pending,
 )
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
@@ -145,6 +148,37 @@ def test_a_resync_is_the_difference() -> None:
     )
     assert neighbours.hosts() == {host: state for host, state in told.items() if state & PRESENT}
     assert neighbours.resync(told) == []
+
+
+def test_a_learned_entry_without_address_resolution_is_there_and_who_looks_after_an_entry_is_remembered() -> None:
+    neighbours = going_by(ONE)
+    host, other = Host(8, at(1)), Host(8, at(2))
+    assert neighbours.changed(host, S.NOARP | S.PERMANENT | S.LEARNED) == [Known(GROUP, at(1), FRESH)]
+    assert neighbours.is_confirmed(GROUP, at(1))
+    assert neighbours.looked_after(host) == S.LEARNED
+    for state in (S.INCOMPLETE, S.REACHABLE, S.STALE, S.FAILED):
+        neighbours.changed(other, state | S.MANAGED)
+        assert neighbours.looked_after(other) == S.MANAGED, "there or not"
+        assert neighbours.is_confirmed(GROUP, at(2)) is (state is S.REACHABLE)
+    neighbours.changed(other, S.NONE)
+    neighbours.changed(host, S.REACHABLE)
+    assert [neighbours.looked_after(each) for each in (host, other)] == [S.NONE, S.NONE]
+
+
+def test_a_table_that_says_the_same_of_all_hosts_is_nothing_to_go_through_them_for() -> None:
+    neighbours = going_by(ONE)
+    neighbours.changed(Host(8, at(1)), S.REACHABLE)
+    same = table("2001:db8:1::/64 lan0", before=ONE)
+    assert neighbours.use(same, PLENTY) == []
+    assert not neighbours.unsettled
+    assert neighbours.drop() == []
+    other = table("2001:db8:1::/64 lan0", "2001:db8:1::/96 lan1", before=same)
+    neighbours.use(other, PLENTY)
+    assert neighbours.unsettled
+    assert neighbours.drop() == [Known(GROUP, at(1), None)]
+    assert not neighbours.unsettled
+    neighbours.use(other, 1)
+    assert neighbours.unsettled, "the limit is another"
 
 
 def test_hosts_that_came_before_their_rule_are_known_with_it() -> None:
@@ -324,7 +358,12 @@ TestTheKnownTargetsUnderALimit.settings = settings(max_examples=100, stateful_st
 
 def question(asker: int, target: bytes = at(1), rule: int = 0) -> NsEvent:
     source = IPv6Address(f"fe80::{asker + 1:x}").packed
-    return NsEvent(target, source, 0, rule, asker.to_bytes(6, "big"), bytes(4), 0)
+    return NsEvent(target, source, 0, rule, mac(asker), bytes(4), 0)
+
+
+def mac(asker: int) -> bytes:
+    """Never zero, which nobody's is."""
+    return bytes([2, 0]) + asker.to_bytes(4)
 
 
 def test_a_target_is_probed_once_behind_each_interface_however_many_ask() -> None:
@@ -369,7 +408,7 @@ def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
     got = dict.fromkeys(askers, 0)
     for number in range(1000, 1000 + 3 * room):
         for asker in askers:
-            if pending.has_room_for(Asker(7, asker.to_bytes(6)), room):
+            if pending.has_room_for(Asker(7, mac(asker)), room):
                 target = at(number * 100 + asker)
                 assert pending.add(1, question(asker, target), [8], 0.0, entry=7) == [Host(8, target)]
                 got[asker] += 1
@@ -383,10 +422,128 @@ def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
 def test_nobody_has_more_under_way_than_is_left_free(room: int, askers: int, wanted: list[int]) -> None:
     pending = Pending()
     assert scanned(pending, room, *range(1, askers + 1)) == wanted + [0] * (askers - len(wanted))
-    crowding = {Asker(7, asker.to_bytes(6)) for asker in range(1, len(wanted) + 1)}
-    assert pending.crowding(room) == crowding
-    assert pending.has_room_for(Asker(7, bytes(6)), room) == (len(pending) < room), "for another, while there is any"
-    assert pending.has_room_for(Asker(8, (1).to_bytes(6)), room) == (len(pending) < room), "or on another entry"
+    crowding = {Asker(7, mac(asker)) for asker in range(1, len(wanted) + 1)}
+    assert pending.crowding(room) == (crowding if len(pending) < room else frozenset()), "where nobody has, none crowds"
+    assert pending.has_room_for(Asker(7, mac(0)), room) == (len(pending) < room), "for another, while there is any"
+    assert pending.has_room_for(Asker(8, mac(1)), room) == (len(pending) < room), "or on another entry"
+
+
+def begun(pending: Pending, room: int, entry: int, asker: int, number: int) -> bool:
+    """Whether one more target gets under way."""
+    if not pending.has_room_for(Asker(entry, mac(asker)), room):
+        return False
+    assert pending.add(1, question(asker, at(number)), [8], 0.0, entry=entry)
+    return True
+
+
+@pytest.mark.parametrize("room", [2, 3, 4, 16, 250])
+@pytest.mark.parametrize("askers", [1, 2, 300])
+def test_an_entry_that_scans_leaves_as_many_free_as_it_has_whoever_asks_there(room: int, askers: int) -> None:
+    pending = Pending()
+    pending.alone = False
+    for number in range(4 * room):
+        begun(pending, room, 7, number % askers, 1000 + number)
+    assert 1 <= len(pending) <= (room + 1) // 2
+    if askers == 300:
+        assert len(pending) == (room + 1) // 2
+        assert room < 3 or pending.crowding(room) == {Asker(7, NOBODY)}, "all of the entry is refused, and none else"
+    elif room >= 16:
+        assert pending.crowding(room) == {Asker(7, mac(asker)) for asker in range(askers)}
+        assert begun(pending, room, 7, 999, 999), "another of the same entry finds a place"
+    for number in range(100):  # hosts of another entry that are there: each found before the next is asked for
+        assert begun(pending, room, 8, 1, number)
+        pending.resolved(Host(8, at(number)))
+
+
+def test_entries_that_scan_all_get_the_same_and_a_third_one_finds_its_place() -> None:
+    pending = Pending()
+    pending.alone = False
+    for number in range(1000):
+        for entry in (7, 8):
+            begun(pending, 30, entry, number % 50, 1000 * entry + number)
+    assert len(pending) == 20
+    assert pending.crowding(30) == {Asker(7, NOBODY), Asker(8, NOBODY)}
+    assert begun(pending, 30, 9, 1, 1)
+
+
+def test_an_entry_that_is_the_only_one_leaves_nothing_to_others() -> None:
+    pending = Pending()
+    for number in range(100):
+        begun(pending, 20, 7, number, 1000 + number)
+    assert len(pending) == 20
+
+
+def test_what_one_notification_costs_does_not_grow_with_what_is_under_way() -> None:
+    """Counted in lines of Python, which no other process on this machine can change."""
+
+    def lines(few: int) -> int:
+        pending = Pending()
+        pending.alone = False
+        for number in range(few):
+            pending.add(1, question(number, at(number)), [8], 0.0, entry=number % 2)
+        counted = 0
+
+        def count(_frame: object, event: str, _arg: object) -> object:
+            nonlocal counted
+            counted += event == "line"
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            for number in range(10):
+                pending.awaits(Host(8, at(100_000 + number)))
+                pending.failed(Host(8, at(number)))
+                pending.crowding(4 * few)
+                pending.has_room_for(Asker(0, mac(1)), 4 * few)
+                pending.expire(1.0)
+        finally:
+            sys.settrace(before)
+        return counted
+
+    assert lines(4096) == lines(64)
+
+
+def test_who_wants_the_address_waits_until_its_host_is_confirmed_and_others_do_not() -> None:
+    pending = Pending()
+    dad = question(2)._replace(source=bytes(16))
+    for event in (question(1), dad):
+        pending.add(1, event, [8], 0.0)
+    assert pending.resolved(Host(8, at(1)), confirmed=False) == [question(1)]
+    assert pending.awaits(Host(8, at(1)))
+    assert pending.resolved(Host(8, at(1)), confirmed=False) == []
+    assert pending.resolved(Host(8, at(1)), confirmed=True) == [dad]
+    assert len(pending) == 0
+    pending.add(1, dad, [8], 0.0)
+    assert pending.failed(Host(8, at(1)))
+    assert (len(pending), pending.resolved(Host(8, at(1)))) == (0, [])
+
+
+def test_what_has_taken_too_long_is_given_up_a_few_at_a_time() -> None:
+    pending = Pending()
+    for number in range(10):
+        pending.add(1, question(1, at(number)), [8], float(number))
+    assert pending.expire(PENDING_SECONDS + 5.0, at_most=4) is False
+    assert len(pending) == 6
+    assert pending.expire(PENDING_SECONDS + 5.0, at_most=4) is True
+    assert [address for _, address in pending.targets()] == [at(number) for number in range(6, 10)]
+
+
+def test_stale_hosts_are_asked_the_longest_first_and_a_few_at_a_time() -> None:
+    quiet = Quiet(60.0, 2)
+    hosts = [Host(8, at(number)) for number in range(5)]
+    for number, host in enumerate(hosts):
+        quiet.heard(host, S.STALE, float(number))
+    assert quiet.take(59.0) == []
+    assert quiet.take(60.0) == [hosts[0]]
+    quiet.heard(hosts[1], S.REACHABLE, 61.0)
+    quiet.heard(hosts[2], S.STALE, 61.0)  # no news
+    assert quiet.take(100.0) == [hosts[2], hosts[3]]
+    quiet.forget(hosts[4])
+    assert quiet.take(119.0) == []
+    assert quiet.take(120.0) == [hosts[0]], "still stale: once more"
+    quiet.heard(hosts[1], S.STALE, 121.0)
+    assert len(quiet) == 4
 
 
 def test_a_share_is_free_again_however_a_target_ends() -> None:
@@ -394,9 +551,10 @@ def test_a_share_is_free_again_however_a_target_ends() -> None:
         pending = Pending()
         pending.add(1, question(1), [8], 0.0, entry=7)
         pending.add(1, question(2), [8], 0.0, entry=7)
-        assert pending.crowding(2) == {Asker(7, (1).to_bytes(6))}, "who came first, not who waits along"
+        assert pending.crowding(2) == {Asker(7, mac(1))}, "who came first, not who waits along"
         end(pending)
-        assert (len(pending), pending.crowding(0)) == (0, frozenset())
+        assert (len(pending), pending.crowding(1)) == (0, frozenset())
+        assert pending.has_room_for(Asker(7, mac(1)), 1)
 
     ended_by(lambda pending: pending.resolved(Host(8, at(1))))
     ended_by(lambda pending: pending.failed(Host(8, at(1))))
@@ -488,9 +646,16 @@ class PendingMachine(RuleBasedStateMachine):
         assert set(self.pending.targets()) == set(self.waiting)
         assert len(self.pending) == len(self.waiting)
         shares = Counter(next(iter(askers)) for _, _, askers in self.waiting.values())
-        for room in range(8):
+        for room in range(len(self.waiting) + 1, 8):
             crowding = {asker for asker, share in shares.items() if share >= room - len(self.waiting)}
-            assert self.pending.crowding(room) == {Asker(0, asker.to_bytes(6)) for asker in crowding}
+            assert self.pending.crowding(room) == {Asker(0, mac(asker)) for asker in crowding}
+
+    @invariant()
+    def what_is_awaited_is_what_is_looked_for(self) -> None:
+        for ifindex in (8, 9):
+            for number in (1, 2, 3):
+                looked_for = any(key[1] == at(number) and ifindex in via for key, (via, *_) in self.waiting.items())
+                assert self.pending.awaits(Host(ifindex, at(number))) is looked_for
 
 
 TestPending = PendingMachine.TestCase

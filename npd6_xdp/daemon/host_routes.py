@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The /128 routes of rules with host_routes: one for each host that is there, kept in the kernel whoever removes it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Set
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.rtnetlink import HOST_ROUTE_METRIC, PROTOCOL, TABLE_MAIN
+from npd6_xdp.system.rtnetlink import HostRouteWatch, Overflow, Requests, RouteChange
+
+log = logging.getLogger("npd6-xdp")
+
+_SLICE = 0.005  # seconds that the loop is held for at most
+_AGAIN = 1.0  # seconds before a route is put back once more: who takes it away each time must not keep us busy
+_DISPLACED = 10.0  # seconds between two tries to put a route where somebody else's is
+_BY_ITSELF = 0  # the sender of what the kernel does of its own accord
+# what the kernel says of an interface that is down, gone, or without IPv6: its routes come with it
+_NOT_NOW = (errno.ENETDOWN, errno.ENODEV, errno.EACCES, errno.EINVAL)
+
+
+class HostRoutes:
+    """The host routes of ours. Where a host is isn't decided here: add() says it, and remove() that it is gone.
+
+    They are in the routing table of the VRF that the interface belongs to, or in main. `alone` says that no other
+    daemon lives in this network namespace, so host routes that bear our number are a dead one's.
+    """
+
+    def __init__(self, requests: Requests, *, alone: bool) -> None:
+        self._requests = requests
+        self._watch = HostRouteWatch()
+        self._alone = alone
+        self._names: Mapping[int, str] = {}
+        self._tables: Mapping[int, int] = {}
+        self._wanted: dict[tuple[int, bytes], Host] = {}
+        self._there: dict[Host, int] = {}
+        self._displaced: set[Host] = set()
+        self._todo: dict[Host, None] = {}
+        self._put_back: dict[Host, float] = {}
+        self._retry_at = float("inf")
+        self._warned: set[str] = set()
+        self.due: float | None = None
+        """When to call tick() (seconds, monotonic)."""
+        self._unread = self._needed = False
+        if alone:  # a dead predecessor's: those of hosts that are there stay, the others go with the first table
+            self._there = requests.host_routes()
+            self._todo = dict.fromkeys(self._there)
+
+    def close(self) -> None:
+        """Take our routes back."""
+        for host, table in self._there.items():
+            self._requests.delete_host_route(host, table)
+        self._watch.close()
+
+    def fileno(self) -> int:
+        """Readable: on_change() is to be called."""
+        return self._watch.fileno()
+
+    def reopen(self) -> None:
+        """Another socket, because something is wrong with this one; what it may have told is read anew."""
+        self._watch.close()
+        self._watch = HostRouteWatch()
+        self._watch.listen(wanted=self._needed)
+        self._unread = self._needed
+        self._schedule()
+
+    # --- what there is ---
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __contains__(self, host: Host) -> bool:
+        """Whether a route is to lead to a host."""
+        return self._wanted.get(self._key(host)) == host
+
+    def hosts(self) -> Set[Host]:
+        """The hosts to which a route of ours leads: what the kernel has."""
+        return self._there.keys()
+
+    def leads_to(self, host: Host) -> Host | None:
+        """Where the route to a host's address is to lead; None where there is to be none."""
+        return self._wanted.get(self._key(host))
+
+    def _key(self, host: Host) -> tuple[int, bytes]:
+        """In two VRFs, one address is two hosts."""
+        return self._table(host), host.address
+
+    def _table(self, host: Host) -> int:
+        return self._tables.get(host.ifindex, TABLE_MAIN)
+
+    # --- what there is to be ---
+
+    def use(self, tables: Mapping[int, int], names: Mapping[int, str], *, needed: bool) -> None:
+        """From now on, routes out of these interfaces belong into these routing tables, those of others into main.
+
+        `needed` says whether there may be any routes; else nobody listens for them.
+        """
+        self._names, self._needed = names, needed
+        if self._watch.listen(wanted=needed) and needed:
+            self._unread = True  # before that, nobody has told
+        if tables != self._tables:
+            self._tables = dict(tables)
+            self._wanted = {self._key(host): host for host in self._wanted.values()}
+            self._later(host for host, table in tuple(self._there.items()) if table != self._table(host))
+            self._later(self._wanted.values())
+        self._schedule()
+
+    def add(self, host: Host) -> None:
+        """A host is there: a route leads to it from now on, and none of ours to another place of that address."""
+        before = self._wanted.get(self._key(host))
+        if before == host:
+            return
+        self._wanted[self._key(host)] = host
+        if before is not None:
+            self._make_so(before)
+        self._make_so(host)
+        self._schedule()
+
+    def remove(self, host: Host) -> None:
+        """A host isn't there any more."""
+        if host in self:
+            del self._wanted[self._key(host)]
+        self._make_so(host)
+
+    def keep_only(self, wanted: Set[Host]) -> None:
+        """Remove the routes of all other hosts, and what a dead predecessor has left; add() those that lack.
+
+        Where there is much to do, tick() goes on with it.
+        """
+        for host in set(self._wanted.values()) - wanted:
+            del self._wanted[self._key(host)]
+            self._todo[host] = None
+        for host in wanted:
+            if self._wanted.setdefault(self._key(host), host) == host and host not in self._there:
+                self._todo[host] = None
+        self._work()
+        self._schedule()
+
+    def _make_so(self, host: Host) -> None:
+        """Let the kernel have what there is to be of one host."""
+        table, there = self._table(host), self._there.get(host)
+        if there is not None and (host not in self or there != table):
+            del self._there[host]
+            self._requests.delete_host_route(host, there)
+            there = None
+        if host not in self:
+            self._displaced.discard(host)
+            self._put_back.pop(host, None)
+        elif there is None:
+            self._add(host, table)
+
+    def _add(self, host: Host, table: int) -> None:
+        code = self._requests.add_host_route(host, table)
+        if code == errno.EEXIST and self._requests.delete_host_route(host, table) == 0:
+            code = self._requests.add_host_route(host, table)  # it was ours, by another's hand or a dead one's
+        if code == 0:
+            self._there[host] = table
+            self._displaced.discard(host)
+        elif code == errno.EEXIST:
+            self._displace(host)
+        else:
+            self._displaced.add(host)
+            if code not in _NOT_NOW:
+                self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
+
+    # --- what others do ---
+
+    def on_change(self) -> None:
+        """Routes have changed."""
+        ours = self._requests.port
+        try:
+            for change in self._watch.changes(time.monotonic() + _SLICE):
+                if change.sender != ours:
+                    self._take(change)
+        except Overflow:
+            self._unread = True
+        self._schedule()
+
+    def _take(self, change: RouteChange) -> None:
+        route = change.route
+        host = self._wanted.get((route.table, route.destination))
+        if route.protocol == PROTOCOL:
+            self._take_ours(change, Host(route.ifindex, route.destination))
+        elif host is None:
+            return
+        elif change.gone:
+            if host not in self._there:
+                self._make_so(host)
+        elif change.replaced and route.metric == HOST_ROUTE_METRIC:
+            self._there.pop(host, None)
+            self._displace(host)
+        elif route.metric < HOST_ROUTE_METRIC and route.ifindex != host.ifindex:
+            self._say_foreign(host)
+
+    def _take_ours(self, change: RouteChange, place: Host) -> None:
+        """Somebody else has removed a route that bears our number, or added one."""
+        table = change.route.table
+        host = self._wanted.get((table, place.address))
+        if not change.gone:
+            if place == host:
+                self._there[place] = table
+            elif host is not None and change.replaced:
+                self._there.pop(host, None)
+                self._displace(host)
+            return
+        if self._there.get(place) == table:
+            del self._there[place]
+        if host is None or place != host:
+            return
+        now = time.monotonic()
+        if now - self._put_back.get(host, float("-inf")) < _AGAIN:
+            self._displaced.add(host)
+            self._retry_at = min(self._retry_at, now + _AGAIN)
+            return
+        self._put_back[host] = now
+        self._make_so(host)
+        if host in self._there and change.sender != _BY_ITSELF:
+            self._warn(
+                f"{self._name(host)}: somebody else removes host routes of ours ({IPv6Address(host.address)}, for one);"
+                " they are put back. If it is systemd-networkd: ManageForeignRoutes=no in networkd.conf",
+                about=f"{host.ifindex} removed",
+            )
+
+    def _displace(self, host: Host) -> None:
+        """Somebody else's route is in the place of ours."""
+        if host not in self._displaced:
+            self._displaced.add(host)
+            self._say_foreign(host)
+
+    def _say_foreign(self, host: Host) -> None:
+        address = IPv6Address(host.address)
+        self._warn(
+            f"{self._name(host)}: another route is in the place of the host route to {address}, and stays: see"
+            f" ip -6 route show table all {address}",
+            about=f"{host.ifindex} another",
+        )
+
+    def _name(self, host: Host) -> str:
+        return self._names.get(host.ifindex, str(host.ifindex))
+
+    # --- by and by ---
+
+    def tick(self, now: float) -> None:
+        """Go on with what is left to do, and try again what was refused."""
+        if self._unread:
+            self._read()
+        if self._displaced and now >= self._retry_at:
+            self._retry_at = float("inf")
+            self._later(self._displaced)
+        self._work()
+        self._schedule()
+
+    def _read(self) -> None:
+        """What of ours the kernel has, after announcements were lost."""
+        try:
+            there = self._requests.host_routes()
+        except MachineError as error:
+            self._warn(f"{error}; trying again every {_AGAIN:.0f} s")
+            return
+        self._unread = False
+        # those of another daemon's are left to it
+        mine = {host: table for host, table in there.items() if self._alone or host in self or host in self._there}
+        self._later(mine.keys() ^ self._there.keys())
+        self._later(self._wanted.values() - mine.keys())
+        self._there = mine
+
+    def _later(self, hosts: Iterable[Host]) -> None:
+        self._todo.update(dict.fromkeys(hosts))
+
+    def _work(self) -> None:
+        deadline = time.monotonic() + _SLICE
+        while self._todo:
+            host, _ = self._todo.popitem()
+            self._make_so(host)
+            if time.monotonic() >= deadline:
+                return
+
+    def _schedule(self) -> None:
+        now = time.monotonic()
+        if self._displaced and self._retry_at == float("inf"):
+            self._retry_at = now + _DISPLACED
+        dues: Iterator[float] = (
+            due
+            for due, is_due in (
+                (now, bool(self._todo)),
+                (now + _AGAIN, self._unread),
+                (self._retry_at, bool(self._displaced)),
+            )
+            if is_due
+        )
+        self.due = min(dues, default=None)
+
+    def _warn(self, line: str, about: str = "") -> None:
+        """Once each: a flood must not fill the log."""
+        if (about or line) not in self._warned:
+            self._warned.add(about or line)
+            log.warning("%s", line)
