@@ -51,6 +51,8 @@ class LinkFacts:
     addresses: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
     next_hops: Mapping[tuple[int, ...], frozenset[IPv6Address]] = field(default_factory=dict)
     l3: Mapping[tuple[int, ...], int] = field(default_factory=dict)
+    generation: int = 0
+    """Another number than before: another interface has the index, or it was away. What was attached to it is gone."""
 
     def own(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
         """The addresses of the interface that frames with these VLAN ids come in by."""
