@@ -11,7 +11,9 @@ A bad packet is never here: it is a value and a counter (core/verdict.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -55,3 +57,31 @@ class UsageError(Npd6Error):
 
 class MachineError(Npd6Error):
     """The machine refuses: a missing interface, a missing privilege, a foreign XDP program, a busy port."""
+
+
+_NO_ROOM = {
+    errno.EMFILE: "raise LimitNOFILE= (ulimit -n)",
+    errno.ENFILE: "raise the sysctl fs.file-max",
+    errno.ENOMEM: "this machine is short of memory",
+    errno.ENOBUFS: "this machine is short of memory",
+}
+
+
+def is_want_of_room(code: int) -> bool:
+    """Whether an errno says that something is used up, so that the next one who asks for it fares no better."""
+    return code in _NO_ROOM
+
+
+def remedy(error: OSError) -> str:
+    """The kernel's words, and what to do where that is known."""
+    said = error.strerror or str(error)
+    return f"{said}: {_NO_ROOM[error.errno]}" if error.errno in _NO_ROOM else said
+
+
+@contextmanager
+def where(place: str) -> Iterator[None]:
+    """Make what the system refuses within the block a MachineError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"{place}: {remedy(error)}") from error

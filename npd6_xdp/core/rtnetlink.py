@@ -37,6 +37,7 @@ class Type(IntEnum):
     NEWADDR = 20
     DELADDR = 21
     GETADDR = 22
+    GETMULTICAST = 58
     NEWROUTE = 24
     DELROUTE = 25
     GETROUTE = 26
@@ -51,6 +52,7 @@ class Flag(IntFlag):
     """nlmsg_flags."""
 
     REQUEST = 0x1
+    MULTI = 0x2
     ACK = 0x4
     DUMP_INTERRUPTED = 0x10
     EXCL = 0x200
@@ -118,6 +120,7 @@ _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8  # three quarters of what the kernel tells of a link
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
+_IFA_MULTICAST = 7
 _IFA_FLAGS = 8
 _IFA_F_OPTIMISTIC = 0x04
 _IFA_F_DADFAILED = 0x08
@@ -180,8 +183,8 @@ class LinkEntry(NamedTuple):
     `kind` is the driver's ("veth", "vlan"), "" for hardware; `slave_kind` what its master makes of it ("bridge",
     "bond"). `parent` is the link that a device is on (a VLAN device with id `vlan`, a macvlan); 0 is none, as for
     `master`. `type` is ARPHRD_*, `flags` IFF_*. `altnames` are other names that it has. `table` is the routing table
-    of a VRF device, else 0. `allmulti` counts who wants all multicast frames. `xdp` has the programs' ids that sit on
-    it: native, generic, offloaded; 0 is none.
+    of a VRF device, else 0. `allmulti` counts who wants all multicast frames; -1: the kernel doesn't say. `xdp` has the
+    programs' ids that sit on it: native, generic, offloaded; 0 is none.
     """
 
     ifindex: int
@@ -198,7 +201,7 @@ class LinkEntry(NamedTuple):
     slave_kind: str = ""
     altnames: tuple[str, ...] = ()
     table: int = 0
-    allmulti: int = 0
+    allmulti: int = -1
     xdp: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -284,7 +287,7 @@ def parse_link(body: bytes) -> LinkEntry | None:
         _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")),
         tuple(_text(value) for attribute, value in properties if attribute == _IFLA_ALT_IFNAME),
         _number(data.get(_IFLA_VRF_TABLE, b"")) if driver == "vrf" else 0,
-        _number(attributes.get(_IFLA_ALLMULTI, b"")),
+        _number(attributes[_IFLA_ALLMULTI]) if _IFLA_ALLMULTI in attributes else -1,
         _programs(attributes.get(_IFLA_XDP, b"")),
     )
 
@@ -381,6 +384,27 @@ def dump_links(sequence: int) -> bytes:
     body = _IFINFOMSG.pack(_AF_UNSPEC, 0, 0, 0, 0)
     body += _attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
     return _message(Type.GETLINK, Flag.REQUEST | Flag.DUMP, sequence, body)
+
+
+def get_link(sequence: int, ifindex: int) -> bytes:
+    """Ask for one link."""
+    body = _IFINFOMSG.pack(_AF_UNSPEC, 0, ifindex, 0, 0)
+    body += _attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
+    return _message(Type.GETLINK, Flag.REQUEST, sequence, body)
+
+
+def dump_groups(sequence: int, ifindex: int) -> bytes:
+    """Ask for the IPv6 multicast groups of one link (on a socket with NETLINK_GET_STRICT_CHK; else it sends all)."""
+    return _message(Type.GETMULTICAST, Flag.REQUEST | Flag.DUMP, sequence, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, ifindex))
+
+
+def parse_group(body: bytes) -> tuple[int, bytes] | None:
+    """A line of those: the link's index, and the group; None if it is anything else."""
+    if len(body) < _IFADDRMSG.size:
+        return None
+    family, _, _, _, ifindex = _IFADDRMSG.unpack_from(body)
+    group = dict(_attributes(body, _IFADDRMSG.size)).get(_IFA_MULTICAST, b"")
+    return (ifindex, group) if family == AF_INET6 and len(group) == 16 else None
 
 
 def dump_addresses(sequence: int) -> bytes:

@@ -358,6 +358,7 @@ class _Builder:
     def __init__(self, config: Config, links: Mapping[str, LinkFacts], before: Table | None) -> None:
         self._config = config
         self._links = links
+        self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
         self._followed = followed_prefixes(links)
         held = {address for link in links.values() for own in link.addresses.values() for address in _held(own)}
@@ -530,8 +531,7 @@ class _Builder:
 
     def _came_in_by(self, entry: int) -> str:
         """The name of the L3 interface that an entry's frames come in by: its hosts answer for themselves."""
-        ifindex = self.entries[entry].l3_ifindex
-        return next((link.name for link in self._links.values() if link.ifindex == ifindex), "")
+        return self._names.get(self.entries[entry].l3_ifindex, "")
 
     def _group(self, key: GroupKey) -> int:
         return self.groups.setdefault(key, self._group_ids[key])

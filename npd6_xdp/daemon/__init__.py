@@ -31,6 +31,7 @@ from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.lines import Lines, some
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
@@ -145,7 +146,7 @@ class Daemon:
         self._control = self._listen(config)
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
-        self._ports = keep(closing(Ports(self._datapath)))
+        self._ports = keep(closing(Ports(self._datapath, lambda: self._netlink)))
         self._answering = Answering(self._ports, self._counts, self._special, self._loop.failed)
         late = self._answering.answer_late
         memory = keep(closing(Memory()))
@@ -172,7 +173,7 @@ class Daemon:
         log.info("ready: %s", self._summary())
 
     def _summary(self) -> str:
-        where = ", ".join(dict.fromkeys(entry.port for entry in self._table.entries.values()))
+        where = some([*dict.fromkeys(entry.port for entry in self._table.entries.values())])
         rules = len(self._table.rules)
         return f"{rules} rule{'' if rules == 1 else 's'} on {where or 'no interface that is there yet'}"
 
@@ -254,7 +255,7 @@ class Daemon:
             ("routes", lambda: self._next_hops.due, lambda _: self._next_hops.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
-            ("ports", lambda: self._ports.due, lambda _: self._follow_ports()),
+            ("ports", lambda: self._ports.due, lambda now: self._ports.tick(now)),
             ("rings", lambda: self._retire_at, self._retire),
             ("manager", lambda: self._manager.due, self._manager.feed),
         ):
@@ -320,9 +321,11 @@ class Daemon:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
         self._make_room(config, table)
         said = self._warnings(config, links, table)
+        lines = Lines()
         for line in said:
             if line not in self._warned:
-                log.warning("%s", line)
+                lines.add_line(logging.WARNING, line)
+        lines.say()
         self._warned = frozenset(said)
         names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits, links)
@@ -525,22 +528,26 @@ class Daemon:
         """Once each: what can't be followed at once is tried again."""
         known, self._logged = self._logged, links
         named = {entry.port for entry in self._table.entries.values()}
+        lines = Lines()
         for name, before in known.items():
             if name not in named:
                 continue
             now = links.get(name)
-            if now is None or now.ifindex != before.ifindex:
-                log.warning("%s: the interface is gone%s", name, "" if now is None else ", and another has its name")
+            if now is None or now.ifindex != before.ifindex or now.generation != before.generation:
+                lines.add(
+                    logging.WARNING, name, f"the interface is gone{'' if now is None else ', and another has its name'}"
+                )
                 continue
             if now.up != before.up:
-                log.info("%s: %s", name, "up" if now.up else "down")
+                lines.add(logging.INFO, name, "up" if now.up else "down")
             if now.mac != before.mac:
-                log.info("%s: the MAC address is now %s", name, now.mac.hex(":"))
+                lines.add(logging.INFO, name, f"the MAC address is now {now.mac.hex(':')}", "the MAC changed")
             if now.addresses != before.addresses or now.next_hops != before.next_hops:
-                log.info("%s: addresses or next hops changed", name)
+                lines.add(logging.INFO, name, "addresses or next hops changed")
         for name in links.keys() - known.keys():
             if self._config.entries(name):
-                log.info("%s: the interface is there", name)
+                lines.add(logging.INFO, name, "the interface is there")
+        lines.say()
 
     # --- requests -----------------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ports that the XDP program sits on: attached as they come, given up as they go."""
+"""The ports that the XDP program sits on: attached as they come, given up as they go, put back where taken away."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,15 +13,26 @@ from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import wanted_groups
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import Table
+from npd6_xdp.core.rules import Entry, Table
+from npd6_xdp.daemon.lines import Lines
 from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
 from npd6_xdp.system.groups import Groups
-from npd6_xdp.system.netlink import receive_vlan_offload
-from npd6_xdp.system.sender import Outbox, Port
+from npd6_xdp.system.netlink import Netlink, receive_vlan_offload
+from npd6_xdp.system.sender import Outbox, Port, Sockets
 
 log = logging.getLogger("npd6-xdp")
 
 _RETRY = 2.0  # seconds after which an interface that refused is tried again
+_RETRY_PAUSE = 10  # times what the trying took, where that is longer
+
+# What the kernel has is looked at, as it doesn't tell when somebody takes it away. A turn a second, so that thousands
+# of ports cost some thousandths of a CPU: the program's link by its descriptor (2 us), a part of them each turn; and,
+# for as long as a turn may take, the interface's counts and groups (40 us), so that a round of all takes longer then.
+_TURN = 1.0  # seconds
+_ROUND = 4  # turns for all ports' links
+_LOOKING = 0.001  # seconds of a turn
+_HURRY = 0.05  # seconds between two turns of a round after announcements were lost
+_COMPLAIN = 60.0  # seconds before the same is said of an interface again
 
 
 @dataclass(slots=True)
@@ -33,24 +44,45 @@ class Attached:
     wish: Attach
     mode: AttachMode
     socket: Port
+    generation: int
 
 
 class Ports:
     """The attached ports, by interface index."""
 
-    def __init__(self, datapath: Datapath) -> None:
+    def __init__(self, datapath: Datapath, netlink: Callable[[], Netlink]) -> None:
         self._datapath = datapath
-        self._groups = Groups()
+        self._netlink = netlink
+        self._sockets = Sockets()
+        self._groups = Groups(lambda *which: netlink().groups(*which))
         self._attached: dict[int, Attached] = {}
+        self._named: dict[str, Attached] = {}
         self._announced: set[int] = set()
         self._refused: dict[int, str] = {}
+        self._lines = Lines()
+        self._config = Config(())
+        self._links: Mapping[str, LinkFacts] = {}
+        self._table = Table({}, {}, {}, {}, {})
+        self._here: dict[int, LinkFacts] = {}
+        self._seen: dict[int, LinkFacts] = {}
+        self._entries: dict[int, list[Entry]] = {}
+        self._retry_at: float | None = None
+        self._look_at: float | None = None
+        self._links_to_look_at: list[int] = []
+        self._places_to_look_at: list[int] = []
+        self._losses = netlink().losses
+        self._hurried = 0
+        self._complained: dict[int, float] = {}
         self.due: float | None = None
-        """When to call follow() again, for an interface that refused (seconds, monotonic)."""
+        """When to call tick(): an interface has refused, or it is time to look (seconds, monotonic)."""
 
     def close(self) -> None:
         """Detach everywhere, and leave the groups."""
-        for ifindex in tuple(self._attached):
-            self._detach(ifindex)
+        for ifindex in self._attached:
+            self._datapath.detach(ifindex)
+        self._attached.clear()
+        self._named.clear()
+        self._sockets.close()  # and with them all that they hold, at once
         self._groups.close()
 
     def detach_all(self) -> None:
@@ -64,7 +96,7 @@ class Ports:
 
     def by_name(self, name: str) -> Attached | None:
         """The port of that name, if the program sits on it."""
-        return next((port for port in tuple(self._attached.values()) if port.name == name), None)
+        return self._named.get(name)
 
     def send(self, ifindex: int, frame: bytes) -> bool:
         """Send a frame out of a port; False if it couldn't be sent."""
@@ -81,12 +113,17 @@ class Ports:
             shape, end = shapes[first], first + 1
             if shapes.count(shape) == count:  # nearly always, and a tenth of the time
                 end = count
-            while end < count and shapes[end].ifindex == shape.ifindex:
-                end += 1
             port = self._attached.get(shape.ifindex)
-            failed += range(first, end) if port is None else outbox.send(port.socket, first, end)
+            while end < count and (shapes[end] is shape or self._leaves_with(port, shapes[end].ifindex)):
+                end += 1
+            failed += range(first, end) if port is None else outbox.send(port.socket.way, first, end)
             first = end
         return failed
+
+    def _leaves_with(self, port: Attached | None, ifindex: int) -> bool:
+        """Whether frames of another interface leave by the same socket as a port's."""
+        other = self._attached.get(ifindex)
+        return other is port or (port is not None and other is not None and other.socket.way is port.socket.way)
 
     @staticmethod
     def check(config: Config, links: Mapping[str, LinkFacts]) -> None:
@@ -102,11 +139,12 @@ class Ports:
         that the configuration names; one that only a glob catches, or that has refused before, is follow()'s to retry.
         """
         named = {interface.name for interface in config.interfaces}
-        wanted = {ifindex for ifindex, _, _ in table.slots}
-        here = [link for link in links.values() if link.ifindex in wanted]
+        here = self._wanted(links, table)
         with ExitStack() as undo:
-            for link in here:
+            for link in here.values():
                 before = self._attached.get(link.ifindex)
+                if before is not None and before.generation != link.generation:
+                    continue  # follow() deals with what is another interface by now
                 wish = config.attach(link.name)
                 if before is None:
                     try:
@@ -122,66 +160,185 @@ class Ports:
                     self._attach(wish, link)
                     undo.callback(self._detach, link.ifindex)
             undo.pop_all()
-        for link in here:
+        self._entries = _by_port(table)
+        for link in here.values():
             if link.ifindex in self._attached and link.ifindex not in self._announced:
-                self._say_attached(link, table)
+                self._say_attached(link)
+        self._lines.say()
 
     def follow(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Attach to what is there now and wanted, detach from the rest; what refuses is tried again, see `due`."""
-        self.due = None
-        wanted = {ifindex for ifindex, _, _ in table.slots}
-        here = {link.ifindex: link for link in links.values() if link.ifindex in wanted}
+        began = time.monotonic()
+        self._retry_at = None
+        self._config, self._links, self._table = config, links, table
+        self._entries = _by_port(table)
+        here = self._here = self._wanted(links, table)
         for ifindex, port in tuple(self._attached.items()):
             link = here.get(ifindex)
-            if link is None or not self._datapath.attached_to(ifindex):
+            if link is None:
                 self._detach(ifindex)
-                log.info("%s: detached", port.name)
+                self._lines.add(logging.INFO, port.name, "detached")
+            elif link.generation != port.generation:  # of the one before, nothing is here any more
+                self._detach(ifindex)
+                self._lines.add(logging.INFO, port.name, "detached: it has gone, and another has its index")
+            elif not self._datapath.sits_on(ifindex) and self._netlink().link(ifindex) is not None:
+                self._take_note(port)
             elif link.name != port.name:
-                log.info("%s: is now %s", port.name, link.name)
-                port.name = link.name
+                self._lines.add(logging.INFO, port.name, f"is now {link.name}")
+                self._rename(port, link.name)
                 if config.attach(link.name) is not port.wish:
                     self._detach(ifindex)
         for link in here.values():
             if link.ifindex not in self._attached:
-                self._try(config, link, table)
+                self._try(config, link)
         self._say_what_cannot_be(config, links)
-        self._groups.follow(wanted_groups(table))
+        self._follow_groups(links, table)
+        self._lines.say()
+        if self._retry_at is not None:
+            now = time.monotonic()
+            self._retry_at = now + max(_RETRY, _RETRY_PAUSE * (now - began))
+        self._plan()
 
-    def _try(self, config: Config, link: LinkFacts, table: Table) -> None:
+    @staticmethod
+    def _wanted(links: Mapping[str, LinkFacts], table: Table) -> dict[int, LinkFacts]:
+        """The interfaces that the table has entries for, by index."""
+        wanted = {ifindex for ifindex, _, _ in table.slots}
+        return {link.ifindex: link for link in links.values() if link.ifindex in wanted}
+
+    def _follow_groups(self, links: Mapping[str, LinkFacts], table: Table) -> None:
+        self._groups.follow(wanted_groups(table), {link.ifindex: link.name for link in links.values()})
+        places = {*self._groups.interfaces}
+        seen = {link.ifindex: link for link in links.values() if link.ifindex in places}
+        for ifindex, link in seen.items():
+            before = self._seen.get(ifindex)
+            if before is not None and before != link:
+                self._groups.check(ifindex)
+        self._seen = seen
+
+    # --- what the kernel has ------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Try again what has refused, and look at what the kernel has."""
+        if self._retry_at is not None and self._retry_at <= now:
+            self.follow(self._config, self._links, self._table)
+        if self._look_at is not None and self._look_at <= now:
+            self._look(now)
+        self._plan()
+
+    def _plan(self) -> None:
+        if not self._attached and not self._refused:
+            self._look_at = None
+        elif self._look_at is None:
+            self._look_at = time.monotonic() + _TURN
+        self.due = min((due for due in (self._retry_at, self._look_at) if due is not None), default=None)
+
+    def _look(self, now: float) -> None:
+        """One turn."""
+        if self._losses != self._netlink().losses:
+            self._losses = self._netlink().losses
+            self._places_to_look_at = self._places()
+            self._hurried = len(self._places_to_look_at)
+        if not self._links_to_look_at:
+            self._links_to_look_at = [*self._attached]
+        for _ in range(-(-len(self._attached) // _ROUND)):
+            if not self._links_to_look_at:
+                break
+            ifindex = self._links_to_look_at.pop()
+            port = self._attached.get(ifindex)
+            if port is not None and not self._datapath.sits_on(ifindex) and self._netlink().link(ifindex) is not None:
+                self._put_back(port)
+        self._look_closely(now)
+        self._lines.say()
+        self._look_at = now + (_HURRY if self._hurried else _TURN)
+
+    def _places(self) -> list[int]:
+        return [*{*self._attached, *self._groups.interfaces}]
+
+    def _look_closely(self, now: float) -> None:
+        """At the counts and groups of interfaces: as many as the time allows, and all within a round at best."""
+        if not self._places_to_look_at:
+            self._places_to_look_at = self._places()
+        places = self._places_to_look_at
+        ends = time.thread_time() + _LOOKING
+        program = self._datapath.program_id
+        for _ in range(max(-(-len(places) // _ROUND), self._hurried)):
+            if not places or time.thread_time() > ends:
+                break
+            ifindex = places.pop()
+            self._hurried = max(self._hurried - 1, 0)
+            if (port := self._attached.get(ifindex)) is not None:
+                self._compare(port, program)
+            if ifindex in self._groups.interfaces:
+                self._groups.check(ifindex)
+
+    def _compare(self, port: Attached, program: int) -> None:
+        """What the kernel says of an interface beside what we believe of it."""
+        link = self._netlink().link(port.ifindex)
+        if link is None:
+            return  # it has gone, or the kernel is busy: that is announced, or seen in the next round
+        if program and program not in link.xdp:
+            self._put_back(port)
+        elif link.allmulti == 0:
+            try:
+                port.socket.hold_again(port.name)
+            except MachineError:
+                self._put_back(port)
+            else:
+                self._complain(port, "the kernel had dropped its hold on all multicast frames; it has it again")
+
+    def _put_back(self, port: Attached) -> None:
+        """Attach anew what was taken away, and say so; or say why it can't be, and try again."""
+        self._take_note(port)
+        if (link := self._here.get(port.ifindex)) is not None:
+            self._try(self._config, link)
+
+    def _take_note(self, port: Attached) -> None:
+        self._complain(port, "somebody has taken the XDP program off; attaching it again")
+        self._detach(port.ifindex)
+
+    def _complain(self, port: Attached, text: str) -> None:
+        now = time.monotonic()
+        if now - self._complained.get(port.ifindex, -_COMPLAIN) >= _COMPLAIN:
+            self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
+            self._complained[port.ifindex] = now
+            self._lines.add(logging.WARNING, port.name, text)
+
+    # --- attach -------------------------------------------------------------------------------------------
+
+    def _try(self, config: Config, link: LinkFacts) -> None:
         try:
             self._attach(config.attach(link.name), link)
         except MachineError as error:
-            self.due = time.monotonic() + _RETRY
+            self._retry_at = time.monotonic() + _RETRY
             self._say_once(link.ifindex, f"{error}; trying again every {_RETRY:.0f} s")
         else:
-            self._say_attached(link, table)
+            self._say_attached(link)
             self._refused.pop(link.ifindex, None)
 
     def _attach(self, wish: Attach, link: LinkFacts) -> None:
-        socket = Port(link.name, link.ifindex)
+        socket = self._sockets.open(link.name, link.ifindex)
         try:
             mode = self._attach_as(link, wish)
         except BaseException:
-            socket.close()
+            self._sockets.close_port(socket)
             raise
-        self._attached[link.ifindex] = Attached(link.name, link.ifindex, wish, mode, socket)
+        port = Attached(link.name, link.ifindex, wish, mode, socket, link.generation)
+        self._attached[link.ifindex] = self._named[link.name] = port
 
-    def _say_attached(self, link: LinkFacts, table: Table) -> None:
+    def _say_attached(self, link: LinkFacts) -> None:
         self._announced.add(link.ifindex)
-        entries = [entry for entry in table.entries.values() if entry.ifindex == link.ifindex and entry.spoken]
+        entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
         tagged = any(entry.vlan.any or entry.vlan.tags for entry in entries)
         if (tagged or len(link.addresses) > 1) and receive_vlan_offload(link.name):
-            log.warning(
-                "%s: receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K %s rxvlan off",
+            self._lines.add(
+                logging.WARNING,
                 link.name,
-                link.name,
+                f"receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K {link.name} rxvlan off",
+                "receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K NAME rxvlan off",
             )
-        log.info(
-            "%s: attached in %s mode; %s",
-            link.name,
-            self._attached[link.ifindex].mode.name.lower(),
-            ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries)),
-        )
+        mode = self._attached[link.ifindex].mode.name.lower()
+        what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
+        self._lines.add(logging.INFO, link.name, f"attached in {mode} mode; {what}", f"attached in {mode} mode")
 
     def _attach_as(self, link: LinkFacts, wish: Attach) -> AttachMode:
         if wish is Attach.AUTO and link.kind == "veth":
@@ -193,7 +350,7 @@ class Ports:
             except Refused as refused:
                 if wish is Attach.NATIVE:
                     raise MachineError(f'{refused}; allow attach = "auto" or "generic"') from refused
-                log.warning("%s; falling back to generic mode, which is slower", refused)
+                self._lines.add_line(logging.WARNING, f"{refused}; falling back to generic mode, which is slower")
             else:
                 return AttachMode.NATIVE
         self._datapath.attach(link.ifindex, link.name, AttachMode.GENERIC)
@@ -202,7 +359,16 @@ class Ports:
     def _detach(self, ifindex: int) -> None:
         self._datapath.detach(ifindex)
         self._announced.discard(ifindex)
-        self._attached.pop(ifindex).socket.close()
+        port = self._attached.pop(ifindex)
+        if self._named.get(port.name) is port:
+            del self._named[port.name]
+        self._sockets.close_port(port.socket)
+
+    def _rename(self, port: Attached, name: str) -> None:
+        if self._named.get(port.name) is port:
+            del self._named[port.name]
+        port.name = name
+        self._named[name] = port
 
     def _say_what_cannot_be(self, config: Config, links: Mapping[str, LinkFacts]) -> None:
         for link in links.values():
@@ -214,7 +380,15 @@ class Ports:
     def _say_once(self, ifindex: int, line: str) -> None:
         if self._refused.get(ifindex) != line:
             self._refused[ifindex] = line
-            log.error("%s", line)
+            self._lines.add_line(logging.ERROR, line)
+
+
+def _by_port(table: Table) -> dict[int, list[Entry]]:
+    """The table's entries by the index of their port."""
+    found: dict[int, list[Entry]] = {}
+    for entry in table.entries.values():
+        found.setdefault(entry.ifindex, []).append(entry)
+    return found
 
 
 def _no_ethernet(name: str) -> str:

@@ -90,8 +90,8 @@ class Resolution:
         self._watch = NeighbourWatch()
         self._watch.listen(wanted=Decision.NEIGHBOUR in self._table.kinds)
         self._routes.reopen()
-        self._resync()
-        self._gate()
+        self._read_anew()
+        self._schedule(time.monotonic())
 
     @property
     def neighbours(self) -> Neighbours:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.config import Limits
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, where
 from npd6_xdp.core.links import slot_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.rules import (
@@ -70,6 +70,8 @@ _NO_MATCH = Match(0, Decision.IGNORE, RuleFlag(0))
 _SETTINGS = struct.Struct("=QI4x")
 _RECENT = struct.Struct("=QQQ")
 _INDEX = struct.Struct("=I")
+_XDP_LINK_INFO = struct.Struct("=16xI4x")  # struct bpf_link_info, up to xdp.ifindex
+_PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
 _COUNTERS = struct.Struct(f"={len(Outcome)}Q")
 _ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
 
@@ -378,6 +380,7 @@ class Datapath:
         self._bcc = load_bcc()
         self._lib = self._bcc.lib
         self._links: dict[int, int] = {}
+        self._link_info = ct.create_string_buffer(_XDP_LINK_INFO.size)
         self._known: dict[bytes, int] = {}
         self._limits = limits
         self._resolving_full = False
@@ -572,6 +575,8 @@ class Datapath:
             self._links[ifindex] = fd
             return
         code = -fd if fd < -1 else ct.get_errno()
+        if is_want_of_room(code):
+            raise MachineError(f"{name}: can't attach an XDP program: {remedy(OSError(code, os.strerror(code)))}")
         if code in (errno.EBUSY, errno.EEXIST):
             raise MachineError(
                 f"{name}: {self._foreign_program(ifindex)}; detach it first, or leave this interface out"
@@ -591,6 +596,24 @@ class Datapath:
     def attached_to(self, ifindex: int) -> bool:
         """Whether this process has the program on that interface."""
         return ifindex in self._links
+
+    def sits_on(self, ifindex: int) -> bool:
+        """Whether the kernel has the program on that interface: somebody may have taken it off by force. 2 us."""
+        link = self._links.get(ifindex)
+        if link is None:
+            return False
+        info, length = self._link_info, ct.c_uint32(_XDP_LINK_INFO.size)
+        if self._lib.bpf_obj_get_info_by_fd(link, info, ct.byref(length)) != 0:
+            return True  # a kernel that doesn't tell
+        return bool(_XDP_LINK_INFO.unpack(info.raw)[0] == ifindex)  # 0 where it sits on none any more
+
+    @property
+    def program_id(self) -> int:
+        """The kernel's number of the current program, as IFLA_XDP has it; 0 where the kernel doesn't tell."""
+        info, length = ct.create_string_buffer(_PROGRAM_INFO.size), ct.c_uint32(_PROGRAM_INFO.size)
+        if self._lib.bpf_obj_get_info_by_fd(self.program.fd, info, ct.byref(length)) != 0:
+            return 0
+        return int(_PROGRAM_INFO.unpack(info.raw)[0])
 
     def _foreign_program(self, ifindex: int) -> str:
         opts = _XdpQueryOpts(sz=ct.sizeof(_XdpQueryOpts))
@@ -767,7 +790,7 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
         "-Wno-unused-function",
         *(f"-D{name}={value}" for name, value in definitions.items()),
     ]
-    with tempfile.TemporaryFile() as words:
+    with where("can't compile the XDP program"), tempfile.TemporaryFile() as words:
         # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         saved = os.dup(2)

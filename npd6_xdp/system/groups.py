@@ -1,48 +1,132 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Multicast groups: joined by a socket, so that the kernel reports them (MLD), and left when the process ends."""
+"""Multicast groups: joined by sockets, so that the kernel reports them (MLD), and left when the process ends."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
-from npd6_xdp.core.groups import joins_and_leaves
+from npd6_xdp.core.errors import is_want_of_room, remedy
 
 log = logging.getLogger("npd6-xdp")
 
+_MOST_SOCKETS = 64  # each has room for some 400 groups where net.core.optmem_max is 20 KiB, as it was for long
+_NONE: frozenset[bytes] = frozenset()
+_NO_IPV6 = (errno.EINVAL, errno.ENODEV)  # what the kernel says where the interface has no IPv6 at the moment
+
 
 class Groups:
-    """The groups that this process holds, by interface index."""
+    """The groups that this process holds, by interface index.
 
-    def __init__(self) -> None:
-        # UDP, and never bound: it receives nothing
-        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        self._joined: dict[int, frozenset[bytes]] = {}
+    `held` says which groups the kernel has an interface in: those of an interface that is gone, or that was without
+    IPv6 for a while (an MTU below 1280), are lost, and no error tells.
+    """
+
+    def __init__(self, held: Callable[[int], frozenset[bytes]]) -> None:
+        self._held = held
+        self._sockets: list[socket.socket] = []
+        self._joined: dict[int, dict[bytes, socket.socket]] = {}
+        self._wanted: Mapping[int, frozenset[bytes]] = {}
+        self._names: Mapping[int, str] = {}
+        self._said: dict[int, int] = {}
 
     def close(self) -> None:
         """Leave all."""
-        self._socket.close()
+        for each in self._sockets:
+            each.close()
 
-    def follow(self, wanted: Mapping[int, frozenset[bytes]]) -> None:
+    @property
+    def interfaces(self) -> Iterable[int]:
+        """Where there are groups to be in."""
+        return self._wanted.keys()
+
+    def follow(self, wanted: Mapping[int, frozenset[bytes]], names: Mapping[int, str]) -> None:
         """Join what is wanted and isn't held, and leave what is held and isn't wanted."""
-        joins, leaves = joins_and_leaves(self._joined, wanted)
-        self._joined = dict(wanted)
-        for ifindex, group in leaves:
-            self._membership(socket.IPV6_LEAVE_GROUP, ifindex, group)
-        failed = [ifindex for ifindex, group in joins if not self._membership(socket.IPV6_JOIN_GROUP, ifindex, group)]
-        for ifindex in sorted(set(failed)):
-            log.warning(
-                "interface %d: the kernel doesn't join %d of the solicited-node groups; switches with MLD snooping may"
-                " keep their solicitations (net.core.optmem_max is the limit)",
-                ifindex,
-                failed.count(ifindex),
-            )
+        self._wanted, self._names = wanted, names
+        for ifindex in [*self._joined]:
+            self._leave(ifindex, self._joined[ifindex].keys() - wanted.get(ifindex, _NONE))
+        for ifindex in wanted:
+            self._join(ifindex)
+        self._said = {ifindex: code for ifindex, code in self._said.items() if ifindex in wanted}
 
-    def _membership(self, option: int, ifindex: int, group: bytes) -> bool:
+    def check(self, ifindex: int) -> None:
+        """Join again what the kernel has lost on an interface, and what it has refused before."""
+        joined = self._joined.get(ifindex)
+        if joined and (lost := joined.keys() - self._held(ifindex)):
+            self._leave(ifindex, lost)  # the socket has them on its list still, and would be told EADDRINUSE
+            if self._join(ifindex):
+                name = self._names.get(ifindex, ifindex)
+                log.info("%s: joined %d solicited-node groups again that the kernel had lost", name, len(lost))
+        else:
+            self._join(ifindex)
+
+    def _leave(self, ifindex: int, groups: Iterable[bytes]) -> None:
+        joined = self._joined[ifindex]
+        for group in [*groups]:
+            with suppress(OSError):  # gone with its interface
+                self._membership(joined.pop(group), socket.IPV6_LEAVE_GROUP, ifindex, group)
+        if not joined:
+            del self._joined[ifindex]
+
+    def _join(self, ifindex: int) -> bool:
+        """Join what is wanted on an interface and isn't held; whether all of it is, now."""
+        joined = self._joined.get(ifindex, {})
+        for group in sorted(self._wanted.get(ifindex, _NONE) - joined.keys()):
+            try:
+                joined[group] = self._join_one(ifindex, group)
+            except OSError as error:
+                # what is said of one group goes for the others, too
+                self._say(ifindex, len(self._wanted[ifindex] - joined.keys()), error)
+                break
+        else:
+            self._said.pop(ifindex, None)
+        if joined:
+            self._joined[ifindex] = joined
+        return ifindex not in self._said
+
+    def _join_one(self, ifindex: int, group: bytes) -> socket.socket:
+        """Join by the first socket that has room (net.core.optmem_max is what one may use); which one."""
+        for each in reversed(self._sockets):
+            try:
+                self._membership(each, socket.IPV6_JOIN_GROUP, ifindex, group)
+            except OSError as error:
+                if not is_want_of_room(error.errno or 0) or len(self._sockets) == _MOST_SOCKETS:
+                    raise
+            else:
+                return each
+        # UDP, and never bound: it receives nothing
+        fresh = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, option, group + struct.pack("@i", ifindex))
+            self._membership(fresh, socket.IPV6_JOIN_GROUP, ifindex, group)
         except OSError:
-            return False
-        return True
+            fresh.close()
+            raise
+        self._sockets.append(fresh)
+        return fresh
+
+    @staticmethod
+    def _membership(by: socket.socket, option: int, ifindex: int, group: bytes) -> None:
+        by.setsockopt(socket.IPPROTO_IPV6, option, group + struct.pack("@i", ifindex))
+
+    def _say(self, ifindex: int, count: int, error: OSError) -> None:
+        """Once for each reason."""
+        code = error.errno or 0
+        if self._said.get(ifindex) == code:
+            return
+        self._said[ifindex] = code
+        why = remedy(error)
+        if code in _NO_IPV6:
+            why = f"{error.strerror}: it has no IPv6 now (an MTU below 1280, say); tried again when it has"
+        elif code in (errno.ENOMEM, errno.ENOBUFS):
+            why = f"{error.strerror}: the sysctl net.core.optmem_max is the limit"
+        log.warning(
+            "%s: the kernel doesn't join %d of the solicited-node groups (%s); switches with MLD snooping may keep"
+            " their solicitations",
+            self._names.get(ifindex, ifindex),
+            count,
+            why,
+        )

@@ -23,6 +23,8 @@ from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV6_IFADDR = 0x100
+_SOL_NETLINK = 270
+_NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 4 << 20
 _DATAGRAM = 1 << 18
@@ -39,11 +41,15 @@ Tags = tuple[int, ...]
 
 
 class Netlink:
-    """Knows links and addresses, and tells when they changed: `fileno` becomes readable."""
+    """Knows links and addresses, and tells when they changed: `fileno` becomes readable.
+
+    `losses` counts the times that announcements were lost: what went and came back meanwhile, nobody knows.
+    """
 
     def __init__(self) -> None:
         self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._requests.settimeout(_TIMEOUT)
+        self._requests.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._sequence = 0
         self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         try:
@@ -52,8 +58,11 @@ class Netlink:
             self._changes.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
         self._links: dict[int, LinkEntry] = {}
-        self._addresses: dict[tuple[int, IPv6Address], OwnAddress] = {}
+        self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
+        self._generations: dict[int, int] = {}  # of the links that have come since the start
+        self._comings = 0
         self._lost = False
+        self.losses = 0
         self._read()
 
     def close(self) -> None:
@@ -69,6 +78,7 @@ class Netlink:
         """Take in what was announced; whether anything is different. Raises MachineError if it can't be read."""
         before = self._links, self._addresses
         self._links, self._addresses = dict(self._links), dict(self._addresses)
+        comings = self._comings
         while True:
             try:
                 datagram = self._changes.recv(_DATAGRAM)
@@ -76,9 +86,10 @@ class Netlink:
                 if self._lost:
                     self._read()
                     self._lost = False
-                return before != (self._links, self._addresses)
+                return comings != self._comings or before != (self._links, self._addresses)
             except OSError:  # ENOBUFS: some were dropped; what still waits is older than what is read anew, then
                 self._lost = True
+                self.losses += 1
                 continue
             if self._lost:
                 continue
@@ -88,8 +99,8 @@ class Netlink:
     def facts(self, next_hops: Callable[[int], frozenset[IPv6Address]]) -> dict[str, LinkFacts]:
         """The facts of all interfaces, by name; `next_hops` says what is known of an interface's gateways."""
         addresses: defaultdict[int, tuple[OwnAddress, ...]] = defaultdict(tuple)
-        for (ifindex, _), address in sorted(self._addresses.items()):
-            addresses[ifindex] += (address,)
+        for ifindex, held in self._addresses.items():
+            addresses[ifindex] = tuple(held[address] for address in sorted(held))
         children = self._vlans()
         found = {}
         for link in self._links.values():
@@ -108,8 +119,26 @@ class Netlink:
                 flags=link.flags,
                 table=master.table if master is not None else 0,
                 bridge=master.name if master is not None and master.kind == "bridge" else "",
+                generation=self._generations.get(link.ifindex, 0),
             )
         return found
+
+    def link(self, ifindex: int) -> LinkEntry | None:
+        """What the kernel says of a link now; None: there is none, or it doesn't say. 20 us."""
+        return next(filter(None, map(rtnetlink.parse_link, self._asked(rtnetlink.get_link, ifindex))), None)
+
+    def groups(self, ifindex: int) -> frozenset[bytes]:
+        """The IPv6 multicast groups that a link is in now, whoever has joined them."""
+        found = filter(None, map(rtnetlink.parse_group, self._asked(rtnetlink.dump_groups, ifindex)))
+        return frozenset(group for place, group in found if place == ifindex)
+
+    def _asked(self, request: Callable[[int, int], bytes], ifindex: int) -> list[bytes]:
+        """The bodies of what the kernel answers about one link; none if it can't."""
+        try:
+            found = self._answers(lambda sequence: request(sequence, ifindex))
+        except OSError:
+            return []
+        return [message.body for message in found if message.type != Type.DONE]
 
     def l3_interfaces(self, wanted: Callable[[str], bool]) -> set[int]:
         """The indexes of the interfaces that frames on the ports of wanted names come in by."""
@@ -122,7 +151,12 @@ class Netlink:
         links = [rtnetlink.parse_link(message.body) for message in self._dumped(rtnetlink.dump_links)]
         held = [rtnetlink.parse_address(message.body) for message in self._dumped(rtnetlink.dump_addresses)]
         self._links = {link.ifindex: link for link in links if link}
-        self._addresses = dict(_own(address) for address in held if address)
+        self._generations = {i: number for i, number in self._generations.items() if i in self._links}
+        addresses: defaultdict[int, dict[IPv6Address, OwnAddress]] = defaultdict(dict)
+        for entry in filter(None, held):
+            own = _own(entry)
+            addresses[entry.ifindex][own.address] = own
+        self._addresses = dict(addresses)
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
         why = "they change all the time"
@@ -138,6 +172,13 @@ class Netlink:
 
     def _dump(self, request: Callable[[int], bytes]) -> list[Message] | None:
         """What the kernel tells; None if something changed meanwhile: it may not fit together."""
+        found = self._answers(request)
+        if any(message.flags & rtnetlink.Flag.DUMP_INTERRUPTED for message in found):
+            return None
+        return [message for message in found if message.type != Type.DONE]
+
+    def _answers(self, request: Callable[[int], bytes]) -> list[Message]:
+        """All messages of an answer: up to and with DONE where it is a dump, else one. Raises OSError."""
         self._sequence += 1
         self._requests.send(request(self._sequence))
         found: list[Message] = []
@@ -145,12 +186,11 @@ class Netlink:
             for message in rtnetlink.messages(self._requests.recv(_DATAGRAM)):
                 if message.sequence != self._sequence:
                     continue
-                if message.type in (Type.DONE, Type.ERROR):
-                    if code := rtnetlink.error_code(message.body):
-                        raise OSError(code, os.strerror(code))
-                    whole = not any(m.flags & rtnetlink.Flag.DUMP_INTERRUPTED for m in (*found, message))
-                    return found if whole else None
                 found.append(message)
+                if message.type in (Type.DONE, Type.ERROR) and (code := rtnetlink.error_code(message.body)):
+                    raise OSError(code, os.strerror(code))
+                if message.type in (Type.DONE, Type.ERROR) or not message.flags & rtnetlink.Flag.MULTI:
+                    return found
 
     def _take(self, message: Message) -> None:
         """One announcement."""
@@ -159,20 +199,25 @@ class Netlink:
             if link is None:
                 return
             if message.type == Type.NEWLINK:
+                if link.ifindex not in self._links:
+                    self._comings += 1
+                    self._generations[link.ifindex] = self._comings
                 self._links[link.ifindex] = link
                 return
-            self._links.pop(link.ifindex, None)
-            for key in [key for key in self._addresses if key[0] == link.ifindex]:
-                del self._addresses[key]
+            for known in (self._links, self._addresses, self._generations):
+                known.pop(link.ifindex, None)
         elif message.type in (Type.NEWADDR, Type.DELADDR):
             address = rtnetlink.parse_address(message.body)
             if address is None:
                 return
-            key, own = _own(address)
-            if message.type == Type.NEWADDR:
-                self._addresses[key] = own
+            own = _own(address)
+            held = {**self._addresses.get(address.ifindex, {}), own.address: own}
+            if message.type == Type.DELADDR:
+                del held[own.address]
+            if held:
+                self._addresses[address.ifindex] = held
             else:
-                self._addresses.pop(key, None)
+                self._addresses.pop(address.ifindex, None)
 
     def _vlans(self) -> Mapping[int, list[tuple[int, int]]]:
         """The VLAN devices on each link: (VLAN id, index)."""
@@ -197,9 +242,8 @@ class Netlink:
         return found
 
 
-def _own(entry: AddressEntry) -> tuple[tuple[int, IPv6Address], OwnAddress]:
-    own = OwnAddress(IPv6Address(entry.address), entry.length, usable=entry.usable, deprecated=entry.deprecated)
-    return (entry.ifindex, own.address), own
+def _own(entry: AddressEntry) -> OwnAddress:
+    return OwnAddress(IPv6Address(entry.address), entry.length, usable=entry.usable, deprecated=entry.deprecated)
 
 
 def receive_vlan_offload(port: str) -> bool:
