@@ -90,8 +90,8 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "prefix": Key("the targets", 'a prefix, an address, a range `"A-B"`, or `"interface:NAME"`'),
         "method": Key("when one of them is there: see [Methods](#methods)"),
         "via": Key(
-            "behind which interfaces; `neighbour` needs it, `route` may have it, others can't",
-            "array of exact names",
+            'behind which interfaces (`["lan0", "br-*"]`); `neighbour` needs it, `route` may have it, others can\'t',
+            "array of names and globs",
             "none",
         ),
         "include": Key("only these of the prefix", _ARRAY, "all"),

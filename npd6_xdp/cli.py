@@ -408,12 +408,15 @@ def argument_parser() -> argparse.ArgumentParser:
         replay,
         "say what would be answered to a capture",
         "Runs a capture (pcap or pcapng) through the XDP program and the Python path, and says what would become of "
-        "each Neighbor Solicitation in it, and why. Sends nothing, and attaches to nothing. Routes and neighbours are "
-        "those of this machine; the limits of rates aren't applied. Needs root, or CAP_BPF, CAP_NET_ADMIN and "
-        "CAP_PERFMON.",
+        "each Neighbor Solicitation in it, and why; of a capture on all interfaces (any), of those that came in. Sends "
+        "nothing, and attaches to nothing. Routes and neighbours are those of this machine; the limits of rates aren't "
+        "applied. Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.",
         "capture.pcap --interface wan0",
+        "- --interface wan0",
     )
-    verb.add_argument("file", metavar="FILE", type=Path, help="the capture, of an Ethernet interface")
+    verb.add_argument(
+        "file", metavar="FILE", type=Path, help="the capture, of an Ethernet interface or any; - is standard input"
+    )
     add_config(verb)
     verb.add_argument(
         "--interface",

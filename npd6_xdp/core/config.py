@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from npd6_xdp.core.config_values import (
 from npd6_xdp.core.config_values import Selection as Selection
 from npd6_xdp.core.config_values import Vlan as Vlan
 from npd6_xdp.core.config_values import is_glob as is_glob
+from npd6_xdp.core.config_values import matches as matches
 from npd6_xdp.core.config_values import parse_vlan as parse_vlan
 from npd6_xdp.core.errors import ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix
@@ -71,7 +71,7 @@ class RuleConfig(NamedTuple):
     """One [[interface.rule]]: `prefix` as the file spells it, `networks` what it means.
 
     A range is several networks. `follows` names the interface whose global prefixes are meant instead
-    ("interface:lan0"); `networks` is empty then. What is None is as the [[interface]] says.
+    ("interface:lan0"); `networks` is empty then. `via` has names and globs. What is None is as the [[interface]] says.
     """
 
     prefix: str
@@ -128,7 +128,7 @@ class InterfaceConfig:
 
     def matches(self, port: str) -> bool:
         """Whether the entry speaks for a port of that name."""
-        return fnmatch.fnmatchcase(port, self.name) if self.is_glob else port == self.name
+        return matches(port, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
     "interface.rule": {
         "prefix": parsers.targets,
         "method": parsers.OneOf(Method, _FOREIGN_METHODS),
-        "via": ListOf(parsers.exact_name, '["lan0"]'),
+        "via": ListOf(parsers.via_name, '["lan0"]'),
         "include": ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
         "exclude": ListOf(parsers.selection, '["::1"]'),
         "router": parsers.boolean,
@@ -391,7 +391,7 @@ class _Reader:
             first = places.setdefault(name, part)
             if first != part:
                 self.wrong(part, f"the same interface as {first}; leave one of them out")
-            elif name == port:
+            elif name == port and not is_glob(name):  # a glob leaves out where the question comes from
                 self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
 
     def flattened(self, here: str, values: dict[str, Any]) -> Iterator[tuple[Prefix | str, str]]:

@@ -255,13 +255,21 @@ def control(value: object) -> str:
 
 
 def exact_name(value: object) -> str:
-    """The name of one interface that targets live behind."""
+    """The name of one interface, whose prefixes are followed."""
     name = _string(value, "lan0")
     if ":" in name:
         raise Wrong('an interface\'s name holds no ":"; a VLAN device has a name such as "lan0.100"')
     if is_glob(name):
         raise Wrong('must be the exact name of one interface, such as "lan0"')
     return _linux_name(name, name)
+
+
+def via_name(value: object) -> str:
+    """The name of an interface that targets live behind, or a glob for several."""
+    name = _string(value, "lan0")
+    if ":" in name:
+        raise Wrong('an interface\'s name holds no ":"; a VLAN device has a name such as "lan0.100"')
+    return _linux_name(name, _shortest(name) if is_glob(name) else name)
 
 
 def interface_name(value: object) -> str:
@@ -275,6 +283,11 @@ def interface_name(value: object) -> str:
 def is_glob(name: str) -> bool:
     """Whether an interface's name is a pattern for several."""
     return any(character in name for character in "*?[")
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether an interface's name is the one that is meant, or one of those that a glob means."""
+    return fnmatch.fnmatchcase(name, pattern) if is_glob(pattern) else name == pattern
 
 
 def _linux_name(name: str, shortest: str) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
@@ -14,19 +14,21 @@ from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, held_addresses, slot_sources
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build
+from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build, via_globs
 from npd6_xdp.core.verdict import Method, Outcome
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
+_MOST_VIAS = 8  # names that a glob is shown with
 DAD_IGNORED = f'a DAD probe, and dad = "{DadPolicy.IGNORE}"'
 
 
 def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
     """The table as plain values: each entry with its keys and its flat rules, the most specific first.
 
-    `links` says what rules that follow an interface's prefixes mean now.
+    `links` says what rules that follow an interface's prefixes mean now, and what the globs of `via` do ("via_now").
     """
+    globs = via_globs(config, links)
     return {
         "interfaces": [
             {
@@ -40,20 +42,22 @@ def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]
                 "na_source": interface.na_source,
                 "events_per_source": interface.source_limit,
                 "collect_targets": interface.collect_targets,
-                "rules": [_line_json(line) for line in _most_specific_first(interface, links)],
+                "rules": [_line_json(line, globs) for line in _most_specific_first(interface, links)],
             }
             for interface in config.interfaces
         ]
     }
 
 
-def _line_json(line: Flat) -> dict[str, Any]:
+def _line_json(line: Flat, globs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     found: dict[str, Any] = {"prefix": str(line.network), "rule": line.rule.prefix, "method": _method(line)}
     if not line.left_out:
         said = {"router": line.rule.router, "dad": line.rule.dad, "na_source": line.rule.na_source}
         found |= {key: value for key, value in said.items() if value is not None}
         if line.rule.via:
             found["via"] = list(line.rule.via)
+        if any(via in globs for via in line.rule.via):
+            found["via_now"] = sorted({name for via in line.rule.via for name in globs.get(via, [via])} - globs.keys())
         if line.rule.host_routes:
             found["host_routes"] = True
     return found
@@ -62,6 +66,7 @@ def _line_json(line: Flat) -> dict[str, Any]:
 def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
     """The same, to read."""
     blocks = []
+    globs = via_globs(config, links)
     for interface in config.interfaces:
         limit = f", events_per_source {interface.source_limit}" if interface.source_limit else ""
         lines = [
@@ -70,7 +75,7 @@ def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
         ]
         flat = _most_specific_first(interface, links)
         width = max((len(str(line.network)) for line in flat), default=0)
-        lines += [f"  {line.network!s:<{width}}  {_line_text(line)}" for line in flat]
+        lines += [f"  {line.network!s:<{width}}  {_line_text(line, globs)}" for line in flat]
         lines += [
             f"  {rule.prefix}: {_why_without(rule, links)} ({rule.method})"
             for rule in interface.rules
@@ -86,13 +91,13 @@ def _why_without(rule: RuleConfig, links: Mapping[str, LinkFacts]) -> str:
     return f"{owned} is of a rule that stands before it" if owned else f"{rule.follows} has no global prefix here now"
 
 
-def _line_text(line: Flat) -> str:
+def _line_text(line: Flat, globs: Mapping[str, Sequence[str]]) -> str:
     rule = line.rule
     if line.left_out:
         return f"{Method.IGNORE} (left out of {rule.prefix})"
     words = [str(rule.method)]
     if rule.via:
-        words.append(f"via {', '.join(rule.via)}")
+        words.append(f"via {', '.join(_via_text(via, globs) for via in rule.via)}")
     if rule.host_routes:
         words.append("host routes")
     if rule.router is not None:
@@ -101,6 +106,15 @@ def _line_text(line: Flat) -> str:
     if rule.prefix not in (str(line.network), str(IPv6Address(line.network.address))):
         words.append(f"({rule.prefix})")
     return " ".join(words)
+
+
+def _via_text(via: str, globs: Mapping[str, Sequence[str]]) -> str:
+    """A `via` as the file has it, and which interfaces a glob means now."""
+    if via not in globs:
+        return via
+    now = globs[via]
+    more = f" and {len(now) - _MOST_VIAS} more" if len(now) > _MOST_VIAS else ""
+    return f"{via} (now {', '.join(now[:_MOST_VIAS]) or 'none'}{more})"
 
 
 def _method(line: Flat) -> Method:

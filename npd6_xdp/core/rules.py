@@ -26,6 +26,8 @@ from npd6_xdp.core.config import (
     NaSource,
     RuleConfig,
     Vlan,
+    is_glob,
+    matches,
 )
 from npd6_xdp.core.flatten import Bases, bases, lines_of
 from npd6_xdp.core.links import LinkFacts, OwnAddress, followed_prefixes, held_addresses
@@ -153,7 +155,8 @@ _OWN = Match(NO_RULE, Decision.OWN, RuleFlag(0))
 _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 
 GroupKey = tuple[str, ...]
-"""What a group stands for: ("via", "lan0", "lan1"), or ("kernel", ENTRY)."""
+"""What a group stands for: ("via", "lan0", "br-*"), or ("kernel", ENTRY). ("via", "/br-0", "br-*") are those that the
+globs match and that have Neighbor Discovery, but for br-0: no interface's name holds a "/"."""
 
 
 _MadeOf = tuple[Mapping[Prefix, Match], Set[Prefix]]
@@ -367,6 +370,7 @@ class _Builder:
         self._fresh_rule_ids = _fresh(self._before.rules)
         self._group_ids = _Ids(self._before.groups, NO_GROUP + 1)
         self._group_keys = {group: key for key, group in self._before.groups.items()}
+        self._by_glob: dict[str, Sequence[LinkFacts]] = {}
         self.entries: dict[int, Entry] = {}
         self.rules: dict[int, Rule] = {}
         self.slots: dict[tuple[int, int, int], int] = {}
@@ -377,11 +381,7 @@ class _Builder:
 
     def table(self) -> Table:
         self._keep_what_is_away()
-        vias = {
-            group: frozenset(self._links[name].ifindex for name in key[1:] if name in self._links)
-            for key, group in self.groups.items()
-            if key[0] == "via"
-        }
+        vias = {group: self._behind(key[1:]) for key, group in self.groups.items() if key[0] == "via"}
         return Table(
             self.entries,
             self.rules,
@@ -426,7 +426,7 @@ class _Builder:
         if Decision.NEIGHBOUR in origin.kinds:
             here = self._came_in_by(entry)
             for rule in interface.rules:
-                if rule.method is Method.NEIGHBOUR and rule.via == (here,):
+                if rule.method is Method.NEIGHBOUR and self._named(rule.via) == {here}:
                     self.notes[f"{where}: {rule.prefix}: nothing is behind {here} for who asks there"] = None
         own = set(_held(link.own(vlan.tags)))
         special = self._elsewhere(lines, origin, own)
@@ -515,7 +515,7 @@ class _Builder:
         router, dad, na_source, _, here = context
         group = NO_GROUP
         if config.method is Method.NEIGHBOUR:  # of route, XDP itself finds no way back by where it came in
-            group = self._group(("via", *sorted({*config.via} - {here})))
+            group = self._group(("via", *self._left_out(entry, config.via, here), *sorted({*config.via} - {here})))
         elif config.via:
             group = self._group(("via", *sorted(config.via)))
         elif config.method is Method.KERNEL:
@@ -532,6 +532,38 @@ class _Builder:
     def _came_in_by(self, entry: int) -> str:
         """The name of the L3 interface that an entry's frames come in by: its hosts answer for themselves."""
         return self._names.get(self.entries[entry].l3_ifindex, "")
+
+    def _left_out(self, entry: int, via: tuple[str, ...], here: str) -> list[str]:
+        """What of a group's key says which interfaces its globs don't mean: those that the question itself came by."""
+        globs = [name for name in via if is_glob(name)]
+        if not globs:
+            return []
+        its = self.entries[entry]
+        ways = {here} if its.vlan.tags else {here, its.port}  # a tag's hosts aren't those of the port itself
+        return [f"/{name}" for name in sorted(ways) if any(matches(name, glob) for glob in globs)] or ["/"]
+
+    def _named(self, via: tuple[str, ...]) -> set[str]:
+        """The names that `via` says, and those on this machine that its globs match; globs that match none are left."""
+        found: set[str] = set()
+        for name in via:
+            here = {link.name for link in self._matched(name)} if is_glob(name) else {name}
+            found |= here or {name}
+        return found
+
+    def _behind(self, names: tuple[str, ...]) -> frozenset[int]:
+        """The interfaces of this machine that a group's key means."""
+        left_out = {name[1:] for name in names if name.startswith("/")}
+        found = {self._links[name].ifindex for name in names if name in self._links and not is_glob(name)}
+        for name in names:
+            if is_glob(name):
+                links = [link for link in self._matched(name) if not left_out or link.mac]
+                found.update(link.ifindex for link in links if link.name not in left_out)
+        return frozenset(found)
+
+    def _matched(self, glob: str) -> Sequence[LinkFacts]:
+        if glob not in self._by_glob:
+            self._by_glob[glob] = [link for link in self._links.values() if matches(link.name, glob)]
+        return self._by_glob[glob]
 
     def _group(self, key: GroupKey) -> int:
         return self.groups.setdefault(key, self._group_ids[key])
@@ -625,6 +657,19 @@ def warnings(table: Table) -> list[str]:
             f" it answers for the neighbours on {entry.port}'s own side, too; narrow the prefix, or ignore that part"
         )
     return lines
+
+
+def absent_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
+    """The names and globs of `via` for which there is no interface on this machine."""
+    said = {name for interface in config.interfaces for rule in interface.rules for name in rule.via}
+    return sorted(said - {*links} - {glob for glob, now in via_globs(config, links).items() if now})
+
+
+def via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Mapping[str, Sequence[str]]:
+    """The globs of `via`, each with the interfaces of this machine that it matches; {} where none are known."""
+    said = {name for interface in config.interfaces for rule in interface.rules for name in rule.via}
+    globs = sorted(filter(is_glob, said)) if links else ()
+    return {glob: sorted(name for name in links if matches(name, glob)) for glob in globs}
 
 
 def _on_link(entry: Entry) -> set[Prefix]:

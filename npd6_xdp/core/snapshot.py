@@ -185,3 +185,5 @@ class Status:
     pid: int
     tx_errors: Mapping[str, int]
     """By port, what the driver dropped of the frames that XDP sent back, where it says so."""
+    vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The globs of `via`, each with the interfaces that it matches now."""

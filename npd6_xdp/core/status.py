@@ -29,6 +29,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "pending": [str(target) for target in status.pending],
         "host_routes": _places(status.host_routes),
         "kernel_proxy_entries": _places(status.proxies),
+        "vias": {glob: list(names) for glob, names in status.vias.items()},
         "refused": dict(status.refused),
         "targets": [
             {
@@ -151,6 +152,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         lines += ["", *_interface(interface)]
         rules = [rule for rule in status["rules"] if rule["interface"] == interface["interface"]]
         lines += _some([_rule(rule) for rule in rules])
+    lines += _section("via globs", [_glob(glob, names) for glob, names in status.get("vias", {}).items()])
     lines += _section("neighbours", [_place(host) for host in status["neighbours"]])
     lines += _section("pending", status["pending"])
     lines += _section("host routes", [_place(host) for host in status["host_routes"]])
@@ -178,6 +180,11 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
 
 def _rule(rule: Mapping[str, Any]) -> str:
     return f"  rule {rule['rule']} {rule['method']}: {_counts(rule['solicitations'])}"
+
+
+def _glob(glob: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_LINES} more" if len(names) > _MOST_LINES else ""
+    return f"{glob}: {', '.join(names[:_MOST_LINES]) or 'none here'}{more}"
 
 
 def _place(host: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
-from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
+from npd6_xdp.core.rules import Decision, Match, Rule, Table, absent_vias, build, warnings
 from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
@@ -423,8 +423,7 @@ class Daemon:
         for interface in config.interfaces:
             if not interface.is_glob and interface.name not in links:
                 lines.append(f"{interface.name}: no such interface here yet; waiting for it")
-        vias = {via for interface in config.interfaces for rule in interface.rules for via in rule.via}
-        lines += [f"via {name}: no such interface here yet; waiting for it" for name in sorted(vias - {*links})]
+        lines += [f"via {name}: no such interface here yet; waiting for it" for name in absent_vias(config, links)]
         return list(dict.fromkeys(lines))
 
     # --- run --------------------------------------------------------------------------------------------

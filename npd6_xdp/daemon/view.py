@@ -17,7 +17,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import proxying_interfaces
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import Table
+from npd6_xdp.core.rules import Table, via_globs
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     HostSnapshot,
@@ -64,6 +64,7 @@ class View:
         self._changing = changing
         self._file = file
         self._table = Table({}, {}, {}, {}, {})
+        self._config = Config(())
         self._configured: Sequence[InterfaceConfig] = ()
         self._links: Mapping[str, LinkFacts] = {}
         self._warnings: Sequence[str] = ()
@@ -85,7 +86,7 @@ class View:
         warnings: Sequence[str],
     ) -> None:
         """Show this table from now on, and what there is to warn about under it."""
-        self._table, self._links, self._warnings = table, links, warnings
+        self._config, self._table, self._links, self._warnings = config, table, links, warnings
         self._configured = [interface for interface in config.interfaces if not interface.is_glob]
         self._names = {link.ifindex: link.name for link in links.values()}
 
@@ -189,6 +190,7 @@ class View:
             self._started,
             os.getpid(),
             _tx_errors(snapshot),
+            via_globs(self._config, self._links),
         )
 
     def overview(self, snapshot: Snapshot) -> Overview:

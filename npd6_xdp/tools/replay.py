@@ -22,6 +22,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
 
 from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_values import UNTAGGED
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
@@ -33,8 +34,9 @@ from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.events import LEAST_PAGES
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.testrun import LOOPBACK
+from npd6_xdp.tools import cooked
 from npd6_xdp.tools.bench import Bench, Seen
-from npd6_xdp.tools.pcap import Frame, frames
+from npd6_xdp.tools.pcap import ETHERNET, SLL2, STDIN, Frame, frames
 
 _NO_MAC = bytes(6)
 _UNLIMITED = 1_000_000_000  # events a second
@@ -59,26 +61,31 @@ def run(
 ) -> None:
     """Say what would become of each solicitation in a capture, as if it had come in by `interface`.
 
-    `mac` is that interface's MAC address, where it isn't among `links`. Raises UsageError for a file that can't be
-    used, and MachineError at the end if parts of it couldn't: what could be is printed then.
+    `mac` is that interface's MAC address, where it isn't among `links`. What comes by standard input (STDIN) is told as
+    it comes. Raises UsageError for a file that can't be used, and MachineError at the end if parts of it couldn't: what
+    could be is printed then; and so it is on a Ctrl-C.
     """
     capture = frames(file)
     first = next(capture, None)  # before anything is loaded
     with closing(_Replay(config, links, interface, mac)) as replay:
         told = []
-        incomplete: MachineError | None = None
+        incomplete: MachineError | KeyboardInterrupt | None = None
         if not as_json:
-            print(*(f"note: {note}" for note in replay.notes), sep="\n", end="\n" if replay.notes else "")
+            print(*(f"note: {note}\n" for note in replay.notes), sep="", end="", flush=True)
+        noted = len(replay.notes)
         try:
             for frame in chain(() if first is None else (first,), capture):
                 found = replay.see(frame)
+                if not as_json:
+                    print(*(f"note: {note}\n" for note in replay.notes[noted:]), sep="", end="")
+                    noted = len(replay.notes)
                 if found is None:
                     continue
                 if as_json:
                     told.append(_json(found))
                 else:
-                    print(_text(found))
-        except MachineError as error:
+                    print(_text(found), flush=file == STDIN)
+        except (MachineError, KeyboardInterrupt) as error:
             incomplete = error
         if as_json:
             whole = {"file": str(file), "interface": interface, "notes": replay.notes, "solicitations": told}
@@ -88,8 +95,9 @@ def run(
     if incomplete is not None:
         raise incomplete
     if replay.unseen:
+        name = "standard input" if file == STDIN else file
         raise MachineError(
-            f"{file}: {_some(replay.unseen, 'solicitation')} couldn't be run: cut short by the capture"
+            f"{name}: {_some(replay.unseen, 'solicitation')} couldn't be run: cut short by the capture"
             " (tcpdump -s 0 takes all), or too long for a test run"
         )
 
@@ -135,6 +143,9 @@ class _Replay:
         links = {interface: link, **{name: other for name, other in links.items() if name != interface}}
         self._table = build(config, links)
         self._is_here = here is not None
+        self._mac = link.mac
+        self._speaks_of_tags = any(entry.vlan != UNTAGGED for entry in entries)
+        self._told_of_tags = False
         self._ifindex = link.ifindex
         self._held = {
             each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)
@@ -142,7 +153,7 @@ class _Replay:
         self._bench = Bench(self._table, LEAST_PAGES, config.limits, link.ifindex)
         self._proxied = 0
         self._began: float | None = None
-        self._frames = 0
+        self._frames = self._outgoing = self._elsewhere = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._reasons: Counter[Reason] = Counter()
         self.unseen = 0
@@ -172,16 +183,23 @@ class _Replay:
         return {
             "frames": self._frames,
             "solicitations": solicitations,
-            "others": self._frames - solicitations - self.unseen,
+            "others": self._frames - solicitations - self.unseen - self._outgoing - self._elsewhere,
             "not_run": self.unseen,
+            "outgoing": self._outgoing,
+            "elsewhere": self._elsewhere,
             "outcomes": {outcome.value: count for outcome, count in self._outcomes.most_common()},
             "reasons": {reason.value: count for reason, count in self._reasons.most_common()},
         }
 
     def see(self, frame: Frame) -> Replayed | None:
-        """What would become of a frame; None if it is no solicitation, or can't be run."""
+        """What would become of a frame; None if it is no solicitation, can't be run, or didn't come in there."""
         self._frames += 1
         self._began = frame.at if self._began is None else self._began
+        if frame.link != ETHERNET:
+            uncooked = self._uncook(frame)
+            if uncooked is None:
+                return None
+            frame = uncooked
         asked = NeighborSolicitation.parse(frame.data)
         seen = None
         if len(frame.data) >= frame.size:
@@ -200,6 +218,26 @@ class _Replay:
         self._outcomes[found.outcome] += 1
         self._reasons.update(seen.reasons)
         return found
+
+    def _uncook(self, frame: Frame) -> Frame | None:
+        """A frame of a capture on `any` as it was on the wire; None if it went out, or came in elsewhere."""
+        found = cooked.parse(frame)
+        if found is None:
+            return None
+        if frame.link == SLL2 and not self._told_of_tags and self._speaks_of_tags:
+            self._told_of_tags = True
+            self.notes.append(
+                "this capture on `any` (LINUX_SLL2) has no VLAN tags that were beside the frame: capture on the"
+                " interface itself, or with tcpdump -y LINUX_SLL"
+            )
+        if found.kind == cooked.PacketType.OUTGOING:
+            self._outgoing += 1
+            return None
+        wire = cooked.rebuilt(frame, found, self._mac)
+        if wire is None or (self._is_here and found.ifindex not in (0, self._ifindex)):
+            self._elsewhere += 1
+            return None
+        return wire
 
     def _tell(self, frame: Frame, asked: object, seen: Seen, events: list[NsEvent]) -> Replayed:
         vlan = _vlan(frame.data)
@@ -293,6 +331,8 @@ def _why_frame_ignored(asked: NeighborSolicitation, entry: Entry) -> str:
     """Why a frame is never answered, whatever it asks for; "" where it may be."""
     if asked.eth_source == entry.mac:
         return f"it comes from {entry.port}'s own MAC address"
+    if asked.eth_destination == cooked.OTHER_HOST != entry.mac:
+        return f"it went to another station, not to {entry.port}"
     if not asked.eth_destination[0] & 1 and asked.eth_destination != entry.mac:
         return f"it went to {asked.eth_destination.hex(':')}, which isn't {entry.port}'s MAC address"
     asker = asked.link_layer_address or asked.eth_source
@@ -387,6 +427,10 @@ def _summary_text(summary: Mapping[str, Any]) -> str:
     line += f", {_some(summary['others'], 'other')}"
     if summary["not_run"]:
         line += f", {_some(summary['not_run'], 'solicitation')} that couldn't be run"
+    if summary["outgoing"]:
+        line += f", {summary['outgoing']} that went out"
+    if summary["elsewhere"]:
+        line += f", {summary['elsewhere']} that came in by other interfaces"
     lines = [line]
     if summary["outcomes"]:
         lines.append("  " + ", ".join(f"{name} {count}" for name, count in summary["outcomes"].items()))

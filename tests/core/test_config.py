@@ -359,6 +359,12 @@ def test_via_names_one_interface_or_several(method: str) -> None:
     assert its_rule(text).via == ("lan0", "vlan.7", "wan1")
 
 
+@pytest.mark.parametrize("method", ["route", "neighbour"])
+def test_via_takes_globs_beside_names_and_may_match_where_the_question_comes_from(method: str) -> None:
+    text = rule('via = ["br-*", "lan?", "vlan[0-9]", "wan*", "lan0"]', method=f'"{method}"')
+    assert its_rule(text).via == ("br-*", "lan?", "vlan[0-9]", "wan*", "lan0")
+
+
 def test_via_may_name_what_a_glob_matches() -> None:
     """From wan0, wan1 is another side."""
     text = via('["wan1"]').replace('"wan0"', '"wan*"')
@@ -994,12 +1000,8 @@ WAYS = (
     ("an empty via", via("[]"), VIA, 'must be an array of strings, such as ["lan0"]; found an empty array'),
     ("a via that is a number", via('["lan0", 7]'), f"{VIA}[1]", 'a string such as "lan0"; found the whole number 7'),
     ("a via that is an array", via('[["lan0"]]'), f"{VIA}[0]", 'must be a string such as "lan0"; found an array'),
-    (
-        "a via that is a glob",
-        via('["lan*"]'),
-        f"{VIA}[0]",
-        'must be the exact name of one interface, such as "lan0"; found the string "lan*"',
-    ),
+    ("a via whose bracket isn't closed", via('["lan[0"]'), f"{VIA}[0]", 'a "[" is never closed'),
+    ("a via that no name can match", via('["sixteen-letters-*"]'), f"{VIA}[0]", "has 1 to 15 characters"),
     ("a via of 16 characters", via('["sixteen-letters-"]'), f"{VIA}[0]", "has 1 to 15 characters"),
     ("a via with a VLAN", via('["lan0:7"]'), f"{VIA}[0]", 'holds no ":"; a VLAN device has a name such as "lan0.100"'),
     (
@@ -1220,7 +1222,7 @@ def test_every_mistake_is_found_in_the_files_order() -> None:
         [[interface.rule]]
         prefix = "2001:db8::1/64"
         method = "neighbor"
-        via = ["lan0", "lan*", ""]
+        via = ["lan0", "lan[", ""]
         host_routes = true
         [[interface.rule]]
         prefix = "192.0.2.1"

@@ -293,6 +293,45 @@ def test_the_table_is_printed_the_most_specific_first() -> None:
     ]
 
 
+GLOBS = """
+[[interface]]
+name = "wan0"
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "route"
+via = ["lan?", "br-*", "tap0"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("links", "text", "now"),
+    [
+        ({}, "route via lan?, br-*, tap0", None),
+        (("wan0",), "route via lan? (now none), br-* (now none), tap0", ["tap0"]),
+        (
+            ("wan0", "lan1", "lan10", "br-c3", "br-a1"),
+            "route via lan? (now lan1), br-* (now br-a1, br-c3), tap0",
+            ["br-a1", "br-c3", "lan1", "tap0"],
+        ),
+        (
+            tuple(f"br-{number}" for number in range(10)),
+            "route via lan? (now none), br-* (now br-0, br-1, br-2, br-3, br-4, br-5, br-6, br-7 and 2 more), tap0",
+            [*(f"br-{number}" for number in range(10)), "tap0"],
+        ),
+    ],
+    ids=["not on the machine", "nothing yet", "some", "many"],
+)
+def test_a_glob_is_printed_with_what_it_means_on_this_machine(
+    links: tuple[str, ...], text: str, now: list[str] | None
+) -> None:
+    facts = {name: LinkFacts(name, index, MAC) for index, name in enumerate(links, 1)}
+    globs = parse(GLOBS, "test")
+    assert table_text(globs, facts).splitlines()[1].split(maxsplit=1)[1] == text
+    ((rule,),) = (interface["rules"] for interface in table_json(globs, facts)["interfaces"])
+    assert rule["via"] == ["lan?", "br-*", "tap0"]
+    assert rule.get("via_now") == now
+
+
 def test_a_rule_whose_interface_has_no_prefix_now_is_printed_as_such() -> None:
     assert table_text(config(), {}).endswith("\n  interface:lan0: lan0 has no global prefix here now (route)")
 

@@ -20,9 +20,11 @@ from npd6_xdp.core.rules import (
     VLAN_ANY,
     Decision,
     Decisions,
+    Entry,
     Match,
     RuleFlag,
     Table,
+    absent_vias,
     build,
     warnings,
 )
@@ -647,6 +649,68 @@ def test_rules_with_the_same_via_interfaces_share_a_group_and_each_kernel_entry_
     assert after.vias == {both: frozenset({8, 9}), one: frozenset({9})}
 
 
+def test_a_glob_means_the_interfaces_that_it_matches_as_they_come_and_go() -> None:
+    entries = text(
+        """name = "wan0"
+        prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["br-*", "lan0"]
+        prefix = "2001:db8:2::/64"; method = "route"; via = ["lan0", "br-*"]
+        prefix = "2001:db8:3::/64"; method = "neighbour"; via = ["br-*"]""",
+        """name = "br-*"
+        prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["br-*"]""",
+    )
+    host = IPv6Address("2001:db8:1::1")
+    lan, one, two = side("lan0", 8), side("br-a1b2", 20), side("br-c3d4", 21)
+
+    def behind(table: Table, ifindex: int) -> dict[str, set[int]]:
+        entry = table.entry_of(ifindex)
+        assert entry is not None
+        rules = [rule for rule in table.rules.values() if rule.entry == entry.id]
+        return {rule.prefix[9:10]: set(table.vias[rule.group]) for rule in rules}
+
+    first = build(entries, facts(lan))
+    assert behind(first, 7) == {"1": {8}, "2": {8}, "3": set()}
+    assert absent_vias(entries, facts(lan)) == ["br-*"]
+    second = build(entries, facts(lan, one, two), first)
+    assert behind(second, 7) == {"1": {8, 20, 21}, "2": {8, 20, 21}, "3": {20, 21}}
+    assert behind(second, 20) == {"1": {21}}, "not where the question comes from"
+    assert behind(second, 21) == {"1": {20}}
+    assert absent_vias(entries, facts(lan, one, two)) == []
+    assert first.groups.items() <= second.groups.items()
+    assert {rule.id for rule in first.rules.values()} <= {rule.id for rule in second.rules.values()}
+    asked_on = {7, 20, 21}
+    told = {index: {e.ifindex for e in asking(second, index, host)} for index in (8, 20, 21)}
+    assert told == {8: {7}, 20: asked_on - {20}, 21: asked_on - {21}}
+    third = build(entries, facts(lan, replace(two, ifindex=30)), second)
+    assert behind(third, 7) == {"1": {8, 30}, "2": {8, 30}, "3": {30}}
+    assert meaning(third) == meaning(build(entries, facts(lan, replace(two, ifindex=30))))
+
+
+def asking(table: Table, ifindex: int, host: IPv6Address) -> list[Entry]:
+    """The entries for whose questions a host behind an interface is there."""
+    groups = set(table.neighbour_groups(ifindex, host))
+    found = {entry.id: table.lookup(entry.id, host) for entry in table.live(Decision.NEIGHBOUR)}
+    return [table.entries[i] for i, match in found.items() if isinstance(match, Match) and match.group in groups]
+
+
+def test_a_glob_asks_only_where_there_is_neighbor_discovery_and_routes_anywhere() -> None:
+    rules = under(
+        "wan0",
+        'prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["*"]',
+        'prefix = "2001:db8:2::/64"; method = "route"; via = ["*"]',
+    )
+    tunnel, loopback = LinkFacts("wg0", 30, b""), LinkFacts("lo", 1, b"")
+    table = build(rules, facts(side("lan0", 8)) | {"wg0": tunnel, "lo": loopback})
+    assert table.vias[table.rules[0].group] == {8}
+    assert table.vias[table.rules[1].group] == {1, 7, 8, 30}
+
+
+def test_of_a_port_behind_a_bridge_neither_it_nor_the_bridge_is_behind_us() -> None:
+    rules = under("wan0", 'prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["*"]')
+    port = LinkFacts("wan0", 7, MAC, l3={(): 9})
+    links = facts(side("vmbr0", 9), side("lan0", 8)) | {"wan0": port}
+    assert build(rules, links).vias == {1: {8}}
+
+
 def test_hosts_on_the_very_side_that_is_asked_from_are_not_behind_us() -> None:
     rule_of = 'prefix = "2001:db8:1::/64"; method = "neighbour"; via = [{}]'
     wan = LinkFacts("wan0", 7, MAC, l3={(): 7, (100,): 9}, addresses={(): (), (100,): ()})
@@ -670,6 +734,15 @@ def test_hosts_on_the_very_side_that_is_asked_from_are_not_behind_us() -> None:
     assert behind('name = "wan0"', '"wan0.100"') == {9}
     assert behind('name = "wan*"; vlan = "any"', '"wan0", "wan0.100"') == {9}
     assert behind('name = "wan*"; vlan = "any"', '"wan0", "wan0.100"', tags=(100,)) == {7}
+    assert behind('name = "wan*"', '"wan*", "lan?"') == {8, 9, 10}, "a VLAN device is another side"
+    assert behind('name = "wan*"', '"wan*"', 10) == {7, 9}
+    assert behind('name = "wan0"', '"wan?"') == {10}
+    assert behind('name = "wan0"', '"*", "wan0.100"') == {8, 9, 10}
+    assert behind('name = "wan0"; vlan = 100', '"wan*"', tags=(100,)) == {7, 10}
+    assert behind('name = "wan*"; vlan = "any"', '"wan*"') == {9, 10}
+    assert behind('name = "wan*"; vlan = "any"', '"wan*"', tags=(100,)) == {7, 10}
+    table = build(text(f'name = "wan0"\n{rule_of.format(chr(34) + "wan0" + chr(42) + chr(34))}'), facts())
+    assert warnings(table) == ["wan0: 2001:db8:1::/64: nothing is behind wan0 for who asks there"]
     table = build(text(f'name = "wan?"\n{rule_of.format(chr(34) + "wan0" + chr(34))}'), links)
     assert warnings(table) == ["wan0: 2001:db8:1::/64: nothing is behind wan0 for who asks there"]
 
@@ -742,7 +815,16 @@ def machines(draw: st.DrawFn) -> dict[str, LinkFacts]:
     return there
 
 
-followers = st.sampled_from([(), (RuleConfig("interface:lan0", (), Method.ROUTE, follows="lan0"),)])
+_ELSEWHERE = ("2001:db8:ffff::/64", (Prefix.of("2001:db8:ffff::/64"),))
+followers = st.sampled_from(
+    [
+        (),
+        (RuleConfig("interface:lan0", (), Method.ROUTE, follows="lan0"),),
+        (RuleConfig(*_ELSEWHERE, Method.NEIGHBOUR, via=("*",)),),
+        (RuleConfig(*_ELSEWHERE, Method.NEIGHBOUR, via=("lan*", "wan1")),),
+        (RuleConfig(*_ELSEWHERE, Method.ROUTE, via=("?an0",)),),
+    ]
+)
 
 
 @st.composite

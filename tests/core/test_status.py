@@ -126,6 +126,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "pending": ["2001:db8:2::2"],
         "host_routes": [{"interface": "lan0", "address": "2001:db8:2::1"}],
         "kernel_proxy_entries": [{"interface": "wan0", "address": "2001:db8:3::1"}],
+        "vias": {},
         "refused": {"neighbours": 0, "kernel proxy entries": 5},
         "targets": [
             {
@@ -185,6 +186,15 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "recent targets: 1",
         f"  2001:db8:1::42 on wan0: 12 times, first {at(1_700_000_000)}, last {at(1_700_000_001)}",
     ]
+
+
+def test_a_glob_of_via_is_shown_with_the_interfaces_that_it_means_now() -> None:
+    vias = {"br-*": ["br-a1b2", "br-c3d4"], "tap*": [], "veth*": [f"veth{number:02}" for number in range(25)]}
+    said = status_json(replace(QUIET, vias=vias))
+    assert said["vias"] == vias
+    text = status_text(json.loads(json.dumps(said)))
+    assert "\nvia globs: 3\n  br-*: br-a1b2, br-c3d4\n  tap*: none here\n  veth*: veth00, " in text
+    assert text.endswith("veth18, veth19 and 5 more")
 
 
 def test_a_target_that_was_asked_for_once_is_said_so() -> None:

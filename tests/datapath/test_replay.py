@@ -159,6 +159,8 @@ def test_it_says_of_each_solicitation_what_becomes_of_it_and_why(tmp_path: Path,
         "solicitations": len(CASES),
         "others": 2,
         "not_run": 0,
+        "outgoing": 0,
+        "elsewhere": 0,
         "outcomes": {
             "ignored": 4,
             "answered_python": 3,

@@ -4,15 +4,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from scapy.layers.inet6 import ICMPv6ND_NS
+from scapy.layers.l2 import CookedLinux
+from scapy.utils import PcapReader, RawPcapNgWriter
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.capture import Advertisement, Capture, read
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
-from tests.netns.wire import Wire, configuration, question, until
+from npd6_xdp.tools import cooked
+from npd6_xdp.tools.pcap import frames
+from tests.frames import TAGS_8021Q, ip6, solicit
+from tests.netns.wire import SETTING, Wire, configuration, question, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -47,3 +61,127 @@ def test_it_says_what_the_daemon_has_sent(topology: Topology, daemon: Start, met
     assert ("absent: rule 2001:db8:1::/64 (route); the routing table doesn't lead to it" in again.stdout) == (
         method == "route"
     )
+
+
+QINQ = bytes.fromhex("88a8006481000007")
+TRUNK = configuration("2001:db8:1::/64 static", vlan='"any"')
+COOKED = {"LINUX_SLL": 113, "LINUX_SLL2": 276}
+
+
+@contextmanager
+def tcpdump(topology: Topology, interface: str, *more: str) -> Iterator[Path]:
+    """What tcpdump sees on the edge; LINUX_SLL and LINUX_SLL2 are tcpdump's words for the two cooked headers."""
+    file = topology.directory / f"{interface}-{'-'.join(more)}.pcap"
+    log = file.with_suffix(".log")
+    words = ("tcpdump", "-n", "-i", interface, "--immediate-mode", "-U", "-w", "-", *more)
+    with file.open("wb") as packets, log.open("w") as said:
+        process = topology.popen("edge", *words, stdout=packets, stderr=said)
+        assert until(lambda: "listening on" in log.read_text()), log.read_text()
+        yield file
+        time.sleep(0.1)  # the last packet's way to the file
+        process.terminate()
+        process.wait()
+
+
+def replay(topology: Topology, file: Path, *more: str) -> dict[str, Any]:
+    words = (sys.executable, "-m", "npd6_xdp", "replay", str(file), "--json", *more)
+    done = topology.run("edge", *words)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def told(found: dict[str, Any]) -> list[tuple[Any, ...]]:
+    keys = ("target", "source", "eth_source", "vlan", "outcome", "reason", "advertisement")
+    return [tuple(each[key] for key in keys) for each in found["solicitations"]]
+
+
+def test_captures_on_any_tell_what_one_on_the_interface_itself_tells(topology: Topology, tmp_path: Path) -> None:
+    """The three at once, of the edge's kernel; nobody answers, so that what came in is seen."""
+    config = tmp_path / "a.toml"
+    config.write_text(TRUNK)
+    tagged = replace(SETTING, target=ip6("2001:db8:1::78"), tags=TAGS_8021Q)
+    with ExitStack() as stack:
+        ethernet = stack.enter_context(tcpdump(topology, "wan0"))
+        files = {kind: stack.enter_context(tcpdump(topology, "any", "-y", kind)) for kind in COOKED}
+        topology.run("upstream", "ping", "-6", "-n", "-c", "1", "-W", "1", HOST_ADDRESS)
+        topology.run("edge", "ping", "-6", "-n", "-c", "1", "-W", "1", "2001:db8::7")  # asks by itself
+        topology.run("host", "ping", "-6", "-n", "-c", "1", "-W", "1", "2001:db8:1::1")  # asks elsewhere
+        with Wire(topology) as wire:
+            wire.send(
+                question("2001:db8:1::77"),
+                question("2001:db8:1::79", checksum_error=1),
+                SETTING.mac + question("2001:db8:1::7a")[6:],
+                bytes.fromhex("020000009999") + question("2001:db8:1::7b")[6:],
+                solicit(tagged),
+                solicit(replace(SETTING, target=ip6("2001:db8:1::7c"), tags=QINQ)),
+            )
+    plain = replay(topology, ethernet, "--config", str(config))
+    ours = [each for each in told(plain) if each[2] != SETTING.mac.hex(":")]  # an interface has its own, too
+    assert {"answered_xdp", "ignored", "invalid"} == {each[4] for each in ours}
+    assert [each[3] for each in ours if each[3]] == [[100], [100, 7]]
+    for kind, file in files.items():
+        found = replay(topology, file, "--config", str(config))
+        by_scapy = [
+            packet
+            for packet in PcapReader(str(file))
+            if ICMPv6ND_NS in packet and packet.getlayer(0).pkttype == 4  # outgoing
+        ]
+        assert found["summary"]["outgoing"] >= len(by_scapy) >= 1
+        if kind == "LINUX_SLL":  # it doesn't say by which interface
+            here = [each for each in told(found) if each[2] == SETTING.asker_mac.hex(":")]
+            assert here == ours
+            assert found["notes"] == []
+        else:
+            assert found["summary"]["elsewhere"] >= 1
+            untagged = [each[0] for each in ours if not each[3]]
+            assert [each[0] for each in told(found) if each[0] in untagged] == untagged
+            assert [each for each in told(found) if each[0] in untagged] == [each for each in ours if not each[3]]
+            assert found["notes"] == [
+                "this capture on `any` (LINUX_SLL2) has no VLAN tags that were beside the frame: capture on the"
+                " interface itself, or with tcpdump -y LINUX_SLL"
+            ]
+        # the same in pcapng
+        again = tmp_path / f"{kind}.pcapng"
+        with RawPcapNgWriter(str(again)) as writer:
+            writer.linktype = COOKED[kind]
+            writer.write_header(None)
+            for packet in PcapReader(str(file)):
+                writer.write_packet(packet.original, sec=float(packet.time))
+        assert told(replay(topology, again, "--config", str(config))) == told(found)
+
+
+def test_an_oracle_reads_the_same_out_of_a_cooked_capture(topology: Topology) -> None:
+    """scapy dissects what tcpdump wrote: its types, addresses and tags are those of the frames made of it."""
+    with tcpdump(topology, "any", "-y", "LINUX_SLL") as file, Wire(topology) as wire:
+        wire.send(question(HOST_ADDRESS), SETTING.mac + question(HOST_ADDRESS)[6:])
+        topology.run("edge", "ping", "-6", "-n", "-c", "1", "-W", "1", "2001:db8::7")
+    seen = 0
+    for frame, packet in zip(frames(file), PcapReader(str(file)), strict=True):
+        found = cooked.parse(frame)
+        assert found is not None
+        header = packet[CookedLinux]
+        assert (found.kind, found.device) == (header.pkttype, header.lladdrtype)
+        assert found.source == bytes(header.src)[:6]
+        assert found.rest == bytes(packet)[14:]
+        seen += ICMPv6ND_NS in packet
+    assert seen >= 3
+
+
+@pytest.mark.parametrize("interface", ["any", "wan0"])
+def test_a_stream_is_told_as_it_comes(topology: Topology, tmp_path: Path, interface: str) -> None:
+    config, out, log, pid = (tmp_path / name for name in ("a.toml", "out", "log", "pid"))
+    config.write_text(configuration())
+    line = (
+        f"sh -c 'echo $$ >{pid}; exec tcpdump -n -i {interface} --immediate-mode -U -w - icmp6 2>{log}' |"
+        f" {sys.executable} -m npd6_xdp replay - --config {config} >{out} 2>&1"
+    )
+    process = topology.popen("edge", "sh", "-c", line)
+    assert until(lambda: log.exists() and "listening on" in log.read_text())
+    with Wire(topology) as wire:
+        for target in ("2001:db8:1::77", "2001:db8:1::78"):
+            wire.send(question(target))
+            assert until(lambda t=target: f"asks who has {t}\n  answered_xdp: " in out.read_text())
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    assert process.wait(10) == 0, out.read_text()
+    assert "  answered_xdp 2" in out.read_text().splitlines()[-1]
