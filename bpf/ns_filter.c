@@ -604,8 +604,8 @@ static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *
 		return REASON_CHECKSUM; /* A2 */
 	if (is_multicast(&s->ns.target))
 		return REASON_TARGET; /* A5 */
-	if (is_multicast(&s->source))
-		return REASON_SOURCE; /* A9, RFC 4291 §2.7 */
+	if (is_multicast(&s->source) || is_loopback(&s->source))
+		return REASON_SOURCE; /* A9, RFC 4291 §2.7, §2.5.3 */
 	if (!options_check(s))
 		return REASON_OPTION_LENGTH; /* A6 */
 	if (is_unspecified(&s->source)) {

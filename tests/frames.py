@@ -67,6 +67,7 @@ def group_mac(address: bytes) -> bytes:
 
 ALL_NODES = ip6("ff02::1")
 UNSPECIFIED = bytes(16)
+LOOPBACK = bytes(15) + b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,12 @@ KINDS: tuple[Kind, ...] = (
     kind("atomic fragment", "A10", Reason.FRAGMENT, headers=[FRAGMENT]),
     kind("multicast source", "A9", Reason.SOURCE, source=ALL_NODES),
     kind("multicast target", "A5", Reason.TARGET, target=ip6("ff02::42")),
-    # Ours. Options:
+    # Ours. Sources:
+    kind("source ::1", "A9", Reason.SOURCE, source=LOOPBACK),
+    kind("source ::1 and an option of length 0", "A9", Reason.SOURCE, source=LOOPBACK, options=option(SLLAO, b"", 0)),
+    kind("source ::1 and a multicast target", "A5 A9", Reason.TARGET, source=LOOPBACK, target=ip6("ff02::42")),
+    kind("source ::2", "A9", ANSWERED, source=ip6("::2")),
+    # Options:
     kind("Nonce before SLLAO", "A6 B8", ANSWERED, options=nonce() + sllao(OTHER_MAC)),
     kind("Nonce alone", "A6 B8", ANSWERED, options=nonce()),
     kind("SLLAO of another station", "B8", ANSWERED, options=sllao(OTHER_MAC)),
@@ -321,6 +327,7 @@ SOURCES = (
     *(8 * (SETTING.asker_link_local, SETTING.asker_global, ip6("2001:db8:1::7"))),
     *(4 * (UNSPECIFIED,)),
     ALL_NODES,
+    LOOPBACK,
 )
 TARGETS = tuple(
     ip6(text)
@@ -483,8 +490,8 @@ def macs(but: bytes = ZERO_MAC) -> st.SearchStrategy[bytes]:
 
 @cache
 def unicast_addresses() -> st.SearchStrategy[bytes]:
-    """Any IPv6 addresses but multicast and ::."""
-    anywhere = st.binary(min_size=16, max_size=16).filter(lambda b: b[0] != 0xFF and any(b))
+    """Any IPv6 addresses but multicast, :: and ::1."""
+    anywhere = st.binary(min_size=16, max_size=16).filter(lambda b: b[0] != 0xFF and b > LOOPBACK)
     return anywhere | st.binary(min_size=8, max_size=8).map(lambda b: ip6("fe80::")[:8] + b)
 
 

@@ -164,6 +164,8 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
         return _outcome(Outcome.INVALID, "the target is a multicast address (RFC 4861 §7.1.1)")
     if source.is_multicast:
         return _outcome(Outcome.INVALID, "the source is a multicast address (RFC 4291 §2.7)")
+    if source.is_loopback:
+        return _outcome(Outcome.INVALID, "the source is ::1, which no frame on a link comes from (RFC 4291 §2.5.3)")
     found = table.lookup(entry.id, target)
     unanswered = why_unanswered(table, entry, found, target, _frames(question))
     if not isinstance(found, Match) or found.rule not in table.rules:

@@ -37,6 +37,7 @@ OPTION_UNIT = 8  # octets that an option's length counts in (RFC 4861 §4.6)
 MAX_MESSAGE = 4096  # octets: the XDP program's scratch buffer
 
 UNSPECIFIED = bytes(16)
+LOOPBACK = bytes(15) + b"\x01"
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
 ALL_NODES_MAC = bytes.fromhex("333300000001")  # RFC 2464 §7
 SOLICITED_NODE_PREFIX = bytes.fromhex("ff0200000000000000000001ff")  # ff02::1:ff00:0/104, RFC 4291 §2.7.1
@@ -107,7 +108,7 @@ class NeighborSolicitation:
         target = message[8:24]  # the reserved field before it "MUST be ignored by the receiver" (§4.3)
         if is_multicast(target):
             return Reason.TARGET
-        if is_multicast(source):  # RFC 4291 §2.7
+        if is_multicast(source) or source == LOOPBACK:  # RFC 4291 §2.7, §2.5.3
             return Reason.SOURCE
         options = _split_options(message[FIXED_SIZE:])
         if options is None:

@@ -673,7 +673,8 @@ def via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Mapping[str, Se
 
 
 def _on_link(entry: Entry) -> set[Prefix]:
-    return {held.network for held in entry.addresses if not held.address.is_link_local}
+    """The prefixes that others may have addresses in on an entry's link. A /128 is the host's own alone."""
+    return {held.network for held in entry.addresses if not held.address.is_link_local and held.prefix_length < BITS}
 
 
 def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, int]]:

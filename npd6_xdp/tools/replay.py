@@ -49,7 +49,7 @@ _REASONS = {
     Reason.CODE: "its code isn't 0 (RFC 4861 §7.1.1)",
     Reason.CHECKSUM: "its checksum is wrong (RFC 4861 §7.1.1)",
     Reason.TARGET: "its target is a multicast address (RFC 4861 §7.1.1)",
-    Reason.SOURCE: "its source is a multicast address (RFC 4291 §2.7)",
+    Reason.SOURCE: "its source is a multicast address, or ::1 (RFC 4291 §2.7, §2.5.3)",
     Reason.OPTION_LENGTH: "an option has length 0, or goes on behind the end (RFC 4861 §7.1.1)",
     Reason.DAD_DESTINATION: "from ::, but not to a solicited-node address (RFC 4861 §7.1.1)",
     Reason.DAD_SLLAO: "from ::, but with a source link-layer address (RFC 4861 §7.1.1)",

@@ -209,10 +209,12 @@ def test_the_way_of_a_solicitation_is_told_step_by_step(
     assert lines(target) == way + answer
 
 
-def test_a_multicast_source_is_invalid_whatever_is_asked() -> None:
-    assert lines("2001:db8:1::42", "ff02::1") == [
-        "outcome: invalid (the source is a multicast address (RFC 4291 §2.7))"
-    ]
+def test_a_multicast_or_loopback_source_is_invalid_whatever_is_asked() -> None:
+    for target in ("2001:db8:1::42", "2001:db8:ffff::1", "::1"):
+        assert lines(target, "ff02::1") == ["outcome: invalid (the source is a multicast address (RFC 4291 §2.7))"]
+        assert lines(target, "::1") == [
+            "outcome: invalid (the source is ::1, which no frame on a link comes from (RFC 4291 §2.5.3))"
+        ]
 
 
 def test_a_dad_probe_is_left_alone_or_defended_as_the_rule_says() -> None:
