@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs scenes on the kernel that is here, one daemon for all: python -m tests.kernels [--all] [SCENE...]
+
+Without --all, what this kernel has no devices for is left out. Exit status: 0 if all checks held, 1 if one failed,
+2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from npd6_xdp.lab.daemon import StartError
+from npd6_xdp.lab.topology import Topology
+from tests.kernels.ground import Ground
+from tests.kernels.scene import Scene
+from tests.kernels.smoke import Smoke
+
+SCENES: Mapping[str, type[Scene]] = {"smoke": Smoke}
+
+Result = TypeVar("Result")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="a kind of device that this kernel lacks is a failure")
+    parser.add_argument("--list", action="store_true", help="only say which scenes there are")
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all of them without")
+    arguments = parser.parse_args(argv)
+    if unknown := [name for name in arguments.scenes if name not in SCENES]:
+        parser.error(f"{unknown[0]}: no such scene; there are {', '.join(SCENES)}")
+    if arguments.list:
+        print("\n".join(arguments.scenes or SCENES))
+        return 0
+    with Topology() as topology:
+        return run(Ground(topology), arguments.scenes or list(SCENES), must=arguments.all)
+
+
+def run(ground: Ground, names: list[str], *, must: bool) -> int:
+    """Run scenes to their end. What one of them raises is its failure, and the others go on."""
+    began = time.monotonic()
+    print(f"Linux {os.uname().release}: {', '.join(names)}", flush=True)
+    scenes: dict[str, Scene] = {}
+    configuration = ""
+    for name in names:
+        scene = SCENES[name](ground)
+        if missing := [kind for kind in scene.kinds if not ground.can(kind)]:
+            if must:
+                ground.fail(name, f"this kernel makes no device of kind {missing[0]}")
+            else:
+                print(f"left out: {name}: this kernel makes no device of kind {missing[0]}", flush=True)
+            continue
+        text = guarded(ground, name, scene.build)
+        if text is not None:
+            scenes[name], configuration = scene, configuration + text
+    if scenes:
+        try:
+            ground.start(configuration)
+        except StartError as error:
+            ground.fail("the daemon's start", f"{error}\n{error.log}")
+            return 1
+        print(f"        ready after {time.monotonic() - began:.1f} s", flush=True)
+        for name, scene in scenes.items():
+            since = time.monotonic()
+            guarded(ground, name, scene.check)
+            print(f"        {name} took {time.monotonic() - since:.1f} s", flush=True)
+        if isinstance(smoke := scenes.get("smoke"), Smoke):
+            guarded(ground, "growth", smoke.grow)
+            for name, scene in scenes.items():
+                guarded(ground, name, scene.after_growth)
+        guarded(ground, "the end", lambda: end(ground))
+        for name, scene in scenes.items():
+            guarded(ground, name, scene.after_end)
+        if ground.failed:
+            print(f"--- what the daemon said:\n{ground.daemon.log}---", flush=True)
+    print(f"{ground.failed} failed, in {time.monotonic() - began:.1f} s", flush=True)
+    return bool(ground.failed)
+
+
+def guarded(ground: Ground, where: str, step: Callable[[], Result]) -> Result | None:
+    """Run a step; what it raises is written down as a failure, and None comes back."""
+    try:
+        return step()
+    except Exception:
+        ground.fail(where, traceback.format_exc())
+        return None
+
+
+def end(ground: Ground) -> None:
+    """Have the daemon end, and look for what it left behind."""
+    ground.check("the daemon ends with status 0", ground.daemon.stop(60.0), 0)
+    ground.check("nothing is left behind", ground.traces(), [])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
