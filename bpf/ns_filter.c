@@ -9,7 +9,7 @@
  *    event is counted by Python (npd6_xdp/core/responder.py).
  *  - Fail open: whatever the program isn't sure of, it passes to the kernel untouched. It never aborts.
  *  - XDP_TX carries the advertisement, XDP_DROP means that the NS is ours and was handed up (or lost), and
- *    all else is XDP_PASS.
+ *    all else is XDP_PASS; so is a multicast NS that isn't surely ours, where others live behind the port.
  *
  * Python loads this file through bcc (npd6_xdp/system/datapath.py), which sizes the maps with -D. The structs
  * that both sides see are mirrored there and in npd6_xdp/core/event.py; a test compares sizes and enums.
@@ -86,7 +86,8 @@ enum outcome {
 	OUTCOME_LOST,
 	OUTCOME_FAILED,
 	OUTCOMES,
-	HANDED_UP,	/* to Python, which will know and count */
+	HANDED_UP,	/* to Python, which answers it and counts */
+	UNDECIDED,	/* handed up, too, and Python doesn't know yet whether the target is there */
 	DAD_WITHHELD,	/* OUTCOME_DAD, and the kernel must not see it: its proxy entry would defend the target */
 };
 
@@ -132,6 +133,11 @@ enum datapath {
 	DATAPATH_HYBRID,
 	DATAPATH_PYTHON,
 	DATAPATH_MONITOR,
+};
+
+/* What there is to know of the port behind a slot: npd6_xdp/core/rules.py SlotFlag. */
+enum slot_flag {
+	SLOT_SHARED = 1,	/* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
 };
 
 /* Tags of an event: npd6_xdp/core/event.py. */
@@ -240,7 +246,7 @@ struct slot_key {
 /* One [[interface]] entry on one port: what its frames are matched against, and how they are answered. */
 struct slot {
 	__u32 entry;		/* scope of addresses and prefixes, index of entry_counters */
-	__u8 mac[ETH_ALEN];	/* the port's */
+	__u8 mac[ETH_ALEN];	/* what is advertised: the port's, or its bridge's */
 	__u8 datapath;
 	__u8 sources;		/* enum slot_sources */
 	__u32 l3_ifindex;	/* the interface that the kernel takes the frames to come in by */
@@ -249,6 +255,8 @@ struct slot {
 	__u64 source_cost;	/* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
 	__u16 collect;		/* remember the targets */
 	__u16 trie;		/* prefixes are in the trie, not in `lines` by `lengths` */
+	__u8 port_mac[ETH_ALEN];	/* the port's own; the same, but on a bridge's port */
+	__u16 flags;		/* enum slot_flag */
 	__u8 lengths[LENGTHS];	/* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
 	__u32 zero;
 };
@@ -652,9 +660,10 @@ static __always_inline bool is_frame_ignored(const struct scratch *s, const stru
 {
 	const struct frame *f = &s->frame;
 
-	if (is_same_ether(f->h_source, slot->mac))
+	if (is_same_ether(f->h_source, slot->mac) || is_same_ether(f->h_source, slot->port_mac))
 		return true; /* our own, looped back */
-	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac))
+	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac) &&
+	    !is_same_ether(f->h_dest, slot->port_mac))
 		return true; /* another station's, flooded by a bridge */
 	/* no one station asked: an answer to a group or to nobody would reach others than the asker */
 	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
@@ -964,13 +973,20 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct s
 	punted = ns_punt(ctx, slot, rule, s, tags);
 	if (known && punted == HANDED_UP)
 		known->flags = 0; /* Python knows; had this one been refused or lost, the next would say it */
+	/* of method kernel, Python answers a first one itself */
+	if (punted == HANDED_UP && tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
+		return UNDECIDED;
 	return tags & EVENT_ANSWERED ? OUTCOME_ANSWERED_XDP : punted;
 }
 
 /* --- entry ----------------------------------------------------------------------------------------- */
 
-/* The one exit of every solicitation: counts the outcome and says what becomes of the frame. */
-static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, enum outcome outcome)
+/*
+ * The one exit of every solicitation: counts the outcome and says what becomes of the frame. `onward`: others behind
+ * the port get it as well, so one of them may be who is asked for, as long as we don't say that it is us.
+ */
+static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, enum outcome outcome,
+				     bool onward)
 {
 	struct rule_counter *rule_counter;
 	int action = XDP_PASS;
@@ -978,10 +994,14 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 
 	if (outcome == HANDED_UP)
 		return XDP_DROP;
+	if (outcome == UNDECIDED)
+		return onward ? XDP_PASS : XDP_DROP;
 	if (outcome == OUTCOME_ANSWERED_XDP)
 		action = XDP_TX;
 	/* what is lost or refused is ours: passed on, a flood would reach the stack instead */
-	if (outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED || outcome == DAD_WITHHELD)
+	if ((outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED) && !onward)
+		action = XDP_DROP;
+	if (outcome == DAD_WITHHELD)
 		action = XDP_DROP;
 	if (outcome == DAD_WITHHELD)
 		outcome = OUTCOME_DAD;
@@ -1033,5 +1053,5 @@ int ns_filter(struct xdp_md *ctx)
 		if (rule)
 			outcome = ns_decide(ctx, slot, rule, s);
 	}
-	return ns_record(counter, rule, outcome);
+	return ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
 }

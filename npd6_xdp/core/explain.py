@@ -139,8 +139,8 @@ def explain(config: Config, links: Mapping[str, LinkFacts], question: Question) 
     """
     here = links.get(question.interface)
     link = here or LinkFacts(question.interface, 0, _NO_MAC)
-    if not link.mac:
-        return f"{link.name} is not an Ethernet interface: there is no Neighbor Discovery to proxy"
+    if link.why_no_port:
+        return f"{link.name} is {link.why_no_port}"
     table = build(config, {**links, link.name: link})
     entry = table.entry_of(link.ifindex, question.tags)
     assert entry is not None, "the caller asks for an interface of the configuration"
@@ -179,6 +179,10 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
     if dad and not found.flags & RuleFlag.DEFEND:
         return lines + _outcome(Outcome.DAD, DAD_IGNORED)
     why, condition = _presence(rule, found, is_held=is_held)
+    if entry.shared and found.decision is Decision.NEIGHBOUR:
+        condition.append(
+            f"  while it is {Outcome.PENDING}, a multicast question goes on to the others behind {entry.port}"
+        )
     if entry.datapath is Datapath.MONITOR:
         return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
     by_xdp = (

@@ -40,6 +40,13 @@ class LinkFacts:
     `addresses` and `next_hops` are those of the L3 interface that frames of a VLAN come in by: the key () is the
     port itself (or the bridge it belongs to), (100,) the VLAN device 100 on it. A VLAN without a device is
     absent, and then the port's own count. `l3` has those interfaces' indexes.
+
+    `bridge_macs` has the MAC address of those of them that are bridges, or on one: a bridge sends by its own. `shared`
+    says for which frames others live behind the port, too: a bridge's other ports, macvlan and ipvlan devices; `beside`
+    has the addresses that this host holds on such devices. `lower` are the indexes of interfaces by which frames of
+    this one may come in under their own index: what a bond or a synthetic device hands its native XDP program down to.
+    `lossy` says that what XDP sends back natively may be lost: on veth, where the peer has no program, and on a bond
+    of such.
     """
 
     name: str
@@ -61,6 +68,41 @@ class LinkFacts:
     """The bridge that it is a port of: the kernel's neighbours are there, not here. "" for none."""
     generation: int = 0
     """Another number than before: another interface has the index, or it was away. What was attached to it is gone."""
+    bridge_macs: Mapping[tuple[int, ...], bytes] = field(default_factory=dict)
+    shared: frozenset[tuple[int, ...]] = frozenset()
+    beside: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
+    lower: tuple[int, ...] = ()
+    lossy: bool = False
+
+    @property
+    def why_no_port(self) -> str:
+        """Why no XDP program of ours can sit on it; "" where one can."""
+        if not self.mac:
+            return "not an Ethernet interface: there is no Neighbor Discovery to proxy on tunnels, PPP and loopback"
+        if self.kind in ("ipvlan", "ipvtap"):
+            # Its MAC address is its parent's, and the parent keeps all frames to addresses that no ipvlan device holds:
+            # those to the hosts behind, and unicast solicitations for them (drivers/net/ipvlan/ipvlan_core.c).
+            return (
+                f"an {self.kind} device: frames to hosts behind it would go to its parent;"
+                " name the parent, or use a macvlan device"
+            )
+        return ""
+
+    def mac_of(self, tags: tuple[int, ...]) -> bytes:
+        """The MAC address that frames with these VLAN ids are answered from."""
+        return self.bridge_macs.get(self._device(tags), self.mac)
+
+    def is_shared(self, tags: tuple[int, ...]) -> bool:
+        """Whether frames with these VLAN ids may be for others behind the port."""
+        return self._device(tags) in self.shared
+
+    def own_beside(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
+        """The addresses that this host holds on devices that get such frames as well, and answers for itself."""
+        return self.beside.get(self._device(tags), ())
+
+    def _device(self, tags: tuple[int, ...]) -> tuple[int, ...]:
+        """The key of the interface that frames with these VLAN ids come in by."""
+        return tags if tags in self.l3 else ()
 
     def own(self, tags: tuple[int, ...]) -> tuple[OwnAddress, ...]:
         """The addresses of the interface that frames with these VLAN ids come in by."""

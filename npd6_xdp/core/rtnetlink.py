@@ -113,7 +113,9 @@ _IFLA_XDP_PROG_IDS = (5, 6, 7)  # native, generic, offloaded
 _IFLA_PROP_LIST = 52
 _IFLA_ALT_IFNAME = 53
 _IFLA_ALLMULTI = 61  # Linux 6.0
-_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND = 1, 2, 4
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_BOND_SLAVE_STATE = 1
+_BOND_STATE_BACKUP = 1
 _IFLA_VLAN_ID = 1
 _IFLA_VRF_TABLE = 1
 _IFLA_EXT_MASK = 29
@@ -184,7 +186,8 @@ class LinkEntry(NamedTuple):
     "bond"). `parent` is the link that a device is on (a VLAN device with id `vlan`, a macvlan); 0 is none, as for
     `master`. `type` is ARPHRD_*, `flags` IFF_*. `altnames` are other names that it has. `table` is the routing table
     of a VRF device, else 0. `allmulti` counts who wants all multicast frames; -1: the kernel doesn't say. `xdp` has the
-    programs' ids that sit on it: native, generic, offloaded; 0 is none.
+    programs' ids that sit on it: native, generic, offloaded; 0 is none. `backup` says that it is a bond's slave, one
+    that the bond takes no frames from at the moment.
     """
 
     ifindex: int
@@ -203,6 +206,7 @@ class LinkEntry(NamedTuple):
     table: int = 0
     allmulti: int = -1
     xdp: tuple[int, int, int] = (0, 0, 0)
+    backup: bool = False
 
 
 class AddressEntry(NamedTuple):
@@ -269,6 +273,8 @@ def parse_link(body: bytes) -> LinkEntry | None:
     info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b""), 0))
     driver = _text(info.get(_IFLA_INFO_KIND, b""))
     data = dict(_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if driver in ("vlan", "vrf") else {}
+    slave_kind = _text(info.get(_IFLA_INFO_SLAVE_KIND, b""))
+    slave = dict(_attributes(info.get(_IFLA_INFO_SLAVE_DATA, b""), 0)) if slave_kind == "bond" else {}
     properties = _attributes(attributes.get(_IFLA_PROP_LIST, b""), 0)
     operational = attributes.get(_IFLA_OPERSTATE, b"")[:1] in (bytes([_IF_OPER_UNKNOWN]), bytes([_IF_OPER_UP]))
     return LinkEntry(
@@ -284,11 +290,12 @@ def parse_link(body: bytes) -> LinkEntry | None:
         kind,
         flags,
         _number(attributes.get(_IFLA_MTU, b"")),
-        _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")),
+        slave_kind,
         tuple(_text(value) for attribute, value in properties if attribute == _IFLA_ALT_IFNAME),
         _number(data.get(_IFLA_VRF_TABLE, b"")) if driver == "vrf" else 0,
         _number(attributes[_IFLA_ALLMULTI]) if _IFLA_ALLMULTI in attributes else -1,
         _programs(attributes.get(_IFLA_XDP, b"")),
+        _number(slave.get(_IFLA_BOND_SLAVE_STATE, b"")) == _BOND_STATE_BACKUP,
     )
 
 

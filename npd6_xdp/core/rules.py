@@ -65,6 +65,12 @@ class KnownFlag(IntFlag):
     STALE = 1
 
 
+class SlotFlag(IntFlag):
+    """`enum slot_flag`: what there is to know of the port behind a slot."""
+
+    SHARED = 1
+
+
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
 """In the order of `enum datapath`."""
 
@@ -126,6 +132,10 @@ class Entry:
 
     `spoken` is False for the frames of a port that no [[interface]] speaks for: those have no rules, and
     whatever is asked there is `unmatched`. `source_limit` is in NS/s, 0 is none.
+
+    `mac` is what is advertised: the port's, or that of the bridge that it belongs to. `port_mac` is the port's own,
+    where that is another one. `shared` says that others live behind the port, so what isn't surely ours goes on to
+    them. `lower` are the indexes of interfaces whose frames are this port's, too (a bond's slaves).
     """
 
     id: int
@@ -140,6 +150,14 @@ class Entry:
     l3_ifindex: int = 0
     source_limit: int = 0
     collect: int = 0
+    port_mac: bytes = b""
+    shared: bool = False
+    lower: tuple[int, ...] = ()
+
+    @property
+    def macs(self) -> frozenset[bytes]:
+        """The MAC addresses by which frames come to the port, and leave it."""
+        return frozenset({self.mac, self.port_mac or self.mac})
 
 
 class Match(NamedTuple):
@@ -286,6 +304,11 @@ class Table:
         return decisions.longest(int(target)) or Outcome.UNMATCHED
 
     @cached_property
+    def ports(self) -> frozenset[int]:
+        """The indexes of the interfaces that a program is to sit on."""
+        return frozenset(ifindex for ifindex, _, _ in self.slots)
+
+    @cached_property
     def kinds(self) -> frozenset[Decision]:
         """What the rules decide by, those of interfaces that are away too."""
         return frozenset(kind for origin in self.origins.values() for kind in origin.kinds)
@@ -337,13 +360,13 @@ class Table:
 def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
-    Interfaces without Ethernet framing get no slot. Entries, rules and groups keep the ids that they have in
+    Interfaces that can't be ports get no slot. Entries, rules and groups keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next.
     """
     builder = _Builder(config, links, before)
     for link in links.values():
-        if link.mac:
+        if not link.why_no_port:
             builder.add_port(link)
     return builder.table()
 
@@ -428,7 +451,7 @@ class _Builder:
             for rule in interface.rules:
                 if rule.method is Method.NEIGHBOUR and self._named(rule.via) == {here}:
                     self.notes[f"{where}: {rule.prefix}: nothing is behind {here} for who asks there"] = None
-        own = set(_held(link.own(vlan.tags)))
+        own = {*_held(link.own(vlan.tags)), *_held(link.own_beside(vlan.tags))}
         special = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
             special[Prefix(int(hop), BITS)] = _NEXT_HOP
@@ -595,7 +618,7 @@ class _Builder:
             interface.labelled(link.name) if spoken else link.name,
             link.name,
             link.ifindex,
-            link.mac,
+            link.mac_of(vlan.tags),
             interface.datapath,
             vlan,
             link.own(vlan.tags) if spoken else (),
@@ -603,6 +626,9 @@ class _Builder:
             link.l3_ifindex(vlan.tags),
             interface.source_limit,
             interface.collect_targets,
+            link.mac if link.mac_of(vlan.tags) != link.mac else b"",
+            link.is_shared(vlan.tags),
+            link.lower,
         )
         self.slots[_slot_key(link.ifindex, vlan)] = entry_id
         return entry_id

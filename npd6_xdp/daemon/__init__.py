@@ -31,6 +31,7 @@ from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.guests import Guests
 from npd6_xdp.daemon.lines import Lines, some
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
@@ -97,6 +98,7 @@ class Daemon:
         self._loop = Loop()
         self._pace = Pace()
         self._counts = Counts()
+        self._guests = Guests()
         self._rings: list[_Ring] = []
         self._changing = threading.RLock()  # held while counters may move from one program to another
         self._endpoint: Endpoint | None = None
@@ -179,7 +181,7 @@ class Daemon:
 
     def _facts(self, config: Config) -> dict[str, LinkFacts]:
         self._next_hops.watch(self._netlink.l3_interfaces(lambda name: bool(config.entries(name))))
-        return self._netlink.facts(self._next_hops.of)
+        return self._guests.beside(self._netlink.facts(self._next_hops.of))
 
     def _open_ring(self, ring: EventRing) -> None:
         if ring.pages < RING_PAGES:
@@ -455,6 +457,8 @@ class Daemon:
             return Outcome.ANSWERED_XDP
         if event.tags & EventTags.MISS:
             if rule.method is Method.NEIGHBOUR:
+                if self._guests.look():
+                    self._refresh_at = time.monotonic()
                 return self._resolution.ask(event, rule)
             if rule.method is Method.KERNEL:
                 self._proxies.ask(event, rule)

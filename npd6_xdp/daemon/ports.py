@@ -129,8 +129,8 @@ class Ports:
     def check(config: Config, links: Mapping[str, LinkFacts]) -> None:
         """Raise MachineError for interfaces that the configuration names and that can't be ports."""
         for name in dict.fromkeys(interface.name for interface in config.interfaces):
-            if name in links and not links[name].mac:
-                raise MachineError(_no_ethernet(name))
+            if name in links and (why := links[name].why_no_port):
+                raise MachineError(f"{name}: {why}")
 
     def admit(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Attach to what the table wants beside what there is, and as the configuration wants it.
@@ -188,6 +188,8 @@ class Ports:
                 self._rename(port, link.name)
                 if config.attach(link.name) is not port.wish:
                     self._detach(ifindex)
+            elif link.lossy and port.mode is AttachMode.NATIVE and port.wish is Attach.AUTO:
+                self._detach(ifindex)  # a bond that has got a veth
         for link in here.values():
             if link.ifindex not in self._attached:
                 self._try(config, link)
@@ -202,8 +204,7 @@ class Ports:
     @staticmethod
     def _wanted(links: Mapping[str, LinkFacts], table: Table) -> dict[int, LinkFacts]:
         """The interfaces that the table has entries for, by index."""
-        wanted = {ifindex for ifindex, _, _ in table.slots}
-        return {link.ifindex: link for link in links.values() if link.ifindex in wanted}
+        return {link.ifindex: link for link in links.values() if link.ifindex in table.ports}
 
     def _follow_groups(self, links: Mapping[str, LinkFacts], table: Table) -> None:
         self._groups.follow(wanted_groups(table), {link.ifindex: link.name for link in links.values()})
@@ -341,7 +342,7 @@ class Ports:
         self._lines.add(logging.INFO, link.name, f"attached in {mode} mode; {what}", f"attached in {mode} mode")
 
     def _attach_as(self, link: LinkFacts, wish: Attach) -> AttachMode:
-        if wish is Attach.AUTO and link.kind == "veth":
+        if wish is Attach.AUTO and link.lossy:
             # Native XDP_TX on veth is lost unless the peer has a program too; generic always arrives.
             wish = Attach.GENERIC
         if wish is not Attach.GENERIC:
@@ -372,8 +373,8 @@ class Ports:
 
     def _say_what_cannot_be(self, config: Config, links: Mapping[str, LinkFacts]) -> None:
         for link in links.values():
-            if not link.mac and link.name != "lo" and config.entries(link.name):
-                self._say_once(link.ifindex, _no_ethernet(link.name))
+            if link.why_no_port and link.name != "lo" and config.entries(link.name):
+                self._say_once(link.ifindex, f"{link.name}: {link.why_no_port}")
         here = {link.ifindex for link in links.values()}
         self._refused = {ifindex: said for ifindex, said in self._refused.items() if ifindex in here}
 
@@ -389,7 +390,3 @@ def _by_port(table: Table) -> dict[int, list[Entry]]:
     for entry in table.entries.values():
         found.setdefault(entry.ifindex, []).append(entry)
     return found
-
-
-def _no_ethernet(name: str) -> str:
-    return f"{name}: not an Ethernet interface: there is no Neighbor Discovery to proxy on tunnels, PPP and loopback"

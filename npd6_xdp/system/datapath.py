@@ -34,6 +34,7 @@ from npd6_xdp.core.rules import (
     KnownFlag,
     Match,
     RuleFlag,
+    SlotFlag,
     Table,
 )
 from npd6_xdp.core.verdict import Outcome, Reason
@@ -52,7 +53,7 @@ _XDP_FLAGS_SKB_MODE = 2
 _XDP_FLAGS_DRV_MODE = 4
 
 _SLOT_KEY = struct.Struct("=IHH")
-_SLOT = struct.Struct("=I6sBBI16s16sQHH8s4x")
+_SLOT = struct.Struct("=I6sBBI16s16sQHH6sH8s4x")
 _MOST_LENGTHS = 4
 _HASHED_FROM = 64
 """An entry's prefixes are in the hash where they have few lengths, each of which costs a look-up, and are many for each
@@ -700,13 +701,13 @@ def _any_vlan_last(item: tuple[bytes, bytes]) -> bool:
 
 def pack_slots(table: Table) -> dict[bytes, bytes]:
     """The kernel's map of slots for a table."""
-    slots = {}
-    for (ifindex, outer, inner), entry_id in table.slots.items():
+    slots: dict[bytes, bytes] = {}
+    for (port, outer, inner), entry_id in table.slots.items():
         entry = table.entries[entry_id]
         sources, link_local, global_address = slot_sources(entry.addresses)
         decisions = table.decisions.get(entry_id, NOTHING_DECIDED)
         in_trie = is_in_trie(decisions)
-        slots[_SLOT_KEY.pack(ifindex, outer, inner)] = _SLOT.pack(
+        slot = _SLOT.pack(
             entry_id,
             entry.mac,
             DATAPATHS.index(entry.datapath),
@@ -717,8 +718,13 @@ def pack_slots(table: Table) -> dict[bytes, bytes]:
             _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
             entry.collect > 0,
             in_trie,
+            entry.port_mac or entry.mac,
+            SlotFlag.SHARED if entry.shared else 0,
             _pack_lengths(() if in_trie else decisions.lengths),
         )
+        for ifindex in (port, *entry.lower):
+            if ifindex == port or ifindex not in table.ports:
+                slots[_SLOT_KEY.pack(ifindex, outer, inner)] = slot
     return slots
 
 
@@ -736,7 +742,7 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
     entries = table.entries.values()
     decisions = table.decisions.values()
     return {
-        "SLOTS_MAX": len(table.slots),
+        "SLOTS_MAX": sum(1 + len(table.entries[entry].lower) for entry in table.slots.values()),
         "ENTRIES_MAX": max(table.entries, default=0) + 1,
         "RULES_MAX": max(table.rules, default=0) + 1,
         "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),

@@ -20,6 +20,7 @@ from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
+from npd6_xdp.core.stacking import Stacking
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV6_IFADDR = 0x100
@@ -36,8 +37,6 @@ _ETH_SS_STATS = 1
 _ETH_FLAG_RXVLAN = 1 << 8
 _U32 = struct.Struct("=I")
 _ATTEMPTS = 5
-
-Tags = tuple[int, ...]
 
 
 class Netlink:
@@ -101,10 +100,10 @@ class Netlink:
         addresses: defaultdict[int, tuple[OwnAddress, ...]] = defaultdict(tuple)
         for ifindex, held in self._addresses.items():
             addresses[ifindex] = tuple(held[address] for address in sorted(held))
-        children = self._vlans()
+        stacking = Stacking(self._links)
         found = {}
         for link in self._links.values():
-            l3 = self._l3_interfaces(link, children)
+            stack = stacking.of(link)
             master = self._links.get(link.master)
             found[link.name] = LinkFacts(
                 link.name,
@@ -112,14 +111,22 @@ class Netlink:
                 link.mac,
                 link.up,
                 link.kind,
-                {tags: addresses[ifindex] for tags, ifindex in l3.items()},
-                {tags: next_hops(ifindex) for tags, ifindex in l3.items()},
-                l3,
+                {tags: addresses[ifindex] for tags, ifindex in stack.l3.items()},
+                {tags: next_hops(ifindex) for tags, ifindex in stack.l3.items()},
+                stack.l3,
                 type=link.type,
                 flags=link.flags,
                 table=master.table if master is not None else 0,
                 bridge=master.name if master is not None and master.kind == "bridge" else "",
                 generation=self._generations.get(link.ifindex, 0),
+                bridge_macs=stack.bridge_macs,
+                shared=stack.shared,
+                beside={
+                    tags: tuple(address for ifindex in riders for address in addresses[ifindex])
+                    for tags, riders in stack.riders.items()
+                },
+                lower=stack.lower,
+                lossy=stack.lossy,
             )
         return found
 
@@ -142,9 +149,9 @@ class Netlink:
 
     def l3_interfaces(self, wanted: Callable[[str], bool]) -> set[int]:
         """The indexes of the interfaces that frames on the ports of wanted names come in by."""
-        children = self._vlans()
+        stacking = Stacking(self._links)
         ports = [link for link in self._links.values() if wanted(link.name)]
-        return {ifindex for link in ports for ifindex in self._l3_interfaces(link, children).values()}
+        return {ifindex for link in ports for ifindex in stacking.l3(link).values()}
 
     def _read(self) -> None:
         """All links and addresses, whole."""
@@ -218,28 +225,6 @@ class Netlink:
                 self._addresses[address.ifindex] = held
             else:
                 self._addresses.pop(address.ifindex, None)
-
-    def _vlans(self) -> Mapping[int, list[tuple[int, int]]]:
-        """The VLAN devices on each link: (VLAN id, index)."""
-        children: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for link in self._links.values():
-            if link.kind == "vlan":
-                children[link.parent].append((link.vlan, link.ifindex))
-        return children
-
-    def _l3_interfaces(self, port: LinkEntry, vlans: Mapping[int, list[tuple[int, int]]]) -> dict[Tags, int]:
-        """The L3 interface that a port's frames come in by, for each of the VLAN ids that have one of their own.
-
-        () is the port, or the bridge that it belongs to; (100,) the VLAN device with that id on it; (100, 7) one on
-        that.
-        """
-        master = self._links.get(port.master)
-        base = master if master is not None and master.kind == "bridge" else port
-        found: dict[Tags, int] = {(): base.ifindex}
-        for outer, device in vlans.get(base.ifindex, ()):
-            found[(outer,)] = device
-            found.update({(outer, inner): stacked for inner, stacked in vlans.get(device, ())})
-        return found
 
 
 def _own(entry: AddressEntry) -> OwnAddress:

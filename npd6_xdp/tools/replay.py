@@ -126,12 +126,12 @@ class _Replay:
 
     def __init__(self, config: Config, links: Mapping[str, LinkFacts], interface: str, mac: bytes | None) -> None:
         here = links.get(interface)
-        if here is not None and not here.mac:
-            raise UsageError(f"{interface} is not an Ethernet interface: there is no Neighbor Discovery to proxy")
+        if here is not None and here.why_no_port:
+            raise UsageError(f"{interface} is {here.why_no_port}")
         self.notes = [] if here else _notes(interface, mac)
         link = here or LinkFacts(interface, LOOPBACK, mac or _NO_MAC)
         if here is not None and mac is not None:
-            link = replace(link, mac=mac)
+            link = replace(link, mac=mac, bridge_macs={})
         # a replay has no clock, so there is nothing to hold limits against
         entries = tuple(
             replace(entry, name=interface, events_per_source=0, collect_targets=0)
@@ -307,7 +307,8 @@ class _Replay:
                 return f"there is no {via} on this machine"
             return f"the routing table doesn't lead to it by {via or 'another interface'}"
         if outcome is Outcome.PENDING:
-            return f"the neighbour table doesn't have it behind {via}; the kernel would resolve it"
+            onward = f", and it goes on to the others behind {entry.port}" if _goes_on(asked, entry) else ""
+            return f"the neighbour table doesn't have it behind {via}; the kernel would resolve it{onward}"
         if outcome is Outcome.KERNEL:
             return "the kernel's proxy entry for it answers"
         if outcome is Outcome.MONITORED:
@@ -329,16 +330,21 @@ class _Replay:
 
 def _why_frame_ignored(asked: NeighborSolicitation, entry: Entry) -> str:
     """Why a frame is never answered, whatever it asks for; "" where it may be."""
-    if asked.eth_source == entry.mac:
+    if asked.eth_source in entry.macs:
         return f"it comes from {entry.port}'s own MAC address"
-    if asked.eth_destination == cooked.OTHER_HOST != entry.mac:
+    if asked.eth_destination == cooked.OTHER_HOST and cooked.OTHER_HOST not in entry.macs:
         return f"it went to another station, not to {entry.port}"
-    if not asked.eth_destination[0] & 1 and asked.eth_destination != entry.mac:
+    if not asked.eth_destination[0] & 1 and asked.eth_destination not in entry.macs:
         return f"it went to {asked.eth_destination.hex(':')}, which isn't {entry.port}'s MAC address"
     asker = asked.link_layer_address or asked.eth_source
     if asker[0] & 1 or asker == _NO_MAC:
         return "its answer would go to a group, or to nobody"
     return ""
+
+
+def _goes_on(asked: NeighborSolicitation, entry: Entry) -> bool:
+    """Whether a solicitation that isn't answered at once is passed on."""
+    return entry.shared and bool(asked.eth_destination[0] & 1)
 
 
 def _notes(interface: str, mac: bytes | None) -> list[str]:

@@ -308,6 +308,15 @@ def test_we_read_which_xdp_programs_sit_on_a_link_and_who_wants_all_multicast_fr
     assert parse_link(body) == ETHER._replace(xdp=(70, 71, 0), allmulti=2)
 
 
+@pytest.mark.parametrize(("kind", "state", "backup"), [(b"bond", 0, False), (b"bond", 1, True), (b"bridge", 1, False)])
+def test_we_read_whether_a_bond_uses_its_slave(kind: bytes, state: int, backup: bool) -> None:
+    slave = attribute(4, kind + b"\0") + attribute(5, attribute(1, bytes([state])) + attribute(2, b"\0"))
+    body = struct.pack("=BxHiII", 0, 1, 3, 1, 0) + attribute(3, b"s0\0") + attribute(18, slave)
+    link = parse_link(body)
+    assert link is not None
+    assert (link.slave_kind, link.backup) == (kind.decode(), backup)
+
+
 def test_a_radios_event_which_says_nothing_of_the_link_is_none() -> None:
     attributes = [("IFLA_IFNAME", "wan0"), ("IFLA_WIRELESS", "aa")]
     assert parse_link(encoded(ifinfmsg, {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1}, attributes)) is None

@@ -11,7 +11,7 @@ import pytest
 
 from npd6_xdp.core.event import EVENT_SIZE, EventTags
 from npd6_xdp.core.links import SlotSource
-from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag
+from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotFlag
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
 from tests.datapath.harness import Bench
@@ -42,12 +42,13 @@ def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int
 @pytest.mark.parametrize(
     ("enum", "wanted", "also"),
     [
-        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP", "DAD_WITHHELD"}),
+        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP", "UNDECIDED", "DAD_WITHHELD"}),
         ("reason", numbered("REASON", Reason), {"REASONS", "VALID", "TOO_LONG"}),
         ("decision", valued("DECISION", Decision), set()),
         ("rule_flag", valued("RULE", RuleFlag), set()),
         ("known_flag", valued("KNOWN", KnownFlag), set()),
         ("slot_sources", valued("SOURCE", SlotSource), set()),
+        ("slot_flag", valued("SLOT", SlotFlag), set()),
         ("datapath", numbered("DATAPATH", DATAPATHS), set()),
         ("event_tags", {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()}, set()),
     ],

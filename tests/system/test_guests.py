@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Containers' devices on a port show by the multicast groups in its filter that nobody here has joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.system.guests import ports_with_guests
+
+FILTERS = """\
+2    wan0            2     0     333300000001
+2    wan0            2     0     01005e000001
+2    wan0            1     0     3333ff7ca948
+3    lan0            1     0     3333ff000001
+"""
+MEMBERSHIPS = """\
+1    lo              ff020000000000000000000000000001     1 0000000C 0
+2    wan0            ff0200000000000000000001ff7ca948     1 00000004 0
+4    wan0.100        ff0200000000000000000001ff000001     1 00000004 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("", set()),
+        ("2    wan0            1     0     3333ff000050\n", {2}),  # a container's
+        ("2    wan0            1     0     3333ff000001\n", set()),  # a VLAN device's of ours
+        ("2    wan0            1     0     3333000000fb\n", set()),  # mDNS, which a process here may listen to
+        ("cut short\n", set()),
+    ],
+)
+def test_a_port_with_groups_of_nobody_here_has_guests(tmp_path: Path, more: str, found: set[int]) -> None:
+    filters, memberships = tmp_path / "dev_mcast", tmp_path / "igmp6"
+    filters.write_text(FILTERS + more)
+    memberships.write_text(MEMBERSHIPS)
+    assert ports_with_guests(filters, memberships) == found
+
+
+def test_where_the_kernel_does_not_tell_there_are_none(tmp_path: Path) -> None:
+    assert ports_with_guests(tmp_path / "no", tmp_path / "no") == frozenset()
