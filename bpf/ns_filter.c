@@ -88,6 +88,7 @@ enum outcome {
 	OUTCOMES,
 	HANDED_UP,	/* to Python, which answers it and counts */
 	UNDECIDED,	/* handed up, too, and Python doesn't know yet whether the target is there */
+	HELD,		/* hidden_tag() is to look first: it hands up what this program would have answered or handed up */
 	DAD_WITHHELD,	/* OUTCOME_DAD, and the kernel must not see it: its proxy entry would defend the target */
 };
 
@@ -138,6 +139,8 @@ enum datapath {
 /* What there is to know of the port behind a slot: npd6_xdp/core/rules.py SlotFlag. */
 enum slot_flag {
 	SLOT_SHARED = 1,	/* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
+	SLOT_TAPPED = 2,	/* tags may stand beside its frames: hidden_tag() looks at what is passed */
+	SLOT_GUARDED = 4,	/* and it is likely that some do: what seems to be untagged isn't answered before that */
 };
 
 /* Tags of an event: npd6_xdp/core/event.py. */
@@ -348,6 +351,19 @@ struct ns_event {
 
 _Static_assert(sizeof(struct ns_event) == 52, "npd6_xdp/core/event.py reads 52 bytes");
 
+/* The last solicitation that was passed on a CPU, for hidden_tag(), and when that told of one (CLOCK_MONOTONIC). */
+struct passed {
+	__u64 head;		/* the first bytes of the message; its checksum is over the addresses and the target, too */
+	__u64 told;
+	__u32 told_ifindex;
+	__u32 ifindex;
+	__u16 tags;		/* how many stood in the frame */
+	__u16 message;		/* where the message stands behind the IPv6 header's begin */
+	__u32 is_held;
+	__u32 entry;
+	struct ns_event event;	/* of one that is held */
+};
+
 /* --- maps ------------------------------------------------------------------------------------------ */
 
 BPF_F_TABLE("hash", struct slot_key, struct slot, slots, SLOTS_MAX, BPF_F_NO_PREALLOC);
@@ -356,6 +372,7 @@ BPF_F_TABLE("lpm_trie", struct prefix_key, struct rule, prefixes, PREFIXES_MAX, 
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX);
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
+BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
 BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
@@ -840,7 +857,7 @@ static __always_inline bool is_within_limits(const struct slot *slot, const stru
  * to look wakes it, and those behind it needn't: it will look once more before it sleeps. One at a time is answered
  * as fast as with a wake-up each, and a flood at the cost of a wake-up for hundreds.
  */
-static __always_inline bool event_submit(struct xdp_md *ctx, struct ns_event *event)
+static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 {
 	int key = 0;
 	u32 *unwatched = unwatched_events.lookup(&key);
@@ -861,6 +878,26 @@ static __always_inline bool is_resolving_refused(const struct slot *slot, const 
 
 	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
 	return settings->resolving_full || crowding.lookup(&key);
+}
+
+/* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */
+static __always_inline enum outcome event_hold(const struct slot *slot, const struct ns_event *event)
+{
+	int key = 0;
+	struct passed *passed = last_passed.lookup(&key);
+
+	if (!passed)
+		return OUTCOME_LOST;
+	passed->event = *event;
+	passed->entry = slot->entry;
+	passed->is_held = 1;
+	return HELD;
+}
+
+/* Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. */
+static __always_inline bool is_guarded(const struct slot *slot, const struct scratch *s)
+{
+	return slot->flags & SLOT_GUARDED && !(s->frame.tags & EVENT_TAG_COUNT);
 }
 
 static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
@@ -888,6 +925,8 @@ static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slo
 	};
 
 	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
+	if (is_guarded(slot, s))
+		return event_hold(slot, &event);
 	return event_submit(ctx, &event) ? HANDED_UP : OUTCOME_LOST;
 }
 
@@ -965,13 +1004,13 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct s
 	if (known && rule->decision == DECISION_KERNEL)
 		return OUTCOME_KERNEL;
 	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) &&
-	    advert_write(ctx, slot, rule, s)) {
+	    !is_guarded(slot, s) && advert_write(ctx, slot, rule, s)) {
 		if (!known || !tags)
 			return OUTCOME_ANSWERED_XDP;
 		tags |= EVENT_ANSWERED;
 	}
 	punted = ns_punt(ctx, slot, rule, s, tags);
-	if (known && punted == HANDED_UP)
+	if (known && (punted == HANDED_UP || punted == HELD))
 		known->flags = 0; /* Python knows; had this one been refused or lost, the next would say it */
 	/* of method kernel, Python answers a first one itself */
 	if (punted == HANDED_UP && tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
@@ -996,6 +1035,8 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 		return XDP_DROP;
 	if (outcome == UNDECIDED)
 		return onward ? XDP_PASS : XDP_DROP;
+	if (outcome == HELD)
+		return XDP_PASS;
 	if (outcome == OUTCOME_ANSWERED_XDP)
 		action = XDP_TX;
 	/* what is lost or refused is ours: passed on, a flood would reach the stack instead */
@@ -1017,6 +1058,21 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 	return action;
 }
 
+/* Notes a valid solicitation that goes on to the kernel, so that hidden_tag() knows what this program saw of it. */
+static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, bool is_held)
+{
+	int key = 0;
+	struct passed *passed = last_passed.lookup(&key);
+
+	if (!passed)
+		return;
+	__builtin_memcpy(&passed->head, &s->ns, sizeof(passed->head));
+	passed->ifindex = ifindex;
+	passed->is_held = is_held;
+	passed->tags = s->frame.tags & EVENT_TAG_COUNT;
+	passed->message = s->frame.message - s->frame.l3;
+}
+
 int ns_filter(struct xdp_md *ctx)
 {
 	struct entry_counter *counter;
@@ -1026,7 +1082,7 @@ int ns_filter(struct xdp_md *ctx)
 	enum reason reason;
 	struct scratch *s;
 	struct slot *slot;
-	int key = 0;
+	int key = 0, action;
 
 	if (!ns_parse(ctx, &f))
 		return XDP_PASS;
@@ -1053,5 +1109,83 @@ int ns_filter(struct xdp_md *ctx)
 		if (rule)
 			outcome = ns_decide(ctx, slot, rule, s);
 	}
-	return ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
+	action = ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
+	if (action == XDP_PASS && slot->flags & SLOT_TAPPED && reason == VALID)
+		passed_note(s, ctx->ingress_ifindex, outcome == HELD);
+	return action;
+}
+
+/* --- tap: tags that stand beside the frame ------------------------------------------------------------- */
+
+#define TOLD_PAUSE 100000000ULL /* nanoseconds */
+
+/* Counts one that was held, and became something else than an event. */
+static __always_inline void held_record(const struct passed *passed, enum outcome outcome)
+{
+	struct entry_counter *counter;
+	struct rule_counter *rule_counter;
+	int key = passed->entry;
+
+	counter = entry_counters.lookup(&key);
+	if (counter)
+		counter->outcome[outcome]++;
+	key = passed->event.rule;
+	rule_counter = rule_counters.lookup(&key);
+	if (rule_counter)
+		rule_counter->outcome[outcome]++;
+}
+
+/*
+ * The filter of a packet socket on a port: takes those solicitations of which ns_filter() didn't see all VLAN tags,
+ * since the kernel holds the outer one beside the frame (skb->vlan_tci). A NIC's receive offload puts it there, or the
+ * sender's kernel, where both ends are one machine's (veth). A program in generic mode runs before the kernel takes the
+ * tags out of the frames, a tap behind that, on the same CPU, so the number of tags tells the one from the other.
+ * What was answered or consumed never comes here; what is held is handed up from here, if it has no such tag.
+ */
+int hidden_tag(struct __sk_buff *skb)
+{
+	__u32 l3 = sizeof(struct ethhdr), tags = skb->vlan_present;
+	struct passed *passed;
+	struct ns_event event;
+	__be16 proto;
+	__u64 head, now;
+	int key = 0;
+
+	if (bpf_skb_load_bytes(skb, 12, &proto, sizeof(proto)))
+		return 0;
+#pragma unroll
+	for (int i = 0; i < MAX_TAGS; i++) {
+		if (proto != BE16(ETH_P_8021Q) && proto != BE16(ETH_P_8021AD))
+			break;
+		tags++;
+		l3 += sizeof(struct vlan_hdr);
+		if (bpf_skb_load_bytes(skb, l3 - 2, &proto, sizeof(proto)))
+			return 0;
+	}
+	if (proto != BE16(ETH_P_IPV6))
+		return 0;
+	passed = last_passed.lookup(&key);
+	if (!passed || passed->ifindex != skb->ifindex)
+		return 0;
+	if (bpf_skb_load_bytes(skb, l3 + passed->message, &head, sizeof(head)) || head != passed->head)
+		return 0;
+	if (tags <= passed->tags) {
+		if (passed->is_held) {
+			passed->is_held = 0;
+			event = passed->event;
+			if (!event_submit(skb, &event))
+				held_record(passed, OUTCOME_LOST);
+		}
+		return 0;
+	}
+	if (passed->is_held) {
+		passed->is_held = 0;
+		held_record(passed, OUTCOME_MONITORED);
+	}
+	now = bpf_ktime_get_ns();
+	if (passed->told_ifindex == skb->ifindex && now - passed->told < TOLD_PAUSE)
+		return 0; /* a flood says no more than the first of it */
+	passed->told = now;
+	passed->told_ifindex = skb->ifindex;
+	return sizeof(struct ethhdr);
 }

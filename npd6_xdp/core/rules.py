@@ -69,6 +69,8 @@ class SlotFlag(IntFlag):
     """`enum slot_flag`: what there is to know of the port behind a slot."""
 
     SHARED = 1
+    TAPPED = 2
+    GUARDED = 4
 
 
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)

@@ -37,6 +37,7 @@ from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import ControlServer, Reply
 from npd6_xdp.system.datapath import Datapath
@@ -99,6 +100,7 @@ class Daemon:
         self._pace = Pace()
         self._counts = Counts()
         self._guests = Guests()
+        self._tapped = 0  # Ports.changes when the taps followed them last
         self._rings: list[_Ring] = []
         self._changing = threading.RLock()  # held while counters may move from one program to another
         self._endpoint: Endpoint | None = None
@@ -149,6 +151,7 @@ class Daemon:
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
         self._ports = keep(closing(Ports(self._datapath, lambda: self._netlink)))
+        self._tags = keep(closing(Tags(self._datapath, self._counted)))
         self._answering = Answering(self._ports, self._counts, self._special, self._loop.failed)
         late = self._answering.answer_late
         memory = keep(closing(Memory()))
@@ -158,7 +161,14 @@ class Daemon:
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
         self._view = View(
-            self._datapath, self._ports, self._counts, self._resolution, self._proxies, self._changing, self._file
+            self._datapath,
+            self._ports,
+            self._tags,
+            self._counts,
+            self._resolution,
+            self._proxies,
+            self._changing,
+            self._file,
         )
         for name, pid in running_peers():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
@@ -166,7 +176,7 @@ class Daemon:
         self._stack.callback(self._close_endpoint)
         self._decide_by(config, links, table)
         self._ports.admit(config, links, table)
-        self._ports.follow(config, links, table)
+        self._follow_ports()
         if self._endpoint is not None:
             self._endpoint.serve()
         self._watch()
@@ -244,6 +254,7 @@ class Daemon:
             ("links", self._watch_links, self._renew_links),
             ("routes", self._watch_routes, self._renew_routes),
             ("neighbours", self._watch_neighbours, self._renew_neighbours),
+            ("tags", self._watch_tags, self._renew_tags),
         ):
             watch()
             loop.renew(where, renew)
@@ -257,7 +268,8 @@ class Daemon:
             ("routes", lambda: self._next_hops.due, lambda _: self._next_hops.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
-            ("ports", lambda: self._ports.due, lambda now: self._ports.tick(now)),
+            ("ports", lambda: self._ports.due, self._tick_ports),
+            ("tags", lambda: self._tags.due, self._look_at_tags),
             ("rings", lambda: self._retire_at, self._retire),
             ("manager", lambda: self._manager.due, self._manager.feed),
         ):
@@ -274,6 +286,9 @@ class Daemon:
     def _watch_neighbours(self) -> None:
         for fd, call in self._resolution.readable():
             self._loop.add(fd, call, "neighbours")
+
+    def _watch_tags(self) -> None:
+        self._loop.add(self._tags.fileno(), self._on_hidden_tags, "tags")
 
     # --- sources opened anew, because they fail all the time ----------------------------------------------
 
@@ -297,6 +312,12 @@ class Daemon:
             self._loop.remove(fd)
         self._resolution.reopen()
         self._watch_neighbours()
+
+    def _renew_tags(self) -> None:
+        self._loop.remove(self._tags.fileno())
+        self._tags.reopen()
+        self._watch_tags()
+        self._follow_taps()
 
     def _renew_signals(self) -> None:
         before = self._signals
@@ -322,7 +343,7 @@ class Daemon:
     def _decide_by(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
         self._make_room(config, table)
-        said = self._warnings(config, links, table)
+        said = [*self._warnings(config, links, table), *self._tags.warnings(links)]
         lines = Lines()
         for line in said:
             if line not in self._warned:
@@ -512,9 +533,6 @@ class Daemon:
         if changed:
             self._follow_ports()  # attaching waits for the kernel, and works little
 
-    def _follow_ports(self) -> None:
-        self._ports.follow(self._config, self._links, self._table)
-
     def _doubt(self) -> None:
         """Something went wrong in the middle of a change: a program of its own gets the table whole, soon."""
         self._doubtful = True
@@ -526,6 +544,36 @@ class Daemon:
             self._failed = str(error)
             log.error("%s; going on with what is known", error)
         self._refresh_at = time.monotonic() + _RETRY
+
+    def _follow_ports(self) -> None:
+        """Have the program sit where the table in force wants it, and taps where tags may be hidden from it."""
+        self._ports.follow(self._config, self._links, self._table)
+        self._follow_taps()
+
+    def _tick_ports(self, now: float) -> None:
+        self._ports.tick(now)
+        if self._ports.changes != self._tapped:
+            self._follow_taps()
+
+    def _follow_taps(self) -> None:
+        self._tapped = self._ports.changes
+        if self._tags.follow(self._table, self._links, self._ports.hiding_tags(), self._ports.generic()):
+            with self._changing:
+                self._datapath.apply(self._table)
+
+    def _counted(self, entry: int) -> int:
+        """How many solicitations an entry has had."""
+        return sum(self._datapath.entry_counters(entry).outcomes.values()) + self._counts.entry(entry).total()
+
+    def _on_hidden_tags(self) -> None:
+        if self._tags.on_hidden():
+            self._follow_taps()  # silence first: there may be wrong answers until then
+            self._decide_by(self._config, self._links, self._table)
+
+    def _look_at_tags(self, now: float) -> None:
+        if self._tags.tick(now):
+            self._follow_taps()
+            self._decide_by(self._config, self._links, self._table)
 
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
         """Once each: what can't be followed at once is tried again."""
@@ -657,7 +705,7 @@ class Daemon:
             undo.pop_all()
         self._decide_by(config, links, table)
         self._logged = links
-        self._ports.follow(config, links, table)
+        self._follow_ports()
         if self._endpoint is not endpoint:
             self._close_endpoint()
             if endpoint is not None:

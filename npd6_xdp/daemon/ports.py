@@ -45,6 +45,8 @@ class Attached:
     mode: AttachMode
     socket: Port
     generation: int
+    hides_tags: bool
+    """Whether VLAN tags may stand beside its frames, where the program can't see them."""
 
 
 class Ports:
@@ -73,6 +75,8 @@ class Ports:
         self._losses = netlink().losses
         self._hurried = 0
         self._complained: dict[int, float] = {}
+        self.changes = 0
+        """How often a program was attached or taken off."""
         self.due: float | None = None
         """When to call tick(): an interface has refused, or it is time to look (seconds, monotonic)."""
 
@@ -93,6 +97,14 @@ class Ports:
     def get(self, ifindex: int) -> Attached | None:
         """The port with that index, if the program sits on it."""
         return self._attached.get(ifindex)
+
+    def hiding_tags(self) -> frozenset[int]:
+        """The ports on which VLAN tags may stand beside the frames."""
+        return frozenset(ifindex for ifindex, port in self._attached.items() if port.hides_tags)
+
+    def generic(self) -> frozenset[int]:
+        """The ports in generic mode, where a tap sees each frame right after the program, and not a batch later."""
+        return frozenset(ifindex for ifindex, port in self._attached.items() if port.mode is AttachMode.GENERIC)
 
     def by_name(self, name: str) -> Attached | None:
         """The port of that name, if the program sits on it."""
@@ -323,14 +335,17 @@ class Ports:
         except BaseException:
             self._sockets.close_port(socket)
             raise
-        port = Attached(link.name, link.ifindex, wish, mode, socket, link.generation)
+        hides_tags = mode is AttachMode.GENERIC or (len(link.l3) > 1 and receive_vlan_offload(link.name))
+        port = Attached(link.name, link.ifindex, wish, mode, socket, link.generation, hides_tags)
         self._attached[link.ifindex] = self._named[link.name] = port
+        self.changes += 1
 
     def _say_attached(self, link: LinkFacts) -> None:
         self._announced.add(link.ifindex)
         entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
         tagged = any(entry.vlan.any or entry.vlan.tags for entry in entries)
-        if (tagged or len(link.addresses) > 1) and receive_vlan_offload(link.name):
+        # on veth, the switch does nothing: tags stand where the peer left them
+        if (tagged or len(link.addresses) > 1) and not link.lossy and receive_vlan_offload(link.name):
             self._lines.add(
                 logging.WARNING,
                 link.name,
@@ -358,6 +373,7 @@ class Ports:
         return AttachMode.GENERIC
 
     def _detach(self, ifindex: int) -> None:
+        self.changes += 1
         self._datapath.detach(ifindex)
         self._announced.discard(ifindex)
         port = self._attached.pop(ifindex)

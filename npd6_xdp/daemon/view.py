@@ -33,6 +33,7 @@ from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.datapath import Datapath, EntryCounters, load_bcc
 from npd6_xdp.system.netlink import xdp_tx_errors
 
@@ -50,6 +51,7 @@ class View:
         self,
         datapath: Datapath,
         ports: Ports,
+        tags: Tags,
         counts: Counts,
         resolution: Resolution,
         proxies: Proxies,
@@ -58,6 +60,7 @@ class View:
     ) -> None:
         self._datapath = datapath
         self._ports = ports
+        self._tags = tags
         self._counts = counts
         self._resolution = resolution
         self._proxies = proxies
@@ -154,7 +157,7 @@ class View:
                     port,
                     attached.mode.name.lower() if attached else "",
                     datapath,
-                    attached is not None and link is not None and link.up,
+                    attached is not None and link is not None and link.up and link.ifindex not in self._tags.silent,
                     {name: outcomes[label][name] for name in Outcome},
                     {name: reasons[label][name] for name in Reason},
                     {
@@ -219,6 +222,8 @@ class View:
                 states.append(f"{port} is not attached")
             elif not link.up:
                 states.append(f"{port} is down")
+            elif link.ifindex in self._tags.silent:
+                states.append(f"{port} has VLAN tags beside its frames")
             else:
                 return ""
         return f"no interface is attached and up: {', '.join(states[:_MOST_NAMED]) or 'none is there'}"

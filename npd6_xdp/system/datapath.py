@@ -15,14 +15,16 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from npd6_xdp.core.config import Datapath as DatapathKind
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, where
+from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.links import slot_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.rules import (
@@ -147,6 +149,7 @@ class Program:
         self._sizes["KNOWN_MAX"] = max(self._sizes["KNOWN_MAX"], known)
         source = (BPF_DIRECTORY / "ns_filter.c").read_text()
         self.bpf, self._function = compile_program(source, "ns_filter", self._sizes)
+        self._tap = load_function(self.bpf, "hidden_tag", self._bcc.BPF.SOCKET_FILTER)
         _give_back_memory()
         self._fds = {name: self._lib.bpf_table_fd(self.bpf.module, name.encode()) for name in _MAPS}
         # what the maps of a table say
@@ -155,6 +158,8 @@ class Program:
         self._slots: dict[bytes, bytes] = {}
         self._used: dict[str, set[int]] = {"entry_counters": set(), "rule_counters": set()}
         self._cpus = len(self._bcc.utils.get_possible_cpus())
+        self.tapped = Tapped()
+        """The ports with a tap for hidden tags, for the next apply()."""
         self.entries: set[int] = set()
         self.rules: set[int] = set()
         """Numbers of the entries and rules that it counts for."""
@@ -168,6 +173,11 @@ class Program:
         """The program's file descriptor."""
         return int(self._function.fd)
 
+    @property
+    def tap_fd(self) -> int:
+        """The file descriptor of the filter for packet sockets that takes frames with hidden tags (system/taps.py)."""
+        return int(self._tap.fd)
+
     def fits(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
         needs = _needs(table, limits)
@@ -175,7 +185,7 @@ class Program:
         needs["LINES_MAX"] += going["lines"]
         needs["PREFIXES_MAX"] += going["prefixes"]
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
-        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table))
+        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table, self.tapped))
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
@@ -189,7 +199,7 @@ class Program:
         self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
         self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
         self.entries, self.rules = set(table.entries), set(table.rules)
-        vias, slots = pack_vias(table), pack_slots(table)
+        vias, slots = pack_vias(table), pack_slots(table, self.tapped)
         put, take = self._changes(table)
         # in the order in which a target's way needs them: the slot leads to all else
         self._put("slots", self._slots, self._slots_between(table))
@@ -453,6 +463,11 @@ class Datapath:
         self._forget_recents(self._table.entries.keys() - table.entries.keys())
         self._table = table
 
+    def tap(self, tapped: Tapped) -> bool:
+        """From the next apply() on: on which ports a tap looks for hidden tags. False if nothing is different."""
+        before, self.program.tapped = self.program.tapped, tapped
+        return before != tapped
+
     def _forget_recents(self, entries: Set[int]) -> None:
         """What was asked for on entries that are gone: their numbers may be others' by and by."""
         if any(self._table.entries[entry].collect for entry in entries):
@@ -479,6 +494,7 @@ class Datapath:
         self._crowd(program, self._crowding)
         for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size):
             program.update("recents", key, value)
+        program.tapped = self.program.tapped
         program.apply(self._table)
         replaced: list[int] = []
         for ifindex, link in tuple(self._links.items()):
@@ -699,18 +715,26 @@ def _any_vlan_last(item: tuple[bytes, bytes]) -> bool:
     return bool(_SLOT_KEY.unpack(item[0])[1] == VLAN_ANY)
 
 
-def pack_slots(table: Table) -> dict[bytes, bytes]:
-    """The kernel's map of slots for a table."""
+def pack_slots(table: Table, tapped: Tapped = Tapped()) -> dict[bytes, bytes]:  # noqa: B008 (frozen)
+    """The kernel's map of slots for a table.
+
+    On a silent port, what looks untagged may be another VLAN's, so that is monitored only; a tag that is in the frame
+    is believed.
+    """
     slots: dict[bytes, bytes] = {}
-    for (port, outer, inner), entry_id in table.slots.items():
+    wanted = dict(table.slots)
+    for port in tapped.silent & table.ports:
+        wanted.setdefault((port, 0, 0), table.slots[port, VLAN_ANY, VLAN_ANY])
+    for (port, outer, inner), entry_id in wanted.items():
         entry = table.entries[entry_id]
+        is_silent = port in tapped.silent and (outer, inner) == (0, 0)
         sources, link_local, global_address = slot_sources(entry.addresses)
         decisions = table.decisions.get(entry_id, NOTHING_DECIDED)
         in_trie = is_in_trie(decisions)
         slot = _SLOT.pack(
             entry_id,
             entry.mac,
-            DATAPATHS.index(entry.datapath),
+            DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
             sources,
             entry.l3_ifindex,
             link_local.packed,
@@ -719,13 +743,18 @@ def pack_slots(table: Table) -> dict[bytes, bytes]:
             entry.collect > 0,
             in_trie,
             entry.port_mac or entry.mac,
-            SlotFlag.SHARED if entry.shared else 0,
+            _slot_flags(entry.shared, port in tapped.ports, port in tapped.guarded),
             _pack_lengths(() if in_trie else decisions.lengths),
         )
         for ifindex in (port, *entry.lower):
             if ifindex == port or ifindex not in table.ports:
                 slots[_SLOT_KEY.pack(ifindex, outer, inner)] = slot
     return slots
+
+
+def _slot_flags(shared: bool, tapped: bool, guarded: bool) -> int:
+    shared_flag = SlotFlag.SHARED if shared else SlotFlag(0)
+    return shared_flag | (SlotFlag.TAPPED if tapped else 0) | (SlotFlag.GUARDED if guarded else 0)
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:
@@ -742,7 +771,8 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
     entries = table.entries.values()
     decisions = table.decisions.values()
     return {
-        "SLOTS_MAX": sum(1 + len(table.entries[entry].lower) for entry in table.slots.values()),
+        # one more for each port, should it fall silent
+        "SLOTS_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.slots.values()),
         "ENTRIES_MAX": max(table.entries, default=0) + 1,
         "RULES_MAX": max(table.rules, default=0) + 1,
         "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
@@ -796,14 +826,27 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
         "-Wno-unused-function",
         *(f"-D{name}={value}" for name, value in definitions.items()),
     ]
+    with _words_caught():
+        module = bcc.BPF(text=source.encode(), cflags=flags)
+        return module, module.load_func(function.encode(), bcc.BPF.XDP)
+
+
+def load_function(module: Any, function: str, kind: int) -> Any:
+    """Load another function of a compiled module, as a program of a kind of bcc's. Raises MachineError as well."""
+    with _words_caught():
+        return module.load_func(function.encode(), kind)
+
+
+@contextmanager
+def _words_caught() -> Iterator[None]:
+    """While bcc works: what it prints becomes part of a MachineError, if it fails."""
     with where("can't compile the XDP program"), tempfile.TemporaryFile() as words:
         # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         saved = os.dup(2)
         try:
             os.dup2(words.fileno(), 2)
-            module = bcc.BPF(text=source.encode(), cflags=flags)
-            return module, module.load_func(function.encode(), bcc.BPF.XDP)
+            yield
         except Exception as error:  # bcc raises nothing more exact
             words.seek(0)
             said = words.read().decode(errors="replace").strip()

@@ -75,7 +75,7 @@ def counts(table: Table) -> Counts:
 def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> View:
     monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
     rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
-    view = View(Datapath(), rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
+    view = View(Datapath(), rest, rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
     view.use(parse(CONFIG, "test"), table, LINKS, [])
     return view
 

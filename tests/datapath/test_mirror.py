@@ -42,7 +42,7 @@ def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int
 @pytest.mark.parametrize(
     ("enum", "wanted", "also"),
     [
-        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP", "UNDECIDED", "DAD_WITHHELD"}),
+        ("outcome", numbered("OUTCOME", Outcome), {"OUTCOMES", "HANDED_UP", "UNDECIDED", "HELD", "DAD_WITHHELD"}),
         ("reason", numbered("REASON", Reason), {"REASONS", "VALID", "TOO_LONG"}),
         ("decision", valued("DECISION", Decision), set()),
         ("rule_flag", valued("RULE", RuleFlag), set()),

@@ -79,4 +79,7 @@ def test_one_vlan_may_ignore_what_another_answers(topology: Topology, daemon: St
         assert wire.ask(solicit(replace(SETTING, tags=TAGS_8021Q)), 0.3) is None
         assert wire.ask(solicit(replace(SETTING, tags=TAGS_QINQ))) is not None
         assert wire.ask(solicit(SETTING)) is not None
-    assert counted(running) == {("wan0:100", "ignored"): 1, ("wan0:any", "answered_xdp"): 2}
+    found = counted(running)
+    # what seems to be untagged is looked at twice on a trunk, so Python may have answered that one
+    answered = found.pop(("wan0:any", "answered_xdp")) + found.pop(("wan0:any", "answered_python"), 0)
+    assert (answered, found) == (2, {("wan0:100", "ignored"): 1})

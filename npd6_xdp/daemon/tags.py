@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tags beside the frame: taps where there may be some, and ports that are silent because there are."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.hidden import HiddenTags, Tapped
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import VLAN_ANY, Table
+from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.taps import Taps
+
+log = logging.getLogger("npd6-xdp")
+
+_LOOK = 1.0  # seconds between two looks at ports that are silent, and the first ones at others
+_LOOK_LAST = 64.0
+
+
+class Tags:
+    """Watches the ports in generic mode. `counted` tells how many solicitations an entry has had."""
+
+    def __init__(self, datapath: Datapath, counted: Callable[[int], int]) -> None:
+        self._datapath = datapath
+        self._counted = counted
+        self._taps = Taps()
+        self._hidden = HiddenTags()
+        self._tagged_entries: Mapping[int, Set[int]] = {}
+        self._names: Mapping[str, int] = {}
+        self._trunks: set[int] = set()  # ports with VLANs
+        self._within: set[int] = set()  # those of them on which tags were seen within frames
+        self._refused = ""
+        self._silence_at: float | None = None
+        self._look_at: float | None = None
+        self._pause = _LOOK
+
+    def close(self) -> None:
+        """Close the taps."""
+        self._taps.close()
+
+    def reopen(self) -> None:
+        """Give up the taps for new ones, which follow() opens; fileno() is another."""
+        self._taps.close()
+        self._taps = Taps()
+
+    def fileno(self) -> int:
+        """Readable: call on_hidden()."""
+        return self._taps.fileno()
+
+    @property
+    def due(self) -> float | None:
+        """When to call tick() (seconds, monotonic)."""
+        return min((due for due in (self._silence_at, self._look_at) if due is not None), default=None)
+
+    @property
+    def silent(self) -> frozenset[int]:
+        """The ports where nothing untagged is answered."""
+        return self._hidden.ports
+
+    def follow(
+        self, table: Table, links: Mapping[str, LinkFacts], ports: frozenset[int], generic: frozenset[int]
+    ) -> bool:
+        """Listen on these ports, some of them in generic mode. Whether the table is to be applied anew for that."""
+        self._names = {link.name: link.ifindex for link in links.values()}
+        self._hidden.forget_others(ports)
+        before = self._trunks
+        self._trunks = {link.ifindex for link in links.values() if len(link.l3) > 1 and link.ifindex in ports}
+        self._trunks |= {port for port, outer, _ in table.slots if outer not in (0, VLAN_ANY) and port in ports}
+        self._tagged_entries = _tagged_entries(table, ports)
+        self._within &= self._trunks
+        if self._trunks != before:
+            self._pause = _LOOK
+            self._look_for_tags(time.monotonic())
+        try:
+            tapped = frozenset(self._taps.follow(ports, self._datapath.program.tap_fd))
+        except MachineError as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                log.warning("%s", error)
+            return self._datapath.tap(Tapped())
+        guarded = self._trunks & generic & tapped - self._within - self.silent
+        return self._datapath.tap(Tapped(tapped, self.silent, frozenset(guarded)))
+
+    def _look_for_tags(self, now: float) -> None:
+        """On which trunks tags have come within the frames by now; looked at ever less often where none come."""
+        for port in self._trunks - self._within:
+            if self._tagged(port):
+                self._within.add(port)
+        if self._trunks == self._within:
+            self._look_at = None
+        else:
+            self._look_at = now + self._pause
+            self._pause = min(2 * self._pause, _LOOK_LAST)
+
+    def warnings(self, links: Mapping[str, LinkFacts]) -> list[str]:
+        """What there is to say of silent ports."""
+        return self._hidden.warnings(links)
+
+    def on_hidden(self) -> bool:
+        """A tap has something to tell. Whether more, or fewer, is silent now, or for more reasons."""
+        now, news = time.monotonic(), False
+        for name, vlan in self._taps.hidden():
+            ifindex = self._names.get(name)
+            if ifindex is not None and ifindex in self._datapath.program.tapped.ports:
+                news |= self._hidden.seen(ifindex, vlan, self._tagged(ifindex), now)
+                self._silence_at = now + _LOOK
+        return news
+
+    def tick(self, now: float) -> bool:
+        """Look whether a silent port is mended, and whether tags come within the frames. Whether one is, or some do."""
+        mended = [port for port in self.silent if self._hidden.mended(port, self._tagged(port), now)]
+        for port in mended:
+            name = next((name for name, ifindex in self._names.items() if ifindex == port), str(port))
+            log.info("%s: VLAN tags stand in the frames again; it answers", name)
+        self._silence_at = now + _LOOK if self.silent else None
+        before = set(self._within)
+        if self._look_at is not None and self._look_at <= now:
+            self._look_for_tags(now)
+        return bool(mended) or before != self._within
+
+    def _tagged(self, ifindex: int) -> int:
+        """How many solicitations came by a port with tags in the frame, as far as their entries have nothing else."""
+        with suppress(MachineError):
+            return sum(map(self._counted, self._tagged_entries.get(ifindex, ())))
+        return 0
+
+
+def _tagged_entries(table: Table, ports: Set[int]) -> dict[int, set[int]]:
+    """The entries of each port that untagged frames don't come to."""
+    found: dict[int, set[int]] = {port: set() for port in ports}
+    for (port, _, _), entry in table.slots.items():
+        if port in found:
+            found[port].add(entry)
+    for port, entries in found.items():
+        entries.discard(table.slots.get((port, 0, 0), table.slots.get((port, VLAN_ANY, VLAN_ANY), -1)))
+    return found

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VLAN tags beside the frame, as a VLAN device on a veth's other end puts them: the port falls silent, and says why.
+
+No VLAN device here, which this machine's kernel may lack: a program on the upstream's way out pushes the tag of frames
+with a mark, by the same function as such a device. tests/kernels has the scene with devices.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from npd6_xdp.core.hidden import SEEMS_MENDED
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.datapath import compile_program, load_bcc, load_function
+from tests.frames import TAGS_8021Q, TAGS_MENU
+from tests.netns.wire import EDGE, Wire, configuration, question, until
+
+Start = Callable[..., RunningDaemon]
+
+MARK = 100
+PUSH = """
+int nothing(struct xdp_md *ctx) { return 2; }
+int push(struct __sk_buff *skb)
+{
+	if (skb->mark == 100)
+		bpf_skb_vlan_push(skb, 0x0081, 100); /* ETH_P_8021Q, in network order */
+	return -1; /* what else there is goes on */
+}
+"""
+_TCX_EGRESS = 47
+TRUNK = configuration() + configuration("2001:db8:2::/64 static", vlan="100")
+
+
+@pytest.fixture
+def hidden(topology: Topology) -> Iterator[Wire]:
+    """What is sent by it arrives with the tag of VLAN 100 beside the frame."""
+    module, _ = compile_program(PUSH, "nothing", {})
+    function = load_function(module, "push", load_bcc().BPF.SCHED_CLS)
+    with topology.inside("upstream"):
+        ifindex = socket.if_nametoindex("eth0")
+        opts = ctypes.create_string_buffer((16).to_bytes(8, "little") + bytes(8), 16)
+        link = load_bcc().lib.bpf_link_create(function.fd, ifindex, _TCX_EGRESS, opts)
+    assert link >= 0, "Linux 6.6 has tcx"
+    module.cleanup()
+    with Wire(topology) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        yield wire
+    os.close(link)
+
+
+def ups(running: RunningDaemon) -> dict[str, float]:
+    return {
+        dict(labels)["interface"]: value
+        for (name, labels), value in running.metrics().items()
+        if name == "npd6_interface_up"
+    }
+
+
+def asked(target: str, *, inside: bool = False) -> bytes:
+    frame = question(target)
+    return frame[:12] + TAGS_8021Q + frame[12:] if inside else frame
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["as it starts", "after a larger program took over"])
+def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
+    topology: Topology, daemon: Start, hidden: Wire, grown: bool
+) -> None:
+    running = daemon(TRUNK)
+    if grown:
+        running.write(TRUNK + configuration(*(f"2001:db8:{n:x}::/64 static" for n in range(0x100, 0x200)), vlan="7"))
+        assert running.command("reload").returncode == 0
+        assert "the kernel maps have grown" in running.log
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+        assert wire.ask(asked("2001:db8:2::9", inside=True)) is not None
+        assert set(ups(running).values()) == {1.0}
+
+        assert hidden.ask(asked("2001:db8:2::9"), 0.3) is None
+        assert until(lambda: set(ups(running).values()) == {0.0}), running.log
+        line = (
+            "wan0: tags of VLAN 100 stand beside the frames, where XDP can't see them; nothing untagged is answered"
+            " there until they stand in the frames: on the other end of wan0, PEER there: ethtool -K PEER txvlan off"
+        )
+        assert running.log.count(line) == 1
+        assert f"warning: {line}" in running.command("status").stdout
+        assert "wan0 has VLAN tags beside its frames" in healthz(running)
+
+        # VLAN 100's question for what the untagged entry would answer
+        assert hidden.ask(asked("2001:db8:1::9"), 0.3) is None
+        assert wire.ask(asked("2001:db8:1::9"), 0.3) is None, "nobody can tell"
+        answer = wire.ask(asked("2001:db8:2::9", inside=True))
+        assert answer is not None, "such a tag is seen"
+        assert answer[6:12] == EDGE
+
+        assert until(lambda: set(ups(running).values()) == {1.0}, SEEMS_MENDED + 3), running.log
+        assert "wan0: VLAN tags stand in the frames again; it answers" in running.log
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+        assert f"warning: {line}" not in running.command("status").stdout
+    counted = running.solicitations("wan0")
+    assert counted["monitored"] >= 2
+
+
+def healthz(running: RunningDaemon) -> str:
+    connection = http.client.HTTPConnection("::1", 9846, timeout=5)
+    with running.topology.inside("edge"):
+        connection.request("GET", "/healthz")
+    body = connection.getresponse().read().decode()
+    connection.close()
+    return body
+
+
+def test_tags_within_the_frames_silence_nothing_whatever_becomes_of_them(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:1::/64 ignore", "2001:db8:3::/64 static"))
+    with Wire(topology) as wire:
+        frame = question("2001:db8:1::9")
+        for tags in (b"", *TAGS_MENU, b"", *TAGS_MENU):
+            wire.send(frame[:12] + tags + frame[12:])
+        assert wire.ask(asked("2001:db8:3::9")) is not None
+    assert until(lambda: sum(running.solicitations().values()) > 2 * len(TAGS_MENU))
+    assert ups(running) == {"wan0": 1.0}
+    assert "beside the frames" not in running.log
+
+
+def test_questions_with_hidden_tags_that_no_rule_covers_are_enough(
+    topology: Topology, daemon: Start, hidden: Wire
+) -> None:
+    """A single entry, which speaks for untagged frames."""
+    running = daemon(configuration())
+    hidden.send(*[asked("2001:db8:9::9")] * 3)
+    assert until(lambda: ups(running) == {"wan0": 0.0}), running.log
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:1::9"), 0.3) is None
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_on_a_port_with_vlans_not_even_the_first_question_is_answered_by_the_wrong_entry(
+    topology: Topology, daemon: Start, hidden: Wire, datapath: str
+) -> None:
+    """VLAN 100's, for what the rules for untagged frames cover."""
+    running = daemon(TRUNK.replace('name = "wan0"', f'name = "wan0"\ndatapath = "{datapath}"'))
+    assert hidden.ask(asked("2001:db8:1::9"), 0.3) is None
+    assert until(lambda: set(ups(running).values()) == {0.0}), running.log
+    assert running.solicitations("wan0")["monitored"] == 1
+    hidden.send(*[asked("2001:db8:1::9")] * 10)
+    assert until(lambda: running.solicitations("wan0")["monitored"] == 11)
+
+
+def test_once_a_tag_was_seen_within_a_frame_xdp_answers_untagged_questions_itself(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(TRUNK)
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+        assert until(lambda: running.solicitations("wan0").get("answered_python") == 1), "looked at first"
+        assert wire.ask(asked("2001:db8:2::9", inside=True)) is not None
+
+        def by_xdp() -> bool:
+            assert wire.ask(asked("2001:db8:1::9")) is not None
+            return running.solicitations("wan0").get("answered_xdp", 0) > 0
+
+        assert until(by_xdp), running.solicitations("wan0")
+    assert set(ups(running).values()) == {1.0}
