@@ -159,23 +159,25 @@ class Netlink:
         self._addresses = dict(addresses)
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
-        why = "they change all the time"
+        """What the kernel tells of all links or addresses, changes that come meanwhile left out: they are announced.
+
+        A dump that something changed under may lack a line. Where they change all the time, as thousands do while they
+        are made, what several of them have together lacks none, and of what has gone again the end is announced.
+        """
+        why, found = "no answer", None
         for _ in range(_ATTEMPTS):
             try:
-                found = self._dump(request)
+                answer = self._answers(request)
             except OSError as error:
-                why = error.strerror or "no answer"
-            else:
-                if found is not None:
-                    return found
-        raise MachineError(f"can't read links and addresses from the kernel: {why}")
-
-    def _dump(self, request: Callable[[int], bytes]) -> list[Message] | None:
-        """What the kernel tells; None if something changed meanwhile: it may not fit together."""
-        found = self._answers(request)
-        if any(message.flags & rtnetlink.Flag.DUMP_INTERRUPTED for message in found):
-            return None
-        return [message for message in found if message.type != Type.DONE]
+                why = error.strerror or why
+                continue
+            lines = [message for message in answer if message.type != Type.DONE]
+            if not any(message.flags & rtnetlink.Flag.DUMP_INTERRUPTED for message in answer):
+                return lines
+            found = [*(found or []), *lines]
+        if found is None:
+            raise MachineError(f"can't read links and addresses from the kernel: {why}")
+        return found
 
     def _answers(self, request: Callable[[int], bytes]) -> list[Message]:
         """All messages of an answer: up to and with DONE where it is a dump, else one. Raises OSError."""

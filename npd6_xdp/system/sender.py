@@ -25,7 +25,7 @@ _OWN_SOCKETS = 16
 """Ports that get a socket of their own, bound to them: a frame costs 50 to 100 ns less so, and one port's full queue
 doesn't keep another's answers."""
 _SHARED_SOCKETS = 8
-"""Sockets that all further ports share. Closing one waits for the kernel (synchronize_net(), 13 ms: of 600 they took 8 s);
+"""Sockets that all further ports share. Closing one waits for the kernel (synchronize_net(), 13 ms: 8 s for 600 such);
 and for each membership more, the kernel walks the socket's others, so a single one isn't best either."""
 
 
