@@ -31,6 +31,7 @@ from npd6_xdp.core.rules import (
     VLAN_ANY,
     Decision,
     Decisions,
+    Entry,
     KnownFlag,
     Match,
     RuleFlag,
@@ -152,6 +153,7 @@ class Program:
         self._vias: dict[bytes, bytes] = {}
         self._decisions: dict[int, Decisions] = {}
         self._slots: dict[bytes, bytes] = {}
+        self._packed: _Packed = {}
         self._used: dict[str, set[int]] = {"entry_counters": set(), "rule_counters": set()}
         self._cpus = len(self._bcc.utils.get_possible_cpus())
         self.entries: set[int] = set()
@@ -174,7 +176,7 @@ class Program:
         needs["LINES_MAX"] += going["lines"]
         needs["PREFIXES_MAX"] += going["prefixes"]
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
-        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table))
+        needs["SLOTS_MAX"] = len(self._slots.keys() | {_SLOT_KEY.pack(*key) for key in table.slots})
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
@@ -188,7 +190,7 @@ class Program:
         self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
         self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
         self.entries, self.rules = set(table.entries), set(table.rules)
-        vias, slots = pack_vias(table), pack_slots(table)
+        vias, slots = pack_vias(table), pack_slots(table, self._packed)
         put, take = self._changes(table)
         # in the order in which a target's way needs them: the slot leads to all else
         self._put("slots", self._slots, self._slots_between(table))
@@ -207,6 +209,8 @@ class Program:
         take: list[_Line] = []
         for entry in table.decisions.keys() | self._decisions.keys():
             after, before = (each.get(entry, NOTHING_DECIDED) for each in (table.decisions, self._decisions))
+            if after is before:
+                continue
             more, less = after.difference(before)
             if before and is_in_trie(after) != is_in_trie(before):  # all prefixes move from one map to the other
                 more |= {prefix: match for prefix, match in after.items() if prefix.length < BITS}
@@ -222,6 +226,8 @@ class Program:
         for key, slot in self._slots.items():
             entry = _SLOT.unpack(slot)[0]
             before, after = (each.get(entry, NOTHING_DECIDED) for each in (self._decisions, table.decisions))
+            if after is before:
+                continue
             if not is_in_trie(before) and not is_in_trie(after):
                 slots[key] = _with_lengths(slot, _pack_lengths({*before.lengths, *after.lengths}))
         return slots
@@ -698,28 +704,42 @@ def _any_vlan_last(item: tuple[bytes, bytes]) -> bool:
     return bool(_SLOT_KEY.unpack(item[0])[1] == VLAN_ANY)
 
 
-def pack_slots(table: Table) -> dict[bytes, bytes]:
-    """The kernel's map of slots for a table."""
-    slots = {}
-    for (ifindex, outer, inner), entry_id in table.slots.items():
-        entry = table.entries[entry_id]
-        sources, link_local, global_address = slot_sources(entry.addresses)
-        decisions = table.decisions.get(entry_id, NOTHING_DECIDED)
-        in_trie = is_in_trie(decisions)
-        slots[_SLOT_KEY.pack(ifindex, outer, inner)] = _SLOT.pack(
-            entry_id,
-            entry.mac,
-            DATAPATHS.index(entry.datapath),
-            sources,
-            entry.l3_ifindex,
-            link_local.packed,
-            global_address.packed,
-            _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
-            entry.collect > 0,
-            in_trie,
-            _pack_lengths(() if in_trie else decisions.lengths),
-        )
+_Packed = dict[int, tuple[Entry, Decisions, bytes]]
+"""Slots by entry, with what they were made of: a table has the very same objects where nothing is different."""
+
+
+def pack_slots(table: Table, packed: _Packed | None = None) -> dict[bytes, bytes]:
+    """The kernel's map of slots for a table. `packed` has what was packed before, and is brought up to date."""
+    slots, known, now = {}, packed or {}, _Packed()
+    for key, entry_id in table.slots.items():
+        entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
+        before = known.get(entry_id)
+        if before is None or before[0] is not entry or before[1] is not decisions:
+            before = entry, decisions, _pack_slot(entry, decisions)
+        now[entry_id] = before
+        slots[_SLOT_KEY.pack(*key)] = before[2]
+    if packed is not None:
+        packed.clear()
+        packed.update(now)
     return slots
+
+
+def _pack_slot(entry: Entry, decisions: Decisions) -> bytes:
+    sources, link_local, global_address = slot_sources(entry.addresses)
+    in_trie = is_in_trie(decisions)
+    return _SLOT.pack(
+        entry.id,
+        entry.mac,
+        DATAPATHS.index(entry.datapath),
+        sources,
+        entry.l3_ifindex,
+        link_local.packed,
+        global_address.packed,
+        _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
+        entry.collect > 0,
+        in_trie,
+        _pack_lengths(() if in_trie else decisions.lengths),
+    )
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:

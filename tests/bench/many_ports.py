@@ -47,9 +47,7 @@ def make(topology: Topology, count: int) -> None:
     batch = topology.directory / "many-ports"
     for first in range(0, count, _PIECE):
         numbers = range(first, min(first + _PIECE, count))
-        lines = [
-            f"link add sub{n} address {mac(n).hex(':')} type veth peer name sub{n} netns {there}" for n in numbers
-        ]
+        lines = [f"link add sub{n} address {mac(n).hex(':')} type veth peer name sub{n} netns {there}" for n in numbers]
         batch.write_text("\n".join([*lines, *(f"link set sub{n} up" for n in numbers)]))
         topology.run("edge", "ip", "-batch", str(batch), check=True, timeout=120)
         batch.write_text("\n".join(f"link set sub{n} up" for n in numbers))
