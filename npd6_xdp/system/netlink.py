@@ -43,10 +43,11 @@ Tags = tuple[int, ...]
 class Netlink:
     """Knows links and addresses, and tells when they changed: `fileno` becomes readable.
 
-    `losses` counts the times that announcements were lost: what went and came back meanwhile, nobody knows.
+    `losses` counts the times that announcements were lost: what went and came back meanwhile, nobody knows. `before` is
+    one that this one stands in for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Netlink | None = None) -> None:
         self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._requests.settimeout(_TIMEOUT)
         self._requests.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
@@ -59,10 +60,12 @@ class Netlink:
         self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
-        self._generations: dict[int, int] = {}  # of the links that have come since the start
-        self._comings = 0
+        self._generations: dict[int, int] = (
+            dict(before._generations) if before else {}
+        )  # of the links that have come since the start
+        self._comings: int = before._comings if before else 0
         self._lost = False
-        self.losses = 0
+        self.losses: int = before.losses + 1 if before else 0
         self._read()
 
     def close(self) -> None:
