@@ -60,9 +60,8 @@ class Netlink:
         self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
-        self._generations: dict[int, int] = (
-            dict(before._generations) if before else {}
-        )  # of the links that have come since the start
+        # of the links that have come since the start
+        self._generations: dict[int, int] = dict(before._generations) if before else {}
         self._comings: int = before._comings if before else 0
         self._lost = False
         self.losses: int = before.losses + 1 if before else 0

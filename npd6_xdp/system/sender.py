@@ -7,7 +7,7 @@ import ctypes as ct
 import os
 import socket
 import struct
-from collections.abc import Iterable
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -236,14 +236,14 @@ class Sockets:
         self._drop(port.way.bound, port.way)
 
     def close(self) -> None:
-        """Close all."""
-        for way in self._all():
-            way.close()
+        """Close all, side by side, so that they wait for the kernel together."""
+        closing = [threading.Thread(target=way.close) for way in (*self._own.values(), *self._shared)]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
         self._own.clear()
         self._shared.clear()
-
-    def _all(self) -> Iterable[PacketSocket]:
-        return (*self._own.values(), *self._shared)
 
     def _way(self, ifindex: int) -> PacketSocket:
         if len(self._own) < _OWN_SOCKETS:
