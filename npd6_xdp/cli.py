@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import npd6_xdp
 from npd6_xdp.core.config import Config, parse, parse_vlan
-from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError
+from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError, is_want_of_room, remedy
 
 if TYPE_CHECKING:
     from npd6_xdp.core.links import LinkFacts
@@ -59,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has had enough; what is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if not is_want_of_room(error.errno or 0):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"npd6-xdp: {place}{remedy(error)}", file=sys.stderr)
+        return MachineError.exit_status
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -36,6 +36,8 @@ from npd6_xdp.core.errors import ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
 
+_MOST_FOUND = 16384  # names of interfaces
+
 
 class Attach(StrEnum):
     """Where the XDP program sits: in the driver (native) or in the kernel's receive path (generic)."""
@@ -158,6 +160,8 @@ class Config:
 
         An exact name beats a glob, then a given VLAN beats "any"; among globs the first in the file.
         """
+        if (known := self._found.get(port)) is not None:
+            return known
         found = [*self._exact.get(port, ()), *(interface for interface in self._globs if interface.matches(port))]
         found.sort(key=lambda interface: (interface.is_glob, interface.vlan.any))
         winners: dict[Vlan, InterfaceConfig] = {}
@@ -165,7 +169,15 @@ class Config:
             if interface.is_glob and any(vlan.any and not won.is_glob for vlan, won in winners.items()):
                 break  # an exact name that takes any VLAN leaves nothing to a glob
             winners.setdefault(interface.vlan, interface)
-        return tuple(winners.values())
+        if len(self._found) >= _MOST_FOUND:  # names come and go
+            self._found.clear()
+        self._found[port] = tuple(winners.values())
+        return self._found[port]
+
+    @cached_property
+    def _found(self) -> dict[str, tuple[InterfaceConfig, ...]]:
+        """What entries() said: each change of the machine asks it of each link."""
+        return {}
 
     @cached_property
     def _exact(self) -> Mapping[str, Sequence[InterfaceConfig]]:

@@ -72,6 +72,11 @@ def is_want_of_room(code: int) -> bool:
     return code in _NO_ROOM
 
 
+def is_want_of_descriptors(code: int) -> bool:
+    """Whether an errno says that no file can be opened any more, by this process or by any."""
+    return code in (errno.EMFILE, errno.ENFILE)
+
+
 def remedy(error: OSError) -> str:
     """The kernel's words, and what to do where that is known."""
     said = error.strerror or str(error)
@@ -79,7 +84,7 @@ def remedy(error: OSError) -> str:
 
 
 @contextmanager
-def where(place: str) -> Iterator[None]:
+def as_machine_error(place: str) -> Iterator[None]:
     """Make what the system refuses within the block a MachineError that names the place."""
     try:
         yield

@@ -615,7 +615,7 @@ class _Builder:
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]
-        self.entries[entry_id] = Entry(
+        entry = Entry(
             entry_id,
             interface.labelled(link.name) if spoken else link.name,
             link.name,
@@ -632,6 +632,9 @@ class _Builder:
             link.is_shared(vlan.tags),
             link.lower,
         )
+        before = self._before.entries.get(entry_id)
+        # the very same object where nothing is different: so it is known to be packed already
+        self.entries[entry_id] = before if before is not None and before == entry else entry
         self.slots[_slot_key(link.ifindex, vlan)] = entry_id
         return entry_id
 

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import MachineError, Npd6Error
+from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
@@ -41,6 +41,7 @@ from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import ControlServer, Reply
 from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.manager import ServiceManager
 from npd6_xdp.system.metrics import metrics_app
@@ -117,7 +118,7 @@ class Daemon:
 
     def __enter__(self) -> Daemon:
         try:
-            with _uncollected():
+            with _uncollected(), as_machine_error("can't start"):
                 self.start()
                 gc.freeze()  # what is there now stays, but for a table: no need to look at it again and again
         except BaseException:
@@ -132,6 +133,7 @@ class Daemon:
 
     def start(self) -> None:
         """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
+        raise_limit()
         config, keep = self._config, self._stack.enter_context
         self._stack.callback(setattr, threading, "excepthook", threading.excepthook)
         threading.excepthook = self._thread_failed
@@ -295,7 +297,7 @@ class Daemon:
     def _renew_links(self) -> None:
         self._loop.remove(self._netlink.fileno())
         self._netlink.close()
-        self._netlink = Netlink()
+        self._netlink = Netlink(self._netlink)
         self._watch_links()
         self._later()
 

@@ -29,7 +29,7 @@ _RETRY_PAUSE = 10  # times what the trying took, where that is longer
 # of ports cost some thousandths of a CPU: the program's link by its descriptor (2 us), a part of them each turn; and,
 # for as long as a turn may take, the interface's counts and groups (40 us), so that a round of all takes longer then.
 _TURN = 1.0  # seconds
-_ROUND = 4  # turns for all ports' links
+_ROUND = 5  # turns for all ports' links
 _LOOKING = 0.001  # seconds of a turn
 _HURRY = 0.05  # seconds between two turns of a round after announcements were lost
 _COMPLAIN = 60.0  # seconds before the same is said of an interface again
@@ -185,6 +185,7 @@ class Ports:
         self._config, self._links, self._table = config, links, table
         self._entries = _by_port(table)
         here = self._here = self._wanted(links, table)
+        taken_off = {*self._datapath.taken_off(self._attached)}
         for ifindex, port in tuple(self._attached.items()):
             link = here.get(ifindex)
             if link is None:
@@ -193,7 +194,7 @@ class Ports:
             elif link.generation != port.generation:  # of the one before, nothing is here any more
                 self._detach(ifindex)
                 self._lines.add(logging.INFO, port.name, "detached: it has gone, and another has its index")
-            elif not self._datapath.sits_on(ifindex) and self._netlink().link(ifindex) is not None:
+            elif ifindex in taken_off and self._netlink().link(ifindex) is not None:
                 self._take_note(port)
             elif link.name != port.name:
                 self._lines.add(logging.INFO, port.name, f"is now {link.name}")
@@ -253,12 +254,11 @@ class Ports:
             self._hurried = len(self._places_to_look_at)
         if not self._links_to_look_at:
             self._links_to_look_at = [*self._attached]
-        for _ in range(-(-len(self._attached) // _ROUND)):
-            if not self._links_to_look_at:
-                break
-            ifindex = self._links_to_look_at.pop()
+        some = -(-len(self._attached) // _ROUND)
+        looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
+        for ifindex in self._datapath.taken_off(looked_at):
             port = self._attached.get(ifindex)
-            if port is not None and not self._datapath.sits_on(ifindex) and self._netlink().link(ifindex) is not None:
+            if port is not None and self._netlink().link(ifindex) is not None:  # else it has gone, as we shall hear
                 self._put_back(port)
         self._look_closely(now)
         self._lines.say()

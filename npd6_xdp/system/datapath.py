@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from npd6_xdp.core.config import Datapath as DatapathKind
 from npd6_xdp.core.config import Limits
-from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, where
+from npd6_xdp.core.errors import MachineError, as_machine_error, is_want_of_room, remedy
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.links import slot_sources
 from npd6_xdp.core.prefix import BITS, Prefix
@@ -33,6 +33,7 @@ from npd6_xdp.core.rules import (
     VLAN_ANY,
     Decision,
     Decisions,
+    Entry,
     KnownFlag,
     Match,
     RuleFlag,
@@ -73,7 +74,7 @@ _NO_MATCH = Match(0, Decision.IGNORE, RuleFlag(0))
 _SETTINGS = struct.Struct("=QI4x")
 _RECENT = struct.Struct("=QQQ")
 _INDEX = struct.Struct("=I")
-_XDP_LINK_INFO = struct.Struct("=16xI4x")  # struct bpf_link_info, up to xdp.ifindex
+_XDP_LINK_INFO_SIZE, _XDP_LINK_IFINDEX = 24, 16  # struct bpf_link_info as far as it is used, and xdp.ifindex in it
 _PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
 _COUNTERS = struct.Struct(f"={len(Outcome)}Q")
 _ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
@@ -156,6 +157,7 @@ class Program:
         self._vias: dict[bytes, bytes] = {}
         self._decisions: dict[int, Decisions] = {}
         self._slots: dict[bytes, bytes] = {}
+        self._packed: _Packed = {}
         self._used: dict[str, set[int]] = {"entry_counters": set(), "rule_counters": set()}
         self._cpus = len(self._bcc.utils.get_possible_cpus())
         self.tapped = Tapped()
@@ -185,7 +187,7 @@ class Program:
         needs["LINES_MAX"] += going["lines"]
         needs["PREFIXES_MAX"] += going["prefixes"]
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
-        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table, self.tapped))
+        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table, self.tapped, self._packed))
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
@@ -199,7 +201,7 @@ class Program:
         self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
         self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
         self.entries, self.rules = set(table.entries), set(table.rules)
-        vias, slots = pack_vias(table), pack_slots(table, self.tapped)
+        vias, slots = pack_vias(table), pack_slots(table, self.tapped, self._packed)
         put, take = self._changes(table)
         # in the order in which a target's way needs them: the slot leads to all else
         self._put("slots", self._slots, self._slots_between(table))
@@ -218,6 +220,8 @@ class Program:
         take: list[_Line] = []
         for entry in table.decisions.keys() | self._decisions.keys():
             after, before = (each.get(entry, NOTHING_DECIDED) for each in (table.decisions, self._decisions))
+            if after is before:
+                continue
             more, less = after.difference(before)
             if before and is_in_trie(after) != is_in_trie(before):  # all prefixes move from one map to the other
                 more |= {prefix: match for prefix, match in after.items() if prefix.length < BITS}
@@ -233,6 +237,8 @@ class Program:
         for key, slot in self._slots.items():
             entry = _SLOT.unpack(slot)[0]
             before, after = (each.get(entry, NOTHING_DECIDED) for each in (self._decisions, table.decisions))
+            if after is before:
+                continue
             if not is_in_trie(before) and not is_in_trie(after):
                 slots[key] = _with_lengths(slot, _pack_lengths({*before.lengths, *after.lengths}))
         return slots
@@ -391,7 +397,6 @@ class Datapath:
         self._bcc = load_bcc()
         self._lib = self._bcc.lib
         self._links: dict[int, int] = {}
-        self._link_info = ct.create_string_buffer(_XDP_LINK_INFO.size)
         self._known: dict[bytes, int] = {}
         self._limits = limits
         self._resolving_full = False
@@ -614,15 +619,21 @@ class Datapath:
         """Whether this process has the program on that interface."""
         return ifindex in self._links
 
-    def sits_on(self, ifindex: int) -> bool:
-        """Whether the kernel has the program on that interface: somebody may have taken it off by force. 2 us."""
-        link = self._links.get(ifindex)
-        if link is None:
-            return False
-        info, length = self._link_info, ct.c_uint32(_XDP_LINK_INFO.size)
-        if self._lib.bpf_obj_get_info_by_fd(link, info, ct.byref(length)) != 0:
-            return True  # a kernel that doesn't tell
-        return bool(_XDP_LINK_INFO.unpack(info.raw)[0] == ifindex)  # 0 where it sits on none any more
+    def taken_off(self, ifindexes: Iterable[int]) -> list[int]:
+        """Those of the interfaces that the kernel doesn't have the program on: somebody may have taken it off by force.
+
+        By the links' own information, which takes less than 2 us each. A kernel that doesn't tell is believed.
+        """
+        info = ct.create_string_buffer(_XDP_LINK_INFO_SIZE)
+        length = ct.byref(ct.c_uint32(_XDP_LINK_INFO_SIZE))
+        where_it_sits = ct.c_uint32.from_buffer(info, _XDP_LINK_IFINDEX)  # 0 where it is taken off
+        ask, link_of = self._lib.bpf_obj_get_info_by_fd, self._links.get
+        found = []
+        for ifindex in ifindexes:
+            link = link_of(ifindex)
+            if link is None or (ask(link, info, length) == 0 and where_it_sits.value != ifindex):
+                found.append(ifindex)
+        return found
 
     @property
     def program_id(self) -> int:
@@ -715,41 +726,60 @@ def _any_vlan_last(item: tuple[bytes, bytes]) -> bool:
     return bool(_SLOT_KEY.unpack(item[0])[1] == VLAN_ANY)
 
 
-def pack_slots(table: Table, tapped: Tapped = Tapped()) -> dict[bytes, bytes]:  # noqa: B008 (frozen)
-    """The kernel's map of slots for a table.
+_Packed = dict[int, tuple[Entry, Decisions, bool, int, bytes]]
+"""Slots by entry, with what they were made of: a table has the very same objects where nothing is different."""
+
+
+def pack_slots(
+    table: Table,
+    tapped: Tapped = Tapped(),  # noqa: B008 (frozen)
+    packed: _Packed | None = None,
+) -> dict[bytes, bytes]:
+    """The kernel's map of slots for a table. `packed` has what was packed before, and is brought up to date.
 
     On a silent port, what looks untagged may be another VLAN's, so that is monitored only; a tag that is in the frame
     is believed.
     """
     slots: dict[bytes, bytes] = {}
+    known, now = packed or {}, _Packed()
     wanted = dict(table.slots)
     for port in tapped.silent & table.ports:
         wanted.setdefault((port, 0, 0), table.slots[port, VLAN_ANY, VLAN_ANY])
     for (port, outer, inner), entry_id in wanted.items():
-        entry = table.entries[entry_id]
+        entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
-        sources, link_local, global_address = slot_sources(entry.addresses)
-        decisions = table.decisions.get(entry_id, NOTHING_DECIDED)
-        in_trie = is_in_trie(decisions)
-        slot = _SLOT.pack(
-            entry_id,
-            entry.mac,
-            DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
-            sources,
-            entry.l3_ifindex,
-            link_local.packed,
-            global_address.packed,
-            _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
-            entry.collect > 0,
-            in_trie,
-            entry.port_mac or entry.mac,
-            _slot_flags(entry.shared, port in tapped.ports, port in tapped.guarded),
-            _pack_lengths(() if in_trie else decisions.lengths),
-        )
+        flags = _slot_flags(entry.shared, port in tapped.ports, port in tapped.guarded)
+        before = known.get(entry_id)
+        if before is None or before[0] is not entry or before[1] is not decisions or before[2:4] != (is_silent, flags):
+            before = entry, decisions, is_silent, flags, _pack_slot(entry, decisions, flags, is_silent=is_silent)
+        now[entry_id] = before
         for ifindex in (port, *entry.lower):
             if ifindex == port or ifindex not in table.ports:
-                slots[_SLOT_KEY.pack(ifindex, outer, inner)] = slot
+                slots[_SLOT_KEY.pack(ifindex, outer, inner)] = before[4]
+    if packed is not None:
+        packed.clear()
+        packed.update(now)
     return slots
+
+
+def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bool) -> bytes:
+    sources, link_local, global_address = slot_sources(entry.addresses)
+    in_trie = is_in_trie(decisions)
+    return _SLOT.pack(
+        entry.id,
+        entry.mac,
+        DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
+        sources,
+        entry.l3_ifindex,
+        link_local.packed,
+        global_address.packed,
+        _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
+        entry.collect > 0,
+        in_trie,
+        entry.port_mac or entry.mac,
+        flags,
+        _pack_lengths(() if in_trie else decisions.lengths),
+    )
 
 
 def _slot_flags(shared: bool, tapped: bool, guarded: bool) -> int:
@@ -799,7 +829,8 @@ def _room(name: str, wanted: int) -> int:
 def load_bcc() -> Any:
     """The bcc module; MachineError with the package to install if it isn't there, or isn't the real one."""
     try:
-        import bcc
+        with as_machine_error("can't load bcc"):
+            import bcc
     except ImportError:
         bcc = None
     if not hasattr(bcc, "BPF"):
@@ -840,7 +871,7 @@ def load_function(module: Any, function: str, kind: int) -> Any:
 @contextmanager
 def _words_caught() -> Iterator[None]:
     """While bcc works: what it prints becomes part of a MachineError, if it fails."""
-    with where("can't compile the XDP program"), tempfile.TemporaryFile() as words:
+    with as_machine_error("can't compile the XDP program"), tempfile.TemporaryFile() as words:
         # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         saved = os.dup(2)
@@ -888,6 +919,8 @@ def _why_not(error: str, said: str) -> str:
             f"not permitted to load an XDP program: without {' and '.join(missing)};"
             " run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         )
+    if (shortage := os.strerror(errno.EMFILE)) in said:
+        return f"the XDP program can't be loaded: {remedy(OSError(errno.EMFILE, shortage))}"
     release = os.uname().release
     if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < OLDEST_KERNEL:
         return f"Linux {release} is too old: npd6-xdp needs 5.18 or newer"

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import ctypes as ct
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, is_want_of_descriptors, remedy
 from npd6_xdp.core.event import RECORD_SIZE
 
 RING_PAGES = 256
@@ -76,6 +77,12 @@ class EventRing:
                 self._bpf[b"events"].open_perf_buffer(_unused, page_cnt=min(pages, _FIRST_PAGES))
                 self._bpf[b"more_events"].open_perf_buffer(_unused, page_cnt=pages, wakeup_events=_WAKEUP_EVENTS)
             except Exception as error:  # bcc raises nothing more exact
+                if is_want_of_descriptors(code := ct.get_errno()):
+                    self._free()
+                    for name in (b"events", b"more_events"):  # or its destructor stumbles over what is closed by then
+                        self._bpf[name]._open_key_fds.clear()
+                    why = remedy(OSError(code, os.strerror(code)))
+                    raise MachineError(f"can't open the rings to Python: {why}") from error
                 if pages <= LEAST_PAGES:
                     raise MachineError(refusal(_PARANOID.read_text())) from error
                 self._free()

@@ -42,10 +42,11 @@ _ATTEMPTS = 5
 class Netlink:
     """Knows links and addresses, and tells when they changed: `fileno` becomes readable.
 
-    `losses` counts the times that announcements were lost: what went and came back meanwhile, nobody knows.
+    `losses` counts the times that announcements were lost: what went and came back meanwhile, nobody knows. `before` is
+    one that this one stands in for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Netlink | None = None) -> None:
         self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._requests.settimeout(_TIMEOUT)
         self._requests.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
@@ -58,10 +59,11 @@ class Netlink:
         self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
-        self._generations: dict[int, int] = {}  # of the links that have come since the start
-        self._comings = 0
+        # of the links that have come since the start
+        self._generations: dict[int, int] = dict(before._generations) if before else {}
+        self._comings: int = before._comings if before else 0
         self._lost = False
-        self.losses = 0
+        self.losses: int = before.losses + 1 if before else 0
         self._read()
 
     def close(self) -> None:
@@ -166,23 +168,25 @@ class Netlink:
         self._addresses = dict(addresses)
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
-        why = "they change all the time"
+        """What the kernel tells of all links or addresses, changes that come meanwhile left out: they are announced.
+
+        A dump that something changed under may lack a line. Where they change all the time, as thousands do while they
+        are made, what several of them have together lacks none, and of what has gone again the end is announced.
+        """
+        why, found = "no answer", None
         for _ in range(_ATTEMPTS):
             try:
-                found = self._dump(request)
+                answer = self._answers(request)
             except OSError as error:
-                why = error.strerror or "no answer"
-            else:
-                if found is not None:
-                    return found
-        raise MachineError(f"can't read links and addresses from the kernel: {why}")
-
-    def _dump(self, request: Callable[[int], bytes]) -> list[Message] | None:
-        """What the kernel tells; None if something changed meanwhile: it may not fit together."""
-        found = self._answers(request)
-        if any(message.flags & rtnetlink.Flag.DUMP_INTERRUPTED for message in found):
-            return None
-        return [message for message in found if message.type != Type.DONE]
+                why = error.strerror or why
+                continue
+            lines = [message for message in answer if message.type != Type.DONE]
+            if not any(message.flags & rtnetlink.Flag.DUMP_INTERRUPTED for message in answer):
+                return lines
+            found = [*(found or []), *lines]
+        if found is None:
+            raise MachineError(f"can't read links and addresses from the kernel: {why}")
+        return found
 
     def _answers(self, request: Callable[[int], bytes]) -> list[Message]:
         """All messages of an answer: up to and with DONE where it is a dump, else one. Raises OSError."""
