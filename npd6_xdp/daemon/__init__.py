@@ -721,10 +721,13 @@ class Daemon:
     def close(self) -> None:
         """Detach, answer what is still in the ring, and let go of everything."""
         self._ports.detach_all()
-        for kept in self._rings:
-            while self._answering.answer(kept.ring.read()):
-                pass
-        self._answering.settle()
+        try:
+            for kept in self._rings:
+                while self._answering.answer(kept.ring.read()):
+                    pass
+            self._answering.settle()
+        except Exception as error:  # it may be what has ended us
+            self._loop.failed("rings", error)
         self._stack.close()
         self._loop.close()
 
