@@ -63,7 +63,7 @@ _FEW = 64  # events of a look, from which on there is no time for a nap
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
 _HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reload of 100,000 rules takes less
 _RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
-_TOGETHER = 0.005  # seconds: who asks for a reload within them of the first one asks for the same
+_TOGETHER = 0.01  # seconds: who asks for a reload within them of the first one asks for the same
 
 
 class _Ended(BaseException):
@@ -654,6 +654,8 @@ class Daemon:
         finally:
             for reply in asked:
                 reply(answer)
+            if self._reload_at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
+                self._reload_at = time.monotonic() + _TOGETHER
 
     def reload(self) -> str:
         """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
