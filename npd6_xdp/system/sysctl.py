@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from npd6_xdp.core.names import raw, shown
+
 log = logging.getLogger("npd6-xdp")
 
 _ROOT = Path("/proc/sys/net/ipv6")
@@ -38,10 +40,15 @@ _REMEDIES = {
 }
 
 
+def _path(key: str) -> Path:
+    """Where a sysctl is, in which an interface's name is as the whole program has it (core/names.py)."""
+    return _ROOT / os.fsdecode(raw(key))
+
+
 def read(key: str) -> str | None:
     """A sysctl below net.ipv6, as "conf/wan0/forwarding"; None if it isn't there."""
     try:
-        return (_ROOT / key).read_text().strip()
+        return _path(key).read_text().strip()
     except OSError:
         return None
 
@@ -61,7 +68,7 @@ class Setting(NamedTuple):
         if not self.ifindex:
             return self.key
         try:
-            name = socket.if_indextoname(self.ifindex)
+            name = shown(os.fsencode(socket.if_indextoname(self.ifindex)))
         except (OSError, OverflowError):
             return None
         return None if name in _NO_INTERFACES else self.key.replace("{}", name)
@@ -69,7 +76,7 @@ class Setting(NamedTuple):
     def settled(self) -> str | None:
         """As path(), once it is there: the kernel tells of a new name before it moves the sysctls there."""
         deadline = time.monotonic() + _RENAMING
-        while (key := self.path()) and not (_ROOT / key).exists() and time.monotonic() < deadline:
+        while (key := self.path()) and not _path(key).exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         return key
 
@@ -221,7 +228,7 @@ class Sysctls:
             self._before[setting] = now
             self._remember()
         try:
-            (_ROOT / key).write_text(value)
+            _path(key).write_text(value)
         except OSError as error:
             log.warning(
                 "can't set net.ipv6.%s to %s: %s; method kernel needs it%s",
@@ -237,7 +244,7 @@ class Sysctls:
             value = self._before.pop(setting)
             if key := setting.settled():
                 with suppress(OSError):
-                    (_ROOT / key).write_text(value)
+                    _path(key).write_text(value)
         self._remember()
 
     def _remember(self) -> None:
