@@ -85,7 +85,7 @@ def check(arguments: argparse.Namespace) -> None:
     from npd6_xdp.core.explain import table_json, table_text
 
     config = _load(arguments.config)
-    links, warned = _machine(config)
+    config, links, warned = _machine(config)
     table = json.dumps(table_json(config, links), indent=2) if arguments.json else table_text(config, links)
     print(table, flush=True)
     for line in warned:
@@ -103,11 +103,12 @@ def explain(arguments: argparse.Namespace) -> None:
         vlan = parse_vlan(arguments.vlan)
     except ValueError as error:
         raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
-    _require_interface(config, arguments.interface, arguments.config)
     if vlan.any:
         raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
-    question = Question(arguments.interface, vlan.tags, arguments.address, arguments.source)
-    print(tell(config, link_facts(config), question))
+    links = link_facts(config)
+    config, interface = _named(config, arguments.interface, links, arguments.config)
+    question = Question(interface, vlan.tags, arguments.address, arguments.source)
+    print(tell(config, links, question))
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -156,8 +157,8 @@ def replay(arguments: argparse.Namespace) -> None:
 
     config = _load(arguments.config)
     interface = arguments.interface or _only_interface(config, arguments.config)
-    _require_interface(config, interface, arguments.config)
     links = link_facts(config)
+    config, interface = _named(config, interface, links, arguments.config)
     tool.run(arguments.file, config, links, interface, arguments.mac, as_json=arguments.json)
 
 
@@ -173,25 +174,35 @@ def version(_: argparse.Namespace) -> None:
     print(f"npd6-xdp {npd6_xdp.__version__}")
 
 
-def _machine(config: Config) -> tuple[Mapping[str, LinkFacts], list[str]]:
-    """What is known of this machine's interfaces, and what of the configuration they give reason to warn about."""
+def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]]:
+    """The configuration with this machine's names of interfaces, what is known of these, and what to warn about."""
+    from npd6_xdp.core.altnames import alternative_names, twofold, with_names
     from npd6_xdp.core.rules import build, warnings
     from npd6_xdp.daemon import link_facts
 
     try:
         links = link_facts(config)
     except (MachineError, OSError) as error:
-        return {}, [str(error)]
-    return links, warnings(build(config, links))
+        return config, {}, [str(error)]
+    names = alternative_names(links)
+    named = with_names(config, names)
+    return named, links, [*warnings(build(named, links)), *twofold(config, names)]
 
 
 def _known(config: Config) -> str:
     return ", ".join(sorted({interface.name for interface in config.interfaces}))
 
 
-def _require_interface(config: Config, name: str, path: Path) -> None:
-    if not config.entries(name):
+def _named(config: Config, interface: str, links: Mapping[str, LinkFacts], path: Path) -> tuple[Config, str]:
+    """A configuration and the interface that is asked for in it, by the names of this machine's interfaces."""
+    from npd6_xdp.core.altnames import alternative_names, with_names
+    from npd6_xdp.core.names import canonical
+
+    names, name = alternative_names(links), canonical(interface)
+    named = with_names(config, names)
+    if not named.entries(names.get(name, name)):
         raise UsageError(f"--interface {name}: {path} has no such interface; it has {_known(config)}")
+    return named, names.get(name, name)
 
 
 def _only_interface(config: Config, path: Path) -> str:

@@ -180,6 +180,14 @@ class Config:
         return {}
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """All names and globs of interfaces that it has."""
+        rules = [rule for interface in self.interfaces for rule in interface.rules]
+        followed = {rule.follows for rule in rules if rule.follows}
+        vias = {name for via in {rule.via for rule in rules} for name in via}
+        return frozenset({interface.name for interface in self.interfaces} | followed | vias)
+
+    @cached_property
     def _exact(self) -> Mapping[str, Sequence[InterfaceConfig]]:
         """The entries by name: asked for each link of the machine, hundreds of entries can't be gone through."""
         found: defaultdict[str, list[InterfaceConfig]] = defaultdict(list)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from npd6_xdp.core.errors import Mistake
+from npd6_xdp.core.names import canonical, raw
 from npd6_xdp.core.prefix import BITS, Prefix, of_range, read_plain
 
 Parser = Callable[[object], object]
@@ -290,13 +291,16 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) if is_glob(pattern) else name == pattern
 
 
+_MOST_NAME, _MOST_ALTERNATIVE_NAME = 15, 127  # bytes
+
+
 def _linux_name(name: str, shortest: str) -> str:
     """A name that Linux takes (dev_valid_name in net/core/dev.c, which counts bytes)."""
     if not name.isprintable() or set(name) & set(" /") or name in {".", ".."}:
         raise Wrong('an interface\'s name holds no "/" and no white space')
-    if not name or len(shortest.encode()) > 15:
-        raise Wrong("an interface's name has 1 to 15 characters")
-    return name
+    if not name or len(raw(shortest)) > (_MOST_NAME if is_glob(name) else _MOST_ALTERNATIVE_NAME):
+        raise Wrong("an interface's name has 1 to 15 characters, an alternative one up to 127")
+    return canonical(name)
 
 
 def _shortest(glob: str) -> str:

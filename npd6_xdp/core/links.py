@@ -66,6 +66,8 @@ class LinkFacts:
     """The routing table of the VRF that it belongs to; 0 is none, and routes are in the table main."""
     bridge: str = ""
     """The bridge that it is a port of: the kernel's neighbours are there, not here. "" for none."""
+    altnames: tuple[str, ...] = ()
+    """Other names that it has."""
     generation: int = 0
     """Another number than before: another interface has the index, or it was away. What was attached to it is gone."""
     bridge_macs: Mapping[tuple[int, ...], bytes] = field(default_factory=dict)

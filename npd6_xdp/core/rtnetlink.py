@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
+from npd6_xdp.core.names import shown
+
 PROTOCOL = 136
 """Our number in rtm_protocol and NDA_PROTOCOL: the routes and proxy entries that bear it are npd6-xdp's."""
 
@@ -279,7 +281,7 @@ def parse_link(body: bytes) -> LinkEntry | None:
     operational = attributes.get(_IFLA_OPERSTATE, b"")[:1] in (bytes([_IF_OPER_UNKNOWN]), bytes([_IF_OPER_UP]))
     return LinkEntry(
         index,
-        _text(attributes.get(_IFLA_IFNAME, b"")),
+        _name(attributes.get(_IFLA_IFNAME, b"")),
         attributes.get(_IFLA_ADDRESS, b"") if kind == _ARPHRD_ETHER else b"",
         bool(flags & _IFF_UP) and operational,
         driver,
@@ -291,7 +293,7 @@ def parse_link(body: bytes) -> LinkEntry | None:
         flags,
         _number(attributes.get(_IFLA_MTU, b"")),
         slave_kind,
-        tuple(_text(value) for attribute, value in properties if attribute == _IFLA_ALT_IFNAME),
+        tuple(_name(value) for attribute, value in properties if attribute == _IFLA_ALT_IFNAME),
         _number(data.get(_IFLA_VRF_TABLE, b"")) if driver == "vrf" else 0,
         _number(attributes[_IFLA_ALLMULTI]) if _IFLA_ALLMULTI in attributes else -1,
         _programs(attributes.get(_IFLA_XDP, b"")),
@@ -502,6 +504,11 @@ _LITTLE = struct.pack("=H", 1) == b"\x01\x00"
 def _number(value: bytes) -> int:
     """An integer of any size in host order; 0 where there is none."""
     return int.from_bytes(value, "little" if _LITTLE else "big")
+
+
+def _name(value: bytes) -> str:
+    """An interface's name, as the whole program has it (core/names.py)."""
+    return shown(value.rstrip(b"\0"))
 
 
 def _text(value: bytes) -> str:

@@ -20,6 +20,7 @@ from ipaddress import IPv6Address
 from types import FrameType
 from typing import Any
 
+from npd6_xdp.core.altnames import alternative_names, twofold, with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error
 from npd6_xdp.core.event import EventTags, NsEvent
@@ -64,7 +65,7 @@ _FEW = 64  # events of a look, from which on there is no time for a nap
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
 _HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reload of 100,000 rules takes less
 _RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
-_TOGETHER = 0.005  # seconds: who asks for a reload within them of the first one asks for the same
+_TOGETHER = 0.01  # seconds: who asks for a reload within them of the first one asks for the same
 
 
 class _Ended(BaseException):
@@ -91,8 +92,10 @@ class Daemon:
         self._file = file
         self._configured = configured
         with _uncollected():
-            self._config = load()
+            self._written = self._config = load()  # as it was read, and with the names that are meant
         self._manager = ServiceManager()
+        self._meaning = self._config  # the last one that _named() made, and of what
+        self._meant: tuple[Config, Mapping[str, str]] = (self._written, {})
         self._links: Mapping[str, LinkFacts] = {}
         self._logged: Mapping[str, LinkFacts] = {}
         self._table = Table({}, {}, {}, {}, {})
@@ -142,6 +145,7 @@ class Daemon:
         self._configured(config)
         self._netlink = Netlink()
         self._stack.callback(lambda: self._netlink.close())
+        config = self._named(self._written)
         self._next_hops = NextHops()
         self._stack.callback(lambda: self._next_hops.close())
         self._requests = keep(closing(Requests()))
@@ -190,6 +194,14 @@ class Daemon:
         where = some([*dict.fromkeys(entry.port for entry in self._table.entries.values())])
         rules = len(self._table.rules)
         return f"{rules} rule{'' if rules == 1 else 's'} on {where or 'no interface that is there yet'}"
+
+    def _named(self, written: Config) -> Config:
+        """A configuration with the names that are meant by alternative ones now; the very same if it is in force."""
+        names = self._netlink.altnames()
+        meant = {other: names[other] for other in written.names & names.keys()}
+        if self._meant != (written, meant):
+            self._meant, self._meaning = (written, meant), with_names(written, meant)
+        return self._meaning
 
     def _facts(self, config: Config) -> dict[str, LinkFacts]:
         self._next_hops.watch(self._netlink.l3_interfaces(lambda name: bool(config.entries(name))))
@@ -426,8 +438,7 @@ class Daemon:
         kept.ring.close()
         self._rings.remove(kept)
 
-    @staticmethod
-    def _warnings(config: Config, links: Mapping[str, LinkFacts], table: Table) -> list[str]:
+    def _warnings(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> list[str]:
         """What of the configuration doesn't do what its writer may think, as things are."""
         lines = warnings(table)
         names = {link.ifindex: link.name for link in links.values()}
@@ -449,6 +460,7 @@ class Daemon:
             if not interface.is_glob and interface.name not in links:
                 lines.append(f"{interface.name}: no such interface here yet; waiting for it")
         lines += [f"via {name}: no such interface here yet; waiting for it" for name in absent_vias(config, links)]
+        lines += twofold(self._written, alternative_names(links))
         return list(dict.fromkeys(lines))
 
     # --- run --------------------------------------------------------------------------------------------
@@ -516,11 +528,12 @@ class Daemon:
         self._refresh_at = None
         try:
             self._netlink.on_change()  # reads all, where that has failed before
-            links = self._facts(self._config)
-            changed = links != self._links or self._doubtful
+            config = self._named(self._written)
+            links = self._facts(config)
+            changed = links != self._links or config is not self._config or self._doubtful
             if changed:
                 self._log_changes(links)
-                self._decide_by(self._config, links, build(self._config, links, self._table))
+                self._decide_by(config, links, build(config, links, self._table))
                 self._manager.status(self._summary())
         except MachineError as error:
             self._retry(error)
@@ -656,6 +669,8 @@ class Daemon:
         finally:
             for reply in asked:
                 reply(answer)
+            if self._reload_at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
+                self._reload_at = time.monotonic() + _TOGETHER
 
     def reload(self) -> str:
         """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
@@ -687,8 +702,9 @@ class Daemon:
         gc.freeze()
         return ""
 
-    def _change_to(self, config: Config) -> None:
+    def _change_to(self, written: Config) -> None:
         """Whatever can fail comes first, so that failing leaves all as it was."""
+        config = self._named(written)
         Ports.check(config, self._links)
         with ExitStack() as undo:
             undo.callback(lambda: self._facts(self._config))
@@ -705,6 +721,7 @@ class Daemon:
                 undo.callback(control.close)
             self._ports.admit(config, links, table)
             undo.pop_all()
+        self._written = written
         self._decide_by(config, links, table)
         self._logged = links
         self._follow_ports()
@@ -723,10 +740,13 @@ class Daemon:
     def close(self) -> None:
         """Detach, answer what is still in the ring, and let go of everything."""
         self._ports.detach_all()
-        for kept in self._rings:
-            while self._answering.answer(kept.ring.read()):
-                pass
-        self._answering.settle()
+        try:
+            for kept in self._rings:
+                while self._answering.answer(kept.ring.read()):
+                    pass
+            self._answering.settle()
+        except Exception as error:  # it may be what has ended us
+            self._loop.failed("rings", error)
         self._stack.close()
         self._loop.close()
 
@@ -771,6 +791,7 @@ def _uncollected() -> Iterator[None]:
 def link_facts(config: Config) -> dict[str, LinkFacts]:
     """The facts of this machine's interfaces, and the next hops of those that are the configuration's."""
     with closing(Netlink()) as netlink, closing(NextHops()) as next_hops:
+        config = with_names(config, netlink.altnames())
         next_hops.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
         return netlink.facts(next_hops.of)
 

@@ -17,7 +17,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
-from npd6_xdp.system.sysctl import Memory, Setting, Sysctls, read
+from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls, read
 
 log = logging.getLogger("npd6-xdp")
 
@@ -66,7 +66,7 @@ class Proxies:
         values: dict[Setting, str] = {}
         for ifindex in wanted:
             if name := names.get(ifindex):
-                values |= {Setting("conf/{}/proxy_ndp", ifindex): "1", Setting("neigh/{}/proxy_delay", ifindex): "0"}
+                values |= {Setting(PROXY_NDP, ifindex): "1", Setting(PROXY_DELAY, ifindex): "0"}
                 if read(f"conf/{name}/forwarding") == "0":
                     self._warn(
                         f"{name}: method kernel answers nothing while forwarding is off:"
@@ -74,7 +74,7 @@ class Proxies:
                     )
         if values:
             # unicast solicitations are looked up by this one (ip6_forward)
-            values[Setting("conf/all/proxy_ndp")] = "1"
+            values[Setting(ALL_PROXY_NDP)] = "1"
         for setting, value in values.items():
             self._sysctls.set(setting, value)
         self._sysctls.put_back(values.keys())

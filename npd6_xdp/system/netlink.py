@@ -19,6 +19,7 @@ from ipaddress import IPv6Address
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 from npd6_xdp.core.stacking import Stacking
 
@@ -120,6 +121,7 @@ class Netlink:
                 flags=link.flags,
                 table=master.table if master is not None else 0,
                 bridge=master.name if master is not None and master.kind == "bridge" else "",
+                altnames=link.altnames,
                 generation=self._generations.get(link.ifindex, 0),
                 bridge_macs=stack.bridge_macs,
                 shared=stack.shared,
@@ -131,6 +133,10 @@ class Netlink:
                 lossy=stack.lossy,
             )
         return found
+
+    def altnames(self) -> dict[str, str]:
+        """The names of links by their alternative ones."""
+        return {other: link.name for link in self._links.values() for other in link.altnames}
 
     def link(self, ifindex: int) -> LinkEntry | None:
         """What the kernel says of a link now; None: there is none, or it doesn't say. 20 us."""
@@ -259,7 +265,7 @@ def _ethtool(port: str, request: bytes) -> bytes | None:
     buffer = array.array("B", request)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ioctl_socket:
         try:
-            fcntl.ioctl(ioctl_socket, _SIOCETHTOOL, struct.pack("16sP", port.encode(), buffer.buffer_info()[0]))
+            fcntl.ioctl(ioctl_socket, _SIOCETHTOOL, struct.pack("16sP", raw(port), buffer.buffer_info()[0]))
         except OSError:
             return None
     return buffer.tobytes()

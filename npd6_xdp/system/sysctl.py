@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sysctls that are set for a while and then put back, also by a successor if this process is killed."""
+"""sysctls that are set for a while and then put back, also by a successor if this process is killed.
+
+What a successor finds lies in a directory of the service's user, and the successor may be root: it follows no link
+there, takes plain files of the right owners only, and of those only words that a daemon can have left.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,17 @@ import fcntl
 import json
 import logging
 import os
+import re
+import secrets
 import socket
-import tempfile
+import stat
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from npd6_xdp.core.names import raw, shown
 
 log = logging.getLogger("npd6-xdp")
 
@@ -22,6 +30,9 @@ _ROOT = Path("/proc/sys/net/ipv6")
 _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
 _RENAMING = 0.25  # seconds
+_MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
+_NO_INTERFACES = ("all", "default")  # below conf/ and neigh/, which an interface may be called all the same
+_VALUE = re.compile(r"-?[0-9]{1,10}")
 _REMEDIES = {
     errno.EACCES: ": give CAP_NET_ADMIN",
     errno.EPERM: ": give CAP_NET_ADMIN",
@@ -29,12 +40,21 @@ _REMEDIES = {
 }
 
 
+def _path(key: str) -> Path:
+    """Where a sysctl is, in which an interface's name is as the whole program has it (core/names.py)."""
+    return _ROOT / os.fsdecode(raw(key))
+
+
 def read(key: str) -> str | None:
     """A sysctl below net.ipv6, as "conf/wan0/forwarding"; None if it isn't there."""
     try:
-        return (_ROOT / key).read_text().strip()
+        return _path(key).read_text().strip()
     except OSError:
         return None
+
+
+PROXY_NDP, PROXY_DELAY, ALL_PROXY_NDP = "conf/{}/proxy_ndp", "neigh/{}/proxy_delay", "conf/all/proxy_ndp"
+"""All that is ever set, as Setting.key."""
 
 
 class Setting(NamedTuple):
@@ -48,14 +68,15 @@ class Setting(NamedTuple):
         if not self.ifindex:
             return self.key
         try:
-            return self.key.format(socket.if_indextoname(self.ifindex))
-        except OSError:
+            name = shown(os.fsencode(socket.if_indextoname(self.ifindex)))
+        except (OSError, OverflowError):
             return None
+        return None if name in _NO_INTERFACES else self.key.replace("{}", name)
 
     def settled(self) -> str | None:
         """As path(), once it is there: the kernel tells of a new name before it moves the sysctls there."""
         deadline = time.monotonic() + _RENAMING
-        while (key := self.path()) and not (_ROOT / key).exists() and time.monotonic() < deadline:
+        while (key := self.path()) and not _path(key).exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         return key
 
@@ -83,27 +104,27 @@ class Memory:
         # a number that no other namespace has or will have, while names and inode numbers come again
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
             cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
-        turn = os.open(directory, os.O_RDONLY)
+        turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(turn, fcntl.LOCK_EX)
             dead = []
-            for path in sorted(directory.glob(f"sysctl-{cookie}-*"), key=_age):
-                with suppress(FileNotFoundError), path.open() as file:
+            for name, file in _remembered(turn, f"sysctl-{cookie}-", directory):
+                with os.fdopen(file, "rb") as opened:
                     try:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     except BlockingIOError:
-                        self.others.append(int(path.name.split("-")[2]))
+                        self.others.append(int(name.split("-")[2]))
                         continue
-                    with suppress(ValueError):
-                        found = json.load(file)
-                        self.left += found if isinstance(found, list) else []
-                    dead.append(path)
-            self._file, name = tempfile.mkstemp(prefix=f"sysctl-{cookie}-{os.getpid()}-", dir=directory)
-            self._path = Path(name)
+                    self.left += _values(opened.read(_MOST_LEFT), directory / name)
+                    dead.append(name)
+            name = f"sysctl-{cookie}-{os.getpid()}-{secrets.token_hex(4)}"
+            self._file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=turn)
+            self._path = directory / name
             fcntl.flock(self._file, fcntl.LOCK_EX)
             self.write(self.left)
-            for path in dead:
-                path.unlink(missing_ok=True)
+            for name in dead:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=turn)
         finally:
             os.close(turn)
 
@@ -126,11 +147,60 @@ class Memory:
             self._path = None
 
 
-def _age(path: Path) -> float:
+def _remembered(directory: int, prefix: str, path: Path) -> Iterator[tuple[str, int]]:
+    """The files of daemons in a directory, the oldest first: their names, and descriptors to be closed.
+
+    Whatever else has such a name is left alone, and said: a link, a pipe, a file of somebody else's.
+    """
+    found = []
+    for name in os.listdir(directory):
+        if not name.startswith(prefix):
+            continue
+        try:
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            continue  # its daemon has just ended
+        except OSError as error:
+            why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+            log.warning("%s: ignored, as it is no file of a daemon's: %s", path / name, why)
+            continue
+        status = os.fstat(file)
+        owners = {0, os.geteuid(), os.fstat(directory).st_uid}
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid not in owners:
+            why = "it is no plain file, or somebody else's"
+        elif not re.fullmatch(re.escape(prefix) + r"[1-9][0-9]{0,9}-[\w]+", name):
+            why = "no daemon has such a name"
+        else:
+            found.append((status.st_mtime_ns, name, file))
+            continue
+        log.warning("%s: ignored, as it is no file of a daemon's: %s", path / name, why)
+        os.close(file)
+    for _, name, file in sorted(found):
+        yield name, file
+
+
+def _values(text: bytes, path: Path) -> list[Any]:
+    """What a dead daemon has left in a file; nothing where it makes no sense."""
     try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # its daemon has just ended
-        return 0.0
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        log.warning("%s: ignored: it doesn't say what sysctls were", path)
+        return []
+    return found
+
+
+def _setting(line: Any) -> tuple[Setting, str] | None:
+    """A line of what was left: a sysctl that a daemon sets, and what it was; None if it isn't that."""
+    if not isinstance(line, list) or len(line) != 3:
+        return None
+    key, ifindex, value = line
+    of_interface = key in (PROXY_NDP, PROXY_DELAY) and type(ifindex) is int and 0 < ifindex < 1 << 31
+    of_none = key == ALL_PROXY_NDP and type(ifindex) is int and ifindex == 0
+    if not (of_interface or of_none) or not isinstance(value, str) or not _VALUE.fullmatch(value):
+        return None
+    return Setting(key, ifindex), value
 
 
 class Sysctls:
@@ -143,9 +213,10 @@ class Sysctls:
         self._memory = memory
         self._before: dict[Setting, str] = {}
         for line in memory.left:
-            with suppress(ValueError, TypeError):
-                key, ifindex, value = line
-                self._before.setdefault(Setting(str(key), int(ifindex)), str(value))
+            if found := _setting(line):
+                self._before.setdefault(*found)
+            else:
+                log.warning("ignored of what a daemon has left: %.80r is no sysctl that one sets", line)
 
     def set(self, setting: Setting, value: str) -> None:
         """Set one; a warning says so if that can't be."""
@@ -157,7 +228,7 @@ class Sysctls:
             self._before[setting] = now
             self._remember()
         try:
-            (_ROOT / key).write_text(value)
+            _path(key).write_text(value)
         except OSError as error:
             log.warning(
                 "can't set net.ipv6.%s to %s: %s; method kernel needs it%s",
@@ -173,7 +244,7 @@ class Sysctls:
             value = self._before.pop(setting)
             if key := setting.settled():
                 with suppress(OSError):
-                    (_ROOT / key).write_text(value)
+                    _path(key).write_text(value)
         self._remember()
 
     def _remember(self) -> None:

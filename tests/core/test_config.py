@@ -790,12 +790,12 @@ ENDPOINTS = (
 NAMES = (
     ("an empty name", interface("", '""'), f"{HERE}.name", "an interface's name has 1 to 15 characters"),
     (
-        "16 characters",
-        interface("", '"sixteen-letters-"'),
+        "128 characters",
+        interface("", f'"{"x" * 128}"'),
         f"{HERE}.name",
-        "an interface's name has 1 to 15 characters",
+        "an interface's name has 1 to 15 characters, an alternative one up to 127",
     ),
-    ("16 octets", interface("", '"üüüüüüüü"'), f"{HERE}.name", "an interface's name has 1 to 15 characters"),
+    ("128 octets", interface("", f'"{"ü" * 64}"'), f"{HERE}.name", "an interface's name has 1 to 15 characters"),
     ("a slash", interface("", '"wan/0"'), f"{HERE}.name", 'holds no "/" and no white space'),
     ("a space", interface("", '"wan 0"'), f"{HERE}.name", 'holds no "/" and no white space'),
     ("a tab", interface("", r'"wan\t0"'), f"{HERE}.name", 'holds no "/" and no white space'),
@@ -929,7 +929,7 @@ RANGE_TARGETS = (
         "link-local targets need a rule each; write the address of each; found the string",
     ),
     ("a range into link-local", rule(prefix='"fe00::-fe80::"'), "link-local targets need a rule each"),
-    ("an interface without a name", rule(prefix='"interface:"'), "an interface's name has 1 to 15 characters; found"),
+    ("an interface without a name", rule(prefix='"interface:"'), "an interface's name has 1 to 15 characters, an"),
     (
         "an interface that is a glob",
         rule(prefix='"interface:lan*"'),
@@ -1002,7 +1002,7 @@ WAYS = (
     ("a via that is an array", via('[["lan0"]]'), f"{VIA}[0]", 'must be a string such as "lan0"; found an array'),
     ("a via whose bracket isn't closed", via('["lan[0"]'), f"{VIA}[0]", 'a "[" is never closed'),
     ("a via that no name can match", via('["sixteen-letters-*"]'), f"{VIA}[0]", "has 1 to 15 characters"),
-    ("a via of 16 characters", via('["sixteen-letters-"]'), f"{VIA}[0]", "has 1 to 15 characters"),
+    ("a via of 128 characters", via(f'["{"x" * 128}"]'), f"{VIA}[0]", "has 1 to 15 characters"),
     ("a via with a VLAN", via('["lan0:7"]'), f"{VIA}[0]", 'holds no ":"; a VLAN device has a name such as "lan0.100"'),
     (
         "a via twice",

@@ -52,7 +52,7 @@ class Rings:
 
 
 def longest_wait(arrivals: list[tuple[float, float]], until: float = 5.0) -> float:
-    """How long the longest of events waits that come at given times, each stored so much later where it wakes nobody."""
+    """How long the longest of events waits: (when it comes, how much later it is stored where it wakes nobody)."""
     pace, rings, left = Pace(), Rings(), sorted(arrivals)
     while rings.now < until:
         began = rings.now

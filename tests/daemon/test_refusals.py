@@ -185,6 +185,9 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
 class Still:
     """Links and addresses that have not changed."""
 
+    def altnames(self) -> dict[str, str]:
+        return {}
+
     def on_change(self) -> bool:
         return False
 

@@ -109,3 +109,53 @@ def test_one_who_has_begun_to_ask_goes_after_those_who_say_nothing(served: Serve
     assert json.loads(slow.recv(65536)) == {"asked": {"verb": "status"}}
     for client in (slow, *silent):
         client.close()
+
+
+def test_who_waits_for_a_later_answer_gets_it_and_keeps_nobody_out(served: Served) -> None:
+    with served.client() as waiting, served.client() as gone:
+        for client in (waiting, gone):
+            client.sendall(b'{"verb": "wait"}\n')
+            served.turn()
+        gone.close()
+        silent = [served.client() for _ in range(40)]
+        assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
+        with pytest.raises(BlockingIOError):
+            waiting.recv(1)
+        served.answer_all()
+        assert json.loads(waiting.recv(65536)) == {"waited": True}
+        assert waiting.recv(1) == b""
+    for client in silent:
+        client.close()
+
+
+def test_who_has_closed_his_end_for_writing_hears_the_answer_all_the_same(served: Served) -> None:
+    with served.client() as client:
+        client.sendall(b'{"verb": "wait"}\n')
+        client.shutdown(socket.SHUT_WR)
+        served.turn()
+        served.answer_all()
+        assert json.loads(client.recv(65536)) == {"waited": True}
+
+
+def test_a_question_that_makes_us_fail_is_answered_with_that_and_counted(served: Served) -> None:
+    assert served.ask(b'{"verb": "fail"}\n') == {"error": "internal error: a mistake of ours; see the log"}
+    assert served.loop.failures == {"control": 1}
+    assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
+
+
+def test_an_answer_that_is_longer_than_a_socket_takes_at_once_comes_whole(served: Served) -> None:
+    with served.client() as client:
+        client.sendall(b'{"verb": "wait"}\n')
+        served.turn()
+        served.waiting[0]({"long": "x" * (1 << 21)})
+        found = b""
+        for _ in range(10_000):
+            served.turn()
+            try:
+                piece = client.recv(1 << 20)
+            except BlockingIOError:
+                continue
+            if not piece:
+                break
+            found += piece
+        assert len(json.loads(found)["long"]) == 1 << 21

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -76,6 +80,121 @@ def test_a_directory_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
     with closing(Memory(tmp_path / "file")) as memory:
         memory.write([1])
         assert (memory.left, memory.others) == ([], [])
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    return caplog
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in for /proc/sys/net/ipv6, and has the sysctls of lo, whose index is 1."""
+    found = tmp_path / "sys"
+    monkeypatch.setattr(sysctl, "_ROOT", found)
+    for key in ("conf/lo/proxy_ndp", "neigh/lo/proxy_delay", "conf/all/proxy_ndp", "conf/lo/forwarding"):
+        (found / key).parent.mkdir(parents=True, exist_ok=True)
+        (found / key).write_text("as it was")
+    return found
+
+
+def own_file(directory: Path) -> Path:
+    """What one that was killed has left there."""
+    killed(directory, "0")
+    (path,) = directory.iterdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["/etc/cron.d/evil", 0, "* * * * * root id"],
+        ["../../../../etc/passwd", 0, "1"],
+        ["conf/{}/../../../../../tmp/evil", 1, "1"],
+        ["conf/{}/forwarding", 1, "1"],
+        ["conf/lo/proxy_ndp", 0, "1"],
+        ["conf/{}/proxy_ndp", 0, "1"],
+        ["conf/{0.__class__}/proxy_ndp", 1, "1"],
+        ["conf/all/proxy_ndp", 1, "1"],
+        ["conf/{}/proxy_ndp", True, "1"],
+        ["conf/{}/proxy_ndp", "1", "1"],
+        ["conf/{}/proxy_ndp", 1 << 40, "1"],
+        ["conf/{}/proxy_ndp", 1, "1\n* * * * * root id"],
+        ["conf/{}/proxy_ndp", 1, "\u0661"],
+        ["conf/{}/proxy_ndp", 1, ""],
+        ["conf/{}/proxy_ndp", 1, 1],
+        ["conf/{}/proxy_ndp", 1, ["1"]],
+        ["conf/{}/proxy_ndp", 1],
+        [["conf/{}/proxy_ndp"], 1, "1"],
+        {"conf/{}/proxy_ndp": 1},
+    ],
+    ids=repr,
+)
+def test_nothing_is_written_that_no_daemon_sets_and_that_is_said(
+    tmp_path: Path, root: Path, said: pytest.LogCaptureFixture, line: object
+) -> None:
+    directory = tmp_path / "memory"
+    own_file(directory).write_text(json.dumps([line, ["neigh/{}/proxy_delay", 1, "80"]]))
+    before = {path: path.read_text() for path in root.rglob("*") if path.is_file()}
+    with closing(Memory(directory)) as memory:
+        Sysctls(memory).put_back()
+    after = {path: path.read_text() for path in root.rglob("*") if path.is_file()}
+    assert after == before | {root / "neigh/lo/proxy_delay": "80"}  # and what is right is put back
+    assert {path.name for path in tmp_path.iterdir()} == {"memory", "sys"}
+    assert said.text.count("ignored") == 1
+
+
+def test_no_link_is_followed_and_no_file_of_somebody_else_taken(
+    tmp_path: Path, root: Path, said: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "memory"
+    path = own_file(directory)
+    path.write_text('[["neigh/{}/proxy_delay", 1, "80"]]')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text('[["conf/all/proxy_ndp", 0, "1"]]')
+    prefix = path.name.rpartition("-")[0]
+    (directory / f"{prefix}-link").symlink_to(elsewhere)
+    (directory / f"{prefix}-twice").hardlink_to(elsewhere)
+    (directory / f"{prefix}-folder").mkdir()
+    os.mkfifo(directory / f"{prefix}-pipe")
+    (directory / f"{prefix}-foreign").write_text(elsewhere.read_text())
+    os.chown(directory / f"{prefix}-foreign", 12345, 12345)
+    strange = {entry.name for entry in directory.iterdir()} - {path.name}
+    with closing(Memory(directory)) as memory:
+        assert memory.left == [["neigh/{}/proxy_delay", 1, "80"]]
+        assert memory.others == []
+    assert {entry.name for entry in directory.iterdir()} == strange
+    assert elsewhere.exists()
+    for name in strange:
+        assert said.text.count(f"{name}: ignored") == 1
+
+
+def test_a_directory_that_is_a_link_is_not_gone_into(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with closing(Memory(tmp_path / "link")):
+        assert list((tmp_path / "there").iterdir()) == []
+    assert "can't remember there what sysctls were" in said.text
+
+
+@pytest.mark.parametrize("name", ["x-y", "-1-y", "0-y", "1", "99999999999999-y", "1-y-z", "1-.."])
+def test_a_locked_file_with_a_name_that_no_daemon_gives_is_ignored(
+    tmp_path: Path, name: str, said: pytest.LogCaptureFixture
+) -> None:
+    cookie = own_file(tmp_path).name.split("-")[1]
+    strange = tmp_path / f"sysctl-{cookie}-{name}"
+    with strange.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with closing(Memory(tmp_path)) as memory:
+            assert memory.others == []
+    assert list(tmp_path.iterdir()) == [strange]
+    assert f"{strange.name}: ignored" in said.text
+
+
+def test_an_interface_that_is_called_all_has_no_sysctls_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "if_indextoname", lambda _: "all")
+    assert Setting("conf/{}/proxy_ndp", 7).path() is None
 
 
 @pytest.fixture

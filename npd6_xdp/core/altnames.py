@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Alternative names of interfaces (`ip link property`): a configuration may have them for the names.
+
+Each stands for the one interface that has it now, in `name`, in `via` and in "interface:NAME". Globs match names
+only: udev gives a port several alternative ones by itself, so "en*" would catch what `ip link` shows as eth0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
+from npd6_xdp.core.links import LinkFacts
+
+
+def alternative_names(links: Mapping[str, LinkFacts]) -> dict[str, str]:
+    """The names of interfaces by their alternative ones."""
+    return {other: link.name for link in links.values() for other in link.altnames}
+
+
+def with_names(config: Config, names: Mapping[str, str]) -> Config:
+    """The configuration with the names of interfaces where it has alternative ones; itself, where it has none.
+
+    An entry whose interface has one by its name, too, for the same frames, is left out: see twofold().
+    """
+    meant = {other: names[other] for other in config.names & names.keys()}
+    if not meant:
+        return config
+    left_out = {id(interface) for interface, _ in _twofold(config, meant)}
+    interfaces = [_named(interface, meant) for interface in config.interfaces if id(interface) not in left_out]
+    return dataclasses.replace(config, interfaces=tuple(interfaces))
+
+
+def twofold(config: Config, names: Mapping[str, str]) -> list[str]:
+    """Entries that say by an alternative name what another one says by another name, a line each."""
+    return [
+        f'{interface.label}: left out, since {interface.name} is {name}, which has an [[interface]] by its name "{by}"'
+        f" for these frames already"
+        for interface, by in _twofold(config, names)
+        for name in (names[interface.name],)
+    ]
+
+
+def _twofold(config: Config, names: Mapping[str, str]) -> list[tuple[InterfaceConfig, str]]:
+    exact = [interface for interface in config.interfaces if not interface.is_glob]
+    first = {(interface.name, interface.vlan): interface.name for interface in exact if interface.name not in names}
+    found = []
+    for interface in exact:
+        if interface.name in names:
+            by = first.setdefault((names[interface.name], interface.vlan), interface.name)
+            if by != interface.name:
+                found.append((interface, by))
+    return found
+
+
+def _named(interface: InterfaceConfig, names: Mapping[str, str]) -> InterfaceConfig:
+    return dataclasses.replace(
+        interface,
+        name=names.get(interface.name, interface.name),
+        rules=tuple(_rule_named(rule, names) for rule in interface.rules),
+    )
+
+
+def _rule_named(rule: RuleConfig, names: Mapping[str, str]) -> RuleConfig:
+    if rule.follows not in names and names.keys().isdisjoint(rule.via):
+        return rule
+    via = tuple(dict.fromkeys(names.get(via, via) for via in rule.via))
+    return rule._replace(via=via, follows=names.get(rule.follows, rule.follows))

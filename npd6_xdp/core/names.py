@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How an interface's name is shown, and written in the configuration: as text that harms nobody.
+
+Linux takes any bytes for a name but NUL, white space, ":" and "/": escape sequences, HTML, what isn't UTF-8. In this
+program a name is what shown() makes of it, from the moment that it is read from netlink. So no place where one leaves
+the program (log, JSON, label, page) can forget to escape it. What speaks to the kernel by name uses raw().
+"""
+
+from __future__ import annotations
+
+import re
+
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def shown(name: bytes) -> str:
+    """Printable UTF-8 as it is; a backslash, and each byte of anything else, as \\xNN. No two names are shown alike."""
+    return "".join(
+        character
+        if character.isprintable() and character != "\\"
+        else "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
+        for character in name.decode(errors="surrogateescape")
+    )
+
+
+def raw(name: str) -> bytes:
+    """The bytes of a name that is shown so; of what shown() doesn't make, what it looks like."""
+    return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), name.encode(errors="surrogateescape"))
+
+
+def canonical(name: str) -> str:
+    """A name from a file or the command line, as shown() has it: both "a\\b" and "a\\x5cb" are the name a\\b."""
+    return shown(raw(name))

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Nothing but stop() ends the loop, and a source that fails again and again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.daemon.loop import FAILURES, HELPED, PAUSE, WITHIN, Loop
+
+
+class Clock:
+    """Stands in for time.monotonic: a turn takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+class Pipe:
+    """A source that is readable for as long as its byte isn't read: by a call that fails so many times first."""
+
+    def __init__(self, loop: Loop, where: str = "source") -> None:
+        self.loop, self.where = loop, where
+        self.failing = self.failed = self.read = self.renewed = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.loop.add(self.reader, self._call, self.where)
+
+    def _call(self) -> None:
+        if self.failing:
+            self.failing -= 1
+            self.failed += 1
+            raise RuntimeError("a mistake")
+        os.read(self.reader, 1)
+        self.read += 1
+
+    def renew(self) -> None:
+        self.renewed += 1
+        self.loop.remove(self.reader)
+        self.close()
+        self._open()
+        self.tell()
+
+    def tell(self) -> None:
+        os.write(self.writer, b"x")
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    return caplog
+
+
+@pytest.fixture
+def pipe(loop: Loop) -> Iterator[Pipe]:
+    pipe = Pipe(loop)
+    loop.renew("source", pipe.renew)
+    pipe.tell()
+    yield pipe
+    pipe.close()
+
+
+def turns(loop: Loop, count: int = 10) -> None:
+    for _ in range(count):
+        loop.turn(0.0)
+
+
+def test_a_call_that_fails_once_is_said_with_its_traceback_counted_and_called_again(
+    loop: Loop, pipe: Pipe, said: pytest.LogCaptureFixture
+) -> None:
+    pipe.failing = 1
+    turns(loop)
+    assert (pipe.failed, pipe.read, pipe.renewed) == (1, 1, 0)
+    assert loop.failures == {"source": 1}
+    (record,) = said.records
+    assert "internal error (source): RuntimeError: a mistake" in record.getMessage()
+    assert record.exc_info
+
+
+def test_what_is_raised_at_the_same_place_again_is_counted_and_not_said_again(
+    loop: Loop, clock: Clock, said: pytest.LogCaptureFixture
+) -> None:
+    errors = []
+    for _ in range(5):
+        try:
+            int("the same place")
+        except ValueError as error:
+            errors.append(error)
+    for error in errors:
+        loop.failed("somewhere", error)
+    assert loop.failures == {"somewhere": 5}
+    assert len(said.records) == 1
+    loop.failed("elsewhere", errors[0])
+    loop.failed("somewhere", TypeError("another"))
+    assert len(said.records) == 3
+
+
+def test_three_failures_within_a_second_open_the_source_anew_and_that_is_said(
+    loop: Loop, pipe: Pipe, clock: Clock, said: pytest.LogCaptureFixture
+) -> None:
+    pipe.failing = FAILURES
+    turns(loop)
+    assert (pipe.failed, pipe.read, pipe.renewed) == (FAILURES, 1, 1)
+    assert "source failed 3 times within 1 s (RuntimeError: a mistake): opening it anew" in said.text
+
+
+def test_failures_that_are_further_apart_leave_the_source_as_it_is(loop: Loop, pipe: Pipe, clock: Clock) -> None:
+    for _ in range(3 * FAILURES):
+        pipe.failing = FAILURES - 1
+        turns(loop)
+        pipe.tell()
+        clock.now += WITHIN
+    assert pipe.renewed == 0
+
+
+def test_a_source_that_fails_all_the_time_ends_it_and_does_not_spin(loop: Loop, pipe: Pipe, clock: Clock) -> None:
+    pipe.failing = 10**9
+    with pytest.raises(MachineError, match=r"source failed 3 times .*RuntimeError: a mistake.*just been opened anew"):
+        turns(loop, 1000)
+    assert pipe.failed == 2 * FAILURES
+    assert pipe.renewed == 1
+
+
+def test_a_source_that_fails_again_much_later_is_opened_anew_again(loop: Loop, pipe: Pipe, clock: Clock) -> None:
+    for _ in range(3):
+        pipe.failing = FAILURES
+        turns(loop)
+        clock.now += HELPED
+        pipe.tell()
+    assert pipe.renewed == 3
+
+
+def test_a_source_that_cannot_be_opened_anew_ends_it_and_both_reasons_are_said(
+    loop: Loop, pipe: Pipe, clock: Clock
+) -> None:
+    def fail() -> None:
+        raise OSError("no descriptors")
+
+    loop.renew("source", fail)
+    pipe.failing = FAILURES
+    with pytest.raises(MachineError, match=r"a mistake.*opening it anew failed, too \(no descriptors\)"):
+        turns(loop)
+
+
+def test_one_that_nobody_can_open_anew_ends_it_too(loop: Loop, clock: Clock) -> None:
+    pipe = Pipe(loop, "other")
+    pipe.tell()
+    pipe.failing = 10**9
+    with pytest.raises(MachineError, match=r"other failed 3 times .* can't be opened anew"):
+        turns(loop, 1000)
+    pipe.close()
+
+
+def test_other_sources_are_served_while_one_fails(loop: Loop, pipe: Pipe, clock: Clock) -> None:
+    other = Pipe(loop, "other")
+    other.tell()
+    pipe.failing = 2
+    turns(loop, 1)
+    assert other.read == 1
+    other.close()
+
+
+def test_a_due_call_that_fails_is_tried_again_after_a_pause_for_ever(loop: Loop, clock: Clock) -> None:
+    called = []
+
+    def call(now: float) -> None:
+        called.append(now)
+        raise RuntimeError("a mistake")
+
+    healthy: list[float] = []
+    due = clock.now
+    loop.at(lambda: due, call, "due")
+    loop.at(lambda: 0.0, healthy.append, "healthy")
+    for _ in range(20):
+        clock.now += PAUSE / 4
+        loop.turn(0.0)
+    assert 4 <= len(called) <= 6
+    assert loop.failures["due"] == len(called)
+    assert len(healthy) == 20
+
+
+def test_it_waits_for_the_first_due_time_and_not_for_one_that_is_postponed(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: float) -> None:
+        raise RuntimeError("a mistake")
+
+    began = time.monotonic()
+    loop.at(lambda: began + 0.05, lambda _: None, "first")
+    loop.at(lambda: began, fail, "postponed")
+    loop.turn(1.0)
+    assert 0.03 < time.monotonic() - began < 0.5
+
+
+def test_a_look_that_fails_counts_as_a_source(loop: Loop, clock: Clock) -> None:
+    looks = []
+
+    def look() -> float:
+        looks.append(0)
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(MachineError, match="rings failed 3 times"):
+        loop.run(look, "rings")
+    assert len(looks) == FAILURES
+
+
+@pytest.mark.parametrize("where", ["look", "due", "source"])
+def test_stop_ends_it_from_wherever_it_is_called(loop: Loop, where: str) -> None:
+    stop: dict[str, Callable[[], object]] = {"look": lambda: None, "due": lambda: None, "source": lambda: None}
+    stop[where] = loop.stop
+    pipe = Pipe(loop, "other")
+    pipe.tell()
+    done = []
+
+    def look() -> float:
+        done.append(0)
+        stop["look"]()
+        return 0.0
+
+    def read() -> None:
+        pipe._call()
+        stop["source"]()
+
+    loop.remove(pipe.reader)
+    loop.add(pipe.reader, read, "other")
+    loop.at(lambda: 0.0, lambda _: stop["due"](), "due")
+    loop.run(look, "look")
+    assert len(done) == 1
+    pipe.close()

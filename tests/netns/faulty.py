@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""npd6-xdp with a fault in it: faulty.py PLACE FILE ARGUMENT..., and PLACE raises as many times as FILE says.
+
+PLACE is MODULE:CLASS.METHOD. As long as FILE isn't there, or has 0, all is well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp import cli
+
+
+def main(place: str, file: str, *arguments: str) -> int:
+    """Run the command line with the fault."""
+    module, _, name = place.partition(":")
+    kind, _, method = name.partition(".")
+    owner = getattr(importlib.import_module(module), kind)
+    whole, left = getattr(owner, method), Path(file)
+
+    def faulty(*positional: Any, **named: Any) -> Any:
+        count = int(left.read_text() or 0) if left.exists() else 0
+        if count:
+            left.write_text(str(count - 1))
+            raise RuntimeError("a fault for the test")
+        return whole(*positional, **named)
+
+    setattr(owner, method, faulty)
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

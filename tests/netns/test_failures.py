@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mistakes of ours in a daemon at work: said with a traceback once, counted and survived; no end without a reason."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from tests.netns.wire import Asker, Wire, configuration, cpu_seconds, on_edge, question, until
+
+Start = Callable[..., RunningDaemon]
+
+FAULTY = Path(__file__).with_name("faulty.py")
+ROOT = Path(__file__).resolve().parents[2]
+ALWAYS = 10**9
+
+
+class Fault:
+    """A daemon that fails at a place, as often as told; `trigger` has it come there."""
+
+    def __init__(self, topology: Topology, start: Start, place: str, trigger: Callable[[Fault, int], None]) -> None:
+        self._file = topology.directory / f"fault-{len(list(topology.directory.iterdir()))}"
+        self._trigger = trigger
+        self._triggered = 0
+        self.topology = topology
+        text = configuration("2001:db8:1::/64 static", "2001:db8:2::/64 neighbour via=lan0", datapath='"python"')
+        program = (sys.executable, str(FAULTY), place, str(self._file))
+        self.running = start(text, program=program, environment={"PYTHONPATH": str(ROOT)})
+
+    def happens(self, times: int) -> None:
+        """The next `times` calls fail; this makes the first happen."""
+        self._file.write_text(str(times))
+        self.trigger()
+
+    def trigger(self) -> None:
+        self._triggered += 1
+        self._trigger(self, self._triggered)
+
+    def left(self) -> int:
+        return int(self._file.read_text() or -1)  # it is being written
+
+    def counted(self, where: str) -> int:
+        return int(self.running.metrics()["npd6_internal_errors_total", frozenset({("where", where)})])
+
+    def answers(self) -> bool:
+        with Wire(self.topology) as wire:
+            return any(wire.ask(question("2001:db8:1::42"), 1.0) for _ in range(3))
+
+
+def change_link(fault: Fault, n: int) -> None:
+    on_edge(fault.topology, f"link set dev lan0 mtu {1400 + n % 90}")
+
+
+def change_route(fault: Fault, n: int) -> None:
+    on_edge(fault.topology, f"route replace 2001:db8:f{n:x}::/48 via 2001:db8::1 dev wan0")
+
+
+def change_neighbour(fault: Fault, n: int) -> None:
+    on_edge(fault.topology, f"neigh replace fe80::{n:x} lladdr 02:00:00:00:00:{n:02x} dev lan0")
+
+
+def ask_status(fault: Fault, _: int) -> None:
+    fault.running.command("status")
+
+
+def send_signal(fault: Fault, _: int) -> None:
+    fault.running.process.send_signal(signal.SIGUSR1)
+
+
+def solicit(fault: Fault, n: int) -> None:
+    with Wire(fault.topology) as wire:
+        wire.send(question(f"2001:db8:1::{n:x}"))
+
+
+SOURCES = {
+    "links": ("npd6_xdp.daemon:Daemon._on_link_change", change_link),
+    "routes": ("npd6_xdp.daemon:Daemon._on_route_change", change_route),
+    "neighbours": ("npd6_xdp.daemon.resolution:Resolution.on_change", change_neighbour),
+    "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
+    "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
+    "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
+}
+
+
+@pytest.mark.parametrize("where", SOURCES)
+def test_a_source_that_fails_once_goes_on_thrice_is_opened_anew_and_always_ends_it_with_a_reason(
+    topology: Topology, daemon: Start, where: str
+) -> None:
+    place, trigger = SOURCES[where]
+    fault = Fault(topology, daemon, place, trigger)
+    running = fault.running
+    fault.happens(1)
+    assert until(lambda: fault.left() == 0)
+    assert fault.answers()
+    assert fault.counted(where) == 1
+    assert running.log.count(f"internal error ({where}): RuntimeError: a fault for the test") == 1
+    assert running.log.count("Traceback") == 1
+
+    fault.happens(3)
+    assert until(lambda: f"{where} failed 3 times within 1 s" in running.log or not fault.left())
+    assert until(lambda: "opening it anew" in running.log)
+    for _ in range(3):  # the new source is as good as the old one
+        fault.trigger()
+    assert fault.answers()
+    assert fault.counted(where) == 4
+    assert running.log.count("Traceback") == 1
+    assert running.command("status").returncode == 0
+
+    fault.happens(ALWAYS)
+    assert until(lambda: running.process.poll() is not None)
+    assert running.process.returncode == 1
+    assert f"{where} failed 3 times within 1 s (RuntimeError: a fault for the test)" in running.log.splitlines()[-1]
+    assert running.log.splitlines()[-1].endswith("although it has just been opened anew: ending")
+    assert ALWAYS - fault.left() <= 8  # it didn't spin
+
+
+@contextmanager
+def calm(running: RunningDaemon) -> Iterator[None]:
+    """Within, the daemon takes next to no processor time."""
+    before = cpu_seconds(running)
+    yield
+    assert cpu_seconds(running) - before < 0.6
+
+
+def let_pass(_: Fault, __: int) -> None:
+    """It comes there by itself."""
+
+
+def reload(fault: Fault, _: int) -> None:
+    fault.running.command("reload")
+
+
+def give_address(fault: Fault, n: int) -> None:
+    on_edge(fault.topology, f"address add 2001:db8:1::{n + 0x100:x}/128 dev wan0 nodad")
+
+
+HANDLED = {
+    "events": ("npd6_xdp.core.responder:Responder.answer_run", solicit, 4),
+    "table": ("npd6_xdp.system.datapath:Datapath.apply", give_address, 2),
+    "reload": ("npd6_xdp.system.datapath:Datapath.apply", reload, 1),
+}
+
+
+@pytest.mark.parametrize("where", HANDLED)
+def test_what_fails_in_the_middle_of_an_answer_or_a_change_is_made_good(
+    topology: Topology, daemon: Start, where: str
+) -> None:
+    place, trigger, times = HANDLED[where]
+    fault = Fault(topology, daemon, place, trigger)
+    running = fault.running
+    fault.happens(times)
+    if where == "events":
+        assert all(fault.answers() for _ in range(times))  # one by one, what couldn't be answered in a run
+    assert until(lambda: fault.left() == 0)
+    assert fault.answers()
+    assert fault.counted(where) >= 1
+    assert running.log.count("Traceback") == 1
+    if where != "events":  # a program of its own got the table whole
+        assert until(lambda: "the XDP program was loaded anew" in running.log)
+        on_edge(topology, "address add 2001:db8:1::99/128 dev wan0 nodad")
+        with Wire(topology) as wire:
+            assert until(lambda: Asker(wire, running).outcome("2001:db8:1::99") == "own")
+        assert fault.answers()
+        assert running.command("reload").returncode == 0
+    assert running.stop() == 0
+
+
+def test_a_due_call_that_always_fails_is_counted_each_second_and_all_else_goes_on(
+    topology: Topology, daemon: Start
+) -> None:
+    fault = Fault(topology, daemon, "npd6_xdp.daemon.resolution:Resolution.tick", let_pass)
+    with Wire(topology) as wire:
+        wire.send(question("2001:db8:2::1"))  # to be resolved: it is looked after each second
+    fault.happens(ALWAYS)
+    assert until(lambda: fault.counted("neighbours") >= 2)
+    with calm(fault.running):
+        assert fault.answers()
+    assert fault.counted("neighbours") <= 10
+    assert fault.running.log.count("Traceback") == 1
+    assert fault.running.stop() == 0
