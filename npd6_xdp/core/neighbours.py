@@ -66,6 +66,11 @@ class Neighbours:
         return len(self._groups)
 
     @property
+    def held(self) -> int:
+        """How many hosts are remembered, those that no rule covers too."""
+        return len(self._states)
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for one more."""
         return len(self._groups) >= self.limit
@@ -129,9 +134,9 @@ class Neighbours:
             changes += self.changed(host, state)
         return changes
 
-    def places(self) -> set[Host]:
+    def places(self) -> tuple[Host, ...]:
         """All hosts that the neighbour table has, those that no rule covers too."""
-        return set(self._states)
+        return tuple(self._states)
 
     def state(self, host: Host) -> NeighbourState:
         """The state of a host; NUD_NONE where it isn't there."""
@@ -396,9 +401,10 @@ class Pending:
                 self._end(key)
         return bool(keys)
 
-    def places(self) -> set[Host]:
-        """Where the kernel is looking for them."""
-        return {Host(ifindex, address) for (_, address), pending in self._targets.items() for ifindex in pending.probed}
+    def places(self, group: int, address: bytes) -> list[Host]:
+        """Where the kernel is looking for a target; nowhere, if it isn't under way."""
+        pending = self._targets.get((group, address))
+        return [Host(ifindex, address) for ifindex in sorted(pending.probed)] if pending else []
 
     def awaits(self, host: Host) -> bool:
         """Whether the kernel is looking for a target behind that interface."""
