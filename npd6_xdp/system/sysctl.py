@@ -22,6 +22,7 @@ _ROOT = Path("/proc/sys/net/ipv6")
 _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
 _RENAMING = 0.25  # seconds
+_AT_ONCE = 256  # sysctls that are looked at in one go: 3 ms
 _REMEDIES = {
     errno.EACCES: ": give CAP_NET_ADMIN",
     errno.EPERM: ": give CAP_NET_ADMIN",
@@ -142,6 +143,7 @@ class Sysctls:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._before: dict[Setting, str] = {}
+        self._wanted: dict[Setting, str] = {}
         for line in memory.left:
             with suppress(ValueError, TypeError):
                 key, ifindex, value = line
@@ -149,6 +151,7 @@ class Sysctls:
 
     def set(self, setting: Setting, value: str) -> None:
         """Set one; a warning says so if that can't be."""
+        self._wanted[setting] = value
         key = setting.settled()
         now = None if key is None else read(key)
         if key is None or now is None or now == value:
@@ -167,8 +170,23 @@ class Sysctls:
                 _REMEDIES.get(error.errno or 0, ""),
             )
 
+    def hold(self) -> list[str]:
+        """Set those anew that somebody else has changed: their names. Of many, some at a time: it is called often."""
+        changed = []
+        for setting in list(self._wanted)[:_AT_ONCE]:
+            value = self._wanted.pop(setting)
+            self._wanted[setting] = value  # behind all others
+            key = setting.path()
+            if key is None or (now := read(key)) is None or now == value:
+                continue
+            with suppress(OSError):  # as it was said when it was set first
+                (_ROOT / key).write_text(value)
+                changed.append("net.ipv6." + key.replace("/", "."))
+        return changed
+
     def put_back(self, kept: Set[Setting] = frozenset()) -> None:
         """Give each its value from before, but for those in `kept`; an interface that is gone took its own along."""
+        self._wanted = {setting: value for setting, value in self._wanted.items() if setting in kept}
         for setting in [setting for setting in self._before if setting not in kept]:
             value = self._before.pop(setting)
             if key := setting.settled():
