@@ -90,7 +90,7 @@ def explain(arguments: argparse.Namespace) -> None:
     """`explain`: which rule decides about a target, and what advertisement would go out."""
     from npd6_xdp.core.explain import Question
     from npd6_xdp.core.explain import explain as tell
-    from npd6_xdp.daemon import link_facts
+    from npd6_xdp.daemon import link_facts, sysctl
 
     config = _load(arguments.config)
     try:
@@ -101,7 +101,7 @@ def explain(arguments: argparse.Namespace) -> None:
     if vlan.any:
         raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
     question = Question(arguments.interface, vlan.tags, arguments.address, arguments.source)
-    print(tell(config, link_facts(config), question))
+    print(tell(config, link_facts(config), question, sysctl))
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -170,13 +170,14 @@ def version(_: argparse.Namespace) -> None:
 def _machine(config: Config) -> tuple[Mapping[str, LinkFacts], list[str]]:
     """What is known of this machine's interfaces, and what of the configuration they give reason to warn about."""
     from npd6_xdp.core.rules import build, warnings
-    from npd6_xdp.daemon import link_facts
+    from npd6_xdp.core.vias import via_warnings
+    from npd6_xdp.daemon import link_facts, sysctl
 
     try:
         links = link_facts(config)
     except (MachineError, OSError) as error:
         return {}, [str(error)]
-    return links, warnings(build(config, links))
+    return links, warnings(build(config, links)) + via_warnings(config, links, sysctl)
 
 
 def _known(config: Config) -> str:
