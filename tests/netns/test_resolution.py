@@ -19,6 +19,7 @@ from npd6_xdp.core import neighbours
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host, Quiet
+from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import build
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import link_facts
@@ -339,6 +340,24 @@ def test_a_target_whose_entry_vanishes_while_it_is_looked_for_is_looked_for_agai
 
 def overflow(_deadline: float) -> Iterator[object]:
     raise rtnetlink.Overflow
+
+
+@pytest.mark.parametrize("how", ["managed", "extern_learn"])
+def test_an_entry_that_somebody_looks_after_is_not_ours_to_take_out_and_stays_what_it_is(
+    edge: Edge, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the kernel's own table goes; one that is full would take a failed one out, too."""
+    mark = {"managed": NeighbourState.MANAGED, "extern_learn": NeighbourState.LEARNED}[how]
+    resolution = edge.resolution
+    deleted: list[Host] = []
+    monkeypatch.setattr(resolution._watch, "delete", deleted.append)
+    for mine in (False, True):
+        assert edge.ask(HOST) is Outcome.PENDING
+        places = resolution.pending.places(*resolution.pending.targets()[0])
+        for place in places:
+            resolution._take(place, NeighbourState.FAILED | (0 if mine else mark))
+        assert len(resolution.pending) == 0
+        assert deleted == (places if mine else [])
 
 
 # --- thousands at once ---
