@@ -134,12 +134,18 @@ class Resolution:
 
     def settle(self) -> list[NsEvent]:
         """Once the table is in force: what it doesn't ask for is forgotten. Those who wait by rules that are gone."""
+        touched = self._neighbours.at(self._neighbours.touched)
         self._know(self._neighbours.drop())
         homeless = self._pending.forget(self._table)
         self._gate()
         if self._routes_unsettled:
             self._routes_unsettled = False
             self._settle_routes()
+        for host in touched:
+            if not self._table.host_route_wanted(*_host(host)):
+                self._routes.remove(host)
+            elif host not in self._routes:
+                self._lead_to(host)
         return homeless
 
     def _settle_routes(self) -> None:
@@ -282,7 +288,7 @@ class Resolution:
             if time.monotonic() >= deadline:
                 self._freeze()
                 return
-        self._reading = None
+        self._reading, self._changed_meanwhile = None, set()
 
     def _freeze(self) -> None:
         """A look of the garbage collector at 30,000 hosts, among which there is nothing to collect, takes 40 ms."""
