@@ -308,7 +308,7 @@ struct via_key {
 	__u32 ifindex;
 };
 
-/* One MAC on one entry: of a frame's source in `sources`, of where the answer goes in `crowding`. */
+/* One MAC on one entry: of a frame's source in `sources`, of where the answer goes in `crowding` (zeros: of all). */
 struct source_key {
 	__u32 entry;
 	__u8 mac[ETH_ALEN];
@@ -870,14 +870,19 @@ static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 	return !more_events.perf_submit(ctx, event, sizeof(*event));
 }
 
-/* Whether Python would refuse to have the target resolved: it has too many under way, or too many of this asker's. */
+/*
+ * Whether Python would refuse to have the target resolved: it has too many under way, or too many of this entry's
+ * (whose key has no MAC), or of this asker's.
+ */
 static __always_inline bool is_resolving_refused(const struct slot *slot, const struct scratch *s,
 						 const struct settings *settings)
 {
 	struct source_key key = { .entry = slot->entry };
 
+	if (settings->resolving_full || crowding.lookup(&key))
+		return true;
 	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
-	return settings->resolving_full || crowding.lookup(&key);
+	return crowding.lookup(&key);
 }
 
 /* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */

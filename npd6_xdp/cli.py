@@ -96,7 +96,7 @@ def explain(arguments: argparse.Namespace) -> None:
     """`explain`: which rule decides about a target, and what advertisement would go out."""
     from npd6_xdp.core.explain import Question
     from npd6_xdp.core.explain import explain as tell
-    from npd6_xdp.daemon import link_facts
+    from npd6_xdp.daemon import link_facts, sysctl
 
     config = _load(arguments.config)
     try:
@@ -108,7 +108,7 @@ def explain(arguments: argparse.Namespace) -> None:
     links = link_facts(config)
     config, interface = _named(config, arguments.interface, links, arguments.config)
     question = Question(interface, vlan.tags, arguments.address, arguments.source)
-    print(tell(config, links, question))
+    print(tell(config, links, question, sysctl))
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -178,7 +178,8 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
     """The configuration with this machine's names of interfaces, what is known of these, and what to warn about."""
     from npd6_xdp.core.altnames import alternative_names, twofold, with_names
     from npd6_xdp.core.rules import build, warnings
-    from npd6_xdp.daemon import link_facts
+    from npd6_xdp.core.vias import via_warnings
+    from npd6_xdp.daemon import link_facts, sysctl
 
     try:
         links = link_facts(config)
@@ -186,7 +187,8 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
         return config, {}, [str(error)]
     names = alternative_names(links)
     named = with_names(config, names)
-    return named, links, [*warnings(build(named, links)), *twofold(config, names)]
+    lines = warnings(build(named, links)) + via_warnings(named, links, sysctl)
+    return named, links, [*lines, *twofold(config, names)]
 
 
 def _known(config: Config) -> str:

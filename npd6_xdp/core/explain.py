@@ -16,6 +16,7 @@ from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, held_a
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build, via_globs
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.vias import ReadSysctl, notes
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
@@ -131,11 +132,13 @@ class Question:
     source: IPv6Address
 
 
-def explain(config: Config, links: Mapping[str, LinkFacts], question: Question) -> str:
+def explain(
+    config: Config, links: Mapping[str, LinkFacts], question: Question, sysctl: ReadSysctl = lambda _: None
+) -> str:
     """What becomes of a solicitation, and why, a line a step.
 
     `links` holds the facts of those interfaces that are on this machine; for another one, own addresses and
-    next hops can't be considered, and the text says so.
+    next hops can't be considered, and the text says so. `sysctl` says what is set here.
     """
     here = links.get(question.interface)
     link = here or LinkFacts(question.interface, 0, _NO_MAC)
@@ -151,6 +154,9 @@ def explain(config: Config, links: Mapping[str, LinkFacts], question: Question) 
         )
     held = {each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)}
     lines += _way(table, entry, question, is_held=question.target in held)
+    found = table.lookup(entry.id, question.target)
+    if isinstance(found, Match) and found.decision is Decision.NEIGHBOUR:
+        lines += [f"note: {line}" for line in notes(table.rules[found.rule].via, links, sysctl)]
     return "\n".join(lines)
 
 

@@ -60,8 +60,8 @@ class LinkFacts:
     l3: Mapping[tuple[int, ...], int] = field(default_factory=dict)
     type: int = 1
     """ARPHRD_*, 1 for Ethernet."""
-    flags: int = 0
-    """IFF_*: rtnetlink.LinkFlag."""
+    flags: int = 1
+    """IFF_*: rtnetlink.LinkFlag; 1 is UP."""
     table: int = 0
     """The routing table of the VRF that it belongs to; 0 is none, and routes are in the table main."""
     bridge: str = ""

@@ -30,6 +30,7 @@ from npd6_xdp.core.rules import Decision, Match, Rule, Table, absent_vias, build
 from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.vias import refused_vias, via_warnings
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.guests import Guests
@@ -150,7 +151,7 @@ class Daemon:
         self._stack.callback(lambda: self._next_hops.close())
         self._requests = keep(closing(Requests()))
         links = self._logged = self._facts(config)
-        Ports.check(config, links)
+        _check(config, links)
         table = build(config, links)
 
         self._control = self._listen(config)
@@ -461,6 +462,7 @@ class Daemon:
                 lines.append(f"{interface.name}: no such interface here yet; waiting for it")
         lines += [f"via {name}: no such interface here yet; waiting for it" for name in absent_vias(config, links)]
         lines += twofold(self._written, alternative_names(links))
+        lines += via_warnings(config, links, read_sysctl)
         return list(dict.fromkeys(lines))
 
     # --- run --------------------------------------------------------------------------------------------
@@ -705,7 +707,7 @@ class Daemon:
     def _change_to(self, written: Config) -> None:
         """Whatever can fail comes first, so that failing leaves all as it was."""
         config = self._named(written)
-        Ports.check(config, self._links)
+        _check(config, self._links)
         with ExitStack() as undo:
             undo.callback(lambda: self._facts(self._config))
             with self._unless_ended():
@@ -778,6 +780,13 @@ class Daemon:
             log.info("%s", line)
 
 
+def _check(config: Config, links: Mapping[str, LinkFacts]) -> None:
+    """Raise MachineError for what a configuration asks of interfaces that are there, and that they can never do."""
+    Ports.check(config, links)
+    if refused := refused_vias(config, links):
+        raise MachineError("\n".join(refused))
+
+
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Hold the garbage collector off while much is made and little thrown away: it would walk it over and over."""
@@ -794,6 +803,11 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
         config = with_names(config, netlink.altnames())
         next_hops.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
         return netlink.facts(next_hops.of)
+
+
+def sysctl(key: str) -> str | None:
+    """A sysctl of this machine below net.ipv6, as "conf/wan0/forwarding"; None if it isn't there."""
+    return read_sysctl(key)
 
 
 def run(load: Callable[[], Config], configured: Callable[[Config], None], file: str) -> None:

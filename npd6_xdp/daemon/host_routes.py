@@ -33,7 +33,7 @@ class HostRoutes:
 
     def __init__(self, requests: Requests, *, alone: bool) -> None:
         self._requests = requests
-        self._watch = HostRouteWatch()
+        self._watch = HostRouteWatch(requests.port)
         self._alone = alone
         self._names: Mapping[int, str] = {}
         self._tables: Mapping[int, int] = {}
@@ -47,6 +47,9 @@ class HostRoutes:
         self.due: float | None = None
         """When to call tick() (seconds, monotonic)."""
         self._unread = self._needed = False
+        self._read_at = 0.0
+        self._reading: Iterator[None] | None = None
+        self._changed_meanwhile: set[Host] = set()
         if alone:  # a dead predecessor's: those of hosts that are there stay, the others go with the first table
             self._there = requests.host_routes()
             self._todo = dict.fromkeys(self._there)
@@ -64,8 +67,9 @@ class HostRoutes:
     def reopen(self) -> None:
         """Another socket, because something is wrong with this one; what it may have told is read anew."""
         self._watch.close()
-        self._watch = HostRouteWatch()
+        self._watch = HostRouteWatch(self._requests.port)
         self._watch.listen(wanted=self._needed)
+        self._reading = None
         self._unread = self._needed
         self._schedule()
 
@@ -143,6 +147,8 @@ class HostRoutes:
 
     def _make_so(self, host: Host) -> None:
         """Let the kernel have what there is to be of one host."""
+        if self._reading is not None:
+            self._changed_meanwhile.add(host)
         table, there = self._table(host), self._there.get(host)
         if there is not None and (host not in self or there != table):
             del self._there[host]
@@ -172,11 +178,11 @@ class HostRoutes:
 
     def on_change(self) -> None:
         """Routes have changed."""
-        ours = self._requests.port
         try:
             for change in self._watch.changes(time.monotonic() + _SLICE):
-                if change.sender != ours:
-                    self._take(change)
+                if self._reading is not None:
+                    self._changed_meanwhile.add(Host(change.route.ifindex, change.route.destination))
+                self._take(change)
         except Overflow:
             self._unread = True
         self._schedule()
@@ -210,7 +216,11 @@ class HostRoutes:
             return
         if self._there.get(place) == table:
             del self._there[place]
-        if host is None or place != host:
+        if host is None:
+            return
+        if place != host:  # it bore our number, and was in the place of ours
+            if host not in self._there:
+                self._make_so(host)
             return
         now = time.monotonic()
         if now - self._put_back.get(host, float("-inf")) < _AGAIN:
@@ -247,33 +257,55 @@ class HostRoutes:
 
     def tick(self, now: float) -> None:
         """Go on with what is left to do, and try again what was refused."""
-        if self._unread:
-            self._read()
+        if self._watch.unfinished:
+            self.on_change()
+        if self._unread and self._reading is None and now >= self._read_at:
+            self._unread, self._reading = False, self._read()
+            self._read_at = now + _AGAIN
         if self._displaced and now >= self._retry_at:
             self._retry_at = float("inf")
             self._later(self._displaced)
         self._work()
         self._schedule()
 
-    def _read(self) -> None:
-        """What of ours the kernel has, after announcements were lost."""
+    def _read(self) -> Iterator[None]:
+        """What of ours the kernel has, after announcements were lost; in steps that take less than _SLICE each.
+
+        What changes meanwhile, by others' hands or by ours, is known better than what is read of it.
+        """
+        self._changed_meanwhile = set()
+        found: dict[Host, int] = {}
         try:
-            there = self._requests.host_routes()
+            for piece in self._watch.routes():
+                found.update(piece)
+                yield
+        except Overflow:
+            self._unread = True
+            return
         except MachineError as error:
+            self._unread = True
             self._warn(f"{error}; trying again every {_AGAIN:.0f} s")
             return
-        self._unread = False
-        # those of another daemon's are left to it
-        mine = {host: table for host, table in there.items() if self._alone or host in self or host in self._there}
-        self._later(mine.keys() ^ self._there.keys())
-        self._later(self._wanted.values() - mine.keys())
-        self._there = mine
+        for host, table in found.items():
+            # those of another daemon's are left to it
+            if host not in self._changed_meanwhile and (self._alone or host in self or host in self._there):
+                self._there[host] = table
+                self._make_so(host)
+                yield
+        for host in self._there.keys() - found.keys() - self._changed_meanwhile:
+            del self._there[host]
+            self._make_so(host)
+            yield
 
     def _later(self, hosts: Iterable[Host]) -> None:
         self._todo.update(dict.fromkeys(hosts))
 
     def _work(self) -> None:
         deadline = time.monotonic() + _SLICE
+        for _ in self._reading or ():
+            if time.monotonic() >= deadline:
+                return
+        self._reading = None
         while self._todo:
             host, _ = self._todo.popitem()
             self._make_so(host)
@@ -287,8 +319,8 @@ class HostRoutes:
         dues: Iterator[float] = (
             due
             for due, is_due in (
-                (now, bool(self._todo)),
-                (now + _AGAIN, self._unread),
+                (now, bool(self._todo) or self._watch.unfinished or self._reading is not None),
+                (max(now, self._read_at), self._unread),
                 (self._retry_at, bool(self._displaced)),
             )
             if is_due

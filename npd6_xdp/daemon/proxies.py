@@ -7,6 +7,7 @@ import errno
 import logging
 import time
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -21,7 +22,10 @@ from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory
 
 log = logging.getLogger("npd6-xdp")
 
-_TICK = 10.0  # seconds between two looks at what has aged; sooner where entries live shorter
+# The kernel tells nobody of proxy entries and sysctls that change, so they are looked at every so many seconds, sooner
+# where entries live shorter; and seldom enough that it takes no more than the share of our time that it may.
+_LOOK = 2.0
+_SHARE = 0.005
 
 
 class Proxies:
@@ -37,6 +41,7 @@ class Proxies:
         self._entries: dict[Host, int] = {}
         self._foreign: set[Host] = set()
         self._warned: set[str] = set()
+        self._cost = 0.0  # seconds of the last look
         # a dead predecessor's are on whatever interfaces it had; but those of a living other are not ours to touch
         self._sweeps = not memory.others
         self.refused = 0
@@ -136,19 +141,24 @@ class Proxies:
         self._datapath.forget(self._entries.pop(host), host.address)
 
     def tick(self, now: float) -> None:
-        """Remove what nobody has asked for in limits.kernel_entry_age."""
-        self.due = now + self._pause() if self._entries or proxying_interfaces(self._table) else None
+        """Remove what nobody has asked for in limits.kernel_entry_age, and mend what others have changed."""
+        began = time.thread_time()
         for host, group in tuple(self._entries.items()):
             if now - self._datapath.asked(group, host.address) > self._limits.kernel_entry_age:
                 self._forget(host)  # first: what is asked now comes to us, not to a kernel that lets go
                 self._requests.delete_proxy(host)
         self._reconcile()
+        for name in self._sysctls.hold():
+            self._warn(f"{name}: somebody else changes this sysctl, which method kernel needs; it is set again")
+        self._cost = time.thread_time() - began
+        self.due = now + self._pause() if self._entries or proxying_interfaces(self._table) else None
 
     def _pause(self) -> float:
-        return min(_TICK, self._limits.kernel_entry_age / 2)
+        return max(min(_LOOK, self._limits.kernel_entry_age / 2), self._cost / _SHARE)
 
     def _reconcile(self) -> None:
-        """Make what we hold for true what the kernel says: it drops entries when an interface goes down."""
+        """Make what we hold for true what the kernel says, and put back what it has lost: it drops entries when an
+        interface goes down, and when somebody else says so."""
         try:
             there = self._requests.proxies()
         except MachineError as error:
@@ -164,7 +174,8 @@ class Proxies:
         }
         self._sweeps = False
         for host in self._entries.keys() - ours:
-            self._forget(host)
+            if host in foreign or not self._put_back(host):
+                self._forget(host)
         for host in ours:
             group = group_of(self._table, host)
             known = self._entries.get(host)
@@ -181,6 +192,18 @@ class Proxies:
         self._report(foreign)
         self._foreign = foreign
 
+    def _put_back(self, host: Host) -> bool:
+        """An entry of ours has gone, and not by us; whether it is there again."""
+        if group_of(self._table, host) != self._entries[host] or self._requests.add_proxy(host) != 0:
+            return False
+        name = self._names.get(host.ifindex, str(host.ifindex))
+        self._warn(
+            f"{name}: proxy entries of ours have gone ({IPv6Address(host.address)}, for one): somebody else removes"
+            " them, or the interface was down; they are put back",
+            about=f"{host.ifindex} gone",
+        )
+        return True
+
     def _report(self, foreign: set[Host]) -> None:
         ours = {entry.l3_ifindex for entry in self._table.entries.values()}
         for ifindex in sorted({host.ifindex for host in foreign - self._foreign} & ours):
@@ -196,8 +219,8 @@ class Proxies:
                 name,
             )
 
-    def _warn(self, line: str) -> None:
+    def _warn(self, line: str, about: str = "") -> None:
         """Once each: a flood must not fill the log."""
-        if line not in self._warned:
-            self._warned.add(line)
+        if (about or line) not in self._warned:
+            self._warned.add(about or line)
             log.warning("%s", line)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ _SLICE = 0.005  # seconds that the loop is held for at most: what changed in tho
 _GIVEN_UP = 1024  # targets that are given up at once
 _QUIET = 120.0  # seconds for which a host that has a route may be stale before it is asked
 _QUIET_PER_SECOND = 10  # of those that are asked
+_FROZEN = 2048  # more hosts and targets, after which the garbage collector is told that they stay
 _CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
 
 
@@ -56,6 +58,7 @@ class Resolution:
         self._sized_at = float("-inf")
         self._warned: set[str] = set()
         self._tick_at: float | None = None
+        self._frozen = 0
         self._gate_not_before = 0.0
         self._gate_waits = False
         self._reading: Iterator[None] | None = None
@@ -79,7 +82,7 @@ class Resolution:
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        if self._reading is not None:
+        if self._reading is not None or self._watch.unfinished:
             return 0.0  # go on at once
         dues = (self._tick_at, self._routes.due, self._gate_not_before if self._gate_waits else None)
         return min((due for due in dues if due is not None), default=None)
@@ -131,12 +134,18 @@ class Resolution:
 
     def settle(self) -> list[NsEvent]:
         """Once the table is in force: what it doesn't ask for is forgotten. Those who wait by rules that are gone."""
+        touched = self._neighbours.at(self._neighbours.touched)
         self._know(self._neighbours.drop())
         homeless = self._pending.forget(self._table)
         self._gate()
         if self._routes_unsettled:
             self._routes_unsettled = False
             self._settle_routes()
+        for host in touched:
+            if not self._table.host_route_wanted(*_host(host)):
+                self._routes.remove(host)
+            elif host not in self._routes:
+                self._lead_to(host)
         return homeless
 
     def _settle_routes(self) -> None:
@@ -229,6 +238,7 @@ class Resolution:
                 self._take(host, state)
         except Overflow:
             self._read_anew()
+        self._freeze()
         self._gate()
         self._schedule(time.monotonic())
 
@@ -261,11 +271,14 @@ class Resolution:
             self._read_again = True
             self._warn(f"{error}; trying again every {_TICK:.0f} s")
             return
-        for host in self._neighbours.places() - there - self._changed_meanwhile:
-            self._take(host, NeighbourState.NONE)
+        for host in self._neighbours.places():
+            if host not in there and host not in self._changed_meanwhile:
+                self._take(host, NeighbourState.NONE)
             yield
-        for host in self._pending.places() - there - self._changed_meanwhile:
-            self._probe(host)
+        for key in self._pending.targets():
+            for host in self._pending.places(*key):
+                if host not in there and host not in self._changed_meanwhile:
+                    self._probe(host)
             yield
 
     def _read_on(self) -> None:
@@ -273,8 +286,16 @@ class Resolution:
         reading = self._reading
         for _ in reading or ():
             if time.monotonic() >= deadline:
+                self._freeze()
                 return
-        self._reading = None
+        self._reading, self._changed_meanwhile = None, set()
+
+    def _freeze(self) -> None:
+        """A look of the garbage collector at 30,000 hosts, among which there is nothing to collect, takes 40 ms."""
+        held = self._neighbours.held + len(self._pending)
+        if held > self._frozen + _FROZEN:
+            self._frozen = held
+            gc.freeze()
 
     def _states(self) -> dict[Host, int]:
         """The neighbour table; what is known of it where the kernel doesn't tell, and then it is asked again."""
@@ -329,6 +350,8 @@ class Resolution:
 
     def tick(self, now: float) -> None:
         """Go on with what is left to do, and give up what has taken too long."""
+        if self._watch.unfinished:
+            self.on_change()
         if self._reading is not None:
             self._read_on()
         if self._routes.due is not None and self._routes.due <= now:

@@ -434,7 +434,10 @@ class Datapath:
             self._set(self.program)
 
     def set_crowding(self, askers: Set[tuple[int, bytes]]) -> None:
-        """Whose solicitations (entry, MAC) for targets that would have to be resolved are refused for the moment."""
+        """Whose solicitations (entry, MAC) for targets that would have to be resolved are refused for the moment.
+
+        A MAC of zeros is all who ask on that entry.
+        """
         if askers == self._crowding:
             return
         for asker in self._crowding - askers:
@@ -809,7 +812,7 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
         "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()),
         "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
-        "CROWDING_MAX": limits.pending,
+        "CROWDING_MAX": limits.pending + len(table.entries),
         "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
     }

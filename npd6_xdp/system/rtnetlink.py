@@ -67,12 +67,6 @@ def _received_until(netlink: socket.socket, deadline: float) -> Iterator[bytes]:
             return
 
 
-def _join(netlink: socket.socket, group: int, *, wanted: bool) -> None:
-    """Listen to a group of announcements from now on, or no longer."""
-    option = _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP
-    netlink.setsockopt(_SOL_NETLINK, option, group)
-
-
 def _discard(netlink: socket.socket) -> None:
     """Drop what waits on a socket: what is read anew now is younger, and must not be overwritten by it."""
     while True:
@@ -137,12 +131,7 @@ class Requests:
 
     def host_routes(self) -> dict[Host, int]:
         """The /128 routes that bear our protocol number, with their routing tables."""
-        found = {}
-        for message in self._dumped(lambda number: rtnetlink.dump_routes(number, protocol=rtnetlink.PROTOCOL)):
-            route = rtnetlink.parse_route(message.body)
-            if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:
-                found[Host(route.ifindex, route.destination)] = route.table
-        return found
+        return dict(_host_routes(self._dumped(_dump_host_routes)))
 
     def neighbour_table_size(self) -> tuple[int, tuple[int, int, int]] | None:
         """How many entries the kernel's IPv6 neighbour table has, in all namespaces, and gc_thresh1 to 3.
@@ -207,8 +196,103 @@ class Requests:
         return self._sequence
 
 
+def _dump_host_routes(number: int) -> bytes:
+    return rtnetlink.dump_routes(number, protocol=rtnetlink.PROTOCOL)
+
+
+def _host_routes(dumped: Iterable[Message]) -> Iterator[tuple[Host, int]]:
+    for message in dumped:
+        route = rtnetlink.parse_route(message.body)
+        if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:
+            yield Host(route.ifindex, route.destination), route.table
+
+
 class Overflow(Exception):
     """Notifications were lost: what they would have said is to be read anew."""
+
+
+class _Group:
+    """A group of announcements, heard while listen() says so."""
+
+    def __init__(self, number: int) -> None:
+        self.socket = _open()
+        self.lost = False
+        """Whether some were lost, and what waits has to be dropped before the machine is read anew."""
+        self._number = number
+        self._listening = False
+
+    def listen(self, *, wanted: bool) -> bool:
+        """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something."""
+        if wanted == self._listening:
+            return False
+        self._listening, self.lost = wanted, False
+        self.socket.setsockopt(
+            _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP, self._number
+        )
+        if not wanted:
+            _discard(self.socket)
+        return True
+
+    def messages(self, deadline: float) -> Iterator[Message]:
+        """What was announced, in order, until the deadline (seconds, monotonic); what is left waits.
+
+        Raises Overflow where some were lost and nothing older than that waits any more.
+        """
+        try:
+            if not self.lost:
+                for datagram in _received_until(self.socket, deadline):
+                    yield from rtnetlink.messages(datagram)
+                return
+        except OSError:
+            self.lost = True
+        # 8 MB of them: to drop them takes 20 ms
+        while time.monotonic() < deadline:
+            try:
+                self.socket.recv(_DATAGRAM)
+            except BlockingIOError:
+                self.lost = False
+                raise Overflow from None
+            except OSError:
+                continue  # ENOBUFS, once more
+
+
+class _Dump:
+    """Reads what the kernel tells at length in pieces, which it makes as they are taken."""
+
+    def __init__(self) -> None:
+        self._socket = _open(blocking=True)
+        self._socket.settimeout(_TIMEOUT)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._number = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def pieces(self, request: Callable[[int], bytes]) -> Iterator[list[Message]]:
+        """The messages of an answer, some hundreds at a time.
+
+        Raises MachineError where the kernel doesn't tell, and Overflow at the end if something changed meanwhile so
+        that it may not be whole.
+        """
+        self._number += 1
+        whole, ended = True, False
+        try:
+            self._socket.send(request(self._number))
+            while not ended:
+                piece: list[Message] = []
+                for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+                    if message.sequence != self._number:
+                        continue  # of a reading that was given up
+                    whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
+                    if ended := _is_last(message):
+                        break
+                    piece.append(message)
+                yield piece
+        except OSError as error:
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+        if not whole:
+            raise Overflow
 
 
 class NeighbourWatch:
@@ -218,82 +302,51 @@ class NeighbourWatch:
     """
 
     def __init__(self) -> None:
-        self._changes = _open()
+        self._changes = _Group(_RTNLGRP_NEIGH)
         self._probes = _open()
-        self._dump = _open(blocking=True)
-        self._dump.settimeout(_TIMEOUT)
-        self._listening = False
+        self._dump = _Dump()
         self._sent: dict[int, Host] = {}
         self._sequence = 0
-        self._dumps = 0
 
     def close(self) -> None:
         """Close all sockets."""
-        self._changes.close()
+        self._changes.socket.close()
         self._probes.close()
         self._dump.close()
 
     def fileno(self) -> int:
         """The socket of notifications."""
-        return self._changes.fileno()
+        return self._changes.socket.fileno()
 
     def refusals_fileno(self) -> int:
         """The socket on which the kernel says what it doesn't resolve."""
         return self._probes.fileno()
 
     def listen(self, *, wanted: bool) -> bool:
-        """Hear of changes from now on, or no longer; whether that is news. The kernel's cost is each listener's."""
-        if wanted == self._listening:
-            return False
-        self._listening = wanted
-        _join(self._changes, _RTNLGRP_NEIGH, wanted=wanted)
-        if not wanted:
-            _discard(self._changes)
-        return True
+        """Hear of changes from now on, or no longer; whether that is news."""
+        return self._changes.listen(wanted=wanted)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether changes() is to be called again, even if `fileno` isn't readable."""
+        return self._changes.lost
 
     def changes(self, deadline: float) -> Iterator[tuple[Host, int]]:
         """What changed, in order: hosts and their states, NUD_NONE where an entry is gone. Raises Overflow.
 
         It ends at the deadline (seconds, monotonic), and what is left waits.
         """
-        try:
-            for datagram in _received_until(self._changes, deadline):
-                for message in rtnetlink.messages(datagram):
-                    entry = rtnetlink.parse_neighbour(message.body)
-                    if entry is not None and not entry.proxy:
-                        gone = message.type == Type.DELNEIGH
-                        yield Host(entry.ifindex, entry.address), NeighbourState.NONE if gone else entry.state
-        except OSError as error:
-            _discard(self._changes)
-            raise Overflow from error
+        for message in self._changes.messages(deadline):
+            entry = rtnetlink.parse_neighbour(message.body)
+            if entry is not None and not entry.proxy:
+                gone = message.type == Type.DELNEIGH
+                yield Host(entry.ifindex, entry.address), NeighbourState.NONE if gone else entry.state
 
     def table(self) -> Iterator[list[tuple[Host, int]]]:
-        """The neighbour table in pieces of some hundreds, which the kernel makes as they are taken.
-
-        Raises MachineError where it doesn't tell, and Overflow at the end if something changed meanwhile so that it may
-        not be whole.
-        """
-        self._dumps += 1
-        number, whole = self._dumps, True
-        try:
-            self._dump.send(rtnetlink.dump_neighbours(number))
-            while True:
-                piece: list[tuple[Host, int]] = []
-                for message in rtnetlink.messages(self._dump.recv(_DATAGRAM)):
-                    if message.sequence != number:
-                        continue  # of a reading that was given up
-                    whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
-                    if _is_last(message):
-                        yield piece
-                        if not whole:
-                            raise Overflow
-                        return
-                    entry = rtnetlink.parse_neighbour(message.body)
-                    if entry is not None and not entry.proxy:
-                        piece.append((Host(entry.ifindex, entry.address), entry.state))
-                yield piece
-        except OSError as error:
-            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+        """The neighbour table in pieces: see _Dump.pieces()."""
+        for piece in self._dump.pieces(rtnetlink.dump_neighbours):
+            entries = (rtnetlink.parse_neighbour(message.body) for message in piece)
+            yield [(Host(entry.ifindex, entry.address), entry.state) for entry in entries if entry and not entry.proxy]
 
     def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
         """Have the kernel resolve a host, or confirm it in its time where it is stale. refusals() says what it won't.
@@ -349,47 +402,48 @@ class RouteChange(NamedTuple):
 
 
 class HostRouteWatch:
-    """Says what becomes of routes of ours and of /128 routes (`fileno` becomes readable), while listen() says so.
+    """Says what others do to routes of ours and to /128 routes (`fileno` becomes readable), while listen() says so.
 
-    The kernel sorts out all others, so that a routing table of any size may change at no cost here.
+    The kernel sorts out all else, so that a routing table of any size may change at no cost here. `ours` is the sender
+    of what we do ourselves.
     """
 
-    def __init__(self) -> None:
-        self._changes = _open()
-        host_routes = _HostRouteFilter()
-        self._changes.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, host_routes.pack())
-        self._listening = False
+    def __init__(self, ours: int) -> None:
+        self._changes = _Group(_RTNLGRP_IPV6_ROUTE)
+        host_routes = _HostRouteFilter(ours)
+        self._changes.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, host_routes.pack())
+        self._dump = _Dump()
 
     def close(self) -> None:
-        """Close the socket."""
-        self._changes.close()
+        """Close both sockets."""
+        self._changes.socket.close()
+        self._dump.close()
 
     def fileno(self) -> int:
         """The socket of announcements."""
-        return self._changes.fileno()
+        return self._changes.socket.fileno()
 
     def listen(self, *, wanted: bool) -> bool:
         """Hear of changes from now on, or no longer; whether that is news."""
-        if wanted == self._listening:
-            return False
-        self._listening = wanted
-        _join(self._changes, _RTNLGRP_IPV6_ROUTE, wanted=wanted)
-        if not wanted:
-            _discard(self._changes)
-        return True
+        return self._changes.listen(wanted=wanted)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether changes() is to be called again, even if `fileno` isn't readable."""
+        return self._changes.lost
 
     def changes(self, deadline: float) -> Iterator[RouteChange]:
         """What changed, in order, until the deadline. Raises Overflow."""
-        try:
-            for datagram in _received_until(self._changes, deadline):
-                for message in rtnetlink.messages(datagram):
-                    route = rtnetlink.parse_route(message.body)
-                    if route is not None and route.length == 128:
-                        gone, replaced = message.type == Type.DELROUTE, bool(message.flags & _NLM_F_REPLACE)
-                        yield RouteChange(route, gone, replaced, message.sender)
-        except OSError as error:
-            _discard(self._changes)
-            raise Overflow from error
+        for message in self._changes.messages(deadline):
+            route = rtnetlink.parse_route(message.body)
+            if route is not None and route.length == 128:
+                gone, replaced = message.type == Type.DELROUTE, bool(message.flags & _NLM_F_REPLACE)
+                yield RouteChange(route, gone, replaced, message.sender)
+
+    def routes(self) -> Iterator[list[tuple[Host, int]]]:
+        """The /128 routes that bear our number, with their routing tables, in pieces: see _Dump.pieces()."""
+        for piece in self._dump.pieces(_dump_host_routes):
+            yield [*_host_routes(piece)]
 
 
 class NextHops:
@@ -559,6 +613,7 @@ _LD_IMM, _LDX_IMM, _LD_ABS_B, _LD_ABS_H, _LD_ABS_W, _LD_IND_W = 0x00, 0x01, 0x30
 _JEQ, _JSET, _TAX, _RET = 0x15, 0x45, 0x07, 0x06
 _SKF_AD_NLATTR = 0xFFFFF000 + 12  # finds the attribute of type X from offset A on
 _FIRST_ATTRIBUTE = 16 + 12  # behind struct nlmsghdr and struct rtmsg
+_NLMSG_PID = 12
 _RTM_DST_LEN, _RTM_TABLE, _RTM_PROTOCOL = 16 + 1, 16 + 4, 16 + 5  # of struct rtmsg
 _RT_TABLE_LOCAL = 255
 _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 4, 5, 9
@@ -588,12 +643,16 @@ class _SocketFilter:
 
 
 class _HostRouteFilter(_SocketFilter):
-    """Lets announcements pass of routes that bear our number, or are to one address and not in the table `local`."""
+    """Lets announcements pass of routes that bear our number, or are to one address and not in the table `local`; but
+    none of what `ours` has asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, ours: int) -> None:
         accept, drop = _Instruction(_RET, 0xFFFFFFFF), _Instruction(_RET, 0)
         super().__init__(
             [
+                _Instruction(_LD_ABS_W, _NLMSG_PID),
+                _Instruction(_JEQ, _swapped("=I", ">I", ours), 0, 1),
+                drop,
                 _Instruction(_LD_ABS_B, _RTM_PROTOCOL),
                 _Instruction(_JEQ, rtnetlink.PROTOCOL, 0, 1),
                 accept,

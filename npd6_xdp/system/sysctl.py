@@ -33,6 +33,7 @@ _RENAMING = 0.25  # seconds
 _MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
 _NO_INTERFACES = ("all", "default")  # below conf/ and neigh/, which an interface may be called all the same
 _VALUE = re.compile(r"-?[0-9]{1,10}")
+_AT_ONCE = 256  # sysctls that are looked at in one go: 3 ms
 _REMEDIES = {
     errno.EACCES: ": give CAP_NET_ADMIN",
     errno.EPERM: ": give CAP_NET_ADMIN",
@@ -212,6 +213,7 @@ class Sysctls:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._before: dict[Setting, str] = {}
+        self._wanted: dict[Setting, str] = {}
         for line in memory.left:
             if found := _setting(line):
                 self._before.setdefault(*found)
@@ -220,6 +222,7 @@ class Sysctls:
 
     def set(self, setting: Setting, value: str) -> None:
         """Set one; a warning says so if that can't be."""
+        self._wanted[setting] = value
         key = setting.settled()
         now = None if key is None else read(key)
         if key is None or now is None or now == value:
@@ -238,8 +241,23 @@ class Sysctls:
                 _REMEDIES.get(error.errno or 0, ""),
             )
 
+    def hold(self) -> list[str]:
+        """Set those anew that somebody else has changed: their names. Of many, some at a time: it is called often."""
+        changed = []
+        for setting in list(self._wanted)[:_AT_ONCE]:
+            value = self._wanted.pop(setting)
+            self._wanted[setting] = value  # behind all others
+            key = setting.path()
+            if key is None or (now := read(key)) is None or now == value:
+                continue
+            with suppress(OSError):  # as it was said when it was set first
+                (_ROOT / key).write_text(value)
+                changed.append("net.ipv6." + key.replace("/", "."))
+        return changed
+
     def put_back(self, kept: Set[Setting] = frozenset()) -> None:
         """Give each its value from before, but for those in `kept`; an interface that is gone took its own along."""
+        self._wanted = {setting: value for setting, value in self._wanted.items() if setting in kept}
         for setting in [setting for setting in self._before if setting not in kept]:
             value = self._before.pop(setting)
             if key := setting.settled():

@@ -69,7 +69,7 @@ WAN = LinkFacts(
     addresses={(): own("fe80::1", "2001:db8:ff::2")},
     next_hops={(): frozenset({IPv6Address("2001:db8:1::1")})},
 )
-LAN = LinkFacts("lan0", 8, MAC, addresses={(): own("2001:db8:2::1", "2001:db8:8::1")})
+LAN = LinkFacts("lan0", 8, MAC, addresses={(): own("2001:db8:2::1", "2001:db8:8::1", "fe80::8")})
 LINKS = {"wan0": WAN, "lan0": LAN}
 
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.neighbours import (
     MAX_ASKERS,
     NOBODY,
@@ -179,6 +179,32 @@ def test_a_table_that_says_the_same_of_all_hosts_is_nothing_to_go_through_them_f
     assert not neighbours.unsettled
     neighbours.use(other, 1)
     assert neighbours.unsettled, "the limit is another"
+
+
+def test_an_address_that_this_machine_gets_concerns_the_host_at_that_address_only() -> None:
+    config = parse(
+        '[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\n'
+        'method = "neighbour"\nvia = ["lan0"]\n',
+        "test",
+    )
+
+    def holding(*suffixes: int, before: Table | None = None) -> Table:
+        held = tuple(OwnAddress(IPv6Address(at(suffix))) for suffix in suffixes)
+        return build(config, {**LINKS, "wan0": replace(LINKS["wan0"], addresses={(): held})}, before)
+
+    first = holding(1)
+    neighbours = going_by(first)
+    for number in (2, 3):
+        neighbours.changed(Host(8, at(number)), S.REACHABLE)
+    neighbours.changed(Host(9, at(3)), S.REACHABLE)
+    (group,) = first.groups.values()
+    second = holding(1, 3, before=first)
+    assert neighbours.use(second, PLENTY) == []
+    assert (neighbours.unsettled, at(3) in neighbours.touched, at(2) in neighbours.touched) == (False, True, False)
+    assert neighbours.drop() == [Known(group, at(3), None)], "it is ours now"
+    assert neighbours.use(holding(1, before=second), PLENTY) == [Known(group, at(3), FRESH)], "and its again"
+    assert neighbours.drop() == []
+    assert len(neighbours) == 2
 
 
 def test_hosts_that_came_before_their_rule_are_known_with_it() -> None:

@@ -20,6 +20,7 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, L
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import NOBODY
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, KnownFlag, Match, Table, build
@@ -266,6 +267,12 @@ def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_e
         assert outcome() == MISS
         bench.datapath.set_crowding(frozenset())
         assert outcome(options=b"\x01\x01" + other) == MISS
+        # an entry as a whole
+        bench.datapath.set_crowding({(using.rules[0].entry, NOBODY)})
+        for options in (mine, b"", b"\x01\x01" + other):
+            assert outcome(options=options) == Outcome.RATE_LIMITED
+        bench.datapath.set_crowding({(using.rules[0].entry + 1, NOBODY)})
+        assert outcome() == MISS
     finally:
         bench.datapath.set_crowding(frozenset())
 

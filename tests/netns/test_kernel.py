@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,6 +273,46 @@ def test_entries_that_go_with_a_link_that_goes_down_are_made_anew(topology: Topo
         assert until(lambda: wire.ask(question(HOST_ADDRESS), 0.1) is not None, 2.0)
         assert until(lambda: proxies(topology) == {HOST_ADDRESS}, 2.0)
         assert asker.outcome(HOST_ADDRESS) == "kernel"
+
+
+def test_entries_and_sysctls_that_somebody_else_changes_are_put_back_and_that_is_said_once(
+    topology: Topology, daemon: Start
+) -> None:
+    before = sysctls(topology)
+    other = "2001:db8:1::7"
+    running = daemon(configuration(RULE))
+    set_ones = sysctls(topology)
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for host in (HOST_ADDRESS, other):
+            assert asker.outcome(host) == "answered_python"
+        for _ in range(2):
+            on_edge(topology, f"-6 neigh del proxy {HOST_ADDRESS} dev wan0")
+            assert until(lambda: proxies(topology) == {HOST_ADDRESS, other}, 3.0)
+            for key, value in zip(SYSCTLS, ("0", "0", "80"), strict=True):
+                topology.sysctl("edge", f"net/ipv6/{key}", value)
+            assert until(lambda: sysctls(topology) == set_ones, 3.0)
+        assert asker.outcome(HOST_ADDRESS) == "kernel", "it is put back, not learned anew"
+        # another's in its place
+        on_edge(
+            topology,
+            f"-6 neigh del proxy {other} dev wan0",
+            f"-6 neigh add proxy {other} dev wan0 protocol static",
+        )
+
+        def shown() -> list[str]:
+            found = json.loads(running.command("status", "--json").stdout)["kernel_proxy_entries"]
+            return [entry["address"] for entry in found]
+
+        assert until(lambda: shown() == [HOST_ADDRESS], 3.0)
+        assert proxies(topology, ours=False) == {other}
+    assert running.log.count("proxy entries of ours have gone") == 1
+    for key in SYSCTLS:
+        assert running.log.count(f"net.ipv6.{key.replace('/', '.')}: somebody else changes this sysctl") == 1
+    assert "the kernel has 1 proxy entry that is not ours" in running.log
+    assert running.stop() == 0
+    assert sysctls(topology) == before, "the value from before, not the one that somebody has set since"
+    assert proxies(topology) == set()
 
 
 def test_the_kernel_defends_its_entry_only_if_policy_says_so(topology: Topology, daemon: Start) -> None:

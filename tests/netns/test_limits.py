@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -15,7 +17,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import ether, ip6, solicit
-from tests.netns.wire import SETTING, Wire, configuration, cpu_seconds, flood, question, scan, until
+from tests.netns.wire import SETTING, Flood, Wire, configuration, cpu_seconds, flood, on_edge, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -174,3 +176,36 @@ def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology,
     topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 200)  # the kernel gives up in 0.6 s, not in 3
     assert until(lambda: ask(running.control, {"verb": "status"})["pending"] == [], 6.0), "given up in time"
     assert topology.ip("edge", "-6", "neigh", "show", "dev", "lan0", "nud", "failed") == []
+
+
+def test_a_scan_from_hundreds_of_macs_on_one_link_keeps_no_other_links_new_hosts_out(
+    topology: Topology, daemon: Start
+) -> None:
+    on_edge(topology, "link add wan1 type veth peer name bad0", "link set wan1 up", "link set bad0 up")
+    hosts = [f"2001:db8:1::1:{number:x}" for number in range(24)]
+    for host in hosts:
+        topology.run("host", "ip", "addr", "add", f"{host}/128", "dev", "eth0", "nodad", check=True)
+    text = configuration("2001:db8:1::/64 neighbour via=lan0")
+    running = daemon(text + text.replace('"wan0"', '"wan1"'))
+    macs = [bytes([2, 0x66, 0, 0, *divmod(number, 256)]) for number in range(300)]
+
+    def scans() -> Iterator[bytes]:
+        for number in count(1):
+            yield from scan(1, first=number << 20, mac=macs[number % len(macs)])
+
+    with Wire(topology) as wire, Wire(topology, "edge", "bad0") as bad:
+        bad.deafen()
+        sending = Flood()
+        thread = threading.Thread(target=sending.run, args=(bad, scans(), 500), kwargs={"lossy": False})
+        thread.start()
+        try:
+            assert until(lambda: running.solicitations("wan1").get("rate_limited", 0) > 200, 10.0)
+            answers = sum(answered(wire, [host], 1.0) for host in hosts)
+            found = running.solicitations()
+        finally:
+            sending.stop()
+            thread.join()
+    assert answers == len(hosts)
+    assert found == {"pending": len(hosts)}, "each at the first asking"
+    status = ask(running.control, {"verb": "status"})
+    assert len(status["pending"]) > 0

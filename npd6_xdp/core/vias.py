@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Interfaces that rules of method neighbour name as `via`, and on which the kernel finds no neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from npd6_xdp.core.config import Config, is_glob, matches
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rtnetlink import LinkFlag
+from npd6_xdp.core.verdict import Method
+
+ReadSysctl = Callable[[str], str | None]
+"""A sysctl below net.ipv6, as "conf/lan0/disable_ipv6"; None if it isn't there, or nobody knows."""
+
+# ARPHRD_* of links whose frames bear no addresses of stations (linux/if_arp.h): Neighbor Discovery has nothing to find
+_WITHOUT_STATIONS = frozenset({512, 519, 768, 769, 772, 776, 778, 823, 0xFFFE, 0xFFFF})
+_NO_DISCOVERY = LinkFlag.NOARP | LinkFlag.POINTOPOINT
+
+
+def refused_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
+    """The rules of method neighbour that can never find anybody behind an interface that is there, a line each."""
+    return [f"{where}: {why}" for where, link, named in _used(config, links) if named and (why := _why_never(link))]
+
+
+def via_warnings(config: Config, links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[str]:
+    """The same, and those that can't find anybody there at the moment, with what mends it."""
+    return [
+        f"{where}: {why}"
+        for where, link, named in _used(config, links)
+        # a glob means what comes and goes, such as a container engine's bridges: that one is idle is no news
+        if (why := why_nobody(link, sysctl)) and (named or (link.up and not _why_never(link)))
+    ]
+
+
+def notes(vias: Iterable[str], links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[str]:
+    """What there is to say of the `via` of one rule, for `explain`."""
+    found = ((name, why_nobody(links[name], sysctl)) for name in vias if name in links)
+    return [f"via {name}: {why}" for name, why in found if why]
+
+
+def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> str:
+    """Why the kernel resolves nobody on an interface, and what to do about it; "" where it does."""
+    return _why_never(link) or _why_not_now(link, sysctl)
+
+
+def _used(config: Config, links: Mapping[str, LinkFacts]) -> Iterator[tuple[str, LinkFacts, bool]]:
+    """The via interfaces of rules of method neighbour that are there: the place, and whether it has its very name."""
+    for interface in config.interfaces:
+        for rule in interface.rules:
+            if rule.method is not Method.NEIGHBOUR:
+                continue
+            for via in rule.via:
+                names = (
+                    [name for name in links if matches(name, via)] if is_glob(via) else [via] if via in links else []
+                )
+                for name in sorted(names):
+                    yield f"{interface.label}: rule {rule.prefix}: via {name}", links[name], name == via
+
+
+def _why_never(link: LinkFacts) -> str:
+    if link.flags & _NO_DISCOVERY or link.type in _WITHOUT_STATIONS:
+        kind = f" ({link.kind})" if link.kind else ""
+        off = link.mac and not link.flags & LinkFlag.POINTOPOINT
+        what = "Neighbor Discovery is off there (NOARP)" if off else "it is a tunnel or another point-to-point link"
+        return f'{what}{kind}, so the kernel asks for nobody; use method = "route"'
+    return ""
+
+
+def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> str:
+    if link.bridge:
+        return f'it is a port of {link.bridge}, whose neighbours its hosts are: via = ["{link.bridge}"]'
+    if not link.flags & LinkFlag.UP:
+        return f"it is down: ip link set {link.name} up"
+    if not link.up:
+        return "it has no carrier: nobody is at the other end"
+    key = f"conf/{link.name}/disable_ipv6"
+    if sysctl(key) == "1":
+        # with slashes, where the name has a dot ("lan0.100")
+        return f"IPv6 is off there: sysctl -w net/ipv6/{key}=0"
+    if not any(held.address.is_link_local for held in link.own(())):
+        return f"it has no link-local address, from which the kernel asks: ip -6 address add fe80::1/64 dev {link.name}"
+    return ""

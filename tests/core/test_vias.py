@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which via interfaces method neighbour can find nobody behind, and what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.explain import Question, explain
+from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.rtnetlink import LinkFlag
+from npd6_xdp.core.vias import refused_vias, via_warnings
+
+MAC = bytes.fromhex("020000000001")
+LOCAL = {(): (OwnAddress(IPv6Address("fe80::1")),)}
+GLOBAL = {(): (OwnAddress(IPv6Address("2001:db8::1")),)}
+UP = int(LinkFlag.UP)
+LAN = LinkFacts("lan0", 8, MAC, addresses=LOCAL)
+WAN = LinkFacts("wan0", 7, MAC, addresses=LOCAL)
+WHERE = "wan0: rule 2001:db8:1::/64: via lan0: "
+NO_LINK_LOCAL = "it has no link-local address, from which the kernel asks: ip -6 address add fe80::1/64 dev lan0"
+NOARP = 'Neighbor Discovery is off there (NOARP), so the kernel asks for nobody; use method = "route"'
+POINT_TO_POINT = 'it is a tunnel or another point-to-point link{}, so the kernel asks for nobody; use method = "route"'
+
+
+def config(via: str = "lan0", method: str = "neighbour") -> Config:
+    text = f'[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = "{method}"\n'
+    return parse(text + (f'via = ["{via}"]\n' if via else ""), "test")
+
+
+def facts(*links: LinkFacts) -> dict[str, LinkFacts]:
+    return {link.name: link for link in (WAN, *links)}
+
+
+def nothing_set(_key: str) -> str:
+    return "0"
+
+
+def ipv6_off(key: str) -> str:
+    return "1" if key == "conf/lan0/disable_ipv6" else "0"
+
+
+def bare(kind: str = "", **facts: Any) -> LinkFacts:
+    """A link without Ethernet framing."""
+    return replace(LAN, mac=b"", kind=kind, **facts)
+
+
+NEVER = (
+    ("tun", bare("tun", type=0xFFFE, flags=UP | 0x10 | 0x80), POINT_TO_POINT.format(" (tun)")),
+    ("wireguard", bare("wireguard", type=0xFFFE, flags=UP | 0x80), POINT_TO_POINT.format(" (wireguard)")),
+    ("sit", bare("sit", type=776, flags=UP | 0x80), POINT_TO_POINT.format(" (sit)")),
+    ("ip6gre", bare(type=823), POINT_TO_POINT.format("")),
+    ("ppp", bare(type=512, flags=UP | 0x10), POINT_TO_POINT.format("")),
+    ("lo", bare(type=772), POINT_TO_POINT.format("")),
+    ("arp off", replace(LAN, flags=UP | 0x80), NOARP),
+    ("down, too", bare(type=0xFFFE, up=False, flags=0x10), POINT_TO_POINT.format("")),
+)
+BRIDGED = 'it is a port of br0, whose neighbours its hosts are: via = ["br0"]'
+NOT_NOW = (
+    ("down", replace(LAN, up=False, flags=0), "it is down: ip link set lan0 up"),
+    ("no carrier", replace(LAN, up=False), "it has no carrier: nobody is at the other end"),
+    ("a bridge's port", replace(LAN, bridge="br0"), BRIDGED),
+    ("no address", replace(LAN, addresses={}), NO_LINK_LOCAL),
+    ("a global one only", replace(LAN, addresses=GLOBAL), NO_LINK_LOCAL),
+)
+
+
+@pytest.mark.parametrize(("link", "why"), [case[1:] for case in NEVER], ids=[case[0] for case in NEVER])
+def test_where_there_is_no_neighbor_discovery_method_neighbour_is_refused(link: LinkFacts, why: str) -> None:
+    assert refused_vias(config(), facts(link)) == [WHERE + why]
+    assert via_warnings(config(), facts(link), nothing_set) == [WHERE + why], "if it comes later"
+
+
+@pytest.mark.parametrize(("link", "why"), [case[1:] for case in NOT_NOW], ids=[case[0] for case in NOT_NOW])
+def test_where_it_can_not_work_now_the_mend_is_said(link: LinkFacts, why: str) -> None:
+    assert refused_vias(config(), facts(link)) == []
+    assert via_warnings(config(), facts(link), nothing_set) == [WHERE + why]
+
+
+def test_ipv6_that_is_off_is_said_by_the_name_that_sysctl_takes() -> None:
+    assert via_warnings(config(), facts(replace(LAN, addresses={})), ipv6_off) == [
+        WHERE + "IPv6 is off there: sysctl -w net/ipv6/conf/lan0/disable_ipv6=0"
+    ]
+
+
+@pytest.mark.parametrize("method", ["neighbour", "route"])
+def test_nothing_is_said_where_it_works_or_where_it_does_not_matter(method: str) -> None:
+    well = [LAN, replace(LAN, type=32, mac=b"")]  # InfiniBand has Neighbor Discovery
+    for link in well if method == "neighbour" else [case[1] for case in (*NEVER, *NOT_NOW)]:
+        assert refused_vias(config(method=method), facts(link)) == []
+        assert via_warnings(config(method=method), facts(link), nothing_set) == []
+    assert via_warnings(config("lan7", method), facts(), nothing_set) == [], "said elsewhere: it isn't there"
+
+
+def test_of_what_a_glob_means_only_that_is_said_which_is_at_work_and_fails() -> None:
+    idle, busy, tunnel = (
+        replace(LAN, name="lan1", up=False),
+        replace(LAN, name="lan2", addresses={}),
+        replace(LAN, name="lan3", type=0xFFFE, mac=b""),
+    )
+    links = facts(LAN, idle, busy, tunnel)
+    assert refused_vias(config("lan*"), links) == []
+    (line,) = via_warnings(config("lan*"), links, nothing_set)
+    assert line.startswith("wan0: rule 2001:db8:1::/64: via lan2: it has no link-local address")
+
+
+def test_explain_says_it_too() -> None:
+    question = Question("wan0", (), IPv6Address("2001:db8:1::5"), IPv6Address("2001:db8::1"))
+    for link, sysctl, said in (
+        (NEVER[0][1], nothing_set, "note: via lan0: it is a tunnel"),
+        (LAN, ipv6_off, "note: via lan0: IPv6 is off there"),
+    ):
+        assert said in explain(config(), facts(link), question, sysctl)
+    assert "note:" not in explain(config(), facts(LAN), question, nothing_set)
+    own = replace(question, target=IPv6Address("2001:db8:2::5"))
+    assert "note:" not in explain(config(), facts(NEVER[0][1]), own, nothing_set), "no rule of that kind covers it"

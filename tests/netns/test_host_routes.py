@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Host routes and the neighbours that they lead to, by the real daemon; test_resolution.py has the kinds of change."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.netns.wire import Asker, Wire, configuration, on_edge, question, until
+
+Start = Callable[..., RunningDaemon]
+
+SHARED = "2001:db8::77"  # the host's, in the prefix that is on-link at the upstream, too
+SAME_64 = "2001:db8::/64 neighbour via=lan0 host_routes=true"
+RULE = "2001:db8:1::/64 neighbour via=lan0"
+LLADDR = "lladdr 02:00:00:00:09:09"
+
+
+def kernels(topology: Topology) -> list[str]:
+    found = topology.ip("edge", "-6", "route", "show", "table", "all", "proto", str(PROTOCOL))
+    return sorted(f"{route['dst']} {route['dev']}" for route in found)
+
+
+def shown(running: RunningDaemon) -> list[str]:
+    found = json.loads(running.command("status", "--json").stdout)["host_routes"]
+    return sorted(f"{route['address']} {route['interface']}" for route in found)
+
+
+def test_a_steady_ping_outlives_that_somebody_flushes_the_route_under_it(topology: Topology, daemon: Start) -> None:
+    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    running = daemon(configuration(SAME_64))
+    words = ("ping", "-6", "-n", "-i", "0.05", "-W", "3", SHARED, "-c")
+    assert topology.run("upstream", *words, "2").returncode == 0
+    output = topology.directory / "ping"
+    with output.open("w") as said:
+        pinging = topology.popen("upstream", *words, "60", stdout=said)
+        for how in ("flush proto 136", f"del {SHARED}/128", "flush dev lan0 proto 136"):
+            topology.run("edge", "ip", "-6", "route", *how.split())
+            assert until(lambda: kernels(topology) == [f"{SHARED} lan0"], 2.0), how
+            assert shown(running) == [f"{SHARED} lan0"]
+        pinging.wait(30.0)
+    lost = re.search(r"(\d+) packets transmitted, (\d+) received", output.read_text())
+    assert lost is not None
+    # the first is put back at once; whoever removes it again within a second waits a second
+    assert int(lost[2]) > int(lost[1]) / 4
+    assert running.log.count("somebody else removes host routes of ours") == 1
+    # nothing stays after a kill and a new start, which finds the host there
+    running.kill()
+    assert kernels(topology) == [f"{SHARED} lan0"]
+    on_edge(topology, f"-6 route add 2001:db8::99/128 dev lan0 proto {PROTOCOL} table 1000")
+    running = daemon(configuration(SAME_64))
+    assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0)
+    running.kill()
+    running = daemon(configuration(RULE))
+    assert until(lambda: kernels(topology) == shown(running) == [], 2.0), "no rule wants any"
+
+
+def test_another_route_in_its_place_is_said_and_status_shows_what_the_kernel_has(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(configuration(SAME_64))
+    on_edge(topology, f"neigh replace {SHARED} {LLADDR} nud permanent dev lan0")
+    assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0)
+    on_edge(topology, f"-6 route replace {SHARED}/128 dev wan0 proto static metric 1024")
+    assert until(lambda: shown(running) == [], 2.0)
+    assert f"lan0: another route is in the place of the host route to {SHARED}" in running.log
+    assert running.command("reload").returncode == 0
+    assert shown(running) == kernels(topology) == []
+    on_edge(topology, f"-6 route del {SHARED}/128 dev wan0")
+    assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0)
+
+
+both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
+
+
+@both
+def test_entries_that_a_control_plane_has_learned_or_that_the_kernel_manages_are_there_and_stay_what_they_are(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    running = daemon(configuration(f"{RULE} host_routes=true", datapath=f'"{datapath}"'))
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 100)
+    learned, stale = (f"2001:db8:1::{number:x}" for number in (0x51, 0x52))
+
+    def marks(address: str) -> str:
+        return topology.run("edge", "ip", "-6", "neigh", "show", "nud", "all", "to", address, "dev", "lan0").stdout
+
+    on_edge(
+        topology,
+        f"neigh add {learned} {LLADDR} nud noarp extern_learn dev lan0",
+        f"neigh add {stale} {LLADDR} nud stale extern_learn dev lan0",
+        f"neigh add {HOST_ADDRESS} dev lan0 managed",
+    )
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for address in (learned, stale, HOST_ADDRESS):
+            assert until(lambda address=address: asker.answered(address, 0.5), 3.0), address  # type: ignore[misc]
+        assert not asker.answered("2001:db8:1::54", 0.1)
+    assert until(lambda: f"{learned} lan0" in shown(running), 2.0)
+    assert kernels(topology) == shown(running)
+    assert "extern_learn" in marks(learned)
+    assert "NOARP" in marks(learned)
+    assert "extern_learn" in marks(stale), "to be asked for has it probed, and takes nothing from it"
+    assert "managed" in marks(HOST_ADDRESS)
+
+
+@both
+def test_the_address_of_a_stale_host_is_defended_once_the_host_itself_has_said_that_it_is_there(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    running = daemon(configuration(RULE, datapath=f'"{datapath}"', dad='"defend"'))
+    gone = "2001:db8:1::99"
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 100)
+    on_edge(
+        topology,
+        f"neigh replace {gone} {LLADDR} nud stale dev lan0",
+        f"neigh replace {HOST_ADDRESS} lladdr 02:00:00:00:00:42 nud stale dev lan0",
+    )
+    assert until(lambda: len(json.loads(running.command("status", "--json").stdout)["neighbours"]) == 2, 2.0)
+    with Wire(topology) as wire:
+        probe = {"source": bytes(16), "options": b""}
+        assert wire.ask(question(HOST_ADDRESS, **probe), 0.9) is not None, "within the second that the prober waits"
+        neighbour = topology.neighbour("edge", "lan0", HOST_ADDRESS)
+        assert neighbour is not None
+        assert neighbour.state == "REACHABLE", "it was asked, and at once"
+        assert wire.ask(question(gone, **probe), 0.2) is None
+        assert wire.ask(question(gone, **probe), 1.0) is None, "nor when asked again meanwhile"
+        assert until(lambda: topology.neighbour("edge", "lan0", gone) is None, 5.0)
+        assert wire.ask(question(gone, **probe), 0.5) is None, "nor later"
+    counts = running.solicitations()
+    assert counts["pending"] >= 3
+    assert counts.get("answered_python", 0) == 0
