@@ -9,6 +9,7 @@ does `python -m tests.recipes [--timeout SECONDS] [PAGE...]`.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
 import select
@@ -149,7 +150,7 @@ class Place:
         """Whether the upstream's kernel reaches an address within some seconds."""
         deadline = time.monotonic() + seconds
         while True:
-            done = self.topology.run("upstream", "ping", "-6", "-n", "-c", "1", "-W", "1", "-I", OUTSIDE, address)
+            done = self.topology.run("upstream", "ping", "-6", "-c", "1", "-W", "1", "-I", OUTSIDE, address)
             if done.returncode == 0 or time.monotonic() > deadline:
                 return done.returncode == 0
 
@@ -187,11 +188,27 @@ def _tunnel(place: Place, match: re.Match[str]) -> None:
     place.files.callback(stop.set)
 
 
+_FLAGS = {"txvlan": 1 << 7, "rxvlan": 1 << 8}  # ETH_FLAG_TXVLAN, ETH_FLAG_RXVLAN (linux/ethtool.h)
+
+
+def _offload_off(topology: Topology, namespace: Namespace, interface: str, name: str) -> None:
+    """`ethtool -K INTERFACE NAME off`, where there may be no ethtool."""
+
+    def ask(command: int, flags: int = 0) -> int:
+        value = ctypes.create_string_buffer(struct.pack("II", command, flags), 8)
+        ioctl(asking, 0x8946, struct.pack("16sP16x", interface.encode(), ctypes.addressof(value)))  # SIOCETHTOOL
+        return int(struct.unpack("II", value)[1])
+
+    with topology.inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        ask(0x26, ask(0x25) & ~_FLAGS[name])  # ETHTOOL_SFLAGS, ETHTOOL_GFLAGS
+
+
 _INSTEAD: Mapping[str, Callable[[Place, re.Match[str]], None]] = {
     r"docker network create .*--subnet (\S+)": _docker,
     r"incus network set (\S+) ipv6.address=(\S+)": lambda place, match: place.bridge(match[1], match[2]),
     r"ip link add (\S+) type wireguard": _tunnel,
     r"wg setconf": lambda place, match: None,
+    r"ethtool -K (\S+) (\S+) off": lambda place, match: _offload_off(place.topology, "edge", match[1], match[2]),
 }
 """What is done where a page's command can't be run here."""
 
@@ -254,7 +271,7 @@ def _second_slave(place: Place) -> None:
 
 def _trunk(place: Place) -> None:
     place.run("edge", "ip link add lan1 type veth peer name lan1p", "ip link set lan1 up")
-    place.topology.run("upstream", "ethtool", "-K", "eth0", "txvlan", "off")
+    _offload_off(place.topology, "upstream", "eth0", "txvlan")
     for vlan in (100, 200):
         place.run(
             "upstream",
