@@ -22,6 +22,7 @@ from npd6_xdp.core.config import Config, RuleConfig, parse
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.tools.convert import convert, run
+from npd6_xdp.tools.convert.machine import NOTHING_KNOWN, Facts
 
 FIXTURES = Path(__file__).parent / "convert"
 PEERS = Path(__file__).resolve().parents[1] / ".venv/peers"  # where deploy/setup.sh unpacks the Debian packages
@@ -29,9 +30,9 @@ NPD6_SAMPLE = PEERS / "etc/npd6.conf.sample"
 NDPPD_SAMPLE = PEERS / "usr/share/doc/ndppd/ndppd.conf-dist"
 
 
-def read(text: str) -> tuple[list[dict[str, Any]], list[str]]:
+def read(text: str, machine: Facts = NOTHING_KNOWN) -> tuple[list[dict[str, Any]], list[str]]:
     """The interfaces of a converted file, and its remarks; what holds for every file is asserted on the way."""
-    done = convert(text, "f")
+    done = convert(text, "f", machine)
     document = tomllib.loads(done.toml)
     assert set(document) == {"interface"}
     parse(done.toml, "converted")
@@ -499,6 +500,56 @@ def test_mistakes_in_ndppd_conf(name: str, text: str, want: list[str]) -> None:
     assert matches(found, want), found
 
 
+# --- What has no equal, and what has ---
+
+
+def headed(text: str) -> dict[str, list[str]]:
+    """The comments at the top of what a file becomes, by what stands above them."""
+    found: dict[str, list[str]] = {"": []}
+    title = ""
+    for line in convert(text, "f").toml.partition("\n\n")[0].splitlines():
+        if line.endswith(":"):
+            title = line
+            found[title] = []
+        elif line.startswith("# f:"):
+            found[title].append(line)
+    return found
+
+
+LOST = "# What follows of that file has no equal:"
+REST = "# What follows of it is so here in another way, or needn't be said:"
+
+
+@pytest.mark.parametrize(
+    ("text", "lost", "rest"),
+    [
+        (PAIR, None, None),
+        (f"{PAIR}linkOption = true\nmaxHops = 64", None, ["linkOption", "maxHops"]),
+        (f"{PAIR}ralogging = on", ["ralogging"], None),
+        (
+            f"{PAIR}collectTargets = 5\nprefix=1::\ninterface=b\nlistlogging = on\nnoise\nrouterNA=true\n"
+            "routerNA=true\n"
+            "exprlist=HOST\nprefix=1::\ninterface=b\nlistlogging =",
+            ["listlogging = on", '"noise"', '"listlogging="'],
+            ["collectTargets", "routerNA = true: left out: line", "exprlist", "the same as line"],
+        ),
+        ("route-ttl 5\nproxy a { rule 1:: { static } }", None, ["route-ttl"]),
+        (
+            "route-ttl 5\nvalid-ttl 30000\naddress-ttl 5\nkeepalive yes\ncolour red\nproxy a { rule 1:: { static } }",
+            ["valid-ttl", "colour"],
+            ["route-ttl", "address-ttl", "keepalive"],
+        ),
+    ],
+)
+def test_what_has_no_equal_stands_under_its_own_head(text: str, lost: list[str] | None, rest: list[str] | None) -> None:
+    found = headed(text)
+    assert found.pop("") == []
+    wanted = {head: lines for head, lines in ((LOST, lost), (REST, rest)) if lines is not None}
+    assert list(found) == list(wanted)
+    for head, lines in wanted.items():
+        assert matches(found[head], lines), found[head]
+
+
 # --- Files ---
 
 
@@ -664,10 +715,14 @@ def npd6_files(draw: st.DrawFn) -> str:
 
 
 METHODS = st.one_of(
-    st.sampled_from(["static", "auto", ""]), st.builds("iface {}".format, st.sampled_from(["lan0", "lan1", "br-x"]))
+    st.sampled_from(["static", "auto", ""]),
+    st.builds("iface {}".format, st.sampled_from(["lan0", "lan1", "br-x", "wg0", "tun-a", "gretap0"])),
 )
 NDPPD_RULES = st.builds(
-    "rule {} {{ {}\n {} }}".format, PREFIXES, METHODS, st.sampled_from(["", "autovia yes", "odd 1"])
+    "rule {} {{ {}\n {} }}".format,
+    PREFIXES,
+    METHODS,
+    st.sampled_from(["", "autovia yes", "odd 1", "autowire", "autowire no", "table 5", "rewrite 1::/64", "target 2:0"]),
 )
 NDPPD_OPTIONS = st.sampled_from(
     [
@@ -678,6 +733,10 @@ NDPPD_OPTIONS = st.sampled_from(
         "timeout 5",
         "autowire yes",
         "keepalive no",
+        "promiscuous yes",
+        "promisc",
+        "target 02:00:00:00:00:01",
+        "outgoing yes",
         "# }",
         "/* { */",
         "new { }",
@@ -708,10 +767,54 @@ def sound(text: str, allowed: str) -> Config | None:
     return None
 
 
+MACHINES = st.builds(
+    Facts,
+    st.dictionaries(NAMES | st.sampled_from(["lan0", "lan1", "wg0", "br-x"]), st.booleans()),
+    st.dictionaries(NAMES, st.sets(PREFIXES.map(lambda text: IPv6Network(text, strict=False))).map(tuple)),
+)
+
+
+@given(ndppd_files(), MACHINES)
+@settings(deadline=None)
+def test_every_ndppd_conf_becomes_a_valid_configuration_on_any_machine(text: str, machine: Facts) -> None:
+    if (config := sound(text, "no rule is left")) is None:
+        return
+    here = convert(text, "f", machine)
+    known = parse(here.toml, "converted")
+    read(text, machine)
+    assert [[one.prefix for one in each.rules] for each in known.interfaces] == [
+        [one.prefix for one in each.rules] for each in config.interfaces
+    ], "what is known changes methods and remarks, never which prefixes there are"
+    for each in known.interfaces:
+        for one in each.rules:
+            if one.method is Method.NEIGHBOUR:
+                assert not any(machine.ethernet.get(name) is False for name in one.via), "nobody answers there"
+            assert not one.host_routes or one.method is Method.NEIGHBOUR
+
+
 @given(ndppd_files())
 @settings(deadline=None)
-def test_every_ndppd_conf_becomes_a_valid_configuration(text: str) -> None:
-    sound(text, "no rule is left")
+def test_every_key_of_an_ndppd_conf_is_in_the_output_or_in_a_remark(text: str) -> None:
+    """Nothing is dropped: each line that says something is a rule, a key, or a remark."""
+    try:
+        done = convert(text, "f")
+    except ConfigError:
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        for word in (
+            "table",
+            "rewrite",
+            "target",
+            "outgoing",
+            "ttl",
+            "timeout",
+            "autovia",
+            "odd",
+            "promisc",
+            "keepalive",
+        ):
+            if re.match(rf"\s*{word}", line):
+                assert any(remark.startswith(f"f:{number}: ") and word in remark for remark in done.remarks), line
 
 
 def decided(config: Config, name: str, target: IPv6Address) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from npd6_xdp.tools.convert import ndppd, npd6
 from npd6_xdp.tools.convert.common import SPACE, Notes, plain, without_space
+from npd6_xdp.tools.convert.machine import NOTHING_KNOWN, Facts, facts
 from npd6_xdp.tools.convert.toml import document
 from npd6_xdp.tools.files import read_text
 
@@ -32,15 +33,16 @@ class Converted:
     kind: str
 
 
-def convert(text: str, source: str) -> Converted:
+def convert(text: str, source: str, machine: Facts = NOTHING_KNOWN) -> Converted:
     """Convert the text of an npd6.conf or ndppd.conf, told apart by content; `source` is the file's name.
 
+    `machine` says what is known of the interfaces that the file names; without it, their names tell what they can.
     Raises ConfigError with every mistake, each at its line, for a file that is neither, or malformed.
     """
     text = text.removeprefix("\ufeff")
     notes = Notes(source)
     kind = _kind(text, notes)
-    interfaces = _READERS[kind](text, notes) if kind else []
+    interfaces = _READERS[kind](text, notes, machine) if kind else []
     if not notes.mistakes and not any(interface.converted for interface in interfaces):
         notes.wrong(0, "no rule is left that npd6-xdp could have")
         notes.mistakes += notes.said
@@ -51,7 +53,7 @@ def convert(text: str, source: str) -> Converted:
 
 def run(path: Path) -> int:
     """Convert a file: TOML on stdout, the remarks on stderr; returns 0. Raises ConfigError if it can't be."""
-    converted = convert(read_text(path), str(path))
+    converted = convert(read_text(path), str(path), facts())
     for line in (f"{plain(str(path))}: read as {converted.kind}", *converted.remarks):
         print(f"npd6-xdp: {line}", file=sys.stderr)
     print(converted.toml, end="", flush=True)

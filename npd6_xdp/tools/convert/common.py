@@ -22,16 +22,20 @@ class Notes:
         self.mistakes: list[tuple[int, str]] = []
         self.said: list[tuple[int, str]] = []
         self._top: list[tuple[int, str]] = []
+        self._equals: list[tuple[int, str]] = []
 
     def wrong(self, line: int, message: str) -> None:
         """Note a mistake; line 0 is the whole file."""
         self.mistakes.append((line, message))
 
-    def say(self, line: int, message: str, at: list[str] | None = None) -> None:
-        """Note what has no equal: among the remarks, and among the comments at its place in the output, or on top."""
+    def say(self, line: int, message: str, at: list[str] | None = None, *, equal: bool = False) -> None:
+        """Note a remark, which is also a comment at its place in the output, or on top.
+
+        There stands first what has no equal; `equal` says that this has one, or needs none.
+        """
         self.said.append((line, message))
         if at is None:
-            self._top.append((line, message))
+            (self._equals if equal else self._top).append((line, message))
         else:
             at.append(self._remark(line, message))
 
@@ -39,9 +43,10 @@ class Notes:
         """All remarks."""
         return tuple(self._remark(line, message) for line, message in _in_order(self.said))
 
-    def top(self) -> list[str]:
-        """The remarks that belong to no interface."""
-        return [self._remark(line, message) for line, message in _in_order(self._top)]
+    def top(self) -> tuple[list[str], list[str]]:
+        """The remarks that belong to no interface: what has no equal, and what has one or needs none."""
+        lost, rest = ([self._remark(*said) for said in _in_order(each)] for each in (self._top, self._equals))
+        return lost, rest
 
     def error(self) -> ConfigError:
         """All mistakes."""

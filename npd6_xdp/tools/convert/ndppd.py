@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from npd6_xdp.tools.convert.common import SPACE, Notes, address_of, name_problem, plain, quoted
+from npd6_xdp.tools.convert.machine import NOTHING_KNOWN, Facts
 from npd6_xdp.tools.convert.toml import Interface, Rule
 
 # --- Its blocks ---
@@ -122,28 +124,58 @@ class _Blocks:
 # --- What it says ---
 
 _KERNEL_TIMERS = "no equal: the kernel's neighbour table has timers of its own (net.ipv6.neigh.IFACE)"
+_DEVEL = "a key of ndppd 1.0-devel"
+_FORK = "a key of a fork of ndppd"
+_PROBED = "not needed: the kernel probes the hosts of its neighbour table"
+_OWN_MAC = "no equal: what is advertised is the MAC address of the interface itself"
 _TOP = {
     "route-ttl": "not needed: the kernel looks each target up in its routing table",
     "address-ttl": "not needed: npd6-xdp follows addresses as they change",
+    "valid-ttl": f"{_DEVEL}: {_KERNEL_TIMERS}",
+    "invalid-ttl": f"{_DEVEL}: {_KERNEL_TIMERS}",
+    "stale-ttl": f"{_DEVEL}: {_KERNEL_TIMERS}",
+    "renew": f"{_DEVEL}: {_KERNEL_TIMERS}",
+    "retrans-limit": f"{_DEVEL}: {_KERNEL_TIMERS}: mcast_solicit",
+    "retrans-time": f"{_DEVEL}: {_KERNEL_TIMERS}: retrans_time_ms",
+    "keepalive": f"{_DEVEL} here: {_PROBED}",
 }
 _PROXY = {
     "ttl": _KERNEL_TIMERS,
     "deadtime": _KERNEL_TIMERS,
     "timeout": _KERNEL_TIMERS,
     "retries": f"{_KERNEL_TIMERS}: mcast_solicit",
-    "keepalive": "not needed: the kernel probes the hosts of its neighbour table",
+    "keepalive": _PROBED,
     "promiscuous": "not needed: npd6-xdp has the interface receive all multicast",
+    "promisc": f"{_DEVEL}: not needed: npd6-xdp has the interface receive all multicast",
+    "target": f"{_DEVEL}: {_OWN_MAC}",
+    "outgoing": f"{_FORK}: no equal: what this machine itself asks for is not looked for on another interface",
 }
-_RULE = {"autovia": "no equal: host_routes lead straight to the via interface, gateways are the routing table's"}
+_PROMISCUOUS = (
+    "differs: npd6-xdp has the interface receive all multicast, not all frames: a unicast solicitation to another MAC"
+    " address than the interface's is not answered"
+)
+_RULE = {
+    "autovia": "no equal: host_routes lead straight to the via interface, gateways are the routing table's",
+    "table": (
+        f"{_DEVEL}: no equal: method route asks as the kernel would (ip -6 rule), and host routes are in the main"
+        " table, or that of the via interface's VRF"
+    ),
+    "target": f"{_DEVEL}: {_OWN_MAC}",
+    "rewrite": f"{_DEVEL}: no equal: a target is looked for by the address that was asked for",
+}
+_TUNNEL = re.compile(
+    r"(tun|wg|ppp|pppoe|sit|gre|ip6gre|ip6tnl|tunl|ipip|vti|ip6_vti|xfrm|ipsec|tailscale|he-ipv6)([-_.0-9].*)?"
+)
+"""Names that interfaces without an Ethernet header usually have; a tap or gretap has one."""
 _METHODS = {"static": "static", "auto": "route", "iface": "neighbour"}
 
 
-def read(text: str, notes: Notes) -> list[Interface]:
+def read(text: str, notes: Notes, machine: Facts = NOTHING_KNOWN) -> list[Interface]:
     """The interfaces of the file; nothing if a mistake was noted."""
     interfaces: dict[str, Interface] = {}
     for item in _Blocks(text, notes).read():
         if item.key == "proxy":
-            _proxy(item, interfaces, notes)
+            _proxy(item, interfaces, notes, machine)
         else:
             _left_out(item, _TOP, notes, None)
     if not interfaces and not notes.mistakes:
@@ -154,16 +186,38 @@ def read(text: str, notes: Notes) -> list[Interface]:
         interface.rules = _one_rule_a_prefix(interface.rules, notes)
         if not interface.converted:
             notes.say(interface.line, f"proxy {interface.name}: left out: no rule is left", interface.remarks)
-    routes = [rule for interface in interfaces.values() for rule in interface.converted if rule.method == "route"]
+    _routed(interfaces.values(), notes, machine)
+    return list(interfaces.values())
+
+
+def _routed(interfaces: Iterable[Interface], notes: Notes, machine: Facts) -> None:
+    """Say what is different about `auto`: once what always is, and where the targets are on-link on the very port."""
+    routes = [(each, rule) for each in interfaces for rule in each.converted if rule.method == "route" and not rule.via]
+    unknown = [each.name for each, rule in routes if rule.network.prefixlen < 128 and each.name not in machine.ethernet]
     if routes:
         text = "auto: ndppd asks for the host where its route leads, method route answers by the route alone"
-        notes.say(routes[0].line, f'{text}; to ask for it, write method = "neighbour" and via', routes[0].remarks)
-    return list(interfaces.values())
+        if unknown:
+            text += f"; where the prefix is on-link on {unknown[0]} itself (one /64 on both sides), it finds nothing"
+        rule = routes[0][1]
+        notes.say(rule.line, f'{text}; to ask for the host, write method = "neighbour" and via', rule.remarks)
+    for interface, rule in routes:
+        if any(rule.network.subnet_of(network) for network in machine.on_link.get(interface.name, ())):
+            text = f"rule {rule.prefix}: it is on-link on {interface.name} here, so method route finds there only what"
+            text += ' longer routes lead to; for hosts of the same /64, write method = "neighbour", via and host_routes'
+            notes.say(rule.line, text, rule.remarks)
+
+
+def _without_nd(name: str, machine: Facts) -> str:
+    """Why an interface has no Neighbor Discovery: by what it is here, or else by its name; "" if it has."""
+    if name in machine.ethernet:
+        return "" if machine.ethernet[name] else "it is no Ethernet interface"
+    return "by its name a tunnel" if _TUNNEL.fullmatch(name) else ""
 
 
 def _left_out(item: _Item, known: dict[str, str], notes: Notes, at: list[str] | None) -> None:
     reason = known.get(item.key, "left out: ndppd doesn't know it here either, and passes over it")
-    notes.say(item.line, f"{item}{' { ... }' if item.items is not None else ''}: {reason}", at)
+    text = f"{item}{' { ... }' if item.items is not None else ''}: {reason}"
+    notes.say(item.line, text, at, equal="not needed: " in reason)
 
 
 def _firsts(items: list[_Item], keys: set[str], notes: Notes, at: list[str]) -> dict[str, _Item]:
@@ -184,7 +238,7 @@ def _yes(item: _Item | None, default: bool, notes: Notes, at: list[str]) -> bool
     return item.value.lower() in {"yes", "true"}
 
 
-def _proxy(item: _Item, interfaces: dict[str, Interface], notes: Notes) -> None:
+def _proxy(item: _Item, interfaces: dict[str, Interface], notes: Notes, machine: Facts) -> None:
     """A `proxy` section: its rules, raw, go to its interface's."""
     if problem := name_problem(item.value):
         notes.wrong(item.line, f"proxy: {problem}")
@@ -192,6 +246,9 @@ def _proxy(item: _Item, interfaces: dict[str, Interface], notes: Notes) -> None:
     interface = interfaces.setdefault(item.value, Interface(item.line, item.value))
     at: list[str] = []
     options = _firsts(item.items or [], {"router", "autowire"}, notes, at)
+    if not again and (why := _without_nd(item.value, machine)):
+        text = f"proxy {item.value}: {why}: there is no Neighbor Discovery, so nothing is asked there"
+        notes.say(item.line, text, at)
     router = _yes(options.get("router"), True, notes, at)
     autowire = _yes(options.get("autowire"), False, notes, at)
     if again:
@@ -202,19 +259,25 @@ def _proxy(item: _Item, interfaces: dict[str, Interface], notes: Notes) -> None:
     rules: list[Rule] = []
     for inner in item.items or []:
         if inner.key == "rule":
-            if rule := _rule(inner, item.value, notes):
+            if rule := _rule(inner, item.value, notes, machine):
                 rule.router = router
-                rule.host_routes = autowire and rule.method == "neighbour"
+                rule.host_routes = (autowire or rule.host_routes) and rule.method == "neighbour"
                 rules.append(rule)
+        elif inner.key in {"promiscuous", "promisc"} and inner.value.lower() in {"yes", "true"}:
+            of = f"{_DEVEL}: " if inner.key == "promisc" else ""
+            notes.say(inner.line, f"{inner}: {of}{_PROMISCUOUS}", at)
         elif inner.key not in options:
             _left_out(inner, _PROXY, notes, at)
     if autowire and not any(rule.host_routes for rule in rules):
-        notes.say(options["autowire"].line, "autowire: it adds routes by iface rules, and here is none", at)
+        text = "it adds routes by iface rules, and here is none"
+        if any(rule.method == "route" and rule.via for rule in rules):
+            text = "method route adds no routes, it goes by those that are there; see to it that one leads to each host"
+        notes.say(options["autowire"].line, f"autowire: {text}", at)
     interface.rules += rules
     interface.remarks += at
 
 
-def _rule(item: _Item, port: str, notes: Notes) -> Rule | None:
+def _rule(item: _Item, port: str, notes: Notes, machine: Facts) -> Rule | None:
     """A `rule` of a section; None if it is a mistake."""
     rule = Rule(item.line)
     written = re.fullmatch(rf"[{SPACE}]*([0-9A-Fa-f:]+)[{SPACE}]*(?:/[{SPACE}]*([0-9]{{1,3}}))?", item.value)
@@ -223,10 +286,11 @@ def _rule(item: _Item, port: str, notes: Notes) -> Rule | None:
         message = f"rule: must be an IPv6 address or prefix, in hex and colons; found {quoted(item.value)}"
         notes.wrong(item.line, message)
         return None
-    options = _firsts(item.items or [], {*_METHODS}, notes, rule.remarks)
+    options = _firsts(item.items or [], {*_METHODS, "autowire"}, notes, rule.remarks)
     for inner in item.items or []:
-        if inner.key not in _METHODS:
+        if inner.key not in {*_METHODS, "autowire"}:
             _left_out(inner, _RULE, notes, rule.remarks)
+    wired = options.pop("autowire", None)
     if len(options) > 1:
         lines = " and ".join(f"{key} (line {option.line})" for key, option in options.items())
         notes.wrong(item.line, f"rule: {lines}; only one of static, auto and iface is possible")
@@ -242,10 +306,29 @@ def _rule(item: _Item, port: str, notes: Notes) -> Rule | None:
                 notes.wrong(option.line, problem)
                 return None
             rule.via = [option.value]
+            if why := _without_nd(option.value, machine):
+                rule.method = "route"
+                text = f"{option}: {why}: no Neighbor Discovery there, so method route: what the routing table leads to"
+                notes.say(option.line, f"{text} by {option.value} is there", rule.remarks)
         elif option.value:
             notes.say(option.line, f"{option}: {key} takes no value, it is {key}", rule.remarks)
+    if wired is not None:
+        _wire(wired, rule, notes)
     rule.take(address, length, item.value, notes)
     return rule
+
+
+def _wire(item: _Item, rule: Rule, notes: Notes) -> None:
+    """`autowire` inside a rule: a flag there, so that without a value it means yes."""
+    rule.host_routes = _yes(item, True, notes, rule.remarks) if item.value else True
+    of = f"{item}: {_DEVEL} here (0.2.5 has it in the proxy section)"
+    if not rule.host_routes:
+        notes.say(item.line, f"{of}: as without it", rule.remarks)
+    elif rule.method == "neighbour":
+        notes.say(item.line, f"{of}: host_routes", rule.remarks)
+    else:
+        rule.host_routes = False
+        notes.say(item.line, f"{of}: it adds routes by iface, and method {rule.method} adds none", rule.remarks)
 
 
 def _iface_problem(name: str, port: str) -> str:
@@ -303,6 +386,8 @@ def _together(rule: Rule, kept: dict[IPv6Network, list[Rule]], notes: Notes) -> 
         say(rule.line, f"here it alone decides; ndppd asks by the rules of these lines too: {lines}")
     holding = [other for other in holding if other.method == rule.method]
     via = list(dict.fromkeys(name for other in holding for name in other.via))
+    if rule.method == "route" and not all(other.via for other in holding):
+        via = []  # one of them takes any interface
     if set(via) - {name for other in (rule, *same) for name in other.via}:
         say(rule.line, "via has the interfaces of the wider rules too, which ndppd asks as well")
     return rule.method, via, any(other.host_routes for other in holding)

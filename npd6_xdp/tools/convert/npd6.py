@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, IPv6Network
 from npd6_xdp.core.config_values import LINK_LOCAL, Wrong
 from npd6_xdp.tools.convert.common import Notes, address_of, name_problem, plain, quoted, without_space
 from npd6_xdp.tools.convert.expression import Expression, Set, Value, both, minus, span, union
+from npd6_xdp.tools.convert.machine import NOTHING_KNOWN, Facts
 from npd6_xdp.tools.convert.toml import Interface, Rule, spelled
 
 _KEYS: dict[str, tuple[str | int, str]] = {
@@ -68,7 +69,7 @@ def meant(key: str) -> str | None:
     return next((known for known in _KEYS if known.lower() == key.lower()), None)
 
 
-def read(text: str, notes: Notes) -> list[Interface]:
+def read(text: str, notes: Notes, _: Facts = NOTHING_KNOWN) -> list[Interface]:
     """The interfaces of the file; nothing if a mistake was noted."""
     found = _File()
     variables: dict[str, Value] = {}
@@ -127,7 +128,7 @@ def _lines(text: str, notes: Notes) -> Iterator[tuple[int, str, str]]:
             notes.wrong(number, f"{key}: npd6 takes {_LINE} characters a line; write a shorter one")
         else:
             if long:
-                notes.say(number, f"{key}: npd6 takes {_LINE} characters a line; this one is read whole")
+                notes.say(number, f"{key}: npd6 takes {_LINE} characters a line; this one is read whole", equal=True)
             yield number, key, value
 
 
@@ -165,11 +166,12 @@ def _value(line: int, key: str, value: str, found: _File, notes: Notes) -> None:
     if not right:
         notes.wrong(line, f"{key}: must be {must}; found {quoted(value)}{_comment_hint(value)}")
     elif reason:
-        notes.say(line, f"{key} = {value}: {reason}")
+        notes.say(line, f"{key} = {value}: {reason}", equal=reason.startswith("not needed"))
     else:
         if key in found.values:
             earlier, instead = found.values[key]
-            notes.say(earlier, f"{key} = {instead}: left out: line {line} says {key} again, and the last counts")
+            again = f"{key} = {instead}: left out: line {line} says {key} again, and the last counts"
+            notes.say(earlier, again, equal=True)
         found.values[key] = line, value
 
 
@@ -183,7 +185,8 @@ def _pairs(found: _File, notes: Notes) -> list[Interface]:
         interface = interfaces.setdefault(name, Interface(line, name))
         same = [other for other in interface.converted if other.network == rule.network]
         if same and rule.method:
-            notes.say(rule.line, f"{rule.prefix} on {name}: left out: the same as line {same[0].line}")
+            text = f"{rule.prefix} on {name}: left out: the same as line {same[0].line}"
+            notes.say(rule.line, text, equal=True)
             interface.remarks += rule.remarks
         else:
             interface.rules.append(rule)
@@ -197,7 +200,8 @@ def _pairs(found: _File, notes: Notes) -> list[Interface]:
             notes.say(interface.line, f"interface {interface.name}: left out: no rule is left", interface.remarks)
     if targets and len(interfaces) > 1:
         line, _ = found.values["collectTargets"]
-        notes.say(line, f"collectTargets = {targets}: npd6 keeps as many in all, npd6-xdp for each interface")
+        text = f"collectTargets = {targets}: npd6 keeps as many in all, npd6-xdp for each interface"
+        notes.say(line, text, equal=True)
     return list(interfaces.values())
 
 
@@ -206,10 +210,11 @@ def _lists(found: _File, interfaces: list[Interface], notes: Notes) -> None:
     kind = found.value("listtype", "none")
     if kind == "none":
         for entry in found.lists:
-            notes.say(entry.line, f"{entry}: left out: npd6 uses lists only with listtype black or white")
+            text = f"{entry}: left out: npd6 uses lists only with listtype black or white"
+            notes.say(entry.line, text, equal=True)
         return
     if not found.lists:
-        notes.say(found.values["listtype"][0], f"listtype = {kind}: no addrlist and no exprlist follows")
+        notes.say(found.values["listtype"][0], f"listtype = {kind}: no addrlist and no exprlist follows", equal=True)
     for entry in [entry for entry in found.lists if entry.key == "exprlist"][_EXPRESSIONS:]:
         notes.say(entry.line, f"{entry}: left out: npd6 takes {_EXPRESSIONS}, and passes over more")
         found.lists.remove(entry)

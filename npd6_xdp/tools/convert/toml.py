@@ -84,11 +84,16 @@ def spelled(network: IPv6Network) -> str:
 
 def document(kind: str, notes: Notes, interfaces: Iterable[Interface]) -> str:
     """The whole text: only keys that say something."""
-    top = notes.top()
+    lost, rest = notes.top()
     lines = [
         f"# Made by `npd6-xdp convert` from {notes.source}, an {kind}.",
         "# `npd6-xdp check --config FILE` validates what stands here and prints the table that results.",
-        *(["#", "# What follows of that file has no equal:", *_comments(top)] if top else []),
+        *(["#", "# What follows of that file has no equal:", *_comments(lost)] if lost else []),
+        *(
+            ["#", "# What follows of it is so here in another way, or needn't be said:", *_comments(rest)]
+            if rest
+            else []
+        ),
     ]
     for interface in interfaces:
         lines += ["", *_comments(interface.remarks)]
