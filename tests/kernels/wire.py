@@ -100,8 +100,9 @@ class Wire:
         return ANSWER if len(found) == 1 else f"{len(found)} answers"
 
     def silent(self, target: str, *, by: tuple[int, ...] = (0,), seconds: float = 0.5, checksum_error: int = 0) -> str:
-        """Ask for a target that nobody is to answer for."""
-        return self.ask(target, bytes(6), by=by, seconds=seconds, checksum_error=checksum_error)
+        """Ask for a target that nobody is to answer for: SILENCE, or the bytes that came."""
+        found = self.ask(target, bytes(6), by=by, seconds=seconds, checksum_error=checksum_error)
+        return found.partition(";")[0].replace("wrong", "answered")
 
     def _received(self, target: str, seconds: float, more: float = 0.0) -> list[bytes]:
         """The advertisements for a target: the first within `seconds`, and what follows it for `more`."""
@@ -111,7 +112,10 @@ class Wire:
             left = max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select(self._sockets, [], [], left)
             for one in ready:
-                frame, sender = one.recvfrom(2048)
+                try:
+                    frame, sender = one.recvfrom(2048)
+                except OSError:  # once, when the interface has gone down
+                    continue
                 if sender[2] == socket.PACKET_OUTGOING or len(frame) < _TARGET.stop:
                     continue
                 if frame[_TYPE] == _ADVERTISEMENT and frame[_TARGET] == wanted:
