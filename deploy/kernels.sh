@@ -35,6 +35,14 @@ done
 # Wrong names are to be known before a kernel is fetched and booted.
 .venv/bin/python -m tests.kernels --list "${scenes[@]}" >/dev/null || exit 2
 command -v apt-get >/dev/null || fail "there is no apt here: it takes Debian's packages, on Debian or Ubuntu"
+# apt takes a name that it doesn't know for a pattern, and fetches all that match.
+known() { apt-cache pkgnames "$1" | grep -xF "$1" >/dev/null; }
+
+apt-cache pkgnames linux-image | grep . >/dev/null || apt-get update -qq
+[ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
+for kernel in "${kernels[@]}"; do
+    known "$kernel" || misused "$kernel: apt knows no such package; apt-cache pkgnames linux-image lists what it knows"
+done
 
 missing=()
 for tool in qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static; do
@@ -49,9 +57,6 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# apt takes a name that it doesn't know for a pattern, and fetches all that match.
-known() { apt-cache pkgnames "$1" | grep -xF "$1" >/dev/null; }
-
 # The packages of this name's kernel: itself, or what it depends on if it is there for that only; newer ones are split.
 packages() {
     apt-cache depends --important "$1" |
@@ -61,8 +66,6 @@ packages() {
 # Unpacks a kernel into the cache, and says where it is there.
 fetch() {
     local image=$1 wanted package
-    apt-cache pkgnames linux-image | grep . >/dev/null || apt-get update -qq
-    known "$image" || misused "$image: apt knows no such package; apt-cache pkgnames linux-image lists what it knows"
     mapfile -t wanted < <(packages "$image")
     if [ ${#wanted[@]} = 1 ] && [[ ${wanted[0]} == linux-image-* ]]; then
         image=${wanted[0]}
@@ -189,7 +192,6 @@ boot() {
 work="$(mktemp -d "${TMPDIR:-/tmp}/npd6-kernels.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
-[ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
 images=()
 for kernel in "${kernels[@]}"; do
     images+=("$(fetch "$kernel")")

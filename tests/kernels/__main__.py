@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all of them without")
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.scenes if name not in SCENES]:
-        parser.error(f"{unknown[0]}: no such scene; there are {', '.join(SCENES)}")
+        print(f"kernels: {unknown[0]}: no such scene; there are {', '.join(SCENES)}", file=sys.stderr)
+        return 2
     if arguments.list:
         print("\n".join(arguments.scenes or SCENES))
         return 0
