@@ -23,6 +23,7 @@ from tests.kernels.ground import Ground
 from tests.kernels.scene import Scene
 from tests.kernels.smoke import Smoke
 from tests.kernels.stations import Stations
+from tests.kernels.team import Teams
 from tests.kernels.tunnels import Tunnels
 from tests.kernels.vlan import Vlans
 from tests.kernels.vlan_device import VlanDevices
@@ -31,6 +32,7 @@ from tests.kernels.vrf import Vrfs
 SCENES: Mapping[str, type[Scene]] = {
     "smoke": Smoke,
     "bond": Bonds,
+    "team": Teams,
     "vlan": Vlans,
     "vlan-device": VlanDevices,
     "vrf": Vrfs,

@@ -113,7 +113,7 @@ class Wire:
             self.asked += 1
 
     def _received(self, seconds: float, more: float = 0.0, target: str | None = None) -> list[bytes]:
-        """The advertisements that come: within `seconds` the first, or the first for `target`; then, for `more`, others."""
+        """The advertisements that come: the first (for `target`, if given) within `seconds`, and others for `more`."""
         wanted, found = target and _packed(target), list[bytes]()
         deadline = time.monotonic() + seconds
         while True:
