@@ -11,7 +11,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 export DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
 cache=$PWD/.venv/kernels
 limit=${LIMIT:-1200} # seconds for one kernel
-kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team team_mode_activebackup)
+kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team team_mode_activebackup team_mode_roundrobin)
 
 say() { echo "kernels: $*"; }
 fail() { echo "kernels: $*" >&2; exit 1; }
@@ -35,6 +35,14 @@ done
 # Wrong names are to be known before a kernel is fetched and booted.
 .venv/bin/python -m tests.kernels --list "${scenes[@]}" >/dev/null || exit 2
 command -v apt-get >/dev/null || fail "there is no apt here: it takes Debian's packages, on Debian or Ubuntu"
+# apt takes a name that it doesn't know for a pattern, and fetches all that match.
+known() { apt-cache pkgnames "$1" | grep -xF "$1" >/dev/null; }
+
+apt-cache pkgnames linux-image | grep . >/dev/null || apt-get update -qq
+[ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
+for kernel in "${kernels[@]}"; do
+    known "$kernel" || misused "$kernel: apt knows no such package; apt-cache pkgnames linux-image lists what it knows"
+done
 
 missing=()
 for tool in qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static; do
@@ -49,9 +57,6 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# apt takes a name that it doesn't know for a pattern, and fetches all that match.
-known() { apt-cache pkgnames "$1" | grep -xF "$1" >/dev/null; }
-
 # The packages of this name's kernel: itself, or what it depends on if it is there for that only; newer ones are split.
 packages() {
     apt-cache depends --important "$1" |
@@ -61,8 +66,6 @@ packages() {
 # Unpacks a kernel into the cache, and says where it is there.
 fetch() {
     local image=$1 wanted package
-    apt-cache pkgnames linux-image | grep . >/dev/null || apt-get update -qq
-    known "$image" || misused "$image: apt knows no such package; apt-cache pkgnames linux-image lists what it knows"
     mapfile -t wanted < <(packages "$image")
     if [ ${#wanted[@]} = 1 ] && [[ ${wanted[0]} == linux-image-* ]]; then
         image=${wanted[0]}
@@ -166,7 +169,7 @@ archive() { (cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null); }
 boot() {
     local image=$1 log=$cache/$1.log began=$SECONDS vmlinuz
     vmlinuz="$(find "$cache/$image" -name 'vmlinuz*' -type f -print -quit)"
-    timeout "$limit" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu "${CPU:-qemu64}" \
+    timeout "$limit" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu qemu64 \
         -smp 2 -m 2048 -nodefaults -display none -net none -no-reboot -serial stdio \
         -kernel "$vmlinuz" -initrd "$work/initrd" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off -- ${scenes[*]}" </dev/null 2>&1 |
@@ -189,7 +192,6 @@ boot() {
 work="$(mktemp -d "${TMPDIR:-/tmp}/npd6-kernels.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
-[ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
 images=()
 for kernel in "${kernels[@]}"; do
     images+=("$(fetch "$kernel")")

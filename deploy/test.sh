@@ -14,5 +14,5 @@ PATH="$PWD/.venv/bin:$PATH"
 step ruff check --quiet
 step ruff format --check --quiet
 step mypy --strict --no-error-summary npd6_xdp
-step shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run
+step shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init
 step python -m pytest -n 2 --dist worksteal "$@"

@@ -17,11 +17,29 @@ from typing import TypeVar
 
 from npd6_xdp.lab.daemon import StartError
 from npd6_xdp.lab.topology import Topology
+from tests.kernels.anchors import Anchors
+from tests.kernels.bond import Bonds
 from tests.kernels.ground import Ground
 from tests.kernels.scene import Scene
 from tests.kernels.smoke import Smoke
+from tests.kernels.stations import Stations
+from tests.kernels.team import Teams
+from tests.kernels.tunnels import Tunnels
+from tests.kernels.vlan import Vlans
+from tests.kernels.vlan_device import VlanDevices
+from tests.kernels.vrf import Vrfs
 
-SCENES: Mapping[str, type[Scene]] = {"smoke": Smoke}
+SCENES: Mapping[str, type[Scene]] = {
+    "smoke": Smoke,
+    "bond": Bonds,
+    "team": Teams,
+    "vlan": Vlans,
+    "vlan-device": VlanDevices,
+    "vrf": Vrfs,
+    "tunnels": Tunnels,
+    "stations": Stations,
+    "anchors": Anchors,
+}
 
 Result = TypeVar("Result")
 
@@ -33,15 +51,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all of them without")
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.scenes if name not in SCENES]:
-        parser.error(f"{unknown[0]}: no such scene; there are {', '.join(SCENES)}")
+        print(f"kernels: {unknown[0]}: no such scene; there are {', '.join(SCENES)}", file=sys.stderr)
+        return 2
     if arguments.list:
         print("\n".join(arguments.scenes or SCENES))
         return 0
     with Topology() as topology:
-        return run(Ground(topology), arguments.scenes or list(SCENES), must=arguments.all)
+        return run(Ground(topology, must=arguments.all), arguments.scenes or list(SCENES))
 
 
-def run(ground: Ground, names: list[str], *, must: bool) -> int:
+def run(ground: Ground, names: list[str]) -> int:
     """Run scenes to their end. What one of them raises is its failure, and the others go on."""
     began = time.monotonic()
     print(f"Linux {os.uname().release}: {', '.join(names)}", flush=True)
@@ -49,45 +68,46 @@ def run(ground: Ground, names: list[str], *, must: bool) -> int:
     configuration = ""
     for name in names:
         scene = SCENES[name](ground)
-        if missing := [kind for kind in scene.kinds if not ground.can(kind)]:
-            if must:
-                ground.fail(name, f"this kernel makes no device of kind {missing[0]}")
-            else:
-                print(f"left out: {name}: this kernel makes no device of kind {missing[0]}", flush=True)
+        ground.scene = name
+        if not all(ground.may(kind) for kind in scene.kinds):
             continue
-        text = guarded(ground, name, scene.build)
+        text = guarded(ground, scene.build)
         if text is not None:
             scenes[name], configuration = scene, configuration + text
     if scenes:
+        print(f"        built in {time.monotonic() - began:.1f} s", flush=True)
+        since = time.monotonic()
         try:
             ground.start(configuration)
         except StartError as error:
             ground.fail("the daemon's start", f"{error}\n{error.log}")
             return 1
-        print(f"        ready after {time.monotonic() - began:.1f} s", flush=True)
+        print(f"        the daemon is ready after {time.monotonic() - since:.1f} s", flush=True)
         for name, scene in scenes.items():
             since = time.monotonic()
-            guarded(ground, name, scene.check)
+            ground.scene = name
+            guarded(ground, scene.check)
             print(f"        {name} took {time.monotonic() - since:.1f} s", flush=True)
         if isinstance(smoke := scenes.get("smoke"), Smoke):
-            guarded(ground, "growth", smoke.grow)
+            ground.scene = "growth"
+            guarded(ground, smoke.grow)
             for name, scene in scenes.items():
-                guarded(ground, name, scene.after_growth)
-        guarded(ground, "the end", lambda: end(ground))
-        for name, scene in scenes.items():
-            guarded(ground, name, scene.after_end)
+                ground.scene = name
+                guarded(ground, scene.after_growth)
+        ground.scene = "end"
+        guarded(ground, lambda: end(ground))
         if ground.failed:
             print(f"--- what the daemon said:\n{ground.daemon.log}---", flush=True)
     print(f"{ground.failed} failed, in {time.monotonic() - began:.1f} s", flush=True)
     return bool(ground.failed)
 
 
-def guarded(ground: Ground, where: str, step: Callable[[], Result]) -> Result | None:
+def guarded(ground: Ground, step: Callable[[], Result]) -> Result | None:
     """Run a step; what it raises is written down as a failure, and None comes back."""
     try:
         return step()
     except Exception:
-        ground.fail(where, traceback.format_exc())
+        ground.fail("an exception", traceback.format_exc())
         return None
 
 

@@ -7,9 +7,11 @@ don't meet, and share what takes long on an emulated machine: the daemon's start
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import MachineError
@@ -50,11 +52,17 @@ class Reload(NamedTuple):
 class Ground:
     """The topology, up while the `with` block of it is; the daemon, once start() has returned."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, *, must: bool = False) -> None:
+        """`must`: a kind of device that this kernel lacks is a failure, not a reason to leave something out."""
         self.topology = topology
         self.failed = 0
+        self.scene = ""
+        """What a line about a check begins with."""
+        self._must = must
+        self._kinds: dict[str, bool] = {}
         self._ports = 0
         self._configuration = ""
+        self._before: list[str] = []
         self._daemon: RunningDaemon | None = None
         for namespace in NAMESPACES:
             # Link-local addresses that are tentative for two seconds are no part of these stories.
@@ -65,11 +73,24 @@ class Ground:
 
     def ip(self, namespace: Namespace, *lines: str) -> None:
         """Have ip(8) do this in a namespace, line by line; raises MachineError if one fails."""
-        for line in lines:
-            self.topology.run("edge", "ip", "-netns", self.topology.name(namespace), *line.split(), check=True)
+        words = ("ip", "-netns", self.topology.name(namespace), "-batch", "-")
+        done = subprocess.run(words, input="\n".join(lines), capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise MachineError(f"ip: {'; '.join(lines)}: {done.stderr.strip()}")
 
-    def can(self, kind: str) -> bool:
-        """Whether this kernel makes devices of that kind."""
+    def may(self, kind: str) -> bool:
+        """Whether this kernel makes devices of that kind; if not, that is said once."""
+        if kind not in self._kinds:
+            self._kinds[kind] = self._can(kind)
+            if not self._kinds[kind] and self._must:
+                self.fail(kind, "this kernel makes no device of that kind")
+            elif not self._kinds[kind]:
+                print(f"        left out: {kind}: this kernel makes no device of that kind", flush=True)
+        return self._kinds[kind]
+
+    def _can(self, kind: str) -> bool:
+        if kind == "tun":
+            return Path("/dev/net/tun").exists()
         over = "link wan0 " if kind in ("vlan", "ipvlan", "macvlan") else ""
         more = {"vlan": "id 4000", "vrf": "table 4000"}.get(kind, "")
         try:
@@ -84,15 +105,15 @@ class Ground:
         self._ports += 1
         edge, upstream = (f"02:00:00:00:{side}:{self._ports:02x}" for side in ("0e", "0a"))
         name = self.topology.name("upstream")
-        self.ip("edge", f"link add {port} address {edge} type veth peer name {asker} address {upstream} netns {name}")
+        add = f"link add {port} address {edge} type veth peer name {asker} address {upstream} netns {name}"
+        self.ip("edge", add, *([f"link set {port} up"] if up else ()))
         if up:
-            self.ip("edge", f"link set {port} up")
             self.ip("upstream", f"link set {asker} up")
 
     def host(self, port: str, name: str, *lines: str, edge: Iterable[str] = ()) -> None:
         """A veth from the edge's `port` to `name` in the host's namespace; then `lines` there, and `edge` here."""
-        self.ip("edge", f"link add {port} type veth peer name {name} netns {self.topology.name('host')}")
-        self.ip("edge", f"link set {port} up", *edge)
+        add = f"link add {port} type veth peer name {name} netns {self.topology.name('host')}"
+        self.ip("edge", add, f"link set {port} up", *edge)
         self.ip("host", f"link set {name} up", *lines)
 
     def wire(self, *askers: str) -> Wire:
@@ -114,7 +135,7 @@ class Ground:
         return number
 
     def traces(self) -> list[str]:
-        """All that the daemon has in the edge's kernel at the moment, a line each."""
+        """All that is in the edge's kernel at the moment and wasn't before the daemon's start, a line each."""
         ours = [
             f"route {route['dst']} dev {route.get('dev')}"
             for route in self.topology.ip("edge", "-6", "route", "show", "table", "all", "proto", _PROTOCOL)
@@ -125,13 +146,14 @@ class Ground:
                 ours.append(f"program on {link['ifname']}")
             if link.get("allmulti"):
                 ours.append(f"allmulti on {link['ifname']}")
-        return ours
+        return [line for line in ours if line not in self._before]
 
     # --- the daemon -------------------------------------------------------------------------------
 
     def start(self, configuration: str) -> None:
         """Start the daemon; raises StartError if it doesn't get ready."""
         self._configuration = configuration
+        self._before = self.traces()
         self._daemon = RunningDaemon(self.topology, configuration, timeout=_START)
         self._daemon.__enter__()
 
@@ -154,9 +176,26 @@ class Ground:
             return Reload(False, str(error))
         return Reload(True, "\n".join([*found["warnings"], self.daemon.log[before:]]))
 
+    def metric(self, name: str, **labels: str) -> dict[str, float]:
+        """The samples of a metric with these labels among others: {its labels as the page has them: value}.
+
+        The page is read line by line, as parsing all of it takes a second on an emulated machine.
+        """
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        found = {}
+        for line in self.daemon.metrics_text(timeout=60.0).splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.startswith(f"{name}{{") and all(label in series for label in wanted):
+                found[series] = float(value)
+        return found
+
     def outcomes(self, label: str) -> dict[str, int]:
         """What became of the solicitations on an interface ("wan0", "wan0:100"), without the zeros and `own`."""
-        return {outcome: count for outcome, count in self.daemon.solicitations(label).items() if outcome != "own"}
+        found = {
+            series.partition('outcome="')[2].partition('"')[0]: int(value)
+            for series, value in self.metric("npd6_solicitations_total", interface=label).items()
+        }
+        return {outcome: count for outcome, count in found.items() if count and outcome != "own"}
 
     def answered(self, label: str) -> int:
         """How many solicitations on an interface were answered at once, by whatever path."""
@@ -165,21 +204,21 @@ class Ground:
 
     def is_up(self, label: str) -> bool:
         """What npd6_interface_up says."""
-        return self.daemon.metrics().get(("npd6_interface_up", frozenset({("interface", label)}))) == 1.0
+        return list(self.metric("npd6_interface_up", interface=label).values()) == [1.0]
 
     # --- judging ----------------------------------------------------------------------------------
 
     def check(self, what: str, found: object, wanted: object = True) -> None:
         """Write down, at once, whether something is as it is wanted, and what it is if not."""
         if found == wanted:
-            print(f"ok      {what}", flush=True)
+            print(f"ok      {self.scene}: {what}", flush=True)
         else:
             self.fail(what, f"{found}, not {wanted}")
 
     def fail(self, what: str, why: object) -> None:
         """Write down that something went wrong."""
         self.failed += 1
-        print(f"FAILED  {what}: {why}", flush=True)
+        print(f"FAILED  {self.scene}: {what}: {why}", flush=True)
 
 
 def until(condition: Callable[[], object], seconds: float) -> bool:
@@ -191,4 +230,4 @@ def until(condition: Callable[[], object], seconds: float) -> bool:
                 return True
         if time.monotonic() >= deadline:
             return False
-        time.sleep(0.1)
+        time.sleep(0.2)

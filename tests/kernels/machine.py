@@ -89,15 +89,20 @@ def kernel_asks(topology: Topology, interface: str, target: str, *, seconds: flo
 
     The target must be on-link there. What is sent is a datagram to the discard port (RFC 863).
     """
-    with topology.inside("upstream"), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as datagram:
+    with topology.inside("upstream"):
+        datagram = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with datagram:
         datagram.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-        datagram.sendto(b"", (target, 9))
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        entry = topology.neighbour("upstream", interface, target)
-        if entry is not None and entry.mac is not None:
-            return entry.mac
-        if entry is not None and entry.state == "FAILED":
-            break
-        time.sleep(0.1)
+        deadline = time.monotonic() + seconds
+        again = 0.0
+        while (now := time.monotonic()) < deadline:
+            if now >= again:
+                again = now + 1.0
+                # The kernel says at times what became of the datagram before, or that its table is full.
+                with suppress(OSError):
+                    datagram.sendto(b"", (target, 9))
+            entry = topology.neighbour("upstream", interface, target)
+            if entry is not None and entry.mac is not None:
+                return entry.mac
+            time.sleep(0.1)
     return "unresolved"

@@ -27,6 +27,3 @@ class Scene:
 
     def after_growth(self) -> None:
         """Another, larger program has taken over since check()."""
-
-    def after_end(self) -> None:
-        """The daemon has ended."""

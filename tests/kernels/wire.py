@@ -17,6 +17,9 @@ from npd6_xdp.lab.topology import Namespace, Topology
 ANSWER = "one answer"
 SILENCE = "silence"
 
+_SOURCE = "fe80::ff:fe00:1"
+"""Who asks. Nobody has that address; the answer goes to the MAC address in the question."""
+
 _ETH_P_IPV6 = 0x86DD
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _TYPE, _TARGET = 54, slice(62, 78)  # where an untagged frame has the ICMPv6 type, and a solicitation's target
@@ -75,22 +78,18 @@ class Wire:
         tries: int = 1,
         seconds: float = 3.0,
         more: float = 0.0,
-        checksum_error: int = 0,
     ) -> str:
         """Ask for a target, and say what came back: ANSWER, SILENCE, "2 answers", or which bytes are wrong.
 
         The question goes out of the interfaces `by`, all at once, and again up to `tries` times while nothing comes for
         so many `seconds`; after an answer, others are waited for as long as `more` says. `edge` is the answer's MAC.
         """
-        source = "fe80::ff:fe00:1"
-        question = solicitation(target, source, self.mac, checksum_error=checksum_error)
-        wanted = advertisement(target, source, self.mac, edge)
-        self._received(target, 0.0)
+        question = solicitation(target, _SOURCE, self.mac)
+        wanted = advertisement(target, _SOURCE, self.mac, edge)
+        self._received(0.0)
         for _ in range(tries):
-            for number in by:
-                self._sockets[number].send(question)
-                self.asked += 1
-            if found := self._received(target, seconds, more):
+            self._send(question, by)
+            if found := [frame for frame in self._received(seconds, more, target) if frame[_TARGET] == _packed(target)]:
                 break
         else:
             return SILENCE
@@ -99,24 +98,40 @@ class Wire:
             return f"wrong: {', '.join(wrong)}; right would be: {wanted.hex()}"
         return ANSWER if len(found) == 1 else f"{len(found)} answers"
 
-    def silent(self, target: str, *, by: tuple[int, ...] = (0,), seconds: float = 0.5, checksum_error: int = 0) -> str:
-        """Ask for a target that nobody is to answer for."""
-        return self.ask(target, bytes(6), by=by, seconds=seconds, checksum_error=checksum_error)
+    def silent(self, *targets: str, by: tuple[int, ...] = (0,), seconds: float = 0.5, checksum_error: int = 0) -> str:
+        """Ask for targets that nobody is to answer for: SILENCE, or for which of them an answer came."""
+        self._received(0.0)
+        for target in targets:
+            self._send(solicitation(target, _SOURCE, self.mac, checksum_error=checksum_error), by)
+        found = self._received(seconds, seconds)
+        heard = [target for target in targets if any(frame[_TARGET] == _packed(target) for frame in found)]
+        return f"an answer for {', '.join(heard)}" if heard else SILENCE
 
-    def _received(self, target: str, seconds: float, more: float = 0.0) -> list[bytes]:
-        """The advertisements for a target: the first within `seconds`, and what follows it for `more`."""
-        wanted, found = IPv6Address(target).packed, list[bytes]()
+    def _send(self, question: bytes, by: tuple[int, ...]) -> None:
+        for number in by:
+            self._sockets[number].send(question)
+            self.asked += 1
+
+    def _received(self, seconds: float, more: float = 0.0, target: str | None = None) -> list[bytes]:
+        """The advertisements that come: the first (for `target`, if given) within `seconds`, and others for `more`."""
+        wanted, found = target and _packed(target), list[bytes]()
         deadline = time.monotonic() + seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select(self._sockets, [], [], left)
             for one in ready:
-                frame, sender = one.recvfrom(2048)
-                if sender[2] == socket.PACKET_OUTGOING or len(frame) < _TARGET.stop:
+                try:
+                    frame, sender = one.recvfrom(2048)
+                except OSError:  # once, when the interface has gone down
                     continue
-                if frame[_TYPE] == _ADVERTISEMENT and frame[_TARGET] == wanted:
-                    if not found:
-                        deadline = time.monotonic() + more
-                    found.append(frame)
+                if sender[2] == socket.PACKET_OUTGOING or len(frame) < _TARGET.stop or frame[_TYPE] != _ADVERTISEMENT:
+                    continue
+                if wanted in (None, frame[_TARGET]) and not any(wanted in (None, each[_TARGET]) for each in found):
+                    deadline = time.monotonic() + more
+                found.append(frame)
             if not ready and left == 0.0:
                 return found
+
+
+def _packed(address: str) -> bytes:
+    return IPv6Address(address).packed
