@@ -75,7 +75,9 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             "which frames of the port: see [below](#which-entry-speaks-for-a-frame)",
             '`"untagged"`, `"any"`, `100`, `"100.7"`',
         ),
-        "attach": Key("in the driver, or behind it; `auto` is native if the driver can, generic on veth"),
+        "attach": Key(
+            "in the driver, or behind it; `auto` is native if the driver can, generic on veth and bonds of veths"
+        ),
         "datapath": Key("who answers: see [Datapaths](#datapaths)"),
         "router": Key("the R flag of the advertisement"),
         "dad": Key("what a probe of Duplicate Address Detection gets, for a target that is there"),

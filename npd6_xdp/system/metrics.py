@@ -96,7 +96,9 @@ def _interface_metrics(now: Snapshot) -> Iterator[Metric]:
         labels=["interface", "attach", "datapath"],
     )
     up = GaugeMetricFamily(
-        "npd6_interface_up", "1 if the interface is there and up and the XDP program attached.", labels=["interface"]
+        "npd6_interface_up",
+        "1 if the interface is there and up and the XDP program attached, and sees the VLAN tags.",
+        labels=["interface"],
     )
     for interface in now.interfaces:
         for outcome, count in interface.outcomes.items():

@@ -22,9 +22,9 @@ _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
 _VLAN_VALID = 0x10  # TP_STATUS_VLAN_VALID
 _VID = 0x0FFF
 _ROOM = 1 << 16  # bytes: what waits there is a few frames a second
-_MOST_SOCKETS = 32
-"""Ports with a socket each. Closing one takes the kernel some 16 ms, so more of them share one that hears all
-interfaces, whose filter then runs for each packet of this machine's."""
+_MOST_SOCKETS = 8
+"""Ports with a socket each. Closing one takes the kernel some 13 ms, so further ones share one that hears all
+interfaces, whose filter then runs for each packet that comes to this machine (0.04 us)."""
 _ALL = 0
 _MOST_READ = 64
 
@@ -53,7 +53,10 @@ class Taps:
 
         Those that are listened on now. Raises MachineError where the kernel refuses the filter, or any packet socket.
         """
-        wanted = ports if len(ports) <= _MOST_SOCKETS else {_ALL}
+        kept = self._sockets.keys() & ports
+        wanted = kept | set(sorted(ports - kept)[: _MOST_SOCKETS - len(kept)])
+        if len(wanted) < len(ports):
+            wanted.add(_ALL)
         for ifindex, tap in tuple(self._sockets.items()):
             if ifindex not in wanted or (ifindex and not tap.getsockname()[0]):  # nameless: its interface was deleted
                 self._sockets.pop(ifindex).close()
@@ -107,7 +110,7 @@ class Taps:
 def _drain(tap: socket.socket) -> None:
     with suppress(OSError):
         while True:
-            tap.recv(0)
+            tap.recv(1)
 
 
 def _attach(tap: socket.socket, program: int) -> None:

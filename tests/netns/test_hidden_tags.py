@@ -12,6 +12,7 @@ import http.client
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,7 +21,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.datapath import compile_program, load_bcc, load_function
 from tests.frames import TAGS_8021Q, TAGS_MENU
-from tests.netns.wire import EDGE, Wire, configuration, question, until
+from tests.netns.wire import EDGE, Wire, configuration, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -41,15 +42,21 @@ TRUNK = configuration() + configuration("2001:db8:2::/64 static", vlan="100")
 @pytest.fixture
 def hidden(topology: Topology) -> Iterator[Wire]:
     """What is sent by it arrives with the tag of VLAN 100 beside the frame."""
+    with tag_beside(topology, "eth0") as wire:
+        yield wire
+
+
+@contextmanager
+def tag_beside(topology: Topology, interface: str) -> Iterator[Wire]:
     module, _ = compile_program(PUSH, "nothing", {})
     function = load_function(module, "push", load_bcc().BPF.SCHED_CLS)
     with topology.inside("upstream"):
-        ifindex = socket.if_nametoindex("eth0")
+        ifindex = socket.if_nametoindex(interface)
         opts = ctypes.create_string_buffer((16).to_bytes(8, "little") + bytes(8), 16)
         link = load_bcc().lib.bpf_link_create(function.fd, ifindex, _TCX_EGRESS, opts)
     assert link >= 0, "Linux 6.6 has tcx"
     module.cleanup()
-    with Wire(topology) as wire:
+    with Wire(topology, interface=interface) as wire:
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
         yield wire
     os.close(link)
@@ -167,3 +174,21 @@ def test_once_a_tag_was_seen_within_a_frame_xdp_answers_untagged_questions_itsel
 
         assert until(by_xdp), running.solicitations("wan0")
     assert set(ups(running).values()) == {1.0}
+
+
+def test_of_many_ports_each_is_listened_to_though_most_share_a_socket(topology: Topology, daemon: Start) -> None:
+    count, upstream = 12, topology.name("upstream")
+    for number in range(1, count):
+        on_edge(
+            topology,
+            f"link add wan{number} type veth peer name up{number} netns {upstream}",
+            f"link set wan{number} up",
+        )
+        topology.run("upstream", "ip", "link", "set", f"up{number}", "up", check=True)
+    running = daemon(configuration().replace("wan0", "wan*"))
+    assert until(lambda: len(ups(running)) == count and set(ups(running).values()) == {1.0}), ups(running)
+    for interface, port in (("eth0", "wan0"), (f"up{count - 1}", f"wan{count - 1}")):
+        with tag_beside(topology, interface) as wire:
+            wire.send(asked("2001:db8:9::9"))
+            assert until(lambda port=port: ups(running)[port] == 0.0), running.log
+    assert sum(value == 0.0 for value in ups(running).values()) == 2
