@@ -32,6 +32,7 @@ _TURN = 1.0  # seconds
 _ROUND = 5  # turns for all ports' links
 _LOOKING = 0.001  # seconds of a turn
 _HURRY = 0.05  # seconds between two turns of a round after announcements were lost
+_PATIENCE = 60  # times that a turn is put off while announcements are yet to be taken in
 _COMPLAIN = 60.0  # seconds before the same is said of an interface again
 
 
@@ -74,6 +75,7 @@ class Ports:
         self._places_to_look_at: list[int] = []
         self._losses = netlink().losses
         self._hurried = 0
+        self._postponed = 0
         self._complained: dict[int, float] = {}
         self.changes = 0
         """How often a program was attached or taken off."""
@@ -194,7 +196,7 @@ class Ports:
             elif link.generation != port.generation:  # of the one before, nothing is here any more
                 self._detach(ifindex)
                 self._lines.add(logging.INFO, port.name, "detached: it has gone, and another has its index")
-            elif ifindex in taken_off and self._netlink().link(ifindex) is not None:
+            elif ifindex in taken_off and self._is_here(port):
                 self._take_note(port)
             elif link.name != port.name:
                 self._lines.add(logging.INFO, port.name, f"is now {link.name}")
@@ -247,7 +249,12 @@ class Ports:
         self.due = min((due for due in (self._retry_at, self._look_at) if due is not None), default=None)
 
     def _look(self, now: float) -> None:
-        """One turn."""
+        """One turn. What is announced comes first: an interface that went and came back isn't robbed."""
+        if self._netlink().behind and self._postponed < _PATIENCE:
+            self._postponed += 1
+            self._look_at = now + _HURRY
+            return
+        self._postponed = 0
         if self._losses != self._netlink().losses:
             self._losses = self._netlink().losses
             self._places_to_look_at = self._places()
@@ -258,7 +265,7 @@ class Ports:
         looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
         for ifindex in self._datapath.taken_off(looked_at):
             port = self._attached.get(ifindex)
-            if port is not None and self._netlink().link(ifindex) is not None:  # else it has gone, as we shall hear
+            if port is not None and self._is_here(port):
                 self._put_back(port)
         self._look_closely(now)
         self._lines.say()
@@ -287,8 +294,8 @@ class Ports:
     def _compare(self, port: Attached, program: int) -> None:
         """What the kernel says of an interface beside what we believe of it."""
         link = self._netlink().link(port.ifindex)
-        if link is None:
-            return  # it has gone, or the kernel is busy: that is announced, or seen in the next round
+        if link is None or port.generation != self._netlink().generation(port.ifindex):
+            return  # it has gone, or another has its index: follow() is to come
         if program and program not in link.xdp:
             self._put_back(port)
         elif link.allmulti == 0:
@@ -298,6 +305,11 @@ class Ports:
                 self._put_back(port)
             else:
                 self._complain(port, "the kernel had dropped its hold on all multicast frames; it has it again")
+
+    def _is_here(self, port: Attached) -> bool:
+        """Whether a port's interface is still there, and the same; else follow() is to come."""
+        netlink = self._netlink()
+        return netlink.generation(port.ifindex) == port.generation and netlink.link(port.ifindex) is not None
 
     def _put_back(self, port: Attached) -> None:
         """Attach anew what was taken away, and say so; or say why it can't be, and try again."""

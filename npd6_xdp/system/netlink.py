@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import select
 import socket
 import struct
 from collections import defaultdict
@@ -137,6 +138,17 @@ class Netlink:
     def altnames(self) -> dict[str, str]:
         """The names of links by their alternative ones."""
         return {other: link.name for link in self._links.values() for other in link.altnames}
+
+    @property
+    def behind(self) -> bool:
+        """Whether announcements wait that are yet to be taken in."""
+        waiting = select.poll()
+        waiting.register(self._changes, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def generation(self, ifindex: int) -> int:
+        """LinkFacts.generation of the link with that index; -1: there is none."""
+        return self._generations.get(ifindex, 0) if ifindex in self._links else -1
 
     def link(self, ifindex: int) -> LinkEntry | None:
         """What the kernel says of a link now; None: there is none, or it doesn't say. 20 us."""

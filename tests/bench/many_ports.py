@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,8 @@ class Asker:
             missing = [n for n, name in self._names.items() if name not in found]
             for start in range(0, len(missing), _BURST):
                 for n in missing[start : start + _BURST]:
-                    self._socket.sendto(self._frames[n], (self._names[n], 0))
+                    with suppress(OSError):  # there is none any more
+                        self._socket.sendto(self._frames[n], (self._names[n], 0))
                 self._take(found)
             ends = time.monotonic() + patience
             while len(found) < self._count and time.monotonic() < ends:

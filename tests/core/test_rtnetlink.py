@@ -34,6 +34,7 @@ from npd6_xdp.core.rtnetlink import (
     error_code,
     messages,
     parse_address,
+    parse_group,
     parse_link,
     parse_neighbour,
     parse_neighbour_table,
@@ -306,6 +307,26 @@ def test_we_read_which_xdp_programs_sit_on_a_link_and_who_wants_all_multicast_fr
     body = encoded(ifinfmsg, fields, [("IFLA_IFNAME", "wan0"), MAC, UP])
     body += attribute(43 | 0x8000, ids) + attribute(61, struct.pack("=I", 2))
     assert parse_link(body) == ETHER._replace(xdp=(70, 71, 0), allmulti=2)
+    assert ETHER.allmulti == -1, "a kernel before 6.0 doesn't say"
+
+
+def test_pyroute2_reads_what_we_ask_of_one_link() -> None:
+    asked = decoded(ifinfmsg, rtnetlink.get_link(7, 3))
+    assert (asked["index"], asked["header"]["type"], asked["header"]["flags"]) == (3, Type.GETLINK, Flag.REQUEST)
+    asked = decoded(ifaddrmsg, rtnetlink.dump_groups(7, 3))
+    assert (asked["index"], asked["family"]) == (3, socket.AF_INET6)
+    assert (asked["header"]["type"], asked["header"]["flags"]) == (Type.GETMULTICAST, Flag.REQUEST | Flag.DUMP)
+
+
+def test_we_read_the_groups_that_pyroute2_writes() -> None:
+    fields = {"family": socket.AF_INET6, "index": 3}
+    group = "ff02::1:ff00:42"
+    assert parse_group(encoded(ifaddrmsg, fields, [("IFA_MULTICAST", group)])) == (3, IPv6Address(group).packed)
+    assert parse_group(encoded(ifaddrmsg, fields, [])) is None
+    assert (
+        parse_group(encoded(ifaddrmsg, {**fields, "family": socket.AF_INET}, [("IFA_MULTICAST", "224.0.0.1")])) is None
+    )
+    assert parse_group(b"\x0a") is None
 
 
 @pytest.mark.parametrize(("kind", "state", "backup"), [(b"bond", 0, False), (b"bond", 1, True), (b"bridge", 1, False)])

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""More ports than most have: descriptors, sockets, the log, the end. tests/bench/many_ports.py has thousands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
+from npd6_xdp.lab.topology import Topology
+from tests.bench.many_ports import CONFIGURATION, Asker, make
+from tests.netns.wire import until
+
+Start = Callable[..., RunningDaemon]
+
+COUNT = 600
+FEW = 40
+CPUS = os.cpu_count() or 1
+
+
+def limited(soft: int, hard: int) -> tuple[str, ...]:
+    """The program with so many open files."""
+    words = f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"'
+    return "bash", "-c", words, "-", sys.executable, "-m", "npd6_xdp"
+
+
+def left(topology: Topology) -> list[str]:
+    """The interfaces on which something of ours is."""
+    links = topology.ip("edge", "link", "show")
+    return [link["ifname"] for link in links if link.get("xdp") or link.get("allmulti")]
+
+
+def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_a_kill_and_end_at_once(
+    topology: Topology, daemon: Start
+) -> None:
+    make(topology, COUNT)
+    with closing(Asker(topology, COUNT)) as asker:
+        first = daemon(CONFIGURATION.format(datapath="python"), program=limited(256, 4096))
+        assert asker.answered() == COUNT
+        first.kill()
+        assert until(lambda: left(topology) == [])
+        second = daemon(CONFIGURATION.format(datapath="hybrid"), program=limited(256, 4096))
+        assert asker.answered() == COUNT
+        assert len(list(Path(f"/proc/{second.process.pid}/fd").iterdir())) < COUNT + 120
+        lines = second.log.splitlines()
+        assert "npd6-xdp: info: sub0, sub1, sub2 and 597 more: attached in generic mode" in lines
+        assert len(lines) < 20, "no line for each"
+        topology.run("edge", "ip", "link", "del", "sub7", check=True)
+        topology.run("edge", "ip", "link", "set", "sub8", "name", "other8", check=True)
+        assert until(lambda: "sub7: detached" in second.log and "sub8: detached" in second.log)
+        assert asker.answered(0.3) == COUNT - 2
+        began = time.monotonic()
+        assert second.stop() == 0
+        assert time.monotonic() - began < 2.0
+    assert left(topology) == []
+
+
+def test_named_ports_that_no_descriptor_is_left_for_end_the_start_in_one_line_and_nothing_stays(
+    topology: Topology, daemon: Start
+) -> None:
+    make(topology, FEW)
+    text = "".join(CONFIGURATION.format(datapath="hybrid").replace("sub*", f"sub{n}") for n in range(FEW))
+    with pytest.raises(StartError) as caught:
+        daemon(text, program=limited(64, 64))
+    assert "exit status 1" in str(caught.value)
+    (line,) = caught.value.log.splitlines()
+    assert line.startswith("npd6-xdp: sub")
+    assert line.endswith(": Too many open files: raise LimitNOFILE= (ulimit -n)")
+    assert left(topology) == []
+
+
+# what is opened in turn: Python's own, the maps, the sockets; each CPU's rings; what comes after them
+LIMITS = (10, 26, 36, 32 + 2 * CPUS, 36 + 2 * CPUS)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_whatever_cannot_be_opened_ends_the_start_with_the_reason(
+    topology: Topology, daemon: Start, limit: int
+) -> None:
+    with pytest.raises(StartError) as caught:
+        daemon(CONFIGURATION.format(datapath="hybrid").replace("sub*", "wan0"), program=limited(limit, limit))
+    assert "exit status 1" in str(caught.value)
+    assert "Traceback" not in caught.value.log
+    *_, line = caught.value.log.splitlines()
+    assert line.endswith(": Too many open files: raise LimitNOFILE= (ulimit -n)")
+    assert left(topology) == []
+
+
+def test_ports_of_a_glob_that_no_descriptor_is_left_for_are_said_in_one_line_and_attached_once_there_is(
+    topology: Topology, daemon: Start
+) -> None:
+    make(topology, FEW)
+    running = daemon(CONFIGURATION.format(datapath="hybrid"), program=limited(80, 80))
+    assert 0 < len(left(topology)) < FEW
+    errors = [line for line in running.log.splitlines() if ": error: " in line]
+    assert 1 <= len(errors) <= 3, "not a line for each"
+    assert all("Too many open files: raise LimitNOFILE= (ulimit -n); trying again every 2 s" in line for line in errors)
+    attached = left(topology)
+    for name in attached:
+        topology.run("edge", "ip", "link", "del", name, check=True)
+    assert until(lambda: len(left(topology)) == len(attached), 15.0), "others have their place"
+    with closing(Asker(topology, FEW)) as asker:
+        assert asker.answered(0.3) == len(attached)
