@@ -261,6 +261,7 @@ class Ports:
             self._hurried = len(self._places_to_look_at)
         if not self._links_to_look_at:
             self._links_to_look_at = [*self._attached]
+            self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
         some = -(-len(self._attached) // _ROUND)
         looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
         for ifindex in self._datapath.taken_off(looked_at):
@@ -324,7 +325,6 @@ class Ports:
     def _complain(self, port: Attached, text: str) -> None:
         now = time.monotonic()
         if now - self._complained.get(port.ifindex, -_COMPLAIN) >= _COMPLAIN:
-            self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
             self._complained[port.ifindex] = now
             self._lines.add(logging.WARNING, port.name, text)
 

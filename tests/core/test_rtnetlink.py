@@ -323,9 +323,8 @@ def test_we_read_the_groups_that_pyroute2_writes() -> None:
     group = "ff02::1:ff00:42"
     assert parse_group(encoded(ifaddrmsg, fields, [("IFA_MULTICAST", group)])) == (3, IPv6Address(group).packed)
     assert parse_group(encoded(ifaddrmsg, fields, [])) is None
-    assert (
-        parse_group(encoded(ifaddrmsg, {**fields, "family": socket.AF_INET}, [("IFA_MULTICAST", "224.0.0.1")])) is None
-    )
+    other = {**fields, "family": socket.AF_INET}
+    assert parse_group(encoded(ifaddrmsg, other, [("IFA_MULTICAST", "224.0.0.1")])) is None
     assert parse_group(b"\x0a") is None
 
 
