@@ -30,7 +30,7 @@ class Tags:
         self._taps = Taps()
         self._hidden = HiddenTags()
         self._tagged_entries: Mapping[int, Set[int]] = {}
-        self._names: Mapping[str, int] = {}
+        self._names: Mapping[int, str] = {}
         self._trunks: set[int] = set()  # ports with VLANs
         self._within: set[int] = set()  # those of them on which tags were seen within frames
         self._refused = ""
@@ -65,7 +65,7 @@ class Tags:
         self, table: Table, links: Mapping[str, LinkFacts], ports: frozenset[int], generic: frozenset[int]
     ) -> bool:
         """Listen on these ports, some of them in generic mode. Whether the table is to be applied anew for that."""
-        self._names = {link.name: link.ifindex for link in links.values()}
+        self._names = {link.ifindex: link.name for link in links.values() if link.ifindex in ports}
         self._hidden.forget_others(ports)
         before = self._trunks
         self._trunks = {link.ifindex for link in links.values() if len(link.l3) > 1 and link.ifindex in ports}
@@ -103,9 +103,8 @@ class Tags:
     def on_hidden(self) -> bool:
         """A tap has something to tell. Whether more, or fewer, is silent now, or for more reasons."""
         now, news = time.monotonic(), False
-        for name, vlan in self._taps.hidden():
-            ifindex = self._names.get(name)
-            if ifindex is not None and ifindex in self._datapath.program.tapped.ports:
+        for ifindex, vlan in self._taps.hidden():
+            if ifindex in self._datapath.program.tapped.ports:
                 news |= self._hidden.seen(ifindex, vlan, self._tagged(ifindex), now)
                 self._silence_at = now + _LOOK
         return news
@@ -114,8 +113,7 @@ class Tags:
         """Look whether a silent port is mended, and whether tags come within the frames. Whether one is, or some do."""
         mended = [port for port in self.silent if self._hidden.mended(port, self._tagged(port), now)]
         for port in mended:
-            name = next((name for name, ifindex in self._names.items() if ifindex == port), str(port))
-            log.info("%s: VLAN tags stand in the frames again; it answers", name)
+            log.info("%s: VLAN tags stand in the frames again; it answers", self._names.get(port, port))
         self._silence_at = now + _LOOK if self.silent else None
         before = set(self._within)
         if self._look_at is not None and self._look_at <= now:

@@ -6,6 +6,8 @@ Their filter is the function hidden_tag() of bpf/ns_filter.c, which says what it
 
 from __future__ import annotations
 
+import ctypes as ct
+import os
 import select
 import socket
 import struct
@@ -18,7 +20,10 @@ _ETH_P_ALL = 3
 _SO_ATTACH_BPF = 50
 _SOL_PACKET = 263
 _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 8, 23
-_AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
+_SOCKADDR = struct.Struct("@HHiHBB8s")  # struct sockaddr_ll
+_CONTROL = struct.Struct("@nii")  # struct cmsghdr
+_AUXDATA = struct.Struct("@IIIHHHH")  # struct tpacket_auxdata
+_SPACE = 64  # bytes for control messages
 _VLAN_VALID = 0x10  # TP_STATUS_VLAN_VALID
 _VID = 0x0FFF
 _ROOM = 1 << 16  # bytes: what waits there is a few frames a second
@@ -27,6 +32,23 @@ _MOST_SOCKETS = 8
 interfaces, whose filter then runs for each packet that comes to this machine (0.04 us)."""
 _ALL = 0
 _MOST_READ = 64
+
+
+class _MsgHdr(ct.Structure):
+    """struct msghdr. (Python's own call makes a name of the interface's index, which needn't be text.)"""
+
+    _fields_ = (
+        ("msg_name", ct.c_void_p),
+        ("msg_namelen", ct.c_uint32),
+        ("msg_iov", ct.c_void_p),
+        ("msg_iovlen", ct.c_size_t),
+        ("msg_control", ct.c_void_p),
+        ("msg_controllen", ct.c_size_t),
+        ("msg_flags", ct.c_int),
+    )
+
+
+_libc = ct.CDLL(None, use_errno=True)
 
 
 class Taps:
@@ -58,7 +80,7 @@ class Taps:
         if len(wanted) < len(ports):
             wanted.add(_ALL)
         for ifindex, tap in tuple(self._sockets.items()):
-            if ifindex not in wanted or (ifindex and not tap.getsockname()[0]):  # nameless: its interface was deleted
+            if ifindex not in wanted or _interface(tap) != ifindex:  # its interface was deleted
                 self._sockets.pop(ifindex).close()
         if program != self._program:
             for tap in self._sockets.values():
@@ -69,20 +91,15 @@ class Taps:
                 self._sockets[ifindex] = self._open(ifindex)
         return ports if _ALL in self._sockets else self._sockets.keys() & ports
 
-    def hidden(self) -> Iterator[tuple[str, int]]:
-        """The interfaces that solicitations with hidden tags came in by since the last call, and the VLAN ids."""
+    def hidden(self) -> Iterator[tuple[int, int]]:
+        """The indexes of interfaces that solicitations with hidden tags came in by of late, and the VLAN ids."""
         ready = {fd for fd, _ in self._epoll.poll(0)}
         for tap in [tap for tap in self._sockets.values() if tap.fileno() in ready]:
             for _ in range(_MOST_READ):
                 try:
-                    _, ancillary, _, sender = tap.recvmsg(0, socket.CMSG_SPACE(_AUXDATA.size))
+                    yield _receive(tap)
                 except OSError:  # nothing more, or the interface went down
                     break
-                for level, kind, data in ancillary:
-                    if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= _AUXDATA.size:
-                        status, _, _, _, _, tci, _ = _AUXDATA.unpack_from(data)
-                        if status & _VLAN_VALID:
-                            yield sender[0], tci & _VID
 
     def _open(self, ifindex: int) -> socket.socket:
         try:
@@ -97,7 +114,7 @@ class Taps:
             tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)  # else each would be cloned for us
             tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
             if ifindex:
-                tap.bind((socket.if_indextoname(ifindex), _ETH_P_ALL))
+                _bind(tap, ifindex)
             else:
                 _drain(tap)  # what came before it had its filter
             self._epoll.register(tap.fileno(), select.EPOLLIN)
@@ -107,10 +124,46 @@ class Taps:
         return tap
 
 
+def _receive(tap: socket.socket) -> tuple[int, int]:
+    """The interface's index and the VLAN id of the next frame, 0 where it has none. Raises OSError if there is none."""
+    address, control = ct.create_string_buffer(_SOCKADDR.size), ct.create_string_buffer(_SPACE)
+    header = _MsgHdr(
+        msg_name=ct.addressof(address),
+        msg_namelen=len(address),
+        msg_control=ct.addressof(control),
+        msg_controllen=len(control),
+    )
+    _call(_libc.recvmsg(tap.fileno(), ct.byref(header), socket.MSG_DONTWAIT))
+    ifindex = int(_SOCKADDR.unpack(address.raw)[2])
+    if header.msg_controllen < _CONTROL.size + _AUXDATA.size:
+        return ifindex, 0
+    _, level, kind = _CONTROL.unpack_from(control)
+    status, _, _, _, _, tci, _ = _AUXDATA.unpack_from(control, _CONTROL.size)
+    has_tag = (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and status & _VLAN_VALID
+    return ifindex, tci & _VID if has_tag else 0
+
+
+def _interface(tap: socket.socket) -> int:
+    """The index of the interface that a tap is bound to: _ALL for none, -1 for one that is gone."""
+    address, size = ct.create_string_buffer(_SOCKADDR.size), ct.c_uint32(_SOCKADDR.size)
+    _call(_libc.getsockname(tap.fileno(), address, ct.byref(size)))
+    return int(_SOCKADDR.unpack(address.raw)[2])
+
+
+def _bind(tap: socket.socket, ifindex: int) -> None:
+    address = _SOCKADDR.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), ifindex, 0, 0, 0, b"")
+    _call(_libc.bind(tap.fileno(), address, len(address)))
+
+
+def _call(result: int) -> None:
+    if result < 0:
+        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+
+
 def _drain(tap: socket.socket) -> None:
     with suppress(OSError):
         while True:
-            tap.recv(1)
+            _receive(tap)
 
 
 def _attach(tap: socket.socket, program: int) -> None:
