@@ -21,7 +21,7 @@ _AGAIN = 1.0  # seconds before a route is put back once more: who takes it away 
 _DISPLACED = 10.0  # seconds between two tries to put a route where somebody else's is
 _BY_ITSELF = 0  # the sender of what the kernel does of its own accord
 # what the kernel says of an interface that is down, gone, or without IPv6: its routes come with it
-_NOT_NOW = (errno.ENETDOWN, errno.ENODEV, errno.EACCES, errno.EINVAL)
+_NOT_NOW = (errno.ENETDOWN, errno.ENODEV, errno.EACCES)
 
 
 class HostRoutes:

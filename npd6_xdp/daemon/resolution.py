@@ -365,7 +365,10 @@ class Resolution:
             if self._read_again and self._reading is None:
                 self._read_anew()
             for host in self._quiet.take(now):
-                self._confirm(host)
+                if host in self._routes:
+                    self._confirm(host)
+                else:
+                    self._quiet.forget(host)
         self._schedule(now)
         self._gate()
 
