@@ -178,7 +178,7 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
     """The configuration with this machine's names of interfaces, what is known of these, and what to warn about."""
     from npd6_xdp.core.altnames import alternative_names, twofold, with_names
     from npd6_xdp.core.rules import build, warnings
-    from npd6_xdp.core.vias import via_warnings
+    from npd6_xdp.core.vias import used_vias, via_warnings
     from npd6_xdp.daemon import link_facts, sysctl
 
     try:
@@ -187,7 +187,7 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
         return config, {}, [str(error)]
     names = alternative_names(links)
     named = with_names(config, names)
-    lines = warnings(build(named, links)) + via_warnings(named, links, sysctl)
+    lines = warnings(build(named, links)) + via_warnings(used_vias(named, links), sysctl)
     return named, links, [*lines, *twofold(config, names)]
 
 

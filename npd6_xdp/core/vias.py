@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
@@ -18,18 +19,32 @@ _WITHOUT_STATIONS = frozenset({512, 519, 768, 769, 772, 776, 778, 823, 0xFFFE, 0
 _NO_DISCOVERY = LinkFlag.NOARP | LinkFlag.POINTOPOINT
 
 
+class UsedVia(NamedTuple):
+    """A via interface that is there: where the file names it first, how many `others` do, and whether by its name."""
+
+    where: str
+    others: int
+    link: LinkFacts
+    named: bool
+
+    def say(self, why: str) -> str:
+        """A line about it."""
+        others = f" (and {self.others} more rule{'' if self.others == 1 else 's'})" if self.others else ""
+        return f"{self.where}{others}: {why}"
+
+
 def refused_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
-    """The rules of method neighbour that can never find anybody behind an interface that is there, a line each."""
-    return [f"{where}: {why}" for where, link, named in _used(config, links) if named and (why := _why_never(link))]
+    """The via interfaces that are there, and behind which no rule can ever find anybody, a line each."""
+    return [via.say(why) for via in used_vias(config, links) if via.named and (why := _why_never(via.link))]
 
 
-def via_warnings(config: Config, links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[str]:
-    """The same, and those that can't find anybody there at the moment, with what mends it."""
+def via_warnings(used: Iterable[UsedVia], sysctl: ReadSysctl) -> list[str]:
+    """The same, and those where nobody can be found at the moment, with what mends it."""
     return [
-        f"{where}: {why}"
-        for where, link, named in _used(config, links)
+        via.say(why)
+        for via in used
         # a glob means what comes and goes, such as a container engine's bridges: that one is idle is no news
-        if (why := why_nobody(link, sysctl)) and (named or (link.up and not _why_never(link)))
+        if (why := why_nobody(via.link, sysctl)) and (via.named or (via.link.up and not _why_never(via.link)))
     ]
 
 
@@ -44,18 +59,24 @@ def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> str:
     return _why_never(link) or _why_not_now(link, sysctl)
 
 
-def _used(config: Config, links: Mapping[str, LinkFacts]) -> Iterator[tuple[str, LinkFacts, bool]]:
-    """The via interfaces of rules of method neighbour that are there: the place, and whether it has its very name."""
+def used_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[UsedVia]:
+    """The via interfaces of rules of method neighbour that are there; of 100,000 rules that name one, it is one."""
+    found: dict[tuple[str, bool], UsedVia] = {}
+    meant: dict[str, list[str]] = {}
     for interface in config.interfaces:
         for rule in interface.rules:
-            if rule.method is not Method.NEIGHBOUR:
-                continue
-            for via in rule.via:
-                names = (
-                    [name for name in links if matches(name, via)] if is_glob(via) else [via] if via in links else []
-                )
-                for name in sorted(names):
-                    yield f"{interface.label}: rule {rule.prefix}: via {name}", links[name], name == via
+            for via in rule.via if rule.method is Method.NEIGHBOUR else ():
+                if via not in meant:
+                    some = [name for name in links if matches(name, via)] if is_glob(via) else [via]
+                    meant[via] = sorted(name for name in some if name in links)
+                for name in meant[via]:
+                    key = name, name == via
+                    if (before := found.get(key)) is not None:
+                        found[key] = before._replace(others=before.others + 1)
+                    else:
+                        where = f"{interface.label}: rule {rule.prefix}: via {name}"
+                        found[key] = UsedVia(where, 0, links[name], name == via)
+    return list(found.values())
 
 
 def _why_never(link: LinkFacts) -> str:

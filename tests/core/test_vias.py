@@ -13,7 +13,7 @@ from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import LinkFlag
-from npd6_xdp.core.vias import refused_vias, via_warnings
+from npd6_xdp.core.vias import refused_vias, used_vias, via_warnings
 
 MAC = bytes.fromhex("020000000001")
 LOCAL = {(): (OwnAddress(IPv6Address("fe80::1")),)}
@@ -72,17 +72,17 @@ NOT_NOW = (
 @pytest.mark.parametrize(("link", "why"), [case[1:] for case in NEVER], ids=[case[0] for case in NEVER])
 def test_where_there_is_no_neighbor_discovery_method_neighbour_is_refused(link: LinkFacts, why: str) -> None:
     assert refused_vias(config(), facts(link)) == [WHERE + why]
-    assert via_warnings(config(), facts(link), nothing_set) == [WHERE + why], "if it comes later"
+    assert via_warnings(used_vias(config(), facts(link)), nothing_set) == [WHERE + why], "if it comes later"
 
 
 @pytest.mark.parametrize(("link", "why"), [case[1:] for case in NOT_NOW], ids=[case[0] for case in NOT_NOW])
 def test_where_it_can_not_work_now_the_mend_is_said(link: LinkFacts, why: str) -> None:
     assert refused_vias(config(), facts(link)) == []
-    assert via_warnings(config(), facts(link), nothing_set) == [WHERE + why]
+    assert via_warnings(used_vias(config(), facts(link)), nothing_set) == [WHERE + why]
 
 
 def test_ipv6_that_is_off_is_said_by_the_name_that_sysctl_takes() -> None:
-    assert via_warnings(config(), facts(replace(LAN, addresses={})), ipv6_off) == [
+    assert via_warnings(used_vias(config(), facts(replace(LAN, addresses={}))), ipv6_off) == [
         WHERE + "IPv6 is off there: sysctl -w net/ipv6/conf/lan0/disable_ipv6=0"
     ]
 
@@ -92,8 +92,8 @@ def test_nothing_is_said_where_it_works_or_where_it_does_not_matter(method: str)
     well = [LAN, replace(LAN, type=32, mac=b"")]  # InfiniBand has Neighbor Discovery
     for link in well if method == "neighbour" else [case[1] for case in (*NEVER, *NOT_NOW)]:
         assert refused_vias(config(method=method), facts(link)) == []
-        assert via_warnings(config(method=method), facts(link), nothing_set) == []
-    assert via_warnings(config("lan7", method), facts(), nothing_set) == [], "said elsewhere: it isn't there"
+        assert via_warnings(used_vias(config(method=method), facts(link)), nothing_set) == []
+    assert via_warnings(used_vias(config("lan7", method), facts()), nothing_set) == [], "said elsewhere: it isn't there"
 
 
 def test_of_what_a_glob_means_only_that_is_said_which_is_at_work_and_fails() -> None:
@@ -104,7 +104,7 @@ def test_of_what_a_glob_means_only_that_is_said_which_is_at_work_and_fails() -> 
     )
     links = facts(LAN, idle, busy, tunnel)
     assert refused_vias(config("lan*"), links) == []
-    (line,) = via_warnings(config("lan*"), links, nothing_set)
+    (line,) = via_warnings(used_vias(config("lan*"), links), nothing_set)
     assert line.startswith("wan0: rule 2001:db8:1::/64: via lan2: it has no link-local address")
 
 
