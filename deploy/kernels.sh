@@ -169,7 +169,7 @@ archive() { (cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null); }
 boot() {
     local image=$1 log=$cache/$1.log began=$SECONDS vmlinuz
     vmlinuz="$(find "$cache/$image" -name 'vmlinuz*' -type f -print -quit)"
-    timeout "$limit" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu qemu64 \
+    timeout --foreground "$limit" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu qemu64 \
         -smp 2 -m 2048 -nodefaults -display none -net none -no-reboot -serial stdio \
         -kernel "$vmlinuz" -initrd "$work/initrd" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off -- ${scenes[*]}" </dev/null 2>&1 |

@@ -20,7 +20,7 @@ class Vrfs(Scene):
     def build(self) -> str:
         ground, text = self.ground, ""
         for number, table in TABLES.items():
-            wan, lan, vrf, prefix = f"vwan{number}", f"vlan{number}", f"vrf{number}", f"2001:db8:4{number}"
+            wan, lan, vrf, prefix = f"vwan{number}", f"vlower{number}", f"vrf{number}", f"2001:db8:4{number}"
             ground.ip("edge", f"link add {vrf} type vrf table {table}", f"link set {vrf} up")
             ground.cable(wan, f"{wan}-ask")
             ground.ip("upstream", f"address add {prefix}::1/64 dev {wan}-ask nodad")
