@@ -7,18 +7,21 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import IPv6Address
 
 import pytest
 
 from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.routes import RoutingFlag
+from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import UPSTREAM_ADDRESS, Topology
 from npd6_xdp.system import routes
 from npd6_xdp.system.routes import RouteWatch
-from tests.netns.wire import on_edge, until
+from tests.frames import ip6
+from tests.netns.wire import Wire, configuration, on_edge, question, until
 
 GATEWAYS = frozenset({IPv6Address(UPSTREAM_ADDRESS)})
 ROUTES = 4000  # more than the kernel tells at once
@@ -256,3 +259,24 @@ def test_kinds_of_routes_and_rules_come_and_go(topology: Topology, hops: RouteWa
         hops.on_change()
         settle(hops)
         assert hops.kinds == RoutingFlag(0), command
+
+
+def test_a_port_that_comes_where_routes_are_many_is_answered_on_once_its_next_hops_are_known(
+    topology: Topology, daemon: Callable[..., RunningDaemon]
+) -> None:
+    many = range(routes._READ_AT_ONCE + 2000)
+    on_edge_at_once(topology, "\n".join(f"route add 3fff:{n >> 8:x}:{n & 255:x}::/48 dev lan0" for n in many))
+    gateway, target = "2001:db8:7::1", "2001:db8:7::42"
+    running = daemon(configuration("2001:db8:7::/64 static").replace('"wan0"', '"wan*"'))
+    commands = ("link add wan9 type veth peer name peer9", f"route add 2001:db8:9::/64 via {gateway} dev wan9 onlink")
+    on_edge_at_once(topology, "\n".join((commands[0], "link set wan9 up", "link set peer9 up", commands[1])))
+    with Wire(topology, "edge", "peer9") as wire:
+        seen = []
+
+        def answered() -> bool:
+            wire.send(question(gateway), question(target))
+            seen.extend(NeighborAdvertisement.parse(frame).target for frame in wire.advertisements(0.05))
+            return ip6(target) in seen
+
+        assert until(answered), running.log
+    assert ip6(gateway) not in seen
