@@ -327,7 +327,7 @@ def test_we_read_nexthop_objects(
 
 def test_nexthop_objects_are_asked_for_of_all_families_since_a_group_has_none() -> None:
     (message,) = messages(rtnetlink.dump_nexthops(7))
-    assert message == (Type.GETNEXTHOP, Flag.REQUEST | Flag.DUMP, 7, bytes(8))
+    assert message == Message(Type.GETNEXTHOP, Flag.REQUEST | Flag.DUMP, 7, bytes(8))
 
 
 def test_routes_that_lead_nowhere_and_those_of_another_family_are_none() -> None:
