@@ -51,6 +51,7 @@
 #define ND_OPT_TARGET_LL_ADDR 2
 
 #define AF_INET6 10
+#define LOOPBACK_IFINDEX 1	/* lo's, in every network namespace */
 
 #define MAX_TAGS 2
 #define L3_MASK 31		/* an IPv6 header stands at 14, 18 or 22 */
@@ -116,7 +117,7 @@ enum decision {
 	DECISION_NEXT_HOP,	/* a router behind the ingress interface: never impersonated */
 	DECISION_IGNORE,
 	DECISION_STATIC,	/* always there */
-	DECISION_ROUTE,		/* there if the routing table leads to it, out of another interface */
+	DECISION_ROUTE,		/* there if the routing table leads to it, out of another interface, or here */
 	DECISION_NEIGHBOUR,	/* there if `known` has it; Python has others resolved */
 	DECISION_KERNEL,	/* the kernel's own proxy answers once `known` has it; Python adds others */
 };
@@ -143,13 +144,28 @@ enum slot_flag {
 	SLOT_GUARDED = 4,	/* and it is likely that some do: what seems to be untagged isn't answered before that */
 };
 
+/* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
+enum routing_flag {
+	ROUTING_UNFOUND = 1,	/* what it doesn't find may be there: prefixes delivered here, throw routes */
+	ROUTING_ALL = 2,	/* rules pass over routes (suppress_prefixlength), and it doesn't */
+	ROUTING_SOURCE = 4,	/* rules or routes go by the source */
+	ROUTING_NOWHERE = 8,	/* some interfaces lead nowhere: the group GROUP_NOWHERE of `vias` */
+};
+
+/* Whether a target is routed. */
+enum presence {
+	PRESENCE_ABSENT,
+	PRESENCE_THERE,
+	PRESENCE_UNKNOWN,	/* only the kernel can tell, and Python ask it */
+};
+
 /* Tags of an event: npd6_xdp/core/event.py. */
 enum event_tags {
 	EVENT_TAG_COUNT = 3,		/* mask: how many */
 	EVENT_OUTER_8021AD = 4,		/* the first tag's TPID is 0x88a8, not 0x8100 */
 	EVENT_INNER_8021AD = 8,
 	/* and what else Python has to know: */
-	EVENT_MISS = 16,		/* `known` hasn't the target: it is to be resolved, or added */
+	EVENT_MISS = 16,		/* nobody here knows of the target: it is to be resolved, added, or asked about */
 	EVENT_STALE = 32,		/* it has, but nobody knows whether that still holds: it is to be probed */
 	EVENT_ANSWERED = 64,		/* answered and counted already */
 };
@@ -218,6 +234,13 @@ struct frame {
 	__u8 h_source[ETH_ALEN];
 };
 
+struct rule {
+	__u32 id;		/* index of rule_counters */
+	__u16 decision;
+	__u16 flags;
+	__u32 group;		/* of `vias` and `known` */
+};
+
 /*
  * What one solicitation leaves behind on its way: the message beside its pseudo-header's addresses (one run of
  * bytes for the checksum), and what was found out. It is in a map, not on the stack, because the verifier
@@ -236,6 +259,9 @@ struct scratch {
 	volatile __u32 option;		/* offset in `message` */
 	volatile __u32 has_sllao;	/* there is a source link-layer address option, of whatever length */
 	volatile __u32 sllao;		/* offset in `message` of the one that counts, 0 for none */
+	volatile __u32 presence;	/* enum presence, by the routing table */
+	volatile __u32 tags;		/* enum event_tags: what Python has to know */
+	struct rule rule;		/* the one that covers the target, from whichever map */
 	__u8 eth_destination[ETH_ALEN];	/* where an answer goes */
 };
 
@@ -290,18 +316,13 @@ struct prefix_key {
 	struct in6_addr address;
 };
 
-struct rule {
-	__u32 id;		/* index of rule_counters */
-	__u16 decision;
-	__u16 flags;
-	__u32 group;		/* of `vias` and `known` */
-};
-
 /* A target that is there (neighbour), or that the kernel's proxy answers for (kernel). */
 struct known {
 	__u32 flags;		/* enum known_flag */
 	__u32 asked;		/* CLOCK_MONOTONIC, seconds: when it was last asked for */
 };
+
+#define GROUP_NOWHERE 0		/* no rule's */
 
 struct via_key {
 	__u32 group;
@@ -326,7 +347,15 @@ struct recent {
 struct settings {
 	__u64 event_cost;	/* nanoseconds that an event takes of the budget of all sources */
 	__u32 resolving_full;	/* Python can't have more targets resolved at the moment */
+	__u32 routing;		/* enum routing_flag */
+	__u32 kept;		/* the number of what still holds in `kept_routes`; 0: nothing does */
 	__u32 zero;
+};
+
+/* What the kernel said it would do with packets for a target, as long as `number` is what settings.kept says. */
+struct kept_route {
+	__u32 number;
+	__u32 there;
 };
 
 struct entry_counter {
@@ -380,6 +409,7 @@ BPF_TABLE("array", int, struct settings, settings_space, 1);
 BPF_TABLE("array", int, u64, budget, 1);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
+BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_MAX); /* by entry */
 BPF_PERF_OUTPUT(events);	/* wakes Python for each event */
 BPF_PERF_OUTPUT(more_events);	/* for every 64th only */
 BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
@@ -937,26 +967,56 @@ static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slo
 
 /* --- decide ---------------------------------------------------------------------------------------- */
 
+/* What the kernel said when Python asked it about the target, if that still holds. */
+static __always_inline enum presence route_kept(const struct slot *slot, const struct scratch *s,
+						const struct settings *settings)
+{
+	struct address_key key = { .scope = slot->entry, .address = s->ns.target };
+	struct kept_route *kept;
+
+	if (!settings->kept)
+		return PRESENCE_UNKNOWN;
+	kept = kept_routes.lookup(&key);
+	if (!kept || kept->number != settings->kept)
+		return PRESENCE_UNKNOWN;
+	return kept->there ? PRESENCE_THERE : PRESENCE_ABSENT;
+}
+
 /*
  * Whether the routing table leads to the target, out of another interface than the solicitation came in by
- * (and one of the rule's, if it names any). The kernel's own table is asked, so nothing is ever out of date.
+ * (and one of the rule's, if it names any) that leads anywhere. The kernel's own table is asked, so nothing is ever
+ * out of date. bpf_fib_lookup() tells of nearly all; of what else there is on this machine, Python knows.
  */
-static __always_inline bool is_routed(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
-				      const struct scratch *s)
+static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct slot *slot,
+						   const struct rule *rule, const struct scratch *s)
 {
 	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
 	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = slot->l3_ifindex };
-	struct via_key via = { .group = rule->group };
-	int code;
+	struct via_key via = { .group = rule->flags & RULE_VIA ? rule->group : GROUP_NOWHERE };
+	struct settings *settings;
+	int code, key = 0;
 
+	settings = settings_space.lookup(&key);
+	if (!settings)
+		return PRESENCE_ABSENT;
+	if (settings->routing & ROUTING_SOURCE && !is_link_local(&s->source))
+		__builtin_memcpy(fib.ipv6_src, &s->source, sizeof(s->source));
 	__builtin_memcpy(fib.ipv6_dst, &s->ns.target, sizeof(s->ns.target));
 	code = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	if (code == BPF_FIB_LKUP_RET_UNSUPP_LWT || /* SRv6, MPLS: there is a route, and no word of where it leads */
+	    settings->routing & ROUTING_ALL ||
+	    (settings->routing & ROUTING_UNFOUND &&
+	     (code == BPF_FIB_LKUP_RET_NOT_FWDED || code == BPF_FIB_LKUP_RET_FWD_DISABLED)))
+		return route_kept(slot, s, settings);
 	if (code != BPF_FIB_LKUP_RET_SUCCESS && code != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return false;
-	if (fib.ifindex == slot->l3_ifindex)
-		return false;
+		return PRESENCE_ABSENT;
+	if (fib.ifindex == slot->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)
+		return PRESENCE_ABSENT;
 	via.ifindex = fib.ifindex;
-	return !(rule->flags & RULE_VIA) || vias.lookup(&via);
+	/* among a rule's own there is none that leads nowhere */
+	if (!(rule->flags & RULE_VIA) && !(settings->routing & ROUTING_NOWHERE))
+		return PRESENCE_THERE;
+	return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;
 }
 
 static __always_inline void target_remember(const struct slot *slot, const struct scratch *s)
@@ -976,7 +1036,7 @@ static __always_inline void target_remember(const struct slot *slot, const struc
 
 /* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
 static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
-					      const struct scratch *s)
+					      struct scratch *s)
 {
 	struct address_key key = { .scope = rule->group, .address = s->ns.target };
 	bool dad = is_unspecified(&s->source);
@@ -1000,10 +1060,17 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct s
 	if (dad && !(rule->flags & RULE_DEFEND)) /* any answer would kill the asker's address, RFC 4862 §5.4 */
 		return known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR
 			? DAD_WITHHELD : OUTCOME_DAD;
-	if (rule->decision == DECISION_ROUTE && !is_routed(ctx, slot, rule, s))
-		return OUTCOME_ABSENT;
+	if (rule->decision == DECISION_ROUTE) {
+		s->presence = target_routed(ctx, slot, rule, s);
+		if (s->presence == PRESENCE_ABSENT)
+			return OUTCOME_ABSENT;
+		if (s->presence == PRESENCE_UNKNOWN)
+			tags = EVENT_MISS;
+	}
 	if (slot->datapath == DATAPATH_MONITOR)
 		return OUTCOME_MONITORED;
+	s->tags = tags;
+	tags = s->tags;
 	if (known)
 		known->asked = bpf_ktime_get_ns() / 1000000000;
 	if (known && rule->decision == DECISION_KERNEL)
@@ -1111,8 +1178,11 @@ int ns_filter(struct xdp_md *ctx)
 		outcome = OUTCOME_IGNORED;
 	} else {
 		rule = target_match(slot, &s->ns.target, &outcome);
-		if (rule)
+		if (rule) {
+			s->rule = *rule;
+			rule = &s->rule;
 			outcome = ns_decide(ctx, slot, rule, s);
+		}
 	}
 	action = ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
 	if (action == XDP_PASS && slot->flags & SLOT_TAPPED && reason == VALID)

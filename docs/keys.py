@@ -117,7 +117,7 @@ class Way(NamedTuple):
 METHODS: Mapping[Method, Way] = {
     Method.STATIC: Way("always", "XDP", "nothing"),
     Method.ROUTE: Way(
-        "the routing table leads to it, out of another interface, one of `via` if given",
+        "the kernel would send a packet for it on, by another interface (one of `via` if given), or deliver it itself",
         "XDP",
         "forwarding on, where the frame comes in",
     ),

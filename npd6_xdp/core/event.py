@@ -33,8 +33,9 @@ _TPID_8021AD = b"\x88\xa8"
 class EventTags(IntFlag):
     """`enum event_tags`: how many VLAN tags the frame had, which of them are 802.1ad's, and what is to be done.
 
-    MISS: the target is to be resolved (method neighbour) or added (kernel). STALE: it is known, and the kernel is to
-    probe whether that still holds. ANSWERED: XDP has answered and counted already.
+    MISS: the target is to be resolved (method neighbour) or added (kernel), or the kernel asked about it (route).
+    STALE: it is known, and the kernel is to probe whether that still holds. ANSWERED: XDP has answered and counted
+    already.
     """
 
     COUNT = 3

@@ -10,7 +10,7 @@ linux/if_addr.h, linux/neighbour.h; all integers in host order.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -46,11 +46,17 @@ class Type(IntEnum):
     NEWNEIGH = 28
     DELNEIGH = 29
     GETNEIGH = 30
+    NEWRULE = 32
+    DELRULE = 33
+    GETRULE = 34
     NEWNEIGHTBL = 64
     GETNEIGHTBL = 66
     NEWNETCONF = 80
     DELNETCONF = 81
     GETNETCONF = 82
+    NEWNEXTHOP = 104
+    DELNEXTHOP = 105
+    GETNEXTHOP = 106
 
 
 class Flag(IntFlag):
@@ -60,9 +66,20 @@ class Flag(IntFlag):
     MULTI = 0x2
     ACK = 0x4
     DUMP_INTERRUPTED = 0x10
+    REPLACE = 0x100
     EXCL = 0x200
     DUMP = 0x300
     CREATE = 0x400
+
+
+class RouteType(IntEnum):
+    """rtm_type, as far as it concerns us: what becomes of a packet that a route is for."""
+
+    UNSPEC = 0
+    UNICAST = 1
+    LOCAL = 2
+    ANYCAST = 4
+    THROW = 9
 
 
 class NeighbourState(IntFlag):
@@ -145,14 +162,22 @@ _NDA_DST = 1
 _NDA_PROTOCOL = 12
 _NDA_FLAGS_EXT = 15
 _RTA_DST = 1
+_RTA_SRC = 2
+_RTA_IIF = 3
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
 _RTA_MULTIPATH = 9
 _RTA_TABLE = 15
-_RTN_UNICAST = 1
 _RTM_F_FIB_MATCH = 0x2000
 _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 1, 2
+_FRA_SRC = 2
+_FRA_SUPPRESS_IFGROUP = 13
+_FRA_SUPPRESS_PREFIXLEN = 14
+_SUPPRESS_NOTHING = 0xFFFFFFFF
+_NHA_ID = 1
+_NHA_OIF = 5
+_NHA_GATEWAY = 6
 _RT_SCOPE_UNIVERSE = 0
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -166,6 +191,8 @@ _NDMSG = struct.Struct("=BxxxiHBB")  # struct ndmsg
 _RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop
+_RULE = struct.Struct("=8BI")  # struct fib_rule_hdr
+_NHMSG = struct.Struct("=BBBBI")  # struct nhmsg
 _ERROR = struct.Struct("=i")
 
 
@@ -255,6 +282,28 @@ class RouteEntry(NamedTuple):
     gateways: tuple[tuple[int, bytes], ...]
     table: int = TABLE_MAIN
     metric: int = 0
+
+
+class RouteReply(NamedTuple):
+    """What the kernel does with a packet: `type` is a RouteType (or another of its numbers), `ifindex` its way out."""
+
+    type: int
+    ifindex: int
+
+
+class RuleEntry(NamedTuple):
+    """A rule that chooses among routing tables: whether it goes by the source, and whether it passes over routes."""
+
+    by_source: bool
+    suppresses: bool
+
+
+class NextHopEntry(NamedTuple):
+    """A nexthop object, as far as it concerns us: `gateway` has 16 bytes or none."""
+
+    id: int
+    ifindex: int
+    gateway: bytes
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
@@ -389,9 +438,29 @@ def parse_route(body: bytes) -> RouteEntry | None:
     if len(body) < _RTMSG.size:
         return None
     family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
-    if family != AF_INET6 or kind != _RTN_UNICAST:
+    if family != AF_INET6 or kind != RouteType.UNICAST:
         return None
     attributes = dict(_attributes(body, _RTMSG.size))
+    ifindex = _number(attributes.get(_RTA_OIF, b""))
+    gateways = route_gateways(attributes)
+    return RouteEntry(
+        attributes.get(_RTA_DST, bytes(16)),
+        length,
+        ifindex,
+        protocol,
+        gateways,
+        _number(attributes.get(_RTA_TABLE, b"")) or table,
+        _number(attributes.get(_RTA_PRIORITY, b"")),
+    )
+
+
+def route_attributes(body: bytes) -> dict[int, bytes]:
+    """The attributes (RTA_*) of a NEWROUTE or DELROUTE."""
+    return dict(_attributes(body, _RTMSG.size))
+
+
+def route_gateways(attributes: Mapping[int, bytes]) -> tuple[tuple[int, bytes], ...]:
+    """The gateways of all paths of a route, by its attributes: (ifindex, 16 bytes)."""
     ifindex = _number(attributes.get(_RTA_OIF, b""))
     gateways = []
     if len(gateway := attributes.get(_RTA_GATEWAY, b"")) == 16:
@@ -406,15 +475,37 @@ def parse_route(body: bytes) -> RouteEntry | None:
         if len(gateway := path.get(_RTA_GATEWAY, b"")) == 16:
             gateways.append((path_ifindex, gateway))
         start += _aligned(size)
-    return RouteEntry(
-        attributes.get(_RTA_DST, bytes(16)),
-        length,
-        ifindex,
-        protocol,
-        tuple(gateways),
-        _number(attributes.get(_RTA_TABLE, b"")) or table,
-        _number(attributes.get(_RTA_PRIORITY, b"")),
+    return tuple(gateways)
+
+
+def parse_route_reply(body: bytes) -> RouteReply | None:
+    """The body of the NEWROUTE that answers get_route(); None if it is no IPv6 route."""
+    if len(body) < _RTMSG.size or body[0] != AF_INET6:
+        return None
+    attributes = dict(_attributes(body, _RTMSG.size))
+    return RouteReply(body[7], _number(attributes.get(_RTA_OIF, b"")))
+
+
+def parse_rule(body: bytes) -> RuleEntry | None:
+    """The body of NEWRULE or DELRULE; None if it is no IPv6 rule."""
+    if len(body) < _RULE.size or body[0] != AF_INET6:
+        return None
+    attributes = dict(_attributes(body, _RULE.size))
+    suppress = (attributes.get(kind) for kind in (_FRA_SUPPRESS_PREFIXLEN, _FRA_SUPPRESS_IFGROUP))
+    return RuleEntry(
+        by_source=body[2] > 0 or _FRA_SRC in attributes,
+        suppresses=any(value is not None and _number(value) != _SUPPRESS_NOTHING for value in suppress),
     )
+
+
+def parse_nexthop(body: bytes) -> NextHopEntry | None:
+    """The body of NEWNEXTHOP or DELNEXTHOP. `gateway` is b"" where there is none: of a group, the members have it."""
+    if len(body) < _NHMSG.size:
+        return None
+    attributes = dict(_attributes(body, _NHMSG.size))
+    gateway = attributes.get(_NHA_GATEWAY, b"") if body[0] == AF_INET6 else b""
+    ifindex = _number(attributes.get(_NHA_OIF, b""))
+    return NextHopEntry(_number(attributes.get(_NHA_ID, b"")), ifindex, gateway if len(gateway) == 16 else b"")
 
 
 def dump_links(sequence: int) -> bytes:
@@ -519,7 +610,7 @@ def host_route(kind: Type, sequence: int, ifindex: int, address: bytes, table: i
     if kind is Type.NEWROUTE:
         flags |= Flag.CREATE | Flag.EXCL
     short = table if table < 256 else 0  # a byte in the header; where that is too small, an attribute
-    body = _RTMSG.pack(AF_INET6, 128, 0, 0, short, PROTOCOL, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
+    body = _RTMSG.pack(AF_INET6, 128, 0, 0, short, PROTOCOL, _RT_SCOPE_UNIVERSE, RouteType.UNICAST, 0)
     body += _attribute(_RTA_DST, address) + _attribute(_RTA_OIF, struct.pack("=i", ifindex))
     body += _attribute(_RTA_PRIORITY, struct.pack("=I", HOST_ROUTE_METRIC))
     if not short:
@@ -527,15 +618,32 @@ def host_route(kind: Type, sequence: int, ifindex: int, address: bytes, table: i
     return _message(kind, flags, sequence, body)
 
 
-def dump_routes(sequence: int, *, ifindex: int = 0, protocol: int = 0) -> bytes:
-    """Ask for the IPv6 routes, those out of an interface and of a protocol where these are not 0.
+def dump_routes(sequence: int, *, protocol: int = 0, kind: RouteType = RouteType.UNICAST) -> bytes:
+    """Ask for the IPv6 routes of a type, and of a protocol, where these are not 0.
 
     The kernel chooses among them only on a socket with NETLINK_GET_STRICT_CHK (Linux 4.20); else it sends all.
     """
-    body = _RTMSG.pack(AF_INET6, 0, 0, 0, 0, protocol, 0, _RTN_UNICAST, 0)
-    if ifindex:
-        body += _attribute(_RTA_OIF, struct.pack("=i", ifindex))
+    body = _RTMSG.pack(AF_INET6, 0, 0, 0, 0, protocol, 0, kind, 0)
     return _message(Type.GETROUTE, Flag.REQUEST | Flag.DUMP, sequence, body)
+
+
+def get_route(sequence: int, iif: int, source: bytes, target: bytes) -> bytes:
+    """Ask what the kernel would do with a packet that came in by the interface `iif`; :: as its source names none."""
+    named = any(source)
+    body = _RTMSG.pack(AF_INET6, 128, 128 if named else 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, target)
+    if named:
+        body += _attribute(_RTA_SRC, source)
+    return _message(Type.GETROUTE, Flag.REQUEST, sequence, body + _attribute(_RTA_IIF, struct.pack("=i", iif)))
+
+
+def dump_rules(sequence: int) -> bytes:
+    """Ask for the IPv6 rules, which choose among routing tables."""
+    return _message(Type.GETRULE, Flag.REQUEST | Flag.DUMP, sequence, _RULE.pack(AF_INET6, *(0,) * 8))
+
+
+def dump_nexthops(sequence: int) -> bytes:
+    """Ask for the nexthop objects, of all families: a group has none."""
+    return _message(Type.GETNEXTHOP, Flag.REQUEST | Flag.DUMP, sequence, _NHMSG.pack(_AF_UNSPEC, 0, 0, 0, 0))
 
 
 _LITTLE = struct.pack("=H", 1) == b"\x01\x00"

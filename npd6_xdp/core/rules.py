@@ -85,6 +85,8 @@ _DECISIONS = {
 }
 _ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
 _THERE_OR_NOT = frozenset({Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL})
+_LEAD_NOWHERE = frozenset({"dummy", "ifb", "nlmon"})
+"""Kinds of interfaces that anchor addresses and prefixes, or listen: what is sent to one is dropped."""
 _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 _LINK_LOCAL = 0xFE80 >> 6  # the first 10 bits of fe80::/10
 
@@ -278,7 +280,8 @@ class Table:
 
     `decisions` are those of each entry that frames lead to. `entries` and `rules` also hold those of interfaces that
     are away and named in the configuration: their counters live on. `groups` has the ids of groups, `vias` the
-    indexes of the interfaces in each. `notes` says what of the configuration doesn't apply as things are, a line each.
+    indexes of the interfaces in each, `nowhere` those of the ones that packets get no further by. `notes` says what of
+    the configuration doesn't apply as things are, a line each.
     """
 
     entries: Mapping[int, Entry]
@@ -289,6 +292,7 @@ class Table:
     vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     origins: Mapping[int, Origin] = field(default_factory=dict, repr=False, compare=False)
+    nowhere: frozenset[int] = frozenset()
 
     def lookup(self, entry: int, target: IPv6Address) -> Match | Outcome:
         """What decides about `target` among the frames of `entry`: a Match, or IGNORED or UNMATCHED.
@@ -416,6 +420,7 @@ class _Builder:
             vias,
             tuple(self.notes),
             self.origins,
+            frozenset(link.ifindex for link in self._links.values() if link.kind in _LEAD_NOWHERE),
         )
 
     def add_port(self, link: LinkFacts) -> None:

@@ -41,6 +41,7 @@ from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import ControlServer, Reply
@@ -52,8 +53,10 @@ from npd6_xdp.system.metrics import metrics_app
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.peers import running_peers
 from npd6_xdp.system.router import Router
-from npd6_xdp.system.rtnetlink import NextHops, Requests
+from npd6_xdp.system.routes import RouteWatch
+from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import Memory
+from npd6_xdp.system.sysctl import read as read_sysctl
 from npd6_xdp.system.web import Endpoint
 
 log = logging.getLogger("npd6-xdp")
@@ -149,8 +152,8 @@ class Daemon:
         self._stack.callback(lambda: self._netlink.close())
         config = self._named(self._written)
         self._outlook = keep(closing(Outlook(Router())))
-        self._next_hops = NextHops()
-        self._stack.callback(lambda: self._next_hops.close())
+        self._routes = RouteWatch()
+        self._stack.callback(lambda: self._routes.close())
         self._requests = keep(closing(Requests()))
         links = self._logged = self._facts(config)
         _check(config, links)
@@ -167,6 +170,8 @@ class Daemon:
         alone = not memory.others
         self._resolution = keep(closing(Resolution(self._datapath, self._requests, late, alone=alone)))
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
+        self._routing = keep(closing(Routing(self._datapath)))
+        self._routing.follow(self._routes.kinds)
         self._open_ring(EventRing(self._datapath.program.bpf))
         self._stack.callback(self._close_rings)
         self._view = View(
@@ -206,9 +211,16 @@ class Daemon:
             self._meant, self._meaning = (written, meant), with_names(written, meant)
         return self._meaning
 
-    def _facts(self, config: Config) -> dict[str, LinkFacts]:
-        self._next_hops.watch(self._netlink.l3_interfaces(lambda name: bool(config.entries(name))))
-        return self._guests.beside(self._netlink.facts(self._next_hops.of))
+    def _facts(self, config: Config, *, wait: bool = True) -> dict[str, LinkFacts]:
+        """The facts of now. Without `wait`, ports whose next hops are yet to be read are as not there."""
+        self._routes.watch(self._netlink.l3_interfaces(lambda name: bool(config.entries(name))), wait=wait)
+        links = self._netlink.facts(self._routes.of)
+        known = {
+            name: link
+            for name, link in links.items()
+            if name in self._links or not config.entries(name) or all(map(self._routes.is_read, link.l3.values()))
+        }
+        return self._guests.beside(known)
 
     def _open_ring(self, ring: EventRing) -> None:
         if ring.pages < RING_PAGES:
@@ -283,7 +295,7 @@ class Daemon:
             ("reload", lambda: self._reload_at, lambda _: self._reload_for_all()),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
             ("table", lambda: self._refresh_at, lambda _: self._refresh()),
-            ("routes", lambda: self._next_hops.due, lambda _: self._next_hops.refresh()),
+            ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
             ("outlook", lambda: self._outlook.due, lambda _: self._look_out()),
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
@@ -298,9 +310,10 @@ class Daemon:
         self._loop.add(self._netlink.fileno(), self._on_link_change, "links")
 
     def _watch_routes(self) -> None:
-        changed, dumped = self._next_hops.filenos()
+        changed, dumped = self._routes.filenos()
         self._loop.add(changed, self._on_route_change, "routes")
         self._loop.add(dumped, self._on_route_dump, "routes")
+        self._loop.add(self._routing.fileno(), self._routing.on_change, "routes")
 
     def _watch_outlook(self) -> None:
         self._loop.add(self._outlook.fileno(), self._on_forwarding, "outlook")
@@ -322,10 +335,11 @@ class Daemon:
         self._later()
 
     def _renew_routes(self) -> None:
-        for fd in self._next_hops.filenos():
+        for fd in (*self._routes.filenos(), self._routing.fileno()):
             self._loop.remove(fd)
-        self._next_hops.close()
-        self._next_hops = NextHops()
+        self._routes.close()
+        self._routes = RouteWatch()
+        self._routing.reopen()
         self._watch_routes()
         self._later()
 
@@ -375,6 +389,7 @@ class Daemon:
         names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits, links)
         self._proxies.prepare(table, config.limits, names)
+        self._routing.use(table)
         with self._changing:
             self._drain()
             self._datapath.limit(config.limits)
@@ -502,6 +517,8 @@ class Daemon:
                 if self._guests.look():
                     self._refresh_at = time.monotonic()
                 return self._resolution.ask(event, rule)
+            if rule.method is Method.ROUTE:
+                return self._routing.ask(event, rule)
             if rule.method is Method.KERNEL:
                 self._proxies.ask(event, rule)
         elif event.is_dad and rule.decision is Decision.NEIGHBOUR:
@@ -518,12 +535,14 @@ class Daemon:
             self._retry(error)
 
     def _on_route_change(self) -> None:
-        if self._next_hops.on_change():
+        if self._routes.on_change():
             self._later()
+        self._routing.follow(self._routes.kinds)
 
     def _on_route_dump(self) -> None:
-        if self._next_hops.on_dump():
+        if self._routes.on_dump():
             self._later()
+        self._routing.follow(self._routes.kinds)
 
     def _later(self) -> None:
         if self._refresh_at is None:
@@ -536,7 +555,7 @@ class Daemon:
         try:
             self._netlink.on_change()  # reads all, where that has failed before
             config = self._named(self._written)
-            links = self._facts(config)
+            links = self._facts(config, wait=False)
             changed = links != self._links or config is not self._config or self._doubtful
             if changed:
                 self._log_changes(links)
@@ -804,10 +823,10 @@ def _uncollected() -> Iterator[None]:
 
 def link_facts(config: Config) -> dict[str, LinkFacts]:
     """The facts of this machine's interfaces, and the next hops of those that are the configuration's."""
-    with closing(Netlink()) as netlink, closing(NextHops()) as next_hops:
+    with closing(Netlink()) as netlink, closing(RouteWatch()) as routes:
         config = with_names(config, netlink.altnames())
-        next_hops.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
-        return netlink.facts(next_hops.of)
+        routes.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
+        return netlink.facts(routes.of)
 
 
 def sysctl(key: str) -> str | None:

@@ -27,8 +27,10 @@ from npd6_xdp.core.errors import MachineError, as_machine_error, is_want_of_room
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.links import slot_sources
 from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.rules import (
     DATAPATHS,
+    NO_GROUP,
     NOTHING_DECIDED,
     VLAN_ANY,
     Decision,
@@ -71,7 +73,9 @@ _VIA = struct.pack("=I", 1)
 _SOURCE_KEY = struct.Struct("=I6s2x")
 _CROWDING = struct.pack("=I", 1)
 _NO_MATCH = Match(0, Decision.IGNORE, RuleFlag(0))
-_SETTINGS = struct.Struct("=QI4x")
+_SETTINGS = struct.Struct("=QIII4x")
+_KEPT_ROUTE = struct.Struct("=II")
+_KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
 _RECENT = struct.Struct("=QQQ")
 _INDEX = struct.Struct("=I")
 _XDP_LINK_INFO_SIZE, _XDP_LINK_IFINDEX = 24, 16  # struct bpf_link_info as far as it is used, and xdp.ifindex in it
@@ -91,6 +95,7 @@ _MAPS = (
     "crowding",
     "settings_space",
     "recents",
+    "kept_routes",
 )
 _BATCH = 4096
 """Keys that one system call takes to a map or back."""
@@ -401,6 +406,8 @@ class Datapath:
         self._limits = limits
         self._resolving_full = False
         self._crowding: Set[tuple[int, bytes]] = frozenset()
+        self._routing = RoutingFlag(0)
+        self._kept = 0
         self._retired: list[Program] = []
         self._folded_entries: defaultdict[int, Counter[Outcome | Reason]] = defaultdict(Counter)
         self._folded_rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
@@ -453,7 +460,9 @@ class Datapath:
 
     def _set(self, program: Program) -> None:
         cost = _NANOSECONDS // self._limits.events_per_second
-        program.update("settings_space", _INDEX.pack(0), _SETTINGS.pack(cost, self._resolving_full))
+        routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
+        settings = _SETTINGS.pack(cost, self._resolving_full, routing, self._kept)
+        program.update("settings_space", _INDEX.pack(0), settings)
 
     def apply(self, table: Table) -> None:
         """Make the kernel's maps say what `table` says; see has_room()."""
@@ -469,7 +478,9 @@ class Datapath:
                 del self._folded_rules[number]
         self.program.apply(table)
         self._forget_recents(self._table.entries.keys() - table.entries.keys())
-        self._table = table
+        nowhere, self._table = self._table.nowhere, table
+        if bool(nowhere) != bool(table.nowhere):
+            self._set(self.program)
 
     def tap(self, tapped: Tapped) -> bool:
         """From the next apply() on: on which ports a tap looks for hidden tags. False if nothing is different."""
@@ -548,6 +559,25 @@ class Datapath:
         """When a known target was last asked for: CLOCK_MONOTONIC, seconds. 0: it isn't known."""
         value = self.program.lookup("known_targets", _ADDRESS_KEY.pack(group, address), _KNOWN.size)
         return 0 if value is None else int(_KNOWN.unpack(value)[1])
+
+    # --- routes that the kernel was asked about ---
+
+    def set_routing(self, kinds: RoutingFlag) -> None:
+        """What routes and rules there are that bpf_fib_lookup() can't tell of: only Python can, then."""
+        self._routing = kinds
+        self._set(self.program)
+
+    def keep_routes(self, number: int) -> None:
+        """Go by what is kept under this number from now on, and by nothing that was kept before; 0: by nothing."""
+        self._kept = number
+        self._set(self.program)
+
+    def keep_route(self, entry: int, target: bytes, number: int, *, there: bool) -> None:
+        """What the kernel would do with packets for a target that came in by an entry."""
+        with suppress(MachineError):  # no room, where all is in use: then it is asked again
+            self.program.update("kept_routes", _ADDRESS_KEY.pack(entry, target), _KEPT_ROUTE.pack(number, there))
+
+    # --- recents ---
 
     def recents(self) -> list[Recent]:
         """The targets that were asked for on entries that collect them."""
@@ -791,8 +821,9 @@ def _slot_flags(shared: bool, tapped: bool, guarded: bool) -> int:
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:
-    """The kernel's map of groups and the interfaces in them."""
-    return {_VIA_KEY.pack(group, index): _VIA for group, indexes in table.vias.items() for index in indexes}
+    """The kernel's map of groups and the interfaces in them; those that lead nowhere are in NO_GROUP and no other."""
+    groups = {group: indexes - table.nowhere for group, indexes in table.vias.items()} | {NO_GROUP: table.nowhere}
+    return {_VIA_KEY.pack(group, index): _VIA for group, indexes in groups.items() for index in indexes}
 
 
 def _now() -> int:
@@ -810,17 +841,18 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
         "RULES_MAX": max(table.rules, default=0) + 1,
         "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
         "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
-        "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()),
+        "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
         "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
         "CROWDING_MAX": limits.pending + len(table.entries),
         "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
+        "KEPT_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
     }
 
 
 def _room(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
-    if name in ("KNOWN_MAX", "SOURCES_MAX"):
+    if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX"):
         return wanted
     if name == "RECENTS_MAX":
         return (

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""rtnetlink at the pace of packets: neighbours watched, resolved and proxied, next hops watched, host routes set.
+"""rtnetlink at the pace of packets: neighbours watched, resolved and proxied, host routes set and watched.
 
-What is rarer, links and addresses, is system/netlink.py's.
+What is rarer, links and addresses, is system/netlink.py's; routing tables are system/routes.py's.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ import os
 import socket
 import struct
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from ipaddress import IPv6Address
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import route_filter, rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, RouteEntry, Type
 
-_RTMGRP_IPV6_ROUTE = 0x400
 _RTNLGRP_NEIGH, _RTNLGRP_IPV6_ROUTE = 3, 11
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
@@ -33,10 +30,7 @@ _RECEIVE_BUFFER = 8 << 20
 _DATAGRAM = 1 << 18
 _ATTEMPTS = 5
 _TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
-_LEAST_PAUSE = 0.05  # seconds between two readings of the routes
 _GONE = errno.ENODEV  # what the kernel says of an interface that is no more, nor are its routes
-_RETRY = 1.0  # seconds after which what the kernel refused to tell is asked for again
-_PAUSE = 10  # times what a reading took: a storm of routes takes at most a tenth of our time
 
 
 def _open(groups: int = 0, *, blocking: bool = False) -> socket.socket:
@@ -145,12 +139,6 @@ class Requests:
         """
         found = map(rtnetlink.parse_neighbour_table, (m.body for m in self._dumped(rtnetlink.dump_neighbour_tables)))
         return next((size for size in found if size is not None), None)
-
-    def gateways(self, ifindex: int) -> set[tuple[int, bytes]]:
-        """The gateways of the routes out of an interface: (ifindex, 16 bytes), those of their other paths, too."""
-        dumped = self._dumped(lambda number: rtnetlink.dump_routes(number, ifindex=ifindex))
-        routes = (rtnetlink.parse_route(message.body) for message in dumped)
-        return {pair for route in routes if route for pair in route.gateways}
 
     def _dump_neighbours(self, *, proxies: bool) -> list[NeighbourEntry]:
         dumped = self._dumped(lambda number: rtnetlink.dump_neighbours(number, proxies=proxies))
@@ -415,8 +403,11 @@ class HostRouteWatch:
 
     def __init__(self, ours: int) -> None:
         self._changes = _Group(_RTNLGRP_IPV6_ROUTE)
-        host_routes = _HostRouteFilter(ours)
-        self._changes.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, host_routes.pack())
+        program = route_filter.host_routes_of_others(ours)
+        code = route_filter.pack(program)
+        buffer = ctypes.create_string_buffer(code, len(code))
+        fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+        self._changes.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
         self._dump = _Dump()
 
     def close(self) -> None:
@@ -442,272 +433,10 @@ class HostRouteWatch:
         for message in self._changes.messages(deadline):
             route = rtnetlink.parse_route(message.body)
             if route is not None and route.length == 128:
-                gone, replaced = message.type == Type.DELROUTE, bool(message.flags & _NLM_F_REPLACE)
+                gone, replaced = message.type == Type.DELROUTE, bool(message.flags & rtnetlink.Flag.REPLACE)
                 yield RouteChange(route, gone, replaced, message.sender)
 
     def routes(self) -> Iterator[list[tuple[Host, int]]]:
         """The /128 routes that bear our number, with their routing tables, in pieces: see _Dump.pieces()."""
         for piece in self._dump.pieces(_dump_host_routes):
             yield [*_host_routes(piece)]
-
-
-class NextHops:
-    """The gateways of the routes out of some interfaces, kept by notifications.
-
-    The kernel sorts out what concerns others: a socket filter drops the notifications of routes without a
-    gateway or out of another interface, so that a table of any size costs nothing here while it changes.
-    """
-
-    def __init__(self) -> None:
-        self._changes = _open(_RTMGRP_IPV6_ROUTE)
-        self._requests = Requests()  # a socket of its own: one has one dump at a time, and refresh() may have begun it
-        self._dump = _open()
-        self._dump.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self._watched: frozenset[int] = frozenset()
-        self._found: dict[int, frozenset[IPv6Address]] = {}
-        self._reading: defaultdict[int, set[bytes]] = defaultdict(set)
-        self._left: list[int] = []
-        self._asked: frozenset[int] = frozenset()
-        self._again = False
-        self._whole = True
-        self._sequence = 0
-        self._began = 0.0
-        self._not_before = 0.0
-        self.due: float | None = None
-        """When to call refresh() (seconds, monotonic); None: nothing is to be read."""
-
-    def close(self) -> None:
-        """Close all sockets."""
-        self._changes.close()
-        self._dump.close()
-        self._requests.close()
-
-    def filenos(self) -> tuple[int, int]:
-        """Readable: on_change() and on_dump() are to be called, in this order."""
-        return self._changes.fileno(), self._dump.fileno()
-
-    def of(self, ifindex: int) -> frozenset[IPv6Address]:
-        """The gateways of the routes out of an interface."""
-        return self._found.get(ifindex, frozenset())
-
-    def watch(self, ifindexes: Iterable[int]) -> None:
-        """Follow these interfaces from now on; those that are new are read at once.
-
-        Raises MachineError, with all as it was, if they can't be.
-        """
-        watched = frozenset(ifindexes)
-        if watched == self._watched:
-            return
-        fresh = watched - self._watched
-        self._let_pass(watched | self._watched)
-        pairs: set[tuple[int, bytes]] = set()
-        for ifindex in sorted(fresh):
-            pairs |= self._requests.gateways(ifindex)
-        self._let_pass(watched)
-        self._watched = watched
-        self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex in watched}
-        for ifindex, gateway in pairs:
-            self._add(ifindex, gateway)
-
-    def _let_pass(self, ifindexes: Iterable[int]) -> None:
-        route_filter = _Filter(ifindexes)
-        self._changes.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, route_filter.pack())
-
-    def on_change(self) -> bool:
-        """Take in what was announced; whether a gateway is new. One that is gone shows at the next refresh()."""
-        before = self._found
-        try:
-            for datagram in _received(self._changes):
-                for message in rtnetlink.messages(datagram):
-                    self._take(message)
-        except OSError:
-            _discard(self._changes)
-            self._later()
-        return self._found != before
-
-    def _take(self, message: Message) -> None:
-        route = rtnetlink.parse_route(message.body)
-        gateways = [pair for pair in route.gateways if pair[0] in self._watched] if route else []
-        replaced = bool(message.flags & _NLM_F_REPLACE)
-        if message.type == Type.NEWROUTE:
-            for ifindex, gateway in gateways:
-                self._add(ifindex, gateway)
-                self._reading[ifindex].add(gateway)  # what is being read may have passed its place already
-        if replaced or (message.type == Type.DELROUTE and gateways):
-            self._later()
-
-    def _add(self, ifindex: int, gateway: bytes) -> None:
-        address = IPv6Address(gateway)
-        if ifindex in self._watched and address not in self.of(ifindex):
-            self._found = {**self._found, ifindex: self.of(ifindex) | {address}}
-
-    def _later(self) -> None:
-        if self.due is None:
-            self.due = max(time.monotonic(), self._not_before)
-
-    def refresh(self) -> None:
-        """Begin to read all anew; on_dump() goes on as the kernel delivers."""
-        self.due = None
-        if self._left:
-            self._again = True  # when what is under way has ended
-            return
-        self._began = time.monotonic()
-        self._left = sorted(self._watched)
-        self._asked = self._watched
-        self._again, self._whole = False, True
-        self._reading.clear()
-        try:
-            self._ask()
-        except OSError:
-            self._give_up()
-
-    def on_dump(self) -> bool:
-        """Take in a piece of what refresh() asked for; whether that was the last, and something is different."""
-        before = self._found
-        try:
-            self._read_dump(self._dump.recv(_DATAGRAM))
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._give_up()
-        return self._found != before
-
-    def _give_up(self) -> None:
-        """What was known stays, and is read later: an empty answer would have us answer for our own gateway."""
-        self._left = []
-        self._sequence += 1
-        self._not_before = time.monotonic() + _RETRY
-        self._later()
-
-    def _ask(self) -> None:
-        if self._left:
-            self._sequence += 1
-            self._dump.send(rtnetlink.dump_routes(self._sequence, ifindex=self._left[0]))
-            return
-        now = time.monotonic()
-        self._not_before = now + max(_LEAST_PAUSE, _PAUSE * (now - self._began))
-        if self._whole:  # else what was known stays beside
-            # interfaces that are watched only since it began have been read by watch()
-            self._found = {ifindex: hops for ifindex, hops in self._found.items() if ifindex not in self._asked}
-        for ifindex, gateways in self._reading.items():
-            for gateway in gateways:
-                self._add(ifindex, gateway)
-        if self._again or not self._whole:
-            self._later()
-
-    def _read_dump(self, datagram: bytes) -> None:
-        for message in rtnetlink.messages(datagram):
-            if message.sequence != self._sequence:
-                continue  # of a reading that was given up
-            if message.flags & rtnetlink.Flag.DUMP_INTERRUPTED:
-                self._whole = False
-            if message.type in (Type.DONE, Type.ERROR):
-                if rtnetlink.error_code(message.body) not in (0, _GONE):
-                    self._give_up()
-                    return
-                self._left.pop(0)
-                self._ask()
-                return
-            route = rtnetlink.parse_route(message.body)
-            for ifindex, gateway in route.gateways if route else ():
-                self._reading[ifindex].add(gateway)
-
-
-_NLM_F_REPLACE = 0x100
-_LD_IMM, _LDX_IMM, _LD_ABS_B, _LD_ABS_H, _LD_ABS_W, _LD_IND_W = 0x00, 0x01, 0x30, 0x28, 0x20, 0x40
-_JEQ, _JSET, _TAX, _RET = 0x15, 0x45, 0x07, 0x06
-_SKF_AD_NLATTR = 0xFFFFF000 + 12  # finds the attribute of type X from offset A on
-_FIRST_ATTRIBUTE = 16 + 12  # behind struct nlmsghdr and struct rtmsg
-_NLMSG_PID = 12
-_RTM_DST_LEN, _RTM_TABLE, _RTM_PROTOCOL = 16 + 1, 16 + 4, 16 + 5  # of struct rtmsg
-_RT_TABLE_LOCAL = 255
-_RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 4, 5, 9
-_MOST_COMPARED = 500
-
-
-class _Instruction(NamedTuple):
-    """struct sock_filter: a jump skips so many instructions."""
-
-    code: int
-    k: int
-    if_true: int = 0
-    if_false: int = 0
-
-
-class _SocketFilter:
-    """A classic BPF program."""
-
-    def __init__(self, program: Sequence[_Instruction]) -> None:
-        self._code = b"".join(struct.pack("=HBBI", i.code, i.if_true, i.if_false, i.k) for i in program)
-        self._length = len(program)
-
-    def pack(self) -> bytes:
-        """struct sock_fprog; it points into this object, which has to live until the kernel has read it."""
-        self._buffer = ctypes.create_string_buffer(self._code, len(self._code))
-        return struct.pack("@HP", self._length, ctypes.addressof(self._buffer))
-
-
-class _HostRouteFilter(_SocketFilter):
-    """Lets announcements pass of routes that bear our number, or are to one address and not in the table `local`; but
-    none of what `ours` has asked for."""
-
-    def __init__(self, ours: int) -> None:
-        accept, drop = _Instruction(_RET, 0xFFFFFFFF), _Instruction(_RET, 0)
-        super().__init__(
-            [
-                _Instruction(_LD_ABS_W, _NLMSG_PID),
-                _Instruction(_JEQ, _swapped("=I", ">I", ours), 0, 1),
-                drop,
-                _Instruction(_LD_ABS_B, _RTM_PROTOCOL),
-                _Instruction(_JEQ, rtnetlink.PROTOCOL, 0, 1),
-                accept,
-                _Instruction(_LD_ABS_B, _RTM_TABLE),
-                _Instruction(_JEQ, _RT_TABLE_LOCAL, 2, 0),
-                _Instruction(_LD_ABS_B, _RTM_DST_LEN),
-                _Instruction(_JEQ, 128, 1, 0),
-                drop,
-                accept,
-            ]
-        )
-
-
-class _Filter(_SocketFilter):
-    """Lets announcements of routes pass which may concern `ifindexes`."""
-
-    def __init__(self, ifindexes: Iterable[int]) -> None:
-        accept, drop = _Instruction(_RET, 0xFFFFFFFF), _Instruction(_RET, 0)
-        compared = sorted(ifindexes)
-        program = [
-            # a route in another's place: the other may have had a gateway
-            _Instruction(_LD_ABS_H, 6),
-            _Instruction(_JSET, _swapped("=H", ">H", _NLM_F_REPLACE), 0, 1),
-            accept,
-            *_find(_RTA_MULTIPATH),
-            _Instruction(_JEQ, 0, 1, 0),
-            accept,
-            *_find(_RTA_GATEWAY),
-            _Instruction(_JEQ, 0, 0, 1),
-            drop,
-        ]
-        if len(compared) > _MOST_COMPARED:
-            program.append(accept)
-        else:
-            program += [*_find(_RTA_OIF), _Instruction(_TAX, 0), _Instruction(_LD_IND_W, 4)]
-            for ifindex in compared:
-                program += [_Instruction(_JEQ, _swapped("=I", ">I", ifindex), 0, 1), accept]
-            program.append(drop)
-        super().__init__(program)
-
-
-def _find(attribute: int) -> list[_Instruction]:
-    """A is the offset of an attribute, 0 without it."""
-    return [
-        _Instruction(_LD_IMM, _FIRST_ATTRIBUTE),
-        _Instruction(_LDX_IMM, attribute),
-        _Instruction(_LD_ABS_W, _SKF_AD_NLATTR),
-    ]
-
-
-def _swapped(host: str, network: str, value: int) -> int:
-    """What a load, which takes bytes in network order, makes of a value that netlink has in host order."""
-    return int(struct.unpack(network, struct.pack(host, value))[0])

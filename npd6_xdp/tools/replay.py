@@ -28,10 +28,12 @@ from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, held_addresses
+from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.rtnetlink import PRESENT
 from npd6_xdp.core.rules import Decision, Entry, KnownFlag, Match, Rule, RuleFlag, build
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.events import LEAST_PAGES
+from npd6_xdp.system.routes import RouteQuestions, RouteWatch
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.testrun import LOOPBACK
 from npd6_xdp.tools import cooked
@@ -157,10 +159,22 @@ class _Replay:
         self._outcomes: Counter[Outcome] = Counter()
         self._reasons: Counter[Reason] = Counter()
         self.unseen = 0
+        self._questions = RouteQuestions()
+        self._kinds = RoutingFlag(0)
         self._meet_neighbours()
+        self._meet_routes()
 
     def close(self) -> None:
+        self._questions.close()
         self._bench.close()
+
+    def _meet_routes(self) -> None:
+        """Method route goes by this machine's routes and rules."""
+        if self._table.live(Decision.ROUTE):
+            with closing(RouteWatch()) as routes:
+                routes.watch(())
+                self._kinds = routes.kinds
+            self._bench.datapath.set_routing(self._kinds)
 
     def _meet_neighbours(self) -> None:
         """Method neighbour goes by who is in this machine's neighbour table now."""
@@ -278,8 +292,11 @@ class _Replay:
         )
 
     def _hand_up(self, event: NsEvent) -> Outcome:
-        """What Python makes of an event (daemon/resolution.py, daemon/proxies.py)."""
+        """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxies.py)."""
         rule = self._table.rules[event.rule]
+        if event.tags & EventTags.MISS and rule.method is Method.ROUTE:
+            there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
+            return Outcome.ANSWERED_PYTHON if there else Outcome.ABSENT
         if event.tags & EventTags.MISS and rule.method is Method.NEIGHBOUR:
             if self._is_here and not self._table.vias.get(rule.group):
                 return Outcome.ABSENT

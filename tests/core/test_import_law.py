@@ -21,7 +21,7 @@ ROOMS = {
     "system": ({"core"}, IMPURE - {"scapy"}),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
     "tools": (
-        {"", "core", "tools", "system.datapath", "system.events", "system.rtnetlink", "system.testrun"},
+        {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "routes", "rtnetlink", "testrun"))},
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal

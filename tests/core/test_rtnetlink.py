@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
@@ -29,7 +31,11 @@ from npd6_xdp.core.rtnetlink import (
     Message,
     NeighbourEntry,
     NeighbourState,
+    NextHopEntry,
     RouteEntry,
+    RouteReply,
+    RouteType,
+    RuleEntry,
     Type,
     error_code,
     messages,
@@ -38,7 +44,10 @@ from npd6_xdp.core.rtnetlink import (
     parse_link,
     parse_neighbour,
     parse_neighbour_table,
+    parse_nexthop,
     parse_route,
+    parse_route_reply,
+    parse_rule,
 )
 
 TEXT = "2001:db8:1::42"
@@ -120,14 +129,48 @@ ROUTES = (
     ),
     ("dump all routes", rtnetlink.dump_routes(7), Type.GETROUTE, Flag.REQUEST | Flag.DUMP, {"dst_len": 0, "proto": 0}),
     (
-        "dump those of an interface and a protocol",
-        rtnetlink.dump_routes(7, ifindex=3, protocol=PROTOCOL),
+        "dump those of a protocol",
+        rtnetlink.dump_routes(7, protocol=PROTOCOL),
         Type.GETROUTE,
         Flag.REQUEST | Flag.DUMP,
-        {"proto": PROTOCOL, "RTA_OIF": 3},
+        {"proto": PROTOCOL, "type": UNICAST},
+    ),
+    (
+        "dump those of all types",
+        rtnetlink.dump_routes(7, kind=RouteType.UNSPEC),
+        Type.GETROUTE,
+        Flag.REQUEST | Flag.DUMP,
+        {"proto": 0, "type": 0},
+    ),
+    (
+        "ask what becomes of a packet",
+        rtnetlink.get_route(7, 3, GATEWAY, ADDRESS),
+        Type.GETROUTE,
+        Flag.REQUEST,
+        {"dst_len": 128, "src_len": 128, "RTA_DST": TEXT, "RTA_SRC": "fe80::1", "RTA_IIF": 3},
+    ),
+    (
+        "ask what becomes of a packet from nobody in particular",
+        rtnetlink.get_route(7, 3, bytes(16), ADDRESS),
+        Type.GETROUTE,
+        Flag.REQUEST,
+        {"dst_len": 128, "src_len": 0, "RTA_DST": TEXT, "RTA_IIF": 3},
     ),
 )
-REQUESTS = [(ndmsg, *case) for case in NEIGHBOURS] + [(rtmsg, *case) for case in ROUTES]
+RULES = (
+    (
+        "dump the rules",
+        rtnetlink.dump_rules(7),
+        Type.GETRULE,
+        Flag.REQUEST | Flag.DUMP,
+        {"dst_len": 0, "src_len": 0, "table": 0, "action": 0, "flags": 0},
+    ),
+)
+REQUESTS = [
+    *((ndmsg, *case) for case in NEIGHBOURS),
+    *((rtmsg, *case) for case in ROUTES),
+    *((fibmsg, *case) for case in RULES),
+]
 
 
 @pytest.mark.parametrize(("reader", "what", "data", "kind", "flags", "wanted"), REQUESTS, ids=[c[1] for c in REQUESTS])
@@ -139,8 +182,8 @@ def test_pyroute2_reads_what_we_write(
     assert (header["length"], header["type"], header["flags"]) == (len(data), kind, flags)
     assert (header["sequence_number"], found["family"]) == (7, AF_INET6)
     assert {name: found.get(name) for name in wanted} == wanted
-    attributes = {name for name in found if name.startswith(("NDA_", "RTA_"))}
-    assert attributes == {name for name in wanted if name.startswith(("NDA_", "RTA_"))}
+    attributes = {name for name in found if name.startswith(("NDA_", "RTA_", "FRA_"))}
+    assert attributes == {name for name in wanted if name.startswith(("NDA_", "RTA_", "FRA_"))}
     (message,) = messages(data)
     assert (message.type, message.flags, message.sequence) == (kind, flags, 7)
 
@@ -225,6 +268,67 @@ def test_we_read_the_routes_that_pyroute2_writes(
 def test_the_default_route_has_no_destination() -> None:
     body = encoded(rtmsg, ROUTE | {"dst_len": 0}, [("RTA_GATEWAY", "fe80::1"), ("RTA_OIF", 3)])
     assert parse_route(body) == RouteEntry(bytes(16), 0, 3, 3, ((3, GATEWAY),))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 4, 6, 7, 8])
+def test_we_read_what_the_kernel_would_do_with_a_packet(kind: int) -> None:
+    body = encoded(rtmsg, ROUTE | {"type": kind}, [("RTA_DST", TEXT), ("RTA_OIF", 3), ("RTA_IIF", 2)])
+    assert parse_route_reply(body) == RouteReply(kind, 3)
+    assert parse_route_reply(encoded(rtmsg, ROUTE | {"family": socket.AF_INET}, [("RTA_OIF", 3)])) is None
+
+
+RULE_CASES: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], RuleEntry], ...] = (
+    ("all", {}, [("FRA_PRIORITY", 32766), ("FRA_SUPPRESS_PREFIXLEN", 0xFFFFFFFF)], RuleEntry(False, False)),
+    ("by mark", {}, [("FRA_FWMARK", 7), ("FRA_FWMASK", 7)], RuleEntry(False, False)),
+    ("by target", {"dst_len": 48}, [("FRA_DST", "2001:db8::")], RuleEntry(False, False)),
+    ("by source", {"src_len": 48}, [("FRA_SRC", "2001:db8::")], RuleEntry(True, False)),
+    ("without the default route", {}, [("FRA_SUPPRESS_PREFIXLEN", 0)], RuleEntry(False, True)),
+    ("without short prefixes", {}, [("FRA_SUPPRESS_PREFIXLEN", 32)], RuleEntry(False, True)),
+    ("without a group of interfaces", {}, [("FRA_SUPPRESS_IFGROUP", 1)], RuleEntry(False, True)),
+    ("with all groups", {}, [("FRA_SUPPRESS_IFGROUP", 0xFFFFFFFF)], RuleEntry(False, False)),
+)
+
+
+@pytest.mark.parametrize(("what", "fields", "attributes", "wanted"), RULE_CASES, ids=[c[0] for c in RULE_CASES])
+def test_we_read_the_rules_that_pyroute2_writes(
+    what: str, fields: dict[str, int], attributes: list[tuple[str, Any]], wanted: RuleEntry
+) -> None:
+    assert parse_rule(encoded(fibmsg, {"table": MAIN, "action": 1, **fields}, attributes)) == wanted
+    assert parse_rule(encoded(fibmsg, {"family": socket.AF_INET, **fields}, attributes)) is None
+
+
+class nhmsg(nlmsg):  # type: ignore[misc]
+    """struct nhmsg of linux/nexthop.h, for pyroute2 to write."""
+
+    fields = (("family", "B"), ("scope", "B"), ("protocol", "B"), ("resvd", "B"), ("flags", "I"))
+    nla_map = (
+        (1, "NHA_ID", "uint32"),
+        (2, "NHA_GROUP", "hex"),
+        (4, "NHA_BLACKHOLE", "flag"),
+        (5, "NHA_OIF", "uint32"),
+        (6, "NHA_GATEWAY", "ip6addr"),
+    )
+
+
+NEXTHOP_CASES: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], NextHopEntry], ...] = (
+    ("a gateway", {}, [("NHA_OIF", 3), ("NHA_GATEWAY", "fe80::1")], NextHopEntry(7, 3, GATEWAY)),
+    ("on link", {}, [("NHA_OIF", 3)], NextHopEntry(7, 3, b"")),
+    ("a blackhole", {}, [("NHA_BLACKHOLE", None)], NextHopEntry(7, 0, b"")),
+    ("a group", {"family": 0}, [("NHA_GROUP", "0800000000000000")], NextHopEntry(7, 0, b"")),
+    ("another family's", {"family": socket.AF_INET}, [("NHA_OIF", 3)], NextHopEntry(7, 3, b"")),
+)
+
+
+@pytest.mark.parametrize(("what", "fields", "attributes", "wanted"), NEXTHOP_CASES, ids=[c[0] for c in NEXTHOP_CASES])
+def test_we_read_nexthop_objects(
+    what: str, fields: dict[str, int], attributes: list[tuple[str, Any]], wanted: NextHopEntry
+) -> None:
+    assert parse_nexthop(encoded(nhmsg, fields, [("NHA_ID", 7), *attributes])) == wanted
+
+
+def test_nexthop_objects_are_asked_for_of_all_families_since_a_group_has_none() -> None:
+    (message,) = messages(rtnetlink.dump_nexthops(7))
+    assert message == Message(Type.GETNEXTHOP, Flag.REQUEST | Flag.DUMP, 7, bytes(8))
 
 
 def test_routes_that_lead_nowhere_and_those_of_another_family_are_none() -> None:
@@ -376,7 +480,10 @@ def test_we_read_the_size_of_the_neighbour_table_that_the_kernel_tells() -> None
 
 
 def test_what_is_cut_short_is_none() -> None:
-    for parse in (parse_link, parse_address, parse_neighbour_table, parse_neighbour, parse_route):
+    for parse in (
+        *(parse_link, parse_address, parse_neighbour_table, parse_neighbour),
+        *(parse_route, parse_route_reply, parse_rule, parse_nexthop),
+    ):
         assert parse(b"\x0a\0\0") is None
 
 

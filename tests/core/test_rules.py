@@ -907,3 +907,10 @@ def test_what_did_not_change_is_the_very_same_and_isnt_looked_at_again() -> None
     assert [after.rules[number] is before.rules[number] for number in range(1, 20)] == [True] * 19
     put, take = after.decisions[0].difference(before.decisions[0])
     assert (list(put), take) == ([Prefix.of("2001:db9::/64")], [Prefix.of("2001:db8::/64")])
+
+
+def test_interfaces_that_only_anchor_addresses_lead_nowhere() -> None:
+    kinds = ("dummy", "ifb", "nlmon", "veth", "bridge", "vrf", "wireguard", "")
+    links = {kind: LinkFacts(kind, 10 + number, b"", kind=kind) for number, kind in enumerate(kinds)}
+    table = build(config(rule("2001:db8::/32", Method.ROUTE)), {"wan0": link(), **links})
+    assert table.nowhere == {10, 11, 12}

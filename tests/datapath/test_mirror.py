@@ -11,6 +11,7 @@ import pytest
 
 from npd6_xdp.core.event import EVENT_SIZE, EventTags
 from npd6_xdp.core.links import SlotSource
+from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotFlag
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
@@ -47,6 +48,7 @@ def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int
         ("decision", valued("DECISION", Decision), set()),
         ("rule_flag", valued("RULE", RuleFlag), set()),
         ("known_flag", valued("KNOWN", KnownFlag), set()),
+        ("routing_flag", valued("ROUTING", RoutingFlag), set()),
         ("slot_sources", valued("SOURCE", SlotSource), set()),
         ("slot_flag", valued("SLOT", SlotFlag), set()),
         ("datapath", numbered("DATAPATH", DATAPATHS), set()),
@@ -72,6 +74,7 @@ def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, 
         ("settings_space", 4, datapath._SETTINGS.size),
         ("crowding", datapath._SOURCE_KEY.size, len(datapath._CROWDING)),
         ("recents", datapath._ADDRESS_KEY.size, datapath._RECENT.size),
+        ("kept_routes", datapath._ADDRESS_KEY.size, datapath._KEPT_ROUTE.size),
         ("entry_counters", 4, datapath._ENTRY_COUNTERS.size),
         ("rule_counters", 4, datapath._COUNTERS.size),
     ],

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `route` where bpf_fib_lookup() can't tell: the kernel is asked what it would do with a packet, and that kept.
+
+What it said is in a kernel map, where XDP goes by it, under a number that is given up with the first change of routes:
+then all is asked anew. While changes follow each other, nothing is kept, and none of them costs us anything.
+"""
+
+from __future__ import annotations
+
+import time
+
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.routes import RoutingFlag, question_of
+from npd6_xdp.core.rules import Rule, Table
+from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.routes import RouteChanges, RouteQuestions
+
+_PAUSE = 0.05  # seconds without a look at changes, after one
+
+
+class Routing:
+    """Which targets the kernel would send packets on for, asked one by one."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self._questions = RouteQuestions()
+        self._changes = RouteChanges()
+        self._table = Table({}, {}, {}, {}, {})
+        self._kinds = RoutingFlag(0)
+        self._number = 0
+        self._keeps = False
+        self._not_before = 0.0
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._questions.close()
+        self._changes.close()
+
+    def reopen(self) -> None:
+        """With other sockets, where these fail."""
+        self._forget()
+        self.close()
+        self._questions = RouteQuestions()
+        self._changes = RouteChanges()
+
+    def fileno(self) -> int:
+        """Readable: on_change() is to be called."""
+        return self._changes.fileno()
+
+    def use(self, table: Table) -> None:
+        """Go by this table from now on."""
+        self._table = table
+        self._forget()
+
+    def follow(self, kinds: RoutingFlag) -> None:
+        """There are routes and rules of these kinds: XDP is to know."""
+        if kinds != self._kinds:
+            self._kinds = kinds
+            self._forget()
+            self._datapath.set_routing(kinds)
+
+    def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """A target is asked for of which bpf_fib_lookup() couldn't tell. None: it is there, answer."""
+        if rule.entry not in self._table.entries:
+            return Outcome.ABSENT
+        by_source = RoutingFlag.SOURCE in self._kinds
+        if not self._keeps and not by_source and time.monotonic() >= self._not_before:
+            self._changes.listen()
+            self._keeps = True
+            self._number = self._number % 0xFFFFFFFF + 1
+            self._datapath.keep_routes(self._number)
+        there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
+        if self._keeps and there is not None:
+            self._datapath.keep_route(rule.entry, event.target, self._number, there=there)
+        return None if there else Outcome.ABSENT
+
+    def on_change(self) -> None:
+        """Something about routes has changed."""
+        self._forget()
+        self._not_before = time.monotonic() + _PAUSE
+
+    def _forget(self) -> None:
+        if self._keeps:
+            self._keeps = False
+            self._datapath.keep_routes(0)
+        self._changes.ignore()

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's IPv6 routes, rules and nexthop objects: watched, read a piece at a time, and asked about."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from npd6_xdp.core import route_filter, rtnetlink
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.route_filter import Instruction
+from npd6_xdp.core.routes import (
+    Gateway,
+    Reading,
+    RouteQuestion,
+    Routes,
+    RoutingFlag,
+    by_interface,
+    is_behind,
+    kinds_of_rules,
+)
+from npd6_xdp.core.rtnetlink import Message, RouteReply, RuleEntry, Type
+
+_GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
+    1 << group - 1 for group in (11, 19, 25, 32)
+)
+_SOL_NETLINK = 270
+_NETLINK_GET_STRICT_CHK = 12
+_SO_RCVBUFFORCE = 33
+_SO_ATTACH_FILTER = 26
+_RECEIVE_BUFFER = 8 << 20
+_LEAST_BUFFER = 1  # the kernel makes the least of it: who only wants to know that there is something needs no more
+_DATAGRAM = 1 << 16  # the kernel makes pieces of at most 32 KiB
+_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
+_ATTEMPTS = 5
+_SLICE = 0.002  # seconds of a reading in a row, then other work has its turn
+_READ_AT_ONCE = 10_000  # routes: a reading of so many takes no longer than other work may have to wait
+_PAUSE = 10  # times the time that a reading took come between two, so that a storm of routes takes a tenth of ours
+_MOST_PAUSE = 1.0  # seconds at the most: for so long, one that is gone may be taken for a next hop
+_RETRY = 1.0  # seconds after which what the kernel refused to tell is asked for again
+_NOTHING_THERE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.ENODEV, errno.EAGAIN}
+
+
+class _Dump(Enum):
+    """What is read, in this order."""
+
+    RULES = auto()
+    NEXTHOPS = auto()
+    ROUTES = auto()
+
+
+_REQUESTS: Mapping[_Dump, Callable[[int], bytes]] = {
+    _Dump.RULES: rtnetlink.dump_rules,
+    _Dump.NEXTHOPS: rtnetlink.dump_nexthops,
+    _Dump.ROUTES: lambda sequence: rtnetlink.dump_routes(sequence, kind=rtnetlink.RouteType.UNSPEC),
+}
+
+
+def _open(groups: int = 0, *, buffer: int = _RECEIVE_BUFFER) -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
+    except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    opened.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+    opened.bind((0, groups))
+    return opened
+
+
+def _attach(netlink: socket.socket, program: Sequence[Instruction]) -> None:
+    """Let a classic BPF program choose among what comes in from now on."""
+    code = route_filter.pack(program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+    netlink.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def _discard(netlink: socket.socket) -> None:
+    """Drop what waits on a socket."""
+    while True:
+        try:
+            netlink.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # ENOBUFS, once more
+
+
+class RouteWatch:
+    """The gateways of the routes out of some interfaces, and what kinds of routes and rules there are.
+
+    Kept by notifications, of which a socket filter lets pass what may concern us (core/route_filter.py), and by
+    readings where those don't tell (core/routes.py). `kinds` may differ after each on_change() and on_dump().
+    """
+
+    def __init__(self) -> None:
+        self._changes = _open(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP)
+        self._dump = _open()
+        self._routes = Routes()
+        self._rules: list[RuleEntry | None] = []
+        self._nexthops: dict[int, Gateway] = {}
+        self._watched: frozenset[int] = frozenset()
+        self._read: frozenset[int] = frozenset()
+        self._found: Mapping[int, frozenset[IPv6Address]] = {}
+        self._fresh = True  # nothing has been read yet
+        self._wanted: set[_Dump] = set()
+        self._running: _Dump | None = None
+        self._reading: Reading | None = None
+        self._collected: list[Message] = []
+        self._asked: frozenset[int] = frozenset()
+        self._sequence = 0
+        self._cost = 0.0
+        self._not_before = 0.0
+        self.due: float | None = None
+        """When to call refresh() (seconds, monotonic); None: nothing is to be read."""
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._changes.close()
+        self._dump.close()
+
+    def filenos(self) -> tuple[int, int]:
+        """Readable: on_change() and on_dump() are to be called, in this order."""
+        return self._changes.fileno(), self._dump.fileno()
+
+    def of(self, ifindex: int) -> frozenset[IPv6Address]:
+        """The gateways of the routes out of an interface, and of nexthop objects."""
+        return self._found.get(ifindex, frozenset())
+
+    def is_read(self, ifindex: int) -> bool:
+        """Whether those of a watched interface are known, or it takes until a reading has ended."""
+        return ifindex in self._read
+
+    @property
+    def kinds(self) -> RoutingFlag:
+        """What routes and rules there are that bpf_fib_lookup() can't tell of."""
+        return self._routes.kinds | kinds_of_rules(self._rules)
+
+    def watch(self, ifindexes: Iterable[int], *, wait: bool = True) -> None:
+        """Follow these interfaces from now on; those that are new are read at once.
+
+        Without `wait` they are read between other work where the routes are many: see is_read(). Raises MachineError,
+        with all as it was, if they can't be.
+        """
+        watched = frozenset(ifindexes)
+        if self._nexthops:
+            self._later(_Dump.NEXTHOPS)  # those of a link that goes down go without a word
+        if watched == self._watched and not self._fresh:
+            if wait and watched != self._read:
+                self._read_now()
+            return
+        before = self._watched
+        self._let_pass(watched | before)
+        self._routes.watch(watched)
+        self._watched = watched
+        try:
+            if not watched <= self._read or self._fresh:
+                if wait or self._routes.size <= _READ_AT_ONCE:
+                    self._read_now()
+                else:
+                    self._not_before = 0.0
+                    self._later(_Dump.ROUTES)
+        except MachineError:
+            self._watched = before
+            self._routes.watch(before)
+            raise
+        self._let_pass(watched)
+        self._read &= watched
+        self._find()
+
+    def _let_pass(self, ifindexes: Iterable[int]) -> None:
+        _attach(self._changes, route_filter.routes_that_concern(ifindexes))
+
+    def _find(self) -> bool:
+        """Whether the gateways are others than before."""
+        pairs = self._routes.gateways | {pair for pair in self._nexthops.values() if pair[0] in self._watched}
+        before, self._found = self._found, by_interface(pairs)
+        return self._found != before
+
+    def on_change(self) -> bool:
+        """Take in what was announced; whether the gateways are others than before."""
+        try:
+            while True:
+                for message in rtnetlink.messages(self._changes.recv(_DATAGRAM)):
+                    self._take(message)
+        except BlockingIOError:
+            pass
+        except OSError:  # ENOBUFS: some were dropped, and what still waits is older than what is read anew
+            _discard(self._changes)
+            self._routes.lose_track()
+            self._later(*_Dump)
+        if self._routes.doubted:
+            self._later(_Dump.ROUTES)
+        return self._find()
+
+    def _take(self, message: Message) -> None:
+        if message.type in (Type.NEWROUTE, Type.DELROUTE):
+            self._routes.take(message)
+        elif message.type in (Type.NEWRULE, Type.DELRULE):
+            self._later(_Dump.RULES)
+        elif message.type in (Type.NEWNEXTHOP, Type.DELNEXTHOP):
+            self._take_nexthop(message)
+            if self._running is _Dump.NEXTHOPS:
+                self._later(_Dump.NEXTHOPS)  # it may have passed its place already
+
+    def _take_nexthop(self, message: Message) -> None:
+        nexthop = rtnetlink.parse_nexthop(message.body)
+        if nexthop is None:
+            return
+        self._nexthops.pop(nexthop.id, None)
+        if message.type == Type.NEWNEXTHOP and nexthop.gateway:
+            self._nexthops[nexthop.id] = nexthop.ifindex, nexthop.gateway
+
+    # --- readings, a piece at a time ---
+
+    def _later(self, *wanted: _Dump) -> None:
+        self._wanted.update(wanted)
+        if self._running is None:  # else when that has ended
+            self.due = max(time.monotonic(), self._not_before)
+
+    def refresh(self) -> None:
+        """Begin to read what is to be read, all if nothing says what; on_dump() goes on as the kernel delivers."""
+        self.due = None
+        if not self._wanted:
+            self._wanted.update(_Dump)
+        if self._running is None:
+            self._cost = 0.0
+            self._begin()
+
+    def _begin(self) -> None:
+        self._running = next(dump for dump in _Dump if dump in self._wanted)
+        self._wanted.discard(self._running)
+        self._sequence += 1
+        self._collected = []
+        if self._running is _Dump.ROUTES:
+            self._reading, self._asked = self._routes.begin(), self._watched
+        try:
+            self._dump.send(_REQUESTS[self._running](self._sequence))
+        except OSError:
+            self._give_up()
+
+    def on_dump(self) -> bool:
+        """Take in what the kernel has told of it, for some milliseconds.
+
+        Whether that was the last of it, and the gateways are others than before, or known of other interfaces.
+        """
+        began, read = time.monotonic(), self._read
+        try:
+            while self._running is not None and time.monotonic() - began < _SLICE:
+                self._feed(self._dump.recv(_DATAGRAM))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._give_up()
+        self._cost += time.monotonic() - began
+        if self._running is None:
+            if self._wanted:
+                self._later()
+            return self._find() or self._read != read
+        return False
+
+    def _feed(self, datagram: bytes) -> None:
+        if self._running is _Dump.ROUTES and self._reading is not None:
+            self._routes.scan(self._reading, datagram, self._sequence)
+            if self._reading.ended:
+                self._end(self._reading.error)
+            return
+        for message in rtnetlink.messages(datagram):
+            if message.sequence != self._sequence:
+                continue  # of a reading that was given up
+            if message.type in (Type.DONE, Type.ERROR):
+                self._end(rtnetlink.error_code(message.body))
+                return
+            self._collected.append(message)
+
+    def _end(self, code: int) -> None:
+        if code and code != errno.EOPNOTSUPP:
+            self._give_up()
+            return
+        running, self._running = self._running, None
+        if running is _Dump.ROUTES and self._reading is not None:
+            self._routes.end(self._reading)
+            self._reading = None
+            self._read = self._asked & self._watched
+            if self._routes.doubted or self._read != self._watched:
+                self._wanted.add(_Dump.ROUTES)
+        elif running is not None:
+            self._believe(running, self._collected)
+        if running is not _Dump.ROUTES and self._wanted:
+            self._begin()
+            return
+        self._not_before = time.monotonic() + min(_PAUSE * self._cost, _MOST_PAUSE)
+
+    def _believe(self, dump: _Dump, told: Iterable[Message]) -> None:
+        if dump is _Dump.RULES:
+            self._rules = [rtnetlink.parse_rule(message.body) for message in told]
+        elif dump is _Dump.NEXTHOPS:
+            self._nexthops = {}
+            for message in told:
+                self._take_nexthop(message)
+
+    def _give_up(self) -> None:
+        """What was known stays, and is read later: an empty answer would have us answer for our own gateway."""
+        if self._running is not None:
+            self._wanted.add(self._running)
+        if self._reading is not None:
+            self._routes.give_up(self._reading)
+        self._running = self._reading = None
+        self._sequence += 1
+        self._not_before = time.monotonic() + _RETRY
+        self._later()
+
+    # --- all at once ---
+
+    def _read_now(self) -> None:
+        """Read all, and wait for it."""
+        reading = self._reading = None
+        try:
+            for dump in _Dump:
+                reading = self._read_whole(dump)
+        except OSError as error:
+            self._later(*_Dump)
+            raise MachineError(f"can't read routes from the kernel: {error.strerror or error}") from error
+        assert reading is not None, "routes are the last"
+        self._fresh = False
+        self._read = self._watched
+        if self._routes.doubted:
+            self._later(_Dump.ROUTES)
+        self._find()
+
+    def _read_whole(self, dump: _Dump) -> Reading | None:
+        """By a socket of its own: one has one dump at a time, and refresh() may have begun it."""
+        with _open() as asking:
+            asking.settimeout(_TIMEOUT)
+            for number in range(1, _ATTEMPTS + 1):
+                asking.send(_REQUESTS[dump](number))
+                if dump is not _Dump.ROUTES:
+                    self._believe(dump, _all_told(asking, number))
+                    return None
+                reading = self._routes.begin()
+                try:
+                    while not reading.ended:
+                        self._routes.scan(reading, asking.recv(_DATAGRAM), number)
+                finally:
+                    if not reading.ended or reading.error:
+                        self._routes.give_up(reading)
+                if reading.error:
+                    raise OSError(reading.error, os.strerror(reading.error))
+                self._routes.end(reading)
+                if not reading.interrupted:
+                    break
+        return reading
+
+
+def _all_told(asking: socket.socket, number: int) -> Iterator[Message]:
+    while True:
+        for message in rtnetlink.messages(asking.recv(_DATAGRAM)):
+            if message.sequence != number:
+                continue
+            if message.type in (Type.DONE, Type.ERROR):
+                if (code := rtnetlink.error_code(message.body)) and code != errno.EOPNOTSUPP:
+                    raise OSError(code, os.strerror(code))
+                return
+            yield message
+
+
+class RouteQuestions:
+    """Asks the kernel what it would do with a packet."""
+
+    def __init__(self) -> None:
+        self._socket = _open()
+        self._socket.settimeout(_TIMEOUT)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def is_behind(self, asked: RouteQuestion) -> bool | None:
+        """Whether a target is there, for method route; None: the kernel doesn't tell."""
+        reply = self._ask(asked)
+        return None if reply is None else is_behind(reply, asked, forwarding=_is_forwarding(asked.came_in_by))
+
+    def _ask(self, asked: RouteQuestion) -> RouteReply | None:
+        """Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC."""
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        question = rtnetlink.get_route(self._sequence, asked.came_in_by, asked.source, asked.target)
+        try:
+            self._socket.send(question)
+            while True:
+                for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+                    if message.sequence != self._sequence:
+                        continue
+                    if message.type == Type.NEWROUTE:
+                        return rtnetlink.parse_route_reply(message.body)
+                    known = rtnetlink.error_code(message.body) in _NOTHING_THERE
+                    return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if known else None
+        except OSError:
+            return None
+
+
+def _is_forwarding(ifindex: int) -> bool:
+    """Whether an interface forwards what comes in there: a route says nothing of that."""
+    try:
+        name = socket.if_indextoname(ifindex)
+        return Path(f"/proc/sys/net/ipv6/conf/{name}/forwarding").read_text().strip() != "0"
+    except OSError:
+        return False  # it is gone
+
+
+class RouteChanges:
+    """Tells that something about routes has changed, at the cost of a filter's run a change while nobody listens.
+
+    That is: routes, rules, nexthop objects, and whether interfaces forward. `fileno` becomes readable after listen().
+    """
+
+    def __init__(self) -> None:
+        groups = _GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_IPV6_NETCONF | _GROUP_NEXTHOP
+        self._socket = _open(groups, buffer=_LEAST_BUFFER)
+        self.ignore()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """The socket."""
+        return self._socket.fileno()
+
+    def listen(self) -> None:
+        """Tell of the next change."""
+        _attach(self._socket, route_filter.SIGNS)
+
+    def ignore(self) -> None:
+        """Tell of none from now on."""
+        _attach(self._socket, route_filter.NOTHING)
+        _discard(self._socket)
