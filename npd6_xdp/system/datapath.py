@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import resource
 import signal
 import struct
 import tempfile
@@ -99,6 +100,7 @@ _MAPS = (
 )
 _BATCH = 4096
 """Keys that one system call takes to a map or back."""
+_SPARE = 64  # file descriptors
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 _NANOSECONDS = 1_000_000_000
 
@@ -626,10 +628,14 @@ class Datapath:
         """
         opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=mode)
         fd = self._lib.bpf_link_create(self.program.fd, ifindex, _BPF_XDP, ct.byref(opts))
-        if fd >= 0:
+        if 0 <= fd < _first_spare():
             self._links[ifindex] = fd
             return
-        code = -fd if fd < -1 else ct.get_errno()
+        if fd >= 0:
+            os.close(fd)
+            code = errno.EMFILE
+        else:
+            code = -fd if fd < -1 else ct.get_errno()
         if is_want_of_room(code):
             raise MachineError(f"{name}: can't attach an XDP program: {remedy(OSError(code, os.strerror(code)))}")
         if code in (errno.EBUSY, errno.EEXIST):
@@ -702,6 +708,13 @@ class Datapath:
         failed = self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
         os.close(fd)
         return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+
+
+def _first_spare() -> int:
+    """From which number on descriptors aren't for ports: who asks for metrics or the status needs some, and so does a
+    program that takes over. (The kernel gives the lowest number that is free.)"""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit - min(_SPARE, limit // 8) if limit >= 0 else 1 << 31
 
 
 class _Line(NamedTuple):
