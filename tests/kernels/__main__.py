@@ -28,6 +28,7 @@ from tests.kernels.tunnels import Tunnels
 from tests.kernels.vlan import Vlans
 from tests.kernels.vlan_device import VlanDevices
 from tests.kernels.vrf import Vrfs
+from tests.kernels.vrf_moves import VrfMoves
 
 SCENES: Mapping[str, type[Scene]] = {
     "smoke": Smoke,
@@ -36,6 +37,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "vlan": Vlans,
     "vlan-device": VlanDevices,
     "vrf": Vrfs,
+    "vrf-moves": VrfMoves,
     "tunnels": Tunnels,
     "stations": Stations,
     "anchors": Anchors,
