@@ -20,12 +20,16 @@ class SlotSource(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class OwnAddress:
-    """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate."""
+    """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate.
+
+    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3).
+    """
 
     address: IPv6Address
     prefix_length: int = 64
     usable: bool = True
     deprecated: bool = False
+    advertised: bool = False
 
     @property
     def network(self) -> Prefix:

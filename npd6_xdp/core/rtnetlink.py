@@ -48,6 +48,9 @@ class Type(IntEnum):
     GETNEIGH = 30
     NEWNEIGHTBL = 64
     GETNEIGHTBL = 66
+    NEWNETCONF = 80
+    DELNETCONF = 81
+    GETNETCONF = 82
 
 
 class Flag(IntFlag):
@@ -126,6 +129,8 @@ _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_MULTICAST = 7
 _IFA_FLAGS = 8
+_IFA_PROTO = 11
+_IFAPROT_KERNEL_RA = 2
 _IFA_F_OPTIMISTIC = 0x04
 _IFA_F_DADFAILED = 0x08
 _IFA_F_DEPRECATED = 0x20
@@ -146,11 +151,15 @@ _RTA_PRIORITY = 6
 _RTA_MULTIPATH = 9
 _RTA_TABLE = 15
 _RTN_UNICAST = 1
+_RTM_F_FIB_MATCH = 0x2000
+_NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 1, 2
 _RT_SCOPE_UNIVERSE = 0
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _IFINFOMSG = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFADDRMSG = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_NETCONFMSG = struct.Struct("=Bxxx")  # struct netconfmsg
+_NETCONFA = struct.Struct("=i")
 _NDTMSG = struct.Struct("=Bxxx")  # struct ndtmsg
 _NDT_CONFIG = struct.Struct("=HHI")  # struct ndt_config, as far as the number of entries
 _NDMSG = struct.Struct("=BxxxiHBB")  # struct ndmsg
@@ -219,6 +228,8 @@ class AddressEntry(NamedTuple):
     length: int
     usable: bool
     deprecated: bool
+    advertised: bool = False
+    """The kernel made it by a router's advertisement."""
 
 
 class NeighbourEntry(NamedTuple):
@@ -320,7 +331,25 @@ def parse_address(body: bytes) -> AddressEntry | None:
         return None
     flags = _number(attributes.get(_IFA_FLAGS, b"")) or flags
     unusable = flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) and not flags & _IFA_F_OPTIMISTIC
-    return AddressEntry(ifindex, address, length, not unusable, bool(flags & _IFA_F_DEPRECATED))
+    advertised = attributes.get(_IFA_PROTO, b"\0")[0] == _IFAPROT_KERNEL_RA
+    return AddressEntry(ifindex, address, length, not unusable, bool(flags & _IFA_F_DEPRECATED), advertised)
+
+
+def parse_netconf_ifindex(body: bytes) -> int:
+    """The body of DELNETCONF: the index of the interface that is gone; 0 if it doesn't say."""
+    attributes = dict(_attributes(body, _NETCONFMSG.size))
+    return _number(attributes.get(_NETCONFA_IFINDEX, b"")) if body[:1] == bytes([AF_INET6]) else 0
+
+
+def parse_forwarding(body: bytes) -> tuple[int, bool] | None:
+    """The body of NEWNETCONF: an interface's index (-1: all, -2: those to come) and whether it forwards IPv6."""
+    if len(body) < _NETCONFMSG.size or body[0] != AF_INET6:
+        return None
+    attributes = dict(_attributes(body, _NETCONFMSG.size))
+    ifindex, forwarding = attributes.get(_NETCONFA_IFINDEX, b""), attributes.get(_NETCONFA_FORWARDING)
+    if len(ifindex) != _NETCONFA.size or forwarding is None:
+        return None
+    return int(_NETCONFA.unpack(ifindex)[0]), bool(_number(forwarding))
 
 
 def parse_neighbour_table(body: bytes) -> tuple[int, tuple[int, int, int]] | None:
@@ -419,6 +448,17 @@ def parse_group(body: bytes) -> tuple[int, bytes] | None:
 def dump_addresses(sequence: int) -> bytes:
     """Ask for all IPv6 addresses."""
     return _message(Type.GETADDR, Flag.REQUEST | Flag.DUMP, sequence, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
+
+
+def dump_forwarding(sequence: int) -> bytes:
+    """Ask which interfaces forward IPv6."""
+    return _message(Type.GETNETCONF, Flag.REQUEST | Flag.DUMP, sequence, _NETCONFMSG.pack(AF_INET6))
+
+
+def match_route(address: bytes, sequence: int) -> bytes:
+    """Ask by which route a packet of this host's would go to an address."""
+    body = _RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + _attribute(_RTA_DST, address)
+    return _message(Type.GETROUTE, Flag.REQUEST, sequence, body)
 
 
 def dump_neighbour_tables(sequence: int) -> bytes:

@@ -109,6 +109,8 @@ class Snapshot:
     build: Mapping[str, str]
     time: float = 0.0
     reload_failed: bool = False
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    """How many there are now, by kind (core/warnings.py)."""
     internal_errors: Mapping[str, int] = field(default_factory=dict)
     """Mistakes of ours that were survived, by the part of the daemon that made them."""
 

@@ -31,11 +31,13 @@ from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import refused_vias, via_warnings
+from npd6_xdp.core.warnings import WarningKind, Warnings
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.guests import Guests
 from npd6_xdp.daemon.lines import Lines, some
 from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
@@ -49,6 +51,7 @@ from npd6_xdp.system.manager import ServiceManager
 from npd6_xdp.system.metrics import metrics_app
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.peers import running_peers
+from npd6_xdp.system.router import Router
 from npd6_xdp.system.rtnetlink import NextHops, Requests
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
@@ -113,7 +116,6 @@ class Daemon:
         self._refresh_at: float | None = None
         self._refresh_not_before = 0.0
         self._failed = ""
-        self._warned: frozenset[str] = frozenset()
         self._reload_at: float | None = None
         self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
         self._report_at: float | None = None  # when the state is to be logged
@@ -147,6 +149,7 @@ class Daemon:
         self._netlink = Netlink()
         self._stack.callback(lambda: self._netlink.close())
         config = self._named(self._written)
+        self._outlook = keep(closing(Outlook(Router())))
         self._next_hops = NextHops()
         self._stack.callback(lambda: self._next_hops.close())
         self._requests = keep(closing(Requests()))
@@ -269,6 +272,7 @@ class Daemon:
             ("links", self._watch_links, self._renew_links),
             ("routes", self._watch_routes, self._renew_routes),
             ("neighbours", self._watch_neighbours, self._renew_neighbours),
+            ("outlook", self._watch_outlook, self._renew_outlook),
             ("tags", self._watch_tags, self._renew_tags),
         ):
             watch()
@@ -282,6 +286,7 @@ class Daemon:
             ("table", lambda: self._refresh_at, lambda _: self._refresh()),
             ("routes", lambda: self._next_hops.due, lambda _: self._next_hops.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
+            ("outlook", lambda: self._outlook.due, lambda _: self._look_out()),
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
@@ -297,6 +302,9 @@ class Daemon:
         changed, dumped = self._next_hops.filenos()
         self._loop.add(changed, self._on_route_change, "routes")
         self._loop.add(dumped, self._on_route_dump, "routes")
+
+    def _watch_outlook(self) -> None:
+        self._loop.add(self._outlook.fileno(), self._on_forwarding, "outlook")
 
     def _watch_neighbours(self) -> None:
         for fd, call in self._resolution.readable():
@@ -334,6 +342,12 @@ class Daemon:
         self._watch_tags()
         self._follow_taps()
 
+    def _renew_outlook(self) -> None:
+        self._loop.remove(self._outlook.fileno())
+        self._outlook.reopen()
+        self._watch_outlook()
+        self._look_out()
+
     def _renew_signals(self) -> None:
         before = self._signals
         self._loop.remove(before[0])
@@ -358,13 +372,7 @@ class Daemon:
     def _decide_by(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
         self._make_room(config, table)
-        said = [*self._warnings(config, links, table), *self._tags.warnings(links)]
-        lines = Lines()
-        for line in said:
-            if line not in self._warned:
-                lines.add_line(logging.WARNING, line)
-        lines.say()
-        self._warned = frozenset(said)
+        self._outlook.use(table, links, self._warnings(config, links, table))
         names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits, links)
         self._proxies.prepare(table, config.limits, names)
@@ -376,7 +384,8 @@ class Daemon:
             self._config, self._links = config, links
             self._answering.use(table)
             self._counts.follow(table)
-            self._view.use(config, table, links, said)
+            self._view.use(config, table, links)
+            self._view.warn(self._outlook.current)
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()
@@ -439,31 +448,31 @@ class Daemon:
         kept.ring.close()
         self._rings.remove(kept)
 
-    def _warnings(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> list[str]:
-        """What of the configuration doesn't do what its writer may think, as things are."""
-        lines = warnings(table)
-        names = {link.ifindex: link.name for link in links.values()}
-        routed = {entry.l3_ifindex for entry in table.live(Decision.ROUTE)}
-        for name in sorted(names[ifindex] for ifindex in routed if ifindex in names):
-            if read_sysctl(f"conf/{name}/forwarding") == "0":
-                lines.append(
-                    f"{name}: forwarding is off, so method route finds no target there:"
-                    f" sysctl -w net.ipv6.conf.all.forwarding=1"
-                )
-        resolved = {entry.l3_ifindex for entry in table.live(Decision.NEIGHBOUR)}
-        for name in sorted(names[ifindex] for ifindex in resolved - routed if ifindex in names):
-            if read_sysctl(f"conf/{name}/forwarding") == "0":
-                lines.append(
-                    f"{name}: forwarding is off, so hosts are answered for and what is sent to them gets no further:"
-                    f" sysctl -w net.ipv6.conf.all.forwarding=1"
-                )
-        for interface in config.interfaces:
-            if not interface.is_glob and interface.name not in links:
-                lines.append(f"{interface.name}: no such interface here yet; waiting for it")
-        lines += [f"via {name}: no such interface here yet; waiting for it" for name in absent_vias(config, links)]
-        lines += twofold(self._written, alternative_names(links))
-        lines += via_warnings(config, links, read_sysctl)
-        return list(dict.fromkeys(lines))
+    def _warnings(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> Warnings:
+        """What of the configuration doesn't do what its writer may think, with the links that there are."""
+        waiting = "no such interface here yet; waiting for it"
+        absent = [each.name for each in config.interfaces if not each.is_glob and each.name not in links]
+        return {
+            WarningKind.RULE: warnings(table),
+            WarningKind.INTERFACE: [
+                *(f"{name}: {waiting}" for name in dict.fromkeys(absent)),
+                *twofold(self._written, alternative_names(links)),
+            ],
+            WarningKind.VIA: [
+                *(f"via {name}: {waiting}" for name in absent_vias(config, links)),
+                *via_warnings(config, links, read_sysctl),
+            ],
+            WarningKind.TAGS: self._tags.warnings(links),
+        }
+
+    def _look_out(self) -> None:
+        """The machine's state may be reason for other warnings than before."""
+        if self._outlook.look():
+            self._view.warn(self._outlook.current)
+
+    def _on_forwarding(self) -> None:
+        if self._outlook.on_change():
+            self._look_out()
 
     # --- run --------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
-from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls, read
+from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls
 
 log = logging.getLogger("npd6-xdp")
 
@@ -70,13 +70,8 @@ class Proxies:
             return
         values: dict[Setting, str] = {}
         for ifindex in wanted:
-            if name := names.get(ifindex):
+            if ifindex in names:
                 values |= {Setting(PROXY_NDP, ifindex): "1", Setting(PROXY_DELAY, ifindex): "0"}
-                if read(f"conf/{name}/forwarding") == "0":
-                    self._warn(
-                        f"{name}: method kernel answers nothing while forwarding is off:"
-                        f" sysctl -w net.ipv6.conf.all.forwarding=1"
-                    )
         if values:
             # unicast solicitations are looked up by this one (ip6_forward)
             values[Setting(ALL_PROXY_NDP)] = "1"

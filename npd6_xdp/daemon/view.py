@@ -29,6 +29,7 @@ from npd6_xdp.core.snapshot import (
     TargetSnapshot,
 )
 from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
@@ -71,6 +72,7 @@ class View:
         self._configured: Sequence[InterfaceConfig] = ()
         self._links: Mapping[str, LinkFacts] = {}
         self._warnings: Sequence[str] = ()
+        self._warned: Mapping[str, int] = {}
         self._names: Mapping[int, str] = {}
         self._started = self._loaded_at = time.time()
         self._reload_failures = 0
@@ -86,12 +88,16 @@ class View:
         config: Config,
         table: Table,
         links: Mapping[str, LinkFacts],
-        warnings: Sequence[str],
     ) -> None:
-        """Show this table from now on, and what there is to warn about under it."""
-        self._config, self._table, self._links, self._warnings = config, table, links, warnings
+        """Show this table from now on."""
+        self._config, self._table, self._links = config, table, links
         self._configured = [interface for interface in config.interfaces if not interface.is_glob]
         self._names = {link.ifindex: link.name for link in links.values()}
+
+    def warn(self, warnings: Warnings) -> None:
+        """Show from now on that there is this to warn about, and nothing else."""
+        self._warnings = all_lines(warnings)
+        self._warned = {str(kind): len(warnings.get(kind, ())) for kind in WarningKind}
 
     def reloaded(self) -> None:
         """A new configuration is in use."""
@@ -131,6 +137,7 @@ class View:
             taken,
             reload_failed=bool(self._reload_error),
             internal_errors=internal_errors,
+            warnings=self._warned,
         )
 
     def _interfaces(self, table: Table, counters: Mapping[int, EntryCounters]) -> list[InterfaceSnapshot]:

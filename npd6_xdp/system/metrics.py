@@ -51,6 +51,12 @@ class SnapshotCollector(Collector):
             "Reloads that left the old configuration in use.",
             value=now.reload_failures,
         )
+        warned = GaugeMetricFamily(
+            "npd6_warnings", "What there is to warn of now, by what it is about; `status` has each.", labels=["kind"]
+        )
+        for kind, count in now.warnings.items():
+            warned.add_metric([kind], count)
+        yield warned
         errors = CounterMetricFamily(
             "npd6_internal_errors",
             "Mistakes of npd6-xdp's own, by the part of it that made them, and went on; the log has each.",

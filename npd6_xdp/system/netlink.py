@@ -250,7 +250,13 @@ class Netlink:
 
 
 def _own(entry: AddressEntry) -> OwnAddress:
-    return OwnAddress(IPv6Address(entry.address), entry.length, usable=entry.usable, deprecated=entry.deprecated)
+    return OwnAddress(
+        IPv6Address(entry.address),
+        entry.length,
+        usable=entry.usable,
+        deprecated=entry.deprecated,
+        advertised=entry.advertised,
+    )
 
 
 def receive_vlan_offload(port: str) -> bool:

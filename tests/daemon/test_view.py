@@ -76,7 +76,7 @@ def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pyte
     monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
     rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
     view = View(Datapath(), rest, rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
-    view.use(parse(CONFIG, "test"), table, LINKS, [])
+    view.use(parse(CONFIG, "test"), table, LINKS)
     return view
 
 
@@ -89,7 +89,7 @@ def test_an_interface_that_went_before_the_file_changed_is_shown_as_the_file_has
     for datapath in ("hybrid", "python"):  # the first time without the interface, then with another file
         config = parse(before.replace('"wan0"', f'"wan0"\ndatapath = "{datapath}"'), "test")
         table = build(config, {"lan0": LINKS["lan0"]}, table)
-        view.use(config, table, {"lan0": LINKS["lan0"]}, [])
+        view.use(config, table, {"lan0": LINKS["lan0"]})
         label = config.interfaces[0].label
         shown = {each.label: (each.port, each.datapath) for each in view.snapshot(AnswerTimes(), {}).interfaces}
         assert shown[label] == ("wan0", datapath)

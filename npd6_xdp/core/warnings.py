@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What about the machine's state, as it is now, keeps a configuration from doing what its writer may think."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import Decision, Table
+
+_MOST_NAMED = 4  # interfaces in one command
+
+
+class WarningKind(StrEnum):
+    """What a warning is about: the label `kind` of npd6_warnings."""
+
+    RULE = "rule"
+    INTERFACE = "interface"
+    VIA = "via"
+    FORWARDING = "forwarding"
+    TAGS = "tags"
+    ROUTER_ADVERTISEMENTS = "router_advertisements"
+
+
+Warnings = Mapping[WarningKind, Sequence[str]]
+
+
+class Receiver(NamedTuple):
+    """An interface that router advertisements may come in by: its sysctls, and what there is of these.
+
+    `advertised` says that it has an address that the kernel made by one, `heard` that some have come in.
+    """
+
+    name: str
+    forwarding: bool
+    accept_ra: int
+    advertised: bool
+    heard: bool
+
+
+class DefaultRoute(NamedTuple):
+    """Where this host sends what no other route is for; `advertised` by a router."""
+
+    interface: str
+    advertised: bool
+
+
+def forwarding_warnings(
+    table: Table,
+    links: Mapping[str, LinkFacts],
+    forwards: Callable[[int], bool | None],
+    receivers: Iterable[Receiver],
+) -> list[str]:
+    """Ports at which a method finds nobody, or in vain, since they don't forward. `forwards` takes an index."""
+    names = {link.ifindex: link.name for link in links.values()}
+    mend = _mend([receiver for receiver in receivers if receiver.advertised and receiver.accept_ra == 1])
+    lines: dict[str, str] = {}
+    for decision, consequence in (
+        (Decision.ROUTE, "method route finds no target there"),
+        (Decision.KERNEL, "method kernel answers nothing there"),
+        (Decision.NEIGHBOUR, "hosts are answered for and what is sent to them gets no further"),
+    ):
+        for ifindex in {entry.l3_ifindex for entry in table.live(decision)}:
+            if ifindex in names and forwards(ifindex) is False:
+                name = names[ifindex]
+                lines.setdefault(name, f"{name}: forwarding is off, so {consequence}: {mend}")
+    return [lines[name] for name in sorted(lines)]
+
+
+def _mend(receivers: Sequence[Receiver]) -> str:
+    """Forwarding, and what keeps the kernel from throwing its default routes away when it is switched on."""
+    kept = [_accept(receiver.name) for receiver in receivers[:_MOST_NAMED]]
+    return f"sysctl -w {' '.join([*kept, 'net.ipv6.conf.all.forwarding=1'])}"
+
+
+def _accept(name: str) -> str:
+    return f"net/ipv6/conf/{name}/accept_ra=2"  # with slashes, where the name has a dot ("wan0.100")
+
+
+def advertisement_warnings(receivers: Iterable[Receiver], default: DefaultRoute | None) -> list[str]:
+    """Interfaces whose router advertisements the kernel ignores, where they are what gives the default route.
+
+    With forwarding on, accept_ra has to be 2 (Documentation/networking/ip-sysctl.rst). It is no matter where there is
+    another default route, where somebody else takes them in (accept_ra is 0 then), or where none have ever come.
+    """
+    if default is not None and not default.advertised:
+        return []
+    lines = []
+    for receiver in receivers:
+        here = default is not None and default.interface == receiver.name
+        given = receiver.advertised or here or (receiver.heard and default is None)
+        if not receiver.forwarding or receiver.accept_ra != 1 or not given:
+            continue
+        if default is not None and not here:
+            continue  # another interface's advertisements give it, and are taken in there or warned of
+        lines.append(
+            f"{receiver.name}: forwarding is on and accept_ra is 1, so the kernel ignores router advertisements there,"
+            f" and the default route that they give {'runs out' if here else 'is gone'}:"
+            f" sysctl -w {_accept(receiver.name)}"
+        )
+    return lines
+
+
+def all_lines(warnings: Warnings) -> list[str]:
+    """All warnings, each once."""
+    return list(dict.fromkeys(line for lines in warnings.values() for line in lines))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernel does as a router, and as one that hears other routers: forwarding, accept_ra, the default route.
+
+That an interface's forwarding is switched is announced (RTNLGRP_IPV6_NETCONF), so thousands of sysctls needn't be read
+again and again; accept_ra isn't, so those few are read that matter.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.names import raw
+from npd6_xdp.core.rtnetlink import Flag, Message, Type
+
+_RTMGRP_IPV6_NETCONF = 1 << (25 - 1)
+_DATAGRAM = 1 << 18
+_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
+_ATTEMPTS = 5
+_PROTOCOL_RA = 9  # RTPROT_RA
+_PROC = Path("/proc")
+_FAR = (socket.inet_pton(socket.AF_INET6, "2000::1"), socket.inet_pton(socket.AF_INET6, "2600::1"))
+"""Addresses for which hardly anybody has a route but a default one. Nothing is ever sent there."""
+
+
+class Router:
+    """Knows which interfaces forward, and tells when that changed: `fileno` becomes readable."""
+
+    def __init__(self) -> None:
+        self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._requests.settimeout(_TIMEOUT)
+        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+        self._changes.bind((0, _RTMGRP_IPV6_NETCONF))
+        self._sequence = 0
+        self._forwarding: dict[int, bool] = {}
+        self._read()
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._changes.close()
+        self._requests.close()
+
+    def fileno(self) -> int:
+        """The socket that changes are announced on."""
+        return self._changes.fileno()
+
+    def forwards(self, ifindex: int) -> bool | None:
+        """Whether what comes in by an interface is forwarded; None: it isn't known, or has no IPv6."""
+        return self._forwarding.get(ifindex)
+
+    def on_change(self) -> bool:
+        """Take in what was announced; whether anything is different. Raises MachineError if it can't be read."""
+        before = dict(self._forwarding)
+        lost = False
+        while True:
+            try:
+                datagram = self._changes.recv(_DATAGRAM)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS: some were dropped
+                lost = True
+                continue
+            for message in rtnetlink.messages(datagram):
+                self._take(message)
+        if lost:
+            self._read()
+        return before != self._forwarding
+
+    def _take(self, message: Message) -> None:
+        if found := rtnetlink.parse_forwarding(message.body):
+            self._forwarding[found[0]] = found[1]
+        elif message.type == Type.DELNETCONF and (gone := rtnetlink.parse_netconf_ifindex(message.body)):
+            self._forwarding.pop(gone, None)
+
+    def _read(self) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                found = list(self._answers(rtnetlink.dump_forwarding))
+            except OSError as error:
+                raise MachineError(
+                    f"can't read from the kernel which interfaces forward: {error.strerror or error}"
+                ) from error
+            if not any(message.flags & Flag.DUMP_INTERRUPTED for message in found):
+                break
+        self._forwarding = dict(filter(None, (rtnetlink.parse_forwarding(message.body) for message in found)))
+
+    def default_route(self) -> tuple[int, bool] | None:
+        """The index of the interface that the default route leads out of, and whether a router has advertised it.
+
+        None: there is none. Of several it is one that no router has advertised, if the kernel prefers such a one.
+        """
+        found = None
+        for address in _FAR:
+            try:
+                messages = list(self._answers(partial(rtnetlink.match_route, address)))
+            except OSError:
+                continue  # ENETUNREACH, or a route that says so
+            for route in filter(None, (rtnetlink.parse_route(message.body) for message in messages)):
+                if route.protocol != _PROTOCOL_RA:
+                    return route.ifindex, False
+                found = route.ifindex, True
+        return found
+
+    def _answers(self, request: Callable[[int], bytes]) -> Iterator[Message]:
+        self._sequence += 1
+        self._requests.send(request(self._sequence))
+        while True:
+            for message in rtnetlink.messages(self._requests.recv(_DATAGRAM)):
+                if message.sequence != self._sequence:
+                    continue
+                if message.type in (Type.DONE, Type.ERROR):
+                    if code := rtnetlink.error_code(message.body):
+                        raise OSError(code, os.strerror(code))
+                    return
+                yield message
+                if not message.flags & Flag.MULTI:
+                    return
+
+    @staticmethod
+    def accept_ra(name: str) -> int:
+        """The sysctl of an interface; 0, which is to ignore router advertisements, where it can't be read."""
+        try:
+            return int((_PROC / "sys/net/ipv6/conf" / os.fsdecode(raw(name)) / "accept_ra").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    @staticmethod
+    def heard(name: str) -> bool:
+        """Whether router advertisements have come in by an interface."""
+        try:
+            text = (_PROC / "self/net/dev_snmp6" / os.fsdecode(raw(name))).read_text()
+        except OSError:
+            return False
+        return any(words[0] == "Icmp6InType134" and words[1] != "0" for words in map(str.split, text.splitlines()))
