@@ -20,6 +20,7 @@ from npd6_xdp.core.snapshot import (
     Snapshot,
 )
 from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.core.warnings import WarningKind
 from npd6_xdp.system.metrics import SnapshotCollector
 
 PATHS = ("xdp", "python")
@@ -44,6 +45,8 @@ EXAMPLE = Snapshot(
     last_reload=0.0,
     reload_failures=0,
     build={"version": "", "bcc": "", "kernel": ""},
+    warnings=dict.fromkeys(WarningKind, 0),
+    internal_errors={"events": 0},
 )
 """One of everything, so that every family has a sample, and a sample its labels."""
 
@@ -55,6 +58,9 @@ LABELS: Mapping[str, str] = {
     "path": "{paths}: who wrote the advertisement; of `npd6_answer_seconds` always `python`",
     "attach": "{modes}: how it is attached, which `auto` leaves open",
     "datapath": "{datapaths}",
+    "kind": "{kinds}: what it is about",
+    "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload` and others;"
+    " see [operation.md](operation.md#mistakes-of-its-own)",
     "version": "npd6-xdp's",
     "bcc": "bcc's",
     "kernel": "Linux's",
@@ -118,6 +124,7 @@ def page() -> str:
         "outcomes": words(Outcome),
         "reasons": words(Reason),
         "paths": words(PATHS),
+        "kinds": words(WarningKind),
         "modes": words(mode for mode in Attach if mode is not Attach.AUTO),
         "datapaths": words(Datapath),
     }

@@ -12,7 +12,11 @@ cp -r "$tree"/{bpf,deploy,npd6_xdp,LICENSE,README.md,pyproject.toml} $home
 chmod -R u=rwX,go=rX $home/{bpf,deploy,npd6_xdp,LICENSE,README.md,pyproject.toml}
 bash $home/deploy/setup.sh --lab
 
-put /etc/sysctl.d/50-npd6-xdp-lab.conf <<<'net.ipv6.conf.all.forwarding = 1'
+# accept_ra first: forwarding takes a default route away that the box has by router advertisements of its own network
+put /etc/sysctl.d/50-npd6-xdp-lab.conf <<END
+net.ipv6.conf.*.accept_ra = 2
+net.ipv6.conf.all.forwarding = 1
+END
 install -m 644 $home/deploy/systemd/npd6-xdp.sysctl.conf /etc/sysctl.d/npd6-xdp.conf
 systemctl restart systemd-sysctl
 interface wan0 "$EDGE_WAN_MAC" <<END

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Warnings of the machine's state: when there is one, when there is none, and what the mend is."""
+
+from __future__ import annotations
+
+import pytest
+
+from npd6_xdp.core.config import parse
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.warnings import (
+    DefaultRoute,
+    Receiver,
+    WarningKind,
+    advertisement_warnings,
+    all_lines,
+    forwarding_warnings,
+)
+
+WAN = Receiver("wan0", forwarding=True, accept_ra=1, advertised=True, heard=False)
+GONE = (
+    "wan0: forwarding is on and accept_ra is 1, so the kernel ignores router advertisements there, and the default"
+    " route that they give is gone: sysctl -w net/ipv6/conf/wan0/accept_ra=2"
+)
+STATIC, BY_RA = DefaultRoute("wan0", advertised=False), DefaultRoute("wan0", advertised=True)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "default", "wanted"),
+    [
+        (WAN, None, [GONE]),
+        (WAN, BY_RA, [GONE.replace("is gone", "runs out")]),
+        (WAN._replace(advertised=False, heard=True), None, [GONE]),
+        (WAN._replace(advertised=False), BY_RA, [GONE.replace("is gone", "runs out")]),
+        # no false alarms:
+        (WAN, STATIC, []),
+        (WAN, DefaultRoute("wan1", advertised=True), []),
+        (WAN, DefaultRoute("", advertised=False), []),
+        (WAN._replace(forwarding=False), None, []),
+        (WAN._replace(accept_ra=0), None, []),  # systemd-networkd and others take them in themselves
+        (WAN._replace(accept_ra=2), None, []),
+        (WAN._replace(advertised=False), None, []),  # a machine that has never had one, and wants none
+        (WAN._replace(advertised=False, heard=True), STATIC, []),
+    ],
+)
+def test_ignored_advertisements_are_warned_of_where_they_give_the_default_route(
+    receiver: Receiver, default: DefaultRoute | None, wanted: list[str]
+) -> None:
+    assert advertisement_warnings([receiver], default) == wanted
+
+
+def table(*methods: str) -> tuple[Table, dict[str, LinkFacts]]:
+    links = {
+        name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex)))
+        for ifindex, name in ((7, "wan0"), (8, "wan1"), (9, "lan0"))
+    }
+    text = "".join(
+        f'[[interface]]\nname = "wan{n}"\n[[interface.rule]]\nprefix = "2001:db8:{n}::/64"\nmethod = "{method}"\n'
+        + ('via = ["lan0"]\n' if method == "neighbour" else "")
+        for n, method in enumerate(methods)
+    )
+    return build(parse(text, "test"), links), links
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("route", "method route finds no target there"),
+        ("kernel", "method kernel answers nothing there"),
+        ("neighbour", "what is sent to them gets no further"),
+        ("static", ""),
+    ],
+)
+def test_forwarding_that_is_off_is_warned_of_by_what_it_does_to_each_method(method: str, words: str) -> None:
+    lines = forwarding_warnings(*table(method), {7: False}.get, [])
+    assert len(lines) == bool(words)
+    for line in lines:
+        assert line.startswith("wan0: forwarding is off, so ")
+        assert line.endswith(": sysctl -w net.ipv6.conf.all.forwarding=1")
+        assert words in line
+
+
+@pytest.mark.parametrize("forwarding", [{7: True}, {}])
+def test_forwarding_that_is_on_or_unknown_is_no_warning(forwarding: dict[int, bool]) -> None:
+    assert forwarding_warnings(*table("route"), forwarding.get, []) == []
+
+
+def test_each_port_is_warned_of_once() -> None:
+    lines = forwarding_warnings(*table("route", "neighbour"), {7: False, 8: False}.get, [])
+    assert [line.partition(":")[0] for line in lines] == ["wan0", "wan1"]
+
+
+def test_the_mend_keeps_the_default_route_of_each_interface_that_has_it_by_router_advertisements() -> None:
+    receivers = [
+        WAN._replace(forwarding=False),
+        WAN._replace(name="eth9.7", forwarding=False),
+        WAN._replace(name="well", accept_ra=2),
+        WAN._replace(name="never", advertised=False),
+    ]
+    (line,) = forwarding_warnings(*table("route"), {7: False}.get, receivers)
+    assert line.endswith(
+        ": sysctl -w net/ipv6/conf/wan0/accept_ra=2 net/ipv6/conf/eth9.7/accept_ra=2 net.ipv6.conf.all.forwarding=1"
+    )
+
+
+def test_a_line_of_two_kinds_is_shown_once() -> None:
+    assert all_lines({WarningKind.RULE: ["a", "b"], WarningKind.VIA: ["b", "c"]}) == ["a", "b", "c"]
