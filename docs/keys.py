@@ -69,7 +69,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
     "interface": {
         "name": Key(
             "the port that the upstream asks on; it may come and go",
-            "an interface's name, or a glob (`*`, `?`, `[0-9]`, `[!0-9]`)",
+            "an interface's name or alternative name, or a glob (`*`, `?`, `[0-9]`, `[!0-9]`)",
         ),
         "vlan": Key(
             "which frames of the port: see [below](#which-entry-speaks-for-a-frame)",

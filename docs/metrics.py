@@ -59,7 +59,7 @@ LABELS: Mapping[str, str] = {
     "attach": "{modes}: how it is attached, which `auto` leaves open",
     "datapath": "{datapaths}",
     "kind": "{kinds}: what it is about",
-    "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload` and others;"
+    "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload`, others;"
     " see [operation.md](operation.md#mistakes-of-its-own)",
     "version": "npd6-xdp's",
     "bcc": "bcc's",

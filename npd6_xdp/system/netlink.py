@@ -8,6 +8,7 @@ is read whole again.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import select
@@ -90,7 +91,12 @@ class Netlink:
                     self._read()
                     self._lost = False
                 return comings != self._comings or before != (self._links, self._addresses)
-            except OSError:  # ENOBUFS: some were dropped; what still waits is older than what is read anew, then
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise MachineError(
+                        f"can't read changes of links and addresses from the kernel: {error.strerror or error}"
+                    ) from error
+                # some were dropped; what still waits is older than what is read anew, then
                 self._lost = True
                 self.losses += 1
                 continue

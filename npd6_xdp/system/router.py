@@ -7,6 +7,7 @@ again and again; accept_ra isn't, so those few are read that matter.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -28,14 +29,21 @@ _FAR = (socket.inet_pton(socket.AF_INET6, "2000::1"), socket.inet_pton(socket.AF
 """Addresses for which hardly anybody has a route but a default one. Nothing is ever sent there."""
 
 
+def _open() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+
 class Router:
     """Knows which interfaces forward, and tells when that changed: `fileno` becomes readable."""
 
     def __init__(self) -> None:
-        self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._requests.settimeout(_TIMEOUT)
-        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        self._changes.bind((0, _RTMGRP_IPV6_NETCONF))
+        try:
+            self._requests, self._changes = _open(), _open()
+            self._requests.settimeout(_TIMEOUT)
+            self._changes.setblocking(False)
+            self._changes.bind((0, _RTMGRP_IPV6_NETCONF))
+        except OSError as error:
+            raise MachineError(f"can't open a netlink socket: {error.strerror or error}") from error
         self._sequence = 0
         self._forwarding: dict[int, bool] = {}
         self._read()
@@ -62,7 +70,11 @@ class Router:
                 datagram = self._changes.recv(_DATAGRAM)
             except BlockingIOError:
                 break
-            except OSError:  # ENOBUFS: some were dropped
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # else some were dropped
+                    raise MachineError(
+                        f"can't read from the kernel which interfaces forward: {error.strerror or error}"
+                    ) from error
                 lost = True
                 continue
             for message in rtnetlink.messages(datagram):

@@ -40,13 +40,17 @@ _PAUSE = 10  # times what a reading took: a storm of routes takes at most a tent
 
 
 def _open(groups: int = 0, *, blocking: bool = False) -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    opened.setblocking(blocking)
+    """Raises MachineError where the kernel gives none: there are no more file descriptors, say."""
     try:
-        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-    except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-    opened.bind((0, groups))
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        opened.setblocking(blocking)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        opened.bind((0, groups))
+    except OSError as error:
+        raise MachineError(f"can't open a netlink socket: {error.strerror or error}") from error
     return opened
 
 
@@ -74,8 +78,9 @@ def _discard(netlink: socket.socket) -> None:
             netlink.recv(_DATAGRAM)
         except BlockingIOError:
             return
-        except OSError:
-            continue  # ENOBUFS, once more
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # else it is once more
+                raise MachineError(f"can't read changes from the kernel: {error.strerror or error}") from error
 
 
 class Requests:
