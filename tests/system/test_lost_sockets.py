@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ def _ends() -> Iterator[None]:
 
 
 def neighbours(watch: NeighbourWatch) -> None:
-    list(watch.changes())
+    list(watch.changes(math.inf))
 
 
 @pytest.mark.parametrize(
@@ -73,4 +74,4 @@ def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch:
     with closing(NeighbourWatch()) as watch:
         monkeypatch.setattr(watch, "_changes", Full())
         with pytest.raises(Overflow):
-            list(watch.changes())
+            list(watch.changes(math.inf))
