@@ -24,6 +24,7 @@ HEARTBEAT = 2.0  # seconds after which it turns, if nothing else wakes it: so it
 FAILURES = 3  # of one source within so many seconds, and it is opened anew: it may be what fails, and would spin
 WITHIN = 1.0
 HELPED = 60.0  # seconds that a source has to go well after that; else nothing helps
+EXACT = 0.001  # seconds: what is due may be so late, lest each turn of a stream ask all for their times
 PAUSE = 1.0  # seconds that a due call which failed waits before it is tried again
 _MOST_READY = 16  # file descriptors that one wait tells of
 
@@ -89,6 +90,7 @@ class Loop:
         self._logged: set[tuple[str, str, str, int]] = set()
         self._stopped = False
         self.turned = time.monotonic()
+        self._checked = -math.inf  # when it was last asked what is due
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -148,11 +150,14 @@ class Loop:
     def turn(self, wait: float) -> None:
         """Do what is due, wait (seconds) at most for what comes, and serve it."""
         self.turned = now = time.monotonic()
-        due = self._next_due()
-        if due <= now:
-            self._tick(now)
+        if wait > EXACT or now - self._checked >= EXACT:
+            self._checked = now
             due = self._next_due()
-        for fd, _ in self._epoll.poll(max(min(wait, due - now, HEARTBEAT), 0.0), _MOST_READY):
+            if due <= now:
+                self._tick(now)
+                due = self._next_due()
+            wait = max(min(wait, due - now, HEARTBEAT), 0.0)
+        for fd, _ in self._epoll.poll(wait, _MOST_READY):
             if fd == self._others:
                 self._serve()
 

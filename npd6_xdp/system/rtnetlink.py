@@ -71,6 +71,12 @@ def _received_until(netlink: socket.socket, deadline: float) -> Iterator[bytes]:
             return
 
 
+def _unless_full(error: OSError) -> None:
+    """ENOBUFS says that announcements were dropped, and is to be made up for. Raises MachineError for all else."""
+    if error.errno != errno.ENOBUFS:
+        raise MachineError(f"can't read changes from the kernel: {error.strerror or error}") from error
+
+
 def _discard(netlink: socket.socket) -> None:
     """Drop what waits on a socket: what is read anew now is younger, and must not be overwritten by it."""
     while True:
@@ -79,8 +85,7 @@ def _discard(netlink: socket.socket) -> None:
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.ENOBUFS:  # else it is once more
-                raise MachineError(f"can't read changes from the kernel: {error.strerror or error}") from error
+            _unless_full(error)
 
 
 class Requests:
@@ -248,7 +253,8 @@ class _Group:
                 for datagram in _received_until(self.socket, deadline):
                     yield from rtnetlink.messages(datagram)
                 return
-        except OSError:
+        except OSError as error:
+            _unless_full(error)
             self.lost = True
         # 8 MB of them: to drop them takes 20 ms
         while time.monotonic() < deadline:
@@ -257,8 +263,8 @@ class _Group:
             except BlockingIOError:
                 self.lost = False
                 raise Overflow from None
-            except OSError:
-                continue  # ENOBUFS, once more
+            except OSError as error:
+                _unless_full(error)
 
 
 class _Dump:

@@ -15,13 +15,14 @@ from npd6_xdp.daemon.loop import FAILURES, HELPED, PAUSE, WITHIN, Loop
 
 
 class Clock:
-    """Stands in for time.monotonic: a turn takes a millisecond."""
+    """Stands in for time.monotonic: each look at it takes a millisecond."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.step = 0.001
 
     def __call__(self) -> float:
-        self.now += 0.001
+        self.now += self.step
         return self.now
 
 
@@ -256,3 +257,20 @@ def test_stop_ends_it_from_wherever_it_is_called(loop: Loop, where: str) -> None
     loop.run(look, "look")
     assert len(done) == 1
     pipe.close()
+
+
+def test_a_stream_keeps_nothing_waiting_that_is_due(loop: Loop, clock: Clock) -> None:
+    late: list[float] = []
+    due = clock.now
+    clock.step = 0.0001
+
+    def call(now: float) -> None:
+        nonlocal due
+        late.append(now - due)
+        due = now + 0.005
+        if len(late) == 20:
+            loop.stop()
+
+    loop.at(lambda: due, call, "due")
+    loop.run(lambda: 0.0, "rings")  # never a moment to wait
+    assert max(late) < 0.0015

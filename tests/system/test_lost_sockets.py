@@ -15,7 +15,7 @@ import pytest
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.router import Router
-from npd6_xdp.system.rtnetlink import NeighbourWatch, NextHops, Overflow
+from npd6_xdp.system.rtnetlink import HostRouteWatch, NeighbourWatch, NextHops, Overflow
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +30,12 @@ def _ends() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def neighbours(watch: NeighbourWatch) -> None:
-    list(watch.changes(math.inf))
-
-
 @pytest.mark.parametrize(
     ("kind", "read"),
     [
         (Netlink, Netlink.on_change),
         (Router, Router.on_change),
         (NextHops, NextHops.on_change),
-        (NeighbourWatch, neighbours),
     ],
 )
 def test_a_socket_of_announcements_that_is_broken_is_a_machine_error(
@@ -52,6 +47,14 @@ def test_a_socket_of_announcements_that_is_broken_is_a_machine_error(
         monkeypatch.setattr(room, "_changes", broken)
         with pytest.raises(MachineError, match="Bad file descriptor"):
             read(room)
+
+
+def test_a_group_that_is_broken_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (NeighbourWatch, HostRouteWatch):
+        group = (kind() if kind is NeighbourWatch else kind(1))._changes
+        group.socket.close()
+        with pytest.raises(MachineError, match="Bad file descriptor"):
+            list(group.messages(math.inf))
 
 
 def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +74,7 @@ def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch:
         with closing(kind()) as room:
             monkeypatch.setattr(room, "_changes", Full())
             room.on_change()
-    with closing(NeighbourWatch()) as watch:
-        monkeypatch.setattr(watch, "_changes", Full())
-        with pytest.raises(Overflow):
-            list(watch.changes(math.inf))
+    group = NeighbourWatch()._changes
+    monkeypatch.setattr(group, "socket", Full())
+    with pytest.raises(Overflow):
+        list(group.messages(math.inf))
