@@ -8,7 +8,6 @@ is read whole again.
 from __future__ import annotations
 
 import array
-import errno
 import fcntl
 import os
 import select
@@ -24,15 +23,10 @@ from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 from npd6_xdp.core.stacking import Stacking
+from npd6_xdp.system import nlsocket
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV6_IFADDR = 0x100
-_SOL_NETLINK = 270
-_NETLINK_GET_STRICT_CHK = 12
-_SO_RCVBUFFORCE = 33
-_RECEIVE_BUFFER = 4 << 20
-_DATAGRAM = 1 << 18
-_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GFLAGS = 0x25
 _ETHTOOL_GSTRINGS, _ETHTOOL_GSTATS, _ETHTOOL_GSSET_INFO = 0x1B, 0x1D, 0x37
@@ -50,16 +44,9 @@ class Netlink:
     """
 
     def __init__(self, before: Netlink | None = None) -> None:
-        self._requests = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._requests.settimeout(_TIMEOUT)
-        self._requests.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._requests = nlsocket.opened(blocking=True)
+        self._changes = nlsocket.opened(_RTMGRP_LINK | _RTMGRP_IPV6_IFADDR)
         self._sequence = 0
-        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        try:
-            self._changes.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:
-            self._changes.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        self._changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
         # of the links that have come since the start
@@ -85,17 +72,14 @@ class Netlink:
         comings = self._comings
         while True:
             try:
-                datagram = self._changes.recv(_DATAGRAM)
+                datagram = self._changes.recv(nlsocket.DATAGRAM)
             except BlockingIOError:
                 if self._lost:
                     self._read()
                     self._lost = False
                 return comings != self._comings or before != (self._links, self._addresses)
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise MachineError(
-                        f"can't read changes of links and addresses from the kernel: {error.strerror or error}"
-                    ) from error
+                nlsocket.unless_full(error, "changes of links and addresses")
                 # some were dropped; what still waits is older than what is read anew, then
                 self._lost = True
                 self.losses += 1
@@ -218,7 +202,7 @@ class Netlink:
         self._requests.send(request(self._sequence))
         found: list[Message] = []
         while True:
-            for message in rtnetlink.messages(self._requests.recv(_DATAGRAM)):
+            for message in rtnetlink.messages(self._requests.recv(nlsocket.DATAGRAM)):
                 if message.sequence != self._sequence:
                     continue
                 found.append(message)

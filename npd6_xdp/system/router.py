@@ -18,10 +18,9 @@ from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import Flag, Message, Type
+from npd6_xdp.system import nlsocket
 
 _RTMGRP_IPV6_NETCONF = 1 << (25 - 1)
-_DATAGRAM = 1 << 18
-_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _ATTEMPTS = 5
 _PROTOCOL_RA = 9  # RTPROT_RA
 _PROC = Path("/proc")
@@ -29,21 +28,12 @@ _FAR = (socket.inet_pton(socket.AF_INET6, "2000::1"), socket.inet_pton(socket.AF
 """Addresses for which hardly anybody has a route but a default one. Nothing is ever sent there."""
 
 
-def _open() -> socket.socket:
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-
-
 class Router:
     """Knows which interfaces forward, and tells when that changed: `fileno` becomes readable."""
 
     def __init__(self) -> None:
-        try:
-            self._requests, self._changes = _open(), _open()
-            self._requests.settimeout(_TIMEOUT)
-            self._changes.setblocking(False)
-            self._changes.bind((0, _RTMGRP_IPV6_NETCONF))
-        except OSError as error:
-            raise MachineError(f"can't open a netlink socket: {error.strerror or error}") from error
+        self._requests = nlsocket.opened(blocking=True)
+        self._changes = nlsocket.opened(_RTMGRP_IPV6_NETCONF)
         self._sequence = 0
         self._forwarding: dict[int, bool] = {}
         self._read()
@@ -67,7 +57,7 @@ class Router:
         lost = False
         while True:
             try:
-                datagram = self._changes.recv(_DATAGRAM)
+                datagram = self._changes.recv(nlsocket.DATAGRAM)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -122,7 +112,7 @@ class Router:
         self._sequence += 1
         self._requests.send(request(self._sequence))
         while True:
-            for message in rtnetlink.messages(self._requests.recv(_DATAGRAM)):
+            for message in rtnetlink.messages(self._requests.recv(nlsocket.DATAGRAM)):
                 if message.sequence != self._sequence:
                     continue
                 if message.type in (Type.DONE, Type.ERROR):

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from npd6_xdp.core import route_filter, rtnetlink
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.route_filter import Instruction
 from npd6_xdp.core.routes import (
     Gateway,
     Reading,
@@ -28,17 +25,12 @@ from npd6_xdp.core.routes import (
     kinds_of_rules,
 )
 from npd6_xdp.core.rtnetlink import Message, RouteReply, RuleEntry, Type
+from npd6_xdp.system import nlsocket
 
 _GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
     1 << group - 1 for group in (11, 19, 25, 32)
 )
-_SOL_NETLINK = 270
-_NETLINK_GET_STRICT_CHK = 12
-_SO_RCVBUFFORCE = 33
-_SO_ATTACH_FILTER = 26
-_RECEIVE_BUFFER = 8 << 20
 _LEAST_BUFFER = 1  # the kernel makes the least of it: who only wants to know that there is something needs no more
-_DATAGRAM = 1 << 16  # the kernel makes pieces of at most 32 KiB
 _TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _ATTEMPTS = 5
 _SLICE = 0.002  # seconds of a reading in a row, then other work has its turn
@@ -64,36 +56,6 @@ _REQUESTS: Mapping[_Dump, Callable[[int], bytes]] = {
 }
 
 
-def _open(groups: int = 0, *, buffer: int = _RECEIVE_BUFFER) -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
-    except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    opened.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-    opened.bind((0, groups))
-    return opened
-
-
-def _attach(netlink: socket.socket, program: Sequence[Instruction]) -> None:
-    """Let a classic BPF program choose among what comes in from now on."""
-    code = route_filter.pack(program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-    netlink.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-
-
-def _discard(netlink: socket.socket) -> None:
-    """Drop what waits on a socket."""
-    while True:
-        try:
-            netlink.recv(_DATAGRAM)
-        except BlockingIOError:
-            return
-        except OSError:
-            continue  # ENOBUFS, once more
-
-
 class RouteWatch:
     """The gateways of the routes out of some interfaces, and what kinds of routes and rules there are.
 
@@ -102,8 +64,8 @@ class RouteWatch:
     """
 
     def __init__(self) -> None:
-        self._changes = _open(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP)
-        self._dump = _open()
+        self._changes = nlsocket.opened(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP)
+        self._dump = nlsocket.opened()
         self._routes = Routes()
         self._rules: list[RuleEntry | None] = []
         self._nexthops: dict[int, Gateway] = {}
@@ -177,7 +139,7 @@ class RouteWatch:
         self._find()
 
     def _let_pass(self, ifindexes: Iterable[int]) -> None:
-        _attach(self._changes, route_filter.routes_that_concern(ifindexes))
+        nlsocket.attach_filter(self._changes, route_filter.pack(route_filter.routes_that_concern(ifindexes)))
 
     def _find(self) -> bool:
         """Whether the gateways are others than before."""
@@ -189,12 +151,14 @@ class RouteWatch:
         """Take in what was announced; whether the gateways are others than before."""
         try:
             while True:
-                for message in rtnetlink.messages(self._changes.recv(_DATAGRAM)):
+                for message in rtnetlink.messages(self._changes.recv(nlsocket.DATAGRAM)):
                     self._take(message)
         except BlockingIOError:
             pass
-        except OSError:  # ENOBUFS: some were dropped, and what still waits is older than what is read anew
-            _discard(self._changes)
+        except OSError as error:
+            nlsocket.unless_full(error)
+            # what still waits is older than what is read anew
+            nlsocket.discard(self._changes)
             self._routes.lose_track()
             self._later(*_Dump)
         if self._routes.doubted:
@@ -255,7 +219,7 @@ class RouteWatch:
         began, read = time.monotonic(), self._read
         try:
             while self._running is not None and time.monotonic() - began < _SLICE:
-                self._feed(self._dump.recv(_DATAGRAM))
+                self._feed(self._dump.recv(nlsocket.DATAGRAM))
         except BlockingIOError:
             pass
         except OSError:
@@ -338,7 +302,7 @@ class RouteWatch:
 
     def _read_whole(self, dump: _Dump) -> Reading | None:
         """By a socket of its own: one has one dump at a time, and refresh() may have begun it."""
-        with _open() as asking:
+        with nlsocket.opened() as asking:
             asking.settimeout(_TIMEOUT)
             for number in range(1, _ATTEMPTS + 1):
                 asking.send(_REQUESTS[dump](number))
@@ -348,7 +312,7 @@ class RouteWatch:
                 reading = self._routes.begin()
                 try:
                     while not reading.ended:
-                        self._routes.scan(reading, asking.recv(_DATAGRAM), number)
+                        self._routes.scan(reading, asking.recv(nlsocket.DATAGRAM), number)
                 finally:
                     if not reading.ended or reading.error:
                         self._routes.give_up(reading)
@@ -362,7 +326,7 @@ class RouteWatch:
 
 def _all_told(asking: socket.socket, number: int) -> Iterator[Message]:
     while True:
-        for message in rtnetlink.messages(asking.recv(_DATAGRAM)):
+        for message in rtnetlink.messages(asking.recv(nlsocket.DATAGRAM)):
             if message.sequence != number:
                 continue
             if message.type in (Type.DONE, Type.ERROR):
@@ -376,7 +340,7 @@ class RouteQuestions:
     """Asks the kernel what it would do with a packet."""
 
     def __init__(self) -> None:
-        self._socket = _open()
+        self._socket = nlsocket.opened()
         self._socket.settimeout(_TIMEOUT)
         self._sequence = 0
 
@@ -396,7 +360,7 @@ class RouteQuestions:
         try:
             self._socket.send(question)
             while True:
-                for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+                for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
                     if message.sequence != self._sequence:
                         continue
                     if message.type == Type.NEWROUTE:
@@ -424,7 +388,7 @@ class RouteChanges:
 
     def __init__(self) -> None:
         groups = _GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_IPV6_NETCONF | _GROUP_NEXTHOP
-        self._socket = _open(groups, buffer=_LEAST_BUFFER)
+        self._socket = nlsocket.opened(groups, buffer=_LEAST_BUFFER)
         self.ignore()
 
     def close(self) -> None:
@@ -437,9 +401,9 @@ class RouteChanges:
 
     def listen(self) -> None:
         """Tell of the next change."""
-        _attach(self._socket, route_filter.SIGNS)
+        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.SIGNS))
 
     def ignore(self) -> None:
         """Tell of none from now on."""
-        _attach(self._socket, route_filter.NOTHING)
-        _discard(self._socket)
+        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.NOTHING))
+        nlsocket.discard(self._socket)

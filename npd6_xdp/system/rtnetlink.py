@@ -6,11 +6,8 @@ What is rarer, links and addresses, is system/netlink.py's; routing tables are s
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -19,76 +16,18 @@ from npd6_xdp.core import route_filter, rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, RouteEntry, Type
+from npd6_xdp.system import nlsocket
 
 _RTNLGRP_NEIGH, _RTNLGRP_IPV6_ROUTE = 3, 11
-_SOL_NETLINK = 270
-_NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
-_NETLINK_GET_STRICT_CHK = 12
-_SO_RCVBUFFORCE = 33
-_SO_ATTACH_FILTER = 26
-_RECEIVE_BUFFER = 8 << 20
-_DATAGRAM = 1 << 18
 _ATTEMPTS = 5
-_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _GONE = errno.ENODEV  # what the kernel says of an interface that is no more, nor are its routes
-
-
-def _open(groups: int = 0, *, blocking: bool = False) -> socket.socket:
-    """Raises MachineError where the kernel gives none: there are no more file descriptors, say."""
-    try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        opened.setblocking(blocking)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        opened.bind((0, groups))
-    except OSError as error:
-        raise MachineError(f"can't open a netlink socket: {error.strerror or error}") from error
-    return opened
-
-
-def _received(netlink: socket.socket) -> Iterator[bytes]:
-    """The datagrams that wait on a socket. Raises OSError with ENOBUFS where the kernel had to drop some."""
-    while True:
-        try:
-            yield netlink.recv(_DATAGRAM)
-        except BlockingIOError:
-            return
-
-
-def _received_until(netlink: socket.socket, deadline: float) -> Iterator[bytes]:
-    """As _received(), but no further once it is `deadline` (seconds, monotonic): the rest waits for the next time."""
-    for datagram in _received(netlink):
-        yield datagram
-        if time.monotonic() >= deadline:
-            return
-
-
-def _unless_full(error: OSError) -> None:
-    """ENOBUFS says that announcements were dropped, and is to be made up for. Raises MachineError for all else."""
-    if error.errno != errno.ENOBUFS:
-        raise MachineError(f"can't read changes from the kernel: {error.strerror or error}") from error
-
-
-def _discard(netlink: socket.socket) -> None:
-    """Drop what waits on a socket: what is read anew now is younger, and must not be overwritten by it."""
-    while True:
-        try:
-            netlink.recv(_DATAGRAM)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            _unless_full(error)
 
 
 class Requests:
     """Asks the kernel and waits for its answer, which is there when the question is sent."""
 
     def __init__(self) -> None:
-        self._socket = _open(blocking=True)
-        self._socket.settimeout(5.0)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._socket = nlsocket.opened(blocking=True)
         self._sequence = 0
 
     def close(self) -> None:
@@ -166,7 +105,7 @@ class Requests:
         found: list[Message] = []
         whole = True
         while True:
-            for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+            for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
                 if message.sequence != number:
                     continue
                 whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
@@ -185,7 +124,7 @@ class Requests:
     def _answer(self, request: bytes) -> Message:
         self._socket.send(request)
         while True:
-            for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+            for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
                 if message.sequence == self._sequence:
                     return message
 
@@ -213,7 +152,7 @@ class _Group:
     """A group of announcements, heard while listen() says so."""
 
     def __init__(self, number: int) -> None:
-        self.socket = _open()
+        self.socket = nlsocket.opened()
         self.lost = False
         """Whether some were lost, and what waits has to be dropped before the machine is read anew."""
         self._number = number
@@ -224,11 +163,9 @@ class _Group:
         if wanted == self._listening:
             return False
         self._listening, self.lost = wanted, False
-        self.socket.setsockopt(
-            _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP, self._number
-        )
+        nlsocket.join(self.socket, self._number, wanted=wanted)
         if not wanted:
-            _discard(self.socket)
+            nlsocket.discard(self.socket)
         return True
 
     def messages(self, deadline: float) -> Iterator[Message]:
@@ -238,30 +175,28 @@ class _Group:
         """
         try:
             if not self.lost:
-                for datagram in _received_until(self.socket, deadline):
+                for datagram in nlsocket.received(self.socket, deadline):
                     yield from rtnetlink.messages(datagram)
                 return
         except OSError as error:
-            _unless_full(error)
+            nlsocket.unless_full(error)
             self.lost = True
         # 8 MB of them: to drop them takes 20 ms
         while time.monotonic() < deadline:
             try:
-                self.socket.recv(_DATAGRAM)
+                self.socket.recv(nlsocket.DATAGRAM)
             except BlockingIOError:
                 self.lost = False
                 raise Overflow from None
             except OSError as error:
-                _unless_full(error)
+                nlsocket.unless_full(error)
 
 
 class _Dump:
     """Reads what the kernel tells at length in pieces, which it makes as they are taken."""
 
     def __init__(self) -> None:
-        self._socket = _open(blocking=True)
-        self._socket.settimeout(_TIMEOUT)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._socket = nlsocket.opened(blocking=True)
         self._number = 0
 
     def close(self) -> None:
@@ -280,7 +215,7 @@ class _Dump:
             self._socket.send(request(self._number))
             while not ended:
                 piece: list[Message] = []
-                for message in rtnetlink.messages(self._socket.recv(_DATAGRAM)):
+                for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
                     if message.sequence != self._number:
                         continue  # of a reading that was given up
                     whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
@@ -302,7 +237,7 @@ class NeighbourWatch:
 
     def __init__(self) -> None:
         self._changes = _Group(_RTNLGRP_NEIGH)
-        self._probes = _open()
+        self._probes = nlsocket.opened()
         self._dump = _Dump()
         self._sent: dict[int, Host] = {}
         self._sequence = 0
@@ -367,7 +302,7 @@ class NeighbourWatch:
     def refusals(self, deadline: float) -> Iterator[tuple[Host, int]]:
         """What the kernel didn't do of the probes that were asked for, and why (errno); until the deadline."""
         try:
-            for datagram in _received_until(self._probes, deadline):
+            for datagram in nlsocket.received(self._probes, deadline):
                 for message in rtnetlink.messages(datagram):
                     host = self._sent.get(message.sequence)
                     if message.type == Type.ERROR and host is not None:
@@ -411,9 +346,7 @@ class HostRouteWatch:
         self._changes = _Group(_RTNLGRP_IPV6_ROUTE)
         program = route_filter.host_routes_of_others(ours)
         code = route_filter.pack(program)
-        buffer = ctypes.create_string_buffer(code, len(code))
-        fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-        self._changes.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        nlsocket.attach_filter(self._changes.socket, code)
         self._dump = _Dump()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -62,6 +63,7 @@ class Tired:
 
     def __init__(self) -> None:
         self.rests = False
+        self.port = 0
 
     def proxies(self) -> dict[Host, int]:
         return self._tell({})
@@ -72,8 +74,8 @@ class Tired:
     def neighbours(self) -> dict[Host, int]:
         return self._tell({Host(8, TARGET): int(NeighbourState.REACHABLE)})
 
-    def host_routes(self) -> list[Host]:
-        return []
+    def host_routes(self) -> dict[Host, int]:
+        return {}
 
     def neighbour_table_size(self) -> None:
         return None
@@ -107,24 +109,39 @@ def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
 
 
 @pytest.fixture
-def resolution() -> Iterator[tuple[Resolution, Tired, Datapath]]:
+def resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Resolution, Tired, Datapath]]:
+    """Which reads its table anew by the same words that `requests` says at the start."""
     datapath, requests = Datapath(), Tired()
     resolution = Resolution(datapath, requests, lambda _: None)  # type: ignore[arg-type]
+
+    def table() -> Iterator[list[tuple[Host, int]]]:
+        yield [*requests.neighbours().items()]
+
+    monkeypatch.setattr(resolution._watch, "table", table)
     with closing(resolution):
         yield resolution, requests, datapath
+
+
+def read_on(resolution: Resolution) -> None:
+    """As the loop does: what is due next, and what that makes due at once."""
+    assert resolution.due is not None
+    now = max(time.monotonic(), resolution.due)
+    while resolution.due is not None and resolution.due <= now:
+        resolution.tick(now)
+        now = 0.0
 
 
 def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_does(
     resolution: tuple[Resolution, Tired, Datapath], said: pytest.LogCaptureFixture
 ) -> None:
     at_work, requests, datapath = resolution
-    at_work.prepare(NEIGHBOUR, LIMITS)
+    at_work.prepare(NEIGHBOUR, LIMITS, LINKS)
     at_work.settle()
-    at_work.tick(0.0)
+    read_on(at_work)
     assert datapath.known == []
     requests.rests = True
     assert at_work.due is not None
-    at_work.tick(0.0)
+    read_on(at_work)
     assert datapath.known == [TARGET]
     assert at_work.due is None
     assert said.text.count(WHY) == 1
@@ -133,15 +150,17 @@ def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_do
 def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at_once(
     resolution: tuple[Resolution, Tired, Datapath], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overflow() -> NoReturn:
+    def overflow(_deadline: float) -> NoReturn:
         raise Overflow
 
     at_work, requests, datapath = resolution
-    at_work.prepare(NEIGHBOUR, LIMITS)
+    at_work.prepare(NEIGHBOUR, LIMITS, LINKS)
     monkeypatch.setattr(at_work._watch, "changes", overflow)
     at_work.on_change()
+    read_on(at_work)
+    assert datapath.known == []
     requests.rests = True
-    at_work.tick(0.0)
+    read_on(at_work)
     assert datapath.known == [TARGET]
 
 
@@ -174,7 +193,7 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
         tried.append(links)
         raise MachineError(WHY)
 
-    monkeypatch.setattr(daemon, "_facts", lambda _: LINKS)
+    monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
     monkeypatch.setattr(daemon, "_decide_by", decide_by)
     daemon._refresh()
     daemon._refresh()

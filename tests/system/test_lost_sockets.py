@@ -15,7 +15,8 @@ import pytest
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.router import Router
-from npd6_xdp.system.rtnetlink import HostRouteWatch, NeighbourWatch, NextHops, Overflow
+from npd6_xdp.system.routes import RouteWatch
+from npd6_xdp.system.rtnetlink import HostRouteWatch, NeighbourWatch, Overflow
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def _ends() -> Iterator[None]:
     [
         (Netlink, Netlink.on_change),
         (Router, Router.on_change),
-        (NextHops, NextHops.on_change),
+        (RouteWatch, RouteWatch.on_change),
     ],
 )
 def test_a_socket_of_announcements_that_is_broken_is_a_machine_error(
@@ -70,7 +71,7 @@ def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch:
         def close(self) -> None:
             """Nothing to close."""
 
-    for kind in (Netlink, Router, NextHops):
+    for kind in (Netlink, Router, RouteWatch):
         with closing(kind()) as room:
             monkeypatch.setattr(room, "_changes", Full())
             room.on_change()
