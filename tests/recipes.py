@@ -146,6 +146,20 @@ class Place:
         self.run("upstream", f"ip -6 addr add {gateway} dev eth0")
         self.run("upstream", *(f"ip -6 route replace {prefix} dev eth0" for prefix in prefixes))
 
+    def settle(self) -> None:
+        """Wait until the kernel has taken note of each cable that was plugged: it sends nothing before (linkwatch)."""
+        named = {"upstream": {"eth0"}, "edge": {self.port}, "host": set[str]()}
+
+        def settled() -> bool:
+            for namespace, needed in named.items():
+                links = {link["ifname"]: link for link in self.topology.ip(namespace, "link", "show")}  # type: ignore[arg-type]
+                plugged = {name for name, link in links.items() if "LOWER_UP" in link["flags"]}
+                if needed - plugged or any(links[name]["operstate"] not in ("UP", "UNKNOWN") for name in plugged):
+                    return False
+            return True
+
+        _wait(settled, "all cables carry")
+
     def pings(self, address: str, seconds: float = 5.0) -> bool:
         """Whether the upstream's kernel reaches an address within some seconds."""
         deadline = time.monotonic() + seconds
@@ -408,6 +422,7 @@ def built(topology: Topology, name: str, without: str = "") -> Iterator[tuple[Pl
         scene.upstream(place)
         place.set_up(tuple(step for step in its.setup if not without or without not in step))
         scene.behind(place)
+        place.settle()
         yield place, its
 
 
@@ -438,7 +453,7 @@ def run(
     *,
     without: str = "",
     timeout: float = 20.0,
-    patience: float = 5.0,
+    patience: float = 10.0,
 ) -> Seen:
     """Build a page's place and see what it does; by another configuration, or without one of its commands, if told so.
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS
 from scapy.layers.l2 import CookedLinux
 from scapy.utils import PcapReader, RawPcapNgWriter
 
+from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.capture import Advertisement, Capture, read
 from npd6_xdp.lab.daemon import RunningDaemon
@@ -151,11 +152,19 @@ def test_captures_on_any_tell_what_one_on_the_interface_itself_tells(topology: T
         assert told(replay(topology, again, "--config", str(config))) == told(found)
 
 
+def solicitations_in(file: Path) -> int:
+    """How many a capture under way has so far, of those that are whole."""
+    with suppress(MachineError, UsageError):
+        return sum(b"\x3a\xff" in frame.data and b"\x87\0" in frame.data for frame in frames(file))
+    return 0
+
+
 def test_an_oracle_reads_the_same_out_of_a_cooked_capture(topology: Topology) -> None:
     """scapy dissects what tcpdump wrote: its types, addresses and tags are those of the frames made of it."""
     with tcpdump(topology, "any", "-y", "LINUX_SLL") as file, Wire(topology) as wire:
         wire.send(question(HOST_ADDRESS), SETTING.mac + question(HOST_ADDRESS)[6:])
         topology.run("edge", "ping", "-6", "-n", "-c", "1", "-W", "1", "2001:db8::7")
+        assert until(lambda: solicitations_in(file) >= 3)
     seen = 0
     for frame, packet in zip(frames(file), PcapReader(str(file)), strict=True):
         found = cooked.parse(frame)
