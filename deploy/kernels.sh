@@ -13,7 +13,8 @@ cache=$PWD/.venv/kernels
 limit=${LIMIT:-1200} # seconds for one kernel
 # A guest that gets no time of a busy machine would complain of that, too.
 quiet="nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
-kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team team_mode_activebackup team_mode_roundrobin)
+kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team)
+kinds+=(team_mode_activebackup team_mode_roundrobin)
 
 say() { echo "kernels: $*"; }
 fail() { echo "kernels: $*" >&2; exit 1; }
@@ -80,7 +81,8 @@ fetch() {
             known "$package" || fail "$package, which $image depends on: apt knows no such package"
         done
         (cd "$cache/$image/packages" && { apt-get download -qq "$image" "${wanted[@]}" 2>/dev/null ||
-            { apt-get update -qq && apt-get download -qq "$image" "${wanted[@]}"; }; }) >&2 || fail "$image: apt can't fetch it"
+            { apt-get update -qq && apt-get download -qq "$image" "${wanted[@]}"; }; }) >&2 ||
+            fail "$image: apt can't fetch it"
         for package in "$cache/$image"/packages/*.deb; do
             dpkg-deb -x "$package" "$cache/$image"
         done
