@@ -122,13 +122,13 @@ def resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Resolution, Ti
         yield resolution, requests, datapath
 
 
-def read_on(resolution: Resolution) -> None:
-    """As the loop does: what is due next, and what that makes due at once."""
-    assert resolution.due is not None
-    now = max(time.monotonic(), resolution.due)
-    while resolution.due is not None and resolution.due <= now:
+def read_on(resolution: Resolution, after: float = 0.0) -> None:
+    """As the loop does: all that is due within three seconds, so many seconds after now."""
+    now = time.monotonic() + after
+    end = now + 3
+    while resolution.due is not None and resolution.due <= end:
+        now = max(now, resolution.due)
         resolution.tick(now)
-        now = 0.0
 
 
 def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_does(
@@ -141,7 +141,7 @@ def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_do
     assert datapath.known == []
     requests.rests = True
     assert at_work.due is not None
-    read_on(at_work)
+    read_on(at_work, after=3)
     assert datapath.known == [TARGET]
     assert at_work.due is None
     assert said.text.count(WHY) == 1
@@ -160,7 +160,7 @@ def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at
     read_on(at_work)
     assert datapath.known == []
     requests.rests = True
-    read_on(at_work)
+    read_on(at_work, after=3)
     assert datapath.known == [TARGET]
 
 
