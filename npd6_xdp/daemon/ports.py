@@ -29,7 +29,8 @@ _RETRY_PAUSE = 10  # times what the trying took, where that is longer
 # of ports cost some thousandths of a CPU: the program's link by its descriptor (2 us), a part of them each turn; and,
 # for as long as a turn may take, the interface's counts and groups (40 us), so that a round of all takes longer then.
 _TURN = 1.0  # seconds
-_ROUND = 5  # turns for all ports' links
+_ROUND = 5  # turns for all ports' links, while these are at most
+_MOST_LOOKS = 500  # in a turn
 _LOOKING = 0.001  # seconds of a turn
 _HURRY = 0.05  # seconds between two turns of a round after announcements were lost
 _PATIENCE = 60  # times that a turn is put off while announcements are yet to be taken in
@@ -262,7 +263,7 @@ class Ports:
         if not self._links_to_look_at:
             self._links_to_look_at = [*self._attached]
             self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
-        some = -(-len(self._attached) // _ROUND)
+        some = min(-(-len(self._attached) // _ROUND), _MOST_LOOKS)
         looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
         for ifindex in self._datapath.taken_off(looked_at):
             port = self._attached.get(ifindex)
