@@ -66,6 +66,10 @@ def change_neighbour(fault: Fault, n: int) -> None:
     on_edge(fault.topology, f"neigh replace fe80::{n:x} lladdr 02:00:00:00:00:{n:02x} dev lan0")
 
 
+def switch_forwarding(fault: Fault, n: int) -> None:
+    fault.topology.sysctl("edge", "net/ipv6/conf/lan0/forwarding", (n + 1) % 2)
+
+
 def ask_status(fault: Fault, _: int) -> None:
     fault.running.command("status")
 
@@ -83,6 +87,7 @@ SOURCES = {
     "links": ("npd6_xdp.daemon:Daemon._on_link_change", change_link),
     "routes": ("npd6_xdp.daemon:Daemon._on_route_change", change_route),
     "neighbours": ("npd6_xdp.daemon.resolution:Resolution.on_change", change_neighbour),
+    "outlook": ("npd6_xdp.daemon:Daemon._on_forwarding", switch_forwarding),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
     "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
     "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
