@@ -159,6 +159,7 @@ _NTF_PROXY = 0x08
 _NTF_EXT_LEARNED = 0x10
 _NTF_EXT_MANAGED = 0x01  # in NDA_FLAGS_EXT
 _NDA_DST = 1
+_NDA_LLADDR = 2
 _NDA_PROTOCOL = 12
 _NDA_FLAGS_EXT = 15
 _RTA_DST = 1
@@ -260,13 +261,17 @@ class AddressEntry(NamedTuple):
 
 
 class NeighbourEntry(NamedTuple):
-    """A line of the neighbour table, or of its proxy entries: `address` has 16 bytes, `state` is a NeighbourState."""
+    """A line of the neighbour table, or of its proxy entries: `address` has 16 bytes, `state` is a NeighbourState.
+
+    `mac` is the link-layer address, empty where none is known.
+    """
 
     ifindex: int
     address: bytes
     state: int
     proxy: bool
     protocol: int
+    mac: bytes = b""
 
 
 class RouteEntry(NamedTuple):
@@ -430,7 +435,8 @@ def parse_neighbour(body: bytes) -> NeighbourEntry | None:
             state |= NeighbourState.PERMANENT
     if _number(attributes.get(_NDA_FLAGS_EXT, b"")) & _NTF_EXT_MANAGED:
         state |= NeighbourState.MANAGED
-    return NeighbourEntry(ifindex, address, state, bool(flags & _NTF_PROXY), protocol)
+    mac = attributes.get(_NDA_LLADDR, b"")
+    return NeighbourEntry(ifindex, address, state, bool(flags & _NTF_PROXY), protocol, mac)
 
 
 def parse_route(body: bytes) -> RouteEntry | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +16,9 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.loops import Loops
 from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Quiet, room_for_pending
+from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Rule, Table
 from npd6_xdp.core.verdict import Outcome
@@ -32,6 +35,7 @@ _GIVEN_UP = 1024  # targets that are given up at once
 _QUIET = 120.0  # seconds for which a host that has a route may be stale before it is asked
 _QUIET_PER_SECOND = 10  # of those that are asked
 _FROZEN = 2048  # more hosts and targets, after which the garbage collector is told that they stay
+_VOUCHED = NeighbourState.PERMANENT | LOOKED_AFTER  # what somebody says who knows better than the wire
 _CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
 
 
@@ -50,6 +54,9 @@ class Resolution:
         self._watch = NeighbourWatch()
         self._limits = Limits()
         self._neighbours = Neighbours(self._limits.neighbours)
+        self._places = Places()
+        self._loops = Loops(secrets.randbelow)
+        self._names: Mapping[int, str] = {}
         self._pending = Pending()
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
         self._table = Table({}, {}, {}, {}, {})
@@ -84,7 +91,8 @@ class Resolution:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
         if self._reading is not None or self._watch.unfinished:
             return 0.0  # go on at once
-        dues = (self._tick_at, self._routes.due, self._gate_not_before if self._gate_waits else None)
+        gate = self._gate_not_before if self._gate_waits else None
+        dues = (self._tick_at, self._routes.due, gate, self._places.due, self._loops.due)
         return min((due for due in dues if due is not None), default=None)
 
     def reopen(self) -> None:
@@ -120,15 +128,20 @@ class Resolution:
         begins = self._watch.listen(wanted=needed)
         entries = table.live(Decision.NEIGHBOUR)
         self._pending.alone = len(entries) < 2
-        names = {link.ifindex: link.name for link in links.values()}
+        names = self._names = {link.ifindex: link.name for link in links.values()}
         tables = {link.ifindex: link.table for link in links.values() if link.table}
         routed = needed and any(rule.host_routes for rule in table.rules.values())
         self._routes.use(tables, names, needed=routed)
+        now = time.monotonic()
+        self._loops.use(table)
+        moved = self._places.use(table, now, tables)
         self._know(self._neighbours.use(table, limits.neighbours))
-        self._routes_unsettled = begins or self._neighbours.unsettled
+        for host, state in moved:
+            self._know(self._neighbours.changed(host, state))
+        self._routes_unsettled = begins or bool(moved) or self._neighbours.unsettled
         if begins:  # all at once, since who is there must be known before somebody asks
             self._reading = None
-            self._know(self._neighbours.resync(self._states() if needed else {}))
+            self._know(self._neighbours.resync(self._places.restart(self._words() if needed else {}, now)))
         if needed:
             self._size(time.monotonic())
 
@@ -182,10 +195,53 @@ class Resolution:
         vias = self._table.vias.get(rule.group)
         if not vias:
             return Outcome.ABSENT
+        if self._is_elsewhere(event, rule):
+            return Outcome.ABSENT
         if (rule.group, event.target) not in self._pending and self._neighbours.full:
             self._warn(f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved")
             return Outcome.RATE_LIMITED
-        return self._wait(event, rule, vias, self._probe)
+        return self._wait(event, rule, vias, self._look_for)
+
+    def _is_elsewhere(self, event: NsEvent, rule: Rule) -> bool:
+        """Whether a target needn't be looked for behind us: it is where the question comes from, or the question comes
+        of one that we have asked there."""
+        entry = self._table.entries.get(rule.entry)
+        if entry is None:
+            return False
+        now, mac = time.monotonic(), event.eth_destination
+        here = Host(entry.l3_ifindex, event.target)
+        if self._loops.is_test(event.target):
+            if self._loops.heard(event.target, here.ifindex, mac, now):
+                self._distrust(here.ifindex, mac)
+            return True
+        state = self._places.state(here)
+        if state & NeighbourState.STALE:
+            self._confirm(here)  # if it has gone from there, the next question finds it behind us
+        if state:
+            return True
+        if here.ifindex not in self._loops.links or (rule.group, event.target) in self._pending:
+            return False
+        if self._pending.awaits(here):
+            self._loops.asks_too(here, mac, now)
+            return True
+        return self._loops.is_echo(here, mac, now)
+
+    def _distrust(self, link: int, mac: bytes) -> None:
+        """Another proxy was found on a link."""
+        name, other = self._names.get(link, str(link)), mac.hex(":")
+        if any(each.mac == mac for each in self._table.entries.values()):
+            what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
+        else:
+            what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
+        self._warn(f"{name}: {other} asks for what is asked for elsewhere: {what}")
+        self._apply(self._places.distrust(self._loops.peers, time.monotonic()))
+
+    def _look_for(self, host: Host) -> None:
+        self._loops.began(host, time.monotonic())
+        if self._places.has(host):
+            self._confirm(host)  # somebody has claimed it: at once, not in the kernel's time for what is stale
+        else:
+            self._probe(host)
 
     def defend(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """Somebody wants a target's address, which the neighbour table has. None: its host is there, answer.
@@ -219,23 +275,27 @@ class Resolution:
     def confirm(self, event: NsEvent, rule: Rule) -> None:
         """A stale host was asked for: have the kernel probe it. If it fails, the host is forgotten."""
         for ifindex in self._neighbours.interfaces(rule.group, event.target):
-            self._probe(Host(ifindex, event.target))
+            # at once: nobody confirms the hosts of a router but their own answers, so to wait for that gains nothing
+            self._confirm(Host(ifindex, event.target))
 
     def _probe(self, host: Host) -> None:
-        self._watch.probe(host, self._neighbours.looked_after(host))
+        self._watch.probe(host, self._looked_after(host))
 
     def _confirm(self, host: Host) -> None:
-        self._watch.confirm(host, self._neighbours.looked_after(host))
+        self._watch.confirm(host, self._looked_after(host))
+
+    def _looked_after(self, host: Host) -> NeighbourState:
+        return self._neighbours.looked_after(host) or self._places.looked_after(host)
 
     # --- the kernel's word ---
 
     def on_change(self) -> None:
         """The neighbour table changed."""
         try:
-            for host, state in self._watch.changes(time.monotonic() + _SLICE):
+            for host, word in self._watch.changes(time.monotonic() + _SLICE):
                 if self._reading is not None:
                     self._changed_meanwhile.add(host)
-                self._take(host, state)
+                self._hear_of(host, word)
         except Overflow:
             self._read_anew()
         self._freeze()
@@ -258,10 +318,10 @@ class Resolution:
         there: set[Host] = set()
         try:
             for piece in self._watch.table():
-                for host, state in piece:
+                for host, word in piece:
                     there.add(host)
                     if host not in self._changed_meanwhile:
-                        self._take(host, state)
+                        self._hear_of(host, word)
                     yield
                 yield
         except Overflow:
@@ -271,9 +331,9 @@ class Resolution:
             self._read_again = True
             self._warn(f"{error}; trying again every {_TICK:.0f} s")
             return
-        for host in self._neighbours.places():
+        for host in self._places.hosts():
             if host not in there and host not in self._changed_meanwhile:
-                self._take(host, NeighbourState.NONE)
+                self._hear_of(host, Word(NeighbourState.NONE))
             yield
         for key in self._pending.targets():
             for host in self._pending.places(*key):
@@ -297,14 +357,32 @@ class Resolution:
             self._frozen = held
             gc.freeze()
 
-    def _states(self) -> dict[Host, int]:
+    def _words(self) -> dict[Host, Word]:
         """The neighbour table; what is known of it where the kernel doesn't tell, and then it is asked again."""
         try:
             return self._requests.neighbours()
         except MachineError as error:
             self._read_again = True
             self._warn(f"{error}; trying again every {_TICK:.0f} s")
-            return {host: self._neighbours.state(host) for host in self._neighbours.places()}
+            return self._places.words()
+
+    def _hear_of(self, host: Host, word: Word) -> None:
+        """The neighbour table says something of a host; what that is worth, its other places decide as well."""
+        if self._loops.is_test(host.address):
+            return
+        now = time.monotonic()
+        if word.state & PRESENT and not word.state & _VOUCHED and self._loops.is_asking(host, word.mac, now):
+            word = Word(NeighbourState.FAILED)
+            self._watch.delete(host)  # a later question is to find out anew
+        self._apply(self._places.changed(host, word, now))
+        if word.state & NeighbourState.REACHABLE:
+            self._loops.met(host.ifindex, word.mac)
+
+    def _apply(self, states: Iterable[tuple[Host, int]]) -> None:
+        for host, state in states:
+            self._take(host, state)
+        for host in self._places.to_ask(time.monotonic()):
+            self._confirm(host)
 
     def _take(self, host: Host, state: int) -> None:
         self._know(self._neighbours.changed(host, state))
@@ -356,6 +434,10 @@ class Resolution:
             self._read_on()
         if self._routes.due is not None and self._routes.due <= now:
             self._routes.tick(now)
+        if self._places.due is not None and self._places.due <= now:
+            self._apply(self._places.tick(now))
+        if self._loops.due is not None and self._loops.due <= now:
+            self._test()
         if self._tick_at is not None and self._tick_at <= now:
             self._tick_at = None
             if not self._pending.expire(now, _GIVEN_UP):
@@ -371,6 +453,16 @@ class Resolution:
                     self._quiet.forget(host)
         self._schedule(now)
         self._gate()
+
+    def _test(self) -> None:
+        """Look for other proxies."""
+        now = time.monotonic()
+        look, needless = self._loops.tests(now)
+        for host in look:
+            self._watch.probe(host)
+        for host in needless:
+            self._watch.delete(host)
+        self._apply(self._places.distrust(self._loops.peers, now))
 
     def _schedule(self, now: float) -> None:
         """Look again in a while, if there is anything to look after."""

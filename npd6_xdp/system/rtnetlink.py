@@ -15,6 +15,7 @@ from typing import NamedTuple
 from npd6_xdp.core import route_filter, rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, RouteEntry, Type
 from npd6_xdp.system import nlsocket
 
@@ -39,10 +40,10 @@ class Requests:
         """The socket's address, which announcements of what it asked for bear as their sender."""
         return int(self._socket.getsockname()[0])
 
-    def neighbours(self) -> dict[Host, int]:
-        """The IPv6 neighbour table: states by host."""
+    def neighbours(self) -> dict[Host, Word]:
+        """The IPv6 neighbour table by host."""
         entries = self._dump_neighbours(proxies=False)
-        return {Host(entry.ifindex, entry.address): entry.state for entry in entries}
+        return {Host(entry.ifindex, entry.address): Word(entry.state, entry.mac) for entry in entries}
 
     def proxies(self) -> dict[Host, int]:
         """The proxy entries of the neighbour table: protocol numbers by host."""
@@ -131,6 +132,10 @@ class Requests:
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
         return self._sequence
+
+
+def _host(entry: NeighbourEntry) -> Host:
+    return Host(entry.ifindex, entry.address)
 
 
 def _dump_host_routes(number: int) -> bytes:
@@ -265,8 +270,8 @@ class NeighbourWatch:
         """Whether changes() is to be called again, even if `fileno` isn't readable."""
         return self._changes.lost
 
-    def changes(self, deadline: float) -> Iterator[tuple[Host, int]]:
-        """What changed, in order: hosts and their states, NUD_NONE where an entry is gone. Raises Overflow.
+    def changes(self, deadline: float) -> Iterator[tuple[Host, Word]]:
+        """What changed, in order: hosts and the word for them, NUD_NONE where an entry is gone. Raises Overflow.
 
         It ends at the deadline (seconds, monotonic), and what is left waits.
         """
@@ -274,13 +279,13 @@ class NeighbourWatch:
             entry = rtnetlink.parse_neighbour(message.body)
             if entry is not None and not entry.proxy:
                 gone = message.type == Type.DELNEIGH
-                yield Host(entry.ifindex, entry.address), NeighbourState.NONE if gone else entry.state
+                yield _host(entry), Word(NeighbourState.NONE) if gone else Word(entry.state, entry.mac)
 
-    def table(self) -> Iterator[list[tuple[Host, int]]]:
+    def table(self) -> Iterator[list[tuple[Host, Word]]]:
         """The neighbour table in pieces: see _Dump.pieces()."""
         for piece in self._dump.pieces(rtnetlink.dump_neighbours):
             entries = (rtnetlink.parse_neighbour(message.body) for message in piece)
-            yield [(Host(entry.ifindex, entry.address), entry.state) for entry in entries if entry and not entry.proxy]
+            yield [(_host(entry), Word(entry.state, entry.mac)) for entry in entries if entry and not entry.proxy]
 
     def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
         """Have the kernel resolve a host, or confirm it in its time where it is stale. refusals() says what it won't.

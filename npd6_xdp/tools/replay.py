@@ -28,6 +28,7 @@ from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, held_addresses
+from npd6_xdp.core.places import Places
 from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.rtnetlink import PRESENT
 from npd6_xdp.core.rules import Decision, Entry, KnownFlag, Match, Rule, RuleFlag, build
@@ -180,8 +181,10 @@ class _Replay:
         """Method neighbour goes by who is in this machine's neighbour table now."""
         if not self._table.live(Decision.NEIGHBOUR):
             return
+        places = Places()
+        places.use(self._table, 0.0)
         with closing(Requests()) as requests:
-            states = requests.neighbours()
+            states = places.restart(requests.neighbours(), 0.0)
         known = {
             (group, host.address)
             for host, state in states.items()

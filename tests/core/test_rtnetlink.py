@@ -203,7 +203,7 @@ def encoded(kind: type[Any], fields: dict[str, Any], attributes: list[tuple[str,
 def test_we_read_the_neighbours_that_pyroute2_writes(state: NeighbourState) -> None:
     attributes = [("NDA_DST", TEXT), ("NDA_LLADDR", "02:00:00:00:00:07"), ("NDA_PROBES", 4)]
     body = encoded(ndmsg, {"ifindex": 3, "state": int(state), "flags": 0}, attributes)
-    assert parse_neighbour(body) == NeighbourEntry(3, ADDRESS, state, False, 0)
+    assert parse_neighbour(body) == NeighbourEntry(3, ADDRESS, state, False, 0, bytes.fromhex("020000000007"))
 
 
 def test_we_read_proxy_entries_and_whose_they_are() -> None:

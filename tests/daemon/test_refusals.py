@@ -19,6 +19,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import Table, build
 from npd6_xdp.daemon import Daemon, _Ring
@@ -71,8 +72,8 @@ class Tired:
     def has_proxy(self, _: Host) -> bool:
         return self._tell({})  # type: ignore[return-value]
 
-    def neighbours(self) -> dict[Host, int]:
-        return self._tell({Host(8, TARGET): int(NeighbourState.REACHABLE)})
+    def neighbours(self) -> dict[Host, Word]:
+        return self._tell({Host(8, TARGET): Word(NeighbourState.REACHABLE)})
 
     def host_routes(self) -> dict[Host, int]:
         return {}
@@ -80,7 +81,7 @@ class Tired:
     def neighbour_table_size(self) -> None:
         return None
 
-    def _tell(self, answer: dict[Host, int]) -> dict[Host, int]:
+    def _tell(self, answer: dict[Host, Any]) -> dict[Host, Any]:
         if not self.rests:
             raise MachineError(WHY)
         return answer
@@ -114,7 +115,7 @@ def resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Resolution, Ti
     datapath, requests = Datapath(), Tired()
     resolution = Resolution(datapath, requests, lambda _: None)  # type: ignore[arg-type]
 
-    def table() -> Iterator[list[tuple[Host, int]]]:
+    def table() -> Iterator[list[tuple[Host, Word]]]:
         yield [*requests.neighbours().items()]
 
     monkeypatch.setattr(resolution._watch, "table", table)

@@ -120,8 +120,11 @@ def test_the_address_of_a_stale_host_is_defended_once_the_host_itself_has_said_t
     topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 100)
     on_edge(
         topology,
-        f"neigh replace {gone} {LLADDR} nud stale dev lan0",
-        f"neigh replace {HOST_ADDRESS} lladdr 02:00:00:00:00:42 nud stale dev lan0",
+        *(
+            f"neigh replace {host} {lladdr} nud {state} dev lan0"
+            for host, lladdr in ((gone, LLADDR), (HOST_ADDRESS, "lladdr 02:00:00:00:00:42"))
+            for state in ("reachable", "stale")
+        ),
     )
     assert until(lambda: len(json.loads(running.command("status", "--json").stdout)["neighbours"]) == 2, 2.0)
     with Wire(topology) as wire:

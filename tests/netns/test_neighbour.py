@@ -184,7 +184,7 @@ def test_with_the_same_64_on_both_sides_host_routes_lead_to_who_is_behind_us(
     assert routes() == [f"{SHARED} lan0"]
     with Wire(topology) as wire:
         asker = Asker(wire, running)
-        assert asker.outcome(UPSTREAMS) == "pending"
+        assert asker.outcome(UPSTREAMS) in ("pending", "absent"), "absent where the kernel has met it upstream"
         assert not asker.answered(UPSTREAMS, 0.2), "a host of the upstream's side, not one behind us"
     # a successor of one that was killed cleans up what it left, and keeps what is still true
     running.kill()

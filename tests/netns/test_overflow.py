@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from ipaddress import IPv6Address
@@ -35,11 +36,12 @@ def test_no_neighbour_comes_back_by_an_announcement_older_than_the_overflow(topo
     with topology.inside("edge"):
         watch, requests = NeighbourWatch(), Requests()
     with closing(watch), closing(requests):
+        watch.listen(wanted=True)
         tell(topology, (f"neigh replace {host} lladdr 02:00:00:00:00:99 nud permanent dev lan0" for host in hosts))
         tell(topology, (f"neigh del {host} dev lan0" for host in hosts))
         with pytest.raises(Overflow):
-            list(watch.changes())
-        assert [host for host, state in watch.changes() if state] == []
+            list(watch.changes(time.monotonic() + 5))
+        assert [host for host, word in watch.changes(time.monotonic() + 5) if word.state] == []
 
 
 def test_no_address_comes_back_by_an_announcement_older_than_the_overflow(topology: Topology) -> None:

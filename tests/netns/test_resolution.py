@@ -123,14 +123,18 @@ def edge(topology: Topology) -> Iterator[Edge]:
 
 def test_a_host_route_follows_a_host_that_moves(edge: Edge) -> None:
     edge.neighbour(f"replace {HOST} {LLADDR} nud stale dev lan0")
+    assert edge.routes() == [], "a claim, and nobody answers for it"
+    edge.neighbour(f"replace {HOST} {LLADDR} nud reachable dev lan0")
     assert edge.routes() == [(HOST, "lan0")]
+    edge.neighbour(f"replace {HOST} {LLADDR} nud stale dev lan0")
+    assert edge.routes() == [(HOST, "lan0")], "it was there"
     edge.neighbour(f"replace {HOST} {LLADDR} nud stale dev lan1")
     assert edge.routes() == [(HOST, "lan0")], "no reason to think that it has moved"
     edge.neighbour(f"replace {HOST} {LLADDR} nud reachable dev lan1")
-    assert edge.routes() == [(HOST, "lan1")]
+    assert until(lambda: edge.take_in() or edge.routes() == [(HOST, "lan1")], 2.0), "it answers there, and here no more"
     edge.neighbour(f"del {HOST} dev lan0")
     assert edge.routes() == [(HOST, "lan1")]
-    edge.neighbour(f"replace {HOST} {LLADDR} nud stale dev lan0", f"del {HOST} dev lan1")
+    edge.neighbour(f"replace {HOST} {LLADDR} nud reachable dev lan0", f"del {HOST} dev lan1")
     assert edge.routes() == [(HOST, "lan0")], "and back, when it is there no more"
     edge.neighbour(f"del {HOST} dev lan0")
     assert edge.routes() == []
@@ -139,7 +143,7 @@ def test_a_host_route_follows_a_host_that_moves(edge: Edge) -> None:
 def test_a_predecessors_host_route_is_no_hindrance_for_a_host_that_moved_meanwhile(topology: Topology) -> None:
     on_edge(topology, f"route add {HOST}/128 dev lan0 proto 136 metric 1024")
     with closing(Edge(topology)) as edge:
-        edge.neighbour(f"replace {HOST} {LLADDR} nud stale dev lan1")
+        edge.neighbour(f"replace {HOST} {LLADDR} nud reachable dev lan1")
         assert edge.routes() == [(HOST, "lan1")]
 
 
@@ -298,6 +302,7 @@ def test_a_route_to_a_host_that_has_gone_in_silence_goes_when_nobody_asks_either
     edge.topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 100)
     edge.resolution._quiet = Quiet(1.0, 1)
     stale = "nud stale dev lan0"
+    both_there(edge)
     edge.neighbour(
         *(f"replace {host} {LLADDR} {stale}" for host in BOTH),
         f"replace 2001:db8:1::9c {LLADDR} {stale} extern_learn",

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Other proxies between the same links as we: how they are found, and what of their questions is an echo of ours.
+
+Two that answer on link A for what is behind link B, and on B for what is behind A, hear each other. One asks B for a
+target that somebody on A has asked for; the other hears that on B, and asks A. Each answer that one gets by the other's
+belief is a belief of its own, for hosts that have long gone (RFC 4389 §4.1.3 leaves that to the proxy).
+
+Nothing in an advertisement tells a proxy's from a host's: not the R flag, which routers of subscribers set as well, nor
+that it comes from a MAC which answers for many. What tells is what a proxy does. So now and then we have the kernel ask
+one of the links for an address that nobody can know of, drawn by lot; whoever then asks for that address on another
+link has heard it there and carries it here. That MAC is another proxy's on this link: no host's word comes from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import NamedTuple
+
+from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.rules import Decision, Match, Table
+
+PERIOD = 30.0
+"""Seconds between two tests of the same links."""
+LEAST = 2.0
+"""Seconds between two tests of the same links where something calls for one."""
+TESTS_AT_ONCE = 8
+"""Then nothing is tested for a second: the tests of many links take their time."""
+PEER_SECONDS = 600.0
+"""After so long with no sign of it, another proxy is forgotten."""
+HOLD = 6.5
+"""Seconds from our question on: what another proxy asks for in that time may still be because of it. Ours goes on for
+3 s; so does one that began with our last word, and a third's that began with that."""
+
+_NONCE_SECONDS = 10.0  # for which an answer may come; whoever hears of it late asks for 3 s more
+_ASK_SECONDS = 1.0  # for which the kernel looks for it; once it asks, and we only want to hear of that
+_BREAK = 1.0
+_MOST_ASKED = 4096
+_MOST_MET = 4096
+_MOST_PEERS = 64  # on one link
+_LEAST_BITS = 16  # of a prefix's that are drawn by lot: with fewer, a host's address may be drawn
+_DRAWS = 8
+_NEVER = float("-inf")
+
+
+class _Way(NamedTuple):
+    """Two links, between which we carry questions both ways: `asked` is where the test asks, for one of `prefixes`.
+
+    `back` are the entries on the other link whose targets are behind this one, `here` those of this one.
+    """
+
+    asked: int
+    other: int
+    here: tuple[int, ...]
+    back: tuple[int, ...]
+    prefixes: tuple[Prefix, ...]
+
+
+@dataclass(slots=True)
+class _Nonce:
+    asked: int
+    began: float
+    taken_back: bool = False
+
+
+class Loops:
+    """The tests under way, and the proxies that they have found. `draw` gives an integer below its argument, by lot."""
+
+    def __init__(self, draw: Callable[[int], int]) -> None:
+        self._draw = draw
+        self._table = Table({}, {}, {}, {}, {})
+        self._ways: list[_Way] = []
+        self._links: frozenset[int] = frozenset()
+        self._todo: dict[int, None] = {}  # indexes of ways
+        self._tested: dict[int, float] = {}
+        self._all_at = self._broke_at = _NEVER
+        self.due: float | None = None
+        """When to call tests() (seconds, monotonic); None: there is nothing to test."""
+        self._nonces: dict[bytes, _Nonce] = {}
+        self._peers: dict[int, dict[bytes, float]] = {}
+        self._asked: dict[Host, float] = {}
+        self._asking_too: dict[Host, tuple[bytes, float]] = {}
+        self._met: dict[tuple[int, bytes], None] = {}
+
+    def use(self, table: Table) -> None:
+        """Go by another table."""
+        self._table = table
+        ways = _ways(table)
+        if ways == self._ways:
+            return
+        self._ways = ways
+        self._links = frozenset(way.asked for way in ways)
+        self._tested.clear()
+        self._todo = dict.fromkeys(range(len(ways)))
+        self._schedule()
+        self._peers = {link: macs for link, macs in self._peers.items() if link in self._links}
+
+    @property
+    def links(self) -> frozenset[int]:
+        """The links on which another proxy may be our echo: asked by us, and answered on for what is elsewhere."""
+        return self._links
+
+    @property
+    def peers(self) -> Mapping[int, Iterable[bytes]]:
+        """The MACs of other proxies, by link."""
+        return {link: frozenset(macs) for link, macs in self._peers.items()}
+
+    # --- tests ---
+
+    def tests(self, now: float) -> tuple[list[Host], list[Host]]:
+        """Whom the kernel is to look for now, and whose entries aren't needed any longer; call it when it is `due`."""
+        if self._ways and now >= self._all_at + PERIOD:
+            self._all_at = now
+            self._todo.update(dict.fromkeys(range(len(self._ways))))
+        look = []
+        if now >= self._broke_at + _BREAK:
+            ready = [index for index in self._todo if now - self._tested.get(index, _NEVER) >= LEAST]
+            for index in ready[:TESTS_AT_ONCE]:
+                del self._todo[index]
+                self._tested[index] = self._broke_at = now
+                address = self._unknown(self._ways[index])
+                if address is not None:
+                    self._nonces[address] = _Nonce(self._ways[index].asked, now)
+                    look.append(Host(self._ways[index].asked, address))
+        needless = self._tidy(now)
+        self._schedule()
+        return look, needless
+
+    def _schedule(self) -> None:
+        dues = [nonce.began + (_NONCE_SECONDS if nonce.taken_back else _ASK_SECONDS) for nonce in self._nonces.values()]
+        if self._ways:
+            dues.append(self._all_at + PERIOD)
+        if self._todo:
+            dues.append(self._broke_at + _BREAK)
+        self.due = min(dues, default=None)
+
+    def _tidy(self, now: float) -> list[Host]:
+        needless = []
+        for address, nonce in tuple(self._nonces.items()):
+            if not nonce.taken_back and now - nonce.began >= _ASK_SECONDS:
+                nonce.taken_back = True
+                needless.append(Host(nonce.asked, address))
+            if now - nonce.began >= _NONCE_SECONDS:
+                del self._nonces[address]
+        for link, macs in tuple(self._peers.items()):
+            self._peers[link] = {mac: seen for mac, seen in macs.items() if now - seen < PEER_SECONDS}
+            if not self._peers[link]:
+                del self._peers[link]
+        return needless
+
+    def _unknown(self, way: _Way) -> bytes | None:
+        """An address that is carried both ways, if it is anybody's; None where chance finds none."""
+        for _ in range(_DRAWS):
+            prefix = way.prefixes[self._draw(len(way.prefixes))]
+            address = IPv6Address(prefix.address + self._draw(1 << (BITS - prefix.length)))
+            if any(self._is_behind(entry, address, way.asked) for entry in way.back) and any(
+                self._is_neighbours(entry, address) for entry in way.here
+            ):
+                return address.packed
+        return None
+
+    def _is_behind(self, entry: int, address: IPv6Address, link: int) -> bool:
+        match = self._table.lookup(entry, address)
+        return (
+            isinstance(match, Match)
+            and match.decision is Decision.NEIGHBOUR
+            and link in self._table.vias.get(match.group, ())
+        )
+
+    def _is_neighbours(self, entry: int, address: IPv6Address) -> bool:
+        match = self._table.lookup(entry, address)
+        return isinstance(match, Match) and match.decision is Decision.NEIGHBOUR
+
+    def call_for(self, link: int) -> None:
+        """Something on a link may be another proxy's doing: test soon."""
+        self._todo.update({index: None for index, way in enumerate(self._ways) if link in (way.asked, way.other)})
+        self._schedule()
+
+    def met(self, link: int, mac: bytes) -> None:
+        """A station has answered on a link. One that is new there may be a proxy."""
+        if link not in self._links or (link, mac) in self._met:
+            return
+        if len(self._met) >= _MOST_MET:
+            del self._met[next(iter(self._met))]
+        self._met[link, mac] = None
+        self.call_for(link)
+
+    # --- what is heard ---
+
+    def is_test(self, address: bytes) -> bool:
+        """Whether an address is one that we have drawn."""
+        return address in self._nonces
+
+    def heard(self, target: bytes, link: int, mac: bytes, now: float) -> bool:
+        """A target is asked for on a link, by a MAC; whether that shows another proxy that wasn't known there."""
+        nonce = self._nonces.get(target)
+        if nonce is None or nonce.asked == link:
+            return False
+        macs = self._peers.setdefault(link, {})
+        new = mac not in macs
+        if new and len(macs) >= _MOST_PEERS:
+            return False
+        macs[mac] = now
+        return new
+
+    def began(self, host: Host, now: float) -> None:
+        """We begin to look for a target on a link."""
+        if host.ifindex not in self._links:
+            return
+        self._asked.pop(host, None)
+        while len(self._asked) >= _MOST_ASKED:
+            del self._asked[next(iter(self._asked))]
+        self._asked[host] = now
+
+    def is_echo(self, host: Host, mac: bytes, now: float) -> bool:
+        """Whether a question that comes in on a link, for a target that isn't under way there, is because of ours."""
+        return mac in self._peers.get(host.ifindex, ()) and now - self._asked.get(host, _NEVER) < HOLD
+
+    def asks_too(self, host: Host, mac: bytes, now: float) -> None:
+        """A target that we look for on a link is asked for there by a MAC as well: by another proxy, or by a host."""
+        self._asking_too.pop(host, None)
+        while len(self._asking_too) >= _MOST_ASKED:
+            del self._asking_too[next(iter(self._asking_too))]
+        self._asking_too[host] = mac, now
+        self.call_for(host.ifindex)
+
+    def is_asking(self, host: Host, mac: bytes, now: float) -> bool:
+        """Whether a MAC that answers for a target has just asked for it itself: then it isn't the target's host."""
+        asking = self._asking_too.get(host)
+        return asking is not None and asking[0] == mac and now - asking[1] < HOLD
+
+
+def _ways(table: Table) -> list[_Way]:
+    """The links between which questions are carried both ways."""
+    entries = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
+    behind: dict[tuple[int, int], list[int]] = {}  # entries by (their link, a via of theirs)
+    prefixes: dict[tuple[int, int], dict[Prefix, None]] = {}
+    for entry in entries:
+        for rule in table.origins[entry.id].rules.values():
+            if rule.decision is not Decision.NEIGHBOUR:
+                continue
+            for via in table.vias.get(rule.group, ()):
+                behind.setdefault((entry.l3_ifindex, via), []).append(entry.id)
+                wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
+                prefixes.setdefault((entry.l3_ifindex, via), {}).update(dict.fromkeys(wide))
+    ways = []
+    for link, via in sorted(behind):
+        back = behind.get((via, link))
+        if back and link != via and prefixes[link, via]:
+            ways.append(_Way(via, link, tuple(back), tuple(behind[link, via]), tuple(prefixes[link, via])))
+    return ways

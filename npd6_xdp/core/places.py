@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour`: where a host is, if the neighbour tables of several links have its address.
+
+The kernel keeps a table for each link and doesn't compare them. Whoever sends it a solicitation gets an entry, with no
+proof of the address that it claims; an entry outlives a host that went to another link; and one that answers for others
+has entries like theirs. So here stands what an entry is worth:
+
+- **confirmed**: the host has answered a probe (REACHABLE), or somebody vouches for it (PERMANENT, a next hop of ours);
+- **proven**: it was confirmed, and the word is old (STALE, DELAY, PROBE);
+- **claimed**: somebody said so, and that is all (RFC 4861 §7.2.3, §7.2.5 make a STALE entry of it).
+
+A claim counts once the host has answered for it; it is asked at once. Among links between which questions are answered,
+an address is in one place. Another that turns up doesn't displace it: both are asked, and only a host that leaves its
+probe unanswered loses its place. What a proxy beside us answers is no place at all (core/loops.py finds those).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from ipaddress import IPv6Address
+from typing import NamedTuple
+
+from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
+from npd6_xdp.core.rules import Decision, Match, Table
+
+PATIENCE = 0.7
+"""Seconds after which a probe is unanswered: less than the kernel takes for its second (RetransTimer, RFC 4861 §10)."""
+FRESH = 0.2
+"""Seconds for which an answer to a probe needs no other. Two hosts with one address would be asked in turn for ever."""
+MAX_CONTESTS = 4096
+"""Addresses in two places that are looked into at once; for one more, the first place stays."""
+ASKED_PER_SECOND = 256
+"""Probes that we have sent by ourselves; who is asked for by somebody is probed beside."""
+
+# as plain numbers: an enum's `&` takes a microsecond, and the table may change by thousands at once
+_PRESENT, _CONFIRMED, _LOOKED_AFTER = int(PRESENT), int(CONFIRMED), int(LOOKED_AFTER)
+_STALE, _PERMANENT = int(NeighbourState.STALE), int(NeighbourState.PERMANENT)
+_GIVE_UP = 10.0  # seconds: the kernel has decided by then, unless its notification was lost
+_PAUSE = 0.02  # seconds between two looks at all contests
+_NEVER, _NO_TIME = float("-inf"), float("inf")
+
+
+class Word(NamedTuple):
+    """What the neighbour table says of a host: its state, and its link-layer address (b"" where it has none)."""
+
+    state: int
+    mac: bytes = b""
+
+
+@dataclass(slots=True)
+class _Place:
+    """One entry of a neighbour table. `counts`: it was passed on as a host's."""
+
+    state: int
+    mac: bytes
+    proven: bool
+    confirmed: float = _NEVER  # seconds, monotonic
+    counts: bool = False
+
+
+class _Stage(Enum):
+    """What becomes of two places of one address."""
+
+    WAITING = auto()  # the first has answered a moment ago: it is asked when that is old
+    ASKING = auto()  # its probe is to be sent
+    ASKED = auto()
+    OVERDUE = auto()  # that is unanswered: who has answered elsewhere takes over
+
+
+@dataclass(slots=True)
+class _Contest:
+    """Two places of one address. `since` is when its stage began, WAITING when it is to end (seconds, monotonic);
+    `asked` is when the probe was sent. `former` is who has lost to another, and may still answer."""
+
+    since: float
+    stage: _Stage = _Stage.WAITING
+    asked: float = _NEVER
+    former: int = 0
+
+    @property
+    def due(self) -> float:
+        return self.since + _STAGES[self.stage]
+
+
+_STAGES = {_Stage.WAITING: 0.0, _Stage.ASKING: _GIVE_UP, _Stage.ASKED: PATIENCE, _Stage.OVERDUE: _GIVE_UP}
+
+
+Key = tuple[int, bytes]
+"""Links between which questions are answered, and an address: in one place."""
+
+
+class Places:
+    """Which of the neighbour table's entries are hosts. `peers` says whether a MAC on a link is another proxy's.
+
+    changed() and the others return what is to be taken for the neighbour table's word instead of its own: (host, state)
+    in order. to_ask() tells which hosts are to be probed now.
+    """
+
+    def __init__(self) -> None:
+        self._ground = _Ground(Table({}, {}, {}, {}, {}), {})
+        self._places: dict[bytes, dict[int, _Place]] = {}
+        self._contests: dict[Key, _Contest] = {}
+        self._claims: set[Host] = set()
+        self._peers: dict[int, set[bytes]] = {}
+        self._urgent: dict[Host, None] = {}
+        self._sometime: dict[Host, None] = {}
+        self._budget = float(ASKED_PER_SECOND)
+        self._spent_at = _NEVER
+        self._contest_due = _NO_TIME
+
+    # --- what is known ---
+
+    def hosts(self) -> Iterator[Host]:
+        """All hosts that the neighbour table has, whatever they count for. They may change meanwhile."""
+        for address in tuple(self._places):
+            for ifindex in tuple(self._places.get(address, ())):
+                yield Host(ifindex, address)
+
+    def words(self) -> dict[Host, Word]:
+        """What the neighbour table says, as far as hosts may be there."""
+        return {
+            Host(ifindex, address): Word(place.state, place.mac)
+            for address, found in self._places.items()
+            for ifindex, place in found.items()
+        }
+
+    def has(self, host: Host) -> bool:
+        """Whether the neighbour table has an entry with a link-layer address, whatever it counts for."""
+        return host.ifindex in self._places.get(host.address, ())
+
+    def looked_after(self, host: Host) -> NeighbourState:
+        """What of LOOKED_AFTER the neighbour table says of a host."""
+        place = self._places.get(host.address, {}).get(host.ifindex)
+        return NeighbourState(place.state & _LOOKED_AFTER) if place else NeighbourState.NONE
+
+    def state(self, host: Host) -> NeighbourState:
+        """The state of a host that counts; NUD_NONE where it doesn't."""
+        place = self._places.get(host.address, {}).get(host.ifindex)
+        return NeighbourState(place.state) if place and place.counts else NeighbourState.NONE
+
+    # --- the neighbour table's word ---
+
+    def use(self, table: Table, now: float, vrfs: Mapping[int, int] | None = None) -> list[tuple[Host, int]]:
+        """Go by another table: other links may belong together, and other addresses matter.
+
+        `vrfs` has the routing tables of those links that belong to a VRF.
+        """
+        ground = _Ground(table, vrfs or {})
+        if ground.is_like(self._ground):
+            self._ground = ground
+            return []
+        self._ground = ground
+        self._contests.clear()
+        several = [address for address, found in self._places.items() if len(found) > 1]
+        states: list[tuple[Host, int]] = []
+        for address in dict.fromkeys([*several, *(host.address for host in sorted(self._claims))]):
+            states += self._settle(address, now)
+        return states
+
+    def restart(self, words: Mapping[Host, Word], now: float) -> dict[Host, int]:
+        """The whole table, at the start: what is to be taken for it.
+
+        Whether a STALE entry was ever confirmed can't be told any more. It gets the benefit of the doubt, or each start
+        would make hosts wait; and it is asked in its turn.
+        """
+        self._places.clear()
+        self._contests.clear()
+        self._claims.clear()
+        self._urgent.clear()
+        self._sometime.clear()
+        for host, word in words.items():
+            if word.state & _PRESENT:
+                state = word.state
+                confirmed = now if state & _CONFIRMED else _NEVER
+                self._places.setdefault(host.address, {})[host.ifindex] = _Place(state, word.mac, True, confirmed)
+        states = {host: word.state for host, word in words.items() if not word.state & _PRESENT}
+        for address, found in self._places.items():
+            if len(found) == 1:
+                ((ifindex, place),) = found.items()
+                place.counts = not self._is_peers(ifindex, place)
+            else:
+                self._settle(address, now)
+            for ifindex, place in found.items():
+                host = Host(ifindex, address)
+                if place.counts:
+                    states[host] = place.state
+                if place.state & (_STALE | _LOOKED_AFTER) == _STALE:
+                    self._sometime[host] = None  # whether it matters takes a while to find out: see to_ask()
+        return states
+
+    def changed(self, host: Host, word: Word, now: float) -> list[tuple[Host, int]]:
+        """The neighbour table says something of a host (now: seconds, monotonic)."""
+        found = self._places.get(host.address)
+        before = found.get(host.ifindex) if found else None
+        if not word.state & _PRESENT:
+            return self._gone(host, word, before, now)
+        state = word.state
+        if before is not None and before.mac != word.mac and self._is_peers(host.ifindex, before):
+            before = None  # not the proxy's any more: somebody else's claim
+        was = before.state if before else 0
+        place = before or _Place(state, word.mac, False)
+        place.state, place.mac = state, word.mac
+        if state & (_CONFIRMED | _LOOKED_AFTER):
+            place.proven = True
+            place.confirmed = now if state & _CONFIRMED else place.confirmed
+        if before is None:
+            found = self._places.setdefault(host.address, {})
+            found[host.ifindex] = place
+        if not place.proven and not place.counts and not self._ground.concerns(host):
+            place.proven = True  # nobody asks for it by us, so it is nothing to us either
+        if place.proven:
+            self._claims.discard(host)
+        else:
+            self._claims.add(host)
+        if self._is_peers(host.ifindex, place):
+            return [*self._settle(host.address, now), (host, NeighbourState.FAILED)]
+        if place.counts:
+            if state & _CONFIRMED:
+                self._answered(host)
+            return [(host, state)]
+        if before is not None and not state & _CONFIRMED & ~was:
+            return []  # no news: neither a new entry nor an answer
+        if not place.proven:
+            self._urgent[host] = None
+        assert found is not None
+        if len(found) > 1:
+            return self._settle(host.address, now)
+        place.counts = place.proven
+        return [(host, state)] if place.proven else []
+
+    def _gone(self, host: Host, word: Word, before: _Place | None, now: float) -> list[tuple[Host, int]]:
+        states: list[tuple[Host, int]] = [(host, word.state)]
+        self._claims.discard(host)
+        self._urgent.pop(host, None)
+        self._sometime.pop(host, None)
+        if before is None:
+            return states
+        found = self._places[host.address]
+        del found[host.ifindex]
+        if not found:
+            del self._places[host.address]
+        self._contests.pop(self._key(host), None)
+        # who takes its place comes first: in between, nobody would be answered
+        return self._settle(host.address, now) + states if found else states
+
+    # --- who counts ---
+
+    def _settle(self, address: bytes, now: float) -> list[tuple[Host, int]]:
+        """Let one place of an address count among links that belong together; what is different then."""
+        rivals: defaultdict[int, dict[int, _Place]] = defaultdict(dict)
+        winners: dict[int, _Place] = {}
+        found = self._places.get(address, {})
+        for ifindex, place in found.items():
+            host = Host(ifindex, address)
+            if self._is_peers(ifindex, place):
+                continue
+            if len(found) == 1 or not self._ground.concerns(host):
+                if place.proven:
+                    winners[ifindex] = place
+                elif not self._ground.concerns(host):
+                    place.proven = True
+                    winners[ifindex] = place
+            else:
+                rivals[self._ground.belongs_to(ifindex)][ifindex] = place
+        for together, places in rivals.items():
+            winner = self._winner((together, address), places, now)
+            if winner:
+                winners[winner] = places[winner]
+        states: list[tuple[Host, int]] = []
+        for ifindex, place in winners.items():
+            if not place.counts:
+                place.counts = True
+                states.append((Host(ifindex, address), place.state))
+                if place.state & (_STALE | _LOOKED_AFTER) == _STALE and self._ground.concerns(Host(ifindex, address)):
+                    self._urgent[Host(ifindex, address)] = None  # an old word that something hangs on now
+        for ifindex, place in found.items():
+            if place.counts and ifindex not in winners:
+                place.counts = False
+                states.append((Host(ifindex, address), NeighbourState.NONE))
+        return states
+
+    def _winner(self, key: Key, places: Mapping[int, _Place], now: float) -> int:
+        """Which of several places counts; 0 for none. Where it isn't sure, they are asked."""
+        proven = {ifindex: place for ifindex, place in places.items() if place.proven}
+        if not proven:
+            return 0
+        fixed = [ifindex for ifindex in proven if self._is_fixed(Host(ifindex, key[1]), proven[ifindex])]
+        holders = [ifindex for ifindex in proven if proven[ifindex].counts]
+        if fixed:
+            self._contests.pop(key, None)
+            return next((ifindex for ifindex in fixed if ifindex in holders), fixed[0])
+        if len(holders) == 1:
+            holder = holders[0]
+        else:  # nobody yet, or rivals by a new table: who was heard last
+            holder = max(
+                proven, key=lambda ifindex: (bool(proven[ifindex].state & _CONFIRMED), proven[ifindex].confirmed)
+            )
+        if len(places) == 1:
+            return holder
+        contest = self._contests.get(key)
+        if contest is None:
+            self._open(key, places, holder, now)
+        elif contest.former in places and places[contest.former].confirmed >= contest.asked:
+            del self._contests[key]  # a late answer is an answer
+            return contest.former
+        elif contest.stage is _Stage.OVERDUE and not contest.former:
+            return self._displace(contest, places, holder)
+        return holder
+
+    def _open(self, key: Key, places: Mapping[int, _Place], holder: int, now: float) -> None:
+        if len(self._contests) >= MAX_CONTESTS:
+            return
+        contest = self._contests[key] = _Contest(max(now, places[holder].confirmed + FRESH))
+        if contest.since <= now:
+            self._ask_all(contest, key[1], places, holder, now)
+        self._contest_due = min(self._contest_due, contest.due)
+
+    def _ask_all(
+        self, contest: _Contest, address: bytes, places: Mapping[int, _Place], holder: int, now: float
+    ) -> None:
+        contest.since, contest.stage = now, _Stage.ASKING
+        self._urgent[Host(holder, address)] = None
+        for ifindex, place in places.items():
+            if ifindex != holder and not place.state & _CONFIRMED:
+                self._urgent[Host(ifindex, address)] = None
+
+    @staticmethod
+    def _displace(contest: _Contest, places: Mapping[int, _Place], holder: int) -> int:
+        """The probe of the place that counts is unanswered: one that has answered takes over, if there is one."""
+        if places[holder].confirmed >= contest.asked:
+            return holder
+        answered = [ifindex for ifindex, place in places.items() if ifindex != holder and place.state & _CONFIRMED]
+        if not answered:
+            return holder
+        contest.former = holder
+        return max(answered, key=lambda ifindex: places[ifindex].confirmed)
+
+    def _answered(self, host: Host) -> None:
+        """The place that counts was confirmed."""
+        contest = self._contests.get(self._key(host))
+        if contest is not None and contest.stage in (_Stage.ASKED, _Stage.OVERDUE) and not contest.former:
+            del self._contests[self._key(host)]
+
+    def tick(self, now: float) -> list[tuple[Host, int]]:
+        """Go on where two places were asked; call it when it is `due`."""
+        if now < self._contest_due:
+            return []
+        states: list[tuple[Host, int]] = []
+        for key, contest in tuple(self._contests.items()):
+            if contest.due <= now:
+                states += self._go_on(key, contest, now)
+        earliest = min((contest.due for contest in self._contests.values()), default=_NO_TIME)
+        self._contest_due = max(earliest, now + _PAUSE)
+        return states
+
+    def _go_on(self, key: Key, contest: _Contest, now: float) -> list[tuple[Host, int]]:
+        together, address = key
+        places = {
+            ifindex: place
+            for ifindex, place in self._places.get(address, {}).items()
+            if self._ground.belongs_to(ifindex) == together and self._ground.concerns(Host(ifindex, address))
+        }
+        holder = next((ifindex for ifindex, place in places.items() if place.counts), 0)
+        if len(places) < 2 or not holder or contest.stage in (_Stage.ASKING, _Stage.OVERDUE):
+            del self._contests[key]
+        elif contest.stage is _Stage.WAITING:
+            self._ask_all(contest, address, places, holder, now)
+        else:
+            contest.since, contest.stage = now, _Stage.OVERDUE
+            return self._settle(address, now)
+        return []
+
+    @property
+    def due(self) -> float | None:
+        """When to call tick() and to_ask() again (seconds, monotonic); None: nothing is to be done."""
+        due = self._contest_due if self._contests else _NO_TIME
+        if self._urgent or self._sometime:
+            due = min(due, self._spent_at + _PAUSE)
+        return None if due == _NO_TIME else due
+
+    # --- probes ---
+
+    def to_ask(self, now: float) -> list[Host]:
+        """Which hosts are to be probed now: those that something hangs on first, and no more than may be at once."""
+        self._budget = min(float(ASKED_PER_SECOND), self._budget + (now - self._spent_at) * ASKED_PER_SECOND)
+        self._spent_at = now
+        found: list[Host] = []
+        for waiting in (self._urgent, self._sometime):
+            while waiting and self._budget >= 1:
+                host = next(iter(waiting))
+                del waiting[host]
+                place = self._places.get(host.address, {}).get(host.ifindex)
+                if place is None or place.state & _PERMANENT:
+                    continue
+                self._budget -= 1
+                if waiting is self._urgent or self._ground.concerns(host):
+                    found.append(host)
+                    self._asked(host, place, now)
+        return found
+
+    def _asked(self, host: Host, place: _Place, now: float) -> None:
+        contest = self._contests.get(self._key(host)) if place.counts else None
+        if contest is not None and contest.stage is _Stage.ASKING:
+            contest.since, contest.stage, contest.asked = now, _Stage.ASKED, now
+            self._contest_due = min(self._contest_due, contest.due)
+
+    # --- other proxies ---
+
+    def distrust(self, peers: Mapping[int, Iterable[bytes]], now: float) -> list[tuple[Host, int]]:
+        """Those are other proxies' MACs, by link. What they answer isn't a host's, what they have answered neither."""
+        before, self._peers = self._peers, {ifindex: set(macs) for ifindex, macs in peers.items()}
+        if self._peers == before:
+            return []
+        states: list[tuple[Host, int]] = []
+        for address in [address for address, found in self._places.items() if self._is_judged_anew(found, before)]:
+            states += self._settle(address, now)
+        return states
+
+    def _is_judged_anew(self, found: Mapping[int, _Place], before: Mapping[int, set[bytes]]) -> bool:
+        return any(
+            (place.mac in self._peers.get(ifindex, ())) != (place.mac in before.get(ifindex, ()))
+            for ifindex, place in found.items()
+        )
+
+    def _is_peers(self, ifindex: int, place: _Place) -> bool:
+        return place.mac in self._peers.get(ifindex, ()) and not place.state & _PERMANENT
+
+    def _is_fixed(self, host: Host, place: _Place) -> bool:
+        """Whether nobody can displace it: who says so isn't on the wire."""
+        return bool(place.state & _PERMANENT) or self._ground.is_next_hop(host)
+
+    def _key(self, host: Host) -> Key:
+        return self._ground.belongs_to(host.ifindex), host.address
+
+
+class _Ground:
+    """What of a table concerns places: who asks where, and which links belong together."""
+
+    def __init__(self, table: Table, vrfs: Mapping[int, int]) -> None:
+        self._table = table
+        self._vrfs = vrfs
+        self._asked_on: defaultdict[int, list[int]] = defaultdict(list)  # entries by the link of their frames
+        self._behind: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (entry, group) by via
+        self._together: dict[int, int] = {}
+        for entry in table.live(Decision.NEIGHBOUR):
+            if entry.datapath is Datapath.MONITOR:
+                continue
+            self._asked_on[entry.l3_ifindex].append(entry.id)
+            groups = {r.group for r in table.origins[entry.id].rules.values() if r.decision is Decision.NEIGHBOUR}
+            for group in groups:
+                vias = table.vias.get(group, frozenset())
+                together = defaultdict(set)  # in two VRFs, one address is two hosts
+                for ifindex in vias:
+                    self._behind[ifindex].append((entry.id, group))
+                for ifindex in {entry.l3_ifindex, *vias}:
+                    together[vrfs.get(ifindex, 0)].add(ifindex)
+                for links in together.values():
+                    self._join(links)
+
+    def _join(self, links: Iterable[int]) -> None:
+        links = set(links)
+        numbers = {self._together.get(ifindex, ifindex) for ifindex in links}
+        first = min(numbers)
+        for ifindex, number in self._together.items():
+            if number in numbers:
+                self._together[ifindex] = first
+        for ifindex in links:
+            self._together[ifindex] = first
+
+    def is_like(self, other: _Ground) -> bool:
+        """Whether another says the same of all hosts."""
+        return (
+            self._asked_on == other._asked_on
+            and self._behind == other._behind
+            and self._table.vias == other._table.vias
+            and self._vrfs == other._vrfs
+            and all(
+                self._table.decisions[entry] is other._table.decisions.get(entry)
+                for entries in self._asked_on.values()
+                for entry in entries
+            )
+        )
+
+    def belongs_to(self, ifindex: int) -> int:
+        """The same number for all links between which questions are answered."""
+        return self._together.get(ifindex, 0)
+
+    def concerns(self, host: Host) -> bool:
+        """Whether it matters where such an address is. A link-local one is in each place another's."""
+        if host.ifindex not in self._together:
+            return False
+        address = IPv6Address(host.address)
+        if address.is_link_local:
+            return False
+        return any(True for _ in self._matches(host.ifindex, address))
+
+    def _matches(self, ifindex: int, address: IPv6Address) -> Iterator[Match]:
+        for entry in self._asked_on.get(ifindex, ()):
+            match = self._table.lookup(entry, address)
+            if isinstance(match, Match) and match.decision in (Decision.NEIGHBOUR, Decision.NEXT_HOP):
+                yield match
+        for entry, group in self._behind.get(ifindex, ()):
+            match = self._table.lookup(entry, address)
+            if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.group == group:
+                yield match
+
+    def is_next_hop(self, host: Host) -> bool:
+        """Whether a router of ours is there."""
+        address = IPv6Address(host.address)
+        return any(match.decision is Decision.NEXT_HOP for match in self._matches(host.ifindex, address))
