@@ -27,8 +27,8 @@ _SO_ATTACH_FILTER = 26
 _INSTRUCTION = 8  # bytes of a struct sock_filter
 
 
-def opened(groups: int = 0, *, blocking: bool = False, buffer: int = RECEIVE_BUFFER) -> socket.socket:
-    """A socket that hears the groups of a mask (RTMGRP_*). A blocking one waits TIMEOUT at most.
+def opened(groups: int = 0, *, blocking: bool = False, buffer: int = 0) -> socket.socket:
+    """A socket that hears the groups of a mask (RTMGRP_*). A blocking one waits TIMEOUT at most. `buffer` 0: as above.
 
     Dumps are of what is asked for only (NETLINK_GET_STRICT_CHK). Raises MachineError where the kernel gives none:
     there are no more file descriptors, say.
@@ -38,9 +38,9 @@ def opened(groups: int = 0, *, blocking: bool = False, buffer: int = RECEIVE_BUF
         try:
             made.settimeout(TIMEOUT if blocking else 0.0)
             try:
-                made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
+                made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer or RECEIVE_BUFFER)
             except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer or RECEIVE_BUFFER)
             made.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
             made.bind((0, groups))
         except BaseException:

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system import netlink, rtnetlink
+from npd6_xdp.system import nlsocket
 from npd6_xdp.system.netlink import Netlink
 from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
 from tests.netns.wire import on_edge
@@ -22,8 +22,7 @@ MANY = 1500
 
 @pytest.fixture(autouse=True)
 def _small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netlink, "_RECEIVE_BUFFER", 1 << 16)
-    monkeypatch.setattr(rtnetlink, "_RECEIVE_BUFFER", 1 << 16)
+    monkeypatch.setattr(nlsocket, "RECEIVE_BUFFER", 1 << 16)
 
 
 def tell(topology: Topology, lines: Iterable[str]) -> None:
