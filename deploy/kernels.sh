@@ -141,7 +141,9 @@ lay_out() {
         linked "$(ldconfig -p | awk -v name=$library '$1 == name && /x86-64/ { print $NF; exit }')"
     done
     cp -r npd6_xdp bpf "$root/npd6-xdp/"
-    cp -r tests/kernels "$root/npd6-xdp/tests/"
+    cp -r tests/kernels tests/recipes.py "$root/npd6-xdp/tests/"
+    mkdir "$root/npd6-xdp/docs"
+    cp -r docs/recipes "$root/npd6-xdp/docs/"
     # Compiled here, since a Python that is emulated takes seconds for it at each start; unchecked, for the files' times
     # are lost on the way.
     find "$root" -name __pycache__ -prune -exec rm -r {} +

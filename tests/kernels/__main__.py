@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs scenes on the kernel that is here, one daemon for all: python -m tests.kernels [--all] [SCENE...]
 
-Without --all, what this kernel has no devices for is left out. Exit status: 0 if all checks held, 1 if one failed,
-2 for wrong arguments.
+The scene `recipes` is pages of docs/recipes, each with a daemon of its own. Without --all, what this kernel has no
+devices for is left out. Exit status: 0 if all checks held, 1 if one failed, 2 for wrong arguments.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from npd6_xdp.lab.daemon import StartError
 from npd6_xdp.lab.topology import Topology
+from tests import recipes
 from tests.kernels.anchors import Anchors
 from tests.kernels.bond import Bonds
 from tests.kernels.ground import Ground
@@ -43,6 +44,12 @@ SCENES: Mapping[str, type[Scene]] = {
     "anchors": Anchors,
 }
 
+RECIPES = "recipes"
+NAMES = (*SCENES, RECIPES)
+PAGES = ("bond", "vrf", "vlan-trunk")
+"""The recipes that take devices which many kernels lack; tests/netns/test_recipes.py has the others."""
+_PAGE_START = 300.0  # seconds for a daemon's start where the processor is emulated
+
 Result = TypeVar("Result")
 
 
@@ -50,19 +57,25 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
     parser.add_argument("--all", action="store_true", help="a kind of device that this kernel lacks is a failure")
     parser.add_argument("--list", action="store_true", help="only say which scenes there are")
-    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all of them without")
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(NAMES)}; all of them without")
     arguments = parser.parse_args(argv)
-    if unknown := [name for name in arguments.scenes if name not in SCENES]:
-        print(f"kernels: {unknown[0]}: no such scene; there are {', '.join(SCENES)}", file=sys.stderr)
+    if unknown := [name for name in arguments.scenes if name not in NAMES]:
+        print(f"kernels: {unknown[0]}: no such scene; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
     if arguments.list:
-        print("\n".join(arguments.scenes or SCENES))
+        print("\n".join(arguments.scenes or NAMES))
         return 0
-    with Topology() as topology:
-        return run(Ground(topology, must=arguments.all), arguments.scenes or list(SCENES))
+    wanted = arguments.scenes or NAMES
+    failed = 0
+    if scenes := [name for name in wanted if name != RECIPES]:
+        with Topology() as topology:
+            failed |= run(Ground(topology, must=arguments.all), scenes)
+    if RECIPES in wanted:
+        failed |= follow(must=arguments.all)
+    return failed
 
 
-def run(ground: Ground, names: list[str]) -> int:
+def run(ground: Ground, names: Sequence[str]) -> int:
     """Run scenes to their end. What one of them raises is its failure, and the others go on."""
     began = time.monotonic()
     print(f"Linux {os.uname().release}: {', '.join(names)}", flush=True)
@@ -102,6 +115,26 @@ def run(ground: Ground, names: list[str]) -> int:
             print(f"--- what the daemon said:\n{ground.daemon.log}---", flush=True)
     print(f"{ground.failed} failed, in {time.monotonic() - began:.1f} s", flush=True)
     return bool(ground.failed)
+
+
+def follow(*, must: bool) -> int:
+    """Do what pages of docs/recipes say, and compare with what they promise; `must`: a lack of devices is a failure."""
+    failed = 0
+    for name in PAGES:
+        scene, since = recipes.SCENES[name], time.monotonic()
+        if recipes.has(scene.needs):
+            with Topology() as topology:
+                wrong = recipes.run(topology, name, timeout=_PAGE_START, patience=30.0).wrong(scene)
+        elif must:
+            wrong = [f"this kernel has no {scene.needs}"]
+        else:
+            continue
+        print(
+            f"{'FAILED' if wrong else 'ok    '}  recipes: {name}: {'; '.join(wrong) or 'as the page says'}", flush=True
+        )
+        print(f"        {name}.md took {time.monotonic() - since:.1f} s", flush=True)
+        failed += bool(wrong)
+    return int(bool(failed))
 
 
 def guarded(ground: Ground, step: Callable[[], Result]) -> Result | None:
