@@ -1242,6 +1242,8 @@ int hidden_tag(struct __sk_buff *skb)
 	passed = last_passed.lookup(&key);
 	if (!passed || passed->ifindex != skb->ifindex)
 		return 0;
+	/* a note is of one frame, which is the very next here: else an invalid copy of it, with a tag, would be believed */
+	passed->ifindex = 0;
 	if (bpf_skb_load_bytes(skb, l3 + passed->message, &head, sizeof(head)) || head != passed->head)
 		return 0;
 	if (tags <= passed->tags) {

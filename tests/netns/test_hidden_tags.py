@@ -75,6 +75,26 @@ def asked(target: str, *, inside: bool = False) -> bytes:
     return frame[:12] + TAGS_8021Q + frame[12:] if inside else frame
 
 
+def with_hop_limit(frame: bytes, limit: int) -> bytes:
+    at = frame.index(b"\x86\xdd") + 2 + 7
+    return frame[:at] + bytes([limit]) + frame[at + 1 :]
+
+
+def test_an_invalid_copy_with_a_tag_within_of_what_was_passed_before_silences_nothing(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(TRUNK)
+    passed = "2001:db8:9::9"  # no rule's
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:2::9", inside=True)) is not None
+        wire.send(*8 * (asked(passed), with_hop_limit(asked(passed, inside=True), 254)))
+        assert until(lambda: running.solicitations("wan0:100").get("invalid") == 8)
+        assert until(lambda: running.solicitations("wan0").get("unmatched") == 8)
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+    assert "beside the frames" not in running.log
+    assert set(ups(running).values()) == {1.0}
+
+
 @pytest.mark.parametrize("grown", [False, True], ids=["as it starts", "after a larger program took over"])
 def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
     topology: Topology, daemon: Start, hidden: Wire, grown: bool
