@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from npd6_xdp.daemon import Daemon
+from npd6_xdp.daemon.loop import Loop
 from tests.bench.profile.flood import _cost_of_counting
 from tests.bench.profile.memory import chase
 from tests.bench.profile.page import Section, write
@@ -46,23 +46,24 @@ def test_a_report_of_nothing_is_none() -> None:
 
 
 def _line_of_poll() -> int:
-    code = Daemon.run.__code__
+    code = Loop.turn.__code__
     lines = Path(code.co_filename).read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if " poll(" in line and number > code.co_firstlineno)
+    return next(number for number, line in enumerate(lines, 1) if ".poll(" in line and number > code.co_firstlineno)
 
 
 def test_samples_of_py_spy_are_sorted_by_the_innermost_known_function() -> None:
     head = "thread (1): MainThread;main (npd6_xdp/cli.py:39)"
-    loop = f"{head};Daemon.run (npd6_xdp/daemon/__init__.py:"
-    answer = f"{loop}320);Answering.answer (npd6_xdp/daemon/answering.py:69)"
+    loop = f"{head};Daemon.run (npd6_xdp/daemon/__init__.py:494);Loop.run (npd6_xdp/daemon/loop.py:"
+    look = f"{loop}148);Daemon._look (npd6_xdp/daemon/__init__.py:502)"
+    answer = f"{look};Answering.answer (npd6_xdp/daemon/answering.py:69)"
     raw = "\n".join(
         (
-            f"{loop}{_line_of_poll()}) 7",
-            f"{loop}1) 1",
+            f"{loop}152);Loop.turn (npd6_xdp/daemon/loop.py:{_line_of_poll()}) 7",
+            f"{loop}148) 1",
             f"{answer};Responder.answer_run (npd6_xdp/core/responder.py:80) 3",
             f"{answer};Ports.send_all (npd6_xdp/daemon/ports.py:88);Outbox.send (npd6_xdp/system/sender.py:83) 5",
             f"{answer};Logger.isEnabledFor (logging/__init__.py:1742) 2",
-            f"{loop}320);EventRing.read (npd6_xdp/system/events.py:94) 4",
+            f"{look};EventRing.read (npd6_xdp/system/events.py:94) 4",
             "thread (2): metrics;Thread.run (threading.py:975);select (selectors.py:415) 99",
         )
     )

@@ -19,7 +19,7 @@ from tests.prometheus.files import BINARIES, PROMETHEUS
 
 HURRY = (
     (r"(scrape|evaluation)_interval: \w+", r"\1_interval: 500ms"),
-    (r"\[5m\]", "[5s]"),
+    (r"\[\d+m\]", "[5s]"),
     (r"offset 1m", "offset 2s"),
     (r"for: \d+m", "for: 1s"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
@@ -19,6 +20,7 @@ from docs.metrics import labels, page
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.frames import IPv6ExtHdrHopByHop
+from tests.netns.test_failures import FAULTY, ROOT
 from tests.netns.wire import Wire, configuration, flood, on_edge, question, scan, until
 from tests.prometheus.files import FAMILIES, alerts, dashboard, queries
 from tests.prometheus.server import Prometheus
@@ -32,12 +34,14 @@ RULES = (
 USUAL = configuration(*RULES, attach='"native"', events_per_source="50")
 GENERIC = configuration(*RULES, events_per_source="50")  # "auto" is generic on veth
 BY_PYTHON = "[limits]\nevents_per_second = 10000000\n" + configuration(attach='"native"', datapath='"python"')
+WARNING = configuration(*RULES, "2001:db8:5::/64 neighbour via=lan7", attach='"native"')  # which isn't there
 BROKEN = configuration("2001:db8:1::/64 nowhere")
 
 BY_TRAFFIC = ("Npd6InvalidSolicitations", "Npd6RateLimited", "Npd6ScanUnderWay", "Npd6UpstreamCacheAtRisk")
 BY_RELOADS = MODE, _ = "Npd6GenericMode", "Npd6ReloadFailed"
 BY_LOSSES = LOST, FAILED = "Npd6EventsLost", "Npd6SendFailed"
 BY_LINKS = DOWN, DETACHED = "Npd6InterfaceDown", "Npd6Detached"
+BY_STATE = MISTAKE, WARNED = "Npd6InternalError", "Npd6Warning"
 ABSENT = "Npd6Absent"
 
 FIRE, CLEAR = 10.0, 15.0
@@ -51,10 +55,14 @@ class Scene:
         self.topology = topology
         self._stack = stack
         self.prometheus = stack.enter_context(Prometheus(topology))
+        self.faults = topology.directory / "faults"
+        """How often the daemon is to fail where it looks at the machine's state: see faulty.py."""
         self.daemon = self.start()
 
     def start(self) -> RunningDaemon:
-        self.daemon = self._stack.enter_context(RunningDaemon(self.topology, USUAL))
+        program = (sys.executable, str(FAULTY), "npd6_xdp.daemon.outlook:Outlook.look", str(self.faults))
+        running = RunningDaemon(self.topology, USUAL, program=program, environment={"PYTHONPATH": str(ROOT)})
+        self.daemon = self._stack.enter_context(running)
         return self.daemon
 
     def reload(self, text: str) -> bool:
@@ -146,6 +154,16 @@ def test_alerts_about_losses_and_interfaces_fire_and_clear(scene: Scene) -> None
     assert scene.all_clear(), scene.prometheus.firing()
 
 
+def test_alerts_about_mistakes_of_ours_and_about_warnings_fire_and_clear(scene: Scene) -> None:
+    assert scene.all_clear(), scene.prometheus.firing()
+    scene.faults.write_text("1")
+    assert scene.fires(MISTAKE), scene.daemon.log
+    assert scene.reload(WARNING)
+    assert scene.fires(WARNED), scene.daemon.log
+    assert scene.reload(USUAL)
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
 def test_an_alert_tells_that_the_daemon_was_killed_until_there_is_another(scene: Scene) -> None:
     assert scene.clears(ABSENT)
     scene.daemon.kill()
@@ -155,7 +173,7 @@ def test_an_alert_tells_that_the_daemon_was_killed_until_there_is_another(scene:
 
 
 def test_every_alert_is_made_to_fire_here() -> None:
-    assert {*BY_TRAFFIC, *BY_RELOADS, *BY_LOSSES, *BY_LINKS, ABSENT} == set(alerts())
+    assert {*BY_TRAFFIC, *BY_RELOADS, *BY_LOSSES, *BY_LINKS, *BY_STATE, ABSENT} == set(alerts())
 
 
 def substituted(expression: str, **variables: str) -> str:

@@ -176,7 +176,7 @@ def _kinds(raw: str) -> Counter[str]:
         stack, _, count = line.rpartition(" ")
         frames = [_FRAME.match(frame) for frame in stack.split(";")]
         known = [(frame[1], frame[2], int(frame[3])) for frame in frames if frame]
-        if any(name.endswith("Daemon.run") for name, _, _ in known):
+        if any(name.endswith("Loop.run") for name, _, _ in known):
             found[_kind(known)] += int(count)
     return found
 
@@ -187,7 +187,7 @@ def _kind(frames: list[tuple[str, str, int]]) -> str:
             return _KINDS[file]
     name, file, line = frames[-1]
     # epoll's poll() is no Python function, so it shows as the line that calls it
-    if name.endswith("Daemon.run") and " poll(" in (HOME / file).read_text().splitlines()[line - 1]:
+    if name.endswith("Loop.turn") and ".poll(" in (HOME / file).read_text().splitlines()[line - 1]:
         return _WAITING
     return _REST
 
