@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -39,6 +40,9 @@ _LOG = logging.getLogger("npd6-xdp")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed at run time, 2 usage or configuration."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's character set lacks is escaped, and ends nothing
+            stream.reconfigure(errors="backslashreplace")
     arguments = argument_parser().parse_args(argv)
     _set_up_logging("warning", "text")
     try:

@@ -41,7 +41,12 @@ method = "static"
 def npd6(*argv: str, path: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
     return subprocess.run(
-        [sys.executable, "-m", "npd6_xdp", *argv], capture_output=True, text=True, env=environment, timeout=30
+        [sys.executable, "-m", "npd6_xdp", *argv],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        timeout=30,
     )
 
 
@@ -250,3 +255,25 @@ def test_a_question_that_cannot_be_is_status_2(good: str, argv: tuple[str, ...],
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("explain", "2001:db8:1::42", "--interface", "wan7", "--source", "::1", "--config"),
+        ("check", "--config"),
+        ("check", "--config", "/nowhere/ünd.toml", "--json", "--config"),
+    ],
+    ids=["a section sign", "nothing odd", "the user's own letters"],
+)
+def test_what_a_terminals_character_set_lacks_is_escaped(
+    good: str, argv: tuple[str, ...], charset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = npd6(*argv, good)
+    monkeypatch.setenv("PYTHONIOENCODING", charset)
+    done = npd6(*argv, good)
+    assert done.returncode == plain.returncode == 0
+    assert "Traceback" not in done.stderr
+    if charset == "ascii":
+        assert (done.stdout + done.stderr).isascii()

@@ -16,7 +16,7 @@ from tests.netns.wire import configuration, until
 
 Start = Callable[..., RunningDaemon]
 
-RULES = 15_000
+RULES = 60_000  # a reload takes long enough for what is asked meanwhile
 DONE = "reload: the new configuration is in use"
 
 
