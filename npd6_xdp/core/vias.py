@@ -16,6 +16,7 @@ ReadSysctl = Callable[[str], str | None]
 
 # ARPHRD_* of links whose frames bear no addresses of stations (linux/if_arp.h): Neighbor Discovery has nothing to find
 _WITHOUT_STATIONS = frozenset({512, 519, 768, 769, 772, 776, 778, 823, 0xFFFE, 0xFFFF})
+_LOOPBACK = 772
 _NO_DISCOVERY = LinkFlag.NOARP | LinkFlag.POINTOPOINT
 
 
@@ -84,6 +85,8 @@ def _why_never(link: LinkFacts) -> str:
         kind = f" ({link.kind})" if link.kind else ""
         off = link.mac and not link.flags & LinkFlag.POINTOPOINT
         what = "Neighbor Discovery is off there (NOARP)" if off else "it is a tunnel or another point-to-point link"
+        if link.type == _LOOPBACK:
+            what = "it leads to this host itself"
         return f'{what}{kind}, so the kernel asks for nobody; use method = "route"'
     return ""
 

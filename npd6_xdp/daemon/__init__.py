@@ -466,10 +466,12 @@ class Daemon:
         """What of the configuration doesn't do what its writer may think, with the links that there are."""
         waiting = "no such interface here yet; waiting for it"
         absent = [each.name for each in config.interfaces if not each.is_glob and each.name not in links]
+        unmatched = [each.name for each in config.interfaces if each.is_glob and not any(map(each.matches, links))]
         return {
             WarningKind.RULE: warnings(table),
             WarningKind.INTERFACE: [
                 *(f"{name}: {waiting}" for name in dict.fromkeys(absent)),
+                *(f"{name}: no interface here has such a name; waiting for one" for name in dict.fromkeys(unmatched)),
                 *twofold(self._written, alternative_names(links)),
             ],
             WarningKind.VIA: [f"via {name}: {waiting}" for name in absent_vias(config, links)],

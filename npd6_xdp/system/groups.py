@@ -113,9 +113,9 @@ class Groups:
         by.setsockopt(socket.IPPROTO_IPV6, option, group + struct.pack("@i", ifindex))
 
     def _say(self, ifindex: int, count: int, error: OSError) -> None:
-        """Once for each reason."""
+        """Once for each reason; nothing of an interface that is on its way out."""
         code = error.errno or 0
-        if self._said.get(ifindex) == code:
+        if self._said.get(ifindex) == code or not _is_there(ifindex):
             return
         self._said[ifindex] = code
         why = remedy(error)
@@ -130,3 +130,11 @@ class Groups:
             count,
             why,
         )
+
+
+def _is_there(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True

@@ -127,3 +127,20 @@ def test_advertisements_that_were_never_taken_in_are_noticed_and_their_absence_i
     assert default_route(topology) == ""
     advertise(topology)
     assert until(lambda: any("ignores router advertisements" in line for line in warnings(running)), 3.0)
+
+
+def test_a_glob_that_no_interface_has_is_said_until_one_comes(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:1::/64 static").replace("wan0", "wna*"))
+    line = "wna*: no interface here has such a name; waiting for one"
+    assert f"warning: {line}" in running.log
+    assert warnings(running) == [line]
+    on_edge(topology, "link add wna1 type bridge", "link set wna1 up")
+    assert until(lambda: warnings(running) == [])
+
+
+def test_loopback_as_a_via_is_refused_by_its_name(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    running.write(configuration("2001:db8:1::/64 neighbour via=lo"))
+    refused = running.command("reload")
+    assert refused.returncode == 1
+    assert "via lo: it leads to this host itself, so the kernel asks for nobody" in refused.stderr
