@@ -134,7 +134,8 @@ class Loops:
         if self._ways:
             dues.append(self._all_at + PERIOD)
         if self._todo:
-            dues.append(self._broke_at + _BREAK)
+            tested = min(self._tested.get(index, _NEVER) for index in self._todo)
+            dues.append(max(self._broke_at + _BREAK, tested + LEAST))
         self.due = min(dues, default=None)
 
     def _tidy(self, now: float) -> list[Host]:
