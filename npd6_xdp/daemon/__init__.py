@@ -436,6 +436,7 @@ class Daemon:
             with self._changing:
                 self._datapath.switch(program)
             undo.pop_all()
+        self._tags.follow_program()
         grown, self._doubtful = not self._doubtful, False
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
