@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -144,6 +144,13 @@ class Limits:
     kernel_entry_age: int = 600
 
 
+class SearchedVia(NamedTuple):
+    """A name or glob of `via`: the first rule that has it, and how many have."""
+
+    first: str
+    rules: int
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole configuration file. `metrics_listen` is (address, port); None switches it off."""
@@ -184,8 +191,27 @@ class Config:
         """All names and globs of interfaces that it has."""
         rules = [rule for interface in self.interfaces for rule in interface.rules]
         followed = {rule.follows for rule in rules if rule.follows}
-        vias = {name for via in {rule.via for rule in rules} for name in via}
-        return frozenset({interface.name for interface in self.interfaces} | followed | vias)
+        return frozenset({interface.name for interface in self.interfaces} | followed | self.via_names)
+
+    @cached_property
+    def via_names(self) -> frozenset[str]:
+        """All names and globs that `via` has."""
+        vias = {rule.via for interface in self.interfaces for rule in interface.rules}
+        return frozenset(name for via in vias for name in via)
+
+    @cached_property
+    def searched(self) -> Mapping[str, SearchedVia]:
+        """What rules of method neighbour name as `via`, in the order in which it occurs first."""
+        found: dict[str, SearchedVia] = {}
+        for interface in self.interfaces:
+            searching = [rule for rule in interface.rules if rule.method is Method.NEIGHBOUR]
+            counts = Counter(rule.via for rule in searching)
+            first = {rule.via: rule.prefix for rule in reversed(searching)}
+            for via, count in counts.items():
+                for name in via:
+                    where, before = found.get(name, (f"{interface.label}: rule {first[via]}", 0))
+                    found[name] = SearchedVia(where, before + count)
+        return found
 
     @cached_property
     def _exact(self) -> Mapping[str, Sequence[InterfaceConfig]]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.rules import Decision, Match, Table
+from npd6_xdp.core.rules import Decision, Match, Origin, Table
 
 PERIOD = 30.0
 """Seconds between two tests of the same links."""
@@ -59,6 +59,13 @@ class _Way(NamedTuple):
     prefixes: tuple[Prefix, ...]
 
 
+class _Wide(NamedTuple):
+    """The prefixes of an entry's rules that addresses are drawn from, by the rules' group."""
+
+    origin: Origin
+    prefixes: Mapping[int, Mapping[Prefix, None]]
+
+
 @dataclass(slots=True)
 class _Nonce:
     asked: int
@@ -73,6 +80,7 @@ class Loops:
         self._draw = draw
         self._table = Table({}, {}, {}, {}, {})
         self._ways: list[_Way] = []
+        self._wide: dict[int, _Wide] = {}
         self._links: frozenset[int] = frozenset()
         self._todo: dict[int, None] = {}  # indexes of ways
         self._tested: dict[int, float] = {}
@@ -88,7 +96,7 @@ class Loops:
     def use(self, table: Table) -> None:
         """Go by another table."""
         self._table = table
-        ways = _ways(table)
+        ways = _ways(table, self._wide)
         if ways == self._ways:
             return
         self._ways = ways
@@ -134,7 +142,8 @@ class Loops:
         if self._ways:
             dues.append(self._all_at + PERIOD)
         if self._todo:
-            dues.append(self._broke_at + _BREAK)
+            tested = min(self._tested.get(index, _NEVER) for index in self._todo)
+            dues.append(max(self._broke_at + _BREAK, tested + LEAST))
         self.due = min(dues, default=None)
 
     def _tidy(self, now: float) -> list[Host]:
@@ -233,22 +242,39 @@ class Loops:
         return asking is not None and asking[0] == mac and now - asking[1] < HOLD
 
 
-def _ways(table: Table) -> list[_Way]:
-    """The links between which questions are carried both ways."""
+def _ways(table: Table, wide: dict[int, _Wide]) -> list[_Way]:
+    """The links between which questions are carried both ways. `wide` has what was gathered for the table before.
+
+    This is asked with each table, of which some have 100,000 rules: no rule is looked at that is as it was.
+    """
     entries = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
-    behind: dict[tuple[int, int], list[int]] = {}  # entries by (their link, a via of theirs)
-    prefixes: dict[tuple[int, int], dict[Prefix, None]] = {}
+    behind: dict[tuple[int, int], dict[tuple[int, int], None]] = {}  # (entry, group) by (their link, a via of theirs)
     for entry in entries:
-        for rule in table.origins[entry.id].rules.values():
-            if rule.decision is not Decision.NEIGHBOUR:
-                continue
-            for via in table.vias.get(rule.group, ()):
-                behind.setdefault((entry.l3_ifindex, via), []).append(entry.id)
-                wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
-                prefixes.setdefault((entry.l3_ifindex, via), {}).update(dict.fromkeys(wide))
-    ways = []
+        for group in table.origins[entry.id].groups & table.vias.keys():
+            for via in table.vias[group]:
+                behind.setdefault((entry.l3_ifindex, via), {})[entry.id, group] = None
+    ways, known = [], {}
     for link, via in sorted(behind):
-        back = behind.get((via, link))
-        if back and link != via and prefixes[link, via]:
-            ways.append(_Way(via, link, tuple(back), tuple(behind[link, via]), tuple(prefixes[link, via])))
+        if link == via or (via, link) not in behind:
+            continue
+        prefixes: dict[Prefix, None] = {}
+        for number, group in behind[link, via]:
+            if number not in known:
+                origin, before = table.origins[number], wide.get(number)
+                known[number] = before if before is not None and before.origin is origin else _gather(origin)
+            prefixes.update(known[number].prefixes.get(group, {}))
+        if prefixes:
+            here, back = (tuple(dict.fromkeys(each for each, _ in behind[key])) for key in ((via, link), (link, via)))
+            ways.append(_Way(via, link, here, back, tuple(prefixes)))
+    wide.clear()
+    wide.update(known)
     return ways
+
+
+def _gather(origin: Origin) -> _Wide:
+    prefixes: dict[int, dict[Prefix, None]] = {}
+    for rule in origin.rules.values():
+        if rule.decision is Decision.NEIGHBOUR:
+            wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
+            prefixes.setdefault(rule.group, {}).update(dict.fromkeys(wide))
+    return _Wide(origin, prefixes)

@@ -451,9 +451,8 @@ class _Ground:
             if entry.datapath is Datapath.MONITOR:
                 continue
             self._asked_on[entry.l3_ifindex].append(entry.id)
-            groups = {r.group for r in table.origins[entry.id].rules.values() if r.decision is Decision.NEIGHBOUR}
-            for group in groups:
-                vias = table.vias.get(group, frozenset())
+            for group in table.origins[entry.id].groups & table.vias.keys():
+                vias = table.vias[group]
                 together = defaultdict(set)  # in two VRFs, one address is two hosts
                 for ifindex in vias:
                     self._behind[ifindex].append((entry.id, group))

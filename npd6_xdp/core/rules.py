@@ -455,8 +455,9 @@ class _Builder:
                     self.notes[f"{where}: {note}"] = None
         if Decision.NEIGHBOUR in origin.kinds:
             here = self._came_in_by(entry)
-            for rule in interface.rules:
-                if rule.method is Method.NEIGHBOUR and self._named(rule.via) == {here}:
+            vain = {via for via in {rule.via for rule in interface.rules} if self._named(via) == {here}}
+            for rule in interface.rules if vain else ():
+                if rule.method is Method.NEIGHBOUR and rule.via in vain:
                     self.notes[f"{where}: {rule.prefix}: nothing is behind {here} for who asks there"] = None
         own = {*_held(link.own(vlan.tags)), *_held(link.own_beside(vlan.tags))}
         special = self._elsewhere(lines, origin, own)
@@ -697,14 +698,12 @@ def warnings(table: Table) -> list[str]:
 
 def absent_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
     """The names and globs of `via` for which there is no interface on this machine."""
-    said = {name for interface in config.interfaces for rule in interface.rules for name in rule.via}
-    return sorted(said - {*links} - {glob for glob, now in via_globs(config, links).items() if now})
+    return sorted(config.via_names - links.keys() - {glob for glob, now in via_globs(config, links).items() if now})
 
 
 def via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Mapping[str, Sequence[str]]:
     """The globs of `via`, each with the interfaces of this machine that it matches; {} where none are known."""
-    said = {name for interface in config.interfaces for rule in interface.rules for name in rule.via}
-    globs = sorted(filter(is_glob, said)) if links else ()
+    globs = sorted(filter(is_glob, config.via_names)) if links else ()
     return {glob: sorted(name for name in links if matches(name, glob)) for glob in globs}
 
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rtnetlink import LinkFlag
-from npd6_xdp.core.verdict import Method
 
 ReadSysctl = Callable[[str], str | None]
 """A sysctl below net.ipv6, as "conf/lan0/disable_ipv6"; None if it isn't there, or nobody knows."""
@@ -63,20 +62,13 @@ def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> str:
 def used_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[UsedVia]:
     """The via interfaces of rules of method neighbour that are there; of 100,000 rules that name one, it is one."""
     found: dict[tuple[str, bool], UsedVia] = {}
-    meant: dict[str, list[str]] = {}
-    for interface in config.interfaces:
-        for rule in interface.rules:
-            for via in rule.via if rule.method is Method.NEIGHBOUR else ():
-                if via not in meant:
-                    some = [name for name in links if matches(name, via)] if is_glob(via) else [via]
-                    meant[via] = sorted(name for name in some if name in links)
-                for name in meant[via]:
-                    key = name, name == via
-                    if (before := found.get(key)) is not None:
-                        found[key] = before._replace(others=before.others + 1)
-                    else:
-                        where = f"{interface.label}: rule {rule.prefix}: via {name}"
-                        found[key] = UsedVia(where, 0, links[name], name == via)
+    for via, (first, rules) in config.searched.items():
+        for name in sorted(name for name in links if matches(name, via)) if is_glob(via) else {via} & links.keys():
+            key = name, name == via
+            if (before := found.get(key)) is not None:
+                found[key] = before._replace(others=before.others + rules)
+            else:
+                found[key] = UsedVia(f"{first}: via {name}", rules - 1, links[name], name == via)
     return list(found.values())
 
 

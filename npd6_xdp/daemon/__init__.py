@@ -123,6 +123,7 @@ class Daemon:
         self._report_at: float | None = None  # when the state is to be logged
         self._interruptible = False  # a signal may end what is done now
         self._doubtful = False  # the kernel's maps may be neither the last table nor the one before
+        self._decided = True  # no table has been put in force in part only
 
     def __enter__(self) -> Daemon:
         try:
@@ -384,6 +385,7 @@ class Daemon:
 
     def _decide_by(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
+        self._decided = False
         self._make_room(config, table)
         self._outlook.use(table, links, used_vias(config, links), self._warnings(config, links, table))
         names = {link.ifindex: link.name for link in links.values()}
@@ -403,6 +405,7 @@ class Daemon:
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()
+        self._decided = True
 
     def _drain(self) -> None:
         """Answer what is in the rings, so that no event is older than the table before the one to come."""
@@ -436,6 +439,7 @@ class Daemon:
             with self._changing:
                 self._datapath.switch(program)
             undo.pop_all()
+        self._tags.follow_program()
         grown, self._doubtful = not self._doubtful, False
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
@@ -558,7 +562,8 @@ class Daemon:
             self._netlink.on_change()  # reads all, where that has failed before
             config = self._named(self._written)
             links = self._facts(config, wait=False)
-            changed = links != self._links or config is not self._config or self._doubtful
+            same = links == self._links and config is self._config
+            changed = not same or self._doubtful or not self._decided
             if changed:
                 self._log_changes(links)
                 self._decide_by(config, links, build(config, links, self._table))
@@ -748,9 +753,11 @@ class Daemon:
                 control = self._listen(config)
                 undo.callback(control.close)
             self._ports.admit(config, links, table)
+            undo.callback(self._later)  # the kernel may have refused some of it: the old table is put in force again
+            undo.callback(setattr, self, "_written", self._written)
+            self._written = written
+            self._decide_by(config, links, table)
             undo.pop_all()
-        self._written = written
-        self._decide_by(config, links, table)
         self._logged = links
         self._follow_ports()
         if self._endpoint is not endpoint:

@@ -34,7 +34,6 @@ class HostRoutes:
     def __init__(self, requests: Requests, *, alone: bool) -> None:
         self._requests = requests
         self._watch = HostRouteWatch(requests.port)
-        self._alone = alone
         self._names: Mapping[int, str] = {}
         self._tables: Mapping[int, int] = {}
         self._wanted: dict[tuple[int, bytes], Host] = {}
@@ -287,8 +286,8 @@ class HostRoutes:
             self._warn(f"{error}; trying again every {_AGAIN:.0f} s")
             return
         for host, table in found.items():
-            # those of another daemon's are left to it
-            if host not in self._changed_meanwhile and (self._alone or host in self or host in self._there):
+            # others are another daemon's, which may have come after us: a dead one's were taken over at the start
+            if host not in self._changed_meanwhile and (host in self or host in self._there):
                 self._there[host] = table
                 self._make_so(host)
                 yield

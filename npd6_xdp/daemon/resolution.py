@@ -134,7 +134,8 @@ class Resolution:
         self._routes.use(tables, names, needed=routed)
         now = time.monotonic()
         self._loops.use(table)
-        moved = self._places.use(table, now, tables)
+        # who is no peer any more, because no question is carried both ways, is heard again
+        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.peers, now)]
         self._know(self._neighbours.use(table, limits.neighbours))
         for host, state in moved:
             self._know(self._neighbours.changed(host, state))

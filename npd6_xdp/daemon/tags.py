@@ -78,12 +78,22 @@ class Tags:
         try:
             tapped = frozenset(self._taps.follow(ports, self._datapath.program.tap_fd))
         except MachineError as error:
-            if str(error) != self._refused:
-                self._refused = str(error)
-                log.warning("%s", error)
+            self._warn(error)
             return self._datapath.tap(Tapped())
         guarded = self._trunks & generic & tapped - self._within - self.silent
         return self._datapath.tap(Tapped(tapped, self.silent, frozenset(guarded)))
+
+    def follow_program(self) -> None:
+        """Another program has taken over: what that one passes is in maps of its own."""
+        try:
+            self._taps.go_by(self._datapath.program.tap_fd)
+        except MachineError as error:
+            self._warn(error)
+
+    def _warn(self, error: MachineError) -> None:
+        if str(error) != self._refused:
+            self._refused = str(error)
+            log.warning("%s", error)
 
     def _look_for_tags(self, now: float) -> None:
         """On which trunks tags have come within the frames by now; looked at ever less often where none come."""

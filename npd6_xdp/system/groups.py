@@ -86,7 +86,7 @@ class Groups:
             self._said.pop(ifindex, None)
         if joined:
             self._joined[ifindex] = joined
-        return ifindex not in self._said
+        return self._wanted.get(ifindex, _NONE) <= joined.keys()
 
     def _join_one(self, ifindex: int, group: bytes) -> socket.socket:
         """Join by the first socket that has room (net.core.optmem_max is what one may use); which one."""
@@ -113,9 +113,9 @@ class Groups:
         by.setsockopt(socket.IPPROTO_IPV6, option, group + struct.pack("@i", ifindex))
 
     def _say(self, ifindex: int, count: int, error: OSError) -> None:
-        """Once for each reason; nothing of an interface that is on its way out."""
+        """Once for each reason."""
         code = error.errno or 0
-        if self._said.get(ifindex) == code or not _is_there(ifindex):
+        if self._said.get(ifindex) == code or (code == errno.ENODEV and _is_gone(ifindex)):
             return
         self._said[ifindex] = code
         why = remedy(error)
@@ -132,9 +132,10 @@ class Groups:
         )
 
 
-def _is_there(ifindex: int) -> bool:
+def _is_gone(ifindex: int) -> bool:
+    """Whether there is no such interface any more: follow() is to come, and nobody misses anything."""
     try:
         socket.if_indextoname(ifindex)
     except OSError:
-        return False
-    return True
+        return True
+    return False

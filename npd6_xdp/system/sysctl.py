@@ -251,7 +251,7 @@ class Sysctls:
             if key is None or (now := read(key)) is None or now == value:
                 continue
             with suppress(OSError):  # as it was said when it was set first
-                (_ROOT / key).write_text(value)
+                _path(key).write_text(value)
                 changed.append("net.ipv6." + key.replace("/", "."))
         return changed
 

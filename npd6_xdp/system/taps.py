@@ -82,14 +82,18 @@ class Taps:
         for ifindex, tap in tuple(self._sockets.items()):
             if ifindex not in wanted or _interface(tap) != ifindex:  # its interface was deleted
                 self._sockets.pop(ifindex).close()
-        if program != self._program:
-            for tap in self._sockets.values():
-                _attach(tap, program)
-            self._program = program
+        self.go_by(program)
         for ifindex in wanted - self._sockets.keys():
             with suppress(OSError):  # the interface has just gone, or there are too many open files
                 self._sockets[ifindex] = self._open(ifindex)
         return ports if _ALL in self._sockets else self._sockets.keys() & ports
+
+    def go_by(self, program: int) -> None:
+        """Another filter for all of them, as in follow()."""
+        if program != self._program:
+            for tap in self._sockets.values():
+                _attach(tap, program)
+            self._program = program
 
     def hidden(self) -> Iterator[tuple[int, int]]:
         """The indexes of interfaces that solicitations with hidden tags came in by of late, and the VLAN ids."""

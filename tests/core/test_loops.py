@@ -8,11 +8,13 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
+from npd6_xdp.core import loops as loops_module
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.loops import HOLD, LEAST, PEER_SECONDS, PERIOD, TESTS_AT_ONCE, Loops
+from npd6_xdp.core.loops import _gather as gather
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.rules import Origin, Table, build
 
 PEER, HOST = bytes.fromhex("0200000000b2"), bytes.fromhex("020000000042")
 COUNT = 30
@@ -24,7 +26,7 @@ WAN, DMZ, LAN = 1, 2, 3
 PREFIX = "2001:db8:1::/64"
 
 
-def table(*entries: str) -> Table:
+def table(*entries: str, before: Table | None = None) -> Table:
     """Entries as "NAME PREFIX via VIA..." or "NAME PREFIX METHOD"; "monitor" at the end makes one that only counts."""
     lines = []
     for name, prefix, method, *more in map(str.split, entries):
@@ -33,7 +35,7 @@ def table(*entries: str) -> Table:
             lines.append(f'datapath = "{more.pop()}"')
         lines += ["[[interface.rule]]", f'prefix = "{prefix}"']
         lines += ['method = "neighbour"', f"via = {more}"] if method == "via" else [f'method = "{method}"']
-    return build(parse("\n".join(lines), "test"), LINKS)
+    return build(parse("\n".join(lines), "test"), LINKS, before)
 
 
 BOTH_WAYS = table(f"wan0 {PREFIX} via lan0", f"lan0 {PREFIX} via wan0")
@@ -91,6 +93,27 @@ def test_only_what_both_entries_carry_is_drawn() -> None:
     assert all(IPv6Address(host.address) in IPv6Network(PREFIX) for host in drawn)
 
 
+def test_rules_that_are_as_they_were_are_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be 100,000 of them, and a table comes with each change of the machine."""
+    gathered = []
+
+    def counted(origin: Origin) -> object:
+        gathered.append(origin)
+        return gather(origin)
+
+    monkeypatch.setattr(loops_module, "_gather", counted)
+    testing = loops()
+    assert len(gathered) == 2
+    same = table(f"wan0 {PREFIX} via lan0", f"lan0 {PREFIX} via wan0", before=BOTH_WAYS)
+    testing.use(same)
+    assert len(gathered) == 2
+    testing.use(table(f"wan0 {PREFIX} via lan0", "lan0 2001:db8::/32 via wan0", before=same))
+    assert len(gathered) == 3
+    testing.use(table(f"wan0 {PREFIX} via lan0", "lan0 2001:db8::/32 static", before=same))
+    assert len(gathered) == 3
+    assert not testing.links
+
+
 def test_who_asks_elsewhere_for_what_was_asked_here_is_a_proxy() -> None:
     testing = loops()
     (asked,) = [host for host in testing.tests(100.0)[0] if host.ifindex == LAN]
@@ -139,8 +162,9 @@ def test_who_is_new_on_a_link_calls_for_a_test_but_not_for_one_after_the_other()
     testing.tests(100.0)
     testing.tests(101.0)
     testing.met(LAN, HOST)
-    assert testing.due == 101.0
-    assert testing.tests(101.5)[0] == [], "it was tested a moment ago"
+    assert testing.due == 100.0 + LEAST, "it was tested a moment ago, and a time that has passed would be due at once"
+    assert testing.tests(101.5)[0] == []
+    assert testing.due == 100.0 + LEAST
     assert len(testing.tests(100.0 + LEAST)[0]) == 2
     testing.tests(103.0)
     testing.met(LAN, HOST)

@@ -13,6 +13,7 @@ from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import LinkFlag
+from npd6_xdp.core.rules import absent_vias
 from npd6_xdp.core.vias import refused_vias, used_vias, via_warnings
 
 MAC = bytes.fromhex("020000000001")
@@ -106,6 +107,41 @@ def test_of_what_a_glob_means_only_that_is_said_which_is_at_work_and_fails() -> 
     assert refused_vias(config("lan*"), links) == []
     (line,) = via_warnings(used_vias(config("lan*"), links), nothing_set)
     assert line.startswith("wan0: rule 2001:db8:1::/64: via lan2: it has no link-local address")
+
+
+class Read(tuple[Any, ...]):
+    """Says how often it was gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Any:
+        Read.times += 1
+        return super().__iter__()
+
+
+def test_of_many_rules_the_first_is_named_and_they_are_gone_through_once() -> None:
+    """There may be 100,000 of them, and this is asked with each change of the machine."""
+    text = """
+[[interface]]
+name = "wan0"
+rule = [
+    {prefix = "2001:db8:1::/64", method = "route", via = ["lan0"]},
+    {prefix = "2001:db8:2::/64", method = "neighbour", via = ["lan1", "lan0"]},
+    {prefix = "2001:db8:3::/64", method = "neighbour", via = ["lan*"]},
+    {prefix = "2001:db8:4::/64", method = "neighbour", via = ["lan0"]},
+]
+"""
+    several = parse(text, "test")
+    several = replace(several, interfaces=tuple(replace(i, rules=Read(i.rules)) for i in several.interfaces))
+    for _ in range(3):
+        found = {(via.link.name, via.named): via for via in used_vias(several, facts(LAN))}
+        assert found.keys() == {("lan0", True), ("lan0", False)}
+        assert found["lan0", True].where == "wan0: rule 2001:db8:2::/64: via lan0"
+        assert found["lan0", True].others == 1
+        assert found["lan0", False] == ("wan0: rule 2001:db8:3::/64: via lan0", 0, LAN, False)
+        assert absent_vias(several, facts(LAN)) == ["lan1"]
+        assert refused_vias(several, facts(LAN)) == []
+    assert Read.times == 2, "for what they search, and for all names of via"
 
 
 def test_explain_says_it_too() -> None:

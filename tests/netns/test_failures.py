@@ -177,6 +177,30 @@ def test_what_fails_in_the_middle_of_an_answer_or_a_change_is_made_good(
     assert running.stop() == 0
 
 
+@pytest.mark.parametrize("whose", ["ours", "refused"])
+def test_a_reload_that_fails_in_the_middle_leaves_the_old_configuration_whatever_changes_then(
+    topology: Topology, daemon: Start, whose: str
+) -> None:
+    place = "npd6_xdp.system.datapath:Datapath.apply" + ("=refused" if whose == "refused" else "")
+    fault = Fault(topology, daemon, place, reload)
+    running = fault.running
+    running.write('[daemon]\n[metrics]\nlisten = "[::1]:9847"\n' + configuration("2001:db8:3::/64 static"))
+    fault.happens(1)
+    assert "reload: the old configuration stays" in running.log
+    assert running.log.count("Traceback") == (whose == "ours")
+    with Wire(topology) as wire:
+        for n in (1, 2):
+            on_edge(topology, f"address add 2001:db8:1::{n:x} dev wan0 nodad")
+            assert until(lambda n=n: Asker(wire, running).outcome(f"2001:db8:1::{n:x}") == "own")  # type: ignore[misc]
+            assert wire.ask(question("2001:db8:1::42")) is not None
+            assert wire.ask(question("2001:db8:3::42"), 0.2) is None
+        assert running.command("reload").returncode == 0
+        assert wire.ask(question("2001:db8:1::42"), 0.2) is None
+        assert wire.ask(question("2001:db8:3::42")) is not None
+    assert "npd6_" in running.metrics_text(port=9847)
+    assert running.stop() == 0
+
+
 def test_a_due_call_that_always_fails_is_counted_each_second_and_all_else_goes_on(
     topology: Topology, daemon: Start
 ) -> None:

@@ -212,3 +212,18 @@ def test_of_many_ports_each_is_listened_to_though_most_share_a_socket(topology: 
             wire.send(asked("2001:db8:9::9"))
             assert until(lambda port=port: ups(running)[port] == 0.0), running.log
     assert sum(value == 0.0 for value in ups(running).values()) == 2
+
+
+def test_after_a_reload_that_failed_when_a_larger_program_had_taken_over_questions_are_answered(
+    topology: Topology, daemon: Start
+) -> None:
+    """On a port with VLANs the tap hands up what looks untagged: it has to go with the program."""
+    running = daemon(TRUNK)
+    many = configuration(*(f"2001:db8:{n:x}::/64 static" for n in range(0x100, 0x200)), vlan="7")
+    running.write(f'[daemon]\ncontrol = "/proc/nowhere/control.sock"\n{TRUNK}{many}')
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+        assert running.command("reload").returncode != 0
+        assert "the kernel maps have grown" in running.log
+        assert "the old configuration stays" in running.log
+        assert wire.ask(asked("2001:db8:1::9")) is not None

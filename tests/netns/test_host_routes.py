@@ -140,3 +140,16 @@ def test_the_address_of_a_stale_host_is_defended_once_the_host_itself_has_said_t
     counts = running.solicitations()
     assert counts["pending"] >= 3
     assert counts.get("answered_python", 0) == 0
+
+
+def test_routes_of_a_daemon_that_came_later_are_left_to_it(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(RULE))
+    on_edge(topology, f"-6 route add 2001:db8:3::9/128 dev lan0 proto {PROTOCOL} metric 1024")  # as another one would
+    on_edge(topology, f"neigh replace {SHARED} {LLADDR} nud permanent dev lan0")
+    running.write(configuration(SAME_64))
+    assert running.command("reload").returncode == 0  # now it reads what routes there are
+    assert until(lambda: shown(running) == [f"{SHARED} lan0"], 2.0)
+    running.write(configuration(RULE))
+    assert running.command("reload").returncode == 0
+    assert until(lambda: shown(running) == [], 2.0)
+    assert kernels(topology) == ["2001:db8:3::9 lan0"]

@@ -66,7 +66,9 @@ def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
 def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
     topology: Topology, daemon: Start, datapath: str
 ) -> None:
-    running = daemon(configuration(datapath=f'"{datapath}"'))
+    running = daemon(
+        configuration("2001:db8:1::/64 static", "2001:db8:1::77/128 neighbour via=lan0", datapath=f'"{datapath}"')
+    )
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
     open_files = sockets(running)
@@ -83,6 +85,7 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
     assert soon(took[1:]), "each but the first follows another change closely"
     assert sum(running.solicitations().values()) >= 4
     assert until(lambda: sockets(running) == open_files, 2.0), "nothing leaks"
+    assert "solicited-node groups" not in running.log, "of an interface that is gone nobody misses any"
     assert running.process.poll() is None
 
 

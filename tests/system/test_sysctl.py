@@ -229,3 +229,20 @@ def test_those_that_never_come_hold_nobody_up_for_long(tmp_path: Path, monkeypat
     assert Setting("conf/{}/proxy_ndp", 1).settled() == "conf/lo/proxy_ndp"
     assert Setting("conf/{}/proxy_ndp", 2**31 - 1).settled() is None
     assert time.monotonic() - began < 2
+
+
+def test_what_somebody_changes_of_an_interface_whose_name_is_no_text_is_set_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysctl, "_ROOT", tmp_path)
+    monkeypatch.setattr(socket, "if_indextoname", lambda _: os.fsdecode(b"lan\xff"))
+    path = tmp_path / "conf" / os.fsdecode(b"lan\xff") / "proxy_ndp"
+    path.parent.mkdir(parents=True)
+    path.write_text("0")
+    with closing(Memory(tmp_path / "memory")) as memory:
+        sysctls = Sysctls(memory)
+        sysctls.set(Setting("conf/{}/proxy_ndp", 7), "1")
+        assert path.read_text() == "1"
+        path.write_text("0")
+        assert sysctls.hold() == [r"net.ipv6.conf.lan\xff.proxy_ndp"]
+        assert path.read_text() == "1"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who was another proxy, between links that no question is carried both ways between any more."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.places import Word
+from npd6_xdp.core.rtnetlink import NeighbourState
+from npd6_xdp.core.rules import Table, build
+from npd6_xdp.daemon.resolution import Resolution
+from tests.daemon.test_refusals import Datapath, Tired
+from tests.frames import ip6
+
+WAN, LAN = 7, 8
+LINKS = {name: LinkFacts(name, n, bytes((2, 0, 0, 0, 0, n))) for n, name in ((WAN, "wan0"), (LAN, "lan0"))}
+LIMITS = Config(()).limits
+PEER = bytes.fromhex("0200000000b2")
+ITS = Host(WAN, ip6("2001:db8:1::b"))
+
+
+def table(*ways: tuple[str, str]) -> Table:
+    lines = [
+        f'[[interface]]\nname = "{name}"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = "neighbour"'
+        f'\nvia = ["{via}"]'
+        for name, via in ways
+    ]
+    return build(parse("\n".join(lines), "test"), LINKS)
+
+
+def test_where_no_question_is_carried_both_ways_any_more_a_proxy_is_a_host_like_any_other() -> None:
+    requests = Tired()
+    requests.rests = True
+    datapath = Datapath()
+    with closing(Resolution(datapath, requests, lambda _: None)) as resolution:  # type: ignore[arg-type]
+        resolution.prepare(table(("wan0", "lan0"), ("lan0", "wan0")), LIMITS, LINKS)
+        resolution.settle()
+        resolution._loops._peers[WAN] = {PEER: 0.0}
+        resolution._apply(resolution._places.distrust(resolution._loops.peers, 0.0))
+        resolution._hear_of(ITS, Word(NeighbourState.REACHABLE, PEER))
+        assert ITS.address not in datapath.known
+        resolution.prepare(table(("lan0", "wan0")), LIMITS, LINKS)
+        resolution.settle()
+        assert ITS.address in datapath.known
