@@ -142,6 +142,8 @@ enum slot_flag {
 	SLOT_SHARED = 1,	/* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
 	SLOT_TAPPED = 2,	/* tags may stand beside its frames: hidden_tag() looks at what is passed */
 	SLOT_GUARDED = 4,	/* and it is likely that some do: what seems to be untagged isn't answered before that */
+	SLOT_SAMPLED = 8,	/* they might: so for one in a while, or for each multicast one that Python answers anyway */
+	SLOT_TAGLESS = 16,	/* no tag was seen on the port so far: hidden_tag() is to tell of any */
 };
 
 /* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
@@ -261,6 +263,7 @@ struct scratch {
 	volatile __u32 sllao;		/* offset in `message` of the one that counts, 0 for none */
 	volatile __u32 presence;	/* enum presence, by the routing table */
 	volatile __u32 tags;		/* enum event_tags: what Python has to know */
+	volatile __u32 is_held;		/* it may have a tag that doesn't show, and is to be held until that is known */
 	struct rule rule;		/* the one that covers the target, from whichever map */
 	__u8 eth_destination[ETH_ALEN];	/* where an answer goes */
 };
@@ -287,7 +290,7 @@ struct slot {
 	__u8 port_mac[ETH_ALEN];	/* the port's own; the same, but on a bridge's port */
 	__u16 flags;		/* enum slot_flag */
 	__u8 lengths[LENGTHS];	/* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
-	__u32 zero;
+	__u32 looked;		/* when one was held last of those that seem untagged: seconds, about */
 };
 
 /* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
@@ -384,6 +387,7 @@ _Static_assert(sizeof(struct ns_event) == 52, "npd6_xdp/core/event.py reads 52 b
 struct passed {
 	__u64 head;		/* the first bytes of the message; its checksum is over the addresses and the target, too */
 	__u64 told;
+	__u64 told_tagged;	/* when it told of a port's first tag */
 	__u32 told_ifindex;
 	__u32 ifindex;
 	__u16 tags;		/* how many stood in the frame */
@@ -929,10 +933,27 @@ static __always_inline enum outcome event_hold(const struct slot *slot, const st
 	return HELD;
 }
 
-/* Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. */
-static __always_inline bool is_guarded(const struct slot *slot, const struct scratch *s)
+/*
+ * Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. What is held goes on
+ * to the kernel, which would forward a unicast one: of a sample there is none of those.
+ */
+static __always_inline bool is_to_be_held(struct slot *slot, const struct scratch *s)
 {
-	return slot->flags & SLOT_GUARDED && !(s->frame.tags & EVENT_TAG_COUNT);
+	__u32 now;
+
+	if (!(slot->flags & (SLOT_GUARDED | SLOT_SAMPLED)) || s->frame.tags & EVENT_TAG_COUNT)
+		return false;
+	if (slot->flags & SLOT_GUARDED)
+		return true;
+	if (!is_multicast_ether(s->frame.h_dest))
+		return false;
+	if (slot->datapath == DATAPATH_PYTHON)
+		return true;
+	now = bpf_ktime_get_ns() >> 30; /* about a second */
+	if (slot->looked == now)
+		return false;
+	slot->looked = now; /* CPUs that meet here may each take one */
+	return true;
 }
 
 static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
@@ -960,7 +981,7 @@ static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slo
 	};
 
 	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
-	if (is_guarded(slot, s))
+	if (s->is_held)
 		return event_hold(slot, &event);
 	return event_submit(ctx, &event) ? HANDED_UP : OUTCOME_LOST;
 }
@@ -1035,7 +1056,7 @@ static __always_inline void target_remember(const struct slot *slot, const struc
 }
 
 /* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
-static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *slot, const struct rule *rule,
 					      struct scratch *s)
 {
 	struct address_key key = { .scope = rule->group, .address = s->ns.target };
@@ -1075,8 +1096,9 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, const struct s
 		known->asked = bpf_ktime_get_ns() / 1000000000;
 	if (known && rule->decision == DECISION_KERNEL)
 		return OUTCOME_KERNEL;
+	s->is_held = is_to_be_held(slot, s);
 	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) &&
-	    !is_guarded(slot, s) && advert_write(ctx, slot, rule, s)) {
+	    !s->is_held && advert_write(ctx, slot, rule, s)) {
 		if (!known || !tags)
 			return OUTCOME_ANSWERED_XDP;
 		tags |= EVENT_ANSWERED;
@@ -1211,12 +1233,40 @@ static __always_inline void held_record(const struct passed *passed, enum outcom
 }
 
 /*
+ * Whether to tell of a frame that has a tag, of whatever kind it is: the first on a port with an entry for what seems to
+ * be untagged. What XDP answers doesn't come here; what the asker sends next does. In or beside, nobody can say of it.
+ */
+static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *passed)
+{
+	struct slot_key key = { .ifindex = skb->ifindex };
+	struct slot *slot;
+	__u64 now;
+
+	slot = slots.lookup(&key);
+	if (!slot) {
+		key.outer = VLAN_ANY;
+		key.inner = VLAN_ANY;
+		slot = slots.lookup(&key);
+	}
+	if (!slot || !(slot->flags & SLOT_TAGLESS))
+		return false;
+	now = bpf_ktime_get_ns();
+	if (now - passed->told_tagged < TOLD_PAUSE)
+		return false;
+	passed->told_tagged = now;
+	return true;
+}
+
+/*
  * The filter of a packet socket on a port: takes those solicitations of which ns_filter() didn't see all VLAN tags,
  * since the kernel holds the outer one beside the frame (skb->vlan_tci). A NIC's receive offload puts it there, or the
  * sender's kernel, where both ends are one machine's (veth). A program in generic mode runs before the kernel takes the
  * tags out of the frames, a tap behind that, on the same CPU, so the number of tags tells the one from the other.
  * What was answered or consumed never comes here; what is held is handed up from here, if it has no such tag.
+ * It also takes the first frame with any tag of a port, and cuts that to FIRST_TAG bytes.
  */
+#define FIRST_TAG 1
+
 int hidden_tag(struct __sk_buff *skb)
 {
 	__u32 l3 = sizeof(struct ethhdr), tags = skb->vlan_present;
@@ -1226,8 +1276,11 @@ int hidden_tag(struct __sk_buff *skb)
 	__u64 head, now;
 	int key = 0;
 
-	if (bpf_skb_load_bytes(skb, 12, &proto, sizeof(proto)))
+	passed = last_passed.lookup(&key);
+	if (!passed || bpf_skb_load_bytes(skb, 12, &proto, sizeof(proto)))
 		return 0;
+	if (tags && passed->ifindex != skb->ifindex)
+		return is_first_tag(skb, passed) ? FIRST_TAG : 0;
 #pragma unroll
 	for (int i = 0; i < MAX_TAGS; i++) {
 		if (proto != BE16(ETH_P_8021Q) && proto != BE16(ETH_P_8021AD))
@@ -1239,8 +1292,7 @@ int hidden_tag(struct __sk_buff *skb)
 	}
 	if (proto != BE16(ETH_P_IPV6))
 		return 0;
-	passed = last_passed.lookup(&key);
-	if (!passed || passed->ifindex != skb->ifindex)
+	if (passed->ifindex != skb->ifindex)
 		return 0;
 	/* a note is of one frame, which is the very next here: else an invalid copy of it, with a tag, would be believed */
 	passed->ifindex = 0;

@@ -71,6 +71,8 @@ class SlotFlag(IntFlag):
     SHARED = 1
     TAPPED = 2
     GUARDED = 4
+    SAMPLED = 8
+    TAGLESS = 16
 
 
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)

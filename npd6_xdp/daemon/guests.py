@@ -10,7 +10,8 @@ from dataclasses import replace
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.system.guests import ports_with_guests
 
-_LOOK_AGAIN = 10.0  # seconds for which what was found is believed
+_PAUSE = 0.1  # seconds at least for which what was found is believed
+_SHARE = 0.01  # of all time, at most, that goes into looking
 
 
 class Guests:
@@ -18,18 +19,19 @@ class Guests:
 
     def __init__(self) -> None:
         self._ports: frozenset[int] = frozenset()
-        self._looked_at = float("-inf")
+        self._look_at = float("-inf")
 
     def look(self) -> bool:
         """Look again, unless that was done just now; whether anything is different.
 
         Nothing announces such a device, and it matters only while somebody is asked for who isn't known to be ours.
         """
-        now = time.monotonic()
-        if now - self._looked_at < _LOOK_AGAIN:
+        began = time.monotonic()
+        if began < self._look_at:
             return False
-        self._looked_at = now
         before, self._ports = self._ports, ports_with_guests()
+        ended = time.monotonic()
+        self._look_at = ended + max(_PAUSE, (ended - began) / _SHARE)
         return before != self._ports
 
     def beside(self, links: Mapping[str, LinkFacts]) -> dict[str, LinkFacts]:

@@ -33,6 +33,7 @@ class Tags:
         self._names: Mapping[int, str] = {}
         self._trunks: set[int] = set()  # ports with VLANs
         self._within: set[int] = set()  # those of them on which tags were seen within frames
+        self._tagged_ports: set[int] = set()  # ports, with VLANs or without, on which a tag of any kind was seen
         self._refused = ""
         self._silence_at: float | None = None
         self._look_at: float | None = None
@@ -72,6 +73,7 @@ class Tags:
         self._trunks |= {port for port, outer, _ in table.slots if outer not in (0, VLAN_ANY) and port in ports}
         self._tagged_entries = _tagged_entries(table, ports)
         self._within &= self._trunks
+        self._tagged_ports &= ports
         if self._trunks != before:
             self._pause = _LOOK
             self._look_for_tags(time.monotonic())
@@ -80,8 +82,10 @@ class Tags:
         except MachineError as error:
             self._warn(error)
             return self._datapath.tap(Tapped())
-        guarded = self._trunks & generic & tapped - self._within - self.silent
-        return self._datapath.tap(Tapped(tapped, self.silent, frozenset(guarded)))
+        looked_at = generic & tapped
+        guarded = frozenset(self._trunks & looked_at - self._within - self.silent)
+        sampled = frozenset(looked_at & (self._trunks | self._tagged_ports | self.silent))
+        return self._datapath.tap(Tapped(tapped, self.silent, guarded, sampled, looked_at - sampled, looked_at))
 
     def follow_program(self) -> None:
         """Another program has taken over: what that one passes is in maps of its own."""
@@ -111,10 +115,15 @@ class Tags:
         return self._hidden.warnings(links)
 
     def on_hidden(self) -> bool:
-        """A tap has something to tell. Whether more, or fewer, is silent now, or for more reasons."""
+        """A tap has something to tell. Whether anything is looked at otherwise now, or silent, or for more reasons."""
         now, news = time.monotonic(), False
-        for ifindex, vlan in self._taps.hidden():
-            if ifindex in self._datapath.program.tapped.ports:
+        for ifindex, vlan, is_hidden in self._taps.tags():
+            if ifindex not in self._datapath.program.tapped.ports:
+                continue
+            if not is_hidden:
+                news |= ifindex not in self._tagged_ports
+                self._tagged_ports.add(ifindex)
+            else:
                 news |= self._hidden.seen(ifindex, vlan, self._tagged(ifindex), now)
                 self._silence_at = now + _LOOK
         return news

@@ -794,7 +794,7 @@ def pack_slots(
     for (port, outer, inner), entry_id in wanted.items():
         entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
-        flags = _slot_flags(entry.shared, port in tapped.ports, port in tapped.guarded)
+        flags = _slot_flags(entry, port, tapped)
         before = known.get(entry_id)
         if before is None or before[0] is not entry or before[1] is not decisions or before[2:4] != (is_silent, flags):
             before = entry, decisions, is_silent, flags, _pack_slot(entry, decisions, flags, is_silent=is_silent)
@@ -828,9 +828,16 @@ def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: boo
     )
 
 
-def _slot_flags(shared: bool, tapped: bool, guarded: bool) -> int:
-    shared_flag = SlotFlag.SHARED if shared else SlotFlag(0)
-    return shared_flag | (SlotFlag.TAPPED if tapped else 0) | (SlotFlag.GUARDED if guarded else 0)
+def _slot_flags(entry: Entry, port: int, tapped: Tapped) -> int:
+    is_handed = entry.datapath is DatapathKind.PYTHON and port in tapped.handed
+    flags = {
+        SlotFlag.SHARED: entry.shared,
+        SlotFlag.TAPPED: port in tapped.ports,
+        SlotFlag.GUARDED: port in tapped.guarded,
+        SlotFlag.SAMPLED: port in tapped.sampled or is_handed,
+        SlotFlag.TAGLESS: port in tapped.tagless,
+    }
+    return sum(flag for flag, is_set in flags.items() if is_set)
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:

@@ -26,6 +26,7 @@ _AUXDATA = struct.Struct("@IIIHHHH")  # struct tpacket_auxdata
 _SPACE = 64  # bytes for control messages
 _VLAN_VALID = 0x10  # TP_STATUS_VLAN_VALID
 _VID = 0x0FFF
+_FIRST_TAG = 1  # bytes that the filter leaves of a port's first frame with a tag, which needn't be a hidden one
 _ROOM = 1 << 16  # bytes: what waits there is a few frames a second
 _MOST_SOCKETS = 8
 """Ports with a socket each. Closing one takes the kernel some 13 ms, so further ones share one that hears all
@@ -67,7 +68,7 @@ class Taps:
         self._epoll.close()
 
     def fileno(self) -> int:
-        """Readable: call hidden()."""
+        """Readable: call tags()."""
         return self._epoll.fileno()
 
     def follow(self, ports: Set[int], program: int) -> Set[int]:
@@ -95,8 +96,8 @@ class Taps:
                 _attach(tap, program)
             self._program = program
 
-    def hidden(self) -> Iterator[tuple[int, int]]:
-        """The indexes of interfaces that solicitations with hidden tags came in by of late, and the VLAN ids."""
+    def tags(self) -> Iterator[tuple[int, int, bool]]:
+        """What came of late: the interface's index, the VLAN id, and whether it is a solicitation's and hidden."""
         ready = {fd for fd, _ in self._epoll.poll(0)}
         for tap in [tap for tap in self._sockets.values() if tap.fileno() in ready]:
             for _ in range(_MOST_READ):
@@ -128,8 +129,11 @@ class Taps:
         return tap
 
 
-def _receive(tap: socket.socket) -> tuple[int, int]:
-    """The interface's index and the VLAN id of the next frame, 0 where it has none. Raises OSError if there is none."""
+def _receive(tap: socket.socket) -> tuple[int, int, bool]:
+    """The interface's index and the VLAN id of the next frame, 0 where it has none, and whether that was hidden.
+
+    Raises OSError if there is none.
+    """
     address, control = ct.create_string_buffer(_SOCKADDR.size), ct.create_string_buffer(_SPACE)
     header = _MsgHdr(
         msg_name=ct.addressof(address),
@@ -140,11 +144,11 @@ def _receive(tap: socket.socket) -> tuple[int, int]:
     _call(_libc.recvmsg(tap.fileno(), ct.byref(header), socket.MSG_DONTWAIT))
     ifindex = int(_SOCKADDR.unpack(address.raw)[2])
     if header.msg_controllen < _CONTROL.size + _AUXDATA.size:
-        return ifindex, 0
+        return ifindex, 0, False
     _, level, kind = _CONTROL.unpack_from(control)
-    status, _, _, _, _, tci, _ = _AUXDATA.unpack_from(control, _CONTROL.size)
+    status, _, length, _, _, tci, _ = _AUXDATA.unpack_from(control, _CONTROL.size)
     has_tag = (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and status & _VLAN_VALID
-    return ifindex, tci & _VID if has_tag else 0
+    return ifindex, tci & _VID if has_tag else 0, length > _FIRST_TAG
 
 
 def _interface(tap: socket.socket) -> int:

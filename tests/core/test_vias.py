@@ -50,13 +50,14 @@ def bare(kind: str = "", **facts: Any) -> LinkFacts:
     return replace(LAN, mac=b"", kind=kind, **facts)
 
 
+HERE = "it leads to this host itself"
 NEVER = (
     ("tun", bare("tun", type=0xFFFE, flags=UP | 0x10 | 0x80), POINT_TO_POINT.format(" (tun)")),
     ("wireguard", bare("wireguard", type=0xFFFE, flags=UP | 0x80), POINT_TO_POINT.format(" (wireguard)")),
     ("sit", bare("sit", type=776, flags=UP | 0x80), POINT_TO_POINT.format(" (sit)")),
     ("ip6gre", bare(type=823), POINT_TO_POINT.format("")),
     ("ppp", bare(type=512, flags=UP | 0x10), POINT_TO_POINT.format("")),
-    ("lo", bare(type=772), POINT_TO_POINT.format("")),
+    ("lo", bare(type=772), POINT_TO_POINT.format("").replace("it is a tunnel or another point-to-point link", HERE)),
     ("arp off", replace(LAN, flags=UP | 0x80), NOARP),
     ("down, too", bare(type=0xFFFE, up=False, flags=0x10), POINT_TO_POINT.format("")),
 )

@@ -67,3 +67,32 @@ def test_on_a_silent_port_only_what_has_its_tag_within_is_answered(
     assert bench.see(TAGGED).counted == (Outcome.ANSWERED_XDP,)
     tapped(Tapped(HERE), *vlans)
     assert bench.see(QUESTION).counted == (Outcome.ANSWERED_XDP,)
+
+
+def test_of_a_sample_one_multicast_question_in_a_second_is_left_to_the_tap(
+    bench: Bench, tapped: Callable[..., None]
+) -> None:
+    tapped(Tapped(HERE, sampled=HERE))
+    unicast = SETTING.mac + QUESTION[6:]
+    assert bench.see(unicast).counted == (Outcome.ANSWERED_XDP,), "the kernel would forward it"
+    seen = [bench.see(QUESTION) for _ in range(50)]
+    held = [each for each in seen if not each.counted]
+    assert 1 <= len(held) <= 3
+    assert held[0] is seen[0]
+    assert {(each.action, each.frame) for each in held} == {(XDP_PASS, QUESTION)}
+    assert bench.events() == []
+    assert bench.see(TAGGED).counted == (Outcome.ANSWERED_XDP,)
+
+
+def test_what_python_answers_on_a_port_in_generic_mode_is_left_to_the_tap(
+    bench: Bench, tapped: Callable[..., None]
+) -> None:
+    for state in (Tapped(HERE, handed=HERE), Tapped(HERE, sampled=HERE)):
+        tapped(state, datapath=Datapath.PYTHON)
+        for _ in range(3):
+            seen = bench.see(QUESTION)
+            assert (seen.action, seen.counted, bench.events()) == (XDP_PASS, (), [])
+        bench.see(SETTING.mac + QUESTION[6:])
+        assert len(bench.events()) == 1
+    tapped(Tapped(HERE, handed=HERE))
+    assert bench.see(QUESTION).counted == (Outcome.ANSWERED_XDP,), "hybrid"

@@ -75,6 +75,10 @@ def asked(target: str, *, inside: bool = False) -> bytes:
     return frame[:12] + TAGS_8021Q + frame[12:] if inside else frame
 
 
+def is_silenced(running: RunningDaemon) -> bool:
+    return set(ups(running).values()) == {0.0} and "tags of VLAN 100 stand beside the frames" in running.log
+
+
 def with_hop_limit(frame: bytes, limit: int) -> bytes:
     at = frame.index(b"\x86\xdd") + 2 + 7
     return frame[:at] + bytes([limit]) + frame[at + 1 :]
@@ -227,3 +231,81 @@ def test_after_a_reload_that_failed_when_a_larger_program_had_taken_over_questio
         assert "the kernel maps have grown" in running.log
         assert "the old configuration stays" in running.log
         assert wire.ask(asked("2001:db8:1::9")) is not None
+
+
+@pytest.mark.parametrize("vlan", ["", '"any"'], ids=["untagged", "any"])
+def test_where_python_answers_not_even_the_first_question_with_a_hidden_tag_is(
+    topology: Topology, daemon: Start, hidden: Wire, vlan: str
+) -> None:
+    """On a port without VLANs, for what its only entry covers."""
+    name = "wan0:any" if vlan else "wan0"
+    running = daemon(configuration(datapath='"python"', **({"vlan": vlan} if vlan else {})))
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+        assert until(lambda: running.solicitations(name).get("answered_python") == 1)
+        assert hidden.ask(asked("2001:db8:1::9"), 0.3) is None
+        assert until(lambda: is_silenced(running)), running.log
+        assert wire.ask(asked("2001:db8:1::9"), 0.3) is None
+    assert running.solicitations(name).get("answered_python") == 1
+
+
+@pytest.mark.parametrize("vlan", ["", '"any"'], ids=["untagged", "any"])
+def test_where_xdp_answers_the_next_question_after_any_other_frame_with_a_tag_is_looked_at(
+    topology: Topology, daemon: Start, hidden: Wire, vlan: str
+) -> None:
+    """As who was answered sends to that address then: an ARP request stands for that."""
+    name = "wan0:any" if vlan else "wan0"
+    running = daemon(configuration(**({"vlan": vlan} if vlan else {})))
+    with Wire(topology) as wire:
+        for _ in range(3):
+            assert wire.ask(asked("2001:db8:1::9")) is not None
+    assert running.solicitations(name) == {"answered_xdp": 3}, "nothing else is looked at where no tag is"
+    hidden.send(b"\xff" * 6 + EDGE[:5] + b"\x77" + b"\x08\x06" + bytes(46))
+
+    def is_silent() -> bool:
+        hidden.send(asked("2001:db8:1::9"))
+        return is_silenced(running)
+
+    assert until(is_silent, 1), running.log
+    before = running.solicitations(name)
+    hidden.send(*[asked("2001:db8:1::9")] * 10)
+    assert until(lambda: running.solicitations(name)["monitored"] == before["monitored"] + 10)
+    assert running.solicitations(name)["answered_xdp"] == before["answered_xdp"]
+
+
+def test_an_offload_that_is_switched_on_after_tags_stood_within_the_frames_is_noticed_within_a_second_or_two(
+    topology: Topology, daemon: Start, hidden: Wire
+) -> None:
+    running = daemon(TRUNK)
+    with Wire(topology) as wire:
+        assert wire.ask(asked("2001:db8:2::9", inside=True)) is not None
+
+        def by_xdp() -> bool:
+            assert wire.ask(asked("2001:db8:1::9")) is not None
+            return running.solicitations("wan0").get("answered_xdp", 0) > 0
+
+        assert until(by_xdp), running.solicitations("wan0")
+
+    def is_silent() -> bool:
+        hidden.send(asked("2001:db8:1::9"))
+        return is_silenced(running)
+
+    assert until(is_silent, 1), running.log
+    answered = running.solicitations("wan0")["answered_xdp"]
+    hidden.send(*[asked("2001:db8:1::9")] * 10)
+    assert until(lambda: running.solicitations("wan0").get("monitored", 0) > 10)
+    assert running.solicitations("wan0")["answered_xdp"] == answered
+
+
+def test_tags_of_other_vlans_within_the_frames_leave_a_port_answering(topology: Topology, daemon: Start) -> None:
+    """One in about a second is looked at, and answered by Python."""
+    running = daemon(configuration())
+    with Wire(topology) as wire:
+        frame = asked("2001:db8:9::9", inside=True)
+        wire.send(*[frame] * 10)
+        for _ in range(20):
+            assert wire.ask(asked("2001:db8:1::9")) is not None
+    counted = running.solicitations("wan0")
+    assert counted["answered_xdp"] >= 10
+    assert counted["answered_xdp"] + counted.get("answered_python", 0) == 20
+    assert ups(running) == {"wan0": 1.0}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
@@ -90,6 +91,18 @@ def test_a_container_with_a_macvlan_device_on_the_port_is_found_though_its_names
         host = answer(wire, HOST_ADDRESS)
         assert host is not None
         assert (host.link_layer_address, host.override) == (ether(EDGE_WAN_MAC), False)
+
+
+def test_a_container_that_starts_right_after_a_look_is_found_at_the_next_question(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(RULES)
+    with Wire(topology) as wire:
+        assert answer(wire, NOBODY, 0.3) is None, "which had us look"
+        with_macvlan(topology)
+        began = time.monotonic()
+        assert until(lambda: answer(wire, GUEST, 0.3) is not None), running.log
+    assert time.monotonic() - began < 3, "such a device takes a moment to come up"
 
 
 def test_a_port_that_joins_a_bridge_and_leaves_it_again_speaks_by_the_mac_address_of_the_moment(
