@@ -94,6 +94,16 @@ class LinkFacts:
             )
         return ""
 
+    @property
+    def why_lossy(self) -> str:
+        """Why `attach = "auto"` takes generic mode, which always arrives, without asking the driver; "" if it asks."""
+        if not self.lossy:
+            return ""
+        where = (
+            "veth unless the peer has a program" if self.kind == "veth" else "a bond of veths unless the peers have one"
+        )
+        return f"native XDP_TX is lost on {where}, too"
+
     def mac_of(self, tags: tuple[int, ...]) -> bytes:
         """The MAC address that frames with these VLAN ids are answered from."""
         return self.bridge_macs.get(self._device(tags), self.mac)

@@ -11,13 +11,14 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.put_backs import SOON, PutBacks
 from npd6_xdp.core.rtnetlink import HOST_ROUTE_METRIC, PROTOCOL, TABLE_MAIN
 from npd6_xdp.system.rtnetlink import HostRouteWatch, Overflow, Requests, RouteChange
 
 log = logging.getLogger("npd6-xdp")
 
 _SLICE = 0.005  # seconds that the loop is held for at most
-_AGAIN = 1.0  # seconds before a route is put back once more: who takes it away each time must not keep us busy
+_AGAIN = 1.0  # seconds between two readings of all routes
 _DISPLACED = 10.0  # seconds between two tries to put a route where somebody else's is
 _BY_ITSELF = 0  # the sender of what the kernel does of its own accord
 # what the kernel says of an interface that is down, gone, or without IPv6: its routes come with it
@@ -40,7 +41,9 @@ class HostRoutes:
         self._there: dict[Host, int] = {}
         self._displaced: set[Host] = set()
         self._todo: dict[Host, None] = {}
-        self._put_back: dict[Host, float] = {}
+        self._put_backs = PutBacks()
+        self._soon: dict[Host, None] = {}
+        self._soon_at = float("inf")
         self._retry_at = float("inf")
         self._warned: set[str] = set()
         self.due: float | None = None
@@ -155,7 +158,7 @@ class HostRoutes:
             there = None
         if host not in self:
             self._displaced.discard(host)
-            self._put_back.pop(host, None)
+            self._put_backs.forget(host)
         elif there is None:
             self._add(host, table)
 
@@ -222,11 +225,15 @@ class HostRoutes:
                 self._make_so(host)
             return
         now = time.monotonic()
-        if now - self._put_back.get(host, float("-inf")) < _AGAIN:
+        wait = self._put_backs.wait(host, now)
+        if wait > SOON:
             self._displaced.add(host)
-            self._retry_at = min(self._retry_at, now + _AGAIN)
+            self._retry_at = min(self._retry_at, now + wait)
             return
-        self._put_back[host] = now
+        if wait:
+            self._soon[host] = None
+            self._soon_at = min(self._soon_at, now + wait)
+            return
         self._make_so(host)
         if host in self._there and change.sender != _BY_ITSELF:
             self._warn(
@@ -264,6 +271,10 @@ class HostRoutes:
         if self._displaced and now >= self._retry_at:
             self._retry_at = float("inf")
             self._later(self._displaced)
+        if now >= self._soon_at:
+            self._later(self._soon)
+            self._soon.clear()
+            self._soon_at = float("inf")
         self._work()
         self._schedule()
 
@@ -321,6 +332,7 @@ class HostRoutes:
                 (now, bool(self._todo) or self._watch.unfinished or self._reading is not None),
                 (max(now, self._read_at), self._unread),
                 (self._retry_at, bool(self._displaced)),
+                (self._soon_at, bool(self._soon)),
             )
             if is_due
         )

@@ -365,13 +365,15 @@ class Ports:
                 f"receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K {link.name} rxvlan off",
                 "receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K NAME rxvlan off",
             )
-        mode = self._attached[link.ifindex].mode.name.lower()
+        port = self._attached[link.ifindex]
+        attached = f"attached in {port.mode.name.lower()} mode"
+        if port.wish is Attach.AUTO and link.why_lossy:  # the driver's refusals are said by themselves
+            attached += f" ({link.why_lossy})"
         what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
-        self._lines.add(logging.INFO, link.name, f"attached in {mode} mode; {what}", f"attached in {mode} mode")
+        self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached)
 
     def _attach_as(self, link: LinkFacts, wish: Attach) -> AttachMode:
         if wish is Attach.AUTO and link.lossy:
-            # Native XDP_TX on veth is lost unless the peer has a program too; generic always arrives.
             wish = Attach.GENERIC
         if wish is not Attach.GENERIC:
             try:

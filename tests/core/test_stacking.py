@@ -137,6 +137,7 @@ def test_what_xdp_sends_back_may_be_lost_on_veth_and_on_a_bond_of_them(kind: str
     machine = links(bond0={"kind": "bond"}, s0={"master": "bond0", "kind": kind, "slave_kind": "bond", "backup": True})
     assert stack("bond0", machine).lossy is lossy
     assert stack("s0", machine).lossy is lossy
+    assert ("bond of veths" in LinkFacts("bond0", 7, mac(7), kind="bond", lossy=lossy).why_lossy) is lossy
 
 
 @pytest.mark.parametrize("kind", ["ipvlan", "ipvtap"])

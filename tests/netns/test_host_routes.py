@@ -48,8 +48,8 @@ def test_a_steady_ping_outlives_that_somebody_flushes_the_route_under_it(topolog
         pinging.wait(30.0)
     lost = re.search(r"(\d+) packets transmitted, (\d+) received", output.read_text())
     assert lost is not None
-    # the first is put back at once; whoever removes it again within a second waits a second
-    assert int(lost[2]) > int(lost[1]) / 4
+    # it is put back at once, and 20 ms later once more, since a flush goes on until it finds nothing
+    assert int(lost[1]) - int(lost[2]) <= 3, output.read_text()
     assert running.log.count("somebody else removes host routes of ours") == 1
     # nothing stays after a kill and a new start, which finds the host there
     running.kill()

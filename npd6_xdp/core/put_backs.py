@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How soon to put back what somebody else removes: at once, a few times soon after, and then with pauses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+SOON = 0.02
+"""Seconds. `ip route flush` dumps and deletes until it finds nothing: by then it has found nothing, and has ended."""
+PAUSE = 1.0
+"""Seconds in which one thing is put back a few times. Who removes it each time must not keep us busy."""
+_EACH = 8
+_REPEATED = 1_000  # of all things together, beyond the first time for each
+
+
+class PutBacks:
+    """Counts what is put back, by key, within the last PAUSE or so."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Hashable, tuple[float, int]] = {}
+        self._repeated = (-math.inf, 0)
+
+    def wait(self, key: Hashable, now: float) -> float:
+        """Seconds until this is to be put back, which was just removed: 0, SOON, or PAUSE."""
+        began, count = self._counts.get(key, (-math.inf, 0))
+        if now - began >= PAUSE:
+            self._counts[key] = now, 1
+            return 0.0
+        if now - self._repeated[0] >= PAUSE:
+            self._repeated = now, 0
+        if count >= _EACH or self._repeated[1] >= _REPEATED:
+            return PAUSE
+        self._counts[key] = began, count + 1
+        self._repeated = self._repeated[0], self._repeated[1] + 1
+        return SOON
+
+    def forget(self, key: Hashable) -> None:
+        """It isn't to be there any more."""
+        self._counts.pop(key, None)
