@@ -20,11 +20,17 @@ class WarningKind(StrEnum):
     INTERFACE = "interface"
     VIA = "via"
     FORWARDING = "forwarding"
+    NEIGHBOUR_TABLE = "neighbour_table"
     TAGS = "tags"
     ROUTER_ADVERTISEMENTS = "router_advertisements"
 
 
 Warnings = Mapping[WarningKind, Sequence[str]]
+
+
+def offload_warning(name: str) -> str:
+    """A port with VLANs whose card takes the tags out of the frames before XDP sees them."""
+    return f"{name}: receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K {name} rxvlan off"
 
 
 class Receiver(NamedTuple):

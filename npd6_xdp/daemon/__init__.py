@@ -152,7 +152,7 @@ class Daemon:
         self._netlink = Netlink()
         self._stack.callback(lambda: self._netlink.close())
         config = self._named(self._written)
-        self._outlook = keep(closing(Outlook(Router())))
+        self._outlook = keep(closing(Outlook(Router(), lambda: self._resolution.warnings())))
         self._routes = RouteWatch()
         self._stack.callback(lambda: self._routes.close())
         self._requests = keep(closing(Requests()))
@@ -298,7 +298,7 @@ class Daemon:
             ("table", lambda: self._refresh_at, lambda _: self._refresh()),
             ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
-            ("outlook", lambda: self._outlook.due, lambda _: self._look_out()),
+            ("outlook", lambda: 0.0 if self._resolution.has_news else self._outlook.due, lambda _: self._look_out()),
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
@@ -387,9 +387,9 @@ class Daemon:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
         self._decided = False
         self._make_room(config, table)
-        self._outlook.use(table, links, used_vias(config, links), self._warnings(config, links, table))
         names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits, links)
+        self._outlook.use(table, links, used_vias(config, links), self._warnings(config, links, table))
         self._proxies.prepare(table, config.limits, names)
         self._routing.use(table)
         with self._changing:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Table
@@ -18,8 +19,10 @@ from npd6_xdp.core.warnings import (
     advertisement_warnings,
     all_lines,
     forwarding_warnings,
+    offload_warning,
 )
 from npd6_xdp.daemon.lines import Lines
+from npd6_xdp.system.netlink import receive_vlan_offload
 from npd6_xdp.system.router import Router
 from npd6_xdp.system.sysctl import read as read_sysctl
 
@@ -30,15 +33,22 @@ _MOST_READ = 64  # interfaces whose sysctls and counters are read at a look
 
 
 class Outlook:
-    """Warnings of the configuration and of the machine. `due` is when look() is to be called again."""
+    """Warnings of the configuration and of the machine. `due` is when look() is to be called again.
 
-    def __init__(self, router: Router) -> None:
+    `neighbour_table` has those of the kernel's neighbour table.
+    """
+
+    def __init__(self, router: Router, neighbour_table: Callable[[], Sequence[str]]) -> None:
         self._router = router
+        self._neighbour_table = neighbour_table
         self._table = Table({}, {}, {}, {}, {})
         self._links: Mapping[str, LinkFacts] = {}
         self._vias: Sequence[UsedVia] = ()
         self._configured: Warnings = {}
         self._said: frozenset[str] = frozenset()
+        self._trunks: Sequence[tuple[int, str]] = ()  # ports with VLANs
+        self._offloaded: set[int] = set()  # those of them whose card takes the tags out
+        self._next_trunk = 0
         self.due: float | None = None
         self.current: Warnings = {}
         """What holds now; replaced as a whole."""
@@ -46,6 +56,8 @@ class Outlook:
     def use(self, table: Table, links: Mapping[str, LinkFacts], vias: Sequence[UsedVia], configured: Warnings) -> None:
         """Another table, other links, the via interfaces in use, and what these alone are reason to warn of."""
         self._table, self._links, self._vias, self._configured = table, links, vias, configured
+        self._trunks = _trunks(table, links)
+        self._offloaded &= {ifindex for ifindex, _ in self._trunks}
         self.look()
 
     def reopen(self) -> None:
@@ -79,12 +91,23 @@ class Outlook:
                 *via_warnings(self._vias[:_MOST_READ], read_sysctl),
             ],
             WarningKind.FORWARDING: forwarding_warnings(self._table, self._links, self._router.forwards, receivers),
+            WarningKind.NEIGHBOUR_TABLE: self._neighbour_table(),
+            WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._offloads()],
             WarningKind.ROUTER_ADVERTISEMENTS: advertisement_warnings(receivers, default),
         }
         changed = current != self.current
         self.current = current
         self._say()
         return changed
+
+    def _offloads(self) -> list[str]:
+        """The ports whose receive VLAN offload is on, which nobody announces; each look asks some of them."""
+        for ifindex, name in self._trunks[self._next_trunk : self._next_trunk + _MOST_READ]:
+            (self._offloaded.add if receive_vlan_offload(name) else self._offloaded.discard)(ifindex)
+        self._next_trunk += _MOST_READ
+        if self._next_trunk >= len(self._trunks):
+            self._next_trunk = 0
+        return [offload_warning(name) for ifindex, name in self._trunks if ifindex in self._offloaded]
 
     def _receivers(self, default: DefaultRoute | None) -> list[Receiver]:
         """Interfaces that have addresses by router advertisements, or whose default route was by one; then ours.
@@ -114,8 +137,21 @@ class Outlook:
         lines = Lines()
         for line in all_lines(self.current):
             if line not in self._said:
-                lines.add_line(logging.WARNING, line)
+                _add(lines, logging.WARNING, line)
         for line in sorted(self._said - said):
-            lines.add_line(logging.INFO, f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}")
+            _add(lines, logging.INFO, f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}")
         lines.say()
         self._said = said
+
+
+def _add(lines: Lines, level: int, line: str) -> None:
+    """A line that may be to be said of many interfaces, each with its own name in it."""
+    name, _, text = line.partition(": ")
+    lines.add(level, name, text, re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", "NAME", text))
+
+
+def _trunks(table: Table, links: Mapping[str, LinkFacts]) -> list[tuple[int, str]]:
+    """The ports with VLANs, whose card may hide the tags. On veth, the switch does nothing: see core/hidden.py."""
+    tagged = {e.ifindex for e in table.entries.values() if e.spoken and (e.vlan.any or e.vlan.tags)}
+    found = [link for link in links.values() if link.ifindex in table.ports and not link.lossy]
+    return sorted((link.ifindex, link.name) for link in found if link.ifindex in tagged or len(link.addresses) > 1)

@@ -356,15 +356,6 @@ class Ports:
     def _say_attached(self, link: LinkFacts) -> None:
         self._announced.add(link.ifindex)
         entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
-        tagged = any(entry.vlan.any or entry.vlan.tags for entry in entries)
-        # on veth, the switch does nothing: tags stand where the peer left them
-        if (tagged or len(link.addresses) > 1) and not link.lossy and receive_vlan_offload(link.name):
-            self._lines.add(
-                logging.WARNING,
-                link.name,
-                f"receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K {link.name} rxvlan off",
-                "receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K NAME rxvlan off",
-            )
         port = self._attached[link.ifindex]
         attached = f"attached in {port.mode.name.lower()} mode"
         if port.wish is Attach.AUTO and link.why_lossy:  # the driver's refusals are said by themselves

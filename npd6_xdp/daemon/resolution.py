@@ -17,10 +17,11 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.loops import Loops
-from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Quiet, room_for_pending
+from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Quiet
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Rule, Table
+from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.system.datapath import Datapath
@@ -29,7 +30,6 @@ from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
 log = logging.getLogger("npd6-xdp")
 
 _TICK = 1.0  # seconds between two looks at what is under way
-_TABLE_SIZE_AGE = 10.0  # seconds for which what the kernel said of its neighbour table's size is believed
 _SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
 _GIVEN_UP = 1024  # targets that are given up at once
 _QUIET = 120.0  # seconds for which a host that has a route may be stale before it is asked
@@ -61,8 +61,9 @@ class Resolution:
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
         self._table = Table({}, {}, {}, {}, {})
         self._routes = HostRoutes(requests, alone=alone)
-        self._room = self._limits.pending
-        self._sized_at = float("-inf")
+        self._room = TableRoom(self._limits.pending)
+        self.has_news = False
+        """Whether warnings() has one more."""
         self._warned: set[str] = set()
         self._tick_at: float | None = None
         self._frozen = 0
@@ -260,7 +261,7 @@ class Resolution:
     def _wait(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
         if (rule.group, event.target) not in self._pending and not self._pending.has_room_for(
-            Asker(rule.entry, event.eth_destination), self._room
+            Asker(rule.entry, event.eth_destination), self._room.targets
         ):
             return Outcome.RATE_LIMITED
         now = time.monotonic()
@@ -420,9 +421,8 @@ class Resolution:
         for host, code in self._watch.refusals(time.monotonic() + _SLICE):
             self._pending.failed(host)
             if code == errno.ENOBUFS:
-                self._warn(
-                    "the kernel's neighbour table is full: raise net.ipv6.neigh.default.gc_thresh3 (and 1 and 2)"
-                )
+                self.has_news |= not self._room.is_full(now := time.monotonic())
+                self._room.refused(now)
         self._gate()
 
     # --- bounds ---
@@ -443,7 +443,7 @@ class Resolution:
             self._tick_at = None
             if not self._pending.expire(now, _GIVEN_UP):
                 self._tick_at = now
-            if len(self._pending) and now - self._sized_at > _TABLE_SIZE_AGE:
+            if len(self._pending) and self._room.is_old(now):
                 self._size(now)
             if self._read_again and self._reading is None:
                 self._read_anew()
@@ -472,29 +472,28 @@ class Resolution:
 
     def _size(self, now: float) -> None:
         """How many targets may be under way at once, by what the kernel's table has room for."""
-        self._sized_at = now
-        self._room = self._limits.pending
-        size = None
+        entries, thresholds = 0, None
         with suppress(MachineError):  # it is asked again; limits.pending holds until then
-            size = self._requests.neighbour_table_size()
-        if size is None:
-            return
-        entries, thresholds = size
-        self._room = room_for_pending(self._limits.pending, entries - len(self._pending), thresholds)
-        if self._room < self._limits.pending:
-            self._warn(
-                f"the kernel's neighbour table has room for {thresholds[2]} entries, and throws out quiet ones above"
-                f" {thresholds[1]}: less than limits.pending targets are resolved at once;"
-                " raise net.ipv6.neigh.default.gc_thresh1, 2 and 3"
-            )
+            entries, thresholds = self._requests.neighbour_table_size() or (0, None)
+        self._room.sized(self._limits.pending, entries - len(self._pending), thresholds, now)
+
+    def warnings(self) -> list[str]:
+        """What there is to say of the kernel's table; it is asked again where that may no longer be so."""
+        self.has_news = False
+        if Decision.NEIGHBOUR not in self._table.kinds:
+            return []
+        now = time.monotonic()
+        if self._room.warns(now) and self._room.is_old(now):
+            self._size(now)
+        return self._room.warnings(now)
 
     def _gate(self) -> None:
         """Tell the XDP program whom it is to refuse by itself. Python would refuse them, too, at a higher price."""
-        self._datapath.set_resolving_full(len(self._pending) >= self._room)
+        self._datapath.set_resolving_full(len(self._pending) >= self._room.targets)
         began = time.monotonic()
         self._gate_waits = began < self._gate_not_before
         if not self._gate_waits:
-            self._datapath.set_crowding(self._pending.crowding(self._room))
+            self._datapath.set_crowding(self._pending.crowding(self._room.targets))
             ended = time.monotonic()
             self._gate_not_before = ended + _CROWDING_PAUSE * (ended - began)
 

@@ -62,6 +62,13 @@ def test_every_link_leads_to_a_file_and_a_heading_of_it(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@BY_NAME
+def test_forwarding_is_spoken_of_together_with_what_keeps_the_default_route(page: Path) -> None:
+    """With forwarding on, the kernel takes no router advertisement's default route unless accept_ra is 2."""
+    text = page.read_text()
+    assert not re.search(r"forwarding *= *1", text) or "accept_ra" in text
+
+
 def test_every_page_is_found_from_the_readme() -> None:
     """Or from an index that the README leads to."""
     linked = {ROOT / "README.md"}

