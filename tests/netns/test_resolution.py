@@ -452,7 +452,7 @@ def test_thousands_of_targets_under_way_never_hold_the_loop_for_long_while_they_
     slices = Slices(edge)
     for interface in ("lan0", "lan1"):  # it gives up in 0.3 s, not in 3
         edge.topology.sysctl("edge", f"net/ipv6/neigh/{interface}/retrans_time_ms", 100)
-    edge.resolution._room, edge.resolution._sized_at = 1 << 14, float("inf")
+    edge.resolution._room.sized(1 << 14, 0, None, float("inf"))
     count = 16_000
     for number in range(count):
         assert edge.ask(f"2001:db8:1::{number:x}", asker=number) in (Outcome.PENDING, Outcome.RATE_LIMITED)
