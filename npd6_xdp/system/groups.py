@@ -28,7 +28,7 @@ class Groups:
 
     def __init__(self, held: Callable[[int], frozenset[bytes]]) -> None:
         self._held = held
-        self._sockets: list[socket.socket] = []
+        self._sockets = [_opened()]
         self._joined: dict[int, dict[bytes, socket.socket]] = {}
         self._wanted: Mapping[int, frozenset[bytes]] = {}
         self._names: Mapping[int, str] = {}
@@ -51,6 +51,10 @@ class Groups:
             self._leave(ifindex, self._joined[ifindex].keys() - wanted.get(ifindex, _NONE))
         for ifindex in wanted:
             self._join(ifindex)
+        used = {id(by) for joined in self._joined.values() for by in joined.values()}
+        for each in [each for each in self._sockets[1:] if id(each) not in used]:
+            self._sockets.remove(each)
+            each.close()
         self._said = {ifindex: code for ifindex, code in self._said.items() if ifindex in wanted}
 
     def check(self, ifindex: int) -> None:
@@ -98,8 +102,7 @@ class Groups:
                     raise
             else:
                 return each
-        # UDP, and never bound: it receives nothing
-        fresh = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        fresh = _opened()
         try:
             self._membership(fresh, socket.IPV6_JOIN_GROUP, ifindex, group)
         except OSError:
@@ -130,6 +133,11 @@ class Groups:
             count,
             why,
         )
+
+
+def _opened() -> socket.socket:
+    """UDP, and never bound: it receives nothing."""
+    return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 
 
 def _is_gone(ifindex: int) -> bool:
