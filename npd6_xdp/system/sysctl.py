@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ _ROOT = Path("/proc/sys/net/ipv6")
 _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
 _RENAMING = 0.25  # seconds
+_NAME = re.compile(r"sysctl-[0-9]{1,20}-[1-9][0-9]{0,9}-\w+")
+_MOST_SWEPT = 256  # files that a start looks into
 _MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
 _NO_INTERFACES = ("all", "default")  # below conf/ and neigh/, which an interface may be called all the same
 _VALUE = re.compile(r"-?[0-9]{1,10}")
@@ -126,6 +129,7 @@ class Memory:
             for name in dead:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=turn)
+            _sweep(turn, f"sysctl-{cookie}-")
         finally:
             os.close(turn)
 
@@ -178,6 +182,22 @@ def _remembered(directory: int, prefix: str, path: Path) -> Iterator[tuple[str, 
         os.close(file)
     for _, name, file in sorted(found):
         yield name, file
+
+
+def _sweep(directory: int, ours: str) -> None:
+    """Remove what dead daemons of other network namespaces have left that says nothing.
+
+    Whether such a namespace is still there can't be told from here: what says something is left to a start in it. No
+    file is without a lock while its daemon lives, for who holds the directory's.
+    """
+    names = (name for name in os.listdir(directory) if _NAME.fullmatch(name) and not name.startswith(ours))
+    for name in itertools.islice(names, _MOST_SWEPT):
+        with suppress(OSError):
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            with os.fdopen(file, "rb") as opened:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stat.S_ISREG(os.fstat(file).st_mode) and opened.read(2) in (b"", b"[]"):
+                    os.unlink(name, dir_fd=directory)
 
 
 def _values(text: bytes, path: Path) -> list[Any]:

@@ -63,6 +63,23 @@ def test_what_is_left_in_another_network_namespace_is_not_ours(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_says_nothing_is_removed_whatever_namespace_it_is_of_unless_its_daemon_lives(tmp_path: Path) -> None:
+    """Whether that namespace is still there is no matter then; it can't be told from here."""
+    for name, text in (("1-7-dead", "[]"), ("2-7-dead", ""), ("3-7-dead", "[]" + 500 * " "), ("4-7-alive", "[]")):
+        (tmp_path / f"sysctl-{name}").write_text(text)
+    kept = {"sysctl-5-7-dead", "sysctl-x-7-other", "other", "sysctl-6-7-link", "sysctl-4-7-alive"}
+    (tmp_path / "sysctl-5-7-dead").write_text('[["conf/all/proxy_ndp", 0, "1"]]')
+    for other in ("sysctl-x-7-other", "other"):
+        (tmp_path / other).write_text("[]")
+    (tmp_path / "sysctl-6-7-link").symlink_to("other")
+    with (tmp_path / "sysctl-4-7-alive").open() as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        Memory(tmp_path).close()
+        assert {path.name for path in tmp_path.iterdir()} == kept
+    Memory(tmp_path).close()
+    assert {path.name for path in tmp_path.iterdir()} == kept - {"sysctl-4-7-alive"}
+
+
 @pytest.mark.parametrize(
     "junk", ["", "{", "[]", '"x"', "7", '{"conf/wan0/proxy_ndp": "0"}', "[1]", '[["a"]]', '[["a", "b", "c"]]', "\0"]
 )
