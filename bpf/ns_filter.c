@@ -144,6 +144,7 @@ enum slot_flag {
 	SLOT_GUARDED = 4,	/* and it is likely that some do: what seems to be untagged isn't answered before that */
 	SLOT_SAMPLED = 8,	/* they might: so for one in a while, or for each multicast one that Python answers anyway */
 	SLOT_TAGLESS = 16,	/* no tag was seen on the port so far: hidden_tag() is to tell of any */
+	SLOT_HEARS = 32,	/* hosts that are looked for live behind it: Python is told of who is new there */
 };
 
 /* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
@@ -170,6 +171,7 @@ enum event_tags {
 	EVENT_MISS = 16,		/* nobody here knows of the target: it is to be resolved, added, or asked about */
 	EVENT_STALE = 32,		/* it has, but nobody knows whether that still holds: it is to be probed */
 	EVENT_ANSWERED = 64,		/* answered and counted already */
+	EVENT_HEARD = 128,		/* who asks is new here, or has another MAC address: the kernel isn't told by this */
 };
 
 /* Flags of a known target: npd6_xdp/core/rules.py KnownFlag. */
@@ -346,6 +348,13 @@ struct recent {
 	__u64 count;
 };
 
+/* Where an address was heard last, and of whom. */
+struct heard {
+	__u32 entry;
+	__u8 mac[ETH_ALEN];	/* the source link-layer address that it gave */
+	__u16 zero;
+};
+
 /* What concerns all entries. */
 struct settings {
 	__u64 event_cost;	/* nanoseconds that an event takes of the budget of all sources */
@@ -414,6 +423,7 @@ BPF_TABLE("array", int, u64, budget, 1);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_MAX); /* by entry */
+BPF_TABLE("lru_hash", struct address_key, struct heard, heard_sources, HEARD_MAX); /* in no scope: one place of all */
 BPF_PERF_OUTPUT(events);	/* wakes Python for each event */
 BPF_PERF_OUTPUT(more_events);	/* for every 64th only */
 BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
@@ -1055,6 +1065,30 @@ static __always_inline void target_remember(const struct slot *slot, const struc
 	}
 }
 
+/*
+ * Whether the asker's address was heard last in another place, or with another MAC, or never. The kernel would learn of
+ * it by the solicitation (RFC 4861 §7.2.3), which it doesn't get. A link-local address is in each place another's.
+ */
+static __always_inline bool is_heard_anew(const struct slot *slot, const struct scratch *s)
+{
+	struct address_key key = { .address = s->source };
+	struct heard *heard;
+
+	if (is_unspecified(&s->source) || is_link_local(&s->source))
+		return false;
+	heard = heard_sources.lookup(&key);
+	return !heard || heard->entry != slot->entry || !is_same_ether(heard->mac, s->eth_destination);
+}
+
+static __always_inline void heard_remember(const struct slot *slot, const struct scratch *s)
+{
+	struct address_key key = { .address = s->source };
+	struct heard heard = { .entry = slot->entry };
+
+	__builtin_memcpy(heard.mac, s->eth_destination, ETH_ALEN);
+	heard_sources.update(&key, &heard);
+}
+
 /* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
 static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *slot, const struct rule *rule,
 					      struct scratch *s)
@@ -1091,6 +1125,8 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *s
 	if (slot->datapath == DATAPATH_MONITOR)
 		return OUTCOME_MONITORED;
 	s->tags = tags;
+	if (slot->flags & SLOT_HEARS && is_heard_anew(slot, s))
+		s->tags |= EVENT_HEARD;
 	tags = s->tags;
 	if (known)
 		known->asked = bpf_ktime_get_ns() / 1000000000;
@@ -1099,13 +1135,18 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *s
 	s->is_held = is_to_be_held(slot, s);
 	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) &&
 	    !s->is_held && advert_write(ctx, slot, rule, s)) {
-		if (!known || !tags)
+		if (!tags)
 			return OUTCOME_ANSWERED_XDP;
 		tags |= EVENT_ANSWERED;
 	}
 	punted = ns_punt(ctx, slot, rule, s, tags);
-	if (known && (punted == HANDED_UP || punted == HELD))
-		known->flags = 0; /* Python knows; had this one been refused or lost, the next would say it */
+	/* Python knows; had this one been refused or lost, the next would say it */
+	if (punted == HANDED_UP || punted == HELD) {
+		if (known && tags & EVENT_STALE)
+			known->flags = 0;
+		if (tags & EVENT_HEARD)
+			heard_remember(slot, s);
+	}
 	/* of method kernel, Python answers a first one itself */
 	if (punted == HANDED_UP && tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
 		return UNDECIDED;

@@ -35,7 +35,7 @@ class EventTags(IntFlag):
 
     MISS: the target is to be resolved (method neighbour) or added (kernel), or the kernel asked about it (route).
     STALE: it is known, and the kernel is to probe whether that still holds. ANSWERED: XDP has answered and counted
-    already.
+    already. HEARD: whoever asks is new where it does, or has another MAC address, and the kernel isn't told by this.
     """
 
     COUNT = 3
@@ -44,6 +44,7 @@ class EventTags(IntFlag):
     MISS = 16
     STALE = 32
     ANSWERED = 64
+    HEARD = 128
 
 
 class NsEvent(NamedTuple):

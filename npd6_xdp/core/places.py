@@ -11,7 +11,8 @@ has entries like theirs. So here stands what an entry is worth:
 
 A claim counts once the host has answered for it; it is asked at once. Among links between which questions are answered,
 an address is in one place. Another that turns up doesn't displace it: both are asked, and only a host that leaves its
-probe unanswered loses its place. What a proxy beside us answers is no place at all (core/loops.py finds those).
+probe unanswered loses its place. A host that speaks where the table hasn't got it is looked for there (core/heard.py).
+What a proxy beside us answers is no place at all (core/loops.py finds those).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.heard import Heard
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Match, Table
@@ -107,6 +109,7 @@ class Places:
         self._contests: dict[Key, _Contest] = {}
         self._claims: set[Host] = set()
         self._peers: dict[int, set[bytes]] = {}
+        self._heard = Heard(PATIENCE)
         self._urgent: dict[Host, None] = {}
         self._sometime: dict[Host, None] = {}
         self._budget = float(ASKED_PER_SECOND)
@@ -156,6 +159,7 @@ class Places:
             return []
         self._ground = ground
         self._contests.clear()
+        self._heard.clear()
         several = [address for address, found in self._places.items() if len(found) > 1]
         states: list[tuple[Host, int]] = []
         for address in dict.fromkeys([*several, *(host.address for host in sorted(self._claims))]):
@@ -171,6 +175,7 @@ class Places:
         self._places.clear()
         self._contests.clear()
         self._claims.clear()
+        self._heard.clear()
         self._urgent.clear()
         self._sometime.clear()
         for host, word in words.items():
@@ -208,6 +213,8 @@ class Places:
         if state & (_CONFIRMED | _LOOKED_AFTER):
             place.proven = True
             place.confirmed = now if state & _CONFIRMED else place.confirmed
+        if state & _CONFIRMED:
+            self._heard.answered(host)
         if before is None:
             found = self._places.setdefault(host.address, {})
             found[host.ifindex] = place
@@ -242,6 +249,7 @@ class Places:
             return states
         found = self._places[host.address]
         del found[host.ifindex]
+        self._heard.gone(host, now)
         if not found:
             del self._places[host.address]
         self._contests.pop(self._key(host), None)
@@ -348,6 +356,7 @@ class Places:
 
     def tick(self, now: float) -> list[tuple[Host, int]]:
         """Go on where two places were asked; call it when it is `due`."""
+        self._heard.tick(now)
         if now < self._contest_due:
             return []
         states: list[tuple[Host, int]] = []
@@ -377,9 +386,9 @@ class Places:
 
     @property
     def due(self) -> float | None:
-        """When to call tick() and to_ask() again (seconds, monotonic); None: nothing is to be done."""
-        due = self._contest_due if self._contests else _NO_TIME
-        if self._urgent or self._sometime:
+        """When to call tick(), to_ask() and to_look_for() again (seconds, monotonic); None: nothing is to be done."""
+        due = min(self._contest_due if self._contests else _NO_TIME, self._heard.due)
+        if self._urgent or self._sometime or self._heard.has_work:
             due = min(due, self._spent_at + _PAUSE)
         return None if due == _NO_TIME else due
 
@@ -403,11 +412,46 @@ class Places:
                     self._asked(host, place, now)
         return found
 
+    def to_look_for(self, now: float) -> list[tuple[Host, bool]]:
+        """Which hosts the kernel is to look for now, from what to_ask() leaves; True: not by the entry that it has."""
+        found = self._heard.to_look_for(now, int(self._budget))
+        self._budget -= len(found)
+        return found
+
+    def needless(self) -> list[Host]:
+        """Hosts that were looked for and not found: entries that the kernel needn't keep."""
+        return [host for host in self._heard.needless() if not self.has(host)]
+
     def _asked(self, host: Host, place: _Place, now: float) -> None:
+        self._heard.asked(host, now)
         contest = self._contests.get(self._key(host)) if place.counts else None
         if contest is not None and contest.stage is _Stage.ASKING:
             contest.since, contest.stage, contest.asked = now, _Stage.ASKED, now
             self._contest_due = min(self._contest_due, contest.due)
+
+    # --- who speaks ---
+
+    def heard(self, host: Host, mac: bytes, now: float) -> None:
+        """An address has asked for something on a link, by a MAC, and the kernel hasn't seen that.
+
+        Only what is known there, or on a link that belongs together with it, is looked into: for all else, the kernel's
+        first question is as good.
+        """
+        found = self._places.get(host.address)
+        if not found or mac in self._peers.get(host.ifindex, ()) or not self._ground.concerns(host):
+            return
+        together = self._ground.belongs_to(host.ifindex)
+        places = {ifindex: place for ifindex, place in found.items() if self._ground.belongs_to(ifindex) == together}
+        if not places or any(
+            place.state & _LOOKED_AFTER or self._is_fixed(Host(ifindex, host.address), place)
+            for ifindex, place in places.items()
+        ):
+            return
+        here = places.get(host.ifindex)
+        if here is not None and here.mac == mac and (here.counts or here.state & _CONFIRMED):
+            return
+        if self._heard.begin(host, now, doubted=here is not None):
+            self._urgent[host] = None
 
     # --- other proxies ---
 

@@ -13,7 +13,7 @@ from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate
 from npd6_xdp.core.links import choose_source
 from npd6_xdp.core.rules import RuleFlag, Table
 
-_NOT_PLAIN = EventTags.MISS | EventTags.STALE | EventTags.ANSWERED
+_NOT_PLAIN = EventTags.MISS | EventTags.STALE | EventTags.ANSWERED | EventTags.HEARD
 _TYPE_AND_CODE = 0x8800  # type 136, code 0
 _MOST_TEMPLATES = 4096
 """One for each rule and tags in use; the tags are the asker's choice, so their number has to be bounded."""

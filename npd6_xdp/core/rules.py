@@ -73,6 +73,7 @@ class SlotFlag(IntFlag):
     GUARDED = 4
     SAMPLED = 8
     TAGLESS = 16
+    HEARS = 32
 
 
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
@@ -340,6 +341,14 @@ class Table:
             for group, entries in self._neighbour_entries.items()
             if ifindex in self.vias[group] and any(self._is_neighbours(group, entry, address) for entry in entries)
         ]
+
+    def hears(self, entry: Entry) -> bool:
+        """Whether hosts that are looked for by method neighbour live where an entry's frames come from."""
+        return entry.l3_ifindex in self._looked_behind
+
+    @cached_property
+    def _looked_behind(self) -> frozenset[int]:
+        return frozenset(via for group in self._neighbour_entries for via in self.vias.get(group, ()))
 
     def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
         """Whether a rule with host_routes covers a host at `address` behind an interface."""

@@ -514,6 +514,8 @@ class Daemon:
 
     def _special(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """What there is to do for an event besides answering. None: answer."""
+        if event.tags & EventTags.HEARD:
+            self._resolution.heard(event, rule)
         if event.tags & EventTags.STALE:
             self._resolution.confirm(event, rule)
         if event.tags & EventTags.ANSWERED:

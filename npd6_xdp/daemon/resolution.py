@@ -67,6 +67,7 @@ class Resolution:
         self._warned: set[str] = set()
         self._tick_at: float | None = None
         self._frozen = 0
+        self._hears = False
         self._gate_not_before = 0.0
         self._gate_waits = False
         self._reading: Iterator[None] | None = None
@@ -128,6 +129,7 @@ class Resolution:
         needed = Decision.NEIGHBOUR in table.kinds
         begins = self._watch.listen(wanted=needed)
         entries = table.live(Decision.NEIGHBOUR)
+        self._hears = any(map(table.hears, table.entries.values()))
         self._pending.alone = len(entries) < 2
         names = self._names = {link.ifindex: link.name for link in links.values()}
         tables = {link.ifindex: link.table for link in links.values() if link.table}
@@ -280,6 +282,19 @@ class Resolution:
             # at once: nobody confirms the hosts of a router but their own answers, so to wait for that gains nothing
             self._confirm(Host(ifindex, event.target))
 
+    def heard(self, event: NsEvent, rule: Rule) -> None:
+        """Whoever asks is new where it does, or has another MAC address, and the kernel isn't told by its question."""
+        entry = self._table.entries.get(rule.entry)
+        if entry is not None:
+            self._places.heard(Host(entry.l3_ifindex, event.source), event.eth_destination, time.monotonic())
+            self._apply(())
+
+    def _look_anew(self, host: Host, *, stale: bool) -> None:
+        if stale:
+            self._watch.delete(host)
+        self._loops.began(host, time.monotonic())
+        self._watch.probe(host)
+
     def _probe(self, host: Host) -> None:
         self._watch.probe(host, self._looked_after(host))
 
@@ -383,8 +398,14 @@ class Resolution:
     def _apply(self, states: Iterable[tuple[Host, int]]) -> None:
         for host, state in states:
             self._take(host, state)
-        for host in self._places.to_ask(time.monotonic()):
+        now = time.monotonic()
+        for host in self._places.to_ask(now):
             self._confirm(host)
+        for host, stale in self._places.to_look_for(now):
+            self._look_anew(host, stale=stale)
+        for host in self._places.needless():
+            if not self._pending.awaits(host):
+                self._watch.delete(host)
 
     def _take(self, host: Host, state: int) -> None:
         self._know(self._neighbours.changed(host, state))
@@ -395,6 +416,8 @@ class Resolution:
                 self._hear(host, state, time.monotonic())
             self._resolved(host, state)
             return
+        if self._hears:
+            self._datapath.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
         self._quiet.forget(host)
         if host in self._routes:
             self._routes.remove(host)

@@ -66,6 +66,7 @@ _HASHED_FROM = 64
 length: with one prefix an answer took 20 ns less by the trie, with 100,000 389 ns by the hash and 885 by the trie."""
 _LINE_KEY = struct.Struct("=II16s")
 _ADDRESS_KEY = struct.Struct("=I4x16s")
+_NO_SCOPE = 0
 _PREFIX_KEY = struct.Struct("=II16s")
 _RULE = struct.Struct("=IHHI")
 _KNOWN = struct.Struct("=II")
@@ -77,6 +78,7 @@ _NO_MATCH = Match(0, Decision.IGNORE, RuleFlag(0))
 _SETTINGS = struct.Struct("=QIII4x")
 _KEPT_ROUTE = struct.Struct("=II")
 _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
+_HEARD = 16384  # addresses of which the program knows where they were heard last
 _RECENT = struct.Struct("=QQQ")
 _INDEX = struct.Struct("=I")
 _XDP_LINK_INFO_SIZE, _XDP_LINK_IFINDEX = 24, 16  # struct bpf_link_info as far as it is used, and xdp.ifindex in it
@@ -97,6 +99,7 @@ _MAPS = (
     "settings_space",
     "recents",
     "kept_routes",
+    "heard_sources",
 )
 _BATCH = 4096
 """Keys that one system call takes to a map or back."""
@@ -557,6 +560,10 @@ class Datapath:
         if self._known.pop(key, None) is not None:
             self.program.delete("known_targets", key)
 
+    def forget_heard(self, address: bytes) -> None:
+        """Whoever has this address is new wherever it is heard next."""
+        self.program.delete("heard_sources", _ADDRESS_KEY.pack(_NO_SCOPE, address))
+
     def asked(self, group: int, address: bytes) -> int:
         """When a known target was last asked for: CLOCK_MONOTONIC, seconds. 0: it isn't known."""
         value = self.program.lookup("known_targets", _ADDRESS_KEY.pack(group, address), _KNOWN.size)
@@ -794,7 +801,7 @@ def pack_slots(
     for (port, outer, inner), entry_id in wanted.items():
         entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
-        flags = _slot_flags(entry, port, tapped)
+        flags = _slot_flags(entry, port, tapped, hears=table.hears(entry))
         before = known.get(entry_id)
         if before is None or before[0] is not entry or before[1] is not decisions or before[2:4] != (is_silent, flags):
             before = entry, decisions, is_silent, flags, _pack_slot(entry, decisions, flags, is_silent=is_silent)
@@ -828,7 +835,7 @@ def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: boo
     )
 
 
-def _slot_flags(entry: Entry, port: int, tapped: Tapped) -> int:
+def _slot_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
     is_handed = entry.datapath is DatapathKind.PYTHON and port in tapped.handed
     flags = {
         SlotFlag.SHARED: entry.shared,
@@ -836,6 +843,7 @@ def _slot_flags(entry: Entry, port: int, tapped: Tapped) -> int:
         SlotFlag.GUARDED: port in tapped.guarded,
         SlotFlag.SAMPLED: port in tapped.sampled or is_handed,
         SlotFlag.TAGLESS: port in tapped.tagless,
+        SlotFlag.HEARS: hears,
     }
     return sum(flag for flag, is_set in flags.items() if is_set)
 
@@ -867,12 +875,13 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
         "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
         "KEPT_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
+        "HEARD_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
 
 
 def _room(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
-    if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX"):
+    if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
         return wanted
     if name == "RECENTS_MAX":
         return (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from npd6_xdp.core.config import parse
+from npd6_xdp.core.heard import LOOK_SECONDS, MAX_HEARD
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import ASKED_PER_SECOND, FRESH, MAX_CONTESTS, PATIENCE, Places, Word
@@ -50,6 +51,8 @@ class Known:
     there: dict[Host, int] = field(default_factory=dict)
     failed: set[Host] = field(default_factory=set)
     now: float = 100.0
+    looked_for: list[tuple[int, bool]] = field(default_factory=list)
+    needless: list[Host] = field(default_factory=list)
 
     def use(self, using: Table) -> Known:
         self.take(self.places.use(using, self.now))
@@ -69,8 +72,16 @@ class Known:
         self.take(self.places.changed(Host(ifindex, address), Word(state, mac), self.now))
         return self.asked()
 
+    def hear(self, ifindex: int, mac: bytes = MINE, address: bytes = X) -> list[int]:
+        """A solicitation that the kernel doesn't get; the links that are asked because of it."""
+        self.places.heard(Host(ifindex, address), mac, self.now)
+        return self.asked()
+
     def asked(self) -> list[int]:
-        return sorted(host.ifindex for host in self.places.to_ask(self.now))
+        asked = sorted(host.ifindex for host in self.places.to_ask(self.now))
+        self.looked_for += [(host.ifindex, stale) for host, stale in self.places.to_look_for(self.now)]
+        self.needless += self.places.needless()
+        return asked
 
     def after(self, seconds: float) -> list[int]:
         """Let time pass, and what is due then be done."""
@@ -338,6 +349,127 @@ def test_probes_and_contests_are_bounded(known: Known) -> None:
     assert 0 < len(lost) <= ASKED_PER_SECOND
 
 
+def test_a_host_that_is_heard_on_another_link_is_looked_for_there_and_followed(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    known.after(60)
+    known.say(LAN, S.STALE)
+    assert known.hear(OTHER) == []
+    assert known.looked_for == [(OTHER, False)]
+    assert known.hear(OTHER) == [], "it is being looked for"
+    assert known.at == [LAN]
+    assert known.say(OTHER, S.REACHABLE) == [LAN], "the first place is asked"
+    known.after(PATIENCE)
+    assert known.at == [OTHER]
+    known.after(10)
+    assert (known.looked_for, known.needless) == ([(OTHER, False)], [])
+    known.say(LAN, S.FAILED)
+    assert known.hear(LAN) == [], "and back"
+    assert known.looked_for == [(OTHER, False), (LAN, False)]
+
+
+def test_a_host_that_comes_back_while_its_entry_there_is_about_to_fail_is_looked_for_once_it_has(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    known.after(60)
+    known.say(OTHER, S.REACHABLE)
+    known.after(PATIENCE)
+    known.say(LAN, S.PROBE)
+    assert known.at == [OTHER]
+    assert known.hear(LAN) == [LAN]
+    known.say(LAN, S.FAILED)
+    known.asked()
+    assert known.looked_for == [(LAN, False)]
+    assert known.say(LAN, S.REACHABLE) == [OTHER]
+    known.after(PATIENCE)
+    assert known.at == [LAN]
+
+
+def test_who_is_heard_and_not_found_is_let_go_and_may_be_looked_for_again(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    known.hear(OTHER, PROXY)
+    known.after(LOOK_SECONDS)
+    assert (known.at, known.needless) == ([LAN], [Host(OTHER, X)])
+    known.hear(OTHER, PROXY)
+    assert known.looked_for == [(OTHER, False)] * 2
+
+
+def test_another_mac_is_looked_for_once_the_one_before_does_not_answer(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    known.after(60)
+    assert known.hear(LAN, PROXY) == [LAN], "the one that the table has"
+    assert known.hear(LAN, PROXY) == []
+    known.say(LAN, S.PROBE)
+    known.after(PATIENCE - 0.01)
+    assert known.looked_for == []
+    known.after(0.02)
+    assert known.looked_for == [(LAN, True)], "by a new entry"
+    known.say(LAN, S.FAILED)
+    known.say(LAN, S.REACHABLE, PROXY)
+    assert known.at == [LAN]
+    known.after(10)
+    assert (known.looked_for, known.needless) == ([(LAN, True)], [])
+
+
+def test_an_entry_that_fails_before_our_patience_ends_is_looked_for_at_once(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    known.hear(LAN, PROXY)
+    known.after(PATIENCE / 2)
+    known.say(LAN, S.FAILED)
+    assert known.looked_for == [(LAN, False)]
+
+
+def test_another_mac_takes_nothing_from_a_host_that_answers(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    for _ in range(3):
+        known.after(60)
+        assert known.hear(LAN, PROXY) == [LAN]
+        known.say(LAN, S.PROBE)
+        known.say(LAN, S.REACHABLE)
+        known.after(10)
+    assert (known.at, known.looked_for) == ([LAN], [])
+
+
+@pytest.mark.parametrize(
+    ("there", "heard"),
+    [
+        pytest.param(None, (LAN, MINE), id="a stranger"),
+        pytest.param((LAN, S.REACHABLE), (LAN, MINE), id="where it is"),
+        pytest.param((LAN, S.STALE | S.LEARNED), (LAN, PROXY), id="looked after"),
+        pytest.param((LAN, S.PERMANENT), (OTHER, PROXY), id="an administrator's"),
+        pytest.param((LAN, S.REACHABLE), (AWAY, MINE), id="where nobody is asked for"),
+        pytest.param((AWAY, S.REACHABLE), (LAN, MINE), id="known elsewhere only"),
+    ],
+)
+def test_what_is_heard_and_nothing_follows_from(
+    known: Known, there: tuple[int, int] | None, heard: tuple[int, bytes]
+) -> None:
+    if there is not None:
+        known.say(*there)
+    assert known.hear(*heard) == []
+    assert known.looked_for == []
+    assert known.places.due is None
+
+
+def test_what_another_proxy_says_of_a_host_is_not_heard(known: Known) -> None:
+    known.say(LAN, S.REACHABLE)
+    known.take(known.places.distrust({OTHER: {PROXY}}, known.now))
+    assert (known.hear(OTHER, PROXY), known.looked_for) == ([], [])
+
+
+def test_what_is_heard_is_bounded_and_so_are_the_questions(known: Known) -> None:
+    addresses = [IPv6Address(0x20010DB8_0001_0000 << 64 | n + 1).packed for n in range(2 * MAX_HEARD)]
+    for address in addresses:
+        known.say(LAN, S.REACHABLE, address=address)
+    known.now += 60
+    asked = [link for address in addresses for link in known.hear(OTHER, PROXY, address)]
+    assert asked == []
+    assert len(known.looked_for) == ASKED_PER_SECOND
+    known.after(1)
+    assert len(known.looked_for) <= MAX_HEARD
+    known.after(60)
+    assert len(known.looked_for) == len(known.needless) == MAX_HEARD
+    assert known.places.due is None
+
+
 @settings(deadline=None)
 class PlacesMachine(RuleBasedStateMachine):
     """Whatever the kernel says: an address is in one place at most, that place was confirmed, and time stands never."""
@@ -368,6 +500,10 @@ class PlacesMachine(RuleBasedStateMachine):
     def finds_a_proxy(self, link: int) -> None:
         self.peers ^= {link}
         self.known.take(self.known.places.distrust({each: {PROXY} for each in self.peers}, self.known.now))
+
+    @rule(link=links, mac=st.sampled_from([MINE, PROXY]))
+    def speaks(self, link: int, mac: bytes) -> None:
+        self.known.hear(link, mac)
 
     @rule(seconds=st.sampled_from([0.01, 0.4, 0.9, 5.0]))
     def time_passes(self, seconds: float) -> None:

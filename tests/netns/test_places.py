@@ -232,3 +232,88 @@ def test_a_host_that_goes_over_to_the_upstreams_link_is_let_go(both_sides: Topol
         with Wire(topology, "host", "eth0") as lan:
             asks = replace(SETTING, mac=ether(EDGE_LAN_MAC), asker_mac=ether(HOST_MAC), target=ip6(SHARED))
             assert lan.ask(solicit(asks, source=ip6("2001:db8::78"))) is not None
+
+
+NEW_MAC = "02:00:00:00:00:43"
+
+
+def sides(*ports: str, datapath: str = "hybrid") -> str:
+    """One /64 on both sides, with several ports behind which hosts are."""
+    entry = f'[[interface]]\nname = "{{}}"\ndatapath = "{datapath}"\n[[interface.rule]]\nprefix = "2001:db8::/64"\n'
+    back = "".join(entry.format(port) + 'method = "neighbour"\nvia = ["wan0"]\n' for port in ports)
+    return configuration(f"2001:db8::/64 neighbour via={','.join(ports)} host_routes=true") + back
+
+
+def speak(topology: Topology, interface: str = "eth0", mac: str = HOST_MAC) -> None:
+    """The host asks for the upstream, which it believes on its link: answered here, so the kernel doesn't hear it."""
+    asks = replace(SETTING, asker_mac=ether(mac), target=ip6(UPSTREAM_ADDRESS))
+    with Wire(topology, "host", interface) as wire:
+        wire.send(solicit(asks, source=ip6(SHARED)))
+
+
+def is_in_reach(topology: Topology) -> bool:
+    return topology.run("upstream", "ping", "-6", "-n", "-c", "1", "-W", "1", SHARED).returncode == 0
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_a_host_that_asks_in_its_new_place_only_for_what_is_answered_here_is_followed(
+    topology: Topology, ports: dict[str, Topology], daemon: Start, datapath: str
+) -> None:
+    interfaces = {"lan0": "eth0", "lan1": "eth1"}
+    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    daemon(sides("lan0", "lan1", datapath=datapath))
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    speak(ports["lan0"])
+    for old, new in (("lan0", "lan1"), ("lan1", "lan0")):
+        pings = Pings(topology, SHARED)
+        time.sleep(1)  # so that the old port's entry is fresh
+        for port, what in ((old, ("del",)), (new, ("add", "nodad"))):
+            words = (what[0], f"{SHARED}/128", "dev", interfaces[port], *what[1:])
+            ports[port].run("host", "ip", "addr", *words, check=True)
+        speak(ports[new], interfaces[new])
+        assert until(lambda: is_in_reach(topology), 3), "or there is no end of its silence"
+        assert routes(topology) == [f"{SHARED} {new}"]
+        time.sleep(2 * INTERVAL)
+        silence = pings.silence()
+        print(f"{new}: {silence:.1f} s silent")
+        assert silence <= 3.0
+
+
+def test_a_host_that_asks_with_another_mac_is_followed(topology: Topology, daemon: Start) -> None:
+    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    daemon(sides("lan0"))
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    speak(topology)
+    pings = Pings(topology, SHARED)
+    time.sleep(1)
+    topology.run("host", "ip", "link", "set", "eth0", "address", NEW_MAC, check=True)
+    speak(topology, mac=NEW_MAC)
+    assert until(lambda: is_in_reach(topology), 3), "or there is no end of its silence"
+    time.sleep(2 * INTERVAL)
+    silence = pings.silence()
+    print(f"{silence:.1f} s silent")
+    assert silence <= 3.0
+    assert routes(topology) == [f"{SHARED} lan0"]
+
+
+def test_a_mac_that_is_not_the_hosts_takes_nothing_from_a_host_that_answers(
+    topology: Topology, ports: dict[str, Topology], daemon: Start
+) -> None:
+    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    daemon(sides("lan0", "lan1"))
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    pings = Pings(topology, SHARED)
+    for _ in range(3):
+        speak(ports["lan0"], mac=NEW_MAC)
+        speak(ports["lan1"], "eth1", mac=NEW_MAC)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            found = topology.neighbour("edge", "lan0", SHARED)
+            assert found is not None
+            assert (routes(topology), found.mac) == ([f"{SHARED} lan0"], HOST_MAC)
+            time.sleep(0.1)
+    assert pings.silence() == 0
+    assert until(lambda: state(topology, "lan1", SHARED) == "", 3), "nothing is left of it"
