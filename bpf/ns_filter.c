@@ -142,7 +142,7 @@ enum slot_flag {
 	SLOT_SHARED = 1,	/* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
 	SLOT_TAPPED = 2,	/* tags may stand beside its frames: hidden_tag() looks at what is passed */
 	SLOT_GUARDED = 4,	/* and it is likely that some do: what seems to be untagged isn't answered before that */
-	SLOT_SAMPLED = 8,	/* they might: so for one in a while, or for each multicast one that Python answers anyway */
+	SLOT_SAMPLED = 8,	/* they might: so for one in a while */
 	SLOT_TAGLESS = 16,	/* no tag was seen on the port so far: hidden_tag() is to tell of any */
 	SLOT_HEARS = 32,	/* hosts that are looked for live behind it: Python is told of who is new there */
 };
@@ -957,8 +957,6 @@ static __always_inline bool is_to_be_held(struct slot *slot, const struct scratc
 		return true;
 	if (!is_multicast_ether(s->frame.h_dest))
 		return false;
-	if (slot->datapath == DATAPATH_PYTHON)
-		return true;
 	now = bpf_ktime_get_ns() >> 30; /* about a second */
 	if (slot->looked == now)
 		return false;

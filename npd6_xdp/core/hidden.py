@@ -25,7 +25,7 @@ class Tapped(NamedTuple):
     Where one was seen, a port is `silent`: what looks untagged is monitored only. One is `guarded` on which there are
     VLANs, and no tag was seen within a frame so far: there the tap looks before anything that looks untagged is
     answered. `sampled` are those on which tags were seen at all: one in a while is looked at first. `tagless` are those
-    on which none was so far: the tap tells of the first. On `handed` ones the tap hands up what is Python's anyway.
+    on which none was so far: the tap tells of the first.
     """
 
     ports: Set[int] = frozenset()
@@ -33,7 +33,6 @@ class Tapped(NamedTuple):
     guarded: Set[int] = frozenset()
     sampled: Set[int] = frozenset()
     tagless: Set[int] = frozenset()
-    handed: Set[int] = frozenset()
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ class Tags:
         looked_at = generic & tapped
         guarded = frozenset(self._trunks & looked_at - self._within - self.silent)
         sampled = frozenset(looked_at & (self._trunks | self._tagged_ports | self.silent))
-        return self._datapath.tap(Tapped(tapped, self.silent, guarded, sampled, looked_at - sampled, looked_at))
+        return self._datapath.tap(Tapped(tapped, self.silent, guarded, sampled, looked_at - sampled))
 
     def follow_program(self) -> None:
         """Another program has taken over: what that one passes is in maps of its own."""

@@ -836,12 +836,11 @@ def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: boo
 
 
 def _slot_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
-    is_handed = entry.datapath is DatapathKind.PYTHON and port in tapped.handed
     flags = {
         SlotFlag.SHARED: entry.shared,
         SlotFlag.TAPPED: port in tapped.ports,
         SlotFlag.GUARDED: port in tapped.guarded,
-        SlotFlag.SAMPLED: port in tapped.sampled or is_handed,
+        SlotFlag.SAMPLED: port in tapped.sampled,
         SlotFlag.TAGLESS: port in tapped.tagless,
         SlotFlag.HEARS: hears,
     }

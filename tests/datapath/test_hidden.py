@@ -82,17 +82,3 @@ def test_of_a_sample_one_multicast_question_in_a_second_is_left_to_the_tap(
     assert {(each.action, each.frame) for each in held} == {(XDP_PASS, QUESTION)}
     assert bench.events() == []
     assert bench.see(TAGGED).counted == (Outcome.ANSWERED_XDP,)
-
-
-def test_what_python_answers_on_a_port_in_generic_mode_is_left_to_the_tap(
-    bench: Bench, tapped: Callable[..., None]
-) -> None:
-    for state in (Tapped(HERE, handed=HERE), Tapped(HERE, sampled=HERE)):
-        tapped(state, datapath=Datapath.PYTHON)
-        for _ in range(3):
-            seen = bench.see(QUESTION)
-            assert (seen.action, seen.counted, bench.events()) == (XDP_PASS, (), [])
-        bench.see(SETTING.mac + QUESTION[6:])
-        assert len(bench.events()) == 1
-    tapped(Tapped(HERE, handed=HERE))
-    assert bench.see(QUESTION).counted == (Outcome.ANSWERED_XDP,), "hybrid"

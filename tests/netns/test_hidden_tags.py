@@ -234,32 +234,17 @@ def test_after_a_reload_that_failed_when_a_larger_program_had_taken_over_questio
 
 
 @pytest.mark.parametrize("vlan", ["", '"any"'], ids=["untagged", "any"])
-def test_where_python_answers_not_even_the_first_question_with_a_hidden_tag_is(
-    topology: Topology, daemon: Start, hidden: Wire, vlan: str
-) -> None:
-    """On a port without VLANs, for what its only entry covers."""
-    name = "wan0:any" if vlan else "wan0"
-    running = daemon(configuration(datapath='"python"', **({"vlan": vlan} if vlan else {})))
-    with Wire(topology) as wire:
-        assert wire.ask(asked("2001:db8:1::9")) is not None
-        assert until(lambda: running.solicitations(name).get("answered_python") == 1)
-        assert hidden.ask(asked("2001:db8:1::9"), 0.3) is None
-        assert until(lambda: is_silenced(running)), running.log
-        assert wire.ask(asked("2001:db8:1::9"), 0.3) is None
-    assert running.solicitations(name).get("answered_python") == 1
-
-
-@pytest.mark.parametrize("vlan", ["", '"any"'], ids=["untagged", "any"])
-def test_where_xdp_answers_the_next_question_after_any_other_frame_with_a_tag_is_looked_at(
-    topology: Topology, daemon: Start, hidden: Wire, vlan: str
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_after_any_other_frame_with_a_tag_the_next_question_is_looked_at(
+    topology: Topology, daemon: Start, hidden: Wire, datapath: str, vlan: str
 ) -> None:
     """As who was answered sends to that address then: an ARP request stands for that."""
-    name = "wan0:any" if vlan else "wan0"
-    running = daemon(configuration(**({"vlan": vlan} if vlan else {})))
+    name, answered = "wan0:any" if vlan else "wan0", f"answered_{'xdp' if datapath == 'hybrid' else 'python'}"
+    running = daemon(configuration(datapath=f'"{datapath}"', **({"vlan": vlan} if vlan else {})))
     with Wire(topology) as wire:
         for _ in range(3):
             assert wire.ask(asked("2001:db8:1::9")) is not None
-    assert running.solicitations(name) == {"answered_xdp": 3}, "nothing else is looked at where no tag is"
+    assert until(lambda: running.solicitations(name) == {answered: 3}), "nothing else is looked at where no tag is"
     hidden.send(b"\xff" * 6 + EDGE[:5] + b"\x77" + b"\x08\x06" + bytes(46))
 
     def is_silent() -> bool:
@@ -270,7 +255,7 @@ def test_where_xdp_answers_the_next_question_after_any_other_frame_with_a_tag_is
     before = running.solicitations(name)
     hidden.send(*[asked("2001:db8:1::9")] * 10)
     assert until(lambda: running.solicitations(name)["monitored"] == before["monitored"] + 10)
-    assert running.solicitations(name)["answered_xdp"] == before["answered_xdp"]
+    assert running.solicitations(name)[answered] == before[answered]
 
 
 def test_an_offload_that_is_switched_on_after_tags_stood_within_the_frames_is_noticed_within_a_second_or_two(

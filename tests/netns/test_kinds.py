@@ -64,7 +64,13 @@ def test_every_kind_on_the_wire_is_answered_or_not_as_the_rfc_says(
     for answer in answers:
         judge_advertisement(answer, asked[NeighborAdvertisement.parse(answer).target], EDGE, router=True)
 
-    assert [after - earlier for after, earlier in zip(counts_of(running), before, strict=True)] == [counted, reasons]
+    outcomes, invalid = (after - earlier for after, earlier in zip(counts_of(running), before, strict=True))
+    # in generic mode, of what looks untagged on a trunk one in about a second is looked at by a tap, and then Python's
+    sampled = outcomes["wan0", "answered_python"] - counted["wan0", "answered_python"]
+    assert 0 <= sampled <= (3 if (datapath, attach) == ("hybrid", "generic") else 0)
+    outcomes["wan0", "answered_python"] -= sampled
+    outcomes["wan0", "answered_xdp"] += sampled
+    assert [+outcomes, invalid] == [counted, reasons]
 
 
 def is_plainly_answered(running: RunningDaemon, wire: Wire, datapath: str) -> bool:
