@@ -7,7 +7,6 @@ again and again; accept_ra isn't, so those few are read that matter.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -61,10 +60,7 @@ class Router:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # else some were dropped
-                    raise MachineError(
-                        f"can't read from the kernel which interfaces forward: {error.strerror or error}"
-                    ) from error
+                nlsocket.unless_full(error, "which interfaces forward")
                 lost = True
                 continue
             for message in rtnetlink.messages(datagram):
