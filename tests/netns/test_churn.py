@@ -118,9 +118,14 @@ def decisions(topology: Topology, running: RunningDaemon) -> dict[str, str]:
     for interface in ("lan0", "lan1"):
         with suppress(FileNotFoundError):  # the kernel gives a target up in 0.6 s, not in 3
             topology.sysctl("edge", f"net/ipv6/neigh/{interface}/retrans_time_ms", 200)
+
+    def none_pending() -> bool:
+        return bool(ask(running.control, {"verb": "status"})["pending"] == [])
+
+    assert until(none_pending), "what the stream has asked for is given up: no asker is at its share"
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         for target in TARGETS:
             asker.outcome(target)
-        assert until(lambda: ask(running.control, {"verb": "status"})["pending"] == []), "given up, or resolved"
+        assert until(none_pending), "given up, or resolved"
         return {target: asker.outcome(target) for target in TARGETS}
