@@ -86,12 +86,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """`check`: validate a configuration file and print the table that results."""
+    from npd6_xdp.core.absent import absent_remark
     from npd6_xdp.core.explain import table_json, table_text
 
     config = _load(arguments.config)
     config, links, warned = _machine(config)
     table = json.dumps(table_json(config, links), indent=2) if arguments.json else table_text(config, links)
     print(table, flush=True)
+    if remark := absent_remark(config, links) if links else "":
+        # no warning: the file may be another machine's, or the interfaces yet to come
+        print(f"npd6-xdp: note: {remark}", file=sys.stderr)
     for line in warned:
         print(f"npd6-xdp: warning: {line}", file=sys.stderr)
 
@@ -339,8 +343,8 @@ def argument_parser() -> argparse.ArgumentParser:
         check,
         "validate a configuration file and print its table",
         "Validates a configuration file and prints the table that results. Needs neither root nor bcc nor the "
-        "interfaces; where they are on this machine, it warns of rules over on-link prefixes. Exit status 2, with "
-        "one line for each mistake, if the file can't be used.",
+        "interfaces; which of them aren't on this machine it says, and where they are, it warns of rules over on-link "
+        "prefixes. Exit status 2, with one line for each mistake, if the file can't be used.",
         "--config npd6-xdp.toml",
     )
     add_config(verb)

@@ -8,15 +8,27 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
+from npd6_xdp.core.absent import absent
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, held_addresses, slot_sources
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Decision, Entry, Match, Rule, RuleFlag, Table, build, via_globs
+from npd6_xdp.core.rules import (
+    Decision,
+    Entry,
+    Match,
+    Rule,
+    RuleFlag,
+    Table,
+    build,
+    on_link_warning,
+    via_globs,
+)
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.core.vias import ReadSysctl, notes
+from npd6_xdp.core.vias import ReadSysctl, notes, port_down
+from npd6_xdp.core.warnings import Receiver, forwarding_warning
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
@@ -27,10 +39,12 @@ DAD_IGNORED = f'a DAD probe, and dad = "{DadPolicy.IGNORE}"'
 def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
     """The table as plain values: each entry with its keys and its flat rules, the most specific first.
 
-    `links` says what rules that follow an interface's prefixes mean now, and what the globs of `via` do ("via_now").
+    `links` says what rules that follow an interface's prefixes mean now, what the globs of `via` do ("via_now"), and
+    what the file has for which there is no interface here ("absent").
     """
     globs = via_globs(config, links)
     return {
+        "absent": absent(config, links) if links else [],
         "interfaces": [
             {
                 "interface": interface.label,
@@ -46,7 +60,7 @@ def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]
                 "rules": [_line_json(line, globs) for line in _most_specific_first(interface, links)],
             }
             for interface in config.interfaces
-        ]
+        ],
     }
 
 
@@ -152,12 +166,39 @@ def explain(
         lines.append(
             f"note: {link.name} is not on this machine; its own addresses, next hops and MAC address are unknown here"
         )
+    elif not here.up:
+        lines.append(f"note: {port_down(here)}")
     held = {each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)}
     lines += _way(table, entry, question, is_held=question.target in held)
     found = table.lookup(entry.id, question.target)
-    if isinstance(found, Match) and found.decision is Decision.NEIGHBOUR:
-        lines += [f"note: {line}" for line in notes(table.rules[found.rule].via, links, sysctl)]
+    if isinstance(found, Match) and found.rule in table.rules:
+        lines += [f"note: {line}" for line in _hindrances(table, entry, found, links, sysctl)]
     return "\n".join(lines)
+
+
+def _hindrances(
+    table: Table, entry: Entry, found: Match, links: Mapping[str, LinkFacts], sysctl: ReadSysctl
+) -> list[str]:
+    """What `status` would warn of, as far as it is a matter for a target like this."""
+    lines = []
+    if found.decision in (Decision.ROUTE, Decision.NEIGHBOUR):
+        lines += notes(table.rules[found.rule], links, sysctl)
+    names = {link.ifindex: link.name for link in links.values()}
+    if (name := names.get(entry.l3_ifindex)) and sysctl(f"conf/{name}/forwarding") == "0":
+        why = forwarding_warning(found.decision, _receivers(links, sysctl))
+        lines += [f"{name}: {why}"] if why else []
+    if covers := on_link_warning(table, found):
+        lines.append(f"{entry.label}: {covers}")
+    return lines
+
+
+def _receivers(links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[Receiver]:
+    """The interfaces whose addresses are by router advertisements: forwarding may take their default routes away."""
+    return [
+        Receiver(link.name, False, int(sysctl(f"conf/{link.name}/accept_ra") or 0), advertised=True, heard=False)
+        for link in sorted(links.values(), key=lambda link: link.name)
+        if link.l3_ifindex(()) == link.ifindex and any(address.advertised for address in link.own(()))
+    ]
 
 
 def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> list[str]:

@@ -690,21 +690,39 @@ class _Ids(Generic[Key]):
 
 def warnings(table: Table) -> list[str]:
     """What a configuration asks for that its writer may not have meant, a line each."""
-    lines = list(table.notes)
     covered = {
         (rule, here)
         for entry, decisions in table.decisions.items()
         for here, rule in _over(decisions, _on_link(table.entries[entry]))
         if table.rules[rule].decision in _ALWAYS_THERE
     }
-    for rule_id, network in sorted(covered):
-        rule = table.rules[rule_id]
-        entry = table.entries[rule.entry]
-        lines.append(
-            f"{entry.label}: the {rule.method} rule {rule.prefix} covers {network}, which is on-link there:"
-            f" it answers for the neighbours on {entry.port}'s own side, too; narrow the prefix, or ignore that part"
-        )
-    return lines
+    return [
+        *table.notes,
+        *(
+            f"{table.entries[table.rules[rule].entry].label}: {_covers(table, rule, here)}"
+            for rule, here in sorted(covered)
+        ),
+    ]
+
+
+def on_link_warning(table: Table, match: Match) -> str:
+    """What there is to say of a target's rule by which its entry's own neighbours would be answered for, or ""."""
+    entry = table.rules[match.rule].entry
+    over = [
+        here
+        for here, rule in _over(table.decisions.get(entry, NOTHING_DECIDED), _on_link(table.entries[entry]))
+        if rule == match.rule and match.decision in _ALWAYS_THERE
+    ]
+    return _covers(table, match.rule, min(over)) if over else ""
+
+
+def _covers(table: Table, rule_id: int, network: Prefix) -> str:
+    rule = table.rules[rule_id]
+    return (
+        f"the {rule.method} rule {rule.prefix} covers {network}, which is on-link there:"
+        f" it answers for the neighbours on {table.entries[rule.entry].port}'s own side, too; narrow the prefix,"
+        " or ignore that part"
+    )
 
 
 def absent_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:

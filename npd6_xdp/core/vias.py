@@ -9,6 +9,7 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rtnetlink import LinkFlag
+from npd6_xdp.core.rules import Decision, Rule
 
 ReadSysctl = Callable[[str], str | None]
 """A sysctl below net.ipv6, as "conf/lan0/disable_ipv6"; None if it isn't there, or nobody knows."""
@@ -40,18 +41,28 @@ def refused_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
 
 def via_warnings(used: Iterable[UsedVia], sysctl: ReadSysctl) -> list[str]:
     """The same, and those where nobody can be found at the moment, with what mends it."""
-    return [
-        via.say(why)
-        for via in used
-        # a glob means what comes and goes, such as a container engine's bridges: that one is idle is no news
-        if (why := why_nobody(via.link, sysctl)) and (via.named or (via.link.up and not _why_never(via.link)))
-    ]
+    return [via.say(why) for via in used if (why := why_nobody(via.link, sysctl)) and (via.named or _is_news(via.link))]
 
 
-def notes(vias: Iterable[str], links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[str]:
-    """What there is to say of the `via` of one rule, for `explain`."""
-    found = ((name, why_nobody(links[name], sysctl)) for name in vias if name in links)
-    return [f"via {name}: {why}" for name, why in found if why]
+def _is_news(link: LinkFacts) -> bool:
+    """Whether it is to be said of an interface that a glob means: these come and go, and idle ones are no news."""
+    return link.up and not _why_never(link)
+
+
+def notes(rule: Rule, links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[str]:
+    """What there is to say of the `via` of one rule, for `explain`; nothing where no interface is known."""
+    lines = []
+    for via in rule.via if links else ():
+        here = [links[name] for name in sorted(links) if matches(name, via)] if is_glob(via) else []
+        if not is_glob(via) and via in links:
+            here = [links[via]]
+        if not here:
+            lines.append(f"via {via}: no {'interface here has such a name' if is_glob(via) else 'such interface here'}")
+        for link in here:
+            why = why_nobody(link, sysctl) if rule.decision is Decision.NEIGHBOUR else _why_no_route(link)
+            if why and (not is_glob(via) or _is_news(link)):
+                lines.append(f"via {link.name}: {why}")
+    return lines
 
 
 def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> str:
@@ -83,11 +94,23 @@ def _why_never(link: LinkFacts) -> str:
     return ""
 
 
+def port_down(link: LinkFacts) -> str:
+    """What keeps questions from coming in by a port that is not up."""
+    if link.flags & LinkFlag.UP:
+        return f"{link.name} has no carrier"
+    return f"{link.name} is down: ip link set {link.name} up"
+
+
+def _why_no_route(link: LinkFacts) -> str:
+    """Why no route leads out of an interface; "" where one may."""
+    return "" if link.flags & LinkFlag.UP else f"it is down: ip link set {link.name} up"
+
+
 def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> str:
     if link.bridge:
         return f'it is a port of {link.bridge}, whose neighbours its hosts are: via = ["{link.bridge}"]'
-    if not link.flags & LinkFlag.UP:
-        return f"it is down: ip link set {link.name} up"
+    if why := _why_no_route(link):
+        return why
     if not link.up:
         return "it has no carrier: nobody is at the other end"
     key = f"conf/{link.name}/disable_ipv6"

@@ -11,6 +11,11 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Decision, Table
 
 _MOST_NAMED = 4  # interfaces in one command
+_WITHOUT_FORWARDING = {
+    Decision.ROUTE: "method route finds no target there",
+    Decision.KERNEL: "method kernel answers nothing there",
+    Decision.NEIGHBOUR: "hosts are answered for and what is sent to them gets no further",
+}
 
 
 class WarningKind(StrEnum):
@@ -61,18 +66,22 @@ def forwarding_warnings(
 ) -> list[str]:
     """Ports at which a method finds nobody, or in vain, since they don't forward. `forwards` takes an index."""
     names = {link.ifindex: link.name for link in links.values()}
-    mend = _mend([receiver for receiver in receivers if receiver.advertised and receiver.accept_ra == 1])
+    kept = list(receivers)
     lines: dict[str, str] = {}
-    for decision, consequence in (
-        (Decision.ROUTE, "method route finds no target there"),
-        (Decision.KERNEL, "method kernel answers nothing there"),
-        (Decision.NEIGHBOUR, "hosts are answered for and what is sent to them gets no further"),
-    ):
+    for decision in _WITHOUT_FORWARDING:
         for ifindex in {entry.l3_ifindex for entry in table.live(decision)}:
             if ifindex in names and forwards(ifindex) is False:
                 name = names[ifindex]
-                lines.setdefault(name, f"{name}: forwarding is off, so {consequence}: {mend}")
+                lines.setdefault(name, f"{name}: {forwarding_warning(decision, kept)}")
     return [lines[name] for name in sorted(lines)]
+
+
+def forwarding_warning(decision: Decision, receivers: Iterable[Receiver]) -> str:
+    """What comes of it that a port doesn't forward, and the mend; "" where it is no matter."""
+    if decision not in _WITHOUT_FORWARDING:
+        return ""
+    mend = _mend([receiver for receiver in receivers if receiver.advertised and receiver.accept_ra == 1])
+    return f"forwarding is off, so {_WITHOUT_FORWARDING[decision]}: {mend}"
 
 
 def _mend(receivers: Sequence[Receiver]) -> str:

@@ -20,13 +20,14 @@ from ipaddress import IPv6Address
 from types import FrameType
 from typing import Any
 
+from npd6_xdp.core.absent import absent_lines
 from npd6_xdp.core.altnames import alternative_names, twofold, with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
-from npd6_xdp.core.rules import Decision, Match, Rule, Table, absent_vias, build, warnings
+from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
 from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
@@ -468,17 +469,11 @@ class Daemon:
 
     def _warnings(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> Warnings:
         """What of the configuration doesn't do what its writer may think, with the links that there are."""
-        waiting = "no such interface here yet; waiting for it"
-        absent = [each.name for each in config.interfaces if not each.is_glob and each.name not in links]
-        unmatched = [each.name for each in config.interfaces if each.is_glob and not any(map(each.matches, links))]
+        names, vias = absent_lines(config, links)
         return {
             WarningKind.RULE: warnings(table),
-            WarningKind.INTERFACE: [
-                *(f"{name}: {waiting}" for name in dict.fromkeys(absent)),
-                *(f"{name}: no interface here has such a name; waiting for one" for name in dict.fromkeys(unmatched)),
-                *twofold(self._written, alternative_names(links)),
-            ],
-            WarningKind.VIA: [f"via {name}: {waiting}" for name in absent_vias(config, links)],
+            WarningKind.INTERFACE: [*names, *twofold(self._written, alternative_names(links))],
+            WarningKind.VIA: vias,
             WarningKind.TAGS: self._tags.warnings(links),
         }
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
 
+from npd6_xdp.core.absent import absent_remark
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.links import LinkFacts, OwnAddress
@@ -70,7 +72,7 @@ WAN = LinkFacts(
     next_hops={(): frozenset({IPv6Address("2001:db8:1::1")})},
 )
 LAN = LinkFacts("lan0", 8, MAC, addresses={(): own("2001:db8:2::1", "2001:db8:8::1", "fe80::8")})
-LINKS = {"wan0": WAN, "lan0": LAN}
+LINKS = {"wan0": WAN, "lan0": LAN, "lan1": LinkFacts("lan1", 9, MAC)}
 
 
 def lines(target: str, source: str = "fe80::2", head: str = "", tags: tuple[int, ...] = ()) -> list[str]:
@@ -275,6 +277,87 @@ def test_an_interface_without_ethernet_has_no_neighbor_discovery() -> None:
     assert text.startswith("wan0 is not an Ethernet interface: there is no Neighbor Discovery to proxy")
 
 
+FORWARDING_OFF = "note: wan0: forwarding is off, so "
+ON = "sysctl -w net.ipv6.conf.all.forwarding=1"
+
+
+def notes(target: str, *links: LinkFacts, **sysctls: str) -> list[str]:
+    """The notes on a target where the machine has these links, and sysctls of interfaces ("wan0_forwarding")."""
+    question = Question("wan0", (), IPv6Address(target), IPv6Address("fe80::2"))
+    here = {link.name: link for link in links}
+
+    def sysctl(key: str) -> str | None:
+        return sysctls.get(key.removeprefix("conf/").replace("/", "_"))
+
+    return [line for line in explain(config(), here, question, sysctl).splitlines() if line.startswith("note: ")]
+
+
+def test_a_via_that_is_not_here_or_down_is_told_with_a_target_that_is_looked_for_behind_it() -> None:
+    here = (WAN, LAN)
+    down, plugged_out = replace(LAN, flags=0, up=False), replace(LAN, up=False)
+    assert notes("2001:db8:3::42", *here) == ["note: via lan1: no such interface here"], "a route's, too"
+    assert notes("2001:db8:4::42", WAN) == ["note: via lan0: no such interface here"]
+    for target in ("2001:db8:3::42", "2001:db8:4::42"):
+        assert "note: via lan0: it is down: ip link set lan0 up" in notes(target, WAN, down)
+    assert notes("2001:db8:4::42", WAN, plugged_out) == [
+        "note: via lan0: it has no carrier: nobody is at the other end"
+    ]
+    assert notes("2001:db8:1::42", WAN) == [], "no other rule's via is a matter"
+
+
+def test_a_glob_is_told_of_where_nothing_has_such_a_name_and_of_what_it_means_where_that_is_at_work() -> None:
+    text = FILE.replace('via = ["lan0"]', 'via = ["br-*"]').replace("HEAD", "")
+    question = Question("wan0", (), IPv6Address("2001:db8:4::42"), IPv6Address("fe80::2"))
+    idle, bare = replace(LAN, name="br-1", up=False), LinkFacts("br-2", 10, MAC)
+    for links, wanted in (
+        ((), ["note: via br-*: no interface here has such a name"]),
+        ((replace(LAN, name="br-0"), idle), []),
+    ):
+        told = explain(parse(text, "test"), {link.name: link for link in (WAN, *links)}, question).splitlines()
+        assert [line for line in told if line.startswith("note: ")] == wanted
+    told = explain(parse(text, "test"), {link.name: link for link in (WAN, bare)}, question).splitlines()
+    assert told[-1].startswith("note: via br-2: it has no link-local address")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("2001:db8:2::42", "method route finds no target there"),
+        ("2001:db8:4::42", "hosts are answered for and what is sent to them gets no further"),
+        ("2001:db8:5::42", "method kernel answers nothing there"),
+        ("2001:db8:7::42", ""),
+        ("2001:db8:2::1", ""),  # this host's own
+        ("2001:db8:9::1", ""),  # no rule's
+    ],
+)
+def test_that_forwarding_is_off_is_told_where_it_is_a_matter_with_the_mend(target: str, words: str) -> None:
+    here = tuple(LINKS.values())
+    assert notes(target, *here, wan0_forwarding="0") == ([f"{FORWARDING_OFF}{words}: {ON}"] if words else [])
+    assert notes(target, *here, wan0_forwarding="1", lan0_forwarding="0") == []
+
+
+def test_the_mend_keeps_a_default_route_that_comes_by_router_advertisements() -> None:
+    advertised = replace(WAN, addresses={(): (replace(WAN.own(())[1], advertised=True),)})
+    for accept_ra, kept in (("1", "net/ipv6/conf/wan0/accept_ra=2 "), ("2", ""), ("0", "")):
+        (line,) = notes("2001:db8:2::42", advertised, LAN, wan0_forwarding="0", wan0_accept_ra=accept_ra)
+        assert line.endswith(f": sysctl -w {kept}net.ipv6.conf.all.forwarding=1")
+
+
+def test_a_port_that_is_not_up_is_told() -> None:
+    for port, said in (
+        (replace(WAN, flags=0, up=False), "note: wan0 is down: ip link set wan0 up"),
+        (replace(WAN, up=False), "note: wan0 has no carrier"),
+    ):
+        assert notes("2001:db8:1::42", port, LAN) == [said]
+
+
+def test_a_rule_that_answers_for_the_ports_own_side_is_told_where_the_target_is_its() -> None:
+    near = replace(WAN, addresses={(): own("2001:db8:1::7")})
+    (line,) = notes("2001:db8:1::42", near, LAN)
+    assert line.startswith("note: wan0: the static rule 2001:db8:1::/64 covers 2001:db8:1::/64, which is on-link there")
+    assert notes("2001:db8:7::42", near, LAN) == []
+
+
 # --- check ---
 
 
@@ -332,6 +415,29 @@ def test_a_glob_is_printed_with_what_it_means_on_this_machine(
     ((rule,),) = (interface["rules"] for interface in table_json(globs, facts)["interfaces"])
     assert rule["via"] == ["lan?", "br-*", "tap0"]
     assert rule.get("via_now") == now
+
+
+def test_what_the_file_has_and_the_machine_has_not_is_in_the_json() -> None:
+    for links, absent in (
+        ({}, []),  # nobody knows
+        ({"lan0": LAN}, ["lan1", "wan0"]),
+        (LINKS, []),
+    ):
+        assert table_json(config(), links)["absent"] == absent
+
+
+def test_what_is_not_on_the_machine_is_one_remark_however_much_it_is() -> None:
+    names = "".join(
+        f'[[interface]]\nname = "{name}"\n'
+        '[[interface.rule]]\nprefix = "2001:db8::/64"\nmethod = "route"\nvia = ["lan?"]\n'
+        for name in ("wan0", "wan1", "vm*")
+    )
+    assert absent_remark(parse(names, "test"), LINKS) == ("not on this machine: vm*, wan1; npd6-xdp run waits for them")
+    many = names.replace('["lan?"]', str([f"lan{n}" for n in range(1, 30)]).replace("'", '"'))
+    said = absent_remark(parse(many, "test"), {"wan0": WAN, "wan1": WAN, "vm1": WAN})
+    assert said.startswith("not on this machine: lan1, lan10, ")
+    assert said.endswith(" and 21 more; npd6-xdp run waits for them")
+    assert absent_remark(parse(names, "test"), {"wan0": WAN, "wan1": WAN, "vm1": WAN, "lan0": LAN}) == ""
 
 
 def test_a_rule_whose_interface_has_no_prefix_now_is_printed_as_such() -> None:

@@ -37,12 +37,12 @@ def facts(*links: LinkFacts) -> dict[str, LinkFacts]:
     return {link.name: link for link in (WAN, *links)}
 
 
-def nothing_set(_key: str) -> str:
-    return "0"
+def nothing_set(key: str) -> str:
+    return "1" if key.endswith("/forwarding") else "0"
 
 
 def ipv6_off(key: str) -> str:
-    return "1" if key == "conf/lan0/disable_ipv6" else "0"
+    return "1" if key == "conf/lan0/disable_ipv6" else nothing_set(key)
 
 
 def bare(kind: str = "", **facts: Any) -> LinkFacts:

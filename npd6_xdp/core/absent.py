@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Interfaces that the configuration has, as `name` or `via`, and this machine hasn't."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from npd6_xdp.core.config import Config, is_glob
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import absent_vias
+
+_WAITING = "no such interface here yet; waiting for it"
+_WAITING_FOR_ONE = "no interface here has such a name; waiting for one"
+_MOST_NAMED = 8
+
+
+def absent_names(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
+    """The names of [[interface]]s for which there is no interface on this machine; globs, which match none, come last.
+
+    An alternative name counts as absent: the caller has put names in for those (core/altnames.py).
+    """
+    names = [each.name for each in config.interfaces if not each.is_glob and each.name not in links]
+    globs = [each.name for each in config.interfaces if each.is_glob and not any(map(each.matches, links))]
+    return list(dict.fromkeys([*names, *globs]))
+
+
+def absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> tuple[list[str], list[str]]:
+    """What there is to say of those that `name` has, and of those that `via` has: a line each."""
+    names = [f"{name}: {_WAITING_FOR_ONE if is_glob(name) else _WAITING}" for name in absent_names(config, links)]
+    return names, [f"via {name}: {_WAITING}" for name in absent_vias(config, links)]
+
+
+def absent(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
+    """The names and globs of both, each once."""
+    return sorted({*absent_names(config, links), *absent_vias(config, links)})
+
+
+def absent_remark(config: Config, links: Mapping[str, LinkFacts]) -> str:
+    """The same in a line, for who looks at a file that may be another machine's; "" where all are here."""
+    if not (found := absent(config, links)):
+        return ""
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    them = "it" if len(found) == 1 else "them"
+    return f"not on this machine: {', '.join(found[:_MOST_NAMED])}{more}; npd6-xdp run waits for {them}"
