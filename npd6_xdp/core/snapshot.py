@@ -189,3 +189,5 @@ class Status:
     """By port, what the driver dropped of the frames that XDP sent back, where it says so."""
     vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The globs of `via`, each with the interfaces that it matches now."""
+    room: tuple[int, int] | None = None
+    """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""

@@ -27,6 +27,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "rules": _rules(status.snapshot, status.snapshot.rules),
         "neighbours": _places(status.hosts),
         "pending": [str(target) for target in status.pending],
+        "pending_room": status.room and {"targets": status.room[0], "limit": status.room[1]},
         "host_routes": _places(status.host_routes),
         "kernel_proxy_entries": _places(status.proxies),
         "vias": {glob: list(names) for glob, names in status.vias.items()},
@@ -155,6 +156,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     lines += _section("via globs", [_glob(glob, names) for glob, names in status.get("vias", {}).items()])
     lines += _section("neighbours", [_place(host) for host in status["neighbours"]])
     lines += _section("pending", status["pending"])
+    lines += _room(status.get("pending_room"))
     lines += _section("host routes", [_place(host) for host in status["host_routes"]])
     lines += _section("kernel proxy entries", [_place(host) for host in status["kernel_proxy_entries"]])
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
@@ -162,6 +164,16 @@ def status_text(status: Mapping[str, Any]) -> str:
         lines += ["", f"refused for want of room: {', '.join(refused)}"]
     lines += _section("recent targets", [_target(target) for target in status["targets"]])
     return "\n".join(lines)
+
+
+def _room(room: Mapping[str, int] | None) -> list[str]:
+    if room is None or room["targets"] >= room["limit"]:
+        return []
+    return [
+        "",
+        f"at most {room['targets']} targets are resolved at once: the kernel's neighbour table (gc_thresh1, 2 and 3)"
+        f" has no room for limits.pending ({room['limit']})",
+    ]
 
 
 def _interface(interface: Mapping[str, Any]) -> list[str]:

@@ -272,6 +272,7 @@ class Resolution:
             return Outcome.RATE_LIMITED
         for host in places:
             look(host)
+        self.has_news |= self._room.used(len(self._pending), now)
         self._schedule(now)
         self._gate()
         return Outcome.PENDING
@@ -499,6 +500,11 @@ class Resolution:
         with suppress(MachineError):  # it is asked again; limits.pending holds until then
             entries, thresholds = self._requests.neighbour_table_size() or (0, None)
         self._room.sized(self._limits.pending, entries - len(self._pending), thresholds, now)
+
+    @property
+    def room(self) -> tuple[int, int] | None:
+        """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
+        return (self._room.targets, self._room.limit) if Decision.NEIGHBOUR in self._table.kinds else None
 
     def warnings(self) -> list[str]:
         """What there is to say of the kernel's table; it is asked again where that may no longer be so."""

@@ -201,6 +201,7 @@ class View:
             os.getpid(),
             _tx_errors(snapshot),
             via_globs(self._config, self._links),
+            self._resolution.room,
         )
 
     def overview(self, snapshot: Snapshot) -> Overview:

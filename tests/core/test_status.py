@@ -124,6 +124,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "warnings": ["wan1: no such interface here yet; waiting for it"],
         "neighbours": [{"interface": "lan0", "address": "2001:db8:2::1", "state": "REACHABLE"}],
         "pending": ["2001:db8:2::2"],
+        "pending_room": None,
         "host_routes": [{"interface": "lan0", "address": "2001:db8:2::1"}],
         "kernel_proxy_entries": [{"interface": "wan0", "address": "2001:db8:3::1"}],
         "vias": {},
@@ -256,3 +257,10 @@ def test_answer_times_counted_together_are_those_counted_one_by_one(batches: lis
             singly.observe_all([each])
     assert together.counts == singly.counts
     assert together.total == pytest.approx(singly.total)
+
+
+def test_how_many_targets_are_resolved_at_once_is_said_where_that_is_fewer_than_the_file_says() -> None:
+    for room, shown in (((240, 512), True), ((512, 512), False), (None, False)):
+        said = status_json(replace(STATUS, room=room))
+        assert said["pending_room"] == ({"targets": room[0], "limit": room[1]} if room else None)
+        assert ("at most 240 targets are resolved at once: the kernel's neighbour table" in status_text(said)) == shown

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config import Limits, parse
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbours import room_for_pending
 from npd6_xdp.core.rules import build
 from npd6_xdp.core.table_room import AGE, TableRoom
 from npd6_xdp.core.warnings import WarningKind
@@ -41,10 +42,10 @@ def look_out(neighbour_table: Callable[[], list[str]] = list) -> Outlook:
 
 def test_a_small_neighbour_table_is_warned_of_until_it_is_larger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "npd6-xdp")
-    room = TableRoom(512)
+    room = TableRoom(500)
     found = look_out(lambda: room.warnings(0.0))
     for thresholds in (SMALL, SMALL, LARGE, LARGE):
-        room.sized(512, 100, thresholds, 0.0)
+        room.sized(500, 100, thresholds, 0.0)
         changed = found.look()
         (*lines,) = found.current[WarningKind.NEIGHBOUR_TABLE]
         assert [line.startswith(TIGHT) for line in lines] == ([True] if thresholds is SMALL else [])
@@ -52,6 +53,58 @@ def test_a_small_neighbour_table_is_warned_of_until_it_is_larger(caplog: pytest.
     (coming, going) = caplog.messages
     assert coming.startswith(TIGHT)
     assert going.startswith("the kernel's neighbour table: no longer so: it has room for 1024 entries")
+
+
+DEFAULT = Limits().pending
+
+
+def test_the_kernels_own_thresholds_are_no_reason_to_warn_until_the_room_is_used_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    room = TableRoom(DEFAULT)
+    room.sized(DEFAULT, 100, SMALL, 0.0)
+    assert room.targets == 206
+    assert room.warnings(0.0) == []
+    assert not room.used(102, 1.0)
+    assert room.warnings(1.0) == []
+    assert room.used(103, 1.0), "no asker gets more than half"
+    assert not room.used(150, 2.0), "no news any more"
+    for now, warns in ((2.0, True), (601.9, True), (602.0, False)):
+        assert [line.startswith(TIGHT) for line in room.warnings(now)] == ([True] if warns else [])
+        assert room.warns(now) == warns
+    assert room.used(103, 700.0)
+    room.sized(DEFAULT, 100, LARGE, 701.0)
+    assert room.warnings(701.0) == []
+    assert not room.used(500, 702.0), "limits.pending is what bounds it"
+
+
+def test_hosts_that_nearly_fill_the_table_are_reason_to_warn() -> None:
+    room = TableRoom(DEFAULT)
+    for entries, warns in ((384, False), (385, True)):
+        room.sized(DEFAULT, entries, SMALL, 0.0)
+        assert bool(room.warnings(0.0)) == warns
+
+
+@pytest.mark.parametrize(
+    ("limit", "entries", "thresholds", "values"),
+    [
+        (500, 100, SMALL, (1024, 2048, 4096)),
+        (65_536, 100, SMALL, (131_072, 262_144, 524_288)),
+        (8192, 5000, LARGE, (16_384, 32_768, 65_536)),
+        (500, 400, (4096, 512, 100_000), (4096, 2048, 100_000)),  # none is lowered
+    ],
+)
+def test_the_mend_has_the_values_that_make_room(
+    limit: int, entries: int, thresholds: tuple[int, int, int], values: tuple[int, int, int]
+) -> None:
+    room = TableRoom(limit)
+    room.sized(limit, entries, thresholds, 0.0)
+    (line,) = room.warnings(0.0)
+    words = line.partition(": sysctl -w ")[2].split()
+    assert words == [f"net.ipv6.neigh.default.gc_thresh{n}={value}" for n, value in enumerate(values, 1)]
+    assert room_for_pending(limit, entries, values) == limit, "so it does"
+    room.sized(limit, entries - 90, thresholds, 1.0)
+    assert room.warnings(1.0) == [line], "not another one with each host that comes and goes"
 
 
 def test_a_full_neighbour_table_is_warned_of_for_a_minute_and_asked_about_every_ten_seconds_at_most() -> None:
@@ -62,7 +115,10 @@ def test_a_full_neighbour_table_is_warned_of_for_a_minute_and_asked_about_every_
     assert not room.warns(0.0)
     room.refused(1.0)
     assert room.warns(1.0)
-    assert ["it is full" in line for line in room.warnings(60.9)] == [True]
+    (line,) = room.warnings(60.9)
+    assert line.startswith(
+        "the kernel's neighbour table: it is full: sysctl -w net.ipv6.neigh.default.gc_thresh1=16384"
+    )
     assert room.warnings(61.0) == []
     assert [room.is_old(after) for after in (AGE, AGE + 0.1)] == [False, True]
     room.sized(512, 0, None, 20.0)

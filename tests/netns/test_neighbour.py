@@ -257,17 +257,20 @@ def thresholds() -> tuple[int, int, int]:
     return size[1]
 
 
-def test_a_neighbour_table_that_is_too_small_for_the_limit_is_said_at_the_start(
+def test_a_neighbour_table_that_is_too_small_for_what_the_file_asks_for_is_said_at_the_start(
     topology: Topology, daemon: Start
 ) -> None:
-    def said(limit: int, rule: str = RULE) -> int:
-        running = daemon(f"[limits]\npending = {limit}\n{configuration(rule)}")
+    def said(limits: str, rule: str = RULE) -> tuple[int, bool]:
+        """How often the log says it, and whether `status` says how many are resolved at once."""
+        running = daemon(f"[limits]\n{limits}\n{configuration(rule)}")
+        shown = "targets are resolved at once: the kernel's neighbour table" in running.command("status").stdout
         running.stop()
-        return running.log.count("the kernel's neighbour table: it has room for")
+        return running.log.count("the kernel's neighbour table: it has room for"), shown
 
-    assert said(max(1, min(65_536, thresholds()[1]))) == 1
-    assert said(1) == 0
-    assert said(65_536, "2001:db8:1::/64 static") == 0, "nothing is resolved there"
+    limit = max(1, min(65_536, thresholds()[1]) - 1)
+    assert said(f"pending = {limit}") == (1, True)
+    assert said("pending = 1") == (0, False)
+    assert said("pending = 65536", "2001:db8:1::/64 static") == (0, False), "nothing is resolved there"
 
 
 @pytest.mark.alone
