@@ -20,6 +20,22 @@ _LOOPBACK = 772
 _NO_DISCOVERY = LinkFlag.NOARP | LinkFlag.POINTOPOINT
 
 
+_AT_ONCE, _AFTER_UP, _CARRIER = 0.0, 1.0, 5.0  # seconds
+_DAD = 3.0  # seconds until an address is announced: up to one of delay (RFC 4862 §5.4.2), a busy machine's, and probes
+_MOST_PROBES = 8
+
+
+class Reason(NamedTuple):
+    """Why nobody is found behind an interface, `text`; "" where somebody may be. `kind` stays the same while it is so.
+
+    Some are so for a moment on each link that comes up: `lasts` is for how long (seconds) before they are worth a word.
+    """
+
+    text: str
+    kind: str = ""
+    lasts: float = _AT_ONCE
+
+
 class UsedVia(NamedTuple):
     """A via interface that is there: where the file names it first, how many `others` do, and whether by its name."""
 
@@ -39,9 +55,46 @@ def refused_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
     return [via.say(why) for via in used_vias(config, links) if via.named and (why := _why_never(via.link))]
 
 
-def via_warnings(used: Iterable[UsedVia], sysctl: ReadSysctl) -> list[str]:
-    """The same, and those where nobody can be found at the moment, with what mends it."""
-    return [via.say(why) for via in used if (why := why_nobody(via.link, sysctl)) and (via.named or _is_news(via.link))]
+def via_warnings(
+    used: Iterable[UsedVia], sysctl: ReadSysctl, is_lasting: Callable[[LinkFacts, Reason], bool] = lambda *_: True
+) -> list[str]:
+    """The same, and those where nobody can be found at the moment, with what mends it.
+
+    `is_lasting` says of what is so for a moment only where all goes well, whether it has been so for longer.
+    """
+    return [
+        via.say(why.text)
+        for via in used
+        if (why := why_nobody(via.link, sysctl)).text
+        and (via.named or _is_news(via.link))
+        and is_lasting(via.link, why)
+    ]
+
+
+class Patience:
+    """Since when there have been reasons that are nothing to speak of for a while. Times are of any one clock."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, tuple[tuple[int, str], float]] = {}
+        self.due: float | None = None
+        """When the next one will have lasted for long enough."""
+
+    def look(self, used: Iterable[UsedVia], sysctl: ReadSysctl, now: float) -> list[str]:
+        """As via_warnings(), of what lasts."""
+        before, self._since, self.due = self._since, {}, None
+
+        def is_lasting(link: LinkFacts, reason: Reason) -> bool:
+            key = link.generation, reason.kind
+            known, since = before.get(link.ifindex, (None, now))
+            since = since if known == key else now
+            self._since[link.ifindex] = key, since
+            over = since + reason.lasts
+            if now >= over:
+                return True
+            self.due = over if self.due is None else min(self.due, over)
+            return False
+
+        return via_warnings(used, sysctl, is_lasting)
 
 
 def _is_news(link: LinkFacts) -> bool:
@@ -59,15 +112,15 @@ def notes(rule: Rule, links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> lis
         if not here:
             lines.append(f"via {via}: no {'interface here has such a name' if is_glob(via) else 'such interface here'}")
         for link in here:
-            why = why_nobody(link, sysctl) if rule.decision is Decision.NEIGHBOUR else _why_no_route(link)
+            why = why_nobody(link, sysctl).text if rule.decision is Decision.NEIGHBOUR else _why_no_route(link)
             if why and (not is_glob(via) or _is_news(link)):
                 lines.append(f"via {link.name}: {why}")
     return lines
 
 
-def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> str:
-    """Why the kernel resolves nobody on an interface, and what to do about it; "" where it does."""
-    return _why_never(link) or _why_not_now(link, sysctl)
+def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> Reason:
+    """Why the kernel resolves nobody on an interface, and what to do about it."""
+    return Reason(why) if (why := _why_never(link)) else _why_not_now(link, sysctl)
 
 
 def used_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[UsedVia]:
@@ -106,17 +159,27 @@ def _why_no_route(link: LinkFacts) -> str:
     return "" if link.flags & LinkFlag.UP else f"it is down: ip link set {link.name} up"
 
 
-def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> str:
+def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> Reason:
     if link.bridge:
-        return f'it is a port of {link.bridge}, whose neighbours its hosts are: via = ["{link.bridge}"]'
+        return Reason(f'it is a port of {link.bridge}, whose neighbours its hosts are: via = ["{link.bridge}"]')
     if why := _why_no_route(link):
-        return why
+        return Reason(why, "down", _AFTER_UP)
     if not link.up:
-        return "it has no carrier: nobody is at the other end"
+        return Reason("it has no carrier: nobody is at the other end", "carrier", _CARRIER)
     key = f"conf/{link.name}/disable_ipv6"
     if sysctl(key) == "1":
         # with slashes, where the name has a dot ("lan0.100")
-        return f"IPv6 is off there: sysctl -w net/ipv6/{key}=0"
+        return Reason(f"IPv6 is off there: sysctl -w net/ipv6/{key}=0", "off", _AFTER_UP)
     if not any(held.address.is_link_local for held in link.own(())):
-        return f"it has no link-local address, from which the kernel asks: ip -6 address add fe80::1/64 dev {link.name}"
-    return ""
+        return Reason(
+            f"it has no link-local address, from which the kernel asks: ip -6 address add fe80::1/64 dev {link.name}",
+            "address",
+            _until_announced(link, sysctl),
+        )
+    return Reason("")
+
+
+def _until_announced(link: LinkFacts, sysctl: ReadSysctl) -> float:
+    """Seconds from a link's coming up until its addresses are announced: not while the kernel probes for others'."""
+    probes = sysctl(f"conf/{link.name}/dad_transmits") or "1"
+    return _DAD + min(int(probes) if probes.isdigit() else 1, _MOST_PROBES)

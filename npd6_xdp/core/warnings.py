@@ -50,6 +50,11 @@ class Receiver(NamedTuple):
     advertised: bool
     heard: bool
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether the kernel ignores router advertisements there, for forwarding's sake."""
+        return self.forwarding and self.accept_ra == 1
+
 
 class DefaultRoute(NamedTuple):
     """Where this host sends what no other route is for; `advertised` by a router."""
@@ -94,27 +99,35 @@ def _accept(name: str) -> str:
     return f"net/ipv6/conf/{name}/accept_ra=2"  # with slashes, where the name has a dot ("wan0.100")
 
 
-def advertisement_warnings(receivers: Iterable[Receiver], default: DefaultRoute | None) -> list[str]:
+def advertisement_warnings(
+    receivers: Iterable[Receiver], default: DefaultRoute | None, missed: frozenset[str] = frozenset()
+) -> list[str]:
     """Interfaces whose router advertisements the kernel ignores, where they are what gives the default route.
 
     With forwarding on, accept_ra has to be 2 (Documentation/networking/ip-sysctl.rst). It is no matter where there is
     another default route, where somebody else takes them in (accept_ra is 0 then), or where none have ever come.
+
+    `missed` names those on which they were ignored by the last look, with no default route left: that they are taken in
+    again brings it back with the next one only. One line an interface at most.
     """
     if default is not None and not default.advertised:
         return []
     lines = []
     for receiver in receivers:
         here = default is not None and default.interface == receiver.name
-        given = receiver.advertised or here or (receiver.heard and default is None)
-        if not receiver.forwarding or receiver.accept_ra != 1 or not given:
-            continue
         if default is not None and not here:
             continue  # another interface's advertisements give it, and are taken in there or warned of
-        lines.append(
-            f"{receiver.name}: forwarding is on and accept_ra is 1, so the kernel ignores router advertisements there,"
-            f" and the default route that they give {'runs out' if here else 'is gone'}:"
-            f" sysctl -w {_accept(receiver.name)}"
-        )
+        if receiver.is_deaf and (receiver.advertised or here or receiver.heard or receiver.name in missed):
+            lines.append(
+                f"{receiver.name}: forwarding is on and accept_ra is 1, so the kernel ignores router advertisements"
+                f" there, and the default route that they give {'runs out' if here else 'is gone'}:"
+                f" sysctl -w {_accept(receiver.name)}"
+            )
+        elif not receiver.is_deaf and default is None and receiver.name in missed and receiver.accept_ra:
+            lines.append(
+                f"{receiver.name}: the kernel takes in router advertisements again, and the default route that they"
+                f" give comes with the next one: rdisc6 {receiver.name} asks for it"
+            )
     return lines
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Table
-from npd6_xdp.core.vias import UsedVia, via_warnings
+from npd6_xdp.core.vias import Patience, UsedVia
 from npd6_xdp.core.warnings import (
     DefaultRoute,
     Receiver,
@@ -44,8 +45,11 @@ class Outlook:
         self._table = Table({}, {}, {}, {}, {})
         self._links: Mapping[str, LinkFacts] = {}
         self._vias: Sequence[UsedVia] = ()
+        self._patience = Patience()
+        self._missed: frozenset[str] = frozenset()  # interfaces whose advertisements gave the default route
         self._configured: Warnings = {}
         self._said: frozenset[str] = frozenset()
+        self._of_advertisements: frozenset[str] = frozenset()  # those of them
         self._trunks: Sequence[tuple[int, str]] = ()  # ports with VLANs
         self._offloaded: set[int] = set()  # those of them whose card takes the tags out
         self._next_trunk = 0
@@ -79,21 +83,22 @@ class Outlook:
 
     def look(self) -> bool:
         """Look at the machine's state; whether what there is to warn of has changed."""
-        self.due = time.monotonic() + _PAUSE
+        now = time.monotonic()
+        vias = self._patience.look(self._vias[:_MOST_READ], read_sysctl, now)
+        self.due = min(now + _PAUSE, self._patience.due or math.inf)
         names = {link.ifindex: link.name for link in self._links.values()}
         found = self._router.default_route()
         default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
         receivers = self._receivers(default)
+        advertisements = advertisement_warnings(receivers, default, self._missed)
+        self._missed = frozenset(line.partition(": ")[0] for line in advertisements) if default is None else frozenset()
         current = {
             **self._configured,
-            WarningKind.VIA: [
-                *self._configured.get(WarningKind.VIA, ()),
-                *via_warnings(self._vias[:_MOST_READ], read_sysctl),
-            ],
+            WarningKind.VIA: [*self._configured.get(WarningKind.VIA, ()), *vias],
             WarningKind.FORWARDING: forwarding_warnings(self._table, self._links, self._router.forwards, receivers),
             WarningKind.NEIGHBOUR_TABLE: self._neighbour_table(),
             WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._offloads()],
-            WarningKind.ROUTER_ADVERTISEMENTS: advertisement_warnings(receivers, default),
+            WarningKind.ROUTER_ADVERTISEMENTS: advertisements,
         }
         changed = current != self.current
         self.current = current
@@ -121,7 +126,8 @@ class Outlook:
                 continue  # a port of a bridge, which is the one that hears
             advertised = any(address.advertised for address in link.own(()))
             by_one = default is not None and default.advertised and default.interface == link.name
-            if advertised or by_one or (link.ifindex in ours and self._router.forwards(link.ifindex)):
+            missed = link.name in self._missed
+            if advertised or by_one or missed or (link.ifindex in ours and self._router.forwards(link.ifindex)):
                 found.append((not advertised, link.name, link.ifindex))
         return [
             self._receiver(name, ifindex, not other, default) for other, name, ifindex in sorted(found)[:_MOST_READ]
@@ -138,10 +144,14 @@ class Outlook:
         for line in all_lines(self.current):
             if line not in self._said:
                 _add(lines, logging.WARNING, line)
+        going_on = {line.partition(": ")[0] for line in self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ())}
         for line in sorted(self._said - said):
+            if line in self._of_advertisements and line.partition(": ")[0] in going_on:
+                continue  # the default route is missing still, if for another reason
             _add(lines, logging.INFO, f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}")
         lines.say()
         self._said = said
+        self._of_advertisements = frozenset(self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ()))
 
 
 def _add(lines: Lines, level: int, line: str) -> None:

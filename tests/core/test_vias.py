@@ -14,7 +14,7 @@ from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import LinkFlag
 from npd6_xdp.core.rules import absent_vias
-from npd6_xdp.core.vias import refused_vias, used_vias, via_warnings
+from npd6_xdp.core.vias import Patience, refused_vias, used_vias, via_warnings
 
 MAC = bytes.fromhex("020000000001")
 LOCAL = {(): (OwnAddress(IPv6Address("fe80::1")),)}
@@ -38,7 +38,7 @@ def facts(*links: LinkFacts) -> dict[str, LinkFacts]:
 
 
 def nothing_set(key: str) -> str:
-    return "1" if key.endswith("/forwarding") else "0"
+    return "1" if key.endswith(("/forwarding", "/dad_transmits")) else "0"
 
 
 def ipv6_off(key: str) -> str:
@@ -155,3 +155,54 @@ def test_explain_says_it_too() -> None:
     assert "note:" not in explain(config(), facts(LAN), question, nothing_set)
     own = replace(question, target=IPv6Address("2001:db8:2::5"))
     assert "note:" not in explain(config(), facts(NEVER[0][1]), own, nothing_set), "no rule of that kind covers it"
+
+
+# --- what is so for a moment on each link that comes up ---
+
+DOWN, PLUGGED_OUT, BARE = (
+    replace(LAN, up=False, flags=0),
+    replace(LAN, up=False),
+    replace(LAN, addresses={}),
+)
+
+
+def looks(*steps: tuple[float, LinkFacts], sysctl: Any = nothing_set) -> list[tuple[bool, float | None]]:
+    """Whether there is a warning at each of these moments, with lan0 as it is then; and when to look again."""
+    patience = Patience()
+    return [(bool(patience.look(used_vias(config(), facts(link)), sysctl, now)), patience.due) for now, link in steps]
+
+
+def test_a_link_that_comes_up_is_no_reason_to_warn_while_its_carrier_and_its_address_are_on_their_way() -> None:
+    new = {"generation": 1}
+    assert looks(
+        (0.0, replace(DOWN, **new)),
+        (0.1, replace(PLUGGED_OUT, **new)),
+        (4.0, replace(BARE, **new)),
+        (6.0, replace(LAN, **new)),
+    ) == [(False, 1.0), (False, 5.1), (False, 8.0), (False, None)]
+
+
+@pytest.mark.parametrize(("link", "lasts"), [(DOWN, 1.0), (PLUGGED_OUT, 5.0), (BARE, 4.0)])
+def test_what_lasts_is_warned_of_when_it_has_lasted_and_for_as_long_as_it_does(link: LinkFacts, lasts: float) -> None:
+    assert looks((0.0, link), (lasts - 0.1, link), (lasts, link), (100.0, link), (101.0, LAN), (102.0, link)) == [
+        (False, lasts),
+        (False, lasts),
+        (True, None),
+        (True, None),
+        (False, None),
+        (False, 102.0 + lasts),  # from the start again
+    ]
+
+
+def test_another_interface_with_the_same_index_has_time_of_its_own() -> None:
+    assert looks((0.0, DOWN), (1.0, DOWN), (1.5, replace(DOWN, generation=1)))[1:] == [(True, None), (False, 2.5)]
+
+
+def test_more_probes_take_longer_and_never_more_than_bounded() -> None:
+    for probes, wanted in (("0", 3.0), ("3", 6.0), ("1000000", 11.0), ("?", 4.0)):
+        assert looks((0.0, BARE), sysctl=lambda key, n=probes: n if "dad_transmits" in key else None)[0][1] == wanted
+
+
+@pytest.mark.parametrize("link", [NEVER[0][1], replace(LAN, bridge="br0")], ids=["never", "a bridge's port"])
+def test_what_does_not_mend_itself_is_said_at_once(link: LinkFacts) -> None:
+    assert looks((0.0, link)) == [(True, None)]

@@ -49,6 +49,32 @@ def test_ignored_advertisements_are_warned_of_where_they_give_the_default_route(
     assert advertisement_warnings([receiver], default) == wanted
 
 
+COMING = (
+    "wan0: the kernel takes in router advertisements again, and the default route that they give comes with the next"
+    " one: rdisc6 wan0 asks for it"
+)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "default", "wanted"),
+    [
+        (WAN._replace(accept_ra=2), None, [COMING]),
+        (WAN._replace(forwarding=False), None, [COMING]),
+        (WAN._replace(accept_ra=2, advertised=False), None, [COMING]),  # the addresses have run out meanwhile
+        (WAN, None, [GONE]),
+        (WAN._replace(accept_ra=2), BY_RA, []),
+        (WAN._replace(accept_ra=2), STATIC, []),
+        (WAN._replace(accept_ra=0), None, []),  # whoever has switched that off wants none
+    ],
+)
+def test_that_advertisements_are_taken_in_again_is_not_yet_the_default_route(
+    receiver: Receiver, default: DefaultRoute | None, wanted: list[str]
+) -> None:
+    assert advertisement_warnings([receiver], default, frozenset({"wan0"})) == wanted
+    if receiver.accept_ra == 2 or not receiver.forwarding:
+        assert advertisement_warnings([receiver], default) == [], "where none was missed, none is waited for"
+
+
 def table(*methods: str) -> tuple[Table, dict[str, LinkFacts]]:
     links = {
         name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex)))

@@ -77,6 +77,25 @@ def test_what_keeps_it_from_working_now_is_said_with_its_mend_and_no_longer_once
         assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS, 1.0), 5.0), "and works"
 
 
+def test_a_link_that_comes_up_is_no_reason_to_warn_while_the_kernel_looks_for_duplicates_of_its_address(
+    topology: Topology, daemon: Start
+) -> None:
+    """The kernel announces an address when it has found that nobody else has it, which takes up to two seconds."""
+
+    def is_announced() -> bool:
+        (shown,) = topology.ip("edge", "-6", "address", "show", "dev", "lan9") or ({"addr_info": []},)
+        return any(not address.get("tentative") for address in shown["addr_info"])
+
+    running = daemon(configuration(RULE.format("lan9")))
+    assert "via lan9: no such interface here yet; waiting for it" in running.log
+    on_edge(topology, "link add lan9 type veth peer name lan9p", "link set lan9p up", "link set lan9 up")
+    assert not is_announced(), "or this shows nothing"
+    assert until(is_announced, 5.0)
+    assert until(lambda: "via lan9: no longer so" in running.log)
+    assert warned(running) == []
+    assert WHERE.format("lan9") not in running.log
+
+
 def test_an_interface_without_arp_is_refused_and_a_bridges_port_leads_to_the_bridge(
     topology: Topology, daemon: Start
 ) -> None:
