@@ -157,6 +157,7 @@ class Daemon:
         self._routes = RouteWatch()
         self._stack.callback(lambda: self._routes.close())
         self._requests = keep(closing(Requests()))
+        self._guests.look()
         links = self._logged = self._facts(config)
         _check(config, links)
         table = build(config, links)
@@ -297,6 +298,7 @@ class Daemon:
             ("reload", lambda: self._reload_at, lambda _: self._reload_for_all()),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
             ("table", lambda: self._refresh_at, lambda _: self._refresh()),
+            ("links", lambda: self._guests.due, self._look_for_guests),
             ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
             ("outlook", lambda: 0.0 if self._resolution.has_news else self._outlook.due, lambda _: self._look_out()),
@@ -530,7 +532,13 @@ class Daemon:
 
     # --- changes of the machine ---------------------------------------------------------------------------
 
+    def _look_for_guests(self, now: float) -> None:
+        if self._guests.tick(now):
+            self._refresh_at = time.monotonic()
+
     def _on_link_change(self) -> None:
+        if Decision.NEIGHBOUR in self._table.kinds:
+            self._guests.expect()
         try:
             if self._netlink.on_change():
                 self._later()

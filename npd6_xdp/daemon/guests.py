@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Others on a port whom netlink doesn't tell of: looked for when a question there isn't decided at once."""
+"""Others on a port whom netlink doesn't tell of: looked for when a question there isn't decided at once.
+
+Nothing announces such a device in another namespace, but that the kernel says again what it has said of the port when
+one is made on it. It joins its groups within moments then, so they are looked for some times after any such word.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from npd6_xdp.system.guests import ports_with_guests
 
 _PAUSE = 0.1  # seconds at least for which what was found is believed
 _SHARE = 0.01  # of all time, at most, that goes into looking
+_LAST_PAUSE = 10.0  # seconds; each is twice as long as the one before
 
 
 class Guests:
@@ -20,12 +25,12 @@ class Guests:
     def __init__(self) -> None:
         self._ports: frozenset[int] = frozenset()
         self._look_at = float("-inf")
+        self._pause = _PAUSE
+        self.due: float | None = None
+        """When to call tick() (seconds, monotonic)."""
 
     def look(self) -> bool:
-        """Look again, unless that was done just now; whether anything is different.
-
-        Nothing announces such a device, and it matters only while somebody is asked for who isn't known to be ours.
-        """
+        """Look again, unless that was done just now; whether anything is different."""
         began = time.monotonic()
         if began < self._look_at:
             return False
@@ -33,6 +38,17 @@ class Guests:
         ended = time.monotonic()
         self._look_at = ended + max(_PAUSE, (ended - began) / _SHARE)
         return before != self._ports
+
+    def expect(self) -> None:
+        """The kernel said something of a link."""
+        self._pause, soon = _PAUSE, time.monotonic() + _PAUSE
+        self.due = soon if self.due is None else min(self.due, soon)  # or words without end would put it off for ever
+
+    def tick(self, now: float) -> bool:
+        """Look for who may have come; whether anything is different."""
+        self._pause *= 2
+        self.due = max(now + self._pause, self._look_at) if self._pause < _LAST_PAUSE else None
+        return self.look()
 
     def beside(self, links: Mapping[str, LinkFacts]) -> dict[str, LinkFacts]:
         """The facts, with what is known of such devices."""
