@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_SOLICITED_NODE = "3333ff"  # what ff02::1:ff00:0/104 is on Ethernet (RFC 4291 §2.7.1, RFC 2464 §7)
+_SOLICITED_NODE = b"3333ff"  # what ff02::1:ff00:0/104 is on Ethernet (RFC 4291 §2.7.1, RFC 2464 §7)
 _FILTERS = Path("/proc/thread-self/net/dev_mcast")
 _MEMBERSHIPS = Path("/proc/thread-self/net/igmp6")
 
@@ -20,11 +20,12 @@ def ports_with_guests(filters: Path = _FILTERS, memberships: Path = _MEMBERSHIPS
     None of them where the kernel doesn't tell.
     """
     try:
-        listened = [line.split() for line in filters.read_text().splitlines()]
-        joined = [line.split() for line in memberships.read_text().splitlines()]
+        # bytes, since names needn't be text, and what Linux takes for a space is what bytes.split() does
+        listened = [line.split() for line in filters.read_bytes().split(b"\n")]
+        joined = [line.split() for line in memberships.read_bytes().split(b"\n")]
     except OSError:
         return frozenset()
-    ours = {f"3333{fields[2][-8:]}" for fields in joined if len(fields) > 2}
+    ours = {b"3333" + fields[2][-8:] for fields in joined if len(fields) > 2}
     return frozenset(
         int(fields[0])
         for fields in listened

@@ -25,16 +25,17 @@ MEMBERSHIPS = """\
 @pytest.mark.parametrize(
     ("more", "found"),
     [
-        ("", set()),
-        ("2    wan0            1     0     3333ff000050\n", {2}),  # a container's
-        ("2    wan0            1     0     3333ff000001\n", set()),  # a VLAN device's of ours
-        ("2    wan0            1     0     3333000000fb\n", set()),  # mDNS, which a process here may listen to
-        ("cut short\n", set()),
+        (b"", set()),
+        (b"2    wan0            1     0     3333ff000050\n", {2}),  # a container's
+        (b"2    wan0            1     0     3333ff000001\n", set()),  # a VLAN device's of ours
+        (b"2    wan0            1     0     3333000000fb\n", set()),  # mDNS, which a process here may listen to
+        (b"cut short\n", set()),
+        (b"7    a\xff\xc2\x85\xe2\x80\x83b 1     0     3333ff000050\n", {7}),  # a name that Linux takes
     ],
 )
-def test_a_port_with_groups_of_nobody_here_has_guests(tmp_path: Path, more: str, found: set[int]) -> None:
+def test_a_port_with_groups_of_nobody_here_has_guests(tmp_path: Path, more: bytes, found: set[int]) -> None:
     filters, memberships = tmp_path / "dev_mcast", tmp_path / "igmp6"
-    filters.write_text(FILTERS + more)
+    filters.write_bytes(FILTERS.encode() + more)
     memberships.write_text(MEMBERSHIPS)
     assert ports_with_guests(filters, memberships) == found
 
