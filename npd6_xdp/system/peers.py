@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def running_peers() -> list[tuple[str, int]]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or isn't ours to look at
-            name = (process / "comm").read_text().strip()
+            name = os.fsdecode((process / "comm").read_bytes()).strip()  # anybody may call a process anything
             if name in _NAMES and (process / "ns/net").readlink() == ours:
                 found.append((name, int(process.name)))
     return sorted(found)
