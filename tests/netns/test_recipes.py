@@ -39,7 +39,7 @@ def test_a_page_has_a_configuration_commands_and_a_way_to_see_that_it_works(name
     assert method, "the index says the method"
     assert {rule.method for interface in its.config.interfaces for rule in interface.rules} == {method[1]}
     if "neighbour" in its.configuration:
-        assert "neighbour table is small" in text, "the daemon says so, too"
+        assert "operation.md#the-neighbour-table" in text, "it is small by default"
 
 
 @pytest.mark.parametrize("name", HERE)
