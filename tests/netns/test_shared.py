@@ -42,6 +42,8 @@ def with_macvlan(topology: Topology) -> None:
     host = topology.name("host")
     on_edge(topology, f"link add link wan0 name guest0 address {GUEST_MAC} netns {host} type macvlan mode bridge")
     guest_up(topology)
+    assert until(lambda: topology.ip("host", "link", "show", "dev", "guest0")[0]["operstate"] == "UP", 5.0)
+    assert until(lambda: is_told(topology), 5.0), "its groups are there"
 
 
 def guest_up(topology: Topology) -> None:
@@ -83,7 +85,7 @@ def test_a_container_with_a_macvlan_device_on_the_port_is_found_though_its_names
     with_macvlan(topology)
     daemon(RULES)
     with Wire(topology) as wire:
-        guest = answer(wire, GUEST, 1.0)  # the very first question
+        guest = answer(wire, GUEST)  # the very first question
         assert guest is not None
         assert (guest.eth_source, guest.override) == (ether(GUEST_MAC), True)
         host = answer(wire, HOST_ADDRESS)
@@ -96,11 +98,10 @@ def test_a_container_that_starts_beside_us_loses_not_even_its_first_question(top
     running = daemon(RULES)
     began = time.monotonic()
     with_macvlan(topology)
-    assert until(lambda: is_told(topology)), "its groups are there"
     # each look comes after twice as long as the one before, and a busy machine has some time beside
     time.sleep(time.monotonic() - began + 2.0)
     with Wire(topology) as wire:
-        assert answer(wire, GUEST, 1.0) is not None, running.solicitations()
+        assert answer(wire, GUEST) is not None, running.solicitations()
 
 
 def is_told(topology: Topology) -> bool:
