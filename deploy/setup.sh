@@ -32,6 +32,8 @@ case ${ID:-}-${VERSION_ID:-} in
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 man-db mandoc shellcheck systemd zsh)
+        # What compiles the fuzzer's reference.
+        [ -z "$extra" ] || packages+=(gcc libc6-dev)
         # What reads the Vagrantfile, for its tests. They are skipped elsewhere.
         [ -z "$extra" ] || [ "$ID-$VERSION_ID" != debian-12 ] || packages+=(vagrant)
         # The browser that the status page is tested in, and its picture's font; Ubuntu has the browser as a snap only, and
@@ -56,7 +58,7 @@ case ${ID:-}-${VERSION_ID:-} in
         missing=()
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
-        [ -z "$extra" ] || wanted+=(ethtool man mandoc shellcheck systemd-analyze zsh)
+        [ -z "$extra" ] || wanted+=(ethtool gcc man mandoc shellcheck systemd-analyze zsh)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
@@ -66,9 +68,10 @@ case ${ID:-}-${VERSION_ID:-} in
         if [ ${#missing[@]} -gt 0 ]; then
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
-  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool man-db mandoc ShellCheck systemd zsh
-  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool man-db mandoc shellcheck
-                   systemd zsh"
+  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool gcc man-db mandoc ShellCheck systemd
+                   zsh
+  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool gcc libc6-dev man-db mandoc
+                   shellcheck systemd zsh"
         fi
         ;;
 esac

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults that the fuzzer has to find: each changes one place of the XDP program's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class MutantError(Exception):
+    """A mutant can't be made; the message is one line."""
+
+
+class Mutant(NamedTuple):
+    """`old` stands at just one place in bpf/, and `new` says something else there; `about` what is wrong then."""
+
+    name: str
+    about: str
+    old: str
+    new: str
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    # check
+    Mutant(
+        "hop-limit",
+        "A1: a hop limit of 254 passes",
+        "ip6h->hop_limit != 255",
+        "ip6h->hop_limit < 254",
+    ),
+    Mutant("code", "A3: codes up to 127 pass", "if (s->ns.icmp6_code)", "if (s->ns.icmp6_code > 127)"),
+    Mutant(
+        "checksum",
+        "A2: a sum that is one off passes",
+        "return csum_fold(sum) == 0xffff;",
+        "return csum_fold(sum) >= 0xfffe;",
+    ),
+    Mutant(
+        "checksum-zero",
+        "A2: a checksum field of 0 doesn't pass",
+        "return csum_fold(sum) == 0xffff;",
+        "return csum_fold(sum) == 0xffff && s->ns.icmp6_cksum;",
+    ),
+    Mutant(
+        "checksum-long",
+        "A2: no checksum of a message longer than 992 bytes is right",
+        "done < MESSAGE_MAX + 2 * CSUM_CHUNK;",
+        "done < 2 * CSUM_CHUNK;",
+    ),
+    Mutant(
+        "length",
+        "A4: a message of 23 bytes passes",
+        "length < sizeof(struct nd_msg) ||",
+        "length < sizeof(struct nd_msg) - 1 ||",
+    ),
+    Mutant(
+        "multicast-target",
+        "A5: multicast targets pass, but for those of the link's scope",
+        "if (is_multicast(&s->ns.target))",
+        "if (s->ns.target.word[0] == BE16(0xff02))",
+    ),
+    Mutant(
+        "loopback-source",
+        "A9: the source ::1 passes",
+        "if (is_multicast(&s->source) || is_loopback(&s->source))",
+        "if (is_multicast(&s->source))",
+    ),
+    Mutant(
+        "loopback",
+        "A9: the source ::1:0:1 and the like doesn't pass",
+        "return !(a->qword[0] | a->dword[2]) &&",
+        "return !a->qword[0] &&",
+    ),
+    Mutant(
+        "option-length-zero",
+        "A6: an option of length 0 passes, as the last one",
+        "if (!size || pos + size > length)\n\t\t\treturn false;",
+        "if (!size || pos + size > length)\n\t\t\treturn !size;",
+    ),
+    Mutant(
+        "option-cut-short",
+        "A6: less than 8 bytes behind the last option pass",
+        "if (pos + 8 > length)\n\t\t\treturn false;",
+        "if (pos + 8 > length)\n\t\t\treturn true;",
+    ),
+    Mutant(
+        "solicited-node",
+        "A7: the unspecified source may ask 96 bits of a solicited-node address",
+        "&& a->byte[12] == 0xff;",
+        ";",
+    ),
+    Mutant(
+        "dad-sllao",
+        "A8: the unspecified source may have a source link-layer address option of another length",
+        "s->has_sllao = 1;",
+        "s->has_sllao |= size == 8;",
+    ),
+    Mutant("atomic-fragment", "A10: atomic fragments pass", "f->fragment = 1;", "f->fragment = opt.frag_off != 0;"),
+    Mutant(
+        "order",
+        "the checksum's fault is named where the code's comes first",
+        "if (s->ns.icmp6_code)\n\t\treturn REASON_CODE; /* A3 */\n\tif (!is_checksum_valid(s, length))\n"
+        "\t\treturn REASON_CHECKSUM; /* A2 */",
+        "if (!is_checksum_valid(s, length))\n\t\treturn REASON_CHECKSUM;\n\tif (s->ns.icmp6_code)\n"
+        "\t\treturn REASON_CODE;",
+    ),
+    # parse
+    Mutant(
+        "options-headers",
+        "two headers of options are one too many",
+        "if (++options > MAX_OPTIONS_HEADERS)",
+        "if (++options >= MAX_OPTIONS_HEADERS)",
+    ),
+    Mutant(
+        "hop-by-hop",
+        "hop-by-hop options may stand behind others",
+        "(nexthdr == NEXTHDR_HOP && i == 0)",
+        "nexthdr == NEXTHDR_HOP",
+    ),
+    Mutant(
+        "nonce",
+        "RFC 7527: a Nonce is taken to have 8 bytes, whatever it says",
+        "size = option[1] * 8;",
+        "size = option[0] == 14 && option[1] ? 8 : option[1] * 8;",
+    ),
+    Mutant("vlan-mask", "a VLAN id has 13 bits", "#define VLAN_VID_MASK 0x0fff", "#define VLAN_VID_MASK 0x1fff"),
+    Mutant(
+        "priority-tag",
+        "the VLAN behind a priority tag counts twice",
+        "key.outer = key.inner;\n\t\tkey.inner = 0;",
+        "key.outer = key.inner;",
+    ),
+    Mutant(
+        "inner-tag-type",
+        "an inner tag of 802.1ad is told as an outer one",
+        "f->tags |= EVENT_OUTER_8021AD << i;",
+        "f->tags |= EVENT_OUTER_8021AD;",
+    ),
+    # match
+    Mutant(
+        "longest-prefix-trie",
+        "prefixes longer than 64 bits are passed over, in the trie",
+        ".prefixlen = 32 + 128",
+        ".prefixlen = 32 + 64",
+    ),
+    Mutant(
+        "longest-prefix-hash",
+        "the second longest prefix is tried first, in the hash",
+        "line.length = slot->lengths[i];",
+        "line.length = slot->lengths[i ^ 1];",
+    ),
+    Mutant(
+        "link-local",
+        "link-local addresses are fe80::/16 only",
+        "(a->word[0] & BE16(0xffc0)) == BE16(0xfe80)",
+        "a->word[0] == BE16(0xfe80)",
+    ),
+    Mutant(
+        "next-hop",
+        "next hops are answered for",
+        "if (rule->decision == DECISION_NEXT_HOP || rule->decision == DECISION_IGNORE)",
+        "if (rule->decision == DECISION_IGNORE)",
+    ),
+    Mutant(
+        "own",
+        "own addresses are counted as ignored",
+        "if (rule->decision == DECISION_OWN)\n\t\treturn OUTCOME_OWN;",
+        "if (rule->decision == DECISION_OWN)\n\t\treturn OUTCOME_IGNORED;",
+    ),
+    Mutant(
+        "looped-back",
+        "a bridge's port doesn't know its own MAC address when it comes back",
+        "if (is_same_ether(f->h_source, slot->mac) || is_same_ether(f->h_source, slot->port_mac))",
+        "if (is_same_ether(f->h_source, slot->mac))",
+    ),
+    Mutant(
+        "foreign-unicast",
+        "a bridge's port takes frames to its own MAC address for another's",
+        "if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac) &&\n"
+        "\t    !is_same_ether(f->h_dest, slot->port_mac))",
+        "if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac))",
+    ),
+    # answer
+    Mutant(
+        "override",
+        "B3: the Override flag is set where the Router flag isn't",
+        ": BE32(ND_NA_FLAG_SOLICITED);",
+        ": BE32(ND_NA_FLAG_SOLICITED | 0x20000000);",
+    ),
+    Mutant(
+        "byte-order",
+        "B7: the payload length has its bytes the wrong way round",
+        "adv->ip6h.payload_len = BE16(sizeof(*adv) - sizeof(adv->ip6h));",
+        "adv->ip6h.payload_len = sizeof(*adv) - sizeof(adv->ip6h);",
+    ),
+    Mutant(
+        "tllao-type",
+        "B5: the option is a source link-layer address",
+        "adv->opt_type = ND_OPT_TARGET_LL_ADDR;",
+        "adv->opt_type = ND_OPT_SOURCE_LL_ADDR;",
+    ),
+    Mutant(
+        "tllao-address",
+        "B5: a bridge's port advertises its own MAC address",
+        "__builtin_memcpy(adv->opt_mac, slot->mac, ETH_ALEN);",
+        "__builtin_memcpy(adv->opt_mac, slot->port_mac, ETH_ALEN);",
+    ),
+    Mutant(
+        "trailer",
+        "B9: the frame's end goes by the message's, so a trailer stays",
+        "(int)(ctx->data_end - ctx->data);",
+        "(int)(s->frame.message + s->frame.length);",
+    ),
+    Mutant(
+        "sllao-group",
+        "B8: a group's address in the option is answered to",
+        "if (!is_multicast_ether(mac) && !is_zero_ether(mac))",
+        "if (!is_zero_ether(mac))",
+    ),
+    Mutant(
+        "zero-mac",
+        "B8: a MAC address that is zero but for its last byte is taken for none",
+        "return !(mac[0] | mac[1] | mac[2] | mac[3] | mac[4] | mac[5]);",
+        "return !(mac[0] | mac[1] | mac[2] | mac[3] | mac[4]);",
+    ),
+    Mutant(
+        "sllao-last",
+        "B8: of several source link-layer address options, the last one counts",
+        "if (size == 8 && !s->sllao)",
+        "if (size == 8)",
+    ),
+    Mutant(
+        "interface-source",
+        "B6: a global asker is answered from a link-local address",
+        "return slot->sources & SOURCE_GLOBAL ? &slot->global : NULL;",
+        "return slot->sources & SOURCE_GLOBAL ? &slot->link_local : NULL;",
+    ),
+    # decide and count
+    Mutant("dad", "a probe is never answered", "if (dad && !(rule->flags & RULE_DEFEND))", "if (dad)"),
+    Mutant(
+        "dad-proxied",
+        "a probe goes on to the kernel, whose proxy entry defends the target",
+        "? DAD_WITHHELD : OUTCOME_DAD;",
+        "? OUTCOME_DAD : OUTCOME_DAD;",
+    ),
+    Mutant(
+        "route-back",
+        "a route out of where the question came in leads behind us",
+        "if (fib.ifindex == slot->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)",
+        "if (fib.ifindex == LOOPBACK_IFINDEX)",
+    ),
+    Mutant(
+        "via",
+        "a route out of any interface will do",
+        "return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;",
+        "return PRESENCE_THERE;",
+    ),
+    Mutant("stale", "Python is told again and again that a host is stale", "known->flags = 0;", ";"),
+    Mutant(
+        "heard",
+        "an asker's new MAC address is no news",
+        "return !heard || heard->entry != slot->entry || !is_same_ether(heard->mac, s->eth_destination);",
+        "return !heard || heard->entry != slot->entry;",
+    ),
+    Mutant(
+        "crowding",
+        "the frame's MAC address is refused, not the one that is answered to",
+        "__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);\n\treturn crowding.lookup(&key);",
+        "__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);\n\treturn crowding.lookup(&key);",
+    ),
+    Mutant(
+        "crowding-all",
+        "an entry that crowds as a whole is refused nothing",
+        "if (settings->resolving_full || crowding.lookup(&key))",
+        "if (settings->resolving_full)",
+    ),
+    Mutant(
+        "event-tags",
+        "the tags of an event are the other way round",
+        ".tci = { s->frame.tci[0], s->frame.tci[1] },",
+        ".tci = { s->frame.tci[1], s->frame.tci[0] },",
+    ),
+    Mutant(
+        "onward",
+        "on a bridge's port, what is undecided doesn't reach the others",
+        "return onward ? XDP_PASS : XDP_DROP;",
+        "return XDP_DROP;",
+    ),
+    Mutant(
+        "rule-counter",
+        "a rule counts all under one outcome",
+        "\t\t\trule_counter->outcome[outcome]++;",
+        "\t\t\trule_counter->outcome[OUTCOME_ANSWERED_XDP]++;",
+    ),
+)
+
+
+def apply(mutant: Mutant, directory: Path) -> None:
+    """Change the sources in a directory. Raises MutantError unless its place is there just once."""
+    places = [
+        (path, path.read_text().count(mutant.old)) for path in sorted((*directory.glob("*.c"), *directory.glob("*.h")))
+    ]
+    found = sum(count for _, count in places)
+    if found != 1:
+        text = " ".join(mutant.old.split())
+        raise MutantError(
+            f"mutant {mutant.name}: its text stands {found} times in bpf/, not once; mend tests/fuzz/mutants.py: {text}"
+        )
+    path = next(path for path, count in places if count)
+    path.write_text(path.read_text().replace(mutant.old, mutant.new))
+
+
+def named(names: Iterable[str]) -> list[Mutant]:
+    """Those of the names, or all."""
+    wanted = list(names)
+    known = {mutant.name: mutant for mutant in MUTANTS}
+    for name in wanted:
+        if name not in known:
+            raise MutantError(f"there is no mutant {name}; there are: {', '.join(known)}")
+    return [known[name] for name in wanted] or list(MUTANTS)
