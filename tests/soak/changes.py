@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happens meanwhile: reloads, links that flap, hosts that move, routes and neighbours that come and go."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_MAC
+from npd6_xdp.tools.control import ask
+from tests.soak.ground import Ground
+from tests.soak.traffic import HOST_NUMBERS, HOSTS, IGNORED, OWN, PROXIED, ROUTED, STATIC
+
+_GROWN = 6000
+"""Prefixes more, for which the maps have to grow once."""
+
+
+def configuration(*, variant: bool = False, more: int = 0) -> str:
+    """All methods on the untagged entry; tags lead to others: answered in XDP, by Python, by nobody (monitor)."""
+    routes = str(not variant).lower()
+    untagged = [
+        f'prefix = "{STATIC}/64"\nmethod = "static"\nexclude = ["::dead"]',
+        f'prefix = "{HOSTS}/64"\nmethod = "neighbour"\nvia = ["lan0", "lan1"]\nhost_routes = {routes}',
+        f'prefix = "{ROUTED}/64"\nmethod = "route"' + ('\nvia = ["lan0"]' if variant else ""),
+        f'prefix = "{PROXIED}/64"\nmethod = "kernel"',
+        f'prefix = "{IGNORED}/64"\nmethod = "ignore"',
+    ]
+    if variant:
+        untagged[0] += '\ndad = "defend"\nrouter = false'
+        untagged.append(f'prefix = "{STATIC}42/128"\nmethod = "static"')
+    untagged += [f'prefix = "2001:db8:{0x1000 + number:x}::/64"\nmethod = "static"' for number in range(more)]
+    static, hosts = untagged[0], untagged[1].replace("true", "false")
+    entries = (
+        ("untagged", 'events_per_source = 20000\ncollect_targets = 256\ndad = "ignore"', untagged),
+        ("100", "", [static, untagged[2]]),
+        ("100.7", 'na_source = "interface"', [static, hosts]),
+        ("300", 'datapath = "python"\nevents_per_source = 20000', [static]),
+        ("400", 'datapath = "monitor"', [static, untagged[2]]),
+    )
+    lines = ["[limits]", "pending = 64", "kernel_entries = 8", "kernel_entry_age = 5"]
+    for vlan, keys, rules in entries:
+        lines += ["[[interface]]", 'name = "wan0"', 'attach = "native"', f'vlan = "{vlan}"', keys]
+        for rule in rules:
+            lines += ["[[interface.rule]]", rule]
+    return "\n".join(lines) + "\n"
+
+
+class Changes:
+    """Does one thing or another, drawn by lot; `done` counts them. calm() leads back to where it began."""
+
+    def __init__(self, ground: Ground, running: RunningDaemon, seed: int) -> None:
+        self._ground = ground
+        self._running = running
+        self._random = random.Random(seed)  # noqa: S311
+        self.done: Counter[str] = Counter()
+
+    def happen(self, *, port: bool) -> None:
+        """Let something happen. `port`: it may befall the port itself, where frames are lost on the cable then."""
+        choices: list[tuple[str, Callable[[], object]]] = [
+            ("reload", self._reload),
+            ("reload", self._reload),
+            ("SIGHUP", lambda: self._running.process.send_signal(signal.SIGHUP)),
+            ("status", lambda: ask(self._running.control, {"verb": "status"})),
+            ("link flap", self._flap),
+            *(3 * [("move", self._move)]),
+            *(2 * [("route", self._route)]),
+            *(2 * [("neighbour", self._neighbour)]),
+            ("address", self._address),
+            ("prefix", self._prefix),
+        ]
+        if port:
+            choices += 2 * [("port flap", self._flap_port)]
+        name, call = self._random.choice(choices)
+        call()
+        self.done[name] += 1
+
+    def grow(self) -> None:
+        """A reload for which the maps have to grow: a larger program takes over from the one that is asked."""
+        self._load(configuration(more=_GROWN))
+        self.done["growth"] += self._running.log.count("the kernel maps have grown")
+
+    def calm(self) -> None:
+        """As at the start: configuration, links, addresses, routes and hosts."""
+        edge = self._ground.edge
+        self._load(configuration())
+        for interface in ("wan0", "lan0", "lan1"):
+            edge(f"link set {interface} up")
+        edge(f"-6 address replace {OWN}/64 dev lan0 nodad")
+        edge("-6 address replace 2001:db8::2/64 dev wan0 nodad")
+        edge(f"-6 route replace {ROUTED}/64 dev lan0")
+        edge(f"-6 route replace {HOSTS}/64 dev lan1 metric 2048")
+        for number in range(8):
+            edge(f"-6 address del {STATIC}{number:x}/128 dev wan0")
+        for number in HOST_NUMBERS:
+            edge(f"-6 neigh del {HOSTS}{number:x} dev lan1")
+
+    def _load(self, text: str) -> None:
+        self._running.write(text)
+        ask(self._running.control, {"verb": "reload"})
+
+    def _reload(self) -> None:
+        lot = self._random.random()
+        self._load(configuration(variant=lot < 0.6, more=_GROWN if lot < 0.1 else 0))
+
+    def _flap(self) -> None:
+        lan = self._random.choice(("lan0", "lan1"))
+        self._ground.edge(f"link set {lan} down")
+        self._ground.edge(f"link set {lan} up")
+
+    def _flap_port(self) -> None:
+        self._ground.edge("link set wan0 down")
+        self._ground.edge("link set wan0 up")
+        self._ground.edge("-6 address replace 2001:db8::2/64 dev wan0 nodad")
+
+    def _move(self) -> None:
+        self._ground.place(self._random.choice(HOST_NUMBERS), self._random.choice(("eth0", "eth1")))
+
+    def _route(self) -> None:
+        what = (f"{ROUTED}/64 dev lan0", f"{ROUTED}/64 dev lan1", f"blackhole {ROUTED}/64")
+        self._ground.edge(f"-6 route replace {self._random.choice(what)}")
+
+    def _neighbour(self) -> None:
+        number = self._random.choice(HOST_NUMBERS)
+        lan = self._random.choice(("lan0", "lan1"))
+        if self._random.random() < 0.5:
+            self._ground.edge(f"-6 neigh replace {HOSTS}{number:x} lladdr {HOST_MAC} dev {lan} nud stale")
+        else:
+            self._ground.edge(f"-6 neigh del {HOSTS}{number:x} dev {lan}")
+
+    def _address(self) -> None:
+        what = self._random.choice(("replace", "del"))
+        nodad = " nodad" if what == "replace" else ""
+        self._ground.edge(f"-6 address {what} {STATIC}{self._random.randrange(8):x}/128 dev wan0{nodad}")
+
+    def _prefix(self) -> None:
+        self._ground.edge(f"-6 address del {OWN}/64 dev lan0")
+        self._ground.edge(f"-6 address replace {OWN}/64 dev lan0 nodad")
