@@ -17,6 +17,7 @@ from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.events import BATCH
 from npd6_xdp.system.sender import Outbox
 
@@ -99,7 +100,7 @@ class Answering:
             others += self._responder.answer_run(run, frames)
         if frames.shapes:
             failed = self._ports.send_all(self._outbox)
-            now = time.monotonic_ns() // 1000
+            now = machine_ns() // 1000
             waits = [(now - then) & _MICROSECONDS for then in frames.times]
             for index in reversed(failed):
                 del waits[index]
@@ -152,7 +153,7 @@ class Answering:
         answer = responder.answer(event)
         if not self._ports.send(answer.ifindex, answer.frame):
             return False
-        self.times.observe_all([(time.monotonic_ns() // 1000 - event.time_us) & _MICROSECONDS])
+        self.times.observe_all([(machine_ns() // 1000 - event.time_us) & _MICROSECONDS])
         return True
 
     def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import group_of, proxying_interfaces
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
+from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls
@@ -137,9 +138,9 @@ class Proxies:
 
     def tick(self, now: float) -> None:
         """Remove what nobody has asked for in limits.kernel_entry_age, and mend what others have changed."""
-        began = time.thread_time()
+        began, clock = time.thread_time(), machine_ns() / 1e9
         for host, group in tuple(self._entries.items()):
-            if now - self._datapath.asked(group, host.address) > self._limits.kernel_entry_age:
+            if clock - self._datapath.asked(group, host.address) > self._limits.kernel_entry_age:
                 self._forget(host)  # first: what is asked now comes to us, not to a kernel that lets go
                 self._requests.delete_proxy(host)
         self._reconcile()

@@ -35,6 +35,7 @@ from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.datapath import Datapath, EntryCounters, load_bcc
 from npd6_xdp.system.netlink import xdp_tx_errors
 
@@ -247,7 +248,7 @@ class View:
 
     def _targets(self) -> list[TargetSnapshot]:
         """Of each entry as many as it collects, those that were asked for last first."""
-        to_epoch = time.time_ns() - time.monotonic_ns()
+        to_epoch = time.time_ns() - machine_ns()
         left = {entry.id: entry.collect for entry in self._table.entries.values()}
         found = []
         for recent in sorted(self._datapath.recents(), key=lambda recent: recent.last, reverse=True):

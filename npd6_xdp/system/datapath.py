@@ -13,7 +13,6 @@ import resource
 import signal
 import struct
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -44,6 +43,7 @@ from npd6_xdp.core.rules import (
     Table,
 )
 from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.system.clock import machine_ns
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
@@ -565,7 +565,7 @@ class Datapath:
         self.program.delete("heard_sources", _ADDRESS_KEY.pack(_NO_SCOPE, address))
 
     def asked(self, group: int, address: bytes) -> int:
-        """When a known target was last asked for: CLOCK_MONOTONIC, seconds. 0: it isn't known."""
+        """When a known target was last asked for: seconds (system/clock.py). 0: it isn't known."""
         value = self.program.lookup("known_targets", _ADDRESS_KEY.pack(group, address), _KNOWN.size)
         return 0 if value is None else int(_KNOWN.unpack(value)[1])
 
@@ -854,7 +854,7 @@ def pack_vias(table: Table) -> dict[bytes, bytes]:
 
 
 def _now() -> int:
-    return time.monotonic_ns() // _NANOSECONDS
+    return machine_ns() // _NANOSECONDS
 
 
 def _needs(table: Table, limits: Limits) -> dict[str, int]:
