@@ -33,6 +33,7 @@ _ROUNDS = 16  # about, of a short run
 _LEAST_ROUNDS = 8  # of which the second half can tell whether anything grows
 _PORT = 3  # of so many rounds, one in which the port flaps as well
 _SAMPLE = 1.0  # seconds
+_START = 60.0  # seconds that the daemon's may take on a machine that does other things beside
 _CALM = 10.0  # seconds that it may take until all is counted, and what was under way is over (wire.until() is patient)
 
 
@@ -72,7 +73,7 @@ class Soak:
     def run(self) -> None:
         """Until enough is counted, or a round wasn't counted right: what follows would be as wrong."""
         with ExitStack() as stack:
-            running = stack.enter_context(RunningDaemon(self._ground.topology, configuration()))
+            running = stack.enter_context(RunningDaemon(self._ground.topology, configuration(), timeout=_START))
             sender = stack.enter_context(generator(self._ground.topology, self._seed))
             watcher = Watcher(running.process.pid)
             changes = Changes(self._ground, running, self._seed)

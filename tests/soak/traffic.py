@@ -122,15 +122,15 @@ def _target(random_: random.Random, unicast: bool) -> tuple[str, bool]:
 
 def generator(topology: Topology, seed: int) -> Worker[Order, Sent]:
     """Sends solicitations of the pool, drawn by lot."""
-    return Worker(topology, partial(_prepare, seed))
+    return Worker(topology, partial(_prepare, seed, [frame.pack() for frame in pool(seed)]))
 
 
-def _prepare(seed: int) -> Callable[[Order], Sent]:
+def _prepare(seed: int, frames: Sequence[bytes]) -> Callable[[Order], Sent]:
     path = Path(__file__).with_name("generate.c")
     lots = seed & 0x7FFFFFFF or 1
     program = SmallProgram(str(path), "generate", FRAMES=FRAMES, MAX_LENGTH=_MAX_LENGTH, SEED=lots)
-    for number, frame in enumerate(pool(seed)):
-        program.put("pool", frame.pack(), number)
+    for number, frame in enumerate(frames):
+        program.put("pool", frame, number)
     return partial(_send, program, TestRun(), socket.if_nametoindex("eth0"))
 
 
