@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _OFFSETS = Path("/proc/self/timens_offsets")
-_MONOTONIC = re.compile(r"^(?:monotonic|1)\s+(-?\d+)\s+(\d+)$", re.MULTILINE)
+_MONOTONIC = re.compile(r"^monotonic\s+(-?\d+)\s+(\d+)$", re.MULTILINE)
 
 
 def offset(text: str) -> int:
