@@ -84,18 +84,16 @@ class Changes:
 
     def calm(self) -> None:
         """As at the start: configuration, links, addresses, routes and hosts."""
-        edge = self._ground.edge
         self._load(configuration())
-        for interface in ("wan0", "lan0", "lan1"):
-            edge(f"link set {interface} up")
-        edge(f"-6 address replace {OWN}/64 dev lan0 nodad")
-        edge("-6 address replace 2001:db8::2/64 dev wan0 nodad")
-        edge(f"-6 route replace {ROUTED}/64 dev lan0")
-        edge(f"-6 route replace {HOSTS}/64 dev lan1 metric 2048")
-        for number in range(8):
-            edge(f"-6 address del {STATIC}{number:x}/128 dev wan0")
-        for number in HOST_NUMBERS:
-            edge(f"-6 neigh del {HOSTS}{number:x} dev lan1")
+        self._ground.edge(
+            *(f"link set {interface} up" for interface in ("wan0", "lan0", "lan1")),
+            f"address replace {OWN}/64 dev lan0 nodad",
+            "address replace 2001:db8::2/64 dev wan0 nodad",
+            f"route replace {ROUTED}/64 dev lan0",
+            f"route replace {HOSTS}/64 dev lan1 metric 2048",
+            *(f"address del {STATIC}{number:x}/128 dev wan0" for number in range(8)),
+            *(f"neigh del {HOSTS}{number:x} dev lan1" for number in HOST_NUMBERS),
+        )
 
     def _load(self, text: str) -> None:
         self._running.write(text)
@@ -107,34 +105,30 @@ class Changes:
 
     def _flap(self) -> None:
         lan = self._random.choice(("lan0", "lan1"))
-        self._ground.edge(f"link set {lan} down")
-        self._ground.edge(f"link set {lan} up")
+        self._ground.edge(f"link set {lan} down", f"link set {lan} up")
 
     def _flap_port(self) -> None:
-        self._ground.edge("link set wan0 down")
-        self._ground.edge("link set wan0 up")
-        self._ground.edge("-6 address replace 2001:db8::2/64 dev wan0 nodad")
+        self._ground.edge("link set wan0 down", "link set wan0 up", "address replace 2001:db8::2/64 dev wan0 nodad")
 
     def _move(self) -> None:
         self._ground.place(self._random.choice(HOST_NUMBERS), self._random.choice(("eth0", "eth1")))
 
     def _route(self) -> None:
         what = (f"{ROUTED}/64 dev lan0", f"{ROUTED}/64 dev lan1", f"blackhole {ROUTED}/64")
-        self._ground.edge(f"-6 route replace {self._random.choice(what)}")
+        self._ground.edge(f"route replace {self._random.choice(what)}")
 
     def _neighbour(self) -> None:
         number = self._random.choice(HOST_NUMBERS)
         lan = self._random.choice(("lan0", "lan1"))
         if self._random.random() < 0.5:
-            self._ground.edge(f"-6 neigh replace {HOSTS}{number:x} lladdr {HOST_MAC} dev {lan} nud stale")
+            self._ground.edge(f"neigh replace {HOSTS}{number:x} lladdr {HOST_MAC} dev {lan} nud stale")
         else:
-            self._ground.edge(f"-6 neigh del {HOSTS}{number:x} dev {lan}")
+            self._ground.edge(f"neigh del {HOSTS}{number:x} dev {lan}")
 
     def _address(self) -> None:
         what = self._random.choice(("replace", "del"))
         nodad = " nodad" if what == "replace" else ""
-        self._ground.edge(f"-6 address {what} {STATIC}{self._random.randrange(8):x}/128 dev wan0{nodad}")
+        self._ground.edge(f"address {what} {STATIC}{self._random.randrange(8):x}/128 dev wan0{nodad}")
 
     def _prefix(self) -> None:
-        self._ground.edge(f"-6 address del {OWN}/64 dev lan0")
-        self._ground.edge(f"-6 address replace {OWN}/64 dev lan0 nodad")
+        self._ground.edge(f"address del {OWN}/64 dev lan0", f"address replace {OWN}/64 dev lan0 nodad")

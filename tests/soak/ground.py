@@ -77,9 +77,11 @@ class Ground:
         self.topology.run("host", "ip", "address", "del", address, "dev", other)
         self.topology.run("host", "ip", "address", "replace", address, "dev", interface, "nodad")
 
-    def edge(self, line: str) -> None:
-        """What ip(8) is told on the edge; it may fail, as things are."""
-        self.topology.run("edge", "ip", *line.split())
+    def edge(self, *lines: str) -> None:
+        """What ip(8) is told on the edge; any of it may fail, as things are."""
+        batch = self.topology.directory / "batch"
+        batch.write_text("".join(f"{line}\n" for line in lines))
+        self.topology.run("edge", "ip", "-6", "-force", "-batch", str(batch))
 
     def driver(self) -> Driver:
         """The port's counters, of all queues."""
