@@ -234,6 +234,9 @@ class _Dump:
             raise Overflow
 
 
+_PROBES = 8192  # whose hosts are known, the last ones: refusals come with the probe, and are read in the same turn
+
+
 class NeighbourWatch:
     """Says what changes in the neighbour table (`fileno` becomes readable), and has the kernel resolve targets.
 
@@ -292,7 +295,7 @@ class NeighbourWatch:
 
         `keep` is what of LOOKED_AFTER its entry has.
         """
-        self._sequence = self._sequence % 0xFFFF + 1  # 0 is what nobody asks the fate of
+        self._sequence = self._sequence % _PROBES + 1  # 0 is what nobody asks the fate of
         self._sent[self._sequence] = host
         self._send(rtnetlink.probe_neighbour(self._sequence, *host, keep))
 
