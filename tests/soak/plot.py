@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from tests.soak.samples import MIB, Sample
 
-_WIDTH, _STRIP, _GAP, _LEFT, _RIGHT, _TOP = 860, 84, 30, 90, 20, 40
+_WIDTH, _STRIP, _GAP, _LEFT, _RIGHT, _TOP = 860, 84, 30, 90, 20, 54
+
+_MOST = 600  # samples that are drawn of as many as there are, and dots of moments of calm all
 
 
 class _Strip(NamedTuple):
@@ -32,6 +34,7 @@ _STRIPS = (
 
 def svg(title: str, samples: Sequence[Sample], calm: Sequence[Sample]) -> str:
     """All samples as a line, those of moments of calm, which are judged, as dots."""
+    samples = samples[:: len(samples) // _MOST + 1]
     height = _TOP + len(_STRIPS) * (_STRIP + _GAP) + 20
     end = max((sample.time for sample in samples), default=0.0) or 1.0
     lines = [
