@@ -28,6 +28,7 @@ from tests.soak.traffic import generator
 
 _SOLICITATIONS = 100_000_000
 _RATE = 500_000.0  # a second, at most
+_SETTLED = 50_000_000  # solicitations after which nothing is left to fill
 _ROUND = 10.0  # seconds, at most
 _ROUNDS = 16  # about, of a short run
 _LEAST_ROUNDS = 8  # of which the second half can tell whether anything grows
@@ -166,7 +167,7 @@ class Soak:
     def _judge_end(self, running: RunningDaemon) -> None:
         result = self.result
         result.answers = self._ground.counter.counts().answers
-        result.growths = growths(result.calm)
+        result.growths = growths(result.calm, settled=result.seen >= _SETTLED)
         for each in result.growths:
             if not each.flat:
                 result.wrong.append(

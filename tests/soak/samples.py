@@ -158,6 +158,7 @@ BOUNDS: Mapping[str, Bound] = {
     "map_room": Bound(0.0, 0.0),
     "map_memory": Bound(0.02, MIB // 4, "bytes"),
 }
+UNSETTLED = 4 * MIB
 ENTRIES = Bound(0.02, 64)
 
 
@@ -174,11 +175,17 @@ class Growth(NamedTuple):
         return self.growth <= self.allowed
 
 
-def growths(calm: Sequence[Sample]) -> list[Growth]:
-    """Of all that is sampled, over the second half of the moments of calm."""
+def growths(calm: Sequence[Sample], *, settled: bool = True) -> list[Growth]:
+    """Of all that is sampled, over the second half of the moments of calm.
+
+    Before it has `settled`, memory may grow by more: tables of bounded size fill, and Python takes memory by the MiB.
+    """
+    bounds = dict(BOUNDS)
+    if not settled:
+        bounds |= {name: bounds[name]._replace(beside=UNSETTLED) for name in ("resident", "private")}
     half = calm[len(calm) // 2 :]
     times = [sample.time for sample in half]
-    found = [_growth(name, times, [getattr(sample, name) for sample in half], bound) for name, bound in BOUNDS.items()]
+    found = [_growth(name, times, [getattr(sample, name) for sample in half], bound) for name, bound in bounds.items()]
     for name in sorted({name for sample in half for name in sample.entries}):
         found.append(_growth(f"{name} entries", times, [sample.entries.get(name, 0) for sample in half], ENTRIES))
     return found

@@ -126,6 +126,8 @@ def test_what_grows_in_the_second_half_is_not_flat_and_what_grew_before_or_waver
     assert flat(private=[(20 + min(n, 8)) * MIB for n in range(16)]) == set(), "a start that fills"
     assert flat(private=[(40 + n % 2) * MIB for n in range(16)]) == set(), "what wavers"
     assert flat(private=[40 * MIB + n * MIB // 2 for n in range(16)]) == {"private"}
+    short = [sample(10.0 * n, private=40 * MIB + n * MIB // 2) for n in range(16)]
+    assert all(each.flat for each in growths(short, settled=False)), "3.5 MiB, while tables fill"
     assert flat(descriptors=[60] * 15 + [61]) == {"descriptors"}
     assert flat(threads=[2 + n // 5 for n in range(16)]) == {"threads"}
     assert flat(map_room=[1000 * n for n in range(16)]) == {"map_room"}
