@@ -225,7 +225,7 @@ def _only_interface(config: Config, path: Path) -> str:
 def _load(path: Path) -> Config:
     from npd6_xdp.tools.files import read_text
 
-    if path == CONFIG and not path.exists():
+    if path == CONFIG and not os.path.lexists(path):
         raise UsageError(f"{path}: no such file; write it (see npd6-xdp.toml(5)), or name another one by --config")
     return parse(read_text(path), str(path))
 

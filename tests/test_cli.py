@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         f"npd6-xdp: {tmp_path / 'none'}: can't read it: No such file or directory\n",
     )
     binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe")
+    binary.write_bytes(b"\xff\xee")
     assert npd6("check", "--config", str(binary)).stderr == (
         f"npd6-xdp: {binary}: not UTF-8 text: byte 0 can't be decoded\n"
     )

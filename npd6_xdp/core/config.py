@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from npd6_xdp.core import config_values as parsers
@@ -20,6 +20,7 @@ from npd6_xdp.core.config_values import (
     Parser,
     Targets,
     Wrong,
+    deep_key,
     in_words,
     inside,
     link_local,
@@ -32,7 +33,7 @@ from npd6_xdp.core.config_values import Vlan as Vlan
 from npd6_xdp.core.config_values import is_glob as is_glob
 from npd6_xdp.core.config_values import matches as matches
 from npd6_xdp.core.config_values import parse_vlan as parse_vlan
-from npd6_xdp.core.errors import ConfigError, Mistake
+from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
 
@@ -235,9 +236,11 @@ class Config:
 def parse(text: str, source: str) -> Config:
     """Read a configuration file's text; `source` is the file's name, for the errors.
 
-    Raises ConfigError with every mistake found, in the file's order, each with its place. Keys, values and
-    defaults are DESIGN.md's, 'Configuration'.
+    Raises ConfigError with the first mistakes found, in the file's order, each with its place, and how many more there
+    are. Keys, values and defaults are DESIGN.md's, 'Configuration'. Takes time and memory in proportion to the text.
     """
+    if deep := deep_key(text):
+        raise ConfigError(source, [deep])
     try:
         document = tomllib.loads(text, parse_float=Float)
     except tomllib.TOMLDecodeError as error:
@@ -247,7 +250,7 @@ def parse(text: str, source: str) -> Config:
     reader = _Reader()
     config = reader.config(document)
     if reader.mistakes:
-        raise ConfigError(source, reader.mistakes)
+        raise ConfigError(source, reader.mistakes, reader.count)
     return config
 
 
@@ -327,17 +330,25 @@ def _unknown(table: str, key: str) -> str:
     return f"unknown key {quoted(key)}; {owner} has {', '.join(known)}"
 
 
+def _instead(wrong: Wrong, value: object) -> str:
+    return f"{wrong}; found {in_words(value)}"
+
+
 # --- Tables: walked in the file's order ---
 
 
 class _Reader:
-    """Turns raw tables into values, and keeps every mistake that it meets."""
+    """Turns raw tables into values, counts the mistakes that it meets, and keeps the first of them."""
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
+        self.count = 0
 
-    def wrong(self, place: str, message: str) -> None:
-        self.mistakes.append(Mistake(place, message))
+    def wrong(self, place: str, message: str | Callable[[], str]) -> None:
+        """Note a mistake. What takes long to put into words comes as a call, which is made if they are told."""
+        self.count += 1
+        if self.count <= MOST_MISTAKES:
+            self.mistakes.append(Mistake(place, message if isinstance(message, str) else message()))
 
     def config(self, document: dict[str, object]) -> Config:
         """The whole file."""
@@ -345,7 +356,7 @@ class _Reader:
         interfaces: tuple[InterfaceConfig, ...] = ()
         for table, raw in document.items():
             if table not in _TABLES[""]:
-                self.wrong(inside("", table), _unknown("", table))
+                self.wrong(inside("", table), partial(_unknown, "", table))
             elif table == "interface":
                 interfaces = self.interfaces(raw)
             elif not isinstance(raw, dict):
@@ -491,7 +502,7 @@ class _Reader:
             parser = parsers.get(key)
             if parser is None:
                 if key not in _KNOWN[table]:
-                    self.wrong(inside(place, key), _unknown(table, key))
+                    self.wrong(inside(place, key), partial(_unknown, table, key))
             elif isinstance(parser, ListOf):
                 if (items := self.array(inside(place, key), parser, value)) is not None:
                     values[key] = items
@@ -500,7 +511,7 @@ class _Reader:
                 try:
                     values[key] = parser(value)
                 except Wrong as wrong:
-                    self.wrong(inside(place, key), f"{wrong}; found {in_words(value)}")
+                    self.wrong(inside(place, key), partial(_instead, wrong, value))
         for key, example in REQUIRED.get(table, {}).items():
             if key not in raw:
                 self.wrong(inside(place, key), f"missing; write one such as {example}")
@@ -516,5 +527,5 @@ class _Reader:
             try:
                 items.append(kind.parser(item))
             except Wrong as wrong:
-                self.wrong(f"{place}[{index}]", f"{wrong}; found {in_words(item)}")
+                self.wrong(f"{place}[{index}]", partial(_instead, wrong, item))
         return tuple(items) if len(items) == len(raw) else None

@@ -25,6 +25,10 @@ _MULTICAST = Prefix.of("ff00::/8")
 _UNSPECIFIED_AND_LOOPBACK = Prefix.of("::/127")
 LINK_LOCAL = IPv6Network("fe80::/10")
 _LINK_LOCAL = Prefix.of(LINK_LOCAL)
+_LONGEST_WORD = 60  # characters of it that are told
+_LONGEST_MESSAGE = 200  # characters of what tomllib says
+_LONGEST_GLOB = 255  # characters; a name has 15
+_MOST_PARTS = 16  # of a dotted key; this program's have three
 LINK_LOCAL_ALONE = "link-local targets need a rule each; write the address"
 
 
@@ -85,7 +89,17 @@ class Targets(NamedTuple):
 
 
 class Wrong(Exception):
-    """A parser can't use a value; the text says what would be right. Who catches it adds what was found."""
+    """A parser can't use a value; the text says what would be right. Who catches it adds what was found.
+
+    `hint` is the text's end, made only if somebody reads it: of a hundred thousand mistakes few are told.
+    """
+
+    def __init__(self, text: str, hint: Callable[[], str] | None = None) -> None:
+        super().__init__(text)
+        self._hint = hint
+
+    def __str__(self) -> str:
+        return super().__str__() + (self._hint() if self._hint else "")
 
 
 # --- Words for the user ---
@@ -100,7 +114,7 @@ class Float:
 
 def quoted(text: str) -> str:
     """Text in double quotes, short and on one line, whatever it holds."""
-    short = text if len(text) <= 60 else f"{text[:57]}..."
+    short = text if len(text) <= _LONGEST_WORD else f"{text[:57]}..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
 
 
@@ -125,6 +139,8 @@ def in_words(value: object) -> str:
 
 def nearest(text: str, choices: Iterable[str]) -> str | None:
     """What was probably meant."""
+    if len(text) > _LONGEST_WORD:
+        return None
     return next(iter(difflib.get_close_matches(text.lower(), choices, n=1)), None)
 
 
@@ -134,9 +150,44 @@ def inside(place: str, key: str) -> str:
     return f"{place}.{name}" if place else name
 
 
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_MANY_DOTS = re.compile(rf"^(?:[^.\n]*+\.){{{_MOST_PARTS}}}", re.MULTILINE)
+_TOKENS = re.compile(
+    rf"""
+    \#[^\n]*+
+    | \"{{3}}(?:[^"\\]|\\.|"{{1,2}}(?!"))*+(?:"{{3,5}}|\Z)?
+    | '{{3}}(?:[^']|'{{1,2}}(?!'))*+(?:'{{3,5}}|\Z)?
+    | (?P<key>(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MOST_PARTS}}})
+    | "(?:[^"\\\n]|\\.)*+
+    | '[^'\n]*+
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def deep_key(text: str) -> Mistake | None:
+    """The first dotted key of more parts than any file of ours has: tomllib takes their number squared to read it.
+
+    What such a key begins with may be a wrong value as well; it is no TOML then, either.
+    """
+    if _MANY_DOTS.search(text) is None:  # nearly always
+        return None
+    found = next((token for token in _TOKENS.finditer(text) if token["key"]), None)
+    if found is None:
+        return None
+    at = found.start()
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    return Mistake(
+        f"line {line}, column {column}",
+        f"a key of more than {_MOST_PARTS} parts, {quoted(found['key'])}; the longest here has three",
+    )
+
+
 def syntax_mistake(error: str) -> Mistake:
     """What tomllib says, "Invalid value (at line 3, column 7)", as a Mistake."""
     message, _, place = error.removesuffix(")").rpartition(" (at ")
+    if len(message) > _LONGEST_MESSAGE:  # a key in it may be as long as the file
+        message = f"{message[:_LONGEST_MESSAGE]}..."
     quotes = "; text needs quotes; true, false and numbers need none"
     hints = {
         "Invalid value": quotes,
@@ -189,10 +240,12 @@ class OneOf:
     def __call__(self, value: object) -> str:
         if isinstance(value, str) and value in self.choices:
             return self.choices[value]
-        hint = self._hint(value) if isinstance(value, str) else ""
-        raise Wrong(f"must be {' or '.join(map(quoted, self.choices))}{hint}")
+        word = value if isinstance(value, str) else ""
+        raise Wrong(f"must be {' or '.join(map(quoted, self.choices))}", lambda: self._hint(word))
 
     def _hint(self, word: str) -> str:
+        if not word:
+            return ""
         if word in self._foreign:
             theirs, ours = self._foreign[word]
             return f"; what {theirs} calls {quoted(word)} is {quoted(ours)} here"
@@ -305,6 +358,8 @@ def _linux_name(name: str, shortest: str) -> str:
 
 def _shortest(glob: str) -> str:
     """The shortest text that a glob stands for, with a "?" for each character that it leaves open."""
+    if len(glob) > _LONGEST_GLOB:
+        raise Wrong(f"a pattern for names has at most {_LONGEST_GLOB} characters")
     parts = r"\[!?+\]?+[^]]*\]"  # as fnmatch reads it: a "]" that comes first doesn't close
     for part in re.findall(parts, glob):
         if part.isascii() and not any(fnmatch.fnmatchcase(chr(code), part) for code in range(0x21, 0x7F)):

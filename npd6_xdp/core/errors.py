@@ -38,14 +38,24 @@ class Mistake:
         return f"{self.place}: {self.message}" if self.place else self.message
 
 
+MOST_MISTAKES = 20
+"""Of one file, that are told in words: who has made more finds them by these."""
+
+
 class ConfigError(Npd6Error):
-    """The configuration can't be used. `mistakes` holds all that was found, in the file's order."""
+    """The configuration can't be used. `mistakes` holds what was found, in the file's order.
+
+    They are the first MOST_MISTAKES of `count` (all that are given, if it isn't said), and one that says how many
+    more there are.
+    """
 
     exit_status = 2
 
-    def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, source: str, mistakes: Sequence[Mistake], count: int = 0) -> None:
         self.source = source
-        self.mistakes = tuple(mistakes)
+        more = max(count, len(mistakes)) - MOST_MISTAKES
+        rest = (Mistake("", f"and {more:,} more mistake{'' if more == 1 else 's'}; mend these first"),)
+        self.mistakes = (*mistakes[:MOST_MISTAKES], *(rest if more > 0 else ()))
         super().__init__("\n".join(f"{source}: {mistake}" for mistake in self.mistakes))
 
 

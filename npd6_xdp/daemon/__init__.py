@@ -41,11 +41,12 @@ from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.reading import Reading
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.view import View
-from npd6_xdp.system.control import ControlServer, Reply
+from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
@@ -121,6 +122,9 @@ class Daemon:
         self._failed = ""
         self._reload_at: float | None = None
         self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
+        self._asked: list[Reply] = []  # and of the one that is under way
+        self._reading: Reading | None = None  # what that is to put in force
+        self._say_at = 0.0  # when those who wait are told again that we are at it
         self._report_at: float | None = None  # when the state is to be logged
         self._interruptible = False  # a signal may end what is done now
         self._doubtful = False  # the kernel's maps may be neither the last table nor the one before
@@ -295,7 +299,9 @@ class Daemon:
         loop.renew(ControlServer.WHERE, self._renew_control)
         loop.renew("rings", self._renew_rings)
         for where, due, call in (
-            ("reload", lambda: self._reload_at, lambda _: self._reload_for_all()),
+            ("reload", lambda: None if self._reading else self._reload_at, lambda _: self._begin_reload()),
+            ("reload", lambda: self._reading.due if self._reading else None, lambda _: self._give_up_reading()),
+            ("control", lambda: self._say_at if self._reading else None, self._say_at_work),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
             ("table", lambda: self._refresh_at, lambda _: self._refresh()),
             ("links", lambda: self._guests.due, self._look_for_guests),
@@ -697,48 +703,90 @@ class Daemon:
         if self._reload_at is None:
             self._reload_at = time.monotonic() + _TOGETHER
 
-    def _reload_for_all(self) -> None:
+    def _begin_reload(self) -> None:
+        """Read the configuration again, and go by it when it is read: all or nothing."""
         self._reload_at = None  # who asks from now on asks for another
-        asked, self._to_hear = self._to_hear, []
-        answer: dict[str, Any] = {"error": "npd6-xdp is ending; the reload was given up"}
-        try:
-            error = self.reload()
-            answer = {"error": f"the old configuration stays: {error}"} if error else self._view.in_use()
-        finally:
-            for reply in asked:
-                reply(answer)
-            if self._reload_at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
-                self._reload_at = time.monotonic() + _TOGETHER
-
-    def reload(self) -> str:
-        """Read the configuration again and go by it, all or nothing. Why not; "" if it is in use."""
-        began = time.monotonic()
+        self._asked, self._to_hear = self._to_hear, []
+        self._say_at = time.monotonic() + AT_WORK
         self._manager.reloading()
+        gc.disable()  # much is made and little thrown away, and it would walk it over and over
         try:
-            with _uncollected():
-                with self._unless_ended():
-                    config = self._load()
-                loaded = time.monotonic()
-                self._change_to(config)
+            self._reading = Reading(self._load)
+            self._loop.add(self._reading, self._on_read, "reload")
         except Exception as error:
-            why = str(error)
-            if not isinstance(error, Npd6Error):  # a mistake of ours, and how far it came nobody knows
-                self._loop.failed("reload", error)
-                self._doubt()
-                why = f"internal error: {error}; see the log"
-            self._view.reload_failed(why)
-            for line in why.splitlines():
-                log.error("reload: %s", line)
-            log.error("reload: the old configuration stays")
-            self._manager.ready(f"{self._summary()}; the last reload failed, and the old configuration stays")
-            return why
+            self._end_reload(self._refuse(error))
+
+    def _on_read(self) -> None:
+        if self._reading is None:
+            return
+        try:
+            config = self._reading.take()
+        except Exception as error:
+            self._end_reload(self._refuse(error))
+            return
+        if config is not None:
+            took = time.monotonic() - self._reading.began
+            self._close_reading()
+            with self._control.saying_at_work():
+                why = self._go_by(config, took)
+            self._end_reload(why)
+
+    def _give_up_reading(self) -> None:
+        if self._reading is not None:
+            self._end_reload(self._refuse(self._reading.overdue()))
+
+    def _say_at_work(self, now: float) -> None:
+        self._say_at = now + AT_WORK
+        self._control.say_at_work()
+
+    def _close_reading(self) -> None:
+        if self._reading is not None:
+            self._loop.remove(self._reading)
+            self._reading.close()
+            self._reading = None
+
+    def _end_reload(self, why: str) -> None:
+        """Tell those who have asked what became of it: why not, or "" if the new configuration is in use."""
+        self._close_reading()
+        gc.enable()
+        if not why:
+            gc.unfreeze()
+            gc.collect()  # a responder and its caches hold one another, and the table before
+            gc.freeze()
+        self._tell({"error": f"the old configuration stays: {why}"} if why else self._view.in_use())
+        if self._reload_at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
+            self._reload_at = time.monotonic() + _TOGETHER
+
+    def _tell(self, answer: dict[str, Any]) -> None:
+        asked, self._asked = self._asked, []
+        for reply in asked:
+            reply(answer)
+
+    def _go_by(self, config: Config, took: float) -> str:
+        """Put a configuration that was read in force. Why not; "" if it is in use."""
+        began = time.monotonic()
+        try:
+            self._change_to(config)
+        except Exception as error:
+            return self._refuse(error)
         log.info("reload: the new configuration is in use")
         self._manager.ready(self._summary())
-        log.debug("reload: read in %.3f s, applied in %.3f s", loaded - began, time.monotonic() - loaded)
-        gc.unfreeze()
-        gc.collect()  # a responder and its caches hold one another, and the table before
-        gc.freeze()
+        log.debug("reload: read in %.3f s, applied in %.3f s", took, time.monotonic() - began)
         return ""
+
+    def _refuse(self, error: Exception) -> str:
+        """Why the old configuration stays, also in the log."""
+        why = str(error)
+        if not isinstance(error, Npd6Error):  # a mistake of ours, and how far it came nobody knows
+            self._loop.failed("reload", error)
+            self._doubt()
+            why = f"internal error: {error}; see the log"
+        self._view.reload_failed(why)
+        for line in why.splitlines():
+            log.error("reload: %s", line)
+        log.error("reload: the old configuration stays")
+        self._manager.ready(f"{self._summary()}; the last reload failed, and the old configuration stays")
+        return why
 
     def _change_to(self, written: Config) -> None:
         """Whatever can fail comes first, so that failing leaves all as it was."""
@@ -779,6 +827,10 @@ class Daemon:
 
     def close(self) -> None:
         """Detach, answer what is still in the ring, and let go of everything."""
+        self._close_reading()
+        gc.enable()
+        self._asked += self._to_hear
+        self._tell({"error": "npd6-xdp is ending; the reload was given up"})
         self._ports.detach_all()
         try:
             for kept in self._rings:

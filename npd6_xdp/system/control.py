@@ -10,7 +10,8 @@ import os
 import selectors
 import socket
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from npd6_xdp.core.errors import MachineError, Npd6Error
 
 _MOST_ASKED = 4096  # bytes of a question
 _MOST_CLIENTS = 32
+AT_WORK = 5.0
+"""Seconds after which who waits for an answer is told again that it will come."""
 
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM)
 
@@ -67,6 +70,35 @@ class ControlServer:
         with contextlib.suppress(OSError):
             if self._path.stat().st_ino == self._identity:  # and no successor's
                 self._path.unlink()
+
+    def say_at_work(self) -> None:
+        """Let those who wait for us know that we are at it: white space, which JSON has before and behind a value."""
+        for connection, client in self._clients.items():
+            if not client.events:
+                with contextlib.suppress(OSError):
+                    connection.send(b" ")
+
+    @contextlib.contextmanager
+    def saying_at_work(self) -> Iterator[None]:
+        """Have them told that, each AT_WORK seconds, while the loop is at something else for long."""
+        done = threading.Event()
+
+        def say() -> None:
+            while not done.wait(AT_WORK):
+                self.say_at_work()
+
+        thread = threading.Thread(target=say, name="control", daemon=True)
+        if all(client.events for client in self._clients.values()):
+            yield  # nobody waits
+            return
+        with contextlib.suppress(RuntimeError):  # the machine gives us no more threads; it goes without
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if thread.ident is not None:
+                thread.join()  # from now on the sockets are the loop's again
 
     def _accept(self) -> None:
         """All who wait: those who ask at the same time are to hear of the same reload."""

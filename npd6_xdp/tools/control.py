@@ -12,11 +12,11 @@ from typing import Any
 
 from npd6_xdp.core.errors import MachineError
 
-_TIMEOUT = 60.0  # seconds
+_TIMEOUT = 60.0  # seconds without a word; a daemon that is at it says so each 5
 
 
 def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """What the daemon at `path` answers. Raises MachineError if nobody does."""
+    """What the daemon at `path` answers, however long it is at work. Raises MachineError if nobody does."""
     with suppress(OSError):  # who may not look hears that below
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
@@ -26,9 +26,11 @@ def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
             connection.connect(str(path))
             connection.sendall(json.dumps(question).encode() + b"\n")
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        if not answer.strip():
+            raise MachineError(f"{path}: npd6-xdp ended before it answered; its log says why")
         found = json.loads(answer)
     except TimeoutError as error:
-        raise MachineError(f"{path}: no answer in {_TIMEOUT:.0f} s") from error
+        raise MachineError(f"{path}: not a word in {_TIMEOUT:.0f} s") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise MachineError(f"{path}: no npd6-xdp is running there; see --control, and daemon.control") from error
     except PermissionError as error:

@@ -1,18 +1,77 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading a configuration file, of whatever format, with an error that says what is wrong with it."""
+"""Reading a configuration file, of whatever format, with an error that says what is wrong with it.
+
+What stands at its path may be anything: whoever may write there, or a script that went wrong, can put a pipe there, a
+device that never ends, or a file that is being written.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from npd6_xdp.core.errors import ConfigError, Mistake
+from npd6_xdp.core.text import decode
+
+MOST = 128 << 20
+"""Bytes of a file: a million rules have 134 each, and take 88 as `prefix`, `method` and `via` of usual length."""
+
+_PIECE = 1 << 20
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
-def read_text(path: Path) -> str:
-    """A file's text. Raises ConfigError if it can't be read, or isn't UTF-8."""
+def read_text(path: Path, most: int = MOST) -> str:
+    """A file's text. Never waits for anybody.
+
+    Raises ConfigError, with one mistake, if it can't be read, is no regular file, has more than `most` bytes, changes
+    while it is read, or isn't UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return decode(_read(path, most))
     except OSError as error:
-        raise ConfigError(str(path), [Mistake("", f"can't read it: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), [Mistake("", f"not UTF-8 text: byte {error.start} can't be decoded")]) from error
+        raise _refused(path, f"can't read it: {error.strerror}") from error
+    except ValueError as error:
+        raise _refused(path, str(error)) from error
+
+
+def _refused(path: Path, why: str) -> ConfigError:
+    return ConfigError(str(path), [Mistake("", why)])
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The whole of a regular file, as it was at one time. ValueError says why not."""
+    # a pipe's open would wait for its writer; a terminal's would make it ours
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        before = os.fstat(file)
+        if not stat.S_ISREG(before.st_mode):
+            kind = next((name for fits, name in _KINDS if fits(before.st_mode)), "something else")
+            raise ValueError(f"can't read it: it is {kind}, not a regular file")
+        if before.st_size > most:
+            raise ValueError(
+                f"it is too long: {before.st_size:,} bytes, of {most:,} at most; what is alike fits into wider prefixes"
+            )
+        pieces, size = [], 0
+        # some files of /proc and /sys say that they have no bytes; one that grows for ever ends here as well
+        while size <= most and (piece := os.read(file, _PIECE)):
+            pieces.append(piece)
+            size += len(piece)
+        after = os.fstat(file)
+    finally:
+        os.close(file)
+    if size > most:
+        raise ValueError(f"it is too long: more than {most:,} bytes")
+    if (before.st_size and size != before.st_size) or _version(before) != _version(after):
+        raise ValueError("it was written to while it was read; once that is done, try again")
+    return b"".join(pieces)
+
+
+def _version(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns

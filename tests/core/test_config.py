@@ -1212,7 +1212,9 @@ def test_a_message_is_one_line_without_the_words_of_python(text: str) -> None:
     assert len(line) < 250
 
 
-def test_every_mistake_is_found_in_the_files_order() -> None:
+def test_every_mistake_is_found_in_the_files_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("config", "errors"):
+        monkeypatch.setattr(f"npd6_xdp.core.{module}.MOST_MISTAKES", 30)
     text = """
         [daemon]
         log_level = "loud"

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A configuration that is read, parsed and checked beside the loop, and taken in by it in small parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_parts import Assembly, parts
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.system.aside import Aside
+
+PATIENCE = 600.0
+"""Seconds. A million rules take half a minute; whoever has written what takes longer has not meant a configuration."""
+
+
+class Reading:
+    """One reading, from now on. `load` is run in a process of its own; raises MachineError if there can't be one."""
+
+    def __init__(self, load: Callable[[], Config], patience: float = PATIENCE) -> None:
+        self._aside = Aside(lambda: parts(load()))
+        self._assembly = Assembly()
+        self._config: Config | None = None
+        self._patience = patience
+        self.began = time.monotonic()
+
+    def fileno(self) -> int:
+        """Readable when there is something to take."""
+        return self._aside.fileno()
+
+    @property
+    def due(self) -> float:
+        """When it is to be given up (seconds, monotonic)."""
+        return self.began + self._patience
+
+    def take(self) -> Config | None:
+        """Take in what has come: the configuration, once that is whole. Raises Npd6Error if it can't be used."""
+        for part in self._aside.take():
+            self._config = self._assembly.add(part) or self._config
+        return self._config if self._aside.over else None
+
+    def overdue(self) -> MachineError:
+        """Why it is given up."""
+        return MachineError(f"reading it has taken {self._patience:.0f} s, and was given up")
+
+    def close(self) -> None:
+        """Let go of it, however far it is."""
+        self._aside.close()

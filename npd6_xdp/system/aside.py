@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What takes long, done in a process of its own: it may hang, or be killed for its memory, and nobody here waits.
+
+A thread would not do: Python has one lock for all, a regular expression holds it from end to end, and no thread can be
+ended from outside. A fork has the very code that runs here, though another version may lie on the disk by now.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import pickle
+import resource
+import signal
+import struct
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from npd6_xdp.core.errors import MachineError, Npd6Error, remedy
+
+_HEADER = struct.Struct("=cI")
+_PART, _REFUSED, _BROKEN, _DONE = b"p", b"r", b"b", b"d"
+_PIECE = 1 << 16  # bytes taken at once: what a pipe holds
+_SAID = 1 << 16  # characters of an error that come over
+_MOST_MEMORY = 4 << 30  # bytes beyond what we have; a million rules take 1.3 GiB
+_PR_SET_PDEATHSIG = 1
+_OUT_OF_MEMORY = "it takes more memory to read than there is"
+
+_left: list[int] = []
+"""Those that were killed and have yet to go."""
+
+_prctl = ctypes.CDLL(None).prctl  # found before a fork: nothing is loaded behind one
+
+
+class AsideError(Exception):
+    """It failed by a mistake of ours; the notes have the traceback."""
+
+
+class Aside:
+    """Runs `make` in a process of its own, from now on; take() has what it yields, in its order, as it comes.
+
+    Raises MachineError if there can't be another process.
+    """
+
+    def __init__(self, make: Callable[[], Iterable[object]]) -> None:
+        _reap()
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _run(writer, make)
+        except OSError as error:
+            os.close(reader)
+            raise MachineError(f"can't start a process beside this one: {remedy(error)}; see TasksMax=") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            os.close(writer)
+        self._pid = pid
+        self._reader = reader
+        self._data = bytearray()
+        self._over = False
+
+    def fileno(self) -> int:
+        """Readable when there is something to take."""
+        return self._reader
+
+    @property
+    def over(self) -> bool:
+        """Whether all was taken."""
+        return self._over
+
+    def take(self) -> list[Any]:
+        """What has come since. Raises what `make` has raised: Npd6Error with its words, or AsideError.
+
+        MachineError if the process was killed.
+        """
+        try:
+            piece = os.read(self._reader, _PIECE)
+        except BlockingIOError:
+            return []
+        if not piece:
+            raise MachineError(self._how_it_ended())
+        self._data += piece
+        found, at = [], 0
+        while len(self._data) - at >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(self._data, at)
+            end = at + _HEADER.size + size
+            if end > len(self._data):
+                break
+            body = pickle.loads(self._data[at + _HEADER.size : end])  # noqa: S301  our own
+            at = end
+            if kind == _REFUSED:
+                raise Npd6Error(body)
+            if kind == _BROKEN:
+                error = AsideError(body[0])
+                error.add_note(body[1])
+                raise error
+            if kind == _DONE:
+                self._over = True
+            else:
+                found.append(body)
+        del self._data[:at]
+        return found
+
+    def close(self) -> None:
+        """Have it ended, wherever it is. It is not waited for: to give back its memory may take a while."""
+        os.close(self._reader)
+        if self._pid:  # not yet waited for, so nobody else's number
+            os.kill(self._pid, signal.SIGKILL)
+            _left.append(self._pid)
+        _reap()
+
+    def _how_it_ended(self) -> str:
+        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._pid = 0
+        if status == -signal.SIGKILL:
+            return f"{_OUT_OF_MEMORY}, or so it seems: the process that read it was killed"
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return f"the process that read it ended by {how}"
+
+
+def _reap() -> None:
+    for pid in tuple(_left):
+        with suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                continue
+        _left.remove(pid)
+
+
+def _run(writer: int, make: Callable[[], Iterable[object]]) -> None:
+    """What the process does; it never returns."""
+    status = 1
+    try:
+        _settle(writer)
+        _hand_over(writer, make)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _settle(writer: int) -> None:
+    """Be nobody else's: not the holder of what the daemon has open, nor who hears its signals."""
+    gc.disable()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # to all of that name, by pkill
+        signal.signal(number, signal.SIG_IGN)
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, most)
+    os.set_blocking(writer, True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    with suppress(OSError, ValueError):
+        here = int(_file("/proc/self/statm").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (here + _MOST_MEMORY,) * 2)
+    with suppress(OSError):  # short of memory, the kernel is to end this one, not the daemon
+        file = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(file, b"1000")
+        os.close(file)
+
+
+def _file(path: str) -> bytes:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
+
+
+def _hand_over(writer: int, make: Callable[[], Iterable[object]]) -> None:
+    try:
+        for part in make():
+            _send(writer, _PART, part)
+        _send(writer, _DONE, None)
+    except Npd6Error as error:
+        _send(writer, _REFUSED, str(error)[:_SAID])
+    except MemoryError:
+        _send(writer, _REFUSED, _OUT_OF_MEMORY)
+    except Exception as error:
+        said = (f"{type(error).__name__}: {error}"[:_SAID], traceback.format_exc()[-_SAID:])
+        _send(writer, _BROKEN, said)
+
+
+def _send(writer: int, kind: bytes, value: object) -> None:
+    body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    rest = memoryview(_HEADER.pack(kind, len(body)) + body)
+    while rest:
+        rest = rest[os.write(writer, rest) :]
