@@ -20,7 +20,7 @@ def decode(data: bytes) -> str:
             raise ValueError(f"it is {name}; save it as UTF-8")
     body = data.removeprefix(codecs.BOM_UTF8)
     if (zero := body.find(0)) >= 0:
-        if {body[1::2].count(0), body[::2].count(0)} == {0, len(body) // 2} and len(body) > 2:
+        if {body[1::2].count(0), body[::2].count(0)} == {0, len(body) / 2}:
             raise ValueError("it looks like UTF-16 without a byte order mark; save it as UTF-8")
         line = body.count(b"\n", 0, zero) + 1
         raise ValueError(f"not text: a zero byte in line {line}; is it the right file?")

@@ -46,6 +46,7 @@ from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.view import View
+from npd6_xdp.system.aside import reap
 from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.descriptors import raise_limit
@@ -124,6 +125,7 @@ class Daemon:
         self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
         self._asked: list[Reply] = []  # and of the one that is under way
         self._reading: Reading | None = None  # what that is to put in force
+        self._reap_at: float | None = None  # when it is looked whether the one before has ended
         self._say_at = 0.0  # when those who wait are told again that we are at it
         self._report_at: float | None = None  # when the state is to be logged
         self._interruptible = False  # a signal may end what is done now
@@ -301,6 +303,7 @@ class Daemon:
         for where, due, call in (
             ("reload", lambda: None if self._reading else self._reload_at, lambda _: self._begin_reload()),
             ("reload", lambda: self._reading.due if self._reading else None, lambda _: self._give_up_reading()),
+            ("reload", lambda: self._reap_at, self._reap),
             ("control", lambda: self._say_at if self._reading else None, self._say_at_work),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
             ("table", lambda: self._refresh_at, lambda _: self._refresh()),
@@ -744,6 +747,10 @@ class Daemon:
             self._loop.remove(self._reading)
             self._reading.close()
             self._reading = None
+            self._reap(time.monotonic())
+
+    def _reap(self, now: float) -> None:
+        self._reap_at = None if reap() else now + _RETRY
 
     def _end_reload(self, why: str) -> None:
         """Tell those who have asked what became of it: why not, or "" if the new configuration is in use."""

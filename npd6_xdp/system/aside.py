@@ -46,7 +46,6 @@ class Aside:
     """
 
     def __init__(self, make: Callable[[], Iterable[object]]) -> None:
-        _reap()
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -107,12 +106,11 @@ class Aside:
         return found
 
     def close(self) -> None:
-        """Have it ended, wherever it is. It is not waited for: to give back its memory may take a while."""
+        """Have it ended, wherever it is. Not waited for: to give back its memory may take a while; reap() looks."""
         os.close(self._reader)
         if self._pid:  # not yet waited for, so nobody else's number
             os.kill(self._pid, signal.SIGKILL)
             _left.append(self._pid)
-        _reap()
 
     def _how_it_ended(self) -> str:
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
@@ -123,12 +121,14 @@ class Aside:
         return f"the process that read it ended by {how}"
 
 
-def _reap() -> None:
+def reap() -> bool:
+    """Let go of those that have ended since they were told to. Whether all have."""
     for pid in tuple(_left):
         with suppress(ChildProcessError):
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
                 continue
         _left.remove(pid)
+    return not _left
 
 
 def _run(writer: int, make: Callable[[], Iterable[object]]) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.control import ControlServer, Reply
+from npd6_xdp.tools.control import ask
 
 
 class Served:
@@ -159,3 +163,46 @@ def test_an_answer_that_is_longer_than_a_socket_takes_at_once_comes_whole(served
                 break
             found += piece
         assert len(json.loads(found)["long"]) == 1 << 21
+
+
+def test_who_waits_is_told_that_we_are_at_it_and_hears_the_answer_behind_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the loop while it turns, by a thread while it is at something else for long."""
+    monkeypatch.setattr("npd6_xdp.system.control.AT_WORK", 0.01)
+    with served.client() as waiting, served.client() as silent:
+        waiting.sendall(b'{"verb": "wait"}\n')
+        served.turn()
+        served.server.say_at_work()
+        assert waiting.recv(100) == b" "
+        with served.server.saying_at_work():
+            waiting.settimeout(30)
+            assert waiting.recv(1) == b" "
+            assert waiting.recv(1) == b" "
+        served.answer_all()
+        said = b"".join(iter(lambda: waiting.recv(100), b""))
+        assert json.loads(said) == {"waited": True}
+        with pytest.raises(BlockingIOError):
+            silent.recv(1)  # he has asked nothing
+    with served.server.saying_at_work():
+        served.server.say_at_work()  # to nobody
+
+
+def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("npd6_xdp.tools.control._TIMEOUT", 2.0)
+    found: list[dict[str, Any]] = []
+    asker = threading.Thread(target=lambda: found.append(ask(served.path, {"verb": "wait"})))
+    asker.start()
+    ends = time.monotonic() + 4.0
+    while time.monotonic() < ends:
+        served.loop.turn(0.1)
+        served.server.say_at_work()
+    served.answer_all()
+    served.turn()
+    asker.join()
+    assert found == [{"waited": True}]
+    monkeypatch.setattr("npd6_xdp.tools.control._TIMEOUT", 0.1)
+    with pytest.raises(MachineError, match="not a word in 0 s"):
+        ask(served.path, {"verb": "wait"})

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The configuration file as a hostile input: whatever stands at its place, answers go on, and the end is never far."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.errors import MOST_MISTAKES, MachineError
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.tools.control import ask
+from npd6_xdp.tools.files import MOST
+from tests.netns.wire import Asker, Wire, configuration, until
+
+Start = Callable[..., RunningDaemon]
+
+TARGET, OTHER = "2001:db8:1::42", "2001:db8:2::42"
+RULE = "2001:db8:1::/64 static"
+COMMENTS = "# a line that takes a while to pass over, if there are many such\n" * 600_000
+"""What takes a second or two to read, and comes to nothing."""
+SOON = 5.0  # seconds in which a daemon ends on a machine that is busy; it takes a tenth
+
+
+def named_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def loop_of_links(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def unix_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+def too_long(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(MOST + 1)
+
+
+def text(content: str | bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+GOOD = f'[daemon]\ncontrol = "{{control}}"\n{configuration(RULE)}'
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a named pipe": (named_pipe, "can't read it: it is a named pipe, not a regular file"),
+    "a device without an end": (
+        lambda path: path.symlink_to("/dev/zero"),
+        "can't read it: it is a device, not a regular file",
+    ),
+    "a terminal": (lambda path: path.symlink_to("/dev/ptmx"), "can't read it: it is a device, not a regular file"),
+    "a directory": (Path.mkdir, "can't read it: it is a directory, not a regular file"),
+    "a loop of links": (loop_of_links, "can't read it: Too many levels of symbolic links"),
+    "a socket": (unix_socket, "can't read it: No such device or address"),
+    "nothing": (lambda path: None, "can't read it: No such file or directory"),
+    "too long": (too_long, f"it is too long: {MOST + 1:,} bytes, of {MOST:,} at most"),
+    "UTF-16": (text(GOOD.encode("utf-16")), "it is UTF-16; save it as UTF-8"),
+    "UTF-16 without a mark": (text(GOOD.encode("utf-16-le")), "it looks like UTF-16"),
+    "Latin-1": (text(b"# \xfcber\n"), "not UTF-8 text: byte 2 can't be decoded"),
+    "a program": (lambda path: path.write_bytes(Path("/bin/true").read_bytes()), "not text: a zero byte in line"),
+    "empty": (text(""), "no interface; write [[interface]]"),
+    "arrays within arrays": (text("a = " + "[" * 100_000), "arrays nest too deeply"),
+    "one key of many parts": (text(".".join("a" * 20_000) + " = 1"), "a key of more than 16 parts"),
+}
+
+
+MANY = (
+    ("".join(f"colour{n} = {n}\n" for n in range(30_000)), "unknown key", 30_001),  # and no rule
+    (
+        "".join(f'[[interface.rule]]\nprefix = "2001:db8::/{n}"\nmethod = "statik"\n' for n in range(129, 15_129)),
+        "the prefix length must be",
+        30_000,
+    ),
+)
+"""Files with many mistakes: their lines, what the first is, and how many they are."""
+
+
+@pytest.fixture
+def running(topology: Topology, daemon: Start) -> RunningDaemon:
+    return daemon(f'[daemon]\nlog_level = "debug"\n{configuration(RULE)}')
+
+
+def put(running: RunningDaemon, what: Callable[[Path], object]) -> None:
+    """Let something else be where the configuration was."""
+    path = running.config_file
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+    what(path)
+
+
+def refused(running: RunningDaemon) -> str:
+    """Why a reload failed."""
+    with pytest.raises(MachineError) as caught:
+        ask(running.control, {"verb": "reload"})
+    head, _, why = str(caught.value).partition(f"{running.config_file}: ")
+    assert head == "the old configuration stays: "
+    return why
+
+
+def test_whatever_stands_in_the_files_place_is_refused_in_one_line_and_the_old_configuration_lives_on(
+    topology: Topology, running: RunningDaemon
+) -> None:
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        for name, (what, words) in HOSTILE.items():
+            put(running, what)
+            why = refused(running)
+            assert why.startswith(words) or words in why, name
+            assert len(why.splitlines()) == 1, name
+            assert asker.answered(TARGET, 3.0), name
+        before = running.log.count("reload: the old configuration stays")
+        assert before == len(HOSTILE)
+
+        for lines, kind, count in MANY:
+            running.config_file.unlink(missing_ok=True)
+            running.config_file.write_text(f'[[interface]]\nname = "wan0"\n{lines}')
+            logged = len(running.log)
+            *told, last = refused(running).splitlines()
+            assert len(told) == MOST_MISTAKES
+            assert kind in told[0]
+            assert last.endswith(f": and {count - MOST_MISTAKES:,} more mistakes; mend these first")
+            assert len(running.log) - logged < 10_000
+        before += len(MANY)
+
+        put(running, named_pipe)
+        running.process.send_signal(signal.SIGHUP)
+        assert until(lambda: running.log.count("reload: the old configuration stays") == before + 1)
+        assert asker.answered(TARGET, 3.0)
+
+        put(running, lambda path: None)
+        running.write(configuration(RULE, "2001:db8:2::/64 static"))
+        good = running.config_file.read_bytes()
+        running.config_file.write_bytes(b"\xef\xbb\xbf" + good)  # as some editors save it
+        assert ask(running.control, {"verb": "reload"})["rules"] == 2
+        assert asker.answered(OTHER, 3.0)
+    put(running, named_pipe)
+    running.process.send_signal(signal.SIGHUP)
+    assert ends(running)
+
+
+def ends(running: RunningDaemon) -> bool:
+    """Whether it does, soon, by SIGTERM."""
+    running.process.terminate()
+    return running.process.wait(SOON) == 0
+
+
+def beside(running: RunningDaemon) -> list[int]:
+    """The processes that the daemon has started."""
+    pid = running.process.pid
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+@contextmanager
+def held(running: RunningDaemon) -> Iterator[int]:
+    """While a reading can't go on: the process that reads. It is let go at the end, if it lives."""
+    over = running.log.count
+    for _ in range(20):
+        before = over("reload: read in")
+        running.process.send_signal(signal.SIGHUP)
+        assert until(lambda before=before: beside(running) or over("reload: read in") > before)  # type: ignore[misc]
+        for child in beside(running):
+            assert until(lambda child=child: settled(child))  # type: ignore[misc]
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGSTOP)
+                if until(lambda child=child: state(child) == "T", 1.0):  # type: ignore[misc]
+                    try:
+                        yield child
+                    finally:
+                        with suppress(ProcessLookupError):
+                            os.kill(child, signal.SIGCONT)
+                    return
+    pytest.fail("no reading was slow enough to be held")
+
+
+def settled(pid: int) -> bool:
+    """Whether it has made ready to read, or is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+    return True
+
+
+def state(pid: int) -> str:
+    """A process's state; "" if it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def test_while_a_configuration_is_read_all_else_goes_on_and_who_is_killed_at_it_has_changed_nothing(
+    topology: Topology, running: RunningDaemon
+) -> None:
+    def told() -> None:
+        answers.append(ask(running.control, {"verb": "reload"}))
+
+    answers: list[dict[str, Any]] = []
+    askers = [threading.Thread(target=told) for _ in range(4)]
+    running.write(COMMENTS + configuration(RULE))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        with held(running) as child:
+            done = running.log.count("reload: the new configuration is in use")
+            assert asker.answered(TARGET, 3.0)
+            assert ask(running.control, {"verb": "status"})["interfaces"]
+            assert running.metrics()
+            holds = {str(each.readlink()) for each in Path(f"/proc/{child}/fd").iterdir()}
+            assert not any("bpf" in each or "socket" in each for each in holds), "it would keep them after a kill"
+            running.write(configuration(RULE, "2001:db8:2::/64 static"))
+            for each in askers:
+                each.start()
+            for _ in range(100):
+                running.process.send_signal(signal.SIGHUP)
+            assert asker.answered(TARGET, 3.0)
+            assert not answers
+        for each in askers:
+            each.join(60)
+        assert [answer["rules"] for answer in answers] == [2] * 4
+        assert asker.answered(OTHER, 3.0)
+        assert running.log.count("reload: the new configuration is in use") <= done + 2
+        assert until(lambda: not beside(running))
+
+        running.write(COMMENTS + configuration(RULE))
+        with held(running) as child:
+            assert settled(child), "the kernel is to take it for its memory, not the daemon"
+            os.kill(child, signal.SIGKILL)
+            assert until(lambda: "reload: it takes more memory to read than there is, or so it seems" in running.log)
+        assert until(lambda: not beside(running))
+        running.write(configuration(RULE))
+        assert ask(running.control, {"verb": "reload"})["rules"] == 1
+        assert asker.answered(TARGET, 3.0)
+
+
+def test_the_end_doesnt_wait_for_a_reading_and_none_outlives_the_daemon(running: RunningDaemon) -> None:
+    running.write(COMMENTS + configuration(RULE))
+    said: list[str] = []
+
+    def told() -> None:
+        with pytest.raises(MachineError) as caught:
+            ask(running.control, {"verb": "reload"})
+        said.append(str(caught.value))
+
+    asker = threading.Thread(target=told)
+    with held(running) as child:
+        asker.start()
+        time.sleep(0.3)  # what he asks has come in; else he hears that nobody is there
+        assert ends(running)
+        assert until(lambda: state(child) in ("", "Z"))
+    asker.join(SOON)
+    assert said == ["npd6-xdp is ending; the reload was given up"]
