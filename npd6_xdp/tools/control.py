@@ -26,9 +26,6 @@ def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
             connection.connect(str(path))
             connection.sendall(json.dumps(question).encode() + b"\n")
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-        if not answer.strip():
-            raise MachineError(f"{path}: npd6-xdp ended before it answered; its log says why")
-        found = json.loads(answer)
     except TimeoutError as error:
         raise MachineError(f"{path}: not a word in {_TIMEOUT:.0f} s") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -37,8 +34,21 @@ def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
         raise MachineError(
             f"{path}: not permitted; ask as root, or as a member of the group that the socket is of"
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise MachineError(f"{path}: no answer: {error}") from error
+    return understood(path, answer)
+
+
+def understood(path: Path, answer: bytes) -> dict[str, Any]:
+    """The answer that some bytes are. Raises MachineError if they are none, or say why there is none."""
+    if not answer.strip():
+        raise MachineError(f"{path}: npd6-xdp ended before it answered; its log says why")
+    try:
+        found = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise MachineError(f"{path}: no answer: {error}") from error
+    if not isinstance(found, dict):
+        raise MachineError(f"{path}: no answer of npd6-xdp's; is it the right socket?")
     if "error" in found:
         raise MachineError(str(found["error"]))
-    return dict(found)
+    return found

@@ -62,8 +62,10 @@ def run(path: Path) -> int:
 
 def _kind(text: str, notes: Notes) -> str:
     """Which of the two a file is; the first line that only one of them would have decides."""
-    bare = re.sub(rf"(?m)^[{SPACE}]*(#|//).*$", "", text)
-    bare = re.sub(r"(?s)/\*.*?\*/", "", bare)
+    inline = SPACE.replace("\n", "")  # or each of many empty lines would be looked behind to the last
+    bare = re.sub(rf"(?m)^[{inline}]*(#|//).*$", "", text)
+    commented, end, behind = bare.rpartition("*/")  # what begins behind the last end has none to look for
+    bare = re.sub(r"(?s)/\*.*?\*/", "", commented + end) + behind
     for line in bare.split("\n"):
         if line.startswith("[[interface"):
             notes.wrong(0, "this is npd6-xdp's own format already; see `npd6-xdp check --config`")

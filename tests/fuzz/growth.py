@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether a parser's time grows faster than its input: the same piece again and again, and four times as often.
+
+Time is this thread's on the processor, so a busy machine stretches both. What is in proportion takes four times as
+long; what grows with the square sixteen times.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.fuzz.targets import Target, targets
+
+TIMES = 4
+MOST_GROWTH = 9.0
+_ENOUGH = 0.02  # seconds: what is shorter says nothing
+_LARGEST = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Family:
+    """Inputs of one kind: `head`, a number of `piece`s, `tail`. A "%d" in the piece is its number."""
+
+    target: str
+    name: str
+    head: bytes = b""
+    piece: bytes = b"a"
+    tail: bytes = b""
+
+    def of(self, count: int) -> bytes:
+        """So many of it."""
+        if b"%d" in self.piece:
+            return self.head + b"".join(self.piece.replace(b"%d", b"%d" % n) for n in range(count)) + self.tail
+        return self.head + self.piece * count + self.tail
+
+
+_RULE = b'[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "2001:db8::/32"\nmethod = "static"\n'
+_SEARCH = _RULE.replace(b"static", b"neighbour")
+
+FAMILIES = (
+    Family("config", "one dotted key", piece=b"a.", tail=b"a = 1\n"),
+    Family(
+        "config",
+        "a dotted key among dots in text",
+        b'a = "1.2.3.4.5.6.7.8.9.10.11.12.13.14.15.16.17.18"\n',
+        b"a.",
+        b"a=1",
+    ),
+    Family("config", "a dotted header", b"[", b"a.", b"a]\n"),
+    Family("config", "dotted keys in an inline table", b"x = {", b"a.", b"a = 1}\n"),
+    Family("config", "quoted dotted keys", piece=b'"a" . ', tail=b"a = 1\n"),
+    Family("config", "dots without keys", piece=b"."),
+    Family("config", "many short dotted keys", piece=b"a.b.c%d = 1\n"),
+    Family("config", "many deep headers", piece=b"[a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p%d]\n"),
+    Family("config", "many deep keys", piece=b"a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p%d=1\n"),
+    Family("config", "lines of just so many dots", piece=b"# 1.2.3.4.5.6.7.8.9.10.11.12.13.14.15.16.17.18\n"),
+    Family("config", "arrays within arrays", b"a = ", b"["),
+    Family("config", "tables within tables", b"a = ", b"{a="),
+    Family("config", "empty arrays", b"a = [", b"[],", b"]"),
+    Family("config", "empty tables", b"a = [", b"{},", b"]"),
+    Family("config", "one number", b"a = ", b"9"),
+    Family("config", "one number with underscores", b"a = 1", b"_1"),
+    Family("config", "one hexadecimal number", b"a = 0x", b"f"),
+    Family("config", "one fraction", b"a = 1.", b"1"),
+    Family("config", "one string", b'a = "', b"x", b'"'),
+    Family("config", "a string of escapes", b'a = "', b"\\u00e9", b'"'),
+    Family("config", "a long string of escapes", b'a = """', b"\\u00e9\n", b'"""'),
+    Family("config", "a string that never ends", b'a = "', b"x"),
+    Family("config", "long strings that never end", piece=b'"""x'),
+    Family("config", "quotes", piece=b'a = "" "\n'),
+    Family("config", "unknown keys", piece=b"colour%d = 1\n"),
+    Family("config", "unknown tables", piece=b"[colour%d]\n"),
+    Family("config", "a key said twice that is long", piece=b"a", tail=b" = 1\n"),
+    Family("config", "a long key in words", b'[[a]]\n[a."', b"('x', ", b'"]\n'),
+    Family(
+        "config", "words that are nearly right", _RULE, b'[[interface.rule]]\nprefix = "%d::/64"\nmethod = "statik"\n'
+    ),
+    Family("config", "rules", _RULE, b'[[interface.rule]]\nprefix = "2001:db8::%d"\nmethod = "static"\n'),
+    Family(
+        "config", "rules for one prefix", _RULE, b'[[interface.rule]]\nprefix = "2001:db8::/48"\nmethod = "static"\n'
+    ),
+    Family("config", "interfaces", piece=_RULE.replace(b"wan0", b"wan%d")),
+    Family("config", "interfaces of one name", piece=_RULE),
+    Family("config", "interfaces without a rule", piece=b'[[interface]]\nname = "wan%d"\n'),
+    Family("config", "ranges", _RULE + b"exclude = [", b'"::1-::ffff:%d",', b"]"),
+    Family("config", "wrong ranges", _RULE + b"include = [", b'"::2-::1",', b"]"),
+    Family("config", "one range", _RULE + b'include = ["', b"::1-", b'"]'),
+    Family("config", "vias", _SEARCH + b"via = [", b'"lan%d",', b"]"),
+    Family("config", "one via twice", _SEARCH + b"via = [", b'"lan0",', b"]"),
+    Family("config", "a glob of brackets", _SEARCH + b'via = ["', b"[", b'"]'),
+    Family("config", "a glob of classes", _SEARCH + b'via = ["', b"[ab]", b'"]'),
+    Family("config", "a glob of stars", b'[[interface]]\nname = "', b"*a", b'"'),
+    Family("config", "an address of colons", _SEARCH.replace(b"2001:db8::/32", b"%s"), b":"),
+    Family("config", "a prefix of slashes", b'[[interface]]\nname = "a"\n[[interface.rule]]\nprefix = "', b"/1", b'"'),
+    Family("config", "a path", b'[daemon]\ncontrol = "/', b"a/", b'"'),
+    Family("config", "a place to listen", b'[metrics]\nlisten = "[', b"]:[", b'"'),
+    Family("config", "a VLAN", b'[[interface]]\nname = "a"\nvlan = "', b"1.", b'"'),
+    Family("config", "comments", piece=b"# x\n"),
+    Family("config", "empty lines", piece=b"\r\n"),
+    Family("npd6.conf", "pairs", piece=b"prefix=2001:db8:%d:\ninterface=eth0\n"),
+    Family("npd6.conf", "the same pair", piece=b"prefix=2001:db8:1:\ninterface=eth0\n"),
+    Family("npd6.conf", "interfaces", piece=b"prefix=2001:db8:1:\ninterface=eth%d\n"),
+    Family(
+        "npd6.conf",
+        "addresses",
+        b"prefix=2001:db8:1:2:\ninterface=eth0\nlisttype=black\n",
+        b"addrlist=2001:db8:1:2::%d\n",
+    ),
+    Family(
+        "npd6.conf", "pairs and a list", b"listtype=white\naddrlist=1::1\n", b"prefix=2001:db8:%d:\ninterface=eth0\n"
+    ),
+    Family("npd6.conf", "unknown keys", b"prefix=2001:db8:1:2:\ninterface=eth0\n", b"colour%d=1\n"),
+    Family("npd6.conf", "wrong values", b"prefix=2001:db8:1:2:\n", b"maxHops=x\n"),
+    Family("npd6.conf", "one value again and again", b"prefix=2001:db8:1:2:\ninterface=eth0\n", b"routerNA=true\n"),
+    Family("npd6.conf", "comments that never end", piece=b"/*"),
+    Family("npd6.conf", "one long line", b"prefix=", b"1:"),
+    Family("ndppd.conf", "rules", b"proxy eth0 {\n", b"rule 2001:db8:%d::/64 { auto }\n", b"}\n"),
+    Family("ndppd.conf", "the same rule", b"proxy eth0 {\n", b"rule 2001:db8:1::/64 { auto }\n", b"}\n"),
+    Family(
+        "ndppd.conf",
+        "rules within many",
+        b"proxy eth0 {\n",
+        b"rule ::/0 { auto }\nrule 2001:db8:%d::/64 { static }\n",
+        b"}\n",
+    ),
+    Family("ndppd.conf", "sections", piece=b"proxy eth%d { rule 2001:db8::/64 { static } }\n"),
+    Family("ndppd.conf", "one interface's sections", piece=b"proxy eth0 { rule 2001:db8:%d::/64 { static } }\n"),
+    Family("ndppd.conf", "blocks within blocks", b"proxy eth0 ", b"{ a "),
+    Family("ndppd.conf", "braces that close", b"proxy eth0 ", b"}"),
+    Family("ndppd.conf", "comments that never end", b"proxy eth0 {", b"/* "),
+    Family("ndppd.conf", "short comments", b"proxy eth0 {", b"/**/"),
+    Family("ndppd.conf", "strays", b"proxy eth0 {\n", b"$ \n", b"}"),
+    Family("ndppd.conf", "quotes", b"proxy eth0 {\n", b'a "\n', b"}"),
+    Family("ndppd.conf", "options", b"proxy eth0 { rule 1::/64 { static }\n", b"colour%d yes\n", b"}"),
+    Family("pcap", "frames", targets()["pcap"].samples[0], targets()["pcap"].samples[0][24:]),
+    Family("pcapng", "blocks", targets()["pcapng"].samples[0], targets()["pcapng"].samples[0][28:]),
+    Family("pcapng", "options", targets()["pcapng"].samples[0], b"\x63\0\0\0"),
+    Family("control reply", "arrays", b"", b"["),
+    Family("control reply", "white space", b"", b"  ", b'{"a": 1}'),
+)
+
+
+def slow(target: Target, of: Callable[[int], bytes], largest: int = _LARGEST, most: float = 4.0) -> str:
+    """Why its time grows faster than the input; "" if it doesn't, as far as `largest` bytes or `most` seconds tell."""
+    count = 64
+    before = _cost(target, of(count))
+    while before < _ENOUGH and len(of(count * 2)) <= largest // TIMES:
+        count *= 2
+        before = _cost(target, of(count))
+    if before < _ENOUGH:
+        return ""
+    for _ in range(3):  # a pause of the machine's tells of nothing but itself
+        after = _cost(target, of(count * TIMES))
+        before = max(min(before, _cost(target, of(count))), 1e-3)
+        growth = after / before
+        if growth < MOST_GROWTH or after < 5 * _ENOUGH:
+            return ""
+        if after > most:
+            break
+    return f"{count * TIMES} pieces take {after:.2f} s, {growth:.1f} times as long as {count}"
+
+
+def _cost(target: Target, data: bytes) -> float:
+    gc.collect()
+    gc.disable()
+    try:
+        began = time.thread_time()
+        target.check(data)
+        return time.thread_time() - began
+    finally:
+        gc.enable()
+
+
+def at_random(target: Target, rng: random.Random) -> tuple[Callable[[int], bytes], str]:
+    """A family out of a target's samples and words, and what it is."""
+    sample = rng.choice(target.samples)
+    cut = rng.randrange(len(sample) + 1)
+    size = rng.randrange(1, 24)
+    pieces = [*target.words, sample[cut : cut + size] or b"x", bytes([rng.randrange(32, 127)])]
+    piece = b"".join(rng.choice(pieces) for _ in range(rng.randrange(1, 4)))[:64]
+    head, tail = rng.choice((b"", sample, sample[:cut])), rng.choice((b"", sample[cut:]))
+    return lambda count: head + piece * count + tail, f"{head!r} + {piece!r} * n + {tail!r}"

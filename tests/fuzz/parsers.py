@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`python -m tests.fuzz.parsers [--seconds N] [--seed S] [--only NAME]`: any bytes into the parsers, none may fail.
+
+Each target gets its share of the time, by turns: bytes made of its samples, cut, mixed and changed (no exception but
+the documented), and pieces said again and again (no time that grows faster than the input). What is found is made as
+small as it can be, printed with the seed that finds it again, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+
+from tests.fuzz.growth import FAMILIES, at_random, slow
+from tests.fuzz.targets import Target, targets
+
+_ROUND = 200
+_SMALL = 1 << 16  # bytes of what is looked at for its time, at random
+_ODD = (0, 1, 0x7F, 0x80, 0xFF)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What went wrong with which bytes."""
+
+    target: str
+    why: str
+    data: bytes | str
+    seed: int
+
+
+def inputs(target: Target) -> st.SearchStrategy[bytes]:
+    """Bytes for a target: mostly a good sample that a few edits were made to."""
+    share = st.floats(0, 1)
+    sample = st.sampled_from(target.samples)
+    piece = st.binary(max_size=12) | st.sampled_from((*target.words, *(bytes([odd]) for odd in _ODD)))
+    if target.words:
+        piece |= st.lists(st.sampled_from(target.words), max_size=4).map(b"".join)
+    edit = st.tuples(share, st.sampled_from((0, 0, 1, 1, 2, 4, 30)), piece)
+    edited = st.builds(_edited, sample, st.lists(edit, min_size=1, max_size=5))
+    crossed = st.builds(lambda a, b, x, y: a[: int(len(a) * x)] + b[int(len(b) * y) :], sample, sample, share, share)
+    mixed = st.lists(st.sampled_from((*target.words, b"\n", b" ")) | st.binary(max_size=6), max_size=20).map(b"".join)
+    return edited | edited | crossed | mixed | st.binary(max_size=200)
+
+
+def _edited(data: bytes, edits: Sequence[tuple[float, int, bytes]]) -> bytes:
+    for where, gone, piece in edits:
+        at = int(where * len(data))
+        data = data[:at] + piece + data[at + gone :]
+    return data
+
+
+def fuzz(target: Target, seed: int, examples: int = _ROUND) -> Finding | None:
+    """So many inputs for a target: what fails, made small."""
+    last = b""
+
+    @seeded(seed)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    @given(inputs(target))
+    def check(data: bytes) -> None:
+        nonlocal last
+        last = data
+        target.check(data)
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that what it shows is long
+            check()
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {str(error)[:300]} ({place.filename}:{place.lineno})"
+        return Finding(target.name, why, last, seed)
+    return None
+
+
+def repeat(target: Target, seed: int) -> Finding | None:
+    """One piece again and again: whether its time grows faster than it."""
+    if target.longest:
+        return None
+    of, what = at_random(target, random.Random(seed))  # noqa: S311
+    why = slow(target, of, _SMALL)
+    return Finding(target.name, why, what, seed) if why else None
+
+
+def run(seconds: float, seed: int, only: str = "") -> list[Finding]:
+    """All targets by turns, for so long. Each turn has a seed of its own: the first of a run with that seed."""
+    known = {name: target for name, target in targets().items() if only in ("", name)}
+    done = dict.fromkeys(known, 0)
+    found: dict[str, Finding] = {}
+    ends = time.monotonic() + seconds
+    for family in FAMILIES if seconds >= 60 else ():
+        if family.target in known and (why := slow(known[family.target], family.of, _SMALL)):
+            found[f"{family.target} {family.name}"] = Finding(family.target, why, family.name, seed)
+            print(_told(found[f"{family.target} {family.name}"]), flush=True)
+    turn = seed
+    while time.monotonic() < ends:
+        for name, target in known.items():
+            for finding in (fuzz(target, turn), repeat(target, turn) if turn % 4 == seed % 4 else None):
+                if finding and found.setdefault(f"{name} {finding.why[:60]}", finding) is finding:
+                    print(_told(finding), flush=True)
+            done[name] += _ROUND
+            if time.monotonic() >= ends and all(done.values()):
+                break
+        turn += 1
+    print("; ".join(f"{name} {count:,}" for name, count in done.items()))
+    return list(found.values())
+
+
+def _told(finding: Finding) -> str:
+    again = f"again: python -m tests.fuzz.parsers --only '{finding.target}' --seed {finding.seed} --seconds 1"
+    return f"{finding.target}: {finding.why}\n  by {finding.data!r:.2000}\n  {again}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: nothing was found; 1: something was."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.parsers", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long, all targets together (default: 60)")
+    parser.add_argument("--seed", type=int, default=None, help="repeats a run (default: a fresh one, printed)")
+    parser.add_argument("--only", choices=sorted(targets()), default="", help="one target")
+    arguments = parser.parse_args(argv)
+    seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
+    print(f"parsers: seed {seed}, {arguments.seconds:.0f} s", flush=True)
+    found = run(arguments.seconds, seed, arguments.only)
+    print(f"parsers: {len(found)} faults found" if found else "parsers: no fault found")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
