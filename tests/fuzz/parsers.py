@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`python -m tests.fuzz.parsers [--seconds N] [--seed S] [--only NAME]`: any bytes into the parsers, none may fail.
 
-Each target gets its share of the time, by turns: bytes made of its samples, cut, mixed and changed (no exception but
-the documented), and pieces said again and again (no time that grows faster than the input). What is found is made as
-small as it can be, printed with the seed that finds it again, and the exit status is 1.
+Each target gets its share of the time: bytes made of its samples, cut, mixed and changed (no exception but the
+documented), and pieces said again and again (no time that grows faster than the input). The bytes are atheris's where
+that is installed (`pip install atheris`), which finds what is wrong sooner, else hypothesis's. What is found is made
+small, printed with the seed that finds it again, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import subprocess
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
@@ -24,7 +28,10 @@ from hypothesis import strategies as st
 from tests.fuzz.growth import FAMILIES, at_random, slow
 from tests.fuzz.targets import Target, targets
 
+ATHERIS = find_spec("atheris") is not None
 _ROUND = 200
+_LONG = 60.0  # seconds, from which on all kinds of repetition are looked at
+_EXPLORING = 0.75  # of the time, where it is atheris's
 _SMALL = 1 << 16  # bytes of what is looked at for its time, at random
 _ODD = (0, 1, 0x7F, 0x80, 0xFF)
 
@@ -99,28 +106,49 @@ def repeat(target: Target, seed: int) -> Finding | None:
     return Finding(target.name, why, what, seed) if why else None
 
 
+def explore(target: Target, seed: int, seconds: float) -> tuple[int, Finding | None]:
+    """One target under atheris for so long: how many inputs it had, and the first fault."""
+    words = (sys.executable, "-m", "tests.fuzz.coverage", target.name, str(seed), str(seconds))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    try:
+        said = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):  # it hung for 20 s, or was killed
+        return 0, Finding(target.name, f"exit status {done.returncode}: {done.stderr[-600:]}", "?", seed)
+    why = said.get("why")
+    return said["runs"], Finding(target.name, why, bytes.fromhex(said["data"]), seed) if why else None
+
+
 def run(seconds: float, seed: int, only: str = "") -> list[Finding]:
-    """All targets by turns, for so long. Each turn has a seed of its own: the first of a run with that seed."""
+    """All targets, for so long; the same seed finds the same again, as far as the time reaches."""
     known = {name: target for name, target in targets().items() if only in ("", name)}
     done = dict.fromkeys(known, 0)
-    found: dict[str, Finding] = {}
+    found: list[Finding] = []
     ends = time.monotonic() + seconds
-    for family in FAMILIES if seconds >= 60 else ():
+
+    def note(finding: Finding | None) -> None:
+        if finding and all(finding.why[:60] != other.why[:60] for other in found):
+            found.append(finding)
+            print(_told(finding), flush=True)
+
+    for family in FAMILIES if seconds >= _LONG else ():
         if family.target in known and (why := slow(known[family.target], family.of, _SMALL)):
-            found[f"{family.target} {family.name}"] = Finding(family.target, why, family.name, seed)
-            print(_told(found[f"{family.target} {family.name}"]), flush=True)
-    turn = seed
-    while time.monotonic() < ends:
+            note(Finding(family.target, why, family.name, seed))
+    if ATHERIS:
+        share = max(1.0, (ends - time.monotonic()) * _EXPLORING / len(known))
         for name, target in known.items():
-            for finding in (fuzz(target, turn), repeat(target, turn) if turn % 4 == seed % 4 else None):
-                if finding and found.setdefault(f"{name} {finding.why[:60]}", finding) is finding:
-                    print(_told(finding), flush=True)
-            done[name] += _ROUND
-            if time.monotonic() >= ends and all(done.values()):
-                break
+            done[name], finding = explore(target, seed, share)
+            note(finding)
+    turn = seed
+    while time.monotonic() < ends or not all(done.values()):
+        for name, target in known.items():
+            if not ATHERIS:
+                note(fuzz(target, turn))
+                done[name] += _ROUND
+            if ATHERIS or turn % 4 == seed % 4:
+                note(repeat(target, turn))
         turn += 1
     print("; ".join(f"{name} {count:,}" for name, count in done.items()))
-    return list(found.values())
+    return found
 
 
 def _told(finding: Finding) -> str:
@@ -136,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=sorted(targets()), default="", help="one target")
     arguments = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    print(f"parsers: seed {seed}, {arguments.seconds:.0f} s", flush=True)
+    by = "atheris" if ATHERIS else "hypothesis"
+    print(f"parsers: seed {seed}, {arguments.seconds:.0f} s, by {by}", flush=True)
     found = run(arguments.seconds, seed, arguments.only)
     print(f"parsers: {len(found)} faults found" if found else "parsers: no fault found")
     return 1 if found else 0

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
+from itertools import takewhile
 
 from npd6_xdp.core.config_values import LINK_LOCAL, Wrong
 from npd6_xdp.tools.convert.common import Notes, address_of, name_problem, plain, quoted, without_space
@@ -181,11 +183,11 @@ def _value(line: int, key: str, value: str, found: _File, notes: Notes) -> None:
 def _pairs(found: _File, notes: Notes) -> list[Interface]:
     """The first prefix with the first interface, and so on; what one interface has, together."""
     interfaces: dict[str, Interface] = {}
+    firsts: dict[tuple[str, IPv6Network], int] = {}
     for (line, name), rule in zip(found.names, found.prefixes, strict=True):
         interface = interfaces.setdefault(name, Interface(line, name))
-        same = [other for other in interface.converted if other.network == rule.network]
-        if same and rule.method:
-            text = f"{rule.prefix} on {name}: left out: the same as line {same[0].line}"
+        if rule.method and (first := firsts.setdefault((name, rule.network), rule.line)) != rule.line:
+            text = f"{rule.prefix} on {name}: left out: the same as line {first}"
             notes.say(rule.line, text, equal=True)
             interface.remarks += rule.remarks
         else:
@@ -220,9 +222,10 @@ def _lists(found: _File, interfaces: list[Interface], notes: Notes) -> None:
         found.lists.remove(entry)
     used: set[_Entry] = set()
     for interface in interfaces:
+        networks = sorted(rule.network for rule in interface.converted)  # by address, the wider one first
         for rule in interface.converted:
-            nested = [other.network for other in interface.converted if other.network != rule.network]
-            nested = [network for network in nested if network.subnet_of(rule.network)]
+            behind = map(networks.__getitem__, range(bisect_right(networks, rule.network), len(networks)))
+            nested = list(takewhile(rule.network.supernet_of, behind))
             # what a longer prefix holds is that rule's own to say
             area = minus(span(rule.network), union(pair for network in nested for pair in span(network)))
             here: list[tuple[int, int]] = []

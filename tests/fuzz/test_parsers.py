@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A slice of `python -m tests.fuzz.parsers`, with a fresh seed, which is printed; and that it finds what is wrong."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.fuzz.growth import FAMILIES, Family, slow
+from tests.fuzz.parsers import fuzz
+from tests.fuzz.targets import Target, targets
+
+SEED = random.SystemRandom().randrange(1 << 32)
+PIECES = 1 << 16  # bytes at most of what is said again and again
+
+
+@pytest.mark.parametrize("name", targets())
+def test_no_bytes_raise_anything_but_what_is_documented(name: str) -> None:
+    print(f"seed {SEED}")
+    assert fuzz(targets()[name], SEED, 40) is None
+
+
+def test_no_time_grows_faster_than_the_input() -> None:
+    """Of some kinds of input each time, which the seed chooses; `python -m tests.fuzz.parsers` takes all."""
+    print(f"seed {SEED}")
+    chosen = random.Random(SEED).sample(FAMILIES, 14)  # noqa: S311
+    slower = {f"{each.target}, {each.name}": slow(targets()[each.target], each.of, PIECES) for each in chosen}
+    assert {name: why for name, why in slower.items() if why} == {}
+
+
+def test_what_is_wrong_is_found_and_made_small() -> None:
+    def check(data: bytes) -> None:
+        if b"{" in data[10:]:
+            raise KeyError("a brace too many")
+
+    found = fuzz(Target("braces", check, (b"a" * 40,), (b"{", b"}")), 1)
+    assert found
+    assert found.why.startswith("KeyError: 'a brace too many'")
+    assert len(found.data) < 20
+
+
+def test_time_that_grows_with_the_square_is_found() -> None:
+    def check(data: bytes) -> None:
+        for at in range(0, len(data), 4):
+            sum(data[at::4])
+
+    assert "times as long" in slow(Target("squares", check, (b"x",)), Family("squares", "x").of, PIECES)
