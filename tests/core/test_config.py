@@ -1382,7 +1382,6 @@ def document(tables: dict[str, Any]) -> str:
     return "".join(f"{toml(key)} = {toml(value)}\n" for key, value in tables.items())
 
 
-WORDS = sorted(set(re.findall(r"[\w:./\"\[\]-]+|[=#\n]", REFERENCE)))
 scalars = (
     st.sampled_from(
         (
@@ -1428,23 +1427,6 @@ documents = st.dictionaries(
     tables | st.lists(nearly | tables, max_size=3) | anything,
     max_size=5,
 )
-
-
-@settings(deadline=None)
-@given(st.text() | st.lists(st.sampled_from(WORDS)).map(" ".join))
-def test_no_text_raises_anything_but_config_errors(text: str) -> None:
-    for mistake in mistakes(text):
-        assert len(str(mistake).splitlines()) == 1
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_no_slip_in_the_reference_configuration_raises_anything_but_config_errors(data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(REFERENCE)))
-    cut = data.draw(st.integers(0, 8))
-    text = REFERENCE[:place] + data.draw(st.text(max_size=4)) + REFERENCE[place + cut :]
-    for mistake in mistakes(text):
-        assert len(str(mistake).splitlines()) == 1
 
 
 @settings(deadline=None)

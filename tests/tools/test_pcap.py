@@ -106,17 +106,6 @@ def test_any_capture_is_read_as_scapy_writes_it_and_whole_up_to_where_it_is_cut(
         assert [(frame.data, frame.size, frame.link) for frame in rest] == wanted[: len(rest)]
 
 
-@given(st.binary(max_size=200), st.sampled_from(["pcap", "pcapng"]), st.integers(0, 150))
-@settings(deadline=None)
-def test_no_bytes_make_it_fail_otherwise_or_take_more_memory_than_a_frame(noise: bytes, kind: str, at: int) -> None:
-    with TemporaryDirectory() as directory:
-        file = write(Path(directory), kind)
-        file.write_bytes(file.read_bytes()[:at] + noise)
-        with suppress(MachineError, UsageError):
-            for frame in frames(file):
-                assert len(frame.data) <= 1 << 24
-
-
 def test_a_frame_is_there_as_soon_as_a_pipe_has_it() -> None:
     """As `tcpdump -U -w -` writes them: whoever reads on would wait for ever."""
     with TemporaryDirectory() as directory:
