@@ -91,7 +91,9 @@ class RunningDaemon:
             line = f'control = "{self.control}"\n'
             with_header = config.replace("[daemon]\n", f"[daemon]\n{line}")
             config = with_header if with_header != config else f"[daemon]\n{line}{config}"
-        self.config_file.write_text(config)
+        beside = self.config_file.with_suffix(".new")
+        beside.write_text(config)
+        beside.replace(self.config_file)  # whole, also for a reload that reads it now
 
     def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run another command of the program in the daemon's namespace: command("status", "--json")."""
