@@ -238,6 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self, response: Response) -> None:
         self.close_connection = True
+        self.request_version = self.request_version.replace("HTTP/0.", "HTTP/1.")  # which would have no headers
         self.send_response(response.status)
         for name, value in (
             ("Content-Type", response.kind),

@@ -356,3 +356,16 @@ def test_it_takes_over_a_port_from_another_of_ours_and_from_nobody_else() -> Non
 def test_an_address_that_cant_be_had_is_an_error_that_names_it(served: Served) -> None:
     with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
         Endpoint(("::1", served.port), lambda *_: [], dict, str)
+
+
+def test_a_question_of_the_oldest_kind_gets_headers_too() -> None:
+    """As BaseHTTPRequestHandler has it, none: and nothing then keeps a browser from taking the text for a page."""
+    served = Served()
+    try:
+        with served.connect() as connection:
+            connection.sendall(b"GET /healthz HTTP/0.9\r\n\r\n")
+            said = b"".join(iter(lambda: connection.recv(4096), b""))
+    finally:
+        served.endpoint.close()
+    assert said.startswith(b"HTTP/1.0 200 ")
+    assert b"nosniff" in said
