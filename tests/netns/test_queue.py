@@ -65,7 +65,7 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
     assert until(lambda: "SIGTERM: ending" in running.log, 1.0)
     assert running.process.wait(20) == 0
     took = time.monotonic() - told
-    assert took < 1.0
+    assert took < 3.0  # a fraction of a second where nobody else is at work
     assert not over(), "the reload went on to its end"
     waiting.join()
     assert running.log.count(DONE) == 2
