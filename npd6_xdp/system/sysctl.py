@@ -19,7 +19,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator, Sequence, Set
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,10 @@ _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
 _RENAMING = 0.25  # seconds
 _NAME = re.compile(r"sysctl-[0-9]{1,20}-[1-9][0-9]{0,9}-\w+")
-_MOST_SWEPT = 256  # files that a start looks into
+_MOST_SWEPT = 1024  # files that a start looks into
+_MOST_KEPT = 64  # files of dead daemons of other network namespaces, for a start there
+_KEPT = 7 * 86400.0  # seconds for which they are kept: most of those namespaces are gone, and nobody is to come
+_TURN = 1.0  # seconds for which others' turn is waited for: one of them may have been stopped in its own
 _MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
 _NO_INTERFACES = ("all", "default")  # below conf/ and neigh/, which an interface may be called all the same
 _VALUE = re.compile(r"-?[0-9]{1,10}")
@@ -96,6 +99,7 @@ class Memory:
         self.left: list[Any] = []
         self.others: list[int] = []
         self._path: Path | None = None
+        self._prefix = ""
         self._file = -1
         self._size = 0
         try:
@@ -108,20 +112,17 @@ class Memory:
         # a number that no other namespace has or will have, while names and inode numbers come again
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
             cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
-        turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        self._prefix = f"sysctl-{cookie}-"
+        with _turn(directory) as turn:
             dead = []
-            for name, file in _remembered(turn, f"sysctl-{cookie}-", directory):
+            for name, file in _remembered(turn, self._prefix, directory):
                 with os.fdopen(file, "rb") as opened:
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
+                    if _is_locked(file):
                         self.others.append(int(name.split("-")[2]))
                         continue
                     self.left += _values(opened.read(_MOST_LEFT), directory / name)
                     dead.append(name)
-            name = f"sysctl-{cookie}-{os.getpid()}-{secrets.token_hex(4)}"
+            name = f"{self._prefix}{os.getpid()}-{secrets.token_hex(4)}"
             self._file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=turn)
             self._path = directory / name
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -129,9 +130,23 @@ class Memory:
             for name in dead:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=turn)
-            _sweep(turn, f"sysctl-{cookie}-")
-        finally:
-            os.close(turn)
+            _sweep(turn, self._prefix)
+
+    @contextmanager
+    def turn(self) -> Iterator[list[Any]]:
+        """What living others of this network namespace remember at the moment. None of them changes that within."""
+        found: list[Any] = []
+        if self._path is None:
+            yield found
+            return
+        with ExitStack() as stack:
+            with suppress(OSError):  # somebody may have removed it
+                turn = stack.enter_context(_turn(self._path.parent))
+                for name, file in _remembered(turn, self._prefix, self._path.parent, quiet=True):
+                    with os.fdopen(file, "rb") as opened:
+                        if name != self._path.name and _is_locked(file):
+                            found += _values(opened.read(_MOST_LEFT), self._path.parent / name)
+            yield found
 
     def write(self, values: Sequence[Any]) -> None:
         """Remember this instead; JSON has to be able to say it."""
@@ -152,11 +167,34 @@ class Memory:
             self._path = None
 
 
-def _remembered(directory: int, prefix: str, path: Path) -> Iterator[tuple[str, int]]:
+@contextmanager
+def _turn(directory: Path) -> Iterator[int]:
+    """A descriptor of the directory, while no other daemon is at it; but none of them is waited for for ever."""
+    turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        ends = time.monotonic() + _TURN
+        while _is_locked(turn) and time.monotonic() < ends:
+            time.sleep(0.001)
+        yield turn
+    finally:
+        os.close(turn)
+
+
+def _is_locked(file: int) -> bool:
+    """Whether a living process has locked it; else we have, from now on."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False) -> Iterator[tuple[str, int]]:
     """The files of daemons in a directory, the oldest first: their names, and descriptors to be closed.
 
-    Whatever else has such a name is left alone, and said: a link, a pipe, a file of somebody else's.
+    Whatever else has such a name is left alone, and said, unless `quiet`: a link, a pipe, a file of somebody else's.
     """
+    said = logging.DEBUG if quiet else logging.WARNING
     found = []
     for name in os.listdir(directory):
         if not name.startswith(prefix):
@@ -167,7 +205,7 @@ def _remembered(directory: int, prefix: str, path: Path) -> Iterator[tuple[str, 
             continue  # its daemon has just ended
         except OSError as error:
             why = "it is a link" if error.errno == errno.ELOOP else error.strerror
-            log.warning("%s: ignored, as it is no file of a daemon's: %s", path / name, why)
+            log.log(said, "%s: ignored, as it is no file of a daemon's: %s", path / name, why)
             continue
         status = os.fstat(file)
         owners = {0, os.geteuid(), os.fstat(directory).st_uid}
@@ -178,26 +216,34 @@ def _remembered(directory: int, prefix: str, path: Path) -> Iterator[tuple[str, 
         else:
             found.append((status.st_mtime_ns, name, file))
             continue
-        log.warning("%s: ignored, as it is no file of a daemon's: %s", path / name, why)
+        log.log(said, "%s: ignored, as it is no file of a daemon's: %s", path / name, why)
         os.close(file)
     for _, name, file in sorted(found):
         yield name, file
 
 
 def _sweep(directory: int, ours: str) -> None:
-    """Remove what dead daemons of other network namespaces have left that says nothing.
+    """Remove what dead daemons of other network namespaces have left, but for what a start there may need.
 
-    Whether such a namespace is still there can't be told from here: what says something is left to a start in it. No
-    file is without a lock while its daemon lives, for who holds the directory's.
+    Whether such a namespace is still there can't be told from here. So what says something is kept for a while, and not
+    too many. No file is without a lock while its daemon lives, for who holds the directory's.
     """
+    kept = []
     names = (name for name in os.listdir(directory) if _NAME.fullmatch(name) and not name.startswith(ours))
     for name in itertools.islice(names, _MOST_SWEPT):
         with suppress(OSError):
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
             with os.fdopen(file, "rb") as opened:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if stat.S_ISREG(os.fstat(file).st_mode) and opened.read(2) in (b"", b"[]"):
+                status = os.fstat(file)
+                if not stat.S_ISREG(status.st_mode) or _is_locked(file):
+                    continue
+                if opened.read(2) in (b"", b"[]") or time.time() - status.st_mtime > _KEPT:
                     os.unlink(name, dir_fd=directory)
+                else:
+                    kept.append((status.st_mtime_ns, name))
+    for _, name in sorted(kept)[:-_MOST_KEPT]:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
 
 
 def _values(text: bytes, path: Path) -> list[Any]:
@@ -227,7 +273,8 @@ def _setting(line: Any) -> tuple[Setting, str] | None:
 class Sysctls:
     """Sets sysctls and remembers what they were, in a file too: what a killed predecessor left there is put back.
 
-    Interfaces are remembered by their index, since their sysctls go along when they are renamed.
+    Interfaces are remembered by their index, since their sysctls go along when they are renamed. Of those that several
+    daemons need, each remembers what they were before the first, and the last one puts them back.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -245,11 +292,23 @@ class Sysctls:
         self._wanted[setting] = value
         key = setting.settled()
         now = None if key is None else read(key)
-        if key is None or now is None or now == value:
+        if key is None or now is None:
             return
-        if setting not in self._before:
-            self._before[setting] = now
+        if setting in self._before:
+            if now != value:
+                self._write(key, value)
+            return
+        with self._memory.turn() as others:
+            before = dict(filter(None, map(_setting, reversed(others)))).get(setting, now)
+            if before == now == value:
+                return
+            self._before[setting] = before
             self._remember()
+            if now != value:
+                self._write(key, value)
+
+    @staticmethod
+    def _write(key: str, value: str) -> None:
         try:
             _path(key).write_text(value)
         except OSError as error:
@@ -276,14 +335,23 @@ class Sysctls:
         return changed
 
     def put_back(self, kept: Set[Setting] = frozenset()) -> None:
-        """Give each its value from before, but for those in `kept`; an interface that is gone took its own along."""
+        """Give each its value from before, but for those in `kept`; an interface that is gone took its own along.
+
+        What another daemon needs, too, is left to it.
+        """
         self._wanted = {setting: value for setting, value in self._wanted.items() if setting in kept}
-        for setting in [setting for setting in self._before if setting not in kept]:
-            value = self._before.pop(setting)
-            if key := setting.settled():
-                with suppress(OSError):
-                    _path(key).write_text(value)
-        self._remember()
+        done = [setting for setting in self._before if setting not in kept]
+        if done:
+            with self._memory.turn() as others:
+                held = dict(filter(None, map(_setting, others)))
+                for setting in done:
+                    value = self._before.pop(setting)
+                    if setting not in held and (key := setting.settled()):
+                        with suppress(OSError):
+                            _path(key).write_text(value)
+                self._remember()
+        else:
+            self._remember()
 
     def _remember(self) -> None:
         self._memory.write([(*setting, value) for setting, value in self._before.items()])

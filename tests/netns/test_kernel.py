@@ -143,6 +143,25 @@ def test_two_daemons_on_different_interfaces_leave_each_other_alone(topology: To
         assert Asker(wire, first).outcome(HOST_ADDRESS) == "kernel"
 
 
+def test_the_first_of_two_daemons_that_ends_leaves_the_other_the_sysctls_that_both_need(
+    topology: Topology, daemon: Start
+) -> None:
+    on_edge(topology, "link add wan9 type veth", "link set wan9 up")
+    before = sysctls(topology)
+    assert before["conf/all/proxy_ndp"] == "0"
+    other = '[metrics]\nlisten = ""\n' + configuration("2001:db8:5::/64 kernel").replace("wan0", "wan9")
+    text = configuration(RULE)
+    both = [daemon(text), daemon(other)]
+    assert both[0].stop() == 0
+    assert sysctls(topology) == before | {"conf/all/proxy_ndp": "1"}
+    both.append(daemon(text))
+    both[2].kill()
+    assert both[1].stop() == 0, "a killed one doesn't count"
+    assert sysctls(topology)["conf/all/proxy_ndp"] == "0"
+    assert daemon(text).stop() == 0
+    assert sysctls(topology) == before
+
+
 @both
 def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, daemon: Start, datapath: str) -> None:
     cap = 1024

@@ -80,6 +80,23 @@ def test_what_says_nothing_is_removed_whatever_namespace_it_is_of_unless_its_dae
     assert {path.name for path in tmp_path.iterdir()} == kept - {"sysctl-4-7-alive"}
 
 
+def test_what_dead_ones_of_other_namespaces_have_left_is_kept_for_a_week_and_of_the_latest_only(tmp_path: Path) -> None:
+    text, now = '[["conf/all/proxy_ndp", 0, "0"]]', time.time()
+    for number in range(1, 101):
+        path = tmp_path / f"sysctl-{number}-7-dead"
+        path.write_text(text)
+        os.utime(path, (now - number, now - number))
+    alive = tmp_path / "sysctl-200-7-alive"
+    alive.write_text(text)
+    for path in (alive, tmp_path / "sysctl-3-7-dead"):
+        os.utime(path, (now - 8 * 86400, now - 8 * 86400))
+    with alive.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Memory(tmp_path).close()
+        kept = {int(path.name.split("-")[1]) for path in tmp_path.iterdir()}
+    assert kept == {*range(1, 66), 200} - {3}
+
+
 @pytest.mark.parametrize(
     "junk", ["", "{", "[]", '"x"', "7", '{"conf/wan0/proxy_ndp": "0"}', "[1]", '[["a"]]', '[["a", "b", "c"]]', "\0"]
 )
@@ -114,6 +131,90 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (found / key).parent.mkdir(parents=True, exist_ok=True)
         (found / key).write_text("as it was")
     return found
+
+
+ALL = Setting("conf/all/proxy_ndp")
+OF_LO = Setting("conf/{}/proxy_ndp", 1)
+
+
+@pytest.mark.parametrize("setting", [ALL, OF_LO], ids=["all", "of an interface that both use"])
+@pytest.mark.parametrize("first_to_end", [0, 1])
+@pytest.mark.parametrize("killed_before", [False, True])
+def test_a_sysctl_that_two_daemons_need_is_put_back_by_the_last_of_them_to_what_it_was_before_the_first(
+    tmp_path: Path, root: Path, setting: Setting, first_to_end: int, killed_before: bool
+) -> None:
+    path = root / setting.key.format("lo")
+    directory = tmp_path / "memory"
+    path.write_text("0")
+    if killed_before:  # and its successor is the first
+        directory.mkdir()
+        with closing(Memory(directory)) as memory:
+            cookie = memory._prefix
+        (directory / f"{cookie}7-dead").write_text(json.dumps([[*setting, "0"]]))
+        path.write_text("1")
+    memories = [Memory(directory) for _ in range(2)]
+    both = [Sysctls(memory) for memory in memories]
+    for each in both:
+        each.set(setting, "1")
+        each.put_back({setting})
+        assert path.read_text() == "1"
+    both[first_to_end].put_back()
+    memories[first_to_end].close()
+    assert path.read_text() == "1", "the other needs it"
+    other = 1 - first_to_end
+    assert both[other].hold() == []
+    both[other].put_back()
+    memories[other].close()
+    assert path.read_text() == "0"
+    assert list(directory.iterdir()) == []
+
+
+def test_a_sysctl_that_was_as_needed_before_the_first_daemon_stays_so_after_the_last(
+    tmp_path: Path, root: Path
+) -> None:
+    path = root / ALL.key
+    path.write_text("1")
+    memories = [Memory(tmp_path / "memory") for _ in range(2)]
+    both = [Sysctls(memory) for memory in memories]
+    for each in both:
+        each.set(ALL, "1")
+    for each, memory in zip(both, memories, strict=True):
+        each.put_back()
+        memory.close()
+        assert path.read_text() == "1"
+
+
+def test_what_a_daemon_that_was_killed_needed_keeps_no_other_from_putting_it_back(tmp_path: Path, root: Path) -> None:
+    path = root / ALL.key
+    path.write_text("0")
+    first, second = (Memory(tmp_path / "memory") for _ in range(2))
+    both = [Sysctls(first), Sysctls(second)]
+    for each in both:
+        each.set(ALL, "1")
+    os.close(first._file)  # as its end does, which takes the lock along
+    both[1].put_back()
+    second.close()
+    assert path.read_text() == "0"
+    path.write_text("1")
+    with closing(Memory(tmp_path / "memory")) as memory:
+        Sysctls(memory).put_back()
+    assert path.read_text() == "0"
+
+
+def test_a_daemon_that_was_stopped_in_its_turn_holds_nobody_up(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysctl, "_TURN", 0.05)
+    (tmp_path / "memory").mkdir()
+    turn = os.open(tmp_path / "memory", os.O_RDONLY)
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    with closing(Memory(tmp_path / "memory")) as memory:
+        sysctls = Sysctls(memory)
+        sysctls.set(ALL, "1")
+        assert (root / ALL.key).read_text() == "1"
+        sysctls.put_back()
+        assert (root / ALL.key).read_text() == "as it was"
+    os.close(turn)
 
 
 def own_file(directory: Path) -> Path:
