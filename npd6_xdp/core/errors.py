@@ -69,6 +69,10 @@ class MachineError(Npd6Error):
     """The machine refuses: a missing interface, a missing privilege, a foreign XDP program, a busy port."""
 
 
+class BrokenSource(MachineError):
+    """What tells of changes tells nothing but errors: to try again is in vain, but another may be opened."""
+
+
 _NO_ROOM = {
     errno.EMFILE: "raise LimitNOFILE= (ulimit -n)",
     errno.ENFILE: "raise the sysctl fs.file-max",

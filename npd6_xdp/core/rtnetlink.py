@@ -552,9 +552,14 @@ def dump_forwarding(sequence: int) -> bytes:
     return _message(Type.GETNETCONF, Flag.REQUEST | Flag.DUMP, sequence, _NETCONFMSG.pack(AF_INET6))
 
 
-def match_route(address: bytes, sequence: int) -> bytes:
-    """Ask by which route a packet of this host's would go to an address."""
+def match_route(address: bytes, sequence: int, oif: int = 0) -> bytes:
+    """Ask by which route a packet of this host's would go to an address, out of an interface if one is given.
+
+    A VRF's table counts where that interface belongs to one.
+    """
     body = _RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + _attribute(_RTA_DST, address)
+    if oif:
+        body += _attribute(_RTA_OIF, struct.pack("=i", oif))
     return _message(Type.GETROUTE, Flag.REQUEST, sequence, body)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import fcntl
-import os
 import select
 import socket
 import struct
@@ -24,6 +23,7 @@ from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 from npd6_xdp.core.stacking import Stacking
 from npd6_xdp.system import nlsocket
+from npd6_xdp.system.nlsocket import Announcements, Overflow
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV6_IFADDR = 0x100
@@ -45,14 +45,14 @@ class Netlink:
 
     def __init__(self, before: Netlink | None = None) -> None:
         self._requests = nlsocket.opened(blocking=True)
-        self._changes = nlsocket.opened(_RTMGRP_LINK | _RTMGRP_IPV6_IFADDR)
+        self._changes = Announcements(_RTMGRP_LINK | _RTMGRP_IPV6_IFADDR, "changes of links and addresses")
         self._sequence = 0
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
         # of the links that have come since the start
         self._generations: dict[int, int] = dict(before._generations) if before else {}
         self._comings: int = before._comings if before else 0
-        self._lost = False
+        self._unread = False  # some announcements were lost
         self.losses: int = before.losses + 1 if before else 0
         self._read()
 
@@ -66,28 +66,23 @@ class Netlink:
         return self._changes.fileno()
 
     def on_change(self) -> bool:
-        """Take in what was announced; whether anything is different. Raises MachineError if it can't be read."""
+        """Take in what was announced; whether anything is different.
+
+        Raises BrokenSource if nothing can be heard any more, and MachineError if what was lost can't be read now.
+        """
         before = self._links, self._addresses
         self._links, self._addresses = dict(self._links), dict(self._addresses)
         comings = self._comings
-        while True:
-            try:
-                datagram = self._changes.recv(nlsocket.DATAGRAM)
-            except BlockingIOError:
-                if self._lost:
-                    self._read()
-                    self._lost = False
-                return comings != self._comings or before != (self._links, self._addresses)
-            except OSError as error:
-                nlsocket.unless_full(error, "changes of links and addresses")
-                # some were dropped; what still waits is older than what is read anew, then
-                self._lost = True
-                self.losses += 1
-                continue
-            if self._lost:
-                continue
-            for message in rtnetlink.messages(datagram):
+        try:
+            for message in self._changes.messages():
                 self._take(message)
+        except Overflow:
+            self._unread = True
+            self.losses += 1
+        if self._unread:
+            self._read()
+            self._unread = False
+        return comings != self._comings or before != (self._links, self._addresses)
 
     def facts(self, next_hops: Callable[[int], frozenset[IPv6Address]]) -> dict[str, LinkFacts]:
         """The facts of all interfaces, by name; `next_hops` says what is known of an interface's gateways."""
@@ -155,7 +150,7 @@ class Netlink:
             found = self._answers(lambda sequence: request(sequence, ifindex))
         except OSError:
             return []
-        return [message.body for message in found if message.type != Type.DONE]
+        return [message.body for message in found.messages]
 
     def l3_interfaces(self, wanted: Callable[[str], bool]) -> set[int]:
         """The indexes of the interfaces that frames on the ports of wanted names come in by."""
@@ -188,28 +183,16 @@ class Netlink:
             except OSError as error:
                 why = error.strerror or why
                 continue
-            lines = [message for message in answer if message.type != Type.DONE]
-            if not any(message.flags & rtnetlink.Flag.DUMP_INTERRUPTED for message in answer):
-                return lines
-            found = [*(found or []), *lines]
+            if answer.whole:
+                return answer.messages
+            found = [*(found or []), *answer.messages]
         if found is None:
             raise MachineError(f"can't read links and addresses from the kernel: {why}")
         return found
 
-    def _answers(self, request: Callable[[int], bytes]) -> list[Message]:
-        """All messages of an answer: up to and with DONE where it is a dump, else one. Raises OSError."""
+    def _answers(self, request: Callable[[int], bytes]) -> nlsocket.Answer:
         self._sequence += 1
-        self._requests.send(request(self._sequence))
-        found: list[Message] = []
-        while True:
-            for message in rtnetlink.messages(self._requests.recv(nlsocket.DATAGRAM)):
-                if message.sequence != self._sequence:
-                    continue
-                found.append(message)
-                if message.type in (Type.DONE, Type.ERROR) and (code := rtnetlink.error_code(message.body)):
-                    raise OSError(code, os.strerror(code))
-                if message.type in (Type.DONE, Type.ERROR) or not message.flags & rtnetlink.Flag.MULTI:
-                    return found
+        return nlsocket.ask(self._requests, request(self._sequence), self._sequence)
 
     def _take(self, message: Message) -> None:
         """One announcement."""

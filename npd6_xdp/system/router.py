@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import raw
-from npd6_xdp.core.rtnetlink import Flag, Message, Type
+from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system import nlsocket
+from npd6_xdp.system.nlsocket import Announcements, Overflow
 
 _RTMGRP_IPV6_NETCONF = 1 << (25 - 1)
 _ATTEMPTS = 5
@@ -32,8 +33,9 @@ class Router:
 
     def __init__(self) -> None:
         self._requests = nlsocket.opened(blocking=True)
-        self._changes = nlsocket.opened(_RTMGRP_IPV6_NETCONF)
+        self._changes = Announcements(_RTMGRP_IPV6_NETCONF, "which interfaces forward")
         self._sequence = 0
+        self._unread = False  # some were lost
         self._forwarding: dict[int, bool] = {}
         self._read()
 
@@ -53,20 +55,14 @@ class Router:
     def on_change(self) -> bool:
         """Take in what was announced; whether anything is different. Raises MachineError if it can't be read."""
         before = dict(self._forwarding)
-        lost = False
-        while True:
-            try:
-                datagram = self._changes.recv(nlsocket.DATAGRAM)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                nlsocket.unless_full(error, "which interfaces forward")
-                lost = True
-                continue
-            for message in rtnetlink.messages(datagram):
+        try:
+            for message in self._changes.messages():
                 self._take(message)
-        if lost:
+        except Overflow:
+            self._unread = True
+        if self._unread:
             self._read()
+            self._unread = False
         return before != self._forwarding
 
     def _take(self, message: Message) -> None:
@@ -78,12 +74,12 @@ class Router:
     def _read(self) -> None:
         for _ in range(_ATTEMPTS):
             try:
-                found = list(self._answers(rtnetlink.dump_forwarding))
+                found, whole = self._asked(rtnetlink.dump_forwarding)
             except OSError as error:
                 raise MachineError(
                     f"can't read from the kernel which interfaces forward: {error.strerror or error}"
                 ) from error
-            if not any(message.flags & Flag.DUMP_INTERRUPTED for message in found):
+            if whole:
                 break
         self._forwarding = dict(filter(None, (rtnetlink.parse_forwarding(message.body) for message in found)))
 
@@ -95,7 +91,7 @@ class Router:
         found = None
         for address in _FAR:
             try:
-                messages = list(self._answers(partial(rtnetlink.match_route, address)))
+                messages = self._asked(partial(rtnetlink.match_route, address)).messages
             except OSError:
                 continue  # ENETUNREACH, or a route that says so
             for route in filter(None, (rtnetlink.parse_route(message.body) for message in messages)):
@@ -104,20 +100,9 @@ class Router:
                 found = route.ifindex, True
         return found
 
-    def _answers(self, request: Callable[[int], bytes]) -> Iterator[Message]:
+    def _asked(self, request: Callable[[int], bytes]) -> nlsocket.Answer:
         self._sequence += 1
-        self._requests.send(request(self._sequence))
-        while True:
-            for message in rtnetlink.messages(self._requests.recv(nlsocket.DATAGRAM)):
-                if message.sequence != self._sequence:
-                    continue
-                if message.type in (Type.DONE, Type.ERROR):
-                    if code := rtnetlink.error_code(message.body):
-                        raise OSError(code, os.strerror(code))
-                    return
-                yield message
-                if not message.flags & Flag.MULTI:
-                    return
+        return nlsocket.ask(self._requests, request(self._sequence), self._sequence)
 
     @staticmethod
     def accept_ra(name: str) -> int:

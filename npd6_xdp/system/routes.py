@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -26,6 +26,7 @@ from npd6_xdp.core.routes import (
 )
 from npd6_xdp.core.rtnetlink import Message, RouteReply, RuleEntry, Type
 from npd6_xdp.system import nlsocket
+from npd6_xdp.system.nlsocket import Announcements, Overflow, Refused
 
 _GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
     1 << group - 1 for group in (11, 19, 25, 32)
@@ -64,8 +65,8 @@ class RouteWatch:
     """
 
     def __init__(self) -> None:
-        self._changes = nlsocket.opened(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP)
-        self._dump = nlsocket.opened()
+        self._changes = Announcements(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP, "changes of routes")
+        self._dump = nlsocket.Dump()
         self._routes = Routes()
         self._rules: list[RuleEntry | None] = []
         self._nexthops: dict[int, Gateway] = {}
@@ -139,7 +140,7 @@ class RouteWatch:
         self._find()
 
     def _let_pass(self, ifindexes: Iterable[int]) -> None:
-        nlsocket.attach_filter(self._changes, route_filter.pack(route_filter.routes_that_concern(ifindexes)))
+        nlsocket.attach_filter(self._changes.socket, route_filter.pack(route_filter.routes_that_concern(ifindexes)))
 
     def _find(self) -> bool:
         """Whether the gateways are others than before."""
@@ -148,19 +149,19 @@ class RouteWatch:
         return self._found != before
 
     def on_change(self) -> bool:
-        """Take in what was announced; whether the gateways are others than before."""
+        """Take in what was announced, for some milliseconds; whether the gateways are others than before.
+
+        What is left waits, though what is read meanwhile may be younger: it ends as the last word of each route has it.
+        Raises BrokenSource.
+        """
         try:
-            while True:
-                for message in rtnetlink.messages(self._changes.recv(nlsocket.DATAGRAM)):
-                    self._take(message)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            nlsocket.unless_full(error)
-            # what still waits is older than what is read anew
-            nlsocket.discard(self._changes)
+            for message in self._changes.messages(time.monotonic() + _SLICE):
+                self._take(message)
+        except Overflow:
             self._routes.lose_track()
             self._later(*_Dump)
+        if self._changes.lost:
+            self.due = 0.0  # go on at once: there may be nothing that waits
         if self._routes.doubted:
             self._later(_Dump.ROUTES)
         return self._find()
@@ -193,6 +194,9 @@ class RouteWatch:
     def refresh(self) -> None:
         """Begin to read what is to be read, all if nothing says what; on_dump() goes on as the kernel delivers."""
         self.due = None
+        if self._changes.lost:
+            self.on_change()
+            return
         if not self._wanted:
             self._wanted.update(_Dump)
         if self._running is None:
@@ -214,16 +218,20 @@ class RouteWatch:
     def on_dump(self) -> bool:
         """Take in what the kernel has told of it, for some milliseconds.
 
-        Whether that was the last of it, and the gateways are others than before, or known of other interfaces.
+        Whether that was the last of it, and the gateways are others than before, or known of other interfaces. Raises
+        BrokenSource.
         """
         began, read = time.monotonic(), self._read
         try:
-            while self._running is not None and time.monotonic() - began < _SLICE:
-                self._feed(self._dump.recv(nlsocket.DATAGRAM))
+            while time.monotonic() - began < _SLICE:
+                piece = self._dump.recv()
+                if self._running is not None:  # else it is of a reading that was given up
+                    self._feed(piece)
         except BlockingIOError:
             pass
-        except OSError:
+        except OSError as error:
             self._give_up()
+            nlsocket.unless_full(error, "routes")
         self._cost += time.monotonic() - began
         if self._running is None:
             if self._wanted:
@@ -305,10 +313,10 @@ class RouteWatch:
         with nlsocket.opened() as asking:
             asking.settimeout(_TIMEOUT)
             for number in range(1, _ATTEMPTS + 1):
-                asking.send(_REQUESTS[dump](number))
                 if dump is not _Dump.ROUTES:
-                    self._believe(dump, _all_told(asking, number))
+                    self._believe(dump, _all_told(asking, number, _REQUESTS[dump](number)))
                     return None
+                asking.send(_REQUESTS[dump](number))
                 reading = self._routes.begin()
                 try:
                     while not reading.ended:
@@ -324,16 +332,14 @@ class RouteWatch:
         return reading
 
 
-def _all_told(asking: socket.socket, number: int) -> Iterator[Message]:
-    while True:
-        for message in rtnetlink.messages(asking.recv(nlsocket.DATAGRAM)):
-            if message.sequence != number:
-                continue
-            if message.type in (Type.DONE, Type.ERROR):
-                if (code := rtnetlink.error_code(message.body)) and code != errno.EOPNOTSUPP:
-                    raise OSError(code, os.strerror(code))
-                return
-            yield message
+def _all_told(asking: socket.socket, number: int, request: bytes) -> list[Message]:
+    """The lines of a dump; none where this kernel has no such things. Raises OSError."""
+    try:
+        return nlsocket.ask(asking, request, number).messages
+    except Refused as refused:
+        if refused.errno == errno.EOPNOTSUPP:
+            return []
+        raise
 
 
 class RouteQuestions:
@@ -358,17 +364,13 @@ class RouteQuestions:
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
         question = rtnetlink.get_route(self._sequence, asked.came_in_by, asked.source, asked.target)
         try:
-            self._socket.send(question)
-            while True:
-                for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
-                    if message.sequence != self._sequence:
-                        continue
-                    if message.type == Type.NEWROUTE:
-                        return rtnetlink.parse_route_reply(message.body)
-                    known = rtnetlink.error_code(message.body) in _NOTHING_THERE
-                    return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if known else None
+            found = nlsocket.ask(self._socket, question, self._sequence).messages
+        except Refused as refused:
+            return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if refused.errno in _NOTHING_THERE else None
         except OSError:
             return None
+        routes = (message.body for message in found if message.type == Type.NEWROUTE)
+        return next(map(rtnetlink.parse_route_reply, routes), RouteReply(rtnetlink.RouteType.UNSPEC, 0))
 
 
 def _is_forwarding(ifindex: int) -> bool:

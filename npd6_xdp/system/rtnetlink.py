@@ -7,8 +7,6 @@ What is rarer, links and addresses, is system/netlink.py's; routing tables are s
 from __future__ import annotations
 
 import errno
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, RouteEntry, Type
 from npd6_xdp.system import nlsocket
+from npd6_xdp.system.nlsocket import Announcements, Overflow, Refused
 
 _RTNLGRP_NEIGH, _RTNLGRP_IPV6_ROUTE = 3, 11
 _ATTEMPTS = 5
@@ -53,7 +52,9 @@ class Requests:
     def has_proxy(self, host: Host) -> bool:
         """Whether there is a proxy entry, whoever it belongs to. Raises MachineError if the kernel doesn't say."""
         try:
-            return self._answer(rtnetlink.get_proxy(self._next(), *host)).type == Type.NEWNEIGH
+            return bool(self._asked(rtnetlink.get_proxy(self._next(), *host)).messages)
+        except Refused:
+            return False
         except OSError as error:
             raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
 
@@ -72,6 +73,14 @@ class Requests:
     def delete_host_route(self, host: Host, table: int) -> int:
         """Remove a /128 route of ours from a routing table; 0, or why not: ESRCH where there is none of ours."""
         return self._acknowledged(rtnetlink.host_route(Type.DELROUTE, self._next(), *host, table))
+
+    def has_host_route(self, host: Host, table: int) -> bool:
+        """Whether a /128 route like ours is there, whoever has added it; False where the kernel doesn't say."""
+        try:
+            found = self._asked(rtnetlink.match_route(host.address, self._next(), host.ifindex)).messages
+        except OSError:
+            return False
+        return any((host, table) in _host_routes((message,)) for message in found)
 
     def host_routes(self) -> dict[Host, int]:
         """The /128 routes that bear our protocol number, with their routing tables."""
@@ -94,40 +103,26 @@ class Requests:
         for _ in range(_ATTEMPTS):
             number = self._next()
             try:
-                self._socket.send(request(number))
-                found, whole = self._dump_answer(number)
+                found, whole = self._asked(request(number))
+            except Refused as error:
+                if error.errno == _GONE:
+                    return []
+                raise MachineError(f"can't read from the kernel: {error.strerror}") from error
             except OSError as error:
                 raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
             if whole:
                 break  # else something changed while the kernel told it
         return found
 
-    def _dump_answer(self, number: int) -> tuple[list[Message], bool]:
-        found: list[Message] = []
-        whole = True
-        while True:
-            for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
-                if message.sequence != number:
-                    continue
-                whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
-                if message.type in (Type.DONE, Type.ERROR):
-                    if (code := rtnetlink.error_code(message.body)) and code != _GONE:
-                        raise OSError(code, os.strerror(code))
-                    return found, whole
-                found.append(message)
-
     def _acknowledged(self, request: bytes) -> int:
         try:
-            return rtnetlink.error_code(self._answer(request).body)
+            self._asked(request)
         except OSError as error:
             return error.errno or errno.ETIMEDOUT
+        return 0
 
-    def _answer(self, request: bytes) -> Message:
-        self._socket.send(request)
-        while True:
-            for message in rtnetlink.messages(self._socket.recv(nlsocket.DATAGRAM)):
-                if message.sequence == self._sequence:
-                    return message
+    def _asked(self, request: bytes) -> nlsocket.Answer:
+        return nlsocket.ask(self._socket, request, self._sequence)
 
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
@@ -149,17 +144,11 @@ def _host_routes(dumped: Iterable[Message]) -> Iterator[tuple[Host, int]]:
             yield Host(route.ifindex, route.destination), route.table
 
 
-class Overflow(Exception):
-    """Notifications were lost: what they would have said is to be read anew."""
-
-
-class _Group:
+class _Group(Announcements):
     """A group of announcements, heard while listen() says so."""
 
     def __init__(self, number: int) -> None:
-        self.socket = nlsocket.opened()
-        self.lost = False
-        """Whether some were lost, and what waits has to be dropped before the machine is read anew."""
+        super().__init__()
         self._number = number
         self._listening = False
 
@@ -172,29 +161,6 @@ class _Group:
         if not wanted:
             nlsocket.discard(self.socket)
         return True
-
-    def messages(self, deadline: float) -> Iterator[Message]:
-        """What was announced, in order, until the deadline (seconds, monotonic); what is left waits.
-
-        Raises Overflow where some were lost and nothing older than that waits any more.
-        """
-        try:
-            if not self.lost:
-                for datagram in nlsocket.received(self.socket, deadline):
-                    yield from rtnetlink.messages(datagram)
-                return
-        except OSError as error:
-            nlsocket.unless_full(error)
-            self.lost = True
-        # 8 MB of them: to drop them takes 20 ms
-        while time.monotonic() < deadline:
-            try:
-                self.socket.recv(nlsocket.DATAGRAM)
-            except BlockingIOError:
-                self.lost = False
-                raise Overflow from None
-            except OSError as error:
-                nlsocket.unless_full(error)
 
 
 class _Dump:
@@ -224,7 +190,7 @@ class _Dump:
                     if message.sequence != self._number:
                         continue  # of a reading that was given up
                     whole = whole and not message.flags & rtnetlink.Flag.DUMP_INTERRUPTED
-                    if ended := _is_last(message):
+                    if ended := nlsocket.is_last(message):
                         break
                     piece.append(message)
                 yield piece
@@ -315,23 +281,14 @@ class NeighbourWatch:
                     host = self._sent.get(message.sequence)
                     if message.type == Type.ERROR and host is not None:
                         yield host, rtnetlink.error_code(message.body)
-        except OSError:
-            return  # some refusals are lost: those targets are given up by their age
+        except OSError as error:  # some refusals are lost: those targets are given up by their age
+            nlsocket.unless_full(error, "refusals")
 
     def _send(self, request: bytes) -> None:
         try:
             self._probes.send(request)
         except OSError:
             return  # no room in our own queue: as if the kernel had found nobody
-
-
-def _is_last(message: Message) -> bool:
-    """Whether a dump ends here. Raises OSError where the kernel says that it can't go on."""
-    if message.type not in (Type.DONE, Type.ERROR):
-        return False
-    if code := rtnetlink.error_code(message.body):
-        raise OSError(code, os.strerror(code))
-    return True
 
 
 class RouteChange(NamedTuple):

@@ -7,6 +7,7 @@ Their filter is the function hidden_tag() of bpf/ns_filter.c, which says what it
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import os
 import select
 import socket
@@ -33,6 +34,7 @@ _MOST_SOCKETS = 8
 interfaces, whose filter then runs for each packet that comes to this machine (0.04 us)."""
 _ALL = 0
 _MOST_READ = 64
+_INTERFACE_GONE = (errno.ENETDOWN, errno.ENODEV)  # said once
 
 
 class _MsgHdr(ct.Structure):
@@ -97,13 +99,20 @@ class Taps:
             self._program = program
 
     def tags(self) -> Iterator[tuple[int, int, bool]]:
-        """What came of late: the interface's index, the VLAN id, and whether it is a solicitation's and hidden."""
+        """What came of late: the interface's index, the VLAN id, and whether it is a solicitation's and hidden.
+
+        Raises OSError where a socket is broken.
+        """
         ready = {fd for fd, _ in self._epoll.poll(0)}
         for tap in [tap for tap in self._sockets.values() if tap.fileno() in ready]:
             for _ in range(_MOST_READ):
                 try:
                     yield _receive(tap)
-                except OSError:  # nothing more, or the interface went down
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno not in _INTERFACE_GONE:
+                        raise
                     break
 
     def _open(self, ifindex: int) -> socket.socket:

@@ -25,7 +25,8 @@ from npd6_xdp.core.rules import Table, build
 from npd6_xdp.daemon import Daemon, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
-from npd6_xdp.system.rtnetlink import Overflow, Requests
+from npd6_xdp.system.nlsocket import Overflow
+from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import Memory
 from tests.frames import ip6
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """npd6-xdp with a fault in it: faulty.py PLACE FILE ARGUMENT..., and PLACE raises as many times as FILE says.
 
-PLACE is MODULE:CLASS.METHOD, with =refused behind it where the fault is the machine's and no mistake of ours. As long
-as FILE isn't there, or has 0, all is well.
+PLACE is MODULE:CLASS.METHOD, with =refused behind it where the fault is the machine's and no mistake of ours, =broken
+where a source of changes is. As long as FILE isn't there, or has 0, all is well.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from npd6_xdp import cli
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import BrokenSource, MachineError
+
+KINDS = {"": RuntimeError, "refused": MachineError, "broken": BrokenSource}
 
 
 def main(place: str, file: str, *arguments: str) -> int:
     """Run the command line with the fault."""
-    place, _, refused = place.partition("=")
+    place, _, kind_of_fault = place.partition("=")
     module, _, name = place.partition(":")
     kind, _, method = name.partition(".")
     owner = getattr(importlib.import_module(module), kind)
@@ -28,7 +30,7 @@ def main(place: str, file: str, *arguments: str) -> int:
         count = int(left.read_text() or 0) if left.exists() else 0
         if count:
             left.write_text(str(count - 1))
-            raise (MachineError if refused else RuntimeError)("a fault for the test")
+            raise KINDS[kind_of_fault]("a fault for the test")
         return whole(*positional, **named)
 
     setattr(owner, method, faulty)

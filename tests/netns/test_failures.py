@@ -98,6 +98,10 @@ def hide_tag(fault: Fault, n: int) -> None:
     fault.tagging.send(question(f"2001:db8:9::{n:x}"))  # no rule's: what is passed, the tap looks at
 
 
+def change_rule(fault: Fault, n: int) -> None:
+    on_edge(fault.topology, f"-6 rule add pref {1000 + n} lookup main")
+
+
 SOURCES = {
     "links": ("npd6_xdp.daemon:Daemon._on_link_change", change_link),
     "routes": ("npd6_xdp.daemon:Daemon._on_route_change", change_route),
@@ -107,6 +111,9 @@ SOURCES = {
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
     "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
     "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
+    # what the machine says is such a fault, too
+    "links broken": ("npd6_xdp.system.netlink:Netlink.on_change=broken", change_link),
+    "routes broken": ("npd6_xdp.system.nlsocket:Dump.recv=broken", change_rule),
 }
 
 
@@ -117,16 +124,17 @@ def test_a_source_that_fails_once_goes_on_thrice_is_opened_anew_and_always_ends_
     place, trigger = SOURCES[where]
     fault = Fault(topology, daemon, place, trigger)
     with fault.stack:
-        fails_and_is_opened_anew(fault, where)
+        where, _, broken = where.partition(" ")
+        fails_and_is_opened_anew(fault, where, "BrokenSource" if broken else "RuntimeError")
 
 
-def fails_and_is_opened_anew(fault: Fault, where: str) -> None:
+def fails_and_is_opened_anew(fault: Fault, where: str, error: str) -> None:
     running = fault.running
     fault.happens(1)
     assert until(lambda: fault.left() == 0)
     assert fault.answers()
     assert fault.counted(where) == 1
-    assert running.log.count(f"internal error ({where}): RuntimeError: a fault for the test") == 1
+    assert running.log.count(f"internal error ({where}): {error}: a fault for the test") == 1
     assert running.log.count("Traceback") == 1
 
     fault.happens(3)
@@ -142,7 +150,7 @@ def fails_and_is_opened_anew(fault: Fault, where: str) -> None:
     fault.happens(ALWAYS)
     assert until(lambda: running.process.poll() is not None)
     assert running.process.returncode == 1
-    assert f"{where} failed 3 times within 1 s (RuntimeError: a fault for the test)" in running.log.splitlines()[-1]
+    assert f"{where} failed 3 times within 1 s ({error}: a fault for the test)" in running.log.splitlines()[-1]
     assert running.log.splitlines()[-1].endswith("although it has just been opened anew: ending")
     assert ALWAYS - fault.left() <= 8  # it didn't spin
 

@@ -58,7 +58,7 @@ def settle(hops: RouteWatch) -> list[frozenset[IPv6Address]]:
         while select.select([hops.filenos()[1]], [], [], 0.05)[0]:
             hops.on_dump()
             seen.append(hops.of(index("wan0")))
-        return hops.due is None
+        return hops.due is None and hops._running is None
 
     assert until(settled)
     return seen

@@ -14,7 +14,8 @@ import pytest
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system import nlsocket
 from npd6_xdp.system.netlink import Netlink
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
+from npd6_xdp.system.nlsocket import Overflow
+from npd6_xdp.system.rtnetlink import NeighbourWatch, Requests
 from tests.netns.wire import on_edge
 
 MANY = 1500

@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from typing import Any, NoReturn
 
 import pytest
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.errors import BrokenSource, MachineError
+from npd6_xdp.system import taps
 from npd6_xdp.system.netlink import Netlink
+from npd6_xdp.system.nlsocket import Dump, Overflow
 from npd6_xdp.system.router import Router
 from npd6_xdp.system.routes import RouteWatch
-from npd6_xdp.system.rtnetlink import HostRouteWatch, NeighbourWatch, Overflow
+from npd6_xdp.system.rtnetlink import HostRouteWatch, NeighbourWatch
+from npd6_xdp.system.taps import Taps
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +52,8 @@ def test_a_socket_of_announcements_that_is_broken_is_a_machine_error(
     with closing(kind()) as room:
         broken = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
         broken.close()
-        monkeypatch.setattr(room, "_changes", broken)
-        with pytest.raises(MachineError, match="Bad file descriptor"):
+        monkeypatch.setattr(room._changes, "socket", broken)
+        with pytest.raises(BrokenSource, match="Bad file descriptor"):
             read(room)
 
 
@@ -54,7 +61,7 @@ def test_a_group_that_is_broken_is_one_too(monkeypatch: pytest.MonkeyPatch) -> N
     for kind in (NeighbourWatch, HostRouteWatch):
         group = (kind() if kind is NeighbourWatch else kind(1))._changes
         group.socket.close()
-        with pytest.raises(MachineError, match="Bad file descriptor"):
+        with pytest.raises(BrokenSource, match="Bad file descriptor"):
             list(group.messages(math.inf))
 
 
@@ -73,9 +80,86 @@ def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch:
 
     for kind in (Netlink, Router, RouteWatch):
         with closing(kind()) as room:
-            monkeypatch.setattr(room, "_changes", Full())
+            monkeypatch.setattr(room._changes, "socket", Full())
             room.on_change()
     group = NeighbourWatch()._changes
     monkeypatch.setattr(group, "socket", Full())
     with pytest.raises(Overflow):
         list(group.messages(math.inf))
+
+
+def test_what_was_lost_and_could_not_be_read_then_is_read_when_next_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Netlink, Router):
+        with closing(kind()) as room:
+            read, refused = room._read, []
+
+            def refuse(refused: list[int] = refused) -> NoReturn:
+                refused.append(1)
+                raise MachineError("not now")
+
+            monkeypatch.setattr(room, "_read", refuse)
+            monkeypatch.setattr(room._changes, "lost", True)
+            for _ in range(2):
+                with pytest.raises(MachineError, match="not now"):
+                    room.on_change()
+            monkeypatch.setattr(room, "_read", lambda read=read, refused=refused: (read(), refused.append(1)))
+            room.on_change()
+            room.on_change()
+            assert len(refused) == 3
+
+
+def test_refusals_that_cannot_be_heard_are_a_broken_source_and_no_silence() -> None:
+    watch = NeighbourWatch()
+    watch._probes.close()
+    with pytest.raises(BrokenSource, match="Bad file descriptor"):
+        list(watch.refusals(math.inf))
+
+
+@pytest.mark.parametrize(("code", "ends"), [(errno.ENETDOWN, True), (errno.ENOTSOCK, False)])
+def test_a_tap_that_is_broken_is_an_error_and_one_of_an_interface_that_is_down_is_none(
+    monkeypatch: pytest.MonkeyPatch, code: int, ends: bool
+) -> None:
+    def fail(_: socket.socket) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(taps, "_receive", fail)
+    ready, other = socket.socketpair()
+    with closing(Taps()) as found, other, nullcontext() if ends else pytest.raises(OSError, match=os.strerror(code)):
+        found._sockets[1] = ready
+        found._epoll.register(ready, select.EPOLLIN)
+        other.send(b"x")
+        assert list(found.tags()) == []
+
+
+def test_a_long_answer_comes_in_pieces() -> None:
+    with closing(Dump()) as dump:
+        with pytest.raises(BlockingIOError):
+            dump.recv()
+        for number in (1, 2):
+            dump.send(rtnetlink.dump_links(number))
+            found: list[rtnetlink.Message] = []
+            while not found or found[-1].type != rtnetlink.Type.DONE:
+                assert select.select([dump], [], [], 5.0)[0]
+                with suppress(BlockingIOError):  # it has just been taken
+                    found += rtnetlink.messages(dump.recv())
+            assert {message.sequence for message in found} == {number}
+
+
+def test_a_long_answer_of_a_broken_socket_says_so_each_time_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, whole: socket.socket) -> None:
+            self.fileno, self.send, self.close = whole.fileno, whole.send, whole.close
+
+        def recv(self, _: int) -> NoReturn:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    dump = Dump()
+    with closing(dump):
+        monkeypatch.setattr(dump, "_socket", Broken(dump._socket))
+        dump.send(rtnetlink.dump_links(1))
+        for _ in range(3):
+            assert select.select([dump], [], [], 5.0)[0]
+            with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                dump.recv()
+    for fd in (dump._told, dump._ending):
+        assert fd == -1
