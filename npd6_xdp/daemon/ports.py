@@ -49,6 +49,8 @@ class Attached:
     generation: int
     hides_tags: bool
     """Whether VLAN tags may stand beside its frames, where the program can't see them."""
+    trunk: bool = False
+    """Whether there are VLANs on it, so that it matters in native mode."""
 
 
 class Ports:
@@ -79,7 +81,7 @@ class Ports:
         self._postponed = 0
         self._complained: dict[int, float] = {}
         self.changes = 0
-        """How often a program was attached or taken off."""
+        """How often a program was attached or taken off, or tags were hidden or shown from then on."""
         self.due: float | None = None
         """When to call tick(): an interface has refused, or it is time to look (seconds, monotonic)."""
 
@@ -156,6 +158,8 @@ class Ports:
         named = {interface.name for interface in config.interfaces}
         here = self._wanted(links, table)
         with ExitStack() as undo:
+            undo.callback(setattr, self, "_entries", self._entries)
+            self._entries = _by_port(table)
             for link in here.values():
                 before = self._attached.get(link.ifindex)
                 if before is not None and before.generation != link.generation:
@@ -175,7 +179,6 @@ class Ports:
                     self._attach(wish, link)
                     undo.callback(self._detach, link.ifindex)
             undo.pop_all()
-        self._entries = _by_port(table)
         for link in here.values():
             if link.ifindex in self._attached and link.ifindex not in self._announced:
                 self._say_attached(link)
@@ -206,6 +209,9 @@ class Ports:
                     self._detach(ifindex)
             elif link.lossy and port.mode is AttachMode.NATIVE and port.wish is Attach.AUTO:
                 self._detach(ifindex)  # a bond that has got a veth
+            elif port.mode is AttachMode.NATIVE and self._is_trunk(link) is not port.trunk:
+                port.trunk = not port.trunk
+                self._look_for_hidden_tags(port, link)
         for link in here.values():
             if link.ifindex not in self._attached:
                 self._try(config, link)
@@ -307,6 +313,22 @@ class Ports:
                 self._put_back(port)
             else:
                 self._complain(port, "the kernel had dropped its hold on all multicast frames; it has it again")
+        elif port.trunk and (known := self._here.get(port.ifindex)) is not None:
+            self._look_for_hidden_tags(port, known)
+
+    def _is_trunk(self, link: LinkFacts) -> bool:
+        """Whether there are VLANs on a port, by devices or by what is configured."""
+        return len(link.l3) > 1 or any(
+            entry.spoken and (entry.vlan.any or entry.vlan.tags) for entry in self._entries.get(link.ifindex, ())
+        )
+
+    def _look_for_hidden_tags(self, port: Attached, link: LinkFacts) -> None:
+        """Where the program is in the driver, it sees the tags unless the card, or a veth's other end, takes them out
+        of the frames; and the card may be told so at any time."""
+        hides_tags = port.trunk and (link.lossy or receive_vlan_offload(link.name))
+        if hides_tags is not port.hides_tags:
+            port.hides_tags = hides_tags
+            self.changes += 1
 
     def _is_here(self, port: Attached) -> bool:
         """Whether a port's interface is still there, and the same; else follow() is to come."""
@@ -348,9 +370,12 @@ class Ports:
         except BaseException:
             self._sockets.close_port(socket)
             raise
-        hides_tags = mode is AttachMode.GENERIC or (len(link.l3) > 1 and receive_vlan_offload(link.name))
-        port = Attached(link.name, link.ifindex, wish, mode, socket, link.generation, hides_tags)
+        generic = mode is AttachMode.GENERIC
+        port = Attached(link.name, link.ifindex, wish, mode, socket, link.generation, hides_tags=generic)
         self._attached[link.ifindex] = self._named[link.name] = port
+        if not generic:
+            port.trunk = self._is_trunk(link)
+            self._look_for_hidden_tags(port, link)
         self.changes += 1
 
     def _say_attached(self, link: LinkFacts) -> None:

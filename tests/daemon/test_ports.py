@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ports in native mode: whether tags may stand beside their frames follows the card's offload, and the VLANs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import parse
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.rules import build
+from npd6_xdp.daemon import ports
+from npd6_xdp.daemon.ports import Ports
+from tests.netns.wire import configuration
+
+NATIVE = configuration(attach='"native"')
+TRUNK = NATIVE + configuration("2001:db8:2::/64 static", vlan="100", attach='"native"')
+WAN = LinkFacts("wan0", 7, bytes((2, 0, 0, 0, 0, 7)), up=True)
+WITH_DEVICE = replace(WAN, l3={(): 7, (100,): 8})
+_ATTACHED = SimpleNamespace(xdp={1}, allmulti=1)
+
+
+class Datapath:
+    """Takes what it is told, and has a program everywhere."""
+
+    program_id = 1
+
+    def attach(self, *_: object) -> None:
+        """As if it were there."""
+
+    detach = attach
+
+    def taken_off(self, _: object) -> list[int]:
+        return []
+
+
+class Netlink:
+    """Links that never change by themselves."""
+
+    losses, behind = 0, False
+
+    def link(self, _: int) -> Any:
+        return _ATTACHED
+
+    def generation(self, _: int) -> int:
+        return 0
+
+    def groups(self, _: int) -> frozenset[bytes]:
+        return frozenset()
+
+
+class Sockets:
+    """None are opened."""
+
+    def __getattr__(self, _: str) -> Callable[..., Any]:
+        return lambda *_: SimpleNamespace(way=None)
+
+
+class Card:
+    """Whose receive VLAN offload is switched; how often somebody asked."""
+
+    def __init__(self) -> None:
+        self.offload, self.asked = False, 0
+
+    def __call__(self, _: str) -> bool:
+        self.asked += 1
+        return self.offload
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+    found = Card()
+    monkeypatch.setattr(ports, "receive_vlan_offload", found)
+    monkeypatch.setattr(ports, "Sockets", Sockets)
+    return found
+
+
+@pytest.fixture
+def attached(card: Card) -> Iterator[Ports]:
+    with closing(Ports(Datapath(), lambda: Netlink())) as found:  # type: ignore[arg-type,return-value]
+        yield found
+
+
+def follow(there: Ports, text: str, link: LinkFacts, *, admit: bool = False) -> None:
+    config, links = parse(text, "test"), {"wan0": link}
+    table = build(config, links)
+    if admit:
+        there.admit(config, links, table)
+    there.follow(config, links, table)
+
+
+def looked(there: Ports) -> None:
+    """A round of looks has passed."""
+    for turn in range(1, 7):
+        there.tick(there.due + turn if there.due is not None else 0.0)
+
+
+@pytest.mark.parametrize("admit", [False, True])
+@pytest.mark.parametrize(("text", "link"), [(TRUNK, WAN), (NATIVE, WITH_DEVICE)], ids=["configured", "a device"])
+def test_an_offload_that_is_switched_later_counts_from_the_next_look_on(
+    attached: Ports, card: Card, text: str, link: LinkFacts, *, admit: bool
+) -> None:
+    follow(attached, text, link, admit=admit)
+    assert attached.hiding_tags() == frozenset()
+    for offload in (True, False, True):
+        card.offload, before = offload, attached.changes
+        looked(attached)
+        assert attached.hiding_tags() == ({7} if offload else frozenset())
+        assert attached.changes == before + 1, "so that the taps follow"
+
+
+def test_vlans_that_come_later_make_the_offload_matter_and_nobody_asks_for_it_without(
+    attached: Ports, card: Card
+) -> None:
+    card.offload = True
+    follow(attached, NATIVE, WAN)
+    looked(attached)
+    assert (attached.hiding_tags(), card.asked) == (frozenset(), 0)
+    for text, link, hides in (
+        (TRUNK, WAN, True),
+        (NATIVE, WAN, False),
+        (NATIVE, WITH_DEVICE, True),
+        (NATIVE, WAN, False),
+    ):
+        follow(attached, text, link)
+        assert attached.hiding_tags() == ({7} if hides else frozenset())
+
+
+def test_a_veth_hides_tags_whatever_its_switch_says(attached: Ports, card: Card) -> None:
+    follow(attached, TRUNK, replace(WAN, lossy=True))
+    assert attached.hiding_tags() == {7}
