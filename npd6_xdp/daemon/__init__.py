@@ -23,7 +23,7 @@ from typing import Any
 from npd6_xdp.core.absent import absent_lines
 from npd6_xdp.core.altnames import alternative_names, twofold, with_names
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error
+from npd6_xdp.core.errors import BrokenSource, MachineError, Npd6Error, as_machine_error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
@@ -176,8 +176,8 @@ class Daemon:
         self._answering = Answering(self._ports, self._counts, self._special, self._loop.failed)
         late = self._answering.answer_late
         memory = keep(closing(Memory()))
-        alone = not memory.others
-        self._resolution = keep(closing(Resolution(self._datapath, self._requests, late, alone=alone)))
+        beside = [*memory.others]
+        self._resolution = keep(closing(Resolution(self._datapath, self._requests, late, memory)))
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._routing = keep(closing(Routing(self._datapath)))
         self._routing.follow(self._routes.kinds)
@@ -203,7 +203,7 @@ class Daemon:
         if self._endpoint is not None:
             self._endpoint.serve()
         self._watch()
-        for pid in memory.others:
+        for pid in beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
         log.info("ready: %s", self._summary())
 
@@ -551,7 +551,9 @@ class Daemon:
         try:
             if self._netlink.on_change():
                 self._later()
-        except MachineError as error:
+        except BrokenSource:
+            raise  # the loop counts, and opens another
+        except MachineError as error:  # what was lost can't be read at the moment
             self._retry(error)
 
     def _on_route_change(self) -> None:
@@ -573,7 +575,10 @@ class Daemon:
         began = time.thread_time()
         self._refresh_at = None
         try:
-            self._netlink.on_change()  # reads all, where that has failed before
+            try:
+                self._netlink.on_change()  # reads all, where that has failed before
+            except BrokenSource as error:
+                self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
             config = self._named(self._written)
             links = self._facts(config, wait=False)
             same = links == self._links and config is self._config

@@ -13,7 +13,9 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.put_backs import SOON, PutBacks
 from npd6_xdp.core.rtnetlink import HOST_ROUTE_METRIC, PROTOCOL, TABLE_MAIN
-from npd6_xdp.system.rtnetlink import HostRouteWatch, Overflow, Requests, RouteChange
+from npd6_xdp.system.nlsocket import Overflow
+from npd6_xdp.system.rtnetlink import HostRouteWatch, Requests, RouteChange
+from npd6_xdp.system.sysctl import Memory
 
 log = logging.getLogger("npd6-xdp")
 
@@ -28,17 +30,21 @@ _NOT_NOW = (errno.ENETDOWN, errno.ENODEV, errno.EACCES)
 class HostRoutes:
     """The host routes of ours. Where a host is isn't decided here: add() says it, and remove() that it is gone.
 
-    They are in the routing table of the VRF that the interface belongs to, or in main. `alone` says that no other
-    daemon lives in this network namespace, so host routes that bear our number are a dead one's.
+    They are in the routing table of the VRF that the interface belongs to, or in main. By `memory` it knows whether
+    another daemon lives in this network namespace; if none does, host routes that bear our number are a dead one's. Of
+    two that want the same route, one has added it: to the other it is there all the same, until that one takes it back.
+    But who succeeds a dead one that had some takes what it finds for that one's.
     """
 
-    def __init__(self, requests: Requests, *, alone: bool) -> None:
+    def __init__(self, requests: Requests, memory: Memory | None) -> None:
         self._requests = requests
         self._watch = HostRouteWatch(requests.port)
         self._names: Mapping[int, str] = {}
         self._tables: Mapping[int, int] = {}
         self._wanted: dict[tuple[int, bytes], Host] = {}
+        self._memory = memory
         self._there: dict[Host, int] = {}
+        self._others: set[Host] = set()  # those of them that another daemon has added
         self._displaced: set[Host] = set()
         self._todo: dict[Host, None] = {}
         self._put_backs = PutBacks()
@@ -52,15 +58,24 @@ class HostRoutes:
         self._read_at = 0.0
         self._reading: Iterator[None] | None = None
         self._changed_meanwhile: set[Host] = set()
-        if alone:  # a dead predecessor's: those of hosts that are there stay, the others go with the first table
+        if (
+            not self._has_company()
+        ):  # a dead predecessor's: those of hosts that are there stay, the others go with the first table
             self._there = requests.host_routes()
             self._todo = dict.fromkeys(self._there)
 
     def close(self) -> None:
         """Take our routes back."""
+        kept = self._others if self._others and self._has_company() else ()
         for host, table in self._there.items():
-            self._requests.delete_host_route(host, table)
+            if host not in kept:
+                self._requests.delete_host_route(host, table)
+        if self._memory is not None:
+            self._memory.remember_routes(some=False)
         self._watch.close()
+
+    def _has_company(self) -> bool:
+        return self._memory is not None and self._memory.living()
 
     def fileno(self) -> int:
         """Readable: on_change() is to be called."""
@@ -107,6 +122,8 @@ class HostRoutes:
         `needed` says whether there may be any routes; else nobody listens for them.
         """
         self._names, self._needed = names, needed
+        if needed and self._memory is not None:
+            self._memory.remember_routes(some=True)
         if self._watch.listen(wanted=needed) and needed:
             self._unread = True  # before that, nobody has told
         if tables != self._tables:
@@ -151,10 +168,11 @@ class HostRoutes:
         """Let the kernel have what there is to be of one host."""
         if self._reading is not None:
             self._changed_meanwhile.add(host)
-        table, there = self._table(host), self._there.get(host)
+        table, there, was_anothers = self._table(host), self._there.get(host), host in self._others
         if there is not None and (host not in self or there != table):
-            del self._there[host]
-            self._requests.delete_host_route(host, there)
+            self._forget(host)
+            if not was_anothers or not self._has_company():
+                self._requests.delete_host_route(host, there)
             there = None
         if host not in self:
             self._displaced.discard(host)
@@ -164,8 +182,12 @@ class HostRoutes:
 
     def _add(self, host: Host, table: int) -> None:
         code = self._requests.add_host_route(host, table)
-        if code == errno.EEXIST and self._requests.delete_host_route(host, table) == 0:
-            code = self._requests.add_host_route(host, table)  # it was ours, by another's hand or a dead one's
+        if code == errno.EEXIST and self._requests.has_host_route(host, table):
+            code = 0
+            if self._memory is not None and not self._memory.left_routes:
+                self._others.add(host)
+        elif code == errno.EEXIST and self._requests.delete_host_route(host, table) == 0:
+            code = self._requests.add_host_route(host, table)  # it was ours, but for something
         if code == 0:
             self._there[host] = table
             self._displaced.discard(host)
@@ -200,7 +222,7 @@ class HostRoutes:
             if host not in self._there:
                 self._make_so(host)
         elif change.replaced and route.metric == HOST_ROUTE_METRIC:
-            self._there.pop(host, None)
+            self._forget(host)
             self._displace(host)
         elif route.metric < HOST_ROUTE_METRIC and route.ifindex != host.ifindex:
             self._say_foreign(host)
@@ -212,12 +234,14 @@ class HostRoutes:
         if not change.gone:
             if place == host:
                 self._there[place] = table
+                self._others.add(place)
             elif host is not None and change.replaced:
-                self._there.pop(host, None)
+                self._forget(host)
                 self._displace(host)
             return
+        was_anothers = place in self._others
         if self._there.get(place) == table:
-            del self._there[place]
+            self._forget(place)
         if host is None:
             return
         if place != host:  # it bore our number, and was in the place of ours
@@ -235,12 +259,17 @@ class HostRoutes:
             self._soon_at = min(self._soon_at, now + wait)
             return
         self._make_so(host)
-        if host in self._there and change.sender != _BY_ITSELF:
+        if host in self._there and change.sender != _BY_ITSELF and not was_anothers:
             self._warn(
                 f"{self._name(host)}: somebody else removes host routes of ours ({IPv6Address(host.address)}, for one);"
                 " they are put back. If it is systemd-networkd: ManageForeignRoutes=no in networkd.conf",
                 about=f"{host.ifindex} removed",
             )
+
+    def _forget(self, host: Host) -> None:
+        """The kernel doesn't have its route any more."""
+        self._there.pop(host, None)
+        self._others.discard(host)
 
     def _displace(self, host: Host) -> None:
         """Somebody else's route is in the place of ours."""
@@ -303,7 +332,7 @@ class HostRoutes:
                 self._make_so(host)
                 yield
         for host in self._there.keys() - found.keys() - self._changed_meanwhile:
-            del self._there[host]
+            self._forget(host)
             self._make_so(host)
             yield
 

@@ -25,7 +25,9 @@ from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Overflow, Requests
+from npd6_xdp.system.nlsocket import Overflow
+from npd6_xdp.system.rtnetlink import NeighbourWatch, Requests
+from npd6_xdp.system.sysctl import Memory
 
 log = logging.getLogger("npd6-xdp")
 
@@ -42,11 +44,15 @@ _CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said 
 class Resolution:
     """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited.
 
-    `alone` is what HostRoutes is told.
+    `memory` is HostRoutes'.
     """
 
     def __init__(
-        self, datapath: Datapath, requests: Requests, late: Callable[[NsEvent], None], *, alone: bool = True
+        self,
+        datapath: Datapath,
+        requests: Requests,
+        late: Callable[[NsEvent], None],
+        memory: Memory | None = None,
     ) -> None:
         self._datapath = datapath
         self._requests = requests
@@ -60,7 +66,7 @@ class Resolution:
         self._pending = Pending()
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
         self._table = Table({}, {}, {}, {}, {})
-        self._routes = HostRoutes(requests, alone=alone)
+        self._routes = HostRoutes(requests, memory)
         self._room = TableRoom(self._limits.pending)
         self.has_news = False
         """Whether warnings() has one more."""

@@ -38,6 +38,7 @@ _KEPT = 7 * 86400.0  # seconds for which they are kept: most of those namespaces
 _TURN = 1.0  # seconds for which others' turn is waited for: one of them may have been stopped in its own
 _MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
 _NO_INTERFACES = ("all", "default")  # below conf/ and neigh/, which an interface may be called all the same
+_ROUTES = ["host routes"]  # a line that says that there may be some
 _VALUE = re.compile(r"-?[0-9]{1,10}")
 _AT_ONCE = 256  # sysctls that are looked at in one go: 3 ms
 _REMEDIES = {
@@ -92,12 +93,15 @@ class Memory:
     """What a daemon leaves to its successor if it is killed: a file in `directory`, locked for as long as it lives.
 
     `left` is what dead ones of this network namespace have left there, the oldest first; it is this one's now.
-    `others` are the process ids of those that live.
+    `others` are the process ids of those that live, as of the last look: at the start, or in turn(). `left_routes`
+    says whether a dead one may have left host routes.
     """
 
     def __init__(self, directory: Path = _DIRECTORY) -> None:
         self.left: list[Any] = []
         self.others: list[int] = []
+        self.left_routes = self._has_routes = False
+        self._values: Sequence[Any] = ()
         self._path: Path | None = None
         self._prefix = ""
         self._file = -1
@@ -126,6 +130,8 @@ class Memory:
             self._file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=turn)
             self._path = directory / name
             fcntl.flock(self._file, fcntl.LOCK_EX)
+            self.left_routes = self._has_routes = _ROUTES in self.left
+            self.left = [line for line in self.left if line != _ROUTES]
             self.write(self.left)
             for name in dead:
                 with suppress(FileNotFoundError):
@@ -136,6 +142,7 @@ class Memory:
     def turn(self) -> Iterator[list[Any]]:
         """What living others of this network namespace remember at the moment. None of them changes that within."""
         found: list[Any] = []
+        self.others = []
         if self._path is None:
             yield found
             return
@@ -145,14 +152,31 @@ class Memory:
                 for name, file in _remembered(turn, self._prefix, self._path.parent, quiet=True):
                     with os.fdopen(file, "rb") as opened:
                         if name != self._path.name and _is_locked(file):
+                            self.others.append(int(name.split("-")[2]))
                             found += _values(opened.read(_MOST_LEFT), self._path.parent / name)
             yield found
 
+    def living(self) -> bool:
+        """Whether another daemon lives in this network namespace now."""
+        with self.turn():
+            return bool(self.others)
+
     def write(self, values: Sequence[Any]) -> None:
         """Remember this instead; JSON has to be able to say it."""
+        self._values = values
+        self._write()
+
+    def remember_routes(self, *, some: bool) -> None:
+        """Remember that there may be host routes, or no longer."""
+        if some is not self._has_routes:
+            self._has_routes = some
+            self._write()
+
+    def _write(self) -> None:
         if self._path is None:
             return
         # at once, and over all of what was there: whenever this process is killed, the file is whole
+        values = [*self._values, *([_ROUTES] if self._has_routes else [])]
         text = json.dumps(values).encode().ljust(self._size)
         try:
             self._size = os.pwrite(self._file, text, 0)

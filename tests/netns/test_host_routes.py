@@ -77,6 +77,49 @@ def test_another_route_in_its_place_is_said_and_status_shows_what_the_kernel_has
     assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0)
 
 
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_two_daemons_with_the_same_host_route_leave_it_to_each_other_and_blame_nobody(
+    topology: Topology, daemon: Start, first_to_end: int
+) -> None:
+    on_edge(topology, "link add wan9 type veth", "link set wan9 up")
+    other = '[metrics]\nlisten = ""\n' + configuration(SAME_64).replace("wan0", "wan9")
+    on_edge(topology, f"neigh replace {SHARED} {LLADDR} nud permanent dev lan0")
+    seen = topology.directory / "seen"
+    with seen.open("w") as output:
+        topology.popen("edge", "ip", "-6", "monitor", "route", stdout=output)
+        until(lambda: False, 0.1)  # it has no way to say that it listens
+        both = [daemon(configuration(SAME_64)), daemon(other)]
+        for running in both:
+            assert until(lambda running=running: shown(running) == [f"{SHARED} lan0"], 2.0)  # type: ignore[misc]
+        on_edge(topology, "-6 route add 2001:db8:9::9/128 dev lan0")  # what was announced until now is seen
+        assert until(lambda: "2001:db8:9::9" in seen.read_text())
+        assert seen.read_text().count(f"{SHARED} dev") == 1, seen.read_text()
+    left = both[1 - first_to_end]
+    assert both[first_to_end].stop() == 0
+    assert until(lambda: kernels(topology) == shown(left) == [f"{SHARED} lan0"], 2.0)
+    for running in both:
+        assert "somebody else" not in running.log
+        assert "another route" not in running.log
+    assert left.stop() == 0
+    assert kernels(topology) == []
+
+
+def test_a_daemon_that_succeeds_a_dead_one_beside_another_leaves_no_route_of_that_one(
+    topology: Topology, daemon: Start
+) -> None:
+    on_edge(topology, "link add wan9 type veth", "link set wan9 up")
+    other = daemon('[metrics]\nlisten = ""\n' + configuration().replace("wan0", "wan9"))
+    on_edge(topology, f"neigh replace {SHARED} {LLADDR} nud permanent dev lan0")
+    first = daemon(configuration(SAME_64))
+    assert until(lambda: kernels(topology) == shown(first) == [f"{SHARED} lan0"], 2.0)
+    first.kill()
+    second = daemon(configuration(SAME_64))
+    assert until(lambda: shown(second) == [f"{SHARED} lan0"], 2.0)
+    assert second.stop() == 0
+    assert kernels(topology) == []
+    assert other.process.poll() is None
+
+
 both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 
