@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import cached_property
@@ -381,10 +381,28 @@ def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None =
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next.
     """
+    steps = building(config, links, before)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            table: Table = done.value
+            return table
+
+
+def building(
+    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None
+) -> Generator[None, None, Table]:
+    """As build(), in steps that take less than a millisecond each, unless a port has thousands of rules."""
     builder = _Builder(config, links, before)
+    for link in links.values():
+        builder.learn(link)
+        yield
+    builder.learned()
     for link in links.values():
         if not link.why_no_port:
             builder.add_port(link)
+            yield
     return builder.table()
 
 
@@ -403,9 +421,9 @@ class _Builder:
         self._links = links
         self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
-        self._followed = followed_prefixes(links)
-        held = {address for link in links.values() for own in link.addresses.values() for address in _held(own)}
-        self._held = sorted(held - {1})  # ::1
+        self._followed: dict[str, tuple[Prefix, ...]] = {}
+        self._all_held: set[int] = set()
+        self._held: Sequence[int] = ()
         self._entry_ids = _Ids({_entry_key(entry): entry.id for entry in self._before.entries.values()})
         self._fresh_rule_ids = _fresh(self._before.rules)
         self._group_ids = _Ids(self._before.groups, NO_GROUP + 1)
@@ -418,6 +436,16 @@ class _Builder:
         self.origins: dict[int, Origin] = {}
         self.groups: dict[GroupKey, int] = {}
         self.notes: dict[str, None] = {}
+
+    def learn(self, link: LinkFacts) -> None:
+        """Before all ports: what one interface means to the others."""
+        self._followed |= followed_prefixes({link.name: link})
+        for own in link.addresses.values():
+            self._all_held.update(_held(own))
+
+    def learned(self) -> None:
+        """That was all of them."""
+        self._held = sorted(self._all_held - {1})  # ::1
 
     def table(self) -> Table:
         self._keep_what_is_away()

@@ -49,6 +49,11 @@ class Stacking:
             if link.master:
                 self._slaves[link.master].append(link)
 
+    def is_alone(self, port: LinkEntry) -> bool:
+        """Whether a link stands on none, and none on it: of() depends on nothing but the link itself, then."""
+        number = port.ifindex
+        return not (port.master or number in self._vlans or number in self._riders or number in self._slaves)
+
     def of(self, port: LinkEntry) -> Stack:
         """The stack of one port."""
         ways = dict(self._ways(port))

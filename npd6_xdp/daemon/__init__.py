@@ -27,7 +27,7 @@ from npd6_xdp.core.errors import BrokenSource, MachineError, Npd6Error, as_machi
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
-from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, warnings
+from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, building, warnings
 from npd6_xdp.core.snapshot import Snapshot
 from npd6_xdp.core.status import overview_json, status_json, status_text
 from npd6_xdp.core.verdict import Method, Outcome
@@ -68,6 +68,7 @@ log = logging.getLogger("npd6-xdp")
 # processor time that it took. It is cut to what may pass unnoticed, and then a storm takes half of our time at most.
 _REFRESH_PAUSE = 10
 _UNNOTICED = 0.05  # seconds
+_SLICE = 0.005  # seconds that following a change holds the loop for, but for its steps that can't be cut
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 _NAP = 20e-6  # seconds (the kernel makes some 80 us of it) between two looks at a stream
 _FEW = 64  # events of a look, from which on there is no time for a nap
@@ -120,6 +121,8 @@ class Daemon:
         self._retire_at: float | None = None
         self._refresh_at: float | None = None
         self._refresh_not_before = 0.0
+        self._refreshing: Iterator[None] | None = None  # a change of the machine that is being followed
+        self._refresh_cost = 0.0  # seconds of processor time that it has taken so far
         self._failed = ""
         self._reload_at: float | None = None
         self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
@@ -306,7 +309,7 @@ class Daemon:
             ("reload", lambda: self._reap_at, self._reap),
             ("control", lambda: self._say_at if self._reading else None, self._say_at_work),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
-            ("table", lambda: self._refresh_at, lambda _: self._refresh()),
+            ("table", lambda: self._refresh_at if self._refreshing is None else 0.0, lambda _: self._refresh()),
             ("links", lambda: self._guests.due, self._look_for_guests),
             ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
@@ -571,34 +574,52 @@ class Daemon:
             self._refresh_at = self._refresh_not_before
 
     def _refresh(self) -> None:
-        """Make the table follow the machine."""
+        """Make the table follow the machine, and go on with that: among thousands of interfaces it takes a while."""
         began = time.thread_time()
-        self._refresh_at = None
+        if self._refreshing is None:
+            self._refresh_at, self._refresh_cost = None, 0.0
+            self._refreshing = self._follow_machine()
+        going_on, self._refreshing = self._refreshing, None
         try:
-            try:
-                self._netlink.on_change()  # reads all, where that has failed before
-            except BrokenSource as error:
-                self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
-            config = self._named(self._written)
-            links = self._facts(config, wait=False)
-            same = links == self._links and config is self._config
-            changed = not same or self._doubtful or not self._decided
-            if changed:
-                self._log_changes(links)
-                self._decide_by(config, links, build(config, links, self._table))
-                self._manager.status(self._summary())
+            for _ in going_on:
+                if time.thread_time() - began >= _SLICE:
+                    self._refreshing = going_on
+                    return
         except MachineError as error:
             self._retry(error)
-            changed = False
         except Exception:
             self._doubt()
             raise
         else:
             self._failed = ""
-        cost = time.thread_time() - began
+        finally:
+            self._refresh_cost += time.thread_time() - began
+        cost = self._refresh_cost
         self._refresh_not_before = time.monotonic() + min(cost * _REFRESH_PAUSE, max(cost, _UNNOTICED))
-        if changed:
-            self._follow_ports()  # attaching waits for the kernel, and works little
+
+    def _follow_machine(self) -> Iterator[None]:
+        """What _refresh() does, in steps. Where another table comes in force in between, it begins anew."""
+        try:
+            self._netlink.on_change()  # reads all, where that has failed before
+        except BrokenSource as error:
+            self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
+        config, before = self._named(self._written), self._table
+        links = self._facts(config, wait=False)
+        same = links == self._links and config is self._config
+        if same and not self._doubtful and self._decided:
+            return
+        self._log_changes(links)
+        yield
+        table = yield from building(config, links, before)
+        self._datapath.has_room(table, config.limits)  # it takes a while, and is asked again
+        yield
+        if self._table is not before or config is not self._named(self._written):
+            self._later()
+            return
+        self._decide_by(config, links, table)
+        self._manager.status(self._summary())
+        yield
+        self._follow_ports()
 
     def _doubt(self) -> None:
         """Something went wrong in the middle of a change: a program of its own gets the table whole, soon."""
@@ -645,12 +666,13 @@ class Daemon:
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
         """Once each: what can't be followed at once is tried again."""
         known, self._logged = self._logged, links
-        named = {entry.port for entry in self._table.entries.values()}
+        changed = [name for name, before in known.items() if links.get(name) is not before]
+        named = {entry.port for entry in self._table.entries.values()} if changed else set()
         lines = Lines()
-        for name, before in known.items():
+        for name in changed:
             if name not in named:
                 continue
-            now = links.get(name)
+            before, now = known[name], links.get(name)
             if now is None or now.ifindex != before.ifindex or now.generation != before.generation:
                 lines.add(
                     logging.WARNING, name, f"the interface is gone{'' if now is None else ', and another has its name'}"

@@ -52,6 +52,8 @@ class Guests:
 
     def beside(self, links: Mapping[str, LinkFacts]) -> dict[str, LinkFacts]:
         """The facts, with what is known of such devices."""
+        if not self._ports:
+            return dict(links)
         return {
             name: replace(link, shared=frozenset({(), *link.l3})) if link.ifindex in self._ports else link
             for name, link in links.items()

@@ -168,6 +168,8 @@ class Program:
         self._decisions: dict[int, Decisions] = {}
         self._slots: dict[bytes, bytes] = {}
         self._packed: _Packed = {}
+        self._fitting: tuple[Table, Limits, bool] | None = None  # what was said last, which another table may change
+        self._image: tuple[Table, Tapped, dict[bytes, bytes]] | None = None
         self._used: dict[str, set[int]] = {"entry_counters": set(), "rule_counters": set()}
         self._cpus = len(self._bcc.utils.get_possible_cpus())
         self.tapped = Tapped()
@@ -192,12 +194,17 @@ class Program:
 
     def fits(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
+        if self._fitting is None or self._fitting[0] is not table or self._fitting[1] != limits:
+            self._fitting = table, limits, self._fits(table, limits)
+        return self._fitting[2]
+
+    def _fits(self, table: Table, limits: Limits) -> bool:
         needs = _needs(table, limits)
         going = Counter(line.map for line in self._changes(table)[1])
         needs["LINES_MAX"] += going["lines"]
         needs["PREFIXES_MAX"] += going["prefixes"]
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
-        needs["SLOTS_MAX"] = len(self._slots.keys() | pack_slots(table, self.tapped, self._packed))
+        needs["SLOTS_MAX"] = len(self._slots.keys() | self._pack_slots(table))
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
@@ -208,10 +215,11 @@ class Program:
         adding and last when removing. How an interface answers (its slot) changes after its rules, at once. Raises
         MachineError when a map refuses.
         """
+        self._fitting = None
         self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
         self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
         self.entries, self.rules = set(table.entries), set(table.rules)
-        vias, slots = pack_vias(table), pack_slots(table, self.tapped, self._packed)
+        vias, slots = pack_vias(table), self._pack_slots(table)
         put, take = self._changes(table)
         # in the order in which a target's way needs them: the slot leads to all else
         self._put("slots", self._slots, self._slots_between(table))
@@ -223,6 +231,12 @@ class Program:
             self.delete_all(name, [_line_key(line) for line in lines])
         self._decisions = dict(table.decisions)
         self._take("vias", self._vias, vias)
+
+    def _pack_slots(self, table: Table) -> dict[bytes, bytes]:
+        """As pack_slots(), once where a table is first looked at and then applied."""
+        if self._image is None or self._image[0] is not table or self._image[1] is not self.tapped:
+            self._image = table, self.tapped, pack_slots(table, self.tapped, self._packed)
+        return self._image[2]
 
     def _changes(self, table: Table) -> tuple[list[_Line], list[_Line]]:
         """The lines to be put into the maps and to be taken out of them, for a table to follow."""
@@ -243,10 +257,13 @@ class Program:
 
     def _slots_between(self, table: Table) -> dict[bytes, bytes]:
         """The slots of now, under which the prefixes of the table to come are found as well as those of now."""
-        slots = {}
+        slots: dict[bytes, bytes] = {}
+        now, to_come = self._decisions, table.decisions
+        if all(to_come.get(entry) is decisions for entry, decisions in now.items()):
+            return slots  # those that are new have no slot yet
         for key, slot in self._slots.items():
             entry = _SLOT.unpack(slot)[0]
-            before, after = (each.get(entry, NOTHING_DECIDED) for each in (self._decisions, table.decisions))
+            before, after = (each.get(entry, NOTHING_DECIDED) for each in (now, to_come))
             if after is before:
                 continue
             if not is_in_trie(before) and not is_in_trie(after):
@@ -835,16 +852,20 @@ def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: boo
     )
 
 
+_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS = map(int, SlotFlag)
+
+
 def _slot_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
-    flags = {
-        SlotFlag.SHARED: entry.shared,
-        SlotFlag.TAPPED: port in tapped.ports,
-        SlotFlag.GUARDED: port in tapped.guarded,
-        SlotFlag.SAMPLED: port in tapped.sampled,
-        SlotFlag.TAGLESS: port in tapped.tagless,
-        SlotFlag.HEARS: hears,
-    }
-    return sum(flag for flag, is_set in flags.items() if is_set)
+    flags = _SHARED if entry.shared else 0  # plain numbers, for thousands of ports
+    if port in tapped.ports:
+        flags |= _TAPPED
+    if port in tapped.guarded:
+        flags |= _GUARDED
+    if port in tapped.sampled:
+        flags |= _SAMPLED
+    if port in tapped.tagless:
+        flags |= _TAGLESS
+    return flags | _HEARS if hears else flags
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:

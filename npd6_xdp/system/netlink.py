@@ -21,7 +21,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
-from npd6_xdp.core.stacking import Stacking
+from npd6_xdp.core.stacking import Stack, Stacking
 from npd6_xdp.system import nlsocket
 from npd6_xdp.system.nlsocket import Announcements, Overflow
 
@@ -34,6 +34,7 @@ _ETH_SS_STATS = 1
 _ETH_FLAG_RXVLAN = 1 << 8
 _U32 = struct.Struct("=I")
 _ATTEMPTS = 5
+_MadeOf = tuple[LinkEntry, Mapping[IPv6Address, OwnAddress] | None, frozenset[IPv6Address], int]
 
 
 class Netlink:
@@ -53,6 +54,9 @@ class Netlink:
         self._generations: dict[int, int] = dict(before._generations) if before else {}
         self._comings: int = before._comings if before else 0
         self._unread = False  # some announcements were lost
+        self._stacked: tuple[Mapping[int, LinkEntry], Stacking] = {}, Stacking({})
+        # what facts() said, with all that it was made of where that is known
+        self._known: dict[int, tuple[_MadeOf | None, LinkFacts]] = {}
         self.losses: int = before.losses + 1 if before else 0
         self._read()
 
@@ -86,39 +90,61 @@ class Netlink:
 
     def facts(self, next_hops: Callable[[int], frozenset[IPv6Address]]) -> dict[str, LinkFacts]:
         """The facts of all interfaces, by name; `next_hops` says what is known of an interface's gateways."""
-        addresses: defaultdict[int, tuple[OwnAddress, ...]] = defaultdict(tuple)
-        for ifindex, held in self._addresses.items():
-            addresses[ifindex] = tuple(held[address] for address in sorted(held))
-        stacking = Stacking(self._links)
-        found = {}
-        for link in self._links.values():
-            stack = stacking.of(link)
-            master = self._links.get(link.master)
-            found[link.name] = LinkFacts(
-                link.name,
-                link.ifindex,
-                link.mac,
-                link.up,
-                link.kind,
-                {tags: addresses[ifindex] for tags, ifindex in stack.l3.items()},
-                {tags: next_hops(ifindex) for tags, ifindex in stack.l3.items()},
-                stack.l3,
-                type=link.type,
-                flags=link.flags,
-                table=master.table if master is not None else 0,
-                bridge=master.name if master is not None and master.kind == "bridge" else "",
-                altnames=link.altnames,
-                generation=self._generations.get(link.ifindex, 0),
-                bridge_macs=stack.bridge_macs,
-                shared=stack.shared,
-                beside={
-                    tags: tuple(address for ifindex in riders for address in addresses[ifindex])
-                    for tags, riders in stack.riders.items()
-                },
-                lower=stack.lower,
-                lossy=stack.lossy,
+        stacking = self._stacking()
+        found, known = {}, self._known
+        self._known = {}
+        for ifindex, link in self._links.items():
+            made_of = (
+                (link, self._addresses.get(ifindex), next_hops(ifindex), self._generations.get(ifindex, 0))
+                if stacking.is_alone(link)
+                else None
             )
+            before = known.get(ifindex)
+            if made_of is None or before is None or before[0] != made_of:
+                facts = self._facts_of(link, stacking.of(link), next_hops)
+                # the very same object where nothing is different: who compares has less to do
+                before = made_of, facts if before is None or before[1] != facts else before[1]
+            self._known[ifindex] = before
+            found[link.name] = before[1]
         return found
+
+    def _facts_of(self, link: LinkEntry, stack: Stack, next_hops: Callable[[int], frozenset[IPv6Address]]) -> LinkFacts:
+        master = self._links.get(link.master)
+        return LinkFacts(
+            link.name,
+            link.ifindex,
+            link.mac,
+            link.up,
+            link.kind,
+            {tags: self._held(ifindex) for tags, ifindex in stack.l3.items()},
+            {tags: next_hops(ifindex) for tags, ifindex in stack.l3.items()},
+            stack.l3,
+            type=link.type,
+            flags=link.flags,
+            table=master.table if master is not None else 0,
+            bridge=master.name if master is not None and master.kind == "bridge" else "",
+            altnames=link.altnames,
+            generation=self._generations.get(link.ifindex, 0),
+            bridge_macs=stack.bridge_macs,
+            shared=stack.shared,
+            beside={
+                tags: tuple(address for ifindex in riders for address in self._held(ifindex))
+                for tags, riders in stack.riders.items()
+            },
+            lower=stack.lower,
+            lossy=stack.lossy,
+        )
+
+    def _held(self, ifindex: int) -> tuple[OwnAddress, ...]:
+        """The addresses of an interface, in order."""
+        held = self._addresses.get(ifindex)
+        return tuple(held[address] for address in sorted(held)) if held else ()
+
+    def _stacking(self) -> Stacking:
+        """How the links stand on one another now."""
+        if self._stacked[0] is not self._links:
+            self._stacked = self._links, Stacking(self._links)
+        return self._stacked[1]
 
     def altnames(self) -> dict[str, str]:
         """The names of links by their alternative ones."""
@@ -154,9 +180,13 @@ class Netlink:
 
     def l3_interfaces(self, wanted: Callable[[str], bool]) -> set[int]:
         """The indexes of the interfaces that frames on the ports of wanted names come in by."""
-        stacking = Stacking(self._links)
+        stacking = self._stacking()
         ports = [link for link in self._links.values() if wanted(link.name)]
-        return {ifindex for link in ports for ifindex in stacking.l3(link).values()}
+        return {
+            ifindex
+            for link in ports
+            for ifindex in ((link.ifindex,) if stacking.is_alone(link) else stacking.l3(link).values())
+        }
 
     def _read(self) -> None:
         """All links and addresses, whole."""

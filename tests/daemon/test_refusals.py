@@ -188,7 +188,7 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
 ) -> None:
     daemon = Daemon(lambda: Config(()), lambda _: None, "")
     daemon._netlink = Still()  # type: ignore[assignment]
-    daemon._ports = Datapath()  # type: ignore[assignment]
+    daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
     tried = []
 
     def decide_by(_config: Config, links: dict[str, LinkFacts], _table: Table) -> None:
