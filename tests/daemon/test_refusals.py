@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from npd6_xdp import daemon as daemon_module
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
@@ -29,6 +30,7 @@ from npd6_xdp.system.nlsocket import Overflow
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import Memory
 from tests.frames import ip6
+from tests.netns.wire import configuration
 
 LINKS = {
     name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex))) for ifindex, name in ((7, "wan0"), (8, "lan0"))
@@ -268,3 +270,41 @@ def closed() -> socket.socket:
     found = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
     found.close()
     return found
+
+
+def test_a_change_among_thousands_is_followed_in_steps_and_anew_where_another_table_comes_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon_module, "_SLICE", 0.0)
+    daemon = Daemon(lambda: parse(configuration().replace('"wan0"', '"*0"'), "test"), lambda _: None, "")
+    daemon._netlink = Still()  # type: ignore[assignment]
+    daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
+    monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
+    decided: list[Table] = []
+    followed: list[Table] = []
+
+    def decide_by(_config: Config, links: dict[str, LinkFacts], table: Table) -> None:
+        decided.append(table)
+        daemon._links, daemon._table = links, table
+
+    monkeypatch.setattr(daemon, "_decide_by", decide_by)
+    monkeypatch.setattr(daemon, "_follow_ports", lambda: followed.append(daemon._table))
+
+    def goes_on(steps: int) -> None:
+        for _ in range(steps):
+            daemon._refresh()
+
+    goes_on(2)
+    assert daemon._refreshing is not None
+    daemon._table = meanwhile = build(daemon._config, {})
+    while daemon._refreshing is not None:
+        goes_on(1)
+    assert decided == followed == []
+    assert daemon._refresh_at is not None, "it begins anew"
+    goes_on(3)
+    assert daemon._table is meanwhile
+    while daemon._refreshing is not None:
+        goes_on(1)
+    assert len(decided) == 1
+    assert followed == decided
+    assert decided[0].ports == {7, 8}
