@@ -36,7 +36,7 @@ from npd6_xdp.core.warnings import WarningKind, Warnings
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.guests import Guests
-from npd6_xdp.daemon.lines import Lines, some
+from npd6_xdp.daemon.lines import Damper, Lines, some
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
@@ -108,6 +108,8 @@ class Daemon:
         self._meant: tuple[Config, Mapping[str, str]] = (self._written, {})
         self._links: Mapping[str, LinkFacts] = {}
         self._logged: Mapping[str, LinkFacts] = {}
+        self._damper = Damper()
+        self._lines = Lines(self._damper)
         self._table = Table({}, {}, {}, {}, {})
         self._stack = ExitStack()
         self._loop = Loop()
@@ -162,7 +164,7 @@ class Daemon:
         self._netlink = Netlink()
         self._stack.callback(lambda: self._netlink.close())
         config = self._named(self._written)
-        self._outlook = keep(closing(Outlook(Router(), lambda: self._resolution.warnings())))
+        self._outlook = keep(closing(Outlook(Router(), lambda: self._resolution.warnings(), self._damper)))
         self._routes = RouteWatch()
         self._stack.callback(lambda: self._routes.close())
         self._requests = keep(closing(Requests()))
@@ -174,7 +176,7 @@ class Daemon:
         self._control = self._listen(config)
         self._stack.callback(lambda: self._control.close())
         self._datapath = keep(closing(Datapath(table, config.limits)))
-        self._ports = keep(closing(Ports(self._datapath, lambda: self._netlink)))
+        self._ports = keep(closing(Ports(self._datapath, lambda: self._netlink, self._damper)))
         self._tags = keep(closing(Tags(self._datapath, self._counted)))
         self._answering = Answering(self._ports, self._counts, self._special, self._loop.failed)
         late = self._answering.answer_late
@@ -314,6 +316,7 @@ class Daemon:
             ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
             ("outlook", lambda: 0.0 if self._resolution.has_news else self._outlook.due, lambda _: self._look_out()),
+            ("outlook", lambda: self._damper.due, self._damper.settle),
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
@@ -484,9 +487,14 @@ class Daemon:
     def _warnings(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> Warnings:
         """What of the configuration doesn't do what its writer may think, with the links that there are."""
         names, vias = absent_lines(config, links)
+        unfit = {each.name: links[each.name].why_no_port for each in config.interfaces if each.name in links}
         return {
             WarningKind.RULE: warnings(table),
-            WarningKind.INTERFACE: [*names, *twofold(self._written, alternative_names(links))],
+            WarningKind.INTERFACE: [
+                *names,
+                *(f"{name}: {why}" for name, why in unfit.items() if why),
+                *twofold(self._written, alternative_names(links)),
+            ],
             WarningKind.VIA: vias,
             WarningKind.TAGS: self._tags.warnings(links),
         }
@@ -597,12 +605,17 @@ class Daemon:
         cost = self._refresh_cost
         self._refresh_not_before = time.monotonic() + min(cost * _REFRESH_PAUSE, max(cost, _UNNOTICED))
 
-    def _follow_machine(self) -> Iterator[None]:
-        """What _refresh() does, in steps. Where another table comes in force in between, it begins anew."""
+    def _hear_of_links(self) -> bool:
+        """Take in what was announced of links, and all where that was lost; whether anything is different."""
         try:
-            self._netlink.on_change()  # reads all, where that has failed before
+            return self._netlink.on_change()
         except BrokenSource as error:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
+            return False
+
+    def _follow_machine(self) -> Iterator[None]:
+        """What _refresh() does, in steps. Where another table comes in force in between, it begins anew."""
+        self._hear_of_links()
         config, before = self._named(self._written), self._table
         links = self._facts(config, wait=False)
         same = links == self._links and config is self._config
@@ -668,7 +681,7 @@ class Daemon:
         known, self._logged = self._logged, links
         changed = [name for name, before in known.items() if links.get(name) is not before]
         named = {entry.port for entry in self._table.entries.values()} if changed else set()
-        lines = Lines()
+        lines = self._lines
         for name in changed:
             if name not in named:
                 continue
@@ -824,12 +837,17 @@ class Daemon:
 
     def _change_to(self, written: Config) -> None:
         """Whatever can fail comes first, so that failing leaves all as it was."""
+        try:
+            if self._hear_of_links():  # what has just come is to be looked at, too
+                self._later()
+        except MachineError as error:
+            self._retry(error)
         config = self._named(written)
-        _check(config, self._links)
         with ExitStack() as undo:
             undo.callback(lambda: self._facts(self._config))
             with self._unless_ended():
                 links = self._facts(config)
+                _check(config, links)
                 table = build(config, links, self._table)
             self._make_room(config, table)
             endpoint, control = self._endpoint, self._control

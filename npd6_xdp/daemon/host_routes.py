@@ -13,6 +13,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.put_backs import SOON, PutBacks
 from npd6_xdp.core.rtnetlink import HOST_ROUTE_METRIC, PROTOCOL, TABLE_MAIN
+from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.nlsocket import Overflow
 from npd6_xdp.system.rtnetlink import HostRouteWatch, Requests, RouteChange
 from npd6_xdp.system.sysctl import Memory
@@ -51,7 +52,7 @@ class HostRoutes:
         self._soon: dict[Host, None] = {}
         self._soon_at = float("inf")
         self._retry_at = float("inf")
-        self._warned: set[str] = set()
+        self._once = Once()
         self.due: float | None = None
         """When to call tick() (seconds, monotonic)."""
         self._unread = self._needed = False
@@ -196,7 +197,7 @@ class HostRoutes:
         else:
             self._displaced.add(host)
             if code not in _NOT_NOW:
-                self._warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
+                self._once.warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
 
     # --- what others do ---
 
@@ -260,7 +261,7 @@ class HostRoutes:
             return
         self._make_so(host)
         if host in self._there and change.sender != _BY_ITSELF and not was_anothers:
-            self._warn(
+            self._once.warn(
                 f"{self._name(host)}: somebody else removes host routes of ours ({IPv6Address(host.address)}, for one);"
                 " they are put back. If it is systemd-networkd: ManageForeignRoutes=no in networkd.conf",
                 about=f"{host.ifindex} removed",
@@ -279,7 +280,7 @@ class HostRoutes:
 
     def _say_foreign(self, host: Host) -> None:
         address = IPv6Address(host.address)
-        self._warn(
+        self._once.warn(
             f"{self._name(host)}: another route is in the place of the host route to {address}, and stays: see"
             f" ip -6 route show table all {address}",
             about=f"{host.ifindex} another",
@@ -323,7 +324,7 @@ class HostRoutes:
             return
         except MachineError as error:
             self._unread = True
-            self._warn(f"{error}; trying again every {_AGAIN:.0f} s")
+            self._once.warn(f"{error}; trying again every {_AGAIN:.0f} s")
             return
         for host, table in found.items():
             # others are another daemon's, which may have come after us: a dead one's were taken over at the start
@@ -366,9 +367,3 @@ class HostRoutes:
             if is_due
         )
         self.due = min(dues, default=None)
-
-    def _warn(self, line: str, about: str = "") -> None:
-        """Once each: a flood must not fill the log."""
-        if (about or line) not in self._warned:
-            self._warned.add(about or line)
-            log.warning("%s", line)

@@ -1,22 +1,129 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What there is to say of interfaces: a line each, or one line for many of which there is the same to say."""
+"""What there is to say of interfaces: a line each, or one for many; now and then one for what happens all the time."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 log = logging.getLogger("npd6-xdp")
 
 MOST_LINES = 10
 """Of one kind, at once."""
 _NAMED = 3
+MOST_TIMES = 8
+"""That the same is said of an interface within WINDOW; what comes then is counted."""
+WINDOW = 60.0
+"""Seconds."""
+_MOST_DAMPED = 4096  # lines that are known at once
+_MOST_SAID = 256  # lines that are said once each
+_MOST_OF_A_KIND = 8  # of them within _HOUR
+_HOUR = 3600.0
+
+
+@dataclass(slots=True)
+class _Damped:
+    """A line: since when it is counted, how often it was said since and how often not, which of all it was last."""
+
+    level: int
+    text: str
+    began: float
+    said: int = 0
+    held_back: int = 0
+    last: int = 0
+
+
+class Damper:
+    """Lets a line pass a few times a minute, then says once a minute how often it came; a link may flap for days."""
+
+    def __init__(self) -> None:
+        self._damped: dict[tuple[str, str], _Damped] = {}
+        self._count = 0
+        self.due: float | None = None
+        """When to call settle() (seconds, monotonic); None: nothing is held back."""
+
+    def say(self, level: int, name: str, text: str, kind: str) -> None:
+        """Log a line about an interface, or count it. `kind` is what it has in common with others of its kind."""
+        now = time.monotonic()
+        line = self._damped.get((name, kind))
+        if line is None or (now - line.began >= WINDOW and not line.held_back):
+            self._damped.pop((name, kind), None)
+            if len(self._damped) >= _MOST_DAMPED:
+                self._forget(next(iter(self._damped)))
+            line = self._damped[name, kind] = _Damped(level, text, now)
+        self._count += 1
+        line.level, line.text, line.last = level, text, self._count
+        if line.said < MOST_TIMES:
+            line.said += 1
+            log.log(level, "%s: %s", name, text)
+            return
+        if not line.held_back:
+            due = line.began + WINDOW
+            self.due = due if self.due is None else min(self.due, due)
+        line.held_back += 1
+
+    def settle(self, now: float) -> None:
+        """Say how often came what was held back: what came last is said last, so that is how things are."""
+        told = [(line.last, key) for key, line in self._damped.items() if line.held_back and line.began + WINDOW <= now]
+        for _, key in sorted(told):
+            line = self._damped[key]
+            self._tell(key, line)
+            # as long as it goes on, this is all that is said
+            line.began, line.said, line.held_back = now, MOST_TIMES, 0
+        dues = (line.began + WINDOW for line in self._damped.values() if line.held_back)
+        self.due = min(dues, default=None)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        line = self._damped.pop(key)
+        if line.held_back:
+            self._tell(key, line)
+
+    @staticmethod
+    def _tell(key: tuple[str, str], line: _Damped) -> None:
+        times = "once more" if line.held_back == 1 else f"{line.held_back:,} times more"
+        log.log(line.level, "%s: %s (%s within a minute)", key[0], line.text, times)
+
+
+class Once:
+    """Warnings that are said once each. It remembers the latest only, and whoever sends frames can't fill the log."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, None] = {}
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def warn(self, line: str, about: str = "", kind: str = "") -> None:
+        """Log it, unless this was said `about` the same. Of a `kind` that others give reason for, a few an hour."""
+        key = about or line
+        if key in self._said:
+            self._said[key] = self._said.pop(key)
+            return
+        if kind and (line := self._with_room(line, kind)) == "":
+            return
+        while len(self._said) >= _MOST_SAID:
+            del self._said[next(iter(self._said))]
+        self._said[key] = None
+        log.warning("%s", line)
+
+    def _with_room(self, line: str, kind: str) -> str:
+        now = time.monotonic()
+        began, count = self._kinds.pop(kind, (now, 0))
+        if now - began >= _HOUR:
+            began, count = now, 0
+        while len(self._kinds) >= _MOST_SAID:
+            del self._kinds[next(iter(self._kinds))]
+        self._kinds[kind] = began, count + 1
+        if count + 1 == _MOST_OF_A_KIND:
+            return f"{line} (more like this are not said within an hour)"
+        return line if count < _MOST_OF_A_KIND else ""
 
 
 class Lines:
-    """Collects lines while a change is followed, and logs them at its end: say()."""
+    """Collects lines while a change is followed, and logs them at its end: say(). `damper` sees to what repeats."""
 
-    def __init__(self) -> None:
+    def __init__(self, damper: Damper | None = None) -> None:
+        self._damper = damper or Damper()
         self._said: dict[tuple[int, str], list[tuple[str, str]]] = {}
 
     def add(self, level: int, name: str, text: str, kind: str = "") -> None:
@@ -33,10 +140,10 @@ class Lines:
         said, self._said = self._said, {}
         for (level, kind), found in said.items():
             if len(found) > MOST_LINES:
-                log.log(level, "%s: %s", some([name for name, _ in found]), kind)
+                self._damper.say(level, some([name for name, _ in found]), kind, kind)
                 continue
             for name, text in found:
-                log.log(level, "%s: %s", name, text)
+                self._damper.say(level, name, text, kind)
 
 
 def some(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from npd6_xdp.core.warnings import (
     forwarding_warnings,
     offload_warning,
 )
-from npd6_xdp.daemon.lines import Lines
+from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.system.netlink import receive_vlan_offload
 from npd6_xdp.system.router import Router
 from npd6_xdp.system.sysctl import read as read_sysctl
@@ -39,7 +39,9 @@ class Outlook:
     `neighbour_table` has those of the kernel's neighbour table.
     """
 
-    def __init__(self, router: Router, neighbour_table: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, router: Router, neighbour_table: Callable[[], Sequence[str]], damper: Damper | None = None
+    ) -> None:
         self._router = router
         self._neighbour_table = neighbour_table
         self._table = Table({}, {}, {}, {}, {})
@@ -50,6 +52,7 @@ class Outlook:
         self._configured: Warnings = {}
         self._said: frozenset[str] = frozenset()
         self._of_advertisements: frozenset[str] = frozenset()  # those of them
+        self._lines = Lines(damper)
         self._trunks: Sequence[tuple[int, str]] = ()  # ports with VLANs
         self._offloaded: set[int] = set()  # those of them whose card takes the tags out
         self._next_trunk = 0
@@ -140,7 +143,7 @@ class Outlook:
 
     def _say(self) -> None:
         said = frozenset(all_lines(self.current))
-        lines = Lines()
+        lines = self._lines
         for line in all_lines(self.current):
             if line not in self._said:
                 _add(lines, logging.WARNING, line)

@@ -14,7 +14,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import wanted_groups
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Entry, Table
-from npd6_xdp.daemon.lines import Lines
+from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink import Netlink, receive_vlan_offload
@@ -56,7 +56,7 @@ class Attached:
 class Ports:
     """The attached ports, by interface index."""
 
-    def __init__(self, datapath: Datapath, netlink: Callable[[], Netlink]) -> None:
+    def __init__(self, datapath: Datapath, netlink: Callable[[], Netlink], damper: Damper | None = None) -> None:
         self._datapath = datapath
         self._netlink = netlink
         self._sockets = Sockets()
@@ -65,7 +65,7 @@ class Ports:
         self._named: dict[str, Attached] = {}
         self._announced: set[int] = set()
         self._refused: dict[int, str] = {}
-        self._lines = Lines()
+        self._lines = Lines(damper)
         self._config = Config(())
         self._links: Mapping[str, LinkFacts] = {}
         self._table = Table({}, {}, {}, {}, {})
@@ -420,7 +420,10 @@ class Ports:
 
     def _say_what_cannot_be(self, config: Config, links: Mapping[str, LinkFacts]) -> None:
         for link in links.values():
-            if link.why_no_port and link.name != "lo" and config.entries(link.name):
+            if not link.why_no_port or link.name == "lo":
+                continue
+            entries = config.entries(link.name)
+            if entries and all(entry.is_glob for entry in entries):  # of one that is named, it is a warning
                 self._say_once(link.ifindex, f"{link.name}: {link.why_no_port}")
         here = {link.ifindex for link in links.values()}
         self._refused = {ifindex: said for ifindex, said in self._refused.items() if ifindex in here}

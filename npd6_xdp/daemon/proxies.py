@@ -16,6 +16,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import group_of, proxying_interfaces
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.rules import KnownFlag, Rule, Table
+from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.rtnetlink import Requests
@@ -41,7 +42,7 @@ class Proxies:
         self._names: dict[int, str] = {}
         self._entries: dict[Host, int] = {}
         self._foreign: set[Host] = set()
-        self._warned: set[str] = set()
+        self._once = Once()
         self._cost = 0.0  # seconds of the last look
         # a dead predecessor's are on whatever interfaces it had; but those of a living other are not ours to touch
         self._sweeps = not memory.others
@@ -97,7 +98,7 @@ class Proxies:
             return
         if len(self._entries) >= self._limits.kernel_entries:
             self.refused += 1
-            self._warn(
+            self._once.warn(
                 f"limits.kernel_entries: {self._limits.kernel_entries} proxy entries are there;"
                 " Python answers for further targets itself"
             )
@@ -107,12 +108,12 @@ class Proxies:
                 return
         except MachineError as error:
             self.refused += 1
-            self._warn(f"{error}; Python answers itself")
+            self._once.warn(f"{error}; Python answers itself")
             return
         code = self._requests.add_proxy(host)
         if code:
             self.refused += 1
-            self._warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
+            self._once.warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
             return
         self._know(host, rule.group)
 
@@ -129,7 +130,7 @@ class Proxies:
         except MachineError as error:
             self.refused += 1
             self._requests.delete_proxy(host)
-            self._warn(str(error))
+            self._once.warn(str(error))
         else:
             self._entries[host] = group
 
@@ -145,7 +146,7 @@ class Proxies:
                 self._requests.delete_proxy(host)
         self._reconcile()
         for name in self._sysctls.hold():
-            self._warn(f"{name}: somebody else changes this sysctl, which method kernel needs; it is set again")
+            self._once.warn(f"{name}: somebody else changes this sysctl, which method kernel needs; it is set again")
         self._cost = time.thread_time() - began
         self.due = now + self._pause() if self._entries or proxying_interfaces(self._table) else None
 
@@ -158,7 +159,7 @@ class Proxies:
         try:
             there = self._requests.proxies()
         except MachineError as error:
-            self._warn(f"{error}; trying again every {self._pause():.0f} s")
+            self._once.warn(f"{error}; trying again every {self._pause():.0f} s")
             self.due = time.monotonic() + self._pause()
             return
         foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
@@ -193,7 +194,7 @@ class Proxies:
         if group_of(self._table, host) != self._entries[host] or self._requests.add_proxy(host) != 0:
             return False
         name = self._names.get(host.ifindex, str(host.ifindex))
-        self._warn(
+        self._once.warn(
             f"{name}: proxy entries of ours have gone ({IPv6Address(host.address)}, for one): somebody else removes"
             " them, or the interface was down; they are put back",
             about=f"{host.ifindex} gone",
@@ -214,9 +215,3 @@ class Proxies:
                 "is" if count == 1 else "are",
                 name,
             )
-
-    def _warn(self, line: str, about: str = "") -> None:
-        """Once each: a flood must not fill the log."""
-        if (about or line) not in self._warned:
-            self._warned.add(about or line)
-            log.warning("%s", line)

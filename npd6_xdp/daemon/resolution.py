@@ -24,6 +24,7 @@ from npd6_xdp.core.rules import Decision, Rule, Table
 from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
+from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.nlsocket import Overflow
 from npd6_xdp.system.rtnetlink import NeighbourWatch, Requests
@@ -70,7 +71,7 @@ class Resolution:
         self._room = TableRoom(self._limits.pending)
         self.has_news = False
         """Whether warnings() has one more."""
-        self._warned: set[str] = set()
+        self._once = Once()
         self._tick_at: float | None = None
         self._frozen = 0
         self._hears = False
@@ -194,7 +195,7 @@ class Resolution:
                 self._datapath.know(group, address, flags)
             except MachineError as error:
                 self._neighbours.refused += 1
-                self._warn(f"{error}; raise limits.neighbours")
+                self._once.warn(f"{error}; raise limits.neighbours")
 
     # --- solicitations ---
 
@@ -208,7 +209,9 @@ class Resolution:
         if self._is_elsewhere(event, rule):
             return Outcome.ABSENT
         if (rule.group, event.target) not in self._pending and self._neighbours.full:
-            self._warn(f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved")
+            self._once.warn(
+                f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
+            )
             return Outcome.RATE_LIMITED
         return self._wait(event, rule, vias, self._look_for)
 
@@ -243,7 +246,7 @@ class Resolution:
             what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
         else:
             what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
-        self._warn(f"{name}: {other} asks for what is asked for elsewhere: {what}")
+        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"peers {link}")
         self._apply(self._places.distrust(self._loops.peers, time.monotonic()))
 
     def _look_for(self, host: Host) -> None:
@@ -353,7 +356,7 @@ class Resolution:
             return
         except MachineError as error:
             self._read_again = True
-            self._warn(f"{error}; trying again every {_TICK:.0f} s")
+            self._once.warn(f"{error}; trying again every {_TICK:.0f} s")
             return
         for host in self._places.hosts():
             if host not in there and host not in self._changed_meanwhile:
@@ -387,7 +390,7 @@ class Resolution:
             return self._requests.neighbours()
         except MachineError as error:
             self._read_again = True
-            self._warn(f"{error}; trying again every {_TICK:.0f} s")
+            self._once.warn(f"{error}; trying again every {_TICK:.0f} s")
             return self._places.words()
 
     def _hear_of(self, host: Host, word: Word) -> None:
@@ -544,12 +547,6 @@ class Resolution:
         """The places behind other via interfaces that the host may be at, or have been at, too."""
         vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
         return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
-
-    def _warn(self, line: str) -> None:
-        """Once each: a flood must not fill the log."""
-        if line not in self._warned:
-            self._warned.add(line)
-            log.warning("%s", line)
 
 
 def _is_fresher(state: NeighbourState, than: NeighbourState) -> bool:

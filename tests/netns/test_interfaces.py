@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -213,6 +215,35 @@ def test_a_device_without_ethernet_framing_is_refused_with_the_reason(topology: 
     assert running.log.count("tun0: not an Ethernet interface") == 1
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
+
+
+def test_a_named_device_without_ethernet_framing_that_comes_later_is_a_warning_until_it_is_gone_and_fails_a_reload(
+    topology: Topology, daemon: Start
+) -> None:
+    text = configuration() + configuration("2001:db8:2::/64 static").replace("wan0", "tun0")
+    running = daemon(text)
+    running.process.send_signal(signal.SIGSTOP)  # so that it is asked to reload before it hears of the device
+    on_edge(topology, "tuntap add dev tun0 mode tun")
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(15.0)
+        asking.connect(str(running.control))
+        asking.sendall(b'{"verb": "reload"}\n')
+        running.process.send_signal(signal.SIGCONT)
+        answer = asking.recv(65536).decode()
+    why = "tun0: not an Ethernet interface"
+    assert "the old configuration stays" in answer
+    assert why in answer
+
+    def warned() -> bool:
+        return f"warning: {why}" in running.command("status").stdout
+
+    assert until(warned)
+    assert until(lambda: f"warning: {why}" in running.log)
+    assert running.log.count(f"warning: {why}") == 1
+    assert running.command("reload").returncode == 1
+    on_edge(topology, "link del tun0")
+    assert until(lambda: not warned())
+    assert running.command("reload").returncode == 0
 
 
 def test_a_port_that_another_program_holds_is_tried_again_until_it_is_free(topology: Topology, daemon: Start) -> None:
