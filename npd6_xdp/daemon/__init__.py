@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The composition root: builds the rooms, connects them, runs, closes. No policy and no packet bytes.
 
-One thread does it all but HTTP, in the turns of daemon/loop.py: it waits for events of the XDP program, for changes of
-the machine, for the control socket, and for signals.
+One thread does it all but HTTP and taking long dumps of routes, in the turns of daemon/loop.py: it waits for events of
+the XDP program, for changes of the machine, for the control socket, and for signals.
 """
 
 from __future__ import annotations

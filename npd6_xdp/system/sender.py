@@ -13,6 +13,7 @@ from typing import Any
 
 from npd6_xdp.core.errors import MachineError, remedy
 from npd6_xdp.core.frames import SLOT, Frames, Shape
+from npd6_xdp.system.msghdr import IoVec, MsgHdr
 
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP = 1, 2
@@ -29,30 +30,10 @@ _SHARED_SOCKETS = 8
 and for each membership more, the kernel walks the socket's others, so a single one isn't best either."""
 
 
-class _IoVec(ct.Structure):
-    """struct iovec."""
-
-    _fields_ = (("iov_base", ct.c_void_p), ("iov_len", ct.c_size_t))
-
-
-class _MsgHdr(ct.Structure):
-    """struct msghdr."""
-
-    _fields_ = (
-        ("msg_name", ct.c_void_p),
-        ("msg_namelen", ct.c_uint32),
-        ("msg_iov", ct.c_void_p),
-        ("msg_iovlen", ct.c_size_t),
-        ("msg_control", ct.c_void_p),
-        ("msg_controllen", ct.c_size_t),
-        ("msg_flags", ct.c_int),
-    )
-
-
 class _MMsgHdr(ct.Structure):
     """struct mmsghdr."""
 
-    _fields_ = (("msg_hdr", _MsgHdr), ("msg_len", ct.c_uint))
+    _fields_ = (("msg_hdr", MsgHdr), ("msg_len", ct.c_uint))
 
 
 class _SockAddrLl(ct.Structure):
@@ -95,13 +76,13 @@ class Outbox:
         self.frames = frames
         self._lent: Any = (ct.c_char * len(frames.buffer)).from_buffer(frames.buffer)
         base = ct.addressof(self._lent)
-        self._iovecs: Any = (_IoVec * frames.room)(*(_IoVec(base + index * SLOT, 0) for index in range(frames.room)))
+        self._iovecs: Any = (IoVec * frames.room)(*(IoVec(base + index * SLOT, 0) for index in range(frames.room)))
         self._interfaces: Any = (_SockAddrLl * frames.room)(*(_interface(0) for _ in range(frames.room)))
         self._bound: Any = (_MMsgHdr * frames.room)()
         self._shared: Any = (_MMsgHdr * frames.room)()
         for index in range(frames.room):
             for headers in (self._bound, self._shared):
-                headers[index].msg_hdr.msg_iov = ct.addressof(self._iovecs) + index * ct.sizeof(_IoVec)
+                headers[index].msg_hdr.msg_iov = ct.addressof(self._iovecs) + index * ct.sizeof(IoVec)
                 headers[index].msg_hdr.msg_iovlen = 1
             header = self._shared[index].msg_hdr
             header.msg_name = ct.addressof(self._interfaces) + index * ct.sizeof(_SockAddrLl)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Set
 from contextlib import suppress
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.system.msghdr import MsgHdr
 
 _ETH_P_ALL = 3
 _SO_ATTACH_BPF = 50
@@ -35,20 +36,6 @@ interfaces, whose filter then runs for each packet that comes to this machine (0
 _ALL = 0
 _MOST_READ = 64
 _INTERFACE_GONE = (errno.ENETDOWN, errno.ENODEV)  # said once
-
-
-class _MsgHdr(ct.Structure):
-    """struct msghdr. (Python's own call makes a name of the interface's index, which needn't be text.)"""
-
-    _fields_ = (
-        ("msg_name", ct.c_void_p),
-        ("msg_namelen", ct.c_uint32),
-        ("msg_iov", ct.c_void_p),
-        ("msg_iovlen", ct.c_size_t),
-        ("msg_control", ct.c_void_p),
-        ("msg_controllen", ct.c_size_t),
-        ("msg_flags", ct.c_int),
-    )
 
 
 _libc = ct.CDLL(None, use_errno=True)
@@ -144,7 +131,8 @@ def _receive(tap: socket.socket) -> tuple[int, int, bool]:
     Raises OSError if there is none.
     """
     address, control = ct.create_string_buffer(_SOCKADDR.size), ct.create_string_buffer(_SPACE)
-    header = _MsgHdr(
+    # Python's own call makes a name of the interface's index, which needn't be text
+    header = MsgHdr(
         msg_name=ct.addressof(address),
         msg_namelen=len(address),
         msg_control=ct.addressof(control),
