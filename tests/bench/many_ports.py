@@ -32,6 +32,7 @@ _PIECE = 500  # interfaces that one ip(8) makes
 _BURST = 200  # solicitations before answers are taken in
 _QUIET = 3.0  # seconds without a new address
 _ETH_P_IPV6 = 0x86DD
+_CHANGES = 3
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -99,6 +100,15 @@ class Asker:
                 time.sleep(0.01)
         return len(found)
 
+    def latency(self, number: int) -> float:
+        """How long one port's answer takes (seconds)."""
+        found: set[str] = set()
+        began = time.monotonic()
+        self._socket.sendto(self._frames[number], (self._names[number], 0))
+        while not found and time.monotonic() - began < _QUIET:
+            self._take(found)
+        return time.monotonic() - began
+
     def _take(self, found: set[str]) -> None:
         while True:
             try:
@@ -120,6 +130,17 @@ def compiling(topology: Topology) -> float:
     began = time.monotonic()
     with RunningDaemon(topology, CONFIGURATION.format(datapath="hybrid").replace("sub*", "wan0")):
         return time.monotonic() - began
+
+
+def held_up(topology: Topology, asker: Asker) -> float:
+    """The longest that an answer takes while another port's address comes and goes (seconds)."""
+    longest = 0.0
+    for word in ("add", "del") * _CHANGES:
+        topology.run("edge", "ip", "address", word, "2001:db8:8::1/128", "dev", "sub1", check=True)
+        ends = time.monotonic() + 1.0
+        while time.monotonic() < ends:
+            longest = max(longest, asker.latency(0))
+    return longest
 
 
 def stopped(running: RunningDaemon) -> float:
@@ -157,6 +178,8 @@ def measure(count: int, datapath: str, idle: float) -> None:
                     asked = time.monotonic()
                     status = running.command("status").stdout
                     print(f"{datapath}: status: {time.monotonic() - asked:.2f} s, {len(status.splitlines()):,} lines")
+                    longest = held_up(topology, asker)
+                    print(f"{datapath}: while another port changes, an answer takes {longest:.3f} s at most")
                     time.sleep(5)
                     spent = processor_time(running.process.pid)
                     time.sleep(idle)

@@ -294,3 +294,18 @@ def test_tags_of_other_vlans_within_the_frames_leave_a_port_answering(topology: 
     assert counted["answered_xdp"] >= 10
     assert counted["answered_xdp"] + counted.get("answered_python", 0) == 20
     assert ups(running) == {"wan0": 1.0}
+
+
+def test_a_veth_in_native_mode_with_vlans_falls_silent_too(topology: Topology, daemon: Start, hidden: Wire) -> None:
+    topology.xdp_pass("upstream", "eth0")  # what native XDP_TX over veth needs
+    native = configuration(attach='"native"')
+    trunk = native + configuration("2001:db8:2::/64 static", vlan="100", attach='"native"')
+    running = daemon(native)
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(asked("2001:db8:1::9")) is not None)
+        running.write(trunk)
+        assert running.command("reload").returncode == 0
+        assert wire.ask(asked("2001:db8:1::9")) is not None
+        hidden.send(asked("2001:db8:9::9"))  # no rule's: what is passed, the tap looks at
+        assert until(lambda: is_silenced(running))
+        assert wire.ask(asked("2001:db8:1::9"), 0.3) is None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import select
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -74,6 +75,52 @@ def test_interfaces_that_come_while_all_is_read_anew_lose_no_next_hop(hops: Rout
     hops.refresh()
     hops.refresh()
     assert set(settle(hops)) == {GATEWAYS}
+
+
+def test_the_loop_never_waits_for_a_piece_of_a_dump_which_the_kernel_may_take_long_to_make(hops: RouteWatch) -> None:
+    """It does while routes change: it begins anew for each piece."""
+    waited_for = set()
+
+    class Watched:
+        def __init__(self, whole: socket.socket) -> None:
+            self._whole = whole
+            self.send, self.fileno, self.close = whole.send, whole.fileno, whole.close
+
+        def recv(self, size: int) -> bytes:
+            waited_for.add(threading.get_ident())
+            return self._whole.recv(size)
+
+    hops.watch({index("wan0")})
+    hops._dump._socket = Watched(hops._dump._socket)  # type: ignore[assignment]
+    hops.refresh()
+    assert set(settle(hops)) == {GATEWAYS}
+    assert len(waited_for) == 1
+    assert threading.get_ident() not in waited_for
+
+
+def test_announcements_are_taken_in_by_slices_and_the_last_word_counts_whatever_was_read_in_between(
+    topology: Topology, hops: RouteWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_SLICE", 0.0)
+    wan = index("wan0")
+    hops.watch({wan})
+    stays, goes = IPv6Address("2001:db8::71"), IPv6Address("2001:db8::72")
+    words = [f"route {{}} 2001:db8:7{n}::/64 via {gateway} dev wan0" for n, gateway in enumerate((stays, goes))]
+    for _ in range(20):
+        on_edge_at_once(topology, "\n".join([*(word.format("add") for word in words), words[1].format("del")]))
+        on_edge_at_once(topology, words[0].format("del"))
+    on_edge_at_once(topology, words[0].format("add"))
+    hops.refresh()  # what it reads is younger than what waits
+    monkeypatch.setattr(routes, "_SLICE", 1.0)
+    settle(hops)
+    monkeypatch.setattr(routes, "_SLICE", 0.0)
+    turns = 0
+    while select.select([hops.filenos()[0]], [], [], 0)[0]:
+        hops.on_change()
+        turns += 1
+    assert turns > 10, "other work has its turn in between"
+    monkeypatch.setattr(routes, "_SLICE", 1.0)
+    assert settle(hops)[-1] == GATEWAYS | {stays}
 
 
 def test_next_hops_of_an_interface_that_comes_while_others_are_read_anew_stay(hops: RouteWatch) -> None:
