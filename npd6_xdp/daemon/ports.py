@@ -305,8 +305,9 @@ class Ports:
         if link is None or port.generation != self._netlink().generation(port.ifindex):
             return  # it has gone, or another has its index: follow() is to come
         if program and program not in link.xdp:
-            self._put_back(port)
-        elif link.allmulti == 0:
+            if self._is_here(port):
+                self._put_back(port)
+        elif link.allmulti == 0 and self._is_here(port):
             try:
                 port.socket.hold_again(port.name)
             except MachineError:
@@ -331,9 +332,14 @@ class Ports:
             self.changes += 1
 
     def _is_here(self, port: Attached) -> bool:
-        """Whether a port's interface is still there, and the same; else follow() is to come."""
+        """Whether a port's interface is still there, and the same; else follow() is to come.
+
+        It may have gone, and another come in its place, since announcements were taken in: then there are more by the
+        time that the kernel has answered.
+        """
         netlink = self._netlink()
-        return netlink.generation(port.ifindex) == port.generation and netlink.link(port.ifindex) is not None
+        there = netlink.generation(port.ifindex) == port.generation and netlink.link(port.ifindex) is not None
+        return there and not netlink.behind
 
     def _put_back(self, port: Attached) -> None:
         """Attach anew what was taken away, and say so; or say why it can't be, and try again."""

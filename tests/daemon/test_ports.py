@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -134,3 +136,22 @@ def test_vlans_that_come_later_make_the_offload_matter_and_nobody_asks_for_it_wi
 def test_a_veth_hides_tags_whatever_its_switch_says(attached: Ports, card: Card) -> None:
     follow(attached, TRUNK, replace(WAN, lossy=True))
     assert attached.hiding_tags() == {7}
+
+
+def test_what_was_made_anew_in_the_middle_of_a_look_is_not_taken_for_robbed(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Announcements came after the look had begun."""
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    follow(attached, NATIVE, WAN)
+    robbed = SimpleNamespace(xdp=set(), allmulti=0)
+    monkeypatch.setattr(Netlink, "link", lambda *_: robbed)
+    monkeypatch.setattr(Datapath, "taken_off", lambda _, ports: [*ports])
+    waiting = itertools.cycle((False, True, True))  # a look asks before it begins, and before it complains
+    monkeypatch.setattr(Netlink, "behind", property(lambda _: next(waiting)))
+    for _ in range(3):
+        attached.tick(attached.due or 0.0)
+    assert "somebody has taken" not in caplog.text
+    monkeypatch.setattr(Netlink, "behind", False)
+    looked(attached)
+    assert "somebody has taken" in caplog.text
