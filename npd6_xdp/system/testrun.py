@@ -73,7 +73,9 @@ class TestRun:
         self._options = _Options(sz=ct.sizeof(_Options), data_out=ct.addressof(self._out))
         import bcc
 
-        self._run: Any = bcc.lib.bpf_prog_test_run_opts
+        # Not as an attribute of the library: as of 0.30 that takes bcc's own structure only.
+        prototype = ct.CFUNCTYPE(ct.c_int, ct.c_int, ct.POINTER(_Options), use_errno=True)
+        self._run: Any = prototype(("bpf_prog_test_run_opts", bcc.lib))
 
     def run(self, program: int, frame: bytes, repeat: int = 1, ifindex: int = LOOPBACK) -> Ran:
         """Run the program with this file descriptor; each run sees the frame as the one before left it.
