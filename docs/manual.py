@@ -224,8 +224,10 @@ def title(name: str, section: int) -> str:
     """The first lines of a man page."""
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     date = time.strftime("%Y-%m-%d", time.gmtime(seconds))
-    # No hyphens (HY: where .EE and .SH would bring them back), and a ragged margin: long paths tear holes otherwise.
-    return f'.TH {name.upper()} {section} "{date}" "npd6-xdp {npd6_xdp.__version__}"\n.nr HY 0\n.hy 0\n.ad l\n'
+    # No hyphens, and a ragged margin: long paths tear holes otherwise. HY and AD are for groff's macros that would undo
+    # it: .EE and .SH, and as of 1.23 each paragraph.
+    still = ".nr HY 0\n.ds AD l\n.hy 0\n.ad l\n"
+    return f'.TH {name.upper()} {section} "{date}" "npd6-xdp {npd6_xdp.__version__}"\n{still}'
 
 
 def command_page() -> str:
