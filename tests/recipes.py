@@ -452,8 +452,8 @@ def run(
     configuration: str = "",
     *,
     without: str = "",
-    timeout: float = 20.0,
-    patience: float = 10.0,
+    timeout: float = 60.0,
+    patience: float = 30.0,
 ) -> Seen:
     """Build a page's place and see what it does; by another configuration, or without one of its commands, if told so.
 
@@ -473,7 +473,7 @@ def run(
 def main(argv: list[str]) -> int:
     """Run the scenes of pages, of all by default: python -m tests.recipes [--timeout SECONDS] [PAGE...]"""
     parser = argparse.ArgumentParser(prog="python -m tests.recipes", description=main.__doc__)
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds for the daemon's start")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for the daemon's start")
     parser.add_argument("pages", nargs="*", metavar="PAGE")
     arguments = parser.parse_args(argv)
     failed = 0

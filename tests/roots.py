@@ -197,7 +197,7 @@ def fresh_root(*, over: Root | None = None, namespace: str | None = None, boot: 
         process.kill()  # and with it, by --kill-child, all that is in there
         process.communicate()
         sweep = ("unshare", "--mount", "bash", "-c", _SWEEP, "bash", name)
-        subprocess.run(sweep, check=False, capture_output=True, timeout=10)
+        subprocess.run(sweep, check=False, capture_output=True, timeout=60)
 
 
 def _only_child(pid: int) -> int:

@@ -49,7 +49,7 @@ def npd6(*argv: str, path: str = "") -> subprocess.CompletedProcess[str]:
         encoding="utf-8",
         errors="replace",
         env=environment,
-        timeout=30,
+        timeout=120,
     )
 
 
@@ -104,7 +104,7 @@ def where_etc_has(config: str, *argv: str) -> subprocess.CompletedProcess[str]:
         exec "$@"
     """
     words = ("unshare", "--mount", "bash", "-c", script, "bash", config, sys.executable, "-m", "npd6_xdp", *argv)
-    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
@@ -156,7 +156,7 @@ def test_check_needs_no_root(good: str) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=30,
+        timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, NOT_HERE)
 

@@ -54,6 +54,7 @@ def matches(found: list[str], wanted: list[str]) -> bool:
 
 # --- npd6.conf ---
 
+MAPPED = str(IPv6Network("::ffff:0:0/96"))  # Python 3.13 writes it in another way
 PAIR = "prefix = 2001:db8:1:2:\ninterface = wan0\n"
 RULE = {"prefix": "2001:db8:1:2::/64", "method": "static"}
 WAN0 = {"name": "wan0", "rule": [RULE]}
@@ -326,7 +327,7 @@ AUTO = "auto: ndppd asks for the host where its route leads"
         ("iface", "proxy wan0 { rule 1::/64 { iface a } }", wan(rule("1::/64", "neighbour", "a")), []),
         ("address", "proxy wan0 { rule 1::5 { static } }", wan(rule("1::5", "static")), []),
         ("one link-local address", "proxy wan0 { rule fe80::1 { static } }", wan(rule("fe80::1", "static")), []),
-        ("an IPv4-mapped prefix", "proxy wan0 {rule ::ffff:0:0/96 {static}}", wan(rule("::ffff:0:0/96", "static")), []),
+        ("an IPv4-mapped prefix", "proxy wan0 {rule ::ffff:0:0/96 {static}}", wan(rule(MAPPED, "static")), []),
         (
             "no method",
             "proxy wan0 {\n rule 1::/96 {\n }\n}",
@@ -634,7 +635,7 @@ def test_the_commands_convert_a_sample_of_debian_s_and_check_what_comes_out(
 ) -> None:
     def npd6(*argv: str) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "npd6_xdp", *argv]
-        return subprocess.run(words, capture_output=True, text=True, timeout=30)
+        return subprocess.run(words, capture_output=True, text=True, timeout=120)
 
     old, new = tmp_path / "old.conf", tmp_path / "new.toml"
     old.write_text(sample(path))
@@ -673,7 +674,7 @@ def test_a_name_that_no_comment_could_hold_is_escaped() -> None:
 # --- What holds for every file ---
 
 ADDRESSES = st.integers(0, 2**16 - 1).map(lambda number: IPv6Address((0x20010DB8 << 96) + (number << 60) + number % 9))
-SPECIAL = st.sampled_from(["::", "::1", "fe80::1", "ff02::1", "fe80::", "::ffff:0:1"]).map(IPv6Address)
+SPECIAL = st.sampled_from(["::", "::1", "fe80::1", "ff02::1", "fe80::", "::ffff:0:1"])
 PREFIXES = st.builds(
     lambda address, length: f"{address}/{length}",
     ADDRESSES | SPECIAL,

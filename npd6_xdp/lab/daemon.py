@@ -6,10 +6,12 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +54,7 @@ class RunningDaemon:
         namespace: Namespace = "edge",
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
-        timeout: float = 20.0,
+        timeout: float = 60.0,
     ) -> None:
         number = next(_numbers)
         self.topology = topology
@@ -112,7 +114,7 @@ class RunningDaemon:
         """All that the daemon has written to stderr and stdout so far."""
         return self.log_file.read_text(errors="replace")
 
-    def stop(self, timeout: float = 5.0) -> int:
+    def stop(self, timeout: float = 15.0) -> int:
         """End the daemon with SIGTERM, or SIGKILL after `timeout` seconds; returns its exit status."""
         self.process.terminate()
         try:
@@ -125,7 +127,7 @@ class RunningDaemon:
         self.process.kill()
         return self.process.wait()
 
-    def metrics_text(self, host: str = "::1", port: int = 9846, timeout: float = 5.0) -> str:
+    def metrics_text(self, host: str = "::1", port: int = 9846, timeout: float = 15.0) -> str:
         """The metrics page, fetched over HTTP from within the daemon's namespace."""
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
@@ -151,12 +153,25 @@ class RunningDaemon:
 
     def solicitations(self, interface: str = "wan0") -> dict[str, int]:
         """How many solicitations met which outcome on an interface: {outcome: count}, without the zeros."""
+        self.settle()
         found = {}
         for (name, labels), value in self.metrics().items():
             words = dict(labels)
             if name == "npd6_solicitations_total" and words["interface"] == interface and value:
                 found[words["outcome"]] = int(value)
         return found
+
+    def settle(self) -> None:
+        """Wait until the daemon's loop turns: what it was at is counted then, too, which follows the answer.
+
+        Nothing is waited for where the daemon is gone, or has been given another control socket.
+        """
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(15.0)
+            connection.connect(str(self.control))
+            connection.sendall(b'{"verb": "status", "brief": true}\n')
+            while connection.recv(1 << 16):
+                pass
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._timeout

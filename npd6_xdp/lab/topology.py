@@ -145,7 +145,7 @@ class Topology:
         self,
         namespace: Namespace,
         *argv: str,
-        timeout: float = 30.0,
+        timeout: float = 120.0,
         check: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -293,7 +293,7 @@ class Topology:
         words = ("ip", "-netns", self.name(namespace), "link", "add", interface, "type", "veth")
         _command(*words, "peer", "name", peer_interface, "netns", self.name(peer))
 
-    def _wait_for_link_local(self, namespace: Namespace, interface: str, timeout: float = 5.0) -> None:
+    def _wait_for_link_local(self, namespace: Namespace, interface: str, timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             for link in self.ip(namespace, "-6", "address", "show", "dev", interface, "scope", "link"):
@@ -351,7 +351,7 @@ def _setns(fd: int) -> None:
 def _command(*argv: str, stdin: str = "") -> str:
     """Run a command to its end and return its output; raises MachineError with what it said if it fails."""
     try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=120, check=False)
     except FileNotFoundError:
         raise MachineError(f"lab: {argv[0]}: command not found") from None
     if done.returncode:

@@ -218,8 +218,8 @@ def test_it_waits_for_the_first_due_time_and_not_for_one_that_is_postponed(
     began = time.monotonic()
     loop.at(lambda: began + 0.05, lambda _: None, "first")
     loop.at(lambda: began, fail, "postponed")
-    loop.turn(1.0)
-    assert 0.03 < time.monotonic() - began < 0.5
+    loop.turn(10.0)
+    assert 0.03 < time.monotonic() - began < 5.0
 
 
 def test_a_look_that_fails_counts_as_a_source(loop: Loop, clock: Clock) -> None:

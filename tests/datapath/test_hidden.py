@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,9 +76,10 @@ def test_of_a_sample_one_multicast_question_in_a_second_is_left_to_the_tap(
     tapped(Tapped(HERE, sampled=HERE))
     unicast = SETTING.mac + QUESTION[6:]
     assert bench.see(unicast).counted == (Outcome.ANSWERED_XDP,), "the kernel would forward it"
+    began = time.monotonic()
     seen = [bench.see(QUESTION) for _ in range(50)]
     held = [each for each in seen if not each.counted]
-    assert 1 <= len(held) <= 3
+    assert 1 <= len(held) <= 3 + (time.monotonic() - began)
     assert held[0] is seen[0]
     assert {(each.action, each.frame) for each in held} == {(XDP_PASS, QUESTION)}
     assert bench.events() == []

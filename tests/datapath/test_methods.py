@@ -304,11 +304,28 @@ def burst(bench: Bench, count: int, mac: bytes = SETTING.asker_mac) -> tuple[int
     return len(bench.events()), bench.totals()[Outcome.RATE_LIMITED] - before
 
 
+def promptly(make: Callable[[], Bench], check: Callable[[Bench], None], seconds: float) -> Bench:
+    """A check of what holds for so long. Where this machine took longer and it failed, it is made again."""
+    for _ in range(10):
+        bench, began = make(), time.monotonic()
+        try:
+            check(bench)
+        except AssertionError:
+            if time.monotonic() - began < seconds:
+                raise
+        else:
+            return bench
+    pytest.fail(f"ten times, it took more than {seconds} s")
+
+
 def test_one_source_may_send_so_much_up_and_no_more_while_others_still_may(fresh: Callable[..., Bench]) -> None:
-    bench = fresh(table(entry(datapath=PYTHON, events_per_source=5)))
     started = time.monotonic()
-    assert burst(bench, 20) == (5, 15)
-    assert burst(bench, 20, bytes.fromhex("020000000099")) == (5, 15)
+
+    def check(bench: Bench) -> None:
+        assert burst(bench, 20) == (5, 15)
+        assert burst(bench, 20, bytes.fromhex("020000000099")) == (5, 15)
+
+    bench = promptly(lambda: fresh(table(entry(datapath=PYTHON, events_per_source=5))), check, 0.2)
     time.sleep(0.25)
     up, refused = burst(bench, 20)
     assert up + refused == 20
@@ -316,18 +333,23 @@ def test_one_source_may_send_so_much_up_and_no_more_while_others_still_may(fresh
 
 
 def test_the_budget_of_a_source_goes_by_the_frames_mac_whatever_its_option_says(fresh: Callable[..., Bench]) -> None:
-    bench = fresh(table(entry(datapath=PYTHON, events_per_source=3)))
-    for number in range(3):
-        bench.run(question(options=b"\x01\x01\x02\0\0\0\0" + bytes([number])))
-    assert burst(bench, 2) == (3, 2)
+    def check(bench: Bench) -> None:
+        for number in range(3):
+            bench.run(question(options=b"\x01\x01\x02\0\0\0\0" + bytes([number])))
+        assert burst(bench, 2) == (3, 2)
+
+    promptly(lambda: fresh(table(entry(datapath=PYTHON, events_per_source=3))), check, 0.3)
 
 
 def test_the_budget_of_a_source_is_one_for_each_entry(fresh: Callable[..., Bench]) -> None:
     keys = {"datapath": PYTHON, "events_per_source": 2}
-    bench = fresh(table(entry(**keys), entry(vlan=Vlan(tags=(100,)), **keys)))
-    assert burst(bench, 4) == (2, 2)
     tagged = solicit(replace(SETTING, tags=TAGS_8021Q))
-    assert [bench.see(tagged).counted for _ in range(3)] == [(), (), (Outcome.RATE_LIMITED,)]
+
+    def check(bench: Bench) -> None:
+        assert burst(bench, 4) == (2, 2)
+        assert [bench.see(tagged).counted for _ in range(3)] == [(), (), (Outcome.RATE_LIMITED,)]
+
+    promptly(lambda: fresh(table(entry(**keys), entry(vlan=Vlan(tags=(100,)), **keys))), check, 0.5)
 
 
 def test_what_xdp_answers_itself_is_limited_by_nothing(fresh: Callable[..., Bench]) -> None:
@@ -337,21 +359,27 @@ def test_what_xdp_answers_itself_is_limited_by_nothing(fresh: Callable[..., Benc
 
 
 def test_all_sources_together_have_a_budget_too(fresh: Callable[..., Bench]) -> None:
-    bench = fresh(table(entry(datapath=PYTHON)), limits=Limits(events_per_second=4))
     macs = [bytes.fromhex(f"0200000001{number:02x}") for number in range(10)]
-    assert [sum(column) for column in zip(*[burst(bench, 1, mac) for mac in macs], strict=True)] == [4, 6]
+
+    def check(bench: Bench) -> None:
+        assert [sum(column) for column in zip(*[burst(bench, 1, mac) for mac in macs], strict=True)] == [4, 6]
+
+    promptly(lambda: fresh(table(entry(datapath=PYTHON)), limits=Limits(events_per_second=4)), check, 0.25)
 
 
 def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_later(
     fresh: Callable[..., Bench],
 ) -> None:
     using = one(NEIGHBOUR, events_per_source=1)
-    bench = fresh(using)
     group = using.rules[0].group
-    assert burst(bench, 2) == (1, 1)  # misses
-    bench.datapath.know(group, TARGET, KnownFlag.STALE)
-    seen = bench.see(QUESTION)
-    assert (seen.action, seen.counted, bench.events()) == (XDP_TX, (XDP,), [])
+
+    def check(bench: Bench) -> None:
+        assert burst(bench, 2) == (1, 1)  # misses
+        bench.datapath.know(group, TARGET, KnownFlag.STALE)
+        seen = bench.see(QUESTION)
+        assert (seen.action, seen.counted, bench.events()) == (XDP_TX, (XDP,), [])
+
+    bench = promptly(lambda: fresh(using), check, 1.0)
     time.sleep(1.1)
     assert bench.see(QUESTION).counted == (XDP,)
     assert [event.tags for event in bench.events()] == [STALE | ANSWERED]

@@ -52,7 +52,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def read_until(self, pattern: str, seconds: float = 10.0) -> str:
+    def read_until(self, pattern: str, seconds: float = 60.0) -> str:
         """What was written, up to what is waited for; all of it where that doesn't come."""
         found, deadline = "", time.monotonic() + seconds
         while not re.search(pattern, found) and (left := deadline - time.monotonic()) > 0:
@@ -70,7 +70,7 @@ def bash(built: Path, *words: str) -> list[str]:
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     argv = ("bash", "--norc", "-c", script, "bash", str(built / "bash-completion/npd6-xdp"), *words)
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10, cwd=built)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=built)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
@@ -94,7 +94,7 @@ def test_bash_completes_what_is_typed(built: Path) -> None:
         shell.type(f"source {built}/bash-completion/npd6-xdp; echo lo''aded\n")
         assert "loaded" in shell.read_until("loaded")
         shell.type("npd6-xdp expl\t--inter\t")
-        assert "explain --interface " in shell.read_until("explain --interface ", 5.0)
+        assert "explain --interface " in shell.read_until("explain --interface ")
 
 
 def test_zsh_and_fish_say_in_a_few_words_what_a_command_does(built: Path) -> None:

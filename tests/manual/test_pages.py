@@ -28,7 +28,7 @@ PAGES = ("man8/npd6-xdp.8", "man5/npd6-xdp.toml.5")
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        argv, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=30
+        argv, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120
     )
 
 

@@ -134,7 +134,7 @@ def test_a_flood_that_the_ring_cannot_hold_is_counted_to_the_last_frame(topology
         lost = running.metrics()["npd6_events_lost_total", frozenset({("interface", "wan0")})]
         assert lost == counted()["lost"]
     with Wire(topology) as wire:
-        assert wire.ask(question("2001:db8:1::77"), 2.0) is not None
+        assert wire.ask(question("2001:db8:1::77")) is not None
     assert running.stop() == 0
 
 

@@ -57,7 +57,7 @@ class Fault:
 
     def answers(self) -> bool:
         with Wire(self.topology) as wire:
-            return any(wire.ask(question("2001:db8:1::42"), 1.0) for _ in range(3))
+            return any(wire.ask(question("2001:db8:1::42")) for _ in range(3))
 
 
 def change_link(fault: Fault, n: int) -> None:

@@ -59,7 +59,7 @@ def test_every_kind_on_the_wire_is_answered_or_not_as_the_rfc_says(
         assert until(lambda: is_plainly_answered(running, wire, datapath))
         before = counts_of(running)
         wire.send(*frames)
-        answers = wire.advertisements(3.0, enough=len(asked)) + wire.advertisements(0.3)
+        answers = wire.advertisements(20.0, enough=len(asked)) + wire.advertisements(0.3)
     assert sorted(NeighborAdvertisement.parse(answer).target for answer in answers) == sorted(asked)
     for answer in answers:
         judge_advertisement(answer, asked[NeighborAdvertisement.parse(answer).target], EDGE, router=True)

@@ -58,7 +58,7 @@ def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_
         assert asker.answered(0.3) == COUNT - 2
         began = time.monotonic()
         assert second.stop() == 0
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 5.0
     assert left(topology) == []
 
 

@@ -230,7 +230,7 @@ def test_a_next_hop_of_many_routes_is_forgotten_a_second_after_the_last_of_them(
         return settle(hops)[-1] == GATEWAYS
 
     assert until(forgotten, 1.5)
-    assert time.monotonic() - began < 4.5
+    assert time.monotonic() - began < 10.0
     assert hops.due is None
 
 

@@ -50,7 +50,7 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
         time.sleep(0.01)
     assert not over(), "the reload was over too early for what was to be shown"
     for asker in askers:
-        asker.join(60)
+        asker.join(300)
     assert [answer["rules"] for answer in answers] == [RULES + 1] * 8
     assert until(lambda: running.log.count(DONE) == 2)
     running.command("status")  # what is yet to come would come before
@@ -65,7 +65,7 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
     assert until(lambda: "SIGTERM: ending" in running.log, 1.0)
     assert running.process.wait(20) == 0
     took = time.monotonic() - told
-    assert took < 3.0  # a fraction of a second where nobody else is at work
+    assert took < 5.0  # a fraction of a second where nobody else is at work
     assert not over(), "the reload went on to its end"
     waiting.join()
     assert running.log.count(DONE) == 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.frames import OTHER_MAC, random_frames
-from tests.netns.wire import EDGE, SETTING, Wire, configuration
+from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
 LONGEST = 1514
 CHUNK = 250
@@ -33,10 +34,18 @@ def test_both_datapaths_give_random_frames_the_same_answers_and_the_same_counts(
             for start in range(0, len(frames), CHUNK):
                 wire.send(*frames[start : start + CHUNK])
                 collected.update(filter(ours, wire.advertisements(0.02)))
-            collected.update(filter(ours, wire.advertisements(0.5)))
+            before: list[Any] = [None]
+
+            def settled() -> bool:
+                """Whether what is counted stays, and all answers are here."""
+                collected.update(filter(ours, wire.advertisements(0.3)))  # noqa: B023
+                before.append(counted(running))  # noqa: B023
+                return before[-2] == before[-1] and answered(before[-1][0]) == collected.total()  # noqa: B023
+
+            assert until(settled)
         counts, invalid = counted(running)
-        answered = counts.pop("answered_xdp", 0) + counts.pop("answered_python", 0)
-        assert answered == collected.total()
+        for outcome in ("answered_xdp", "answered_python"):
+            counts.pop(outcome, None)
         answers[datapath], outcomes[datapath], reasons[datapath] = collected, counts, invalid
         assert running.stop() == 0
     assert outcomes["hybrid"] == outcomes["python"]
@@ -44,6 +53,10 @@ def test_both_datapaths_give_random_frames_the_same_answers_and_the_same_counts(
     assert len(reasons["hybrid"]) == 10, "every reason occurs"
     assert answers["hybrid"] == answers["python"]
     assert answers["hybrid"].total() > 4000
+
+
+def answered(outcomes: Counter[str]) -> int:
+    return outcomes["answered_xdp"] + outcomes["answered_python"]
 
 
 def ours(frame: bytes) -> bool:

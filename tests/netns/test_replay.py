@@ -79,7 +79,15 @@ def tcpdump(topology: Topology, interface: str, *more: str) -> Iterator[Path]:
         process = topology.popen("edge", *words, stdout=packets, stderr=said)
         assert until(lambda: "listening on" in log.read_text()), log.read_text()
         yield file
-        time.sleep(0.1)  # the last packet's way to the file
+        sizes = [-1]
+
+        def rests() -> bool:
+            """Whether the last packet has come to the file, by that nothing more has for a moment."""
+            time.sleep(0.2)
+            sizes.append(file.stat().st_size)
+            return sizes[-1] == sizes[-2]
+
+        assert until(rests)
         process.terminate()
         process.wait()
 
@@ -192,5 +200,5 @@ def test_a_stream_is_told_as_it_comes(topology: Topology, tmp_path: Path, interf
             wire.send(question(target))
             assert until(lambda t=target: f"asks who has {t}\n  answered_xdp: " in out.read_text())
     os.kill(int(pid.read_text()), signal.SIGTERM)
-    assert process.wait(10) == 0, out.read_text()
+    assert process.wait(60) == 0, out.read_text()
     assert "  answered_xdp 2" in out.read_text().splitlines()[-1]

@@ -55,7 +55,8 @@ class Oracle:
         assert until(is_counted, 2.0), target
         assert list(counted.values()) == [1], (target, counted)
         (outcome,) = counted
-        return outcome, bool(self._wire.advertisements(0.02, enough=1))
+        seconds = 0.5 if outcome.startswith("answered") else 0.02
+        return outcome, bool(self._wire.advertisements(seconds, enough=1))
 
     def agrees(self, target: str, via: Iterable[str] = ()) -> bool:
         """Both say the same, and the count says what was done."""

@@ -71,7 +71,7 @@ def test_a_virtual_machine_behind_the_same_bridge_is_found_and_so_is_a_host_behi
         assert (host.eth_source, host.link_layer_address, host.override) == (ether(BRIDGE_MAC),) * 2 + (False,)
         for mac in (BRIDGE_MAC, EDGE_WAN_MAC):  # probes of what it was told, and of what it may have been told before
             wire.send(ether(mac) + question(HOST_ADDRESS)[6:])
-            (again,) = wire.advertisements(1.0, enough=1)
+            (again,) = wire.advertisements(20.0, enough=1)
             assert NeighborAdvertisement.parse(again).link_layer_address == ether(BRIDGE_MAC)
         assert answer(wire, NOBODY, 0.3) is None
     assert running.solicitations()["pending"] >= 3
@@ -118,7 +118,7 @@ def test_a_container_that_starts_right_after_a_look_is_found_at_the_next_questio
         with_macvlan(topology)
         began = time.monotonic()
         assert until(lambda: answer(wire, GUEST, 0.3) is not None), running.log
-    assert time.monotonic() - began < 3, "such a device takes a moment to come up"
+    assert time.monotonic() - began < 10, "such a device takes a moment to come up"
 
 
 def test_a_port_that_joins_a_bridge_and_leaves_it_again_speaks_by_the_mac_address_of_the_moment(

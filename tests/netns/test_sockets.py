@@ -35,7 +35,7 @@ def receiver(topology: Topology) -> socket.socket:
     """Takes in all frames of one EtherType at the other ends of the cables."""
     with topology.inside("upstream"):
         found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5))
-    found.settimeout(2.0)
+    found.settimeout(10.0)
     return found
 
 
@@ -97,10 +97,22 @@ def test_each_port_has_one_hold_on_multicast_and_gives_it_back_alone(
     assert holds() == [0, *[1] * (COUNT - 2), 0]
     opened[first] = sockets.open("first", first)
     assert opened[first].way.bound == first, "a socket of its own is free again"
+    count = len({port.way.fileno() for port in opened.values()})
     began = time.monotonic()
     sockets.close()
-    assert time.monotonic() - began < 1.0, "the sockets wait for the kernel together"
+    took = time.monotonic() - began
+    assert took < 1.0 or took < one_by_one(topology, count) / 2, "the sockets wait for the kernel together"
     assert holds() == [0] * COUNT
+
+
+def one_by_one(topology: Topology, count: int) -> float:
+    """How long it takes now to close so many sockets in turn, each of which waits for the kernel."""
+    with topology.inside("edge"):
+        sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(count)]
+    began = time.monotonic()
+    for each in sockets:
+        each.close()
+    return time.monotonic() - began
 
 
 def test_where_an_interface_is_gone_the_reason_names_it_and_no_socket_stays(topology: Topology) -> None:

@@ -193,7 +193,7 @@ def test_signal_handlers_are_put_back() -> None:
 def test_nothing_is_left_after_a_signal(signum: signal.Signals) -> None:
     child, label = build_in_a_child()
     child.send_signal(signum)
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     assert child.returncode != 0
     assert left_of(label) == []
 
@@ -202,7 +202,7 @@ def test_nothing_is_left_after_a_signal(signum: signal.Signals) -> None:
 def test_what_a_killed_process_left_is_swept_by_the_next_topology() -> None:
     child, label = build_in_a_child()
     child.kill()
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     assert len(left_of(label)) == 4
     (sleeper,) = sleepers(label)
     with Topology():
@@ -219,7 +219,7 @@ def test_a_living_process_is_not_swept() -> None:
         assert len(sleepers(label)) == 1
     finally:
         child.terminate()
-        child.communicate(timeout=10)
+        child.communicate(timeout=60)
 
 
 def test_capture_sees_who_asks_and_who_answers(topology: Topology) -> None:
@@ -236,7 +236,7 @@ def test_capture_sees_who_asks_and_who_answers(topology: Topology) -> None:
     assert (answer.solicited, answer.override, answer.hop_limit) == (1, 1, 255)
     assert asked.checksum_right
     assert answer.checksum_right
-    assert 0 <= exchange.seconds < 0.5
+    assert 0 <= exchange.seconds < 5
 
 
 def test_a_daemon_that_ends_at_once_is_told_with_its_log(daemon: Callable[..., RunningDaemon]) -> None:
@@ -244,7 +244,7 @@ def test_a_daemon_that_ends_at_once_is_told_with_its_log(daemon: Callable[..., R
     with pytest.raises(StartError, match="exit status 3") as caught:
         daemon("", program=("sh", "-c", "echo already gone >&2; exit 3", "--"))
     assert caught.value.log == "already gone\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_a_daemon_that_never_gets_ready_is_killed(daemon: Callable[..., RunningDaemon]) -> None:

@@ -35,7 +35,7 @@ def counted(running: RunningDaemon, kind: str) -> float:
 
 def page(topology: Topology, running: RunningDaemon) -> list[str]:
     """What the status page's data say."""
-    connection = http.client.HTTPConnection("::1", 9846, timeout=5)
+    connection = http.client.HTTPConnection("::1", 9846, timeout=15)
     with topology.inside("edge"):
         connection.request("GET", "/status.json")
     found: list[str] = json.loads(connection.getresponse().read())["warnings"]

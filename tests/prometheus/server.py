@@ -58,7 +58,7 @@ class Prometheus:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
 
     @property
     def log(self) -> str:
@@ -100,7 +100,7 @@ class Prometheus:
         return json.loads(body)["data"]
 
     def _fetch(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("::1", 9090, timeout=5.0)
+        connection = http.client.HTTPConnection("::1", 9090, timeout=20.0)
         try:
             with self._topology.inside("edge"):
                 connection.request("GET", path)

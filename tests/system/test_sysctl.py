@@ -346,7 +346,7 @@ def test_those_that_never_come_hold_nobody_up_for_long(tmp_path: Path, monkeypat
     began = time.monotonic()
     assert Setting("conf/{}/proxy_ndp", 1).settled() == "conf/lo/proxy_ndp"
     assert Setting("conf/{}/proxy_ndp", 2**31 - 1).settled() is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_what_somebody_changes_of_an_interface_whose_name_is_no_text_is_set_anew(

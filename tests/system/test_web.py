@@ -39,7 +39,7 @@ class Served:
         app = metrics_app(lambda: Snapshot([], [], {"lan0": 3}, {}, AnswerTimes(), 1.0, 0, {"version": "1"}))
 
         def metrics(environ: WSGIEnvironment, start: StartResponse) -> Any:
-            self.metrics_go.wait(5)
+            self.metrics_go.wait(20)
             return app(environ, start)
 
         self.endpoint = Endpoint((host, 0), metrics, self._overview, lambda: self.ill)
@@ -54,8 +54,8 @@ class Served:
         return {"made": self.made}
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection((self.host, self.port), timeout=5)
-        connection.settimeout(5)
+        connection = socket.create_connection((self.host, self.port), timeout=20)
+        connection.settimeout(20)
         return connection
 
     def raw(self, question: bytes) -> bytes:
@@ -67,7 +67,7 @@ class Served:
     def ask(
         self, path: str = "/healthz", method: str = "GET", body: bytes | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
         found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
@@ -280,7 +280,7 @@ def test_slow_ones_and_those_who_never_read_hold_up_nobody(served: Served) -> No
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         began = time.monotonic()
         assert served.ask("/")[0] == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         for client in clients[:10]:  # and the slow one gets its answer, too
             client.sendall(b"TP/1.0\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.0 200"
@@ -312,7 +312,7 @@ def test_more_who_wait_for_the_metrics_than_there_is_room_for_are_refused_and_co
     served.metrics_go.set()
     for client in clients:
         client.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert threading.active_count() == before
@@ -327,7 +327,7 @@ def test_closing_hangs_up_at_once_and_frees_the_address() -> None:
         threads = threading.active_count()
         began = time.monotonic()
         served.endpoint.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         assert threading.active_count() == threads - 3
         assert half.recv(1) == b""
     again = Endpoint((served.host, served.port), lambda *_: [], dict, str)

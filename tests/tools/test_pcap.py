@@ -117,10 +117,10 @@ def test_a_frame_is_there_as_soon_as_a_pipe_has_it() -> None:
             first = pool.submit(next, found)
             with pipe.open("wb", buffering=0) as writer:
                 writer.write(whole[: 24 + 16 + len(FRAMES[0])])
-                assert first.result(timeout=10).data == FRAMES[0]
+                assert first.result(timeout=60).data == FRAMES[0]
                 second = pool.submit(next, found)
                 writer.write(whole[24 + 16 + len(FRAMES[0]) :])
-                assert second.result(timeout=10).data == FRAMES[1]
+                assert second.result(timeout=60).data == FRAMES[1]
             assert [frame.data for frame in found] == FRAMES[2:]
 
 

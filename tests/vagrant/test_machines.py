@@ -44,7 +44,7 @@ def test_the_scripts_make_the_lab_of_four_bare_machines(tmp_path: Path) -> None:
 
 def fetch(machine: Root, url: str) -> str:
     """What is at an HTTP address, as seen from a machine."""
-    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())"
     words = ["nsenter", f"--target={machine.init}", "--net", sys.executable, "-c", script, url]
     without_proxies = {"PATH": os.environ["PATH"]}
     return subprocess.run(words, env=without_proxies, stdout=subprocess.PIPE, text=True, check=True).stdout
