@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Sets up what is missing, then runs the linters, the types and all tests: two at a time, and then one by one those that
-# need the machine to themselves (tests/conftest.py). Arguments go to pytest; -n 0 runs all of them one by one.
+# Sets up what is missing, then runs the linters, the types and all tests: two for each processor at a time, since most
+# of them wait, and then one by one those that need the machine to themselves (tests/conftest.py). Arguments go to
+# pytest; -n 0 runs all of them one by one.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 deploy/setup.sh --test
@@ -15,4 +16,6 @@ step ruff check --quiet
 step ruff format --check --quiet
 step mypy --strict --no-error-summary npd6_xdp
 step shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init
-step python -m pytest -n 2 --dist worksteal "$@"
+workers=$((2 * $(nproc)))
+[ $workers -le 8 ] || workers=8
+step python -m pytest -n $workers --dist worksteal "$@"

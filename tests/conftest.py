@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all tests share: a topology of their own; under CI one that is skipped has failed, no example is too slow."""
+"""What all tests share: a topology of their own, who runs beside whom; under CI one that is skipped has failed."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Generator, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,10 @@ settings.load_profile("npd6-xdp")
 CI = os.environ.get("CI") == "true"
 
 
+# Of what takes a minute, the rest is not to wait for it at the end.
+LONG = ("fuzz", "package", "prometheus", "vagrant")
+
+
 def _has_workers(session: pytest.Session) -> bool:
     return session.config.pluginmanager.has_plugin("dsession")
 
@@ -28,6 +34,7 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
     """Under -n, xdist's workers have those tests that may run side by side, and this process has the others."""
     if is_xdist_worker(session):
         items[:] = [item for item in items if not item.get_closest_marker("alone")]
+        items.sort(key=lambda item: item.path.parent.name not in LONG)
     elif _has_workers(session):
         items[:] = [item for item in items if item.get_closest_marker("alone")]
 
@@ -40,6 +47,11 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         beside = session.testscollected
         session.perform_collect()
         session.testscollected += beside
+        if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.ensure_newline()
+            reporter.write_line(
+                f"{beside} ran side by side; {len(session.items)} that need the machine to themselves follow"
+            )
         for item, following in pairwise([*session.items, None]):
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.shouldfail:
@@ -65,6 +77,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if CI and (skipped := _skipped(config)):
         terminalreporter.section("skipped under CI", red=True, bold=True)
         terminalreporter.line(f"CI=true: {skipped} skipped, so the run fails")
+
+
+TABLE = Path("/run/lock/npd6-xdp-tests-neighbour-table")
+
+
+@pytest.fixture(autouse=True)
+def neighbour_table(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Who fills the kernel's neighbour table runs beside nobody, in whatever process, who needs room or peace there."""
+    fills, needs = (request.node.get_closest_marker(name) for name in ("fills_table", "needs_table"))
+    if os.geteuid() != 0 or not (fills or needs):
+        yield
+        return
+    TABLE.parent.mkdir(exist_ok=True)
+    with TABLE.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if fills else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture

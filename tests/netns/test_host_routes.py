@@ -32,7 +32,7 @@ def shown(running: RunningDaemon) -> list[str]:
     return sorted(f"{route['address']} {route['interface']}" for route in found)
 
 
-@pytest.mark.alone
+@pytest.mark.needs_table
 def test_a_steady_ping_outlives_that_somebody_flushes_the_route_under_it(topology: Topology, daemon: Start) -> None:
     topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
     running = daemon(configuration(SAME_64))
@@ -123,7 +123,7 @@ def test_a_daemon_that_succeeds_a_dead_one_beside_another_leaves_no_route_of_tha
 both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 
-@pytest.mark.alone  # a managed entry goes as any other where tests beside fill the table, which all namespaces share
+@pytest.mark.needs_table
 @both
 def test_entries_that_a_control_plane_has_learned_or_that_the_kernel_manages_are_there_and_stay_what_they_are(
     topology: Topology, daemon: Start, datapath: str

@@ -30,6 +30,7 @@ OTHER = replace(
 )
 
 
+@pytest.mark.fills_table
 @pytest.mark.parametrize(
     ("rule", "datapath", "outcomes"),
     [
@@ -48,10 +49,10 @@ def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 0, 5.0)
         answers = 0
         for _ in range(asked):
-            answers += answered(wire, [HOST_ADDRESS], 1.0)
+            answers += answered(wire, [HOST_ADDRESS], 5.0)
             time.sleep(0.02)
     assert answers == asked
-    assert flooding.rate > 1_000, "the generator is at fault"
+    assert flooding.rate > 500, "the generator is at fault"
     assert until(lambda: sum(running.solicitations().values()) == flooding.sent + asked)
     counts = running.solicitations()
     assert set(counts) == outcomes
@@ -71,7 +72,7 @@ def answered(wire: Wire, targets: Iterable[str], seconds: float) -> int:
     return len(set(targets)) - len(wanted)
 
 
-@pytest.mark.alone
+@pytest.mark.fills_table
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
     topology: Topology, daemon: Start, datapath: str
@@ -84,13 +85,13 @@ def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
     running = daemon(configuration(rule, datapath=f'"{datapath}"', events_per_source="1000"))
     with Wire(topology) as wire, flood(topology, scan(1_000_000), 900) as flooding:
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0), "it has its share"
-        assert answered(wire, hosts, 1.0) == len(hosts)
-    assert flooding.rate > 800, "the generator is at fault"
+        assert answered(wire, hosts, 5.0) == len(hosts)
+    assert flooding.rate > 400, "the generator is at fault"
     assert until(lambda: sum(running.solicitations().values()) == flooding.sent + len(hosts))
     assert set(running.solicitations()) == {"pending", "rate_limited"}
 
 
-@pytest.mark.alone
+@pytest.mark.fills_table
 def test_a_scan_by_one_mac_costs_little_where_no_budget_of_a_source_stands_before_it(
     topology: Topology, daemon: Start
 ) -> None:
@@ -102,24 +103,26 @@ def test_a_scan_by_one_mac_costs_little_where_no_budget_of_a_source_stands_befor
         time.sleep(2.0)
         scanned, spent, seconds = flooding.sent - before, cpu_seconds(running) - cpu, time.monotonic() - began
     print(f"{scanned} scanned in {seconds:.2f} s: {spent:.2f} s of CPU")
-    assert scanned > 10_000 * seconds, "the generator is at fault"
+    assert scanned > 3_000 * seconds, "the generator is at fault"
     assert spent < 0.1 * seconds
     assert until(lambda: sum(running.solicitations().values()) == flooding.sent)
     assert set(running.solicitations()) == {"pending", "rate_limited"}
 
 
+@pytest.mark.needs_table
 def test_who_asks_beyond_those_that_one_target_remembers_is_refused_and_counted_so(
     topology: Topology, daemon: Start
 ) -> None:
     rule = "2001:db8:1::/64 neighbour via=lan0"
     running = daemon(configuration(rule))
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 30)  # it goes on looking for the host
     topology.run("host", "ip", "addr", "del", f"{HOST_ADDRESS}/64", "dev", "eth0", check=True)
     with Wire(topology) as wire:
         for number in range(MAX_ASKERS + 8):
             wire.send(solicit(replace(OTHER, asker_mac=bytes((2, 0, 0, 1, 0, number)))))
         assert until(lambda: running.solicitations() == {"pending": MAX_ASKERS, "rate_limited": 8}, 2.0)
         topology.run("host", "ip", "addr", "add", f"{HOST_ADDRESS}/64", "dev", "eth0", "nodad", check=True)
-        assert len(wire.advertisements(3.0, enough=MAX_ASKERS)) == MAX_ASKERS
+        assert len(wire.advertisements(20.0, enough=MAX_ASKERS)) == MAX_ASKERS
         assert wire.advertisements(0.2) == []
 
 
@@ -135,6 +138,7 @@ def test_what_xdp_answers_is_never_limited(topology: Topology, daemon: Start) ->
 def test_a_budget_for_all_holds_whoever_asks(topology: Topology, daemon: Start) -> None:
     limits = "[limits]\nevents_per_second = 50\n"
     running = daemon(limits + configuration(datapath='"python"', events_per_source="0"))
+    began = time.monotonic()
     with Wire(topology) as wire:
         for number in range(400):
             mac = bytes((2, 0, 0, 1, number >> 8, number & 0xFF))
@@ -142,9 +146,10 @@ def test_a_budget_for_all_holds_whoever_asks(topology: Topology, daemon: Start) 
     assert until(lambda: sum(running.solicitations().values()) == 400)
     counts = running.solicitations()
     assert set(counts) == {"answered_python", "rate_limited"}
-    assert 50 <= counts["answered_python"] <= 150
+    assert 50 <= counts["answered_python"] <= 50 * (time.monotonic() - began + 2)
 
 
+@pytest.mark.needs_table
 def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topology: Topology, daemon: Start) -> None:
     addresses = [f"2001:db8:1::1:{number:x}" for number in range(20)]
     for address in addresses:
@@ -153,16 +158,17 @@ def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topolo
     running = daemon(f"[limits]\nneighbours = 10\n{configuration(rule, events_per_source='0')}")
     with Wire(topology) as wire:
         for address in addresses[:10]:
-            assert wire.ask(question(address), 1.0) is not None
+            assert wire.ask(question(address)) is not None
         for address in addresses[10:]:
             wire.send(question(address))
         for address in addresses[:10]:
-            assert wire.ask(question(address), 1.0) is not None
+            assert wire.ask(question(address)) is not None
     assert until(lambda: running.solicitations() == {"pending": 10, "answered_xdp": 10, "rate_limited": 10})
     assert "limits.neighbours: 10 hosts are there" in running.log
     assert running.metrics()["npd6_neighbours", frozenset({("interface", "lan0")})] == 10
 
 
+@pytest.mark.needs_table
 def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology, daemon: Start) -> None:
     rule = "2001:db8:1::/64 neighbour via=lan0"
     running = daemon(f"[limits]\npending = 20\n{configuration(rule, events_per_source='0')}")
@@ -178,6 +184,7 @@ def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology,
     assert topology.ip("edge", "-6", "neigh", "show", "dev", "lan0", "nud", "failed") == []
 
 
+@pytest.mark.fills_table
 def test_a_scan_from_hundreds_of_macs_on_one_link_keeps_no_other_links_new_hosts_out(
     topology: Topology, daemon: Start
 ) -> None:
@@ -200,7 +207,7 @@ def test_a_scan_from_hundreds_of_macs_on_one_link_keeps_no_other_links_new_hosts
         thread.start()
         try:
             assert until(lambda: running.solicitations("wan1").get("rate_limited", 0) > 200, 10.0)
-            answers = sum(answered(wire, [host], 1.0) for host in hosts)
+            answers = sum(answered(wire, [host], 5.0) for host in hosts)
             found = running.solicitations()
         finally:
             sending.stop()

@@ -16,6 +16,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.tools.control import ask
 from tests.frames import ether, ip6, solicit
 from tests.netns.wire import (
     SETTING,
@@ -77,7 +78,7 @@ def test_who_is_resolved_is_answered_and_who_is_not_is_resolved_first(
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.alone
+@pytest.mark.needs_table
 @both
 def test_three_who_ask_at_once_for_an_unresolved_host_each_get_their_answer(
     topology: Topology, daemon: Start, datapath: str, answered: str
@@ -100,8 +101,8 @@ def test_three_who_ask_at_once_for_an_unresolved_host_each_get_their_answer(
         resolved = next(frame for frame in lan.received(3.0) if is_advertisement_of(frame, HOST_ADDRESS))
         assert resolved
         began = time.monotonic()
-        answers = wire.advertisements(1.0, enough=3)
-        assert time.monotonic() - began < 0.1
+        answers = wire.advertisements(20.0, enough=3)
+        assert time.monotonic() - began < 0.5, "not a second later, when they ask again"
     assert {answer[:6] for answer in answers} == {mac for mac, _, _ in askers}
     assert {NeighborAdvertisement.parse(answer).destination for answer in answers} == {
         source for _, source, _ in askers
@@ -216,7 +217,7 @@ def test_a_probe_of_duplicate_address_detection_is_answered_for_who_is_there(
     with Wire(topology) as wire:
         dad = question(HOST_ADDRESS, source=bytes(16), options=b"")
         for _ in range(2):  # resolved first, then known
-            answer = wire.ask(dad, 1.0)
+            answer = wire.ask(dad)
             assert answer is not None
             na = NeighborAdvertisement.parse(answer)
             assert (na.solicited, na.destination) == (False, ip6("ff02::1"))
@@ -287,11 +288,13 @@ def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_roo
         def said(first: int) -> bool:
             topology.run("edge", "ip", "-6", "-force", "-batch", str(full))
             wire.send(*scan(3, first=first))
-            return until(lambda: "warning: the kernel's neighbour table: it is full" in running.log, 0.5)
+            ask(running.control, {"verb": "status"})  # it has come to them by then
+            time.sleep(0.1)
+            return "warning: the kernel's neighbour table: it is full" in running.log
 
         try:
             # the kernel makes room by what has failed in other namespaces, as long as there is any
-            assert any(said(number << 32) for number in range(1, 6))
+            assert any(said(number << 32) for number in range(1, 16))
         finally:
             topology.run("edge", "ip", "-6", "neigh", "flush", "dev", "lan0", check=True)
         assert running.log.count("warning: the kernel's neighbour table: it is full") == 1
@@ -302,7 +305,7 @@ def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_roo
 SCANNED = int(os.environ.get("NPD6_SCAN", "1000000"))
 
 
-@pytest.mark.alone
+@pytest.mark.fills_table
 @both
 def test_a_scan_of_absent_targets_costs_little_and_who_is_known_is_answered_all_the_same(
     topology: Topology, daemon: Start, datapath: str, answered: str
@@ -332,7 +335,7 @@ def test_a_scan_of_absent_targets_costs_little_and_who_is_known_is_answered_all_
     print(f"{count} absent targets: {after - before:.1f} MB more, {spent:.2f} s of CPU, {counts}")
     assert answers == asked
     assert after - before < 8
-    assert spent < 1.0, "as good as nothing, this machine's noise added"
+    assert spent < 3.0, "as good as nothing, what a busy machine adds to it included"
     assert sum(counts.values()) == count + asked + 1
     assert counts[answered] == asked, "never a miss"
     assert counts["rate_limited"] > count / 2, "nobody can resolve so many at once"

@@ -29,8 +29,7 @@ from npd6_xdp.lab.topology import (
 from tests.frames import ether, ip6, solicit
 from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, question, until
 
-# what fills the kernel's neighbour table, which all namespaces share, has it throw out entries
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.needs_table
 
 Start = Callable[..., RunningDaemon]
 

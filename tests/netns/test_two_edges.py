@@ -17,8 +17,7 @@ from npd6_xdp.lab.topology import Namespace, Topology
 from tests.frames import Setting, ether, ip6, solicit
 from tests.netns.wire import Wire, until
 
-# what fills the kernel's neighbour table, which all namespaces share, has it throw out entries
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.needs_table
 
 PREFIX = "2001:db8:1::"
 BOTH_SIDES = "\n".join(
