@@ -20,7 +20,7 @@ for argument in "$@"; do
     esac
 done
 
-[ "$(id -u)" = 0 ] || fail "needs root, to install packages and to load XDP programs: sudo $0 $*"
+[ "$(id -u)" = 0 ] || fail "needs root, to install packages and to load XDP programs: run it as root, or by sudo"
 printf '%s\n' 5.18 "$(uname -r)" | sort -VC || fail "Linux $(uname -r) is too old: npd6-xdp needs 5.18 or newer"
 
 # The distribution's packages. bcc can come from nowhere else: PyPI's package of that name is another thing.
@@ -108,6 +108,8 @@ if [ -n "$extra" ] && ! grep -qxF "${unpacked[*]}" $peers/complete 2>/dev/null; 
     mkdir -p $peers/packages
     (cd $peers/packages && { apt-get download -qq "${unpacked[@]}" 2>/dev/null ||
         { apt-get update -qq && apt-get download -qq "${unpacked[@]}"; }; })
+    # Debian 13 has Prometheus' tool in a package of its own.
+    (cd $peers/packages && apt-get download -qq promtool 2>/dev/null) || true
     for package in "$peers"/packages/*.deb; do
         dpkg-deb -x "$package" $peers
     done
