@@ -54,7 +54,7 @@ done
 # Another busybox may be there, whose libraries the guest doesn't have.
 ! command -v busybox >/dev/null || ! ldd "$(command -v busybox)" >/dev/null 2>&1 || missing+=(busybox-static)
 if [ ${#missing[@]} -gt 0 ]; then
-    [ "$(id -u)" = 0 ] || fail "needs root, to install ${missing[*]}: sudo $0"
+    [ "$(id -u)" = 0 ] || fail "needs root, to install ${missing[*]}"
     say "installing ${missing[*]}"
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -9,7 +9,7 @@ say() { echo "root: $*"; }
 fail() { echo "root: $*" >&2; exit 1; }
 
 [ $# = 1 ] || fail "usage: $0 DIRECTORY"
-[ "$(id -u)" = 0 ] || fail "needs root: sudo $0 $1"
+[ "$(id -u)" = 0 ] || fail "needs root"
 command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
 mkdir -p "$1"
 cd "$1"
