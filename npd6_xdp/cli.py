@@ -13,6 +13,7 @@ import signal
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
@@ -40,48 +41,96 @@ _LOG = logging.getLogger("npd6-xdp")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed at run time, 2 usage or configuration."""
+    _open_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal's character set lacks is escaped, and ends nothing
             stream.reconfigure(errors="backslashreplace")
     arguments = argument_parser().parse_args(argv)
-    _set_up_logging("warning", "text")
+    _set_up_logging("warning", "text", logging.StreamHandler(sys.stderr))
     try:
         return int(arguments.verb(arguments) or 0)
-    except Npd6Error as error:
-        _LOG.debug("where it happened", exc_info=True)
-        print(_prefixed(error), file=sys.stderr)
-        return error.exit_status
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "scapy":
-            raise
-        package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"
-        print(f"npd6-xdp: scapy is missing, which this command needs: {package}", file=sys.stderr)
-        return MachineError.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output has had enough; what is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()  # the reader of our output has had enough
         return 1
-    except OSError as error:
-        if not is_want_of_room(error.errno or 0):
+    except Exception as error:
+        found = _complaint(error)
+        if found is None:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"npd6-xdp: {place}{remedy(error)}", file=sys.stderr)
-        return MachineError.exit_status
+        text, exit_status = found
+        print(text, file=sys.stderr)
+        if isinstance(error, OSError):
+            _give_up_output()
+        return exit_status
 
 
-def run(arguments: argparse.Namespace) -> None:
+def _complaint(error: Exception) -> tuple[str, int] | None:
+    """What to say of an error, and the exit status; None if it is a mistake of ours."""
+    match error:
+        case Npd6Error():
+            _LOG.debug("where it happened", exc_info=error)
+            return _prefixed(error), error.exit_status
+        case ModuleNotFoundError() if (error.name or "").partition(".")[0] == "scapy":
+            package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"
+            text = f"npd6-xdp: scapy is missing, which this command needs: {package}"
+            return text, MachineError.exit_status
+        case OSError() if is_want_of_room(error.errno or 0):
+            place = f"{error.filename}: " if error.filename else ""
+            return f"npd6-xdp: {place}{remedy(error)}", MachineError.exit_status
+    return None
+
+
+def _open_standard_files() -> None:
+    """Have file descriptors 0, 1 and 2 be open: whatever else got such a number would be written into."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+
+
+def _give_up_output() -> None:
+    """What is still buffered goes nowhere."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`run`: the daemon, in the foreground."""
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
     from npd6_xdp import daemon
+    from npd6_xdp.tools.log import LogThread
 
-    daemon.run(
-        lambda: _load(arguments.config),
-        lambda config: _set_up_logging(config.log_level, config.log_format),
-        str(arguments.config.absolute()),
-    )
+    config = _lasting(arguments.config)
+    log = LogThread()
+    _set_up_logging("warning", "text", log)
+    try:
+        daemon.run(
+            lambda: _load(config),
+            lambda config: _set_up_logging(config.log_level, config.log_format, log),
+            str(config.absolute()),
+            lambda: log.dropped,
+        )
+    except Exception as error:  # by the log's way: stderr itself may have nobody who reads it
+        text, exit_status = _complaint(error) or (traceback.format_exc().rstrip(), 1)
+        log.say(text)
+        return exit_status
+    finally:
+        log.finish()
+    return 0
+
+
+def _lasting(path: Path) -> Path:
+    """The path of a file to be read now and later, with a working directory that is there. Raises UsageError."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        if not path.is_absolute():
+            raise UsageError(f"--config {path}: the working directory is gone; name the file from / on") from error
+        os.chdir("/")  # bcc, too, comes back to where it was
+    return path
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -251,7 +300,7 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def _set_up_logging(level: str, style: str) -> None:
+def _set_up_logging(level: str, style: str, handler: logging.Handler) -> None:
     from npd6_xdp.tools import journal
 
     formatter: logging.Formatter
@@ -263,7 +312,6 @@ def _set_up_logging(level: str, style: str) -> None:
         logging.addLevelName(logging.WARNING, "warning")
         logging.addLevelName(logging.ERROR, "error")
         logging.addLevelName(logging.DEBUG, "debug")
-    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(journal.JournalFormatter(formatter) if journal.reads_stderr() else formatter)
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(level.upper())

@@ -78,6 +78,8 @@ _NO_ROOM = {
     errno.ENFILE: "raise the sysctl fs.file-max",
     errno.ENOMEM: "this machine is short of memory",
     errno.ENOBUFS: "this machine is short of memory",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
 }
 
 
@@ -95,6 +97,11 @@ def remedy(error: OSError) -> str:
     """The kernel's words, and what to do where that is known."""
     said = error.strerror or str(error)
     return f"{said}: {_NO_ROOM[error.errno]}" if error.errno in _NO_ROOM else said
+
+
+def want_of_threads() -> str:
+    """What to do where no thread can be started."""
+    return "can't start a thread: raise TasksMax= (the cgroup's pids.max), or LimitNPROC= (ulimit -u)"
 
 
 @contextmanager

@@ -94,13 +94,20 @@ class Daemon:
     """npd6-xdp at work, from start() to close(); use it as a context manager.
 
     `load` reads the configuration, at the start and at each reload; `configured` is told of each one in use. `file` is
-    where it is read from.
+    where it is read from. `unread` says how many lines of the log were dropped.
     """
 
-    def __init__(self, load: Callable[[], Config], configured: Callable[[Config], None], file: str) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Config],
+        configured: Callable[[Config], None],
+        file: str,
+        unread: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._load = load
         self._file = file
         self._configured = configured
+        self._unread = unread
         with _uncollected():
             self._written = self._config = load()  # as it was read, and with the names that are meant
         self._manager = ServiceManager()
@@ -952,7 +959,9 @@ def sysctl(key: str) -> str | None:
     return read_sysctl(key)
 
 
-def run(load: Callable[[], Config], configured: Callable[[Config], None], file: str) -> None:
-    """`npd6-xdp run`: the daemon in the foreground."""
-    with Daemon(load, configured, file) as daemon:
+def run(
+    load: Callable[[], Config], configured: Callable[[Config], None], file: str, unread: Callable[[], int]
+) -> None:
+    """`npd6-xdp run`: the daemon in the foreground; see Daemon."""
+    with Daemon(load, configured, file, unread) as daemon:
         daemon.run()

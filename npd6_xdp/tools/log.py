@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's log on its way to stderr: whoever is to read it, and doesn't, holds nobody up.
+
+A write to a pipe or a socket waits for its reader. O_NONBLOCK would be set for all who share the descriptor, and
+/proc/self/fd/2 can't be opened by who is another user, or if it is a socket. So a thread writes, and waits if need be.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from contextlib import suppress
+from queue import SimpleQueue
+
+from npd6_xdp.core.errors import MachineError, want_of_threads
+
+_STDERR = 2
+_MOST_HELD = 1 << 20  # bytes that wait to be written
+_WAIT = 0.025  # seconds that who logs waits for the line to be out; not again until all lines are
+_STALLED = 0.3  # seconds without progress, after which the end doesn't wait for what is left
+_ENDING = 2.0  # seconds that it waits for it at the longest
+
+
+class LogThread(logging.Handler):
+    """A handler for all loggers, whose lines a thread writes to a file descriptor; those that it can't are counted.
+
+    A line that there is no room for is dropped, and so are those that follow until half of the room is free; then the
+    log says how many. Its formatter is to be set before anything is logged. Raises MachineError if there is no thread.
+
+    No lock is held while it waits, but by logging itself, which lets a signal's handler log whatever it interrupts.
+    """
+
+    def __init__(self, fd: int = _STDERR) -> None:
+        super().__init__()
+        self._fd = fd
+        self._queue: SimpleQueue[tuple[bytes, int, threading.Lock] | None] = SimpleQueue()
+        self._dropping = False
+        # each of these is changed by one side only: who logs, or the thread
+        self._put = self._dropped = 0
+        self._written = self._lost = self._said = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise MachineError(f"the log: {want_of_threads()}") from error
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody will read: there was no room for them, or their reader is gone."""
+        return self._dropped + self._lost
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written; returns once it is, or after a moment."""
+        try:
+            self.say(self.format(record))
+        except Exception:  # what a formatter may raise is no reason to end
+            self._dropped += 1
+
+    def say(self, text: str) -> None:
+        """Have lines written as they are."""
+        data = f"{text}\n".encode(errors="backslashreplace")
+        lines, held = data.count(b"\n"), self._put - self._written
+        self._dropping = held + len(data) > (_MOST_HELD // 2 if self._dropping else _MOST_HELD)
+        if self._dropping:
+            self._dropped += lines
+            return
+        written = threading.Lock()
+        written.acquire()
+        self._put += len(data)
+        self._queue.put((data, lines, written))
+        if held == 0:
+            written.acquire(timeout=_WAIT)
+
+    def finish(self) -> None:
+        """Write what is left, as long as somebody reads it: this waits for nobody who doesn't."""
+        self._queue.put(None)
+        ends = time.monotonic() + _ENDING
+        before, stalls = self._written, time.monotonic() + _STALLED
+        while self._thread.is_alive() and time.monotonic() < min(stalls, ends):
+            self._thread.join(0.01)
+            if self._written != before:
+                before, stalls = self._written, time.monotonic() + _STALLED
+
+    def _run(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            data, lines, written = entry
+            if not self._write(data):
+                self._lost += lines
+            self._written += len(data)
+            written.release()
+            if self.dropped > self._said and self._put - self._written <= _MOST_HELD // 2:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Say how many are missing; for as long as that can't be written, it is yet to be said."""
+        count = self.dropped
+        missing = count - self._said
+        record = logging.LogRecord(
+            "npd6-xdp",
+            logging.WARNING,
+            __file__,
+            0,
+            "%d line%s of this log %s dropped: whoever reads it didn't",
+            (missing, "" if missing == 1 else "s", "was" if missing == 1 else "were"),
+            None,
+        )
+        if self._write(f"{self.format(record)}\n".encode(errors="backslashreplace")):
+            self._said = count
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of it, however long that takes; False if it can't be."""
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody who shares the descriptor has made it so
+                with suppress(OSError):
+                    poll = select.poll()
+                    poll.register(self._fd, select.POLLOUT)
+                    poll.poll()
+            except OSError:
+                return False
+        return True
