@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _lasting(path: Path) -> Path:
     """The path of a file to be read now and later, with a working directory that is there. Raises UsageError."""
     try:
-        os.getcwd()
+        Path.cwd()
     except OSError as error:
         if not path.is_absolute():
             raise UsageError(f"--config {path}: the working directory is gone; name the file from / on") from error

@@ -328,6 +328,7 @@ class Daemon:
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
             ("rings", lambda: self._retire_at, self._retire),
+            (ControlServer.WHERE, lambda: self._control.due, lambda now: self._control.tick(now)),
             ("manager", lambda: self._manager.due, self._manager.feed),
         ):
             loop.at(due, call, where)

@@ -6,26 +6,36 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import selectors
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from npd6_xdp.core.errors import MachineError, Npd6Error
+from npd6_xdp.core.errors import MachineError, Npd6Error, is_want_of_room, remedy
+
+log = logging.getLogger("npd6-xdp")
 
 _MOST_ASKED = 4096  # bytes of a question
 _MOST_CLIENTS = 32
+_MOST_COPIES = 2  # different long answers that are being sent: who is slow with an older one is hung up on
+_REST = 1.0  # seconds until the next try to take a connection, where there is no file descriptor for one
+_COMPLAIN = 60.0  # seconds before that is said again
 AT_WORK = 5.0
 """Seconds after which who waits for an answer is told again that it will come."""
 
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM)
 
 
-Reply = Callable[[dict[str, Any]], None]
+Answer = dict[str, Any] | bytes
+"""What is said in JSON; or the JSON itself, of which many clients may get the one copy."""
+
+Reply = Callable[[Answer], None]
 """To be called once, at any time, with the answer to a question."""
 
 
@@ -42,7 +52,10 @@ class Waiting(Protocol):
 
 
 class ControlServer:
-    """Listens; each question goes to `answer`, with what its answer is to be given to: at once, or later."""
+    """Listens; each question goes to `answer`, with what its answer is to be given to: at once, or later.
+
+    `due` is when to call tick() (seconds, monotonic): it can take no connection for the moment.
+    """
 
     WHERE = "control"
 
@@ -51,6 +64,9 @@ class ControlServer:
         self._loop = loop
         self._answer = answer
         self._clients: dict[socket.socket, _Client] = {}
+        self._copies: list[bytes] = []  # long answers that are being sent, the oldest first
+        self._complained = -_COMPLAIN
+        self.due: float | None = None
         self._socket = _listen(self._path)
         self._identity = self._path.stat().st_ino
         loop.add(self._socket, self._accept, self.WHERE, selectors.EVENT_READ)
@@ -65,7 +81,9 @@ class ControlServer:
         """Take no more questions; those that came in are still answered."""
         if self._socket.fileno() < 0:
             return
-        self._loop.remove(self._socket)
+        if self.due is None:
+            self._loop.remove(self._socket)
+        self.due = None
         self._socket.close()
         with contextlib.suppress(OSError):
             if self._path.stat().st_ino == self._identity:  # and no successor's
@@ -105,15 +123,46 @@ class ControlServer:
         for _ in range(_MOST_CLIENTS):
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
+            except BlockingIOError:
                 return
-            if len(self._clients) >= _MOST_CLIENTS:
-                # who has been silent longest, lest the silent lock all others out; rather not who waits for us
-                silent = (client for client, known in self._clients.items() if known.events)
-                self._drop(next(silent, next(iter(self._clients))))
+            except OSError as error:
+                if is_want_of_room(error.errno or 0):
+                    self._rest(error)
+                return
+            self._make_room()
             connection.setblocking(False)
             client = self._clients[connection] = _Client()
             self._wait(connection, client, selectors.EVENT_READ)
+
+    def _rest(self, error: OSError) -> None:
+        """Take no connection for a while: who waits for one would wake us all the time."""
+        self._loop.remove(self._socket)
+        self.due = now = time.monotonic()
+        self.due += _REST
+        if now - self._complained >= _COMPLAIN:
+            self._complained = now
+            log.error("%s: no connection can be taken: %s; trying again every second", self._path, remedy(error))
+
+    def tick(self, _now: float) -> None:
+        """Try again."""
+        self.due = None
+        self._loop.add(self._socket, self._accept, self.WHERE, selectors.EVENT_READ)
+
+    def _make_room(self) -> None:
+        """Hang up on one, where there are as many as may be.
+
+        The one who has been silent longest, lest the silent lock all others out; rather not who waits for us. What it
+        has said in this very moment is heard first.
+        """
+        for connection, client in tuple(self._clients.items()):
+            if len(self._clients) < _MOST_CLIENTS:
+                return
+            if client.events:
+                self._serve(connection)
+                if client.events and connection in self._clients:
+                    self._drop(connection)
+        if len(self._clients) >= _MOST_CLIENTS:
+            self._drop(next(iter(self._clients)))
 
     def _wait(self, connection: socket.socket, client: _Client, events: int) -> None:
         """Wait for this of a client; 0 is nothing: it waits for us."""
@@ -159,11 +208,23 @@ class ControlServer:
             if not isinstance(error, Npd6Error):
                 raise
 
-    def _reply(self, connection: socket.socket, answer: dict[str, Any]) -> None:
+    def _reply(self, connection: socket.socket, answer: Answer) -> None:
         client = self._clients.get(connection)
         if client is not None:  # else it was hung up on
-            client.unsent = json.dumps(answer).encode() + b"\n"
+            whole = answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n"
+            client.whole, client.unsent = whole, memoryview(whole)
             self._send(connection, client)
+            self._share()
+
+    def _share(self) -> None:
+        """Hold few different answers, however many clients don't read theirs."""
+        unread = {id(client.whole): client.whole for client in self._clients.values() if client.unsent}
+        self._copies = [copy for copy in self._copies if unread.pop(id(copy), None) is not None]
+        self._copies += unread.values()
+        for copy in self._copies[:-_MOST_COPIES]:
+            for connection in [each for each, client in self._clients.items() if client.whole is copy]:
+                self._drop(connection)
+        del self._copies[:-_MOST_COPIES]
 
     def _send(self, connection: socket.socket, client: _Client) -> None:
         """As much as it takes; the rest when it takes more."""
@@ -189,7 +250,8 @@ class _Client:
 
     def __init__(self) -> None:
         self.asked = b""
-        self.unsent = b""
+        self.whole = b""
+        self.unsent = memoryview(b"")
         self.events = 0  # what the loop waits for
 
 
@@ -208,7 +270,7 @@ def _listen(path: Path) -> socket.socket:
     except OSError as error:
         listening.close()
         instead = "run as root, or choose another path" if error.errno in _NOT_PERMITTED else "choose another path"
-        raise MachineError(f"daemon.control: can't listen on {path}: {error.strerror}; {instead}") from error
+        raise MachineError(f"daemon.control: can't listen on {path}: {remedy(error)}; {instead}") from error
     return listening
 
 
@@ -220,9 +282,15 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # whoever is there may take no connection, and the backlog be full
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
+        except BlockingIOError:
+            raise MachineError(
+                f"daemon.control: another npd6-xdp is at {path}, and takes no connection; stop it (fuser {path} says"
+                " which process it is), or give this one another path"
+            ) from None
         else:
             raise MachineError(f"daemon.control: another npd6-xdp is at {path}; stop it, or give this one another path")

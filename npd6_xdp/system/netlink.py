@@ -284,9 +284,9 @@ def xdp_tx_errors(port: str) -> int | None:
 def _ethtool(port: str, request: bytes) -> bytes | None:
     """What the driver makes of an ethtool request; None if it doesn't know it."""
     buffer = array.array("B", request)
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ioctl_socket:
-        try:
+    try:  # there may be no descriptor left, too
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ioctl_socket:
             fcntl.ioctl(ioctl_socket, _SIOCETHTOOL, struct.pack("16sP", raw(port), buffer.buffer_info()[0]))
-        except OSError:
-            return None
+    except OSError:
+        return None
     return buffer.tobytes()

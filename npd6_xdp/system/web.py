@@ -27,7 +27,7 @@ from io import BytesIO
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, cast
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, want_of_threads
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -40,6 +40,8 @@ _PATIENCE = 10.0  # seconds for a line of the question to come in, and for the a
 _LIFETIME = 30.0  # seconds for all of it
 _LINGER = 0.5  # seconds for the rest of a question that was refused: unread, it would cost the asker our answer
 _MOST_LINGERED = 1 << 16  # bytes
+_REST = 0.5  # seconds until the next try to take a connection, where there is no file descriptor for one
+_COMPLAIN = 60.0  # seconds before that is said again
 _FRESH = 0.5  # seconds that an overview is good for
 _SHARE = 10  # and so many times what it took to make
 _M_ARENA_MAX = -8  # of malloc.h
@@ -284,14 +286,18 @@ class Endpoint:
         self._socket: socket.socket = _listen(host, port, beside._socket if beside else None)
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()
+        self._complained = -_COMPLAIN
         self._clients: dict[socket.socket, float] = {}  # and when they came, the oldest first
         self._hung_up: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     def serve(self) -> None:
-        """Answer from now on."""
-        self._thread.start()
+        """Answer from now on. Raises MachineError if there is no thread for it."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise MachineError(f"metrics.listen: {want_of_threads()}") from error
 
     @property
     def address(self) -> tuple[str, int]:
@@ -322,22 +328,28 @@ class Endpoint:
                 ready = selector.select(1.0 if self._clients else None)
                 if any(key.fileobj is self._wake for key, _ in ready):
                     return
-                if ready:
-                    self._accept()
+                if ready and not self._accept():
+                    selector.unregister(self._socket)  # who waits for us would wake us all the time
+                    if selector.select(_REST):
+                        return
+                    selector.register(self._socket, selectors.EVENT_READ)
                 self._expire(time.monotonic() - _LIFETIME)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Take one connection; False if it is no use to try again at once."""
         try:
             connection, address = self._socket.accept()
-        except OSError:
-            time.sleep(0.05)  # no file descriptor is left, say: trying at once again would help nobody
-            return
+        except OSError as error:
+            if is_want_of_room(error.errno or 0):
+                self._complain(remedy(error))
+                return False
+            return True
         connection.settimeout(_PATIENCE)
         thread = threading.Thread(target=self._serve, args=(connection, address), name="web client", daemon=True)
         with self._lock:
             if len(self._threads) >= _MOST_THREADS:
                 connection.close()
-                return
+                return True
             waiting = [client for client in self._clients if client not in self._hung_up]
             if len(waiting) >= _MOST_CLIENTS:
                 self._hang_up(waiting[0])
@@ -347,6 +359,17 @@ class Endpoint:
             thread.start()
         except RuntimeError:  # the machine gives us no more of them
             self._forget(connection, thread)
+            self._complain(want_of_threads())
+            return False
+        return True
+
+    def _complain(self, why: str) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN:
+            self._complained = now
+            host, port = self.address
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            log.error("%s: no connection can be taken: %s; trying again every %.1f s", where, why, _REST)
 
     def _serve(self, connection: socket.socket, address: Any) -> None:
         try:

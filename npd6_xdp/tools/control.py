@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from typing import Any
 from npd6_xdp.core.errors import MachineError
 
 _TIMEOUT = 60.0  # seconds without a word; a daemon that is at it says so each 5
+_TIMEVAL = struct.Struct("ll")
+_TRIES = 10  # where the daemon hangs up before it has heard the question: others crowd it
+_PAUSE = 0.02  # seconds between them
 
 
 def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
@@ -21,11 +26,7 @@ def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_TIMEOUT)
-            connection.connect(str(path))
-            connection.sendall(json.dumps(question).encode() + b"\n")
-            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        answer = _said(path, json.dumps(question).encode() + b"\n")
     except TimeoutError as error:
         raise MachineError(f"{path}: not a word in {_TIMEOUT:.0f} s") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -52,3 +53,22 @@ def understood(path: Path, answer: bytes) -> dict[str, Any]:
     if "error" in found:
         raise MachineError(str(found["error"]))
     return found
+
+
+def _said(path: Path, question: bytes) -> bytes:
+    """What comes back for these bytes; nothing, where it hangs up each time."""
+    for _ in range(_TRIES):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            # a timeout of Python's own would give up at once where others wait to be let in, too
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(_TIMEOUT), 0))
+            try:
+                connection.connect(str(path))
+            except BlockingIOError as error:
+                raise TimeoutError from error
+            connection.settimeout(_TIMEOUT)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(question)
+                if answer := b"".join(iter(lambda: connection.recv(1 << 16), b"")):
+                    return answer
+        time.sleep(_PAUSE)
+    return b""
