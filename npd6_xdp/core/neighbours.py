@@ -81,6 +81,10 @@ class Neighbours:
         """The hosts that rules of method neighbour cover, with their states."""
         return {host: self._states[host] for host in self._groups}
 
+    def covered(self) -> list[Host]:
+        """The same hosts; state() has theirs."""
+        return list(self._groups)
+
     def by_interface(self) -> dict[int, int]:
         """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
         return dict(self._by_interface)

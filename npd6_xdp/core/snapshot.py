@@ -113,6 +113,8 @@ class Snapshot:
     """How many there are now, by kind (core/warnings.py)."""
     internal_errors: Mapping[str, int] = field(default_factory=dict)
     """Mistakes of ours that were survived, by the part of the daemon that made them."""
+    log_lines_dropped: int = 0
+    """Lines of the log that nobody read in time."""
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.

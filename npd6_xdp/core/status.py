@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import nlargest
-from typing import Any
+from typing import Any, TypeVar
 
-from npd6_xdp.core.snapshot import HostSnapshot, Overview, RuleSnapshot, Snapshot, Status
+from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, Overview, RuleSnapshot, Snapshot, Status
+from npd6_xdp.core.steps import Steps, finish, listed, pieces
 from npd6_xdp.core.verdict import Outcome
+
+T = TypeVar("T")
 
 _MOST_LINES = 20
 """Lines of a list in the text; the JSON has all."""
+
+_ROWS = 64  # rows of a list that are made at once
 
 MOST_SHOWN = 500
 """Interfaces, and rules, in an overview: it is made and sent every second."""
@@ -20,19 +26,50 @@ MOST_SHOWN = 500
 
 def status_json(status: Status) -> dict[str, Any]:
     """All of it, as plain values: counts, seconds since the epoch, addresses as text."""
-    return {
-        **_general(status),
-        "configuration": status.file,
-        "interfaces": _interfaces(status),
-        "rules": _rules(status.snapshot, status.snapshot.rules),
-        "neighbours": _places(status.hosts),
-        "pending": [str(target) for target in status.pending],
-        "pending_room": status.room and {"targets": status.room[0], "limit": status.room[1]},
-        "host_routes": _places(status.host_routes),
-        "kernel_proxy_entries": _places(status.proxies),
-        "vias": {glob: list(names) for glob, names in status.vias.items()},
-        "refused": dict(status.refused),
-        "targets": [
+    return finish(status_values(status))
+
+
+def status_values(status: Status) -> Steps[dict[str, Any]]:
+    """The same, bit by bit."""
+    found: dict[str, Any] = {}
+    for key, value in _sections(status):
+        found[key] = (yield from listed(value)) if isinstance(value, Iterator) else value
+    return found
+
+
+def status_pieces(status: Status) -> Iterator[str]:
+    """The very text that json.dumps() makes of it, in pieces of some kilobytes."""
+    opening = "{"
+    for key, value in _sections(status):
+        yield f"{opening}{json.dumps(key)}: "
+        opening = ", "
+        if not isinstance(value, Iterator):
+            yield json.dumps(value)
+            continue
+        between = "["
+        for rows in pieces(value, _ROWS):
+            yield between + json.dumps(rows)[1:-1]
+            between = ", "
+        yield "]" if between == ", " else "[]"
+    yield "}"
+
+
+def _sections(status: Status) -> Iterator[tuple[str, Any]]:
+    """What there is to say, in its order; lists that may be long as iterators, which make each row when it is due."""
+    yield from _general(status).items()
+    yield "configuration", status.file
+    yield "interfaces", (_interface_row(status, each) for each in status.snapshot.interfaces)
+    yield "rules", (_rule_row(status.snapshot, each) for each in status.snapshot.rules)
+    yield "neighbours", map(_place_row, status.hosts)
+    yield "pending", map(str, status.pending)
+    yield "pending_room", status.room and {"targets": status.room[0], "limit": status.room[1]}
+    yield "host_routes", map(_place_row, status.host_routes)
+    yield "kernel_proxy_entries", map(_place_row, status.proxies)
+    yield "vias", {glob: list(names) for glob, names in status.vias.items()}
+    yield "refused", dict(status.refused)
+    yield (
+        "targets",
+        (
             {
                 "interface": target.label,
                 "target": str(target.target),
@@ -41,8 +78,8 @@ def status_json(status: Status) -> dict[str, Any]:
                 "count": target.count,
             }
             for target in status.targets
-        ],
-    }
+        ),
+    )
 
 
 def overview_json(overview: Overview) -> dict[str, Any]:
@@ -51,17 +88,32 @@ def overview_json(overview: Overview) -> dict[str, Any]:
     At most MOST_SHOWN interfaces (the first) and rules (those with the most solicitations) are in it, in the order of
     the file; `left_out` says how many more there are. `totals` are sums over all interfaces.
     """
+    return finish(overview_values(overview))
+
+
+def overview_values(overview: Overview) -> Steps[dict[str, Any]]:
+    """The same, bit by bit."""
     now = overview.snapshot
-    interfaces, rules = _interfaces(overview), _busiest(now.rules)
+    totals: dict[str, dict[str, int]] = {key: {} for key in ("solicitations", "invalid", "advertisements")}
+    interfaces: list[dict[str, Any]] = []
+    for some in pieces(now.interfaces, _ROWS):
+        for interface in some:
+            row = _interface_row(overview, interface)
+            for key, sums in totals.items():
+                _add(sums, row[key])
+            if len(interfaces) < MOST_SHOWN:
+                interfaces.append(row)
+        yield
+    rules = yield from _busiest(now.rules)
     return {
         **_general(overview),
-        "totals": {
-            key: _sum(interface[key] for interface in interfaces)
-            for key in ("solicitations", "invalid", "advertisements")
+        "totals": totals,
+        "interfaces": interfaces,
+        "rules": [_rule_row(now, rule) for rule in rules],
+        "left_out": {
+            "interfaces": len(now.interfaces) - len(interfaces),
+            "rules": len(now.rules) - len(rules),
         },
-        "interfaces": interfaces[:MOST_SHOWN],
-        "rules": _rules(now, rules),
-        "left_out": {"interfaces": max(0, len(interfaces) - MOST_SHOWN), "rules": len(now.rules) - len(rules)},
         "neighbours": dict(now.neighbours),
         "pending": overview.pending,
         "host_routes": overview.host_routes,
@@ -84,86 +136,87 @@ def _general(status: Status | Overview) -> dict[str, Any]:
     }
 
 
-def _interfaces(status: Status | Overview) -> list[dict[str, Any]]:
-    return [
-        {
-            "interface": interface.label,
-            "port": interface.port,
-            "attach": interface.attach,
-            "datapath": interface.datapath,
-            "up": interface.up,
-            "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
-            "invalid": {str(reason): count for reason, count in interface.reasons.items()},
-            "advertisements": dict(interface.advertisements),
-            "lost": interface.lost,
-            "xdp_tx_errors": status.tx_errors.get(interface.port),
-        }
-        for interface in status.snapshot.interfaces
-    ]
+def _interface_row(status: Status | Overview, interface: InterfaceSnapshot) -> dict[str, Any]:
+    return {
+        "interface": interface.label,
+        "port": interface.port,
+        "attach": interface.attach,
+        "datapath": interface.datapath,
+        "up": interface.up,
+        "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
+        "invalid": {str(reason): count for reason, count in interface.reasons.items()},
+        "advertisements": dict(interface.advertisements),
+        "lost": interface.lost,
+        "xdp_tx_errors": status.tx_errors.get(interface.port),
+    }
 
 
-def _rules(snapshot: Snapshot, rules: Iterable[RuleSnapshot]) -> list[dict[str, Any]]:
-    return [
-        {
-            "interface": rule.label,
-            "rule": rule.prefix,
-            "method": rule.method,
-            "solicitations": {str(outcome): count for outcome, count in snapshot.rule_outcomes(rule).items()},
-        }
-        for rule in rules
-    ]
+def _rule_row(snapshot: Snapshot, rule: RuleSnapshot) -> dict[str, Any]:
+    return {
+        "interface": rule.label,
+        "rule": rule.prefix,
+        "method": rule.method,
+        "solicitations": {str(outcome): count for outcome, count in snapshot.rule_outcomes(rule).items()},
+    }
 
 
-def _busiest(rules: Sequence[RuleSnapshot]) -> Sequence[RuleSnapshot]:
+def _busiest(rules: Sequence[RuleSnapshot]) -> Steps[Sequence[RuleSnapshot]]:
     if len(rules) <= MOST_SHOWN:
         return rules
-    asked = [sum(rule.outcomes.values()) for rule in rules]
-    chosen = nlargest(MOST_SHOWN, range(len(rules)), key=asked.__getitem__)
-    return [rules[number] for number in sorted(chosen)]
+    # of as many as asked, the first: so the heap has what is asked most, and of that what stands first
+    chosen: list[tuple[int, int]] = []
+    for piece in pieces(range(len(rules))):
+        asked = [(sum(rules[number].outcomes.values()), -number) for number in piece]
+        chosen = nlargest(MOST_SHOWN, chosen + asked)
+        yield
+    return [rules[-number] for _, number in sorted(chosen, key=lambda each: -each[1])]
 
 
-def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for each in counts:
-        for name, count in each.items():
-            found[name] = found.get(name, 0) + count
-    return found
+def _add(sums: dict[str, int], counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        sums[name] = sums.get(name, 0) + count
 
 
-def _places(hosts: Iterable[HostSnapshot]) -> list[dict[str, str]]:
-    return [
-        {"interface": host.interface, "address": str(host.address)} | ({"state": host.state} if host.state else {})
-        for host in hosts
-    ]
+def _place_row(host: HostSnapshot) -> dict[str, str]:
+    return {"interface": host.interface, "address": str(host.address)} | ({"state": host.state} if host.state else {})
 
 
 def status_text(status: Mapping[str, Any]) -> str:
     """What status_json() gives, to read."""
+    return "\n".join(status_lines(status))
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of that, each made when it is due."""
     build = status["build"]
-    lines = [
+    yield (
         f"npd6-xdp {build['version']}, pid {status['pid']}, up since {_time(status['started'])};"
-        f" bcc {build['bcc']}, Linux {build['kernel']}",
+        f" bcc {build['bcc']}, Linux {build['kernel']}"
+    )
+    yield (
         f"configuration: {status['configuration']}, in use since {_time(status['last_reload'])};"
-        f" reloads that failed: {status['reload_failures']}",
-    ]
+        f" reloads that failed: {status['reload_failures']}"
+    )
     if status["reload_error"]:
-        lines += [f"  the last one: {line}" for line in status["reload_error"].splitlines()]
-    lines += [f"warning: {line}" for line in status["warnings"][:_MOST_LINES]]
+        yield from (f"  the last one: {line}" for line in status["reload_error"].splitlines())
+    yield from (f"warning: {line}" for line in status["warnings"][:_MOST_LINES])
+    rules: dict[str, list[Mapping[str, Any]]] = {}
+    for rule in status["rules"]:
+        rules.setdefault(rule["interface"], []).append(rule)
     for interface in status["interfaces"]:
-        lines += ["", *_interface(interface)]
-        rules = [rule for rule in status["rules"] if rule["interface"] == interface["interface"]]
-        lines += _some([_rule(rule) for rule in rules])
-    lines += _section("via globs", [_glob(glob, names) for glob, names in status.get("vias", {}).items()])
-    lines += _section("neighbours", [_place(host) for host in status["neighbours"]])
-    lines += _section("pending", status["pending"])
-    lines += _room(status.get("pending_room"))
-    lines += _section("host routes", [_place(host) for host in status["host_routes"]])
-    lines += _section("kernel proxy entries", [_place(host) for host in status["kernel_proxy_entries"]])
+        yield from ("", *_interface(interface))
+        yield from _some(rules.get(interface["interface"], ()), _rule)
+    vias = [*status.get("vias", {}).items()]
+    yield from _section("via globs", vias, lambda each: _glob(*each))
+    yield from _section("neighbours", status["neighbours"], _place)
+    yield from _section("pending", status["pending"], str)
+    yield from _room(status.get("pending_room"))
+    yield from _section("host routes", status["host_routes"], _place)
+    yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _place)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
     if refused:
-        lines += ["", f"refused for want of room: {', '.join(refused)}"]
-    lines += _section("recent targets", [_target(target) for target in status["targets"]])
-    return "\n".join(lines)
+        yield from ("", f"refused for want of room: {', '.join(refused)}")
+    yield from _section("recent targets", status["targets"], _target)
 
 
 def _room(room: Mapping[str, int] | None) -> list[str]:
@@ -218,13 +271,16 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
 
 
-def _section(title: str, lines: Sequence[str]) -> list[str]:
-    return ["", f"{title}: {len(lines)}", *_some([f"  {line}" for line in lines])] if lines else []
+def _section(title: str, items: Sequence[T], line: Callable[[T], str]) -> Iterator[str]:
+    if items:
+        yield from ("", f"{title}: {len(items)}")
+        yield from _some(items, lambda item: f"  {line(item)}")
 
 
-def _some(lines: Sequence[str]) -> list[str]:
-    more = len(lines) - _MOST_LINES
-    return [*lines[:_MOST_LINES], *([f"  … and {more} more (--json has all)"] if more > 0 else [])]
+def _some(items: Sequence[T], line: Callable[[T], str]) -> Iterator[str]:
+    yield from map(line, items[:_MOST_LINES])
+    if len(items) > _MOST_LINES:
+        yield f"  … and {len(items) - _MOST_LINES} more (--json has all)"
 
 
 def _time(seconds: float) -> str:

@@ -28,8 +28,9 @@ from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
 from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, building, warnings
-from npd6_xdp.core.snapshot import Snapshot
-from npd6_xdp.core.status import overview_json, status_json, status_text
+from npd6_xdp.core.snapshot import Snapshot, Status
+from npd6_xdp.core.status import overview_values, status_lines, status_pieces, status_values
+from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import refused_vias, used_vias
 from npd6_xdp.core.warnings import WarningKind, Warnings
@@ -45,6 +46,7 @@ from npd6_xdp.daemon.reading import Reading
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.daemon.telling import Answer, Telling
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.aside import reap
 from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
@@ -140,6 +142,8 @@ class Daemon:
         self._reap_at: float | None = None  # when it is looked whether the one before has ended
         self._say_at = 0.0  # when those who wait are told again that we are at it
         self._report_at: float | None = None  # when the state is to be logged
+        self._telling = Telling()
+        self._busy = False  # there were events in the last look
         self._interruptible = False  # a signal may end what is done now
         self._doubtful = False  # the kernel's maps may be neither the last table nor the one before
         self._decided = True  # no table has been put in force in part only
@@ -328,6 +332,7 @@ class Daemon:
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
             ("rings", lambda: self._retire_at, self._retire),
+            ("status", lambda: self._telling.due, lambda _: self._telling.tick(busy=self._busy)),
             (ControlServer.WHERE, lambda: self._control.due, lambda now: self._control.tick(now)),
             ("manager", lambda: self._manager.due, self._manager.feed),
         ):
@@ -531,6 +536,7 @@ class Daemon:
         watched = pace.watched
         for kept in tuple(self._rings):
             events = max(events, self._answering.answer(kept.ring.read(watched=watched)))
+        self._busy = events > 0
         if STREAM <= events < _FEW:
             time.sleep(_NAP)
         elif watched and not events:
@@ -742,7 +748,8 @@ class Daemon:
     def _answer_control(self, question: dict[str, Any], reply: Reply) -> None:
         match question.get("verb"):
             case "status":
-                reply(self.overview() if question.get("brief") is True else self.status())
+                make = self._tell_overview if question.get("brief") is True else self._tell_status
+                self._telling.ask(make.__name__, make, reply)
             case "reload":
                 self._to_hear.append(reply)
                 self._ask_reload()
@@ -906,16 +913,38 @@ class Daemon:
 
     def snapshot(self) -> Snapshot:
         """All counters at this moment, the kernel's read now. Called by the metrics' thread."""
-        return self._view.snapshot(self._answering.times, self._loop.failures)
+        return finish(self._snapshot())
 
-    def status(self) -> dict[str, Any]:
-        """All that there is to know, as plain values."""
+    def _snapshot(self) -> Steps[Snapshot]:
+        return self._view.snapshot_bit_by_bit(self._answering.times, self._loop.failures, self._unread())
+
+    def _status(self) -> Steps[Status]:
+        """All that there is to know."""
         self._answering.settle()
-        return status_json(self._view.status(self.snapshot()))
+        snapshot = yield from self._snapshot()
+        return (yield from self._view.status(snapshot))
 
     def overview(self) -> dict[str, Any]:
-        """The same without addresses, and of bounded length. Called by the status page's threads, too."""
-        return overview_json(self._view.overview(self.snapshot()))
+        """The same without addresses, and of bounded length, as plain values. Called by the status page's threads."""
+        return finish(self._overview())
+
+    def _overview(self) -> Steps[dict[str, Any]]:
+        snapshot = yield from self._snapshot()
+        overview = yield from self._view.overview(snapshot)
+        return (yield from overview_values(overview))
+
+    def _tell_status(self) -> Steps[Answer]:
+        """A line of JSON."""
+        status = yield from self._status()
+        text = []
+        for piece in status_pieces(status):
+            text.append(piece.encode())
+            yield
+        return b"".join([*text, b"\n"])
+
+    def _tell_overview(self) -> Steps[Answer]:
+        self._answering.settle()
+        return (yield from self._overview())
 
     def ailing(self) -> str:
         """Why nobody should rely on this daemon; "" if it is well. Called by the status page's threads."""
@@ -926,8 +955,15 @@ class Daemon:
 
     def _log_status(self) -> None:
         self._report_at = None
-        for line in filter(None, status_text(self.status()).splitlines()):
+        self._telling.ask("log", self._log_bit_by_bit, lambda _: None)
+
+    def _log_bit_by_bit(self) -> Steps[Answer]:
+        status = yield from self._status()
+        values = yield from status_values(status)
+        for line in filter(None, status_lines(values)):
             log.info("%s", line)
+            yield
+        return {}
 
 
 def _check(config: Config, links: Mapping[str, LinkFacts]) -> None:
@@ -960,9 +996,7 @@ def sysctl(key: str) -> str | None:
     return read_sysctl(key)
 
 
-def run(
-    load: Callable[[], Config], configured: Callable[[Config], None], file: str, unread: Callable[[], int]
-) -> None:
+def run(load: Callable[[], Config], configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:
     """`npd6-xdp run`: the daemon in the foreground; see Daemon."""
     with Daemon(load, configured, file, unread) as daemon:
         daemon.run()

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from ipaddress import IPv6Address
+from itertools import count
 from typing import Any
 
 import npd6_xdp
@@ -28,6 +29,7 @@ from npd6_xdp.core.snapshot import (
     Status,
     TargetSnapshot,
 )
+from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines
 from npd6_xdp.daemon.counts import Counts
@@ -36,10 +38,14 @@ from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.clock import machine_ns
-from npd6_xdp.system.datapath import Datapath, EntryCounters, load_bcc
+from npd6_xdp.system.datapath import Datapath, EntryCounters, added, load_bcc
 from npd6_xdp.system.netlink import xdp_tx_errors
 
 _MOST_NAMED = 5  # interfaces in one line
+_TRIES = 4  # to read counters, none of which gets another meaning meanwhile
+_ENTRIES = 100  # whose counters are added up at once
+_PORTS = 16  # whose drivers are asked at once
+_NOTHING = EntryCounters({}, {})
 
 
 class View:
@@ -114,18 +120,23 @@ class View:
         spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
         return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": list(self._warnings)}
 
-    def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int]) -> Snapshot:
-        """All counters at this moment, the kernel's read now."""
+    def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0) -> Snapshot:
+        """All counters at this moment, the kernel's read now. Another thread may ask."""
+        return finish(self.snapshot_bit_by_bit(answer_times, internal_errors, unread))
+
+    def snapshot_bit_by_bit(
+        self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0
+    ) -> Steps[Snapshot]:
+        """The same; what is counted meanwhile may be in it."""
         taken = time.time()
-        with self._changing:  # no longer than it takes: the loop waits for it before each change
-            table = self._table
-            by_entry = {entry: self._datapath.entry_counters(entry) for entry in table.entries}
-            by_rule = self._datapath.all_rule_counters()
-            for number in self._counts.rules():
+        table, configured, by_entry, by_rule = yield from self._counters()
+        for numbers in pieces(self._counts.rules()):
+            for number in numbers:
                 by_rule[number] = self._counts.rule(number) + Counter(by_rule.get(number))
+            yield
         return Snapshot(
-            self._interfaces(table, by_entry),
-            _rules(table, by_rule),
+            (yield from self._interfaces(table, configured, by_entry)),
+            (yield from _rules(table, by_rule)),
             self._count_by_name(
                 self._resolution.neighbours.by_interface(),
                 {ifindex for group in table.vias.values() for ifindex in group},
@@ -139,42 +150,75 @@ class View:
             reload_failed=bool(self._reload_error),
             internal_errors=internal_errors,
             warnings=self._warned,
+            log_lines_dropped=unread,
         )
 
-    def _interfaces(self, table: Table, counters: Mapping[int, EntryCounters]) -> list[InterfaceSnapshot]:
-        outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
-        reasons: defaultdict[str, Counter[Reason]] = defaultdict(Counter)
+    def _counters(
+        self,
+    ) -> Steps[tuple[Table, Sequence[InterfaceConfig], dict[int, EntryCounters], dict[int, Mapping[Outcome, int]]]]:
+        """The table in force, and what was counted of it: read anew where that gets another meaning meanwhile.
+
+        The loop waits for the lock before each change, so it is held for a bit at a time; for all of it, where changes
+        follow each other faster than this can be read.
+        """
+        for attempt in count(1):
+            with self._changing:
+                table, configured, changes = self._table, self._configured, self._datapath.changes
+                steps = self._datapath.counters()
+                if attempt == _TRIES:
+                    return (table, configured, *finish(steps))
+            while True:
+                with self._changing:
+                    if self._datapath.changes != changes:
+                        break
+                    try:
+                        next(steps)
+                    except StopIteration as done:
+                        return (table, configured, *done.value)
+                yield
+        raise AssertionError("there is always another attempt")
+
+    def _interfaces(
+        self, table: Table, configured: Sequence[InterfaceConfig], counters: Mapping[int, EntryCounters]
+    ) -> Steps[list[InterfaceSnapshot]]:
+        outcomes: dict[str, Mapping[Outcome, int]] = {}
+        reasons: dict[str, Mapping[Reason, int]] = {}
         late: Counter[str] = Counter()
         shown: dict[str, tuple[str, str]] = {}
-        for entry in table.entries.values():
-            counted = counters[entry.id]
-            outcomes[entry.label].update(counted.outcomes)
-            outcomes[entry.label].update(self._counts.entry(entry.id))
-            reasons[entry.label].update(counted.reasons)
-            late[entry.label] += self._counts.late(entry.id)
-            if entry.spoken or entry.label not in shown:
-                shown[entry.label] = (entry.port, entry.datapath)
-        for interface in self._configured:  # it may not be there, or have gone before the file changed
+        for entries in pieces(table.entries.values(), _ENTRIES):
+            for entry in entries:
+                label, counted = entry.label, counters.get(entry.id, _NOTHING)
+                python = self._counts.entry(entry.id)
+                outcomes[label] = added(added(outcomes.get(label, {}), counted.outcomes), python)
+                reasons[label] = added(reasons.get(label, {}), counted.reasons)
+                late[label] += self._counts.late(entry.id)
+                if entry.spoken or label not in shown:
+                    shown[label] = (entry.port, entry.datapath)
+            yield
+        for interface in configured:  # it may not be there, or have gone before the file changed
             shown[interface.label] = (interface.name, interface.datapath)
-        found = []
-        for label, (port, datapath) in shown.items():
-            attached, link = self._ports.by_name(port), self._links.get(port)
-            found.append(
-                InterfaceSnapshot(
-                    label,
-                    port,
-                    attached.mode.name.lower() if attached else "",
-                    datapath,
-                    attached is not None and link is not None and link.up and link.ifindex not in self._tags.silent,
-                    {name: outcomes[label][name] for name in Outcome},
-                    {name: reasons[label][name] for name in Reason},
-                    {
-                        "xdp": outcomes[label][Outcome.ANSWERED_XDP],
-                        "python": outcomes[label][Outcome.ANSWERED_PYTHON] + late[label],
-                    },
+        interfaces = []
+        for some in pieces(shown.items(), _ENTRIES):
+            for label, (port, datapath) in some:
+                attached, link = self._ports.by_name(port), self._links.get(port)
+                counts, why = outcomes.get(label, {}), reasons.get(label, {})
+                interfaces.append(
+                    InterfaceSnapshot(
+                        label,
+                        port,
+                        attached.mode.name.lower() if attached else "",
+                        datapath,
+                        attached is not None and link is not None and link.up and link.ifindex not in self._tags.silent,
+                        {name: counts.get(name, 0) for name in Outcome},
+                        {name: why.get(name, 0) for name in Reason},
+                        {
+                            "xdp": counts.get(Outcome.ANSWERED_XDP, 0),
+                            "python": counts.get(Outcome.ANSWERED_PYTHON, 0) + late[label],
+                        },
+                    )
                 )
-            )
-        return found
+            yield
+        return interfaces
 
     def _count_by_name(self, ifindexes: Iterable[int] | Mapping[int, int], possible: Iterable[int]) -> dict[str, int]:
         """How many there are of each (or how many each has); 0 of the possible ones that none is of."""
@@ -184,29 +228,34 @@ class View:
     def _name(self, ifindex: int) -> str:
         return self._names.get(ifindex, str(ifindex))
 
-    def status(self, snapshot: Snapshot) -> Status:
-        """The snapshot, and what is too much for metrics."""
-        states = self._resolution.neighbours.hosts()
+    def status(self, snapshot: Snapshot) -> Steps[Status]:
+        """The snapshot, and what is too much for metrics, bit by bit. For the loop's own thread."""
+        table, globs, warnings = self._table, via_globs(self._config, self._links), self._warnings
+        yield
+        state = self._resolution.neighbours.state
+        hosts = yield from in_order(self._resolution.neighbours.covered())
+        pending = yield from in_order(self._resolution.pending.targets(), key=lambda target: target[1])
         return Status(
             snapshot,
             self._file,
-            [self._place(host, NeighbourState(state).name or "") for host, state in sorted(states.items())],
-            sorted(IPv6Address(address) for _, address in self._resolution.pending.targets()),
-            [self._place(host) for host in sorted(self._proxies.entries())],
-            [self._place(host) for host in sorted(self._resolution.routes.hosts())],
-            self._targets(),
+            (yield from listed(self._place(host, NeighbourState(state(host)).name or "") for host in hosts)),
+            (yield from listed(IPv6Address(address) for _, address in pending)),
+            (yield from self._places(self._proxies.entries())),
+            (yield from self._places(list(self._resolution.routes.hosts()))),
+            (yield from self._targets(table)),
             self._refused(),
             self._reload_error,
-            self._warnings,
+            warnings,
             self._started,
             os.getpid(),
-            _tx_errors(snapshot),
-            via_globs(self._config, self._links),
+            (yield from _tx_errors(snapshot)),
+            globs,
             self._resolution.room,
         )
 
-    def overview(self, snapshot: Snapshot) -> Overview:
+    def overview(self, snapshot: Snapshot) -> Steps[Overview]:
         """The snapshot, and numbers. Another thread may ask: nothing that the loop changes is looped over."""
+        tx_errors = yield from _tx_errors(snapshot)
         return Overview(
             snapshot,
             len(self._resolution.pending),
@@ -216,7 +265,7 @@ class View:
             self._warnings,
             self._started,
             os.getpid(),
-            _tx_errors(snapshot),
+            tx_errors,
         )
 
     def ailing(self) -> str:
@@ -246,35 +295,51 @@ class View:
     def _place(self, host: Host, state: str = "") -> HostSnapshot:
         return HostSnapshot(self._name(host.ifindex), IPv6Address(host.address), state.lower())
 
-    def _targets(self) -> list[TargetSnapshot]:
+    def _places(self, hosts: list[Host]) -> Steps[list[HostSnapshot]]:
+        in_turn = yield from in_order(hosts)
+        return (yield from listed(map(self._place, in_turn)))
+
+    def _targets(self, table: Table) -> Steps[list[TargetSnapshot]]:
         """Of each entry as many as it collects, those that were asked for last first."""
         to_epoch = time.time_ns() - machine_ns()
-        left = {entry.id: entry.collect for entry in self._table.entries.values()}
+        left = {entry.id: entry.collect for entry in table.entries.values()}
+        recents = yield from listed(self._datapath.each_recent())
+        ordered = yield from in_order(recents, key=lambda recent: recent.last, reverse=True)
         found = []
-        for recent in sorted(self._datapath.recents(), key=lambda recent: recent.last, reverse=True):
-            if left.get(recent.entry, 0) <= 0:
-                continue
-            left[recent.entry] -= 1
-            first, last = ((moment + to_epoch) / 1e9 for moment in (recent.first, recent.last))
-            label = self._table.entries[recent.entry].label
-            found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
+        for some in pieces(ordered):
+            for recent in some:
+                if left.get(recent.entry, 0) <= 0:
+                    continue
+                left[recent.entry] -= 1
+                first, last = ((moment + to_epoch) / 1e9 for moment in (recent.first, recent.last))
+                label = table.entries[recent.entry].label
+                found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
+            yield
         return found
 
 
-def _tx_errors(snapshot: Snapshot) -> dict[str, int]:
-    ports = {interface.port for interface in snapshot.interfaces}
-    return {port: errors for port in ports if (errors := xdp_tx_errors(port)) is not None}
+def _tx_errors(snapshot: Snapshot) -> Steps[dict[str, int]]:
+    found = {}
+    for ports in pieces(dict.fromkeys(interface.port for interface in snapshot.interfaces), _PORTS):
+        for port in ports:
+            errors = xdp_tx_errors(port)
+            if errors is not None:
+                found[port] = errors
+        yield
+    return found
 
 
-def _rules(table: Table, counters: Mapping[int, Mapping[Outcome, int]]) -> list[RuleSnapshot]:
+def _rules(table: Table, counters: Mapping[int, Mapping[Outcome, int]]) -> Steps[list[RuleSnapshot]]:
     """Rules of one prefix under one label (those of VLAN devices that share an [[interface]]) are one."""
     found: dict[tuple[str, str], RuleSnapshot] = {}
-    for rule in table.rules.values():
-        key = table.entries[rule.entry].label, rule.config.prefix
-        counted, before = counters.get(rule.id, {}), found.get(key)
-        if before is not None and counted:
-            counted = Counter(before.outcomes) + Counter(counted)
-        elif before is not None:
-            continue
-        found[key] = RuleSnapshot(*key, rule.config.method, counted)
+    for some in pieces(table.rules.values()):
+        for rule in some:
+            key = table.entries[rule.entry].label, rule.config.prefix
+            counted, before = counters.get(rule.id, _NOTHING.outcomes), found.get(key)
+            if before is not None and counted:
+                counted = Counter(before.outcomes) + Counter(counted)
+            elif before is not None:
+                continue
+            found[key] = RuleSnapshot(*key, rule.config.method, counted)
+        yield
     return list(found.values())

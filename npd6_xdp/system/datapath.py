@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from npd6_xdp.core.config import Datapath as DatapathKind
 from npd6_xdp.core.config import Limits
@@ -42,8 +42,11 @@ from npd6_xdp.core.rules import (
     SlotFlag,
     Table,
 )
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.clock import machine_ns
+
+T = TypeVar("T")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
@@ -103,6 +106,7 @@ _MAPS = (
 )
 _BATCH = 4096
 """Keys that one system call takes to a map or back."""
+_PIECE = 512  # counters that are read at once
 _SPARE = 64  # file descriptors
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 _NANOSECONDS = 1_000_000_000
@@ -350,9 +354,7 @@ class Program:
     def entry_counters(self, entry: int) -> EntryCounters:
         """What the program counted for an entry, summed over the CPUs."""
         sums = self._read_per_cpu("entry_counters", entry, _ENTRY_COUNTERS)
-        return EntryCounters(
-            dict(zip(Outcome, sums, strict=False)), dict(zip(Reason, sums[len(Outcome) :], strict=True))
-        )
+        return _by_name(sums)
 
     def rule_counters(self, rule: int) -> Mapping[Outcome, int]:
         """What the program counted for a rule, summed over the CPUs."""
@@ -360,34 +362,45 @@ class Program:
 
     def all_rule_counters(self) -> dict[int, Mapping[Outcome, int]]:
         """What the program counted for its rules, but for those for which it counted nothing."""
-        size = _COUNTERS.size * self._cpus
-        nothing = bytes(size)
-        found: dict[int, Mapping[Outcome, int]] = {}
-        for first, values in self._read_all(max(self.rules, default=-1) + 1, size):
-            if not values.strip(b"\0"):
-                continue
-            for start in range(0, len(values), size):
-                row, number = values[start : start + size], first + start // size
-                if row != nothing and number in self.rules:
-                    found[number] = dict(zip(Outcome, _sums(_COUNTERS, row), strict=True))
-        return found
+        return {number: counted for some in self.rule_counters_in_pieces() for number, counted in some.items()}
 
-    def _read_all(self, end: int, size: int) -> Iterator[tuple[int, bytes]]:
-        """The rules' counters up to that of number `end`, in pieces: the first number of each, and the bytes."""
-        keys, values = (ct.create_string_buffer(_BATCH * each) for each in (_INDEX.size, size))
-        for first in range(0, end, _BATCH):
-            wanted = min(_BATCH, end - first)
+    def rule_counters_in_pieces(self) -> Iterator[dict[int, Mapping[Outcome, int]]]:
+        """The same, some rules at a time: a few milliseconds each."""
+        for some in self._counted("rule_counters", self.rules, _COUNTERS):
+            yield {number: dict(zip(Outcome, sums, strict=True)) for number, sums in some.items()}
+
+    def entry_counters_in_pieces(self) -> Iterator[dict[int, EntryCounters]]:
+        """What the program counted for its entries, but for those for which it counted nothing."""
+        for some in self._counted("entry_counters", self.entries, _ENTRY_COUNTERS):
+            yield {number: _by_name(sums) for number, sums in some.items()}
+
+    def _counted(self, name: str, numbers: Set[int], layout: struct.Struct) -> Iterator[dict[int, list[int]]]:
+        """What isn't 0 of the counters of these numbers, summed over the CPUs, some at a time."""
+        size = layout.size * self._cpus
+        nothing = bytes(size)
+        for first, values in self._read_all(name, max(numbers, default=-1) + 1, size):
+            found: dict[int, list[int]] = {}
+            if values.strip(b"\0"):
+                for start in range(0, len(values), size):
+                    row, number = values[start : start + size], first + start // size
+                    if row != nothing and number in numbers:
+                        found[number] = _sums(layout, row)
+            yield found
+
+    def _read_all(self, name: str, end: int, size: int) -> Iterator[tuple[int, bytes]]:
+        """A map's counters up to those of number `end`, in pieces: the first number of each, and the bytes."""
+        keys, values = (ct.create_string_buffer(_PIECE * each) for each in (_INDEX.size, size))
+        for first in range(0, end, _PIECE):
+            wanted = min(_PIECE, end - first)
             count, place = ct.c_uint32(wanted), ct.c_uint32()
             # the kernel goes on from the key that it is given
             before = ct.byref(ct.c_uint32(first - 1)) if first else None
-            fd = self._fds["rule_counters"]
+            fd = self._fds[name]
             failed = self._lib.bpf_map_lookup_batch(fd, before, ct.byref(place), keys, values, ct.byref(count), None)
             if failed == 0 and count.value == wanted:
                 yield first, values.raw[: wanted * size]
             else:  # a kernel without batches for this kind of map
-                singly = (
-                    self.lookup("rule_counters", _INDEX.pack(number), size) for number in range(first, first + wanted)
-                )
+                singly = (self.lookup(name, _INDEX.pack(number), size) for number in range(first, first + wanted))
                 yield first, b"".join(value or bytes(size) for value in singly)
 
     def _read_per_cpu(self, name: str, index: int, layout: struct.Struct) -> list[int]:
@@ -395,6 +408,10 @@ class Program:
         if values is None:
             raise MachineError(f"kernel map {name}: no entry {index}")
         return _sums(layout, values)
+
+
+def _by_name(sums: Sequence[int]) -> EntryCounters:
+    return EntryCounters(dict(zip(Outcome, sums, strict=False)), dict(zip(Reason, sums[len(Outcome) :], strict=True)))
 
 
 def _sums(layout: struct.Struct, values: bytes) -> list[int]:
@@ -434,6 +451,8 @@ class Datapath:
         self._folded_entries: defaultdict[int, Counter[Outcome | Reason]] = defaultdict(Counter)
         self._folded_rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         self._table = Table({}, {}, {}, {}, {})
+        self.changes = 0
+        """How often what is counted has got another meaning, or another place."""
         self.program = Program([table], limits)
         self.limit(limits)
 
@@ -488,6 +507,7 @@ class Datapath:
 
     def apply(self, table: Table) -> None:
         """Make the kernel's maps say what `table` says; see has_room()."""
+        self.changes += 1
         # what is gone or fresh has no past: a number may be another's by now
         entries = self._table.entries.keys() & table.entries.keys()
         for program in self._retired:
@@ -547,11 +567,13 @@ class Datapath:
                 for back in replaced:
                     self._lib.bpf_link_update(back, self.program.fd, None)
                 raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(code)}")
+        self.changes += 1
         self._retired.append(self.program)
         self.program = program
 
     def retire(self) -> None:
         """Keep the counts of those programs that were switched off, and give up the rest of them."""
+        self.changes += 1
         for program in self._retired:
             for entry in program.entries:
                 counted = program.entry_counters(entry)
@@ -605,12 +627,14 @@ class Datapath:
 
     # --- recents ---
 
-    def recents(self) -> list[Recent]:
+    def each_recent(self) -> Iterator[Recent]:
         """The targets that were asked for on entries that collect them."""
-        return [
-            Recent(*_ADDRESS_KEY.unpack(key), *_RECENT.unpack(value))
-            for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size)
-        ]
+        for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size):
+            yield Recent(*_ADDRESS_KEY.unpack(key), *_RECENT.unpack(value))
+
+    def recents(self) -> list[Recent]:
+        """The same, all at once."""
+        return list(self.each_recent())
 
     # --- counters ---
 
@@ -638,6 +662,35 @@ class Datapath:
             for rule, outcomes in program.all_rule_counters().items():
                 found[rule].update(outcomes)
         return dict(found)
+
+    def counters(self) -> Steps[tuple[dict[int, EntryCounters], dict[int, Mapping[Outcome, int]]]]:
+        """What the program counted of entries and of rules, under its predecessors too, where it counted anything.
+
+        The bits belong together only if `changes` is the same before each, and after the last.
+        """
+        programs = (*self._retired, self.program)
+        rules: dict[int, Mapping[Outcome, int]] = {}
+        entries: dict[int, EntryCounters] = {}
+        for program in programs:
+            for some_entries in program.entry_counters_in_pieces():
+                for number, entry in some_entries.items():
+                    before = entries.get(number)
+                    entries[number] = entry if before is None else _sum_of(before, entry)
+                yield
+            for some_rules in program.rule_counters_in_pieces():
+                for number, rule in some_rules.items():
+                    rules[number] = added(rules[number], rule) if number in rules else rule
+                yield
+        for folded in pieces(tuple(self._folded_rules.items())):
+            for number, counted in folded:
+                rules[number] = added(rules.get(number, {}), counted)
+            yield
+        for kept in pieces(tuple(self._folded_entries.items())):
+            for number, both in kept:
+                gone = EntryCounters({name: both[name] for name in Outcome}, {name: both[name] for name in Reason})
+                entries[number] = _sum_of(entries.get(number, EntryCounters({}, {})), gone)
+            yield
+        return entries, rules
 
     def _counting(self, number: int, kind: str) -> list[Program]:
         return [program for program in (*self._retired, self.program) if number in getattr(program, kind)]
@@ -732,6 +785,16 @@ class Datapath:
         failed = self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
         os.close(fd)
         return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+
+
+def added(one: Mapping[T, int], other: Mapping[T, int]) -> dict[T, int]:
+    """The sums of counts by name, in the order of the first."""
+    sums = {name: count + other.get(name, 0) for name, count in one.items()}
+    return sums | {name: count for name, count in other.items() if name not in one}
+
+
+def _sum_of(one: EntryCounters, other: EntryCounters) -> EntryCounters:
+    return EntryCounters(added(one.outcomes, other.outcomes), added(one.reasons, other.reasons))
 
 
 def _first_spare() -> int:

@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from npd6_xdp.core.snapshot import ANSWER_BUCKETS, Snapshot
+from npd6_xdp.core.snapshot import ANSWER_BUCKETS, InterfaceSnapshot, Snapshot
+from npd6_xdp.core.steps import pieces
 
 if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_INTERFACES = 32  # of which there are samples in one part of a family
+_RULES = 256
+_GZIP = 31  # the format, as zlib's wbits have it
 
 
 class SnapshotCollector(Collector):
@@ -30,44 +37,62 @@ class SnapshotCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families, from one snapshot."""
+        for parts in self.parts():
+            family = next(parts)
+            for part in parts:
+                family.samples += part.samples
+            yield family
+
+    def parts(self) -> Iterator[Iterator[Metric]]:
+        """The same, each family as one or more of that name, which have some of its samples each."""
         now = self._take()
         yield from _interface_metrics(now)
-        yield from _rule_metrics(now)
-        yield _answer_seconds(now)
-        yield _by_interface("npd6_neighbours", "Hosts that are there, by the interface towards them.", now.neighbours)
-        yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxies)
-        yield GaugeMetricFamily(
-            "npd6_config_last_reload_success_timestamp_seconds",
-            "When the configuration in use was loaded.",
-            value=now.last_reload,
-        )
-        yield GaugeMetricFamily(
-            "npd6_config_last_reload_successful",
-            "0 if the last reload left the old configuration in use, else 1.",
-            value=not now.reload_failed,
-        )
-        yield CounterMetricFamily(
-            "npd6_config_reload_failures",
-            "Reloads that left the old configuration in use.",
-            value=now.reload_failures,
-        )
-        warned = GaugeMetricFamily(
-            "npd6_warnings", "What there is to warn of now, by what it is about; `status` has each.", labels=["kind"]
-        )
-        for kind, count in now.warnings.items():
-            warned.add_metric([kind], count)
-        yield warned
-        errors = CounterMetricFamily(
-            "npd6_internal_errors",
-            "Mistakes of npd6-xdp's own, by the part of it that made them, and went on; the log has each.",
-            labels=["where"],
-        )
-        for where, count in now.internal_errors.items():
-            errors.add_metric([where], count)
-        yield errors
-        build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
-        build.add_metric(list(now.build.values()), 1)
-        yield build
+        yield _rule_metrics(now)
+        for family in _other_metrics(now):
+            yield iter((family,))
+
+
+def _other_metrics(now: Snapshot) -> Iterator[Metric]:
+    yield _answer_seconds(now)
+    yield _by_interface("npd6_neighbours", "Hosts that are there, by the interface towards them.", now.neighbours)
+    yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxies)
+    yield GaugeMetricFamily(
+        "npd6_config_last_reload_success_timestamp_seconds",
+        "When the configuration in use was loaded.",
+        value=now.last_reload,
+    )
+    yield GaugeMetricFamily(
+        "npd6_config_last_reload_successful",
+        "0 if the last reload left the old configuration in use, else 1.",
+        value=not now.reload_failed,
+    )
+    yield CounterMetricFamily(
+        "npd6_config_reload_failures",
+        "Reloads that left the old configuration in use.",
+        value=now.reload_failures,
+    )
+    warned = GaugeMetricFamily(
+        "npd6_warnings", "What there is to warn of now, by what it is about; `status` has each.", labels=["kind"]
+    )
+    for kind, count in now.warnings.items():
+        warned.add_metric([kind], count)
+    yield warned
+    yield CounterMetricFamily(
+        "npd6_log_lines_dropped",
+        "Lines of the log that whoever reads stderr didn't take in.",
+        value=now.log_lines_dropped,
+    )
+    errors = CounterMetricFamily(
+        "npd6_internal_errors",
+        "Mistakes of npd6-xdp's own, by the part of it that made them, and went on; the log has each.",
+        labels=["where"],
+    )
+    for where, count in now.internal_errors.items():
+        errors.add_metric([where], count)
+    yield errors
+    build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
+    build.add_metric(list(now.build.values()), 1)
+    yield build
 
 
 def _by_interface(name: str, help: str, values: Mapping[str, int]) -> Metric:
@@ -77,59 +102,83 @@ def _by_interface(name: str, help: str, values: Mapping[str, int]) -> Metric:
     return family
 
 
-def _interface_metrics(now: Snapshot) -> Iterator[Metric]:
-    solicitations = CounterMetricFamily(
-        "npd6_solicitations",
-        "Neighbor Solicitations received, by what became of them.",
-        labels=["interface", "outcome"],
+def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
+    def in_parts(make: Callable[[], Metric], add: Callable[[Any, InterfaceSnapshot], object]) -> Iterator[Metric]:
+        yield make()
+        for interfaces in pieces(now.interfaces, _INTERFACES):
+            family = make()
+            for interface in interfaces:
+                add(family, interface)
+            yield family
+
+    yield in_parts(
+        lambda: CounterMetricFamily(
+            "npd6_solicitations",
+            "Neighbor Solicitations received, by what became of them.",
+            labels=["interface", "outcome"],
+        ),
+        lambda family, each: _add_all(family, each.label, each.outcomes),
     )
-    invalid = CounterMetricFamily(
-        "npd6_invalid_solicitations",
-        "Invalid Neighbor Solicitations, by the first check that failed.",
-        labels=["interface", "reason"],
+    yield in_parts(
+        lambda: CounterMetricFamily(
+            "npd6_invalid_solicitations",
+            "Invalid Neighbor Solicitations, by the first check that failed.",
+            labels=["interface", "reason"],
+        ),
+        lambda family, each: _add_all(family, each.label, each.reasons),
     )
-    advertisements = CounterMetricFamily(
-        "npd6_advertisements",
-        "Neighbor Advertisements sent, late ones too, by who wrote them.",
-        labels=["interface", "path"],
+    yield in_parts(
+        lambda: CounterMetricFamily(
+            "npd6_advertisements",
+            "Neighbor Advertisements sent, late ones too, by who wrote them.",
+            labels=["interface", "path"],
+        ),
+        lambda family, each: _add_all(family, each.label, each.advertisements),
     )
-    lost = CounterMetricFamily(
-        "npd6_events_lost", "Solicitations that the ring to Python had no room for.", labels=["interface"]
+    yield in_parts(
+        lambda: CounterMetricFamily(
+            "npd6_events_lost", "Solicitations that the ring to Python had no room for.", labels=["interface"]
+        ),
+        lambda family, each: family.add_metric([each.label], each.lost),
     )
-    info = GaugeMetricFamily(
-        "npd6_interface_info",
-        "How the XDP program is attached; 1 where it is.",
-        labels=["interface", "attach", "datapath"],
+    yield in_parts(
+        lambda: GaugeMetricFamily(
+            "npd6_interface_info",
+            "How the XDP program is attached; 1 where it is.",
+            labels=["interface", "attach", "datapath"],
+        ),
+        lambda family, each: each.attach and family.add_metric([each.label, each.attach, each.datapath], 1),
     )
-    up = GaugeMetricFamily(
-        "npd6_interface_up",
-        "1 if the interface is there and up and the XDP program attached, and sees the VLAN tags.",
-        labels=["interface"],
+    yield in_parts(
+        lambda: GaugeMetricFamily(
+            "npd6_interface_up",
+            "1 if the interface is there and up and the XDP program attached, and sees the VLAN tags.",
+            labels=["interface"],
+        ),
+        lambda family, each: family.add_metric([each.label], each.up),
     )
-    for interface in now.interfaces:
-        for outcome, count in interface.outcomes.items():
-            solicitations.add_metric([interface.label, outcome], count)
-        for reason, count in interface.reasons.items():
-            invalid.add_metric([interface.label, reason], count)
-        for path, count in interface.advertisements.items():
-            advertisements.add_metric([interface.label, path], count)
-        lost.add_metric([interface.label], interface.lost)
-        if interface.attach:
-            info.add_metric([interface.label, interface.attach, interface.datapath], 1)
-        up.add_metric([interface.label], interface.up)
-    return iter((solicitations, invalid, advertisements, lost, info, up))
+
+
+def _add_all(family: CounterMetricFamily, label: str, counts: Mapping[Any, int]) -> None:
+    for name, count in counts.items():
+        family.add_metric([label, name], count)
 
 
 def _rule_metrics(now: Snapshot) -> Iterator[Metric]:
-    family = CounterMetricFamily(
-        "npd6_rule_solicitations",
-        "Neighbor Solicitations for targets that a rule covers.",
-        labels=["interface", "rule", "outcome"],
-    )
-    for rule in now.rules:
-        for outcome, count in now.rule_outcomes(rule).items():
-            family.add_metric([rule.label, rule.prefix, outcome], count)
-    yield family
+    def empty() -> CounterMetricFamily:
+        return CounterMetricFamily(
+            "npd6_rule_solicitations",
+            "Neighbor Solicitations for targets that a rule covers.",
+            labels=["interface", "rule", "outcome"],
+        )
+
+    yield empty()
+    for rules in pieces(now.rules, _RULES):
+        family = empty()
+        for rule in rules:
+            for outcome, count in now.rule_outcomes(rule).items():
+                family.add_metric([rule.label, rule.prefix, outcome], count)
+        yield family
 
 
 def _answer_seconds(now: Snapshot) -> Metric:
@@ -145,8 +194,56 @@ def _answer_seconds(now: Snapshot) -> Metric:
 
 
 def metrics_app(take: Callable[[], Snapshot]) -> WSGIApplication:
-    """The metrics as a WSGI application, which reads a snapshot each time; the process's own are among them."""
+    """The metrics as a WSGI application, which reads a snapshot each time; the process's own are among them.
+
+    It says what prometheus_client's own application says, by the same encoders, but makes it in parts: all samples of
+    4,000 interfaces at once are tens of megabytes. A choice of names (name[]) is left to that application.
+    """
+    ours = SnapshotCollector(take)
     registry = CollectorRegistry()
-    registry.register(SnapshotCollector(take))
-    ProcessCollector(registry=registry)
-    return make_wsgi_app(registry)
+    registry.register(ours)
+    process = ProcessCollector(registry=registry)
+    whole = make_wsgi_app(registry)
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ.get("QUERY_STRING"):
+            return whole(environ, start)  # type: ignore[no-any-return]
+        encoder, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        headers = [("Content-Type", kind)]
+        text = _in_parts(encoder, ours, process)
+        if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
+            headers.append(("Content-Encoding", "gzip"))
+            text = _compressed(text)
+        start("200 OK", headers)
+        return text
+
+    return app
+
+
+class _One(Collector):
+    """A registry that has some families at hand."""
+
+    def __init__(self, *families: Metric) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _in_parts(encoder: Callable[[Collector], bytes], ours: SnapshotCollector, process: Collector) -> Iterator[bytes]:
+    """What the encoder says of all families, in parts: the lines about a family stand before its first part only."""
+    end = encoder(_One())
+    for parts in ours.parts():
+        for number, part in enumerate(parts):
+            text = encoder(_One(part)).removesuffix(end)
+            while number and text.startswith(b"#"):
+                text = text.partition(b"\n")[2]
+            yield text
+    yield encoder(process)
+
+
+def _compressed(text: Iterable[bytes]) -> Iterator[bytes]:
+    stream = zlib.compressobj(wbits=_GZIP)
+    for part in text:
+        yield stream.compress(part)
+    yield stream.flush()

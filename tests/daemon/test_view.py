@@ -17,6 +17,7 @@ from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.snapshot import AnswerTimes
+from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.view import View
@@ -36,11 +37,11 @@ via = ["lan0"]
 
 
 class Datapath:
-    def entry_counters(self, _: int) -> EntryCounters:
-        return EntryCounters({}, {})
+    changes = 0
 
-    def all_rule_counters(self) -> dict[int, dict[Outcome, int]]:
-        return {}
+    def counters(self) -> Steps[tuple[dict[int, EntryCounters], dict[int, dict[Outcome, int]]]]:
+        yield
+        return {}, {}
 
 
 @pytest.fixture

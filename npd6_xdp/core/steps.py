@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Work that is done bit by bit, so that whoever has something more urgent to do is never kept for long."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+Steps = Generator[None, None, T]
+"""Each next() is a bit, of a few milliseconds at most, and at the end there is a result: `yield from` has it."""
+
+_BIT = 512  # items of which something simple is made
+_RUN = 2048  # items that are sorted at once
+
+
+def finish(steps: Steps[T]) -> T:
+    """The result, by whoever has nothing else to do."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+def pieces(items: Iterable[T], size: int = _BIT) -> Iterator[list[T]]:
+    """So many items at a time."""
+    each = iter(items)
+    while piece := list(islice(each, size)):
+        yield piece
+
+
+def listed(items: Iterable[T]) -> Steps[list[T]]:
+    """The items of what makes each when it is asked for the next."""
+    found: list[T] = []
+    for piece in pieces(items):
+        found += piece
+        yield
+    return found
+
+
+def _itself(item: T) -> Any:
+    return item
+
+
+def in_order(items: Iterable[T], key: Callable[[T], Any] | None = None, *, reverse: bool = False) -> Steps[list[T]]:
+    """As sorted()."""
+    runs = []
+    for run in pieces(items, _RUN):
+        runs.append(sorted(run, key=key or _itself, reverse=reverse))
+        yield
+    if len(runs) == 1:
+        return runs[0]
+    return (yield from listed(heapq.merge(*runs, key=key or _itself, reverse=reverse)))
