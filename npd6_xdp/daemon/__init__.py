@@ -11,6 +11,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +78,7 @@ _FEW = 64  # events of a look, from which on there is no time for a nap
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
 _HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reload of 100,000 rules takes less
 _RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
+_SWITCH = 0.001  # seconds after which a thread of HTTP's that works lets the loop have its turn; Python has 5 ms
 _TOGETHER = 0.01  # seconds: who asks for a reload within them of the first one asks for the same
 
 
@@ -998,5 +1000,6 @@ def sysctl(key: str) -> str | None:
 
 def run(load: Callable[[], Config], configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:
     """`npd6-xdp run`: the daemon in the foreground; see Daemon."""
+    sys.setswitchinterval(_SWITCH)
     with Daemon(load, configured, file, unread) as daemon:
         daemon.run()

@@ -17,13 +17,12 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
-from io import BytesIO
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +37,8 @@ _MOST_CLIENTS = 24
 _MOST_THREADS = 48  # with those of clients that were hung up on, and have yet to notice
 _PATIENCE = 10.0  # seconds for a line of the question to come in, and for the answer to go out
 _LIFETIME = 30.0  # seconds for all of it
+_LONG = 1 << 18  # bytes of an answer
+_MOST_COPIES = 3  # different long answers that are being sent: who is slow with an older one is hung up on
 _LINGER = 0.5  # seconds for the rest of a question that was refused: unread, it would cost the asker our answer
 _MOST_LINGERED = 1 << 16  # bytes
 _REST = 0.5  # seconds until the next try to take a connection, where there is no file descriptor for one
@@ -89,7 +90,7 @@ class Site:
     ) -> None:
         self._names = _own_names(host)
         self._metrics = metrics
-        self._scraping = threading.Lock()
+        self._scrapes = _Shared()
         self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
         self._ailing = ailing
         self._page = _page()
@@ -138,7 +139,6 @@ class Site:
             "REQUEST_METHOD": "GET",
             "PATH_INFO": "/metrics",
             "QUERY_STRING": query,
-            "wsgi.input": BytesIO(),
         }
         for name in ("accept", "accept-encoding"):
             if name in headers:
@@ -148,9 +148,11 @@ class Site:
             said[:] = status, headers
             return lambda _: None
 
-        with self._scraping:
+        def scrape() -> tuple[str, list[tuple[str, str]], bytes]:
             body = b"".join(self._metrics(environ, start))
-        status, found = said
+            return (*said, body)
+
+        status, found, body = self._scrapes.get((query, *environ.items()), scrape)
         kinds = [value for name, value in found if name.lower() == "content-type"]
         rest = [(name, value) for name, value in found if name.lower() not in ("content-type", "content-length")]
         return Response(HTTPStatus(int(status.split()[0])), (*kinds, _TEXT)[0], body, rest)
@@ -181,6 +183,34 @@ class _Fresh:
                 now = time.monotonic()
                 self._until = max(began + _FRESH, now + (now - began) * _SHARE)
             return self._document
+
+
+class _Scrape:
+    """What is made once, for all who have asked before it was begun."""
+
+    def __init__(self) -> None:
+        self.result: tuple[str, list[tuple[str, str]], bytes] | None = None
+
+
+class _Shared:
+    """Documents that are made one at a time, each for all who ask for it before it is begun: it says what is then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        self._next: dict[Hashable, _Scrape] = {}
+
+    def get(
+        self, key: Hashable, make: Callable[[], tuple[str, list[tuple[str, str]], bytes]]
+    ) -> tuple[str, list[tuple[str, str]], bytes]:
+        with self._lock:
+            scrape = self._next.setdefault(key, _Scrape())
+        with self._making:
+            if scrape.result is None:
+                with self._lock:
+                    self._next.pop(key, None)  # who asks from now on gets another
+                scrape.result = make()
+            return scrape.result
 
 
 def _own_names(host: str) -> frozenset[str]:
@@ -214,8 +244,11 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     default_request_version = "HTTP/1.0"  # a question that makes no sense gets headers with its answer, too
 
-    def __init__(self, site: Site, connection: socket.socket, address: Any) -> None:
+    def __init__(
+        self, site: Site, connection: socket.socket, address: Any, hold: Callable[[socket.socket, bytes], None]
+    ) -> None:
         self._site = site
+        self._hold = hold
         super().__init__(connection, address, cast(Any, None))
 
     def do_GET(self) -> None:
@@ -253,6 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
+            self._hold(self.connection, response.body)
             self.wfile.write(response.body)
 
     def _linger(self) -> None:
@@ -289,6 +323,7 @@ class Endpoint:
         self._complained = -_COMPLAIN
         self._clients: dict[socket.socket, float] = {}  # and when they came, the oldest first
         self._hung_up: set[socket.socket] = set()
+        self._answers: dict[socket.socket, bytes] = {}  # long ones that are being sent, the oldest first
         self._threads: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
@@ -374,14 +409,26 @@ class Endpoint:
     def _serve(self, connection: socket.socket, address: Any) -> None:
         try:
             with suppress(OSError):  # whatever became of the client
-                _Handler(self._site, connection, address)
+                _Handler(self._site, connection, address, self._hold)
         finally:
             self._forget(connection, threading.current_thread())
+
+    def _hold(self, connection: socket.socket, answer: bytes) -> None:
+        """It is about to be sent. Of long answers there are few different ones, however many don't read theirs."""
+        if len(answer) < _LONG:
+            return
+        with self._lock:
+            self._answers[connection] = answer
+            different = {id(each): each for each in self._answers.values()}
+            for old in tuple(different.values())[:-_MOST_COPIES]:
+                for client in [client for client, held in self._answers.items() if held is old]:
+                    self._hang_up(client)
 
     def _forget(self, connection: socket.socket, thread: threading.Thread) -> None:
         with self._lock:  # so that nobody hangs up on who has the number of this socket next
             self._clients.pop(connection, None)
             self._hung_up.discard(connection)
+            self._answers.pop(connection, None)
             self._threads.discard(thread)
             connection.close()
 
