@@ -110,4 +110,12 @@ def as_machine_error(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(f"{place}: {remedy(error)}") from error
+        where = error.filename if isinstance(error.filename, str) else ""
+        at = f"{where}: " if where else ""
+        raise MachineError(f"{place}: {at}{remedy(error)}{_not_mounted(error.errno, where)}") from error
+
+
+def _not_mounted(code: int | None, path: str) -> str:
+    """What to do, where a file of the kernel's own isn't there: a chroot or a container without it."""
+    root = next((root for root in ("/proc", "/sys") if path.startswith(f"{root}/")), "")
+    return f": mount {root}, which it can't do without" if root and code == errno.ENOENT else ""

@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import struct
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -1018,7 +1017,7 @@ def load_function(module: Any, function: str, kind: int) -> Any:
 @contextmanager
 def _words_caught() -> Iterator[None]:
     """While bcc works: what it prints becomes part of a MachineError, if it fails."""
-    with as_machine_error("can't compile the XDP program"), tempfile.TemporaryFile() as words:
+    with as_machine_error("can't compile the XDP program"), open(os.memfd_create("words"), "r+b") as words:
         # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         saved = os.dup(2)

@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from npd6_xdp.core.errors import remedy
 from npd6_xdp.core.names import raw, shown
 
 log = logging.getLogger("npd6-xdp")
@@ -106,6 +107,7 @@ class Memory:
         self._prefix = ""
         self._file = -1
         self._size = 0
+        self._complained = False
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._take_over(directory)
@@ -181,7 +183,11 @@ class Memory:
         try:
             self._size = os.pwrite(self._file, text, 0)
         except OSError as error:
-            log.warning("%s: can't remember what sysctls were: %s", self._path, error.strerror)
+            if not self._complained:
+                log.warning("%s: can't remember what sysctls were: %s", self._path, remedy(error))
+            self._complained = True
+        else:
+            self._complained = False
 
     def close(self) -> None:
         """There is nothing to remember any more."""
