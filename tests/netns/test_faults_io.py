@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults of what the daemon reads and writes: its log, its sockets, its descriptors. Answers go on, and it says why.
+
+Faults that end a start are in test_faults_start.py; what one room does alone is in tests/system and tests/tools.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.tools.control import ask
+from tests.netns.wire import Wire, configuration, cpu_seconds, private_megabytes, question, until
+
+Start = Callable[..., RunningDaemon]
+
+PYTHON_ANSWERS = configuration(datapath='"python"')
+LOST = ("npd6_log_lines_dropped_total", frozenset[tuple[str, str]]())
+
+
+class Unheard(RunningDaemon):
+    """A daemon whose stdout and stderr are `output`, and no file: it is ready once it takes a question."""
+
+    def __init__(self, topology: Topology, config: str, output: int, program: tuple[str, ...] = PROGRAM) -> None:
+        super().__init__(topology, config, program=program)
+        self._output = output
+
+    def __enter__(self) -> Self:
+        self._process = self.topology.popen(
+            self.namespace, *self._argv, stdout=self._output, stderr=self._output, env=self._environment
+        )
+        self.ready = until(self._is_up, 20.0)
+        return self
+
+    def _is_up(self) -> bool:
+        with suppress(MachineError):
+            return bool(ask(self.control, {"verb": "status", "brief": True}))
+        return self.process.poll() is not None
+
+    def reload(self) -> str:
+        """What became of it; "" if it is in use."""
+        try:
+            ask(self.control, {"verb": "reload"})
+        except MachineError as error:
+            return str(error)
+        return ""
+
+
+def answers(topology: Topology, target: str = "2001:db8:1::42") -> bool:
+    with Wire(topology) as wire:
+        return any(wire.ask(question(target), 1.0) for _ in range(3))
+
+
+def lives_on_and_ends(running: Unheard) -> None:
+    """It answers, says how it is, takes a configuration, refuses another, and ends at once."""
+    assert running.process.poll() is None
+    assert answers(running.topology)
+    assert running.command("status").returncode == 0
+    assert running.reload() == ""
+    whole = running.config_file.read_text()
+    running.write("nonsense = 1\n")
+    assert "nonsense" in running.reload()
+    running.config_file.write_text(whole)
+    running.process.send_signal(signal.SIGUSR1)
+    running.process.send_signal(signal.SIGHUP)
+    assert answers(running.topology)
+    began = time.monotonic()
+    assert running.stop(15.0) == 0
+    print(f"ended in {time.monotonic() - began:.2f} s")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_files_that_are_closed_are_no_other_files_of_the_daemon(topology: Topology, closed: str) -> None:
+    program = ("bash", "-c", f'exec "$@" {closed}', "-", *PROGRAM)
+    with open(os.devnull, "w") as nowhere, Unheard(topology, PYTHON_ANSWERS, nowhere.fileno(), program) as running:
+        assert running.ready
+        for fd in range(3):
+            assert os.readlink(f"/proc/{running.process.pid}/fd/{fd}") == "/dev/null"
+        lives_on_and_ends(running)
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_log_whose_reader_is_gone_ends_nothing_and_its_lines_are_counted(topology: Topology, when: str) -> None:
+    """It lived on at 0665297, too; the count is new."""
+    reader, writer = os.pipe()
+    if when == "at the start":
+        os.close(reader)
+    with Unheard(topology, PYTHON_ANSWERS, writer) as running:
+        os.close(writer)
+        assert running.ready
+        if when == "later":
+            os.close(reader)
+            running.process.send_signal(signal.SIGUSR1)
+        assert until(lambda: running.metrics()[LOST] > 0)
+        lives_on_and_ends(running)
+
+
+@contextmanager
+def unread(kind: str) -> Iterator[tuple[int, int]]:
+    """What holds a few lines, and then takes nothing: its reading and its writing end."""
+    if kind == "socket":  # as journald's stream is one
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            yield ours.fileno(), theirs.fileno()
+        return
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    if kind == "pipe that somebody made non-blocking":
+        os.set_blocking(writer, False)
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "style"),
+    [("pipe", "text"), ("socket", "json"), ("pipe that somebody made non-blocking", "text")],
+    ids=["pipe", "socket", "non-blocking"],
+)
+def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end_and_is_whole_for_who_reads_later(
+    topology: Topology, kind: str, style: str
+) -> None:
+    text = f'[daemon]\nlog_format = "{style}"\n{PYTHON_ANSWERS}'
+    with unread(kind) as (reader, writer), Unheard(topology, text, writer) as running:
+        assert running.ready
+        running.write(f"{'n' * 400} = 1\n")
+        for _ in range(60):  # 30 kilobytes and more, one after the other
+            assert "the old configuration stays" in running.reload()
+        assert answers(topology)
+        assert running.metrics()[LOST] == 0, "there was room for them"
+        said = b""
+        while said.count(b"reload: the old configuration stays") < 60:
+            assert select.select([reader], [], [], 15.0)[0], said[-200:]
+            said += os.read(reader, 65536)
+        assert b"ready: 1 rule on wan0" in said
+        for line in said.decode().splitlines():
+            assert json.loads(line)["level"] in ("info", "error") if style == "json" else line.startswith("npd6-xdp: ")
+        for _ in range(60):  # and full again
+            running.reload()
+        running.write(text)
+        lives_on_and_ends(running)
+
+
+# --- descriptors --------------------------------------------------------------------------------------------
+
+
+def test_without_a_descriptor_left_both_servers_say_so_once_rest_and_come_back_while_answers_go_on(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(PYTHON_ANSWERS)
+    pid = running.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    with ExitStack() as stack:
+        for _ in range(5):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(running.control))
+            client.sendall(b'{"verb": "status"}\n')
+            with topology.inside("edge"):
+                browser = stack.enter_context(socket.create_connection(("::1", 9846)))
+            browser.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        refused = "no connection can be taken: Too many open files: raise LimitNOFILE= (ulimit -n); trying again every"
+        assert until(lambda: running.log.count(refused) == 2)
+        assert f"{running.control}: {refused} second" in running.log
+        assert f"[::1]:9846: {refused} 0.5 s" in running.log
+        spent = cpu_seconds(running)
+        time.sleep(2.2)
+        assert cpu_seconds(running) - spent < 1.0
+        assert answers(topology)
+        assert running.log.count(refused) == 2
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert client.recv(1) == b"{", "who has waited is answered"
+        assert browser.recv(15) == b"HTTP/1.0 200 OK"
+    assert running.command("status").returncode == 0
+    assert sum(running.solicitations().values()) >= 1
+    assert "Traceback" not in running.log
+    assert running.stop() == 0
+
+
+# --- the control socket, and who crowds it --------------------------------------------------------------------
+
+CONNECTIONS = 10_000
+
+
+def crowd(path: Path, count: int, said: bytes = b"") -> None:
+    """So many connections, of which up to 50 are open at a time."""
+    kept: list[socket.socket] = []
+    for _ in range(count):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        with suppress(OSError):  # the daemon has hung up
+            client.sendall(said)
+        kept.append(client)
+        if len(kept) > 50:
+            kept.pop(0).close()
+    for client in kept:
+        client.close()
+
+
+def test_ten_thousand_connections_half_lines_and_endless_lines_keep_nobody_from_asking_or_from_answers(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(PYTHON_ANSWERS)
+    before = private_megabytes(running)
+    crowds = [
+        threading.Thread(target=crowd, args=(running.control, CONNECTIONS // 2, said))
+        for said in (b"", b'{"verb": "stat')
+    ]
+    for each in crowds:
+        each.start()
+    asked = 0
+    while any(each.is_alive() for each in crowds) or asked < 3:
+        assert ask(running.control, {"verb": "status"})["pid"] == running.process.pid
+        asked += 1
+    assert running.command("status").returncode == 0
+    for each in crowds:
+        each.join()
+    with socket.socket(socket.AF_UNIX) as endless:
+        endless.connect(str(running.control))
+        endless.settimeout(15.0)
+        with pytest.raises(OSError, match="Broken pipe|Connection reset"):
+            for _ in range(100):
+                endless.sendall(bytes(1 << 20))
+    with ExitStack() as stack:
+        for _ in range(40):  # who never read their answers
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(running.control))
+            client.sendall(b'{"verb": "status"}\n' * 100)
+        assert answers(topology)
+        assert ask(running.control, {"verb": "status"})["pid"] == running.process.pid
+    print(f"{asked} questions beside {CONNECTIONS} connections; {before:.0f} MB, then {private_megabytes(running):.0f}")
+    assert private_megabytes(running) < before + 8
+    assert "Traceback" not in running.log
+
+
+# --- HTTP -----------------------------------------------------------------------------------------------------
+
+REQUESTS = 2_000
+"""100,000 of them were tried by hand: see docs/operation.md."""
+
+
+def test_slow_askers_pipelines_garbage_and_thousands_of_requests_take_neither_answers_nor_memory(
+    topology: Topology, daemon: Start
+) -> None:
+    """It held at 0665297, too."""
+    running = daemon(PYTHON_ANSWERS)
+
+    def connect() -> socket.socket:
+        with topology.inside("edge"):
+            return socket.create_connection(("::1", 9846), timeout=15.0)
+
+    def get(times: int) -> None:
+        for _ in range(times):
+            with connect() as client:
+                client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                assert client.recv(15) == b"HTTP/1.0 200 OK"
+                served.append(1)
+
+    served: list[int] = []
+    get(100)
+    before = private_megabytes(running)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect()) for _ in range(20)]
+        for client in slow:
+            client.sendall(b"GET / HTTP/1.0\r\nx-")
+        threads = [threading.Thread(target=get, args=(REQUESTS // 4,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        asked = 0
+        while any(thread.is_alive() for thread in threads):
+            for client in slow:
+                with suppress(OSError):
+                    client.send(b"a")
+            with connect() as garbage:
+                garbage.sendall(os.urandom(2000) + b"\r\n\r\n")
+            with connect() as pipeline:
+                pipeline.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+                assert pipeline.recv(15) == b"HTTP/1.0 200 OK"
+            assert answers(topology)
+            asked += 1
+        for thread in threads:
+            thread.join()
+    assert len(served) == 100 + REQUESTS
+    assert asked >= 1
+    with topology.inside("edge"):
+        page = http.client.HTTPConnection("::1", 9846, timeout=15.0)
+        page.request("GET", "/metrics")
+    assert b"npd6_" in page.getresponse().read()
+    page.close()
+    print(f"{REQUESTS} requests beside {asked} solicitations; {before:.0f} MB, then {private_megabytes(running):.0f}")
+    assert private_megabytes(running) < before + 8
+    assert "Traceback" not in running.log
+
+
+# --- long answers ---------------------------------------------------------------------------------------------
+
+MANY = 20_000
+
+
+def test_who_asks_for_the_status_of_many_rules_keeps_no_solicitation_waiting_and_twelve_hold_two_copies(
+    topology: Topology, daemon: Start
+) -> None:
+    rules = [f"2001:db8:2:{number:x}::/64 static" for number in range(MANY)]
+    running = daemon(configuration("2001:db8:1::/64 static", *rules, datapath='"python"'), timeout=60.0)
+    before = private_megabytes(running)
+    with ExitStack() as stack, Wire(topology) as wire:
+        first = []
+        for _ in range(12):  # none of whom ever reads
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(running.control))
+            client.sendall(b'{"verb": "status"}\n')
+            wire.advertisements(0.001)
+            time.sleep(0.03)  # it is at it
+            wire.send(question("2001:db8:1::42"))
+            ready, _, _ = select.select([wire.socket, client], [], [], 15.0)
+            first.append(wire.socket in ready and client not in ready)
+            assert client.recv(1) == b"{"
+        now = private_megabytes(running)
+        assert len(ask(running.control, {"verb": "status"})["rules"]) == MANY + 1
+    print(f"{sum(first)} of 12 solicitations were answered first; {before:.0f} MB, then {now:.0f}")
+    assert sum(first) >= 3, "only where this machine was busy, the status came first"
+    assert now < before + 14, "two copies, and not one for each"
