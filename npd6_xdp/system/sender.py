@@ -218,9 +218,15 @@ class Sockets:
 
     def close(self) -> None:
         """Close all, side by side, so that they wait for the kernel together."""
-        closing = [threading.Thread(target=way.close) for way in (*self._own.values(), *self._shared)]
-        for thread in closing:
-            thread.start()
+        closing = []
+        for way in (*self._own.values(), *self._shared):
+            thread = threading.Thread(target=way.close)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine gives us no more of them
+                way.close()
+            else:
+                closing.append(thread)
         for thread in closing:
             thread.join()
         self._own.clear()
