@@ -49,9 +49,10 @@ from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.telling import Answer, Telling
 from npd6_xdp.daemon.view import View
+from npd6_xdp.system import cgroup
 from npd6_xdp.system.aside import reap
 from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
-from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.datapath import Datapath, memory_to_load
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.manager import ServiceManager
@@ -188,6 +189,7 @@ class Daemon:
 
         self._control = self._listen(config)
         self._stack.callback(lambda: self._control.close())
+        cgroup.require(memory_to_load([table], config.limits), f"loading {_so_many_rules(table)}")
         self._datapath = keep(closing(Datapath(table, config.limits)))
         self._ports = keep(closing(Ports(self._datapath, lambda: self._netlink, self._damper)))
         self._tags = keep(closing(Tags(self._datapath, self._counted)))
@@ -227,8 +229,7 @@ class Daemon:
 
     def _summary(self) -> str:
         where = some([*dict.fromkeys(entry.port for entry in self._table.entries.values())])
-        rules = len(self._table.rules)
-        return f"{rules} rule{'' if rules == 1 else 's'} on {where or 'no interface that is there yet'}"
+        return f"{_so_many_rules(self._table)} on {where or 'no interface that is there yet'}"
 
     def _named(self, written: Config) -> Config:
         """A configuration with the names that are meant by alternative ones now; the very same if it is in force."""
@@ -464,6 +465,8 @@ class Daemon:
         """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
         if self._datapath.has_room(table, config.limits) and not self._doubtful:
             return
+        what = f"loading {_so_many_rules(table)} beside those that are in use"
+        cgroup.require(memory_to_load([self._table, table], config.limits), what)
         with ExitStack() as undo:
             program = self._datapath.larger(table, config.limits)
             undo.callback(program.close)
@@ -966,6 +969,10 @@ class Daemon:
             log.info("%s", line)
             yield
         return {}
+
+
+def _so_many_rules(table: Table) -> str:
+    return f"{len(table.rules)} rule{'' if len(table.rules) == 1 else 's'}"
 
 
 def _check(config: Config, links: Mapping[str, LinkFacts]) -> None:

@@ -55,6 +55,8 @@ OLDEST_KERNEL = (5, 18)  # bpf_xdp_load_bytes()
 _BPF_XDP = 37  # enum bpf_attach_type
 _CAP_SYS_ADMIN = 21  # holds the younger two
 _CAPABILITIES = {"CAP_BPF": (39, _CAP_SYS_ADMIN), "CAP_NET_ADMIN": (12,), "CAP_PERFMON": (38, _CAP_SYS_ADMIN)}
+_COMPILER_BYTES = 66_000_000  # that it takes for a while, with its library: 66 to 72 MB were measured
+_LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
 _COMPILER = ("/libLLVM", "/libclang")
 _MADV_DONTNEED = 4
 _XDP_FLAGS_SKB_MODE = 2
@@ -961,6 +963,16 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
     }
 
 
+def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
+    """How many bytes it takes, at the least, to load a program with room for these tables: docs/capacity.md.
+
+    Nearly all of it is the compiler's, which gives it back. What the counters take for each CPU isn't in it, as not
+    every kernel charges a control group with that.
+    """
+    lines = max(_room("LINES_MAX", _needs(table, limits)["LINES_MAX"]) for table in tables)
+    return _COMPILER_BYTES + lines * _LINE_BYTES
+
+
 def _room(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
     if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
@@ -1017,7 +1029,7 @@ def load_function(module: Any, function: str, kind: int) -> Any:
 @contextmanager
 def _words_caught() -> Iterator[None]:
     """While bcc works: what it prints becomes part of a MachineError, if it fails."""
-    with as_machine_error("can't compile the XDP program"), open(os.memfd_create("words"), "r+b") as words:
+    with as_machine_error("can't compile the XDP program"), os.fdopen(os.memfd_create("words"), "r+b") as words:
         # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         saved = os.dup(2)

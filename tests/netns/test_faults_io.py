@@ -321,19 +321,21 @@ def test_who_asks_for_the_status_of_many_rules_keeps_no_solicitation_waiting_and
     running = daemon(configuration("2001:db8:1::/64 static", *rules, datapath='"python"'), timeout=60.0)
     before = private_megabytes(running)
     with ExitStack() as stack, Wire(topology) as wire:
-        first = []
+        wire.only_advertisements()
+        unanswered = []
         for _ in range(12):  # none of whom ever reads
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.connect(str(running.control))
             client.sendall(b'{"verb": "status"}\n')
-            wire.advertisements(0.001)
-            time.sleep(0.03)  # it is at it
-            wire.send(question("2001:db8:1::42"))
-            ready, _, _ = select.select([wire.socket, client], [], [], 15.0)
-            first.append(wire.socket in ready and client not in ready)
+            sent = answered = 0
+            while not select.select([client], [], [], 0.01)[0]:
+                wire.send(question("2001:db8:1::42"))
+                sent, answered = sent + 1, answered + wire.waiting()
+            unanswered.append(sent - answered - wire.waiting())
             assert client.recv(1) == b"{"
         now = private_megabytes(running)
         assert len(ask(running.control, {"verb": "status"})["rules"]) == MANY + 1
-    print(f"{sum(first)} of 12 solicitations were answered first; {before:.0f} MB, then {now:.0f}")
-    assert sum(first) >= 3, "only where this machine was busy, the status came first"
+    print(f"unanswered when the status came: {unanswered}; {before:.0f} MB, then {now:.0f}")
+    # of one in 10 ms, where making the status takes 200 and more
+    assert sorted(unanswered)[len(unanswered) // 2] <= 4
     assert now < before + 14, "two copies, and not one for each"

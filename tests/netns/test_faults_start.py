@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Machines on which the daemon can't start, or not as usual: one line says what, where and what to do; nothing stays."""
+"""Machines on which the daemon can't start, or not as usual: one line says what, where, what to do; nothing stays."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -149,3 +151,41 @@ def test_a_control_socket_whose_owner_takes_no_connection_ends_the_start_in_one_
         f" (fuser {path} says which process it is), or give this one another path\n"
     )
     assert path.exists()
+
+
+LIMITED = """\
+import sys; from pathlib import Path
+from npd6_xdp import cli; from npd6_xdp.system import cgroup
+left = Path(sys.argv.pop(1))
+cgroup.least_room = lambda: cgroup.Room(Path("/sys/fs/cgroup/x/memory.max"), 100_000_000, int(left.read_text()))
+cgroup._free_swap = lambda: 0
+sys.exit(cli.main())
+"""
+
+
+def test_a_configuration_that_the_control_group_has_no_memory_for_is_refused_and_the_old_one_lives_on(
+    topology: Topology, daemon: Start
+) -> None:
+    """That real limits are seen is in tests/system/test_cgroup.py: not every machine lets tests set one."""
+    left_over = topology.directory / "left"
+    left_over.write_text("90000000")
+    program = (sys.executable, "-c", LIMITED, str(left_over))
+    running = daemon(configuration(*RULES), program=program)
+    left_over.write_text("30000000")
+    running.write(configuration(*(f"2001:db8:3:{n:x}::/64 static" for n in range(1000))))
+    done = running.command("reload")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"npd6-xdp: the old configuration stays: loading 1000 rules beside those that are in use takes some \d+ MB of"
+        r" memory, and of the 100 MB that /sys/fs/cgroup/x/memory.max allows 30 are left: allow \d+ at the least"
+        r" \(MemoryMax= of the service\)\n",
+        done.stderr,
+    )
+    with Wire(topology) as wire:
+        assert wire.ask(question("2001:db8:1::42")) is not None
+    assert running.stop() == 0
+    with pytest.raises(StartError) as caught:
+        daemon(configuration(*RULES), program=program)
+    assert "exit status 1" in str(caught.value)
+    (line,) = caught.value.log.splitlines()
+    assert line.startswith("npd6-xdp: loading 2 rules takes some ")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much memory our control group leaves us: what goes beyond it is killed without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from npd6_xdp.core.errors import MachineError
+
+_MEGABYTE = 1_000_000
+
+
+class Room(NamedTuple):
+    """A group's limit and what of it is left, in bytes; `key` is the file that has the limit."""
+
+    key: Path
+    limit: int
+    left: int
+
+
+class _Files(NamedTuple):
+    """What a hierarchy calls its files, and what of its statistics can be had back."""
+
+    limit: str
+    usage: str
+    reclaimable: tuple[str, ...]
+
+
+_V2 = _Files("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
+_V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+
+
+def require(wanted: int, what: str) -> None:
+    """Raise MachineError if there is surely no room for so many bytes more. `what` takes them, in a few words."""
+    room = least_room()
+    if room is None or wanted <= room.left + _free_swap():
+        return
+    short = wanted - room.left
+    raise MachineError(
+        f"{what} takes some {_megabytes(wanted)} MB of memory, and of the {_megabytes(room.limit)} MB that"
+        f" {room.key} allows {_megabytes(max(room.left, 0))} are left: allow {_megabytes(room.limit + short)}"
+        " at the least (MemoryMax= of the service)"
+    )
+
+
+def least_room(root: Path = Path("/")) -> Room | None:
+    """The limit that is nearest, of our group and those that it is in. None: there is none, or it can't be seen."""
+    found: list[Room] = []
+    with suppress(OSError, ValueError):
+        for group, files in _groups(root):
+            with suppress(OSError, ValueError):  # the root has no limit
+                limit = int((group / files.limit).read_text())  # "max" is none
+                usage = int((group / files.usage).read_text())
+                lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+                back = sum(int(value) for name, value in lines if name in files.reclaimable)
+                found.append(Room(group / files.limit, limit, limit - usage + back))
+    return min(found, key=lambda room: room.left, default=None)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:
+    """The directories of our group and of those that it is in, in the hierarchies that may limit memory."""
+    ours = {}
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" or "memory" in controllers.split(","):
+            ours[_V2 if number == "0" else _V1] = path
+    for line in (root / "proc/self/mountinfo").read_text().splitlines():
+        fields, _, (kind, _, options) = (part.split() for part in line.partition(" - "))
+        files = _V2 if kind == "cgroup2" else _V1 if kind == "cgroup" and "memory" in options.split(",") else None
+        if files is None or files not in ours:
+            continue
+        mounted = root / fields[4].lstrip("/")
+        inside = Path(ours[files]).relative_to(fields[3])  # ValueError: our group isn't in what is mounted
+        for each in (inside, *inside.parents):
+            yield mounted / each, files
+
+
+def _free_swap() -> int:
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("SwapFree:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / _MEGABYTE:.0f}"
