@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -62,18 +63,23 @@ class Telling:
         if job is None:
             job = self._under_way = self._jobs.pop(next(iter(self._jobs)))
             job.steps = job.make()
+            gc.disable()  # much is made and nothing of it in circles: it would be walked over and over, in one go
         assert job.steps is not None
         try:
             next(job.steps)
         except StopIteration as done:
-            self._under_way = None
+            self._end()
             self._tell(job, done.value)
         except Exception as error:  # whatever it is: the askers hear of it, and the loop
-            self._under_way = None
+            self._end()
             known = isinstance(error, Npd6Error)
             self._tell(job, {"error": str(error) if known else f"internal error: {error}; see the log"})
             if not known:
                 raise
+
+    def _end(self) -> None:
+        self._under_way = None
+        gc.enable()
 
     @staticmethod
     def _tell(job: _Job, answer: Answer) -> None:

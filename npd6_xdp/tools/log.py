@@ -63,10 +63,13 @@ class LogThread(logging.Handler):
         """Have lines written as they are."""
         data = f"{text}\n".encode(errors="backslashreplace")
         lines, held = data.count(b"\n"), self._put - self._written
-        self._dropping = held + len(data) > (_MOST_HELD // 2 if self._dropping else _MOST_HELD)
+        before = self._dropping
+        self._dropping = held + len(data) > (_MOST_HELD // 2 if before else _MOST_HELD)
         if self._dropping:
             self._dropped += lines
             return
+        if before:
+            self._queue.put((b"", 0, threading.Lock()))  # the place where they are missing
         written = threading.Lock()
         written.acquire()
         self._put += len(data)
@@ -90,8 +93,9 @@ class LogThread(logging.Handler):
             if not self._write(data):
                 self._lost += lines
             self._written += len(data)
-            written.release()
-            if self.dropped > self._said and self._put - self._written <= _MOST_HELD // 2:
+            if data:
+                written.release()
+            if self.dropped > self._said and (not data or self._put == self._written):
                 self._tell()
 
     def _tell(self) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import socket
 import threading
 import time
@@ -206,3 +208,86 @@ def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(
     monkeypatch.setattr("npd6_xdp.tools.control._TIMEOUT", 0.1)
     with pytest.raises(MachineError, match="not a word in 0 s"):
         ask(served.path, {"verb": "wait"})
+
+
+def test_long_answers_that_nobody_reads_are_two_at_the_most_and_the_newest_comes_whole(served: Served) -> None:
+    clients = []
+    for number in range(30):
+        clients.append(served.client())
+        clients[-1].sendall(b'{"verb": "wait"}\n')
+        served.turn()
+        served.waiting.pop()(bytes([65 + number]) * (1 << 20))
+    assert sum(is_kept(client) for client in clients) == 2
+    found = b""
+    while piece := receive(served, clients[-1]):
+        found += piece
+    assert found == bytes([65 + 29]) * (1 << 20)
+    assert served.ask(b'{"verb": "status"}\n') == {"asked": {"verb": "status"}}
+    for client in clients:
+        client.close()
+
+
+def is_kept(client: socket.socket) -> bool:
+    """Whether the server hasn't hung up."""
+    poll = select.poll()
+    poll.register(client, select.POLLRDHUP)
+    return not poll.poll(0)
+
+
+def receive(served: Served, client: socket.socket) -> bytes:
+    for _ in range(1_000):
+        with contextlib.suppress(BlockingIOError):
+            return client.recv(1 << 20)
+        served.turn()
+    raise AssertionError("nothing comes")
+
+
+def test_one_copy_goes_to_all_who_wait_for_the_same_and_none_of_them_is_hung_up_on(served: Served) -> None:
+    clients = [served.client() for _ in range(20)]
+    for client in clients:
+        client.sendall(b'{"verb": "wait"}\n')
+        served.turn()
+    whole = b"x" * (1 << 20)
+    for reply in served.waiting:
+        reply(whole)
+    assert all(map(is_kept, clients))
+    for client in clients:
+        found = b""
+        while piece := receive(served, client):
+            found += piece
+        assert found == whole
+        client.close()
+
+
+def test_a_question_that_came_with_the_connection_is_heard_before_its_place_is_given_away(served: Served) -> None:
+    asking = socket.socket(socket.AF_UNIX)
+    asking.settimeout(0)
+    silent = [served.client() for _ in range(32)]
+    asking.connect(str(served.path))
+    served.turn()
+    more = []
+    asking.sendall(b'{"verb": "status"}\n')
+    for _ in range(40):  # all in the very turn
+        another = socket.socket(socket.AF_UNIX)
+        another.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            another.connect(str(served.path))
+        more.append(another)
+    served.turn()
+    assert json.loads(asking.recv(65536)) == {"asked": {"verb": "status"}}
+    for client in (asking, *silent, *more):
+        client.close()
+
+
+def test_a_socket_whose_owner_takes_no_connection_is_another_daemons(tmp_path: Path, served: Served) -> None:
+    waiting = []
+    for _ in range(40):
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.connect(str(served.path))
+        waiting.append(client)
+    with pytest.raises(MachineError, match=r"another npd6-xdp is at .*, and takes no connection; stop it"):
+        ControlServer(str(served.path), served.loop, lambda *_: None)
+    for client in waiting:
+        client.close()

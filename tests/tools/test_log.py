@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The log on its way to whoever reads it, or doesn't: nobody waits for him, and what he misses is counted and said."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.tools import log as room
+from npd6_xdp.tools.log import LogThread
+
+HELD = 64 << 10
+
+
+class Logged:
+    """A logger of its own, whose lines go to a pipe."""
+
+    def __init__(self) -> None:
+        self.reader, writer = os.pipe()
+        self.writer = writer
+        self.handler = LogThread(writer)
+        self.handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        self.log = logging.Logger("of the test")
+        self.log.addHandler(self.handler)
+
+    def read(self) -> list[str]:
+        """All that comes until the writing end is closed."""
+        with os.fdopen(self.reader, "rb") as pipe:
+            return pipe.read().decode().splitlines()
+
+    def end(self) -> None:
+        self.handler.finish()
+        os.close(self.writer)
+
+
+def test_lines_come_in_their_order_and_at_once() -> None:
+    logged = Logged()
+    for number in range(100):
+        logged.log.warning("line %d of %s", number, "one\nmore" if number == 7 else "some")
+        if number == 50:
+            assert os.read(logged.reader, 16) == b"WARNING: line 0 "
+    logged.end()
+    lines = logged.read()
+    assert len(lines) == 101
+    assert lines[-1] == "WARNING: line 99 of some"
+    assert logged.handler.dropped == 0
+
+
+def test_of_what_nobody_reads_as_much_is_kept_as_there_is_room_for_and_the_rest_is_counted_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_MOST_HELD", HELD)
+    logged = Logged()
+    began = time.monotonic()
+    for number in range(5_000):
+        logged.log.warning("line %d of a log that nobody reads", number)
+    assert time.monotonic() - began < 5.0, "waited for once, not each time"
+    dropped = logged.handler.dropped
+    assert 1_000 < dropped < 4_000
+    reading: list[str] = []
+    thread = threading.Thread(target=lambda: reading.extend(logged.read()))
+    thread.start()
+    while not any("dropped" in line for line in reading) and logged.handler._said == 0:
+        time.sleep(0.01)
+    logged.log.warning("the last line")
+    logged.end()
+    thread.join()
+    said = [int(found[1]) for line in reading if (found := re.search(r"(\d+) lines of this log were dropped", line))]
+    assert said == [dropped]
+    assert len(reading) == 5_000 - dropped + 2
+    assert reading[-2:] == [
+        f"WARNING: {dropped} lines of this log were dropped: whoever reads it didn't",
+        "WARNING: the last line",
+    ]
+    numbers = [int(line.split()[2]) for line in reading[:-2]]
+    assert numbers == list(range(len(numbers))), "the first ones, in their order"
+
+
+def test_the_end_waits_for_nobody_who_does_not_read_and_for_who_reads_until_all_is_out() -> None:
+    logged = Logged()
+    for _ in range(3_000):
+        logged.log.warning("a line that fills the pipe in the end, as nobody reads any of them")
+    began = time.monotonic()
+    logged.handler.finish()
+    assert time.monotonic() - began < 5.0
+    os.close(logged.reader)
+
+    logged = Logged()
+    reading: list[str] = []
+    thread = threading.Thread(target=lambda: reading.extend(logged.read()))
+    thread.start()
+    for _ in range(3_000):
+        logged.log.warning("a line")
+    logged.end()
+    thread.join()
+    assert len(reading) == 3_000
+
+
+def test_a_signals_handler_may_log_whatever_it_interrupts() -> None:
+    """Its lines come within others': no lock that is held then is one that it needs."""
+    logged = Logged()
+    record = logging.LogRecord("of the test", logging.INFO, "", 0, "in between", None, None)
+    format_record: Callable[[logging.LogRecord], str] = logged.handler.format
+
+    def interrupted(given: logging.LogRecord) -> str:
+        if given is not record:
+            logged.log.handle(record)
+        return format_record(given)
+
+    logged.handler.format = interrupted  # type: ignore[method-assign]
+    logged.log.warning("a line")
+    logged.end()
+    assert logged.read() == ["INFO: in between", "WARNING: a line"]
+
+
+def test_a_reader_that_is_gone_costs_its_lines_and_nothing_else() -> None:
+    logged = Logged()
+    os.close(logged.reader)
+    for _ in range(10):
+        logged.log.warning("two\nlines")
+    logged.end()
+    assert logged.handler.dropped == 20
+
+
+def test_without_a_thread_there_is_an_error_that_says_what_to_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(MachineError, match=r"the log: can't start a thread: raise TasksMax= .*LimitNPROC="):
+        LogThread(2)
