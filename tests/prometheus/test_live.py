@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -42,7 +43,7 @@ BY_TRAFFIC = ("Npd6InvalidSolicitations", "Npd6RateLimited", "Npd6ScanUnderWay",
 BY_RELOADS = MODE, _ = "Npd6GenericMode", "Npd6ReloadFailed"
 BY_LOSSES = LOST, FAILED = "Npd6EventsLost", "Npd6SendFailed"
 BY_LINKS = DOWN, DETACHED = "Npd6InterfaceDown", "Npd6Detached"
-BY_STATE = MISTAKE, WARNED = "Npd6InternalError", "Npd6Warning"
+BY_STATE = MISTAKE, WARNED, UNREAD = "Npd6InternalError", "Npd6Warning", "Npd6LogDropped"
 ABSENT = "Npd6Absent"
 
 FIRE, CLEAR = 10.0, 15.0
@@ -163,12 +164,18 @@ def test_alerts_about_losses_and_interfaces_fire_and_clear(scene: Scene) -> None
     assert scene.all_clear(), scene.prometheus.firing()
 
 
-def test_alerts_about_mistakes_of_ours_and_about_warnings_fire_and_clear(scene: Scene) -> None:
+def test_alerts_about_mistakes_of_ours_warnings_and_a_log_that_is_lost_fire_and_clear(scene: Scene) -> None:
     assert scene.all_clear(), scene.prometheus.firing()
     scene.faults.write_text("1")
     assert scene.fires(MISTAKE), scene.daemon.log
     assert scene.reload(WARNING)
     assert scene.fires(WARNED), scene.daemon.log
+    pid = scene.daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (scene.daemon.log_file.stat().st_size, before[1]))  # a full disk
+    scene.daemon.process.send_signal(signal.SIGUSR1)
+    assert scene.fires(UNREAD), scene.prometheus.firing()
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
     assert scene.reload(USUAL)
     assert scene.all_clear(), scene.prometheus.firing()
 
