@@ -205,13 +205,13 @@ def metrics_app(take: Callable[[], Snapshot]) -> WSGIApplication:
     process = ProcessCollector(registry=registry)
     whole = make_wsgi_app(registry)
 
-    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        if environ.get("QUERY_STRING"):
-            return whole(environ, start)  # type: ignore[no-any-return]
-        encoder, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+    def app(request: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if request.get("QUERY_STRING"):
+            return whole(request, start)  # type: ignore[no-any-return]
+        encoder, kind = choose_encoder(request.get("HTTP_ACCEPT", ""))
         headers = [("Content-Type", kind)]
         text = _in_parts(encoder, ours, process)
-        if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
+        if gzip_accepted(request.get("HTTP_ACCEPT_ENCODING", "")):
             headers.append(("Content-Encoding", "gzip"))
             text = _compressed(text)
         start("200 OK", headers)

@@ -13,14 +13,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from docs.metrics import EXAMPLE
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
-from npd6_xdp.system.metrics import metrics_app
+from npd6_xdp.core.snapshot import AnswerTimes, RuleSnapshot, Snapshot
+from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.metrics import SnapshotCollector, metrics_app
 from npd6_xdp.system.web import Endpoint
 
 PATHS = ("/", "/status.json", "/metrics", "/healthz")
@@ -34,12 +38,18 @@ class Served:
         self.cost = 0.0
         self.ill = ""
         self.error: Exception | None = None
+        self.scrapes = 0
+        self.long = 0
         self.metrics_go = threading.Event()
         self.metrics_go.set()
         app = metrics_app(lambda: Snapshot([], [], {"lan0": 3}, {}, AnswerTimes(), 1.0, 0, {"version": "1"}))
 
         def metrics(environ: WSGIEnvironment, start: StartResponse) -> Any:
+            self.scrapes += 1
             self.metrics_go.wait(20)
+            if self.long:
+                start("200 OK", [("Content-Type", "text/plain")])
+                return [str(self.scrapes).encode() * self.long]
             return app(environ, start)
 
         self.endpoint = Endpoint((host, 0), metrics, self._overview, lambda: self.ill)
@@ -369,3 +379,61 @@ def test_a_question_of_the_oldest_kind_gets_headers_too() -> None:
         served.endpoint.close()
     assert said.startswith(b"HTTP/1.0 200 ")
     assert b"nosniff" in said
+
+
+def test_who_asks_for_metrics_while_they_are_made_shares_the_next_and_none_gets_what_was_begun_before(
+    served: Served,
+) -> None:
+    served.metrics_go.clear()
+    clients = []
+    for _ in range(12):
+        clients.append(served.connect())
+        clients[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    deadline = time.monotonic() + 15
+    while served.scrapes != 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # the others have asked
+    served.metrics_go.set()
+    for client in clients:
+        assert client.recv(12) == b"HTTP/1.0 200"
+        client.close()
+    assert served.scrapes <= 4, "one for the first, and one for nearly all others"
+
+
+def test_of_long_answers_that_nobody_reads_there_are_three_and_the_newest_comes_whole(served: Served) -> None:
+    served.long = 8 << 20
+    clients = []
+    for _ in range(8):
+        clients.append(served.connect())
+        clients[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert clients[-1].recv(12) == b"HTTP/1.0 200"
+    whole = b"".join(iter(lambda: clients[-1].recv(1 << 20), b""))
+    assert whole.endswith(b"8" * (8 << 20))
+    cut = [len(b"".join(iter(lambda client=client: client.recv(1 << 20), b""))) < 8 << 20 for client in clients[:-1]]  # type: ignore[misc]
+    assert cut == [True] * 5 + [False] * 2
+    for client in clients:
+        client.close()
+
+
+def test_the_metrics_are_byte_for_byte_what_prometheus_client_makes_of_the_whole() -> None:
+    for count in (0, 1, 33, 300):
+        interfaces = [
+            replace(EXAMPLE.interfaces[0], label=f'w"{n}\\\n#', attach="native" if n % 2 else "") for n in range(count)
+        ]
+        rules = [RuleSnapshot("w", f"r{n}", Method.STATIC, {Outcome.LOST: n}) for n in range(count)]
+        snapshot = replace(EXAMPLE, interfaces=interfaces, rules=rules)
+        registry = CollectorRegistry()
+        registry.register(SnapshotCollector(lambda: snapshot))  # noqa: B023
+        whole, parts = make_wsgi_app(registry), metrics_app(lambda: snapshot)  # noqa: B023
+        for accept in ("", "text/plain;version=1.0.0", "application/openmetrics-text; version=1.0.0"):
+            (said, wanted), (ours, found) = (scrape(app, accept) for app in (whole, parts))
+            assert ours == said
+            process = found.index(b"# HELP process_")
+            assert found[:process] + b"# EOF\n" * (b"# EOF" in found) == wanted
+
+
+def scrape(app: Any, accept: str) -> tuple[Any, bytes]:
+    said: list[Any] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": "", "HTTP_ACCEPT": accept}
+    body = b"".join(app(environ, lambda status, headers: said.extend((status, headers))))
+    return said, body
