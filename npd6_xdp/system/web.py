@@ -274,6 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self, response: Response) -> None:
         self.close_connection = True
         self.request_version = self.request_version.replace("HTTP/0.", "HTTP/1.")  # which would have no headers
+        if self.command != "HEAD":
+            self._hold(self.connection, response.body)
         self.send_response(response.status)
         for name, value in (
             ("Content-Type", response.kind),
@@ -286,7 +288,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self._hold(self.connection, response.body)
             self.wfile.write(response.body)
 
     def _linger(self) -> None:
