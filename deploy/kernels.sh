@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Boots Debian's kernels under QEMU, without hardware virtualization, and runs tests/kernels there: docs/kernels.md.
-#   kernels.sh [--scene NAME]... [KERNEL...]
-#       --scene: only this one, as often as you like; without, all of them
+# Boots Debian's kernels under QEMU and runs tests/kernels there: docs/kernels.md.
+#   kernels.sh [--scene NAME]... [--suite NAME]... [--tcg] [KERNEL...]
+#       --scene: only this one, as often as you like; without, all but those that must be named
+#       --suite: one of Debian's, whose kernels are to be had besides this machine's: trixie-backports, sid, ...
+#       --tcg: emulate the processor, also where hardware virtualization works
 #       KERNEL: a package of apt's, linux-image-...; without, what linux-image-amd64 depends on here
+#   kernels.sh --ci [--fetch] [--tcg]
+#       the oldest and the newest kernel that apt knows here, side by side, by the scenes that CI runs
+#       --fetch: only get ready for that: tools and kernels
 # Exit status: 0 if all checks held on all kernels and no kernel complained, 1 if not, 2 for wrong arguments.
 # Nothing of the kernels is installed. The guest's root is an initramfs, with what the daemon takes from this machine.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 export DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
-cache=$PWD/.venv/kernels
+cache=${CACHE:-$PWD/.venv/kernels}
 limit=${LIMIT:-1200} # seconds for one kernel
+# Those that take devices which many machines lack, and what each kernel must do.
+ci=(smoke bond team vlan-device vrf tunnels wireguard stations anchors)
 # A guest that gets no time of a busy machine would complain of that, too.
 quiet="nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
 kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team)
@@ -20,7 +27,7 @@ say() { echo "kernels: $*"; }
 fail() { echo "kernels: $*" >&2; exit 1; }
 misused() { echo "kernels: $*" >&2; exit 2; }
 
-scenes=() kernels=()
+scenes=() kernels=() suites=() in_ci=no only_fetch=no emulate=no
 while [ $# -gt 0 ]; do
     case $1 in
         --scene)
@@ -28,27 +35,66 @@ while [ $# -gt 0 ]; do
             scenes+=("$2")
             shift
             ;;
+        --suite)
+            [ $# -gt 1 ] || misused "--suite takes the name of one of Debian's suites"
+            suites+=("$2")
+            shift
+            ;;
+        --ci) in_ci=yes ;;
+        --fetch) only_fetch=yes ;;
+        --tcg) emulate=yes ;;
         linux-image-*) kernels+=("$1") ;;
         *) misused "unknown argument $1; it takes --scene NAME, and packages of apt's, linux-image-..." ;;
     esac
     shift
 done
+[ $in_ci = no ] || [ ${#scenes[@]}${#kernels[@]}${#suites[@]} = 000 ] ||
+    misused "--ci has scenes and kernels of its own"
+[ $in_ci = yes ] || [ $only_fetch = no ] || misused "--fetch goes with --ci"
+[ $in_ci = no ] || scenes=("${ci[@]}")
+if [ $in_ci = yes ] && ! { [ "$(uname -m)" = x86_64 ] && grep -qx 'ID=debian' /etc/os-release; }; then
+    say "left out: these are Debian's kernels, for x86_64, and this is another machine"
+    exit
+fi
 [ "$(uname -m)" = x86_64 ] || fail "this is $(uname -m), and it knows only how to boot a kernel for x86_64"
 [ -x .venv/bin/npd6-xdp ] || deploy/setup.sh
 # Wrong names are to be known before a kernel is fetched and booted.
 .venv/bin/python -m tests.kernels --list "${scenes[@]}" >/dev/null || exit 2
 command -v apt-get >/dev/null || fail "there is no apt here: it takes Debian's packages, on Debian or Ubuntu"
+
+# Further suites, from the mirror that apt uses here, are known to an apt of their own: this machine's lists stay as they are.
+apart() {
+    local mirror suite
+    # shellcheck disable=SC2016 # apt's own variables
+    mirror="$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
+        awk -v suite="$(. /etc/os-release && echo "$VERSION_CODENAME")" '$1 == suite { print $2; exit }')"
+    [ -n "$mirror" ] || fail "apt has no source of Debian's here, so --suite has no mirror to ask"
+    rm -rf "$cache/apt"
+    mkdir -p "$cache"/apt/{lists/partial,cache/archives/partial,etc}
+    for suite in "${suites[@]}"; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+    done >"$cache/apt/etc/sources.list"
+    cat >"$cache/apt/conf" <<EOF
+Dir::State "$cache/apt";
+Dir::State::lists "$cache/apt/lists";
+Dir::Cache "$cache/apt/cache";
+Dir::Etc::SourceList "$cache/apt/etc/sources.list";
+Dir::Etc::SourceParts "-";
+Dir::Etc::PreferencesParts "-";
+Acquire::Languages "none";
+EOF
+    APT_CONFIG=$cache/apt/conf apt-get update -qq || fail "apt can't fetch the lists of ${suites[*]}"
+    export APT_CONFIG=$cache/apt/conf
+}
+
 # apt takes a name that it doesn't know for a pattern, and fetches all that match.
 known() { apt-cache pkgnames "$1" | grep -xF "$1" >/dev/null; }
+newest() { apt-cache pkgnames linux-image | grep -E '^linux-image-[0-9.]+(\+deb[0-9.]+)?(-[0-9]+)?-amd64$' | sort -V | tail -n 1; }
 
 apt-cache pkgnames linux-image | grep . >/dev/null || apt-get update -qq
-[ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
-for kernel in "${kernels[@]}"; do
-    known "$kernel" || misused "$kernel: apt knows no such package; apt-cache pkgnames linux-image lists what it knows"
-done
 
 missing=()
-for tool in qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static; do
+for tool in qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static wg:wireguard-tools; do
     command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
 done
 # Another busybox may be there, whose libraries the guest doesn't have.
@@ -60,38 +106,62 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+mkdir -p "$cache"
+[ ${#suites[@]} = 0 ] || apart
+[ $in_ci = no ] || kernels=(linux-image-amd64 newest)
+[ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
+for kernel in "${kernels[@]}"; do
+    [ "$kernel" = newest ] || known "$kernel" ||
+        misused "$kernel: apt knows no such package; apt-cache pkgnames linux-image lists what it knows"
+done
+
 # The packages of this name's kernel: itself, or what it depends on if it is there for that only; newer ones are split.
 packages() {
     apt-cache depends --important "$1" |
         sed -nE 's/^ +Depends: (linux-(image|modules|binary)-[^ <>]*)$/\1/p' | sort -u
 }
 
-# Unpacks a kernel into the cache, and says where it is there.
-fetch() {
-    local image=$1 wanted package
+# The packages that hold a kernel, the image first.
+holding() {
+    local image=$1 wanted
+    [ "$image" != newest ] || image="$(newest)"
     mapfile -t wanted < <(packages "$image")
     if [ ${#wanted[@]} = 1 ] && [[ ${wanted[0]} == linux-image-* ]]; then
         image=${wanted[0]}
         mapfile -t wanted < <(packages "$image")
     fi
-    if [ ! -e "$cache/$image/complete" ]; then
-        rm -rf "${cache:?}/$image"
-        mkdir -p "$cache/$image/packages"
-        for package in "$image" "${wanted[@]}"; do
-            known "$package" || fail "$package, which $image depends on: apt knows no such package"
+    printf '%s\n' "$image" "${wanted[@]}"
+}
+
+# Unpacks a kernel into the cache, and says where it is there.
+fetch() {
+    local try wanted package directory
+    for try in 1 2 3; do
+        # With new lists another package may be what is meant, and the one before gone.
+        [ "$try" = 1 ] || { sleep $((${PAUSE:-10} * (try - 1))) && apt-get update -qq >&2; } || continue
+        mapfile -t wanted < <(holding "$1")
+        directory=$cache/${wanted[0]}
+        [ ! -e "$directory/complete" ] || { echo "${wanted[0]}"; return; }
+        for package in "${wanted[@]}"; do
+            known "$package" || fail "$package, which $1 depends on: apt knows no such package"
         done
-        (cd "$cache/$image/packages" && { apt-get download -qq "$image" "${wanted[@]}" 2>/dev/null ||
-            { apt-get update -qq && apt-get download -qq "$image" "${wanted[@]}"; }; }) >&2 ||
-            fail "$image: apt can't fetch it"
-        for package in "$cache/$image"/packages/*.deb; do
-            dpkg-deb -x "$package" "$cache/$image"
-        done
-        rm -r "$cache/$image/packages"
-        [ -d "$cache/$image/lib" ] || ln -s usr/lib "$cache/$image/lib" # where depmod and modprobe look
-        depmod -b "$cache/$image" "$(release "$image")"
-        touch "$cache/$image/complete"
-    fi
-    echo "$image"
+        rm -rf "$directory"
+        mkdir -p "$directory/packages"
+        say "fetching ${wanted[*]}" >&2
+        if (cd "$directory/packages" && apt-get download -qq "${wanted[@]}") >"$cache/fetch.log" 2>&1; then
+            for package in "$directory"/packages/*.deb; do
+                dpkg-deb -x "$package" "$directory"
+            done
+            rm -r "$directory/packages"
+            [ -d "$directory/lib" ] || ln -s usr/lib "$directory/lib" # where depmod and modprobe look
+            depmod -b "$directory" "$(release "${wanted[0]}")"
+            touch "$directory/complete"
+            echo "${wanted[0]}"
+            return
+        fi
+    done
+    cat "$cache/fetch.log" >&2
+    fail "$1: apt can't fetch it, not in three attempts"
 }
 
 # The release of an unpacked kernel, as uname has it.
@@ -123,6 +193,7 @@ lay_out() {
     done
     cp "$(command -v busybox)" "$root/bin/"
     linked "$(command -v ip)"
+    linked "$(command -v wg)"
     python="$(readlink -f .venv/bin/python)"
     linked "$python"
     [ "$python" = /usr/bin/python3 ] || ln -s "$(basename "$python")" "$root/usr/bin/python3"
@@ -171,48 +242,114 @@ archive() { (cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null); }
 
 # --- boot ---------------------------------------------------------------------------------------
 
+# Whether this machine's processor runs a guest: what /dev/kvm promises it needn't keep, in a virtual machine.
+virtualizes() {
+    [ $emulate = no ] && [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo || return
+    # Without a root, a kernel ends in a panic within a second or two.
+    timeout 20 qemu-system-x86_64 -machine q35 -accel kvm -cpu host -m 512 -nodefaults -display none -net none -no-reboot \
+        -serial stdio -kernel "$1" -append "console=ttyS0 quiet panic=-1" </dev/null 2>/dev/null | grep -q 'Kernel panic'
+}
+
+# What the scene `drivers` looks at: pairs of cards, each pair on a hub as if on a cable. docs/kernels.md has the rest.
+cards() {
+    local known number=0 card
+    known="$(qemu-system-x86_64 -device help)"
+    for card in virtio-net-pci e1000 e1000e igb vmxnet3 rtl8139 virtio-net-pci virtio-net-pci; do
+        grep -q "^name \"$card\"" <<<"$known" || continue
+        number=$((number + 1))
+        printf ' -netdev hubport,id=e%d,hubid=%d -device %s,netdev=e%d,mac=02:00:00:d0:%02x:0e' $number $number $card \
+            $number $number
+        printf ' -netdev hubport,id=a%d,hubid=%d -device virtio-net-pci,netdev=a%d,mac=02:00:00:d0:%02x:0a' $number \
+            $number $number $number
+    done
+}
+
 # Runs the scenes on a kernel; its exit status is theirs. Both processors are one thread's work: with a thread for each,
 # one can still run what the other has just patched in the kernel's code, and dies of it (6.12, "Oops: int3" at boot).
 boot() {
-    local image=$1 log=$cache/$1.log began=$SECONDS vmlinuz
-    vmlinuz="$(find "$cache/$image" -name 'vmlinuz*' -type f -print -quit)"
-    timeout --foreground "$limit" qemu-system-x86_64 -machine q35 -accel tcg,thread=single,tb-size=1024 -cpu qemu64 \
-        -smp 2 -m 2048 -nodefaults -display none -net none -no-reboot -serial stdio \
-        -kernel "$vmlinuz" -initrd "$work/initrd" \
+    local image=$1 log=$work/$1.log began=$SECONDS vmlinuz hardware=() processor
+    processor=(-accel "tcg,thread=single,tb-size=1024" -cpu qemu64)
+    vmlinuz="$(kernel "$image")"
+    [ "$accelerated" = no ] || processor=(-accel kvm -cpu host)
+    [[ " ${scenes[*]} " != *" drivers "* ]] || read -ra hardware < <(cards)
+    # However this ends, the guest does, too.
+    setpriv --pdeathsig TERM timeout --kill-after=10 --foreground "$limit" qemu-system-x86_64 -machine q35 "${processor[@]}" \
+        -smp 2 -m 2048 -nodefaults -display none -net none "${hardware[@]}" -no-reboot -serial stdio \
+        -kernel "$vmlinuz" -initrd "$work/$image.initrd" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off $quiet -- ${scenes[*]}" </dev/null 2>&1 |
-        sed -u 's|\r$||' | tee "$log" || true
+        grep --line-buffered -v 'is not connected to host network' | sed -u 's|\r$||' | tee "$log" || true
+    cp "$log" "$cache/"
     if ! grep -q '^kernels: exit status [0-9]' "$log"; then
-        say "$image: FAILED: no end within $limit s, or the kernel died; see $log"
+        say "$image: FAILED: no end within $limit s, or the kernel died; see $cache/$image.log"
         return 1
     fi
     if grep -q '^complaint: ' "$log"; then
-        say "$image: FAILED: the kernel complains; see $log"
+        say "$image: FAILED: the kernel complains; see $cache/$image.log"
         return 1
     fi
     if ! grep -qx 'kernels: exit status 0' "$log"; then
-        say "$image: FAILED after $((SECONDS - began)) s; see $log"
+        say "$image: FAILED after $((SECONDS - began)) s; see $cache/$image.log"
         return 1
     fi
-    say "$image: all checks held, in $((SECONDS - began)) s"
+    say "$image: all $(grep -c '^ok ' "$log") checks held, in $((SECONDS - began)) s"
 }
 
-work="$(mktemp -d "${TMPDIR:-/tmp}/npd6-kernels.XXXXXX")"
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$cache"
+# Where a kernel's image is in the cache.
+kernel() { find "$cache/$1" -name 'vmlinuz*' -type f -print -quit; }
+
 images=()
 for kernel in "${kernels[@]}"; do
     images+=("$(fetch "$kernel")")
 done
+[ $only_fetch = no ] || exit 0
+mapfile -t images < <(printf '%s\n' "${images[@]}" | awk '!seen[$0]++')
+
+work="$(mktemp -d "${TMPDIR:-/tmp}/npd6-kernels.XXXXXX")"
+running=()
+# shellcheck disable=SC2317 # the trap calls it
+leave() {
+    [ ${#running[@]} = 0 ] || kill "${running[@]}" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 root=$work/root
 lay_out
 archive "$root" >"$work/base"
-status=0
+rm -r "$root"
 for image in "${images[@]}"; do
     root=$work/$image
     mkdir "$root"
     modules "$image" "$(release "$image")"
     # An initramfs may be several archives, one behind the other.
-    { cat "$work/base"; archive "$root"; } >"$work/initrd"
-    boot "$image" || status=1
+    { cat "$work/base"; archive "$root"; } >"$work/$image.initrd"
 done
+accelerated=no
+! virtualizes "$(kernel "${images[0]}")" || accelerated=yes
+
+status=0
+if [ $in_ci = no ]; then
+    for image in "${images[@]}"; do
+        boot "$image" || status=1
+    done
+    exit $status
+fi
+# Side by side, where there is memory for it: a guest has one thread.
+available=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
+say "booting ${images[*]}, with ${scenes[*]}"
+for image in "${images[@]}"; do
+    boot "$image" >"$work/$image.out" 2>&1 &
+    running+=($!)
+    [ "$available" -ge 8 ] || wait $! || true
+done
+for number in "${!images[@]}"; do
+    if wait "${running[number]}"; then
+        tail -n 1 "$work/${images[number]}.out"
+    else
+        status=1
+        cat "$work/${images[number]}.out"
+    fi
+done
+running=()
 exit $status

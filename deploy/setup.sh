@@ -122,5 +122,8 @@ case ${ID:-} in
     debian | ubuntu) [ -z "$extra" ] || ! command -v debootstrap >/dev/null || deploy/debian/root.sh .venv/root ;;
 esac
 
+# The kernels that the tests boot at their end, and what boots them.
+[ -z "$extra" ] || deploy/kernels.sh --ci --fetch
+
 .venv/bin/python -c 'import bcc; bcc.BPF' 2>/dev/null ||
     fail "bcc doesn't import in .venv: is the distribution's package (python3-bpfcc, python3-bcc) complete?"

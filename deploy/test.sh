@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Sets up what is missing, then runs the linters, the types and all tests: two for each processor at a time, since most
-# of them wait, and then one by one those that need the machine to themselves (tests/conftest.py). Arguments go to
-# pytest; -n 0 runs all of them one by one.
+# of them wait, and then one by one those that need the machine to themselves (tests/conftest.py), and at the end other
+# kernels, under QEMU (docs/kernels.md). Arguments go to pytest, and then there are no other kernels; -n 0 runs all tests
+# one by one.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 deploy/setup.sh --test
@@ -19,3 +20,5 @@ step shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kerne
 workers=$((2 * $(nproc)))
 [ $workers -le 8 ] || workers=8
 step python -m pytest -n $workers --dist worksteal "$@"
+# Behind the tests, not beside them: it takes both processors.
+[ $# -gt 0 ] || step deploy/kernels.sh --ci

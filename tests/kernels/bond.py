@@ -43,7 +43,7 @@ BONDS = (
     Bond("bond5", "balance-xor", "native", "python"),
 )
 _MORE = 0.3  # seconds for which a second answer is waited for
-_FAIL_OVER = 10.0  # seconds; miimon is 100 ms
+_FAIL_OVER = 30.0  # seconds; miimon is 100 ms
 
 
 class Bonds(Scene):
@@ -103,7 +103,8 @@ class Bonds(Scene):
         self._ask_all("when it is enslaved again")
         for bond, wire in self.wires.items():
             # A copy that the bond drops is no solicitation of its; so the answers are compared, not the questions.
-            ground.check(f"{bond}: answers are counted", ground.answered(bond.name), wire.answered)
+            read = lambda bond=bond: ground.answered(bond.name)  # noqa: E731
+            ground.check_soon(f"{bond}: answers are counted", read, wire.answered)
 
     def after_growth(self) -> None:
         self._ask_all("after growth")

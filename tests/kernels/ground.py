@@ -215,6 +215,11 @@ class Ground:
         else:
             self.fail(what, f"{found}, not {wanted}")
 
+    def check_soon(self, what: str, read: Callable[[], object], wanted: object, seconds: float = 30.0) -> None:
+        """check() what may take a moment to come true, where a machine is emulated: it is read until then."""
+        until(lambda: read() == wanted, seconds)
+        self.check(what, read(), wanted)
+
     def fail(self, what: str, why: object) -> None:
         """Write down that something went wrong."""
         self.failed += 1

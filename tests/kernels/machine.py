@@ -15,7 +15,8 @@ from contextlib import suppress
 from npd6_xdp.lab.topology import Namespace, Topology
 
 _SYS_BPF = 321  # x86_64
-_BPF_PROG_LOAD, _BPF_LINK_CREATE = 5, 28
+_BPF_PROG_LOAD, _BPF_PROG_GET_FD_BY_ID, _BPF_OBJ_GET_INFO_BY_FD, _BPF_LINK_CREATE = 5, 13, 15, 28
+_VERIFIED_INSNS = 216  # where struct bpf_prog_info has it (Linux 5.16)
 _BPF_PROG_TYPE_XDP, _BPF_XDP = 6, 37
 _RETURN_XDP_PASS = bytes.fromhex("b7000000020000009500000000000000")  # r0 = 2; exit
 _SIOCETHTOOL = 0x8946
@@ -37,6 +38,17 @@ def xdp_pass(topology: Topology, namespace: Namespace, interface: str) -> None:
     with topology.inside(namespace):
         _bpf(_BPF_LINK_CREATE, struct.pack("=IIII", program, socket.if_nametoindex(interface), _BPF_XDP, 1 << 2))
     os.close(program)
+
+
+def walked(program: int) -> int:
+    """How many instructions the verifier walked until it took the program of that number."""
+    descriptor = _bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program))
+    try:
+        info = ctypes.create_string_buffer(_VERIFIED_INSNS + 4)
+        _bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+    finally:
+        os.close(descriptor)
+    return int(struct.unpack_from("=I", info, _VERIFIED_INSNS)[0])
 
 
 def _bpf(command: int, attributes: bytes) -> int:
@@ -84,7 +96,7 @@ def ping(topology: Topology, namespace: Namespace, target: str, interface: str, 
     return False
 
 
-def kernel_asks(topology: Topology, interface: str, target: str, *, seconds: float = 5.0) -> str:
+def kernel_asks(topology: Topology, interface: str, target: str, *, seconds: float = 20.0) -> str:
     """Have the upstream's kernel send to a target by an interface; the MAC that it finds, or "unresolved".
 
     The target must be on-link there. What is sent is a datagram to the discard port (RFC 863).

@@ -121,7 +121,7 @@ class Stations(Scene):
             wire = ground.wire("lower0-ask")
             found = wire.ask("2001:db8:61::1", ground.mac(name), tries=2, seconds=1.0, more=0.3)
             ground.check("an ipvlan as the port: taken, so it answers", found, ANSWER)
-            ground.check("an ipvlan as the port: answers are counted", ground.answered(name), 1)
+            ground.check_soon("an ipvlan as the port: answers are counted", lambda: ground.answered(name), 1)
         else:
             ground.check("an ipvlan as the port: refused, with its name", name in words)
         ground.reload()

@@ -71,7 +71,7 @@ class Teams(Scene):
     def check(self) -> None:
         ground = self.ground
         for team in TEAMS:
-            until(lambda team=team: "LOWER_UP" in ground.link(team.name)["flags"], 10.0)  # type: ignore[misc]
+            until(lambda team=team: "LOWER_UP" in ground.link(team.name)["flags"], 30.0)  # type: ignore[misc]
             if team.mode == "activebackup":
                 self._ask(team, (0, 1), "by both")
                 self._activate(team, 1)
@@ -83,7 +83,8 @@ class Teams(Scene):
             self._ask(team, (1,), "when a port is released")
             found = self.wires[team].silent(self._target(), by=(0,))
             ground.check(f"{team}: what a released port receives", found, SILENCE)
-            ground.check(f"{team}: answers are counted", ground.answered(team.name), self.wires[team].answered)
+            read = lambda team=team: ground.answered(team.name)  # noqa: E731
+            ground.check_soon(f"{team}: answers are counted", read, self.wires[team].answered)
 
     def _ask(self, team: Team, by: tuple[int, ...], when: str) -> None:
         found = self.wires[team].ask(self._target(), self.ground.mac(team.name), by=by, more=_MORE)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.roots import PROJECT
 SCRIPT = PROJECT / "deploy/kernels.sh"
 
 
-def run(*argv: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+def run(*argv: str, timeout: float = 180.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=timeout)
 
 
@@ -46,6 +47,10 @@ def test_a_kind_of_device_that_this_kernel_lacks_is_left_out_or_where_all_must_r
     [
         (["--scene"], "kernels: --scene takes the name of a scene"),
         (["--scene", "nope"], f"kernels: nope: no such scene; there are {', '.join(SCENES)}"),
+        (["--suite"], "kernels: --suite takes the name of one of Debian's suites"),
+        (["--fetch"], "kernels: --fetch goes with --ci"),
+        (["--ci", "linux-image-amd64"], "kernels: --ci has scenes and kernels of its own"),
+        (["--ci", "--scene", "bond"], "kernels: --ci has scenes and kernels of its own"),
         (["--scenes", "bond"], "kernels: unknown argument --scenes; it takes --scene NAME, and packages of apt's"),
         (["6.1"], "kernels: unknown argument 6.1; it takes --scene NAME, and packages of apt's"),
         # apt itself would take it for a pattern, and fetch every package of 6.1
@@ -58,3 +63,67 @@ def test_a_wrong_argument_is_said_in_one_line_before_anything_is_fetched_or_boot
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+APT = r"""#!/bin/bash
+# What stands for apt-get and apt-cache: it knows one kernel, and its first FAILURES attempts to fetch fail.
+cd "$(dirname "$0")"
+case "${0##*/} $1" in
+    apt-cache\ pkgnames) echo linux-image-amd64; echo linux-image-6.1.0-1-amd64 ;;
+    apt-cache\ depends) [ "$3" != linux-image-amd64 ] || echo "  Depends: linux-image-6.1.0-1-amd64" ;;
+    apt-get\ update) echo update >>asked ;;
+    apt-get\ download)
+        echo "download ${*:3}" >>asked
+        [ "$(grep -c download asked)" -gt "$FAILURES" ] || { echo "E: Failed to fetch, said the mirror" >&2; exit 100; }
+        cp kernel.deb "$OLDPWD/"
+        ;;
+esac
+"""
+
+
+@pytest.fixture
+def apt(tmp_path: Path) -> Path:
+    """A directory with such an apt, and a package of a kernel that has no code and one module's place."""
+    package = tmp_path / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "DEBIAN/control").write_text(
+        "Package: linux-image-6.1.0-1-amd64\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody\nDescription: none\n"
+    )
+    for name in ("boot/vmlinuz-6.1.0-1-amd64", "lib/modules/6.1.0-1-amd64/kernel/none"):
+        (package / name).parent.mkdir(parents=True)
+        (package / name).touch()
+    (tmp_path / "bin").mkdir()
+    subprocess.run(("dpkg-deb", "-b", package, tmp_path / "bin/kernel.deb"), check=True, capture_output=True)
+    for name in ("apt-get", "apt-cache"):
+        (tmp_path / "bin" / name).write_text(APT)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a package of Debian's")
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_kernel_that_apt_fails_to_fetch_is_asked_for_again_and_after_three_attempts_apts_words_are_shown(
+    apt: Path, failures: int
+) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{apt / 'bin'}:{os.environ['PATH']}",
+        "CACHE": str(apt / "cache"),
+        "PAUSE": "0",
+        "FAILURES": str(failures),
+    }
+    done = subprocess.run(
+        (SCRIPT, "--ci", "--fetch"), env=environment, capture_output=True, text=True, timeout=180.0, check=False
+    )
+    if "left out" in done.stdout:
+        return  # not Debian
+    asked = (apt / "bin/asked").read_text().splitlines()
+    download = "download linux-image-6.1.0-1-amd64"
+    assert asked == [download, *["update", download] * min(failures, 2)]
+    if failures < 3:
+        assert done.returncode == 0, done.stderr
+        assert (apt / "cache/linux-image-6.1.0-1-amd64/complete").exists()
+    else:
+        assert done.returncode == 1
+        assert "E: Failed to fetch, said the mirror" in done.stderr
+        assert "apt can't fetch it" in done.stderr

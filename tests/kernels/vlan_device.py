@@ -46,7 +46,8 @@ class VlanDevices(Scene):
                 ground.check(f"{what}: the kernel's question", found, mac.hex(":"))
                 found = ground.wire(asker).silent(self._target())
                 ground.check(f"{what}: an untagged question", found, SILENCE)
-                ground.check(f"{what}: answers are counted", ground.answered(name) - before, 2)
+                read = lambda name=name, before=before: ground.answered(name) - before  # noqa: E731
+                ground.check_soon(f"{what}: answers are counted", read, 2)
 
     def after_growth(self) -> None:
         for under, datapath in DATAPATHS.items():

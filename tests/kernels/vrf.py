@@ -55,7 +55,7 @@ class Vrfs(Scene):
             wan, prefix, what = f"vwan{number}", f"2001:db8:4{number}", f"table {table}"
             wire, mac, host = ground.wire(f"{wan}-ask"), ground.mac(wan), f"{prefix}::42"
             ground.check(f"{what}: method neighbour", wire.ask(host, mac, tries=3), ANSWER)
-            there = until(lambda host=host, table=table: host in self._routes(table), 5.0)  # type: ignore[misc]
+            there = until(lambda host=host, table=table: host in self._routes(table), 30.0)  # type: ignore[misc]
             ground.check(f"{what}: the host route is in it", there)
             ground.check(f"{what}: and not in the main table", host in self._routes(254), False)
             pong = ping(ground.topology, "upstream", host, f"{wan}-ask")

@@ -43,7 +43,7 @@ class VrfMoves(Scene):
             wire, mac = self.ground.wire(f"{WAN}-ask"), self.ground.mac(WAN)
             self.ground.check(f"{what}: method neighbour", wire.ask(HOST, mac, tries=5), ANSWER)
             alone = {each: each == table for each in (MAIN, *TABLES.values())}
-            there = until(lambda alone=alone: self._tables() == alone, 5.0)  # type: ignore[misc]
+            there = until(lambda alone=alone: self._tables() == alone, 30.0)  # type: ignore[misc]
             self.ground.check(f"{what}: the host route is in its table alone", there)
             pong = ping(self.ground.topology, "upstream", HOST, f"{WAN}-ask")
             self.ground.check(f"{what}: the upstream reaches the host", pong)

@@ -76,7 +76,7 @@ class Wire:
         *,
         by: tuple[int, ...] = (0,),
         tries: int = 1,
-        seconds: float = 3.0,
+        seconds: float = 10.0,
         more: float = 0.0,
     ) -> str:
         """Ask for a target, and say what came back: ANSWER, SILENCE, "2 answers", or which bytes are wrong.

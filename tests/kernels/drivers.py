@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Network cards as QEMU has them, and a bond of two: in which mode the program runs, whether it answers, what is said.
+
+deploy/kernels.sh puts the cards in, in pairs on a cable: 02:00:00:d0:NUMBER:0e is the edge's end, :0a the asker's,
+whose driver is always virtio_net. The last two cables are the bond's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from npd6_xdp.lab.topology import Namespace
+from tests.kernels.ground import Rule, interface, until
+from tests.kernels.scene import Scene
+from tests.kernels.wire import ANSWER, SILENCE, Wire
+
+_CARDS = Path("/sys/class/net")
+_MODES = {1: "native", 2: "generic", 3: "offloaded"}  # IFLA_XDP_ATTACHED
+_BOND = "cardbond"
+_PREFIX = "2001:db8:60"
+_CARRIER = 30.0  # seconds
+_MORE = 0.3  # seconds for which a second answer is waited for
+
+
+class Card(NamedTuple):
+    """An end of a cable: which cable, the interface's name, its driver's."""
+
+    cable: int
+    name: str
+    driver: str
+
+
+class Drivers(Scene):
+    kinds = ("bond",)
+
+    def build(self) -> str:
+        ground = self.ground
+        self.targets = 0
+        edge, upstream = self._cards("0e"), self._cards("0a")
+        if len(edge) < 3 or len(edge) != len(upstream):
+            raise RuntimeError("the cards are missing: deploy/kernels.sh --scene drivers puts them in")
+        self.cards, slaves = edge[:-2], edge[-2:]
+        for card in edge:
+            self._move(card, "edge", self._name(card))
+        for card in upstream:
+            self._move(card, "upstream", f"a{card.cable}")
+        ground.ip("upstream", *(f"link set a{card.cable} up" for card in upstream))
+        ground.ip("edge", *(f"link set {self._name(card)} up" for card in self.cards))
+        ground.ip("edge", f"link add {_BOND} type bond mode active-backup miimon 100")
+        ground.ip("edge", *(f"link set {self._name(card)} master {_BOND}" for card in slaves), f"link set {_BOND} up")
+        self.bond = ground.wire(*(f"a{card.cable}" for card in slaves))
+        self.slaves = [self._name(card) for card in slaves]
+        ports = [*(self._name(card) for card in self.cards), _BOND]
+        return "".join(interface(port, Rule(f"{_PREFIX}::/64", "static")) for port in ports)
+
+    def check(self) -> None:
+        ground = self.ground
+        for card in self.cards:
+            port = self._name(card)
+            self._ask(f"{card.driver}", port, ground.wire(f"a{card.cable}"), (0,))
+        self._ask("a bond of two virtio_net", _BOND, self.bond, (0, 1))
+        active = ground.link(_BOND)["linkinfo"]["info_data"].get("active_slave")
+        lost = self.slaves.index(active) if active in self.slaves else 0
+        ground.ip("edge", f"link set {self.slaves[lost]} down")
+        until(
+            lambda: ground.link(_BOND)["linkinfo"]["info_data"].get("active_slave") == self.slaves[1 - lost], _CARRIER
+        )
+        self._ask("a bond of two virtio_net, one of them down", _BOND, self.bond, (1 - lost,))
+        ground.ip("edge", f"link set {self.slaves[lost]} up")
+        for line in ground.daemon.log.splitlines():
+            if any(word in line for word in (*(f"e{card.cable}:" for card in self.cards), _BOND, *self.slaves)):
+                print(f"        {line}", flush=True)
+
+    def _ask(self, what: str, port: str, wire: Wire, by: tuple[int, ...]) -> None:
+        ground = self.ground
+        until(lambda: "LOWER_UP" in ground.link(port)["flags"], _CARRIER)
+        before, mac, found = ground.answered(port), ground.mac(port), SILENCE
+        for _ in range(3):  # a card's first frames may be lost while its link comes up
+            self.targets += 1
+            found = wire.ask(f"{_PREFIX}::{self.targets:x}", mac, by=by, seconds=5.0, more=_MORE)
+            if found != SILENCE:
+                break
+        mode = _MODES.get(ground.link(port).get("xdp", {}).get("mode", 0), "no")
+        ground.check(f"{what}: answered, in {mode} mode", found, ANSWER)
+        ground.check_soon(f"{what}: the answer is counted", lambda: ground.answered(port) - before, 1)
+
+    @staticmethod
+    def _cards(side: str) -> list[Card]:
+        found = []
+        for card in _CARDS.glob("*/"):  # bonding_masters is a file
+            mac = (card / "address").read_text().strip().split(":")
+            if mac[:4] == ["02", "00", "00", "d0"] and mac[5] == side:
+                driver = (card / "device/driver").resolve().name
+                found.append(Card(int(mac[4], 16), card.name, driver))
+        return sorted(found)
+
+    @staticmethod
+    def _name(card: Card) -> str:
+        return f"e{card.cable}"
+
+    def _move(self, card: Card, namespace: Namespace, name: str) -> None:
+        to = self.ground.topology.name(namespace)
+        subprocess.run(("ip", "link", "set", card.name, "down", "netns", to, "name", name), check=True, timeout=60)
