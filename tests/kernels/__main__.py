@@ -59,7 +59,7 @@ BY_NAME = ("drivers", "growth", "many")
 """Scenes that run only where they are named: they take cards that only QEMU has, or minutes."""
 PAGES = ("bond", "vrf", "vlan-trunk")
 """The recipes that take devices which many kernels lack; tests/netns/test_recipes.py has the others."""
-_PAGE_START = 300.0  # seconds for a daemon's start where the processor is emulated
+_PAGE_START = 900.0  # seconds for a daemon's start where the processor is emulated
 
 _WALKED = 100_000
 

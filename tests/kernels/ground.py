@@ -22,7 +22,7 @@ from tests.kernels.wire import Wire
 
 _PROTOCOL = "136"
 """By which the kernel's tables know what is the daemon's."""
-_START = 300.0  # seconds; half a minute on an idle machine that is emulated, a second on a real one
+_START = 900.0  # seconds; half a minute on an idle machine that is emulated, a second on a real one
 
 
 class Rule(NamedTuple):

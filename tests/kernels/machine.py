@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from npd6_xdp.lab.topology import Namespace, Topology
 
-_SYS_BPF = 321  # x86_64
+_SYS_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
 _BPF_PROG_LOAD, _BPF_PROG_GET_FD_BY_ID, _BPF_OBJ_GET_INFO_BY_FD, _BPF_LINK_CREATE = 5, 13, 15, 28
 _VERIFIED_INSNS = 216  # where struct bpf_prog_info has it (Linux 5.16)
 _BPF_PROG_TYPE_XDP, _BPF_XDP = 6, 37

@@ -46,7 +46,7 @@ SILENT = {
 OUTCOMES = {"ignored": 1, "absent": 2, "pending": 1, "unmatched": 1, "invalid": 1}
 """Of what is silent."""
 
-_GROWTH = 300.0  # seconds
+_GROWTH = 900.0  # seconds
 
 
 class Smoke(Scene):

@@ -43,7 +43,7 @@ class WireGuard(Scene):
         self._set("edge", f"{private[0]}\nListenPort = 51820", f"{public[1]}\nAllowedIPs = {self.target}/128")
         ground.ip("edge", f"address add {self.server} dev {_NAME}", f"link set {_NAME} up")
         ground.ip("host", f"link add {_NAME} type wireguard")
-        peer = f"{public[0]}\nAllowedIPs = ::/0\nEndpoint = {_SERVER}:51820"
+        peer = f"{public[0]}\nAllowedIPs = ::/0\nEndpoint = {_SERVER}:51820\nPersistentKeepalive = 2"
         self._set("host", private[1], peer)
         ground.ip(
             "host",
