@@ -99,7 +99,7 @@ log=$work/log
 qemu=(-machine virt -cpu "${CPU:-cortex-a72}" -accel "tcg,tb-size=1024" -smp 2 -m 3072 -nodefaults -display none -net none)
 timeout --foreground "$limit" qemu-system-aarch64 "${qemu[@]}" -no-reboot -serial stdio \
     -kernel "$(find "$cache/root/boot" -name 'vmlinuz*' -print -quit)" -initrd "$work/initrd" \
-    -append "console=ttyAMA0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 -- $*" </dev/null 2>&1 |
+    -append "console=ttyAMA0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 sysctl.kernel.hung_task_timeout_secs=0 -- $*" </dev/null 2>&1 |
     sed -u 's|\r$||' | tee "$log" || true
 cp "$log" "$cache/last.log"
 ! grep -q '^complaint: ' "$log" || fail "the kernel complains: $cache/last.log"

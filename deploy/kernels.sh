@@ -20,9 +20,10 @@ limit=${LIMIT:-2400} # seconds for one kernel
 ci=(smoke bond team vlan-device vrf tunnels wireguard stations anchors)
 # A guest that gets no time of a busy machine would complain of that, too.
 # Nor is a timer broken that was late while the kernel waited for it at boot.
-quiet="nowatchdog rcupdate.rcu_cpu_stall_suppress=1 no_timer_check"
+quiet="nowatchdog rcupdate.rcu_cpu_stall_suppress=1 no_timer_check sysctl.kernel.hung_task_timeout_secs=0"
 kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team)
 kinds+=(team_mode_activebackup team_mode_roundrobin)
+kinds+=(virtio_pci virtio_net e1000 e1000e igb vmxnet3 8139cp) # cards, for the scene `drivers`
 
 say() { echo "kernels: $*"; }
 fail() { echo "kernels: $*" >&2; exit 1; }
@@ -65,10 +66,12 @@ command -v apt-get >/dev/null || fail "there is no apt here: it takes Debian's p
 
 # Further suites, from the mirror that apt uses here, are known to an apt of their own: this machine's lists stay as they are.
 apart() {
-    local mirror suite
+    local mirror suite release
+    # shellcheck source=/dev/null
+    release="$(. /etc/os-release && echo "$VERSION_CODENAME")"
     # shellcheck disable=SC2016 # apt's own variables
     mirror="$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
-        awk -v suite="$(. /etc/os-release && echo "$VERSION_CODENAME")" '$1 == suite { print $2; exit }')"
+        awk -v suite="$release" '$1 == suite { print $2; exit }')"
     [ -n "$mirror" ] || fail "apt has no source of Debian's here, so --suite has no mirror to ask"
     rm -rf "$cache/apt"
     mkdir -p "$cache"/apt/{lists/partial,cache/archives/partial,etc}
