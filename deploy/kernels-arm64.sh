@@ -76,7 +76,7 @@ mkdir "$root"
     busybox cpio -o -H newc 2>/dev/null) | (cd "$root" && busybox cpio -idm 2>/dev/null)
 mkdir -p "$root"/{dev,proc,run,sys,tmp,modules,npd6-xdp/tests,npd6-xdp/docs}
 for kind in "${kinds[@]}"; do
-    modprobe -d "$cache/root" -S "$release" --show-depends "$kind" 2>/dev/null | awk '/^insmod/ { print $2 }'
+    { modprobe -d "$cache/root" -S "$release" --show-depends "$kind" 2>/dev/null || true; } | awk '/^insmod/ { print $2 }'
 done | awk '!seen[$0]++' | while read -r file; do
     case $file in
         *.xz) xz -dc "$file" ;;

@@ -231,7 +231,7 @@ modules() {
     local directory=$root/modules file kind
     mkdir "$directory"
     for kind in "${kinds[@]}"; do
-        modprobe -d "$cache/$1" -S "$2" --show-depends "$kind" 2>/dev/null | awk '/^insmod/ { print $2 }'
+        { modprobe -d "$cache/$1" -S "$2" --show-depends "$kind" 2>/dev/null || true; } | awk '/^insmod/ { print $2 }'
     done | awk '!seen[$0]++' | while read -r file; do
         case $file in
             *.xz) xz -dc "$file" ;;
