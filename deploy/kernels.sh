@@ -313,7 +313,12 @@ done
 [ $only_fetch = no ] || exit 0
 mapfile -t images < <(printf '%s\n' "${images[@]}" | awk '!seen[$0]++')
 
-work="$(mktemp -d "${TMPDIR:-/tmp}/npd6-kernels.XXXXXX")"
+# What a run left behind that was killed goes first.
+for left in "${TMPDIR:-/tmp}"/npd6-kernels.*.*; do
+    owner=${left%.*}
+    [ ! -d "$left" ] || kill -0 "${owner##*.}" 2>/dev/null || rm -rf "$left"
+done
+work="$(mktemp -d "${TMPDIR:-/tmp}/npd6-kernels.$$.XXXXXX")"
 running=()
 # shellcheck disable=SC2317 # the trap calls it
 leave() {
