@@ -511,6 +511,14 @@ static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f
 	return nexthdr == NEXTHDR_ICMP;
 }
 
+/* Whether what ends at `end` isn't all in the frame. On arm64 clang compares the difference of the two with a size instead,
+ * which is any number to the verifier. */
+static __always_inline bool is_beyond(void *end, void *data_end)
+{
+	opaque(end);
+	return end > data_end;
+}
+
 /* True for an ICMPv6 message of type 135; fills in all of `f`. False: not our business. */
 static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 {
@@ -523,7 +531,7 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 	__u8 type;
 
 	nh = eth + 1;
-	if (nh > data_end)
+	if (is_beyond(nh, data_end))
 		return false;
 	proto = eth->h_proto;
 	/* counted along, since the difference of two packet pointers would be any number to the verifier */
@@ -536,7 +544,7 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 		if (proto != BE16(ETH_P_8021Q) && proto != BE16(ETH_P_8021AD))
 			break;
 		nh = vlh + 1;
-		if (nh > data_end)
+		if (is_beyond(nh, data_end))
 			return false;
 		if (proto == BE16(ETH_P_8021AD))
 			f->tags |= EVENT_OUTER_8021AD << i;
@@ -550,11 +558,11 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 
 	ip6h = nh;
 	nh = ip6h + 1;
-	if (nh > data_end || (ip6h->flow & BE32(0xf0000000)) != BE32(0x60000000))
+	if (is_beyond(nh, data_end) || (ip6h->flow & BE32(0xf0000000)) != BE32(0x60000000))
 		return false;
 	if (ip6h->nexthdr == NEXTHDR_ICMP) {
 		/* the way of nearly all traffic that comes this far: one byte tells */
-		if (nh + 1 > data_end || *(__u8 *)nh != ND_NEIGHBOR_SOLICIT || !ip6h->payload_len)
+		if (is_beyond(nh + 1, data_end) || *(__u8 *)nh != ND_NEIGHBOR_SOLICIT || !ip6h->payload_len)
 			return false;
 		f->message = f->l3 + sizeof(*ip6h);
 		f->length = __builtin_bswap16(ip6h->payload_len);
@@ -651,7 +659,7 @@ static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *
 	__u32 message = s->frame.message;
 	__u64 length = s->frame.length;
 
-	if ((void *)(ip6h + 1) > data_end)
+	if (is_beyond(ip6h + 1, data_end))
 		return REASON_LENGTH; /* can't be, ns_parse() has looked; the verifier wants to hear it again */
 	if (s->frame.fragment)
 		return REASON_FRAGMENT; /* A10, RFC 6980 §5 */
@@ -821,7 +829,7 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *
 	data_end = (void *)(long)ctx->data_end;
 	eth = data;
 	adv = data + l3;
-	if ((void *)(eth + 1) > data_end || (void *)(adv + 1) > data_end)
+	if (is_beyond(eth + 1, data_end) || is_beyond(adv + 1, data_end))
 		return false;
 
 	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
