@@ -96,7 +96,7 @@ python="$(basename "$(readlink -f .venv/bin/python)")"
 (cd "$root" && find . | busybox cpio -o -H newc 2>/dev/null) >"$work/initrd"
 
 log=$work/log
-qemu=(-machine virt -cpu "${CPU:-cortex-a72}" -accel "tcg,tb-size=1024" -smp 2 -m 3072 -nodefaults -display none -net none)
+qemu=(-machine virt -cpu "${CPU:-max}" -accel "tcg,tb-size=1024" -smp 2 -m 3072 -nodefaults -display none -net none)
 timeout --foreground "$limit" qemu-system-aarch64 "${qemu[@]}" -no-reboot -serial stdio \
     -kernel "$(find "$cache/root/boot" -name 'vmlinuz*' -print -quit)" -initrd "$work/initrd" \
     -append "console=ttyAMA0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 sysctl.kernel.hung_task_timeout_secs=0 -- $*" </dev/null 2>&1 |

@@ -46,10 +46,12 @@ class Drivers(Scene):
             self._move(card, "edge", self._name(card))
         for card in upstream:
             self._move(card, "upstream", f"a{card.cable}")
-        ground.ip("upstream", *(f"link set a{card.cable} up" for card in upstream))
         ground.ip("edge", *(f"link set {self._name(card)} up" for card in self.cards))
         ground.ip("edge", f"link add {_BOND} type bond mode active-backup miimon 100")
         ground.ip("edge", *(f"link set {self._name(card)} master {_BOND}" for card in slaves), f"link set {_BOND} up")
+        # Last: what a card sends to one that isn't up yet would wait in QEMU's hub, and what comes after it, too.
+        # Promiscuous, since a bond is asked by one MAC address on both of its cables, and cards have filters.
+        ground.ip("upstream", *(f"link set a{card.cable} promisc on up" for card in upstream))
         self.bond = ground.wire(*(f"a{card.cable}" for card in slaves))
         self.slaves = [self._name(card) for card in slaves]
         ports = [*(self._name(card) for card in self.cards), _BOND]
