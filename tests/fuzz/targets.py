@@ -235,7 +235,7 @@ def _http(data: bytes) -> None:
         theirs.send(data[:100_000])
         theirs.shutdown(socket.SHUT_WR)
         try:
-            _Handler(_ours().site, ours, ("::1", 1, 0, 0))
+            _Handler(_ours().site, ours, ("::1", 1, 0, 0), lambda *_: None)
         except OSError:  # as Endpoint takes it
             return
         ours.close()

@@ -15,6 +15,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_MAC, Topology
 from npd6_xdp.tools.control import ask
+from tests.netns.test_page import get
 from tests.netns.test_reload import stream
 from tests.netns.wire import Asker, Wire, configuration, solicitations_sent, until
 
@@ -81,6 +82,7 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
     print(f"seed {seed}")
     random_ = random.Random(seed)  # noqa: S311
     running = daemon(some_configuration(random_, datapath))
+    get(running, "/healthz")  # its server has all that it keeps open by then
     open_files = len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
     ends = time.monotonic() + SECONDS
     with solicitations_sent(topology) as sent, stream(topology, 3_000, unanswered=True):

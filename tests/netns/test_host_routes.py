@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -87,7 +88,7 @@ def test_two_daemons_with_the_same_host_route_leave_it_to_each_other_and_blame_n
     seen = topology.directory / "seen"
     with seen.open("w") as output:
         topology.popen("edge", "ip", "-6", "monitor", "route", stdout=output)
-        until(lambda: False, 0.1)  # it has no way to say that it listens
+        time.sleep(0.3)  # it has no way to say that it listens
         both = [daemon(configuration(SAME_64)), daemon(other)]
         for running in both:
             assert until(lambda running=running: shown(running) == [f"{SHARED} lan0"], 2.0)  # type: ignore[misc]

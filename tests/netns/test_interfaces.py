@@ -16,6 +16,7 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.frames import ether, ip6, solicit
+from tests.netns.test_page import get
 from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, question, solicitations_sent, until
 
 Start = Callable[..., RunningDaemon]
@@ -80,6 +81,7 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
     )
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
+    get(running, "/healthz")  # its server has all that it keeps open by then
     open_files = sockets(running)
     first, took = [], []
     for number in tries(took):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
@@ -182,23 +181,33 @@ def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None
     assert until(lambda: get(running, "/healthz")[0] == 200)
 
 
-IMPATIENT = "import npd6_xdp.cli, npd6_xdp.daemon as d; d._HEARTBEAT, d._HUNG = 0.4, 1.0; npd6_xdp.cli.main()"
+# With a signal that keeps the loop for as long as a file is there: nothing that the daemon waits for does so by itself.
+IMPATIENT = """
+import os, signal, sys, time
+import npd6_xdp.cli, npd6_xdp.daemon as d
+d._HEARTBEAT, d._HUNG = 0.4, 3.0
+hold = sys.argv.pop(1)
+def held(*_):
+    while os.path.exists(hold):
+        time.sleep(0.05)
+signal.signal(signal.SIGUSR2, held)
+npd6_xdp.cli.main()
+"""
 
 
 def test_a_loop_with_nothing_to_do_is_well_and_one_that_hangs_is_not(topology: Topology, daemon: Start) -> None:
-    running = daemon(configuration(), program=(sys.executable, "-c", IMPATIENT))
+    hold = topology.directory / "hold"
+    running = daemon(configuration(), program=(sys.executable, "-c", IMPATIENT, str(hold)))
     until_when = time.monotonic() + 1.5
     while time.monotonic() < until_when:
         assert get(running, "/healthz") == (200, b"ok\n")
         time.sleep(0.1)
-    config = running.config_file.read_text()
-    running.config_file.unlink()
-    os.mkfifo(running.config_file)
-    running.process.send_signal(signal.SIGHUP)  # it reads its file, and nobody writes into it
+    hold.touch()
+    running.process.send_signal(signal.SIGUSR2)
     assert until(lambda: get(running, "/healthz")[0] == 503)
     assert re.fullmatch(rb"the main loop has not turned for \d+ s\n", get(running, "/healthz")[1])
     assert data(running)["interfaces"][0]["up"]
-    running.config_file.write_text(config)
+    hold.unlink()
     assert until(lambda: get(running, "/healthz")[0] == 200)
 
 
