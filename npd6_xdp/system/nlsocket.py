@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
 
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import BrokenSource, MachineError, remedy
@@ -223,17 +224,29 @@ class Dump:
         self._socket.send(request)
 
     def recv(self) -> bytes:
-        """The next piece. Raises BlockingIOError where there is none yet, and what OSError the socket has."""
+        """The next piece. Raises BlockingIOError where there is none yet, and once what OSError the socket had."""
         if not self._pieces:
             if self._broken is not None:
-                raise self._broken
+                self._end_broken()
             os.eventfd_read(self._told)
+            if self._pieces:  # some came meanwhile, and their bells may be among those that were just taken
+                os.eventfd_write(self._told, 1)
         try:
             piece = self._pieces.popleft()
         except IndexError:
             raise BlockingIOError from None
         self._room.release()
         return piece
+
+    def _end_broken(self) -> NoReturn:
+        """The thread has ended by an error. Who asks again has another: the kernel lacked memory for a piece, say."""
+        assert self._thread is not None
+        assert self._broken is not None
+        self._thread.join()
+        error, self._thread, self._broken = self._broken, None, None
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._told)
+        raise error
 
     def _read(self) -> None:
         waiting = select.poll()

@@ -145,6 +145,25 @@ def test_a_long_answer_comes_in_pieces() -> None:
             assert {message.sequence for message in found} == {number}
 
 
+def test_a_piece_that_comes_while_another_is_looked_for_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Dump()) as dump:
+        read = os.eventfd_read
+
+        def late(fd: int) -> int:
+            if not dump._pieces:
+                dump._pieces.extend([b"one", b"two"])  # as by the thread, between the look and this
+                os.eventfd_write(dump._told, 2)
+            return read(fd)
+
+        monkeypatch.setattr(os, "eventfd_read", late)
+        assert dump.recv() == b"one"
+        monkeypatch.undo()
+        assert select.select([dump], [], [], 0)[0], "there is another"
+        assert dump.recv() == b"two"
+        with pytest.raises(BlockingIOError):
+            dump.recv()
+
+
 def test_a_long_answer_of_a_broken_socket_says_so_each_time_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def __init__(self, whole: socket.socket) -> None:
@@ -154,12 +173,19 @@ def test_a_long_answer_of_a_broken_socket_says_so_each_time_it_is_asked_for(monk
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     dump = Dump()
+    whole = dump._socket
     with closing(dump):
-        monkeypatch.setattr(dump, "_socket", Broken(dump._socket))
-        dump.send(rtnetlink.dump_links(1))
-        for _ in range(3):
+        monkeypatch.setattr(dump, "_socket", Broken(whole))
+        for number in range(1, 4):
+            dump.send(rtnetlink.dump_links(number))
             assert select.select([dump], [], [], 5.0)[0]
             with pytest.raises(OSError, match=os.strerror(errno.EIO)):
                 dump.recv()
+            with pytest.raises(BlockingIOError):
+                dump.recv()
+        monkeypatch.setattr(dump, "_socket", whole)
+        dump.send(rtnetlink.dump_links(4))
+        assert select.select([dump], [], [], 5.0)[0]
+        assert rtnetlink.messages(dump.recv())
     for fd in (dump._told, dump._ending):
         assert fd == -1
