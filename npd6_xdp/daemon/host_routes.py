@@ -329,6 +329,8 @@ class HostRoutes:
         for host, table in found.items():
             # others are another daemon's, which may have come after us: a dead one's were taken over at the start
             if host not in self._changed_meanwhile and (host in self or host in self._there):
+                if host not in self._there and self._memory is not None and not self._memory.left_routes:
+                    self._others.add(host)
                 self._there[host] = table
                 self._make_so(host)
                 yield

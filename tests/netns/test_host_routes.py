@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.sysctl import Memory
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
@@ -198,3 +205,30 @@ def test_routes_of_a_daemon_that_came_later_are_left_to_it(topology: Topology, d
     assert running.command("reload").returncode == 0
     assert until(lambda: shown(running) == [], 2.0)
     assert kernels(topology) == ["2001:db8:3::9 lan0"]
+
+
+def test_of_thousands_of_routes_that_two_daemons_want_none_goes_with_the_one_that_came_later(
+    topology: Topology, tmp_path: Path
+) -> None:
+    def settled(routes: HostRoutes) -> bool:
+        routes.on_change()
+        if routes.due is not None:
+            routes.tick(time.monotonic())
+        return routes.due is None or routes.due > time.monotonic() + 0.1
+
+    def there() -> int:
+        return len(topology.ip("edge", "-6", "route", "show", "dev", "lan0", "proto", str(PROTOCOL)))
+
+    with topology.inside("edge"), closing(Memory(tmp_path)) as first_memory, closing(Memory(tmp_path)) as memory:
+        lan = socket.if_nametoindex("lan0")
+        hosts = {Host(lan, (0x20010DB8_00070000 << 64 | number).to_bytes(16, "big")) for number in range(1, 1501)}
+        with closing(HostRoutes(Requests(), first_memory)) as first:
+            first.use({}, {lan: "lan0"}, needed=True)
+            first.keep_only(hosts)
+            assert until(lambda: settled(first) and there() == len(hosts))
+            with closing(HostRoutes(Requests(), memory)) as second:
+                second.use({}, {lan: "lan0"}, needed=True)
+                second.keep_only(hosts)
+                assert until(lambda: settled(second) and len(second) == len(hosts))
+            assert there() == len(hosts)
+    assert there() == 0
