@@ -224,10 +224,10 @@ class Dump:
         self._socket.send(request)
 
     def recv(self) -> bytes:
-        """The next piece. Raises BlockingIOError where there is none yet, and once what OSError the socket had."""
+        """The next piece. Raises BlockingIOError where there is none yet, and what OSError the socket has."""
         if not self._pieces:
             if self._broken is not None:
-                self._end_broken()
+                self._say_broken(self._broken)
             os.eventfd_read(self._told)
             if self._pieces:  # some came meanwhile, and their bells may be among those that were just taken
                 os.eventfd_write(self._told, 1)
@@ -238,14 +238,14 @@ class Dump:
         self._room.release()
         return piece
 
-    def _end_broken(self) -> NoReturn:
-        """The thread has ended by an error. Who asks again has another: the kernel lacked memory for a piece, say."""
-        assert self._thread is not None
-        assert self._broken is not None
-        self._thread.join()
-        error, self._thread, self._broken = self._broken, None, None
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._told)
+    def _say_broken(self, error: OSError) -> NoReturn:
+        """The thread has ended by an error. The kernel may lack the memory for a piece, and have some when it is asked
+        again; any other error stays, so that who listens opens another socket."""
+        if error.errno == errno.ENOBUFS and self._thread is not None:
+            self._thread.join()
+            self._thread = self._broken = None
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._told)
         raise error
 
     def _read(self) -> None:

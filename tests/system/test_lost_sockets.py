@@ -164,28 +164,46 @@ def test_a_piece_that_comes_while_another_is_looked_for_is_told_of(monkeypatch: 
             dump.recv()
 
 
+class Broken:
+    """A socket that nothing can be received from."""
+
+    def __init__(self, whole: socket.socket, code: int) -> None:
+        self.fileno, self.send, self.close = whole.fileno, whole.send, whole.close
+        self.code = code
+
+    def recv(self, _: int) -> NoReturn:
+        raise OSError(self.code, os.strerror(self.code))
+
+
 def test_a_long_answer_of_a_broken_socket_says_so_each_time_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def __init__(self, whole: socket.socket) -> None:
-            self.fileno, self.send, self.close = whole.fileno, whole.send, whole.close
-
-        def recv(self, _: int) -> NoReturn:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     dump = Dump()
-    whole = dump._socket
     with closing(dump):
-        monkeypatch.setattr(dump, "_socket", Broken(whole))
-        for number in range(1, 4):
-            dump.send(rtnetlink.dump_links(number))
+        monkeypatch.setattr(dump, "_socket", Broken(dump._socket, errno.EIO))
+        dump.send(rtnetlink.dump_links(1))
+        for _ in range(3):
             assert select.select([dump], [], [], 5.0)[0]
             with pytest.raises(OSError, match=os.strerror(errno.EIO)):
                 dump.recv()
-            with pytest.raises(BlockingIOError):
-                dump.recv()
-        monkeypatch.setattr(dump, "_socket", whole)
-        dump.send(rtnetlink.dump_links(4))
-        assert select.select([dump], [], [], 5.0)[0]
-        assert rtnetlink.messages(dump.recv())
     for fd in (dump._told, dump._ending):
         assert fd == -1
+
+
+def test_a_long_answer_that_the_kernel_had_no_memory_for_can_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dump = Dump()
+    whole = dump._socket
+    with closing(dump):
+        monkeypatch.setattr(dump, "_socket", Broken(whole, errno.ENOBUFS))
+        for number in (1, 2):
+            dump.send(rtnetlink.dump_links(number))
+            assert select.select([dump], [], [], 5.0)[0]
+            with pytest.raises(OSError, match=os.strerror(errno.ENOBUFS)):
+                dump.recv()
+            with pytest.raises(BlockingIOError):
+                dump.recv()
+            assert not select.select([dump], [], [], 0)[0], "nothing that would have a loop spin"
+        monkeypatch.setattr(dump, "_socket", whole)
+        dump.send(rtnetlink.dump_links(3))
+        assert select.select([dump], [], [], 5.0)[0]
+        assert list(rtnetlink.messages(dump.recv()))
