@@ -100,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     """`run`: the daemon, in the foreground."""
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
     from npd6_xdp import daemon
     from npd6_xdp.tools.log import LogThread
 

@@ -676,10 +676,14 @@ class Daemon:
             self._follow_taps()
 
     def _follow_taps(self) -> None:
-        self._tapped = self._ports.changes
+        self._tapped, silent = self._ports.changes, self._tags.silent
         if self._tags.follow(self._table, self._links, self._ports.hiding_tags(), self._ports.generic()):
             with self._changing:
                 self._datapath.apply(self._table)
+        if self._tags.silent != silent:  # no port with tags beside its frames any more: nothing to warn of
+            config, links, table = self._config, self._links, self._table
+            self._outlook.use(table, links, used_vias(config, links), self._warnings(config, links, table))
+            self._view.warn(self._outlook.current)
 
     def _counted(self, entry: int) -> int:
         """How many solicitations an entry has had."""
@@ -803,10 +807,10 @@ class Daemon:
         self._control.say_at_work()
 
     def _close_reading(self) -> None:
-        if self._reading is not None:
-            self._loop.remove(self._reading)
-            self._reading.close()
-            self._reading = None
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            self._loop.remove(reading)
+            reading.close()
             self._reap(time.monotonic())
 
     def _reap(self, now: float) -> None:

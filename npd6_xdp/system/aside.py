@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError, Npd6Error, remedy
+from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error, remedy
 
 _HEADER = struct.Struct("=cI")
 _PART, _REFUSED, _BROKEN, _DONE = b"p", b"r", b"b", b"d"
@@ -46,7 +46,8 @@ class Aside:
     """
 
     def __init__(self, make: Callable[[], Iterable[object]]) -> None:
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with as_machine_error("can't start a process beside this one"):
+            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
@@ -109,7 +110,8 @@ class Aside:
         """Have it ended, wherever it is. Not waited for: to give back its memory may take a while; reap() looks."""
         os.close(self._reader)
         if self._pid:  # not yet waited for, so nobody else's number
-            os.kill(self._pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
             _left.append(self._pid)
 
     def _how_it_ended(self) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -262,3 +263,14 @@ def test_the_end_doesnt_wait_for_a_reading_and_none_outlives_the_daemon(running:
         assert until(lambda: state(child) in ("", "Z"))
     asker.join(SOON)
     assert said == ["npd6-xdp is ending; the reload was given up"]
+
+
+def test_a_file_is_read_where_whoever_started_the_daemon_ignores_the_ends_of_children(
+    topology: Topology, daemon: Start
+) -> None:
+    program = "import signal, npd6_xdp.cli; signal.signal(signal.SIGCHLD, signal.SIG_IGN); npd6_xdp.cli.main()"
+    running = daemon(configuration(), program=(sys.executable, "-c", program))
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    (ignored,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:")]
+    assert not ignored >> (signal.SIGCHLD - 1) & 1, "that is inherited, and its children couldn't be waited for"
+    assert running.command("reload").returncode == 0
