@@ -129,11 +129,16 @@ def _send_paced(sock: socket.socket, burst: Burst, order: Order) -> Sent:
 def _prepare_flood(frame: bytes, targets: int, interface: str) -> Callable[[Order], Sent]:
     program = SmallProgram("generate.c", "generate", TARGETS=targets)
     program.put("pristine_space", frame.ljust(96, b"\0"))
-    return partial(_send_flood, program, TestRun(), frame, socket.if_nametoindex(interface))
+    return partial(
+        send_live, program, TestRun(), frame, socket.if_nametoindex(interface), partial(_sent_so_far, program)
+    )
 
 
-def _send_flood(program: SmallProgram, runs: TestRun, frame: bytes, ifindex: int, order: Order) -> Sent:
-    before, began = _sent_so_far(program), time.monotonic_ns()
+def send_live(
+    program: SmallProgram, runs: TestRun, frame: bytes, ifindex: int, sent_so_far: Callable[[], int], order: Order
+) -> Sent:
+    """Run a program that makes live frames of `frame`, at the pace that it finds in its map `pace_space`."""
+    before, began = sent_so_far(), time.monotonic_ns()
     end = began + int(order.seconds * 1e9)
     interval = int(1e9 / order.rate) if order.rate else 0
     program.put("pace_space", _PACE.pack(began, end, interval, int(_LAG * 1e9)))
@@ -144,7 +149,7 @@ def _send_flood(program: SmallProgram, runs: TestRun, frame: bytes, ifindex: int
             runs.send(program.fd, frame, ifindex, _FOREVER)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return Sent(_sent_so_far(program) - before, order.seconds)
+    return Sent(sent_so_far() - before, order.seconds)
 
 
 def _sent_so_far(program: SmallProgram) -> int:

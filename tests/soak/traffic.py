@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import random
-import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +16,7 @@ from npd6_xdp.core.verdict import Reason
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.testrun import TestRun
 from tests.bench.bpf import SmallProgram
-from tests.bench.generators import Order, Sent
+from tests.bench.generators import Order, Sent, send_live
 from tests.bench.worker import Worker
 from tests.frames import KINDS, Kind, Setting, Wanted, ip6
 from tests.netns.wire import SETTING
@@ -28,10 +25,7 @@ FRAMES = 2048
 """Of the pool."""
 _MAX_LENGTH = 1528
 _FRAME = struct.Struct(f"=4H{_MAX_LENGTH}s")  # struct frame of generate.c
-_PACE = struct.Struct("=4Q")
 _STATE = struct.Struct("=2Q")
-_LAG = 0.002  # seconds
-_FOREVER = (1 << 31) - 1  # frames; a timer ends it before
 _ASKERS = 16  # with an address of their own; each that the kernel's proxy answers is in the kernel's neighbour table
 _PLAIN = 0.6  # of the valid ones: a hop-by-hop header is seldom
 
@@ -131,22 +125,9 @@ def _prepare(seed: int, frames: Sequence[bytes]) -> Callable[[Order], Sent]:
     program = SmallProgram(str(path), "generate", FRAMES=FRAMES, MAX_LENGTH=_MAX_LENGTH, SEED=lots)
     for number, frame in enumerate(frames):
         program.put("pool", frame, number)
-    return partial(_send, program, TestRun(), socket.if_nametoindex("eth0"))
-
-
-def _send(program: SmallProgram, runs: TestRun, ifindex: int, order: Order) -> Sent:
-    before, began = _sent_so_far(program), time.monotonic_ns()
-    end = began + int(order.seconds * 1e9)
-    interval = int(1e9 / order.rate) if order.rate else 0
-    program.put("pace_space", _PACE.pack(began, end, interval, int(_LAG * 1e9)))
-    signal.signal(signal.SIGALRM, lambda *_: None)  # a system call is interrupted only by a signal that has a handler
-    signal.setitimer(signal.ITIMER_REAL, order.seconds, 0.1)  # again, should the first have come too early
-    try:
-        with suppress(InterruptedError):
-            runs.send(program.fd, bytes(86), ifindex, _FOREVER)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    return Sent(_sent_so_far(program) - before, order.seconds)
+    return partial(
+        send_live, program, TestRun(), bytes(86), socket.if_nametoindex("eth0"), partial(_sent_so_far, program)
+    )
 
 
 def _sent_so_far(program: SmallProgram) -> int:
