@@ -199,7 +199,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     )
     if status["reload_error"]:
         yield from (f"  the last one: {line}" for line in status["reload_error"].splitlines())
-    yield from (f"warning: {line}" for line in status["warnings"][:_MOST_LINES])
+    yield from _some(status["warnings"], "warning: {}".format)
     rules: dict[str, list[Mapping[str, Any]]] = {}
     for rule in status["rules"]:
         rules.setdefault(rule["interface"], []).append(rule)

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Decision, Table
 
+MOST_SAID = 20
+"""Warnings that are said at once, a line each: as many as of a file's mistakes."""
+
 _MOST_NAMED = 4  # interfaces in one command
 _WITHOUT_FORWARDING = {
     Decision.ROUTE: "method route finds no target there",
@@ -134,3 +137,14 @@ def advertisement_warnings(
 def all_lines(warnings: Warnings) -> list[str]:
     """All warnings, each once."""
     return list(dict.fromkeys(line for lines in warnings.values() for line in lines))
+
+
+def first_of(lines: Sequence[str]) -> list[str]:
+    """The first MOST_SAID of them, and in a line of its own how many more there are."""
+    more = len(lines) - MOST_SAID
+    return [*lines[:MOST_SAID], more_of(more)] if more > 0 else list(lines)
+
+
+def more_of(count: int) -> str:
+    """The line that says how many aren't said, and where they stand."""
+    return f"and {count:,} more warning{'' if count == 1 else 's'}: npd6-xdp status --json has all"

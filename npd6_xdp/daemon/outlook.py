@@ -13,6 +13,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Table
 from npd6_xdp.core.vias import Patience, UsedVia
 from npd6_xdp.core.warnings import (
+    MOST_SAID,
     DefaultRoute,
     Receiver,
     WarningKind,
@@ -20,6 +21,7 @@ from npd6_xdp.core.warnings import (
     advertisement_warnings,
     all_lines,
     forwarding_warnings,
+    more_of,
     offload_warning,
 )
 from npd6_xdp.daemon.lines import Damper, Lines
@@ -30,6 +32,7 @@ from npd6_xdp.system.sysctl import read as read_sysctl
 log = logging.getLogger("npd6-xdp")
 
 _PAUSE = 5.0  # seconds between two looks at what nobody announces: accept_ra, the default route
+_WORD = re.compile(r"[\w.-]+")
 _MOST_READ = 64  # interfaces whose sysctls and counters are read at a look
 
 
@@ -143,24 +146,43 @@ class Outlook:
 
     def _say(self) -> None:
         said = frozenset(all_lines(self.current))
-        lines = self._lines
-        for line in all_lines(self.current):
-            if line not in self._said:
-                _add(lines, logging.WARNING, line)
+        more = self._add([line for line in all_lines(self.current) if line not in self._said], logging.WARNING)
         going_on = {line.partition(": ")[0] for line in self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ())}
-        for line in sorted(self._said - said):
-            if line in self._of_advertisements and line.partition(": ")[0] in going_on:
-                continue  # the default route is missing still, if for another reason
-            _add(lines, logging.INFO, f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}")
-        lines.say()
+        past = [
+            f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}"
+            for line in sorted(self._said - said)
+            # else the default route is missing still, if for another reason
+            if line not in self._of_advertisements or line.partition(": ")[0] not in going_on
+        ]
+        fewer = self._add(past, logging.INFO)
+        self._lines.say()
+        if more:
+            log.warning("%s", more_of(more))
+        if fewer:
+            log.info("and %s more no longer so", f"{fewer:,}")
         self._said = said
         self._of_advertisements = frozenset(self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ()))
 
+    def _add(self, lines: Sequence[str], level: int) -> int:
+        """Lines that are to be said, the same of many interfaces together; how many of them there are too many."""
+        kinds: set[str] = set()
+        more = 0
+        for line in lines:
+            name, _, text = line.partition(": ")
+            kind = _kind(name, text)
+            if len(kinds) == MOST_SAID and kind not in kinds:
+                more += 1
+                continue
+            kinds.add(kind)
+            self._lines.add(level, name, text, kind)
+        return more
 
-def _add(lines: Lines, level: int, line: str) -> None:
-    """A line that may be to be said of many interfaces, each with its own name in it."""
-    name, _, text = line.partition(": ")
-    lines.add(level, name, text, re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", "NAME", text))
+
+def _kind(name: str, text: str) -> str:
+    """The text without the interface's name in it. A pattern made of each of 4,000 names would take a while."""
+    if not _WORD.fullmatch(name):
+        return text.replace(name, "NAME")
+    return _WORD.sub(lambda word: "NAME" if word[0] == name else word[0], text)
 
 
 def _trunks(table: Table, links: Mapping[str, LinkFacts]) -> list[tuple[int, str]]:

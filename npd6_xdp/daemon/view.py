@@ -31,7 +31,7 @@ from npd6_xdp.core.snapshot import (
 )
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines
+from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
@@ -116,9 +116,9 @@ class View:
         self._reload_error = why
 
     def in_use(self) -> dict[str, Any]:
-        """How much is in use, in a few words."""
+        """How much is in use, in a few words; of the warnings the first ones."""
         spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
-        return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": list(self._warnings)}
+        return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": first_of(self._warnings)}
 
     def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0) -> Snapshot:
         """All counters at this moment, the kernel's read now. Another thread may ask."""

@@ -12,9 +12,9 @@ import pytest
 from npd6_xdp.core.config import Limits, parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import room_for_pending
-from npd6_xdp.core.rules import build
+from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.table_room import AGE, TableRoom
-from npd6_xdp.core.warnings import WarningKind
+from npd6_xdp.core.warnings import MOST_SAID, WarningKind
 from npd6_xdp.daemon import outlook
 from npd6_xdp.daemon.outlook import Outlook
 
@@ -171,3 +171,24 @@ def test_of_many_ports_each_look_asks_64_and_what_is_found_is_one_line(
     assert set(asked[:150]) == {f"wan{number}" for number in range(150)}
     many = "receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K NAME rxvlan off"
     assert caplog.messages[1] == f"wan0, wan1, wan2 and 61 more: {many}"
+
+
+def test_of_a_thousand_warnings_the_first_are_said_and_how_many_more(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "npd6-xdp")
+    found = look_out()
+    many = [f"wan0: rule 2001:db8:{n:x}::/64: no such route" for n in range(1000)]
+    same = [f"port{n}: switched off: ip link set port{n} up" for n in range(1000)]
+    found.use(Table({}, {}, {}, {}, {}), {}, (), {WarningKind.RULE: [*same, *many]})
+    first, *others, last = caplog.messages
+    assert first.startswith("port0, port1, port2 and 997 more: switched off"), "the same of many is one"
+    assert others == many[: MOST_SAID - 1]
+    assert last == "and 981 more warnings: npd6-xdp status --json has all"
+    caplog.clear()
+    found.use(Table({}, {}, {}, {}, {}), {}, (), {WarningKind.RULE: same})
+    *others, last = caplog.messages
+    assert len(others) == MOST_SAID
+    assert all(": no longer so: " in line for line in others)
+    assert last == "and 980 more no longer so"
+    caplog.clear()
+    found.look()
+    assert not caplog.messages

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.errors import MOST_MISTAKES, MachineError
+from npd6_xdp.core.warnings import MOST_SAID
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
@@ -148,6 +149,15 @@ def test_whatever_stands_in_the_files_place_is_refused_in_one_line_and_the_old_c
         running.config_file.write_bytes(b"\xef\xbb\xbf" + good)  # as some editors save it
         assert ask(running.control, {"verb": "reload"})["rules"] == 2
         assert asker.answered(OTHER, 3.0)
+
+        logged = len(running.log)
+        running.write(configuration(RULE, *(f"2001:db8:3:{n:x}::/64 neighbour via=absent{n}" for n in range(1000))))
+        *told, last = ask(running.control, {"verb": "reload"})["warnings"]
+        assert len(told) == MOST_SAID
+        assert last.startswith("and 9"), "and how many more: what is taken in may have as much to say"
+        assert last.endswith("more warnings: npd6-xdp status --json has all")
+        assert len(running.log) - logged < 10_000
+        assert len(ask(running.control, {"verb": "status"})["warnings"]) >= 1000
     put(running, named_pipe)
     running.process.send_signal(signal.SIGHUP)
     assert ends(running)
