@@ -6,6 +6,7 @@
 # Exit status: 0 if all checks held and the kernel didn't complain, 1 if not.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+. deploy/debian/apart.sh
 export DEBIAN_FRONTEND=noninteractive
 cache=${CACHE:-$PWD/.venv/kernels/arm64}
 limit=${LIMIT:-3600} # seconds
@@ -30,34 +31,15 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# An apt of its own, which believes that it is on an arm64 machine on which nothing is installed.
+# All of it from an apt that believes to be on an arm64 machine on which nothing is installed.
 if [ ! -e "$cache/complete" ]; then
     # shellcheck source=/dev/null
     suite="$(. /etc/os-release && echo "$VERSION_CODENAME")"
-    # shellcheck disable=SC2016 # apt's own variables
-    mirror="$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
-        awk -v suite="$suite" '$1 == suite { print $2; exit }')"
-    [ -n "$mirror" ] || fail "apt has no source of Debian's here"
     rm -rf "$cache/root"
-    mkdir -p "$cache"/{root,apt/lists/partial,apt/cache/archives/partial}
-    keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [signed-by=$keys] $mirror $suite main" >"$cache/apt/sources.list"
-    : >"$cache/apt/status"
-    cat >"$cache/apt/conf" <<EOF
-Dir::State "$cache/apt";
-Dir::State::status "$cache/apt/status";
-Dir::State::lists "$cache/apt/lists";
-Dir::Cache "$cache/apt/cache";
-Dir::Etc::SourceList "$cache/apt/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::PreferencesParts "/dev/null";
-Acquire::Languages "none";
-APT::Architecture "arm64";
-APT::Architectures "arm64";
-EOF
+    mkdir -p "$cache/root"
     say "fetching ${wanted[*]}, for arm64"
-    APT_CONFIG=$cache/apt/conf apt-get update -qq
-    APT_CONFIG=$cache/apt/conf apt-get install -y -qq --no-install-recommends --download-only "${wanted[@]}" >"$cache/log" ||
+    apart "$cache/apt" arm64 "$suite" || exit 1
+    apt-get install -y -qq --no-install-recommends --download-only "${wanted[@]}" >"$cache/log" ||
         fail "apt can't fetch them: $cache/log"
     for package in "$cache"/apt/cache/archives/*.deb; do
         dpkg-deb -x "$package" "$cache/root"

@@ -13,6 +13,7 @@
 # Nothing of the kernels is installed. The guest's root is an initramfs, with what the daemon takes from this machine.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+. deploy/debian/apart.sh
 export DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
 cache=${CACHE:-$PWD/.venv/kernels}
 limit=${LIMIT:-2400} # seconds for one kernel
@@ -64,33 +65,6 @@ fi
 .venv/bin/python -m tests.kernels --list "${scenes[@]}" >/dev/null || exit 2
 command -v apt-get >/dev/null || fail "there is no apt here: it takes Debian's packages, on Debian or Ubuntu"
 
-# Further suites, from the mirror that apt uses here, are known to an apt of their own: this machine's lists stay as they are.
-apart() {
-    local mirror suite release
-    # shellcheck source=/dev/null
-    release="$(. /etc/os-release && echo "$VERSION_CODENAME")"
-    # shellcheck disable=SC2016 # apt's own variables
-    mirror="$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
-        awk -v suite="$release" '$1 == suite { print $2; exit }')"
-    [ -n "$mirror" ] || fail "apt has no source of Debian's here, so --suite has no mirror to ask"
-    rm -rf "$cache/apt"
-    mkdir -p "$cache"/apt/{lists/partial,cache/archives/partial,etc}
-    for suite in "${suites[@]}"; do
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
-    done >"$cache/apt/etc/sources.list"
-    cat >"$cache/apt/conf" <<EOF
-Dir::State "$cache/apt";
-Dir::State::lists "$cache/apt/lists";
-Dir::Cache "$cache/apt/cache";
-Dir::Etc::SourceList "$cache/apt/etc/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::PreferencesParts "/dev/null";
-Acquire::Languages "none";
-EOF
-    APT_CONFIG=$cache/apt/conf apt-get update -qq || fail "apt can't fetch the lists of ${suites[*]}"
-    export APT_CONFIG=$cache/apt/conf
-}
-
 # apt takes a name that it doesn't know for a pattern, and fetches all that match.
 known() { apt-cache pkgnames "$1" | grep -xF "$1" >/dev/null; }
 newest() { apt-cache pkgnames linux-image | grep -E '^linux-image-[0-9.]+(\+deb[0-9.]+)?(-[0-9]+)?-amd64$' | sort -V | tail -n 1; }
@@ -111,7 +85,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 mkdir -p "$cache"
-[ ${#suites[@]} = 0 ] || apart
+# Further suites are known to an apt of their own.
+[ ${#suites[@]} = 0 ] || apart "$cache/apt" amd64 "${suites[@]}" || exit 1
 [ $in_ci = no ] || kernels=(linux-image-amd64 newest)
 [ ${#kernels[@]} -gt 0 ] || kernels=(linux-image-amd64)
 for kernel in "${kernels[@]}"; do
