@@ -53,8 +53,12 @@
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1	/* lo's, in every network namespace */
 
+#define CHECKSUM_AT 2		/* in an ICMPv6 message */
+
 #define MAX_TAGS 2
 #define L3_MASK 31		/* an IPv6 header stands at 14, 18 or 22 */
+#define TAGGED_MAX 65536	/* checksums that there are */
+#define TAGGED_SHIFT 28		/* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
 #define MAX_EXTENSIONS 3	/* headers of a chain: two of options, one fragment header */
 #define MAX_OPTIONS_HEADERS 2
 #define MESSAGE_MAX 4096	/* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel */
@@ -415,6 +419,7 @@ BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
+BPF_TABLE("array", int, u32, tagged_passed, TAGGED_MAX);	/* by checksum, when: tagged_note() */
 BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
@@ -1214,6 +1219,27 @@ static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, 
 	passed->message = s->frame.message - s->frame.l3;
 }
 
+/*
+ * Notes that a solicitation goes on to the kernel that has tags within, valid or not: hidden_tag() is to find it again
+ * when other frames have come in between, or by another CPU. A driver (native mode) hands on several at once, and RPS
+ * spreads them.
+ */
+static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *f)
+{
+	__u16 checksum;
+	__u32 *when;
+	int key;
+
+	if (!(f->tags & EVENT_TAG_COUNT))
+		return;
+	if (bpf_xdp_load_bytes(ctx, f->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
+		return;
+	key = checksum;
+	when = tagged_passed.lookup(&key);
+	if (when)
+		*when = bpf_ktime_get_ns() >> TAGGED_SHIFT;
+}
+
 int ns_filter(struct xdp_md *ctx)
 {
 	struct entry_counter *counter;
@@ -1229,8 +1255,10 @@ int ns_filter(struct xdp_md *ctx)
 		return XDP_PASS;
 	s = scratch_space.lookup(&key);
 	slot = slot_match(ctx, &f);
-	if (!s || !slot)
+	if (!s || !slot) {
+		tagged_note(ctx, &f);
 		return XDP_PASS;
+	}
 	key = slot->entry;
 	counter = entry_counters.lookup(&key);
 	if (!counter)
@@ -1254,8 +1282,11 @@ int ns_filter(struct xdp_md *ctx)
 		}
 	}
 	action = ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
-	if (action == XDP_PASS && slot->flags & SLOT_TAPPED && reason == VALID)
-		passed_note(s, ctx->ingress_ifindex, outcome == HELD);
+	if (action == XDP_PASS && slot->flags & SLOT_TAPPED) {
+		tagged_note(ctx, &f);
+		if (reason == VALID)
+			passed_note(s, ctx->ingress_ifindex, outcome == HELD);
+	}
 	return action;
 }
 
@@ -1302,6 +1333,32 @@ static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *p
 		return false;
 	passed->told_tagged = now;
 	return true;
+}
+
+/*
+ * Whether a frame with more tags than the last note says is that note's, and one of the tags stood beside it. In native
+ * mode the note may be of another frame, that came behind it and has the same checksum: then this one's own tags were
+ * seen within it just now. Nothing else may be taken for a solicitation here than ns_parse() does, or nobody noted it.
+ */
+static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32 tags, const struct passed *passed,
+					  __u64 now)
+{
+	__u32 *when;
+	__u16 checksum;
+	__u8 head[8];
+	int key;
+
+	if (tags != passed->tags + 1 || tags > MAX_TAGS)
+		return false; /* one at most stands beside a frame */
+	if (bpf_skb_load_bytes(skb, l3, head, sizeof(head)) || head[0] >> 4 != 6 || !(head[4] | head[5]))
+		return false;
+	if (passed->message != sizeof(struct ipv6hdr) || head[6] != NEXTHDR_ICMP)
+		return false;
+	if (bpf_skb_load_bytes(skb, l3 + passed->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
+		return false;
+	key = checksum;
+	when = tagged_passed.lookup(&key);
+	return when && (__u32)(now >> TAGGED_SHIFT) - *when > 1;
 }
 
 /*
@@ -1361,6 +1418,8 @@ int hidden_tag(struct __sk_buff *skb)
 	now = bpf_ktime_get_ns();
 	if (passed->told_ifindex == skb->ifindex && now - passed->told < TOLD_PAUSE)
 		return 0; /* a flood says no more than the first of it */
+	if (!is_tag_hidden(skb, l3, tags, passed, now))
+		return 0;
 	passed->told = now;
 	passed->told_ifindex = skb->ifindex;
 	return sizeof(struct ethhdr);

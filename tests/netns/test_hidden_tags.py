@@ -20,8 +20,11 @@ from npd6_xdp.core.hidden import SEEMS_MENDED
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.datapath import compile_program, load_bcc, load_function
+from tests.bench.counter import Counter
+from tests.bench.generators import Order
 from tests.frames import TAGS_8021Q, TAGS_MENU
 from tests.netns.wire import EDGE, Wire, configuration, on_edge, question, until
+from tests.soak.traffic import STATIC, generator
 
 Start = Callable[..., RunningDaemon]
 
@@ -309,3 +312,18 @@ def test_a_veth_in_native_mode_with_vlans_falls_silent_too(topology: Topology, d
         hidden.send(asked("2001:db8:9::9"))  # no rule's: what is passed, the tap looks at
         assert until(lambda: is_silenced(running))
         assert wire.ask(asked("2001:db8:1::9"), 0.3) is None
+
+
+def test_a_flood_with_tags_within_the_frames_silences_nothing(topology: Topology, daemon: Start) -> None:
+    """A driver hands several frames on at once, and of so many some have one checksum, with a tag and without."""
+    running = daemon(
+        configuration(f"{STATIC}/64 static", attach='"native"')
+        + configuration(f"{STATIC}/64 static", vlan="100", attach='"native"')
+    )
+    with Counter(topology, sample=1 << 20), generator(topology, 1975932625) as sender:
+        sender.start(Order(500_000.0, 1.5))
+        assert sender.finish().frames > 20_000
+        assert until(lambda: running.solicitations("wan0:100").get("answered_xdp", 0) > 100)
+    assert set(ups(running).values()) == {1.0}
+    assert "beside" not in running.log
+    assert "monitored" not in running.solicitations()

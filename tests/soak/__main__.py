@@ -150,6 +150,8 @@ class Soak:
         result.outcomes = outcomes
         if running.process.poll() is not None or "Traceback" in running.log:
             result.wrong.append(f"round {result.rounds}: the daemon has failed; its log ends: {running.log[-2000:]}")
+        if silenced := [line for line in running.log.splitlines() if "stand beside the frames" in line]:
+            result.wrong.append(f"round {result.rounds}: each tag stood in its frame, and it says: {silenced[0]}")
 
     def _await_calm(self, running: RunningDaemon, watcher: Watcher) -> None:
         until(lambda: ask(running.control, {"verb": "status"})["pending"] == [], _CALM)
