@@ -57,7 +57,7 @@
 
 #define MAX_TAGS 2
 #define L3_MASK 31		/* an IPv6 header stands at 14, 18 or 22 */
-#define TAGGED_MAX 65536	/* checksums that there are */
+#define TAGGED_MAX 16384	/* checksums that are told from one another */
 #define TAGGED_SHIFT 28		/* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
 #define MAX_EXTENSIONS 3	/* headers of a chain: two of options, one fragment header */
 #define MAX_OPTIONS_HEADERS 2
@@ -1234,7 +1234,7 @@ static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *
 		return;
 	if (bpf_xdp_load_bytes(ctx, f->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
 		return;
-	key = checksum;
+	key = checksum % TAGGED_MAX;
 	when = tagged_passed.lookup(&key);
 	if (when)
 		*when = bpf_ktime_get_ns() >> TAGGED_SHIFT;
@@ -1356,7 +1356,7 @@ static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32
 		return false;
 	if (bpf_skb_load_bytes(skb, l3 + passed->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
 		return false;
-	key = checksum;
+	key = checksum % TAGGED_MAX;
 	when = tagged_passed.lookup(&key);
 	return when && (__u32)(now >> TAGGED_SHIFT) - *when > 1;
 }
