@@ -1254,9 +1254,12 @@ int ns_filter(struct xdp_md *ctx)
 	if (!ns_parse(ctx, &f))
 		return XDP_PASS;
 	s = scratch_space.lookup(&key);
+	if (!s)
+		return XDP_PASS;
 	slot = slot_match(ctx, &f);
-	if (!s || !slot) {
-		tagged_note(ctx, &f);
+	s->frame = f; /* from here on, this is what is read: the verifier would walk on for each kind of `f` */
+	if (!slot) {
+		tagged_note(ctx, &s->frame);
 		return XDP_PASS;
 	}
 	key = slot->entry;
@@ -1264,7 +1267,6 @@ int ns_filter(struct xdp_md *ctx)
 	if (!counter)
 		return XDP_PASS;
 
-	s->frame = f;
 	reason = ns_check(ctx, s);
 	if (reason < REASONS) {
 		counter->reason[reason]++;
@@ -1283,7 +1285,7 @@ int ns_filter(struct xdp_md *ctx)
 	}
 	action = ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
 	if (action == XDP_PASS && slot->flags & SLOT_TAPPED) {
-		tagged_note(ctx, &f);
+		tagged_note(ctx, &s->frame);
 		if (reason == VALID)
 			passed_note(s, ctx->ingress_ifindex, outcome == HELD);
 	}

@@ -16,6 +16,8 @@ import pytest
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.datapath import compile_program
+from tests.datapath.harness import Bench
+from tests.kernels.machine import WALKED, walked_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP program needs root")
 
@@ -61,3 +63,8 @@ def test_a_signal_that_comes_while_it_compiles_is_heard_afterwards() -> None:
     finally:
         sender.join()
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_verifier_has_little_to_walk(bench: Bench) -> None:
+    """It gives up at a million instructions, and one value too many that stays on the stack brings it halfway there."""
+    assert 0 < walked_of(bench.datapath.program.fd) <= WALKED

@@ -23,7 +23,7 @@ from tests.kernels.bond import Bonds
 from tests.kernels.drivers import Drivers
 from tests.kernels.ground import Ground
 from tests.kernels.growth import Growth
-from tests.kernels.machine import walked
+from tests.kernels.machine import WALKED, walked
 from tests.kernels.many import Many
 from tests.kernels.scene import Scene
 from tests.kernels.smoke import Smoke
@@ -61,7 +61,6 @@ PAGES = ("bond", "vrf", "vlan-trunk")
 """The recipes that take devices which many kernels lack; tests/netns/test_recipes.py has the others."""
 _PAGE_START = 900.0  # seconds for a daemon's start where the processor is emulated
 
-_WALKED = 100_000
 
 Result = TypeVar("Result")
 
@@ -169,7 +168,7 @@ def easy(ground: Ground) -> None:
     links = ground.topology.ip("edge", "link", "show")
     programs = {link["xdp"]["prog"]["id"] for link in links if link.get("xdp", {}).get("prog")}
     most = max((walked(number) for number in programs), default=0)
-    ground.check(f"the verifier walked {most} instructions, of {_WALKED} at most", 0 < most <= _WALKED)
+    ground.check(f"the verifier walked {most} instructions, of {WALKED} at most", 0 < most <= WALKED)
 
 
 def end(ground: Ground) -> None:

@@ -40,14 +40,23 @@ def xdp_pass(topology: Topology, namespace: Namespace, interface: str) -> None:
     os.close(program)
 
 
+WALKED = 100_000
+"""Instructions that the verifier may walk: it gives up at a million."""
+
+
 def walked(program: int) -> int:
     """How many instructions the verifier walked until it took the program of that number."""
     descriptor = _bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program))
     try:
-        info = ctypes.create_string_buffer(_VERIFIED_INSNS + 4)
-        _bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+        return walked_of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def walked_of(descriptor: int) -> int:
+    """The same of a program by its descriptor."""
+    info = ctypes.create_string_buffer(_VERIFIED_INSNS + 4)
+    _bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
     return int(struct.unpack_from("=I", info, _VERIFIED_INSNS)[0])
 
 
