@@ -6,9 +6,12 @@ Neither shares a line with the code that answers, so what they say is evidence.
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +31,33 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.topology import Namespace, Topology
 
 _FILTER = "icmp6 and (ip6[40] == 135 or ip6[40] == 136)"
+_PATIENCE = 60.0  # seconds, on a machine that has other work
+_MARKER_MAC = "02:00:6d:61:72:6b"
+_markers = count(1)
+
+
+def mark(topology: Topology, namespace: Namespace, interface: str, file: Path) -> None:
+    """Wait until all that has passed an interface so far is in a file of tcpdump's: a frame sent now is behind it.
+
+    That frame is an advertisement to nobody on the wire, of which read() says nothing. Raises MachineError.
+    """
+    number = b"npd6 lab" + next(_markers).to_bytes(8)
+    message = b"\x88\0\0\0\0\0\0\0" + number
+    header = struct.pack("!IHBB", 0x60000000, len(message), 58, 255) + bytes(15) + b"\1" + number
+    mac = bytes.fromhex(_MARKER_MAC.replace(":", ""))
+    try:
+        with topology.inside(namespace):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        with wire:
+            wire.bind((interface, 0))
+            wire.send(mac + mac + b"\x86\xdd" + header + message)
+    except OSError as error:
+        raise MachineError(f"lab: nothing can be sent on {interface}: {error}") from error
+    deadline = time.monotonic() + _PATIENCE
+    while number not in file.read_bytes():
+        if time.monotonic() > deadline:
+            raise MachineError(f"lab: tcpdump on {interface} doesn't write what passes")
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +120,7 @@ class Capture:
         log = self.file.with_suffix(".log")
         with self.file.open("wb") as packets, log.open("w") as said:
             self._process = self.topology.popen(self.namespace, *words, stdout=packets, stderr=said)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + _PATIENCE
         while "listening on" not in log.read_text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
@@ -102,9 +132,16 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        time.sleep(0.1)  # the last packet's way to the file
-        self._process.terminate()
-        self._process.wait()
+        try:
+            if kind is None:
+                self.settle()
+        finally:
+            self._process.terminate()
+            self._process.wait()
+
+    def settle(self) -> None:
+        """Wait until all that has passed so far is in the file."""
+        mark(self.topology, self.namespace, self.interface, self.file)
 
     def exchanges(self, asker: str) -> list[Exchange]:
         """The solicitations that came from the MAC address `asker`, in order, each with its answer."""
@@ -122,6 +159,8 @@ def read(file: Path) -> list[Solicitation | Advertisement]:
     messages: list[Solicitation | Advertisement] = []
     with PcapReader(str(file)) as packets:
         for packet in packets:
+            if packet.src == _MARKER_MAC:
+                continue
             if ICMPv6ND_NS in packet:
                 option = packet.getlayer(ICMPv6NDOptSrcLLAddr)
                 messages.append(Solicitation(**_common(packet, packet[ICMPv6ND_NS], option)))

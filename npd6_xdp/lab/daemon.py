@@ -114,7 +114,7 @@ class RunningDaemon:
         """All that the daemon has written to stderr and stdout so far."""
         return self.log_file.read_text(errors="replace")
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def stop(self, timeout: float = 60.0) -> int:
         """End the daemon with SIGTERM, or SIGKILL after `timeout` seconds; returns its exit status."""
         self.process.terminate()
         try:
@@ -127,7 +127,7 @@ class RunningDaemon:
         self.process.kill()
         return self.process.wait()
 
-    def metrics_text(self, host: str = "::1", port: int = 9846, timeout: float = 15.0) -> str:
+    def metrics_text(self, host: str = "::1", port: int = 9846, timeout: float = 60.0) -> str:
         """The metrics page, fetched over HTTP from within the daemon's namespace."""
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
@@ -167,7 +167,7 @@ class RunningDaemon:
         Nothing is waited for where the daemon is gone, or has been given another control socket.
         """
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(15.0)
+            connection.settimeout(60.0)
             connection.connect(str(self.control))
             connection.sendall(b'{"verb": "status", "brief": true}\n')
             while connection.recv(1 << 16):

@@ -133,12 +133,14 @@ class _Story:
             with Capture(self.topology, "upstream", "eth0") as capture:
                 before = _counted(daemon)
                 self.ping()
+                capture.settle()
                 self.show_first_answer(capture.exchanges(UPSTREAM_MAC))
                 self.neighbour_entry()
                 self.ndisc6(HOST_ADDRESS, EDGE_WAN_MAC)
                 self.silence()
-                page, counted = daemon.metrics_text(), _counted(daemon) - before
-            expected = _expected(datapath, capture.exchanges(UPSTREAM_MAC))
+                page, counted, exchanges = self.counted_and_captured(daemon, capture)
+                counted -= before
+            expected = _expected(datapath, exchanges)
             self.counters(datapath, page, counted, expected)
             self.report.say("The daemon is told to end (SIGTERM), and the host is to be out of reach again:")
             self.report.check("exit status after SIGTERM", 0, daemon.stop())
@@ -215,7 +217,7 @@ class _Story:
         self.report.check("the upstream's neighbour entry", EDGE_WAN_MAC, (entry and entry.mac) or "none")
 
     def ndisc6(self, address: str, mac: str) -> None:
-        output = self.upstream(*_ndisc6(address))
+        output = self.upstream(*_ndisc6(address, seconds=5))
         self.report.check(f"ndisc6 {address}", mac, _link_layer_address(output))
 
     def silence(self) -> None:
@@ -227,9 +229,19 @@ class _Story:
             for why, address in addresses.items()
         }
         for why, process in asking.items():
-            output, _ = process.communicate(timeout=10)
+            output, _ = process.communicate(timeout=60)
             self.report.command(f"upstream# {' '.join(_ndisc6(addresses[why]))}", output)
             self.report.check(f"ndisc6, {why}", "silence", _link_layer_address(output))
+
+    @staticmethod
+    def counted_and_captured(daemon: RunningDaemon, capture: Capture) -> tuple[str, Counter[str], list[Exchange]]:
+        """The metrics page, its counters and what was captured, of one moment: no solicitation came in between."""
+        while True:
+            page, counted = daemon.metrics_text(), _counted(daemon)
+            capture.settle()
+            exchanges = capture.exchanges(UPSTREAM_MAC)
+            if _counted(daemon) == counted:
+                return page, counted, exchanges
 
     def counters(self, datapath: str, page: str, counted: Counter[str], expected: Counter[str]) -> None:
         samples = re.findall(r"^npd6_(?:solicitations|advertisements)_total.* [1-9].*$", page, re.MULTILINE)
@@ -272,6 +284,7 @@ def _require() -> None:
 def _counted(daemon: RunningDaemon) -> Counter[str]:
     """The daemon's counters for wan0: solicitations by outcome, advertisements by path."""
     counted: Counter[str] = Counter()
+    daemon.settle()
     for (name, labels), value in daemon.metrics().items():
         words = dict(labels)
         if name == "npd6_solicitations_total":
@@ -318,8 +331,8 @@ def _answered(ping: str) -> str:
     return f"{match[2]} of {match[1]} answered" if match else "no statistics"
 
 
-def _ndisc6(address: str) -> tuple[str, ...]:
-    return ("ndisc6", "-1", "-r", "1", "-w", "1000", address, "eth0")
+def _ndisc6(address: str, seconds: int = 1) -> tuple[str, ...]:
+    return ("ndisc6", "-1", "-r", "1", "-w", str(seconds * 1000), address, "eth0")
 
 
 def _link_layer_address(ndisc6: str) -> str:

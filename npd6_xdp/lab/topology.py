@@ -321,7 +321,7 @@ def _alive(label: str, pid: int) -> bool:
 def _remove(label: str, names: list[str]) -> None:
     """Remove a topology's namespaces, with what runs in them, and its directory."""
     names = [name for name in names if (_NETNS / name).exists()]
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while (pids := {pid for name in names for pid in _pids(name)}) and time.monotonic() < deadline:
         for pid in pids:
             with suppress(ProcessLookupError):

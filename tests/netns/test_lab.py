@@ -48,7 +48,7 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def end_of(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     """Wait for its end, after which nothing may be left of its lab."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     print(out, err)  # for pytest to show when a test fails
     assert left_of(process) == []
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -143,7 +143,7 @@ def test_a_signal_ends_it_and_nothing_is_left() -> None:
                 if "ready" in line:  # the daemon runs
                     break
             process.send_signal(signum)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=600)
             assert process.returncode == 128 + signum
             assert err == f"npd6-xdp lab: stopped by {signum.name}; the namespaces are removed\n"
             assert left_of(process) == []

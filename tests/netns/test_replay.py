@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ from scapy.utils import PcapReader, RawPcapNgWriter
 
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.lab.capture import Advertisement, Capture, read
+from npd6_xdp.lab.capture import Advertisement, Capture, mark, read
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.tools import cooked
@@ -79,15 +78,7 @@ def tcpdump(topology: Topology, interface: str, *more: str) -> Iterator[Path]:
         process = topology.popen("edge", *words, stdout=packets, stderr=said)
         assert until(lambda: "listening on" in log.read_text()), log.read_text()
         yield file
-        sizes = [-1]
-
-        def rests() -> bool:
-            """Whether the last packet has come to the file, by that nothing more has for a moment."""
-            time.sleep(0.2)
-            sizes.append(file.stat().st_size)
-            return sizes[-1] == sizes[-2]
-
-        assert until(rests)
+        mark(topology, "edge", "wan0", file)
         process.terminate()
         process.wait()
 
