@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +14,7 @@ from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from tests.frames import TAGS_8021Q
-from tests.netns.wire import Wire, configuration, question, scan, until
+from tests.netns.wire import Wire, configuration, paused, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -97,19 +97,17 @@ def test_what_the_ring_cannot_hold_is_lost_and_what_cannot_be_sent_has_failed(
     sent = 0
     with Wire(topology) as wire:
         wire.deafen()
-        running.process.send_signal(signal.SIGSTOP)
-        for _ in range(35):
-            wire.send(*frames)
-            sent += len(frames)
-        running.process.send_signal(signal.SIGCONT)
+        with paused(running):
+            for _ in range(35):
+                wire.send(*frames)
+                sent += len(frames)
         assert until(lambda: sum(running.solicitations().values()) == sent, 20.0)
         assert running.solicitations()["lost"] > 0
         # what is in the ring when the port goes down can't be sent any more
-        running.process.send_signal(signal.SIGSTOP)
-        wire.send(*frames)
-        sent += len(frames)
-        topology.run("edge", "ip", "link", "set", "wan0", "down", check=True)
-        running.process.send_signal(signal.SIGCONT)
+        with paused(running):
+            wire.send(*frames)
+            sent += len(frames)
+            topology.run("edge", "ip", "link", "set", "wan0", "down", check=True)
     assert until(lambda: sum(running.solicitations().values()) == sent, 10.0)
     assert running.solicitations()["failed"] == len(frames)
 
@@ -118,5 +116,6 @@ def test_a_running_peer_is_reported(topology: Topology, daemon: Start) -> None:
     fake = topology.directory / "ndppd"
     shutil.copy("/usr/bin/sleep", fake)
     process = topology.popen("edge", str(fake), "60")
+    assert until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "ndppd\n")
     running = daemon(configuration())
     assert f"ndppd is running here (pid {process.pid})" in running.log

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.system.datapath import load_bcc
 from npd6_xdp.system.netlink import Netlink
-from tests.netns.wire import Asker, Wire, configuration, on_edge, until
+from tests.netns.wire import Asker, Wire, configuration, on_edge, paused, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -81,8 +80,9 @@ def is_whole(topology: Topology) -> bool:
 def test_a_program_that_is_taken_off_by_force_is_put_back(topology: Topology, daemon: Start, mode: str) -> None:
     topology.xdp_pass("upstream", "eth0")  # what native XDP_TX over veth needs
     running = daemon(configuration(*RULES, attach=f'"{mode}"'))
-    force_off(running)
-    assert topology.xdp_mode("edge", "wan0") is None
+    with paused(running):
+        force_off(running)
+        assert topology.xdp_mode("edge", "wan0") is None
     assert until(lambda: topology.xdp_mode("edge", "wan0") == mode, SOON)
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
@@ -94,8 +94,9 @@ def test_where_another_program_has_taken_its_place_the_port_is_down_until_that_i
     topology: Topology, daemon: Start
 ) -> None:
     running = daemon(configuration(*RULES))
-    force_off(running)
-    foreign_program_on_wan0(topology)
+    with paused(running):
+        force_off(running)
+        foreign_program_on_wan0(topology)
     assert until(lambda: running.metrics()[UP] == 0, SOON)
     assert until(lambda: "wan0: another XDP program is attached in native mode" in running.log)
     with topology.inside("edge"):
@@ -110,9 +111,10 @@ def test_a_hold_on_multicast_that_the_kernel_has_dropped_is_taken_again(topology
     assert link(topology)["allmulti"] == 1
     with topology.inside("edge"):
         membership = struct.pack("=iHH8s", socket.if_nametoindex("wan0"), 2, 0, b"")
-    for each in packet_sockets(topology, running):
-        each.setsockopt(263, 2, membership)  # SOL_PACKET, PACKET_DROP_MEMBERSHIP
-    assert link(topology)["allmulti"] == 0
+    with paused(running):
+        for each in packet_sockets(topology, running):
+            each.setsockopt(263, 2, membership)  # SOL_PACKET, PACKET_DROP_MEMBERSHIP
+        assert link(topology)["allmulti"] == 0
     assert until(lambda: link(topology)["allmulti"] == 1, SOON)
     assert until(lambda: "wan0: the kernel had dropped its hold on all multicast frames" in running.log)
     running.stop()
@@ -134,15 +136,14 @@ def test_an_interface_with_the_same_index_is_attached_to_anew_though_the_loop_wa
     make_anew(topology)
     on_edge(topology, "link set wan0 up")
     running = daemon(configuration(*RULES, datapath=f'"{datapath}"'))
-    os.kill(running.process.pid, signal.SIGSTOP)
-    if how == "moved":
-        on_edge(topology, f"link set wan0 netns {topology.name('host')}")
-        topology.run("host", "ip", "link", "set", "wan0", "netns", topology.name("edge"), check=True)
-    else:
-        make_anew(topology)
-    on_edge(topology, "link set wan0 up", f"address add {EDGE_WAN_ADDRESS}/64 dev wan0 nodad")
-    assert link(topology)["ifindex"] == INDEX
-    os.kill(running.process.pid, signal.SIGCONT)
+    with paused(running):
+        if how == "moved":
+            on_edge(topology, f"link set wan0 netns {topology.name('host')}")
+            topology.run("host", "ip", "link", "set", "wan0", "netns", topology.name("edge"), check=True)
+        else:
+            make_anew(topology)
+        on_edge(topology, "link set wan0 up", f"address add {EDGE_WAN_ADDRESS}/64 dev wan0 nodad")
+        assert link(topology)["ifindex"] == INDEX
     assert until(lambda: is_whole(topology), SOON)
     with Wire(topology) as wire:
         assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS), SOON)

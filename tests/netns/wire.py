@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import socket
 import struct
 import threading
@@ -168,6 +169,30 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
             return True
         time.sleep(0.02)
     return condition()
+
+
+LATE = 20.0
+"""Seconds that an answer which must come may take where a machine is busy: who waits for it waits no longer than it."""
+
+
+@contextmanager
+def paused(running: RunningDaemon) -> Iterator[None]:
+    """The daemon stands while the block runs, each thread of it: a signal alone is heard some time after it is sent."""
+    running.process.send_signal(signal.SIGSTOP)
+    try:
+        assert until(lambda: stands(running.process.pid))
+        yield
+    finally:
+        running.process.send_signal(signal.SIGCONT)
+
+
+def stands(pid: int) -> bool:
+    """Whether each thread of a process is stopped."""
+    try:
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # one has ended meanwhile
+        return False
+    return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"}
 
 
 def configuration(*rules: str, **keys: str) -> str:
