@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import threading
+import socket
+import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.tools.control import ask
 from tests.netns.wire import configuration, until
 
 Start = Callable[..., RunningDaemon]
 
-RULES = 60_000  # a reload takes long enough for what is asked meanwhile
+RULES = 200
 DONE = "reload: the new configuration is in use"
 
 
@@ -24,48 +26,71 @@ def rules(count: int) -> str:
     return configuration(*(f"2001:db8:{n >> 16:x}:{n & 0xFFFF:x}::/64 static" for n in range(1, count + 1)))
 
 
-def begun(running: RunningDaemon) -> Callable[[], bool]:
-    """Whether another reload has begun since: it has read its file's first lines then, by the time that it takes."""
-    before = running.log.count("reload: read in")
+# Whoever reads the file goes on when there is no such file as the first argument names.
+HOLDING = """
+import os, sys, time
+import npd6_xdp.cli, npd6_xdp.daemon.reading as reading
+hold, parts = sys.argv.pop(1), reading.parts
+def held(config):
+    while os.path.exists(hold):
+        time.sleep(0.01)
+    yield from parts(config)
+reading.parts = held
+npd6_xdp.cli.main()
+"""
+
+
+@contextmanager
+def held(running: RunningDaemon, hold: Path) -> Iterator[None]:
+    """A reload that began before the block and lasts for as long as that does."""
+    hold.touch()
     running.process.send_signal(signal.SIGHUP)
-    time.sleep(0.15)
-    return lambda: running.log.count("reload: read in") > before
+    pid = running.process.pid
+    assert until(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text() != ""), "it is read beside the daemon"
+    yield
+    hold.unlink()
+
+
+def ask_for_reload(running: RunningDaemon) -> socket.socket:
+    """One who has asked for a reload, and has yet to hear of it."""
+    asker = socket.socket(socket.AF_UNIX)
+    asker.settimeout(300)
+    asker.connect(str(running.control))
+    asker.sendall(b'{"verb": "reload"}\n')
+    return asker
+
+
+def told(asker: socket.socket) -> bytes:
+    return b"".join(iter(lambda: asker.recv(1 << 16), b"")).strip()
 
 
 def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_after_he_asked(
     topology: Topology, daemon: Start
 ) -> None:
-    running = daemon(f'[daemon]\nlog_level = "debug"\n{rules(RULES)}', timeout=90.0)
-    over = begun(running)
-    assert not over(), "a reload is too fast here for what follows: take more rules"
-    running.write(f'[daemon]\nlog_level = "debug"\n{rules(RULES + 1)}')
-    answers: list[dict[str, Any]] = []
-    askers = [
-        threading.Thread(target=lambda: answers.append(ask(running.control, {"verb": "reload"}))) for _ in range(8)
-    ]
-    for asker in askers:
-        asker.start()
-    for _ in range(12):
-        running.process.send_signal(signal.SIGHUP)
-        time.sleep(0.01)
-    assert not over(), "the reload was over too early for what was to be shown"
-    for asker in askers:
-        asker.join(300)
-    assert [answer["rules"] for answer in answers] == [RULES + 1] * 8
+    hold = topology.directory / "hold"
+    program = (sys.executable, "-c", HOLDING, str(hold))
+    running = daemon(f'[daemon]\nlog_level = "debug"\n{rules(RULES)}', program=program)
+    with ExitStack() as stack:
+        with held(running, hold):
+            running.write(f'[daemon]\nlog_level = "debug"\n{rules(RULES + 1)}')
+            askers = [stack.enter_context(ask_for_reload(running)) for _ in range(8)]
+            for _ in range(12):
+                running.process.send_signal(signal.SIGHUP)
+                time.sleep(0.01)
+            running.settle()  # it has heard them
+            assert running.log.count(DONE) == 0
+        assert [json.loads(told(asker))["rules"] for asker in askers] == [RULES + 1] * 8
     assert until(lambda: running.log.count(DONE) == 2)
     running.command("status")  # what is yet to come would come before
     assert running.log.count(DONE) == 2
 
-    over = begun(running)
-    waiting = threading.Thread(target=lambda: running.command("reload"))
-    waiting.start()
-    time.sleep(0.1)
-    told = time.monotonic()
-    running.process.terminate()
-    assert until(lambda: "SIGTERM: ending" in running.log, 1.0)
-    assert running.process.wait(20) == 0
-    took = time.monotonic() - told
-    assert took < 5.0  # a fraction of a second where nobody else is at work
-    assert not over(), "the reload went on to its end"
-    waiting.join()
+    with held(running, hold), ask_for_reload(running) as waiting:
+        running.settle()
+        ends = time.monotonic()
+        running.process.terminate()
+        assert until(lambda: "SIGTERM: ending" in running.log, 1.0)
+        assert running.process.wait(60) == 0
+        took = time.monotonic() - ends
+        assert took < 5.0  # a fraction of a second where nobody else is at work
+        assert "given up" in json.loads(told(waiting))["error"]
     assert running.log.count(DONE) == 2
