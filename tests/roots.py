@@ -103,7 +103,7 @@ class Root:
         *argv: str,
         check: bool = True,
         online: bool = False,
-        timeout: float = 300.0,
+        timeout: float = 900.0,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in there to its end, as root, and return it with its output; stderr is in stdout if `check`.
@@ -191,7 +191,7 @@ def fresh_root(*, over: Root | None = None, namespace: str | None = None, boot: 
             raise RootError(f"the root can't be made: {said}{process.stdout.read()}")
         root = Root(name, process)
         if boot:
-            root._wait_until_up(20.0)
+            root._wait_until_up(120.0)
         yield root
     finally:
         process.kill()  # and with it, by --kill-child, all that is in there

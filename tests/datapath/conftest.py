@@ -11,6 +11,15 @@ import pytest
 from tests.datapath.harness import Bench, entry, table
 
 
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """This thread stays on one CPU, so that one ring gets all events."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    yield
+    os.sched_setaffinity(0, cpus)
+
+
 @pytest.fixture(scope="session")
 def bench() -> Iterator[Bench]:
     """The program; each test gives it the table that it wants."""

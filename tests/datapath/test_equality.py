@@ -20,7 +20,7 @@ ONE_EACH = ("fe80::1", "2001:db8::1")
 TWO_GLOBALS = (*ONE_EACH, "2001:db8:ffff::1")
 ONLY_LINK_LOCAL = ("fe80::1",)
 
-check = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+check = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def tables(own: tuple[str, ...], **keys: object) -> dict[Datapath, Table]:

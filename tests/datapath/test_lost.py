@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -22,14 +21,11 @@ PAGES = 16  # 64 KiB: 1,024 events of 64 bytes
 
 
 @pytest.fixture
-def small() -> Iterator[Bench]:
-    """A program with a small ring, pinned to a CPU so that one ring gets all."""
-    cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cpus)})
+def small(one_cpu: None) -> Iterator[Bench]:
+    """A program with a small ring."""
     bench = Bench(table(entry(datapath=Datapath.PYTHON)), pages=PAGES)
     yield bench
     bench.close()
-    os.sched_setaffinity(0, cpus)
 
 
 def targeted(number: int) -> bytes:

@@ -55,7 +55,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP progra
 def replay(*argv: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [*prefix, sys.executable, "-m", "npd6_xdp", "replay", *argv]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
 @pytest.fixture

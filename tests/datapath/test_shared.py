@@ -98,7 +98,7 @@ def test_what_is_refused_goes_on_to_the_others(normal: Bench, method: Method, fa
 
 
 @pytest.mark.parametrize(("facts", "multicast"), [(BRIDGED, XDP_PASS), (link(), XDP_DROP)], ids=["shared", "alone"])
-def test_what_is_lost_goes_on_to_the_others(facts: LinkFacts, multicast: int) -> None:
+def test_what_is_lost_goes_on_to_the_others(one_cpu: None, facts: LinkFacts, multicast: int) -> None:
     bench = Bench(one(Method.NEIGHBOUR, facts), pages=1)
     try:
         seen = [bench.see(MULTICAST) for _ in range(200)]

@@ -17,7 +17,19 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import ether, ip6, solicit
-from tests.netns.wire import SETTING, Flood, Wire, configuration, cpu_seconds, flood, on_edge, question, scan, until
+from tests.netns.wire import (
+    LATE,
+    SETTING,
+    Flood,
+    Wire,
+    configuration,
+    cpu_seconds,
+    flood,
+    on_edge,
+    question,
+    scan,
+    until,
+)
 
 Start = Callable[..., RunningDaemon]
 
@@ -49,7 +61,7 @@ def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 0, 5.0)
         answers = 0
         for _ in range(asked):
-            answers += answered(wire, [HOST_ADDRESS], 5.0)
+            answers += answered(wire, [HOST_ADDRESS], LATE)
             time.sleep(0.02)
     assert answers == asked
     assert flooding.rate > 500, "the generator is at fault"
@@ -85,7 +97,7 @@ def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
     running = daemon(configuration(rule, datapath=f'"{datapath}"', events_per_source="1000"))
     with Wire(topology) as wire, flood(topology, scan(1_000_000), 900) as flooding:
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0), "it has its share"
-        assert answered(wire, hosts, 5.0) == len(hosts)
+        assert answered(wire, hosts, LATE) == len(hosts)
     assert flooding.rate > 400, "the generator is at fault"
     assert until(lambda: sum(running.solicitations().values()) == flooding.sent + len(hosts))
     assert set(running.solicitations()) == {"pending", "rate_limited"}
@@ -101,9 +113,9 @@ def test_a_scan_by_one_mac_costs_little_where_no_budget_of_a_source_stands_befor
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0)
         before, cpu, began = flooding.sent, cpu_seconds(running), time.monotonic()
         time.sleep(2.0)
+        assert until(lambda: flooding.sent - before > 6_000), "the generator is at fault"
         scanned, spent, seconds = flooding.sent - before, cpu_seconds(running) - cpu, time.monotonic() - began
     print(f"{scanned} scanned in {seconds:.2f} s: {spent:.2f} s of CPU")
-    assert scanned > 3_000 * seconds, "the generator is at fault"
     assert spent < 0.1 * seconds
     assert until(lambda: sum(running.solicitations().values()) == flooding.sent)
     assert set(running.solicitations()) == {"pending", "rate_limited"}
@@ -172,6 +184,7 @@ def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topolo
 def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology, daemon: Start) -> None:
     rule = "2001:db8:1::/64 neighbour via=lan0"
     running = daemon(f"[limits]\npending = 20\n{configuration(rule, events_per_source='0')}")
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 30)  # nobody is given up while others are asked for
     with Wire(topology) as wire:
         for number in range(1, 201):  # one each, since a single MAC gets no more than half
             wire.send(*scan(1, first=number << 32, mac=bytes((2, 0, 0, 1, 0, number))))
@@ -179,7 +192,7 @@ def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology,
     counts = running.solicitations()
     assert set(counts) == {"pending", "rate_limited"}
     assert 16 <= counts["pending"] <= 20, "fewer, where other namespaces fill the kernel's table"
-    topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 200)  # the kernel gives up in 0.6 s, not in 3
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 1)
     assert until(lambda: ask(running.control, {"verb": "status"})["pending"] == [], 6.0), "given up in time"
     assert topology.ip("edge", "-6", "neigh", "show", "dev", "lan0", "nud", "failed") == []
 
@@ -207,7 +220,7 @@ def test_a_scan_from_hundreds_of_macs_on_one_link_keeps_no_other_links_new_hosts
         thread.start()
         try:
             assert until(lambda: running.solicitations("wan1").get("rate_limited", 0) > 200, 10.0)
-            answers = sum(answered(wire, [host], 5.0) for host in hosts)
+            answers = sum(answered(wire, [host], LATE) for host in hosts)
             found = running.solicitations()
         finally:
             sending.stop()

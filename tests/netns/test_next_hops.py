@@ -171,7 +171,7 @@ def test_an_interface_that_is_gone_has_no_next_hops_and_is_no_error(topology: To
 
 
 def test_interfaces_that_come_where_routes_are_many_are_read_between_other_work(
-    hops: RouteWatch, monkeypatch: pytest.MonkeyPatch
+    hops: RouteWatch, uncollected: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "_READ_AT_ONCE", ROUTES - 1)
     wan, lan = index("wan0"), index("lan0")

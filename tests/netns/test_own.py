@@ -144,4 +144,4 @@ def test_the_own_addresses_of_a_bridge_port_are_the_bridges(topology: Topology, 
 
         assert until(lambda: asked(EDGE_WAN_ADDRESS) == "own", 2.0)
         assert until(lambda: asked(UPSTREAM_ADDRESS) == "ignored", 2.0)
-        assert asked("2001:db8:1::42") == "answered_xdp"
+        assert until(lambda: asked("2001:db8:1::42") == "answered_xdp")

@@ -38,7 +38,7 @@ needs_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="no chro
 
 def get(running: RunningDaemon, path: str, method: str = "GET") -> tuple[int, bytes]:
     """What the daemon's HTTP says, asked from within its namespace."""
-    connection = http.client.HTTPConnection("::1", 9846, timeout=15)
+    connection = http.client.HTTPConnection("::1", 9846, timeout=60)
     with running.topology.inside(running.namespace):
         connection.request(method, path)
     response = connection.getresponse()
@@ -75,7 +75,7 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
         drawn = page.run("return document.querySelector('#plot path.line').getAttribute('d')")
         assert drawn.count(",") >= 2
         label = page.run("return document.querySelector('#outcome-answered_xdp svg').getAttribute('aria-label')")
-        assert re.fullmatch(r"answered_xdp: now \d+ a second, at most [\d,.]+ in the last 5 minutes", label)
+        assert re.fullmatch(r"answered_xdp: now [\d,]+ a second, at most [\d,.]+ in the last 5 minutes", label)
     final = running.solicitations()
     assert page.becomes(lambda: all(page.total(outcome) == n for outcome, n in final.items()))
     assert set(final) >= {"answered_xdp", "answered_python", "pending", "ignored", "unmatched", "invalid"}
@@ -217,13 +217,13 @@ def test_many_and_slow_readers_cost_little_and_take_no_answers(topology: Topolog
     seen: list[int] = []
 
     def read() -> None:
-        while time.monotonic() < until_when:
+        while time.monotonic() < until_when or len(seen) <= 10:
             seen.append(get(running, "/status.json")[0])
 
     slow = []
     with topology.inside("edge"):
         for _ in range(40):
-            connection = http.client.HTTPConnection("::1", 9846, timeout=15)
+            connection = http.client.HTTPConnection("::1", 9846, timeout=60)
             connection.connect()
             connection.sock.sendall(b"GET / HT")
             slow.append(connection)
@@ -254,7 +254,7 @@ def test_status_watch_shows_the_rate_of_real_traffic(topology: Topology, daemon:
 
         def right() -> bool:
             """Whether one of the rates so far is; a busy machine has the flood stop and catch up."""
-            return any(150 < float(rate) < 250 for rate in rates[1:])
+            return any(150 < float(rate.replace(",", "")) < 250 for rate in rates[1:])
 
         while len(rates) < 3 or (len(rates) < 12 and not right()):
             if match := re.match(r"answered_xdp +(\S+) +[\d,]+", process.stdout.readline()):

@@ -10,7 +10,7 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.frames import ether
-from tests.netns.wire import Wire, configuration, on_edge, question, until
+from tests.netns.wire import LATE, Wire, configuration, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -70,8 +70,8 @@ def test_a_virtual_machine_behind_the_same_bridge_is_found_and_so_is_a_host_behi
         assert host is not None, "it was resolved, and answered late"
         assert (host.eth_source, host.link_layer_address, host.override) == (ether(BRIDGE_MAC),) * 2 + (False,)
         for mac in (BRIDGE_MAC, EDGE_WAN_MAC):  # probes of what it was told, and of what it may have been told before
-            wire.send(ether(mac) + question(HOST_ADDRESS)[6:])
-            (again,) = wire.advertisements(20.0, enough=1)
+            again = wire.ask(ether(mac) + question(HOST_ADDRESS)[6:], LATE)
+            assert again is not None
             assert NeighborAdvertisement.parse(again).link_layer_address == ether(BRIDGE_MAC)
         assert answer(wire, NOBODY, 0.3) is None
     assert running.solicitations()["pending"] >= 3

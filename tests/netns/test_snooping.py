@@ -9,7 +9,7 @@ from dataclasses import replace
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.frames import ether, ip6, solicit
-from tests.netns.wire import SETTING, Wire, configuration, until
+from tests.netns.wire import LATE, SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -46,19 +46,19 @@ def test_a_snooping_switch_passes_what_is_asked_of_single_addresses_and_of_a_pre
 
     with Wire(topology, interface="asker0") as wire:
 
-        def answered(target: str) -> bool:
-            return wire.ask(solicit(replace(ASKER, target=ip6(target))), 0.1) is not None
+        def answered(target: str, seconds: float = 0.1) -> bool:
+            return wire.ask(solicit(replace(ASKER, target=ip6(target))), seconds) is not None
 
         assert until(lambda: not answered(COVERED), 5.0), "from the first query on, the switch snoops"
         assert until(lambda: answered(NAMED), 2.0)
-        assert answered(RANGED)
+        assert answered(RANGED, LATE)
         before = running.solicitations()["answered_xdp"]
         assert not any(answered(COVERED) for _ in range(3))
         assert running.solicitations()["answered_xdp"] == before, "they never arrived"
         topology.run("upstream", "bridge", "link", "set", "dev", "eth0", "mcast_router", "2", check=True)
-        assert answered(COVERED), "a router's port gets all groups"
-        assert answered(NAMED)
+        assert answered(COVERED, LATE), "a router's port gets all groups"
+        assert answered(NAMED, LATE)
         topology.run("upstream", "bridge", "link", "set", "dev", "eth0", "mcast_router", "1", check=True)
         assert not answered(COVERED)
         topology.run("upstream", "ip", "link", "set", "br0", "type", "bridge", "mcast_snooping", "0", check=True)
-        assert answered(COVERED)
+        assert answered(COVERED, LATE)

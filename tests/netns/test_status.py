@@ -14,7 +14,8 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
-from tests.netns.wire import Asker, Wire, configuration, question, scan, until
+from npd6_xdp.tools.control import ask
+from tests.netns.wire import LATE, Asker, Wire, configuration, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -31,14 +32,16 @@ def status(running: RunningDaemon) -> dict[str, Any]:
 
 def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     rules = ("2001:db8:1::/64 neighbour via=lan0 host_routes=true", "2001:db8:2::/64 kernel", "2001:db8:3::/64 static")
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 30)  # who isn't there is looked for long enough
     running = daemon(configuration(*rules))
     with Wire(topology) as wire:
         asker = Asker(wire, running)
-        assert asker.answered(HOST_ADDRESS, 1.0)
+        assert asker.answered(HOST_ADDRESS, LATE)
         asker.outcome("2001:db8:2::1")
         asker.outcome("2001:db8:3::1")
         asker.outcome("2001:db8:1::dead")
-        now = status(running)
+        now = ask(running.control, {"verb": "status"})
+    assert status(running).keys() == now.keys()
     assert now["configuration"] == str(running.config_file)
     (interface,) = now["interfaces"]
     assert (interface["interface"], interface["attach"], interface["up"]) == ("wan0", "generic", True)

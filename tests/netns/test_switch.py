@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ def program_on(topology: Topology, name: str) -> int:
 
 
 def descriptors() -> list[str]:
+    gc.collect()  # what is left of tests before
     found = []
     for fd in Path("/proc/self/fd").iterdir():
         with suppress(OSError):

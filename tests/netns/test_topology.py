@@ -91,7 +91,7 @@ def test_host_is_unreachable_from_the_upstream_without_a_daemon(topology: Topolo
     assert ping.returncode == 1
     assert "Address unreachable" in ping.stdout
     entry = topology.neighbour("upstream", "eth0", lab.HOST_ADDRESS)
-    assert entry == lab.Neighbour("FAILED", None)
+    assert entry in (lab.Neighbour("FAILED", None), None), "or has the kernel thrown it out already"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,7 @@ def test_interfaces_have_the_macs_that_the_module_says(
 def test_no_address_is_tentative_and_later_ones_are_checked_for_duplicates(topology: Topology) -> None:
     (link,) = topology.ip("upstream", "-6", "address", "show", "dev", "eth0")
     assert not any(address.get("tentative") for address in link["addr_info"])
+    topology.sysctl("upstream", "net/ipv6/neigh/eth0/retrans_time_ms", 60_000)  # how long it is tentative
     topology.ip("upstream", "address", "add", "2001:db8::99/64", "dev", "eth0")
     (link,) = topology.ip("upstream", "-6", "address", "show", "dev", "eth0", "to", "2001:db8::99")
     assert link["addr_info"][0]["tentative"]
@@ -236,7 +237,7 @@ def test_capture_sees_who_asks_and_who_answers(topology: Topology) -> None:
     assert (answer.solicited, answer.override, answer.hop_limit) == (1, 1, 255)
     assert asked.checksum_right
     assert answer.checksum_right
-    assert 0 <= exchange.seconds < 5
+    assert 0 <= exchange.seconds < 60
 
 
 def test_a_daemon_that_ends_at_once_is_told_with_its_log(daemon: Callable[..., RunningDaemon]) -> None:

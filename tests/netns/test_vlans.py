@@ -24,6 +24,7 @@ PRIORITY_THEN_100 = bytes.fromhex("8100000081000064")
 def counted(running: RunningDaemon) -> Counter[tuple[str, str]]:
     """(interface label, outcome) and how many; `own` left out, since the upstream's kernel asks for that by itself."""
     found: Counter[tuple[str, str]] = Counter()
+    running.settle()
     for (name, labels), value in running.metrics().items():
         words = dict(labels)
         if name == "npd6_solicitations_total" and value and words["outcome"] != "own":

@@ -43,7 +43,7 @@ def test_nothing_stays_after_an_error(installed: Root) -> None:
         raise ZeroDivisionError
     assert gone(roots[0].init)
     assert groups(roots[0]) == []
-    assert mounts() == before
+    assert until(lambda: not set(mounts()) - set(before)), "others may have some for a moment"
 
 
 def test_nothing_runs_on_when_its_process_is_killed(installed: Root) -> None:

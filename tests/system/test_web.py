@@ -26,6 +26,7 @@ from npd6_xdp.core.snapshot import AnswerTimes, RuleSnapshot, Snapshot
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.metrics import SnapshotCollector, metrics_app
 from npd6_xdp.system.web import Endpoint
+from tests.netns.wire import until
 
 PATHS = ("/", "/status.json", "/metrics", "/healthz")
 
@@ -46,7 +47,7 @@ class Served:
 
         def metrics(environ: WSGIEnvironment, start: StartResponse) -> Any:
             self.scrapes += 1
-            self.metrics_go.wait(20)
+            self.metrics_go.wait(120)
             if self.long:
                 start("200 OK", [("Content-Type", "text/plain")])
                 return [str(self.scrapes).encode() * self.long]
@@ -64,8 +65,8 @@ class Served:
         return {"made": self.made}
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection((self.host, self.port), timeout=20)
-        connection.settimeout(20)
+        connection = socket.create_connection((self.host, self.port), timeout=60)
+        connection.settimeout(60)
         return connection
 
     def raw(self, question: bytes) -> bytes:
@@ -77,7 +78,7 @@ class Served:
     def ask(
         self, path: str = "/healthz", method: str = "GET", body: bytes | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
         found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
@@ -231,11 +232,11 @@ def test_nonsense_gets_an_error_and_the_next_an_answer(served: Served, question:
 
 
 def test_however_many_ask_an_overview_is_made_twice_a_second_at_most(served: Served) -> None:
-    until = time.monotonic() + 1.2
-    answers = []
+    began = time.monotonic()
+    answers: list[int] = []
 
     def ask() -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < began + 1.2 or len(answers) <= 50:
             answers.append(served.ask("/status.json")[0])
 
     threads = [threading.Thread(target=ask) for _ in range(10)]
@@ -245,11 +246,11 @@ def test_however_many_ask_an_overview_is_made_twice_a_second_at_most(served: Ser
         thread.join()
     assert len(answers) > 50
     assert set(answers) == {200}
-    assert 2 <= served.made <= 4
+    assert 2 <= served.made <= 2 + 2 * (time.monotonic() - began)
 
 
 def test_what_takes_long_to_make_is_made_less_often(served: Served) -> None:
-    served.cost = 0.1
+    served.cost = 0.5  # it is good for five seconds then
     first = json.loads(served.ask("/status.json")[2])
     time.sleep(0.7)
     assert json.loads(served.ask("/status.json")[2]) == first == {"made": 1}
@@ -290,7 +291,7 @@ def test_slow_ones_and_those_who_never_read_hold_up_nobody(served: Served) -> No
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         began = time.monotonic()
         assert served.ask("/")[0] == 200
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8, "ten seconds are what each of them has"
         for client in clients[:10]:  # and the slow one gets its answer, too
             client.sendall(b"TP/1.0\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.0 200"
@@ -322,23 +323,20 @@ def test_more_who_wait_for_the_metrics_than_there_is_room_for_are_refused_and_co
     served.metrics_go.set()
     for client in clients:
         client.close()
-    deadline = time.monotonic() + 20
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert threading.active_count() == before
+    assert until(lambda: threading.active_count() == before)
     assert served.ask("/metrics")[0] == 200
 
 
 def test_closing_hangs_up_at_once_and_frees_the_address() -> None:
+    before = threading.active_count()
     served = Served()
     with served.connect(), served.connect() as half:
         half.sendall(b"GET")
-        time.sleep(0.05)
-        threads = threading.active_count()
+        assert until(lambda: threading.active_count() == before + 3), "two are listened to"
         began = time.monotonic()
         served.endpoint.close()
-        assert time.monotonic() - began < 3
-        assert threading.active_count() == threads - 3
+        assert time.monotonic() - began < 8, "ten seconds are what each of them has"
+        assert threading.active_count() == before
         assert half.recv(1) == b""
     again = Endpoint((served.host, served.port), lambda *_: [], dict, str)
     again.close()
@@ -385,13 +383,12 @@ def test_who_asks_for_metrics_while_they_are_made_shares_the_next_and_none_gets_
     served: Served,
 ) -> None:
     served.metrics_go.clear()
+    before = threading.active_count()
     clients = []
     for _ in range(12):
         clients.append(served.connect())
         clients[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-    deadline = time.monotonic() + 15
-    while served.scrapes != 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert until(lambda: served.scrapes == 1 and threading.active_count() == before + 12)
     time.sleep(0.2)  # the others have asked
     served.metrics_go.set()
     for client in clients:
