@@ -160,7 +160,7 @@ class Place:
 
         _wait(settled, "all cables carry")
 
-    def pings(self, address: str, seconds: float = 5.0) -> bool:
+    def pings(self, address: str, seconds: float = 30.0) -> bool:
         """Whether the upstream's kernel reaches an address within some seconds."""
         deadline = time.monotonic() + seconds
         while True:
@@ -488,7 +488,7 @@ def main(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _wait(condition: Callable[[], bool], what: str, seconds: float = 10.0, pause: float = 0.05) -> None:
+def _wait(condition: Callable[[], bool], what: str, seconds: float = 60.0, pause: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what

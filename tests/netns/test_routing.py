@@ -215,21 +215,22 @@ def test_a_scan_where_the_kernel_has_to_be_asked_is_bounded_and_where_not_it_mak
     count = 3000
     running = daemon(configuration("2001:db8::/32 route", events_per_source="500"))
 
-    took = 0.0
+    took = spent = 0.0
 
     def outcomes(first: int) -> dict[str, int]:
-        nonlocal took
-        before, began = running.solicitations(), time.monotonic()
+        nonlocal took, spent
+        before, began, cpu = running.solicitations(), time.monotonic(), cpu_seconds(running)
         with Wire(prepared) as wire:
             wire.send(*scan(count, "2001:db8:ffff::", first << 32))
+            running.settle()
+            spent = cpu_seconds(running) - cpu
             assert until(lambda: sum(grown(before, running.solicitations()).values()) == count)
         took = time.monotonic() - began
         return grown(before, running.solicitations())
 
     assert outcomes(1) == {"absent": count}
-    used = cpu_seconds(running)
     assert outcomes(2) == {"absent": count}
-    assert cpu_seconds(running) - used <= 0.3, "none but the tests' own scrapes"
+    assert spent <= 0.1, "as good as nothing"
     on_edge(prepared, "-6 rule add pref 200 lookup main suppress_prefixlength 0")
     with oracle(prepared, running) as asker:
         assert until(lambda: asker.asked(PLAIN)[0] == "answered_python", 1.0)
@@ -252,7 +253,7 @@ def test_changes_of_routes_that_follow_each_other_cost_the_daemon_next_to_nothin
     batch.write_text("".join(f"route add {line}" for line in lines) + "".join(f"route del {line}" for line in lines))
     with oracle(prepared, running) as asker:
         assert [asker.asked(TARGET)[0] for _ in range(2)] == ["answered_python", "answered_xdp"]
-        before = cpu_seconds(running)
-        prepared.run("edge", "ip", "-6", "-batch", str(batch), check=True, timeout=120)
-        assert cpu_seconds(running) - before <= 0.05
+        before, began = cpu_seconds(running), time.monotonic()
+        prepared.run("edge", "ip", "-6", "-batch", str(batch), check=True, timeout=600)
+        assert cpu_seconds(running) - before <= 0.05 + 0.005 * (time.monotonic() - began)
         assert asker.asked(TARGET)[1]
