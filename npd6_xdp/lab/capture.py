@@ -6,6 +6,8 @@ Neither shares a line with the code that answers, so what they say is evidence.
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.topology import Namespace, Topology
 
 _FILTER = "icmp6 and (ip6[40] == 135 or ip6[40] == 136)"
+_WRITTEN = re.compile(r"(\d+) packets? captured, (\d+) packets? received by filter")
+_PATIENCE = 60.0  # seconds that tcpdump may take for anything on a machine that does other things beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class Capture:
         log = self.file.with_suffix(".log")
         with self.file.open("wb") as packets, log.open("w") as said:
             self._process = self.topology.popen(self.namespace, *words, stdout=packets, stderr=said)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + _PATIENCE
         while "listening on" not in log.read_text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
@@ -98,16 +102,33 @@ class Capture:
             time.sleep(0.01)
         return self
 
+    def settle(self) -> None:
+        """Wait until all is in the file that has come to the interface by now.
+
+        tcpdump says (SIGUSR1) how many packets the kernel has taken for it, and how many of these it has written.
+        """
+        assert self._process is not None
+        log = self.file.with_suffix(".log")
+        deadline = time.monotonic() + _PATIENCE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            said = len(_WRITTEN.findall(log.read_text()))
+            self._process.send_signal(signal.SIGUSR1)
+            while len(counts := _WRITTEN.findall(log.read_text())) == said and time.monotonic() < deadline:
+                time.sleep(0.005)
+            if len(counts) > said and counts[-1][0] == counts[-1][1]:
+                return
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        time.sleep(0.1)  # the last packet's way to the file
+        self.settle()
         self._process.terminate()
         self._process.wait()
 
     def exchanges(self, asker: str) -> list[Exchange]:
         """The solicitations that came from the MAC address `asker`, in order, each with its answer."""
+        self.settle()
         messages = read(self.file)
         advertisements = [message for message in messages if isinstance(message, Advertisement)]
         return [
