@@ -262,7 +262,7 @@ class UnderSystemd:
             " do sleep 0.05; done"
         )
         words = ("unshare", "--mount", "bash", "-c", script, "bash", str(self._directory), self._cgroup)
-        subprocess.run(words, check=False, capture_output=True, timeout=30)
+        subprocess.run(words, check=False, capture_output=True, timeout=120)
 
     def configure(self, config: str) -> None:
         (self._directory / "npd6-xdp.toml").write_text(config)
