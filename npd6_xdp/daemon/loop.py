@@ -75,7 +75,8 @@ class _Record:
 class Loop:
     """Turns until stop(). `look` begins each turn, and returns how long the turn may wait at most (seconds).
 
-    `turned` is when the last turn began (seconds, monotonic), `failures` how often each `where` has failed.
+    `turned` is when the last turn began (seconds, monotonic; before the first one inf: a long start is no loop that
+    hangs), `failures` how often each `where` has failed.
     """
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ class Loop:
         self._failures: dict[str, int] = {}
         self._logged: set[tuple[str, str, str, int]] = set()
         self._stopped = False
-        self.turned = time.monotonic()
+        self.turned = math.inf
         self._checked = -math.inf  # when it was last asked what is due
 
     @property

@@ -6,12 +6,11 @@ Neither shares a line with the code that answers, so what they say is evidence.
 
 from __future__ import annotations
 
-import socket
-import struct
+import re
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,33 +30,23 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.topology import Namespace, Topology
 
 _FILTER = "icmp6 and (ip6[40] == 135 or ip6[40] == 136)"
-_PATIENCE = 60.0  # seconds, on a machine that has other work
-_MARKER_MAC = "02:00:6d:61:72:6b"
-_markers = count(1)
+_WRITTEN = re.compile(r"(\d+) packets? captured, (\d+) packets? received by filter")
+_PATIENCE = 60.0  # seconds that tcpdump may take for anything on a machine that does other things beside
 
 
-def mark(topology: Topology, namespace: Namespace, interface: str, file: Path) -> None:
-    """Wait until all that has passed an interface so far is in a file of tcpdump's: a frame sent now is behind it.
+def settle(process: subprocess.Popen[str], log: Path) -> None:
+    """Wait until a tcpdump, whose standard error goes to `log`, has written all that has come by now.
 
-    That frame is an advertisement to nobody on the wire, of which read() says nothing. Raises MachineError.
+    It says (SIGUSR1) how many packets the kernel has taken for it, and how many of these it has written.
     """
-    number = b"npd6 lab" + next(_markers).to_bytes(8)
-    message = b"\x88\0\0\0\0\0\0\0" + number
-    header = struct.pack("!IHBB", 0x60000000, len(message), 58, 255) + bytes(15) + b"\1" + number
-    mac = bytes.fromhex(_MARKER_MAC.replace(":", ""))
-    try:
-        with topology.inside(namespace):
-            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        with wire:
-            wire.bind((interface, 0))
-            wire.send(mac + mac + b"\x86\xdd" + header + message)
-    except OSError as error:
-        raise MachineError(f"lab: nothing can be sent on {interface}: {error}") from error
     deadline = time.monotonic() + _PATIENCE
-    while number not in file.read_bytes():
-        if time.monotonic() > deadline:
-            raise MachineError(f"lab: tcpdump on {interface} doesn't write what passes")
-        time.sleep(0.01)
+    while process.poll() is None and time.monotonic() < deadline:
+        said = len(_WRITTEN.findall(log.read_text()))
+        process.send_signal(signal.SIGUSR1)
+        while len(counts := _WRITTEN.findall(log.read_text())) == said and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if len(counts) > said and counts[-1][0] == counts[-1][1]:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +117,22 @@ class Capture:
             time.sleep(0.01)
         return self
 
+    def settle(self) -> None:
+        """Wait until all is in the file that has come to the interface by now."""
+        assert self._process is not None
+        settle(self._process, self.file.with_suffix(".log"))
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        try:
-            if kind is None:
-                self.settle()
-        finally:
-            self._process.terminate()
-            self._process.wait()
-
-    def settle(self) -> None:
-        """Wait until all that has passed so far is in the file."""
-        mark(self.topology, self.namespace, self.interface, self.file)
+        self.settle()
+        self._process.terminate()
+        self._process.wait()
 
     def exchanges(self, asker: str) -> list[Exchange]:
         """The solicitations that came from the MAC address `asker`, in order, each with its answer."""
+        self.settle()
         messages = read(self.file)
         advertisements = [message for message in messages if isinstance(message, Advertisement)]
         return [
@@ -159,8 +147,6 @@ def read(file: Path) -> list[Solicitation | Advertisement]:
     messages: list[Solicitation | Advertisement] = []
     with PcapReader(str(file)) as packets:
         for packet in packets:
-            if packet.src == _MARKER_MAC:
-                continue
             if ICMPv6ND_NS in packet:
                 option = packet.getlayer(ICMPv6NDOptSrcLLAddr)
                 messages.append(Solicitation(**_common(packet, packet[ICMPv6ND_NS], option)))

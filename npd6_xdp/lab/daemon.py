@@ -28,6 +28,7 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "npd6_xdp")
 Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 _READY = re.compile(r"\bready\b")
+_LOGGED = 2.0  # seconds that a line of the log is waited for, at most
 _numbers = count()
 
 
@@ -54,7 +55,7 @@ class RunningDaemon:
         namespace: Namespace = "edge",
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
-        timeout: float = 60.0,
+        timeout: float = 180.0,
     ) -> None:
         number = next(_numbers)
         self.topology = topology
@@ -111,8 +112,26 @@ class RunningDaemon:
 
     @property
     def log(self) -> str:
-        """All that the daemon has written to stderr and stdout so far."""
+        """All that the daemon has written to stderr and stdout so far.
+
+        A thread of it writes, and on a busy machine later than what its line tells of can be seen: that is waited for,
+        unless it is at something else all the time.
+        """
+        deadline, rests = time.monotonic() + _LOGGED, 0
+        while rests < 2 and time.monotonic() < deadline:  # the writer may be looked at before the one who wakes it
+            rests = 0 if {"R", "D"} & set(self.thread_states()) else rests + 1
+            if not rests:
+                time.sleep(0.002)
         return self.log_file.read_text(errors="replace")
+
+    def thread_states(self) -> list[str]:
+        """What each of the daemon's threads is at, as /proc says it: "R" at work, "S" waiting, "T" stopped."""
+        states = []
+        if self._process is not None and self._process.returncode is None:
+            for path in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
+                with suppress(OSError):  # it has ended
+                    states.append(path.read_text().rpartition(")")[2].split()[0])
+        return states
 
     def stop(self, timeout: float = 60.0) -> int:
         """End the daemon with SIGTERM, or SIGKILL after `timeout` seconds; returns its exit status."""
@@ -178,7 +197,7 @@ class RunningDaemon:
         while time.monotonic() < deadline:
             if (status := self.process.poll()) is not None:
                 raise StartError(f"lab: the daemon didn't start: exit status {status}", self.log)
-            if _READY.search(self.log):
+            if _READY.search(self.log_file.read_text(errors="replace")):
                 return
             time.sleep(0.01)
         raise StartError(f"lab: the daemon was not ready within {self._timeout:.0f} s", self.log)

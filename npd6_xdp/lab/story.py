@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.capture import Advertisement, Capture, Exchange
@@ -68,6 +68,7 @@ PICTURE = f"""
 
 _TOOLS = {"ip": "iproute2", "ping": "iputils-ping", "ndisc6": "ndisc6", "tcpdump": "tcpdump"}
 _EDGE_WAN_LINK_LOCAL = "fe80::ff:fe00:2"
+_READINGS = 20  # at most: it asks for something each few seconds
 _PATH = {"hybrid": "xdp", "python": "python"}
 _WHO = {
     "hybrid": "the XDP program, over the question itself, in the frame that came in (path xdp, answered_xdp)."
@@ -131,17 +132,16 @@ class _Story:
         """The daemon starts, the host is found, what happened is decoded and counted, the daemon ends."""
         with self.daemon(datapath) as daemon:
             with Capture(self.topology, "upstream", "eth0") as capture:
-                before = _counted(daemon)
+                begin = _agreed(daemon, capture)
                 self.ping()
-                capture.settle()
                 self.show_first_answer(capture.exchanges(UPSTREAM_MAC))
                 self.neighbour_entry()
                 self.ndisc6(HOST_ADDRESS, EDGE_WAN_MAC)
                 self.silence()
-                page, counted, exchanges = self.counted_and_captured(daemon, capture)
-                counted -= before
-            expected = _expected(datapath, exchanges)
-            self.counters(datapath, page, counted, expected)
+                end = _agreed(daemon, capture)
+                page = daemon.metrics_text()
+            expected = _expected(datapath, end.exchanges[len(begin.exchanges) :])
+            self.counters(datapath, page, end.counted - begin.counted, expected)
             self.report.say("The daemon is told to end (SIGTERM), and the host is to be out of reach again:")
             self.report.check("exit status after SIGTERM", 0, daemon.stop())
             self.interface_is_clean("wan0 after SIGTERM")
@@ -217,7 +217,7 @@ class _Story:
         self.report.check("the upstream's neighbour entry", EDGE_WAN_MAC, (entry and entry.mac) or "none")
 
     def ndisc6(self, address: str, mac: str) -> None:
-        output = self.upstream(*_ndisc6(address, seconds=5))
+        output = self.upstream(*_ndisc6(address, 10))  # on a machine that does other things beside
         self.report.check(f"ndisc6 {address}", mac, _link_layer_address(output))
 
     def silence(self) -> None:
@@ -225,23 +225,13 @@ class _Story:
         self.report.say("Addresses that no rule covers, or that a rule says to ignore, are to get no answer:")
         addresses = {"no rule covers it": UNMATCHED_ADDRESS, "a rule ignores it": IGNORED_ADDRESS}
         asking = {  # at once, for each takes a second to give up
-            why: self.topology.popen("upstream", *_ndisc6(address), stdout=subprocess.PIPE)
+            why: self.topology.popen("upstream", *_ndisc6(address, 1), stdout=subprocess.PIPE)
             for why, address in addresses.items()
         }
         for why, process in asking.items():
-            output, _ = process.communicate(timeout=60)
-            self.report.command(f"upstream# {' '.join(_ndisc6(addresses[why]))}", output)
+            output, _ = process.communicate(timeout=120)
+            self.report.command(f"upstream# {' '.join(_ndisc6(addresses[why], 1))}", output)
             self.report.check(f"ndisc6, {why}", "silence", _link_layer_address(output))
-
-    @staticmethod
-    def counted_and_captured(daemon: RunningDaemon, capture: Capture) -> tuple[str, Counter[str], list[Exchange]]:
-        """The metrics page, its counters and what was captured, of one moment: no solicitation came in between."""
-        while True:
-            page, counted = daemon.metrics_text(), _counted(daemon)
-            capture.settle()
-            exchanges = capture.exchanges(UPSTREAM_MAC)
-            if _counted(daemon) == counted:
-                return page, counted, exchanges
 
     def counters(self, datapath: str, page: str, counted: Counter[str], expected: Counter[str]) -> None:
         samples = re.findall(r"^npd6_(?:solicitations|advertisements)_total.* [1-9].*$", page, re.MULTILINE)
@@ -284,7 +274,6 @@ def _require() -> None:
 def _counted(daemon: RunningDaemon) -> Counter[str]:
     """The daemon's counters for wan0: solicitations by outcome, advertisements by path."""
     counted: Counter[str] = Counter()
-    daemon.settle()
     for (name, labels), value in daemon.metrics().items():
         words = dict(labels)
         if name == "npd6_solicitations_total":
@@ -292,6 +281,24 @@ def _counted(daemon: RunningDaemon) -> Counter[str]:
         elif name == "npd6_advertisements_total":
             counted[f"NA by {words['path']}"] += int(value)
     return counted
+
+
+class _Moment(NamedTuple):
+    """What was captured and what was counted by one and the same moment."""
+
+    exchanges: list[Exchange]
+    counted: Counter[str]
+
+
+def _agreed(daemon: RunningDaemon, capture: Capture) -> _Moment:
+    """Read both, again if the upstream's kernel has asked for anything between the one reading and the other."""
+    for _ in range(_READINGS):
+        exchanges = capture.exchanges(UPSTREAM_MAC)
+        daemon.settle()
+        moment = _Moment(exchanges, _counted(daemon))
+        if len(capture.exchanges(UPSTREAM_MAC)) == len(exchanges):
+            break
+    return moment
 
 
 def _expected(datapath: str, exchanges: list[Exchange]) -> Counter[str]:
@@ -331,8 +338,8 @@ def _answered(ping: str) -> str:
     return f"{match[2]} of {match[1]} answered" if match else "no statistics"
 
 
-def _ndisc6(address: str, seconds: int = 1) -> tuple[str, ...]:
-    return ("ndisc6", "-1", "-r", "1", "-w", str(seconds * 1000), address, "eth0")
+def _ndisc6(address: str, seconds: int) -> tuple[str, ...]:
+    return ("ndisc6", "-1", "-r", "1", "-w", f"{seconds}000", address, "eth0")
 
 
 def _link_layer_address(ndisc6: str) -> str:

@@ -222,6 +222,14 @@ def test_it_waits_for_the_first_due_time_and_not_for_one_that_is_postponed(
     assert 0.03 < time.monotonic() - began < 5.0
 
 
+def test_until_its_first_turn_no_time_counts_as_silence(loop: Loop, clock: Clock) -> None:
+    """However long the start takes, /healthz is asked as soon as it is ready."""
+    clock.now += 60.0
+    assert clock() - loop.turned < 0
+    loop.turn(0.0)
+    assert clock() - loop.turned < 1
+
+
 def test_a_look_that_fails_counts_as_a_source(loop: Loop, clock: Clock) -> None:
     looks = []
 

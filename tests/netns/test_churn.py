@@ -8,16 +8,23 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_MAC, Topology
 from npd6_xdp.tools.control import ask
-from tests.netns.test_page import get
 from tests.netns.test_reload import stream
-from tests.netns.wire import Asker, Wire, configuration, solicitations_sent, until
+from tests.netns.wire import (
+    Asker,
+    Wire,
+    configuration,
+    each_counted,
+    open_files_of,
+    settled_files,
+    solicitations_sent,
+    until,
+)
 
 Start = Callable[..., RunningDaemon]
 
@@ -82,8 +89,7 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
     print(f"seed {seed}")
     random_ = random.Random(seed)  # noqa: S311
     running = daemon(some_configuration(random_, datapath))
-    get(running, "/healthz")  # its server has all that it keeps open by then
-    open_files = len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
+    open_files = settled_files(running).total()
     ends = time.monotonic() + SECONDS
     with solicitations_sent(topology) as sent, stream(topology, 3_000, unanswered=True):
         while time.monotonic() < ends:
@@ -97,15 +103,15 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
         topology.run("edge", "ip", *line.split(), check=True)
     assert running.process.poll() is None, running.log
     assert "Traceback" not in running.log
-    assert until(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) <= open_files, 3.0)
+    assert until(lambda: open_files_of(running).total() <= open_files, 3.0), open_files_of(running)
     assert sum(running.solicitations().values()) <= left, "none is counted twice"
     deadline = time.monotonic() + 9.0  # ports that are down stay under detection
     while under_detection(topology) and time.monotonic() < deadline:
         time.sleep(0.05)
     with solicitations_sent(topology) as sent:
-        before = sum(running.solicitations().values())
+        is_each_counted = each_counted(sent, running)
         lived = decisions(topology, running)
-        assert until(lambda: sum(running.solicitations().values()) - before == sent()), "each is counted once"
+        assert until(is_each_counted), "each is counted once"
     running.stop()
     fresh = daemon(running.config_file.read_text().replace(f'control = "{running.control}"\n', ""))
     assert decisions(topology, fresh) == lived

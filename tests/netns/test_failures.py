@@ -56,8 +56,8 @@ class Fault:
         return int(self.running.metrics()["npd6_internal_errors_total", frozenset({("where", where)})])
 
     def answers(self) -> bool:
-        with Wire(self.topology) as wire:
-            return any(wire.ask(question("2001:db8:1::42")) for _ in range(3))
+        with Wire(self.topology) as wire:  # not while a program is loaded anew, which takes a busy machine its time
+            return until(lambda: wire.ask(question("2001:db8:1::42"), 1.0) is not None)
 
 
 def change_link(fault: Fault, n: int) -> None:
@@ -234,12 +234,19 @@ def test_a_due_call_that_always_fails_is_counted_each_second_and_all_else_goes_o
     topology: Topology, daemon: Start
 ) -> None:
     fault = Fault(topology, daemon, "npd6_xdp.daemon.resolution:Resolution.tick", let_pass)
-    with Wire(topology) as wire:
-        wire.send(question("2001:db8:2::1"))  # to be resolved: it is looked after each second
+    began = time.monotonic()
     fault.happens(ALWAYS)
-    assert until(lambda: fault.counted("neighbours") >= 2)
+    with Wire(topology) as wire:
+
+        def has_failed_twice() -> bool:
+            wire.send(
+                question("2001:db8:2::1")
+            )  # to be resolved, if the kernel has room: it is looked after each second
+            return fault.counted("neighbours") >= 2
+
+        assert until(has_failed_twice)
     with calm(fault.running):
         assert fault.answers()
-    assert fault.counted("neighbours") <= 10
+    assert fault.counted("neighbours") <= time.monotonic() - began + 2
     assert fault.running.log.count("Traceback") == 1
     assert fault.running.stop() == 0

@@ -65,7 +65,7 @@ class Unheard(RunningDaemon):
 
 def answers(topology: Topology, target: str = "2001:db8:1::42") -> bool:
     with Wire(topology) as wire:
-        return any(wire.ask(question(target), 1.0) for _ in range(3))
+        return until(lambda: wire.ask(question(target), 1.0) is not None)
 
 
 def lives_on_and_ends(running: Unheard) -> None:
@@ -82,7 +82,7 @@ def lives_on_and_ends(running: Unheard) -> None:
     running.process.send_signal(signal.SIGHUP)
     assert answers(running.topology)
     began = time.monotonic()
-    assert running.stop(15.0) == 0
+    assert running.stop() == 0
     print(f"ended in {time.monotonic() - began:.2f} s")
 
 
@@ -148,7 +148,7 @@ def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end_and_is_who
         assert running.metrics()[LOST] == 0, "there was room for them"
         said = b""
         while said.count(b"reload: the old configuration stays") < 60:
-            assert select.select([reader], [], [], 15.0)[0], said[-200:]
+            assert select.select([reader], [], [], 60.0)[0], said[-200:]
             said += os.read(reader, 65536)
         assert b"ready: 1 rule on wan0" in said
         for line in said.decode().splitlines():
@@ -235,7 +235,7 @@ def test_ten_thousand_connections_half_lines_and_endless_lines_keep_nobody_from_
         each.join()
     with socket.socket(socket.AF_UNIX) as endless:
         endless.connect(str(running.control))
-        endless.settimeout(15.0)
+        endless.settimeout(60.0)
         with pytest.raises(OSError, match=r"Broken pipe|Connection reset"):
             endless.sendall(bytes(100 << 20))
     with ExitStack() as stack:
@@ -264,7 +264,7 @@ def test_slow_askers_pipelines_garbage_and_thousands_of_requests_take_neither_an
 
     def connect() -> socket.socket:
         with topology.inside("edge"):
-            return socket.create_connection(("::1", 9846), timeout=15.0)
+            return socket.create_connection(("::1", 9846), timeout=60.0)
 
     def get(times: int) -> None:
         for _ in range(times):
@@ -300,7 +300,7 @@ def test_slow_askers_pipelines_garbage_and_thousands_of_requests_take_neither_an
     assert len(served) == 100 + REQUESTS
     assert asked >= 1
     with topology.inside("edge"):
-        page = http.client.HTTPConnection("::1", 9846, timeout=15.0)
+        page = http.client.HTTPConnection("::1", 9846, timeout=60.0)
         page.request("GET", "/metrics")
     assert b"npd6_" in page.getresponse().read()
     page.close()
@@ -318,11 +318,11 @@ def test_who_asks_for_the_status_of_many_rules_keeps_no_solicitation_waiting_and
     topology: Topology, daemon: Start
 ) -> None:
     rules = [f"2001:db8:2:{number:x}::/64 static" for number in range(MANY)]
-    running = daemon(configuration("2001:db8:1::/64 static", *rules, datapath='"python"'), timeout=60.0)
+    running = daemon(configuration("2001:db8:1::/64 static", *rules, datapath='"python"'))
     before = private_megabytes(running)
     with ExitStack() as stack, Wire(topology) as wire:
         wire.only_advertisements()
-        unanswered = []
+        waited = []
         for _ in range(12):  # none of whom ever reads
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.connect(str(running.control))
@@ -331,11 +331,11 @@ def test_who_asks_for_the_status_of_many_rules_keeps_no_solicitation_waiting_and
             while not select.select([client], [], [], 0.01)[0]:
                 wire.send(question("2001:db8:1::42"))
                 sent, answered = sent + 1, answered + wire.waiting()
-            unanswered.append(sent - answered - wire.waiting())
+            waited.append((sent - answered - wire.waiting(), sent))
             assert client.recv(1) == b"{"
         now = private_megabytes(running)
         assert len(ask(running.control, {"verb": "status"})["rules"]) == MANY + 1
-    print(f"unanswered when the status came: {unanswered}; {before:.0f} MB, then {now:.0f}")
-    # of one in 10 ms, where making the status takes 200 and more
-    assert sorted(unanswered)[len(unanswered) // 2] <= 4
+    print(f"unanswered when the status came, of so many: {waited}; {before:.0f} MB, then {now:.0f}")
+    # one is sent in 10 ms, or when the machine lets us; where all wait for the status, nearly all are unanswered then
+    assert sorted(unanswered / max(sent, 10) for unanswered, sent in waited)[len(waited) // 2] <= 0.2
     assert now < before + 14, "two copies, and not one for each"

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -22,21 +19,13 @@ from npd6_xdp.lab.topology import (
 )
 from tests.netns.test_host_routes import kernels
 from tests.netns.test_taken_away import GROUP
-from tests.netns.wire import Asker, Wire, configuration, on_edge, until
+from tests.netns.wire import Asker, Wire, configuration, on_edge, standing_still, until
 
 Start = Callable[..., RunningDaemon]
 
 SOON = 15.0
 WAN, BRIDGE, LAN = 777, 778, 779  # indexes that no namespace has
 UP = ("npd6_interface_up", frozenset({("interface", "wan0")}))
-
-
-@contextmanager
-def stopped(running: RunningDaemon) -> Iterator[None]:
-    """What happens within, the daemon hears of afterwards, all at once."""
-    os.kill(running.process.pid, signal.SIGSTOP)
-    yield
-    os.kill(running.process.pid, signal.SIGCONT)
 
 
 def make(topology: Topology, name: str, index: int, mac: str, namespace: str, peer_address: str) -> None:
@@ -81,7 +70,7 @@ def test_a_port_of_a_bridge_answers_again_and_its_groups_are_joined_on_the_bridg
     make_bridge(topology)
     running = daemon(configuration("2001:db8:1::/64 static", "2001:db8:7::42 static"))
     assert until(lambda: GROUP in groups(topology, "br0"))
-    with stopped(running):
+    with standing_still(running):
         if anew != "the port":
             on_edge(topology, "link del br0")
         if anew != "the bridge":
@@ -110,7 +99,7 @@ def test_hosts_behind_a_via_interface_are_found_again_and_have_their_routes(topo
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert asker.answered(HOST_ADDRESS)
-        with stopped(running):
+        with standing_still(running):
             make_lan(topology)
         assert until(lambda: asker.outcome("2001:db8:1::77") == "pending", SOON)
         assert until(lambda: not asker.answered("2001:db8:1::77", 0.1))

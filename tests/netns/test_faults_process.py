@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import math
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,15 @@ from tests.netns.wire import (
     Asker,
     Wire,
     configuration,
+    cpu_seconds,
+    each_counted,
+    flood,
     on_edge,
     private_megabytes,
     question,
     scan,
     solicitations_sent,
+    standing_still,
     until,
 )
 
@@ -66,9 +72,8 @@ def test_after_ten_stopped_seconds_all_is_counted_and_the_machine_is_as_it_is_by
     with Wire(topology) as wire, solicitations_sent(topology) as sent:
         asker = Asker(wire, running)
         assert wire.ask(question("2001:db8:4::1")) is not None
-        before = sum(running.solicitations().values()) - sent()
-        running.process.send_signal(signal.SIGSTOP)
-        try:
+        is_each_counted = each_counted(sent, running)
+        with standing_still(running):
             began = time.monotonic()
             with Wire(topology) as sender:
                 sender.deafen()
@@ -92,16 +97,14 @@ def test_after_ten_stopped_seconds_all_is_counted_and_the_machine_is_as_it_is_by
             batch.write_text("".join(lines))
             on_edge(topology, f"-6 -batch {batch}")
             time.sleep(max(0.0, began + STOPPED - time.monotonic()))
-        finally:
-            running.process.send_signal(signal.SIGCONT)
-        assert until(lambda: sum(running.solicitations().values()) - sent() == before, 10.0), "each is counted once"
+        assert until(is_each_counted, 10.0), "each is counted once"
         assert until(lambda: asker.outcome("2001:db8:3::99") == "own")
         assert until(lambda: asker.outcome("2001:db8:4::1") == "absent")
         assert asker.outcome("2001:db8:3::1") == "answered_python"
         assert until(lambda: wire.ask(question(HOST_ADDRESS), 3.0) is not None)
     assert status(running)["interfaces"][0]["up"]
     assert "Traceback" not in running.log
-    assert running.stop(15.0) == 0
+    assert running.stop() == 0
 
 
 # --- killed --------------------------------------------------------------------------------------------------------
@@ -148,7 +151,7 @@ class Deadly:
 
     def killed(self, running: RunningDaemon) -> None:
         """The kernel has taken back what is a process's: nothing is attached, nothing is subscribed to."""
-        assert running.process.wait(60) == -signal.SIGKILL, running.log
+        assert running.process.wait(180) == -signal.SIGKILL, running.log
         self.armed.unlink()
         self.pids.append(running.process.pid)
         found = left(self.topology)
@@ -157,9 +160,9 @@ class Deadly:
 
     def start(self) -> None:
         """A start as ever: it works by all methods, and knows what is left."""
-        with RunningDaemon(self.topology, configuration(*RULES), timeout=60.0) as running:
+        with RunningDaemon(self.topology, configuration(*RULES)) as running:
             use(self.topology, running)
-            assert running.stop(15.0) == 0
+            assert running.stop() == 0
         assert left(self.topology) == self.before
         for pid in self.pids:
             assert list(Path("/run/npd6-xdp").glob(f"sysctl-*-{pid}-*")) == []
@@ -235,7 +238,7 @@ def test_a_namespace_that_is_deleted_under_it_goes_with_it_and_it_works_until_th
         assert wire.ask(question("2001:db8:3::1"), 0.3) is None
         assert wire.ask(question("2001:db8:5::1")) is not None
     assert "Traceback" not in running.log
-    assert running.stop(15.0) == 0
+    assert running.stop() == 0
     assert until(lambda: topology.run("upstream", "ip", "link", "show", "dev", "eth0").returncode != 0), "it is gone"
 
 
@@ -256,7 +259,7 @@ def test_the_upstreams_namespace_deleted_takes_the_port_along_and_nothing_else(
         frame = question("2001:db8:3::1")
         assert until(lambda: wire.ask(frame, 0.5) is not None, 10.0), mac
     assert "Traceback" not in running.log
-    assert running.stop(15.0) == 0
+    assert running.stop() == 0
 
 
 # --- another clock ---------------------------------------------------------------------------------------------------
@@ -282,10 +285,11 @@ def test_in_a_time_namespace_ages_and_latencies_are_by_the_machines_clock(
         for frame in scan(asked, "2001:db8:3::"):
             assert wire.ask(frame) is not None, "no limit stops it"
         began = time.monotonic()
-        while time.monotonic() - began < 3.5:  # what is asked for stays
-            assert wire.ask(question(PROXIED)) is not None
-            assert left(topology)["proxies"] == [PROXIED]
-            time.sleep(0.1)
+        with flood(topology, repeat(question(PROXIED)), 20):  # which no slow look keeps from asking in time
+            while time.monotonic() - began < 3.5:  # what is asked for stays
+                assert wire.ask(question(PROXIED)) is not None
+                assert left(topology)["proxies"] == [PROXIED]
+                time.sleep(0.1)
     assert until(lambda: left(topology)["proxies"] == []), "and goes when nobody does any more"
     recent = status(running)["targets"]
     assert recent
@@ -297,7 +301,7 @@ def test_in_a_time_namespace_ages_and_latencies_are_by_the_machines_clock(
     assert metric(running, "npd6_answer_seconds_bucket", path="python", le="+Inf") == count
     assert metric(running, "npd6_answer_seconds_bucket", path="python", le="1.0") >= 0.9 * count
     assert math.isclose(metric(running, "npd6_interface_up", interface="wan0"), 1.0)
-    assert running.stop(15.0) == 0
+    assert running.stop() == 0
 
 
 # --- a storm of signals ----------------------------------------------------------------------------------------------
@@ -314,21 +318,29 @@ def storm(running: RunningDaemon, number: signal.Signals, times: int, seconds: f
     yield
 
 
+def ended_children() -> float:
+    """The processor time in seconds that those have taken for whose end this process has waited."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize("rules", [3, 2000])
 def test_three_thousand_sighups_in_a_second_and_sigterm_ends_it_within_another(
     topology: Topology, daemon: Start, rules: int
 ) -> None:
-    """It took 5.9 s on 0665297. A machine that does other things beside takes longer; no reload is waited for."""
+    """It took 5.9 s on 0665297. By the processor's time: a machine that does other things beside takes longer."""
     more = [f"2001:db8:{0x1000 + number:x}::/64 static" for number in range(rules)]
-    running = daemon(configuration(*more, *RULES), timeout=60.0)
+    running = daemon(configuration(*more, *RULES))
     use(topology, running)
     memory = private_megabytes(running)
     with storm(running, signal.SIGHUP, 3_000, 1.0):
-        began = time.monotonic()
-        assert running.stop(30.0) == 0
+        others, before, began = ended_children(), cpu_seconds(running), time.monotonic()
+        assert running.stop() == 0
         took = time.monotonic() - began
-    print(f"ended in {took:.2f} s; {running.log.count('is in use')} reloads; {memory:.0f} MB before")
-    assert took < 1.0 * 3, "thrice as long as it may take when no other test runs, as in until()"
+        worked = ended_children() - others - before
+    reloads = running.log.count("is in use")
+    print(f"ended in {took:.2f} s, at work for {worked:.2f}; {reloads} reloads; {memory:.0f} MB before")
+    assert worked < 1.0 * 3, "thrice as long as it may take on a processor as fast as most"
     assert "Traceback" not in running.log
     assert 1 <= running.log.count("the new configuration is in use") < 300, "who asks while one runs asks for the next"
 
@@ -342,4 +354,4 @@ def test_after_a_storm_of_signals_it_goes_on_as_if_there_had_been_one(topology: 
         assert until(lambda: wire.ask(question("2001:db8:5::1"), 0.2) is not None)
         assert wire.ask(question("2001:db8:3::1"), 0.2) is None
     assert "Traceback" not in running.log
-    assert running.stop(15.0) == 0
+    assert running.stop() == 0

@@ -142,7 +142,7 @@ def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
 
 
 def healthz(running: RunningDaemon) -> str:
-    connection = http.client.HTTPConnection("::1", 9846, timeout=15)
+    connection = http.client.HTTPConnection("::1", 9846, timeout=60)
     with running.topology.inside("edge"):
         connection.request("GET", "/healthz")
     body = connection.getresponse().read().decode()

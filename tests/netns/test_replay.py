@@ -20,7 +20,7 @@ from scapy.utils import PcapReader, RawPcapNgWriter
 
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.lab.capture import Advertisement, Capture, mark, read
+from npd6_xdp.lab.capture import Advertisement, Capture, read, settle
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.tools import cooked
@@ -78,7 +78,7 @@ def tcpdump(topology: Topology, interface: str, *more: str) -> Iterator[Path]:
         process = topology.popen("edge", *words, stdout=packets, stderr=said)
         assert until(lambda: "listening on" in log.read_text()), log.read_text()
         yield file
-        mark(topology, "edge", "wan0", file)
+        settle(process, log)
         process.terminate()
         process.wait()
 

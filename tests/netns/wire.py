@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -38,6 +39,7 @@ _SKF_AD_PKTTYPE = 0xFFFFF000 + 4
 _SOL_PACKET = 263
 _PACKET_AUXDATA = 8
 _VLAN_VALID = 0x10
+_MOST_LATE = 10_000  # frames that are still taken when the time is over: more come all the time
 
 
 class Wire:
@@ -114,13 +116,18 @@ class Wire:
             self._socket.send(frame)
 
     def received(self, seconds: float) -> Iterable[bytes]:
-        """The frames that come in for so long, those that this side sends left out."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self._socket.settimeout(left)
+        """The frames that come in for so long, those that this side sends left out.
+
+        What has come by then is all there, even if the machine let us sleep over the end, or before the begin.
+        """
+        deadline, late = time.monotonic() + seconds, 0
+        while late < _MOST_LATE:
+            left = deadline - time.monotonic()
+            self._socket.settimeout(left if left > 0 else None)
+            late += left <= 0
             try:
-                frame, ancillary, _, sender = self._socket.recvmsg(65535, 256)
-            except TimeoutError:
+                frame, ancillary, _, sender = self._socket.recvmsg(65535, 256, 0 if left > 0 else socket.MSG_DONTWAIT)
+            except (TimeoutError, BlockingIOError):
                 return
             if sender[2] == socket.PACKET_OUTGOING:
                 continue
@@ -144,8 +151,11 @@ class Wire:
                 break
         return found
 
-    def ask(self, frame: bytes, seconds: float = 5.0) -> bytes | None:
-        """Send one solicitation; the first advertisement for its target that comes then (any, if it is invalid)."""
+    def ask(self, frame: bytes, seconds: float = 10.0) -> bytes | None:
+        """Send one solicitation; the first advertisement for its target that comes then (any, if it is invalid).
+
+        Who expects one leaves the time to wait as it is; who expects none names a short one.
+        """
         asked = NeighborSolicitation.parse(frame)
         self.advertisements(0.001)  # what is left of questions before
         self.send(frame)
@@ -154,10 +164,9 @@ class Wire:
     def answer(self, target: bytes | None, seconds: float) -> bytes | None:
         """The next advertisement for a target (for any: None) that comes in so long."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            for answer in self.advertisements(left, enough=1):
-                if target in (None, NeighborAdvertisement.parse(answer).target):
-                    return answer
+        while answers := self.advertisements(max(deadline - time.monotonic(), 0.0), enough=1):
+            if target in (None, NeighborAdvertisement.parse(answers[0]).target):
+                return answers[0]
         return None
 
 
@@ -285,6 +294,17 @@ def flood(topology: Topology, frames: Iterable[bytes], per_second: int, *, lossy
 
 
 @contextmanager
+def standing_still(running: RunningDaemon) -> Iterator[None]:
+    """The daemon stands still (SIGSTOP) within: what happens there, it hears of afterwards, all at once."""
+    running.process.send_signal(signal.SIGSTOP)
+    try:
+        assert until(lambda: all(state == "T" for state in running.thread_states())), "a signal takes its time"
+        yield
+    finally:
+        running.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
 def solicitations_sent(topology: Topology) -> Iterator[Callable[[], int]]:
     """Tells how many untagged solicitations have left the upstream's eth0 so far, its kernel's own among them."""
     count = 0
@@ -299,12 +319,39 @@ def solicitations_sent(topology: Topology) -> Iterator[Callable[[], int]]:
         yield sent
 
 
+def each_counted(sent: Callable[[], int], running: RunningDaemon) -> Callable[[], bool]:
+    """Tells whether as many solicitations have been counted from now on as have been sent (see solicitations_sent()).
+
+    The upstream's kernel asks for something now and then, also while either of the two is read: then nothing is known
+    yet.
+    """
+    seen: list[int | None] = [None]
+
+    def ahead() -> int | None:
+        before = sent()
+        counted = sum(running.solicitations().values())
+        return counted - before if sent() == before else None
+
+    def is_settled() -> bool:
+        seen.append(ahead())
+        return seen[-1] is not None and seen[-1] == seen[-2]
+
+    assert until(is_settled), f"more is counted all the time: {seen}"
+    return lambda: ahead() == seen[-1]
+
+
 class Asker:
-    """Asks for targets on the wire, and says what became of each."""
+    """Asks for targets on the wire, and says what became of each.
+
+    Nobody else asks meanwhile: the upstream's kernel, seconds after it has spoken with the edge's, would ask whether
+    that is still there.
+    """
 
     def __init__(self, wire: Wire, running: RunningDaemon) -> None:
         self._wire = wire
         self._running = running
+        with suppress(OSError):  # the upstream has been deleted, or its port
+            running.topology.sysctl("upstream", "net/ipv6/neigh/eth0/delay_first_probe_time", 86_400)
 
     def outcome(self, target: str) -> str:
         """The outcome of one solicitation; two would show as two words."""
@@ -351,6 +398,29 @@ def on_edge(topology: Topology, *lines: str) -> None:
     """What ip(8) is told on the edge."""
     for line in lines:
         topology.run("edge", "ip", *line.split(), check=True)
+
+
+def open_files_of(running: RunningDaemon) -> Counter[str]:
+    """How many of each kind a daemon has open: socket, anon_inode, pipe, and files by their paths."""
+    kinds: Counter[str] = Counter()
+    for each in Path(f"/proc/{running.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            kinds[str(each.readlink()).partition(":[")[0]] += 1
+    return kinds
+
+
+def settled_files(running: RunningDaemon) -> Counter[str]:
+    """The same once its HTTP server has all that it keeps open, and no connection to it or to its control socket."""
+    running.metrics_text()
+    running.settle()
+
+    def connections() -> list[str]:
+        """That a process still has open, on either side."""
+        words = ("ss", "-Htn", "state", "established", "state", "close-wait")
+        return running.topology.run(running.namespace, *words).stdout.splitlines()
+
+    assert until(lambda: not connections())
+    return open_files_of(running)
 
 
 def cpu_seconds(running: RunningDaemon) -> float:
