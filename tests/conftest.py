@@ -26,16 +26,29 @@ CI = os.environ.get("CI") == "true"
 LONG = ("fuzz", "package", "prometheus", "vagrant")
 
 
-def _has_workers(session: pytest.Session) -> bool:
-    return session.config.pluginmanager.has_plugin("dsession")
+def _has_workers(config: pytest.Config) -> bool:
+    return config.pluginmanager.has_plugin("dsession")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under -n, this process needn't read modules none of whose tests it will have; that takes seconds."""
+    if _has_workers(config) and collection_path.suffix == ".py" and not _says_alone(collection_path):
+        return True
+    return None
+
+
+def _says_alone(path: Path) -> bool:
+    return b"pytest.mark.alone" in path.read_bytes()
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Under -n, xdist's workers have those tests that may run side by side, and this process has the others."""
     if is_xdist_worker(session):
-        items[:] = [item for item in items if not item.get_closest_marker("alone")]
+        alone = [item for item in items if item.get_closest_marker("alone")]
+        assert all(_says_alone(item.path) for item in alone), "else nobody would run it"
+        items[:] = [item for item in items if item not in alone]
         items.sort(key=lambda item: item.path.parent.name not in LONG)
-    elif _has_workers(session):
+    elif _has_workers(session.config):
         items[:] = [item for item in items if item.get_closest_marker("alone")]
 
 
@@ -43,7 +56,7 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Under -n, run those that need the machine to themselves when the workers are gone."""
     done = yield
-    if _has_workers(session):
+    if _has_workers(session.config):
         beside = session.testscollected
         session.perform_collect()
         session.testscollected += beside
