@@ -24,7 +24,7 @@ CI = os.environ.get("CI") == "true"
 
 
 # Of what takes a minute, the rest is not to wait for it at the end; what takes a moment fills the gaps there.
-LONG = ("fuzz", "package", "prometheus", "vagrant")
+LONG = ("vagrant", "package", "fuzz", "bench", "prometheus")
 HEAVY = ("datapath", "netns")
 
 
@@ -65,7 +65,8 @@ def _in_order(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
         room = item.path.parent.name
         kind = "long" if room in LONG else "heavy" if room in HEAVY else "light"
         kinds["fills" if fills else "needs" if needs else kind].append(item)
-    lanes = [kinds["long"], [*kinds["fills"], *kinds["needs"]]]
+    longest_first = sorted(kinds["long"], key=lambda item: LONG.index(item.path.parent.name))
+    lanes = [longest_first, [*kinds["fills"], *kinds["needs"]]]
     others = max(0, workers - len(lanes))
     heavy = kinds["heavy"]
     lanes += [heavy[len(heavy) * n // others : len(heavy) * (n + 1) // others] for n in range(others)]
