@@ -414,6 +414,7 @@ def run_batch(edge: Edge, lines: str) -> None:
     edge.topology.run("edge", "ip", "-6", "-batch", str(batch), check=True, timeout=120.0)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("host_routes", [False, True], ids=["hosts alone", "with host routes"])
 def test_thousands_of_neighbours_that_come_and_go_never_hold_the_loop_for_long(
     topology: Topology, uncollected: None, host_routes: bool
