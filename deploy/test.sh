@@ -13,6 +13,8 @@ step() {
     "$@"
 }
 PATH="$PWD/.venv/bin:$PATH"
+# Tests start hundreds of daemons and commands, each of which would compile all of the project's Python anew.
+unset PYTHONDONTWRITEBYTECODE
 step ruff check --quiet
 step ruff format --check --quiet
 step mypy --strict --no-error-summary npd6_xdp

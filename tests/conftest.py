@@ -6,7 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Generator, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from xdist import is_xdist_worker
 
 from npd6_xdp.lab.topology import Topology
+from tests.lanes import dealt
 
 # A machine that pauses for a moment, or is slow, is no fault of the code.
 settings.register_profile("npd6-xdp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,28 +23,63 @@ settings.load_profile("npd6-xdp")
 CI = os.environ.get("CI") == "true"
 
 
-# Of what takes a minute, the rest is not to wait for it at the end.
-LONG = ("fuzz", "package", "prometheus", "vagrant")
+# Of what takes a minute, the rest is not to wait for it at the end; what takes a moment fills the gaps there.
+LONG = ("vagrant", "package", "fuzz", "bench", "prometheus")
+HEAVY = ("datapath", "netns")
 
 
-def _has_workers(session: pytest.Session) -> bool:
-    return session.config.pluginmanager.has_plugin("dsession")
+def _has_workers(config: pytest.Config) -> bool:
+    return config.pluginmanager.has_plugin("dsession")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under -n, this process needn't read modules none of whose tests it will have; that takes seconds."""
+    if _has_workers(config) and collection_path.suffix == ".py" and not _says_alone(collection_path):
+        return True
+    return None
+
+
+def _says_alone(path: Path) -> bool:
+    return b"pytest.mark.alone" in path.read_bytes()
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Under -n, xdist's workers have those tests that may run side by side, and this process has the others."""
     if is_xdist_worker(session):
-        items[:] = [item for item in items if not item.get_closest_marker("alone")]
-        items.sort(key=lambda item: item.path.parent.name not in LONG)
-    elif _has_workers(session):
+        alone = [item for item in items if item.get_closest_marker("alone")]
+        assert all(_says_alone(item.path) for item in alone), "else nobody would run it"
+        items[:] = [item for item in items if item not in alone]
+        items[:] = _in_order(items, workers=session.config.workerinput["workercount"])
+    elif _has_workers(session.config):
         items[:] = [item for item in items if item.get_closest_marker("alone")]
+
+
+def _in_order(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """One worker begins with what is long, one with what would wait for the neighbour table, the others share the rest.
+
+    The second has those that fill the table first, and then, when nobody does any more, those that need it.
+    """
+    kinds: dict[str, list[pytest.Item]] = {"long": [], "fills": [], "needs": [], "heavy": [], "light": []}
+    for item in items:
+        fills, needs = (item.get_closest_marker(name) for name in ("fills_table", "needs_table"))
+        room = item.path.parent.name
+        kind = "long" if room in LONG else "heavy" if room in HEAVY else "light"
+        kinds["fills" if fills else "needs" if needs else kind].append(item)
+    longest_first = sorted(kinds["long"], key=lambda item: LONG.index(item.path.parent.name))
+    lanes = [longest_first, [*kinds["fills"], *kinds["needs"]]]
+    others = max(0, workers - len(lanes))
+    heavy = kinds["heavy"]
+    lanes += [heavy[len(heavy) * n // others : len(heavy) * (n + 1) // others] for n in range(others)]
+    if len(lanes) > workers:
+        lanes = [list(chain.from_iterable(lanes))]
+    return dealt(lanes, [*([] if others else heavy), *kinds["light"]])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Under -n, run those that need the machine to themselves when the workers are gone."""
     done = yield
-    if _has_workers(session):
+    if _has_workers(session.config):
         beside = session.testscollected
         session.perform_collect()
         session.testscollected += beside

@@ -28,7 +28,6 @@ def left_behind(pid: int) -> list[str]:
     return [path.name for place in ("/run", "/run/netns") for path in Path(place).glob(f"{label}*")]
 
 
-@pytest.mark.alone
 def test_the_quick_benchmark_measures_every_row_with_right_answers(tmp_path: Path) -> None:
     words = [*_COMMAND, "--output", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HOME)

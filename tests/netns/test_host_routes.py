@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import time
@@ -20,6 +19,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import Memory
+from npd6_xdp.tools.control import ask
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
@@ -51,7 +51,7 @@ def lost_while(topology: Topology, *words: str) -> int:
 
 
 def shown(running: RunningDaemon) -> list[str]:
-    found = json.loads(running.command("status", "--json").stdout)["host_routes"]
+    found = ask(running.control, {"verb": "status"})["host_routes"]
     return sorted(f"{route['address']} {route['interface']}" for route in found)
 
 
@@ -89,7 +89,7 @@ def test_another_route_in_its_place_is_said_and_status_shows_what_the_kernel_has
     assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0)
     on_edge(topology, f"-6 route replace {SHARED}/128 dev wan0 proto static metric 1024")
     assert until(lambda: shown(running) == [], 2.0)
-    assert f"lan0: another route is in the place of the host route to {SHARED}" in running.log
+    assert until(lambda: f"lan0: another route is in the place of the host route to {SHARED}" in running.log)
     assert running.command("reload").returncode == 0
     assert shown(running) == kernels(topology) == []
     on_edge(topology, f"-6 route del {SHARED}/128 dev wan0")
@@ -196,7 +196,7 @@ def test_the_address_of_a_stale_host_is_defended_once_the_host_itself_has_said_t
             for state in ("reachable", "stale")
         ),
     )
-    assert until(lambda: len(json.loads(running.command("status", "--json").stdout)["neighbours"]) == 2, 2.0)
+    assert until(lambda: len(ask(running.control, {"verb": "status"})["neighbours"]) == 2, 2.0)
     with Wire(topology) as wire:
         probe = {"source": bytes(16), "options": b""}
         tries = 0

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
@@ -21,6 +20,7 @@ from npd6_xdp.lab.topology import (
     UPSTREAM_MAC,
     Topology,
 )
+from npd6_xdp.tools.control import ask
 from tests.frames import ip6
 from tests.netns.wire import EDGE, SETTING, Asker, Wire, configuration, flood, on_edge, question, until
 
@@ -332,7 +332,7 @@ def test_entries_and_sysctls_that_somebody_else_changes_are_put_back_and_that_is
         )
 
         def shown() -> list[str]:
-            found = json.loads(running.command("status", "--json").stdout)["kernel_proxy_entries"]
+            found = ask(running.control, {"verb": "status"})["kernel_proxy_entries"]
             return [entry["address"] for entry in found]
 
         assert until(lambda: shown() == [HOST_ADDRESS], 3.0)

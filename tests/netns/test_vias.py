@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from npd6_xdp.tools.control import ask
 from tests.netns.wire import Asker, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]
@@ -21,7 +21,7 @@ ROUTE = 'use method = "route"'
 
 def warned(running: RunningDaemon) -> list[str]:
     """What `status` warns of."""
-    found = json.loads(running.command("status", "--json").stdout)["warnings"]
+    found = ask(running.control, {"verb": "status"})["warnings"]
     return [str(line) for line in found if ": via " in line]
 
 
