@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -205,9 +205,12 @@ class Config:
         """What rules of method neighbour name as `via`, in the order in which it occurs first."""
         found: dict[str, SearchedVia] = {}
         for interface in self.interfaces:
-            searching = [rule for rule in interface.rules if rule.method is Method.NEIGHBOUR]
-            counts = Counter(rule.via for rule in searching)
-            first = {rule.via: rule.prefix for rule in reversed(searching)}
+            counts: dict[tuple[str, ...], int] = {}
+            first: dict[tuple[str, ...], str] = {}
+            for rule in interface.rules:  # there may be 100,000
+                if rule.method is Method.NEIGHBOUR:
+                    counts[rule.via] = counts.get(rule.via, 0) + 1
+                    first.setdefault(rule.via, rule.prefix)
             for via, count in counts.items():
                 for name in via:
                     where, before = found.get(name, (f"{interface.label}: rule {first[via]}", 0))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.config import RuleConfig
 from npd6_xdp.core.prefix import MASKS, Prefix
+from npd6_xdp.core.steps import Steps, finish, pieces
 
 Followed = Mapping[str, tuple[Prefix, ...]]
 """The prefixes of the interfaces that rules follow ("interface:lan0")."""
@@ -65,15 +66,22 @@ def _outside(rule: RuleConfig, networks: Sequence[Prefix]) -> Iterator[str]:
 
 def bases(rules: Sequence[RuleConfig], followed: Followed) -> Bases:
     """The bases of one entry's rules. Of two rules for one prefix the first in the file has it."""
+    return finish(collecting(rules, followed))
+
+
+def collecting(rules: Sequence[RuleConfig], followed: Followed) -> Steps[Bases]:
+    """The same, bit by bit."""
     owners: dict[Prefix, RuleConfig] = {}
     notes: list[str] = []
-    for rule in rules:
-        if rule.follows and (rule.include or rule.exclude):
-            notes += _outside(rule, followed.get(rule.follows, ()))
-        for network in rule_networks(rule, followed):
-            first = owners.setdefault(network, rule)
-            if first is not rule:
-                notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
+    for some in pieces(rules):
+        for rule in some:
+            if rule.follows and (rule.include or rule.exclude):
+                notes += _outside(rule, followed.get(rule.follows, ()))
+            for network in rule_networks(rule, followed):
+                first = owners.setdefault(network, rule)
+                if first is not rule:
+                    notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
+        yield
     return Bases(owners, sorted({network.length for network in owners}), notes)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import cached_property
 from ipaddress import IPv6Address
-from itertools import count, product
+from itertools import chain, count, product
 from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
@@ -29,9 +29,10 @@ from npd6_xdp.core.config import (
     is_glob,
     matches,
 )
-from npd6_xdp.core.flatten import Bases, bases, lines_of
+from npd6_xdp.core.flatten import Bases, bases, collecting, lines_of
 from npd6_xdp.core.links import LinkFacts, OwnAddress, followed_prefixes, held_addresses
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
+from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Method, Outcome
 
 VLAN_ANY = 0xFFFF
@@ -92,6 +93,8 @@ _LEAD_NOWHERE = frozenset({"dummy", "ifb", "nlmon"})
 """Kinds of interfaces that anchor addresses and prefixes, or listen: what is sent to one is dropped."""
 _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 _LINK_LOCAL = 0xFE80 >> 6  # the first 10 bits of fe80::/10
+_BIT = 256  # rules and prefixes of which something is made at once: a millisecond
+_LOOKED_AT = 64  # that are only looked at, 512 times so many at once: see pieces()
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
@@ -224,24 +227,38 @@ class Decisions:
 
     def difference(self, before: Decisions) -> tuple[dict[Prefix, Match], list[Prefix]]:
         """What is to be put and what to be taken out to make this of `before`."""
+        return finish(self.comparing(before))
+
+    def comparing(self, before: Decisions) -> Steps[tuple[dict[Prefix, Match], list[Prefix]]]:
+        """The same, bit by bit."""
+        put: dict[Prefix, Match] = {}
+        take: list[Prefix] = []
         if self is before:
-            return {}, []
+            return put, take
         if not before.lines and not before.special:
-            return dict(self.items()), []
+            for some in pieces(self.items()):
+                put.update(some)
+                yield
+            return put, take
         maybe = set(self.special) | before.special.keys()
         if self.made_of is not None and self.made_of[0] is before.lines:
             maybe |= self.made_of[1]
         elif self.lines is not before.lines:
-            old = before.lines.get
-            maybe.update([prefix for prefix, match in self.lines.items() if old(prefix) != match])
-            maybe |= before.lines.keys() - self.lines.keys()
-        put, take = {}, []
-        for prefix in maybe:
-            match = self.get(prefix)
-            if match is None:
-                take.append(prefix)
-            elif match != before.get(prefix):
-                put[prefix] = match
+            old, new = before.lines, self.lines
+            for lines in pieces(new.items()):
+                maybe.update([prefix for prefix, match in lines if old.get(prefix) != match])
+                yield
+            for prefixes in pieces(old):
+                maybe.update([prefix for prefix in prefixes if prefix not in new])
+                yield
+        for prefixes in pieces(maybe):
+            for prefix in prefixes:
+                match = self.get(prefix)
+                if match is None:
+                    take.append(prefix)
+                elif match != before.get(prefix):
+                    put[prefix] = match
+            yield
         return put, take
 
     @cached_property
@@ -342,9 +359,28 @@ class Table:
             if ifindex in self.vias[group] and any(self._is_neighbours(group, entry, address) for entry in entries)
         ]
 
+    @cached_property
+    def host_routes(self) -> bool:
+        """Whether any rule has host routes."""
+        return any(rule.host_routes for rule in self.rules.values())
+
     def hears(self, entry: Entry) -> bool:
         """Whether hosts that are looked for by method neighbour live where an entry's frames come from."""
         return entry.l3_ifindex in self._looked_behind
+
+    def knowing(self) -> Steps[None]:
+        """Find out now what of a large table takes a while, and is asked for when there is no time."""
+        _ = self.ports, self.kinds
+        yield
+        for decisions in self.decisions.values():
+            _ = decisions.addresses
+            yield
+            _ = decisions.lengths
+            yield
+        _ = self._looked_behind
+        yield
+        _ = self.host_routes
+        yield
 
     @cached_property
     def _looked_behind(self) -> frozenset[int]:
@@ -381,29 +417,26 @@ def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None =
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next.
     """
-    steps = building(config, links, before)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            table: Table = done.value
-            return table
+    return finish(building(config, links, before))
 
 
 def building(
-    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None
-) -> Generator[None, None, Table]:
-    """As build(), in steps that take less than a millisecond each, unless a port has thousands of rules."""
-    builder = _Builder(config, links, before)
+    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None, in_force: Table | None = None
+) -> Steps[Table]:
+    """As build(), in steps that take a few milliseconds each at most.
+
+    Where `before` was never in force, `in_force` is the one that is: an id of that one isn't given to something else.
+    """
+    builder = _Builder(config, links, before, in_force)
     for link in links.values():
         builder.learn(link)
         yield
     builder.learned()
     for link in links.values():
         if not link.why_no_port:
-            builder.add_port(link)
+            yield from builder.add_port(link)
             yield
-    return builder.table()
+    return (yield from builder.table())
 
 
 Key = TypeVar("Key")
@@ -416,17 +449,23 @@ _Context = tuple[bool, DadPolicy, NaSource, bool, str]
 class _Builder:
     """Collects the parts of a Table."""
 
-    def __init__(self, config: Config, links: Mapping[str, LinkFacts], before: Table | None) -> None:
+    def __init__(
+        self, config: Config, links: Mapping[str, LinkFacts], before: Table | None, in_force: Table | None
+    ) -> None:
         self._config = config
         self._links = links
         self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
+        other = in_force or self._before
         self._followed: dict[str, tuple[Prefix, ...]] = {}
         self._all_held: set[int] = set()
         self._held: Sequence[int] = ()
-        self._entry_ids = _Ids({_entry_key(entry): entry.id for entry in self._before.entries.values()})
-        self._fresh_rule_ids = _fresh(self._before.rules)
-        self._group_ids = _Ids(self._before.groups, NO_GROUP + 1)
+        self._entry_ids = _Ids(
+            {_entry_key(entry): entry.id for entry in self._before.entries.values()},
+            {_entry_key(entry): entry.id for entry in other.entries.values()},
+        )
+        self._fresh_rule_ids = _fresh(self._before.rules, other.rules)
+        self._group_ids = _Ids(self._before.groups, other.groups, NO_GROUP + 1)
         self._group_keys = {group: key for key, group in self._before.groups.items()}
         self._by_glob: dict[str, Sequence[LinkFacts]] = {}
         self.entries: dict[int, Entry] = {}
@@ -447,10 +486,11 @@ class _Builder:
         """That was all of them."""
         self._held = sorted(self._all_held - {1})  # ::1
 
-    def table(self) -> Table:
+    def table(self) -> Steps[Table]:
         self._keep_what_is_away()
+        yield
         vias = {group: self._behind(key[1:]) for key, group in self.groups.items() if key[0] == "via"}
-        return Table(
+        table = Table(
             self.entries,
             self.rules,
             self.slots,
@@ -461,8 +501,10 @@ class _Builder:
             self.origins,
             frozenset(link.ifindex for link in self._links.values() if link.kind in _LEAD_NOWHERE),
         )
+        yield from table.knowing()
+        return table
 
-    def add_port(self, link: LinkFacts) -> None:
+    def add_port(self, link: LinkFacts) -> Steps[None]:
         """The frames of one port, by all entries that speak for it."""
         entries = self._config.entries(link.name)
         for interface in entries:
@@ -470,34 +512,21 @@ class _Builder:
                 # Each VLAN device has addresses of its own, so its frames get an entry of its own; the rest share one.
                 spoken_for = {other.vlan.tags for other in entries if not other.vlan.any}
                 for tags in sorted({*link.addresses, *link.next_hops} - spoken_for):
-                    self._add(link, interface, Vlan(tags=tags))
-            self._add(link, interface, interface.vlan)
+                    yield from self._add(link, interface, Vlan(tags=tags))
+            yield from self._add(link, interface, interface.vlan)
         if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.slots:
             # what no entry speaks for: an entry without rules, so all is unmatched
             nothing = InterfaceConfig(link.name, (), Vlan(any=True), datapath=Datapath.MONITOR)
             self._enter(link, nothing, nothing.vlan, spoken=False)
 
-    def _add(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan) -> None:
+    def _add(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan) -> Steps[None]:
         """The frames of `vlan` on a port, by the rules of an [[interface]]."""
         entry = self._enter(link, interface, vlan, spoken=True)
         # The kernel sees no frames of a VLAN that it has no device for, so its proxy can't answer them: we do.
         proxied = not (vlan.any or (vlan.tags and vlan.tags not in link.l3))
-        lines, made_of = self._lines(entry, interface, proxied=proxied)
+        lines, made_of = yield from self._lines(entry, interface, proxied=proxied)
         origin = self.origins[entry]
-        where = interface.labelled(link.name)
-        notes = [*origin.bases.notes, *(note for each in origin.notes.values() for note in each)]
-        self.notes |= dict.fromkeys(f"{where}: {note}" for note in notes)
-        if not proxied and not interface.vlan.any:
-            for rule in interface.rules:
-                if rule.method is Method.KERNEL:
-                    note = f"no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"
-                    self.notes[f"{where}: {note}"] = None
-        if Decision.NEIGHBOUR in origin.kinds:
-            here = self._came_in_by(entry)
-            vain = {via for via in {rule.via for rule in interface.rules} if self._named(via) == {here}}
-            for rule in interface.rules if vain else ():
-                if rule.method is Method.NEIGHBOUR and rule.via in vain:
-                    self.notes[f"{where}: {rule.prefix}: nothing is behind {here} for who asks there"] = None
+        yield from self._note(entry, interface, interface.labelled(link.name), proxied=proxied)
         own = {*_held(link.own(vlan.tags)), *_held(link.own_beside(vlan.tags))}
         special = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
@@ -508,22 +537,48 @@ class _Builder:
         same = before is not None and before.lines is lines and before.special == special
         self.decisions[entry] = before if same and before is not None else Decisions(lines, special, made_of)
 
+    def _note(self, entry: int, interface: InterfaceConfig, where: str, *, proxied: bool) -> Steps[None]:
+        """What of an entry's rules doesn't apply as things are."""
+        origin = self.origins[entry]
+        self.notes |= dict.fromkeys(f"{where}: {note}" for note in origin.bases.notes)
+        for some in pieces(origin.notes.values()):
+            self.notes |= dict.fromkeys(f"{where}: {note}" for each in some for note in each)
+            yield
+        if not proxied and not interface.vlan.any:
+            for rules in pieces(interface.rules):
+                for rule in rules:
+                    if rule.method is Method.KERNEL:
+                        note = f"no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"
+                        self.notes[f"{where}: {note}"] = None
+                yield
+        if Decision.NEIGHBOUR in origin.kinds:
+            here = self._came_in_by(entry)
+            vain = {via for via in {rule.via for rule in interface.rules} if self._named(via) == {here}}
+            for rules in pieces(interface.rules if vain else ()):
+                for rule in rules:
+                    if rule.method is Method.NEIGHBOUR and rule.via in vain:
+                        self.notes[f"{where}: {rule.prefix}: nothing is behind {here} for who asks there"] = None
+                yield
+
     def _lines(
         self, entry: int, interface: InterfaceConfig, *, proxied: bool
-    ) -> tuple[Mapping[Prefix, Match], _MadeOf | None]:
+    ) -> Steps[tuple[Mapping[Prefix, Match], _MadeOf | None]]:
         """What the rules of an entry say, and what of it the table before has is taken from there."""
         context = (interface.router, interface.dad, interface.na_source, proxied, self._came_in_by(entry))
         before = self._before.origins.get(entry)
         decided = self._before.decisions.get(entry)
         if before is None or decided is None or before.context != context:
-            return self._changed_lines(entry, interface, context, before, None)
+            return (yield from self._changed_lines(entry, interface, context, before, None))
         followed = {name: self._followed.get(name, ()) for name in before.followed}
-        if before.followed == followed and before.config == interface.rules:
+        # two configurations that were read apart have no rule in common, and all of them to be compared
+        if before.followed == followed and (yield from _are_same(before.config, interface.rules)):
             self.origins[entry] = before
-            self.rules.update({rule.id: rule for rule in before.rules.values()})
+            for rules in pieces(before.rules.values()):
+                self.rules.update([(rule.id, rule) for rule in rules])
+                yield
             self.groups |= {self._group_keys[group]: group for group in before.groups}
             return decided.lines, None
-        return self._changed_lines(entry, interface, context, before, decided.lines)
+        return (yield from self._changed_lines(entry, interface, context, before, decided.lines))
 
     def _changed_lines(
         self,
@@ -532,54 +587,59 @@ class _Builder:
         context: _Context,
         before: Origin | None,
         lines_before: Mapping[Prefix, Match] | None,
-    ) -> tuple[Mapping[Prefix, Match], _MadeOf | None]:
+    ) -> Steps[tuple[Mapping[Prefix, Match], _MadeOf | None]]:
         """Lines by difference from those before (all, where there are none that count), and their origin."""
-        known: Mapping[str, Rule] = before.rules if before else {}
+        followed: dict[str, tuple[Prefix, ...]] = {}
         rules: dict[str, Rule] = {}
-        followed = {}
-        for config in interface.rules:
-            rule = known.get(config.prefix)
-            if config.follows:
-                followed[config.follows] = self._followed.get(config.follows, ())
-            if rule is None or lines_before is None or rule.config != config or config.follows:
-                number = next(self._fresh_rule_ids) if rule is None else rule.id
-                rule = self._rule(number, entry, config, context)
-            elif rule.group:
-                self.groups[self._group_keys[rule.group]] = rule.group
-            rules[config.prefix] = rule
-            self.rules[rule.id] = rule
-        found = bases([rule.config for rule in rules.values()], self._followed)
+        for some in pieces(interface.rules, _BIT):
+            for config in some:
+                if config.follows:
+                    followed[config.follows] = self._followed.get(config.follows, ())
+                rule = self._rule_of(entry, config, context, before, known=lines_before is not None)
+                rules[config.prefix] = rule
+                self.rules[rule.id] = rule
+            yield
+        found = yield from collecting([rule.config for rule in rules.values()], self._followed)
         lines: dict[Prefix, Match] = {}
         touched: set[Prefix] = set()
         notes: dict[Prefix, Sequence[str]] = {}
         changed: Iterable[Prefix] = found.owners
         if before is not None and lines_before is not None:
             lines, notes = dict(lines_before), dict(before.notes)
-            changed, gone = _changed_bases(found, before.bases)
-            for base in gone:
-                notes.pop(base, None)
-                for line in lines_of(base, before.bases.owners[base], before.bases, []):
-                    del lines[line.network]
-                    touched.add(line.network)
+            yield
+            changed, gone = yield from _changed_bases(found, before.bases)
+            for bases_gone in pieces(gone, _BIT):
+                for base in bases_gone:
+                    notes.pop(base, None)
+                    for line in lines_of(base, before.bases.owners[base], before.bases, []):
+                        del lines[line.network]
+                        touched.add(line.network)
+                yield
         _, _, _, proxied, _ = context
-        for base in changed:
-            said: list[str] = []
-            for line in lines_of(base, found.owners[base], found, said):
-                lines[line.network] = _match(rules[line.rule.prefix], left_out=line.left_out, proxied=proxied)
-                touched.add(line.network)
-            if said:
-                notes[base] = said
-        self.origins[entry] = Origin(
-            interface.rules,
-            context,
-            followed,
-            found,
-            rules,
-            frozenset({rule.decision for rule in rules.values()}),
-            frozenset({rule.group for rule in rules.values()} - {NO_GROUP}),
-            notes,
-        )
+        for bases_here in pieces(changed, _BIT):
+            for base in bases_here:
+                said: list[str] = []
+                for line in lines_of(base, found.owners[base], found, said):
+                    lines[line.network] = _match(rules[line.rule.prefix], left_out=line.left_out, proxied=proxied)
+                    touched.add(line.network)
+                if said:
+                    notes[base] = said
+            yield
+        kinds, groups = yield from _occurring(rules)
+        self.origins[entry] = Origin(interface.rules, context, followed, found, rules, kinds, groups, notes)
         return lines, None if lines_before is None else (lines_before, touched)
+
+    def _rule_of(
+        self, entry: int, config: RuleConfig, context: _Context, before: Origin | None, *, known: bool
+    ) -> Rule:
+        """The rule of a configuration's: the very one of before, where that is `known` to count still."""
+        rule = before.rules.get(config.prefix) if before else None
+        if rule is None or not known or rule.config != config or config.follows:
+            number = next(self._fresh_rule_ids) if rule is None else rule.id
+            return self._rule(number, entry, config, context)
+        if rule.group:
+            self.groups[self._group_keys[rule.group]] = rule.group
+        return rule
 
     def _rule(self, number: int, entry: int, config: RuleConfig, context: _Context) -> Rule:
         router, dad, na_source, _, here = context
@@ -704,11 +764,11 @@ class _Builder:
 
 
 class _Ids(Generic[Key]):
-    """Numbers for keys: those of before, and fresh ones that nothing before had."""
+    """Numbers for keys: those of before, and fresh ones that nothing before had, and nothing of another table has."""
 
-    def __init__(self, before: Mapping[Key, int], first: int = 0) -> None:
+    def __init__(self, before: Mapping[Key, int], other: Mapping[Key, int], first: int = 0) -> None:
         self._ids = dict(before)
-        self._fresh = _fresh(set(before.values()), first)
+        self._fresh = _fresh({*before.values(), *other.values()}, (), first)
 
     def __getitem__(self, key: Key) -> int:
         if key not in self._ids:
@@ -718,12 +778,18 @@ class _Ids(Generic[Key]):
 
 def warnings(table: Table) -> list[str]:
     """What a configuration asks for that its writer may not have meant, a line each."""
-    covered = {
-        (rule, here)
-        for entry, decisions in table.decisions.items()
-        for here, rule in _over(decisions, _on_link(table.entries[entry]))
-        if table.rules[rule].decision in _ALWAYS_THERE
-    }
+    return finish(finding_warnings(table))
+
+
+def finding_warnings(table: Table) -> Steps[list[str]]:
+    """The same, bit by bit."""
+    covered: set[tuple[int, Prefix]] = set()
+    for entry, decisions in table.decisions.items():
+        for some in pieces(_over(decisions, _on_link(table.entries[entry]))):
+            for found in some:
+                if found is not None and table.rules[found[1]].decision in _ALWAYS_THERE:
+                    covered.add((found[1], found[0]))
+            yield
     return [
         *table.notes,
         *(
@@ -736,11 +802,8 @@ def warnings(table: Table) -> list[str]:
 def on_link_warning(table: Table, match: Match) -> str:
     """What there is to say of a target's rule by which its entry's own neighbours would be answered for, or ""."""
     entry = table.rules[match.rule].entry
-    over = [
-        here
-        for here, rule in _over(table.decisions.get(entry, NOTHING_DECIDED), _on_link(table.entries[entry]))
-        if rule == match.rule and match.decision in _ALWAYS_THERE
-    ]
+    found = _over(table.decisions.get(entry, NOTHING_DECIDED), _on_link(table.entries[entry]))
+    over = [each[0] for each in found if each and each[1] == match.rule and match.decision in _ALWAYS_THERE]
     return _covers(table, match.rule, min(over)) if over else ""
 
 
@@ -769,9 +832,9 @@ def _on_link(entry: Entry) -> set[Prefix]:
     return {held.network for held in entry.addresses if not held.address.is_link_local and held.prefix_length < BITS}
 
 
-def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, int]]:
+def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, int] | None]:
     """The on-link prefixes of which rules say that all targets are there: most of one by the longest line around it,
-    parts of it by the lines within."""
+    parts of it by the lines within. None of lines of which there is nothing to say."""
     for here in on_link:
         match = decisions.longest(here.address, here.length)
         if match is not None and match.decision in _ALWAYS_THERE:
@@ -780,12 +843,12 @@ def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, 
         mask = MASKS[length]
         addresses = {prefix.address for prefix in on_link if prefix.length == length}
         for lines in (decisions.lines, decisions.special):
-            for prefix in [
-                prefix for prefix in lines if prefix.address & mask in addresses and prefix.length >= length
-            ]:
-                match = decisions.get(prefix)
-                if match is not None and match.decision in _ALWAYS_THERE:
-                    yield Prefix(prefix.address & mask, length), match.rule
+            for some in pieces(lines, _LOOKED_AT):
+                yield None
+                for prefix in [p for p in some if p.address & mask in addresses and p.length >= length]:
+                    match = decisions.get(prefix)
+                    if match is not None and match.decision in _ALWAYS_THERE:
+                        yield Prefix(prefix.address & mask, length), match.rule
 
 
 def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:
@@ -803,23 +866,56 @@ def _held(own: Iterable[OwnAddress]) -> Iterator[int]:
     return map(int, held_addresses(own))
 
 
-def _fresh(taken: Container[int], first: int = 0) -> Iterator[int]:
+def _fresh(taken: Container[int], other: Container[int], first: int = 0) -> Iterator[int]:
     """Numbers that aren't taken, the lowest first."""
-    return (number for number in count(first) if number not in taken)
+    return (number for number in count(first) if number not in taken and number not in other)
 
 
-def _changed_bases(after: Bases, before: Bases) -> tuple[set[Prefix], set[Prefix]]:
+def _occurring(rules: Mapping[str, Rule]) -> Steps[tuple[frozenset[Decision], frozenset[int]]]:
+    """What some rules decide by, and their groups."""
+    found: set[tuple[int, int]] = set()
+    for some in pieces(rules.values()):
+        found.update([(int(rule.decision), rule.group) for rule in some])  # an enum's hash takes four times as long
+        yield
+    return frozenset(Decision(kind) for kind, _ in found), frozenset(group for _, group in found) - {NO_GROUP}
+
+
+def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> Steps[bool]:
+    """Whether two configurations say the same of an entry."""
+    if before is now or len(before) != len(now):
+        return before is now
+    for pairs in pieces(zip(before, now, strict=True), _BIT):
+        if any(one is not other and one != other for one, other in pairs):
+            return False
+        yield
+    return True
+
+
+def _changed_bases(after: Bases, before: Bases) -> Steps[tuple[set[Prefix], list[Prefix]]]:
     """The bases whose lines aren't as before: those that have lines now, and those that had some."""
     owners, old = after.owners, before.owners
-    pairs = zip(owners.items(), map(old.get, owners), strict=True)
-    changed = {base for (base, rule), before_it in pairs if before_it is not rule}
-    lost = set(old.keys() - owners.keys())
+    changed: set[Prefix] = set()
+    moved: list[Prefix] = []  # they are new, or gone
+    for items in pieces(owners.items(), _BIT):
+        some = [base for base, rule in items if old.get(base) is not rule]
+        changed.update(some)
+        moved += [base for base in some if base not in old]
+        yield
+    gone: list[Prefix] = []
+    for bases_before in pieces(old, _BIT):
+        gone += [base for base in bases_before if base not in owners]
+        yield
     # where a base is new or gone, rules with parts around it have other lines
-    for base in (*lost, *[base for base in changed if base not in old]):
-        for around in after.around(base):
-            if owners[around].include or owners[around].exclude:
-                changed.add(around)
-    return changed, lost | {base for base in changed if base in old}
+    for some in pieces(chain(gone, moved), _BIT):
+        for base in some:
+            for around in after.around(base):
+                if owners[around].include or owners[around].exclude:
+                    changed.add(around)
+        yield
+    for some in pieces(changed, _BIT):
+        gone += [base for base in some if base in old]
+        yield
+    return changed, gone
 
 
 def _match(rule: Rule, *, left_out: bool, proxied: bool) -> Match:
