@@ -6,16 +6,17 @@ A switch with MLD snooping passes a group's frames only to ports that have joine
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import Decision, Table
+from npd6_xdp.core.rules import Decision, Match, Table
+from npd6_xdp.core.steps import Steps, finish, in_order, pieces
 
 MOST_GROUPS = 256
 """Groups that are joined on one interface."""
+_PIECE = 4096  # prefixes that are looked at at once
 _SMALL = 120  # a prefix so long has at most 256 targets
 
 _SOLICITED_NODE = int(IPv6Address("ff02::1:ff00:0"))
@@ -32,22 +33,44 @@ def wanted_groups(table: Table) -> dict[int, frozenset[bytes]]:
 
     Those of single addresses and of prefixes with at most 256 addresses; larger ones would take too many.
     """
+    return finish(finding_groups(table))
+
+
+def finding_groups(table: Table) -> Steps[dict[int, frozenset[bytes]]]:
+    """The same, bit by bit."""
     wanted: defaultdict[int, list[Prefix]] = defaultdict(list)
     for entry, decisions in table.decisions.items():
-        wanted[table.entries[entry].l3_ifindex] += [
-            prefix
-            for prefix in {prefix for prefix in decisions.lines if prefix.length >= _SMALL} | decisions.special.keys()
-            if (match := decisions.get(prefix)) is not None and match.decision in _PROXIED
-        ]
-    return {ifindex: _lowest_groups(found) for ifindex, found in wanted.items() if found}
+        found = wanted[table.entries[entry].l3_ifindex]
+        for some in pieces(decisions.lines, _PIECE):
+            found += [
+                prefix
+                for prefix in some
+                if prefix.length >= _SMALL and prefix not in decisions.special and _is_proxied(decisions.lines[prefix])
+            ]
+            yield
+        found += [prefix for prefix, match in decisions.special.items() if _is_proxied(match)]
+    groups = {}
+    for ifindex, found in wanted.items():
+        if found:
+            groups[ifindex] = _lowest_groups((yield from _lowest(found)))
+    return groups
+
+
+def _is_proxied(match: Match) -> bool:
+    return match.decision in _PROXIED
+
+
+def _lowest(prefixes: list[Prefix]) -> Steps[list[Prefix]]:
+    """The lowest first."""
+    if len(prefixes) <= _PIECE:
+        return sorted(prefixes)
+    return (yield from in_order(prefixes))
 
 
 def _lowest_groups(prefixes: list[Prefix]) -> frozenset[bytes]:
     """The groups of the lowest targets; of 100,000 prefixes few are looked at."""
-    heapq.heapify(prefixes)
     groups: set[bytes] = set()
-    while prefixes:
-        prefix = heapq.heappop(prefixes)
+    for prefix in prefixes:
         for target in range(prefix.address, prefix.last + 1):
             groups.add(solicited_node(target))
             if len(groups) == MOST_GROUPS:

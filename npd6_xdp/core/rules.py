@@ -94,7 +94,7 @@ _LEAD_NOWHERE = frozenset({"dummy", "ifb", "nlmon"})
 _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 _LINK_LOCAL = 0xFE80 >> 6  # the first 10 bits of fe80::/10
 _BIT = 256  # rules and prefixes of which something is made at once: a millisecond
-_LOOKED_AT = 64  # that are only looked at, 512 times so many at once: see pieces()
+_LOOKED_AT = 32  # that are only looked at, 512 times so many at once: see pieces()
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
@@ -260,6 +260,10 @@ class Decisions:
                     put[prefix] = match
             yield
         return put, take
+
+    def is_in_force(self) -> None:
+        """Nobody asks any more what it was made of, which would be kept as long as this."""
+        object.__setattr__(self, "made_of", None)
 
     @cached_property
     def addresses(self) -> int:

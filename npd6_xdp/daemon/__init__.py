@@ -14,8 +14,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from types import FrameType
@@ -28,17 +28,20 @@ from npd6_xdp.core.errors import BrokenSource, MachineError, Npd6Error, as_machi
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
-from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, building, warnings
+from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, building, finding_warnings, warnings
 from npd6_xdp.core.snapshot import Snapshot, Status
 from npd6_xdp.core.status import overview_values, status_lines, status_pieces, status_values
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import refused_vias, used_vias
 from npd6_xdp.core.warnings import WarningKind, Warnings
+from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.garbage import Remains
 from npd6_xdp.daemon.guests import Guests
 from npd6_xdp.daemon.lines import Damper, Lines, some
+from npd6_xdp.daemon.loading import Loading
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
@@ -52,7 +55,7 @@ from npd6_xdp.daemon.view import View
 from npd6_xdp.system import cgroup
 from npd6_xdp.system.aside import reap
 from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
-from npd6_xdp.system.datapath import Datapath, memory_to_load
+from npd6_xdp.system.datapath import Datapath, Fit, Loaded, Program, load, memory_to_load
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.manager import ServiceManager
@@ -81,10 +84,9 @@ _HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reloa
 _RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
 _SWITCH = 0.001  # seconds after which a thread of HTTP's that works lets the loop have its turn; Python has 5 ms
 _TOGETHER = 0.01  # seconds: who asks for a reload within them of the first one asks for the same
-
-
-class _Ended(BaseException):
-    """A signal wants the end, while there was something to do that can be left undone."""
+_TRIES = 3  # to build a table of a machine that doesn't change meanwhile; what has then changed is followed afterwards
+_LOOK_FOR_ROUTES = 0.01  # seconds between two looks whether routes have been read
+_MOST_ROUTES = 10.0  # seconds that they may take; then they are read in one go
 
 
 @dataclass(slots=True)
@@ -93,6 +95,29 @@ class _Ring:
 
     ring: EventRing
     until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Successor:
+    """A program that is to take over, and its ring."""
+
+    program: Program
+    ring: EventRing
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """What is to be in force next, with what there is to warn of by the table alone.
+
+    `successor` is the program that takes over with it; `grown`: because the maps of the one at work are too small.
+    """
+
+    config: Config
+    links: Mapping[str, LinkFacts]
+    table: Table
+    warnings: Sequence[str]
+    successor: _Successor | None = None
+    grown: bool = False
 
 
 class Daemon:
@@ -135,8 +160,14 @@ class Daemon:
         self._retire_at: float | None = None
         self._refresh_at: float | None = None
         self._refresh_not_before = 0.0
-        self._refreshing: Iterator[None] | None = None  # a change of the machine that is being followed
+        self._refreshing: Steps[None] | None = None  # a change of the machine that is being followed
         self._refresh_cost = 0.0  # seconds of processor time that it has taken so far
+        self._applying: Steps[None] | None = None  # a configuration that was read, and is to be in force
+        self._asleep: float | None = None  # until then (seconds, monotonic), whichever of the two it is waits
+        self._retiring: Steps[None] | None = None  # programs that others have taken over from
+        self._letting_go: Steps[None] | None = None  # tables and configurations that are not needed any more
+        self._remains = Remains()
+        self._said: tuple[Table, Sequence[str]] = (self._table, ())  # what there is to warn of by a table alone
         self._failed = ""
         self._reload_at: float | None = None
         self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
@@ -147,7 +178,6 @@ class Daemon:
         self._report_at: float | None = None  # when the state is to be logged
         self._telling = Telling()
         self._busy = False  # there were events in the last look
-        self._interruptible = False  # a signal may end what is done now
         self._doubtful = False  # the kernel's maps may be neither the last table nor the one before
         self._decided = True  # no table has been put in force in part only
 
@@ -201,7 +231,7 @@ class Daemon:
         self._proxies = keep(closing(Proxies(self._datapath, self._requests, memory)))
         self._routing = keep(closing(Routing(self._datapath)))
         self._routing.follow(self._routes.kinds)
-        self._open_ring(EventRing(self._datapath.program.bpf))
+        self._open_ring(EventRing(self._datapath.program.maps))
         self._stack.callback(self._close_rings)
         self._view = View(
             self._datapath,
@@ -217,7 +247,7 @@ class Daemon:
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self._endpoint = self._offer_metrics(config)  # before a program is attached, which some links flap at
         self._stack.callback(self._close_endpoint)
-        self._decide_by(config, links, table)
+        self._decide_by(_Next(config, links, table, warnings(table)))
         self._ports.admit(config, links, table)
         self._follow_ports()
         if self._endpoint is not None:
@@ -320,12 +350,14 @@ class Daemon:
         loop.renew(ControlServer.WHERE, self._renew_control)
         loop.renew("rings", self._renew_rings)
         for where, due, call in (
-            ("reload", lambda: None if self._reading else self._reload_at, lambda _: self._begin_reload()),
+            ("reload", lambda: None if self._is_reloading else self._reload_at, lambda _: self._begin_reload()),
             ("reload", lambda: self._reading.due if self._reading else None, lambda _: self._give_up_reading()),
             ("reload", lambda: self._reap_at, self._reap),
-            ("control", lambda: self._say_at if self._reading else None, self._say_at_work),
+            ("reload", self._apply_due, lambda _: self._apply()),
+            ("control", lambda: self._say_at if self._is_reloading else None, self._say_at_work),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
-            ("table", lambda: self._refresh_at if self._refreshing is None else 0.0, lambda _: self._refresh()),
+            ("table", self._refresh_due, lambda _: self._refresh()),
+            ("table", lambda: None if self._letting_go is None else 0.0, lambda _: self._let_go()),
             ("links", lambda: self._guests.due, self._look_for_guests),
             ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
@@ -334,7 +366,7 @@ class Daemon:
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
-            ("rings", lambda: self._retire_at, self._retire),
+            ("rings", lambda: self._retire_at if self._retiring is None else 0.0, self._retire),
             ("status", lambda: self._telling.due, lambda _: self._telling.tick(busy=self._busy)),
             (ControlServer.WHERE, lambda: self._control.due, lambda now: self._control.tick(now)),
             ("manager", lambda: self._manager.due, self._manager.feed),
@@ -411,16 +443,95 @@ class Daemon:
         """Of a program of its own, as if the maps had to grow; what is in the old ones is lost."""
         before = tuple(self._rings)
         self._doubtful = True
-        self._make_room(self._config, self._table)
+        sizes = self._sizes(self._config, self._table)
+        with ExitStack() as undo:  # at once: nobody is answered by Python until then
+            successor = self._successor(undo, load(sizes), sizes)
+            finish(self._datapath.filling(successor.program, self._table))
+            with self._changing:
+                self._datapath.switch(successor.program, self._table)
+            undo.pop_all()
+        self._took_over(successor, grown=False)
         for kept in before:
             self._give_up_ring(kept)
 
     # --- the table --------------------------------------------------------------------------------------
 
-    def _decide_by(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
+    def _making_ready(
+        self, undo: ExitStack, config: Config, links: Mapping[str, LinkFacts], table: Table, before: _Next | None
+    ) -> Steps[_Next]:
+        """Whatever takes long before a table can be in force, and can fail; nothing of it shows.
+
+        `undo` lets go of what was made for that. `before` is another that was made ready, and is not to be after all.
+        """
+        said = yield from finding_warnings(table)
+        yield from self._ports.preparing(table)
+        successor = None if before is None else before.successor
+        grown = before is not None and before.grown
+        if successor is None or (yield from successor.program.fitting(table, config.limits)) is Fit.NOT:
+            fit = yield from self._datapath.fitting(table, config.limits)
+            if fit is Fit.FEW and not self._doubtful:
+                return _Next(config, links, table, said)
+            try:
+                sizes = self._sizes(config, table)
+            except MachineError:
+                if fit is Fit.NOT or self._doubtful:
+                    raise
+                return _Next(config, links, table, said)  # by the maps that there are, in one go
+            grown = fit is Fit.NOT
+            loaded = yield from self._loading(sizes)
+            successor = self._successor(undo, loaded, sizes)
+        yield from self._datapath.filling(successor.program, table)
+        return _Next(config, links, table, said, successor, grown)
+
+    def _sizes(self, config: Config, table: Table) -> Mapping[str, int]:
+        """Those of the maps of a program that is to take over. Raises MachineError if there is no memory for them."""
+        what = f"loading {_so_many_rules(table)} beside those that are in use"
+        cgroup.require(memory_to_load([self._table, table], config.limits), what)
+        return self._datapath.sizes(table, config.limits)
+
+    def _loading(self, sizes: Mapping[str, int]) -> Steps[Loaded]:
+        """Wait until another process has loaded a program."""
+        loading = Loading(sizes)
+        self._loop.add(loading, self._wake, "table")
+        try:
+            while (loaded := loading.take()) is None:
+                self._asleep = loading.due
+                yield
+            return loaded
+        finally:
+            self._wake()
+            self._loop.remove(loading)
+            loading.close()
+            self._reap(time.monotonic())
+
+    def _wake(self) -> None:
+        self._asleep = None
+
+    def _successor(self, undo: ExitStack, loaded: Loaded, sizes: Mapping[str, int]) -> _Successor:
+        """A program that is to take over, and its ring; `undo` gives it up."""
+        program = self._datapath.successor(loaded, sizes)
+        undo.callback(self._datapath.give_up, program)
+        ring = EventRing(program.maps)
+        undo.callback(ring.close)
+        return _Successor(program, ring)
+
+    def _took_over(self, successor: _Successor, *, grown: bool) -> None:
+        """Another program sits where ours did."""
+        self._tags.follow_program()
+        anew, self._doubtful = self._doubtful, False
+        until = time.monotonic() + _RETIREMENT
+        for kept in self._rings:
+            kept.until = kept.until or until
+        self._retire_at = self._retire_at or until
+        self._open_ring(successor.ring)
+        if anew or grown:
+            log.info("the XDP program was loaded anew" if anew else "the kernel maps have grown")
+
+    def _decide_by(self, to_be: _Next) -> None:
         """Let a table be in force, with not one target in between that neither it nor the last one decides."""
+        config, links, table, successor = to_be.config, to_be.links, to_be.table, to_be.successor
         self._decided = False
-        self._make_room(config, table)
+        self._said = table, to_be.warnings
         names = {link.ifindex: link.name for link in links.values()}
         self._resolution.prepare(table, config.limits, links)
         self._outlook.use(table, links, used_vias(config, links), self._warnings(config, links, table))
@@ -429,17 +540,26 @@ class Daemon:
         with self._changing:
             self._drain()
             self._datapath.limit(config.limits)
-            self._datapath.apply(table)
+            if successor is None:
+                self._datapath.apply(table)
+            else:
+                self._datapath.switch(successor.program, table)
             before, self._table = self._table, table
             self._config, self._links = config, links
             self._answering.use(table)
             self._counts.follow(table)
             self._view.use(config, table, links)
             self._view.warn(self._outlook.current)
+        if successor is not None:
+            self._took_over(successor, grown=to_be.grown)
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()
         self._decided = True
+
+    def _decide_anew(self) -> None:
+        """The table in force stays so, and something else is different."""
+        self._decide_by(_Next(self._config, self._links, self._table, self._said[1]))
 
     def _drain(self) -> None:
         """Answer what is in the rings, so that no event is older than the table before the one to come."""
@@ -461,40 +581,31 @@ class Daemon:
         if rule.method is not Method.NEIGHBOUR or self._resolution.ask(event, rule) is None:
             self._answering.answer_late(event)
 
-    def _make_room(self, config: Config, table: Table) -> None:
-        """Load a program with larger maps, and let it take over, where the table doesn't fit into those there are."""
-        if self._datapath.has_room(table, config.limits) and not self._doubtful:
-            return
-        what = f"loading {_so_many_rules(table)} beside those that are in use"
-        cgroup.require(memory_to_load([self._table, table], config.limits), what)
-        with ExitStack() as undo:
-            program = self._datapath.larger(table, config.limits)
-            undo.callback(program.close)
-            ring = EventRing(program.bpf)
-            undo.callback(ring.close)
-            with self._changing:
-                self._datapath.switch(program)
-            undo.pop_all()
-        self._tags.follow_program()
-        grown, self._doubtful = not self._doubtful, False
-        until = time.monotonic() + _RETIREMENT
-        for kept in self._rings:
-            kept.until = kept.until or until
-        self._retire_at = self._retire_at or until
-        self._open_ring(ring)
-        log.info("the kernel maps have grown" if grown else "the XDP program was loaded anew")
-
     def _retire(self, now: float) -> None:
         """Let go of rings and programs that others have taken over from."""
-        gone = [kept for kept in self._rings if kept.until is not None and kept.until <= now]
-        for kept in gone:
-            while self._answering.answer(kept.ring.read()):
-                pass
-            self._give_up_ring(kept)
-        self._retire_at = min((kept.until for kept in self._rings if kept.until is not None), default=None)
-        if self._retire_at is None:
-            with self._changing:
-                self._datapath.retire()
+        if self._retiring is None:
+            gone = [kept for kept in self._rings if kept.until is not None and kept.until <= now]
+            for kept in gone:
+                while self._answering.answer(kept.ring.read()):
+                    pass
+                self._give_up_ring(kept)
+            self._retire_at = min((kept.until for kept in self._rings if kept.until is not None), default=None)
+            if self._retire_at is None:
+                self._retiring = self._datapath.retiring()
+            return
+        with self._changing:
+            if self._is_over(self._retiring):
+                self._retiring = None
+
+    @staticmethod
+    def _is_over(steps: Steps[None]) -> bool:
+        """Go on with something for as long as a turn may take; whether that was the last of it."""
+        ends = time.thread_time() + _SLICE
+        return all(time.thread_time() < ends for _ in steps)
+
+    def _let_go(self) -> None:
+        if self._letting_go is not None and self._is_over(self._letting_go):
+            self._letting_go = None
 
     def _give_up_ring(self, kept: _Ring) -> None:
         for fd in kept.ring.filenos():
@@ -507,7 +618,7 @@ class Daemon:
         names, vias = absent_lines(config, links)
         unfit = {each.name: links[each.name].why_no_port for each in config.interfaces if each.name in links}
         return {
-            WarningKind.RULE: warnings(table),
+            WarningKind.RULE: self._said[1] if self._said[0] is table else warnings(table),
             WarningKind.INTERFACE: [
                 *names,
                 *(f"{name}: {why}" for name, why in unfit.items() if why),
@@ -531,8 +642,7 @@ class Daemon:
     def run(self) -> None:
         """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""
         self._manager.ready(self._summary())
-        with suppress(_Ended):
-            self._loop.run(self._look, "rings")
+        self._loop.run(self._look, "rings")
         self._manager.stopping()
 
     def _look(self) -> float:
@@ -600,6 +710,12 @@ class Daemon:
         if self._refresh_at is None:
             self._refresh_at = self._refresh_not_before
 
+    def _refresh_due(self) -> float | None:
+        """When to go on with that, or to begin; a reload that is under way comes to its end first."""
+        if self._applying is not None and self._refreshing is None:
+            return None
+        return self._refresh_at if self._refreshing is None else self._asleep or 0.0
+
     def _refresh(self) -> None:
         """Make the table follow the machine, and go on with that: among thousands of interfaces it takes a while."""
         began = time.thread_time()
@@ -609,7 +725,7 @@ class Daemon:
         going_on, self._refreshing = self._refreshing, None
         try:
             for _ in going_on:
-                if time.thread_time() - began >= _SLICE:
+                if self._asleep is not None or time.thread_time() - began >= _SLICE:
                     self._refreshing = going_on
                     return
         except MachineError as error:
@@ -632,7 +748,7 @@ class Daemon:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
             return False
 
-    def _follow_machine(self) -> Iterator[None]:
+    def _follow_machine(self) -> Steps[None]:
         """What _refresh() does, in steps. Where another table comes in force in between, it begins anew."""
         self._hear_of_links()
         config, before = self._named(self._written), self._table
@@ -643,12 +759,15 @@ class Daemon:
         self._log_changes(links)
         yield
         table = yield from building(config, links, before)
-        self._datapath.has_room(table, config.limits)  # it takes a while, and is asked again
-        yield
-        if self._table is not before or config is not self._named(self._written):
-            self._later()
-            return
-        self._decide_by(config, links, table)
+        with ExitStack() as undo:
+            to_be = yield from self._making_ready(undo, config, links, table, None)
+            yield from self._remains.holding(self._answering.former, Config(()))
+            if self._table is not before or config is not self._named(self._written):
+                self._later()
+                return
+            self._decide_by(to_be)
+            undo.pop_all()
+        self._letting_go = self._remains.letting_go()
         self._manager.status(self._summary())
         yield
         self._follow_ports()
@@ -692,12 +811,12 @@ class Daemon:
     def _on_hidden_tags(self) -> None:
         if self._tags.on_hidden():
             self._follow_taps()  # silence first: there may be wrong answers until then
-            self._decide_by(self._config, self._links, self._table)
+            self._decide_anew()
 
     def _look_at_tags(self, now: float) -> None:
         if self._tags.tick(now):
             self._follow_taps()
-            self._decide_by(self._config, self._links, self._table)
+            self._decide_anew()
 
     def _log_changes(self, links: Mapping[str, LinkFacts]) -> None:
         """Once each: what can't be followed at once is tried again."""
@@ -736,23 +855,9 @@ class Daemon:
             if not self._loop.stopped:
                 log.info("%s: ending", signal.Signals(number).name)
             self._loop.stop()
-            if self._interruptible:
-                self._interruptible = False
-                raise _Ended
 
     def _on_signal(self) -> None:
         self._signals[0].recv(64)
-
-    @contextmanager
-    def _unless_ended(self) -> Iterator[None]:
-        """What may take seconds and changes nothing: a signal that wants the end leaves it undone."""
-        if self._loop.stopped:
-            raise _Ended
-        self._interruptible = True
-        try:
-            yield
-        finally:
-            self._interruptible = False
 
     def _answer_control(self, question: dict[str, Any], reply: Reply) -> None:
         match question.get("verb"):
@@ -776,12 +881,16 @@ class Daemon:
         self._asked, self._to_hear = self._to_hear, []
         self._say_at = time.monotonic() + AT_WORK
         self._manager.reloading()
-        gc.disable()  # much is made and little thrown away, and it would walk it over and over
+        garbage.hold()
         try:
             self._reading = Reading(self._load)
             self._loop.add(self._reading, self._on_read, "reload")
         except Exception as error:
             self._end_reload(self._refuse(error))
+
+    @property
+    def _is_reloading(self) -> bool:
+        return self._reading is not None or self._applying is not None
 
     def _on_read(self) -> None:
         if self._reading is None:
@@ -794,9 +903,30 @@ class Daemon:
         if config is not None:
             took = time.monotonic() - self._reading.began
             self._close_reading()
-            with self._control.saying_at_work():
-                why = self._go_by(config, took)
-            self._end_reload(why)
+            self._applying = self._going_by(config, took)
+
+    def _apply_due(self) -> float | None:
+        """When to go on with a configuration that was read; a change of the machine that is followed comes first."""
+        if self._applying is None or self._refreshing is not None:
+            return None
+        return self._asleep or 0.0
+
+    def _apply(self) -> None:
+        """Go on."""
+        going_on, self._applying = self._applying, None
+        if going_on is None:
+            return
+        ends = time.thread_time() + _SLICE
+        try:
+            for _ in going_on:
+                if self._asleep is not None or time.thread_time() >= ends:
+                    self._applying = going_on
+                    return
+        except Exception as error:
+            self._end_reload(self._refuse(error))
+            self._letting_go = self._remains.letting_go()
+        else:
+            self._end_reload("")
 
     def _give_up_reading(self) -> None:
         if self._reading is not None:
@@ -819,11 +949,12 @@ class Daemon:
     def _end_reload(self, why: str) -> None:
         """Tell those who have asked what became of it: why not, or "" if the new configuration is in use."""
         self._close_reading()
-        gc.enable()
-        if not why:
+        self._applying = None
+        if len(self._table.rules) + len(self._answering.former.rules) + len(self._remains) < garbage.LARGE:
             gc.unfreeze()
-            gc.collect()  # a responder and its caches hold one another, and the table before
-            gc.freeze()
+            gc.collect()
+        gc.freeze()  # all that there is stays, and isn't looked at again and again
+        garbage.release()
         self._tell({"error": f"the old configuration stays: {why}"} if why else self._view.in_use())
         if self._reload_at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
             self._reload_at = time.monotonic() + _TOGETHER
@@ -833,17 +964,13 @@ class Daemon:
         for reply in asked:
             reply(answer)
 
-    def _go_by(self, config: Config, took: float) -> str:
-        """Put a configuration that was read in force. Why not; "" if it is in use."""
+    def _going_by(self, config: Config, took: float) -> Steps[None]:
+        """Put a configuration that was read in force. Raises what is the reason why it can't be."""
         began = time.monotonic()
-        try:
-            self._change_to(config)
-        except Exception as error:
-            return self._refuse(error)
+        yield from self._change_to(config)
         log.info("reload: the new configuration is in use")
         self._manager.ready(self._summary())
         log.debug("reload: read in %.3f s, applied in %.3f s", took, time.monotonic() - began)
-        return ""
 
     def _refuse(self, error: Exception) -> str:
         """Why the old configuration stays, also in the log."""
@@ -859,21 +986,32 @@ class Daemon:
         self._manager.ready(f"{self._summary()}; the last reload failed, and the old configuration stays")
         return why
 
-    def _change_to(self, written: Config) -> None:
-        """Whatever can fail comes first, so that failing leaves all as it was."""
-        try:
-            if self._hear_of_links():  # what has just come is to be looked at, too
-                self._later()
-        except MachineError as error:
-            self._retry(error)
-        config = self._named(written)
+    def _change_to(self, written: Config) -> Steps[None]:
+        """Whatever can fail comes first, so that failing leaves all as it was; what takes long, too, bit by bit.
+
+        What changes of the machine until it is in force is in it, or followed afterwards.
+        """
         with ExitStack() as undo:
             undo.callback(lambda: self._facts(self._config))
-            with self._unless_ended():
-                links = self._facts(config)
+            tables: list[Table] = []
+            undo.callback(self._remains.keep, tables, written)
+            yield from self._remains.holding(self._answering.former, self._written)
+            to_be: _Next | None = None
+            for _ in range(_TRIES):
+                self._take_in_links()
+                config = self._named(written)
+                yield
+                links = yield from self._all_facts(config)
+                if to_be is not None and to_be.config is config and to_be.links == links:
+                    break
                 _check(config, links)
-                table = build(config, links, self._table)
-            self._make_room(config, table)
+                yield
+                base = self._table if to_be is None else to_be.table
+                table = yield from building(config, links, base, self._table)
+                tables.append(table)
+                to_be = yield from self._making_ready(undo, config, links, table, to_be)
+            assert to_be is not None
+            config, table, links_then = to_be.config, to_be.table, to_be.links
             endpoint, control = self._endpoint, self._control
             if config.metrics_listen != self._config.metrics_listen:
                 endpoint = self._offer_metrics(config)
@@ -881,13 +1019,14 @@ class Daemon:
             if config.control != self._config.control:
                 control = self._listen(config)
                 undo.callback(control.close)
-            self._ports.admit(config, links, table)
+            self._ports.admit(config, links_then, table)
             undo.callback(self._later)  # the kernel may have refused some of it: the old table is put in force again
             undo.callback(setattr, self, "_written", self._written)
             self._written = written
-            self._decide_by(config, links, table)
+            self._decide_by(to_be)
             undo.pop_all()
-        self._logged = links
+        self._letting_go = self._remains.letting_go()
+        self._logged = links_then
         self._follow_ports()
         if self._endpoint is not endpoint:
             self._close_endpoint()
@@ -899,12 +1038,36 @@ class Daemon:
         self._configured(config)
         self._view.reloaded()
 
+    def _take_in_links(self) -> None:
+        """What has just come is to be looked at, too."""
+        try:
+            if self._hear_of_links():
+                self._later()
+        except MachineError as error:
+            self._retry(error)
+
+    def _all_facts(self, config: Config) -> Steps[dict[str, LinkFacts]]:
+        """The facts of now; the routes of all ports are read, and nothing else waits for that."""
+        links = self._facts(config, wait=False)
+        indexes = self._netlink.l3_interfaces(lambda name: bool(config.entries(name)))
+        patience = time.monotonic() + _MOST_ROUTES
+        if all(map(self._routes.is_read, indexes)):
+            return links
+        while not all(map(self._routes.is_read, indexes)) and time.monotonic() < patience:
+            self._asleep = time.monotonic() + _LOOK_FOR_ROUTES
+            yield
+        self._wake()
+        return self._facts(config)
+
     # --- end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Detach, answer what is still in the ring, and let go of everything."""
         self._close_reading()
-        gc.enable()
+        for under_way in (self._applying, self._refreshing):
+            if under_way is not None:
+                under_way.close()
+        self._applying = self._refreshing = None
         self._asked += self._to_hear
         self._tell({"error": "npd6-xdp is ending; the reload was given up"})
         self._ports.detach_all()

@@ -67,6 +67,11 @@ class Answering:
         self._before = self._table, self._responder
         self._table, self._responder = table, Responder(table)
 
+    @property
+    def former(self) -> Table:
+        """The table before the one in force: it goes when another is given to use()."""
+        return self._before[0]
+
     def rule(self, number: int) -> Rule | None:
         """The rule of an event; that may be one of the table before this one."""
         rule = self._table.rules.get(number)

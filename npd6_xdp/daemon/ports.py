@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.groups import wanted_groups
+from npd6_xdp.core.groups import finding_groups, wanted_groups
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import Entry, Table
+from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
 from npd6_xdp.system.groups import Groups
@@ -80,6 +81,7 @@ class Ports:
         self._hurried = 0
         self._postponed = 0
         self._complained: dict[int, float] = {}
+        self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (self._table, {})
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
         self.due: float | None = None
@@ -148,6 +150,10 @@ class Ports:
         for name in dict.fromkeys(interface.name for interface in config.interfaces):
             if name in links and (why := links[name].why_no_port):
                 raise MachineError(f"{name}: {why}")
+
+    def preparing(self, table: Table) -> Steps[None]:
+        """Find out what takes a while with a table that is to be followed."""
+        self._wanted_groups = table, (yield from finding_groups(table))
 
     def admit(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Attach to what the table wants beside what there is, and as the configuration wants it.
@@ -229,7 +235,9 @@ class Ports:
         return {link.ifindex: link for link in links.values() if link.ifindex in table.ports}
 
     def _follow_groups(self, links: Mapping[str, LinkFacts], table: Table) -> None:
-        self._groups.follow(wanted_groups(table), {link.ifindex: link.name for link in links.values()})
+        if self._wanted_groups[0] is not table:
+            self._wanted_groups = table, wanted_groups(table)
+        self._groups.follow(self._wanted_groups[1], {link.ifindex: link.name for link in links.values()})
         places = {*self._groups.interfaces}
         seen = {link.ifindex: link for link in links.values() if link.ifindex in places}
         for ifindex, link in seen.items():

@@ -140,7 +140,7 @@ class Resolution:
         self._pending.alone = len(entries) < 2
         names = self._names = {link.ifindex: link.name for link in links.values()}
         tables = {link.ifindex: link.table for link in links.values() if link.table}
-        routed = needed and any(rule.host_routes for rule in table.rules.values())
+        routed = needed and table.host_routes
         self._routes.use(tables, names, needed=routed)
         now = time.monotonic()
         self._loops.use(table)

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from npd6_xdp.core.errors import Npd6Error
 from npd6_xdp.core.steps import Steps
+from npd6_xdp.daemon import garbage
 
 _SLICE = 0.003  # seconds of a turn; a bit that has begun is finished
 _SHARE = 2  # times a slice that a turn with solicitations in it leaves to them
@@ -63,7 +63,7 @@ class Telling:
         if job is None:
             job = self._under_way = self._jobs.pop(next(iter(self._jobs)))
             job.steps = job.make()
-            gc.disable()  # much is made and nothing of it in circles: it would be walked over and over, in one go
+            garbage.hold()
         assert job.steps is not None
         try:
             next(job.steps)
@@ -79,7 +79,7 @@ class Telling:
 
     def _end(self) -> None:
         self._under_way = None
-        gc.enable()
+        garbage.release()
 
     @staticmethod
     def _tell(job: _Job, answer: Answer) -> None:

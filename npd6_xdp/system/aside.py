@@ -7,27 +7,30 @@ ended from outside. A fork has the very code that runs here, though another vers
 
 from __future__ import annotations
 
+import array
 import ctypes
+import errno
 import gc
 import os
 import pickle
 import resource
 import signal
+import socket
 import struct
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error, remedy
 
 _HEADER = struct.Struct("=cI")
-_PART, _REFUSED, _BROKEN, _DONE = b"p", b"r", b"b", b"d"
+_PART, _HANDED, _REFUSED, _BROKEN, _DONE = b"p", b"h", b"r", b"b", b"d"
 _PIECE = 1 << 16  # bytes taken at once: what a pipe holds
 _SAID = 1 << 16  # characters of an error that come over
 _MOST_MEMORY = 4 << 30  # bytes beyond what we have; a million rules take 1.3 GiB
 _PR_SET_PDEATHSIG = 1
-_OUT_OF_MEMORY = "it takes more memory to read than there is"
+_MOST_DESCRIPTORS = 253  # SCM_MAX_FD of the kernel
 
 _left: list[int] = []
 """Those that were killed and have yet to go."""
@@ -39,20 +42,39 @@ class AsideError(Exception):
     """It failed by a mistake of ours; the notes have the traceback."""
 
 
+class Descriptors(NamedTuple):
+    """What hands over files that are open there: take() has numbers of this process for them."""
+
+    numbers: tuple[int, ...]
+
+
+class Doing(NamedTuple):
+    """What a process is at, for the errors: it is to "read" something, and the one that "read" it."""
+
+    does: str
+    did: str
+
+
+READING, LOADING = Doing("read", "read"), Doing("load", "loaded")
+
+
 class Aside:
     """Runs `make` in a process of its own, from now on; take() has what it yields, in its order, as it comes.
 
-    Raises MachineError if there can't be another process.
+    `hands_over` says that there may be Descriptors among that. Raises MachineError if there can't be another process.
     """
 
-    def __init__(self, make: Callable[[], Iterable[object]]) -> None:
+    def __init__(
+        self, make: Callable[[], Iterable[object]], doing: Doing = READING, *, hands_over: bool = False
+    ) -> None:
+        self._doing = doing
         with as_machine_error("can't start a process beside this one"):
-            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            reader, writer = _connected() if hands_over else os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
-                _run(writer, make)
+                _run(writer, make, self._out_of_memory)
         except OSError as error:
             os.close(reader)
             raise MachineError(f"can't start a process beside this one: {remedy(error)}; see TasksMax=") from error
@@ -61,7 +83,9 @@ class Aside:
             os.close(writer)
         self._pid = pid
         self._reader = reader
+        self._socket = socket.socket(fileno=reader) if hands_over else None
         self._data = bytearray()
+        self._handed: list[int] = []
         self._over = False
 
     def fileno(self) -> int:
@@ -79,7 +103,7 @@ class Aside:
         MachineError if the process was killed.
         """
         try:
-            piece = os.read(self._reader, _PIECE)
+            piece = self._read()
         except BlockingIOError:
             return []
         if not piece:
@@ -101,14 +125,35 @@ class Aside:
                 raise error
             if kind == _DONE:
                 self._over = True
+            elif kind == _HANDED:
+                found.append(Descriptors(tuple(self._handed[:body])))
+                del self._handed[:body]
             else:
                 found.append(body)
         del self._data[:at]
         return found
 
+    def _read(self) -> bytes:
+        if self._socket is None:
+            return os.read(self._reader, _PIECE)
+        room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+        piece, ancillary, flags, _ = self._socket.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
+        for _, _, numbers in ancillary:  # SCM_RIGHTS is all that there can be
+            self._handed += array.array("i", numbers)
+        if flags & socket.MSG_CTRUNC:
+            error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            raise MachineError(f"can't take what is handed over: {remedy(error)}")
+        return piece
+
     def close(self) -> None:
         """Have it ended, wherever it is. Not waited for: to give back its memory may take a while; reap() looks."""
-        os.close(self._reader)
+        if self._socket is None:
+            os.close(self._reader)
+        else:
+            self._socket.close()
+        for number in self._handed:
+            os.close(number)
+        self._handed.clear()
         if self._pid:  # not yet waited for, so nobody else's number
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -118,9 +163,13 @@ class Aside:
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         self._pid = 0
         if status == -signal.SIGKILL:
-            return f"{_OUT_OF_MEMORY}, or so it seems: the process that read it was killed"
+            return f"{self._out_of_memory}, or so it seems: the process that {self._doing.did} it was killed"
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return f"the process that read it ended by {how}"
+        return f"the process that {self._doing.did} it ended by {how}"
+
+    @property
+    def _out_of_memory(self) -> str:
+        return f"it takes more memory to {self._doing.does} than there is"
 
 
 def reap() -> bool:
@@ -133,12 +182,18 @@ def reap() -> bool:
     return not _left
 
 
-def _run(writer: int, make: Callable[[], Iterable[object]]) -> None:
+def _connected() -> tuple[int, int]:
+    """Two sockets that files can be handed over by."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    return one.detach(), other.detach()
+
+
+def _run(writer: int, make: Callable[[], Iterable[object]], out_of_memory: str) -> None:
     """What the process does; it never returns."""
     status = 1
     try:
         _settle(writer)
-        _hand_over(writer, make)
+        _hand_over(writer, make, out_of_memory)
         status = 0
     finally:
         os._exit(status)
@@ -175,22 +230,30 @@ def _file(path: str) -> bytes:
         os.close(file)
 
 
-def _hand_over(writer: int, make: Callable[[], Iterable[object]]) -> None:
+def _hand_over(writer: int, make: Callable[[], Iterable[object]], out_of_memory: str) -> None:
     try:
         for part in make():
-            _send(writer, _PART, part)
+            if isinstance(part, Descriptors):
+                message = _message(_HANDED, len(part.numbers))
+                socket.send_fds(socket.socket(fileno=os.dup(writer)), [message], part.numbers)
+            else:
+                _send(writer, _PART, part)
         _send(writer, _DONE, None)
     except Npd6Error as error:
         _send(writer, _REFUSED, str(error)[:_SAID])
     except MemoryError:
-        _send(writer, _REFUSED, _OUT_OF_MEMORY)
+        _send(writer, _REFUSED, out_of_memory)
     except Exception as error:
         said = (f"{type(error).__name__}: {error}"[:_SAID], traceback.format_exc()[-_SAID:])
         _send(writer, _BROKEN, said)
 
 
 def _send(writer: int, kind: bytes, value: object) -> None:
-    body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    rest = memoryview(_HEADER.pack(kind, len(body)) + body)
+    rest = memoryview(_message(kind, value))
     while rest:
         rest = rest[os.write(writer, rest) :]
+
+
+def _message(kind: bytes, value: object) -> bytes:
+    body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    return _HEADER.pack(kind, len(body)) + body

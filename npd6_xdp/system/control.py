@@ -11,9 +11,8 @@ import os
 import selectors
 import socket
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,28 +94,6 @@ class ControlServer:
             if not client.events:
                 with contextlib.suppress(OSError):
                     connection.send(b" ")
-
-    @contextlib.contextmanager
-    def saying_at_work(self) -> Iterator[None]:
-        """Have them told that, each AT_WORK seconds, while the loop is at something else for long."""
-        done = threading.Event()
-
-        def say() -> None:
-            while not done.wait(AT_WORK):
-                self.say_at_work()
-
-        thread = threading.Thread(target=say, name="control", daemon=True)
-        if all(client.events for client in self._clients.values()):
-            yield  # nobody waits
-            return
-        with contextlib.suppress(RuntimeError):  # the machine gives us no more threads; it goes without
-            thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            if thread.ident is not None:
-                thread.join()  # from now on the sockets are the loop's again
 
     def _accept(self) -> None:
         """All who wait: those who ask at the same time are to hear of the same reload."""

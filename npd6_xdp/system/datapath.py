@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,11 +37,10 @@ from npd6_xdp.core.rules import (
     Entry,
     KnownFlag,
     Match,
-    RuleFlag,
     SlotFlag,
     Table,
 )
-from npd6_xdp.core.steps import Steps, pieces
+from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.clock import machine_ns
 
@@ -78,7 +77,6 @@ _VIA_KEY = struct.Struct("=II")
 _VIA = struct.pack("=I", 1)
 _SOURCE_KEY = struct.Struct("=I6s2x")
 _CROWDING = struct.pack("=I", 1)
-_NO_MATCH = Match(0, Decision.IGNORE, RuleFlag(0))
 _SETTINGS = struct.Struct("=QIII4x")
 _KEPT_ROUTE = struct.Struct("=II")
 _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
@@ -104,10 +102,14 @@ _MAPS = (
     "recents",
     "kept_routes",
     "heard_sources",
+    "events",
+    "more_events",
+    "unwatched_events",
 )
-_BATCH = 4096
-"""Keys that one system call takes to a map or back."""
 _PIECE = 512  # counters that are read at once
+_SOME = 1024  # lines that are put or taken out at once: two milliseconds
+_FEW = 4096
+"""Lines that may differ where a table is put into the maps of the program that is attached: that takes 15 ms."""
 _SPARE = 64  # file descriptors
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 _NANOSECONDS = 1_000_000_000
@@ -118,6 +120,16 @@ class AttachMode(IntEnum):
 
     GENERIC = _XDP_FLAGS_SKB_MODE
     NATIVE = _XDP_FLAGS_DRV_MODE
+
+
+class Fit(Enum):
+    """How a table fits into the maps that there are."""
+
+    FEW = auto()
+    """Few lines of it are to be put there or taken out: it can be in force at once."""
+    MUCH = auto()
+    """There is room, but while it is put there, some targets would be decided by it and others by the one before."""
+    NOT = auto()
 
 
 class Refused(MachineError):
@@ -151,29 +163,70 @@ class _XdpQueryOpts(ct.Structure):
     )
 
 
-class Program:
-    """The loaded program and its maps, with room for twice what `tables` hold, which are not loaded yet: apply().
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program in the kernel: the descriptors of its maps, of itself, and of the filter for packet sockets.
 
-    `known` is how many known targets there must be room for at the least.
+    `module` is bcc's, where it was compiled in this process: it has them closed.
     """
 
-    def __init__(self, tables: Iterable[Table], limits: Limits, known: int = 0) -> None:
+    maps: Mapping[str, int]
+    fd: int
+    tap_fd: int
+    module: Any = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All of them, in the order in which of() takes them."""
+        return [*self.maps.values(), self.fd, self.tap_fd]
+
+    @classmethod
+    def of(cls, descriptors: Sequence[int]) -> Loaded:
+        """A program that another process has loaded, by what that one has handed over."""
+        *maps, fd, tap_fd = descriptors
+        return cls(dict(zip(_MAPS, maps, strict=True)), fd, tap_fd)
+
+    def close(self) -> None:
+        """Give it up; what is attached holds on to it."""
+        if self.module is not None:
+            self.module.cleanup()
+            return
+        for fd in self.descriptors:
+            os.close(fd)
+
+
+def load(sizes: Mapping[str, int]) -> Loaded:
+    """Compile the program, with maps of these sizes, and load it. Raises MachineError."""
+    bcc = load_bcc()
+    source = (BPF_DIRECTORY / "ns_filter.c").read_text()
+    module, function = compile_program(source, "ns_filter", sizes)
+    tap = load_function(module, "hidden_tag", bcc.BPF.SOCKET_FILTER)
+    maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
+    return Loaded(maps, int(function.fd), int(tap.fd), module)
+
+
+def sizes_for(tables: Iterable[Table], limits: Limits, known: int = 0) -> dict[str, int]:
+    """Sizes of maps with room for twice what `tables` hold, and for so many known targets at the least."""
+    needs = [_needs(table, limits) for table in tables]
+    sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
+    return {**sizes, "KNOWN_MAX": max(sizes["KNOWN_MAX"], known)}
+
+
+class Program:
+    """The loaded program and its maps, which are of these sizes and empty until apply()."""
+
+    def __init__(self, loaded: Loaded, sizes: Mapping[str, int]) -> None:
         self._bcc = load_bcc()
         self._lib = self._bcc.lib
-        needs = [_needs(table, limits) for table in tables]
-        self._sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
-        self._sizes["KNOWN_MAX"] = max(self._sizes["KNOWN_MAX"], known)
-        source = (BPF_DIRECTORY / "ns_filter.c").read_text()
-        self.bpf, self._function = compile_program(source, "ns_filter", self._sizes)
-        self._tap = load_function(self.bpf, "hidden_tag", self._bcc.BPF.SOCKET_FILTER)
-        _give_back_memory()
-        self._fds = {name: self._lib.bpf_table_fd(self.bpf.module, name.encode()) for name in _MAPS}
+        self._loaded = loaded
+        self._sizes = sizes
+        self._fds = loaded.maps
         # what the maps of a table say
         self._vias: dict[bytes, bytes] = {}
         self._decisions: dict[int, Decisions] = {}
         self._slots: dict[bytes, bytes] = {}
         self._packed: _Packed = {}
-        self._fitting: tuple[Table, Limits, bool] | None = None  # what was said last, which another table may change
+        self._fitting: _Fitting | None = None  # what was said last, which another table may change
         self._image: tuple[Table, Tapped, dict[bytes, bytes]] | None = None
         self._used: dict[str, set[int]] = {"entry_counters": set(), "rule_counters": set()}
         self._cpus = len(self._bcc.utils.get_possible_cpus())
@@ -185,29 +238,45 @@ class Program:
 
     def close(self) -> None:
         """Give up program and maps; what is attached holds on to them."""
-        self.bpf.cleanup()
+        self._loaded.close()
+
+    @property
+    def maps(self) -> Mapping[str, int]:
+        """The file descriptors of its maps."""
+        return self._fds
+
+    @property
+    def module(self) -> Any:
+        """The bcc module that it was compiled to, if that was in this process."""
+        return self._loaded.module
 
     @property
     def fd(self) -> int:
         """The program's file descriptor."""
-        return int(self._function.fd)
+        return self._loaded.fd
 
     @property
     def tap_fd(self) -> int:
         """The file descriptor of the filter for packet sockets that takes frames with hidden tags (system/taps.py)."""
-        return int(self._tap.fd)
+        return self._loaded.tap_fd
 
-    def fits(self, table: Table, limits: Limits) -> bool:
+    def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
         """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
-        if self._fitting is None or self._fitting[0] is not table or self._fitting[1] != limits:
-            self._fitting = table, limits, self._fits(table, limits)
-        return self._fitting[2]
+        known = self._fitting
+        if known is None or known.table is not table or known.limits != limits:
+            changes = yield from self._changes(table)
+            fit = Fit.NOT
+            if self._has_room(table, limits, changes):
+                fit = Fit.FEW if sum(len(each.put) + len(each.take) for each in changes) <= _FEW else Fit.MUCH
+            known = self._fitting = _Fitting(table, limits, changes if fit is Fit.FEW else None, fit)
+        return known.fit
 
-    def _fits(self, table: Table, limits: Limits) -> bool:
+    def _has_room(self, table: Table, limits: Limits, changes: _Changes) -> bool:
         needs = _needs(table, limits)
-        going = Counter(line.map for line in self._changes(table)[1])
-        needs["LINES_MAX"] += going["lines"]
-        needs["PREFIXES_MAX"] += going["prefixes"]
+        for each in changes:
+            singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)
+            needs["LINES_MAX"] += singles
+            needs["PREFIXES_MAX"] += len(each.take) - singles
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
         needs["SLOTS_MAX"] = len(self._slots.keys() | self._pack_slots(table))
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
@@ -220,20 +289,31 @@ class Program:
         adding and last when removing. How an interface answers (its slot) changes after its rules, at once. Raises
         MachineError when a map refuses.
         """
-        self._fitting = None
-        self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
-        self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
+        finish(self.applying(table))
+
+    def applying(self, table: Table) -> Steps[None]:
+        """The same bit by bit, for a program that nothing is attached to: it has to come to its end."""
+        known, self._fitting = self._fitting, None
+        changes = known.changes if known is not None and known.table is table else None
+        if changes is None:
+            changes = yield from self._changes(table)
+        yield from self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
+        yield from self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
         self.entries, self.rules = set(table.entries), set(table.rules)
+        yield
         vias, slots = pack_vias(table), self._pack_slots(table)
-        put, take = self._changes(table)
+        put = yield from _in_turn((each.entry, each.put, each.in_trie) for each in changes)
+        take = yield from _in_turn((each.entry, each.take, each.was_in_trie) for each in changes)
         # in the order in which a target's way needs them: the slot leads to all else
         self._put("slots", self._slots, self._slots_between(table))
         self._put("vias", self._vias, vias)
-        self._put_lines(sorted(put, key=_length_and_map, reverse=True))
+        yield from self._put_lines(put[::-1], {each.entry: each.put for each in changes})
         self._put("slots", self._slots, dict(sorted(slots.items(), key=_any_vlan_last)))
         self._take("slots", self._slots, slots)
-        for name, lines in _by_map(sorted(take, key=_length_and_map)):
-            self.delete_all(name, [_line_key(line) for line in lines])
+        for name, entry, prefixes in take:
+            for some in pieces(prefixes, _SOME):
+                self.delete_all(name, [_line_key(name, entry, prefix) for prefix in some])
+                yield
         self._decisions = dict(table.decisions)
         self._take("vias", self._vias, vias)
 
@@ -243,22 +323,26 @@ class Program:
             self._image = table, self.tapped, pack_slots(table, self.tapped, self._packed)
         return self._image[2]
 
-    def _changes(self, table: Table) -> tuple[list[_Line], list[_Line]]:
-        """The lines to be put into the maps and to be taken out of them, for a table to follow."""
-        put: list[_Line] = []
-        take: list[_Line] = []
+    def _changes(self, table: Table) -> Steps[_Changes]:
+        """What is to be put into the maps and to be taken out of them, for a table to follow."""
+        found: list[_Change] = []
         for entry in table.decisions.keys() | self._decisions.keys():
             after, before = (each.get(entry, NOTHING_DECIDED) for each in (table.decisions, self._decisions))
             if after is before:
                 continue
-            more, less = after.difference(before)
-            if before and is_in_trie(after) != is_in_trie(before):  # all prefixes move from one map to the other
-                more |= {prefix: match for prefix, match in after.items() if prefix.length < BITS}
-                less = [prefix for prefix in less if prefix.length == BITS]
-                less += [prefix for prefix, _ in before.items() if prefix.length < BITS]
-            put += [_Line(_map_of(after, prefix), entry, prefix, match) for prefix, match in more.items()]
-            take += [_Line(_map_of(before, prefix), entry, prefix, _NO_MATCH) for prefix in less]
-        return put, take
+            in_trie, was_in_trie = is_in_trie(after), is_in_trie(before)
+            put, take = yield from after.comparing(before)
+            if before and in_trie != was_in_trie:  # all prefixes move from one map to the other
+                take = [prefix for prefix in take if prefix.length == BITS]
+                for some in pieces(after.items(), _SOME):
+                    put.update([(prefix, match) for prefix, match in some if prefix.length < BITS])
+                    yield
+                for some in pieces(before.items(), _SOME):
+                    take += [prefix for prefix, _ in some if prefix.length < BITS]
+                    yield
+            found.append(_Change(entry, put, take, in_trie, was_in_trie))
+            yield
+        return found
 
     def _slots_between(self, table: Table) -> dict[bytes, bytes]:
         """The slots of now, under which the prefixes of the table to come are found as well as those of now."""
@@ -286,28 +370,35 @@ class Program:
             self.delete(name, key)
             del image[key]
 
-    def _put_lines(self, lines: Sequence[_Line]) -> None:
+    def _put_lines(self, lines: Iterable[_Lines], matches: Mapping[int, Mapping[Prefix, Match]]) -> Steps[None]:
         """Add or change lines of the flat table, in this order; where a map refuses one, all are as before."""
-        done = 0
+        done: list[_Lines] = []
         try:
-            for name, some in _by_map(lines):
-                done += len(some)
-                self.update_all(name, [_line_key(line) for line in some], [_RULE.pack(*line.match) for line in some])
+            for name, entry, prefixes in lines:
+                said = matches[entry]
+                for some in pieces(prefixes, _SOME):
+                    done.append(_Lines(name, entry, some))
+                    keys = [_line_key(name, entry, prefix) for prefix in some]
+                    self.update_all(name, keys, [_RULE.pack(*said[prefix]) for prefix in some])
+                    yield
         except MachineError:
-            for line in reversed(lines[:done]):
-                decisions = self._decisions.get(line.entry, NOTHING_DECIDED)
-                before = decisions.get(line.prefix)
-                if before is None or _map_of(decisions, line.prefix) != line.map:
-                    self.delete(line.map, _line_key(line))
-                else:
-                    self.update(line.map, _line_key(line), _RULE.pack(*before))
+            for name, entry, prefixes in reversed(done):
+                decisions = self._decisions.get(entry, NOTHING_DECIDED)
+                for prefix in reversed(prefixes):
+                    before = decisions.get(prefix)
+                    if before is None or _map_of(prefix, is_in_trie(decisions)) != name:
+                        self.delete(name, _line_key(name, entry, prefix))
+                    else:
+                        self.update(name, _line_key(name, entry, prefix), _RULE.pack(*before))
             raise
 
-    def _start_at_zero(self, name: str, ids: Set[int], layout: struct.Struct) -> None:
+    def _start_at_zero(self, name: str, ids: Set[int], layout: struct.Struct) -> Steps[None]:
         """A number may have been another's before, and its counters still that one's."""
-        for number in ids & self._used[name]:
-            if any(self._read_per_cpu(name, number, layout)):
-                self.update(name, _INDEX.pack(number), bytes(layout.size * self._cpus))
+        for some in pieces(ids & self._used[name], _PIECE):
+            for number in some:
+                if any(self._read_per_cpu(name, number, layout)):
+                    self.update(name, _INDEX.pack(number), bytes(layout.size * self._cpus))
+            yield
         self._used[name] |= ids
 
     def update(self, name: str, key: bytes, value: bytes) -> None:
@@ -434,8 +525,9 @@ class Recent:
 class Datapath:
     """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
 
-    When a table or the limits outgrow the maps, a program with larger ones takes over: larger() loads it, switch()
-    puts it where the old one sits, with no frame in between that neither sees. The old one's counters count on.
+    When a table or the limits outgrow the maps, or much is to be different at once, a program with maps of its own
+    takes over: filling() makes its maps say all that these say, switch() puts it where the old one sits, with no frame
+    in between that neither sees. The old one's counters count on.
     """
 
     def __init__(self, table: Table, limits: Limits) -> None:
@@ -449,12 +541,15 @@ class Datapath:
         self._routing = RoutingFlag(0)
         self._kept = 0
         self._retired: list[Program] = []
-        self._folded_entries: defaultdict[int, Counter[Outcome | Reason]] = defaultdict(Counter)
-        self._folded_rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        self._folded_entries: dict[int, EntryCounters] = {}
+        self._folded_rules: dict[int, Mapping[Outcome, int]] = {}
         self._table = Table({}, {}, {}, {}, {})
         self.changes = 0
         """How often what is counted has got another meaning, or another place."""
-        self.program = Program([table], limits)
+        sizes = sizes_for([table], limits)
+        self.program = Program(load(sizes), sizes)
+        _give_back_memory()
+        self._successors: list[Program] = []  # made ready to take over: what hosts are there, they are told, too
         self.limit(limits)
 
     def close(self) -> None:
@@ -463,11 +558,6 @@ class Datapath:
             self.detach(ifindex)
         for program in (*self._retired, self.program):
             program.close()
-
-    @property
-    def bpf(self) -> Any:
-        """The bcc module of the current program."""
-        return self.program.bpf
 
     # --- table and limits ---
 
@@ -489,10 +579,11 @@ class Datapath:
         """
         if askers == self._crowding:
             return
-        for asker in self._crowding - askers:
-            self.program.delete("crowding", _SOURCE_KEY.pack(*asker))
         before, self._crowding = self._crowding, askers
-        self._crowd(self.program, askers - before)
+        for program in self._programs():
+            for asker in before - askers:
+                program.delete("crowding", _SOURCE_KEY.pack(*asker))
+            self._crowd(program, askers - before)
 
     @staticmethod
     def _crowd(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
@@ -506,21 +597,31 @@ class Datapath:
         settings = _SETTINGS.pack(cost, self._resolving_full, routing, self._kept)
         program.update("settings_space", _INDEX.pack(0), settings)
 
+    def _programs(self) -> list[Program]:
+        """The program at work, and those that are made ready to take over."""
+        return [self.program, *self._successors]
+
     def apply(self, table: Table) -> None:
-        """Make the kernel's maps say what `table` says; see has_room()."""
+        """Make the kernel's maps say what `table` says; see fitting()."""
+        self.program.apply(table)
+        self._follow(table)
+
+    def _follow(self, table: Table) -> None:
+        """A table is in the maps."""
         self.changes += 1
         # what is gone or fresh has no past: a number may be another's by now
         entries = self._table.entries.keys() & table.entries.keys()
         for program in self._retired:
             program.entries &= entries
-            program.rules = {rule for rule in program.rules if rule in self._table.rules and rule in table.rules}
+            program.rules.intersection_update(self._table.rules, table.rules)
         for number in self._folded_entries.keys() - entries:
             del self._folded_entries[number]
         for number in tuple(self._folded_rules):
             if number not in self._table.rules or number not in table.rules:
                 del self._folded_rules[number]
-        self.program.apply(table)
         self._forget_recents(self._table.entries.keys() - table.entries.keys())
+        for decisions in table.decisions.values():
+            decisions.is_in_force()
         nowhere, self._table = self._table.nowhere, table
         if bool(nowhere) != bool(table.nowhere):
             self._set(self.program)
@@ -538,26 +639,57 @@ class Datapath:
                     self.program.delete("recents", _ADDRESS_KEY.pack(recent.entry, recent.target))
 
     def has_room(self, table: Table, limits: Limits) -> bool:
-        """Whether the maps have room for a table; else a larger() program has to take over first."""
-        return self.program.fits(table, limits)
+        """Whether the maps have room for a table."""
+        return finish(self.fitting(table, limits)) is not Fit.NOT
 
-    def larger(self, table: Table, limits: Limits) -> Program:
-        """A program with room for `table`, too, that nothing is attached to yet."""
-        return Program([self._table, table], limits, len(self._known))
+    def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
+        """How a table fits; one that doesn't fit, or is much, a program of its own is to take over for."""
+        return self.program.fitting(table, limits)
 
-    def switch(self, program: Program) -> None:
-        """Let a larger program take over on every interface; retire() the old one when its ring is empty.
+    def sizes(self, table: Table, limits: Limits) -> dict[str, int]:
+        """Of the maps of a program that is to take over: it has room for `table` and for the one in force."""
+        return sizes_for([self._table, table], limits, len(self._known))
+
+    def successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
+        """A program that is to take over: it is told of hosts, too, until switch() or give_up()."""
+        program = Program(loaded, sizes)
+        self._successors.append(program)
+        return program
+
+    def filling(self, program: Program, table: Table) -> Steps[None]:
+        """Make the maps of a successor say what `table` says, and whatever else is known.
+
+        Another table may be filled in after that.
+        """
+        self._set(program)
+        for some in pieces(tuple(self._known)):
+            for key in some:
+                if (flags := self._known.get(key)) is not None:  # it may have gone meanwhile
+                    program.update("known_targets", key, _KNOWN.pack(flags, _now()))
+            yield
+        self._crowd(program, self._crowding)
+        program.tapped = self.program.tapped
+        yield from program.applying(table)
+        for recents in pieces(self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size), _PIECE):
+            for key, value in recents:
+                program.update("recents", key, value)
+            yield
+
+    def give_up(self, program: Program) -> None:
+        """A successor isn't to take over after all; nothing happens if it has been given up, or has taken over."""
+        if program in self._successors:
+            self._successors.remove(program)
+            program.close()
+
+    def switch(self, program: Program, table: Table) -> None:
+        """Let a program that is filled with a table take over on every interface; retire() the old one when its ring is
+        empty.
 
         Raises MachineError, with the old one on all of them, if it can't be.
         """
-        self._set(program)
-        for key, flags in self._known.items():
-            program.update("known_targets", key, _KNOWN.pack(flags, _now()))
-        self._crowd(program, self._crowding)
-        for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size):
-            program.update("recents", key, value)
-        program.tapped = self.program.tapped
-        program.apply(self._table)
+        if program.tapped != self.program.tapped:
+            program.tapped = self.program.tapped
+            program.apply(table)
         replaced: list[int] = []
         for ifindex, link in tuple(self._links.items()):
             if self._lib.bpf_link_update(link, program.fd, None) == 0:
@@ -568,22 +700,46 @@ class Datapath:
                 for back in replaced:
                     self._lib.bpf_link_update(back, self.program.fd, None)
                 raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(code)}")
-        self.changes += 1
         self._retired.append(self.program)
         self.program = program
+        self._successors.remove(program)
+        self._follow(table)
+        self._set(program)
 
     def retire(self) -> None:
         """Keep the counts of those programs that were switched off, and give up the rest of them."""
-        self.changes += 1
-        for program in self._retired:
-            for entry in program.entries:
-                counted = program.entry_counters(entry)
-                self._folded_entries[entry].update(counted.outcomes)
-                self._folded_entries[entry].update(counted.reasons)
-            for rule, outcomes in program.all_rule_counters().items():
-                self._folded_rules[rule].update(outcomes)
+        finish(self.retiring())
+
+    def retiring(self) -> Steps[None]:
+        """The same, bit by bit; the bits in which something is different are short."""
+        for program in tuple(self._retired):
+            counted_entries: dict[int, EntryCounters] = {}
+            counted_rules: dict[int, Mapping[Outcome, int]] = {}
+            for some_entries in program.entry_counters_in_pieces():
+                counted_entries.update(some_entries)
+                yield
+            for some_rules in program.rule_counters_in_pieces():
+                counted_rules.update(some_rules)
+                yield
+            changes = -1
+            while changes != self.changes:  # else a table has come meanwhile, in which numbers mean something else
+                changes = self.changes
+                entries, rules = dict(self._folded_entries), dict(self._folded_rules)
+                for entry_items in pieces(counted_entries.items()):
+                    for number, entry in entry_items:
+                        if number in program.entries:
+                            entries[number] = _sum_of(entries[number], entry) if number in entries else entry
+                    yield
+                for rule_items in pieces(counted_rules.items()):
+                    for number, rule in rule_items:
+                        if number in program.rules:
+                            rules[number] = added(rules[number], rule) if number in rules else rule
+                    yield
+            self.changes += 1
+            self._folded_entries, self._folded_rules = entries, rules
+            self._retired.remove(program)
             program.close()
-        self._retired.clear()
+            yield
 
     # --- known targets ---
 
@@ -591,14 +747,19 @@ class Datapath:
         """Count a target as there, for the rules of a group; MachineError when there is no room for it."""
         key = _ADDRESS_KEY.pack(group, address)
         if self._known.get(key) != flags or flags:  # the program clears flags by itself
-            self.program.update("known_targets", key, _KNOWN.pack(flags, _now()))
+            value = _KNOWN.pack(flags, _now())
+            self.program.update("known_targets", key, value)
             self._known[key] = flags
+            for program in self._successors:
+                with suppress(MachineError):  # no room under lower limits: there it is looked for when it is asked for
+                    program.update("known_targets", key, value)
 
     def forget(self, group: int, address: bytes) -> None:
         """Count a target as not there any more."""
         key = _ADDRESS_KEY.pack(group, address)
         if self._known.pop(key, None) is not None:
-            self.program.delete("known_targets", key)
+            for program in self._programs():
+                program.delete("known_targets", key)
 
     def forget_heard(self, address: bytes) -> None:
         """Whoever has this address is new wherever it is heard next."""
@@ -641,18 +802,17 @@ class Datapath:
 
     def entry_counters(self, entry: int) -> EntryCounters:
         """What the program counted for an entry, under its predecessors too."""
-        counted = [program.entry_counters(entry) for program in self._counting(entry, "entries")]
-        folded = self._folded_entries[entry]
-        return EntryCounters(
-            {name: folded[name] + sum(each.outcomes[name] for each in counted) for name in Outcome},
-            {name: folded[name] + sum(each.reasons[name] for each in counted) for name in Reason},
-        )
+        found = self._folded_entries.get(entry, _NOTHING)
+        for program in self._counting(entry, "entries"):
+            found = _sum_of(program.entry_counters(entry), found)
+        return _sum_of(_NOTHING, found)
 
     def rule_counters(self, rule: int) -> Mapping[Outcome, int]:
         """What the program counted for a rule, under its predecessors too."""
-        counted = [program.rule_counters(rule) for program in self._counting(rule, "rules")]
-        folded = self._folded_rules.get(rule, Counter())
-        return {name: folded[name] + sum(each[name] for each in counted) for name in Outcome}
+        found = added(dict.fromkeys(Outcome, 0), self._folded_rules.get(rule, {}))
+        for program in self._counting(rule, "rules"):
+            found = added(found, program.rule_counters(rule))
+        return found
 
     def all_rule_counters(self) -> dict[int, Mapping[Outcome, int]]:
         """The same of all rules, but for those for which nothing was counted. 100,000 rules take 0.1 s."""
@@ -687,8 +847,7 @@ class Datapath:
                 rules[number] = added(rules.get(number, {}), counted)
             yield
         for kept in pieces(tuple(self._folded_entries.items())):
-            for number, both in kept:
-                gone = EntryCounters({name: both[name] for name in Outcome}, {name: both[name] for name in Reason})
+            for number, gone in kept:
                 entries[number] = _sum_of(entries.get(number, EntryCounters({}, {})), gone)
             yield
         return entries, rules
@@ -798,6 +957,9 @@ def _sum_of(one: EntryCounters, other: EntryCounters) -> EntryCounters:
     return EntryCounters(added(one.outcomes, other.outcomes), added(one.reasons, other.reasons))
 
 
+_NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0))
+
+
 def _first_spare() -> int:
     """From which number on descriptors aren't for ports: who asks for metrics or the status needs some, and so does a
     program that takes over. (The kernel gives the lowest number that is free.)"""
@@ -805,13 +967,25 @@ def _first_spare() -> int:
     return limit - min(_SPARE, limit // 8) if limit >= 0 else 1 << 31
 
 
-class _Line(NamedTuple):
-    """A line of the flat table, and the kernel map that it belongs into."""
+class _Change(NamedTuple):
+    """What is to be put into the maps for an entry, and taken out of them; its prefixes are in the trie, or were."""
+
+    entry: int
+    put: dict[Prefix, Match]
+    take: list[Prefix]
+    in_trie: bool
+    was_in_trie: bool
+
+
+_Changes = Sequence[_Change]
+
+
+class _Lines(NamedTuple):
+    """Lines of the flat table, and the kernel map that they belong into."""
 
     map: str
     entry: int
-    prefix: Prefix
-    match: Match
+    prefixes: Sequence[Prefix]
 
 
 def is_in_trie(decisions: Decisions) -> bool:
@@ -820,31 +994,35 @@ def is_in_trie(decisions: Decisions) -> bool:
     return lengths > _MOST_LENGTHS or prefixes < lengths * _HASHED_FROM
 
 
-def _map_of(decisions: Decisions, prefix: Prefix) -> str:
-    return "prefixes" if prefix.length < BITS and is_in_trie(decisions) else "lines"
+class _Fitting(NamedTuple):
+    """How a table fits, and what is to be done for it to be in the maps."""
+
+    table: Table
+    limits: Limits
+    changes: _Changes | None
+    fit: Fit
 
 
-def _length_and_map(line: _Line) -> tuple[int, str]:
-    return line.prefix.length, line.map
+def _map_of(prefix: Prefix, in_trie: bool) -> str:
+    return "prefixes" if prefix.length < BITS and in_trie else "lines"
 
 
-def _by_map(lines: Sequence[_Line]) -> Iterator[tuple[str, Sequence[_Line]]]:
-    """Lines in their order, in pieces for a system call each, with the map that they belong into."""
-    start = 0
-    while start < len(lines):
-        name = lines[start].map
-        end = min(start + _BATCH, len(lines))
-        if any(line.map != name for line in lines[start:end]):
-            end = next(number for number in range(start, end) if lines[number].map != name)
-        yield name, lines[start:end]
-        start = end
+def _in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list[_Lines]]:
+    """Prefixes of entries, which are in the trie or not, by their maps; the shortest first."""
+    found: defaultdict[tuple[int, str, int], list[Prefix]] = defaultdict(list)
+    for entry, prefixes, in_trie in entries:
+        for some in pieces(prefixes, _SOME):
+            for prefix in some:
+                found[prefix.length, _map_of(prefix, in_trie), entry].append(prefix)
+            yield
+    return [_Lines(name, entry, found[length, name, entry]) for length, name, entry in sorted(found)]
 
 
-def _line_key(line: _Line) -> bytes:
-    address, length = line.prefix
-    if line.map == "lines":
-        return _LINE_KEY.pack(line.entry, length, address.to_bytes(16))
-    return _PREFIX_KEY.pack(32 + length, line.entry, address.to_bytes(16))
+def _line_key(name: str, entry: int, prefix: Prefix) -> bytes:
+    address, length = prefix
+    if name == "lines":
+        return _LINE_KEY.pack(entry, length, address.to_bytes(16))
+    return _PREFIX_KEY.pack(32 + length, entry, address.to_bytes(16))
 
 
 def _pack_lengths(lengths: Iterable[int]) -> bytes:

@@ -18,8 +18,8 @@ import ctypes as ct
 import mmap
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from npd6_xdp.core.errors import MachineError, is_want_of_descriptors, remedy
 from npd6_xdp.core.event import RECORD_SIZE
@@ -55,50 +55,63 @@ def refusal(paranoid: str) -> str:
 class EventRing:
     """Reads what the program submits to its maps `events` and `more_events`, from all CPUs.
 
-    `bpf` is the loaded bcc module. `pages` is the size of each CPU's larger ring; where the kernel doesn't grant
-    that much locked memory, it is halved until it does (`pages` then says to what). What the rings can't hold, the
-    program counts as lost.
+    `maps` has the file descriptors of a loaded program's maps. `pages` is the size of each CPU's larger ring; where the
+    kernel doesn't grant that much locked memory, it is halved until it does (`pages` then says to what). What the rings
+    can't hold, the program counts as lost.
     """
 
-    def __init__(self, bpf: Any, pages: int = RING_PAGES) -> None:
+    def __init__(self, maps: Mapping[str, int], pages: int = RING_PAGES) -> None:
         import bcc
 
+        self._bcc = bcc
         self._lib = bcc.lib
-        self._bpf = bpf
+        self._maps = maps
+        what_came, what_was_lost, *_ = self._lib.bpf_open_perf_buffer_opts.argtypes
+        self._calls = what_came(_unused), what_was_lost()
+        self._readers: list[int] = []
         self.pages = self._open(pages)
         fds = self.filenos()
         self._rings = [_CpuRing(fd, min(self.pages, _FIRST_PAGES)) for fd in fds[: len(fds) // 2]]
         self._rings += [_CpuRing(fd, self.pages) for fd in fds[len(fds) // 2 :]]
-        self._flag = mmap.mmap(self._lib.bpf_table_fd(bpf.module, b"unwatched_events"), mmap.PAGESIZE)
+        self._flag = mmap.mmap(maps["unwatched_events"], mmap.PAGESIZE)
 
     def _open(self, pages: int) -> int:
         while True:
             try:
-                self._bpf[b"events"].open_perf_buffer(_unused, page_cnt=min(pages, _FIRST_PAGES))
-                self._bpf[b"more_events"].open_perf_buffer(_unused, page_cnt=pages, wakeup_events=_WAKEUP_EVENTS)
-            except Exception as error:  # bcc raises nothing more exact
-                if is_want_of_descriptors(code := ct.get_errno()):
-                    self._free()
-                    for name in (b"events", b"more_events"):  # or its destructor stumbles over what is closed by then
-                        self._bpf[name]._open_key_fds.clear()
-                    why = remedy(OSError(code, os.strerror(code)))
-                    raise MachineError(f"can't open the rings to Python: {why}") from error
+                self._open_all("events", min(pages, _FIRST_PAGES), 1)
+                self._open_all("more_events", pages, _WAKEUP_EVENTS)
+            except OSError as error:
+                self._free()
+                if is_want_of_descriptors(error.errno or 0):
+                    raise MachineError(f"can't open the rings to Python: {remedy(error)}") from error
                 if pages <= LEAST_PAGES:
                     raise MachineError(refusal(_PARANOID.read_text())) from error
-                self._free()
                 pages //= 2
             else:
                 return pages
 
+    def _open_all(self, name: str, pages: int, wakeup_events: int) -> None:
+        """A ring of each CPU in a map of the program's. Raises OSError."""
+        options = self._bcc.libbcc.bcc_perf_buffer_opts(pid=-1, wakeup_events=wakeup_events)
+        for cpu in self._bcc.utils.get_online_cpus():
+            options.cpu = cpu
+            reader = self._lib.bpf_open_perf_buffer_opts(*self._calls, None, pages, ct.byref(options))
+            if not reader:
+                raise OSError(code := ct.get_errno(), os.strerror(code))
+            self._readers.append(reader)
+            fd = ct.c_int(self._lib.perf_reader_fd(reader))
+            if self._lib.bpf_update_elem(self._maps[name], ct.byref(ct.c_int(cpu)), ct.byref(fd), 0) != 0:
+                raise OSError(code := ct.get_errno(), os.strerror(code))
+
     def _free(self) -> None:
-        """Give back what a failed attempt has opened on the first CPUs."""
-        for key, reader in tuple(self._bpf.perf_buffers.items()):
+        """Give back what there is of the rings."""
+        for reader in self._readers:
             self._lib.perf_reader_free(reader)
-            del self._bpf.perf_buffers[key]
+        self._readers.clear()
 
     def filenos(self) -> list[int]:
         """Two file descriptors a CPU, those of `events` first. Each tells once that events have come: read them all."""
-        return [int(self._lib.perf_reader_fd(reader)) for reader in self._bpf.perf_buffers.values()]
+        return [int(self._lib.perf_reader_fd(reader)) for reader in self._readers]
 
     def read(self, *, watched: bool = True) -> list[bytes]:
         """The oldest events of each ring, at most BATCH in all, in runs of whole records (see core/event.py).
@@ -120,10 +133,12 @@ class EventRing:
         return runs
 
     def close(self) -> None:
-        """Unmap; the rings themselves go with the bcc module."""
+        """Give them back."""
         for ring in self._rings:
             ring.close()
+        self._rings.clear()
         self._flag.close()
+        self._free()
 
 
 class _CpuRing:

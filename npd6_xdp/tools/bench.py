@@ -37,7 +37,7 @@ class Bench:
     ) -> None:
         self.table = table
         self.datapath = Datapath(table, limits)
-        self.ring = EventRing(self.datapath.program.bpf, pages)
+        self.ring = EventRing(self.datapath.program.maps, pages)
         self._runs = TestRun()
         self._ifindex = ifindex
         self.use(table)

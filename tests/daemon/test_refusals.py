@@ -23,9 +23,11 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import Table, build
-from npd6_xdp.daemon import Daemon, _Ring
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.daemon import Daemon, _Next, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.system.datapath import Fit
 from npd6_xdp.system.nlsocket import Overflow
 from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import Memory
@@ -57,6 +59,13 @@ class Datapath:
 
     def know(self, _group: int, address: bytes, _flags: int) -> None:
         self.known.append(address)
+
+    def fitting(self, *_: object) -> Steps[Fit]:
+        return Fit.FEW
+        yield
+
+    def preparing(self, _: Table) -> Steps[None]:
+        yield
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: 0
@@ -191,10 +200,11 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
     daemon = Daemon(lambda: Config(()), lambda _: None, "")
     daemon._netlink = Still()  # type: ignore[assignment]
     daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
+    daemon._answering = Anything()  # type: ignore[assignment]
     tried = []
 
-    def decide_by(_config: Config, links: dict[str, LinkFacts], _table: Table) -> None:
-        tried.append(links)
+    def decide_by(to_be: _Next) -> None:
+        tried.append(to_be.links)
         raise MachineError(WHY)
 
     monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
@@ -215,45 +225,87 @@ class Still:
         return False
 
 
-class Larger:
-    """A datapath whose larger program can't take over; what is made for it is `open` until it is closed."""
+class Successors:
+    """A datapath whose successor can't take over; what is made for it is `open` until it is closed."""
+
+    program = None
 
     def __init__(self) -> None:
         self.open: set[str] = set()
 
-    def has_room(self, *_: object) -> bool:
-        return False
+    def fitting(self, *_: object) -> Steps[Fit]:
+        return Fit.NOT
+        yield
 
-    def larger(self, *_: object) -> Part:
+    def sizes(self, *_: object) -> dict[str, int]:
+        return {}
+
+    def successor(self, *_: object) -> Part:
         return Part(self.open, "program")
 
-    def switch(self, _: object) -> NoReturn:
+    def filling(self, *_: object) -> Steps[None]:
+        yield
+
+    def give_up(self, program: Part) -> None:
+        program.close()
+
+    def switch(self, *_: object) -> NoReturn:
         raise MachineError(WHY)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: 0
 
 
 class Part:
     def __init__(self, opened: set[str], name: str) -> None:
-        self.bpf = opened
+        self.maps = opened
         self._name = name
         opened.add(name)
 
     def close(self) -> None:
-        self.bpf.remove(self._name)
+        self.maps.remove(self._name)
 
 
 def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_ring_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    daemon = Daemon(lambda: Config(()), lambda _: None, "")
-    daemon._datapath = larger = Larger()  # type: ignore[assignment]
+    daemon = Daemon(lambda: parse(configuration(), "test"), lambda _: None, "")
+    daemon._netlink = Still()  # type: ignore[assignment]
+    daemon._datapath = successors = Successors()  # type: ignore[assignment]
+    for room in ("_ports", "_resolution", "_outlook", "_proxies", "_routing", "_answering", "_tags"):
+        setattr(daemon, room, Anything())
     kept = _Ring(Part(set(), "ring"))  # type: ignore[arg-type]
     daemon._rings.append(kept)
-    monkeypatch.setattr("npd6_xdp.daemon.EventRing", lambda bpf: Part(bpf, "ring"))
-    with pytest.raises(MachineError, match=WHY):
-        daemon._make_room(Config(()), NEIGHBOUR)
-    assert larger.open == set()
+
+    def loading(_: object) -> Steps[None]:
+        yield
+
+    monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
+    monkeypatch.setattr(daemon, "_loading", loading)
+    monkeypatch.setattr(daemon, "_drain", lambda: None)
+    monkeypatch.setattr("npd6_xdp.daemon.EventRing", lambda maps: Part(maps, "ring"))
+    opened: list[set[str]] = []
+    monkeypatch.setattr(successors, "limit", lambda _: opened.append(set(successors.open)), raising=False)
+    daemon._refresh()
+    while daemon._refreshing is not None:
+        daemon._refresh()
+    assert opened == [{"program", "ring"}]
+    assert daemon._failed == WHY
+    assert successors.open == set()
     assert daemon._rings == [kept]
     assert kept.until is None
+
+
+class Anything:
+    """Says nothing to whatever it is told."""
+
+    former = Table({}, {}, {}, {}, {})
+
+    def preparing(self, _: Table) -> Steps[None]:
+        yield
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: ()
 
 
 def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,13 +331,14 @@ def test_a_change_among_thousands_is_followed_in_steps_and_anew_where_another_ta
     daemon = Daemon(lambda: parse(configuration().replace('"wan0"', '"*0"'), "test"), lambda _: None, "")
     daemon._netlink = Still()  # type: ignore[assignment]
     daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
+    daemon._answering = Anything()  # type: ignore[assignment]
     monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
     decided: list[Table] = []
     followed: list[Table] = []
 
-    def decide_by(_config: Config, links: dict[str, LinkFacts], table: Table) -> None:
-        decided.append(table)
-        daemon._links, daemon._table = links, table
+    def decide_by(to_be: _Next) -> None:
+        decided.append(to_be.table)
+        daemon._links, daemon._table = to_be.links, to_be.table
 
     monkeypatch.setattr(daemon, "_decide_by", decide_by)
     monkeypatch.setattr(daemon, "_follow_ports", lambda: followed.append(daemon._table))

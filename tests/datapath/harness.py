@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Any
 
-from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig, Vlan
+from npd6_xdp.core.config import Config, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Method
+from npd6_xdp.system.datapath import Datapath, Program, load
 from npd6_xdp.system.testrun import LOOPBACK
 from npd6_xdp.system.testrun import XDP_ABORTED as XDP_ABORTED
 from npd6_xdp.system.testrun import XDP_DROP as XDP_DROP
@@ -48,3 +50,16 @@ def link(own: Iterable[str] = (), next_hops: Iterable[str] = (), mac: bytes = SE
 def table(*entries: InterfaceConfig, facts: LinkFacts | None = None) -> Table:
     facts = facts or link()
     return build(Config(entries), {PORT: facts})
+
+
+def successor(datapath: Datapath, table: Table, limits: Limits = Limits()) -> Program:  # noqa: B008 (frozen)
+    """A program that is ready to take over with a table."""
+    sizes = datapath.sizes(table, limits)
+    program = datapath.successor(load(sizes), sizes)
+    finish(datapath.filling(program, table))
+    return program
+
+
+def taken_over(datapath: Datapath, table: Table, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+    """Let another program take over with a table."""
+    datapath.switch(successor(datapath, table, limits), table)

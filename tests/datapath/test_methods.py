@@ -26,7 +26,20 @@ from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, KnownFlag, Match, Table, build
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.events import EventRing
-from tests.datapath.harness import IFINDEX, PORT, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link, rule, table
+from tests.datapath.harness import (
+    IFINDEX,
+    PORT,
+    XDP_DROP,
+    XDP_PASS,
+    XDP_TX,
+    Bench,
+    entry,
+    link,
+    rule,
+    successor,
+    table,
+    taken_over,
+)
 from tests.frames import SETTING, TAGS_8021Q, UNSPECIFIED, ip6, solicit, solicited_node
 
 TARGET = SETTING.target
@@ -647,9 +660,9 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
     assert bench.datapath.has_room(small, Limits())
     assert not bench.datapath.has_room(big, Limits(neighbours=1, kernel_entries=1))
     old = bench.datapath.program
-    larger = bench.datapath.larger(big, Limits())
-    ring = EventRing(larger.bpf)
-    bench.datapath.switch(larger)
+    larger = successor(bench.datapath, big)
+    ring = EventRing(larger.maps)
+    bench.datapath.switch(larger, big)
     assert bench.datapath.program is larger is not old
     assert bench.datapath.has_room(big, Limits())
     for _ in range(2):
@@ -674,7 +687,7 @@ def test_who_crowds_still_does_for_a_larger_program_and_a_full_map_refuses_nobod
     bench = fresh(using)
     entry_id = using.rules[0].entry
     bench.datapath.set_crowding({(entry_id, SETTING.asker_mac)})
-    bench.datapath.switch(bench.datapath.larger(using, Limits(pending=1)))
+    taken_over(bench.datapath, using, Limits(pending=1))
     assert bench.see(QUESTION).counted == (Outcome.RATE_LIMITED,)
     bench.datapath.set_crowding({(entry_id, bytes([2, 0, 0, 0, 1, number])) for number in range(200)})
     assert bench.run(QUESTION)[0] == XDP_DROP
@@ -699,9 +712,8 @@ def test_there_is_room_for_a_table_only_beside_what_it_replaces(fresh: Callable[
     bench = fresh(old)
     assert bench.datapath.has_room(behind(200, 40, old), Limits())
     assert not bench.datapath.has_room(new, Limits())
-    bench.datapath.switch(bench.datapath.larger(new, Limits()))
+    taken_over(bench.datapath, new)
     assert bench.datapath.has_room(new, Limits())
-    bench.datapath.apply(new)
 
 
 def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh: Callable[..., Bench]) -> None:
@@ -711,7 +723,7 @@ def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh
     bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))
     before = {(recent.entry, recent.target): recent for recent in bench.datapath.recents()}
     assert {number for number, _ in before} == {number for number, each in using.entries.items() if each.spoken}
-    bench.datapath.switch(bench.datapath.larger(using, Limits()))
+    taken_over(bench.datapath, using)
     assert {(recent.entry, recent.target): recent for recent in bench.datapath.recents()} == before
     bench.datapath.apply(build(Config((entry(collect_targets=10),)), {PORT: link()}, using))
     untagged = using.entry_of(IFINDEX)
@@ -775,8 +787,7 @@ def test_a_number_used_again_starts_at_zero_when_a_larger_program_has_taken_over
     bench = fresh(first)
     for _ in range(3):
         bench.run(QUESTION)
-    bench.datapath.switch(bench.datapath.larger(second, Limits()))
-    bench.datapath.apply(second)
+    taken_over(bench.datapath, second)
     if retired:
         bench.datapath.retire()
     bench.datapath.apply(third)
@@ -789,7 +800,7 @@ def test_a_larger_program_has_room_for_all_that_is_known_under_lower_limits_too(
     for number in range(50):
         bench.datapath.know(small.rules[0].group, TARGET[:-1] + bytes([number]), FRESH)
     lower = Limits(neighbours=10, kernel_entries=1)
-    bench.datapath.switch(bench.datapath.larger(small, lower))
+    taken_over(bench.datapath, small, lower)
     assert bench.datapath.asked(small.rules[0].group, TARGET[:-1] + bytes([49])) > 0
 
 

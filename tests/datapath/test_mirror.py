@@ -82,7 +82,7 @@ def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, 
 def test_a_map_of_the_program_has_keys_and_values_of_the_sizes_that_python_packs(
     bench: Bench, name: str, key: int, value: int
 ) -> None:
-    compiled = bench.datapath.program.bpf[name.encode()]
+    compiled = bench.datapath.program.module[name.encode()]
     leaf = compiled.sLeaf if hasattr(compiled, "sLeaf") else compiled.Leaf
     assert (ctypes.sizeof(compiled.Key), ctypes.sizeof(leaf)) == (key, value)
 

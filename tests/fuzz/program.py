@@ -109,7 +109,7 @@ class _Loaded:
 
     def __init__(self, largest: Table, *, is_read: bool) -> None:
         self.datapath = Datapath(largest, _UNLIMITED)
-        self.ring = EventRing(self.datapath.program.bpf) if is_read else None
+        self.ring = EventRing(self.datapath.program.maps) if is_read else None
         self.in_force: _InForce | None = None
 
     def close(self) -> None:

@@ -68,7 +68,8 @@ class Growth(Scene):
         lap("import bcc")
         bcc.BPF.load_func = timed
         try:
-            program = datapath.Program([table], config.limits)
+            sizes = datapath.sizes_for([table], config.limits)
+            program = datapath.Program(datapath.load(sizes), sizes)
         finally:
             bcc.BPF.load_func = load
         lap("compile")

@@ -128,9 +128,11 @@ RELOADING = (
     f">{_DATAPATH}.apply",
 )
 GROWING = (
-    f">{_DATAPATH}.larger",
+    ">npd6_xdp.daemon.loading:Loading.__init__",
+    f">{_DATAPATH}.successor",
+    f"<{_DATAPATH}.switch",
     f">{_DATAPATH}.switch",
-    f"<{_DATAPATH}.retire",
+    f"<{_DATAPATH}.retiring",
 )
 
 

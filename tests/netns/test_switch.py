@@ -18,6 +18,7 @@ from npd6_xdp.core.rules import Table, build
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.datapath import AttachMode, Datapath
+from tests.datapath.harness import successor, taken_over
 from tests.netns.wire import configuration, on_edge
 
 Attached = tuple[Datapath, Table, dict[str, int]]
@@ -57,7 +58,7 @@ def test_an_interface_that_has_just_been_deleted_does_not_stop_it(topology: Topo
     before = program_on(topology, "wan0")
     open_before = descriptors()
     on_edge(topology, "link del wan1")
-    datapath.switch(datapath.larger(table, Limits(neighbours=70_000)))
+    taken_over(datapath, table, Limits(neighbours=70_000))
     assert program_on(topology, "wan0") != before
     assert datapath.attached_to(indexes["wan0"])
     assert not datapath.attached_to(indexes["wan1"])
@@ -70,10 +71,10 @@ def test_where_one_interface_refuses_the_old_program_stays_on_all(topology: Topo
     old, before = datapath.program, program_on(topology, "wan0")
     open_before = descriptors()
     datapath._links[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
-    program = datapath.larger(table, Limits(neighbours=70_000))
+    program = successor(datapath, table, Limits(neighbours=70_000))
     with pytest.raises(MachineError, match="can't replace our program"):
-        datapath.switch(program)
-    program.close()
+        datapath.switch(program, table)
+    datapath.give_up(program)
     assert datapath.program is old
     assert program_on(topology, "wan0") == before
     assert descriptors() == open_before

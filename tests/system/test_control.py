@@ -167,27 +167,18 @@ def test_an_answer_that_is_longer_than_a_socket_takes_at_once_comes_whole(served
         assert len(json.loads(found)["long"]) == 1 << 21
 
 
-def test_who_waits_is_told_that_we_are_at_it_and_hears_the_answer_behind_it(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the loop while it turns, by a thread while it is at something else for long."""
-    monkeypatch.setattr("npd6_xdp.system.control.AT_WORK", 0.01)
+def test_who_waits_is_told_that_we_are_at_it_and_hears_the_answer_behind_it(served: Served) -> None:
     with served.client() as waiting, served.client() as silent:
         waiting.sendall(b'{"verb": "wait"}\n')
         served.turn()
         served.server.say_at_work()
         assert waiting.recv(100) == b" "
-        with served.server.saying_at_work():
-            waiting.settimeout(30)
-            assert waiting.recv(1) == b" "
-            assert waiting.recv(1) == b" "
         served.answer_all()
         said = b"".join(iter(lambda: waiting.recv(100), b""))
         assert json.loads(said) == {"waited": True}
         with pytest.raises(BlockingIOError):
             silent.recv(1)  # he has asked nothing
-    with served.server.saying_at_work():
-        served.server.say_at_work()  # to nobody
+    served.server.say_at_work()  # to nobody
 
 
 def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(
