@@ -512,18 +512,18 @@ class Daemon:
         program = self._datapath.successor(loaded, sizes)
         undo.callback(self._datapath.give_up, program)
         ring = EventRing(program.maps)
-        undo.callback(ring.close)
+        undo.callback(lambda: None if program is self._datapath.program else ring.close())
         return _Successor(program, ring)
 
     def _took_over(self, successor: _Successor, *, grown: bool) -> None:
         """Another program sits where ours did."""
-        self._tags.follow_program()
         anew, self._doubtful = self._doubtful, False
         until = time.monotonic() + _RETIREMENT
         for kept in self._rings:
             kept.until = kept.until or until
         self._retire_at = self._retire_at or until
         self._open_ring(successor.ring)
+        self._tags.follow_program()
         if anew or grown:
             log.info("the XDP program was loaded anew" if anew else "the kernel maps have grown")
 
@@ -544,14 +544,13 @@ class Daemon:
                 self._datapath.apply(table)
             else:
                 self._datapath.switch(successor.program, table)
+                self._took_over(successor, grown=to_be.grown)
             before, self._table = self._table, table
             self._config, self._links = config, links
             self._answering.use(table)
             self._counts.follow(table)
             self._view.use(config, table, links)
             self._view.warn(self._outlook.current)
-        if successor is not None:
-            self._took_over(successor, grown=to_be.grown)
         for event in self._resolution.settle():
             self._ask_again(event, before)
         self._proxies.settle()

@@ -24,7 +24,9 @@ from npd6_xdp.core.neighbours import NOBODY
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.rules import Decision, KnownFlag, Match, Table, build
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.datapath import load
 from npd6_xdp.system.events import EventRing
 from tests.datapath.harness import (
     IFINDEX,
@@ -678,6 +680,54 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
     bench.run(QUESTION)
     assert counted(bench, small) == (6, 6)
     ring.close()
+
+
+def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh: Callable[..., Bench]) -> None:
+    using = one(NEIGHBOUR)
+    bench = fresh(using)
+    group, path = using.rules[0].group, bench.datapath
+    addresses = [TARGET[:-2] + number.to_bytes(2) for number in range(1_200)]
+    for address in addresses[:1_000]:
+        path.know(group, address, FRESH)
+    sizes = path.sizes(using, Limits())
+    program = path.successor(load(sizes), sizes)
+    steps = path.filling(program, using)
+    for number in range(100):  # before their turn, after it, and those that nobody knew of
+        next(steps, None)
+        path.forget(group, addresses[10 * number])
+        path.know(group, addresses[1_000 + 2 * number], FRESH)
+    finish(steps)
+    path.forget(group, addresses[1_000])
+    path.know(group, addresses[0], FRESH)
+    path.switch(program, using)
+    there = {address for address in addresses if path.asked(group, address)}
+    gone = {addresses[10 * number] for number in range(1, 100)} | {addresses[1_000]}
+    assert there == {*addresses[:1_000], *addresses[1_000::2]} - gone
+
+
+def test_counters_are_the_same_at_each_bit_of_a_retirement_and_go_with_rules_that_go(
+    fresh: Callable[..., Bench],
+) -> None:
+    rules = [rule(f"2001:db8:{number:x}::/48") for number in range(1, 1_201)]
+    first = build(Config((entry(*rules),)), {PORT: link()})
+    less = build(Config((entry(*rules[:-1]),)), {PORT: link()}, first)
+    bench = fresh(first)
+    ids = {each.prefix: each.id for each in first.rules.values()}
+    kept, goes = ids[rules[0].prefix], ids[rules[-1].prefix]
+    asked = [solicit(SETTING, target=Prefix.of(each.prefix).address.to_bytes(16)) for each in (rules[0], rules[-1])]
+    for frame in asked * 2:
+        bench.run(frame)
+    taken_over(bench.datapath, first)
+    bench.run(asked[0])
+    before = bench.datapath.changes
+    for number, _ in enumerate(bench.datapath.retiring()):
+        assert bench.datapath.rule_counters(kept)[XDP] == 3
+        if number == 4:
+            bench.datapath.apply(less)
+        assert bench.datapath.rule_counters(goes)[XDP] == (2 if number < 4 else 0)
+    assert bench.datapath.changes > before + 1
+    assert bench.datapath.all_rule_counters()[kept][XDP] == 3
+    assert goes not in bench.datapath.all_rule_counters()
 
 
 def test_who_crowds_still_does_for_a_larger_program_and_a_full_map_refuses_nobody(

@@ -177,7 +177,7 @@ def give_address(fault: Fault, n: int) -> None:
 
 HANDLED = {
     "events": ("npd6_xdp.core.responder:Responder.answer_run", solicit, 4),
-    "table": ("npd6_xdp.system.datapath:Datapath.apply", give_address, 2),
+    "table": ("npd6_xdp.daemon.counts:Counts.follow", give_address, 2),
     "reload": ("npd6_xdp.system.datapath:Datapath.apply", reload, 1),
 }
 
