@@ -17,11 +17,13 @@ from typing import NamedTuple
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, KnownFlag, Table
+from npd6_xdp.core.steps import pieces
 
 MAX_ASKERS = 32
 """Askers that are remembered for one target under way."""
 PENDING_SECONDS = 10.0
 """After so long a target is given up, whatever the kernel does: it takes 3 s with its defaults."""
+_BIT = 128  # hosts that a table is asked about at once: a millisecond
 
 
 class Host(NamedTuple):
@@ -63,6 +65,9 @@ class Neighbours:
         self.touched: set[bytes] = set()
         """The same, of the hosts at these addresses."""
         self._looked_after: dict[Host, NeighbourState] = {}  # of those that aren't there
+        self._to_come: Table | None = None
+        self._is_stray = False  # some may be known for a table that was expected, and isn't any more
+        self._expected: tuple[Table, int, set[bytes] | None] | None = None
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -89,8 +94,38 @@ class Neighbours:
         """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
         return dict(self._by_interface)
 
+    def expecting(self, table: Table, limit: int) -> Iterator[list[Known]]:
+        """What the map must say before a table is in force, bit by bit: use() has nothing to add then.
+
+        Who comes meanwhile is known as both tables want it, until use() or give_up().
+        """
+        self._is_stray |= self._to_come is not None
+        self._expected, self._to_come = None, table
+        differs = _differs_at(self._table, table) if limit == self.limit else None
+        for some in pieces(tuple(self._states) if differs is None else self.at(differs), _BIT):
+            yield [change for host in some if host in self._states for change in self._add(host, self._states[host])]
+        if self._to_come is table:
+            self._expected = table, limit, differs
+
+    def give_up(self) -> None:
+        """The table that was expected isn't to come; what is known for it only, drop() forgets."""
+        if self._to_come is not None:
+            self._expected = self._to_come = None
+            self.unsettled = True
+
     def use(self, table: Table, limit: int) -> list[Known]:
         """Go by another table: what the map must say before that table is in force. See drop()."""
+        if table is self._table and limit == self.limit:
+            return []  # and what is expected may still come
+        expected, self._is_stray = self._expected, self._is_stray or (self._to_come or table) is not table
+        self._expected = self._to_come = None
+        self.unsettled |= self._is_stray
+        self._is_stray = False
+        if expected is not None and expected[0] is table and expected[1] == limit:
+            self._table, self.limit = table, limit
+            self.unsettled |= expected[2] is None
+            self.touched |= expected[2] or set()
+            return []
         differs = _differs_at(self._table, table) if limit == self.limit else None
         self._table, self.limit = table, limit
         if differs is None:
@@ -101,17 +136,24 @@ class Neighbours:
 
     def drop(self) -> list[Known]:
         """What the map must no longer say once the table given to use() is in force."""
-        changes: list[Known] = []
+        return [change for changes in self.dropping() for change in changes]
+
+    def dropping(self) -> Iterator[list[Known]]:
+        """The same, bit by bit; `unsettled` and `touched` are as before until all of it is done."""
         hosts = (
             tuple(self._groups) if self.unsettled else [host for host in self.at(self.touched) if host in self._groups]
         )
+        for some in pieces(hosts, _BIT):
+            changes: list[Known] = []
+            for host in some:
+                if host in self._groups:  # it may have gone meanwhile
+                    wanted = self._wanted(host)
+                    for group in self._groups[host] - wanted:
+                        changes += self._take_out(host, group)
+                    self._note(host, wanted)
+            yield changes
         self.unsettled, self.touched = False, set()
-        for host in hosts:
-            wanted = self._wanted(host)
-            for group in self._groups[host] - wanted:
-                changes += self._take_out(host, group)
-            self._note(host, wanted)
-        return changes + self._let_in()
+        yield self._let_in()
 
     def changed(self, host: Host, state: int) -> list[Known]:
         """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
@@ -170,7 +212,11 @@ class Neighbours:
         return self._present.get((group, address), ())
 
     def _wanted(self, host: Host) -> frozenset[int]:
-        return frozenset(self._table.neighbour_groups(host.ifindex, IPv6Address(host.address)))
+        address = IPv6Address(host.address)
+        wanted = frozenset(self._table.neighbour_groups(host.ifindex, address))
+        if self._to_come is None:
+            return wanted
+        return wanted.union(self._to_come.neighbour_groups(host.ifindex, address))
 
     def _add(self, host: Host, state: NeighbourState) -> list[Known]:
         held = self._groups.get(host)

@@ -465,6 +465,9 @@ class Daemon:
         """
         said = yield from finding_warnings(table)
         yield from self._ports.preparing(table)
+        if table is not self._table:
+            undo.callback(self._resolution.give_up)
+            yield from self._resolution.preparing(table, config.limits)
         successor = None if before is None else before.successor
         grown = before is not None and before.grown
         if successor is None or (yield from successor.program.fitting(table, config.limits)) is Fit.NOT:
@@ -509,7 +512,10 @@ class Daemon:
 
     def _successor(self, undo: ExitStack, loaded: Loaded, sizes: Mapping[str, int]) -> _Successor:
         """A program that is to take over, and its ring; `undo` gives it up."""
-        program = self._datapath.successor(loaded, sizes)
+        with ExitStack() as otherwise:
+            otherwise.callback(loaded.close)
+            program = self._datapath.successor(loaded, sizes)
+            otherwise.pop_all()
         undo.callback(self._datapath.give_up, program)
         ring = EventRing(program.maps)
         undo.callback(lambda: None if program is self._datapath.program else ring.close())

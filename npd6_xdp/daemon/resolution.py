@@ -21,6 +21,7 @@ from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Qu
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.rules import Decision, Rule, Table
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
@@ -34,6 +35,7 @@ log = logging.getLogger("npd6-xdp")
 
 _TICK = 1.0  # seconds between two looks at what is under way
 _SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
+_BIT = 128  # hosts that the table is asked about at once
 _GIVEN_UP = 1024  # targets that are given up at once
 _QUIET = 120.0  # seconds for which a host that has a route may be stale before it is asked
 _QUIET_PER_SECOND = 10  # of those that are asked
@@ -80,6 +82,8 @@ class Resolution:
         self._reading: Iterator[None] | None = None
         self._read_again = False
         self._routes_unsettled = True
+        self._settling: Steps[None] | None = None  # what the table in force doesn't ask for is being forgotten
+        self._taken: set[Host] = set()  # hosts of which something was said meanwhile
         self._changed_meanwhile: set[Host] = set()
 
     def close(self) -> None:
@@ -98,7 +102,7 @@ class Resolution:
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        if self._reading is not None or self._watch.unfinished:
+        if self._reading is not None or self._settling is not None or self._watch.unfinished:
             return 0.0  # go on at once
         gate = self._gate_not_before if self._gate_waits else None
         dues = (self._tick_at, self._routes.due, gate, self._places.due, self._loops.due)
@@ -130,6 +134,18 @@ class Resolution:
 
     # --- table ---
 
+    def preparing(self, table: Table, limits: Limits) -> Steps[None]:
+        """Long before a table is in force: what the map is to know by it, a bit at a time."""
+        for changes in self._neighbours.expecting(table, limits.neighbours):
+            self._know(changes)
+            yield
+
+    def give_up(self) -> None:
+        """The table that was prepared isn't to be in force."""
+        self._neighbours.give_up()
+        if self._neighbours.unsettled:
+            self._settling = self._settle(set())
+
     def prepare(self, table: Table, limits: Limits, links: Mapping[str, LinkFacts]) -> None:
         """Before a table is in force: the map knows what it will be asked for by it."""
         self._table, self._limits = table, limits
@@ -149,7 +165,7 @@ class Resolution:
         self._know(self._neighbours.use(table, limits.neighbours))
         for host, state in moved:
             self._know(self._neighbours.changed(host, state))
-        self._routes_unsettled = begins or bool(moved) or self._neighbours.unsettled
+        self._routes_unsettled |= begins or bool(moved) or self._neighbours.unsettled
         if begins:  # all at once, since who is there must be known before somebody asks
             self._reading = None
             self._know(self._neighbours.resync(self._places.restart(self._words() if needed else {}, now)))
@@ -157,28 +173,58 @@ class Resolution:
             self._size(time.monotonic())
 
     def settle(self) -> list[NsEvent]:
-        """Once the table is in force: what it doesn't ask for is forgotten. Those who wait by rules that are gone."""
-        touched = self._neighbours.at(self._neighbours.touched)
-        self._know(self._neighbours.drop())
+        """Once the table is in force: what it doesn't ask for is forgotten. Those who wait by rules that are gone.
+
+        Where that takes longer, tick() goes on with it.
+        """
         homeless = self._pending.forget(self._table)
         self._gate()
+        self._settling = self._settle(self._neighbours.touched)
+        self._settle_on()
+        return homeless
+
+    def _settle_on(self) -> None:
+        deadline = time.monotonic() + _SLICE
+        for _ in self._settling or ():
+            if time.monotonic() >= deadline:
+                return
+        self._settling = None
+        self._taken.clear()
+
+    def _settle(self, addresses: set[bytes]) -> Steps[None]:
+        """In steps that take less than _SLICE each; another table begins it anew."""
+        self._taken.clear()
+        touched = self._neighbours.at(addresses)
+        for changes in self._neighbours.dropping():
+            self._know(changes)
+            yield
+        self._gate()
         if self._routes_unsettled:
+            yield from self._settle_routes()
             self._routes_unsettled = False
-            self._settle_routes()
         for host in touched:
             if not self._table.host_route_wanted(*_host(host)):
                 self._routes.remove(host)
-            elif host not in self._routes:
+            elif host not in self._routes and self._neighbours.state(host):
                 self._lead_to(host)
-        return homeless
 
-    def _settle_routes(self) -> None:
-        wanted = {host for host in self._neighbours.hosts() if self._table.host_route_wanted(*_host(host))}
+    def _settle_routes(self) -> Steps[None]:
+        wanted: set[Host] = set()
+        for some in pieces(self._neighbours.covered(), _BIT):
+            wanted.update([host for host in some if self._table.host_route_wanted(*_host(host))])
+            yield
+        for host in self._taken:  # what has been said of it meanwhile is younger
+            here = self._neighbours.state(host) and self._table.host_route_wanted(*_host(host))
+            (wanted.add if here else wanted.discard)(host)
         self._routes.keep_only(wanted)
+        yield
         now = time.monotonic()
-        for host in wanted:
-            self._lead_to(host)
-            self._hear(host, self._neighbours.state(host), now)
+        for some in pieces(tuple(wanted), _BIT):
+            for host in some:
+                if (state := self._neighbours.state(host)) and host in wanted:
+                    self._lead_to(host)
+                    self._hear(host, state, now)
+            yield
         self._schedule(now)
 
     def _hear(self, host: Host, state: int, now: float) -> None:
@@ -418,6 +464,8 @@ class Resolution:
                 self._watch.delete(host)
 
     def _take(self, host: Host, state: int) -> None:
+        if self._settling is not None:
+            self._taken.add(host)
         self._know(self._neighbours.changed(host, state))
         if state & PRESENT:
             if host not in self._routes and self._table.host_route_wanted(*_host(host)):
@@ -466,6 +514,8 @@ class Resolution:
             self.on_change()
         if self._reading is not None:
             self._read_on()
+        if self._settling is not None:
+            self._settle_on()
         if self._routes.due is not None and self._routes.due <= now:
             self._routes.tick(now)
         if self._places.due is not None and self._places.due <= now:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import IPv6Address
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -314,6 +315,46 @@ class NeighboursMachine(RuleBasedStateMachine):
         gone = {(change.group, change.address) for change in changes if change.flags is None}
         assert not gone & wanted(self.states, to).keys(), "what both want stays throughout"
         self.known.apply(changes)
+        self.table = to
+
+    @rule(
+        to=st.sampled_from(TABLES),
+        other=st.sampled_from(TABLES),
+        between=st.lists(st.tuples(hosts, states), max_size=4),
+        comes=st.sampled_from(["it comes", "it is given up", "another is expected", "another comes", "none comes yet"]),
+    )
+    def expect(self, to: Table, other: Table, between: list[tuple[Host, NeighbourState]], comes: str) -> None:
+        """A table is expected, and hosts change between the bits; then it comes, or not."""
+
+        def go(table: Table) -> None:
+            rest = list(between)
+            for changes in self.neighbours.expecting(table, PLENTY):
+                assert all(change.flags is not None for change in changes)
+                self.known.apply(changes)
+                if rest:
+                    self.changed(*rest.pop())
+                assert self.known.map.items() >= wanted(self.states, self.table).items(), "the one in force counts"
+
+        with patch("npd6_xdp.core.neighbours._BIT", 1):
+            go(to)
+            if comes == "none comes yet":
+                self.known.apply(self.neighbours.use(self.table, PLENTY))
+                self.known.apply(self.neighbours.drop())
+            if comes == "another is expected":
+                go(to := other)
+            if comes == "it is given up":
+                self.neighbours.give_up()
+                self.known.apply(self.neighbours.drop())
+                return
+        if comes == "another comes":
+            to = other
+        elif (to is not self.table) and comes != "none comes yet":
+            assert self.known.map.items() >= wanted(self.states, to).items(), "and the one to come"
+        if to is self.table:  # what is expected may still come then, until it is given up
+            self.neighbours.give_up()
+        self.known.apply(self.neighbours.use(to, PLENTY))
+        assert self.known.map.items() >= wanted(self.states, to).items()
+        self.known.apply(self.neighbours.drop())
         self.table = to
 
     @invariant()

@@ -200,7 +200,7 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
     daemon = Daemon(lambda: Config(()), lambda _: None, "")
     daemon._netlink = Still()  # type: ignore[assignment]
     daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
-    daemon._answering = Anything()  # type: ignore[assignment]
+    daemon._answering = daemon._resolution = Anything()  # type: ignore[assignment]
     tried = []
 
     def decide_by(to_be: _Next) -> None:
@@ -277,8 +277,9 @@ def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_rin
     kept = _Ring(Part(set(), "ring"))  # type: ignore[arg-type]
     daemon._rings.append(kept)
 
-    def loading(_: object) -> Steps[None]:
+    def loading(_: object) -> Steps[Anything]:
         yield
+        return Anything()
 
     monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
     monkeypatch.setattr(daemon, "_loading", loading)
@@ -301,7 +302,7 @@ class Anything:
 
     former = Table({}, {}, {}, {}, {})
 
-    def preparing(self, _: Table) -> Steps[None]:
+    def preparing(self, *_: object) -> Steps[None]:
         yield
 
     def __getattr__(self, name: str) -> Any:
@@ -331,7 +332,7 @@ def test_a_change_among_thousands_is_followed_in_steps_and_anew_where_another_ta
     daemon = Daemon(lambda: parse(configuration().replace('"wan0"', '"*0"'), "test"), lambda _: None, "")
     daemon._netlink = Still()  # type: ignore[assignment]
     daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
-    daemon._answering = Anything()  # type: ignore[assignment]
+    daemon._answering = daemon._resolution = Anything()  # type: ignore[assignment]
     monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
     decided: list[Table] = []
     followed: list[Table] = []

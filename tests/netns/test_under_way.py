@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""While a reload is under way: its turns are short, all else goes on, and whatever befalls it leaves all as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet6 import IPv6ExtHdrHopByHop
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from npd6_xdp.tools.control import ask
+from tests.bench.turns import PROGRAM, Turns
+from tests.frames import ip6, solicit
+from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, until
+
+Start = Callable[..., RunningDaemon]
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTY = Path(__file__).with_name("faulty.py")
+TARGET, OTHER = "2001:db8:1::77", "2001:db8:2::77"
+OLD = ("2001:db8:1::/64 static",)
+MANY = 20_000
+"""Rules; the first maps have room for 16,384 lines."""
+LONGEST = 0.1
+"""Seconds of processor time of a turn. It is a sixth of that here, and was 0.6 and more."""
+SOON = 5.0
+
+
+def many(first: int, count: int, changed: str = "static") -> list[str]:
+    """So many rules for /64s, one of them by another method."""
+    methods = ["static"] * count
+    methods[count // 2] = changed
+    return [f"2001:{first:x}:{n >> 16:x}:{n & 0xFFFF:x}::/64 {method}" for n, method in enumerate(methods)]
+
+
+def for_python(target: str) -> bytes:
+    """A solicitation that only Python answers."""
+    return solicit(replace(SETTING, target=ip6(target)), headers=[IPv6ExtHdrHopByHop()])
+
+
+def test_no_turn_is_long_however_many_rules_are_changed(topology: Topology, daemon: Start) -> None:
+    file = topology.directory / "turns"
+    turns = Turns(file)
+    running = daemon(configuration(*OLD), program=(*PROGRAM, str(file)), environment={"PYTHONPATH": str(ROOT)})
+    seen: dict[str, float] = {}
+    with Wire(topology) as wire:
+        for what, rules in {
+            "the maps grow": many(0xDB9, MANY),
+            "one rule changes": many(0xDB9, MANY, "ignore"),
+            "all rules are others": many(0xDBA, MANY),
+            "none is different": many(0xDBA, MANY),
+            "they go": [],
+            "and nothing follows": [],
+        }.items():
+            turns.begin()
+            running.write(configuration(*OLD, *rules))
+            assert ask(running.control, {"verb": "reload"})["rules"] == 1 + len(rules)
+            assert wire.ask(for_python(TARGET)) is not None
+            for _ in range(2):
+                running.settle()
+            seen[what] = turns.longest
+        assert until(lambda: running.metrics() != {})
+    turns.close()
+    print({what: f"{1000 * took:.0f} ms" for what, took in seen.items()})
+    assert max(seen.values()) < LONGEST
+
+
+# --- held ---------------------------------------------------------------------------------------------------------
+
+
+def loading(running: RunningDaemon) -> list[int]:
+    """The processes that load a program for the daemon: they have a socket to hand it over by."""
+    pid = running.process.pid
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if Path(f"/proc/{child}/oom_score_adj").read_text() == "1000\n" and any(
+                "socket" in str(each.readlink()) for each in Path(f"/proc/{child}/fd").iterdir()
+            ):
+                found.append(int(child))
+    return found
+
+
+def state(pid: int) -> str:
+    """A process's state; "" if it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+@contextmanager
+def held(running: RunningDaemon, rules: Sequence[str], **keys: str) -> Iterator[int]:
+    """While a reload to many rules waits for its program: the process that loads it. It is let go on at the end."""
+    running.write(configuration(*rules, *many(0xDB9, 3_000), **keys))
+    running.process.send_signal(signal.SIGHUP)
+    found: list[int] = []
+
+    def caught() -> bool:
+        found[:] = loading(running)
+        for child in found:
+            os.kill(child, signal.SIGSTOP)
+        return bool(found)
+
+    assert until(caught)
+    (child,) = found
+    assert until(lambda: state(child) == "T"), "it takes most of a second to compile a program"
+    try:
+        yield child
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGCONT)
+
+
+def files(running: RunningDaemon) -> list[str]:
+    """What of the kernel's the daemon has open."""
+    found = []
+    for each in Path(f"/proc/{running.process.pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(each.readlink()).partition(":")[0])
+    return sorted(found)
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_while_a_reload_is_made_ready_all_else_goes_on_and_no_change_of_the_machine_is_lost(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    keys = {"datapath": f'"{datapath}"', "events_per_source": "0"}
+    rules = ("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static", "2001:db8:8::/64 route via=lan9")
+    on_edge(topology, "address add 2001:db8:2::99/128 dev wan0 nodad")
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static", **keys))
+    heard: list[Any] = []
+    askers = [threading.Thread(target=lambda: heard.append(ask(running.control, {"verb": "reload"}))) for _ in range(3)]
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(HOST_ADDRESS, 3.0)
+        assert asker.outcome("2001:db8:2::99") == "own"
+        with held(running, rules, **keys):
+            assert wire.ask(for_python(OTHER)) is not None
+            assert asker.answered(HOST_ADDRESS, 3.0)
+            assert ask(running.control, {"verb": "status"})["interfaces"][0]["up"]
+            assert asker.outcome("2001:db9::1") == "unmatched", "nothing of it shows"
+            on_edge(
+                topology,
+                "address del 2001:db8:2::99/128 dev wan0",
+                "address add 2001:db8:2::98/128 dev wan0 nodad",
+                "route add 2001:db8:77::/64 via 2001:db8:2::97 dev wan0 onlink",
+                "neigh replace 2001:db8:1::66 lladdr 02:00:00:00:00:66 dev lan0 nud permanent",
+                "link add lan9 type veth peer name lan8",
+                "link set lan8 up",
+                "link set lan9 up",
+                "route add 2001:db8:8::/64 dev lan9",
+            )
+            assert asker.answered("2001:db8:1::66", 3.0), "who is there is known at once"
+            for each in askers:
+                each.start()
+            for _ in range(20):
+                running.process.send_signal(signal.SIGHUP)
+            assert asker.answered(OTHER, 3.0)
+            assert not heard
+        for each in askers:
+            each.join(120)
+        assert [answer["rules"] for answer in heard] == [3 + 3_000] * 3
+        assert "the kernel maps have grown" in running.log
+        assert until(lambda: asker.outcome("2001:db8:2::98") == "own")
+        assert asker.outcome("2001:db8:2::97") == "ignored", "a next hop"
+        assert asker.answered("2001:db8:2::99", 3.0), "no longer our own"
+        for target in ("2001:db8:1::66", HOST_ADDRESS, "2001:db8:8::1", "2001:db9::1"):
+            assert asker.answered(target, 3.0), target
+        on_edge(topology, "neigh del 2001:db8:1::66 dev lan0")
+        assert until(lambda: asker.outcome("2001:db8:1::66") == "pending")
+    assert "Traceback" not in running.log
+
+
+def test_the_end_doesnt_wait_for_a_program_that_is_loaded_nor_does_that_outlive_the_daemon(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(configuration(*OLD))
+    with held(running, OLD) as child:
+        running.process.terminate()
+        assert running.process.wait(SOON) == 0
+        assert until(lambda: state(child) in ("", "Z"))
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+STAGES = (
+    "npd6_xdp.daemon.loading:Loading.take=refused",
+    "npd6_xdp.system.events:EventRing._open_all",
+    "npd6_xdp.system.datapath:Datapath.successor=refused",
+    "npd6_xdp.system.datapath:Program.update_all=refused",
+    "npd6_xdp.system.datapath:Program._put",
+    "npd6_xdp.daemon.ports:Ports.admit=refused",
+    "npd6_xdp.daemon.resolution:Resolution.prepare",
+    "npd6_xdp.system.datapath:Datapath.switch=refused",
+    "npd6_xdp.daemon.counts:Counts.follow",
+)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_failure_at_any_stage_leaves_the_old_configuration_in_force_and_nothing_behind(
+    topology: Topology, daemon: Start, stage: str
+) -> None:
+    left = topology.directory / "left"
+    running = daemon(
+        configuration(*OLD),
+        program=(sys.executable, str(FAULTY), stage, str(left)),
+        environment={"PYTHONPATH": str(ROOT)},
+    )
+    open_before = files(running)
+    running.write(configuration(*OLD, *many(0xDB9, 3_000)))
+    left.write_text("1")
+    with pytest.raises(MachineError, match=r"^the old configuration stays: "):
+        ask(running.control, {"verb": "reload"})
+    assert left.read_text() == "0"
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.answered(TARGET, 3.0)
+        assert until(lambda: asker.outcome("2001:db9::1") == "unmatched")
+        if stage.endswith("=refused"):
+            assert until(lambda: files(running) == open_before), "else a program of its own gets the table, soon"
+        assert ask(running.control, {"verb": "reload"})["rules"] == 3_001
+        assert asker.answered(TARGET, 3.0)
+        assert asker.answered("2001:db9::1", 3.0)
+        # bcc keeps maps open that nobody here asks for; of a program that was handed over, only what is needed is
+        assert until(lambda: len(files(running)) <= len(open_before))
+
+
+def test_who_loads_a_program_may_be_killed(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(*OLD))
+    open_before = files(running)
+    with held(running, OLD) as child:
+        os.kill(child, signal.SIGKILL)
+        assert until(lambda: "it takes more memory to load than there is, or so it seems" in running.log)
+    assert until(lambda: state(child) == "")
+    assert files(running) == open_before
+    with Wire(topology) as wire:
+        assert Asker(wire, running).answered(TARGET, 3.0)
+    assert ask(running.control, {"verb": "reload"})["rules"] == 3_001
