@@ -13,12 +13,15 @@ from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
 from npd6_xdp.core.flatten import collecting
 from npd6_xdp.core.groups import finding_groups
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import Table, build, building, finding_warnings
 from npd6_xdp.core.verdict import Method
 from tests.core.test_steps import timed
 
 RULES = 20_000
+HOSTS = 16_384
 LONGEST = 0.05
 """Seconds of processor time of a bit: they take a tenth of it, and all in all a fifth of a second."""
 
@@ -67,6 +70,23 @@ def test_no_bit_is_long_whatever_of_a_large_table_changes(method: Method, length
         others, _ = timed(rest(table, before))
         longest[what] = max(bits, others)
         before = table
+    assert max(longest.values()) < LONGEST, longest
+
+
+def test_no_bit_is_long_of_what_a_table_to_come_means_to_many_hosts() -> None:
+    before = build(config(0xDB9, Method.NEIGHBOUR, 48, count=3), LINKS)
+    then = build(config(0xDB9, Method.NEIGHBOUR, 48, Method.IGNORE, count=3), LINKS, before)
+    neighbours = Neighbours(HOSTS)
+    neighbours.use(before, HOSTS)
+    first = (0x2001 << 112) + (0xDB9 << 96)
+    hosts = {Host(8, (first + number).to_bytes(16)): NeighbourState.REACHABLE for number in range(HOSTS)}
+    assert len(neighbours.resync(hosts)) == HOSTS
+    neighbours.drop()
+    longest = {}
+    longest["it is expected"], _ = timed(neighbours.expecting(then, HOSTS))
+    longest["it comes"], _ = timed(neighbours.use(then, HOSTS) for _ in range(1))
+    longest["it is there"], _ = timed(neighbours.dropping())
+    assert len(neighbours) == HOSTS
     assert max(longest.values()) < LONGEST, longest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -236,14 +237,18 @@ def test_a_failure_at_any_stage_leaves_the_old_configuration_in_force_and_nothin
         assert until(lambda: len(files(running)) <= len(open_before))
 
 
-def test_who_loads_a_program_may_be_killed(topology: Topology, daemon: Start) -> None:
+def test_who_waits_hears_so_and_who_loads_a_program_may_be_killed(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration(*OLD))
     open_before = files(running)
-    with held(running, OLD) as child:
+    with held(running, OLD) as child, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
+        waiting.settimeout(60)
+        waiting.connect(str(running.control))
+        waiting.sendall(b'{"verb": "reload"}\n')
+        assert waiting.recv(1) == b" ", "who waits hears that the daemon is at work"
         os.kill(child, signal.SIGKILL)
         assert until(lambda: "it takes more memory to load than there is, or so it seems" in running.log)
     assert until(lambda: state(child) == "")
-    assert files(running) == open_before
+    assert until(lambda: running.log.count("reload: the new configuration is in use") == 1), "the other one's"
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(TARGET, 3.0)
-    assert ask(running.control, {"verb": "reload"})["rules"] == 3_001
+    assert until(lambda: len(files(running)) <= len(open_before))
