@@ -76,6 +76,7 @@ log = logging.getLogger("npd6-xdp")
 _REFRESH_PAUSE = 10
 _UNNOTICED = 0.05  # seconds
 _SLICE = 0.005  # seconds that following a change holds the loop for, but for its steps that can't be cut
+_SHARE = 2  # times such a slice that a turn with solicitations in it leaves to them, before a reload goes on
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 _NAP = 20e-6  # seconds (the kernel makes some 80 us of it) between two looks at a stream
 _FEW = 64  # events of a look, from which on there is no time for a nap
@@ -163,6 +164,7 @@ class Daemon:
         self._refreshing: Steps[None] | None = None  # a change of the machine that is being followed
         self._refresh_cost = 0.0  # seconds of processor time that it has taken so far
         self._applying: Steps[None] | None = None  # a configuration that was read, and is to be in force
+        self._go_on_at = 0.0  # when that goes on, and what of it can wait until it is in force
         self._asleep: float | None = None  # until then (seconds, monotonic), whichever of the two it is waits
         self._retiring: Steps[None] | None = None  # programs that others have taken over from
         self._letting_go: Steps[None] | None = None  # tables and configurations that are not needed any more
@@ -357,7 +359,7 @@ class Daemon:
             ("control", lambda: self._say_at if self._is_reloading else None, self._say_at_work),
             ("status", lambda: self._report_at, lambda _: self._log_status()),
             ("table", self._refresh_due, lambda _: self._refresh()),
-            ("table", lambda: None if self._letting_go is None else 0.0, lambda _: self._let_go()),
+            ("table", lambda: None if self._letting_go is None else self._go_on_at, lambda _: self._let_go()),
             ("links", lambda: self._guests.due, self._look_for_guests),
             ("routes", lambda: self._routes.due, lambda _: self._routes.refresh()),
             ("neighbours", lambda: self._resolution.due, lambda now: self._resolution.tick(now)),
@@ -366,7 +368,7 @@ class Daemon:
             ("proxies", lambda: self._proxies.due, lambda now: self._proxies.tick(now)),
             ("ports", lambda: self._ports.due, self._tick_ports),
             ("tags", lambda: self._tags.due, self._look_at_tags),
-            ("rings", lambda: self._retire_at if self._retiring is None else 0.0, self._retire),
+            ("rings", lambda: self._retire_at if self._retiring is None else self._go_on_at, self._retire),
             ("status", lambda: self._telling.due, lambda _: self._telling.tick(busy=self._busy)),
             (ControlServer.WHERE, lambda: self._control.due, lambda now: self._control.tick(now)),
             ("manager", lambda: self._manager.due, self._manager.feed),
@@ -602,11 +604,16 @@ class Daemon:
             if self._is_over(self._retiring):
                 self._retiring = None
 
-    @staticmethod
-    def _is_over(steps: Steps[None]) -> bool:
+    def _is_over(self, steps: Steps[None]) -> bool:
         """Go on with something for as long as a turn may take; whether that was the last of it."""
         ends = time.thread_time() + _SLICE
-        return all(time.thread_time() < ends for _ in steps)
+        is_over = all(time.thread_time() < ends for _ in steps)
+        self._rest()
+        return is_over
+
+    def _rest(self) -> None:
+        """After a slice of what is not urgent: a stream of solicitations is to find its ring empty again."""
+        self._go_on_at = time.monotonic() + _SHARE * _SLICE if self._busy else 0.0
 
     def _let_go(self) -> None:
         if self._letting_go is not None and self._is_over(self._letting_go):
@@ -914,7 +921,7 @@ class Daemon:
         """When to go on with a configuration that was read; a change of the machine that is followed comes first."""
         if self._applying is None or self._refreshing is not None:
             return None
-        return self._asleep or 0.0
+        return self._asleep or self._go_on_at
 
     def _apply(self) -> None:
         """Go on."""
@@ -926,6 +933,7 @@ class Daemon:
             for _ in going_on:
                 if self._asleep is not None or time.thread_time() >= ends:
                     self._applying = going_on
+                    self._rest()
                     return
         except Exception as error:
             self._end_reload(self._refuse(error))
@@ -1068,10 +1076,15 @@ class Daemon:
 
     def close(self) -> None:
         """Detach, answer what is still in the ring, and let go of everything."""
+        if self._is_reloading:
+            garbage.release()
         self._close_reading()
         for under_way in (self._applying, self._refreshing):
-            if under_way is not None:
-                under_way.close()
+            try:
+                if under_way is not None:
+                    under_way.close()
+            except Exception as error:  # what it leaves behind goes with the process
+                self._loop.failed("table", error)
         self._applying = self._refreshing = None
         self._asked += self._to_hear
         self._tell({"error": "npd6-xdp is ending; the reload was given up"})
