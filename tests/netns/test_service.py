@@ -134,6 +134,10 @@ def test_it_does_all_its_work_as_that_user(
         assert hosted.reload().returncode == 0
         assert wire.ask(question("2001:db8:3::7")) is not None
         assert "answered_python" in hosted.enter(*hosted.program("status")).stdout
+        more = "".join(f'[[interface.rule]]\nprefix = "2001:db9:{n:x}::/48"\nmethod = "static"\n' for n in range(3_000))
+        hosted.configure(config(datapath='"python"') + more)  # a process beside it loads a larger program
+        assert hosted.reload().returncode == 0
+        assert wire.ask(question("2001:db9:7::7")) is not None
         hosted.configure("nonsense")
         assert hosted.reload().returncode == 1
         assert wire.ask(question("2001:db8:3::7")) is not None
