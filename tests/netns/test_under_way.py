@@ -26,9 +26,10 @@ from tests.frames import ip6, solicit
 from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]
+Holding = Callable[[str], RunningDaemon]
 
 ROOT = Path(__file__).resolve().parents[2]
-FAULTY = Path(__file__).with_name("faulty.py")
+FAULTY, HELD = (Path(__file__).with_name(name) for name in ("faulty.py", "held.py"))
 TARGET, OTHER = "2001:db8:1::77", "2001:db8:2::77"
 OLD = ("2001:db8:1::/64 static",)
 MANY = 20_000
@@ -80,17 +81,22 @@ def test_no_turn_is_long_however_many_rules_are_changed(topology: Topology, daem
 # --- held ---------------------------------------------------------------------------------------------------------
 
 
-def loading(running: RunningDaemon) -> list[int]:
-    """The processes that load a program for the daemon: they have a socket to hand it over by."""
+@pytest.fixture
+def holding(topology: Topology, daemon: Start) -> Holding:
+    """Starts a daemon that is held where it loads another program."""
+
+    def start(text: str) -> RunningDaemon:
+        program = (sys.executable, str(HELD), str(topology.directory / "held"))
+        return daemon(text, program=program, environment={"PYTHONPATH": str(ROOT)})
+
+    return start
+
+
+def stopped(running: RunningDaemon) -> list[int]:
+    """The processes of the daemon's that are."""
     pid = running.process.pid
-    found = []
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            if Path(f"/proc/{child}/oom_score_adj").read_text() == "1000\n" and any(
-                "socket" in str(each.readlink()) for each in Path(f"/proc/{child}/fd").iterdir()
-            ):
-                found.append(int(child))
-    return found
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if state(int(child)) == "T"]
 
 
 def state(pid: int) -> str:
@@ -103,19 +109,13 @@ def state(pid: int) -> str:
 @contextmanager
 def held(running: RunningDaemon, rules: Sequence[str], **keys: str) -> Iterator[int]:
     """While a reload to many rules waits for its program: the process that loads it. It is let go on at the end."""
+    file = running.topology.directory / "held"
+    file.touch()
     running.write(configuration(*rules, *many(0xDB9, 3_000), **keys))
     running.process.send_signal(signal.SIGHUP)
-    found: list[int] = []
-
-    def caught() -> bool:
-        found[:] = loading(running)
-        for child in found:
-            os.kill(child, signal.SIGSTOP)
-        return bool(found)
-
-    assert until(caught)
-    (child,) = found
-    assert until(lambda: state(child) == "T"), "it takes most of a second to compile a program"
+    assert until(lambda: bool(stopped(running)))
+    (child,) = stopped(running)
+    file.unlink()
     try:
         yield child
     finally:
@@ -134,12 +134,12 @@ def files(running: RunningDaemon) -> list[str]:
 
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_while_a_reload_is_made_ready_all_else_goes_on_and_no_change_of_the_machine_is_lost(
-    topology: Topology, daemon: Start, datapath: str
+    topology: Topology, holding: Holding, datapath: str
 ) -> None:
     keys = {"datapath": f'"{datapath}"', "events_per_source": "0"}
     rules = ("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static", "2001:db8:8::/64 route via=lan9")
     on_edge(topology, "address add 2001:db8:2::99/128 dev wan0 nodad")
-    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static", **keys))
+    running = holding(configuration("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static", **keys))
     heard: list[Any] = []
     askers = [threading.Thread(target=lambda: heard.append(ask(running.control, {"verb": "reload"}))) for _ in range(3)]
     with Wire(topology) as wire:
@@ -184,9 +184,9 @@ def test_while_a_reload_is_made_ready_all_else_goes_on_and_no_change_of_the_mach
 
 
 def test_the_end_doesnt_wait_for_a_program_that_is_loaded_nor_does_that_outlive_the_daemon(
-    topology: Topology, daemon: Start
+    holding: Holding,
 ) -> None:
-    running = daemon(configuration(*OLD))
+    running = holding(configuration(*OLD))
     with held(running, OLD) as child:
         running.process.terminate()
         assert running.process.wait(SOON) == 0
@@ -200,7 +200,6 @@ STAGES = (
     "npd6_xdp.system.events:EventRing._open_all",
     "npd6_xdp.system.datapath:Datapath.successor=refused",
     "npd6_xdp.system.datapath:Program.update_all=refused",
-    "npd6_xdp.system.datapath:Program._put",
     "npd6_xdp.daemon.ports:Ports.admit=refused",
     "npd6_xdp.daemon.resolution:Resolution.prepare",
     "npd6_xdp.system.datapath:Datapath.switch=refused",
@@ -237,8 +236,8 @@ def test_a_failure_at_any_stage_leaves_the_old_configuration_in_force_and_nothin
         assert until(lambda: len(files(running)) <= len(open_before))
 
 
-def test_who_waits_hears_so_and_who_loads_a_program_may_be_killed(topology: Topology, daemon: Start) -> None:
-    running = daemon(configuration(*OLD))
+def test_who_waits_hears_so_and_who_loads_a_program_may_be_killed(topology: Topology, holding: Holding) -> None:
+    running = holding(configuration(*OLD))
     open_before = files(running)
     with held(running, OLD) as child, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
         waiting.settimeout(60)
