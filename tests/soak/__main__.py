@@ -10,8 +10,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from npd6_xdp.core.errors import MachineError
@@ -83,19 +84,18 @@ class Soak:
             try:
                 while not self._is_over() and not self.result.wrong:
                     port = self.result.rounds % _PORT == _PORT - 1
-                    with runs_counted() if port else nullcontext():
-                        runs = watcher.runs()
+                    with ExitStack() as counting:
+                        if port:  # the driver also counts what it passes while it sets up the port
+                            counting.enter_context(runs_counted())
+                            seen = counting.enter_context(watcher.counting_runs())
+                        else:
+                            seen = partial(self._seen_by_driver, before)
                         sender.start(Order(_RATE, self._round))
                         if not self.result.rounds:
                             changes.grow()
                         self._live(changes, watcher, port=port)
                         sent = sender.finish().frames
                         changes.calm()
-
-                        def seen(before: Driver = before, runs: int = runs, port: bool = port) -> int:
-                            """By the program; the driver also counts what it passes while it sets up the port."""
-                            return watcher.runs() - runs if port else (self._ground.driver() - before).seen
-
                         self._settle(running, seen)
                         self.result.rounds += 1
                         self.result.sent += sent
@@ -123,6 +123,9 @@ class Soak:
         if self._wanted is None:
             return time.monotonic() - self._began >= self._seconds
         return self.result.seen >= self._wanted
+
+    def _seen_by_driver(self, before: Driver) -> int:
+        return (self._ground.driver() - before).seen
 
     def _live(self, changes: Changes, watcher: Watcher, *, port: bool) -> None:
         end = time.monotonic() + self._round

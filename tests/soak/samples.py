@@ -6,10 +6,11 @@ from __future__ import annotations
 import ctypes as ct
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from npd6_xdp.system.datapath import load_bcc
@@ -19,6 +20,7 @@ _XDP = 6  # enum bpf_prog_type
 _STATS_RUN_TIME = 0  # enum bpf_stats_type
 _INFO = struct.Struct("=6I16s")  # the begin of struct bpf_map_info
 _BATCH = 4096
+_LOOK = 0.1  # seconds between two looks for other programs; one stays for half a second after it was replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Watcher:
         self._proc = Path(f"/proc/{pid}")
         self._lib: Any = load_bcc().lib
         self._lib.bpf_map_get_fd_by_id.restype = ct.c_int
+        self._lib.bpf_prog_get_fd_by_id.restype = ct.c_int
 
     def look(self, time: float, *, entries: bool = False) -> Sample:
         """A sample; with `entries` it walks the maps, which takes some milliseconds."""
@@ -72,15 +75,42 @@ class Watcher:
             self._entries(maps) if entries else {},
         )
 
-    def runs(self) -> int:
-        """How often its XDP programs have run, as far as the kernel counted that (runs_counted())."""
-        found: dict[int, int] = {}
+    @contextmanager
+    def counting_runs(self) -> Iterator[Callable[[], int]]:
+        """Tells how often its XDP programs have run since the block began, while the block runs (runs_counted()).
+
+        A program that another takes over from goes soon, and its count with it: a thread holds on to each.
+        """
+        programs: dict[int, int] = {}  # their descriptors here, by their numbers
+        over = Event()
+
+        def follow() -> None:
+            while not over.wait(_LOOK):
+                self._hold_programs(programs)
+
+        def runs() -> int:
+            return sum(_fields(Path(f"/proc/self/fdinfo/{fd}"))["run_cnt"] for fd in list(programs.values()))
+
+        self._hold_programs(programs)
+        before = runs()
+        thread = Thread(target=follow)
+        thread.start()
+        try:
+            yield lambda: runs() - before
+        finally:
+            over.set()
+            thread.join()
+            for fd in programs.values():
+                os.close(fd)
+
+    def _hold_programs(self, programs: dict[int, int]) -> None:
         for path in (self._proc / "fdinfo").iterdir():
-            with suppress(OSError):
+            with suppress(OSError):  # closed meanwhile
                 told = _fields(path)
-                if told.get("prog_type") == _XDP:
-                    found[told["prog_id"]] = told["run_cnt"]
-        return sum(found.values())
+                if told.get("prog_type") == _XDP and (number := told["prog_id"]) not in programs:
+                    fd = self._lib.bpf_prog_get_fd_by_id(number)
+                    if fd >= 0:
+                        programs[number] = fd
 
     def _maps(self) -> list[dict[str, int]]:
         """What the kernel says of each of its maps (fdinfo)."""
