@@ -25,7 +25,7 @@ for tool in qemu-system-aarch64:qemu-system-arm depmod:kmod busybox:busybox-stat
     command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
-    [ "$(id -u)" = 0 ] || fail "needs root, to install ${missing[*]}: sudo $0"
+    [ "$(id -u)" = 0 ] || fail "needs root, to install ${missing[*]}"
     say "installing ${missing[*]}"
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
