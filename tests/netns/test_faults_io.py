@@ -218,6 +218,7 @@ def crowd(path: Path, count: int, said: bytes = b"") -> None:
 def test_ten_thousand_connections_half_lines_and_endless_lines_keep_nobody_from_asking_or_from_answers(
     topology: Topology, daemon: Start
 ) -> None:
+    """(On 0665297 it held already.)"""
     running = daemon(PYTHON_ANSWERS)
     before = private_megabytes(running)
     crowds = [
@@ -317,6 +318,7 @@ MANY = 20_000
 def test_who_asks_for_the_status_of_many_rules_keeps_no_solicitation_waiting_and_twelve_hold_two_copies(
     topology: Topology, daemon: Start
 ) -> None:
+    """On 0665297 each had a copy of its own. How long a turn is at most by a status, test_under_way.py measures."""
     rules = [f"2001:db8:2:{number:x}::/64 static" for number in range(MANY)]
     running = daemon(configuration("2001:db8:1::/64 static", *rules, datapath='"python"'))
     before = private_megabytes(running)

@@ -77,6 +77,7 @@ REFUSED = {
 def test_what_a_start_cannot_do_without_is_said_in_one_line_and_nothing_stays(
     topology: Topology, daemon: Start, case: str
 ) -> None:
+    """(On 0665297 it held already for what is read-only.)"""
     program, words = REFUSED[case]
     text = configuration(*RULES)
     if "/run" in words:
@@ -167,7 +168,10 @@ sys.exit(cli.main())
 def test_a_configuration_that_the_control_group_has_no_memory_for_is_refused_and_the_old_one_lives_on(
     topology: Topology, daemon: Start
 ) -> None:
-    """That real limits are seen is in tests/system/test_cgroup.py: not every machine lets tests set one."""
+    """That real limits are seen is in tests/system/test_cgroup.py: not every machine lets tests set one.
+
+    (0665297 looked at no limit, and was killed.)
+    """
     left_over = topology.directory / "left"
     left_over.write_text("90000000")
     program = (sys.executable, "-c", LIMITED, str(left_over))

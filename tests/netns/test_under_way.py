@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""While a reload is under way: its turns are short, all else goes on, and whatever befalls it leaves all as it was."""
+"""While a reload is under way: its turns are short, all else goes on, and whatever befalls it leaves all as it was.
+
+On 0665297 a reload was one turn of the loop, the compiler's work included, and nothing could come between: so there
+only the first of these tests has something to fail by.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ OLD = ("2001:db8:1::/64 static",)
 MANY = 20_000
 """Rules; the first maps have room for 16,384 lines."""
 LONGEST = 0.1
-"""Seconds of processor time of a turn. It is a sixth of that here, and was 0.6 and more."""
+"""Seconds of processor time of a turn. It is a sixth of that here."""
 SOON = 5.0
 
 
@@ -52,6 +56,7 @@ def for_python(target: str) -> bytes:
 
 
 def test_no_turn_is_long_however_many_rules_are_changed(topology: Topology, daemon: Start) -> None:
+    """On 0665297 it was 1.25 s where the maps grow, 0.43 s for one changed rule, and 86 ms for a status of so many."""
     file = topology.directory / "turns"
     turns = Turns(file)
     running = daemon(configuration(*OLD), program=(*PROGRAM, str(file)), environment={"PYTHONPATH": str(ROOT)})
@@ -72,7 +77,12 @@ def test_no_turn_is_long_however_many_rules_are_changed(topology: Topology, daem
             for _ in range(2):
                 running.settle()
             seen[what] = turns.longest
-        assert until(lambda: running.metrics() != {})
+            if what == "none is different":
+                turns.begin()
+                assert len(ask(running.control, {"verb": "status"})["rules"]) == 1 + MANY
+                assert until(lambda: running.metrics() != {})
+                running.settle()
+                assert turns.longest < LONGEST / 2, "the status and the metrics"
     turns.close()
     print({what: f"{1000 * took:.0f} ms" for what, took in seen.items()})
     assert max(seen.values()) < LONGEST
