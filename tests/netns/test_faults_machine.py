@@ -92,6 +92,7 @@ def test_a_port_of_a_bridge_answers_again_and_its_groups_are_joined_on_the_bridg
 
 
 def test_hosts_behind_a_via_interface_are_found_again_and_have_their_routes(topology: Topology, daemon: Start) -> None:
+    """(On 0665297 it held already.)"""
     make_lan(topology)
     on_edge(topology, f"neigh replace {HOST_ADDRESS} lladdr 02:00:00:00:00:42 nud permanent dev lan0")
     running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0 host_routes=true"))
