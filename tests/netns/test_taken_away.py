@@ -168,6 +168,7 @@ def test_an_interface_with_the_same_index_is_attached_to_anew_though_the_loop_wa
 def test_groups_are_there_again_once_the_interface_has_ipv6_again(
     topology: Topology, daemon: Start, take: tuple[str], give: tuple[str]
 ) -> None:
+    """(On 0665297 it held already, but for the MTU.)"""
     running = daemon(configuration(*RULES))
     assert GROUP in groups(topology)
     topology.run("edge", *take[0].split(), check=True)
