@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -311,7 +312,12 @@ def _say(text: str) -> None:
     print(f"fuzz: {text}", flush=True)
 
 
+def _terminated(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)  # so that the copies of the program go
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = main()
     except KeyboardInterrupt:
