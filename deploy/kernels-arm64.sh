@@ -3,7 +3,7 @@
 # Boots Debian's kernel for arm64 under QEMU, with a root of Debian's packages for arm64, and runs tests/kernels there:
 # docs/kernels.md. All of it is emulated, so it takes minutes.
 #   kernels-arm64.sh [SCENE...]     without, smoke
-# Exit status: 0 if all checks held and the kernel didn't complain, 1 if not.
+# Exit status: 0 if all checks held and the kernel didn't complain, 1 if not, 2 for wrong arguments.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 . deploy/debian/apart.sh
@@ -17,6 +17,13 @@ kinds=(veth bonding 8021q vrf wireguard ipvlan macvlan bridge dummy tun team tea
 say() { echo "kernels-arm64: $*"; }
 fail() { echo "kernels-arm64: $*" >&2; exit 1; }
 
+case ${1-} in
+    -h | --help)
+        sed -n '3,/^set /{/^#/s/^# \{0,1\}//p}' deploy/kernels-arm64.sh
+        exit
+        ;;
+    -*) echo "kernels-arm64: unknown argument $1; it takes names of scenes" >&2; exit 2 ;;
+esac
 [ $# -gt 0 ] || set -- smoke
 [ -x .venv/bin/npd6-xdp ] || deploy/setup.sh
 .venv/bin/python -m tests.kernels --list "$@" >/dev/null || exit 2

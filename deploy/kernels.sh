@@ -47,7 +47,11 @@ while [ $# -gt 0 ]; do
         --fetch) only_fetch=yes ;;
         --tcg) emulate=yes ;;
         linux-image-*) kernels+=("$1") ;;
-        *) misused "unknown argument $1; it takes --scene NAME, and packages of apt's, linux-image-..." ;;
+        -h | --help)
+            sed -n '3,/^set /{/^#/s/^# \{0,1\}//p}' deploy/kernels.sh
+            exit
+            ;;
+        *) misused "unknown argument $1; it takes --scene NAME, and packages of apt's, linux-image-...; --help says more" ;;
     esac
     shift
 done

@@ -214,7 +214,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xee")
     assert npd6("check", "--config", str(binary)).stderr == (
-        f"npd6-xdp: {binary}: not UTF-8 text: byte 0 can't be decoded\n"
+        f"npd6-xdp: {binary}: not UTF-8 text: byte 0 can't be decoded, in line 1; save it as UTF-8\n"
     )
 
 

@@ -28,4 +28,5 @@ def decode(data: bytes) -> str:
         return body.decode()
     except UnicodeDecodeError as error:
         at = error.start + len(data) - len(body)
-        raise ValueError(f"not UTF-8 text: byte {at} can't be decoded") from None
+        line = body.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"not UTF-8 text: byte {at} can't be decoded, in line {line}; save it as UTF-8") from None

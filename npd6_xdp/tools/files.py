@@ -7,6 +7,7 @@ device that never ends, or a file that is being written.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -48,12 +49,16 @@ def _refused(path: Path, why: str) -> ConfigError:
 def _read(path: Path, most: int) -> bytes:
     """The whole of a regular file, as it was at one time. ValueError says why not."""
     # a pipe's open would wait for its writer; a terminal's would make it ours
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # open(2): of a socket, and of a device that isn't there
+            raise _no_file(path.stat().st_mode) from None
+        raise
     try:
         before = os.fstat(file)
         if not stat.S_ISREG(before.st_mode):
-            kind = next((name for fits, name in _KINDS if fits(before.st_mode)), "something else")
-            raise ValueError(f"can't read it: it is {kind}, not a regular file")
+            raise _no_file(before.st_mode)
         if before.st_size > most:
             raise ValueError(
                 f"it is too long: {before.st_size:,} bytes, of {most:,} at most; what is alike fits into wider prefixes"
@@ -71,6 +76,11 @@ def _read(path: Path, most: int) -> bytes:
     if (before.st_size and size != before.st_size) or _version(before) != _version(after):
         raise ValueError("it was written to while it was read; once that is done, try again")
     return b"".join(pieces)
+
+
+def _no_file(mode: int) -> ValueError:
+    kind = next((name for fits, name in _KINDS if fits(mode)), "something else")
+    return ValueError(f"can't read it: it is {kind}, not a regular file")
 
 
 def _version(status: os.stat_result) -> tuple[int, int]:

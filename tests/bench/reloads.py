@@ -160,10 +160,20 @@ def measure(count: int, datapath: str) -> None:
                 time.sleep(1.0)  # what follows a reload belongs to it
 
 
+def _count(text: str) -> int:
+    try:
+        count = int(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if count < 2:
+        raise argparse.ArgumentTypeError(f"{count} is less than 2")
+    return count
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """0: measured; 1: a daemon didn't start."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.reloads", description=__doc__)
-    parser.add_argument("--count", type=int, default=100_000, help="rules (100000)")
+    parser.add_argument("--count", type=_count, default=100_000, help="rules, two at the least (100000)")
     parser.add_argument("--datapath", choices=["hybrid", "python"], action="append", help="both, unless it is said")
     arguments = parser.parse_args(argv)
     if os.geteuid() != 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -67,7 +68,9 @@ def _configuration(name: str) -> Configuration:
 
 
 def _chunk(text: str) -> _Chunk:
-    name, _, number = text.partition("/")
+    name, slash, number = text.partition("/")
+    if not slash:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME/NUMBER, such as static/0")
     return _Chunk(_configuration(name), _whole(number, 0))
 
 
@@ -85,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--chunk", type=_chunk, metavar="NAME/NUMBER", help="only this part of the seed's frames")
     parser.add_argument("--frame", type=_frame, metavar="HEX", help="only this frame, in the configuration given")
-    parser.add_argument("--port", default="wan0", metavar="NAME", help="where the frame comes in (default: wan0)")
+    parser.add_argument("--port", metavar="NAME", help="where the --frame comes in (default: wan0)")
     parser.add_argument(
         "--mutants",
         nargs="*",
@@ -112,8 +115,12 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"{modes[0]} goes without --configuration")
     if asked.chunk and asked.seed is None:
         parser.error("--chunk takes the --seed that it is of")
-    if asked.frame is not None and asked.port not in asked.configuration[0].ports:
-        parser.error(f"configuration {asked.configuration[0].name} has no port {asked.port!r}")
+    if asked.frame is None and asked.port is not None:
+        parser.error("--port goes with --frame")
+    asked.port = asked.port or "wan0"
+    if asked.frame is not None and asked.port not in (ports := asked.configuration[0].ports):
+        name = asked.configuration[0].name
+        parser.error(f"configuration {name} has no port {asked.port!r}; there are: {', '.join(ports)}")
     return asked
 
 
@@ -163,7 +170,7 @@ def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -
     try:
         if asked.frame is not None:
             return _one(lib, subject, asked)
-        _say(f"seed {seed}" + ("" if asked.seconds else f", {asked.frames or _FRAMES:,} frames"))
+        _say(f"seed {seed}, {_extent(asked)}")
         started = said = time.monotonic()
         cpu = time.process_time()
         left = (asked.frames or _FRAMES) if not asked.seconds else sys.maxsize
@@ -181,7 +188,7 @@ def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -
             done[configuration.name] += frames
             if difference is not None:
                 again = f"--seed {seed} --chunk {configuration.name}/{number}" + _fault(asked)
-                _tell(lib, subject, difference, again, number)
+                _tell(lib, subject, difference, again, number, _fault(asked))
                 return 1
             left -= frames
         _summary(subject.counts, done, time.monotonic() - started, time.process_time() - cpu)
@@ -195,16 +202,22 @@ def _one(lib: Any, subject: Subject, asked: argparse.Namespace) -> int:
     if difference is None:
         _say(f"no difference: {subject.verdict()}")
         return 0
-    _tell(lib, subject, difference, "", None)
+    _tell(lib, subject, difference, "", None, _fault(asked))
     return 1
+
+
+def _extent(asked: argparse.Namespace) -> str:
+    if asked.chunk:
+        return f"chunk {asked.chunk.number} of configuration {asked.chunk.configuration.name}"
+    return f"{asked.seconds:,} s" if asked.seconds else f"{asked.frames or _FRAMES:,} frames"
 
 
 def _fault(asked: argparse.Namespace) -> str:
     return "" if asked.fault is None else f" --fault {asked.fault}"
 
 
-def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk: int | None) -> None:
-    """All that is needed to look into a difference."""
+def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk: int | None, fault: str) -> None:
+    """All that is needed to look into a difference; `fault` is what the commands must say of one that was put in."""
     configuration, port = difference.configuration, difference.port
     place = "" if chunk is None else f", chunk {chunk}, frame {difference.number} of it"
     _say(f"DIFFERENCE in configuration {configuration.name}{place}: {difference.what}")
@@ -229,7 +242,7 @@ def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk
         print(f"reference: {shown.wanted}")
         print(f"program:   {shown.got}")
         by = "" if port == "wan0" else f" --port {port}"
-        print(f"again:     deploy/fuzz.sh --configuration {configuration.name}{by} --frame {smallest.hex()}")
+        print(f"again:     deploy/fuzz.sh --configuration {configuration.name}{by} --frame {smallest.hex()}{fault}")
     print(f"numbers:   {_cut(subject.numbers(configuration))}")
     usual = vars(Configuration("", ""))
     machine = {name: value for name, value in vars(configuration).items() if value != usual[name]}
@@ -299,10 +312,16 @@ def _say(text: str) -> None:
     print(f"fuzz: {text}", flush=True)
 
 
+def _terminated(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)  # so that the copies of the program go
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = main()
     except KeyboardInterrupt:
+        print("fuzz: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

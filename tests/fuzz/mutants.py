@@ -317,5 +317,5 @@ def named(names: Iterable[str]) -> list[Mutant]:
     known = {mutant.name: mutant for mutant in MUTANTS}
     for name in wanted:
         if name not in known:
-            raise MutantError(f"there is no mutant {name}; there are: {', '.join(known)}")
+            raise MutantError(f"there is no fault {name!r}; there are: {', '.join(known)}")
     return [known[name] for name in wanted] or list(MUTANTS)

@@ -82,7 +82,8 @@ def test_a_difference_is_said_with_all_that_it_takes_to_see_it_again() -> None:
     assert len(smallest) <= len(frame)
     again = re.findall("^again: +deploy/fuzz.sh (.*)$", done.stdout, re.MULTILINE)
     assert again[0] == "--seed 1 --chunk static/0 --fault hop-limit"
-    assert again[1] == f"--configuration static --frame {smallest}"
+    assert again[1] == f"--configuration static --frame {smallest} --fault hop-limit"
+    assert "DIFFERENCE in configuration static: " in fuzz(*again[1].split()).stdout
     repeated = fuzz(*again[0].split())
     assert repeated.returncode == 1
     assert repeated.stdout.splitlines()[1:3] == done.stdout.splitlines()[1:3], "the same frame"
@@ -100,8 +101,11 @@ def test_a_difference_is_said_with_all_that_it_takes_to_see_it_again() -> None:
         (["-c", "statik"], "argument --configuration/-c: there is no configuration 'statik'; there are: static, "),
         (["--frame", "00"], "argument --frame: a frame has 14 to 3,400 bytes, not 1"),
         (["--frame", "0" * 28], "--frame takes one --configuration"),
-        (["--mutants", "none"], "there is no mutant none; there are: hop-limit, "),
-        (["--fault", "none"], "there is no mutant none; there are: hop-limit, "),
+        (["--mutants", "none"], "there is no fault 'none'; there are: hop-limit, "),
+        (["--fault", "none"], "there is no fault 'none'; there are: hop-limit, "),
+        (["--chunk", "static", "--seed", "1"], "argument --chunk: 'static' is no NAME/NUMBER, such as static/0"),
+        (["--port", "wan0"], "--port goes with --frame"),
+        (["--port", "x", "-c", "static", "--frame", "0" * 28], "configuration static has no port 'x'; there are: wan0"),
         (["--what"], "unrecognized arguments: --what"),
     ],
 )

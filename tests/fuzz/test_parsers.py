@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.fuzz.growth import FAMILIES, Family, slow
-from tests.fuzz.parsers import fuzz
+from tests.fuzz.parsers import fuzz, main
 from tests.fuzz.targets import Target, targets
 
 SEED = random.SystemRandom().randrange(1 << 32)
@@ -46,3 +46,10 @@ def test_time_that_grows_with_the_square_is_found() -> None:
             sum(data[at::4])
 
     assert "times as long" in slow(Target("squares", check, (b"x",)), Family("squares", "x").of, PIECES)
+
+
+@pytest.mark.parametrize("seconds", ["0", "nan", "a minute"])
+def test_a_time_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--seconds", seconds])
+    assert f"argument --seconds: '{seconds}' is no number above 0" in capsys.readouterr().err

@@ -41,6 +41,21 @@ def test_a_kind_of_device_that_this_kernel_lacks_is_left_out_or_where_all_must_r
     assert "FAILED  vrf: vrf: this kernel makes no device of that kind" in done.stdout
 
 
+@pytest.mark.parametrize("script", ["kernels.sh", "kernels-arm64.sh"])
+def test_help_says_how_to_call_it_and_boots_nothing(script: str) -> None:
+    done = run(str(PROJECT / "deploy" / script), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Boots Debian's kernel")
+    assert f"  {script} [" in done.stdout
+    assert done.stdout.splitlines()[-1][-1] == "."
+
+
+def test_an_option_that_the_kernel_for_arm64_does_not_take_is_no_scene() -> None:
+    done = run(str(PROJECT / "deploy/kernels-arm64.sh"), "--scene", "bond")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "kernels-arm64: unknown argument --scene; it takes names of scenes\n"
+
+
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="takes Debian's packages, by apt")
 @pytest.mark.parametrize(
     ("argv", "said"),

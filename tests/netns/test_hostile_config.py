@@ -65,7 +65,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a terminal": (lambda path: path.symlink_to("/dev/ptmx"), "can't read it: it is a device, not a regular file"),
     "a directory": (Path.mkdir, "can't read it: it is a directory, not a regular file"),
     "a loop of links": (loop_of_links, "can't read it: Too many levels of symbolic links"),
-    "a socket": (unix_socket, "can't read it: No such device or address"),
+    "a socket": (unix_socket, "can't read it: it is a socket, not a regular file"),
     "nothing": (lambda path: None, "can't read it: No such file or directory"),
     "too long": (too_long, f"it is too long: {MOST + 1:,} bytes, of {MOST:,} at most"),
     "UTF-16": (text(GOOD.encode("utf-16")), "it is UTF-16; save it as UTF-8"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -248,6 +250,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.geteuid() != 0:
         print("soak: needs root, for namespaces and XDP programs", file=sys.stderr)
         return 1
+    try:  # an hour before it is needed
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=arguments.output):
+            pass
+    except OSError as error:
+        print(f"soak: --output {arguments.output}: can't write there: {error.strerror}", file=sys.stderr)
+        return 2
     solicitations = arguments.solicitations
     if solicitations is None and arguments.minutes is None:
         solicitations = _SOLICITATIONS
@@ -277,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(result: Result, text: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text)
     (folder / "soak.svg").write_text(svg(f"{result.seen:,} solicitations", result.samples, result.calm))
     with (folder / "samples.csv").open("w", newline="") as file:
@@ -293,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     until_when.add_argument(
         "--solicitations", type=_positive, metavar="N", help=f"until so many are counted; else {_SOLICITATIONS:,}"
     )
-    until_when.add_argument("--minutes", type=float, metavar="M", help="for so long, instead")
+    until_when.add_argument("--minutes", type=_minutes, metavar="M", help="for so long, instead")
     parser.add_argument(
         "--seed", type=int, metavar="SEED", help="of what is asked and what happens; else another each time"
     )
@@ -308,10 +316,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text.replace("_", "").replace(",", ""))
+    try:
+        number = int(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        number = 0
     if number <= 0:
-        raise argparse.ArgumentTypeError("a positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return number
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return minutes
 
 
 if __name__ == "__main__":

@@ -78,8 +78,11 @@ class Changes:
         self.done[name] += 1
 
     def grow(self) -> None:
-        """A reload for which the maps have to grow: a larger program takes over from the one that is asked."""
-        self._load(configuration(more=_GROWN))
+        """A reload for which the maps have to grow: a larger program takes over from the one that is asked.
+
+        No later one has more rules, so the maps of the programs that take over then are no larger.
+        """
+        self._load(configuration(variant=True, more=_GROWN))
         self.done["growth"] += self._running.log.count("the kernel maps have grown")
 
     def calm(self) -> None:

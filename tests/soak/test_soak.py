@@ -132,3 +132,18 @@ def test_what_grows_in_the_second_half_is_not_flat_and_what_grew_before_or_waver
     assert flat(descriptors=[60] * 15 + [61]) == {"descriptors"}
     assert flat(threads=[2 + n // 5 for n in range(16)]) == {"threads"}
     assert flat(map_room=[1000 * n for n in range(16)]) == {"map_room"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--minutes", "0"], "argument --minutes: '0' is no number above 0"),
+        (["--minutes", "nan"], "argument --minutes: 'nan' is no number above 0"),
+        (["--solicitations", "many"], "argument --solicitations: 'many' is no whole number above 0"),
+        pytest.param(["--output", "/dev/null"], "--output /dev/null: can't write there: File exists", marks=needs_root),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_begins(words: list[str], said: str) -> None:
+    done = subprocess.run([*_COMMAND, *words], capture_output=True, text=True, check=False, cwd=HOME, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(said)

@@ -38,7 +38,8 @@ def test_a_file_of_the_kernels_that_says_it_is_empty_is_read() -> None:
         (b"\xfe\xff" + "a = 1\n".encode("utf-16-be"), "it is UTF-16; save it as UTF-8"),
         ("a = 1\n".encode("utf-32"), "it is UTF-32; save it as UTF-8"),
         ("a = 1\n".encode("utf-16-be"), "it looks like UTF-16 without a byte order mark; save it as UTF-8"),
-        (b"\xef\xbb\xbf\xff", "not UTF-8 text: byte 3 can't be decoded"),
+        (b"\xef\xbb\xbf\xff", "not UTF-8 text: byte 3 can't be decoded, in line 1; save it as UTF-8"),
+        (b"a\n\nb\xe9", "not UTF-8 text: byte 4 can't be decoded, in line 3; save it as UTF-8"),
         (b"\n\n\x00", "not text: a zero byte in line 3; is it the right file?"),
     ],
 )
