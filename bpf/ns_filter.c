@@ -410,6 +410,11 @@ struct passed {
 	struct ns_event event;	/* of one that is held */
 };
 
+/* When solicitations went on that had one tag within, and two (units of TAGGED_SHIFT): tagged_note(). */
+struct tagged {
+	__u32 when[MAX_TAGS];
+};
+
 /* --- maps ------------------------------------------------------------------------------------------ */
 
 BPF_F_TABLE("hash", struct slot_key, struct slot, slots, SLOTS_MAX, BPF_F_NO_PREALLOC);
@@ -419,7 +424,7 @@ BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
-BPF_TABLE("array", int, u32, tagged_passed, TAGGED_MAX);	/* by checksum, when: tagged_note() */
+BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX);	/* by checksum */
 BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
@@ -1226,18 +1231,19 @@ static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, 
  */
 static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *f)
 {
+	__u32 tags = f->tags & EVENT_TAG_COUNT;
+	struct tagged *tagged;
 	__u16 checksum;
-	__u32 *when;
 	int key;
 
-	if (!(f->tags & EVENT_TAG_COUNT))
+	if (!tags)
 		return;
 	if (bpf_xdp_load_bytes(ctx, f->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
 		return;
 	key = checksum % TAGGED_MAX;
-	when = tagged_passed.lookup(&key);
-	if (when)
-		*when = bpf_ktime_get_ns() >> TAGGED_SHIFT;
+	tagged = tagged_passed.lookup(&key);
+	if (tagged)
+		tagged->when[tags == 1 ? 0 : 1] = bpf_ktime_get_ns() >> TAGGED_SHIFT;
 }
 
 int ns_filter(struct xdp_md *ctx)
@@ -1340,12 +1346,13 @@ static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *p
 /*
  * Whether a frame with more tags than the last note says is that note's, and one of the tags stood beside it. In native
  * mode the note may be of another frame, that came behind it and has the same checksum: then this one's own tags were
- * seen within it just now. Nothing else may be taken for a solicitation here than ns_parse() does, or nobody noted it.
+ * seen within it just now, as many as it has here. Nothing else may be taken for a solicitation here than ns_parse()
+ * does, or nobody noted it.
  */
 static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32 tags, const struct passed *passed,
 					  __u64 now)
 {
-	__u32 *when;
+	struct tagged *tagged;
 	__u16 checksum;
 	__u8 head[8];
 	int key;
@@ -1359,8 +1366,8 @@ static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32
 	if (bpf_skb_load_bytes(skb, l3 + passed->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
 		return false;
 	key = checksum % TAGGED_MAX;
-	when = tagged_passed.lookup(&key);
-	return when && (__u32)(now >> TAGGED_SHIFT) - *when > 1;
+	tagged = tagged_passed.lookup(&key);
+	return tagged && (__u32)(now >> TAGGED_SHIFT) - tagged->when[tags == 1 ? 0 : 1] > 1;
 }
 
 /*

@@ -162,12 +162,13 @@ def test_tags_within_the_frames_silence_nothing_whatever_becomes_of_them(topolog
     assert "beside the frames" not in running.log
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "with another one within"])
 def test_questions_with_hidden_tags_that_no_rule_covers_are_enough(
-    topology: Topology, daemon: Start, hidden: Wire
+    topology: Topology, daemon: Start, hidden: Wire, inside: bool
 ) -> None:
-    """A single entry, which speaks for untagged frames."""
+    """A single entry, which speaks for untagged frames. Of two tags, only the outer one can stand beside the frame."""
     running = daemon(configuration())
-    hidden.send(*[asked("2001:db8:9::9")] * 3)
+    hidden.send(*[asked("2001:db8:9::9", inside=inside)] * 3)
     assert until(lambda: ups(running) == {"wan0": 0.0}), running.log
     with Wire(topology) as wire:
         assert wire.ask(asked("2001:db8:1::9"), 0.3) is None
