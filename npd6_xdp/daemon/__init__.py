@@ -615,6 +615,10 @@ class Daemon:
         """After a slice of what is not urgent: a stream of solicitations is to find its ring empty again."""
         self._go_on_at = time.monotonic() + _SHARE * _SLICE if self._busy else 0.0
 
+    def _let_go_of_remains(self) -> None:
+        """From now on, bit by bit; what is held for a change that came to nothing, too: it may be tried each second."""
+        self._letting_go = self._remains.letting_go()
+
     def _let_go(self) -> None:
         if self._letting_go is not None and self._is_over(self._letting_go):
             self._letting_go = None
@@ -772,6 +776,7 @@ class Daemon:
         yield
         table = yield from building(config, links, before)
         with ExitStack() as undo:
+            undo.callback(self._let_go_of_remains)
             to_be = yield from self._making_ready(undo, config, links, table, None)
             yield from self._remains.holding(self._answering.former, Config(()))
             if self._table is not before or config is not self._named(self._written):
@@ -779,7 +784,7 @@ class Daemon:
                 return
             self._decide_by(to_be)
             undo.pop_all()
-        self._letting_go = self._remains.letting_go()
+        self._let_go_of_remains()
         self._manager.status(self._summary())
         yield
         self._follow_ports()
@@ -937,7 +942,7 @@ class Daemon:
                     return
         except Exception as error:
             self._end_reload(self._refuse(error))
-            self._letting_go = self._remains.letting_go()
+            self._let_go_of_remains()
         else:
             self._end_reload("")
 
@@ -1038,7 +1043,7 @@ class Daemon:
             self._written = written
             self._decide_by(to_be)
             undo.pop_all()
-        self._letting_go = self._remains.letting_go()
+        self._let_go_of_remains()
         self._logged = links_then
         self._follow_ports()
         if self._endpoint is not endpoint:

@@ -201,6 +201,8 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
     daemon._netlink = Still()  # type: ignore[assignment]
     daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
     daemon._answering = daemon._resolution = Anything()  # type: ignore[assignment]
+    daemon._answering.former = NEIGHBOUR  # type: ignore[misc]
+    monkeypatch.setattr("npd6_xdp.daemon.garbage.LARGE", 1)
     tried = []
 
     def decide_by(to_be: _Next) -> None:
@@ -213,6 +215,8 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
     daemon._refresh()
     assert tried == [LINKS, LINKS]
     assert daemon._refresh_at is not None
+    daemon._let_go()
+    assert not len(daemon._remains), "else each look would hold more of it"
 
 
 class Still:
