@@ -449,7 +449,7 @@ class Daemon:
         with ExitStack() as undo:  # at once: nobody is answered by Python until then
             successor = self._successor(undo, load(sizes), sizes)
             finish(self._datapath.filling(successor.program, self._table))
-            with self._changing:
+            with self._changing, self._tags.follow_program(successor.program):
                 self._datapath.switch(successor.program, self._table)
             undo.pop_all()
         self._took_over(successor, grown=False)
@@ -531,7 +531,6 @@ class Daemon:
             kept.until = kept.until or until
         self._retire_at = self._retire_at or until
         self._open_ring(successor.ring)
-        self._tags.follow_program()
         if anew or grown:
             log.info("the XDP program was loaded anew" if anew else "the kernel maps have grown")
 
@@ -551,7 +550,8 @@ class Daemon:
             if successor is None:
                 self._datapath.apply(table)
             else:
-                self._datapath.switch(successor.program, table)
+                with self._tags.follow_program(successor.program):
+                    self._datapath.switch(successor.program, table)
                 self._took_over(successor, grown=to_be.grown)
             before, self._table = self._table, table
             self._config, self._links = config, links

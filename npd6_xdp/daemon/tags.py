@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, nullcontext, suppress
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rules import VLAN_ANY, Table
-from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.datapath import Datapath, Program
 from npd6_xdp.system.taps import Taps
 
 log = logging.getLogger("npd6-xdp")
@@ -87,12 +87,16 @@ class Tags:
         sampled = frozenset(looked_at & (self._trunks | self._tagged_ports | self.silent))
         return self._datapath.tap(Tapped(tapped, self.silent, guarded, sampled, looked_at - sampled))
 
-    def follow_program(self) -> None:
-        """Another program has taken over: what that one passes is in maps of its own."""
-        try:
-            self._taps.go_by(self._datapath.program.tap_fd)
-        except MachineError as error:
-            self._warn(error)
+    @contextmanager
+    def follow_program(self, successor: Program) -> Iterator[None]:
+        """Another program takes over in this block: what that one passes is in maps of its own."""
+        tapped = self._datapath.program.tapped
+        with self._taps.beside(successor.tap_fd) if tapped.guarded or tapped.sampled else nullcontext():
+            yield
+            try:
+                self._taps.go_by(successor.tap_fd)
+            except MachineError as error:
+                self._warn(error)
 
     def _warn(self, error: MachineError) -> None:
         if str(error) != self._refused:

@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.msghdr import MsgHdr
@@ -75,7 +75,8 @@ class Taps:
         self.go_by(program)
         for ifindex in wanted - self._sockets.keys():
             with suppress(OSError):  # the interface has just gone, or there are too many open files
-                self._sockets[ifindex] = self._open(ifindex)
+                self._sockets[ifindex] = tap = _open(ifindex, program)
+                self._epoll.register(tap.fileno(), select.EPOLLIN)
         return ports if _ALL in self._sockets else self._sockets.keys() & ports
 
     def go_by(self, program: int) -> None:
@@ -84,6 +85,18 @@ class Taps:
             for tap in self._sockets.values():
                 _attach(tap, program)
             self._program = program
+
+    @contextmanager
+    def beside(self, program: int) -> Iterator[None]:
+        """While an XDP program takes over to which this filter belongs, until go_by(): no other finds what it holds."""
+        tap = None
+        with suppress(OSError, MachineError):  # it goes without
+            tap = _open(_ALL, program)
+        try:
+            yield
+        finally:
+            if tap is not None:
+                tap.close()
 
     def tags(self) -> Iterator[tuple[int, int, bool]]:
         """What came of late: the interface's index, the VLAN id, and whether it is a solicitation's and hidden.
@@ -102,27 +115,27 @@ class Taps:
                         raise
                     break
 
-    def _open(self, ifindex: int) -> socket.socket:
-        try:
-            # one of no protocol hears nothing until it is bound
-            protocol = 0 if ifindex else socket.htons(_ETH_P_ALL)
-            tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-        except PermissionError as error:
-            raise MachineError("not permitted to open a packet socket: run as root, or give CAP_NET_RAW") from error
-        try:
-            _attach(tap, self._program)
-            tap.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)  # else each would be cloned for us
-            tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
-            if ifindex:
-                _bind(tap, ifindex)
-            else:
-                _drain(tap)  # what came before it had its filter
-            self._epoll.register(tap.fileno(), select.EPOLLIN)
-        except BaseException:
-            tap.close()
-            raise
-        return tap
+
+def _open(ifindex: int, program: int) -> socket.socket:
+    try:
+        # one of no protocol hears nothing until it is bound
+        protocol = 0 if ifindex else socket.htons(_ETH_P_ALL)
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+    except PermissionError as error:
+        raise MachineError("not permitted to open a packet socket: run as root, or give CAP_NET_RAW") from error
+    try:
+        _attach(tap, program)
+        tap.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)  # else each would be cloned for us
+        tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+        if ifindex:
+            _bind(tap, ifindex)
+        else:
+            _drain(tap)  # what came before it had its filter
+    except BaseException:
+        tap.close()
+        raise
+    return tap
 
 
 def _receive(tap: socket.socket) -> tuple[int, int, bool]:

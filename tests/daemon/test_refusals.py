@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -308,6 +308,9 @@ class Anything:
 
     def preparing(self, *_: object) -> Steps[None]:
         yield
+
+    def follow_program(self, _: object) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: ()

@@ -23,7 +23,7 @@ from npd6_xdp.system.datapath import compile_program, load_bcc, load_function
 from tests.bench.counter import Counter
 from tests.bench.generators import Order
 from tests.frames import TAGS_8021Q, TAGS_MENU
-from tests.netns.wire import EDGE, Wire, configuration, on_edge, question, until
+from tests.netns.wire import EDGE, Wire, configuration, flood, on_edge, question, scan, until
 from tests.soak.traffic import STATIC, generator
 
 Start = Callable[..., RunningDaemon]
@@ -239,6 +239,20 @@ def test_whether_a_larger_program_takes_over_or_a_reload_fails_before_that_quest
         assert running.command("reload").returncode == 0
         assert "the kernel maps have grown" in running.log
         assert wire.ask(asked("2001:db8:1::9")) is not None
+
+
+def test_while_other_programs_take_over_each_question_that_is_looked_at_first_is_answered_and_counted(
+    topology: Topology, daemon: Start
+) -> None:
+    """What a program holds for the tap, only the filter that came with it finds."""
+    trunk = TRUNK.replace('name = "wan0"', 'name = "wan0"\nevents_per_source = 0')
+    running = daemon(trunk)
+    with flood(topology, scan(1_000_000), 2_000) as asking:
+        for prefix in ("2001:db8:2", "2001:db8:3"):
+            running.write(trunk + configuration(*(f"{prefix}:{n:x}::/64 static" for n in range(3_000)), vlan="7"))
+            assert running.command("reload").returncode == 0
+    assert running.log.count("the kernel maps have grown") == 1, "and the other time much is different"
+    assert until(lambda: running.solicitations("wan0") == {"answered_python": asking.sent}), asking.sent
 
 
 @pytest.mark.parametrize("vlan", ["", '"any"'], ids=["untagged", "any"])
