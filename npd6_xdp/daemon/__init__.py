@@ -478,12 +478,12 @@ class Daemon:
                 return _Next(config, links, table, said)
             try:
                 sizes = self._sizes(config, table)
+                loaded = yield from self._loading(sizes)
             except MachineError:
                 if fit is Fit.NOT or self._doubtful:
                     raise
                 return _Next(config, links, table, said)  # by the maps that there are, in one go
             grown = fit is Fit.NOT
-            loaded = yield from self._loading(sizes)
             successor = self._successor(undo, loaded, sizes)
         yield from self._datapath.filling(successor.program, table)
         return _Next(config, links, table, said, successor, grown)

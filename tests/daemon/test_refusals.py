@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.rules import Table, build
-from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.daemon import Daemon, _Next, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
@@ -299,6 +299,32 @@ def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_rin
     assert successors.open == set()
     assert daemon._rings == [kept]
     assert kept.until is None
+
+
+@pytest.mark.parametrize("fit", [Fit.MUCH, Fit.NOT])
+def test_where_no_program_can_be_loaded_what_the_maps_have_room_for_is_put_there_at_once(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no change of the machine would be followed until there can be another process again."""
+    daemon = Daemon(lambda: parse(configuration(), "test"), lambda _: None, "")
+    daemon._netlink = Still()  # type: ignore[assignment]
+    daemon._datapath = datapath = Successors()  # type: ignore[assignment]
+    for room in ("_ports", "_resolution", "_answering"):
+        setattr(daemon, room, Anything())
+
+    def fitting(*_: object) -> Steps[Fit]:
+        return fit
+        yield
+
+    def no_process(*_: object, **__: object) -> NoReturn:
+        raise MachineError(WHY)
+
+    monkeypatch.setattr(datapath, "fitting", fitting)
+    monkeypatch.setattr("npd6_xdp.daemon.loading.Aside", no_process)
+    undo, finished = ExitStack(), []
+    with undo, pytest.raises(MachineError) if fit is Fit.NOT else nullcontext():
+        finished.append(finish(daemon._making_ready(undo, daemon._config, LINKS, NEIGHBOUR, None)))
+    assert [to_be.successor for to_be in finished] == ([None] if fit is Fit.MUCH else [])
 
 
 class Anything:
