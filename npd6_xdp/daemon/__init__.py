@@ -473,6 +473,9 @@ class Daemon:
         successor = None if before is None else before.successor
         grown = before is not None and before.grown
         if successor is None or (yield from successor.program.fitting(table, config.limits)) is Fit.NOT:
+            if successor is not None:  # the next one may take over, and then nothing is undone
+                successor.ring.close()
+                self._datapath.give_up(successor.program)
             fit = yield from self._datapath.fitting(table, config.limits)
             if fit is Fit.FEW and not self._doubtful:
                 return _Next(config, links, table, said)

@@ -117,11 +117,11 @@ def state(pid: int) -> str:
 
 
 @contextmanager
-def held(running: RunningDaemon, rules: Sequence[str], **keys: str) -> Iterator[int]:
+def held(running: RunningDaemon, rules: Sequence[str], *, more: str = "", **keys: str) -> Iterator[int]:
     """While a reload to many rules waits for its program: the process that loads it. It is let go on at the end."""
     file = running.topology.directory / "held"
     file.touch()
-    running.write(configuration(*rules, *many(0xDB9, 3_000), **keys))
+    running.write(configuration(*rules, *many(0xDB9, 3_000), **keys) + more)
     running.process.send_signal(signal.SIGHUP)
     assert until(lambda: bool(stopped(running)))
     (child,) = stopped(running)
@@ -201,6 +201,22 @@ def test_the_end_doesnt_wait_for_a_program_that_is_loaded_nor_does_that_outlive_
         running.process.terminate()
         assert running.process.wait(SOON) == 0
         assert until(lambda: state(child) in ("", "Z"))
+
+
+def test_a_program_that_became_too_small_while_it_was_loaded_is_given_up_for_a_larger_one(
+    topology: Topology, holding: Holding
+) -> None:
+    """An interface has come meanwhile that the file has many rules for."""
+    running = holding(configuration(*OLD))
+    open_before = files(running)
+    late = configuration(*many(0xDBA, 7_000)).replace("wan0", "wan9")
+    with held(running, OLD, more=late):
+        on_edge(topology, "link add wan9 type veth peer name wan8", "link set wan9 up")
+    assert until(lambda: "reload: the new configuration is in use" in running.log)
+    with Wire(topology) as wire:
+        assert Asker(wire, running).answered("2001:db9::1", 3.0)
+    assert ask(running.control, {"verb": "status"})["rules"][-1]["interface"] == "wan9"
+    assert until(lambda: len(files(running)) <= len(open_before) + 3), "a port has three"
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
