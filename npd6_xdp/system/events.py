@@ -21,7 +21,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from npd6_xdp.core.errors import MachineError, is_want_of_descriptors, remedy
+from npd6_xdp.core.errors import MachineError, as_machine_error, is_want_of_descriptors, remedy
 from npd6_xdp.core.event import RECORD_SIZE
 
 RING_PAGES = 256
@@ -69,11 +69,18 @@ class EventRing:
         what_came, what_was_lost, *_ = self._lib.bpf_open_perf_buffer_opts.argtypes
         self._calls = what_came(_unused), what_was_lost()
         self._readers: list[int] = []
-        self.pages = self._open(pages)
-        fds = self.filenos()
-        self._rings = [_CpuRing(fd, min(self.pages, _FIRST_PAGES)) for fd in fds[: len(fds) // 2]]
-        self._rings += [_CpuRing(fd, self.pages) for fd in fds[len(fds) // 2 :]]
-        self._flag = mmap.mmap(maps["unwatched_events"], mmap.PAGESIZE)
+        self._rings: list[_CpuRing] = []
+        with as_machine_error("can't map the rings to Python"):
+            self._flag = mmap.mmap(maps["unwatched_events"], mmap.PAGESIZE)
+            self.pages = self._open(pages)
+            fds = self.filenos()
+            try:
+                for number, fd in enumerate(fds):
+                    few = number < len(fds) // 2
+                    self._rings.append(_CpuRing(fd, min(self.pages, _FIRST_PAGES) if few else self.pages))
+            except OSError:
+                self.close()
+                raise
 
     def _open(self, pages: int) -> int:
         while True:

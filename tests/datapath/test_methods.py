@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -680,6 +682,23 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
     bench.run(QUESTION)
     assert counted(bench, small) == (6, 6)
     ring.close()
+
+
+@pytest.mark.parametrize("mapped", [0, 1, 2])
+def test_rings_that_cannot_be_mapped_are_given_back(bench: Bench, monkeypatch: pytest.MonkeyPatch, mapped: int) -> None:
+    """Each mmap() may be refused: that of the flag, or that of a ring, when the kernel has all of them open."""
+    whole, left = mmap.mmap, iter(range(mapped))
+
+    def refused(*arguments: Any) -> mmap.mmap:
+        if next(left, None) is None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return whole(*arguments)
+
+    before = {each.name for each in Path("/proc/self/fd").iterdir()}
+    monkeypatch.setattr("npd6_xdp.system.events.mmap.mmap", refused)
+    with pytest.raises(MachineError, match="can't map the rings to Python: Cannot allocate memory"):
+        EventRing(bench.datapath.program.maps)
+    assert {each.name for each in Path("/proc/self/fd").iterdir()} == before
 
 
 def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh: Callable[..., Bench]) -> None:
