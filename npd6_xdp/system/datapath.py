@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -198,11 +199,17 @@ class Loaded:
 def load(sizes: Mapping[str, int]) -> Loaded:
     """Compile the program, with maps of these sizes, and load it. Raises MachineError."""
     bcc = load_bcc()
-    source = (BPF_DIRECTORY / "ns_filter.c").read_text()
-    module, function = compile_program(source, "ns_filter", sizes)
+    module, function = compile_program(_source(BPF_DIRECTORY), "ns_filter", sizes)
     tap = load_function(module, "hidden_tag", bcc.BPF.SOCKET_FILTER)
     maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
     return Loaded(maps, int(function.fd), int(tap.fd), module)
+
+
+@cache
+def _source(directory: Path) -> str:
+    """The program's text as it was at the start, which this code belongs to: by now another version may lie there."""
+    with as_machine_error("can't read the XDP program"):
+        return (directory / "ns_filter.c").read_text()
 
 
 def sizes_for(tables: Iterable[Table], limits: Limits, known: int = 0) -> dict[str, int]:

@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.system import datapath
 from npd6_xdp.system.datapath import compile_program
 from tests.datapath.harness import Bench
 from tests.kernels.machine import WALKED, walked_of
@@ -31,6 +33,25 @@ def standard_error_is_back() -> Iterator[None]:
 def test_what_the_compiler_says_is_in_the_error() -> None:
     with standard_error_is_back(), pytest.raises(MachineError, match="undeclared identifier 'nonsense'"):
         compile_program("int passes(void *ctx) { return nonsense; }", "passes", {})
+
+
+def test_a_program_that_takes_over_is_of_the_same_text_though_another_version_lies_there_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does between a package's upgrade and the daemon's restart: Python writes the maps by the old layout."""
+    seen: list[str] = []
+
+    def compiled(source: str, *_: object) -> NoReturn:
+        seen.append(source)
+        raise MachineError("not now")
+
+    monkeypatch.setattr(datapath, "compile_program", compiled)
+    monkeypatch.setattr(datapath, "BPF_DIRECTORY", tmp_path)
+    for text in ("this version", "another version"):
+        (tmp_path / "ns_filter.c").write_text(text)
+        with pytest.raises(MachineError, match="not now"):
+            datapath.load({})
+    assert seen == ["this version"] * 2
 
 
 class Heard(KeyboardInterrupt):
