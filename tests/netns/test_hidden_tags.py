@@ -247,7 +247,7 @@ def test_while_other_programs_take_over_each_question_that_is_looked_at_first_is
     """What a program holds for the tap, only the filter that came with it finds."""
     trunk = TRUNK.replace('name = "wan0"', 'name = "wan0"\nevents_per_source = 0')
     running = daemon(trunk)
-    with flood(topology, scan(1_000_000), 2_000) as asking:
+    with flood(topology, scan(1_000_000), 1_000) as asking:
         for prefix in ("2001:db8:2", "2001:db8:3"):
             running.write(trunk + configuration(*(f"{prefix}:{n:x}::/64 static" for n in range(3_000)), vlan="7"))
             assert running.command("reload").returncode == 0
