@@ -616,6 +616,11 @@ def delete_proxy(sequence: int, ifindex: int, address: bytes) -> bytes:
     return _neighbour(Type.DELNEIGH, flags, sequence, ifindex, address, NeighbourState.NONE, _NTF_PROXY)
 
 
+def get_neighbour(sequence: int, ifindex: int, address: bytes) -> bytes:
+    """Ask for a neighbour."""
+    return _neighbour(Type.GETNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.NONE, 0)
+
+
 def get_proxy(sequence: int, ifindex: int, address: bytes) -> bytes:
     """Ask for a proxy entry, whoever it belongs to."""
     return _neighbour(Type.GETNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.NONE, _NTF_PROXY)

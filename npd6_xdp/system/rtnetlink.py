@@ -48,6 +48,17 @@ class Requests:
                 break
         return {Host(entry.ifindex, entry.address): Word(entry.state, entry.mac) for entry in entries}
 
+    def neighbour(self, host: Host) -> Word:
+        """What the neighbour table says of a host; NUD_NONE where it has none. 20 us. Raises MachineError."""
+        try:
+            found = self._asked(rtnetlink.get_neighbour(self._next(), *host)).messages
+        except Refused:
+            found = []
+        except OSError as error:
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+        entry = next(filter(None, (rtnetlink.parse_neighbour(message.body) for message in found)), None)
+        return Word(entry.state, entry.mac) if entry else Word(NeighbourState.NONE)
+
     def proxies(self) -> dict[Host, int]:
         """The proxy entries of the neighbour table: protocol numbers by host."""
         entries = self._dump_neighbours(proxies=True)
