@@ -144,7 +144,7 @@ class Resolution:
         """The table that was prepared isn't to be in force."""
         self._neighbours.give_up()
         if self._neighbours.unsettled:
-            self._settling = self._settle(set())
+            self._settling = self._settle(self._neighbours.touched)
 
     def prepare(self, table: Table, limits: Limits, links: Mapping[str, LinkFacts]) -> None:
         """Before a table is in force: the map knows what it will be asked for by it."""

@@ -20,9 +20,10 @@ from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host, Quiet
 from npd6_xdp.core.rtnetlink import Message, NeighbourState
-from npd6_xdp.core.rules import build
+from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import link_facts
+from npd6_xdp.daemon import resolution as resolution_room
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system import nlsocket, rtnetlink
@@ -55,13 +56,13 @@ class Edge:
             self.resolution = Resolution(Datapath(), self.requests, self.answered.append)  # type: ignore[arg-type]
         self.go_by(rule)
 
-    def go_by(self, rule: str, tables: Mapping[str, int] = {}) -> None:
+    def go_by(self, rule: str, tables: Mapping[str, int] = {}, before: Table | None = None) -> None:
         """`tables` are the routing tables of VRFs that interfaces are said to be in; they needn't be there for that."""
         config = parse(configuration(rule), "test")
         with self.topology.inside("edge"):
             links = link_facts(config)
         links = {name: replace(link, table=tables.get(name, 0)) for name, link in links.items()}
-        self.table = build(config, links)
+        self.table = build(config, links, before)
         self.resolution.prepare(self.table, Config(()).limits, links)
         self.resolution.settle()
 
@@ -288,6 +289,26 @@ def test_host_routes_are_in_the_table_of_their_interfaces_vrf_and_follow_it(
         assert len(edge.resolution.routes) == 2
     edge.resolution.close()
     assert edge.topology.ip("edge", "-6", "route", "show", "table", "all", "proto", "136") == []
+
+
+def test_a_reload_that_is_given_up_while_another_table_is_being_settled_leaves_no_host_route_behind(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = "2001:db8:1::/64 neighbour via=lan0,lan1 host_routes=true"
+    both_there(edge)
+    edge.go_by(rule)
+    before = edge.table
+    with monkeypatch.context() as patch:
+        patch.setattr(resolution_room, "_SLICE", 0.0)
+        edge.change(f"address add {HOST}/128 dev wan0 nodad")  # it is the edge's own now
+        edge.go_by(rule, before=before)
+        assert edge.resolution.neighbours.touched
+        assert edge.resolution._settling is not None
+    for _ in edge.resolution.preparing(before, Config(()).limits):
+        pass
+    edge.resolution.give_up()
+    edge.settle()
+    assert edge.routes() == [(BOTH[1], "lan0")]
 
 
 def test_a_dead_predecessors_routes_in_other_tables_go_too(topology: Topology) -> None:
