@@ -188,6 +188,7 @@ _NETCONFMSG = struct.Struct("=Bxxx")  # struct netconfmsg
 _NETCONFA = struct.Struct("=i")
 _NDTMSG = struct.Struct("=Bxxx")  # struct ndtmsg
 _NDT_CONFIG = struct.Struct("=HHI")  # struct ndt_config, as far as the number of entries
+_NDT_HASH = struct.Struct("=16xII")  # of the same: hash_rnd and hash_mask
 _NDMSG = struct.Struct("=BxxxiHBB")  # struct ndmsg
 _RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
@@ -418,6 +419,17 @@ def parse_neighbour_table(body: bytes) -> tuple[int, tuple[int, int, int]] | Non
     return int(_NDT_CONFIG.unpack_from(config)[2]), (first, second, third)
 
 
+def parse_neighbour_hash(body: bytes) -> tuple[int, int] | None:
+    """The body of NEWNEIGHTBL: the IPv6 table's hash (seed, mask), another when it has grown; None if it isn't that."""
+    if len(body) < _NDTMSG.size or _NDTMSG.unpack_from(body)[0] != AF_INET6:
+        return None
+    config = dict(_attributes(body, _NDTMSG.size)).get(_NDTA_CONFIG, b"")
+    if len(config) < _NDT_HASH.size:
+        return None
+    seed, mask = _NDT_HASH.unpack_from(config)
+    return seed, mask
+
+
 def parse_neighbour(body: bytes) -> NeighbourEntry | None:
     """The body of NEWNEIGH or DELNEIGH; None if it is no IPv6 neighbour."""
     if len(body) < _NDMSG.size:
@@ -602,6 +614,11 @@ def delete_proxy(sequence: int, ifindex: int, address: bytes) -> bytes:
     """Remove a proxy entry."""
     flags = Flag.REQUEST | Flag.ACK
     return _neighbour(Type.DELNEIGH, flags, sequence, ifindex, address, NeighbourState.NONE, _NTF_PROXY)
+
+
+def get_neighbour(sequence: int, ifindex: int, address: bytes) -> bytes:
+    """Ask for a neighbour."""
+    return _neighbour(Type.GETNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.NONE, 0)
 
 
 def get_proxy(sequence: int, ifindex: int, address: bytes) -> bytes:

@@ -144,7 +144,7 @@ class Resolution:
         """The table that was prepared isn't to be in force."""
         self._neighbours.give_up()
         if self._neighbours.unsettled:
-            self._settling = self._settle(set())
+            self._settling = self._settle(self._neighbours.touched)
 
     def prepare(self, table: Table, limits: Limits, links: Mapping[str, LinkFacts]) -> None:
         """Before a table is in force: the map knows what it will be asked for by it."""
@@ -397,6 +397,11 @@ class Resolution:
                         self._hear_of(host, word)
                     yield
                 yield
+            for host in self._places.hosts():
+                if host not in there and host not in self._changed_meanwhile:
+                    # one that shares a bucket with it may have gone just when a piece ended there: then it was skipped
+                    self._hear_of(host, self._requests.neighbour(host))
+                yield
         except Overflow:
             self._read_again = True
             return
@@ -404,10 +409,6 @@ class Resolution:
             self._read_again = True
             self._once.warn(f"{error}; trying again every {_TICK:.0f} s")
             return
-        for host in self._places.hosts():
-            if host not in there and host not in self._changed_meanwhile:
-                self._hear_of(host, Word(NeighbourState.NONE))
-            yield
         for key in self._pending.targets():
             for host in self._pending.places(*key):
                 if host not in there and host not in self._changed_meanwhile:

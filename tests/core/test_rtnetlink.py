@@ -43,6 +43,7 @@ from npd6_xdp.core.rtnetlink import (
     parse_group,
     parse_link,
     parse_neighbour,
+    parse_neighbour_hash,
     parse_neighbour_table,
     parse_nexthop,
     parse_route,
@@ -479,9 +480,17 @@ def test_we_read_the_size_of_the_neighbour_table_that_the_kernel_tells() -> None
     assert parse_neighbour_table(encoded(ndtmsg, {"family": socket.AF_INET}, limits) + attribute) is None
 
 
+def test_we_read_the_hash_of_the_neighbour_table_that_the_kernel_tells() -> None:
+    config = struct.pack("=HHIIIIIII", 16, 320, 77, 1, 2, 4070953779, 0xFF, 0, 0)  # struct ndt_config
+    attribute = struct.pack("=HH", 4 + len(config), 5) + config
+    assert parse_neighbour_hash(encoded(ndtmsg, {}, []) + attribute) == (4070953779, 0xFF)
+    assert parse_neighbour_hash(encoded(ndtmsg, {}, [])) is None, "an interface's parameters"
+    assert parse_neighbour_hash(encoded(ndtmsg, {"family": socket.AF_INET}, []) + attribute) is None
+
+
 def test_what_is_cut_short_is_none() -> None:
     for parse in (
-        *(parse_link, parse_address, parse_neighbour_table, parse_neighbour),
+        *(parse_link, parse_address, parse_neighbour_table, parse_neighbour_hash, parse_neighbour),
         *(parse_route, parse_route_reply, parse_rule, parse_nexthop),
     ):
         assert parse(b"\x0a\0\0") is None
