@@ -697,6 +697,7 @@ class Datapath:
         if program.tapped != self.program.tapped:
             program.tapped = self.program.tapped
             program.apply(table)
+        self._set(program)  # else it would go by no settings at all for a moment
         replaced: list[int] = []
         for ifindex, link in tuple(self._links.items()):
             if self._lib.bpf_link_update(link, program.fd, None) == 0:
