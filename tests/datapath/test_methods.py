@@ -685,8 +685,11 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
 
 
 @pytest.mark.parametrize("mapped", [0, 1, 2])
-def test_rings_that_cannot_be_mapped_are_given_back(bench: Bench, monkeypatch: pytest.MonkeyPatch, mapped: int) -> None:
+def test_rings_that_cannot_be_mapped_are_given_back(
+    fresh: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, mapped: int
+) -> None:
     """Each mmap() may be refused: that of the flag, or that of a ring, when the kernel has all of them open."""
+    bench = fresh(one(NEIGHBOUR))  # whose own rings this takes out of the maps
     whole, left = mmap.mmap, iter(range(mapped))
 
     def refused(*arguments: Any) -> mmap.mmap:
