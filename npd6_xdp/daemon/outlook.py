@@ -145,8 +145,9 @@ class Outlook:
         return Receiver(name, bool(self._router.forwards(ifindex)), accept_ra, advertised, heard)
 
     def _say(self) -> None:
-        said = frozenset(all_lines(self.current))
-        more = self._add([line for line in all_lines(self.current) if line not in self._said], logging.WARNING)
+        lines = all_lines(self.current)
+        said = frozenset(lines)
+        more = self._add([line for line in lines if line not in self._said], logging.WARNING)
         going_on = {line.partition(": ")[0] for line in self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ())}
         past = [
             f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}"

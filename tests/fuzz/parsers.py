@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
+from tests.arguments import positive
 from tests.fuzz.growth import FAMILIES, at_random, slow
 from tests.fuzz.targets import Target, targets
 
@@ -162,20 +162,10 @@ def _told(finding: Finding) -> str:
     return f"{finding.target}: {finding.why}\n  by {finding.data!r:.2000}\n  {again}"
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return seconds
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """0: nothing was found; 1: something was."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.parsers", description=__doc__)
-    parser.add_argument("--seconds", type=_seconds, default=60.0, help="how long, all targets together (default: 60)")
+    parser.add_argument("--seconds", type=positive, default=60.0, help="how long, all targets together (default: 60)")
     parser.add_argument("--seed", type=int, default=None, help="repeats a run (default: a fresh one, printed)")
     parser.add_argument("--only", choices=sorted(targets()), default="", help="one target")
     arguments = parser.parse_args(argv)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.tools.control import ask
+from tests.arguments import positive
 from tests.bench.generators import Order
 from tests.bench.machine import HOME, describe
 from tests.netns.wire import until
@@ -301,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     until_when.add_argument(
         "--solicitations", type=_positive, metavar="N", help=f"until so many are counted; else {_SOLICITATIONS:,}"
     )
-    until_when.add_argument("--minutes", type=_minutes, metavar="M", help="for so long, instead")
+    until_when.add_argument("--minutes", type=positive, metavar="M", help="for so long, instead")
     parser.add_argument(
         "--seed", type=int, metavar="SEED", help="of what is asked and what happens; else another each time"
     )
@@ -323,16 +323,6 @@ def _positive(text: str) -> int:
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return number
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return minutes
 
 
 if __name__ == "__main__":
