@@ -46,9 +46,11 @@ mount --rbind /sys sys
 mount -t tmpfs -o mode=755 tmpfs run
 mkdir run/lock
 cp -L /etc/resolv.conf etc/resolv.conf
-mkdir -p etc/ssl/certs
-if [ -e /etc/ssl/certs/ca-certificates.crt ]; then # whom this machine trusts, pip is to trust in there
-    cp -L /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/
+certificates=/etc/ssl/certs/ca-certificates.crt
+if [ -e "$certificates" ]; then # whom this machine trusts, pip is to trust in there, whatever a package writes there
+    mkdir -p etc/ssl
+    cp -L "$certificates" etc/ssl/of-the-machine.crt
+    export PIP_CERT=/etc/ssl/of-the-machine.crt SSL_CERT_FILE=/etc/ssl/of-the-machine.crt
 fi
 shift
 pivot_root . .
