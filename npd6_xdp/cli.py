@@ -235,8 +235,9 @@ def version(_: argparse.Namespace) -> None:
 def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]]:
     """The configuration with this machine's names of interfaces, what is known of these, and what to warn about."""
     from npd6_xdp.core.altnames import alternative_names, twofold, with_names
-    from npd6_xdp.core.rules import build, warnings
+    from npd6_xdp.core.build import build
     from npd6_xdp.core.vias import used_vias, via_warnings
+    from npd6_xdp.core.warnings import warnings
     from npd6_xdp.daemon import link_facts, sysctl
 
     try:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from npd6_xdp.core.config import Config, is_glob
+from npd6_xdp.core.config_values import matches
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import absent_vias
 
 _WAITING = "no such interface here yet; waiting for it"
 _WAITING_FOR_ONE = "no interface here has such a name; waiting for one"
@@ -22,6 +22,17 @@ def absent_names(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
     names = [each.name for each in config.interfaces if not each.is_glob and each.name not in links]
     globs = [each.name for each in config.interfaces if each.is_glob and not any(map(each.matches, links))]
     return list(dict.fromkeys([*names, *globs]))
+
+
+def absent_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
+    """The names and globs of `via` for which there is no interface on this machine."""
+    return sorted(config.via_names - links.keys() - {glob for glob, now in via_globs(config, links).items() if now})
+
+
+def via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Mapping[str, Sequence[str]]:
+    """The globs of `via`, each with the interfaces of this machine that it matches; {} where none are known."""
+    globs = sorted(filter(is_glob, config.via_names)) if links else ()
+    return {glob: sorted(name for name in links if matches(name, glob)) for glob in globs}
 
 
 def absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> tuple[list[str], list[str]]:

@@ -8,27 +8,18 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from npd6_xdp.core.absent import absent
+from npd6_xdp.core.absent import absent, via_globs
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, held_addresses, slot_sources
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import (
-    Decision,
-    Entry,
-    Match,
-    Rule,
-    RuleFlag,
-    Table,
-    build,
-    on_link_warning,
-    via_globs,
-)
+from npd6_xdp.core.table import Decision, Entry, Match, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import ReadSysctl, notes, port_down
-from npd6_xdp.core.warnings import Receiver, forwarding_warning
+from npd6_xdp.core.warnings import Receiver, forwarding_warning, on_link_warning
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import Decision, Match, Table
 from npd6_xdp.core.steps import Steps, finish, in_order, pieces
+from npd6_xdp.core.table import Decision, Match, Table
 
 MOST_GROUPS = 256
 """Groups that are joined on one interface."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.rules import Decision, Match, Origin, Table
+from npd6_xdp.core.table import Decision, Match, Origin, Table
 
 PERIOD = 30.0
 """Seconds between two tests of the same links."""

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
-from npd6_xdp.core.rules import Decision, KnownFlag, Table
 from npd6_xdp.core.steps import pieces
+from npd6_xdp.core.table import Decision, KnownFlag, Table
 
 MAX_ASKERS = 32
 """Askers that are remembered for one target under way."""

@@ -28,7 +28,7 @@ from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.heard import Heard
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
-from npd6_xdp.core.rules import Decision, Match, Table
+from npd6_xdp.core.table import Decision, Match, Table
 
 PATIENCE = 0.7
 """Seconds after which a probe is unanswered: less than the kernel takes for its second (RetransTimer, RFC 4861 §10)."""

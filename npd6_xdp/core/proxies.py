@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rules import Decision, Match, Table
+from npd6_xdp.core.table import Decision, Match, Table
 
 
 def group_of(table: Table, host: Host) -> int | None:

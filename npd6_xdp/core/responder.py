@@ -11,7 +11,7 @@ from npd6_xdp.core.event import UNSPECIFIED, EventTags, NsEvent, fields_of_run
 from npd6_xdp.core.frames import SLOT, Frames, Shape
 from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate, Plain
 from npd6_xdp.core.links import choose_source
-from npd6_xdp.core.rules import RuleFlag, Table
+from npd6_xdp.core.table import RuleFlag, Table
 
 _NOT_PLAIN = EventTags.MISS | EventTags.STALE | EventTags.ANSWERED | EventTags.HEARD
 _TYPE_AND_CODE = 0x8800  # type 136, code 0

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.event import UNSPECIFIED, NsEvent
 from npd6_xdp.core.rtnetlink import Flag, Message, RouteReply, RouteType, RuleEntry, Type
-from npd6_xdp.core.rules import Rule, RuleFlag, Table
+from npd6_xdp.core.table import Rule, RuleFlag, Table
 
 
 class RoutingFlag(IntFlag):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rtnetlink import LinkFlag
-from npd6_xdp.core.rules import Decision, Rule
+from npd6_xdp.core.table import Decision, Rule
 
 ReadSysctl = Callable[[str], str | None]
 """A sysctl below net.ipv6, as "conf/lan0/disable_ipv6"; None if it isn't there, or nobody knows."""

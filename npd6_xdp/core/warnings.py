@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What about the machine's state, as it is now, keeps a configuration from doing what its writer may think."""
+"""What a table, or the machine as it is now, does that the writer of the configuration may not think."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import Decision, Table
+from npd6_xdp.core.prefix import BITS, MASKS, Prefix
+from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.table import NOTHING_DECIDED, Decision, Decisions, Entry, Match, Table
 
 MOST_SAID = 20
 """Warnings that are said at once, a line each: as many as of a file's mistakes."""
 
 _MOST_NAMED = 4  # interfaces in one command
+_ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
+_LOOKED_AT = 32  # that are only looked at, 512 times so many at once: see pieces()
 _WITHOUT_FORWARDING = {
     Decision.ROUTE: "method route finds no target there",
     Decision.KERNEL: "method kernel answers nothing there",
@@ -132,6 +136,70 @@ def advertisement_warnings(
                 f" give comes with the next one: rdisc6 {receiver.name} asks for it"
             )
     return lines
+
+
+def warnings(table: Table) -> list[str]:
+    """What a configuration asks for that its writer may not have meant, a line each."""
+    return finish(finding_warnings(table))
+
+
+def finding_warnings(table: Table) -> Steps[list[str]]:
+    """The same, bit by bit."""
+    covered: set[tuple[int, Prefix]] = set()
+    for entry, decisions in table.decisions.items():
+        for some in pieces(_over(decisions, _on_link(table.entries[entry]))):
+            for found in some:
+                if found is not None and table.rules[found[1]].decision in _ALWAYS_THERE:
+                    covered.add((found[1], found[0]))
+            yield
+    return [
+        *table.notes,
+        *(
+            f"{table.entries[table.rules[rule].entry].label}: {_covers(table, rule, here)}"
+            for rule, here in sorted(covered)
+        ),
+    ]
+
+
+def on_link_warning(table: Table, match: Match) -> str:
+    """What there is to say of a target's rule by which its entry's own neighbours would be answered for, or ""."""
+    entry = table.rules[match.rule].entry
+    found = _over(table.decisions.get(entry, NOTHING_DECIDED), _on_link(table.entries[entry]))
+    over = [each[0] for each in found if each and each[1] == match.rule and match.decision in _ALWAYS_THERE]
+    return _covers(table, match.rule, min(over)) if over else ""
+
+
+def _covers(table: Table, rule_id: int, network: Prefix) -> str:
+    rule = table.rules[rule_id]
+    return (
+        f"the {rule.method} rule {rule.prefix} covers {network}, which is on-link there:"
+        f" it answers for the neighbours on {table.entries[rule.entry].port}'s own side, too; narrow the prefix,"
+        " or ignore that part"
+    )
+
+
+def _on_link(entry: Entry) -> set[Prefix]:
+    """The prefixes that others may have addresses in on an entry's link. A /128 is the host's own alone."""
+    return {held.network for held in entry.addresses if not held.address.is_link_local and held.prefix_length < BITS}
+
+
+def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, int] | None]:
+    """The on-link prefixes of which rules say that all targets are there: most of one by the longest line around it,
+    parts of it by the lines within. None of lines of which there is nothing to say."""
+    for here in on_link:
+        match = decisions.longest(here.address, here.length)
+        if match is not None and match.decision in _ALWAYS_THERE:
+            yield here, match.rule
+    for length in {here.length for here in on_link}:
+        mask = MASKS[length]
+        addresses = {prefix.address for prefix in on_link if prefix.length == length}
+        for lines in (decisions.lines, decisions.special):
+            for some in pieces(lines, _LOOKED_AT):
+                yield None
+                for prefix in [p for p in some if p.address & mask in addresses and p.length >= length]:
+                    match = decisions.get(prefix)
+                    if match is not None and match.decision in _ALWAYS_THERE:
+                        yield Prefix(prefix.address & mask, length), match.rule
 
 
 def all_lines(warnings: Warnings) -> list[str]:

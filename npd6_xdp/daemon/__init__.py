@@ -23,18 +23,19 @@ from typing import Any
 
 from npd6_xdp.core.absent import absent_lines
 from npd6_xdp.core.altnames import alternative_names, twofold, with_names
+from npd6_xdp.core.build import build, building
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import BrokenSource, MachineError, Npd6Error, as_machine_error
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pace import STREAM, Pace
-from npd6_xdp.core.rules import Decision, Match, Rule, Table, build, building, finding_warnings, warnings
 from npd6_xdp.core.snapshot import Snapshot, Status
 from npd6_xdp.core.status import overview_values, status_lines, status_pieces, status_values
 from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.table import Decision, Match, Rule, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import refused_vias, used_vias
-from npd6_xdp.core.warnings import WarningKind, Warnings
+from npd6_xdp.core.warnings import WarningKind, Warnings, finding_warnings, warnings
 from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts

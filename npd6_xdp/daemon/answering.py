@@ -12,8 +12,8 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.event import RECORD_SIZE, NsEvent
 from npd6_xdp.core.frames import Frames, Shape
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Rule, Table
 from npd6_xdp.core.snapshot import AnswerTimes
+from npd6_xdp.core.table import Rule, Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports

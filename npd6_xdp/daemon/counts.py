@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from npd6_xdp.core.rules import Rule, Table
+from npd6_xdp.core.table import Rule, Table
 from npd6_xdp.core.verdict import Outcome
 
 

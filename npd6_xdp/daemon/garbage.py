@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.rules import Table
 from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.table import Table
 
 LARGE = 4096
 """Rules from which on a table is so large that this matters."""

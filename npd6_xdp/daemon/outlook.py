@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import Table
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.vias import Patience, UsedVia
 from npd6_xdp.core.warnings import (
     MOST_SAID,

@@ -13,8 +13,8 @@ from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import finding_groups, wanted_groups
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import Entry, Table
 from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.table import Entry, Table
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
 from npd6_xdp.system.groups import Groups

@@ -15,7 +15,7 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import group_of, proxying_interfaces
 from npd6_xdp.core.rtnetlink import PROTOCOL
-from npd6_xdp.core.rules import KnownFlag, Rule, Table
+from npd6_xdp.core.table import KnownFlag, Rule, Table
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.datapath import Datapath

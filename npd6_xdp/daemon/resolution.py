@@ -20,8 +20,8 @@ from npd6_xdp.core.loops import Loops
 from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Quiet
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
-from npd6_xdp.core.rules import Decision, Rule, Table
 from npd6_xdp.core.steps import Steps, pieces
+from npd6_xdp.core.table import Decision, Rule, Table
 from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes

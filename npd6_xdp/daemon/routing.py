@@ -11,7 +11,7 @@ import time
 
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.routes import RoutingFlag, question_of
-from npd6_xdp.core.rules import Rule, Table
+from npd6_xdp.core.table import Rule, Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.routes import RouteChanges, RouteQuestions

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import VLAN_ANY, Table
+from npd6_xdp.core.table import VLAN_ANY, Table
 from npd6_xdp.system.datapath import Datapath, Program
 from npd6_xdp.system.taps import Taps
 

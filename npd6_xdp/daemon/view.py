@@ -13,12 +13,12 @@ from itertools import count
 from typing import Any
 
 import npd6_xdp
+from npd6_xdp.core.absent import via_globs
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import proxying_interfaces
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import Table, via_globs
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     HostSnapshot,
@@ -30,6 +30,7 @@ from npd6_xdp.core.snapshot import (
     TargetSnapshot,
 )
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts

@@ -28,7 +28,8 @@ from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.links import slot_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.rules import (
+from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.table import (
     DATAPATHS,
     NO_GROUP,
     NOTHING_DECIDED,
@@ -41,7 +42,6 @@ from npd6_xdp.core.rules import (
     SlotFlag,
     Table,
 )
-from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.clock import machine_ns
 

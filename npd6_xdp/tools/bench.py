@@ -10,7 +10,7 @@ from typing import Any
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Table
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.events import RING_PAGES, EventRing

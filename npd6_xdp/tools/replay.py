@@ -21,6 +21,7 @@ from scapy.config import conf
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_values import UNTAGGED
 from npd6_xdp.core.errors import MachineError, UsageError
@@ -31,7 +32,7 @@ from npd6_xdp.core.links import LinkFacts, held_addresses
 from npd6_xdp.core.places import Places
 from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.rtnetlink import PRESENT
-from npd6_xdp.core.rules import Decision, Entry, KnownFlag, Match, Rule, RuleFlag, build
+from npd6_xdp.core.table import Decision, Entry, KnownFlag, Match, Rule, RuleFlag
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.events import LEAST_PAGES
 from npd6_xdp.system.routes import RouteQuestions, RouteWatch

@@ -21,7 +21,7 @@ from typing import Any
 from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.icmpv6 import checksum
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import Decisions, Table
+from npd6_xdp.core.table import Decisions, Table
 from npd6_xdp.system.datapath import compile_program, load_bcc
 from npd6_xdp.system.testrun import XDP_DROP, XDP_PASS, XDP_TX, TestRun
 from tests.bench.results import middle

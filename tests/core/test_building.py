@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build, building
 from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
 from npd6_xdp.core.flatten import collecting
 from npd6_xdp.core.groups import finding_groups
@@ -16,8 +17,9 @@ from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import Table, build, building, finding_warnings
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
+from npd6_xdp.core.warnings import finding_warnings
 from tests.core.test_steps import timed
 
 RULES = 20_000

@@ -9,12 +9,13 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from npd6_xdp.core import loops as loops_module
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.loops import HOLD, LEAST, PEER_SECONDS, PERIOD, TESTS_AT_ONCE, Loops
 from npd6_xdp.core.loops import _gather as gather
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rules import Origin, Table, build
+from npd6_xdp.core.table import Origin, Table
 
 PEER, HOST = bytes.fromhex("0200000000b2"), bytes.fromhex("020000000042")
 COUNT = 30

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts, OwnAddress
@@ -31,7 +32,7 @@ from npd6_xdp.core.neighbours import (
     room_for_pending,
 )
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
-from npd6_xdp.core.rules import Decisions, KnownFlag, Table, build
+from npd6_xdp.core.table import Decisions, KnownFlag, Table
 
 MAC = bytes.fromhex("020000000001")
 LINKS = {name: LinkFacts(name, ifindex, MAC) for name, ifindex in (("wan0", 7), ("lan0", 8), ("lan1", 9))}

@@ -12,13 +12,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.heard import LOOK_SECONDS, MAX_HEARD
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import ASKED_PER_SECOND, FRESH, MAX_CONTESTS, PATIENCE, Places, Word
 from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
-from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.table import Table
 
 S = NeighbourState
 WAN, LAN, OTHER, AWAY = 7, 8, 9, 10

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
 from npd6_xdp.core.frames import Frames
@@ -17,7 +18,7 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import RuleFlag, build
+from npd6_xdp.core.table import RuleFlag
 from npd6_xdp.core.verdict import Method
 
 MAC = bytes.fromhex("020000000001")

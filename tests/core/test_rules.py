@@ -10,25 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npd6_xdp.core.absent import absent_vias
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, RuleConfig, Selection, Vlan, parse
 from npd6_xdp.core.flatten import flatten
 from npd6_xdp.core.links import LinkFacts, OwnAddress, SlotSource, choose_source, followed_prefixes, slot_sources
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import (
-    NO_GROUP,
-    NO_RULE,
-    VLAN_ANY,
-    Decision,
-    Decisions,
-    Entry,
-    Match,
-    RuleFlag,
-    Table,
-    absent_vias,
-    build,
-    warnings,
-)
+from npd6_xdp.core.table import NO_GROUP, NO_RULE, VLAN_ANY, Decision, Decisions, Entry, Match, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.warnings import warnings
 
 MAC = bytes.fromhex("020000000001")
 

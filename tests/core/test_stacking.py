@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.rtnetlink import LinkEntry
-from npd6_xdp.core.rules import build
 from npd6_xdp.core.stacking import Stack, Stacking
 
 

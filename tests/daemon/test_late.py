@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import build
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import Daemon
 from npd6_xdp.daemon.answering import Answering

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Limits, parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import room_for_pending
-from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.table_room import AGE, TableRoom
 from npd6_xdp.core.warnings import MOST_SAID, WarningKind
 from npd6_xdp.daemon import outlook

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.resolution import Resolution
 from tests.daemon.test_refusals import Datapath, Tired
 from tests.frames import ip6

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rules import build
 from npd6_xdp.daemon import ports
 from npd6_xdp.daemon.ports import Ports
 from tests.netns.wire import configuration

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 from npd6_xdp import daemon as daemon_module
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
@@ -22,8 +23,8 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import Daemon, _Next, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution

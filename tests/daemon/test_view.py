@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.rtnetlink import NeighbourState
-from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.view import View

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Any
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import Table, build
 from npd6_xdp.core.steps import finish
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.system.datapath import Datapath, Program, load
 from npd6_xdp.system.testrun import LOOPBACK

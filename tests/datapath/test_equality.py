@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 from hypothesis import HealthCheck, given, note, settings
 
 from npd6_xdp.core.config import DadPolicy, Datapath, NaSource, Vlan
-from npd6_xdp.core.rules import Table
+from npd6_xdp.core.table import Table
 from tests.datapath.harness import XDP_DROP, XDP_TX, Bench, entry, link, rule, table
 from tests.frames import SETTING, judge_advertisement, solicit, solicitations
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig
 from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import KnownFlag, SlotFlag, Table, build
+from npd6_xdp.core.table import KnownFlag, SlotFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system import datapath
 from npd6_xdp.system.datapath import pack_slots

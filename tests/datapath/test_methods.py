@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
@@ -25,8 +26,8 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import NOBODY
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.rules import Decision, KnownFlag, Match, Table, build
 from npd6_xdp.core.steps import finish
+from npd6_xdp.core.table import Decision, KnownFlag, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.datapath import load
 from npd6_xdp.system.events import EventRing

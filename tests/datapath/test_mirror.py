@@ -12,7 +12,7 @@ import pytest
 from npd6_xdp.core.event import EVENT_SIZE, EventTags
 from npd6_xdp.core.links import SlotSource
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.rules import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotFlag
+from npd6_xdp.core.table import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotFlag
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
 from tests.datapath.harness import Bench

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, Limits, RuleConfig
 from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rules import KnownFlag, Table, build
+from npd6_xdp.core.table import KnownFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.datapath.harness import IFINDEX, PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import FOREIGN_MAC, SETTING, UNSPECIFIED, solicit

@@ -9,12 +9,13 @@ from ipaddress import IPv6Address
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, Datapath, parse
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.core.rules import Decision, Match, Table, build
+from npd6_xdp.core.table import Decision, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.datapath.harness import IFINDEX, PORT, Bench, link
 from tests.frames import SETTING, ip6, solicit, solicited_node

@@ -16,6 +16,7 @@ from ipaddress import IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Limits, parse
 from npd6_xdp.core.event import RECORD_SIZE, NsEvent
 from npd6_xdp.core.frames import Frames
@@ -24,7 +25,7 @@ from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.rules import KnownFlag, Table, build
+from npd6_xdp.core.table import KnownFlag, Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
 from npd6_xdp.system.datapath import Datapath

@@ -16,11 +16,12 @@ import pytest
 
 from npd6_xdp.core import neighbours
 from npd6_xdp.core import rtnetlink as core_rtnetlink
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host, Quiet
 from npd6_xdp.core.rtnetlink import Message, NeighbourState
-from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.daemon import resolution as resolution_room

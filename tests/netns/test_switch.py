@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Limits, parse
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.rules import Table, build
+from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.datapath import AttachMode, Datapath

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The flat table that decides about every target; core/build.py makes it of configuration and link facts.
+
+There is one truth: `check` prints this table, `explain` looks it up, the kernel maps hold it (system/datapath.py
+packs it), and the responder finds its rules in it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from functools import cached_property
+from ipaddress import IPv6Address
+from operator import itemgetter
+from typing import NamedTuple
+
+from npd6_xdp.core.config import (
+    Datapath,
+    RuleConfig,
+    Vlan,
+)
+from npd6_xdp.core.flatten import Bases
+from npd6_xdp.core.links import OwnAddress
+from npd6_xdp.core.prefix import BITS, MASKS, Prefix
+from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.verdict import Method, Outcome
+
+VLAN_ANY = 0xFFFF
+"""Both VLAN ids of the slot that takes all frames of a port which no other slot speaks for."""
+
+
+class Decision(IntEnum):
+    """`enum decision` of bpf/ns_filter.c: what a target's entry in the table says."""
+
+    OWN = 0
+    NEXT_HOP = 1
+    IGNORE = 2
+    STATIC = 3
+    ROUTE = 4
+    NEIGHBOUR = 5
+    KERNEL = 6
+
+
+class RuleFlag(IntFlag):
+    """`enum rule_flag`: how the advertisements of a rule look, and who gets them."""
+
+    ROUTER = 1
+    DEFEND = 2
+    SOURCE_INTERFACE = 4
+    VIA = 8
+
+
+class KnownFlag(IntFlag):
+    """`enum known_flag`: what a known target's entry says besides that it is there."""
+
+    STALE = 1
+
+
+class SlotFlag(IntFlag):
+    """`enum slot_flag`: what there is to know of the port behind a slot."""
+
+    SHARED = 1
+    TAPPED = 2
+    GUARDED = 4
+    SAMPLED = 8
+    TAGLESS = 16
+    HEARS = 32
+
+
+DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
+"""In the order of `enum datapath`."""
+
+_LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
+
+NO_RULE = 0xFFFFFFFF
+"""The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
+NO_GROUP = 0
+
+
+class Rule(NamedTuple):
+    """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters.
+
+    `networks` are its prefixes, now. `group` is the scope of its via interfaces and known targets.
+    """
+
+    id: int
+    entry: int
+    config: RuleConfig
+    networks: tuple[Prefix, ...]
+    decision: Decision
+    flags: RuleFlag
+    group: int = NO_GROUP
+
+    @property
+    def prefix(self) -> str:
+        """Its prefix as the file spells it."""
+        return self.config.prefix
+
+    @property
+    def method(self) -> Method:
+        """Its method as the file has it."""
+        return self.config.method
+
+    @property
+    def via(self) -> tuple[str, ...]:
+        """The interfaces behind which its targets live."""
+        return self.config.via
+
+    @property
+    def host_routes(self) -> bool:
+        """Whether present hosts get a route each."""
+        return self.config.host_routes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One [[interface]] on one port. `id` is the scope in the kernel maps and the index of its counters.
+
+    `spoken` is False for the frames of a port that no [[interface]] speaks for: those have no rules, and
+    whatever is asked there is `unmatched`. `source_limit` is in NS/s, 0 is none.
+
+    `mac` is what is advertised: the port's, or that of the bridge that it belongs to. `port_mac` is the port's own,
+    where that is another one. `shared` says that others live behind the port, so what isn't surely ours goes on to
+    them. `lower` are the indexes of interfaces whose frames are this port's, too (a bond's slaves).
+    """
+
+    id: int
+    label: str
+    port: str
+    ifindex: int
+    mac: bytes
+    datapath: Datapath
+    vlan: Vlan
+    addresses: tuple[OwnAddress, ...]
+    spoken: bool = True
+    l3_ifindex: int = 0
+    source_limit: int = 0
+    collect: int = 0
+    port_mac: bytes = b""
+    shared: bool = False
+    lower: tuple[int, ...] = ()
+
+    @property
+    def macs(self) -> frozenset[bytes]:
+        """The MAC addresses by which frames come to the port, and leave it."""
+        return frozenset({self.mac, self.port_mac or self.mac})
+
+
+class Match(NamedTuple):
+    """What the kernel maps say about a target: `rule` is a Rule.id, or NO_RULE."""
+
+    rule: int
+    decision: Decision
+    flags: RuleFlag
+    group: int = NO_GROUP
+
+
+GroupKey = tuple[str, ...]
+"""What a group stands for: ("via", "lan0", "br-*"), or ("kernel", ENTRY). ("via", "/br-0", "br-*") are those that the
+globs match and that have Neighbor Discovery, but for br-0: no interface's name holds a "/"."""
+
+
+MadeOf = tuple[Mapping[Prefix, Match], Set[Prefix]]
+"""Lines, and the prefixes by which others may differ from them."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What decides about the targets of one entry: the longest prefix that holds a target.
+
+    `lines` come of its rules. `special` are the few single addresses, taking precedence, that the host itself
+    gives reason for: its own, next hops, and those it holds elsewhere. A rebuilt table has the very same objects
+    where nothing is different; else `made_of` may say from which lines these came, and by what they differ.
+    """
+
+    lines: Mapping[Prefix, Match]
+    special: Mapping[Prefix, Match]
+    made_of: MadeOf | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.lines) + sum(prefix not in self.lines for prefix in self.special)
+
+    def get(self, prefix: Prefix) -> Match | None:
+        """What the table says of exactly this prefix."""
+        return self.special.get(prefix) or self.lines.get(prefix)
+
+    def items(self) -> Iterator[tuple[Prefix, Match]]:
+        """The whole table, in no order."""
+        yield from self.special.items()
+        for item in self.lines.items():
+            if item[0] not in self.special:
+                yield item
+
+    def longest(self, target: int, at_most: int = BITS - 1) -> Match | None:
+        """The line of the longest prefix that holds an address, single addresses left out."""
+        for length in self.lengths:
+            if length <= at_most and (match := self.lines.get(Prefix(target & MASKS[length], length))) is not None:
+                return match
+        return None
+
+    def difference(self, before: Decisions) -> tuple[dict[Prefix, Match], list[Prefix]]:
+        """What is to be put and what to be taken out to make this of `before`."""
+        return finish(self.comparing(before))
+
+    def comparing(self, before: Decisions) -> Steps[tuple[dict[Prefix, Match], list[Prefix]]]:
+        """The same, bit by bit."""
+        put: dict[Prefix, Match] = {}
+        take: list[Prefix] = []
+        if self is before:
+            return put, take
+        if not before.lines and not before.special:
+            for some in pieces(self.items()):
+                put.update(some)
+                yield
+            return put, take
+        maybe = set(self.special) | before.special.keys()
+        if self.made_of is not None and self.made_of[0] is before.lines:
+            maybe |= self.made_of[1]
+        elif self.lines is not before.lines:
+            old, new = before.lines, self.lines
+            for lines in pieces(new.items()):
+                maybe.update([prefix for prefix, match in lines if old.get(prefix) != match])
+                yield
+            for prefixes in pieces(old):
+                maybe.update([prefix for prefix in prefixes if prefix not in new])
+                yield
+        for prefixes in pieces(maybe):
+            for prefix in prefixes:
+                match = self.get(prefix)
+                if match is None:
+                    take.append(prefix)
+                elif match != before.get(prefix):
+                    put[prefix] = match
+            yield
+        return put, take
+
+    def is_in_force(self) -> None:
+        """Nobody asks any more what it was made of, which would be kept as long as this."""
+        object.__setattr__(self, "made_of", None)
+
+    @cached_property
+    def addresses(self) -> int:
+        """How many of its prefixes are single addresses."""
+        singles = list(map(_LENGTH, self.lines)).count(BITS)
+        return singles + sum(prefix not in self.lines for prefix in self.special)
+
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """The lengths of its prefixes (bits), the longest first; that of single addresses isn't among them."""
+        return sorted(set(map(_LENGTH, self.lines)) - {BITS}, reverse=True)
+
+
+NOTHING_DECIDED = Decisions({}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What an entry's decisions were made of, for the next table to reuse what is as before.
+
+    `context` is all that they depend on beside the rules and the prefixes that these follow. `rules` holds what has
+    become of each, by its prefix as the file spells it, `kinds` and `groups` what occurs there; `notes` are by base.
+    """
+
+    config: tuple[RuleConfig, ...]
+    context: Hashable
+    followed: Mapping[str, tuple[Prefix, ...]]
+    bases: Bases
+    rules: Mapping[str, Rule]
+    kinds: frozenset[Decision] = frozenset()
+    groups: frozenset[int] = frozenset()
+    notes: Mapping[Prefix, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The flat table. `slots` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
+
+    `decisions` are those of each entry that frames lead to. `entries` and `rules` also hold those of interfaces that
+    are away and named in the configuration: their counters live on. `groups` has the ids of groups, `vias` the
+    indexes of the interfaces in each, `nowhere` those of the ones that packets get no further by. `notes` says what of
+    the configuration doesn't apply as things are, a line each.
+    """
+
+    entries: Mapping[int, Entry]
+    rules: Mapping[int, Rule]
+    slots: Mapping[tuple[int, int, int], int]
+    decisions: Mapping[int, Decisions]
+    groups: Mapping[GroupKey, int] = field(default_factory=dict)
+    vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    origins: Mapping[int, Origin] = field(default_factory=dict, repr=False, compare=False)
+    nowhere: frozenset[int] = frozenset()
+
+    def lookup(self, entry: int, target: IPv6Address) -> Match | Outcome:
+        """What decides about `target` among the frames of `entry`: a Match, or IGNORED or UNMATCHED.
+
+        The same steps as target_match() in bpf/ns_filter.c.
+        """
+        if target.is_unspecified or target.is_loopback or target.is_multicast:
+            return Outcome.IGNORED
+        decisions = self.decisions.get(entry, NOTHING_DECIDED)
+        match = decisions.get(Prefix(int(target), BITS))
+        if match is not None:
+            return match
+        if target.is_link_local:
+            return Outcome.IGNORED
+        return decisions.longest(int(target)) or Outcome.UNMATCHED
+
+    @cached_property
+    def ports(self) -> frozenset[int]:
+        """The indexes of the interfaces that a program is to sit on."""
+        return frozenset(ifindex for ifindex, _, _ in self.slots)
+
+    @cached_property
+    def kinds(self) -> frozenset[Decision]:
+        """What the rules decide by, those of interfaces that are away too."""
+        return frozenset(kind for origin in self.origins.values() for kind in origin.kinds)
+
+    def live(self, decision: Decision) -> list[Entry]:
+        """The entries that frames lead to and that have rules of a kind."""
+        live = sorted(set(self.slots.values()))
+        return [
+            self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].kinds
+        ]
+
+    def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
+        """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
+        found = self.slots.get(slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY)))
+        return None if found is None else self.entries[found]
+
+    def neighbour_groups(self, ifindex: int, address: IPv6Address) -> list[int]:
+        """The groups in which a host at `address` behind an interface is a known target of method neighbour."""
+        return [
+            group
+            for group, entries in self._neighbour_entries.items()
+            if ifindex in self.vias[group] and any(self._is_neighbours(group, entry, address) for entry in entries)
+        ]
+
+    @cached_property
+    def host_routes(self) -> bool:
+        """Whether any rule has host routes."""
+        return any(rule.host_routes for rule in self.rules.values())
+
+    def hears(self, entry: Entry) -> bool:
+        """Whether hosts that are looked for by method neighbour live where an entry's frames come from."""
+        return entry.l3_ifindex in self._looked_behind
+
+    def knowing(self) -> Steps[None]:
+        """Find out now what of a large table takes a while, and is asked for when there is no time."""
+        _ = self.ports, self.kinds
+        yield
+        for decisions in self.decisions.values():
+            _ = decisions.addresses
+            yield
+            _ = decisions.lengths
+            yield
+        _ = self._looked_behind
+        yield
+        _ = self.host_routes
+        yield
+
+    @cached_property
+    def _looked_behind(self) -> frozenset[int]:
+        return frozenset(via for group in self._neighbour_entries for via in self.vias.get(group, ()))
+
+    def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
+        """Whether a rule with host_routes covers a host at `address` behind an interface."""
+        return any(
+            isinstance(match := self.lookup(entry, address), Match)
+            and match.group == group
+            and self.rules[match.rule].host_routes
+            for group in self.neighbour_groups(ifindex, address)
+            for entry in self._neighbour_entries[group]
+        )
+
+    def _is_neighbours(self, group: int, entry: int, address: IPv6Address) -> bool:
+        match = self.lookup(entry, address)
+        return isinstance(match, Match) and match.group == group and match.decision is Decision.NEIGHBOUR
+
+    @cached_property
+    def _neighbour_entries(self) -> Mapping[int, frozenset[int]]:
+        found: defaultdict[int, set[int]] = defaultdict(set)
+        live = {entry.id for entry in self.live(Decision.NEIGHBOUR)}
+        for rule in self.rules.values() if live else ():
+            if rule.decision is Decision.NEIGHBOUR and rule.entry in live:
+                found[rule.group].add(rule.entry)
+        return {group: frozenset(entries) for group, entries in found.items()}
+
+
+def slot_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
+    if vlan.any:
+        return ifindex, VLAN_ANY, VLAN_ANY
+    outer, inner = (*vlan.tags, 0, 0)[:2]
+    return ifindex, outer, inner
