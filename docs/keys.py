@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from docs.markdown import table
-from npd6_xdp.core import config_values as parsers
-from npd6_xdp.core.config import KEYS, REQUIRED, Config, Datapath, InterfaceConfig, Limits, RuleConfig, header
+from npd6_xdp.core import config_parsers as parsers
+from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, Limits, RuleConfig
+from npd6_xdp.core.config_file import KEYS, REQUIRED, header
 from npd6_xdp.core.verdict import Method
 
 PAGE = Path(__file__).with_name("configuration.md")

@@ -20,7 +20,8 @@ import npd6_xdp
 from docs import keys
 from docs.markdown import roff
 from npd6_xdp.cli import CONFIG, argument_parser
-from npd6_xdp.core.config import KEYS, Config, header
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import KEYS, header
 
 EXIT_STATUS: Mapping[int, str] = {
     0: "Done. Of `run`: ended by a signal.",

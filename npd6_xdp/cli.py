@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import npd6_xdp
-from npd6_xdp.core.config import Config, parse, parse_vlan
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_parsers import parse_vlan
 from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError, is_want_of_room, remedy
 
 if TYPE_CHECKING:

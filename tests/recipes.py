@@ -26,7 +26,8 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.datapath import compile_program, load_bcc

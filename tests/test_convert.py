@@ -18,7 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from npd6_xdp.core.config import Config, RuleConfig, parse
+from npd6_xdp.core.config import Config, RuleConfig
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.tools.convert import convert, run

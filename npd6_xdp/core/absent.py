@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from npd6_xdp.core.config import Config, is_glob
-from npd6_xdp.core.config_values import matches
+from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
 
 _WAITING = "no such interface here yet; waiting for it"

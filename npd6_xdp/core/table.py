@@ -16,11 +16,7 @@ from ipaddress import IPv6Address
 from operator import itemgetter
 from typing import NamedTuple
 
-from npd6_xdp.core.config import (
-    Datapath,
-    RuleConfig,
-    Vlan,
-)
+from npd6_xdp.core.config import Datapath, RuleConfig, Vlan
 from npd6_xdp.core.flatten import Bases
 from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix

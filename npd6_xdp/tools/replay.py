@@ -22,8 +22,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config
-from npd6_xdp.core.config_values import UNTAGGED
+from npd6_xdp.core.config import UNTAGGED, Config
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered

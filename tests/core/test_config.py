@@ -26,8 +26,8 @@ from npd6_xdp.core.config import (
     RuleConfig,
     Selection,
     Vlan,
-    parse,
 )
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
@@ -1213,7 +1213,7 @@ def test_a_message_is_one_line_without_the_words_of_python(text: str) -> None:
 
 
 def test_every_mistake_is_found_in_the_files_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("config", "errors"):
+    for module in ("config_file", "errors"):
         monkeypatch.setattr(f"npd6_xdp.core.{module}.MOST_MISTAKES", 30)
     text = """
         [daemon]

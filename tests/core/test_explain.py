@@ -10,7 +10,8 @@ from ipaddress import IPv6Address
 import pytest
 
 from npd6_xdp.core.absent import absent_remark
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.groups import MOST_GROUPS, joins_and_leaves, solicited_node, wanted_groups
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table import Table

@@ -10,7 +10,7 @@ import pytest
 
 from npd6_xdp.core import loops as loops_module
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.loops import HOLD, LEAST, PEER_SECONDS, PERIOD, TESTS_AT_ONCE, Loops
 from npd6_xdp.core.loops import _gather as gather

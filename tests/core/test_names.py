@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npd6_xdp.core.altnames import twofold, with_names
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.names import canonical, raw, shown
 

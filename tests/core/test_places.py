@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.heard import LOOK_SECONDS, MAX_HEARD
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host

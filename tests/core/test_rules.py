@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from npd6_xdp.core.absent import absent_vias
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, RuleConfig, Selection, Vlan, parse
+from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, RuleConfig, Selection, Vlan
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.flatten import flatten
 from npd6_xdp.core.links import LinkFacts, OwnAddress, SlotSource, choose_source, followed_prefixes, slot_sources
 from npd6_xdp.core.prefix import Prefix

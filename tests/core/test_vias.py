@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.absent import absent_vias
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import LinkFlag

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import (

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.verdict import Outcome

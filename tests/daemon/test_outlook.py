@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Limits, parse
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import room_for_pending
 from npd6_xdp.core.table import Table

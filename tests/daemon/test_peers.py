@@ -6,7 +6,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.daemon import ports
 from npd6_xdp.daemon.ports import Ports

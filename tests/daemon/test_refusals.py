@@ -16,7 +16,8 @@ import pytest
 
 from npd6_xdp import daemon as daemon_module
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.rtnetlink import NeighbourState

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, Datapath, parse
+from npd6_xdp.core.config import Config, Datapath
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.explain import Question, explain

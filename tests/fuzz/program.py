@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Limits, parse
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import RECORD_SIZE, NsEvent
 from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.hidden import Tapped

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parts import Assembly, parts
 from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, MachineError, UsageError
 from npd6_xdp.core.event import EVENT_SIZE, RECORD_SIZE, NsEvent

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.system import datapath
 from tests.kernels.ground import Rule, interface, until

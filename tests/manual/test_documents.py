@@ -14,7 +14,7 @@ import pytest
 
 import npd6_xdp
 from npd6_xdp.cli import argument_parser
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 
 ROOT = Path(npd6_xdp.__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])

@@ -17,7 +17,8 @@ import npd6_xdp
 from docs import keys, manual
 from docs.markdown import roff
 from npd6_xdp.cli import CONFIG, argument_parser
-from npd6_xdp.core.config import KEYS, REQUIRED, Attach, Config, Datapath, InterfaceConfig, parse
+from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
+from npd6_xdp.core.config_file import KEYS, REQUIRED, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.system import sysctl

@@ -17,7 +17,8 @@ import pytest
 from npd6_xdp.core import neighbours
 from npd6_xdp.core import rtnetlink as core_rtnetlink
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, parse
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host, Quiet
 from npd6_xdp.core.rtnetlink import Message, NeighbourState

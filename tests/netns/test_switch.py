@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Limits, parse
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import link_facts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from npd6_xdp.core.config_values import Wrong
+from npd6_xdp.core.config_words import Wrong
 from npd6_xdp.tools.convert.common import quoted
 
 # --- Sets of addresses: ascending (first, last) pairs of integers that don't overlap ---

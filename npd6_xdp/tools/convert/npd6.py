@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from itertools import takewhile
 
-from npd6_xdp.core.config_values import LINK_LOCAL, Wrong
+from npd6_xdp.core.config_parsers import LINK_LOCAL
+from npd6_xdp.core.config_words import Wrong
 from npd6_xdp.tools.convert.common import Notes, address_of, name_problem, plain, quoted, without_space
 from npd6_xdp.tools.convert.expression import Expression, Set, Value, both, minus, span, union
 from npd6_xdp.tools.convert.machine import NOTHING_KNOWN, Facts

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
-from npd6_xdp.core.config_values import LINK_LOCAL, link_local, never_answered
+from npd6_xdp.core.config_parsers import LINK_LOCAL, link_local, never_answered
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.tools.convert.common import Notes, quoted
 

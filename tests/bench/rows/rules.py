@@ -33,7 +33,7 @@ _APPLIED = re.compile(r"applied in ([0-9.]+) s")  # the daemon's own word, where
 _PARSE = """
 import sys, time
 from pathlib import Path
-from npd6_xdp.core.config import parse
+from npd6_xdp.core.config_file import parse
 began = time.monotonic()
 parse(Path(sys.argv[1]).read_text(), sys.argv[1])
 print(time.monotonic() - began)

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Values of the configuration: what TOML holds in, what Config holds out, or Wrong with the words for the user."""
+"""A parser for each key's value: what TOML holds in, what Config holds out, or Wrong with the words for the user."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import ipaddress
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from npd6_xdp.core.errors import Mistake
+from npd6_xdp.core.config import Selection, Vlan, is_glob
+from npd6_xdp.core.config_words import Float, Wrong, in_words, nearest, quoted
 from npd6_xdp.core.names import canonical, raw
 from npd6_xdp.core.prefix import BITS, Prefix, of_range, read_plain
 
@@ -25,54 +24,8 @@ _MULTICAST = Prefix.of("ff00::/8")
 _UNSPECIFIED_AND_LOOPBACK = Prefix.of("::/127")
 LINK_LOCAL = IPv6Network("fe80::/10")
 _LINK_LOCAL = Prefix.of(LINK_LOCAL)
-_LONGEST_WORD = 60  # characters of it that are told
-_LONGEST_MESSAGE = 200  # characters of what tomllib says
 _LONGEST_GLOB = 255  # characters; a name has 15
-_MOST_PARTS = 16  # of a dotted key; this program's have three
 LINK_LOCAL_ALONE = "link-local targets need a rule each; write the address"
-
-
-@dataclass(frozen=True, slots=True)
-class Vlan:
-    """Which frames on a port an entry speaks for.
-
-    `any` is all of them; else `tags` are the VLAN ids, outermost first: () untagged, (100,) or (100, 7).
-    A tag with VID 0 carries a priority only and is no VLAN (IEEE 802.1Q), so it is never in `tags`.
-    """
-
-    any: bool = False
-    tags: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        """As the configuration file spells it: "any", "untagged", "100", "100.7"."""
-        if self.any:
-            return "any"
-        return ".".join(str(vid) for vid in self.tags) or "untagged"
-
-
-UNTAGGED = Vlan()
-
-
-class Selection(NamedTuple):
-    """An entry of `include` or `exclude`: the addresses `first` to `last`, both included, as the file spells them.
-
-    Under a prefix of length n it is a suffix, to be placed there, if the first n bits of both ends are zero;
-    else it has to lie within the prefix as it is.
-    """
-
-    text: str
-    first: int
-    last: int
-
-    def within(self, network: Prefix) -> tuple[Prefix, ...] | None:
-        """The prefixes that it stands for under `network`; None if it doesn't lie there."""
-        base, host_bits = network.address, BITS - network.length
-        first, last = self.first, self.last
-        if not (first | last) >> host_bits:
-            first, last = first | base, last | base
-        if first >> host_bits != base >> host_bits or last >> host_bits != base >> host_bits:
-            return None
-        return tuple(of_range(first, last))
 
 
 class Targets(NamedTuple):
@@ -86,120 +39,6 @@ class Targets(NamedTuple):
     def names(self) -> tuple[Prefix | str, ...]:
         """What no other rule of the entry may say."""
         return self.networks or (f"interface:{self.follows}",)
-
-
-class Wrong(Exception):
-    """A parser can't use a value; the text says what would be right. Who catches it adds what was found.
-
-    `hint` is the text's end, made only if somebody reads it: of a hundred thousand mistakes few are told.
-    """
-
-    def __init__(self, text: str, hint: Callable[[], str] | None = None) -> None:
-        super().__init__(text)
-        self._hint = hint
-
-    def __str__(self) -> str:
-        return super().__str__() + (self._hint() if self._hint else "")
-
-
-# --- Words for the user ---
-
-
-@dataclass(frozen=True, slots=True)
-class Float:
-    """A TOML float as the file spells it: VLANs 100.1 and 100.10 are two."""
-
-    text: str
-
-
-def quoted(text: str) -> str:
-    """Text in double quotes, short and on one line, whatever it holds."""
-    short = text if len(text) <= _LONGEST_WORD else f"{text[:57]}..."
-    return json.dumps(short, ensure_ascii=not short.isprintable())
-
-
-def in_words(value: object) -> str:
-    """What stands in the file, in TOML's words."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return f"the string {quoted(value)}"
-        case int():  # str() refuses integers of thousands of digits
-            return f"the whole number {value}" if abs(value) < 10**18 else "a huge whole number"
-        case Float():
-            return f"the number {value.text[:20]}"
-        case list():
-            return "an array" if value else "an empty array"
-        case dict():
-            return "a table"
-        case _:
-            return "a date or time"
-
-
-def nearest(text: str, choices: Iterable[str]) -> str | None:
-    """What was probably meant."""
-    if len(text) > _LONGEST_WORD:
-        return None
-    return next(iter(difflib.get_close_matches(text.lower(), choices, n=1)), None)
-
-
-def inside(place: str, key: str) -> str:
-    """The place of a key: interface[0].name, or interface[0]."odd key"."""
-    name = key if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", key) else quoted(key)
-    return f"{place}.{name}" if place else name
-
-
-_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_MANY_DOTS = re.compile(rf"^(?:[^.\n]*+\.){{{_MOST_PARTS}}}", re.MULTILINE)
-_TOKENS = re.compile(
-    rf"""
-    \#[^\n]*+
-    | \"{{3}}(?:[^"\\]|\\.|"{{1,2}}(?!"))*+(?:"{{3,5}}|\Z)?
-    | '{{3}}(?:[^']|'{{1,2}}(?!'))*+(?:'{{3,5}}|\Z)?
-    | (?P<key>(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MOST_PARTS}}})
-    | "(?:[^"\\\n]|\\.)*+
-    | '[^'\n]*+
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def deep_key(text: str) -> Mistake | None:
-    """The first dotted key of more parts than any file of ours has: tomllib takes their number squared to read it.
-
-    What such a key begins with may be a wrong value as well; it is no TOML then, either.
-    """
-    if _MANY_DOTS.search(text) is None:  # nearly always
-        return None
-    found = next((token for token in _TOKENS.finditer(text) if token["key"]), None)
-    if found is None:
-        return None
-    at = found.start()
-    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-    return Mistake(
-        f"line {line}, column {column}",
-        f"a key of more than {_MOST_PARTS} parts, {quoted(found['key'])}; the longest here has three",
-    )
-
-
-def syntax_mistake(error: str) -> Mistake:
-    """What tomllib says, "Invalid value (at line 3, column 7)", as a Mistake."""
-    message, _, place = error.removesuffix(")").rpartition(" (at ")
-    if len(message) > _LONGEST_MESSAGE:  # a key in it may be as long as the file
-        message = f"{message[:_LONGEST_MESSAGE]}..."
-    quotes = "; text needs quotes; true, false and numbers need none"
-    hints = {
-        "Invalid value": quotes,
-        "Expected newline or end of document after a statement": quotes,  # info: the number inf, and an o
-        "Cannot overwrite a value": "; a key or table is there twice, or both as [table] and as [[table]]",
-    }
-    hint = hints.get(message, "")
-    message = re.sub(r"\('(.*?)',?\)", lambda key: key[1].replace("', '", "."), message)  # ('a', 'b') is a.b
-    return Mistake(place, f"not valid TOML: {message}{hint}")
-
-
-# --- Parsers ---
 
 
 def _string(value: object, example: str) -> str:
@@ -332,16 +171,6 @@ def interface_name(value: object) -> str:
     if ":" in name:
         raise Wrong('an interface\'s name holds no ":"; a VLAN is a key of its own, vlan = 100')
     return _linux_name(name, _shortest(name) if is_glob(name) else name)
-
-
-def is_glob(name: str) -> bool:
-    """Whether an interface's name is a pattern for several."""
-    return any(character in name for character in "*?[")
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether an interface's name is the one that is meant, or one of those that a glob means."""
-    return fnmatch.fnmatchcase(name, pattern) if is_glob(pattern) else name == pattern
 
 
 _MOST_NAME, _MOST_ALTERNATIVE_NAME = 15, 127  # bytes

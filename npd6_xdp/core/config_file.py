@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A configuration file's tables and keys: TOML text in, a Config out, or a ConfigError with every mistake's place."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from npd6_xdp.core import config_parsers as parsers
+from npd6_xdp.core.config import (
+    UNTAGGED,
+    Attach,
+    Config,
+    DadPolicy,
+    Datapath,
+    InterfaceConfig,
+    Limits,
+    NaSource,
+    RuleConfig,
+    Vlan,
+    is_glob,
+)
+from npd6_xdp.core.config_parsers import LINK_LOCAL_ALONE, PREFIX, Parser, Targets, link_local
+from npd6_xdp.core.config_words import Float, Wrong, deep_key, in_words, inside, nearest, quoted, syntax_mistake
+from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, Mistake
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.verdict import Method
+
+
+def parse(text: str, source: str) -> Config:
+    """Read a configuration file's text; `source` is the file's name, for the errors.
+
+    Raises ConfigError with the first mistakes found, in the file's order, each with its place, and how many more there
+    are. Keys, values and defaults are DESIGN.md's, 'Configuration'. Takes time and memory in proportion to the text.
+    """
+    if deep := deep_key(text):
+        raise ConfigError(source, [deep])
+    try:
+        document = tomllib.loads(text, parse_float=Float)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source, [syntax_mistake(str(error))]) from None
+    except (RecursionError, ValueError):  # tomllib lets both out; int() takes only so many digits
+        raise ConfigError(source, [Mistake("", "a number is too long, or arrays nest too deeply")]) from None
+    reader = _Reader()
+    config = reader.config(document)
+    if reader.mistakes:
+        raise ConfigError(source, reader.mistakes, reader.count)
+    return config
+
+
+# --- Keys: those of DESIGN.md's contract, by table; the defaults stand in core/config.py ---
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """An array of at least one value, each as its parser has it."""
+
+    parser: Parser
+    example: str
+
+
+_FOREIGN_METHODS = {"auto": ("ndppd", Method.ROUTE), "iface": ("ndppd", Method.NEIGHBOUR)}
+
+KEYS: dict[str, dict[str, Parser | ListOf]] = {
+    "daemon": {
+        "control": parsers.control,
+        "log_level": parsers.OneOf(("debug", "info", "warning", "error")),
+        "log_format": parsers.OneOf(("text", "json")),
+    },
+    "metrics": {"listen": parsers.listen},
+    "limits": {
+        "events_per_second": parsers.Whole(1, 10_000_000),
+        "pending": parsers.Whole(1, 65_536),
+        "neighbours": parsers.Whole(1, 1_000_000),
+        "kernel_entries": parsers.Whole(1, 65_536),
+        "kernel_entry_age": parsers.Whole(1, 1_000_000),
+    },
+    "interface": {
+        "name": parsers.interface_name,
+        "vlan": parsers.vlan,
+        "attach": parsers.OneOf(Attach),
+        "datapath": parsers.OneOf(Datapath),
+        "router": parsers.boolean,
+        "dad": parsers.OneOf(DadPolicy),
+        "na_source": parsers.OneOf(NaSource),
+        "events_per_source": parsers.Whole(0, 10_000_000),
+        "collect_targets": parsers.Whole(0, 1_000_000),
+    },
+    "interface.rule": {
+        "prefix": parsers.targets,
+        "method": parsers.OneOf(Method, _FOREIGN_METHODS),
+        "via": ListOf(parsers.via_name, '["lan0"]'),
+        "include": ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
+        "exclude": ListOf(parsers.selection, '["::1"]'),
+        "router": parsers.boolean,
+        "dad": parsers.OneOf(DadPolicy),
+        "na_source": parsers.OneOf(NaSource),
+        "host_routes": parsers.boolean,
+    },
+}
+REQUIRED = {
+    "interface": {"name": 'name = "wan0"'},
+    "interface.rule": {"prefix": f'prefix = "{PREFIX}"', "method": f'method = "{Method.STATIC}"'},
+}
+_TABLES = {"": {"daemon", "metrics", "limits", "interface"}, "interface": {"rule"}}
+_KNOWN = {table: _TABLES.get(table, set()) | set(KEYS.get(table, ())) for table in ("", *KEYS)}
+
+
+def header(table: str) -> str:
+    """A table's header as the file has it."""
+    return f"[[{table}]]" if table.startswith("interface") else f"[{table}]"
+
+
+def _unknown(table: str, key: str) -> str:
+    """The message for a key that isn't the table's: where it belongs, or what is like it."""
+    homes = [header(other) for other in KEYS if key in _KNOWN[other]]
+    if homes:
+        above = f", above its first [[{table.removesuffix('.rule')}.rule]]" if table.endswith(".rule") else ""
+        return f"{quoted(key)} does not belong here; write it under {' or '.join(homes)}{above}"
+    meant = nearest(key, sorted(_KNOWN[table]))
+    if meant:
+        return f"unknown key {quoted(key)}; did you mean {quoted(meant)}?"
+    owner, known = (header(table), KEYS[table]) if table else ("a file", map(header, sorted(_TABLES[""])))
+    return f"unknown key {quoted(key)}; {owner} has {', '.join(known)}"
+
+
+def _instead(wrong: Wrong, value: object) -> str:
+    return f"{wrong}; found {in_words(value)}"
+
+
+# --- Tables: walked in the file's order ---
+
+
+class _Reader:
+    """Turns raw tables into values, counts the mistakes that it meets, and keeps the first of them."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[Mistake] = []
+        self.count = 0
+
+    def wrong(self, place: str, message: str | Callable[[], str]) -> None:
+        """Note a mistake. What takes long to put into words comes as a call, which is made if they are told."""
+        self.count += 1
+        if self.count <= MOST_MISTAKES:
+            self.mistakes.append(Mistake(place, message if isinstance(message, str) else message()))
+
+    def config(self, document: dict[str, object]) -> Config:
+        """The whole file."""
+        values: dict[str, Any] = {}
+        interfaces: tuple[InterfaceConfig, ...] = ()
+        for table, raw in document.items():
+            if table not in _TABLES[""]:
+                self.wrong(inside("", table), partial(_unknown, "", table))
+            elif table == "interface":
+                interfaces = self.interfaces(raw)
+            elif not isinstance(raw, dict):
+                self.wrong(table, f"must be one table; write {header(table)}; found {in_words(raw)}")
+            elif table == "limits":
+                values["limits"] = Limits(**self.values(table, table, raw))
+            else:
+                prefix = "metrics_" if table == "metrics" else ""
+                values |= {prefix + key: value for key, value in self.values(table, table, raw).items()}
+        if document.get("interface", []) == []:
+            self.wrong("", "no interface; write [[interface]] and its name, and [[interface.rule]] below it")
+        return Config(interfaces, **values)
+
+    def interfaces(self, raw: object) -> tuple[InterfaceConfig, ...]:
+        """Every [[interface]]; one name and vlan may stand there once."""
+        interfaces: list[InterfaceConfig] = []
+        places: dict[tuple[str, Vlan], str] = {}
+        attached: dict[str, tuple[str, Attach]] = {}
+        for place, entry in self.entries("interface", "interface", raw):
+            values = self.values("interface", place, entry)
+            # the frames of one VLAN are another side than the port's untagged ones
+            port = None if values.get("vlan", UNTAGGED).tags else values.get("name")
+            rules = self.rules(f"{place}.rule", entry.get("rule", []), port)
+            if entry.get("rule", []) == []:
+                self.wrong(place, "no rule; write [[interface.rule]], its prefix and its method below it")
+            if "name" not in values or ("vlan" in entry and "vlan" not in values):
+                continue
+            interface = InterfaceConfig(rules=rules, **values)
+            first = places.setdefault((interface.name, interface.vlan), place)
+            if first != place:
+                self.wrong(place, f"the same name and vlan as {first}; put all rules into one of the two")
+            if "attach" in entry:
+                other, attach = attached.setdefault(interface.name, (place, interface.attach))
+                if attach is not interface.attach:
+                    self.wrong(
+                        inside(place, "attach"),
+                        f"{quoted(interface.attach)}, but {other} says {quoted(attach)}; the entries of one"
+                        " interface share one XDP program, so write it once, or the same for all",
+                    )
+            interfaces.append(interface)
+        return tuple(interfaces)
+
+    def rules(self, place: str, raw: object, port: str | None) -> tuple[RuleConfig, ...]:
+        """Every [[interface.rule]] of one entry; a prefix may belong to one of them, however it is spelled."""
+        rules: list[RuleConfig] = []
+        places: dict[Prefix | str, str] = {}
+        for here, entry in self.entries("interface.rule", place, raw):
+            values = self.values("interface.rule", here, entry)
+            self.ways(here, entry, values, port)
+            mine: dict[Prefix | str, str] = {}  # within one rule they may overlap as they like
+            for network, part in self.flattened(here, values):
+                mine.setdefault(network, part)
+            said: set[str] = set()
+            for network, part in mine.items():
+                first = places.setdefault(network, part)
+                if first != part and part not in said:
+                    said.add(part)  # two ranges may have hundreds in common
+                    message = f"the same prefix as {first}, {network}; leave it out of one of the two"
+                    self.wrong(part, message)
+            if "prefix" in values and "method" in values:
+                targets = values.pop("prefix")
+                rules.append(RuleConfig(str(entry["prefix"]), targets.networks, follows=targets.follows, **values))
+        return tuple(rules)
+
+    def ways(self, here: str, entry: dict[str, object], values: dict[str, Any], port: str | None) -> None:
+        """The keys of a rule that only some methods take."""
+        method = values.get("method")
+        if method is Method.NEIGHBOUR and "via" not in entry:
+            self.wrong(
+                f"{here}.via",
+                f'missing; method "{method}" needs the interfaces behind which targets live, such as via = ["lan0"]',
+            )
+        if "via" in entry and method not in {None, Method.ROUTE, Method.NEIGHBOUR}:
+            self.wrong(
+                f"{here}.via",
+                f'method "{method}" takes no via; leave it out, or write method = "{Method.ROUTE}" or'
+                f' "{Method.NEIGHBOUR}"',
+            )
+        if "host_routes" in entry and method not in {None, Method.NEIGHBOUR}:
+            self.wrong(
+                f"{here}.host_routes",
+                f'method "{method}" takes no host_routes; leave it out, or write method = "{Method.NEIGHBOUR}"',
+            )
+        if "via" not in values:
+            return
+        places: dict[str, str] = {}
+        for index, name in enumerate(values["via"]):
+            part = f"{here}.via[{index}]"
+            first = places.setdefault(name, part)
+            if first != part:
+                self.wrong(part, f"the same interface as {first}; leave one of them out")
+            elif name == port and not is_glob(name):  # a glob leaves out where the question comes from
+                self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
+
+    def flattened(self, here: str, values: dict[str, Any]) -> Iterator[tuple[Prefix | str, str]]:
+        """What of the flat table a rule takes up, each with its place; what it can't is a mistake."""
+        targets: Targets | None = values.get("prefix")
+        if targets is None:
+            return
+        for name in targets.names:
+            yield name, f"{here}.prefix"
+        if "include" not in values and "exclude" not in values:
+            return
+        for key in ("include", "exclude"):
+            if key in values and not targets.narrows:
+                self.wrong(f"{here}.{key}", f"an address or a range as prefix takes no {key}; leave it out")
+            if targets.follows or not targets.narrows:
+                continue  # what lies in the prefixes of an interface shows when they are known
+            (network,) = targets.networks
+            for index, selection in enumerate(values.get(key, ())):
+                part = f"{here}.{key}[{index}]"
+                networks = selection.within(network)
+                if networks is None:
+                    self.wrong(
+                        part,
+                        f'does not lie in {network}; write a suffix such as "::1", or an address, prefix or range'
+                        f" in it; found {in_words(selection.text)}",
+                    )
+                elif key == "include" and selection.first != selection.last and any(map(link_local, networks)):
+                    self.wrong(part, f"{LINK_LOCAL_ALONE} of each; found {in_words(selection.text)}")
+                else:
+                    for one in networks:
+                        yield one, part
+
+    def entries(self, table: str, place: str, raw: object) -> Iterator[tuple[str, dict[str, object]]]:
+        """The tables of an array of tables, each with its place."""
+        if isinstance(raw, dict):
+            self.wrong(place, f"must be written {header(table)}, in double brackets, since there may be several")
+            yield place, raw
+            return
+        for index, entry in enumerate(raw if isinstance(raw, list) else [raw]):
+            here = f"{place}[{index}]" if isinstance(raw, list) else place
+            if isinstance(entry, dict):
+                yield here, entry
+            else:
+                self.wrong(here, f"must be a table; write {header(table)}; found {in_words(entry)}")
+
+    def values(self, table: str, place: str, raw: dict[str, object]) -> dict[str, Any]:
+        """What the keys of one table say, without those that are wrong."""
+        values: dict[str, Any] = {}
+        parsers = KEYS[table]
+        for key, value in raw.items():
+            parser = parsers.get(key)
+            if parser is None:
+                if key not in _KNOWN[table]:
+                    self.wrong(inside(place, key), partial(_unknown, table, key))
+            elif isinstance(parser, ListOf):
+                if (items := self.array(inside(place, key), parser, value)) is not None:
+                    values[key] = items
+            else:
+                # no place is put into words where nothing is wrong: of 100,000 rules that takes a second
+                try:
+                    values[key] = parser(value)
+                except Wrong as wrong:
+                    self.wrong(inside(place, key), partial(_instead, wrong, value))
+        for key, example in REQUIRED.get(table, {}).items():
+            if key not in raw:
+                self.wrong(inside(place, key), f"missing; write one such as {example}")
+        return values
+
+    def array(self, place: str, kind: ListOf, raw: object) -> tuple[Any, ...] | None:
+        """What an array's items say; None if one is wrong."""
+        if not isinstance(raw, list) or not raw:
+            self.wrong(place, f"must be an array of strings, such as {kind.example}; found {in_words(raw)}")
+            return None
+        items: list[Any] = []
+        for index, item in enumerate(raw):
+            try:
+                items.append(kind.parser(item))
+            except Wrong as wrong:
+                self.wrong(f"{place}[{index}]", partial(_instead, wrong, item))
+        return tuple(items) if len(items) == len(raw) else None
