@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules of one entry -> the lines of its table, made of those of the table before where something is as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, product
+from typing import NamedTuple
+
+from npd6_xdp.core.config import DadPolicy, InterfaceConfig, NaSource, RuleConfig
+from npd6_xdp.core.flatten import Bases, bases, collecting, lines_of
+from npd6_xdp.core.ids import fresh
+from npd6_xdp.core.links import LinkFacts, followed_prefixes
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.steps import Steps, pieces
+from npd6_xdp.core.table import NO_GROUP, Decision, Entry, MadeOf, Match, Origin, Rule, RuleFlag, Table
+from npd6_xdp.core.verdict import Method
+from npd6_xdp.core.via_groups import ViaGroups
+
+_DECISIONS = {
+    Method.STATIC: Decision.STATIC,
+    Method.ROUTE: Decision.ROUTE,
+    Method.NEIGHBOUR: Decision.NEIGHBOUR,
+    Method.KERNEL: Decision.KERNEL,
+    Method.IGNORE: Decision.IGNORE,
+}
+_BIT = 256  # rules and prefixes of which something is made at once: a millisecond
+
+
+class _Context(NamedTuple):
+    """What an entry's lines depend on beside its rules: the interface's keys, and the two of EntryRules.lines()."""
+
+    router: bool
+    dad: DadPolicy
+    na_source: NaSource
+    proxied: bool
+    here: str
+
+
+class EntryRules:
+    """The rules of all entries, each entry's with the lines that they make: `rules` and `origins` of a table to be."""
+
+    def __init__(self, groups: ViaGroups, before: Table, other: Table) -> None:
+        self.rules: dict[int, Rule] = {}
+        self.origins: dict[int, Origin] = {}
+        self._groups = groups
+        self._before = before
+        self._fresh_ids = fresh(before.rules, other.rules)
+        self._followed: dict[str, tuple[Prefix, ...]] = {}
+
+    def learn(self, link: LinkFacts) -> None:
+        """Before all entries: the prefixes of an interface, which rules may follow."""
+        self._followed |= followed_prefixes({link.name: link})
+
+    def lines(
+        self, entry: Entry, interface: InterfaceConfig, *, proxied: bool, here: str
+    ) -> Steps[tuple[Mapping[Prefix, Match], MadeOf | None]]:
+        """What the rules of an entry say, and what of it the table before has is taken from there.
+
+        `proxied` says whether the kernel could proxy there, `here` is the interface that its frames come in by.
+        """
+        context = _Context(interface.router, interface.dad, interface.na_source, proxied, here)
+        before = self._before.origins.get(entry.id)
+        decided = self._before.decisions.get(entry.id)
+        if before is None or decided is None or before.context != context:
+            return (yield from self._changed_lines(entry, interface, context, before, None))
+        followed = {name: self._followed.get(name, ()) for name in before.followed}
+        # two configurations that were read apart have no rule in common, and all of them to be compared
+        if before.followed == followed and (yield from _are_same(before.config, interface.rules)):
+            self.origins[entry.id] = before
+            for rules in pieces(before.rules.values()):
+                self.rules.update([(rule.id, rule) for rule in rules])
+                yield
+            for group in before.groups:
+                self._groups.keep(group)
+            return decided.lines, None
+        return (yield from self._changed_lines(entry, interface, context, before, decided.lines))
+
+    def _changed_lines(
+        self,
+        entry: Entry,
+        interface: InterfaceConfig,
+        context: _Context,
+        before: Origin | None,
+        lines_before: Mapping[Prefix, Match] | None,
+    ) -> Steps[tuple[Mapping[Prefix, Match], MadeOf | None]]:
+        """Lines by difference from those before (all, where there are none that count), and their origin."""
+        followed: dict[str, tuple[Prefix, ...]] = {}
+        rules: dict[str, Rule] = {}
+        for some in pieces(interface.rules, _BIT):
+            for config in some:
+                if config.follows:
+                    followed[config.follows] = self._followed.get(config.follows, ())
+                rule = self._rule_of(entry, config, context, before, known=lines_before is not None)
+                rules[config.prefix] = rule
+                self.rules[rule.id] = rule
+            yield
+        found = yield from collecting([rule.config for rule in rules.values()], self._followed)
+        lines: dict[Prefix, Match] = {}
+        touched: set[Prefix] = set()
+        notes: dict[Prefix, Sequence[str]] = {}
+        changed: Iterable[Prefix] = found.owners
+        if before is not None and lines_before is not None:
+            lines, notes = dict(lines_before), dict(before.notes)
+            yield
+            changed, gone = yield from _changed_bases(found, before.bases)
+            for bases_gone in pieces(gone, _BIT):
+                for base in bases_gone:
+                    notes.pop(base, None)
+                    for line in lines_of(base, before.bases.owners[base], before.bases, []):
+                        del lines[line.network]
+                        touched.add(line.network)
+                yield
+        for bases_here in pieces(changed, _BIT):
+            for base in bases_here:
+                said: list[str] = []
+                for line in lines_of(base, found.owners[base], found, said):
+                    lines[line.network] = _match(
+                        rules[line.rule.prefix], left_out=line.left_out, proxied=context.proxied
+                    )
+                    touched.add(line.network)
+                if said:
+                    notes[base] = said
+            yield
+        kinds, groups = yield from _occurring(rules)
+        self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, kinds, groups, notes)
+        return lines, None if lines_before is None else (lines_before, touched)
+
+    def _rule_of(
+        self, entry: Entry, config: RuleConfig, context: _Context, before: Origin | None, *, known: bool
+    ) -> Rule:
+        """The rule of a configuration's: the very one of before, where that is `known` to count still."""
+        rule = before.rules.get(config.prefix) if before else None
+        if rule is None or not known or rule.config != config or config.follows:
+            number = next(self._fresh_ids) if rule is None else rule.id
+            return self._rule(number, entry, config, context)
+        if rule.group:
+            self._groups.keep(rule.group)
+        return rule
+
+    def _rule(self, number: int, entry: Entry, config: RuleConfig, context: _Context) -> Rule:
+        group = self._groups.of(config, entry, context.here)
+        networks = self._followed.get(config.follows, ()) if config.follows else config.networks
+        flags = _FLAGS[
+            context.router if config.router is None else config.router,
+            config.dad or context.dad,
+            config.na_source or context.na_source,
+            bool(config.via),
+        ]
+        return Rule(number, entry.id, config, networks, _DECISIONS[config.method], flags, group)
+
+    def keep(self, entry: int, prefixes: set[str]) -> None:
+        """Of an entry of the table before that is away, the rules that the file still has."""
+        before = self._before.origins.get(entry)
+        kept = {prefix: rule for prefix, rule in before.rules.items() if prefix in prefixes} if before else {}
+        kinds = frozenset({rule.decision for rule in kept.values()})
+        self.origins[entry] = Origin((), None, {}, bases((), {}), kept, kinds)
+        self.rules.update({rule.id: rule for rule in kept.values()})
+
+
+def _occurring(rules: Mapping[str, Rule]) -> Steps[tuple[frozenset[Decision], frozenset[int]]]:
+    """What some rules decide by, and their groups."""
+    found: set[tuple[int, int]] = set()
+    for some in pieces(rules.values()):
+        found.update([(int(rule.decision), rule.group) for rule in some])  # an enum's hash takes four times as long
+        yield
+    return frozenset(Decision(kind) for kind, _ in found), frozenset(group for _, group in found) - {NO_GROUP}
+
+
+def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> Steps[bool]:
+    """Whether two configurations say the same of an entry."""
+    if before is now or len(before) != len(now):
+        return before is now
+    for pairs in pieces(zip(before, now, strict=True), _BIT):
+        if any(one is not other and one != other for one, other in pairs):
+            return False
+        yield
+    return True
+
+
+def _changed_bases(after: Bases, before: Bases) -> Steps[tuple[set[Prefix], list[Prefix]]]:
+    """The bases whose lines aren't as before: those that have lines now, and those that had some."""
+    owners, old = after.owners, before.owners
+    changed: set[Prefix] = set()
+    moved: list[Prefix] = []  # they are new, or gone
+    for items in pieces(owners.items(), _BIT):
+        some = [base for base, rule in items if old.get(base) is not rule]
+        changed.update(some)
+        moved += [base for base in some if base not in old]
+        yield
+    gone: list[Prefix] = []
+    for bases_before in pieces(old, _BIT):
+        gone += [base for base in bases_before if base not in owners]
+        yield
+    # where a base is new or gone, rules with parts around it have other lines
+    for some in pieces(chain(gone, moved), _BIT):
+        for base in some:
+            for around in after.around(base):
+                if owners[around].include or owners[around].exclude:
+                    changed.add(around)
+        yield
+    for some in pieces(changed, _BIT):
+        gone += [base for base in some if base in old]
+        yield
+    return changed, gone
+
+
+def _match(rule: Rule, *, left_out: bool, proxied: bool) -> Match:
+    """What the maps say by a line of a rule. `proxied` says that the kernel can answer there."""
+    if left_out:
+        return Match(rule.id, Decision.IGNORE, rule.flags)
+    if rule.decision is Decision.KERNEL and not proxied:
+        return Match(rule.id, Decision.STATIC, rule.flags)
+    return Match(rule.id, rule.decision, rule.flags, rule.group)
+
+
+def _flags(router: bool, dad: DadPolicy, na_source: NaSource, via: bool) -> RuleFlag:
+    flags = RuleFlag.ROUTER if router else RuleFlag(0)
+    if dad is DadPolicy.DEFEND:
+        flags |= RuleFlag.DEFEND
+    if na_source is NaSource.INTERFACE:
+        flags |= RuleFlag.SOURCE_INTERFACE
+    return flags | RuleFlag.VIA if via else flags
+
+
+_FLAGS = {keys: _flags(*keys) for keys in product((False, True), DadPolicy, NaSource, (False, True))}
+"""A rule's flags by its router, dad and na_source (its own words beat its interface's), and whether it has a via."""
