@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 
 from npd6_xdp.core.config import Limits
-from npd6_xdp.core.neighbours import room_for_pending
+from npd6_xdp.core.pending import room_for_pending
 
 AGE = 10.0
 """Seconds for which what the kernel said of the table's size is believed."""
 _FULL = 60.0  # seconds for which it counts as full after the kernel's last refusal
 _NEEDED = 600.0  # seconds for which it counts as too small after the room was last used up
-_USED_UP = 0.5  # of the room: one asker has no more of it (core/neighbours.py)
+_USED_UP = 0.5  # of the room: one asker has no more of it (core/pending.py)
 _NEAR = 0.75  # of gc_thresh2, by entries that are there
 _DEFAULT = Limits().pending
 _SUBJECT = "the kernel's neighbour table"

@@ -17,7 +17,8 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.loops import Loops
-from npd6_xdp.core.neighbours import Asker, Host, Known, Neighbours, Pending, Quiet
+from npd6_xdp.core.neighbours import Host, Known, Neighbours, Quiet
+from npd6_xdp.core.pending import Asker, Pending
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.steps import Steps, pieces

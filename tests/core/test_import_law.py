@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,16 @@ def test_the_daemon_does_without_scapy_and_pyroute2() -> None:
     words = "import sys, npd6_xdp.daemon; print({'scapy', 'bcc', 'pyroute2', 'asyncio'} & {*sys.modules} or [])"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_no_import_leads_back_to_where_it_began() -> None:
+    """Not by way of a function either."""
+    sources = {f"npd6_xdp.{module}".removesuffix(".__init__"): source for _, module, source in modules()}
+    graph: dict[str, set[str]] = {module: set() for module in sources}
+    for module, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module in sources:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module] |= names & sources.keys() or {node.module}
+    assert sum(map(len, graph.values())) > len(graph)
+    TopologicalSorter(graph).prepare()  # raises CycleError

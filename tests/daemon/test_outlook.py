@@ -13,7 +13,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbours import room_for_pending
+from npd6_xdp.core.pending import room_for_pending
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.table_room import AGE, TableRoom
 from npd6_xdp.core.warnings import MOST_SAID, WarningKind

@@ -23,7 +23,7 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, L
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbours import NOBODY
+from npd6_xdp.core.pending import NOBODY
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import finish

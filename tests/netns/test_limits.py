@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.core.neighbours import MAX_ASKERS
+from npd6_xdp.core.pending import MAX_ASKERS
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask

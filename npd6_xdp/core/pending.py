@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour`: which targets the kernel resolves at the moment, and who waits for which.
+
+They are bounded by what the kernel's own table has room for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.table import Table
+
+MAX_ASKERS = 32
+"""Askers that are remembered for one target under way."""
+PENDING_SECONDS = 10.0
+"""After so long a target is given up, whatever the kernel does: it takes 3 s with its defaults."""
+
+
+class Asker(NamedTuple):
+    """Who asks, as far as shares go: on which entry, and the MAC (6 bytes) that the answer goes to."""
+
+    entry: int
+    mac: bytes
+
+
+NOBODY = bytes(6)
+"""In an Asker's place for a MAC: all who ask on the entry. No solicitation has it as where its answer goes."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A target under way: where it is looked for, whose share it counts in, who asked, and when it is given up
+    (seconds, monotonic)."""
+
+    probed: set[int]
+    began_by: Asker
+    until: float
+    askers: dict[tuple[int, bytes, bytes, bytes, int], NsEvent] = field(default_factory=dict)
+
+
+class _Share:
+    """What of the targets under way one entry's askers have: how many in all, and how many each of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.each: dict[bytes, int] = {}
+        self._having: defaultdict[int, set[bytes]] = defaultdict(set)
+
+    def change(self, mac: bytes, by: int) -> None:
+        before = self.each.get(mac, 0)
+        self.count += by
+        if before:
+            self._having[before].discard(mac)
+            if not self._having[before]:
+                del self._having[before]
+        if before + by:
+            self.each[mac] = before + by
+            self._having[before + by].add(mac)
+        else:
+            del self.each[mac]
+
+    def having(self, least: int) -> Iterator[bytes]:
+        """Who has so many at the least. It takes as long as those are many."""
+        for count in [count for count in self._having if count >= least]:
+            yield from self._having[count]
+
+
+class Pending:
+    """The targets that the kernel resolves, each with all who asked meanwhile.
+
+    They are shared between the entries first, and what is an entry's between its askers: no entry has more of them
+    than are left free, and within what it may have, no asker has more than are left to the others. So a scan gets half
+    of the room, two a third each, and another's few always find a place. An entry that is the only one (`alone`)
+    leaves nothing to others.
+    """
+
+    def __init__(self) -> None:
+        self._targets: dict[tuple[int, bytes], _Pending] = {}  # in the order of their time
+        self._groups: dict[bytes, set[int]] = {}
+        self._shares: dict[int, _Share] = {}
+        self.alone = True
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __contains__(self, key: tuple[int, bytes]) -> bool:
+        return key in self._targets
+
+    def targets(self) -> list[tuple[int, bytes]]:
+        """The targets under way: (group, address)."""
+        return list(self._targets)
+
+    def has_room_for(self, asker: Asker, room: int) -> bool:
+        """Whether one more target of an asker's may be under way, where there is room for so many."""
+        share = self._shares.get(asker.entry)
+        return (share.each.get(asker.mac, 0) if share else 0) < self._left_to(asker.entry, room)
+
+    def _left_to(self, entry: int, room: int) -> int:
+        """How many more an entry may have."""
+        free = room - len(self._targets)
+        if self.alone:
+            return free
+        count = self._shares[entry].count if entry in self._shares else 0
+        return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
+
+    def crowding(self, room: int) -> frozenset[Asker]:
+        """Those who have something under way, and for whom there is no room for more.
+
+        NOBODY's MAC stands for all of an entry. Where nobody at all finds room, it is empty.
+        """
+        if len(self._targets) >= room:
+            return frozenset()
+        found: list[Asker] = []
+        for entry, share in self._shares.items():
+            left = self._left_to(entry, room)
+            found += [Asker(entry, mac) for mac in ((NOBODY,) if left <= 0 else share.having(left))]
+        return frozenset(found)
+
+    def add(
+        self, group: int, event: NsEvent, interfaces: Iterable[int], now: float, entry: int = 0
+    ) -> list[Host] | None:
+        """Remember who asks, on which entry. Returns where the kernel is to look, nothing if it does already.
+
+        None: so many wait for this target that one more can't be remembered.
+        """
+        key = group, event.target
+        pending = self._targets.get(key)
+        probes = []
+        if pending is None:
+            began_by = Asker(entry, event.eth_destination)
+            pending = self._targets[key] = _Pending(set(interfaces), began_by, now + PENDING_SECONDS)
+            self._groups.setdefault(event.target, set()).add(group)
+            self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
+            probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
+        asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
+        if len(pending.askers) >= MAX_ASKERS and asker not in pending.askers:
+            return None
+        pending.askers[asker] = event
+        return probes
+
+    def resolved(self, host: Host, *, confirmed: bool = True) -> list[NsEvent]:
+        """A target is there: those who wait for it.
+
+        Who wants its address (a DAD probe) waits on until that is `confirmed`: a stale entry may be of a host that has
+        gone, and defending it would keep the address from its next holder (RFC 6957 §4.2).
+        """
+        waiting: list[NsEvent] = []
+        for key in self._looked_for(host):
+            askers = self._targets[key].askers
+            ready = [asker for asker, event in askers.items() if confirmed or not event.is_dad]
+            waiting += [askers.pop(asker) for asker in ready]
+            if not askers:
+                self._end(key)
+        return waiting
+
+    def failed(self, host: Host) -> bool:
+        """The kernel found nobody behind one interface; whether that had been looked for here."""
+        keys = self._looked_for(host)
+        for key in keys:
+            pending = self._targets[key]
+            pending.probed.discard(host.ifindex)
+            if not pending.probed:
+                self._end(key)
+        return bool(keys)
+
+    def places(self, group: int, address: bytes) -> list[Host]:
+        """Where the kernel is looking for a target; nowhere, if it isn't under way."""
+        pending = self._targets.get((group, address))
+        return [Host(ifindex, address) for ifindex in sorted(pending.probed)] if pending else []
+
+    def awaits(self, host: Host) -> bool:
+        """Whether the kernel is looking for a target behind that interface."""
+        return bool(self._looked_for(host))
+
+    def expire(self, now: float, at_most: int = 1 << 30) -> bool:
+        """Give up what has taken too long, but not more than so many; whether that is all."""
+        gone: list[tuple[int, bytes]] = []
+        for key, pending in self._targets.items():
+            if pending.until > now or len(gone) >= at_most:
+                break
+            gone.append(key)
+        for key in gone:
+            self._end(key)
+        return len(gone) < at_most
+
+    def forget(self, table: Table) -> list[NsEvent]:
+        """Give up what rules that aren't in a table have under way; those who wait for it."""
+        homeless: list[NsEvent] = []
+        for key, pending in tuple(self._targets.items()):
+            gone = {asker for asker, event in pending.askers.items() if event.rule not in table.rules}
+            homeless += [pending.askers.pop(asker) for asker in sorted(gone)]
+            if not pending.askers or key[0] not in table.vias:
+                homeless += pending.askers.values()
+                self._end(key)
+        return homeless
+
+    def _end(self, key: tuple[int, bytes]) -> None:
+        group, address = key
+        pending = self._targets.pop(key)
+        groups = self._groups[address]
+        groups.discard(group)
+        if not groups:
+            del self._groups[address]
+        share = self._shares[pending.began_by.entry]
+        share.change(pending.began_by.mac, -1)
+        if not share.count:
+            del self._shares[pending.began_by.entry]
+
+    def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
+        keys = [(group, host.address) for group in self._groups.get(host.address, ())]
+        return [key for key in keys if host.ifindex in self._targets[key].probed]
+
+
+def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:
+    """How many targets may be under way at once, by limits.pending and by the kernel's neighbour table.
+
+    Above gc_thresh2 the kernel throws out entries that have been quiet for 5 s, hosts that are there among them
+    (neigh_forced_gc in net/core/neighbour.c), so what we have resolved stays below it: half of what is free.
+    """
+    if thresholds is None:
+        return limit
+    free = thresholds[1] - entries
+    return min(limit, max(16, free // 2))
