@@ -19,32 +19,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
-from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.answered_links import AnsweredLinks
+from npd6_xdp.core.contests import NEVER, NO_TIME, PATIENCE, Contests, Key, Place
 from npd6_xdp.core.heard import Heard
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
-from npd6_xdp.core.table import Decision, Match, Table
+from npd6_xdp.core.table import Table
 
-PATIENCE = 0.7
-"""Seconds after which a probe is unanswered: less than the kernel takes for its second (RetransTimer, RFC 4861 §10)."""
-FRESH = 0.2
-"""Seconds for which an answer to a probe needs no other. Two hosts with one address would be asked in turn for ever."""
-MAX_CONTESTS = 4096
-"""Addresses in two places that are looked into at once; for one more, the first place stays."""
 ASKED_PER_SECOND = 256
 """Probes that we have sent by ourselves; who is asked for by somebody is probed beside."""
 
 # as plain numbers: an enum's `&` takes a microsecond, and the table may change by thousands at once
 _PRESENT, _CONFIRMED, _LOOKED_AFTER = int(PRESENT), int(CONFIRMED), int(LOOKED_AFTER)
 _STALE, _PERMANENT = int(NeighbourState.STALE), int(NeighbourState.PERMANENT)
-_GIVE_UP = 10.0  # seconds: the kernel has decided by then, unless its notification was lost
-_PAUSE = 0.02  # seconds between two looks at all contests
-_NEVER, _NO_TIME = float("-inf"), float("inf")
+_PAUSE = 0.02  # seconds between two looks at who is to be asked
 
 
 class Word(NamedTuple):
@@ -52,48 +42,6 @@ class Word(NamedTuple):
 
     state: int
     mac: bytes = b""
-
-
-@dataclass(slots=True)
-class _Place:
-    """One entry of a neighbour table. `counts`: it was passed on as a host's."""
-
-    state: int
-    mac: bytes
-    proven: bool
-    confirmed: float = _NEVER  # seconds, monotonic
-    counts: bool = False
-
-
-class _Stage(Enum):
-    """What becomes of two places of one address."""
-
-    WAITING = auto()  # the first has answered a moment ago: it is asked when that is old
-    ASKING = auto()  # its probe is to be sent
-    ASKED = auto()
-    OVERDUE = auto()  # that is unanswered: who has answered elsewhere takes over
-
-
-@dataclass(slots=True)
-class _Contest:
-    """Two places of one address. `since` is when its stage began, WAITING when it is to end (seconds, monotonic);
-    `asked` is when the probe was sent. `former` is who has lost to another, and may still answer."""
-
-    since: float
-    stage: _Stage = _Stage.WAITING
-    asked: float = _NEVER
-    former: int = 0
-
-    @property
-    def due(self) -> float:
-        return self.since + _STAGES[self.stage]
-
-
-_STAGES = {_Stage.WAITING: 0.0, _Stage.ASKING: _GIVE_UP, _Stage.ASKED: PATIENCE, _Stage.OVERDUE: _GIVE_UP}
-
-
-Key = tuple[int, bytes]
-"""Links between which questions are answered, and an address: in one place."""
 
 
 class Places:
@@ -104,17 +52,16 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self._ground = _Ground(Table({}, {}, {}, {}, {}), {})
-        self._places: dict[bytes, dict[int, _Place]] = {}
-        self._contests: dict[Key, _Contest] = {}
+        self._links = AnsweredLinks(Table({}, {}, {}, {}, {}), {})
+        self._places: dict[bytes, dict[int, Place]] = {}
         self._claims: set[Host] = set()
         self._peers: dict[int, set[bytes]] = {}
         self._heard = Heard(PATIENCE)
         self._urgent: dict[Host, None] = {}
+        self._contests = Contests(self._urgent)
         self._sometime: dict[Host, None] = {}
         self._budget = float(ASKED_PER_SECOND)
-        self._spent_at = _NEVER
-        self._contest_due = _NO_TIME
+        self._spent_at = NEVER
 
     # --- what is known ---
 
@@ -153,11 +100,11 @@ class Places:
 
         `vrfs` has the routing tables of those links that belong to a VRF.
         """
-        ground = _Ground(table, vrfs or {})
-        if ground.is_like(self._ground):
-            self._ground = ground
+        links = AnsweredLinks(table, vrfs or {})
+        if links.is_like(self._links):
+            self._links = links
             return []
-        self._ground = ground
+        self._links = links
         self._contests.clear()
         self._heard.clear()
         several = [address for address, found in self._places.items() if len(found) > 1]
@@ -181,8 +128,8 @@ class Places:
         for host, word in words.items():
             if word.state & _PRESENT:
                 state = word.state
-                confirmed = now if state & _CONFIRMED else _NEVER
-                self._places.setdefault(host.address, {})[host.ifindex] = _Place(state, word.mac, True, confirmed)
+                confirmed = now if state & _CONFIRMED else NEVER
+                self._places.setdefault(host.address, {})[host.ifindex] = Place(state, word.mac, True, confirmed)
         states = {host: word.state for host, word in words.items() if not word.state & _PRESENT}
         for address, found in self._places.items():
             if len(found) == 1:
@@ -208,7 +155,7 @@ class Places:
         if before is not None and before.mac != word.mac and self._is_peers(host.ifindex, before):
             before = None  # not the proxy's any more: somebody else's claim
         was = before.state if before else 0
-        place = before or _Place(state, word.mac, False)
+        place = before or Place(state, word.mac, False)
         place.state, place.mac = state, word.mac
         if state & (_CONFIRMED | _LOOKED_AFTER):
             place.proven = True
@@ -218,7 +165,7 @@ class Places:
         if before is None:
             found = self._places.setdefault(host.address, {})
             found[host.ifindex] = place
-        if not place.proven and not place.counts and not self._ground.concerns(host):
+        if not place.proven and not place.counts and not self._links.concerns(host):
             place.proven = True  # nobody asks for it by us, so it is nothing to us either
         if place.proven:
             self._claims.discard(host)
@@ -228,7 +175,7 @@ class Places:
             return [*self._settle(host.address, now), (host, NeighbourState.FAILED)]
         if place.counts:
             if state & _CONFIRMED:
-                self._answered(host)
+                self._contests.answered(self._key(host))
             return [(host, state)]
         if before is not None and not state & _CONFIRMED & ~was:
             return []  # no news: neither a new entry nor an answer
@@ -240,7 +187,7 @@ class Places:
         place.counts = place.proven
         return [(host, state)] if place.proven else []
 
-    def _gone(self, host: Host, word: Word, before: _Place | None, now: float) -> list[tuple[Host, int]]:
+    def _gone(self, host: Host, word: Word, before: Place | None, now: float) -> list[tuple[Host, int]]:
         states: list[tuple[Host, int]] = [(host, word.state)]
         self._claims.discard(host)
         self._urgent.pop(host, None)
@@ -252,7 +199,7 @@ class Places:
         self._heard.gone(host, now)
         if not found:
             del self._places[host.address]
-        self._contests.pop(self._key(host), None)
+        self._contests.end(self._key(host))
         # who takes its place comes first: in between, nobody would be answered
         return self._settle(host.address, now) + states if found else states
 
@@ -260,23 +207,28 @@ class Places:
 
     def _settle(self, address: bytes, now: float) -> list[tuple[Host, int]]:
         """Let one place of an address count among links that belong together; what is different then."""
-        rivals: defaultdict[int, dict[int, _Place]] = defaultdict(dict)
-        winners: dict[int, _Place] = {}
+        rivals: defaultdict[int, dict[int, Place]] = defaultdict(dict)
+        winners: dict[int, Place] = {}
         found = self._places.get(address, {})
         for ifindex, place in found.items():
             host = Host(ifindex, address)
             if self._is_peers(ifindex, place):
                 continue
-            if len(found) == 1 or not self._ground.concerns(host):
+            if len(found) == 1 or not self._links.concerns(host):
                 if place.proven:
                     winners[ifindex] = place
-                elif not self._ground.concerns(host):
+                elif not self._links.concerns(host):
                     place.proven = True
                     winners[ifindex] = place
             else:
-                rivals[self._ground.belongs_to(ifindex)][ifindex] = place
+                rivals[self._links.belongs_to(ifindex)][ifindex] = place
         for together, places in rivals.items():
-            winner = self._winner((together, address), places, now)
+            fixed = [
+                ifindex
+                for ifindex, place in places.items()
+                if place.proven and self._is_fixed(Host(ifindex, address), place)
+            ]
+            winner = self._contests.winner((together, address), places, fixed, now)
             if winner:
                 winners[winner] = places[winner]
         states: list[tuple[Host, int]] = []
@@ -284,7 +236,7 @@ class Places:
             if not place.counts:
                 place.counts = True
                 states.append((Host(ifindex, address), place.state))
-                if place.state & (_STALE | _LOOKED_AFTER) == _STALE and self._ground.concerns(Host(ifindex, address)):
+                if place.state & (_STALE | _LOOKED_AFTER) == _STALE and self._links.concerns(Host(ifindex, address)):
                     self._urgent[Host(ifindex, address)] = None  # an old word that something hangs on now
         for ifindex, place in found.items():
             if place.counts and ifindex not in winners:
@@ -292,105 +244,30 @@ class Places:
                 states.append((Host(ifindex, address), NeighbourState.NONE))
         return states
 
-    def _winner(self, key: Key, places: Mapping[int, _Place], now: float) -> int:
-        """Which of several places counts; 0 for none. Where it isn't sure, they are asked."""
-        proven = {ifindex: place for ifindex, place in places.items() if place.proven}
-        if not proven:
-            return 0
-        fixed = [ifindex for ifindex in proven if self._is_fixed(Host(ifindex, key[1]), proven[ifindex])]
-        holders = [ifindex for ifindex in proven if proven[ifindex].counts]
-        if fixed:
-            self._contests.pop(key, None)
-            return next((ifindex for ifindex in fixed if ifindex in holders), fixed[0])
-        if len(holders) == 1:
-            holder = holders[0]
-        else:  # nobody yet, or rivals by a new table: who was heard last
-            holder = max(
-                proven, key=lambda ifindex: (bool(proven[ifindex].state & _CONFIRMED), proven[ifindex].confirmed)
-            )
-        if len(places) == 1:
-            return holder
-        contest = self._contests.get(key)
-        if contest is None:
-            self._open(key, places, holder, now)
-        elif contest.former in places and places[contest.former].confirmed >= contest.asked:
-            del self._contests[key]  # a late answer is an answer
-            return contest.former
-        elif contest.stage is _Stage.OVERDUE and not contest.former:
-            return self._displace(contest, places, holder)
-        return holder
-
-    def _open(self, key: Key, places: Mapping[int, _Place], holder: int, now: float) -> None:
-        if len(self._contests) >= MAX_CONTESTS:
-            return
-        contest = self._contests[key] = _Contest(max(now, places[holder].confirmed + FRESH))
-        if contest.since <= now:
-            self._ask_all(contest, key[1], places, holder, now)
-        self._contest_due = min(self._contest_due, contest.due)
-
-    def _ask_all(
-        self, contest: _Contest, address: bytes, places: Mapping[int, _Place], holder: int, now: float
-    ) -> None:
-        contest.since, contest.stage = now, _Stage.ASKING
-        self._urgent[Host(holder, address)] = None
-        for ifindex, place in places.items():
-            if ifindex != holder and not place.state & _CONFIRMED:
-                self._urgent[Host(ifindex, address)] = None
-
-    @staticmethod
-    def _displace(contest: _Contest, places: Mapping[int, _Place], holder: int) -> int:
-        """The probe of the place that counts is unanswered: one that has answered takes over, if there is one."""
-        if places[holder].confirmed >= contest.asked:
-            return holder
-        answered = [ifindex for ifindex, place in places.items() if ifindex != holder and place.state & _CONFIRMED]
-        if not answered:
-            return holder
-        contest.former = holder
-        return max(answered, key=lambda ifindex: places[ifindex].confirmed)
-
-    def _answered(self, host: Host) -> None:
-        """The place that counts was confirmed."""
-        contest = self._contests.get(self._key(host))
-        if contest is not None and contest.stage in (_Stage.ASKED, _Stage.OVERDUE) and not contest.former:
-            del self._contests[self._key(host)]
-
     def tick(self, now: float) -> list[tuple[Host, int]]:
         """Go on where two places were asked; call it when it is `due`."""
         self._heard.tick(now)
-        if now < self._contest_due:
-            return []
         states: list[tuple[Host, int]] = []
-        for key, contest in tuple(self._contests.items()):
-            if contest.due <= now:
-                states += self._go_on(key, contest, now)
-        earliest = min((contest.due for contest in self._contests.values()), default=_NO_TIME)
-        self._contest_due = max(earliest, now + _PAUSE)
+        for _, address in self._contests.going_on(now, self._rivals):
+            states += self._settle(address, now)
         return states
 
-    def _go_on(self, key: Key, contest: _Contest, now: float) -> list[tuple[Host, int]]:
+    def _rivals(self, key: Key) -> dict[int, Place]:
+        """The places of an address among links that belong together."""
         together, address = key
-        places = {
+        return {
             ifindex: place
             for ifindex, place in self._places.get(address, {}).items()
-            if self._ground.belongs_to(ifindex) == together and self._ground.concerns(Host(ifindex, address))
+            if self._links.belongs_to(ifindex) == together and self._links.concerns(Host(ifindex, address))
         }
-        holder = next((ifindex for ifindex, place in places.items() if place.counts), 0)
-        if len(places) < 2 or not holder or contest.stage in (_Stage.ASKING, _Stage.OVERDUE):
-            del self._contests[key]
-        elif contest.stage is _Stage.WAITING:
-            self._ask_all(contest, address, places, holder, now)
-        else:
-            contest.since, contest.stage = now, _Stage.OVERDUE
-            return self._settle(address, now)
-        return []
 
     @property
     def due(self) -> float | None:
         """When to call tick(), to_ask() and to_look_for() again (seconds, monotonic); None: nothing is to be done."""
-        due = min(self._contest_due if self._contests else _NO_TIME, self._heard.due)
+        due = min(self._contests.due, self._heard.due)
         if self._urgent or self._sometime or self._heard.has_work:
             due = min(due, self._spent_at + _PAUSE)
-        return None if due == _NO_TIME else due
+        return None if due == NO_TIME else due
 
     # --- probes ---
 
@@ -407,7 +284,7 @@ class Places:
                 if place is None or place.state & _PERMANENT:
                     continue
                 self._budget -= 1
-                if waiting is self._urgent or self._ground.concerns(host):
+                if waiting is self._urgent or self._links.concerns(host):
                     found.append(host)
                     self._asked(host, place, now)
         return found
@@ -422,12 +299,10 @@ class Places:
         """Hosts that were looked for and not found: entries that the kernel needn't keep."""
         return [host for host in self._heard.needless() if not self.has(host)]
 
-    def _asked(self, host: Host, place: _Place, now: float) -> None:
+    def _asked(self, host: Host, place: Place, now: float) -> None:
         self._heard.asked(host, now)
-        contest = self._contests.get(self._key(host)) if place.counts else None
-        if contest is not None and contest.stage is _Stage.ASKING:
-            contest.since, contest.stage, contest.asked = now, _Stage.ASKED, now
-            self._contest_due = min(self._contest_due, contest.due)
+        if place.counts:
+            self._contests.asked(self._key(host), now)
 
     # --- who speaks ---
 
@@ -438,10 +313,10 @@ class Places:
         first question is as good.
         """
         found = self._places.get(host.address)
-        if not found or mac in self._peers.get(host.ifindex, ()) or not self._ground.concerns(host):
+        if not found or mac in self._peers.get(host.ifindex, ()) or not self._links.concerns(host):
             return
-        together = self._ground.belongs_to(host.ifindex)
-        places = {ifindex: place for ifindex, place in found.items() if self._ground.belongs_to(ifindex) == together}
+        together = self._links.belongs_to(host.ifindex)
+        places = {ifindex: place for ifindex, place in found.items() if self._links.belongs_to(ifindex) == together}
         if not places or any(
             place.state & _LOOKED_AFTER or self._is_fixed(Host(ifindex, host.address), place)
             for ifindex, place in places.items()
@@ -465,94 +340,18 @@ class Places:
             states += self._settle(address, now)
         return states
 
-    def _is_judged_anew(self, found: Mapping[int, _Place], before: Mapping[int, set[bytes]]) -> bool:
+    def _is_judged_anew(self, found: Mapping[int, Place], before: Mapping[int, set[bytes]]) -> bool:
         return any(
             (place.mac in self._peers.get(ifindex, ())) != (place.mac in before.get(ifindex, ()))
             for ifindex, place in found.items()
         )
 
-    def _is_peers(self, ifindex: int, place: _Place) -> bool:
+    def _is_peers(self, ifindex: int, place: Place) -> bool:
         return place.mac in self._peers.get(ifindex, ()) and not place.state & _PERMANENT
 
-    def _is_fixed(self, host: Host, place: _Place) -> bool:
+    def _is_fixed(self, host: Host, place: Place) -> bool:
         """Whether nobody can displace it: who says so isn't on the wire."""
-        return bool(place.state & _PERMANENT) or self._ground.is_next_hop(host)
+        return bool(place.state & _PERMANENT) or self._links.is_next_hop(host)
 
     def _key(self, host: Host) -> Key:
-        return self._ground.belongs_to(host.ifindex), host.address
-
-
-class _Ground:
-    """What of a table concerns places: who asks where, and which links belong together."""
-
-    def __init__(self, table: Table, vrfs: Mapping[int, int]) -> None:
-        self._table = table
-        self._vrfs = vrfs
-        self._asked_on: defaultdict[int, list[int]] = defaultdict(list)  # entries by the link of their frames
-        self._behind: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (entry, group) by via
-        self._together: dict[int, int] = {}
-        for entry in table.live(Decision.NEIGHBOUR):
-            if entry.datapath is Datapath.MONITOR:
-                continue
-            self._asked_on[entry.l3_ifindex].append(entry.id)
-            for group in table.origins[entry.id].groups & table.vias.keys():
-                vias = table.vias[group]
-                together = defaultdict(set)  # in two VRFs, one address is two hosts
-                for ifindex in vias:
-                    self._behind[ifindex].append((entry.id, group))
-                for ifindex in {entry.l3_ifindex, *vias}:
-                    together[vrfs.get(ifindex, 0)].add(ifindex)
-                for links in together.values():
-                    self._join(links)
-
-    def _join(self, links: Iterable[int]) -> None:
-        links = set(links)
-        numbers = {self._together.get(ifindex, ifindex) for ifindex in links}
-        first = min(numbers)
-        for ifindex, number in self._together.items():
-            if number in numbers:
-                self._together[ifindex] = first
-        for ifindex in links:
-            self._together[ifindex] = first
-
-    def is_like(self, other: _Ground) -> bool:
-        """Whether another says the same of all hosts."""
-        return (
-            self._asked_on == other._asked_on
-            and self._behind == other._behind
-            and self._table.vias == other._table.vias
-            and self._vrfs == other._vrfs
-            and all(
-                self._table.decisions[entry] is other._table.decisions.get(entry)
-                for entries in self._asked_on.values()
-                for entry in entries
-            )
-        )
-
-    def belongs_to(self, ifindex: int) -> int:
-        """The same number for all links between which questions are answered."""
-        return self._together.get(ifindex, 0)
-
-    def concerns(self, host: Host) -> bool:
-        """Whether it matters where such an address is. A link-local one is in each place another's."""
-        if host.ifindex not in self._together:
-            return False
-        address = IPv6Address(host.address)
-        if address.is_link_local:
-            return False
-        return any(True for _ in self._matches(host.ifindex, address))
-
-    def _matches(self, ifindex: int, address: IPv6Address) -> Iterator[Match]:
-        for entry in self._asked_on.get(ifindex, ()):
-            match = self._table.lookup(entry, address)
-            if isinstance(match, Match) and match.decision in (Decision.NEIGHBOUR, Decision.NEXT_HOP):
-                yield match
-        for entry, group in self._behind.get(ifindex, ()):
-            match = self._table.lookup(entry, address)
-            if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.group == group:
-                yield match
-
-    def is_next_hop(self, host: Host) -> bool:
-        """Whether a router of ours is there."""
-        address = IPv6Address(host.address)
-        return any(match.decision is Decision.NEXT_HOP for match in self._matches(host.ifindex, address))
+        return self._links.belongs_to(host.ifindex), host.address

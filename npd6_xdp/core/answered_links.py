@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour`: between which links questions are answered, and whose places on them that concerns."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv6Address
+
+from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.table import Decision, Match, Table
+
+
+class AnsweredLinks:
+    """What of a table concerns places: who asks where, and which links belong together.
+
+    `vrfs` has the routing tables of those links that belong to a VRF.
+    """
+
+    def __init__(self, table: Table, vrfs: Mapping[int, int]) -> None:
+        self._table = table
+        self._vrfs = vrfs
+        self._asked_on: defaultdict[int, list[int]] = defaultdict(list)  # entries by the link of their frames
+        self._behind: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (entry, group) by via
+        self._together: dict[int, int] = {}
+        for entry in table.live(Decision.NEIGHBOUR):
+            if entry.datapath is Datapath.MONITOR:
+                continue
+            self._asked_on[entry.l3_ifindex].append(entry.id)
+            for group in table.origins[entry.id].groups & table.vias.keys():
+                vias = table.vias[group]
+                together = defaultdict(set)  # in two VRFs, one address is two hosts
+                for ifindex in vias:
+                    self._behind[ifindex].append((entry.id, group))
+                for ifindex in {entry.l3_ifindex, *vias}:
+                    together[vrfs.get(ifindex, 0)].add(ifindex)
+                for links in together.values():
+                    self._join(links)
+
+    def _join(self, links: Iterable[int]) -> None:
+        links = set(links)
+        numbers = {self._together.get(ifindex, ifindex) for ifindex in links}
+        first = min(numbers)
+        for ifindex, number in self._together.items():
+            if number in numbers:
+                self._together[ifindex] = first
+        for ifindex in links:
+            self._together[ifindex] = first
+
+    def is_like(self, other: AnsweredLinks) -> bool:
+        """Whether another says the same of all hosts."""
+        return (
+            self._asked_on == other._asked_on
+            and self._behind == other._behind
+            and self._table.vias == other._table.vias
+            and self._vrfs == other._vrfs
+            and all(
+                self._table.decisions[entry] is other._table.decisions.get(entry)
+                for entries in self._asked_on.values()
+                for entry in entries
+            )
+        )
+
+    def belongs_to(self, ifindex: int) -> int:
+        """The same number for all links between which questions are answered."""
+        return self._together.get(ifindex, 0)
+
+    def concerns(self, host: Host) -> bool:
+        """Whether it matters where such an address is. A link-local one is in each place another's."""
+        if host.ifindex not in self._together:
+            return False
+        address = IPv6Address(host.address)
+        if address.is_link_local:
+            return False
+        return any(True for _ in self._matches(host.ifindex, address))
+
+    def _matches(self, ifindex: int, address: IPv6Address) -> Iterator[Match]:
+        for entry in self._asked_on.get(ifindex, ()):
+            match = self._table.lookup(entry, address)
+            if isinstance(match, Match) and match.decision in (Decision.NEIGHBOUR, Decision.NEXT_HOP):
+                yield match
+        for entry, group in self._behind.get(ifindex, ()):
+            match = self._table.lookup(entry, address)
+            if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.group == group:
+                yield match
+
+    def is_next_hop(self, host: Host) -> bool:
+        """Whether a router of ours is there."""
+        address = IPv6Address(host.address)
+        return any(match.decision is Decision.NEXT_HOP for match in self._matches(host.ifindex, address))
