@@ -224,7 +224,7 @@ def _own_names(host: str) -> frozenset[str]:
 
 def _page() -> Response:
     """The page as the package has it; its own style and script, by their hashes, are all that it may use."""
-    page = (files("npd6_xdp.system") / "status.html").read_text(encoding="utf-8")
+    page = (files("npd6_xdp.system.http") / "status.html").read_text(encoding="utf-8")
     hashes = {
         tag: " ".join(
             f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
