@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """rtnetlink at the pace of packets: neighbours watched, resolved and proxied, host routes set and watched.
 
-What is rarer, links and addresses, is system/netlink.py's; routing tables are system/routes.py's.
+What is rarer, links and addresses, is system/netlink/links.py's; routing tables are system/netlink/routes.py's.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, RouteEntry, Type
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow, Refused
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.nlsocket import Announcements, Overflow, Refused
 
 _RTNLGRP_NEIGH, _RTNLGRP_IPV6_ROUTE = 3, 11
 _ATTEMPTS = 5

@@ -25,8 +25,8 @@ from npd6_xdp.core.routes import (
     kinds_of_rules,
 )
 from npd6_xdp.core.rtnetlink import Message, RouteReply, RuleEntry, Type
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow, Refused
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.nlsocket import Announcements, Overflow, Refused
 
 _GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
     1 << group - 1 for group in (11, 19, 25, 32)

@@ -17,8 +17,8 @@ from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import Message, Type
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.nlsocket import Announcements, Overflow
 
 _RTMGRP_IPV6_NETCONF = 1 << (25 - 1)
 _ATTEMPTS = 5

@@ -22,8 +22,8 @@ from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.nlsocket import Announcements, Overflow
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV6_IFADDR = 0x100
