@@ -35,7 +35,7 @@ ROOMS = {
 WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
     "netlink": ("links", "neighbours", "routes", "router", "nlsocket"),
-    "http": ("endpoint", "metrics"),
+    "http": ("endpoint", "site", "metrics"),
 }
 LATER = {"cli": {"daemon", "tools", "lab"}}
 """What a room may import inside its functions, besides."""
