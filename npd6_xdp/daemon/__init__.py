@@ -62,7 +62,7 @@ from npd6_xdp.system.http.endpoint import Endpoint
 from npd6_xdp.system.http.metrics import metrics_app
 from npd6_xdp.system.manager import ServiceManager
 from npd6_xdp.system.netlink.links import Netlink
-from npd6_xdp.system.netlink.neighbours import Requests
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.system.peers import running_peers

@@ -34,7 +34,16 @@ ROOMS = {
 }
 WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
-    "netlink": ("links", "neighbours", "routes", "router", "nlsocket"),
+    "netlink": (
+        "links",
+        "neighbours",
+        "host_routes",
+        "routes",
+        "route_questions",
+        "router",
+        "requests",
+        "nlsocket",
+    ),
     "http": ("endpoint", "site", "metrics"),
 }
 LATER = {"cli": {"daemon", "tools", "lab"}}

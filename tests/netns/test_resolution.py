@@ -27,7 +27,8 @@ from npd6_xdp.daemon import resolution as resolution_room
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system.netlink import nlsocket
-from npd6_xdp.system.netlink.neighbours import NeighbourWatch, Requests
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
+from npd6_xdp.system.netlink.requests import Requests
 from tests.frames import ip6
 from tests.netns.wire import configuration, on_edge, until
 

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
@@ -137,6 +137,25 @@ class Announcements:
                 raise Overflow from None
             except OSError as error:
                 unless_full(error, self._what)
+
+
+class Switched(Announcements):
+    """A group of announcements, heard while listen() says so."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+        self._listening = False
+
+    def listen(self, *, wanted: bool) -> bool:
+        """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something."""
+        if wanted == self._listening:
+            return False
+        self._listening, self.lost = wanted, False
+        join(self.socket, self._number, wanted=wanted)
+        if not wanted:
+            discard(self.socket)
+        return True
 
 
 class Refused(OSError):
@@ -264,6 +283,52 @@ class Dump:
             self._room.acquire()
             self._pieces.append(piece)
             os.eventfd_write(self._told, 1)
+
+
+class SlicedDump:
+    """Reads what the kernel tells at length in pieces, which it makes as they are taken."""
+
+    def __init__(self) -> None:
+        self._socket = opened(blocking=True)
+        self._number = 0
+        self._telling = False  # the kernel hasn't come to the end of an answer
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def pieces(self, request: Callable[[int], bytes]) -> Iterator[list[Message]]:
+        """The messages of an answer, some hundreds at a time.
+
+        Raises MachineError where the kernel doesn't tell, and Overflow at the end if something changed meanwhile so
+        that it may not be whole. Of an answer that was given up the rest comes first, as empty pieces: the kernel
+        begins no other before that has ended (EBUSY).
+        """
+        self._number += 1
+        whole, ended = True, False
+        try:
+            while self._telling:
+                rest = rtnetlink.messages(self._socket.recv(DATAGRAM))
+                self._telling = all(message.type != Type.DONE for message in rest)
+                yield []
+            self._socket.send(request(self._number))
+            self._telling = True
+            while not ended:
+                piece: list[Message] = []
+                for message in rtnetlink.messages(self._socket.recv(DATAGRAM)):
+                    if message.sequence != self._number:
+                        continue  # of a reading that was given up
+                    whole = whole and not message.flags & Flag.DUMP_INTERRUPTED
+                    if ended := is_last(message):
+                        break
+                    piece.append(message)
+                self._telling = not ended
+                yield piece
+        except OSError as error:
+            self._telling = error.errno == errno.EBUSY
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+        if not whole:
+            raise Overflow
 
 
 def discard(netlink: socket.socket) -> None:
