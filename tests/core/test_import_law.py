@@ -42,6 +42,7 @@ WINGS = {
         "route_questions",
         "router",
         "requests",
+        "dumps",
         "nlsocket",
     ),
     "http": ("endpoint", "site", "metrics"),

@@ -345,7 +345,7 @@ class Anything:
 def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(1, TARGET)
     with closing(Requests()) as requests:
-        monkeypatch.setattr(requests, "_socket", closed())
+        monkeypatch.setattr(requests._asking, "socket", closed())
         assert requests.delete_proxy(host) == errno.EBADF
         for ask in (requests.neighbours, requests.proxies, requests.host_routes, lambda: requests.has_proxy(host)):
             with pytest.raises(MachineError):

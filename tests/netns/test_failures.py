@@ -113,7 +113,7 @@ SOURCES = {
     "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
     # what the machine says is such a fault, too
     "links broken": ("npd6_xdp.system.netlink.links:Netlink.on_change=broken", change_link),
-    "routes broken": ("npd6_xdp.system.netlink.nlsocket:Dump.recv=broken", change_rule),
+    "routes broken": ("npd6_xdp.system.netlink.dumps:Dump.recv=broken", change_rule),
 }
 
 

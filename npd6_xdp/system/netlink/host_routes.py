@@ -10,9 +10,8 @@ from npd6_xdp.core import route_filter, rtnetlink
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import RouteEntry, Type
 from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.requests import dump_host_routes, host_routes_in
-
-_RTNLGRP_IPV6_ROUTE = 11
 
 
 class RouteChange(NamedTuple):
@@ -32,11 +31,11 @@ class HostRouteWatch:
     """
 
     def __init__(self, ours: int) -> None:
-        self._changes = nlsocket.Switched(_RTNLGRP_IPV6_ROUTE)
+        self._changes = nlsocket.Switched(nlsocket.Group.IPV6_ROUTE)
         program = route_filter.host_routes_of_others(ours)
         code = route_filter.pack(program)
         nlsocket.attach_filter(self._changes.socket, code)
-        self._dump = nlsocket.SlicedDump()
+        self._dump = SlicedDump()
 
     def close(self) -> None:
         """Close both sockets."""

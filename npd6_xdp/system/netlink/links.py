@@ -17,12 +17,8 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
-from npd6_xdp.system.netlink import nlsocket
-from npd6_xdp.system.netlink.nlsocket import Announcements, Overflow
+from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
 
-_RTMGRP_LINK = 0x1
-_RTMGRP_IPV6_IFADDR = 0x100
-_ATTEMPTS = 5
 _MadeOf = tuple[LinkEntry, Mapping[IPv6Address, OwnAddress] | None, frozenset[IPv6Address], int]
 
 
@@ -34,9 +30,8 @@ class Netlink:
     """
 
     def __init__(self, before: Netlink | None = None) -> None:
-        self._requests = nlsocket.opened(blocking=True)
-        self._changes = Announcements(_RTMGRP_LINK | _RTMGRP_IPV6_IFADDR, "changes of links and addresses")
-        self._sequence = 0
+        self._asking = Asking()
+        self._changes = Announcements(Group.LINK, Group.IPV6_IFADDR, what="changes of links and addresses")
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
         # of the links that have come since the start
@@ -52,7 +47,7 @@ class Netlink:
     def close(self) -> None:
         """Close both sockets."""
         self._changes.close()
-        self._requests.close()
+        self._asking.close()
 
     def fileno(self) -> int:
         """The socket that changes are announced on."""
@@ -162,7 +157,7 @@ class Netlink:
     def _asked(self, request: Callable[[int, int], bytes], ifindex: int) -> list[bytes]:
         """The bodies of what the kernel answers about one link; none if it can't."""
         try:
-            found = self._answers(lambda sequence: request(sequence, ifindex))
+            found = self._asking.ask(lambda number: request(number, ifindex))
         except OSError:
             return []
         return [message.body for message in found.messages]
@@ -196,9 +191,9 @@ class Netlink:
         are made, what several of them have together lacks none, and of what has gone again the end is announced.
         """
         why, found = "no answer", None
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
-                answer = self._answers(request)
+                answer = self._asking.ask(request)
             except OSError as error:
                 why = error.strerror or why
                 continue
@@ -208,10 +203,6 @@ class Netlink:
         if found is None:
             raise MachineError(f"can't read links and addresses from the kernel: {why}")
         return found
-
-    def _answers(self, request: Callable[[int], bytes]) -> nlsocket.Answer:
-        self._sequence += 1
-        return nlsocket.ask(self._requests, request(self._sequence), self._sequence)
 
     def _take(self, message: Message) -> None:
         """One announcement."""

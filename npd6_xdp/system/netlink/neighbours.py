@@ -10,10 +10,10 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, Type
 from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import hash_in
 
-_RTNLGRP_NEIGH = 3
 _PROBES = 8192  # whose hosts are known, the last ones: refusals come with the probe, and are read in the same turn
 
 
@@ -28,9 +28,9 @@ class NeighbourWatch:
     """
 
     def __init__(self) -> None:
-        self._changes = nlsocket.Switched(_RTNLGRP_NEIGH)
+        self._changes = nlsocket.Switched(nlsocket.Group.NEIGH)
         self._probes = nlsocket.opened()
-        self._dump = nlsocket.SlicedDump()
+        self._dump = SlicedDump()
         self._sent: dict[int, Host] = {}
         self._sequence = 0
 

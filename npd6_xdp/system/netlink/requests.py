@@ -11,10 +11,8 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, Type
-from npd6_xdp.system.netlink import nlsocket
-from npd6_xdp.system.netlink.nlsocket import Refused
+from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Asking, Refused
 
-_ATTEMPTS = 5
 _GONE = errno.ENODEV  # what the kernel says of an interface that is no more, nor are its routes
 
 
@@ -22,21 +20,20 @@ class Requests:
     """Asks the kernel and waits for its answer, which is there when the question is sent."""
 
     def __init__(self) -> None:
-        self._socket = nlsocket.opened(blocking=True)
-        self._sequence = 0
+        self._asking = Asking()
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self._asking.close()
 
     @property
     def port(self) -> int:
         """The socket's address, which announcements of what it asked for bear as their sender."""
-        return int(self._socket.getsockname()[0])
+        return int(self._asking.socket.getsockname()[0])
 
     def neighbours(self) -> dict[Host, Word]:
         """The IPv6 neighbour table by host; see NeighbourWatch.table() for why its hash is looked at."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             before = self._neighbour_hash()
             entries = self._dump_neighbours(proxies=False)
             if self._neighbour_hash() == before:
@@ -46,7 +43,7 @@ class Requests:
     def neighbour(self, host: Host) -> Word:
         """What the neighbour table says of a host; NUD_NONE where it has none. 20 us. Raises MachineError."""
         try:
-            found = self._asked(rtnetlink.get_neighbour(self._next(), *host)).messages
+            found = self._asking.ask(lambda number: rtnetlink.get_neighbour(number, *host)).messages
         except Refused:
             found = []
         except OSError as error:
@@ -62,7 +59,7 @@ class Requests:
     def has_proxy(self, host: Host) -> bool:
         """Whether there is a proxy entry, whoever it belongs to. Raises MachineError if the kernel doesn't say."""
         try:
-            return bool(self._asked(rtnetlink.get_proxy(self._next(), *host)).messages)
+            return bool(self._asking.ask(lambda number: rtnetlink.get_proxy(number, *host)).messages)
         except Refused:
             return False
         except OSError as error:
@@ -70,24 +67,24 @@ class Requests:
 
     def add_proxy(self, host: Host) -> int:
         """Add a proxy entry of ours; 0, or why not (errno)."""
-        return self._acknowledged(rtnetlink.add_proxy(self._next(), *host))
+        return self._acknowledged(lambda number: rtnetlink.add_proxy(number, *host))
 
     def delete_proxy(self, host: Host) -> int:
         """Remove a proxy entry; 0, or why not."""
-        return self._acknowledged(rtnetlink.delete_proxy(self._next(), *host))
+        return self._acknowledged(lambda number: rtnetlink.delete_proxy(number, *host))
 
     def add_host_route(self, host: Host, table: int) -> int:
         """Add a /128 route of ours to a routing table; 0, or why not: EEXIST where there is one like it."""
-        return self._acknowledged(rtnetlink.host_route(Type.NEWROUTE, self._next(), *host, table))
+        return self._acknowledged(lambda number: rtnetlink.host_route(Type.NEWROUTE, number, *host, table))
 
     def delete_host_route(self, host: Host, table: int) -> int:
         """Remove a /128 route of ours from a routing table; 0, or why not: ESRCH where there is none of ours."""
-        return self._acknowledged(rtnetlink.host_route(Type.DELROUTE, self._next(), *host, table))
+        return self._acknowledged(lambda number: rtnetlink.host_route(Type.DELROUTE, number, *host, table))
 
     def has_host_route(self, host: Host, table: int) -> bool:
         """Whether a /128 route like ours is there, whoever has added it; False where the kernel doesn't say."""
         try:
-            found = self._asked(rtnetlink.match_route(host.address, self._next(), host.ifindex)).messages
+            found = self._asking.ask(lambda number: rtnetlink.match_route(host.address, number, host.ifindex)).messages
         except OSError:
             return False
         return any((host, table) in host_routes_in((message,)) for message in found)
@@ -113,33 +110,19 @@ class Requests:
         return [entry for entry in entries if entry and entry.proxy == proxies]
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
-        for _ in range(_ATTEMPTS):
-            number = self._next()
-            try:
-                found, whole = self._asked(request(number))
-            except Refused as error:
-                if error.errno == _GONE:
-                    return []
-                raise MachineError(f"can't read from the kernel: {error.strerror}") from error
-            except OSError as error:
-                raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
-            if whole:
-                break  # else something changed while the kernel told it
-        return found
-
-    def _acknowledged(self, request: bytes) -> int:
         try:
-            self._asked(request)
+            return self._asking.dump(request)
+        except OSError as error:
+            if isinstance(error, Refused) and error.errno == _GONE:
+                return []
+            raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+
+    def _acknowledged(self, request: Callable[[int], bytes]) -> int:
+        try:
+            self._asking.ask(request)
         except OSError as error:
             return error.errno or errno.ETIMEDOUT
         return 0
-
-    def _asked(self, request: bytes) -> nlsocket.Answer:
-        return nlsocket.ask(self._socket, request, self._sequence)
-
-    def _next(self) -> int:
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        return self._sequence
 
 
 def hash_in(dumped: Iterable[Message]) -> tuple[int, int] | None:

@@ -14,13 +14,9 @@ from npd6_xdp.core.routes import (
 )
 from npd6_xdp.core.rtnetlink import RouteReply, Type
 from npd6_xdp.system.netlink import nlsocket
-from npd6_xdp.system.netlink.nlsocket import Refused
+from npd6_xdp.system.netlink.nlsocket import Group, Refused
 
-_GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
-    1 << group - 1 for group in (11, 19, 25, 32)
-)
 _LEAST_BUFFER = 1  # the kernel makes the least of it: who only wants to know that there is something needs no more
-_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
 _NOTHING_THERE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.ENODEV, errno.EAGAIN}
 
 
@@ -28,13 +24,11 @@ class RouteQuestions:
     """Asks the kernel what it would do with a packet."""
 
     def __init__(self) -> None:
-        self._socket = nlsocket.opened()
-        self._socket.settimeout(_TIMEOUT)
-        self._sequence = 0
+        self._asking = nlsocket.Asking()
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self._asking.close()
 
     def is_behind(self, asked: RouteQuestion) -> bool | None:
         """Whether a target is there, for method route; None: the kernel doesn't tell."""
@@ -43,10 +37,10 @@ class RouteQuestions:
 
     def _ask(self, asked: RouteQuestion) -> RouteReply | None:
         """Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC."""
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        question = rtnetlink.get_route(self._sequence, asked.came_in_by, asked.source, asked.target)
         try:
-            found = nlsocket.ask(self._socket, question, self._sequence).messages
+            found = self._asking.ask(
+                lambda number: rtnetlink.get_route(number, asked.came_in_by, asked.source, asked.target)
+            ).messages
         except Refused as refused:
             return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if refused.errno in _NOTHING_THERE else None
         except OSError:
@@ -71,8 +65,8 @@ class RouteChanges:
     """
 
     def __init__(self) -> None:
-        groups = _GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_IPV6_NETCONF | _GROUP_NEXTHOP
-        self._socket = nlsocket.opened(groups, buffer=_LEAST_BUFFER)
+        groups = Group.IPV6_ROUTE, Group.IPV6_RULE, Group.IPV6_NETCONF, Group.NEXTHOP
+        self._socket = nlsocket.opened(*groups, buffer=_LEAST_BUFFER)
         self.ignore()
 
     def close(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from enum import Enum, auto
 from ipaddress import IPv6Address
 
@@ -23,13 +23,18 @@ from npd6_xdp.core.routes import (
 )
 from npd6_xdp.core.rtnetlink import Message, RuleEntry, Type
 from npd6_xdp.system.netlink import nlsocket
-from npd6_xdp.system.netlink.nlsocket import Announcements, Overflow, Refused
-
-_GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
-    1 << group - 1 for group in (11, 19, 25, 32)
+from npd6_xdp.system.netlink.dumps import Dump
+from npd6_xdp.system.netlink.nlsocket import (
+    ATTEMPTS,
+    DATAGRAM,
+    Announcements,
+    Asking,
+    Group,
+    Overflow,
+    Refused,
+    Telling,
 )
-_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
-_ATTEMPTS = 5
+
 _SLICE = 0.002  # seconds of a reading in a row, then other work has its turn
 _READ_AT_ONCE = 10_000  # routes: a reading of so many takes no longer than other work may have to wait
 _PAUSE = 10  # times the time that a reading took come between two, so that a storm of routes takes a tenth of ours
@@ -60,8 +65,8 @@ class RouteWatch:
     """
 
     def __init__(self) -> None:
-        self._changes = Announcements(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP, "changes of routes")
-        self._dump = nlsocket.Dump()
+        self._changes = Announcements(Group.IPV6_ROUTE, Group.IPV6_RULE, Group.NEXTHOP, what="changes of routes")
+        self._dump = Dump()
         self._routes = Routes()
         self._rules: list[RuleEntry | None] = []
         self._nexthops: dict[int, Gateway] = {}
@@ -72,6 +77,7 @@ class RouteWatch:
         self._wanted: set[_Dump] = set()
         self._running: _Dump | None = None
         self._reading: Reading | None = None
+        self._telling = Telling(0)
         self._collected: list[Message] = []
         self._asked: frozenset[int] = frozenset()
         self._sequence = 0
@@ -202,7 +208,7 @@ class RouteWatch:
         self._running = next(dump for dump in _Dump if dump in self._wanted)
         self._wanted.discard(self._running)
         self._sequence += 1
-        self._collected = []
+        self._telling, self._collected = Telling(self._sequence), []
         if self._running is _Dump.ROUTES:
             self._reading, self._asked = self._routes.begin(), self._watched
         try:
@@ -240,13 +246,13 @@ class RouteWatch:
             if self._reading.ended:
                 self._end(self._reading.error)
             return
-        for message in rtnetlink.messages(datagram):
-            if message.sequence != self._sequence:
-                continue  # of a reading that was given up
-            if message.type in (Type.DONE, Type.ERROR):
-                self._end(rtnetlink.error_code(message.body))
-                return
-            self._collected.append(message)
+        try:
+            self._collected += self._telling.of(datagram)
+        except Refused as refused:
+            self._end(refused.errno or 0)
+        else:
+            if self._telling.ended:
+                self._end(0)
 
     def _end(self, code: int) -> None:
         if code and code != errno.EOPNOTSUPP:
@@ -305,17 +311,17 @@ class RouteWatch:
 
     def _read_whole(self, dump: _Dump) -> Reading | None:
         """By a socket of its own: one has one dump at a time, and refresh() may have begun it."""
-        with nlsocket.opened() as asking:
-            asking.settimeout(_TIMEOUT)
-            for number in range(1, _ATTEMPTS + 1):
-                if dump is not _Dump.ROUTES:
-                    self._believe(dump, _all_told(asking, number, _REQUESTS[dump](number)))
-                    return None
-                asking.send(_REQUESTS[dump](number))
+        with closing(Asking()) as asking:
+            if dump is not _Dump.ROUTES:
+                self._believe(dump, _all_told(asking, _REQUESTS[dump]))
+                return None
+            for _ in range(ATTEMPTS):
+                number = asking.next()
+                asking.socket.send(_REQUESTS[dump](number))
                 reading = self._routes.begin()
                 try:
                     while not reading.ended:
-                        self._routes.scan(reading, asking.recv(nlsocket.DATAGRAM), number)
+                        self._routes.scan(reading, asking.socket.recv(DATAGRAM), number)
                 finally:
                     if not reading.ended or reading.error:
                         self._routes.give_up(reading)
@@ -327,10 +333,10 @@ class RouteWatch:
         return reading
 
 
-def _all_told(asking: socket.socket, number: int, request: bytes) -> list[Message]:
+def _all_told(asking: Asking, request: Callable[[int], bytes]) -> list[Message]:
     """The lines of a dump; none where this kernel has no such things. Raises OSError."""
     try:
-        return nlsocket.ask(asking, request, number).messages
+        return asking.ask(request).messages
     except Refused as refused:
         if refused.errno == errno.EOPNOTSUPP:
             return []
