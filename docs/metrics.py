@@ -21,7 +21,7 @@ from npd6_xdp.core.snapshot import (
 )
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind
-from npd6_xdp.system.metrics import SnapshotCollector
+from npd6_xdp.system.http.metrics import SnapshotCollector
 
 PATHS = ("xdp", "python")
 

@@ -59,16 +59,16 @@ from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
 from npd6_xdp.system.datapath import Datapath, Fit, Loaded, Program, load, memory_to_load
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
+from npd6_xdp.system.http.endpoint import Endpoint
+from npd6_xdp.system.http.metrics import metrics_app
 from npd6_xdp.system.manager import ServiceManager
-from npd6_xdp.system.metrics import metrics_app
-from npd6_xdp.system.netlink import Netlink
+from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.requests import Requests
+from npd6_xdp.system.netlink.router import Router
+from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.system.peers import running_peers
-from npd6_xdp.system.router import Router
-from npd6_xdp.system.routes import RouteWatch
-from npd6_xdp.system.rtnetlink import Requests
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
-from npd6_xdp.system.web import Endpoint
 
 log = logging.getLogger("npd6-xdp")
 

@@ -14,8 +14,9 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.put_backs import SOON, PutBacks
 from npd6_xdp.core.rtnetlink import HOST_ROUTE_METRIC, PROTOCOL, TABLE_MAIN
 from npd6_xdp.daemon.lines import Once
-from npd6_xdp.system.nlsocket import Overflow
-from npd6_xdp.system.rtnetlink import HostRouteWatch, Requests, RouteChange
+from npd6_xdp.system.netlink.host_routes import HostRouteWatch, RouteChange
+from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 
 log = logging.getLogger("npd6-xdp")

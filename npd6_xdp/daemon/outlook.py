@@ -25,8 +25,8 @@ from npd6_xdp.core.warnings import (
     offload_warning,
 )
 from npd6_xdp.daemon.lines import Damper, Lines
-from npd6_xdp.system.netlink import receive_vlan_offload
-from npd6_xdp.system.router import Router
+from npd6_xdp.system.ethtool import receive_vlan_offload
+from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.sysctl import read as read_sysctl
 
 log = logging.getLogger("npd6-xdp")

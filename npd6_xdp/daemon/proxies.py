@@ -19,7 +19,7 @@ from npd6_xdp.core.table import KnownFlag, Rule, Table
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls
 
 log = logging.getLogger("npd6-xdp")

@@ -28,8 +28,9 @@ from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.nlsocket import Overflow
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Requests
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
+from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 
 log = logging.getLogger("npd6-xdp")

@@ -40,7 +40,7 @@ from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.datapath import Datapath, EntryCounters, added, load_bcc
-from npd6_xdp.system.netlink import xdp_tx_errors
+from npd6_xdp.system.ethtool import xdp_tx_errors
 
 _MOST_NAMED = 5  # interfaces in one line
 _TRIES = 4  # to read counters, none of which gets another meaning meanwhile

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,18 +20,33 @@ IMPURE = MACHINE | {"asyncio", "ctypes", "os", "pathlib", "subprocess", "threadi
 ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
     "core": ({"core"}, set()),
-    # four rooms that speak rtnetlink stand on nlsocket, whoever hears of a BPF program's times on clock, and two that
-    # have to do with frames on msghdr
-    "system": ({"core", "system.nlsocket", "system.clock", "system.msghdr"}, IMPURE - {"scapy"}),
+    # of system itself, two small rooms: who hears of a BPF program's times stands on clock, who hands frames over on
+    # msghdr; and in a wing, the rooms below
+    "system": ({"core", "system.clock", "system.msghdr"}, IMPURE - {"scapy"}),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
     "tools": (
-        {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "routes", "rtnetlink", "testrun"))},
+        {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "netlink", "testrun"))},
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
     "cli": ({"", "core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
+}
+WINGS = {
+    # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
+    "netlink": (
+        "links",
+        "neighbours",
+        "host_routes",
+        "routes",
+        "route_questions",
+        "router",
+        "requests",
+        "dumps",
+        "nlsocket",
+    ),
+    "http": ("endpoint", "site", "metrics"),
 }
 LATER = {"cli": {"daemon", "tools", "lab"}}
 """What a room may import inside its functions, besides."""
@@ -46,7 +62,8 @@ def imports(source: str) -> Iterator[tuple[str, bool]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             assert node.module
-            if node.module == "npd6_xdp" or (node.module.startswith("npd6_xdp.") and node.module.count(".") == 1):
+            is_wing = node.module.removeprefix("npd6_xdp.system.") in WINGS
+            if node.module == "npd6_xdp" or is_wing or re.fullmatch(r"npd6_xdp\.\w+", node.module):
                 yield from ((f"{node.module}.{alias.name}", id(node) in top) for alias in node.names)
             else:
                 yield node.module, id(node) in top
@@ -58,9 +75,19 @@ def allowed(name: str, rooms: set[str]) -> bool:
     )
 
 
+def below(module: str) -> set[str]:
+    """What a room of a wing may import of its wing."""
+    match module.split("."):
+        case ["system", wing, room] if wing in WINGS:
+            order = WINGS[wing]
+            return {f"system.{wing}.{each}" for each in order[order.index(room) + 1 :]} if room in order else set()
+    return set()
+
+
 def offences(room: str, module: str, source: str) -> list[str]:
     """What a source imports that its room may not."""
     ours, machine = ROOMS[room]
+    ours = ours | below(module)
     found = []
     for name, at_top in imports(source):
         first = name.partition(".")[0]
@@ -87,13 +114,31 @@ def test_every_import_points_down() -> None:
     assert found == []
 
 
+def test_the_law_names_each_room_of_each_wing() -> None:
+    """A room that it doesn't name could import nothing of its wing, and nobody could import it."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((PACKAGE / "system").glob("*/*.py")):
+        found.setdefault(path.parent.name, set()).add(path.stem)
+    assert found == {wing: {"__init__", *rooms} for wing, rooms in WINGS.items()}
+
+
+def test_within_a_wing_imports_go_down_only_and_wings_never_import_each_other() -> None:
+    for wing, (top, *_, bottom) in WINGS.items():
+        for other, (room, *_) in WINGS.items():
+            down = offences("system", f"system.{wing}.{top}", f"from npd6_xdp.system.{other}.{room} import it")
+            assert bool(down) == (wing != other or room == top), f"{wing}.{top} imports {other}.{room}"
+        assert offences("system", f"system.{wing}.{top}", f"from npd6_xdp.system.{wing} import {bottom}") == []
+        assert offences("system", f"system.{wing}.{bottom}", f"from npd6_xdp.system.{wing}.{top} import it")
+        assert offences("system", "system.sender", f"from npd6_xdp.system.{wing}.{bottom} import it")
+
+
 @pytest.mark.parametrize(
     ("room", "source"),
     [
         ("core", "import socket"),
         ("core", "import os.path"),
         ("core", "def f():\n    import time"),
-        ("core", "from npd6_xdp.system.netlink import Netlink"),
+        ("core", "from npd6_xdp.system.netlink.links import Netlink"),
         ("core", "from npd6_xdp import daemon"),
         ("system", "from npd6_xdp.system.sender import Port"),
         ("system", "import scapy.all"),
@@ -101,8 +146,8 @@ def test_every_import_points_down() -> None:
         ("daemon", "import bcc"),
         ("daemon", "from npd6_xdp.lab import story"),
         ("cli", "from npd6_xdp import daemon"),
-        ("cli", "from npd6_xdp.system.netlink import Netlink"),
-        ("cli", "def f():\n    from npd6_xdp.system.netlink import Netlink"),
+        ("cli", "from npd6_xdp.system.netlink.links import Netlink"),
+        ("cli", "def f():\n    from npd6_xdp.system.netlink.links import Netlink"),
         ("tools", "from npd6_xdp.daemon import Daemon"),
     ],
 )

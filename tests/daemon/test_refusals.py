@@ -30,8 +30,8 @@ from npd6_xdp.daemon import Daemon, _Next, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.datapath import Fit
-from npd6_xdp.system.nlsocket import Overflow
-from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 from tests.frames import ip6
 from tests.netns.wire import configuration
@@ -347,7 +347,7 @@ class Anything:
 def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(1, TARGET)
     with closing(Requests()) as requests:
-        monkeypatch.setattr(requests, "_socket", closed())
+        monkeypatch.setattr(requests._asking, "socket", closed())
         assert requests.delete_proxy(host) == errno.EBADF
         for ask in (requests.neighbours, requests.proxies, requests.host_routes, lambda: requests.has_proxy(host)):
             with pytest.raises(MachineError):

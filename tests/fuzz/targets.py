@@ -23,7 +23,8 @@ from npd6_xdp.core.text import decode
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.control import ControlServer, Reply
-from npd6_xdp.system.web import Site, _Handler
+from npd6_xdp.system.http.endpoint import _Handler
+from npd6_xdp.system.http.site import Site
 from npd6_xdp.tools import pcap
 from npd6_xdp.tools.control import understood
 from npd6_xdp.tools.convert import convert

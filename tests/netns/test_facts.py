@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.netlink import Netlink
+from npd6_xdp.system.netlink.links import Netlink
 from tests.netns.wire import on_edge, until
 
 CHANGES = (

@@ -112,8 +112,8 @@ SOURCES = {
     "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
     "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
     # what the machine says is such a fault, too
-    "links broken": ("npd6_xdp.system.netlink:Netlink.on_change=broken", change_link),
-    "routes broken": ("npd6_xdp.system.nlsocket:Dump.recv=broken", change_rule),
+    "links broken": ("npd6_xdp.system.netlink.links:Netlink.on_change=broken", change_link),
+    "routes broken": ("npd6_xdp.system.netlink.dumps:Dump.recv=broken", change_rule),
 }
 
 

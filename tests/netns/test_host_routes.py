@@ -17,7 +17,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
-from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.tools.control import ask
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, until

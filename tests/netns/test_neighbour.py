@@ -15,7 +15,7 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, HOST_MAC, Topology
-from npd6_xdp.system.rtnetlink import Requests
+from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.tools.control import ask
 from tests.frames import ether, ip6, solicit
 from tests.netns.wire import (

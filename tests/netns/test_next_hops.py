@@ -19,8 +19,8 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import UPSTREAM_ADDRESS, Topology
-from npd6_xdp.system import routes
-from npd6_xdp.system.routes import RouteWatch
+from npd6_xdp.system.netlink import routes
+from npd6_xdp.system.netlink.routes import RouteWatch
 from tests.frames import ip6
 from tests.netns.wire import Wire, configuration, on_edge, question, until
 

@@ -12,10 +12,11 @@ from ipaddress import IPv6Address
 import pytest
 
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.netlink import Netlink
-from npd6_xdp.system.nlsocket import Overflow
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Requests
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
+from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.requests import Requests
 from tests.netns.wire import on_edge
 
 MANY = 1500

@@ -9,7 +9,7 @@ import tracemalloc
 
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.rtnetlink import NeighbourWatch
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 
 NOWHERE = 9999  # no interface's index
 

@@ -28,8 +28,9 @@ from npd6_xdp.daemon import link_facts
 from npd6_xdp.daemon import resolution as resolution_room
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
-from npd6_xdp.system import nlsocket, rtnetlink
-from npd6_xdp.system.rtnetlink import NeighbourWatch, Requests
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
+from npd6_xdp.system.netlink.requests import Requests
 from tests.frames import ip6
 from tests.netns.wire import configuration, on_edge, until
 
@@ -365,7 +366,7 @@ def test_a_target_whose_entry_vanishes_while_it_is_looked_for_is_looked_for_agai
 
 
 def overflow(_deadline: float) -> Iterator[object]:
-    raise rtnetlink.Overflow
+    raise nlsocket.Overflow
 
 
 def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_is_begun_anew(

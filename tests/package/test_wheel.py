@@ -51,7 +51,7 @@ def test_both_have_the_bpf_files(dist: Path) -> None:
         assert wheel[f"npd6_xdp/bpf/{path}"] == (PROJECT / "bpf" / path).read_bytes()
         assert f"{NAME}/bpf/{path}" in sdist
     modules = [str(path.relative_to(PROJECT)) for path in (PROJECT / "npd6_xdp").rglob("*.py")]
-    assert {*modules, "npd6_xdp/system/status.html"} <= wheel.keys()
+    assert {*modules, "npd6_xdp/system/http/status.html"} <= wheel.keys()
 
 
 def test_the_wheel_of_the_sdist_is_that_of_the_tree(dist: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from docs.metrics import EXAMPLE
-from npd6_xdp.system.metrics import SnapshotCollector
+from npd6_xdp.system.http.metrics import SnapshotCollector
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = ROOT / ".venv/peers/usr/bin"  # where deploy/setup.sh unpacks Debian's package

@@ -24,8 +24,8 @@ from docs.metrics import EXAMPLE
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.snapshot import AnswerTimes, RuleSnapshot, Snapshot
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system.metrics import SnapshotCollector, metrics_app
-from npd6_xdp.system.web import Endpoint
+from npd6_xdp.system.http.endpoint import Endpoint
+from npd6_xdp.system.http.metrics import SnapshotCollector, metrics_app
 from tests.netns.wire import until
 
 PATHS = ("/", "/status.json", "/metrics", "/healthz")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +16,8 @@ from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import Message, Type
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow
+from npd6_xdp.system.netlink.nlsocket import Announcements, Asking, Group, Overflow
 
-_RTMGRP_IPV6_NETCONF = 1 << (25 - 1)
-_ATTEMPTS = 5
 _PROTOCOL_RA = 9  # RTPROT_RA
 _PROC = Path("/proc")
 _FAR = (socket.inet_pton(socket.AF_INET6, "2000::1"), socket.inet_pton(socket.AF_INET6, "2600::1"))
@@ -32,9 +28,8 @@ class Router:
     """Knows which interfaces forward, and tells when that changed: `fileno` becomes readable."""
 
     def __init__(self) -> None:
-        self._requests = nlsocket.opened(blocking=True)
-        self._changes = Announcements(_RTMGRP_IPV6_NETCONF, "which interfaces forward")
-        self._sequence = 0
+        self._asking = Asking()
+        self._changes = Announcements(Group.IPV6_NETCONF, what="which interfaces forward")
         self._unread = False  # some were lost
         self._forwarding: dict[int, bool] = {}
         self._read()
@@ -42,7 +37,7 @@ class Router:
     def close(self) -> None:
         """Close both sockets."""
         self._changes.close()
-        self._requests.close()
+        self._asking.close()
 
     def fileno(self) -> int:
         """The socket that changes are announced on."""
@@ -72,15 +67,12 @@ class Router:
             self._forwarding.pop(gone, None)
 
     def _read(self) -> None:
-        for _ in range(_ATTEMPTS):
-            try:
-                found, whole = self._asked(rtnetlink.dump_forwarding)
-            except OSError as error:
-                raise MachineError(
-                    f"can't read from the kernel which interfaces forward: {error.strerror or error}"
-                ) from error
-            if whole:
-                break
+        try:
+            found = self._asking.dump(rtnetlink.dump_forwarding)
+        except OSError as error:
+            raise MachineError(
+                f"can't read from the kernel which interfaces forward: {error.strerror or error}"
+            ) from error
         self._forwarding = dict(filter(None, (rtnetlink.parse_forwarding(message.body) for message in found)))
 
     def default_route(self) -> tuple[int, bool] | None:
@@ -91,7 +83,7 @@ class Router:
         found = None
         for address in _FAR:
             try:
-                messages = self._asked(partial(rtnetlink.match_route, address)).messages
+                messages = self._asking.ask(partial(rtnetlink.match_route, address)).messages
             except OSError:
                 continue  # ENETUNREACH, or a route that says so
             for route in filter(None, (rtnetlink.parse_route(message.body) for message in messages)):
@@ -99,10 +91,6 @@ class Router:
                     return route.ifindex, False
                 found = route.ifindex, True
         return found
-
-    def _asked(self, request: Callable[[int], bytes]) -> nlsocket.Answer:
-        self._sequence += 1
-        return nlsocket.ask(self._requests, request(self._sequence), self._sequence)
 
     @staticmethod
     def accept_ra(name: str) -> int:

@@ -7,11 +7,7 @@ is read whole again.
 
 from __future__ import annotations
 
-import array
-import fcntl
 import select
-import socket
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
@@ -19,21 +15,10 @@ from ipaddress import IPv6Address
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow
+from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
 
-_RTMGRP_LINK = 0x1
-_RTMGRP_IPV6_IFADDR = 0x100
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_GFLAGS = 0x25
-_ETHTOOL_GSTRINGS, _ETHTOOL_GSTATS, _ETHTOOL_GSSET_INFO = 0x1B, 0x1D, 0x37
-_ETH_SS_STATS = 1
-_ETH_FLAG_RXVLAN = 1 << 8
-_U32 = struct.Struct("=I")
-_ATTEMPTS = 5
 _MadeOf = tuple[LinkEntry, Mapping[IPv6Address, OwnAddress] | None, frozenset[IPv6Address], int]
 
 
@@ -45,9 +30,8 @@ class Netlink:
     """
 
     def __init__(self, before: Netlink | None = None) -> None:
-        self._requests = nlsocket.opened(blocking=True)
-        self._changes = Announcements(_RTMGRP_LINK | _RTMGRP_IPV6_IFADDR, "changes of links and addresses")
-        self._sequence = 0
+        self._asking = Asking()
+        self._changes = Announcements(Group.LINK, Group.IPV6_IFADDR, what="changes of links and addresses")
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
         # of the links that have come since the start
@@ -63,7 +47,7 @@ class Netlink:
     def close(self) -> None:
         """Close both sockets."""
         self._changes.close()
-        self._requests.close()
+        self._asking.close()
 
     def fileno(self) -> int:
         """The socket that changes are announced on."""
@@ -173,7 +157,7 @@ class Netlink:
     def _asked(self, request: Callable[[int, int], bytes], ifindex: int) -> list[bytes]:
         """The bodies of what the kernel answers about one link; none if it can't."""
         try:
-            found = self._answers(lambda sequence: request(sequence, ifindex))
+            found = self._asking.ask(lambda number: request(number, ifindex))
         except OSError:
             return []
         return [message.body for message in found.messages]
@@ -207,9 +191,9 @@ class Netlink:
         are made, what several of them have together lacks none, and of what has gone again the end is announced.
         """
         why, found = "no answer", None
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
-                answer = self._answers(request)
+                answer = self._asking.ask(request)
             except OSError as error:
                 why = error.strerror or why
                 continue
@@ -219,10 +203,6 @@ class Netlink:
         if found is None:
             raise MachineError(f"can't read links and addresses from the kernel: {why}")
         return found
-
-    def _answers(self, request: Callable[[int], bytes]) -> nlsocket.Answer:
-        self._sequence += 1
-        return nlsocket.ask(self._requests, request(self._sequence), self._sequence)
 
     def _take(self, message: Message) -> None:
         """One announcement."""
@@ -260,33 +240,3 @@ def _own(entry: AddressEntry) -> OwnAddress:
         deprecated=entry.deprecated,
         advertised=entry.advertised,
     )
-
-
-def receive_vlan_offload(port: str) -> bool:
-    """Whether the NIC takes VLAN tags out of the frames before XDP sees them (`ethtool -k`: rx-vlan-offload)."""
-    flags = _ethtool(port, struct.pack("=II", _ETHTOOL_GFLAGS, 0))  # struct ethtool_value
-    return bool(flags and _U32.unpack_from(flags, 4)[0] & _ETH_FLAG_RXVLAN)
-
-
-def xdp_tx_errors(port: str) -> int | None:
-    """How many frames that XDP sent back the driver dropped (`ethtool -S`); None where it doesn't say."""
-    asked = _ethtool(port, struct.pack("=IIQI", _ETHTOOL_GSSET_INFO, 0, 1 << _ETH_SS_STATS, 0))
-    length = _U32.unpack_from(asked, 16)[0] if asked else 0
-    names = _ethtool(port, struct.pack("=III", _ETHTOOL_GSTRINGS, _ETH_SS_STATS, length) + bytes(32 * length))
-    values = _ethtool(port, struct.pack("=II", _ETHTOOL_GSTATS, length) + bytes(8 * length))
-    if not length or names is None or values is None:
-        return None
-    named = zip(struct.iter_unpack("32s", names[12:]), struct.iter_unpack("=Q", values[8:]), strict=True)
-    errors = [value for (name,), (value,) in named if name.rstrip(b"\0").endswith(b"xdp_tx_errors")]
-    return sum(errors) if errors else None
-
-
-def _ethtool(port: str, request: bytes) -> bytes | None:
-    """What the driver makes of an ethtool request; None if it doesn't know it."""
-    buffer = array.array("B", request)
-    try:  # there may be no descriptor left, too
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ioctl_socket:
-            fcntl.ioctl(ioctl_socket, _SIOCETHTOOL, struct.pack("16sP", raw(port), buffer.buffer_info()[0]))
-    except OSError:
-        return None
-    return buffer.tobytes()

@@ -6,15 +6,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import select
 import socket
 import struct
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
 
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import BrokenSource, MachineError, remedy
@@ -26,6 +23,8 @@ TIMEOUT = 5.0
 """Seconds for the kernel to answer who waits for it, which it does at once."""
 RECEIVE_BUFFER = 8 << 20
 """Bytes of announcements that may wait."""
+ATTEMPTS = 5
+"""At a dump that nothing changes under."""
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
@@ -33,11 +32,22 @@ _NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
 _SO_ATTACH_FILTER = 26
 _INSTRUCTION = 8  # bytes of a struct sock_filter
-_AHEAD = 16  # pieces that are read before they are wanted
 
 
-def opened(groups: int = 0, *, blocking: bool = False, buffer: int = 0) -> socket.socket:
-    """A socket that hears the groups of a mask (RTMGRP_*). A blocking one waits TIMEOUT at most. `buffer` 0: as above.
+class Group(IntEnum):
+    """Of announcements: RTNLGRP_* of linux/rtnetlink.h."""
+
+    LINK = 1
+    NEIGH = 3
+    IPV6_IFADDR = 9
+    IPV6_ROUTE = 11
+    IPV6_RULE = 19
+    IPV6_NETCONF = 25
+    NEXTHOP = 32
+
+
+def opened(*groups: Group, blocking: bool = False, buffer: int = 0) -> socket.socket:
+    """A socket that hears these groups. A blocking one waits TIMEOUT at most. `buffer` 0: as above.
 
     Dumps are of what is asked for only (NETLINK_GET_STRICT_CHK). Raises MachineError where the kernel gives none:
     there are no more file descriptors, say.
@@ -51,7 +61,7 @@ def opened(groups: int = 0, *, blocking: bool = False, buffer: int = 0) -> socke
             except PermissionError:  # takes CAP_NET_ADMIN in the first namespace; as much as anybody may have, then
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer or RECEIVE_BUFFER)
             made.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-            made.bind((0, groups))
+            made.bind((0, sum(1 << group - 1 for group in groups)))
         except BaseException:
             made.close()
             raise
@@ -60,8 +70,8 @@ def opened(groups: int = 0, *, blocking: bool = False, buffer: int = 0) -> socke
     return made
 
 
-def join(netlink: socket.socket, group: int, *, wanted: bool) -> None:
-    """Hear a group (RTNLGRP_*), or no longer."""
+def join(netlink: socket.socket, group: Group, *, wanted: bool) -> None:
+    """Hear a group, or no longer."""
     netlink.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP, group)
 
 
@@ -98,10 +108,10 @@ class Overflow(Exception):
 
 
 class Announcements:
-    """A socket on which the kernel tells of changes of some groups (RTMGRP_*)."""
+    """A socket on which the kernel tells of changes of some groups."""
 
-    def __init__(self, groups: int = 0, what: str = "changes") -> None:
-        self.socket = opened(groups)
+    def __init__(self, *groups: Group, what: str = "changes") -> None:
+        self.socket = opened(*groups)
         self.lost = False
         """Whether some were lost, and what waits has to be dropped before the machine is read anew."""
         self._what = what
@@ -139,6 +149,25 @@ class Announcements:
                 unless_full(error, self._what)
 
 
+class Switched(Announcements):
+    """A group of announcements, heard while listen() says so."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self._group = group
+        self._listening = False
+
+    def listen(self, *, wanted: bool) -> bool:
+        """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something."""
+        if wanted == self._listening:
+            return False
+        self._listening, self.lost = wanted, False
+        join(self.socket, self._group, wanted=wanted)
+        if not wanted:
+            discard(self.socket)
+        return True
+
+
 class Refused(OSError):
     """The kernel has answered that it doesn't do what it was asked for: `errno` says why."""
 
@@ -150,27 +179,32 @@ class Answer(NamedTuple):
     whole: bool
 
 
-def ask(asking: socket.socket, request: bytes, sequence: int) -> Answer:
-    """Ask, and wait for all of the answer: the lines of a dump, one message, or none where it is done as asked.
+class Telling:
+    """An answer as it comes, datagram by datagram: whether it has `ended`, and is `whole` so far."""
 
-    Raises Refused, or another OSError if there is no answer.
-    """
-    asking.send(request)
-    found: list[Message] = []
-    whole = True
-    while True:
-        for message in rtnetlink.messages(asking.recv(DATAGRAM)):
-            if message.sequence != sequence:
+    def __init__(self, sequence: int) -> None:
+        self._sequence = sequence
+        self.whole = True
+        self.ended = False
+
+    def of(self, datagram: bytes) -> list[Message]:
+        """What a datagram adds to it. Raises Refused where the kernel says why there is none."""
+        found: list[Message] = []
+        for message in rtnetlink.messages(datagram):
+            if message.sequence != self._sequence:
                 continue  # of a question that was given up
-            whole = whole and not message.flags & Flag.DUMP_INTERRUPTED
-            if is_last(message):
-                return Answer(found, whole)
+            self.whole = self.whole and not message.flags & Flag.DUMP_INTERRUPTED
+            if _is_last(message):
+                self.ended = True
+                break
             found.append(message)
             if not message.flags & Flag.MULTI:
-                return Answer(found, whole)
+                self.ended = True
+                break
+        return found
 
 
-def is_last(message: Message) -> bool:
+def _is_last(message: Message) -> bool:
     """Whether an answer ends here, with what is no part of it. Raises Refused where the kernel says why it is none."""
     if message.type not in (Type.DONE, Type.ERROR):
         return False
@@ -179,91 +213,44 @@ def is_last(message: Message) -> bool:
     return True
 
 
-class Dump:
-    """A socket for long answers, read by a thread of its own, since the kernel makes each piece as it is taken.
+class Asking:
+    """A socket on which the kernel is asked, and its answer waited for: that is there when the question is sent.
 
-    While the routing table changes, it begins at its beginning for each of them and passes over what it has told: with
-    100,000 routes that takes 10 to 30 ms a piece, for which nobody else would have his turn.
+    A request is made of the number that it is to bear.
     """
 
     def __init__(self) -> None:
-        self._socket = opened()
-        self._told = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ending = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._pieces: deque[bytes] = deque()
-        self._room = threading.Semaphore(_AHEAD)
-        self._thread: threading.Thread | None = None
-        self._broken: OSError | None = None
+        self.socket = opened(blocking=True)
+        self._number = 0
 
     def close(self) -> None:
-        """End the thread, and close all."""
-        if self._thread is not None:
-            os.eventfd_write(self._ending, 1)
-            self._room.release()
-            self._thread.join()
-            self._thread = None
-        for fd in (self._told, self._ending):
-            if fd >= 0:
-                os.close(fd)
-        self._told = self._ending = -1
-        self._socket.close()
+        """Close the socket."""
+        self.socket.close()
 
-    def fileno(self) -> int:
-        """Readable: recv() has a piece."""
-        return self._told
+    def next(self) -> int:
+        """The number of the next question."""
+        self._number = (self._number + 1) & 0x7FFFFFFF
+        return self._number
 
-    def send(self, request: bytes) -> None:
-        """Ask. Raises OSError."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._read, name="dump", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # a limit of processes
-                raise OSError(errno.EAGAIN, str(error)) from error
-            self._thread = thread
-        self._socket.send(request)
+    def ask(self, request: Callable[[int], bytes]) -> Answer:
+        """Ask, and wait for all of the answer: the lines of a dump, one message, or none where it is done as asked.
 
-    def recv(self) -> bytes:
-        """The next piece. Raises BlockingIOError where there is none yet, and what OSError the socket has."""
-        if not self._pieces:
-            if self._broken is not None:
-                self._say_broken(self._broken)
-            os.eventfd_read(self._told)
-            if self._pieces:  # some came meanwhile, and their bells may be among those that were just taken
-                os.eventfd_write(self._told, 1)
-        try:
-            piece = self._pieces.popleft()
-        except IndexError:
-            raise BlockingIOError from None
-        self._room.release()
-        return piece
+        Raises Refused, or another OSError if there is no answer.
+        """
+        number = self.next()
+        self.socket.send(request(number))
+        telling, found = Telling(number), list[Message]()
+        while not telling.ended:
+            found += telling.of(self.socket.recv(DATAGRAM))
+        return Answer(found, telling.whole)
 
-    def _say_broken(self, error: OSError) -> NoReturn:
-        """The thread has ended by an error. The kernel may lack the memory for a piece, and have some when it is asked
-        again; any other error stays, so that who listens opens another socket."""
-        if error.errno == errno.ENOBUFS and self._thread is not None:
-            self._thread.join()
-            self._thread = self._broken = None
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._told)
-        raise error
-
-    def _read(self) -> None:
-        waiting = select.poll()
-        waiting.register(self._socket, select.POLLIN)
-        waiting.register(self._ending, select.POLLIN)
-        while self._ending not in (fd for fd, _ in waiting.poll()):
-            try:
-                piece = self._socket.recv(DATAGRAM)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self._broken = error
-                os.eventfd_write(self._told, 1)
-                return
-            self._room.acquire()
-            self._pieces.append(piece)
-            os.eventfd_write(self._told, 1)
+    def dump(self, request: Callable[[int], bytes]) -> list[Message]:
+        """The lines of a dump that nothing changed under, or of the last of ATTEMPTS. Raises OSError as ask() does."""
+        for _ in range(ATTEMPTS):
+            found, whole = self.ask(request)
+            if whole:
+                break
+        return found
 
 
 def discard(netlink: socket.socket) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is served over HTTP: the status page, its data, the metrics, and whether the daemon is well. It only reads.
+"""Where HTTP is served: it listens, takes connections, and has the site answer each one's question. It only reads.
 
 Each connection has a thread of its own and brings one answer, so a slow one is in nobody's way. There are never more
 than _MOST_CLIENTS of them: the oldest gives way to a newcomer.
@@ -7,29 +7,23 @@ than _MOST_CLIENTS of them: the oldest gives way to a newcomer.
 
 from __future__ import annotations
 
-import base64
 import ctypes
-import hashlib
-import json
 import logging
-import re
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from importlib.resources import files
-from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, cast
 
 from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, want_of_threads
+from npd6_xdp.system.http.site import Response, Site, say
 
 if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication, WSGIEnvironment
+    from wsgiref.types import WSGIApplication
 
 log = logging.getLogger("npd6-xdp")
 
@@ -43,11 +37,7 @@ _LINGER = 0.5  # seconds for the rest of a question that was refused: unread, it
 _MOST_LINGERED = 1 << 16  # bytes
 _REST = 0.5  # seconds until the next try to take a connection, where there is no file descriptor for one
 _COMPLAIN = 60.0  # seconds before that is said again
-_FRESH = 0.5  # seconds that an overview is good for
-_SHARE = 10  # and so many times what it took to make
 _M_ARENA_MAX = -8  # of malloc.h
-_TEXT = "text/plain; charset=utf-8"
-_READING = ("GET", "HEAD")
 
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -57,183 +47,6 @@ _HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cache-Control", "no-store"),
 )
-_NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One answer; `headers` are those beside the usual ones."""
-
-    status: HTTPStatus
-    kind: str
-    body: bytes
-    headers: Sequence[tuple[str, str]] = ()
-    policy: str = _NOTHING
-
-
-def _say(status: HTTPStatus, line: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, _TEXT, f"{line}\n".encode(errors="replace"), headers)
-
-
-class Site:
-    """What there is to read, by path. `host` is the address that is listened on.
-
-    `ailing` says why the daemon isn't well, "" if it is. The others are called by one thread at a time.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        metrics: WSGIApplication,
-        overview: Callable[[], dict[str, Any]],
-        ailing: Callable[[], str],
-    ) -> None:
-        self._names = _own_names(host)
-        self._metrics = metrics
-        self._scrapes = _Shared()
-        self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
-        self._ailing = ailing
-        self._page = _page()
-        self._complained: set[str] = set()
-
-    def answer(self, method: str, target: str, headers: dict[str, str]) -> Response:
-        """What to say to a question; the names of its headers are in lower case."""
-        if method not in _READING:
-            return _say(HTTPStatus.METHOD_NOT_ALLOWED, "This only reads: GET and HEAD.", ("Allow", ", ".join(_READING)))
-        if not self._is_meant(headers.get("host")):
-            known = ", ".join(sorted(self._names))
-            return _say(HTTPStatus.MISDIRECTED_REQUEST, f"Ask for this by one of its own names: {known}.")
-        path, _, query = target.partition("?")
-        try:
-            match path:
-                case "/":
-                    return self._page
-                case "/status.json":
-                    return Response(HTTPStatus.OK, "application/json", self._overview.get())
-                case "/metrics":
-                    return self._scrape(query, headers)
-                case "/healthz":
-                    why = self._ailing()
-                    return _say(HTTPStatus.SERVICE_UNAVAILABLE, why) if why else _say(HTTPStatus.OK, "ok")
-        except Exception as error:
-            self._complain(path, error)
-            return _say(HTTPStatus.INTERNAL_SERVER_ERROR, "This failed; the daemon's log says why.")
-        return _say(HTTPStatus.NOT_FOUND, "There are /, /status.json, /metrics and /healthz.")
-
-    def _is_meant(self, host: str | None) -> bool:
-        """Whether a question is meant for us, where only this machine may ask.
-
-        A page of somebody else's whose name resolves to ::1 has a browser here ask us, and may read what we say (DNS
-        rebinding). The browser says the name.
-        """
-        if not self._names or host is None:  # a browser always says it; a load balancer's HTTP/1.0 may not
-            return True
-        name = re.sub(r":[0-9]*$", "", host.strip()).strip("[]").lower().removesuffix(".")
-        with suppress(ValueError):
-            name = str(ip_address(name))
-        return name in self._names
-
-    def _scrape(self, query: str, headers: dict[str, str]) -> Response:
-        said: list[Any] = []
-        environ: WSGIEnvironment = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": "/metrics",
-            "QUERY_STRING": query,
-        }
-        for name in ("accept", "accept-encoding"):
-            if name in headers:
-                environ[f"HTTP_{name.upper().replace('-', '_')}"] = headers[name]
-
-        def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> Callable[[bytes], object]:
-            said[:] = status, headers
-            return lambda _: None
-
-        def scrape() -> tuple[str, list[tuple[str, str]], bytes]:
-            body = b"".join(self._metrics(environ, start))
-            return (*said, body)
-
-        status, found, body = self._scrapes.get((query, *environ.items()), scrape)
-        kinds = [value for name, value in found if name.lower() == "content-type"]
-        rest = [(name, value) for name, value in found if name.lower() not in ("content-type", "content-length")]
-        return Response(HTTPStatus(int(status.split()[0])), (*kinds, _TEXT)[0], body, rest)
-
-    def _complain(self, path: str, error: Exception) -> None:
-        """Once each: who asks again must not fill the log."""
-        line = f"{path} can't be shown: {type(error).__name__}: {error}"
-        if line not in self._complained and len(self._complained) < 100:
-            self._complained.add(line)
-            log.error("%s", line)
-        log.debug("where it happened", exc_info=error)
-
-
-class _Fresh:
-    """A document that is made when it is asked for, but not so often that it is work, however many ask."""
-
-    def __init__(self, make: Callable[[], bytes]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._document = b""
-        self._until = float("-inf")
-
-    def get(self) -> bytes:
-        with self._lock:
-            began = time.monotonic()
-            if began >= self._until:
-                self._document = self._make()
-                now = time.monotonic()
-                self._until = max(began + _FRESH, now + (now - began) * _SHARE)
-            return self._document
-
-
-class _Scrape:
-    """What is made once, for all who have asked before it was begun."""
-
-    def __init__(self) -> None:
-        self.result: tuple[str, list[tuple[str, str]], bytes] | None = None
-
-
-class _Shared:
-    """Documents that are made one at a time, each for all who ask for it before it is begun: it says what is then."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._making = threading.Lock()
-        self._next: dict[Hashable, _Scrape] = {}
-
-    def get(
-        self, key: Hashable, make: Callable[[], tuple[str, list[tuple[str, str]], bytes]]
-    ) -> tuple[str, list[tuple[str, str]], bytes]:
-        with self._lock:
-            scrape = self._next.setdefault(key, _Scrape())
-        with self._making:
-            if scrape.result is None:
-                with self._lock:
-                    self._next.pop(key, None)  # who asks from now on gets another
-                scrape.result = make()
-            return scrape.result
-
-
-def _own_names(host: str) -> frozenset[str]:
-    """By what a loopback address is asked for; none, which is any, where it is another address."""
-    address = ip_address(host)
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    if not (mapped or address).is_loopback:
-        return frozenset()
-    return frozenset({"localhost", "::1", "127.0.0.1", str(address)})
-
-
-def _page() -> Response:
-    """The page as the package has it; its own style and script, by their hashes, are all that it may use."""
-    page = (files("npd6_xdp.system") / "status.html").read_text(encoding="utf-8")
-    hashes = {
-        tag: " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        )
-        for tag in ("style", "script")
-    }
-    policy = f"style-src {hashes['style']}; script-src {hashes['script']}; connect-src 'self'; img-src data:"
-    return Response(HTTPStatus.OK, "text/html; charset=utf-8", page.encode(), policy=f"{_NOTHING}; {policy}")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -265,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.command = self.command or ""
             status = HTTPStatus(code)
-            self._respond(_say(status, f"{status.phrase}."))
+            self._respond(say(status, f"{status.phrase}."))
         self._linger()
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -18,11 +18,13 @@ import pytest
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import BrokenSource, MachineError
 from npd6_xdp.system import taps
-from npd6_xdp.system.netlink import Netlink
-from npd6_xdp.system.nlsocket import Dump, Overflow
-from npd6_xdp.system.router import Router
-from npd6_xdp.system.routes import RouteWatch
-from npd6_xdp.system.rtnetlink import HostRouteWatch, NeighbourWatch
+from npd6_xdp.system.netlink.dumps import Dump
+from npd6_xdp.system.netlink.host_routes import HostRouteWatch
+from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
+from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.router import Router
+from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.system.taps import Taps
 
 

@@ -1,45 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's IPv6 routes, rules and nexthop objects: watched, read a piece at a time, and asked about."""
+"""The kernel's IPv6 routes, rules and nexthop objects: watched, and read a piece at a time."""
 
 from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from enum import Enum, auto
 from ipaddress import IPv6Address
-from pathlib import Path
 
 from npd6_xdp.core import route_filter, rtnetlink
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.routes import (
     Gateway,
     Reading,
-    RouteQuestion,
     Routes,
     RoutingFlag,
     by_interface,
-    is_behind,
     kinds_of_rules,
 )
-from npd6_xdp.core.rtnetlink import Message, RouteReply, RuleEntry, Type
-from npd6_xdp.system import nlsocket
-from npd6_xdp.system.nlsocket import Announcements, Overflow, Refused
-
-_GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE, _GROUP_IPV6_NETCONF, _GROUP_NEXTHOP = (
-    1 << group - 1 for group in (11, 19, 25, 32)
+from npd6_xdp.core.rtnetlink import Message, RuleEntry, Type
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.dumps import Dump
+from npd6_xdp.system.netlink.nlsocket import (
+    ATTEMPTS,
+    DATAGRAM,
+    Announcements,
+    Asking,
+    Group,
+    Overflow,
+    Refused,
+    Telling,
 )
-_LEAST_BUFFER = 1  # the kernel makes the least of it: who only wants to know that there is something needs no more
-_TIMEOUT = 5.0  # seconds for the kernel to answer, which it does at once
-_ATTEMPTS = 5
+
 _SLICE = 0.002  # seconds of a reading in a row, then other work has its turn
 _READ_AT_ONCE = 10_000  # routes: a reading of so many takes no longer than other work may have to wait
 _PAUSE = 10  # times the time that a reading took come between two, so that a storm of routes takes a tenth of ours
 _MOST_PAUSE = 1.0  # seconds at the most: for so long, one that is gone may be taken for a next hop
 _RETRY = 1.0  # seconds after which what the kernel refused to tell is asked for again
-_NOTHING_THERE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.ENODEV, errno.EAGAIN}
 
 
 class _Dump(Enum):
@@ -65,8 +65,8 @@ class RouteWatch:
     """
 
     def __init__(self) -> None:
-        self._changes = Announcements(_GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_NEXTHOP, "changes of routes")
-        self._dump = nlsocket.Dump()
+        self._changes = Announcements(Group.IPV6_ROUTE, Group.IPV6_RULE, Group.NEXTHOP, what="changes of routes")
+        self._dump = Dump()
         self._routes = Routes()
         self._rules: list[RuleEntry | None] = []
         self._nexthops: dict[int, Gateway] = {}
@@ -77,6 +77,7 @@ class RouteWatch:
         self._wanted: set[_Dump] = set()
         self._running: _Dump | None = None
         self._reading: Reading | None = None
+        self._telling = Telling(0)
         self._collected: list[Message] = []
         self._asked: frozenset[int] = frozenset()
         self._sequence = 0
@@ -207,7 +208,7 @@ class RouteWatch:
         self._running = next(dump for dump in _Dump if dump in self._wanted)
         self._wanted.discard(self._running)
         self._sequence += 1
-        self._collected = []
+        self._telling, self._collected = Telling(self._sequence), []
         if self._running is _Dump.ROUTES:
             self._reading, self._asked = self._routes.begin(), self._watched
         try:
@@ -245,13 +246,13 @@ class RouteWatch:
             if self._reading.ended:
                 self._end(self._reading.error)
             return
-        for message in rtnetlink.messages(datagram):
-            if message.sequence != self._sequence:
-                continue  # of a reading that was given up
-            if message.type in (Type.DONE, Type.ERROR):
-                self._end(rtnetlink.error_code(message.body))
-                return
-            self._collected.append(message)
+        try:
+            self._collected += self._telling.of(datagram)
+        except Refused as refused:
+            self._end(refused.errno or 0)
+        else:
+            if self._telling.ended:
+                self._end(0)
 
     def _end(self, code: int) -> None:
         if code and code != errno.EOPNOTSUPP:
@@ -310,17 +311,17 @@ class RouteWatch:
 
     def _read_whole(self, dump: _Dump) -> Reading | None:
         """By a socket of its own: one has one dump at a time, and refresh() may have begun it."""
-        with nlsocket.opened() as asking:
-            asking.settimeout(_TIMEOUT)
-            for number in range(1, _ATTEMPTS + 1):
-                if dump is not _Dump.ROUTES:
-                    self._believe(dump, _all_told(asking, number, _REQUESTS[dump](number)))
-                    return None
-                asking.send(_REQUESTS[dump](number))
+        with closing(Asking()) as asking:
+            if dump is not _Dump.ROUTES:
+                self._believe(dump, _all_told(asking, _REQUESTS[dump]))
+                return None
+            for _ in range(ATTEMPTS):
+                number = asking.next()
+                asking.socket.send(_REQUESTS[dump](number))
                 reading = self._routes.begin()
                 try:
                     while not reading.ended:
-                        self._routes.scan(reading, asking.recv(nlsocket.DATAGRAM), number)
+                        self._routes.scan(reading, asking.socket.recv(DATAGRAM), number)
                 finally:
                     if not reading.ended or reading.error:
                         self._routes.give_up(reading)
@@ -332,80 +333,11 @@ class RouteWatch:
         return reading
 
 
-def _all_told(asking: socket.socket, number: int, request: bytes) -> list[Message]:
+def _all_told(asking: Asking, request: Callable[[int], bytes]) -> list[Message]:
     """The lines of a dump; none where this kernel has no such things. Raises OSError."""
     try:
-        return nlsocket.ask(asking, request, number).messages
+        return asking.ask(request).messages
     except Refused as refused:
         if refused.errno == errno.EOPNOTSUPP:
             return []
         raise
-
-
-class RouteQuestions:
-    """Asks the kernel what it would do with a packet."""
-
-    def __init__(self) -> None:
-        self._socket = nlsocket.opened()
-        self._socket.settimeout(_TIMEOUT)
-        self._sequence = 0
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def is_behind(self, asked: RouteQuestion) -> bool | None:
-        """Whether a target is there, for method route; None: the kernel doesn't tell."""
-        reply = self._ask(asked)
-        return None if reply is None else is_behind(reply, asked, forwarding=_is_forwarding(asked.came_in_by))
-
-    def _ask(self, asked: RouteQuestion) -> RouteReply | None:
-        """Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC."""
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        question = rtnetlink.get_route(self._sequence, asked.came_in_by, asked.source, asked.target)
-        try:
-            found = nlsocket.ask(self._socket, question, self._sequence).messages
-        except Refused as refused:
-            return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if refused.errno in _NOTHING_THERE else None
-        except OSError:
-            return None
-        routes = (message.body for message in found if message.type == Type.NEWROUTE)
-        return next(map(rtnetlink.parse_route_reply, routes), RouteReply(rtnetlink.RouteType.UNSPEC, 0))
-
-
-def _is_forwarding(ifindex: int) -> bool:
-    """Whether an interface forwards what comes in there: a route says nothing of that."""
-    try:
-        name = socket.if_indextoname(ifindex)
-        return Path(f"/proc/sys/net/ipv6/conf/{name}/forwarding").read_text().strip() != "0"
-    except OSError:
-        return False  # it is gone
-
-
-class RouteChanges:
-    """Tells that something about routes has changed, at the cost of a filter's run a change while nobody listens.
-
-    That is: routes, rules, nexthop objects, and whether interfaces forward. `fileno` becomes readable after listen().
-    """
-
-    def __init__(self) -> None:
-        groups = _GROUP_IPV6_ROUTE | _GROUP_IPV6_RULE | _GROUP_IPV6_NETCONF | _GROUP_NEXTHOP
-        self._socket = nlsocket.opened(groups, buffer=_LEAST_BUFFER)
-        self.ignore()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def fileno(self) -> int:
-        """The socket."""
-        return self._socket.fileno()
-
-    def listen(self) -> None:
-        """Tell of the next change."""
-        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.SIGNS))
-
-    def ignore(self) -> None:
-        """Tell of none from now on."""
-        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.NOTHING))
-        nlsocket.discard(self._socket)

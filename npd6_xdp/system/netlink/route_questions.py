@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""For method route, what the kernel would do with a packet: asked, and told when that may be different now."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from npd6_xdp.core import route_filter, rtnetlink
+from npd6_xdp.core.routes import (
+    RouteQuestion,
+    is_behind,
+)
+from npd6_xdp.core.rtnetlink import RouteReply, Type
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.nlsocket import Group, Refused
+
+_LEAST_BUFFER = 1  # the kernel makes the least of it: who only wants to know that there is something needs no more
+_NOTHING_THERE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.ENODEV, errno.EAGAIN}
+
+
+class RouteQuestions:
+    """Asks the kernel what it would do with a packet."""
+
+    def __init__(self) -> None:
+        self._asking = nlsocket.Asking()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._asking.close()
+
+    def is_behind(self, asked: RouteQuestion) -> bool | None:
+        """Whether a target is there, for method route; None: the kernel doesn't tell."""
+        reply = self._ask(asked)
+        return None if reply is None else is_behind(reply, asked, forwarding=_is_forwarding(asked.came_in_by))
+
+    def _ask(self, asked: RouteQuestion) -> RouteReply | None:
+        """Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC."""
+        try:
+            found = self._asking.ask(
+                lambda number: rtnetlink.get_route(number, asked.came_in_by, asked.source, asked.target)
+            ).messages
+        except Refused as refused:
+            return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if refused.errno in _NOTHING_THERE else None
+        except OSError:
+            return None
+        routes = (message.body for message in found if message.type == Type.NEWROUTE)
+        return next(map(rtnetlink.parse_route_reply, routes), RouteReply(rtnetlink.RouteType.UNSPEC, 0))
+
+
+def _is_forwarding(ifindex: int) -> bool:
+    """Whether an interface forwards what comes in there: a route says nothing of that."""
+    try:
+        name = socket.if_indextoname(ifindex)
+        return Path(f"/proc/sys/net/ipv6/conf/{name}/forwarding").read_text().strip() != "0"
+    except OSError:
+        return False  # it is gone
+
+
+class RouteChanges:
+    """Tells that something about routes has changed, at the cost of a filter's run a change while nobody listens.
+
+    That is: routes, rules, nexthop objects, and whether interfaces forward. `fileno` becomes readable after listen().
+    """
+
+    def __init__(self) -> None:
+        groups = Group.IPV6_ROUTE, Group.IPV6_RULE, Group.IPV6_NETCONF, Group.NEXTHOP
+        self._socket = nlsocket.opened(*groups, buffer=_LEAST_BUFFER)
+        self.ignore()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """The socket."""
+        return self._socket.fileno()
+
+    def listen(self) -> None:
+        """Tell of the next change."""
+        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.SIGNS))
+
+    def ignore(self) -> None:
+        """Tell of none from now on."""
+        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.NOTHING))
+        nlsocket.discard(self._socket)
