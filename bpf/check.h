@@ -51,7 +51,7 @@ struct scratch {
 static __always_inline bool is_checksum_valid(struct scratch *s, __u64 length)
 {
 	/* htons each: htonl(length) + htonl(58) would overflow 32 bits from length 198 on */
-	__u64 sum = BE16(NEXTHDR_ICMP) + __builtin_bswap16(length);
+	__u64 sum = BE16(NEXTHDR_ICMP) + BE16(length);
 	__u64 total = sizeof(s->source) + sizeof(s->destination) + ((length + 3) & ~3);
 	__u8 *bytes = (__u8 *)s;
 

@@ -81,8 +81,8 @@ static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct 
 	struct slot *slot;
 
 	/* a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
-	key.outer = __builtin_bswap16(f->tci[0]) & VLAN_VID_MASK;
-	key.inner = __builtin_bswap16(f->tci[1]) & VLAN_VID_MASK;
+	key.outer = be16_to_cpu(f->tci[0]) & VLAN_VID_MASK;
+	key.inner = be16_to_cpu(f->tci[1]) & VLAN_VID_MASK;
 	if (!key.outer) {
 		key.outer = key.inner;
 		key.inner = 0;
@@ -110,9 +110,9 @@ static __always_inline bool is_frame_ignored(const struct scratch *s, const stru
 }
 
 /* The mask of a prefix's first or last 64 bits, of which `bits` count. */
-static __always_inline __u64 half_mask(int bits)
+static __always_inline __be64 half_mask(int bits)
 {
-	return bits <= 0 ? 0 : bits >= 64 ? ~0ULL : __builtin_bswap64(~0ULL << (64 - bits));
+	return bits <= 0 ? 0 : bits >= 64 ? ~0ULL : BE64(~0ULL << (64 - bits));
 }
 
 /*

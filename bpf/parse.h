@@ -119,10 +119,10 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 		if (is_beyond(nh + 1, data_end) || *(__u8 *)nh != ND_NEIGHBOR_SOLICIT || !ip6h->payload_len)
 			return false;
 		f->message = f->l3 + sizeof(*ip6h);
-		f->length = __builtin_bswap16(ip6h->payload_len);
+		f->length = be16_to_cpu(ip6h->payload_len);
 	} else if (ip6h->nexthdr == NEXTHDR_HOP || ip6h->nexthdr == NEXTHDR_DEST || ip6h->nexthdr == NEXTHDR_FRAGMENT) {
 		f->message = f->l3 + sizeof(*ip6h);
-		f->length = __builtin_bswap16(ip6h->payload_len);
+		f->length = be16_to_cpu(ip6h->payload_len);
 		if (!extensions_parse(ctx, f, ip6h->nexthdr) || !f->length)
 			return false;
 		if (bpf_xdp_load_bytes(ctx, f->message, &type, sizeof(type)) || type != ND_NEIGHBOR_SOLICIT)

@@ -7,9 +7,19 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-/* Multi-byte constants of the wire are compared in network order, so they are spelled swapped. */
+/* What is of several bytes on the wire is compared as it stands there, so constants are put in network order. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define BE16(x) ((__be16)__builtin_bswap16(x))
 #define BE32(x) ((__be32)__builtin_bswap32(x))
+#define BE64(x) ((__be64)__builtin_bswap64(x))
+#elif __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define BE16(x) ((__be16)(x))
+#define BE32(x) ((__be32)(x))
+#define BE64(x) ((__be64)(x))
+#else
+#error "neither little-endian nor big-endian: write BE16(), BE32() and BE64() for it"
+#endif
+#define be16_to_cpu(x) ((__u16)BE16(x))
 
 #define ETH_ALEN 6
 #define ETH_P_8021Q 0x8100

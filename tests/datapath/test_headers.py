@@ -22,10 +22,15 @@ MAPS = re.compile(r"\bBPF_\w*(?:TABLE|OUTPUT|HASH|ARRAY)\b|\.\s*(?:lookup\w*|upd
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP program needs root")
 
 
-def compiles(headers: Sequence[str]) -> None:
-    """Nothing but these headers, in this order; raises MachineError."""
+def compiles(headers: Sequence[str], before: str = "", behind: str = "") -> None:
+    """Nothing but these headers, in this order, with what is to stand before and behind them; raises MachineError."""
     texts = [datapath._with_headers(datapath.BPF_DIRECTORY, name) for name in headers]
-    compile_program("\n".join([STRICT, *texts, "int passes(void *ctx) { return 2; }"]), "passes", {})
+    compile_program("\n".join([STRICT, before, *texts, behind, "int passes(void *ctx) { return 2; }"]), "passes", {})
+
+
+def code(path: Path) -> str:
+    """A file's text without its comments."""
+    return re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(), flags=re.DOTALL)
 
 
 @needs_root
@@ -55,10 +60,37 @@ def test_the_compiler_names_the_file_and_the_line_that_it_complains_of(
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_header_touches_no_map(name: str) -> None:
     """Whoever loads it by -I finds out late: the kernel refuses the program with "unknown opcode 8d"."""
-    text = (datapath.BPF_DIRECTORY / name).read_text()
-    assert not MAPS.findall(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
+    assert not MAPS.findall(code(datapath.BPF_DIRECTORY / name))
 
 
 def test_what_touches_a_map_is_told_from_what_does_not() -> None:
-    text = (datapath.BPF_DIRECTORY / "ns_filter.c").read_text()
-    assert {found.strip(". (") for found in MAPS.findall(text)} > {"BPF_TABLE", "lookup", "update", "perf_submit"}
+    found = MAPS.findall(code(datapath.BPF_DIRECTORY / "ns_filter.c"))
+    assert {each.strip(". (") for each in found} > {"BPF_TABLE", "lookup", "update", "perf_submit"}
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("order", "bytes_of_1"),
+    [("__ORDER_LITTLE_ENDIAN__", "0x0100, 0x01000000, 1ULL << 56"), ("__ORDER_BIG_ENDIAN__", "1, 1, 1")],
+)
+def test_a_constant_of_the_wire_is_in_network_order_on_machines_of_either_kind(order: str, bytes_of_1: str) -> None:
+    two, four, eight = bytes_of_1.split(", ")
+    compiles(
+        ["wire.h"],
+        before=f"#undef __BYTE_ORDER__\n#define __BYTE_ORDER__ {order}",
+        behind=f"""
+            _Static_assert(BE16(1) == {two} && BE32(1) == {four} && BE64(1) == {eight}, "");
+            _Static_assert(be16_to_cpu(BE16(0x86dd)) == 0x86dd, "");
+        """,
+    )
+
+
+@needs_root
+def test_a_machine_of_neither_kind_is_refused_by_the_compiler_not_by_wrong_answers() -> None:
+    with pytest.raises(MachineError, match="neither little-endian nor big-endian"):
+        compiles(["wire.h"], before="#undef __BYTE_ORDER__\n#define __BYTE_ORDER__ __ORDER_PDP_ENDIAN__")
+
+
+def test_the_order_of_bytes_is_known_in_one_place() -> None:
+    swapping = [path.name for path in FILES if re.search(r"bswap|BYTE_ORDER|hton|ntoh", code(path))]
+    assert swapping == ["wire.h"]
