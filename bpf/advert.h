@@ -15,7 +15,7 @@ struct advert {
 
 /* The advertisement's source address; NULL where Python has to choose (B6). */
 static __always_inline const struct in6_addr *advert_source(const struct slot *slot, const struct rule *rule,
-							     const struct scratch *s)
+							    const struct scratch *s)
 {
 	if (!(rule->flags & RULE_SOURCE_INTERFACE))
 		return &s->ns.target;
@@ -66,9 +66,9 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *
 	adv->na.icmp6_cksum = 0;
 	/* Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the
 	 * Override flag set to zero" (B3, §7.2.8) */
-	adv->na.flags = rule->flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED)
-						  : BE32(ND_NA_FLAG_SOLICITED);
-	adv->na.target = s->ns.target; /* B1 */
+	adv->na.flags =
+		rule->flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED) : BE32(ND_NA_FLAG_SOLICITED);
+	adv->na.target = s->ns.target;         /* B1 */
 	adv->opt_type = ND_OPT_TARGET_LL_ADDR; /* B5 */
 	adv->opt_len = 1;
 	__builtin_memcpy(adv->opt_mac, slot->mac, ETH_ALEN);

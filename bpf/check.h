@@ -5,8 +5,8 @@
 
 #include "parse.h"
 
-#define MESSAGE_MAX 4096	/* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel */
-#define CSUM_CHUNK 512		/* the most that bpf_csum_diff() takes before Linux 6.13 */
+#define MESSAGE_MAX 4096 /* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel */
+#define CSUM_CHUNK 512   /* the most that bpf_csum_diff() takes before Linux 6.13 */
 
 /*
  * Bounds for a __u64 in the very register that goes on: clang compares one copy and passes on another, and
@@ -19,7 +19,7 @@
 enum presence {
 	PRESENCE_ABSENT,
 	PRESENCE_THERE,
-	PRESENCE_UNKNOWN,	/* only the kernel can tell, and Python ask it */
+	PRESENCE_UNKNOWN, /* only the kernel can tell, and Python ask it */
 };
 
 /*
@@ -37,14 +37,14 @@ struct scratch {
 	};
 	struct frame frame;
 	/* volatile, or clang would keep them in registers through the loop over the options after all */
-	volatile __u32 option;		/* offset in `message` */
-	volatile __u32 has_sllao;	/* there is a source link-layer address option, of whatever length */
-	volatile __u32 sllao;		/* offset in `message` of the one that counts, 0 for none */
-	volatile __u32 presence;	/* enum presence, by the routing table */
-	volatile __u32 tags;		/* enum event_tags: what Python has to know */
-	volatile __u32 is_held;		/* it may have a tag that doesn't show, and is to be held until that is known */
-	struct rule rule;		/* the one that covers the target, from whichever map */
-	__u8 eth_destination[ETH_ALEN];	/* where an answer goes */
+	volatile __u32 option;          /* offset in `message` */
+	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */
+	volatile __u32 sllao;           /* offset in `message` of the one that counts, 0 for none */
+	volatile __u32 presence;        /* enum presence, by the routing table */
+	volatile __u32 tags;            /* enum event_tags: what Python has to know */
+	volatile __u32 is_held;         /* it may have a tag that doesn't show, and is to be held until that is known */
+	struct rule rule;               /* the one that covers the target, from whichever map */
+	__u8 eth_destination[ETH_ALEN]; /* where an answer goes */
 };
 
 /* A2: the checksum over pseudo-header and message, RFC 8200 §8.1; `length` is at most MESSAGE_MAX. */

@@ -26,22 +26,22 @@
 #include "advert.h"
 
 #define AF_INET6 10
-#define LOOPBACK_IFINDEX 1	/* lo's, in every network namespace */
-#define TAGGED_MAX 16384	/* checksums that are told from one another */
-#define TAGGED_SHIFT 28		/* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
+#define LOOPBACK_IFINDEX 1 /* lo's, in every network namespace */
+#define TAGGED_MAX 16384   /* checksums that are told from one another */
+#define TAGGED_SHIFT 28    /* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
 
 /* The last solicitation that was passed on a CPU, for hidden_tag(), and when that told of one (CLOCK_MONOTONIC). */
 struct passed {
-	__u64 head;		/* the first bytes of the message; its checksum is over the addresses and the target, too */
+	__u64 head; /* the first bytes of the message; its checksum is over the addresses and the target, too */
 	__u64 told;
-	__u64 told_tagged;	/* when it told of a port's first tag */
+	__u64 told_tagged; /* when it told of a port's first tag */
 	__u32 told_ifindex;
 	__u32 ifindex;
-	__u16 tags;		/* how many stood in the frame */
-	__u16 message;		/* where the message stands behind the IPv6 header's begin */
+	__u16 tags;    /* how many stood in the frame */
+	__u16 message; /* where the message stands behind the IPv6 header's begin */
 	__u32 is_held;
 	__u32 entry;
-	struct ns_event event;	/* of one that is held */
+	struct ns_event event; /* of one that is held */
 };
 
 /* When solicitations went on that had one tag within, and two (units of TAGGED_SHIFT): tagged_note(). */
@@ -58,7 +58,7 @@ BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
-BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX);	/* by checksum */
+BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX); /* by checksum */
 BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
@@ -67,9 +67,9 @@ BPF_TABLE("array", int, u64, budget, 1);
 BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_MAX); /* by entry */
-BPF_TABLE("lru_hash", struct address_key, struct heard, heard_sources, HEARD_MAX); /* in no scope: one place of all */
-BPF_PERF_OUTPUT(events);	/* wakes Python for each event */
-BPF_PERF_OUTPUT(more_events);	/* for every 64th only */
+BPF_TABLE("lru_hash", struct address_key, struct heard, heard_sources, HEARD_MAX);   /* in no scope: one place of all */
+BPF_PERF_OUTPUT(events);                                                             /* wakes Python for each event */
+BPF_PERF_OUTPUT(more_events);                                                        /* for every 64th only */
 BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
 
 /* --- match ----------------------------------------------------------------------------------------- */
@@ -315,8 +315,8 @@ static __always_inline enum presence route_kept(const struct slot *slot, const s
  * (and one of the rule's, if it names any) that leads anywhere. The kernel's own table is asked, so nothing is ever
  * out of date. bpf_fib_lookup() tells of nearly all; of what else there is on this machine, Python knows.
  */
-static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct slot *slot,
-						   const struct rule *rule, const struct scratch *s)
+static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+						   const struct scratch *s)
 {
 	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
 	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = slot->l3_ifindex };
@@ -409,9 +409,11 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *s
 		else if (known->flags & KNOWN_STALE)
 			tags = EVENT_STALE;
 	}
-	if (dad && !(rule->flags & RULE_DEFEND)) /* any answer would kill the asker's address, RFC 4862 §5.4 */
-		return known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR
-			? DAD_WITHHELD : OUTCOME_DAD;
+	if (dad && !(rule->flags & RULE_DEFEND)) { /* any answer would kill the asker's address, RFC 4862 §5.4 */
+		if (known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR)
+			return DAD_WITHHELD;
+		return OUTCOME_DAD;
+	}
 	if (rule->decision == DECISION_ROUTE) {
 		s->presence = target_routed(ctx, slot, rule, s);
 		if (s->presence == PRESENCE_ABSENT)
@@ -430,8 +432,8 @@ static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *s
 	if (known && rule->decision == DECISION_KERNEL)
 		return OUTCOME_KERNEL;
 	s->is_held = is_to_be_held(slot, s);
-	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) &&
-	    !s->is_held && advert_write(ctx, slot, rule, s)) {
+	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) && !s->is_held &&
+	    advert_write(ctx, slot, rule, s)) {
 		if (!tags)
 			return OUTCOME_ANSWERED_XDP;
 		tags |= EVENT_ANSWERED;

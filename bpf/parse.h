@@ -5,8 +5,8 @@
 
 #include "shared.h"
 
-#define L3_MASK 31		/* an IPv6 header stands at 14, 18 or 22 */
-#define MAX_EXTENSIONS 3	/* headers of a chain: two of options, one fragment header */
+#define L3_MASK 31       /* an IPv6 header stands at 14, 18 or 22 */
+#define MAX_EXTENSIONS 3 /* headers of a chain: two of options, one fragment header */
 #define MAX_OPTIONS_HEADERS 2
 
 /* Hides what is known of `x` from clang, which else folds away a bound that the verifier has to see. */
@@ -14,12 +14,12 @@
 
 /* Where things stand in the frame, and what of it is needed after the frame has been rewritten. */
 struct frame {
-	__u32 l3;		/* offset of the IPv6 header */
-	__u32 message;		/* offset of the ICMPv6 message */
-	__u32 length;		/* of the message, by the IPv6 payload length */
-	__u16 extended;		/* it stands behind extension headers */
-	__u16 fragment;		/* one of those is a fragment header */
-	__u16 tags;		/* enum event_tags */
+	__u32 l3;       /* offset of the IPv6 header */
+	__u32 message;  /* offset of the ICMPv6 message */
+	__u32 length;   /* of the message, by the IPv6 payload length */
+	__u16 extended; /* it stands behind extension headers */
+	__u16 fragment; /* one of those is a fragment header */
+	__u16 tags;     /* enum event_tags */
 	__be16 tci[MAX_TAGS];
 	__u8 h_dest[ETH_ALEN];
 	__u8 h_source[ETH_ALEN];

@@ -40,7 +40,7 @@
 #define ND_OPT_SOURCE_LL_ADDR 1
 #define ND_OPT_TARGET_LL_ADDR 2
 
-#define CHECKSUM_AT 2		/* in an ICMPv6 message */
+#define CHECKSUM_AT 2 /* in an ICMPv6 message */
 
 struct in6_addr {
 	union {
@@ -63,7 +63,7 @@ struct vlan_hdr {
 };
 
 struct ipv6hdr {
-	__be32 flow;		/* version, traffic class, flow label */
+	__be32 flow; /* version, traffic class, flow label */
 	__be16 payload_len;
 	__u8 nexthdr;
 	__u8 hop_limit;
@@ -73,8 +73,8 @@ struct ipv6hdr {
 
 struct ipv6_opt_hdr {
 	__u8 nexthdr;
-	__u8 hdrlen;		/* in units of 8 bytes, not counting the first 8; a fragment header's is reserved */
-	__be16 frag_off;	/* of a fragment header only */
+	__u8 hdrlen;     /* in units of 8 bytes, not counting the first 8; a fragment header's is reserved */
+	__be16 frag_off; /* of a fragment header only */
 	__be32 identification;
 };
 
@@ -82,7 +82,7 @@ struct nd_msg {
 	__u8 icmp6_type;
 	__u8 icmp6_code;
 	__sum16 icmp6_cksum;
-	__be32 flags;		/* NS: reserved */
+	__be32 flags; /* NS: reserved */
 	struct in6_addr target;
 };
 
