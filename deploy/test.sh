@@ -17,6 +17,7 @@ PATH="$PWD/.venv/bin:$PATH"
 unset PYTHONDONTWRITEBYTECODE
 step ruff check --quiet
 step ruff format --check --quiet
+step find bpf tests -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 step mypy --strict --no-error-summary npd6_xdp
 step shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init
 workers=$((2 * $(nproc)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A solicitation as the XDP program hands it up: valid, matched by a rule, and waiting for its answer.
 
-Mirrors `struct ns_event` of bpf/ns_filter.c field by field; the size is asserted on both sides, in a test.
+Mirrors `struct ns_event` of bpf/shared.h field by field; the size is asserted on both sides, in a test.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 Addresses are 16 `bytes`, MACs 6. VLAN tags are the raw 0, 4 or 8 bytes between the source MAC and the
 EtherType (TPID and TCI each), kept as they are. Who is answered, and with what, is core/responder.py's.
-bpf/ns_filter.c follows the same rules in the same order; what differs is a bug in one of the two.
+bpf/check.h and bpf/advert.h follow the same rules in the same order; what differs is a bug in one of the two.
 """
 
 from __future__ import annotations

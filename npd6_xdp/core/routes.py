@@ -24,7 +24,7 @@ from npd6_xdp.core.table import Rule, RuleFlag, Table
 
 
 class RoutingFlag(IntFlag):
-    """`enum routing_flag` of bpf/ns_filter.c: what of this machine's routes and rules bpf_fib_lookup() can't tell of.
+    """`enum routing_flag` of bpf/shared.h: what of this machine's routes and rules bpf_fib_lookup() can't tell of.
 
     UNFOUND: what it doesn't find may be there (prefixes that are delivered here, throw routes). ALL: rules pass over
     routes (suppress_prefixlength), which it doesn't. SOURCE: rules or routes go by the source. NOWHERE: it tells

@@ -28,7 +28,7 @@ VLAN_ANY = 0xFFFF
 
 
 class Decision(IntEnum):
-    """`enum decision` of bpf/ns_filter.c: what a target's entry in the table says."""
+    """`enum decision` of bpf/shared.h: what a target's entry in the table says."""
 
     OWN = 0
     NEXT_HOP = 1

@@ -2,7 +2,7 @@
 """What becomes of a solicitation, and why: the words that the XDP program, Python and the metrics share.
 
 The values are the metric labels (a contract). The order is the wire order: the n-th member is number n in the
-enums of bpf/ns_filter.c, which a test compares with these line by line.
+enums of bpf/shared.h, which a test compares with these line by line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The XDP program, through bcc: compile, load, fill its maps, attach it, read its counters.
 
-The byte layouts here mirror the structs of bpf/ns_filter.c; a test compares their sizes with the compiled maps'.
+The byte layouts here mirror the structs of bpf/shared.h; a test compares their sizes with the compiled maps'.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import re
 import resource
 import signal
 import struct
@@ -58,6 +59,7 @@ _CAPABILITIES = {"CAP_BPF": (39, _CAP_SYS_ADMIN), "CAP_NET_ADMIN": (12,), "CAP_P
 _COMPILER_BYTES = 66_000_000  # that it takes for a while, with its library: 66 to 72 MB were measured
 _LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
 _COMPILER = ("/libLLVM", "/libclang")
+_INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _MADV_DONTNEED = 4
 _XDP_FLAGS_SKB_MODE = 2
 _XDP_FLAGS_DRV_MODE = 4
@@ -207,9 +209,24 @@ def load(sizes: Mapping[str, int]) -> Loaded:
 
 @cache
 def _source(directory: Path) -> str:
-    """The program's text as it was at the start, which this code belongs to: by now another version may lie there."""
+    """The program's text as it was at the start, which this code belongs to: by now another version may lie there.
+
+    Its headers stand within, so that all of it is one text: no file is read once more, and whoever compares two
+    programs compares their headers as well.
+    """
     with as_machine_error("can't read the XDP program"):
-        return (directory / "ns_filter.c").read_text()
+        return _with_headers(directory, "ns_filter.c")
+
+
+def _with_headers(directory: Path, name: str) -> str:
+    """A file's text, with those of its headers in their places; the compiler names each by its own file and lines."""
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate((directory / name).read_text().splitlines(), 1):
+        if header := _INCLUDE.fullmatch(line):
+            lines += [_with_headers(directory, header[1]), f'#line {number + 1} "{name}"']
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def sizes_for(tables: Iterable[Table], limits: Limits, known: int = 0) -> dict[str, int]:

@@ -17,7 +17,7 @@ struct advert {
 	__u8 icmp6_type;
 	__u8 rest[7];
 	__u8 target[14];
-	__be16 number;		/* the target's last 16 bits, by which the asker tells its questions apart */
+	__be16 number; /* the target's last 16 bits, by which the asker tells its questions apart */
 	__u8 opt[8];
 } __attribute__((packed));
 
@@ -28,14 +28,14 @@ struct sample {
 };
 
 struct settings {
-	__u64 deliver;		/* a MAC address: its 6 bytes, and 2 that are 0; 0: none */
-	__u64 timed;		/* whether to note when they came */
+	__u64 deliver; /* a MAC address: its 6 bytes, and 2 that are 0; 0: none */
+	__u64 timed;   /* whether to note when they came */
 };
 
 struct counts {
-	__u64 answers;		/* all advertisements */
-	__u64 delivered;	/* those of them to `deliver` */
-	__u64 others;		/* other frames */
+	__u64 answers;   /* all advertisements */
+	__u64 delivered; /* those of them to `deliver` */
+	__u64 others;    /* other frames */
 };
 
 BPF_TABLE("array", int, struct settings, settings_space, 1);
@@ -59,8 +59,8 @@ int count(struct xdp_md *ctx)
 	settings = settings_space.lookup(&key);
 	if (!counts || !settings)
 		return XDP_PASS;
-	if ((void *)(na + 1) > data_end || na->h_proto != __builtin_bswap16(0x86dd) ||
-	    na->ip6h[6] != 58 || na->icmp6_type != ND_NEIGHBOR_ADVERT) {
+	if ((void *)(na + 1) > data_end || na->h_proto != __builtin_bswap16(0x86dd) || na->ip6h[6] != 58 ||
+	    na->icmp6_type != ND_NEIGHBOR_ADVERT) {
 		counts->others++;
 		return XDP_PASS;
 	}

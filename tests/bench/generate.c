@@ -14,14 +14,14 @@
 #define TARGET_END (62 + 16)
 
 struct pristine {
-	__u8 byte[96];		/* the target's last two bytes are 0, and the checksum is right for that */
+	__u8 byte[96]; /* the target's last two bytes are 0, and the checksum is right for that */
 };
 
 struct pace {
-	__u64 next;		/* CLOCK_MONOTONIC, nanoseconds: when the next frame is due */
-	__u64 end;		/* and when there is none any more */
-	__u64 interval;		/* 0: one is always due */
-	__u64 lag;		/* who is later than that leaves frames out, instead of a burst that no ring could hold */
+	__u64 next;     /* CLOCK_MONOTONIC, nanoseconds: when the next frame is due */
+	__u64 end;      /* and when there is none any more */
+	__u64 interval; /* 0: one is always due */
+	__u64 lag;      /* who is later than that leaves frames out, instead of a burst that no ring could hold */
 };
 
 BPF_TABLE("array", int, struct pristine, pristine_space, 1);
@@ -56,7 +56,7 @@ int generate(struct xdp_md *ctx)
 	__builtin_memcpy(data, pristine, LENGTH);
 	number = __builtin_bswap16(*count % TARGETS);
 	*(__u16 *)(data + TARGET_END - 2) = number;
-	sum = (__u16)~*(__u16 *)(data + CHECKSUM) + number;
+	sum = (__u16) ~*(__u16 *)(data + CHECKSUM) + number;
 	*(__u16 *)(data + CHECKSUM) = ~((sum & 0xffff) + (sum >> 16));
 	++*count;
 	return XDP_TX;

@@ -7,11 +7,11 @@
  * -D: LENGTH of the frame, COUNT of the things that vary, and VARY, one of the names below.
  */
 
-#define FIXED 0		/* nothing */
-#define EXACT 1		/* the target: one of COUNT addresses */
-#define PREFIX 2	/* the target: any address of one of COUNT prefixes of 64 bits */
-#define SOURCE 3	/* the source MAC: one of COUNT */
-#define VLAN 4		/* the VLAN id: one of COUNT, from 1 on; the frame has a tag */
+#define FIXED 0  /* nothing */
+#define EXACT 1  /* the target: one of COUNT addresses */
+#define PREFIX 2 /* the target: any address of one of COUNT prefixes of 64 bits */
+#define SOURCE 3 /* the source MAC: one of COUNT */
+#define VLAN 4   /* the VLAN id: one of COUNT, from 1 on; the frame has a tag */
 
 #define L3 (VARY == VLAN ? 18 : 14)
 #define CHECKSUM (L3 + 42)
@@ -25,8 +25,8 @@ BPF_TABLE("array", int, struct pristine, pristine_space, 1);
 BPF_TABLE("prog", u32, u32, next, 1);
 
 /* Numbers that differ for different `i`, spread as addresses are; tests/bench/program.py has the same. */
-#define SPREAD_64(i) ((__u64)(i) * 0x9e3779b97f4a7c15ULL)
-#define SPREAD_32(i) ((__u32)(i) * 0x9e3779b1U)
+#define SPREAD_64(i) ((__u64)(i)*0x9e3779b97f4a7c15ULL)
+#define SPREAD_32(i) ((__u32)(i)*0x9e3779b1U)
 
 int restore(struct xdp_md *ctx)
 {
@@ -60,7 +60,7 @@ int restore(struct xdp_md *ctx)
 	}
 	if (VARY == EXACT || VARY == PREFIX) {
 		__builtin_memcpy(data + TARGET + 4, word, sizeof(word));
-		sum = (__u16)~*(__u16 *)(data + CHECKSUM) + (__u64)word[0] + word[1] + word[2];
+		sum = (__u16) ~*(__u16 *)(data + CHECKSUM) + (__u64)word[0] + word[1] + word[2];
 		sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
 		sum = (sum & 0xffff) + (sum >> 16);
 		sum = (sum & 0xffff) + (sum >> 16);

@@ -48,10 +48,13 @@ def test_a_program_that_takes_over_is_of_the_same_text_though_another_version_li
     monkeypatch.setattr(datapath, "compile_program", compiled)
     monkeypatch.setattr(datapath, "BPF_DIRECTORY", tmp_path)
     for text in ("this version", "another version"):
-        (tmp_path / "ns_filter.c").write_text(text)
+        (tmp_path / "ns_filter.c").write_text(f'#include "wire.h"\nint {text};')
+        (tmp_path / "wire.h").write_text(f"header of {text}")
         with pytest.raises(MachineError, match="not now"):
             datapath.load({})
-    assert seen == ["this version"] * 2
+    assert seen[0] == seen[1]
+    assert "header of this version" in seen[0]
+    assert "int this version;" in seen[0]
 
 
 class Heard(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system import datapath
 from tests.datapath.harness import Bench
 
-SOURCE = (datapath.BPF_DIRECTORY / "ns_filter.c").read_text()
+SOURCE = (datapath.BPF_DIRECTORY / "shared.h").read_text()
 
 
 def c_enum(name: str) -> dict[str, int]:

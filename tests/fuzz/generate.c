@@ -109,8 +109,7 @@ static void pick_destination(struct generator *g, const uint8_t *source, const u
 	else if (dice < 92)
 		a[below(g, 13)] ^= 1 << below(g, 8); /* nearly a solicited-node address */
 	else if (dice < 96)
-		scatter(g, a + 13, 3); /* another's */
-	/* else as for most */
+		scatter(g, a + 13, 3); /* another's; else as for most */
 }
 
 static void pick_mac(struct generator *g, const mac *pool, int count, uint8_t *m)
@@ -245,7 +244,8 @@ static void seal_with_zero(uint8_t *source, uint8_t *destination, uint8_t *messa
 	uint32_t sum;
 
 	message[6] = message[7] = 0;
-	sum = checksum(source, destination, message, length); /* the complement of the sum: what is missing to all ones */
+	/* the complement of the sum: what is missing to all ones */
+	sum = checksum(source, destination, message, length);
 	message[6] = sum / 256;
 	message[7] = sum % 256;
 	message[2] = message[3] = other ? 0xff : 0;

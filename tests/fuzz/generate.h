@@ -5,9 +5,9 @@
 
 #include "reference.h"
 
-#define FRAME_MAX 3400		/* BPF_PROG_TEST_RUN takes a page, less what the kernel wants around a frame */
+#define FRAME_MAX 3400 /* BPF_PROG_TEST_RUN takes a page, less what the kernel wants around a frame */
 #define FRAME_MIN 14
-#define FRAME_ROOM 8192		/* what is made before it is cut to that */
+#define FRAME_ROOM 8192 /* what is made before it is cut to that */
 
 struct generator {
 	uint64_t state;

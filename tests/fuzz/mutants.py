@@ -241,8 +241,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "dad-proxied",
         "a probe goes on to the kernel, whose proxy entry defends the target",
-        "? DAD_WITHHELD : OUTCOME_DAD;",
-        "? OUTCOME_DAD : OUTCOME_DAD;",
+        "return DAD_WITHHELD;",
+        "return OUTCOME_DAD;",
     ),
     Mutant(
         "route-back",

@@ -10,10 +10,10 @@
 
 /* --- addresses -------------------------------------------------------------------------------------- */
 
-static const uint8_t unspecified[16];						/* ::  */
-static const uint8_t loopback[16] = { [15] = 1 };				/* ::1 */
-static const uint8_t all_nodes[16] = { 0xff, 0x02, [15] = 1 };			/* ff02::1 */
-static const uint8_t all_nodes_mac[6] = { 0x33, 0x33, 0, 0, 0, 1 };		/* RFC 2464 §7 */
+static const uint8_t unspecified[16];                               /* ::  */
+static const uint8_t loopback[16] = { [15] = 1 };                   /* ::1 */
+static const uint8_t all_nodes[16] = { 0xff, 0x02, [15] = 1 };      /* ff02::1 */
+static const uint8_t all_nodes_mac[6] = { 0x33, 0x33, 0, 0, 0, 1 }; /* RFC 2464 §7 */
 static const uint8_t no_mac[6];
 
 static int is(const uint8_t *one, const uint8_t *other)
@@ -123,16 +123,16 @@ uint16_t checksum(const uint8_t *source, const uint8_t *destination, const uint8
 
 /* A Neighbor Solicitation, and where in the frame its parts stand. */
 struct solicitation {
-	const uint8_t *to, *from;		/* Ethernet */
-	int tags;				/* how many */
-	const uint8_t *tag[2];			/* 4 bytes each, the outer first */
-	int outer, inner;			/* VLAN ids: 0 for none */
+	const uint8_t *to, *from; /* Ethernet */
+	int tags;                 /* how many */
+	const uint8_t *tag[2];    /* 4 bytes each, the outer first */
+	int outer, inner;         /* VLAN ids: 0 for none */
 	const uint8_t *ip, *source, *destination;
 	int extended, fragment;
 	const uint8_t *message;
-	int length;				/* of the message, by the IPv6 header; it may reach past the frame */
+	int length; /* of the message, by the IPv6 header; it may reach past the frame */
 	const uint8_t *target;
-	const uint8_t *link_layer;		/* what the source link-layer address option says; NULL: nothing of use */
+	const uint8_t *link_layer; /* what the source link-layer address option says; NULL: nothing of use */
 };
 
 /*
@@ -161,11 +161,11 @@ static int is_solicitation(const uint8_t *frame, int size, struct solicitation *
 			s->inner = id;
 		at += 4;
 	}
-	if (at + 2 > size || be16(frame + at) != 0x86dd)	/* RFC 2464 §3 */
+	if (at + 2 > size || be16(frame + at) != 0x86dd) /* RFC 2464 §3 */
 		return 0;
 	at += 2;
 
-	if (at + 40 > size || frame[at] / 16 != 6)		/* RFC 8200 §3 */
+	if (at + 40 > size || frame[at] / 16 != 6) /* RFC 8200 §3 */
 		return 0;
 	s->ip = frame + at;
 	s->source = s->ip + 8;
@@ -180,9 +180,9 @@ static int is_solicitation(const uint8_t *frame, int size, struct solicitation *
 		/* RFC 8200 §4: each has 8 bytes at the least, and begins with the number of what follows */
 		if (headers == 3 || at + 8 > size)
 			return 0;
-		if (next == 44) {				/* §4.5: a fragment header */
+		if (next == 44) { /* §4.5: a fragment header */
 			if (be16(frame + at + 2) / 8 != 0)
-				return 0;			/* not the first one: the message's begin isn't here */
+				return 0; /* not the first one: the message's begin isn't here */
 			s->fragment = 1;
 			length = 8;
 		} else if (next == 60 || (next == 0 && headers == 0)) {
@@ -194,13 +194,13 @@ static int is_solicitation(const uint8_t *frame, int size, struct solicitation *
 			return 0;
 		}
 		if (length > s->length)
-			return 0;				/* it doesn't end within the packet */
+			return 0; /* it doesn't end within the packet */
 		next = frame[at];
 		at += length;
 		s->length -= length;
 		s->extended = 1;
 	}
-	if (at >= size || s->length == 0 || frame[at] != 135)	/* RFC 4861 §4.3 */
+	if (at >= size || s->length == 0 || frame[at] != 135) /* RFC 4861 §4.3 */
 		return 0;
 	s->message = frame + at;
 	s->target = s->message + 8;
@@ -305,7 +305,7 @@ static int advertise(const struct entry *entry, const struct rule *rule, const s
 	memcpy(frame, is_dad ? all_nodes_mac : asker, 6);
 	memcpy(frame + 6, entry->mac.byte, 6);
 	for (int i = 0; i < s->tags; i++) {
-		memcpy(frame + at, s->tag[i], 4);		/* the tags as they came */
+		memcpy(frame + at, s->tag[i], 4); /* the tags as they came */
 		at += 4;
 	}
 	frame[at] = 0x86;
@@ -313,21 +313,20 @@ static int advertise(const struct entry *entry, const struct rule *rule, const s
 
 	ip = frame + at + 2;
 	memset(ip, 0, 40 + 32);
-	ip[0] = 0x60;						/* version 6; traffic class and flow label 0 */
-	ip[5] = 32;						/* payload length */
-	ip[6] = 58;						/* ICMPv6 */
-	ip[7] = 255;						/* hop limit */
+	ip[0] = 0x60; /* version 6; traffic class and flow label 0 */
+	ip[5] = 32;   /* payload length */
+	ip[6] = 58;   /* ICMPv6 */
+	ip[7] = 255;  /* hop limit */
 	memcpy(ip + 8, source, 16);
 	memcpy(ip + 24, destination, 16);
 
 	message = ip + 40;
-	message[0] = 136;					/* type; code 0 */
-	message[4] = 0x80 * rule->router			/* R */
-		   + 0x40 * !is_dad;				/* S: "If the Source Address is unspecified [...] zero", else one */
-								/* O: "MUST be set to zero" of a proxy's (§7.2.8) */
+	message[0] = 136; /* type; code 0 */
+	/* R; S, "If the Source Address is unspecified [...] zero", else one; O "MUST be set to zero" of a proxy's (§7.2.8) */
+	message[4] = 0x80 * rule->router + 0x40 * !is_dad;
 	memcpy(message + 8, s->target, 16);
-	message[24] = 2;					/* target link-layer address, */
-	message[25] = 1;					/* of 8 bytes */
+	message[24] = 2; /* target link-layer address, */
+	message[25] = 1; /* of 8 bytes */
 	memcpy(message + 26, entry->mac.byte, 6);
 	sum = checksum(source, destination, message, 32);
 	message[2] = sum / 256;
@@ -410,7 +409,8 @@ static struct host *known_host(struct scene *scene, int set, const uint8_t *targ
 }
 
 /* 1 if the routing table leads to a target behind us, 0 if it doesn't, NONE if only the kernel can tell. */
-static int is_routed(const struct scene *scene, const struct entry *entry, const struct rule *rule, const uint8_t *target)
+static int is_routed(const struct scene *scene, const struct entry *entry, const struct rule *rule,
+		     const uint8_t *target)
 {
 	const struct route *best = NULL;
 
@@ -442,7 +442,8 @@ static int is_crowding(const struct scene *scene, const struct entry *entry, con
 	for (int i = 0; i < scene->crowds; i++) {
 		const struct crowd *crowd = &scene->crowd[i];
 
-		if (crowd->entry == entry->number && (is_mac(crowd->mac.byte, no_mac) || is_mac(crowd->mac.byte, asker)))
+		if (crowd->entry == entry->number &&
+		    (is_mac(crowd->mac.byte, no_mac) || is_mac(crowd->mac.byte, asker)))
 			return 1;
 	}
 	return 0;

@@ -8,25 +8,73 @@
 #define NONE (-1)
 
 /* What BPF_PROG_TEST_RUN returns: enum xdp_action. */
-enum { DROP = 1, PASS = 2, TX = 3 };
+enum {
+	DROP = 1,
+	PASS = 2,
+	TX = 3
+};
 
 /* Rows of the counters: the words of the metric labels, in the order of npd6_xdp/core/verdict.py. */
 enum {
-	ANSWERED_XDP, ANSWERED_PYTHON, KERNEL, ABSENT, PENDING, OWN, IGNORED, UNMATCHED, DAD, INVALID, RATE_LIMITED,
-	MONITORED, LOST, FAILED, OUTCOMES
+	ANSWERED_XDP,
+	ANSWERED_PYTHON,
+	KERNEL,
+	ABSENT,
+	PENDING,
+	OWN,
+	IGNORED,
+	UNMATCHED,
+	DAD,
+	INVALID,
+	RATE_LIMITED,
+	MONITORED,
+	LOST,
+	FAILED,
+	OUTCOMES
 };
 enum {
-	FRAGMENT, LENGTH, HOP_LIMIT, CODE, CHECKSUM, TARGET, SOURCE, OPTION_LENGTH, DAD_DESTINATION, DAD_SLLAO, REASONS
+	FRAGMENT,
+	LENGTH,
+	HOP_LIMIT,
+	CODE,
+	CHECKSUM,
+	TARGET,
+	SOURCE,
+	OPTION_LENGTH,
+	DAD_DESTINATION,
+	DAD_SLLAO,
+	REASONS
 };
 
-enum method { METHOD_STATIC, METHOD_ROUTE, METHOD_NEIGHBOUR, METHOD_KERNEL, METHOD_IGNORE };
-enum datapath { HYBRID, PYTHON, MONITOR };
+enum method {
+	METHOD_STATIC,
+	METHOD_ROUTE,
+	METHOD_NEIGHBOUR,
+	METHOD_KERNEL,
+	METHOD_IGNORE
+};
+enum datapath {
+	HYBRID,
+	PYTHON,
+	MONITOR
+};
 
 /* What an event says beside the number of tags. */
-enum { TAG_OUTER_8021AD = 4, TAG_INNER_8021AD = 8, MISS = 16, STALE = 32, ANSWERED = 64, HEARD = 128 };
+enum {
+	TAG_OUTER_8021AD = 4,
+	TAG_INNER_8021AD = 8,
+	MISS = 16,
+	STALE = 32,
+	ANSWERED = 64,
+	HEARD = 128
+};
 
-typedef struct { uint8_t byte[16]; } address;
-typedef struct { uint8_t byte[6]; } mac;
+typedef struct {
+	uint8_t byte[16];
+} address;
+typedef struct {
+	uint8_t byte[6];
+} mac;
 
 /* The addresses from the first to the last, both included. */
 struct span {
@@ -36,29 +84,29 @@ struct span {
 /* One prefix of an [[interface.rule]]. A range is several. */
 struct rule {
 	address network;
-	int32_t length;			/* bits */
-	int32_t number;			/* of the rule's counters */
+	int32_t length; /* bits */
+	int32_t number; /* of the rule's counters */
 	int32_t method;
 	int32_t router, defend, by_interface;
-	int32_t hosts;			/* which set of known hosts is asked, by neighbour and kernel */
+	int32_t hosts; /* which set of known hosts is asked, by neighbour and kernel */
 	int32_t vias, includes, excludes;
-	const int32_t *via;		/* indexes of interfaces */
+	const int32_t *via; /* indexes of interfaces */
 	const struct span *include, *exclude;
 };
 
 /* One [[interface]]. */
 struct entry {
-	int32_t number;			/* of its counters */
-	int32_t port;			/* the index of the interface that its frames come in by */
-	int32_t outer, inner;		/* VLAN ids, 0 for none; both NONE: any */
-	int32_t l3;			/* the index of the interface that the kernel takes its frames to come in by */
+	int32_t number;       /* of its counters */
+	int32_t port;         /* the index of the interface that its frames come in by */
+	int32_t outer, inner; /* VLAN ids, 0 for none; both NONE: any */
+	int32_t l3;           /* the index of the interface that the kernel takes its frames to come in by */
 	int32_t datapath;
 	int32_t shared, hears, guarded, silent;
-	mac mac, port_mac;		/* what is advertised; the port's own, the same but on a bridge */
+	mac mac, port_mac; /* what is advertised; the port's own, the same but on a bridge */
 	int32_t rules, owns, next_hops, sources;
 	const struct rule *rule;
 	const address *own, *next_hop;
-	const address *source;		/* those of its own that an advertisement may come from */
+	const address *source; /* those of its own that an advertisement may come from */
 };
 
 /* A host that is known to be there (neighbour), or that has a proxy entry of ours (kernel). */
@@ -70,7 +118,7 @@ struct host {
 struct route {
 	address network;
 	int32_t length;
-	int32_t out;			/* index of an interface; 0: unreachable, blackhole, or by lo */
+	int32_t out; /* index of an interface; 0: unreachable, blackhole, or by lo */
 };
 
 /* What the kernel said of a target that came in by an entry. */
@@ -93,21 +141,21 @@ struct crowd {
 };
 
 struct tags {
-	int32_t length;			/* bytes: 0, 4, 8, ... */
+	int32_t length; /* bytes: 0, 4, 8, ... */
 	uint8_t byte[12];
 };
 
 struct scene {
-	int32_t is_read;		/* somebody reads the ring; else all that goes up is lost */
-	int32_t asks_kernel;		/* routes are as the kernel said; what it wasn't asked goes up */
+	int32_t is_read;     /* somebody reads the ring; else all that goes up is lost */
+	int32_t asks_kernel; /* routes are as the kernel said; what it wasn't asked goes up */
 	int32_t entries, elsewheres, hosts, routes, kepts, crowds, heards;
 	const struct entry *entry;
-	const address *elsewhere;	/* of the host, on other interfaces */
+	const address *elsewhere; /* of the host, on other interfaces */
 	struct host *host;
 	const struct route *route;
 	const struct kept *kept;
 	const struct crowd *crowd;
-	struct heard *heard;		/* room for as many as a chunk has frames */
+	struct heard *heard; /* room for as many as a chunk has frames */
 	/* what the generator takes from */
 	int32_t ports, targets, askers, own_macs, macs, tag_kinds;
 	const int32_t *port;
@@ -121,11 +169,11 @@ struct scene {
 
 struct verdict {
 	int32_t action;
-	int32_t outcome, reason;	/* NONE: nothing is counted here */
-	int32_t entry, rule;		/* whose counters */
+	int32_t outcome, reason; /* NONE: nothing is counted here */
+	int32_t entry, rule;     /* whose counters */
 	int32_t goes_up;
-	int32_t answer_length;		/* 0: none */
-	uint8_t event[EVENT_SIZE];	/* the time is left zero */
+	int32_t answer_length;     /* 0: none */
+	uint8_t event[EVENT_SIZE]; /* the time is left zero */
 	uint8_t answer[ANSWER_MAX];
 };
 

@@ -14,44 +14,41 @@
 
 #define RECORD_SIZE 64
 #define RECORD_HEADER 12
-#define EVENT_TIME 32		/* where in an event the time stands, 4 bytes: no two are the same */
+#define EVENT_TIME 32 /* where in an event the time stands, 4 bytes: no two are the same */
 
 /* The loaded program. Counters are per CPU, 8 bytes each. */
 struct program {
 	int32_t fd, entry_counters_fd, rule_counters_fd, heard_fd;
 	int32_t cpus, entries, rules;
-	uint64_t *entry_base, *rule_base;	/* what they said at the start */
-	uint64_t *entry_wanted, *rule_wanted;	/* and what has come to that by the reference */
-	uint64_t *room;				/* for all of one map's counters, of all CPUs */
+	uint64_t *entry_base, *rule_base;     /* what they said at the start */
+	uint64_t *entry_wanted, *rule_wanted; /* and what has come to that by the reference */
+	uint64_t *room;                       /* for all of one map's counters, of all CPUs */
 };
 
 /* What became of frames. */
 struct report {
-	int64_t frames;				/* how many were compared, the one that differs with them */
-	int32_t events;				/* how many of them went up */
+	int64_t frames; /* how many were compared, the one that differs with them */
+	int32_t events; /* how many of them went up */
 	int32_t port, length, action, out_length;
-	struct verdict verdict;			/* the reference's, of the last frame */
+	struct verdict verdict; /* the reference's, of the last frame */
 	uint8_t frame[FRAME_ROOM], out[FRAME_ROOM];
-	char difference[512];			/* "": none */
+	char difference[512]; /* "": none */
 	uint64_t outcomes[OUTCOMES], reasons[REASONS], answered, handed_up;
 };
 
 /* What Python is to be handed, and what it is to answer. */
 struct told {
-	int64_t frame;				/* the number of the frame */
+	int64_t frame; /* the number of the frame */
 	int32_t answer_length;
 	uint8_t event[EVENT_SIZE], answer[ANSWER_MAX];
 };
 
 static const char *const actions[] = { "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT" };
-static const char *const outcomes[] = {
-	"answered_xdp", "answered_python", "kernel", "absent", "pending", "own", "ignored", "unmatched", "dad", "invalid",
-	"rate_limited", "monitored", "lost", "failed"
-};
-static const char *const reasons[] = {
-	"fragment", "length", "hop_limit", "code", "checksum", "target", "source", "option_length", "dad_destination",
-	"dad_sllao"
-};
+static const char *const outcomes[] = { "answered_xdp", "answered_python", "kernel",    "absent", "pending",
+					"own",          "ignored",         "unmatched", "dad",    "invalid",
+					"rate_limited", "monitored",       "lost",      "failed" };
+static const char *const reasons[] = { "fragment", "length",        "hop_limit",       "code",     "checksum", "target",
+				       "source",   "option_length", "dad_destination", "dad_sllao" };
 
 static long bpf(int command, union bpf_attr *attr)
 {
@@ -129,7 +126,8 @@ static int counters_agree(const struct program *program, struct report *report)
 
 			if (off == 0 || left < 120)
 				continue;
-			said = snprintf(to, left, "%sthe counter %s %s of %s %d is %+lld off", left < sizeof(report->difference) ? "; " : "",
+			said = snprintf(to, left, "%sthe counter %s %s of %s %d is %+lld off",
+					left < sizeof(report->difference) ? "; " : "",
 					column < OUTCOMES ? "outcome" : "reason",
 					column < OUTCOMES ? outcomes[column] : reasons[column - OUTCOMES],
 					map == 0 ? "entry" : "rule", number, off);
@@ -166,7 +164,10 @@ int start(const struct program *program)
 /* Have the program and the reference know what they knew at first of who is there and who was heard. */
 static void forget(const struct program *program, struct scene *scene)
 {
-	struct { uint32_t scope, zero; address address; } key;
+	struct {
+		uint32_t scope, zero;
+		address address;
+	} key;
 	union bpf_attr attr;
 
 	for (;;) {
@@ -232,8 +233,8 @@ static int run_frame(const struct program *program, struct scene *scene, struct 
 	}
 	for (int i = 0; i < wanted_length; i++) {
 		if (report->out[i] != wanted[i]) {
-			snprintf(report->difference, sizeof(report->difference), "byte %d of %s is 0x%02x, not 0x%02x", i,
-				 v->action == TX ? "the answer" : "the frame", report->out[i], wanted[i]);
+			snprintf(report->difference, sizeof(report->difference), "byte %d of %s is 0x%02x, not 0x%02x",
+				 i, v->action == TX ? "the answer" : "the frame", report->out[i], wanted[i]);
 			return -1;
 		}
 	}
@@ -328,7 +329,8 @@ void checksum_into(uint8_t *ip, uint8_t *message, int length)
 /* The sizes of what scene.py mirrors; 0 behind the last. */
 int size_of(int which)
 {
-	const int sizes[] = { sizeof(struct scene), sizeof(struct report), sizeof(struct told), sizeof(struct program), 0 };
+	const int sizes[] = { sizeof(struct scene), sizeof(struct report), sizeof(struct told), sizeof(struct program),
+			      0 };
 
 	return sizes[which];
 }

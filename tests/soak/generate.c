@@ -13,17 +13,17 @@
 
 struct frame {
 	__u16 length;
-	__u16 target;		/* where the target's middle stands, 4 bytes that are 0 and to vary; 0: it stays */
-	__u16 checksum;		/* where the checksum stands, which is right for that */
-	__u16 sender;		/* whether the last 2 bytes of the sender's MAC address vary */
+	__u16 target;   /* where the target's middle stands, 4 bytes that are 0 and to vary; 0: it stays */
+	__u16 checksum; /* where the checksum stands, which is right for that */
+	__u16 sender;   /* whether the last 2 bytes of the sender's MAC address vary */
 	__u8 byte[MAX_LENGTH];
 };
 
 struct pace {
-	__u64 next;		/* CLOCK_MONOTONIC, nanoseconds: when the next frame is due */
-	__u64 end;		/* and when there is none any more */
-	__u64 interval;		/* 0: one is always due */
-	__u64 lag;		/* who is later than that leaves frames out, instead of a burst that no ring could hold */
+	__u64 next;     /* CLOCK_MONOTONIC, nanoseconds: when the next frame is due */
+	__u64 end;      /* and when there is none any more */
+	__u64 interval; /* 0: one is always due */
+	__u64 lag;      /* who is later than that leaves frames out, instead of a burst that no ring could hold */
 };
 
 struct state {

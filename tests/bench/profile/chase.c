@@ -6,8 +6,8 @@
  * -D: COUNT, how many elements of 8 bytes; a power of two.
  */
 
-#define STEPS 1000		/* a run */
-#define FILL 256		/* elements that a run fills in, first */
+#define STEPS 1000 /* a run */
+#define FILL 256   /* elements that a run fills in, first */
 
 struct state {
 	__u32 at;

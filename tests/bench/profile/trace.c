@@ -17,7 +17,7 @@ enum step {
 };
 
 BPF_F_TABLE("array", int, __u64, moments, STEPS, BPF_F_MMAPABLE);
-BPF_TABLE("array", int, __u64, under_way, 2);	/* the system call that each of the two is in */
+BPF_TABLE("array", int, __u64, under_way, 2); /* the system call that each of the two is in */
 
 static inline __attribute__((always_inline)) void note(int step)
 {

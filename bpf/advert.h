@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* answer: the advertisement of RFC 4861 §7.2.4, in place; ids are those of RFC.md §B. */
+#ifndef NPD6_ADVERT_H
+#define NPD6_ADVERT_H
+
+#include "check.h"
+
+struct advert {
+	struct ipv6hdr ip6h;
+	struct nd_msg na;
+	__u8 opt_type;
+	__u8 opt_len;
+	__u8 opt_mac[ETH_ALEN];
+};
+
+/* The advertisement's source address; NULL where Python has to choose (B6). */
+static __always_inline const struct in6_addr *advert_source(const struct slot *slot, const struct rule *rule,
+							    const struct scratch *s)
+{
+	if (!(rule->flags & RULE_SOURCE_INTERFACE))
+		return &s->ns.target;
+	if (is_link_local(&s->source))
+		return slot->sources & SOURCE_LINK_LOCAL ? &slot->link_local : NULL;
+	return slot->sources & SOURCE_GLOBAL ? &slot->global : NULL;
+}
+
+/* Rewrites the frame into the answer. False: nothing was changed. */
+static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+					 const struct scratch *s)
+{
+	__u32 l3 = s->frame.l3 & L3_MASK;
+	const struct in6_addr *source = advert_source(slot, rule, s);
+	void *data, *data_end;
+	struct ethhdr *eth;
+	struct advert *adv;
+	__be32 *word;
+	__u64 sum;
+	int delta;
+
+	if (!source)
+		return false;
+	/* From the frame's length, not the payload's: a trailer must go (B9). No SLLAO grows, a Nonce shrinks. */
+	delta = (int)(l3 + sizeof(*adv)) - (int)(ctx->data_end - ctx->data);
+	if (delta && bpf_xdp_adjust_tail(ctx, delta))
+		return false;
+
+	data = (void *)(long)ctx->data;
+	data_end = (void *)(long)ctx->data_end;
+	eth = data;
+	adv = data + l3;
+	if (is_beyond(eth + 1, data_end) || is_beyond(adv + 1, data_end))
+		return false;
+
+	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
+	__builtin_memcpy(eth->h_dest, s->eth_destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, slot->mac, ETH_ALEN);
+
+	adv->ip6h.flow = BE32(0x60000000);
+	adv->ip6h.payload_len = BE16(sizeof(*adv) - sizeof(adv->ip6h));
+	adv->ip6h.nexthdr = NEXTHDR_ICMP;
+	adv->ip6h.hop_limit = 255; /* B7 */
+	adv->ip6h.saddr = *source;
+	adv->ip6h.daddr = s->source; /* B2; source :: never comes here */
+	adv->na.icmp6_type = ND_NEIGHBOR_ADVERT;
+	adv->na.icmp6_code = 0;
+	adv->na.icmp6_cksum = 0;
+	/* Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the
+	 * Override flag set to zero" (B3, §7.2.8) */
+	adv->na.flags =
+		rule->flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED) : BE32(ND_NA_FLAG_SOLICITED);
+	adv->na.target = s->ns.target;         /* B1 */
+	adv->opt_type = ND_OPT_TARGET_LL_ADDR; /* B5 */
+	adv->opt_len = 1;
+	__builtin_memcpy(adv->opt_mac, slot->mac, ETH_ALEN);
+
+	/* The addresses and the message stand side by side: 16 words, and what else the pseudo-header has. */
+	word = (__be32 *)&adv->ip6h.saddr;
+	sum = BE16(sizeof(*adv) - sizeof(adv->ip6h)) + BE16(NEXTHDR_ICMP);
+#pragma unroll
+	for (int i = 0; i < 16; i++)
+		sum += word[i];
+	adv->na.icmp6_cksum = ~csum_fold(sum);
+	return true;
+}
+
+#endif

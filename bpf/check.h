@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* check: RFC 4861 §7.1.1 and its kin, in the order that DESIGN.md gives; ids are those of RFC.md §A. */
+#ifndef NPD6_CHECK_H
+#define NPD6_CHECK_H
+
+#include "parse.h"
+
+#define MESSAGE_MAX 4096 /* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel */
+#define CSUM_CHUNK 512   /* the most that bpf_csum_diff() takes before Linux 6.13 */
+
+/*
+ * Bounds for a __u64 in the very register that goes on: clang compares one copy and passes on another, and
+ * before Linux 6.3 the verifier may not know that the two are the same.
+ */
+#define at_least(x, least) asm volatile("if %0 >= %1 goto +1\n\t%0 = %1" : "+r"(x) : "i"(least))
+#define at_most(x, most) asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(x) : "i"(most))
+
+/* Whether a target is routed. */
+enum presence {
+	PRESENCE_ABSENT,
+	PRESENCE_THERE,
+	PRESENCE_UNKNOWN, /* only the kernel can tell, and Python ask it */
+};
+
+/*
+ * What one solicitation leaves behind on its way: the message beside its pseudo-header's addresses (one run of
+ * bytes for the checksum), and what was found out. It is in a map, not on the stack, because the verifier
+ * doesn't track what a map holds: else it would walk the rest of the program once more for each combination of
+ * tags, extension headers, length and options, and give up.
+ */
+struct scratch {
+	struct in6_addr source;
+	struct in6_addr destination;
+	union {
+		struct nd_msg ns;
+		__u8 message[2 * MESSAGE_MAX + 8];
+	};
+	struct frame frame;
+	/* volatile, or clang would keep them in registers through the loop over the options after all */
+	volatile __u32 option;          /* offset in `message` */
+	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */
+	volatile __u32 sllao;           /* offset in `message` of the one that counts, 0 for none */
+	volatile __u32 presence;        /* enum presence, by the routing table */
+	volatile __u32 tags;            /* enum event_tags: what Python has to know */
+	volatile __u32 is_held;         /* it may have a tag that doesn't show, and is to be held until that is known */
+	struct rule rule;               /* the one that covers the target, from whichever map */
+	__u8 eth_destination[ETH_ALEN]; /* where an answer goes */
+};
+
+/* A2: the checksum over pseudo-header and message, RFC 8200 §8.1; `length` is at most MESSAGE_MAX. */
+static __always_inline bool is_checksum_valid(struct scratch *s, __u64 length)
+{
+	/* htons each: htonl(length) + htonl(58) would overflow 32 bits from length 198 on */
+	__u64 sum = BE16(NEXTHDR_ICMP) + BE16(length);
+	__u64 total = sizeof(s->source) + sizeof(s->destination) + ((length + 3) & ~3);
+	__u8 *bytes = (__u8 *)s;
+
+	/* bpf_csum_diff() takes whole 32-bit words: zeros behind the message, where the last one left bytes */
+	opaque(length);
+	__builtin_memset(&s->message[length & (2 * MESSAGE_MAX - 1)], 0, 4);
+#pragma unroll
+	for (__u32 done = 0; done < MESSAGE_MAX + 2 * CSUM_CHUNK; done += CSUM_CHUNK) {
+		__u64 chunk = total - done;
+
+		if (total <= done)
+			break;
+		at_most(chunk, CSUM_CHUNK);
+		sum = (__u32)bpf_csum_diff(NULL, 0, bytes + done, chunk, sum);
+	}
+	return csum_fold(sum) == 0xffff;
+}
+
+/*
+ * A6: every option has a length above 0 and ends within the message. Notes on the way where the source
+ * link-layer address stands: the first such option of length 1 counts, others are as absent.
+ */
+static __always_inline bool options_check(struct scratch *s)
+{
+	s->has_sllao = 0;
+	s->sllao = 0;
+	s->option = sizeof(struct nd_msg);
+
+	for (int i = 0; i < MESSAGE_MAX / 8; i++) {
+		__u32 pos = s->option, length = s->frame.length, size;
+		const __u8 *option;
+
+		if (pos == length)
+			return true;
+		if (pos + 8 > length)
+			return false;
+		option = &s->message[pos & (MESSAGE_MAX - 8)]; /* the mask changes nothing, see `opaque` */
+		size = option[1] * 8;
+		if (!size || pos + size > length)
+			return false;
+		if (option[0] == ND_OPT_SOURCE_LL_ADDR) {
+			s->has_sllao = 1;
+			if (size == 8 && !s->sllao)
+				s->sllao = pos;
+		}
+		s->option = pos + size;
+	}
+	return s->option == s->frame.length;
+}
+
+/*
+ * VALID, or the first reason that says otherwise. Fills in the rest of `s`; an answer goes to the source
+ * link-layer address option's MAC, else to the frame's source (RFC.md B8).
+ */
+static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *s)
+{
+	void *data = (void *)(long)ctx->data;
+	void *data_end = (void *)(long)ctx->data_end;
+	struct ipv6hdr *ip6h = data + (s->frame.l3 & L3_MASK);
+	__u32 message = s->frame.message;
+	__u64 length = s->frame.length;
+
+	if (is_beyond(ip6h + 1, data_end))
+		return REASON_LENGTH; /* can't be, ns_parse() has looked; the verifier wants to hear it again */
+	if (s->frame.fragment)
+		return REASON_FRAGMENT; /* A10, RFC 6980 §5 */
+	if (length < sizeof(struct nd_msg) || message + length > data_end - data)
+		return REASON_LENGTH; /* A4 */
+	if (length > MESSAGE_MAX)
+		return TOO_LONG;
+	if (ip6h->hop_limit != 255)
+		return REASON_HOP_LIMIT; /* A1 */
+	__builtin_memcpy(&s->source, &ip6h->saddr, sizeof(s->source));
+	__builtin_memcpy(&s->destination, &ip6h->daddr, sizeof(s->destination));
+	at_least(length, 1);
+	at_most(length, MESSAGE_MAX);
+	if (bpf_xdp_load_bytes(ctx, message, s->message, length))
+		return REASON_LENGTH;
+	if (s->ns.icmp6_code)
+		return REASON_CODE; /* A3 */
+	if (!is_checksum_valid(s, length))
+		return REASON_CHECKSUM; /* A2 */
+	if (is_multicast(&s->ns.target))
+		return REASON_TARGET; /* A5 */
+	if (is_multicast(&s->source) || is_loopback(&s->source))
+		return REASON_SOURCE; /* A9, RFC 4291 §2.7, §2.5.3 */
+	if (!options_check(s))
+		return REASON_OPTION_LENGTH; /* A6 */
+	if (is_unspecified(&s->source)) {
+		if (!is_solicited_node(&s->destination))
+			return REASON_DAD_DESTINATION; /* A7 */
+		if (s->has_sllao)
+			return REASON_DAD_SLLAO; /* A8 */
+	}
+	__builtin_memcpy(s->eth_destination, s->frame.h_source, ETH_ALEN);
+	if (s->sllao) {
+		const __u8 *mac = &s->message[s->sllao & (MESSAGE_MAX - 8)] + 2;
+
+		if (!is_multicast_ether(mac) && !is_zero_ether(mac))
+			__builtin_memcpy(s->eth_destination, mac, ETH_ALEN);
+	}
+	return VALID;
+}
+
+#endif

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * shared: the enums and structs that both the program and Python see, in maps and in events. Python's are in
+ * npd6_xdp/core/ and npd6_xdp/system/datapath.py; a test compares them.
+ */
+#ifndef NPD6_SHARED_H
+#define NPD6_SHARED_H
+
+#include "wire.h"
+
+#define VLAN_ANY 0xffff
+#define LENGTHS 8 /* a hash look-up each: 4 at rest, and those of two tables while one follows another */
+#define NO_LENGTH 255
+#define MAX_TAGS 2
+#define GROUP_NOWHERE 0 /* no rule's */
+
+/* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
+enum outcome {
+	OUTCOME_ANSWERED_XDP,
+	OUTCOME_ANSWERED_PYTHON,
+	OUTCOME_KERNEL,
+	OUTCOME_ABSENT,
+	OUTCOME_PENDING,
+	OUTCOME_OWN,
+	OUTCOME_IGNORED,
+	OUTCOME_UNMATCHED,
+	OUTCOME_DAD,
+	OUTCOME_INVALID,
+	OUTCOME_RATE_LIMITED,
+	OUTCOME_MONITORED,
+	OUTCOME_LOST,
+	OUTCOME_FAILED,
+	OUTCOMES,
+	HANDED_UP, /* to Python, which answers it and counts */
+	UNDECIDED, /* handed up, too, and Python doesn't know yet whether the target is there */
+	HELD,      /* hidden_tag() is to look first: it hands up what this program would have answered or handed up */
+	DAD_WITHHELD, /* OUTCOME_DAD, and the kernel must not see it: its proxy entry would defend the target */
+};
+
+/* Why it is invalid, in the order of the checks: numbers of npd6_xdp/core/verdict.py Reason. */
+enum reason {
+	REASON_FRAGMENT,
+	REASON_LENGTH,
+	REASON_HOP_LIMIT,
+	REASON_CODE,
+	REASON_CHECKSUM,
+	REASON_TARGET,
+	REASON_SOURCE,
+	REASON_OPTION_LENGTH,
+	REASON_DAD_DESTINATION,
+	REASON_DAD_SLLAO,
+	REASONS,
+	/* not counted as reasons: */
+	VALID,
+	TOO_LONG,
+};
+
+/* How a target is decided: numbers of npd6_xdp/core/rules.py Decision. */
+enum decision {
+	DECISION_OWN,      /* the ingress interface's own address: the kernel answers */
+	DECISION_NEXT_HOP, /* a router behind the ingress interface: never impersonated */
+	DECISION_IGNORE,
+	DECISION_STATIC,    /* always there */
+	DECISION_ROUTE,     /* there if the routing table leads to it, out of another interface, or here */
+	DECISION_NEIGHBOUR, /* there if `known` has it; Python has others resolved */
+	DECISION_KERNEL,    /* the kernel's own proxy answers once `known` has it; Python adds others */
+};
+
+/* Flags of a rule: npd6_xdp/core/rules.py RuleFlag. */
+enum rule_flag {
+	RULE_ROUTER = 1,           /* R = 1 in the advertisement */
+	RULE_DEFEND = 2,           /* answer DAD probes for present targets */
+	RULE_SOURCE_INTERFACE = 4, /* source: the interface's address, not the target */
+	RULE_VIA = 8,              /* only out of the interfaces of the rule's group */
+};
+
+/* Who answers on an entry: npd6_xdp/core/rules.py. */
+enum datapath {
+	DATAPATH_HYBRID,
+	DATAPATH_PYTHON,
+	DATAPATH_MONITOR,
+};
+
+/* What there is to know of the port behind a slot: npd6_xdp/core/rules.py SlotFlag. */
+enum slot_flag {
+	SLOT_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
+	SLOT_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
+	SLOT_GUARDED = 4,  /* and it is likely that some do: what seems to be untagged isn't answered before that */
+	SLOT_SAMPLED = 8,  /* they might: so for one in a while */
+	SLOT_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
+	SLOT_HEARS = 32,   /* hosts that are looked for live behind it: Python is told of who is new there */
+};
+
+/* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
+enum routing_flag {
+	ROUTING_UNFOUND = 1, /* what it doesn't find may be there: prefixes delivered here, throw routes */
+	ROUTING_ALL = 2,     /* rules pass over routes (suppress_prefixlength), and it doesn't */
+	ROUTING_SOURCE = 4,  /* rules or routes go by the source */
+	ROUTING_NOWHERE = 8, /* some interfaces lead nowhere: the group GROUP_NOWHERE of `vias` */
+};
+
+/* Tags of an event: npd6_xdp/core/event.py. */
+enum event_tags {
+	EVENT_TAG_COUNT = 3,    /* mask: how many */
+	EVENT_OUTER_8021AD = 4, /* the first tag's TPID is 0x88a8, not 0x8100 */
+	EVENT_INNER_8021AD = 8,
+	/* and what else Python has to know: */
+	EVENT_MISS = 16,     /* nobody here knows of the target: it is to be resolved, added, or asked about */
+	EVENT_STALE = 32,    /* it has, but nobody knows whether that still holds: it is to be probed */
+	EVENT_ANSWERED = 64, /* answered and counted already */
+	EVENT_HEARD = 128,   /* who asks is new here, or has another MAC address: the kernel isn't told by this */
+};
+
+/* Flags of a known target: npd6_xdp/core/rules.py KnownFlag. */
+enum known_flag {
+	KNOWN_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
+};
+
+struct rule {
+	__u32 id; /* index of rule_counters */
+	__u16 decision;
+	__u16 flags;
+	__u32 group; /* of `vias` and `known` */
+};
+
+/* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
+struct slot_key {
+	__u32 ifindex;
+	__u16 outer;
+	__u16 inner;
+};
+
+/* One [[interface]] entry on one port: what its frames are matched against, and how they are answered. */
+struct slot {
+	__u32 entry;        /* scope of addresses and prefixes, index of entry_counters */
+	__u8 mac[ETH_ALEN]; /* what is advertised: the port's, or its bridge's */
+	__u8 datapath;
+	__u8 sources;     /* enum slot_sources */
+	__u32 l3_ifindex; /* the interface that the kernel takes the frames to come in by */
+	struct in6_addr link_local;
+	struct in6_addr global;
+	__u64 source_cost;       /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
+	__u16 collect;           /* remember the targets */
+	__u16 trie;              /* prefixes are in the trie, not in `lines` by `lengths` */
+	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
+	__u16 flags;             /* enum slot_flag */
+	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
+	__u32 looked;            /* when one was held last of those that seem untagged: seconds, about */
+};
+
+/* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
+enum slot_sources {
+	SOURCE_LINK_LOCAL = 1, /* link_local is what a link-local asker gets */
+	SOURCE_GLOBAL = 2,     /* global is what any other asker gets; clear: Python chooses among several */
+};
+
+/* A line of the flat table: an address (128 bits), or a prefix of an entry that has many, of few lengths. */
+struct line_key {
+	__u32 entry;
+	__u32 length; /* in bits */
+	struct in6_addr address;
+};
+
+/* Scoped by an entry, or by a rule's group. */
+struct address_key {
+	__u32 scope;
+	__u32 zero; /* where the compiler would pad: a key's bytes all count */
+	struct in6_addr address;
+};
+
+struct prefix_key {
+	__u32 prefixlen; /* in bits, those of `entry` included */
+	__u32 entry;
+	struct in6_addr address;
+};
+
+/* A target that is there (neighbour), or that the kernel's proxy answers for (kernel). */
+struct known {
+	__u32 flags; /* enum known_flag */
+	__u32 asked; /* CLOCK_MONOTONIC, seconds: when it was last asked for */
+};
+
+struct via_key {
+	__u32 group;
+	__u32 ifindex;
+};
+
+/* One MAC on one entry: of a frame's source in `sources`, of where the answer goes in `crowding` (zeros: of all). */
+struct source_key {
+	__u32 entry;
+	__u8 mac[ETH_ALEN];
+	__u16 zero;
+};
+
+/* A target that was asked for; times are CLOCK_MONOTONIC in nanoseconds. */
+struct recent {
+	__u64 first;
+	__u64 last;
+	__u64 count;
+};
+
+/* Where an address was heard last, and of whom. */
+struct heard {
+	__u32 entry;
+	__u8 mac[ETH_ALEN]; /* the source link-layer address that it gave */
+	__u16 zero;
+};
+
+/* What concerns all entries. */
+struct settings {
+	__u64 event_cost;     /* nanoseconds that an event takes of the budget of all sources */
+	__u32 resolving_full; /* Python can't have more targets resolved at the moment */
+	__u32 routing;        /* enum routing_flag */
+	__u32 kept;           /* the number of what still holds in `kept_routes`; 0: nothing does */
+	__u32 zero;
+};
+
+/* What the kernel said it would do with packets for a target, as long as `number` is what settings.kept says. */
+struct kept_route {
+	__u32 number;
+	__u32 there;
+};
+
+struct entry_counter {
+	__u64 outcome[OUTCOMES];
+	__u64 reason[REASONS];
+};
+
+struct rule_counter {
+	__u64 outcome[OUTCOMES];
+};
+
+/* 52 bytes, so that a perf record (12 bytes of header, padded to 8) is 64 and none straddles the ring's end. */
+struct ns_event {
+	struct in6_addr target;
+	struct in6_addr source;
+	__u32 time_us; /* CLOCK_MONOTONIC, microseconds modulo 2^32 */
+	__u32 rule;
+	__u8 eth_destination[ETH_ALEN]; /* where the answer goes */
+	__be16 tci[MAX_TAGS];
+	__u16 tags; /* enum event_tags */
+} __attribute__((packed, aligned(4)));
+
+_Static_assert(sizeof(struct ns_event) == 52, "npd6_xdp/core/event.py reads 52 bytes");
+
+#endif
