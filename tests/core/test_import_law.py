@@ -19,8 +19,11 @@ ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
     "core": ({"core"}, set()),
     # four rooms that speak rtnetlink stand on nlsocket, whoever hears of a BPF program's times on clock, and two that
-    # have to do with frames on msghdr
-    "system": ({"core", "system.nlsocket", "system.clock", "system.msghdr"}, IMPURE - {"scapy"}),
+    # have to do with frames on msghdr; of the datapath, what was compiled and where it is kept have rooms of their own
+    "system": (
+        {"core", *(f"system.{room}" for room in ("nlsocket", "clock", "msghdr", "compiled", "shelf"))},
+        IMPURE - {"scapy"},
+    ),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
     "tools": (
         {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "routes", "rtnetlink", "testrun"))},
