@@ -44,6 +44,7 @@ from npd6_xdp.core.table import (
     Table,
 )
 from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.system import compiled, shelf
 from npd6_xdp.system.clock import machine_ns
 
 T = TypeVar("T")
@@ -109,6 +110,22 @@ _MAPS = (
     "more_events",
     "unwatched_events",
 )
+_SIZED_BY = {
+    "slots": "SLOTS_MAX",
+    "lines": "LINES_MAX",
+    "prefixes": "PREFIXES_MAX",
+    "entry_counters": "ENTRIES_MAX",
+    "rule_counters": "RULES_MAX",
+    "known_targets": "KNOWN_MAX",
+    "vias": "VIAS_MAX",
+    "crowding": "CROWDING_MAX",
+    "sources": "SOURCES_MAX",
+    "recents": "RECENTS_MAX",
+    "kept_routes": "KEPT_MAX",
+    "heard_sources": "HEARD_MAX",
+}
+"""Maps of the program, and the definitions that say how large they are, and nothing else."""
+_FLAGS = ("-O2", "-Wall", "-Wno-unused-function")
 _PIECE = 512  # counters that are read at once
 _SOME = 1024  # lines that are put or taken out at once: two milliseconds
 _FEW = 4096
@@ -170,7 +187,8 @@ class _XdpQueryOpts(ct.Structure):
 class Loaded:
     """A program in the kernel: the descriptors of its maps, of itself, and of the filter for packet sockets.
 
-    `module` is bcc's, where it was compiled in this process: it has them closed.
+    `module` is bcc's, where it was compiled in this process: it has them closed. There is none where another process
+    has loaded it, or an earlier one compiled it.
     """
 
     maps: Mapping[str, int]
@@ -199,12 +217,54 @@ class Loaded:
 
 
 def load(sizes: Mapping[str, int]) -> Loaded:
-    """Compile the program, with maps of these sizes, and load it. Raises MachineError."""
+    """Load the program, with maps of these sizes; compile it if no earlier start has kept it. Raises MachineError."""
     bcc = load_bcc()
-    module, function = compile_program(_source(BPF_DIRECTORY), "ns_filter", sizes)
+    source = _source(BPF_DIRECTORY)
+    name = _name_of(bcc, source)
+    if name and (found := shelf.read(name, compiled.Compiled.unpack)) is not None:
+        try:
+            return _load_kept(bcc, found, sizes)
+        except MachineError as error:
+            why = error.__cause__
+            if isinstance(why, OSError) and is_want_of_room(why.errno or 0):  # the compiler would want even more
+                raise MachineError(f"the XDP program can't be loaded: {remedy(why)}") from why
+            shelf.remove(name)  # and whatever is in the way, it says in its own words
+    return _compile(bcc, source, name, sizes)
+
+
+def _compile(bcc: Any, source: str, name: str, sizes: Mapping[str, int]) -> Loaded:
+    module, function = compile_program(source, "ns_filter", sizes)
     tap = load_function(module, "hidden_tag", bcc.BPF.SOCKET_FILTER)
     maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
+    if name and name == _name_of(bcc, source):  # else another version has come to lie there meanwhile
+        with suppress(ValueError):  # what can't be kept
+            kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
+            made = compiled.taken(bcc.lib, module.module, kinds, _SIZED_BY)
+            if all(sizes.get(each.sized_by) == each.entries for each in made.maps if each.sized_by):
+                shelf.write(name, made.pack())
     return Loaded(maps, int(function.fd), int(tap.fd), module)
+
+
+def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int]) -> Loaded:
+    with _words_caught():
+        maps, functions = compiled.loaded(bcc.lib, found, sizes)
+    for name in maps.keys() - {*_MAPS}:
+        os.close(maps[name])  # the program holds them
+    return Loaded({name: maps[name] for name in _MAPS}, functions["ns_filter"], functions["hidden_tag"])
+
+
+def _name_of(bcc: Any, source: str) -> str:
+    """The name by which the compiled program is kept; "" where nothing can be."""
+    try:
+        return compiled.fingerprint(bcc, source, BPF_DIRECTORY, (*_FLAGS, *map(" ".join, _SIZED_BY.items())))
+    except OSError:
+        return ""
+
+
+def _is_kept() -> bool:
+    bcc = load_bcc()
+    name = _name_of(bcc, _source(BPF_DIRECTORY))
+    return bool(name) and shelf.read(name, compiled.Compiled.unpack) is not None
 
 
 @cache
@@ -1169,11 +1229,11 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
 def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
     """How many bytes it takes, at the least, to load a program with room for these tables: docs/capacity.md.
 
-    Nearly all of it is the compiler's, which gives it back. What the counters take for each CPU isn't in it, as not
-    every kernel charges a control group with that.
+    Nearly all of it is the compiler's, which gives it back, if the program has to be compiled. What the counters take
+    for each CPU isn't in it, as not every kernel charges a control group with that.
     """
     lines = max(_room("LINES_MAX", _needs(table, limits)["LINES_MAX"]) for table in tables)
-    return _COMPILER_BYTES + lines * _LINE_BYTES
+    return (0 if _is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES
 
 
 def _room(name: str, wanted: int) -> int:
@@ -1212,12 +1272,7 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
     bcc = load_bcc()
     # Stub headers stand in for the kernel's, which need not be installed (bpf/include).
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
-    flags = [
-        "-O2",
-        "-Wall",
-        "-Wno-unused-function",
-        *(f"-D{name}={value}" for name, value in definitions.items()),
-    ]
+    flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in definitions.items())]
     with _words_caught():
         module = bcc.BPF(text=source.encode(), cflags=flags)
         return module, module.load_func(function.encode(), bcc.BPF.XDP)
@@ -1252,8 +1307,9 @@ def _words_caught() -> Iterator[None]:
 def _give_back_memory() -> None:
     """What the compiler leaves behind: 18 MB of free heap that glibc keeps, and 74 MB of its own code that is mapped.
 
-    Code is read from the page cache again if it is needed. Only executable mappings are let go of: those are as the
-    file has them, while the linker has written into others.
+    Where it had nothing to do, 45 MB of its code are mapped all the same, as bcc's library needs it. Code is read from
+    the page cache again if it is needed. Only executable mappings are let go of: those are as the file has them, while
+    the linker has written into others.
     """
     libc = ct.CDLL(None)
     with suppress(AttributeError):  # other C libraries have no such call

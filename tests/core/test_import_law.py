@@ -21,8 +21,11 @@ ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
     "core": ({"core"}, set()),
     # of system itself, two small rooms: who hears of a BPF program's times stands on clock, who hands frames over on
-    # msghdr; and in a wing, the rooms below
-    "system": ({"core", "system.clock", "system.msghdr"}, IMPURE - {"scapy"}),
+    # msghdr; of the datapath, what was compiled and where it is kept have rooms of their own; in a wing, the rooms below
+    "system": (
+        {"core", *(f"system.{room}" for room in ("clock", "msghdr", "compiled", "shelf"))},
+        IMPURE - {"scapy"},
+    ),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
     "tools": (
         {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "netlink", "testrun"))},

@@ -72,6 +72,7 @@ mount --no-mtab --move "$1/run" /run
 mount --bind /run/etc /etc
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /var/tmp
+mount -t tmpfs tmpfs /var/cache
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 systemd-sysusers /run/tree/deploy/systemd/npd6-xdp.sysusers.conf
 exec env --ignore-environment PATH="$PATH" container=npd6-xdp "$MANAGER" --unit=nothing.target --show-status=no

@@ -175,7 +175,8 @@ def test_a_configuration_that_the_control_group_has_no_memory_for_is_refused_and
     left_over = topology.directory / "left"
     left_over.write_text("90000000")
     program = (sys.executable, "-c", LIMITED, str(left_over))
-    running = daemon(configuration(*RULES), program=program)
+    compiling = {"program": program, "environment": {"CACHE_DIRECTORY": os.devnull}}
+    running = daemon(configuration(*RULES), **compiling)
     left_over.write_text("30000000")
     running.write(configuration(*(f"2001:db8:3:{n:x}::/64 static" for n in range(1000))))
     done = running.command("reload")
@@ -190,7 +191,7 @@ def test_a_configuration_that_the_control_group_has_no_memory_for_is_refused_and
         assert wire.ask(question("2001:db8:1::42")) is not None
     assert running.stop() == 0
     with pytest.raises(StartError) as caught:
-        daemon(configuration(*RULES), program=program)
+        daemon(configuration(*RULES), **compiling)
     assert "exit status 1" in str(caught.value)
     (line,) = caught.value.log.splitlines()
     assert line.startswith("npd6-xdp: loading 2 rules takes some ")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What bcc made of the program's text, as bytes that another process can load without the compiler.
+
+The sizes of those maps that a table fills aren't part of it: no instruction depends on them, so one compilation does
+for all tables. Not part of it, either, is what describes types to debuggers (BTF).
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import hashlib
+import json
+import os
+import platform
+import struct
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_FORMAT = 1
+_LIBRARIES = ("/libbcc", "/libbpf", "/libclang", "/libLLVM")
+_INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn: code, registers (the source in the upper half), off, imm
+_LOAD_64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM, of two instructions
+_NUMBER, _MAP, _MAP_VALUE = range(3)  # a source register that is none: BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
+_MAP_INFO = struct.Struct("=6I")  # struct bpf_map_info, up to map_flags
+_HEADERS = "BCC_KERNEL_SOURCE"  # where they lie: that is all the same, if they are the same
+_LENGTH = struct.Struct("=I")
+
+
+class Map(NamedTuple):
+    """A map to be made: numbers as the kernel has them. `sized_by`: the definition that says `entries`, or ""."""
+
+    name: str
+    kind: int
+    key_size: int
+    value_size: int
+    entries: int
+    flags: int
+    sized_by: str
+
+
+class Function(NamedTuple):
+    """A program to be loaded: its name, its kind (enum bpf_prog_type), its instructions.
+
+    An instruction that means a map has the map's place among the maps instead of a descriptor.
+    """
+
+    name: str
+    kind: int
+    code: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """All that bcc gives to the kernel. `version` is that of the kernel whose headers it was compiled with."""
+
+    maps: tuple[Map, ...]
+    functions: tuple[Function, ...]
+    licence: str
+    version: int
+
+    def pack(self) -> bytes:
+        """As bytes: the length of a head in JSON, the head, the instructions of all functions."""
+        functions = [[name, kind, len(code)] for name, kind, code in self.functions]
+        head = json.dumps([self.maps, functions, self.licence, self.version]).encode()
+        return b"".join((_LENGTH.pack(len(head)), head, *(code for _, _, code in self.functions)))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Compiled:
+        """What pack() made. Raises ValueError if it didn't make that."""
+        try:
+            (length,) = _LENGTH.unpack_from(data)
+            at = _LENGTH.size + length
+            maps, sizes, licence, version = json.loads(data[_LENGTH.size : at])
+            functions = []
+            for name, kind, size in sizes:
+                functions.append(Function(name, kind, data[at : at + size]))
+                at += size
+            if at != len(data):
+                raise ValueError("it has another length than it says")
+            return cls(tuple(Map(*each) for each in maps), tuple(functions), licence, version)
+        except (TypeError, LookupError, struct.error, RecursionError) as error:
+            raise ValueError(str(error)) from error
+
+
+class InKernel(NamedTuple):
+    """Descriptors by name, of which who has them closes each."""
+
+    maps: dict[str, int]
+    functions: dict[str, int]
+
+
+def fingerprint(bcc: Any, source: str, headers: Path, said: Iterable[str]) -> str:
+    """A name for what bcc makes of a text here: another one where anything is different that may make it different.
+
+    `said` is what else the compiler is told. Raises OSError if it can't be known what is different: where the libraries
+    were replaced since they were loaded.
+    """
+    machine = os.uname()
+    parts = (
+        _FORMAT,
+        source,
+        [(str(path.relative_to(headers)), path.read_bytes()) for path in sorted(headers.rglob("*.h"))],
+        sorted(said),
+        sorted(item for item in os.environ.items() if item[0].startswith("BCC_") and item[0] != _HEADERS),
+        (bcc.__version__, _libraries()),
+        (sys.byteorder, machine.machine, machine.release, platform.architecture()[0]),
+        len(bcc.utils.get_possible_cpus()),
+    )
+    return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
+
+
+def _libraries() -> list[tuple[str, int, int]]:
+    """The compiler, as this process has it loaded: path, bytes and time of change of each of its libraries."""
+    lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
+    names = {line[line.index("/") :] for line in lines if any(library in line for library in _LIBRARIES)}
+    found = [(name, Path(name).stat()) for name in sorted(names)]  # "... (deleted)" isn't found
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "no compiler is loaded")
+    return [(name, each.st_size, each.st_mtime_ns) for name, each in found]
+
+
+def taken(lib: Any, module: Any, kinds: Mapping[str, int], sized_by: Mapping[str, str]) -> Compiled:
+    """What bcc has made and loaded: functions by name, of these kinds, and all maps.
+
+    `sized_by` names the definition that says a map's size. Raises ValueError where something is among it that can't be
+    loaded by another process.
+    """
+    name_of = ct.CFUNCTYPE(ct.c_char_p, ct.c_void_p, ct.c_size_t)(("bpf_table_name", lib))
+    names = [name_of(module, number) for number in range(lib.bpf_num_tables(module))]
+    fds = {lib.bpf_table_fd(module, name): place for place, name in enumerate(names)}
+    maps = [_map(lib, fd, names[place].decode(), sized_by) for fd, place in fds.items()]
+    functions = [
+        Function(name, kind, _relocated(_code(lib, module, name.encode()), fds.get)) for name, kind in kinds.items()
+    ]
+    licence = lib.bpf_module_license(module).decode()
+    return Compiled(tuple(maps), tuple(functions), licence, lib.bpf_module_kern_version(module))
+
+
+def _code(lib: Any, module: Any, name: bytes) -> bytes:
+    return ct.string_at(lib.bpf_function_start(module, name), lib.bpf_function_size(module, name))
+
+
+def _map(lib: Any, fd: int, name: str, sized_by: Mapping[str, str]) -> Map:
+    info, length = ct.create_string_buffer(_MAP_INFO.size), ct.c_uint32(_MAP_INFO.size)
+    if lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length)) != 0:
+        raise ValueError(f"nothing is known of map {name}")
+    kind, _, key_size, value_size, entries, flags = _MAP_INFO.unpack(info.raw)
+    return Map(name, kind, key_size, value_size, entries, flags, sized_by.get(name, ""))
+
+
+def _relocated(code: bytes, number_for: Callable[[int], int | None]) -> bytes:
+    """Instructions with `number_for(number)` in those that mean a map. Raises ValueError for what can't be moved."""
+    moved = bytearray(code)
+    for at in range(0, len(code), _INSTRUCTION.size):
+        op, registers, off, number = _INSTRUCTION.unpack_from(code, at)
+        if op != _LOAD_64 or registers >> 4 == _NUMBER:
+            continue
+        there = number_for(number)
+        if registers >> 4 not in (_MAP, _MAP_VALUE) or there is None:
+            raise ValueError(f"instruction {at // _INSTRUCTION.size} means something else than a map")
+        _INSTRUCTION.pack_into(moved, at, op, registers, off, there)
+    return bytes(moved)
+
+
+def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
+    """Make the maps, of these sizes, and load the functions, by the library's calls that bcc itself makes.
+
+    Raises OSError with the kernel's errno; what the verifier says is printed to file descriptor 2, as bcc does.
+    """
+    create: Any = ct.CFUNCTYPE(ct.c_int, ct.c_int, ct.c_char_p, *(ct.c_int,) * 4, use_errno=True)(
+        ("bcc_create_map", lib)
+    )
+    load: Any = ct.CFUNCTYPE(
+        *(ct.c_int, ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_int, ct.c_char_p, ct.c_uint, ct.c_int),
+        *(ct.c_void_p, ct.c_uint),
+        use_errno=True,
+    )(("bcc_prog_load", lib))
+    made: list[int] = []
+
+    def kept(fd: int, what: str) -> int:
+        if fd < 0:
+            code = ct.get_errno()
+            raise OSError(code, os.strerror(code), what)
+        made.append(fd)
+        return fd
+
+    try:
+        maps = {}
+        for each in compiled.maps:
+            entries = sizes[each.sized_by] if each.sized_by else each.entries
+            fd = create(each.kind, each.name.encode(), each.key_size, each.value_size, entries, each.flags)
+            maps[each.name] = kept(fd, f"map {each.name}")
+        fds = dict(enumerate(maps.values()))
+        functions = {}
+        for name, kind, code in compiled.functions:
+            words = _relocated(code, fds.get), len(code), compiled.licence.encode(), compiled.version
+            functions[name] = kept(load(kind, name.encode(), *words, 0, None, 0), f"program {name}")
+    except BaseException:
+        for fd in made:
+            os.close(fd)
+        raise
+    return InKernel(maps, functions)
