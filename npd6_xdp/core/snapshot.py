@@ -149,10 +149,31 @@ class TargetSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
-    """What the status page says: the snapshot, and how many there are of what `status` has in lists.
+class Details:
+    """What only `status` says, to who may read the control socket: addresses of hosts and of packets stand here alone.
 
-    No address of a packet or a host is in it. The fields that Status has, too, mean the same.
+    `file` is the configuration's path.
+    """
+
+    file: str = ""
+    hosts: Sequence[HostSnapshot] = ()
+    pending: Sequence[IPv6Address] = ()
+    proxies: Sequence[HostSnapshot] = ()
+    host_routes: Sequence[HostSnapshot] = ()
+    targets: Sequence[TargetSnapshot] = ()
+    vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The globs of `via`, each with the interfaces that it matches now."""
+    room: tuple[int, int] | None = None
+    """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the status page and `status` say: the snapshot, and what is none of the metrics.
+
+    The page's is without details, and so no address of a packet or a host is in it. `pending` and `host_routes` are
+    how many there are; `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the
+    last reload failed, "" if it didn't. `warnings` are what doesn't do what the file's writer may think, as things are.
     """
 
     snapshot: Snapshot
@@ -164,32 +185,5 @@ class Overview:
     started: float
     pid: int
     tx_errors: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """All that `status` says: the snapshot, and what is too much for metrics.
-
-    `file` is the configuration's path. `refused` counts hosts and proxy entries that there was no room for.
-    `reload_error` says why the last reload failed, "" if it didn't. `warnings` are what doesn't do what the file's
-    writer may think, as things are.
-    """
-
-    snapshot: Snapshot
-    file: str
-    hosts: Sequence[HostSnapshot]
-    pending: Sequence[IPv6Address]
-    proxies: Sequence[HostSnapshot]
-    host_routes: Sequence[HostSnapshot]
-    targets: Sequence[TargetSnapshot]
-    refused: Mapping[str, int]
-    reload_error: str
-    warnings: Sequence[str]
-    started: float
-    pid: int
-    tx_errors: Mapping[str, int]
     """By port, what the driver dropped of the frames that XDP sent back, where it says so."""
-    vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The globs of `via`, each with the interfaces that it matches now."""
-    room: tuple[int, int] | None = None
-    """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
+    details: Details = Details()

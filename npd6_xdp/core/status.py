@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `status` and the status page say: a Status or an Overview as plain values, and those of a Status as text."""
+"""What `status` and the status page say: a Status as plain values, all of them or in brief, and all of them as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from heapq import nlargest
 from typing import Any, TypeVar
 
-from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, Overview, RuleSnapshot, Snapshot, Status
+from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.steps import Steps, finish, listed, pieces
 from npd6_xdp.core.verdict import Outcome
 
@@ -57,15 +57,16 @@ def status_pieces(status: Status) -> Iterator[str]:
 def _sections(status: Status) -> Iterator[tuple[str, Any]]:
     """What there is to say, in its order; lists that may be long as iterators, which make each row when it is due."""
     yield from _general(status).items()
-    yield "configuration", status.file
+    details = status.details
+    yield "configuration", details.file
     yield "interfaces", (_interface_row(status, each) for each in status.snapshot.interfaces)
     yield "rules", (_rule_row(status.snapshot, each) for each in status.snapshot.rules)
-    yield "neighbours", map(_place_row, status.hosts)
-    yield "pending", map(str, status.pending)
-    yield "pending_room", status.room and {"targets": status.room[0], "limit": status.room[1]}
-    yield "host_routes", map(_place_row, status.host_routes)
-    yield "kernel_proxy_entries", map(_place_row, status.proxies)
-    yield "vias", {glob: list(names) for glob, names in status.vias.items()}
+    yield "neighbours", map(_place_row, details.hosts)
+    yield "pending", map(str, details.pending)
+    yield "pending_room", details.room and {"targets": details.room[0], "limit": details.room[1]}
+    yield "host_routes", map(_place_row, details.host_routes)
+    yield "kernel_proxy_entries", map(_place_row, details.proxies)
+    yield "vias", {glob: list(names) for glob, names in details.vias.items()}
     yield "refused", dict(status.refused)
     yield (
         "targets",
@@ -77,28 +78,28 @@ def _sections(status: Status) -> Iterator[tuple[str, Any]]:
                 "last": target.last,
                 "count": target.count,
             }
-            for target in status.targets
+            for target in details.targets
         ),
     )
 
 
-def overview_json(overview: Overview) -> dict[str, Any]:
-    """The same, with numbers where status_json() has lists of addresses, and of bounded length.
+def overview_json(status: Status) -> dict[str, Any]:
+    """The same in brief: numbers where status_json() has lists of addresses, and of bounded length. No details.
 
     At most MOST_SHOWN interfaces (the first) and rules (those with the most solicitations) are in it, in the order of
     the file; `left_out` says how many more there are. `totals` are sums over all interfaces.
     """
-    return finish(overview_values(overview))
+    return finish(overview_values(status))
 
 
-def overview_values(overview: Overview) -> Steps[dict[str, Any]]:
+def overview_values(status: Status) -> Steps[dict[str, Any]]:
     """The same, bit by bit."""
-    now = overview.snapshot
+    now = status.snapshot
     totals: dict[str, dict[str, int]] = {key: {} for key in ("solicitations", "invalid", "advertisements")}
     interfaces: list[dict[str, Any]] = []
     for some in pieces(now.interfaces, _ROWS):
         for interface in some:
-            row = _interface_row(overview, interface)
+            row = _interface_row(status, interface)
             for key, sums in totals.items():
                 _add(sums, row[key])
             if len(interfaces) < MOST_SHOWN:
@@ -106,7 +107,7 @@ def overview_values(overview: Overview) -> Steps[dict[str, Any]]:
         yield
     rules = yield from _busiest(now.rules)
     return {
-        **_general(overview),
+        **_general(status),
         "totals": totals,
         "interfaces": interfaces,
         "rules": [_rule_row(now, rule) for rule in rules],
@@ -115,14 +116,14 @@ def overview_values(overview: Overview) -> Steps[dict[str, Any]]:
             "rules": len(now.rules) - len(rules),
         },
         "neighbours": dict(now.neighbours),
-        "pending": overview.pending,
-        "host_routes": overview.host_routes,
+        "pending": status.pending,
+        "host_routes": status.host_routes,
         "kernel_proxy_entries": dict(now.proxies),
-        "refused": dict(overview.refused),
+        "refused": dict(status.refused),
     }
 
 
-def _general(status: Status | Overview) -> dict[str, Any]:
+def _general(status: Status) -> dict[str, Any]:
     now = status.snapshot
     return {
         "time": now.time,
@@ -136,7 +137,7 @@ def _general(status: Status | Overview) -> dict[str, Any]:
     }
 
 
-def _interface_row(status: Status | Overview, interface: InterfaceSnapshot) -> dict[str, Any]:
+def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, Any]:
     return {
         "interface": interface.label,
         "port": interface.port,

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from ipaddress import IPv6Address
 from itertools import count
 from typing import Any
@@ -21,9 +22,9 @@ from npd6_xdp.core.proxies import proxying_interfaces
 from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
+    Details,
     HostSnapshot,
     InterfaceSnapshot,
-    Overview,
     RuleSnapshot,
     Snapshot,
     Status,
@@ -236,28 +237,22 @@ class View:
         state = self._resolution.neighbours.state
         hosts = yield from in_order(self._resolution.neighbours.covered())
         pending = yield from in_order(self._resolution.pending.targets(), key=lambda target: target[1])
-        return Status(
-            snapshot,
+        details = Details(
             self._file,
             (yield from listed(self._place(host, NeighbourState(state(host)).name or "") for host in hosts)),
             (yield from listed(IPv6Address(address) for _, address in pending)),
             (yield from self._places(self._proxies.entries())),
             (yield from self._places(list(self._resolution.routes.hosts()))),
             (yield from self._targets(table)),
-            self._refused(),
-            self._reload_error,
-            warnings,
-            self._started,
-            os.getpid(),
-            (yield from _tx_errors(snapshot)),
             globs,
             self._resolution.room,
         )
+        return replace((yield from self.overview(snapshot)), warnings=warnings, details=details)
 
-    def overview(self, snapshot: Snapshot) -> Steps[Overview]:
+    def overview(self, snapshot: Snapshot) -> Steps[Status]:
         """The snapshot, and numbers. Another thread may ask: nothing that the loop changes is looped over."""
         tx_errors = yield from _tx_errors(snapshot)
-        return Overview(
+        return Status(
             snapshot,
             len(self._resolution.pending),
             len(self._resolution.routes),

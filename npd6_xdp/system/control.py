@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from npd6_xdp.core.errors import MachineError, Npd6Error, is_want_of_room, remedy
+from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
 
@@ -64,7 +65,7 @@ class ControlServer:
         self._answer = answer
         self._clients: dict[socket.socket, _Client] = {}
         self._copies: list[bytes] = []  # long answers that are being sent, the oldest first
-        self._complained = -_COMPLAIN
+        self._said = Said(again=_COMPLAIN)
         self.due: float | None = None
         self._socket = _listen(self._path)
         self._identity = self._path.stat().st_ino
@@ -116,8 +117,7 @@ class ControlServer:
         self._loop.remove(self._socket)
         self.due = now = time.monotonic()
         self.due += _REST
-        if now - self._complained >= _COMPLAIN:
-            self._complained = now
+        if self._said.is_news(now=now):
             log.error("%s: no connection can be taken: %s; trying again every second", self._path, remedy(error))
 
     def tick(self, _now: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from npd6_xdp.core.errors import is_want_of_room, remedy
+from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
 
@@ -32,7 +33,7 @@ class Groups:
         self._joined: dict[int, dict[bytes, socket.socket]] = {}
         self._wanted: Mapping[int, frozenset[bytes]] = {}
         self._names: Mapping[int, str] = {}
-        self._said: dict[int, int] = {}
+        self._said = Said()
 
     def close(self) -> None:
         """Leave all."""
@@ -55,7 +56,7 @@ class Groups:
         for each in [each for each in self._sockets[1:] if id(each) not in used]:
             self._sockets.remove(each)
             each.close()
-        self._said = {ifindex: code for ifindex, code in self._said.items() if ifindex in wanted}
+        self._said.keep(wanted)
 
     def check(self, ifindex: int) -> None:
         """Join again what the kernel has lost on an interface, and what it has refused before."""
@@ -87,7 +88,7 @@ class Groups:
                 self._say(ifindex, len(self._wanted[ifindex] - joined.keys()), error)
                 break
         else:
-            self._said.pop(ifindex, None)
+            self._said.over(ifindex)
         if joined:
             self._joined[ifindex] = joined
         return self._wanted.get(ifindex, _NONE) <= joined.keys()
@@ -118,9 +119,8 @@ class Groups:
     def _say(self, ifindex: int, count: int, error: OSError) -> None:
         """Once for each reason."""
         code = error.errno or 0
-        if self._said.get(ifindex) == code or (code == errno.ENODEV and _is_gone(ifindex)):
+        if (code == errno.ENODEV and _is_gone(ifindex)) or not self._said.is_news(ifindex, code):
             return
-        self._said[ifindex] = code
         why = remedy(error)
         if code in _NO_IPV6:
             why = f"{error.strerror}: it has no IPv6 now (an MTU below 1280, say); tried again when it has"

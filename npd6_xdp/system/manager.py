@@ -12,6 +12,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+from npd6_xdp.core.said import Said
+
 log = logging.getLogger("npd6-xdp")
 
 _PATIENCE = 1.0  # seconds that a message may wait for a manager that is busy
@@ -27,7 +29,7 @@ class ServiceManager:
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._status = ""
-        self._complained = False
+        self._said = Said()
         self._pause = _watchdog_seconds(environment) / 2
         self.due: float | None = time.monotonic() if self._address and self._pause else None
 
@@ -64,8 +66,7 @@ class ServiceManager:
                 manager.settimeout(_PATIENCE)
                 manager.sendto(message.encode(), self._address)
         except OSError as error:
-            if not self._complained:
-                self._complained = True
+            if self._said.is_news():
                 log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", error.strerror or error)
 
 

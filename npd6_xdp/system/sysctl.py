@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import remedy
 from npd6_xdp.core.names import raw, shown
+from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
 
@@ -107,7 +108,7 @@ class Memory:
         self._prefix = ""
         self._file = -1
         self._size = 0
-        self._complained = False
+        self._said = Said()
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._take_over(directory)
@@ -183,11 +184,10 @@ class Memory:
         try:
             self._size = os.pwrite(self._file, text, 0)
         except OSError as error:
-            if not self._complained:
+            if self._said.is_news():
                 log.warning("%s: can't remember what sysctls were: %s", self._path, remedy(error))
-            self._complained = True
         else:
-            self._complained = False
+            self._said.over()
 
     def close(self) -> None:
         """There is nothing to remember any more."""

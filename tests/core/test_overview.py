@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, Overview, RuleSnapshot, Snapshot
+from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.status import MOST_SHOWN, overview_json
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.core.watch import Look, Watch
@@ -28,7 +28,7 @@ WAN = InterfaceSnapshot(
 LAN = InterfaceSnapshot(
     "lan0:100", "lan0", "", "monitor", False, {Outcome.INVALID: 1}, {Reason.HOP_LIMIT: 1}, {"xdp": 1, "python": 1}
 )
-OVERVIEW = Overview(
+OVERVIEW = Status(
     Snapshot(
         [WAN, LAN],
         [
@@ -54,11 +54,11 @@ OVERVIEW = Overview(
 )
 
 
-def said(overview: Overview = OVERVIEW) -> Any:
+def said(overview: Status = OVERVIEW) -> Any:
     return json.loads(json.dumps(overview_json(overview)))
 
 
-def at(seconds: float, answered: int, overview: Overview = OVERVIEW) -> Any:
+def at(seconds: float, answered: int, overview: Status = OVERVIEW) -> Any:
     """An overview some seconds later, when so many had been answered by wan0's rule."""
     outcomes = {**WAN.outcomes, Outcome.ANSWERED_XDP: answered}
     snapshot = replace(

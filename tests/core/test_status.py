@@ -19,6 +19,7 @@ from npd6_xdp.core.snapshot import (
     MOST_RULES_WITH_ZEROS,
     RULE_OUTCOMES,
     AnswerTimes,
+    Details,
     HostSnapshot,
     InterfaceSnapshot,
     RuleSnapshot,
@@ -57,32 +58,39 @@ SNAPSHOT = Snapshot(
 )
 STATUS = Status(
     SNAPSHOT,
-    "/etc/npd6-xdp/npd6-xdp.toml",
-    [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"), "REACHABLE")],
-    [IPv6Address("2001:db8:2::2")],
-    [HostSnapshot("wan0", IPv6Address("2001:db8:3::1"))],
-    [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
-    [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12)],
+    1,
+    1,
     {"neighbours": 0, "kernel proxy entries": 5},
     "npd6.toml: interface[0].name: missing\nnpd6.toml: interface[1]: no rule",
     ["wan1: no such interface here yet; waiting for it"],
     1_700_000_000.0,
     4711,
     {"wan0": 9},
+    Details(
+        "/etc/npd6-xdp/npd6-xdp.toml",
+        [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"), "REACHABLE")],
+        [IPv6Address("2001:db8:2::2")],
+        [HostSnapshot("wan0", IPv6Address("2001:db8:3::1"))],
+        [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
+        [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12)],
+    ),
 )
 QUIET = replace(
     STATUS,
     snapshot=replace(SNAPSHOT, interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={})], rules=[]),
-    hosts=[],
-    pending=[],
-    proxies=[],
-    host_routes=[],
-    targets=[],
+    pending=0,
+    host_routes=0,
     refused={"neighbours": 0},
     reload_error="",
     warnings=[],
     tx_errors={},
+    details=Details(STATUS.details.file),
 )
+
+
+def detailed(status: Status, **changes: Any) -> Status:
+    """The same with other details."""
+    return replace(status, details=replace(status.details, **changes))
 
 
 def test_the_json_is_plain_values_that_survive_the_wire() -> None:
@@ -191,7 +199,7 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
 
 def test_a_glob_of_via_is_shown_with_the_interfaces_that_it_means_now() -> None:
     vias = {"br-*": ["br-a1b2", "br-c3d4"], "tap*": [], "veth*": [f"veth{number:02}" for number in range(25)]}
-    said = status_json(replace(QUIET, vias=vias))
+    said = status_json(detailed(QUIET, vias=vias))
     assert said["vias"] == vias
     text = status_text(json.loads(json.dumps(said)))
     assert "\nvia globs: 3\n  br-*: br-a1b2, br-c3d4\n  tap*: none here\n  veth*: veth00, " in text
@@ -200,7 +208,7 @@ def test_a_glob_of_via_is_shown_with_the_interfaces_that_it_means_now() -> None:
 
 def test_a_target_that_was_asked_for_once_is_said_so() -> None:
     target = TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_000.5, 1)
-    said = status_text(status_json(replace(QUIET, targets=[target])))
+    said = status_text(status_json(detailed(QUIET, targets=[target])))
     assert "  2001:db8:1::42 on wan0: once, first " in said
 
 
@@ -217,7 +225,7 @@ def test_of_what_there_is_nothing_the_text_says_nothing() -> None:
 def test_long_lists_are_cut_and_say_how_much_is_missing(count: int, shown: int, more: int) -> None:
     hosts = [HostSnapshot("lan0", IPv6Address(number)) for number in range(1, count + 1)]
     rules = [RuleSnapshot("wan0", f"rule {number}", Method.STATIC, {}) for number in range(count)]
-    status = replace(QUIET, hosts=hosts, snapshot=replace(QUIET.snapshot, rules=rules))
+    status = replace(detailed(QUIET, hosts=hosts), snapshot=replace(QUIET.snapshot, rules=rules))
     assert len(status_json(status)["neighbours"]) == count
     text = status_text(status_json(status))
     assert f"\nneighbours: {count}\n" in text
@@ -261,6 +269,6 @@ def test_answer_times_counted_together_are_those_counted_one_by_one(batches: lis
 
 def test_how_many_targets_are_resolved_at_once_is_said_where_that_is_fewer_than_the_file_says() -> None:
     for room, shown in (((240, 512), True), ((512, 512), False), (None, False)):
-        said = status_json(replace(STATUS, room=room))
+        said = status_json(detailed(STATUS, room=room))
         assert said["pending_room"] == ({"targets": room[0], "limit": room[1]} if room else None)
         assert ("at most 240 targets are resolved at once: the kernel's neighbour table" in status_text(said)) == shown

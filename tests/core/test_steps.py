@@ -20,15 +20,14 @@ from npd6_xdp.core.status import overview_values, status_json, status_lines, sta
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.core.test_overview import OVERVIEW
-from tests.core.test_status import STATUS
+from tests.core.test_status import STATUS, detailed
 
 LONGEST = 0.05  # seconds of processor time that the loop may be held for
 RULES, INTERFACES, HOSTS = 100_000, 4_000, 65_536
 
 rows = [HostSnapshot("lan0", IPv6Address((0x20010DB8 << 96) + number)) for number in range(HOSTS)]
 large = replace(
-    STATUS,
-    hosts=rows,
+    detailed(STATUS, hosts=rows),
     snapshot=replace(
         STATUS.snapshot,
         interfaces=STATUS.snapshot.interfaces * (INTERFACES // len(STATUS.snapshot.interfaces)),
@@ -70,7 +69,7 @@ def test_no_bit_of_the_largest_status_or_overview_is_long() -> None:
 
 @pytest.mark.parametrize(
     "status",
-    [STATUS, replace(STATUS, hosts=rows[:200], targets=[]), replace(large, hosts=[])],
+    [STATUS, detailed(STATUS, hosts=rows[:200], targets=[]), detailed(large, hosts=[])],
     ids=["", "200", "large"],
 )
 def test_the_pieces_of_a_status_are_the_very_text_of_its_json(status: Any) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import http.client
 import json
 import re
@@ -13,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.frames import ether, ip6, sllao
 from tests.netns.browser import URL, Page, browser
 from tests.netns.wire import Wire, configuration, flood, on_edge, private_megabytes, question, scan, until
 
@@ -32,6 +36,8 @@ RULES = (
     "2001:db8:3::/64 static",
     "2001:db8:4::/64 ignore",
 )
+
+PATHS = ("/", "/status.json", "/metrics", "/healthz")
 
 needs_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here: deploy/setup.sh --test")
 
@@ -147,23 +153,83 @@ def test_it_says_when_the_daemon_is_gone_and_goes_on_with_the_next(
     assert page.text("#state") == "paused"
 
 
-def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: Start) -> None:
+TARGETS = (
+    "2001:db8:1::5ca1:ab1e:7a1e",  # resolved, and never there
+    "2001:db8:2::5ca1:ab1e:7a1e",  # the kernel's to answer for, from now on
+    "2001:db8:3::5ca1:ab1e:7a1e",  # answered
+    "2001:db8:4::5ca1:ab1e:7a1e",  # ignored
+    "2001:db8:5::5ca1:ab1e:7a1e",  # no rule's
+)
+TELLTALE = ip6("2001:db8:77::f00d:cafe:beef"), ip6("fe80::f00d:cafe:beef"), ether("02:5e:c2:e7:1d:ea")
+SLLA = ether("02:d1:5c:10:5e:d5")
+
+
+def spellings(raw: bytes) -> set[bytes]:
+    """The ways to write down an address of a packet, in lower case, and those of its last 6 bytes."""
+    tail = raw[-6:]
+    found = {raw, base64.b64encode(raw).rstrip(b"="), ", ".join(map(str, raw)).encode(), repr(raw)[2:-1].encode()}
+    for each in (raw, tail):
+        found |= {each.hex(separator, size).encode() for separator in ":-._ " for size in (1, 2)}
+        found |= {each.hex().encode(), str(int.from_bytes(each)).encode(), ".".join(each.hex()[::-1]).encode()}
+        found |= {",".join(map(str, each)).encode(), b"".join(b"%%%02x" % byte for byte in each)}
+    if len(raw) == 16:
+        address = IPv6Address(raw)
+        found |= {str(address).encode(), address.exploded.encode()}
+    return {spelled.lower() for spelled in found}
+
+
+def everything(running: RunningDaemon) -> Iterator[tuple[str, bytes]]:
+    """All kinds of answers that HTTP gives, each whole: what was asked, and the answer with its headers."""
+    encodings = {"Accept": "application/openmetrics-text; version=1.0.0"}, {"Accept-Encoding": "gzip"}
+    for method, path, headers in (
+        *(
+            (method, path, {})
+            for method in ("GET", "HEAD", "POST")
+            for path in (*PATHS, "/metrics?name[]=npd6_warnings")
+        ),
+        *(("GET", "/metrics", headers) for headers in encodings),
+        ("GET", "/nothing", {}),
+        ("GET", "/", {"Host": "example.net"}),
+    ):
+        connection = http.client.HTTPConnection("::1", 9846, timeout=60)
+        with running.topology.inside(running.namespace):
+            connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        if response.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        yield f"{method} {path} {headers}", response.headers.as_bytes() + body
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: Start, datapath: str) -> None:
     topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 10_000)  # who isn't there is looked for long enough
-    running = daemon(configuration(*RULES, collect_targets="10"))
+    running = daemon(configuration(*RULES, collect_targets="20", datapath=f'"{datapath}"'))
+    asked = [ip6(target) for target in TARGETS]
+    source, link_local, mac = TELLTALE
     with Wire(topology) as wire:
         assert wire.ask(question(HOST_ADDRESS)) is not None
         wire.send(question("2001:db8:2::7"), question("2001:db8:1::dead"), question("2001:db8:3::beef"))
-    assert until(lambda: running.solicitations().get("pending", 0) == 2)
-    assert until(lambda: data(running)["pending"] == 1), "an overview is half a second old at most"
+        for target in TARGETS:
+            for fields in ({"source": source}, {"source": link_local}, {"source": source, "hop_limit": 64}):
+                wire.send(question(target, eth_source=mac, options=sllao(SLLA), **fields))
+            wire.send(question(target, source=bytes(16), options=b"", eth_source=mac))  # a DAD probe
+    assert until(lambda: running.solicitations().get("pending", 0) >= 4)
+    assert until(lambda: running.solicitations().get("invalid", 0) == len(TARGETS))
+    assert until(lambda: data(running)["pending"] == 2), "an overview is half a second old at most"
     found = data(running)
     full = running.command("status", "--json").stdout
-    for path in ("/", "/status.json", "/metrics", "/healthz"):
-        served = get(running, path)[1].decode()
-        for address in (HOST_ADDRESS, "2001:db8:2::7", "2001:db8:1::dead", "2001:db8:3::beef"):
+    plain = (HOST_ADDRESS, "2001:db8:2::7", "2001:db8:1::dead", "2001:db8:3::beef")
+    secret = {spelled for raw in (*asked, *TELLTALE, SLLA) for spelled in spellings(raw)}
+    for asked_for, served in everything(running):
+        assert not [spelled for spelled in secret if spelled in served.lower()], asked_for
+        for address in plain:
             assert address in full
-            assert address not in served
+            assert address.encode() not in served, asked_for
+    assert all(target in full for target in TARGETS[:3]), "the targets are remembered, and told on the control socket"
     assert found["neighbours"] == {"lan0": 1}
-    assert (found["pending"], found["host_routes"], found["kernel_proxy_entries"]) == (1, 1, {"wan0": 1})
+    assert (found["pending"], found["host_routes"], found["kernel_proxy_entries"]) == (2, 1, {"wan0": 2})
     kept = json.loads(full)
     for key in ("pid", "started", "build", "last_reload", "reload_error", "rules"):
         assert found[key] == kept[key]

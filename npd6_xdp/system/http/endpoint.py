@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
 
 from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, want_of_threads
+from npd6_xdp.core.said import Said
 from npd6_xdp.system.http.site import Response, Site, say
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Endpoint:
         self._socket: socket.socket = _listen(host, port, beside._socket if beside else None)
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()
-        self._complained = -_COMPLAIN
+        self._said = Said(again=_COMPLAIN)
         self._clients: dict[socket.socket, float] = {}  # and when they came, the oldest first
         self._hung_up: set[socket.socket] = set()
         self._answers: dict[socket.socket, bytes] = {}  # long ones that are being sent, the oldest first
@@ -213,9 +214,7 @@ class Endpoint:
         return True
 
     def _complain(self, why: str) -> None:
-        now = time.monotonic()
-        if now - self._complained >= _COMPLAIN:
-            self._complained = now
+        if self._said.is_news(now=time.monotonic()):
             host, port = self.address
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             log.error("%s: no connection can be taken: %s; trying again every %.1f s", where, why, _REST)

@@ -18,6 +18,8 @@ from importlib.resources import files
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
+from npd6_xdp.core.said import Said
+
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
@@ -25,6 +27,7 @@ log = logging.getLogger("npd6-xdp")
 
 _FRESH = 0.5  # seconds that an overview is good for
 _SHARE = 10  # and so many times what it took to make
+_MOST_SAID = 100  # different failures
 _TEXT = "text/plain; charset=utf-8"
 _READING = ("GET", "HEAD")
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -64,7 +67,7 @@ class Site:
         self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
         self._ailing = ailing
         self._page = _page()
-        self._complained: set[str] = set()
+        self._said = Said()
 
     def answer(self, method: str, target: str, headers: dict[str, str]) -> Response:
         """What to say to a question; the names of its headers are in lower case."""
@@ -130,8 +133,7 @@ class Site:
     def _complain(self, path: str, error: Exception) -> None:
         """Once each: who asks again must not fill the log."""
         line = f"{path} can't be shown: {type(error).__name__}: {error}"
-        if line not in self._complained and len(self._complained) < 100:
-            self._complained.add(line)
+        if len(self._said) < _MOST_SAID and self._said.is_news(line):
             log.error("%s", line)
         log.debug("where it happened", exc_info=error)
 

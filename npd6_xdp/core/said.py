@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What has been said already, so that it is said once: each room logs its own lines, and asks here whether to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Hashable
+
+
+class Said:
+    """What was said, and when, by what it is about. Of more than `most` things, the one said first is forgotten.
+
+    `again` is after how many seconds the same is news once more.
+    """
+
+    def __init__(self, again: float = math.inf, most: int = 1 << 16) -> None:
+        self._again = again
+        self._most = most
+        self._said: dict[Hashable, tuple[Hashable, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def is_news(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
+        """Whether this is to be said now (seconds, monotonic): it wasn't, or another was, or it is long ago."""
+        before = self._said.get(about)
+        if before is not None and before[0] == what and now - before[1] < self._again:
+            return False
+        self._said.pop(about, None)
+        while len(self._said) >= self._most:
+            del self._said[next(iter(self._said))]
+        self._said[about] = what, now
+        return True
+
+    def over(self, about: Hashable = "") -> None:
+        """It goes well: the next time is news."""
+        self._said.pop(about, None)
+
+    def keep(self, still: Container[Hashable]) -> None:
+        """Forget what is about anything else."""
+        self._said = {about: said for about, said in self._said.items() if about in still}
