@@ -19,7 +19,8 @@ from pathlib import Path
 import npd6_xdp
 from docs import keys
 from docs.markdown import roff
-from npd6_xdp.cli import CONFIG, argument_parser
+from npd6_xdp.arguments import CONFIG
+from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import KEYS, header
 

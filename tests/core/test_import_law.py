@@ -32,7 +32,9 @@ ROOMS = {
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
-    "cli": ({"", "core"}, IMPURE - MACHINE),
+    "cli": ({"", "arguments", "verbs"}, IMPURE - MACHINE),
+    "verbs": ({"", "arguments", "core"}, IMPURE - MACHINE),
+    "arguments": ({"core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
 }
@@ -51,7 +53,7 @@ WINGS = {
     ),
     "http": ("endpoint", "site", "metrics"),
 }
-LATER = {"cli": {"daemon", "tools", "lab"}}
+LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs")}
 """What a room may import inside its functions, besides."""
 
 

@@ -16,7 +16,8 @@ import pytest
 import npd6_xdp
 from docs import keys, manual
 from docs.markdown import roff
-from npd6_xdp.cli import CONFIG, argument_parser
+from npd6_xdp.arguments import CONFIG
+from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
 from npd6_xdp.core.config_file import KEYS, REQUIRED, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What to say of an error that ends a command, and the exit status: one line a thing, with what to do about it."""
+
+from __future__ import annotations
+
+import logging
+
+from npd6_xdp.core.errors import MachineError, Npd6Error, is_want_of_room, remedy
+from npd6_xdp.tools import journal
+
+_LOG = logging.getLogger("npd6-xdp")
+
+
+def complaint(error: Exception) -> tuple[str, int] | None:
+    """What to say of an error, and the exit status; None if it is a mistake of ours."""
+    match error:
+        case Npd6Error():
+            _LOG.debug("where it happened", exc_info=error)
+            return _prefixed(error), error.exit_status
+        case ModuleNotFoundError() if (error.name or "").partition(".")[0] == "scapy":
+            package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"
+            text = f"npd6-xdp: scapy is missing, which this command needs: {package}"
+            return text, MachineError.exit_status
+        case OSError() if is_want_of_room(error.errno or 0):
+            place = f"{error.filename}: " if error.filename else ""
+            return f"npd6-xdp: {place}{remedy(error)}", MachineError.exit_status
+    return None
+
+
+def _prefixed(error: Npd6Error) -> str:
+    said = "\n".join(f"npd6-xdp: {line}" for line in str(error).splitlines())
+    return journal.prefixed(said, logging.ERROR) if journal.reads_stderr() else said

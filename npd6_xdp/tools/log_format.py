@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a line of the log looks: text or JSON, and with its priority where the journal reads it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+from npd6_xdp.tools import journal
+
+_LOG = logging.getLogger("npd6-xdp")
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up(level: str, style: str, handler: logging.Handler) -> None:
+    """Send the log to a handler, from a level on, in the style of daemon.log_format."""
+    formatter: logging.Formatter
+    if style == "json":
+        formatter = _JsonFormatter()
+    else:
+        formatter = logging.Formatter("npd6-xdp: %(levelname)s: %(message)s")
+        logging.addLevelName(logging.INFO, "info")
+        logging.addLevelName(logging.WARNING, "warning")
+        logging.addLevelName(logging.ERROR, "error")
+        logging.addLevelName(logging.DEBUG, "debug")
+    handler.setFormatter(journal.JournalFormatter(formatter) if journal.reads_stderr() else formatter)
+    _LOG.handlers[:] = [handler]
+    _LOG.setLevel(level.upper())
+    # Libraries speak through the root logger, and only when something is wrong.
+    _LOG.propagate = False
+    others = logging.getLogger()
+    others.handlers[:] = [handler]
+    others.setLevel(logging.WARNING)

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands: a function a verb, below what it takes. Noun verbs only read; action verbs change something."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import npd6_xdp
+from npd6_xdp.arguments import CONFIG, CONFIG_FILE, CONTROL_SOCKET, count, ipv6_address, mac, option, verb
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_parsers import parse_vlan
+from npd6_xdp.core.errors import MachineError, UsageError
+
+if TYPE_CHECKING:
+    from npd6_xdp.core.links import LinkFacts
+
+
+@verb(
+    "answer solicitations until told to stop",
+    "The daemon, in the foreground. SIGTERM or SIGINT ends it, SIGHUP has it read its file again, SIGUSR1 has it "
+    "log its state; whatever ends it, the kernel takes the XDP "
+    "program off the interfaces. Logs to stderr. Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and "
+    "CAP_NET_RAW.",
+    "",
+    "--config npd6-xdp.toml",
+    takes=(CONFIG_FILE,),
+)
+def run(arguments: argparse.Namespace) -> int:
+    """`run`: the daemon, in the foreground."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
+    from npd6_xdp import daemon
+    from npd6_xdp.tools.complaint import complaint
+    from npd6_xdp.tools.log import LogThread
+    from npd6_xdp.tools.log_format import set_up
+
+    config = _lasting(arguments.config)
+    log = LogThread()
+    set_up("warning", "text", log)
+    try:
+        daemon.run(
+            lambda: _load(config),
+            lambda config: set_up(config.log_level, config.log_format, log),
+            str(config.absolute()),
+            lambda: log.dropped,
+        )
+    except Exception as error:  # by the log's way: stderr itself may have nobody who reads it
+        text, exit_status = complaint(error) or (traceback.format_exc().rstrip(), 1)
+        log.say(text)
+        return exit_status
+    finally:
+        log.finish()
+    return 0
+
+
+def _lasting(path: Path) -> Path:
+    """The path of a file to be read now and later, with a working directory that is there. Raises UsageError."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        if not path.is_absolute():
+            raise UsageError(f"--config {path}: the working directory is gone; name the file from / on") from error
+        os.chdir("/")  # bcc, too, comes back to where it was
+    return path
+
+
+@verb(
+    "validate a configuration file and print its table",
+    "Validates a configuration file and prints the table that results. Needs neither root nor bcc nor the "
+    "interfaces; which of them aren't on this machine it says, and where they are, it warns of rules over on-link "
+    "prefixes. Exit status 2, with one line for each mistake, if the file can't be used.",
+    "--config npd6-xdp.toml",
+    takes=(
+        CONFIG_FILE,
+        option("--json", action="store_true", help="the table as JSON"),
+    ),
+)
+def check(arguments: argparse.Namespace) -> None:
+    """`check`: validate a configuration file and print the table that results."""
+    from npd6_xdp.core.absent import absent_remark
+    from npd6_xdp.core.explain import table_json, table_text
+
+    config = _load(arguments.config)
+    config, links, warned = _machine(config)
+    table = json.dumps(table_json(config, links), indent=2) if arguments.json else table_text(config, links)
+    print(table, flush=True)
+    if remark := absent_remark(config, links) if links else "":
+        # no warning: the file may be another machine's, or the interfaces yet to come
+        print(f"npd6-xdp: note: {remark}", file=sys.stderr)
+    for line in warned:
+        print(f"npd6-xdp: warning: {line}", file=sys.stderr)
+
+
+@verb(
+    "say which rule decides about an address",
+    "Says which rule decides about a target, by which method, and what advertisement would go out. Takes the "
+    "interface's MAC, own addresses and next hops into account where the interface is on this machine.",
+    "2001:db8:1::42 --interface wan0",
+    "2001:db8:1::42 --interface wan0 --vlan 100 --source ::",
+    takes=(
+        option("address", metavar="ADDRESS", type=ipv6_address, help="the target that is asked for"),
+        option("--interface", required=True, metavar="IF", help="the interface that the question comes in by"),
+        CONFIG_FILE,
+        option("--vlan", default="untagged", metavar="V", help='its VLAN: 100, or 100.7 (default: "untagged")'),
+        option(
+            "--source",
+            type=ipv6_address,
+            default=IPv6Address("fe80::1"),
+            metavar="A",
+            help="who asks; :: is a probe of Duplicate Address Detection (default: %(default)s)",
+        ),
+    ),
+)
+def explain(arguments: argparse.Namespace) -> None:
+    """`explain`: which rule decides about a target, and what advertisement would go out."""
+    from npd6_xdp.core.explain import Question
+    from npd6_xdp.core.explain import explain as tell
+    from npd6_xdp.daemon import link_facts, sysctl
+
+    config = _load(arguments.config)
+    try:
+        vlan = parse_vlan(arguments.vlan)
+    except ValueError as error:
+        raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
+    if vlan.any:
+        raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
+    links = link_facts(config)
+    config, interface = _named(config, arguments.interface, links, arguments.config)
+    question = Question(interface, vlan.tags, arguments.address, arguments.source)
+    print(tell(config, links, question, sysctl))
+
+
+@verb(
+    "say what the daemon is doing",
+    "Interfaces and how they are attached, rules and their counters, neighbours, targets being resolved, kernel "
+    "proxy entries and recent targets of the running daemon. Needs root, or the control socket's group.",
+    "",
+    "--watch",
+    takes=(
+        CONTROL_SOCKET,
+        option("--json", action="store_true", help="all of it as JSON; the text shows the first of long lists"),
+        option(
+            "--watch",
+            action="store_true",
+            help="again each second, with rates and without addresses, until Ctrl-C; with --json an object a line",
+        ),
+    ),
+)
+def status(arguments: argparse.Namespace) -> int:
+    """`status`: what the daemon is doing."""
+    from npd6_xdp.core.status import status_text
+    from npd6_xdp.tools import watch
+    from npd6_xdp.tools.control import ask
+
+    if arguments.watch:
+        return watch.run(arguments.control, as_json=arguments.json)
+    found = ask(arguments.control, {"verb": "status"})
+    print(json.dumps(found, indent=2) if arguments.json else status_text(found), flush=True)
+    return 0
+
+
+@verb(
+    "have the daemon read its configuration again",
+    "Has the running daemon read its configuration file again, and says what became of it: all of the new one is "
+    "in use, or the old one stays and the exit status is 1. The same as SIGHUP, but for the answer.",
+    "",
+    takes=(CONTROL_SOCKET,),
+)
+def reload(arguments: argparse.Namespace) -> None:
+    """`reload`: have the daemon read its configuration again."""
+    from npd6_xdp.tools.control import ask
+
+    found = ask(arguments.control, {"verb": "reload"})
+    for line in found["warnings"]:
+        print(f"npd6-xdp: warning: {line}", file=sys.stderr)
+    rules = found["rules"]
+    where = ", ".join(found["interfaces"]) or "no interface that is there yet"
+    print(f"npd6-xdp: the new configuration is in use: {rules} rule{'' if rules == 1 else 's'} on {where}")
+
+
+@verb(
+    "turn an npd6.conf or ndppd.conf into a configuration",
+    "Reads a configuration file of npd6 or ndppd and writes one for npd6-xdp. What has no equal is said on "
+    "stderr, and stands as a comment in the output.",
+    "/etc/ndppd.conf > npd6-xdp.toml",
+    takes=(option("file", metavar="FILE", type=Path, help="the file of npd6 or ndppd"),),
+)
+def convert(arguments: argparse.Namespace) -> int:
+    """`convert`: npd6.conf or ndppd.conf in, TOML out."""
+    from npd6_xdp.tools import convert as tool
+
+    return tool.run(arguments.file)
+
+
+@verb(
+    "ask for an address, as an upstream would",
+    "Sends Neighbor Solicitations out of an interface, decodes the advertisements that come back, and times "
+    "them. For the upstream's side of the link. Exit status 1 if there was no answer. Needs root or CAP_NET_RAW.",
+    "2001:db8:1::42 --interface eth0 --count 3",
+    takes=(
+        option("address", metavar="ADDRESS", type=ipv6_address, help="the target to ask for"),
+        option("--interface", required=True, metavar="IF", help="the interface to ask on"),
+        option("--count", type=count, default=1, metavar="N", help="how many times to ask (default: 1)"),
+        option("--json", action="store_true", help="one JSON object"),
+    ),
+)
+def probe(arguments: argparse.Namespace) -> int:
+    """`probe`: ask from the other side, as an upstream would."""
+    from npd6_xdp.tools import probe as tool
+
+    return tool.run(arguments.address, arguments.interface, arguments.count, as_json=arguments.json)
+
+
+@verb(
+    "say what would be answered to a capture",
+    "Runs a capture (pcap or pcapng) through the XDP program and the Python path, and says what would become of "
+    "each Neighbor Solicitation in it, and why; of a capture on all interfaces (any), of those that came in. Sends "
+    "nothing, and attaches to nothing. Routes and neighbours are those of this machine; the limits of rates aren't "
+    "applied. Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.",
+    "capture.pcap --interface wan0",
+    "- --interface wan0",
+    takes=(
+        option(
+            "file", metavar="FILE", type=Path, help="the capture, of an Ethernet interface or any; - is standard input"
+        ),
+        CONFIG_FILE,
+        option(
+            "--interface",
+            metavar="IF",
+            help="the interface of the configuration that it was captured on (default: the only one there is)",
+        ),
+        option(
+            "--mac",
+            type=mac,
+            metavar="MAC",
+            help="that interface's MAC address (default: what it has, if it is on this machine)",
+        ),
+        option("--json", action="store_true", help="one JSON object"),
+    ),
+)
+def replay(arguments: argparse.Namespace) -> None:
+    """`replay`: what would become of the solicitations in a capture."""
+    from npd6_xdp.daemon import link_facts
+    from npd6_xdp.tools import replay as tool
+
+    config = _load(arguments.config)
+    interface = arguments.interface or _only_interface(config, arguments.config)
+    links = link_facts(config)
+    config, interface = _named(config, interface, links, arguments.config)
+    tool.run(arguments.file, config, links, interface, arguments.mac, as_json=arguments.json)
+
+
+@verb(
+    "see it work, in network namespaces on this machine",
+    "Builds an upstream, an edge and a host in network namespaces, runs the daemon on real traffic, shows what "
+    "happens, and cleans up. Needs root.",
+    "",
+)
+def lab(_: argparse.Namespace) -> int:
+    """`lab`: the demonstration in network namespaces."""
+    from npd6_xdp.lab import story
+
+    return story.run()
+
+
+@verb(
+    "print the version",
+    "Prints the version.",
+    "",
+)
+def version(_: argparse.Namespace) -> None:
+    """`version`: the program's version."""
+    print(f"npd6-xdp {npd6_xdp.__version__}")
+
+
+def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]]:
+    """The configuration with this machine's names of interfaces, what is known of these, and what to warn about."""
+    from npd6_xdp.core.altnames import alternative_names, twofold, with_names
+    from npd6_xdp.core.build import build
+    from npd6_xdp.core.vias import used_vias, via_warnings
+    from npd6_xdp.core.warnings import warnings
+    from npd6_xdp.daemon import link_facts, sysctl
+
+    try:
+        links = link_facts(config)
+    except (MachineError, OSError) as error:
+        return config, {}, [str(error)]
+    names = alternative_names(links)
+    named = with_names(config, names)
+    lines = warnings(build(named, links)) + via_warnings(used_vias(named, links), sysctl)
+    return named, links, [*lines, *twofold(config, names)]
+
+
+def _known(config: Config) -> str:
+    return ", ".join(sorted({interface.name for interface in config.interfaces}))
+
+
+def _named(config: Config, interface: str, links: Mapping[str, LinkFacts], path: Path) -> tuple[Config, str]:
+    """A configuration and the interface that is asked for in it, by the names of this machine's interfaces."""
+    from npd6_xdp.core.altnames import alternative_names, with_names
+    from npd6_xdp.core.names import canonical
+
+    names, name = alternative_names(links), canonical(interface)
+    named = with_names(config, names)
+    if not named.entries(names.get(name, name)):
+        raise UsageError(f"--interface {name}: {path} has no such interface; it has {_known(config)}")
+    return named, names.get(name, name)
+
+
+def _only_interface(config: Config, path: Path) -> str:
+    names = {interface.name for interface in config.interfaces}
+    if len(names) != 1 or any(interface.is_glob for interface in config.interfaces):
+        raise UsageError(f"--interface: name the one that this was captured on; {path} has {_known(config)}")
+    return names.pop()
+
+
+def _load(path: Path) -> Config:
+    from npd6_xdp.tools.files import read_text
+
+    if path == CONFIG and not os.path.lexists(path):
+        raise UsageError(f"{path}: no such file; write it (see npd6-xdp.toml(5)), or name another one by --config")
+    return parse(read_text(path), str(path))
