@@ -47,6 +47,18 @@ struct scratch {
 	__u8 eth_destination[ETH_ALEN]; /* where an answer goes */
 };
 
+/* What came of the checks. */
+enum check {
+	CHECK_PASSED,
+	CHECK_FAILED,
+	CHECK_TOO_LONG, /* nobody has looked at all of it */
+};
+
+struct checked {
+	enum check check;
+	enum reason reason; /* of CHECK_FAILED */
+};
+
 /* A2: the checksum over pseudo-header and message, RFC 8200 §8.1; `length` is at most MESSAGE_MAX. */
 static __always_inline bool is_checksum_valid(struct scratch *s, __u64 length)
 {
@@ -102,11 +114,16 @@ static __always_inline bool options_check(struct scratch *s)
 	return s->option == s->frame.length;
 }
 
+static __always_inline struct checked invalid(enum reason reason)
+{
+	return (struct checked){ CHECK_FAILED, reason };
+}
+
 /*
- * VALID, or the first reason that says otherwise. Fills in the rest of `s`; an answer goes to the source
+ * Passed, or the first reason that says otherwise. Fills in the rest of `s`; an answer goes to the source
  * link-layer address option's MAC, else to the frame's source (RFC.md B8).
  */
-static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *s)
+static __always_inline struct checked ns_check(struct xdp_md *ctx, struct scratch *s)
 {
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
@@ -114,37 +131,38 @@ static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *
 	__u32 message = s->frame.message;
 	__u64 length = s->frame.length;
 
+	/* can't be, as ns_parse() has looked; but the verifier has to see it here */
 	if (is_beyond(ip6h + 1, data_end))
-		return REASON_LENGTH; /* can't be, ns_parse() has looked; the verifier wants to hear it again */
+		return invalid(REASON_LENGTH);
 	if (s->frame.fragment)
-		return REASON_FRAGMENT; /* A10, RFC 6980 §5 */
+		return invalid(REASON_FRAGMENT); /* A10, RFC 6980 §5 */
 	if (length < sizeof(struct nd_msg) || message + length > data_end - data)
-		return REASON_LENGTH; /* A4 */
+		return invalid(REASON_LENGTH); /* A4 */
 	if (length > MESSAGE_MAX)
-		return TOO_LONG;
+		return (struct checked){ CHECK_TOO_LONG };
 	if (ip6h->hop_limit != 255)
-		return REASON_HOP_LIMIT; /* A1 */
+		return invalid(REASON_HOP_LIMIT); /* A1 */
 	__builtin_memcpy(&s->source, &ip6h->saddr, sizeof(s->source));
 	__builtin_memcpy(&s->destination, &ip6h->daddr, sizeof(s->destination));
 	at_least(length, 1);
 	at_most(length, MESSAGE_MAX);
 	if (bpf_xdp_load_bytes(ctx, message, s->message, length))
-		return REASON_LENGTH;
+		return invalid(REASON_LENGTH);
 	if (s->ns.icmp6_code)
-		return REASON_CODE; /* A3 */
+		return invalid(REASON_CODE); /* A3 */
 	if (!is_checksum_valid(s, length))
-		return REASON_CHECKSUM; /* A2 */
+		return invalid(REASON_CHECKSUM); /* A2 */
 	if (is_multicast(&s->ns.target))
-		return REASON_TARGET; /* A5 */
+		return invalid(REASON_TARGET); /* A5 */
 	if (is_multicast(&s->source) || is_loopback(&s->source))
-		return REASON_SOURCE; /* A9, RFC 4291 §2.7, §2.5.3 */
+		return invalid(REASON_SOURCE); /* A9, RFC 4291 §2.7, §2.5.3 */
 	if (!options_check(s))
-		return REASON_OPTION_LENGTH; /* A6 */
+		return invalid(REASON_OPTION_LENGTH); /* A6 */
 	if (is_unspecified(&s->source)) {
 		if (!is_solicited_node(&s->destination))
-			return REASON_DAD_DESTINATION; /* A7 */
+			return invalid(REASON_DAD_DESTINATION); /* A7 */
 		if (s->has_sllao)
-			return REASON_DAD_SLLAO; /* A8 */
+			return invalid(REASON_DAD_SLLAO); /* A8 */
 	}
 	__builtin_memcpy(s->eth_destination, s->frame.h_source, ETH_ALEN);
 	if (s->sllao) {
@@ -153,7 +171,7 @@ static __always_inline enum reason ns_check(struct xdp_md *ctx, struct scratch *
 		if (!is_multicast_ether(mac) && !is_zero_ether(mac))
 			__builtin_memcpy(s->eth_destination, mac, ETH_ALEN);
 	}
-	return VALID;
+	return (struct checked){ CHECK_PASSED };
 }
 
 #endif

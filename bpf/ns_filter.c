@@ -30,6 +30,30 @@
 #define TAGGED_MAX 16384   /* checksums that are told from one another */
 #define TAGGED_SHIFT 28    /* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
 
+/* What becomes of a solicitation's frame. */
+enum action {
+	ACTION_PASS,    /* the kernel gets it, untouched */
+	ACTION_CONSUME, /* it is ours, and the kernel must not see it */
+	ACTION_ANSWER,  /* it goes back as the advertisement */
+	ACTION_HAND_UP, /* it went up as an event, and Python answers and counts it: the outcome is what to expect */
+	ACTION_HOLD,    /* it goes on, and hidden_tag() hands up the event or counts it */
+};
+
+struct verdict {
+	enum outcome outcome;
+	enum action action;
+};
+
+static __always_inline struct verdict pass(enum outcome outcome)
+{
+	return (struct verdict){ outcome, ACTION_PASS };
+}
+
+static __always_inline struct verdict consume(enum outcome outcome)
+{
+	return (struct verdict){ outcome, ACTION_CONSUME };
+}
+
 /* The last solicitation that was passed on a CPU, for hidden_tag(), and when that told of one (CLOCK_MONOTONIC). */
 struct passed {
 	__u64 head; /* the first bytes of the message; its checksum is over the addresses and the target, too */
@@ -155,144 +179,6 @@ static __always_inline struct rule *target_match(const struct slot *slot, const 
 	return NULL;
 }
 
-/* --- punt: up to Python ------------------------------------------------------------------------------ */
-
-/*
- * A token bucket in one number: the moment until which what was spent is paid for. It may run ahead of now by
- * BURST, so that one second's worth of events can come at once.
- */
-#define BURST 1000000000ULL
-
-static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
-{
-	__u64 paid = *paid_until;
-
-	/* CPUs that meet here may each forgive the others an event; an exact count isn't worth a lock */
-	if (paid < now)
-		*paid_until = paid = now;
-	if (paid + cost > now + BURST)
-		return false;
-	__sync_fetch_and_add(paid_until, cost);
-	return true;
-}
-
-/* Whether one more event may go up: by its source's budget (RFC 6583), then by that of all. */
-static __always_inline bool is_within_limits(const struct slot *slot, const struct scratch *s,
-					     const struct settings *settings, __u64 now)
-{
-	struct source_key key = { .entry = slot->entry };
-	u64 *paid, zero = 0;
-	int first = 0;
-
-	if (slot->source_cost) {
-		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
-		paid = sources.lookup_or_try_init(&key, &zero);
-		/* a table that is all in use refuses nobody: the budget of all still holds */
-		if (paid && !budget_spend(paid, slot->source_cost, now))
-			return false;
-	}
-	paid = budget.lookup(&first);
-	return paid && budget_spend(paid, settings->event_cost, now);
-}
-
-/*
- * A wake-up costs 6.7 us here in softirq, an event that wakes nobody 0.4. So the first event after Python has begun
- * to look wakes it, and those behind it needn't: it will look once more before it sleeps. One at a time is answered
- * as fast as with a wake-up each, and a flood at the cost of a wake-up for hundreds.
- */
-static __always_inline bool event_submit(void *ctx, struct ns_event *event)
-{
-	int key = 0;
-	u32 *unwatched = unwatched_events.lookup(&key);
-
-	if (unwatched && *unwatched) {
-		*unwatched = 0;
-		if (!events.perf_submit(ctx, event, sizeof(*event)))
-			return true;
-	}
-	return !more_events.perf_submit(ctx, event, sizeof(*event));
-}
-
-/*
- * Whether Python would refuse to have the target resolved: it has too many under way, or too many of this entry's
- * (whose key has no MAC), or of this asker's.
- */
-static __always_inline bool is_resolving_refused(const struct slot *slot, const struct scratch *s,
-						 const struct settings *settings)
-{
-	struct source_key key = { .entry = slot->entry };
-
-	if (settings->resolving_full || crowding.lookup(&key))
-		return true;
-	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
-	return crowding.lookup(&key);
-}
-
-/* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */
-static __always_inline enum outcome event_hold(const struct slot *slot, const struct ns_event *event)
-{
-	int key = 0;
-	struct passed *passed = last_passed.lookup(&key);
-
-	if (!passed)
-		return OUTCOME_LOST;
-	passed->event = *event;
-	passed->entry = slot->entry;
-	passed->is_held = 1;
-	return HELD;
-}
-
-/*
- * Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. What is held goes on
- * to the kernel, which would forward a unicast one: of a sample there is none of those.
- */
-static __always_inline bool is_to_be_held(struct slot *slot, const struct scratch *s)
-{
-	__u32 now;
-
-	if (!(slot->flags & (SLOT_GUARDED | SLOT_SAMPLED)) || s->frame.tags & EVENT_TAG_COUNT)
-		return false;
-	if (slot->flags & SLOT_GUARDED)
-		return true;
-	if (!is_multicast_ether(s->frame.h_dest))
-		return false;
-	now = bpf_ktime_get_ns() >> 30; /* about a second */
-	if (slot->looked == now)
-		return false;
-	slot->looked = now; /* CPUs that meet here may each take one */
-	return true;
-}
-
-static __always_inline enum outcome ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
-					    const struct scratch *s, __u16 tags)
-{
-	__u64 now = bpf_ktime_get_ns();
-	struct settings *settings;
-	int key = 0;
-
-	settings = settings_space.lookup(&key);
-	if (!settings)
-		return OUTCOME_LOST;
-	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(slot, s, settings))
-		return OUTCOME_RATE_LIMITED;
-	if (!is_within_limits(slot, s, settings, now))
-		return OUTCOME_RATE_LIMITED;
-
-	struct ns_event event = {
-		.target = s->ns.target,
-		.source = s->source,
-		.time_us = now / 1000,
-		.rule = rule->id,
-		.tci = { s->frame.tci[0], s->frame.tci[1] },
-		.tags = s->frame.tags | tags,
-	};
-
-	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
-	if (s->is_held)
-		return event_hold(slot, &event);
-	return event_submit(ctx, &event) ? HANDED_UP : OUTCOME_LOST;
-}
-
 /* --- decide ---------------------------------------------------------------------------------------- */
 
 /* What the kernel said when Python asked it about the target, if that still holds. */
@@ -386,110 +272,275 @@ static __always_inline void heard_remember(const struct slot *slot, const struct
 	heard_sources.update(&key, &heard);
 }
 
-/* What becomes of a valid solicitation that a rule covers, and the making so; HANDED_UP where Python will tell. */
-static __always_inline enum outcome ns_decide(struct xdp_md *ctx, struct slot *slot, const struct rule *rule,
-					      struct scratch *s)
+/* The target as `known` has it, for the methods that go by that; what Python is to be told of it comes to s->tags. */
+static __always_inline struct known *target_known(const struct rule *rule, struct scratch *s)
 {
 	struct address_key key = { .scope = rule->group, .address = s->ns.target };
+	struct known *known;
+
+	if (rule->decision != DECISION_NEIGHBOUR && rule->decision != DECISION_KERNEL)
+		return NULL;
+	known = known_targets.lookup(&key);
+	if (!known)
+		s->tags = EVENT_MISS;
+	else if (known->flags & KNOWN_STALE)
+		s->tags = EVENT_STALE;
+	return known;
+}
+
+/* What is to become of a valid solicitation that a rule covers. ACTION_ANSWER: ns_answer() is to see how. */
+static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+						struct scratch *s)
+{
 	bool dad = is_unspecified(&s->source);
-	enum outcome punted;
-	struct known *known = NULL;
-	__u16 tags = 0;
+	struct known *known;
 
 	if (rule->decision == DECISION_OWN)
-		return OUTCOME_OWN;
+		return pass(OUTCOME_OWN);
 	if (rule->decision == DECISION_NEXT_HOP || rule->decision == DECISION_IGNORE)
-		return OUTCOME_IGNORED;
+		return pass(OUTCOME_IGNORED);
 	if (slot->collect)
 		target_remember(slot, s);
-	if (rule->decision == DECISION_NEIGHBOUR || rule->decision == DECISION_KERNEL) {
-		known = known_targets.lookup(&key);
-		if (!known)
-			tags = EVENT_MISS;
-		else if (known->flags & KNOWN_STALE)
-			tags = EVENT_STALE;
-	}
-	if (dad && !(rule->flags & RULE_DEFEND)) { /* any answer would kill the asker's address, RFC 4862 §5.4 */
+	s->tags = 0;
+	known = target_known(rule, s);
+	if (dad && !(rule->flags & RULE_DEFEND)) {
+		/* any answer would kill the asker's address, RFC 4862 §5.4; so would that of the kernel's proxy entry */
 		if (known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR)
-			return DAD_WITHHELD;
-		return OUTCOME_DAD;
+			return consume(OUTCOME_DAD);
+		return pass(OUTCOME_DAD);
 	}
 	if (rule->decision == DECISION_ROUTE) {
 		s->presence = target_routed(ctx, slot, rule, s);
 		if (s->presence == PRESENCE_ABSENT)
-			return OUTCOME_ABSENT;
+			return pass(OUTCOME_ABSENT);
 		if (s->presence == PRESENCE_UNKNOWN)
-			tags = EVENT_MISS;
+			s->tags = EVENT_MISS;
 	}
 	if (slot->datapath == DATAPATH_MONITOR)
-		return OUTCOME_MONITORED;
-	s->tags = tags;
+		return pass(OUTCOME_MONITORED);
 	if (slot->flags & SLOT_HEARS && is_heard_anew(slot, s))
 		s->tags |= EVENT_HEARD;
-	tags = s->tags;
 	if (known)
 		known->asked = bpf_ktime_get_ns() / 1000000000;
 	if (known && rule->decision == DECISION_KERNEL)
-		return OUTCOME_KERNEL;
-	s->is_held = is_to_be_held(slot, s);
-	if (slot->datapath == DATAPATH_HYBRID && !dad && !s->frame.extended && !(tags & EVENT_MISS) && !s->is_held &&
-	    advert_write(ctx, slot, rule, s)) {
-		if (!tags)
-			return OUTCOME_ANSWERED_XDP;
-		tags |= EVENT_ANSWERED;
-	}
-	punted = ns_punt(ctx, slot, rule, s, tags);
-	/* Python knows; had this one been refused or lost, the next would say it */
-	if (punted == HANDED_UP || punted == HELD) {
-		if (known && tags & EVENT_STALE)
-			known->flags = 0;
-		if (tags & EVENT_HEARD)
-			heard_remember(slot, s);
-	}
-	/* of method kernel, Python answers a first one itself */
-	if (punted == HANDED_UP && tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
-		return UNDECIDED;
-	return tags & EVENT_ANSWERED ? OUTCOME_ANSWERED_XDP : punted;
+		return pass(OUTCOME_KERNEL);
+	return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 }
 
-/* --- entry ----------------------------------------------------------------------------------------- */
+/* --- answer, or punt: up to Python --------------------------------------------------------------------- */
+
+/*
+ * A token bucket in one number: the moment until which what was spent is paid for. It may run ahead of now by
+ * BURST, so that one second's worth of events can come at once.
+ */
+#define BURST 1000000000ULL
+
+static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
+{
+	__u64 paid = *paid_until;
+
+	/* CPUs that meet here may each forgive the others an event; an exact count isn't worth a lock */
+	if (paid < now)
+		*paid_until = paid = now;
+	if (paid + cost > now + BURST)
+		return false;
+	__sync_fetch_and_add(paid_until, cost);
+	return true;
+}
+
+/* Whether one more event may go up: by its source's budget (RFC 6583), then by that of all. */
+static __always_inline bool is_within_limits(const struct slot *slot, const struct scratch *s,
+					     const struct settings *settings, __u64 now)
+{
+	struct source_key key = { .entry = slot->entry };
+	u64 *paid, zero = 0;
+	int first = 0;
+
+	if (slot->source_cost) {
+		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
+		paid = sources.lookup_or_try_init(&key, &zero);
+		/* a table that is all in use refuses nobody: the budget of all still holds */
+		if (paid && !budget_spend(paid, slot->source_cost, now))
+			return false;
+	}
+	paid = budget.lookup(&first);
+	return paid && budget_spend(paid, settings->event_cost, now);
+}
+
+/*
+ * A wake-up costs 6.7 us here in softirq, an event that wakes nobody 0.4. So the first event after Python has begun
+ * to look wakes it, and those behind it needn't: it will look once more before it sleeps. One at a time is answered
+ * as fast as with a wake-up each, and a flood at the cost of a wake-up for hundreds.
+ */
+static __always_inline bool event_submit(void *ctx, struct ns_event *event)
+{
+	int key = 0;
+	u32 *unwatched = unwatched_events.lookup(&key);
+
+	if (unwatched && *unwatched) {
+		*unwatched = 0;
+		if (!events.perf_submit(ctx, event, sizeof(*event)))
+			return true;
+	}
+	return !more_events.perf_submit(ctx, event, sizeof(*event));
+}
+
+/*
+ * Whether Python would refuse to have the target resolved: it has too many under way, or too many of this entry's
+ * (whose key has no MAC), or of this asker's.
+ */
+static __always_inline bool is_resolving_refused(const struct slot *slot, const struct scratch *s,
+						 const struct settings *settings)
+{
+	struct source_key key = { .entry = slot->entry };
+
+	if (settings->resolving_full || crowding.lookup(&key))
+		return true;
+	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
+	return crowding.lookup(&key);
+}
+
+/* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */
+static __always_inline bool event_hold(const struct slot *slot, const struct ns_event *event)
+{
+	int key = 0;
+	struct passed *passed = last_passed.lookup(&key);
+
+	if (!passed)
+		return false;
+	passed->event = *event;
+	passed->entry = slot->entry;
+	passed->is_held = 1;
+	return true;
+}
+
+/*
+ * Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. What is held goes on
+ * to the kernel, which would forward a unicast one: of a sample there is none of those.
+ */
+static __always_inline bool is_to_be_held(struct slot *slot, const struct scratch *s)
+{
+	__u32 now;
+
+	if (!(slot->flags & (SLOT_GUARDED | SLOT_SAMPLED)) || s->frame.tags & EVENT_TAG_COUNT)
+		return false;
+	if (slot->flags & SLOT_GUARDED)
+		return true;
+	if (!is_multicast_ether(s->frame.h_dest))
+		return false;
+	now = bpf_ktime_get_ns() >> 30; /* about a second */
+	if (slot->looked == now)
+		return false;
+	slot->looked = now; /* CPUs that meet here may each take one */
+	return true;
+}
+
+static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+					      const struct scratch *s)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct settings *settings;
+	__u16 tags = s->tags;
+	int key = 0;
+
+	settings = settings_space.lookup(&key);
+	if (!settings)
+		return consume(OUTCOME_LOST);
+	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(slot, s, settings))
+		return consume(OUTCOME_RATE_LIMITED);
+	if (!is_within_limits(slot, s, settings, now))
+		return consume(OUTCOME_RATE_LIMITED);
+
+	struct ns_event event = {
+		.target = s->ns.target,
+		.source = s->source,
+		.time_us = now / 1000,
+		.rule = rule->id,
+		.tci = { s->frame.tci[0], s->frame.tci[1] },
+		.tags = s->frame.tags | tags,
+	};
+
+	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
+	if (s->is_held ? !event_hold(slot, &event) : !event_submit(ctx, &event))
+		return consume(OUTCOME_LOST);
+	if (s->is_held)
+		return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HOLD };
+	/* of method kernel, Python answers a first one itself */
+	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
+		return (struct verdict){ OUTCOME_PENDING, ACTION_HAND_UP };
+	return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HAND_UP };
+}
+
+/* Python has been told, and needn't be told by the next one as well. Had this event been lost, that would say it. */
+static __always_inline void told_note(const struct slot *slot, const struct rule *rule, const struct scratch *s)
+{
+	struct address_key key = { .scope = rule->group, .address = s->ns.target };
+	struct known *known;
+
+	if (s->tags & EVENT_STALE) {
+		known = known_targets.lookup(&key);
+		if (known)
+			known->flags = 0;
+	}
+	if (s->tags & EVENT_HEARD)
+		heard_remember(slot, s);
+}
+
+/* Answers in place where that can be, and else, or where there is something to tell, has Python do it. */
+static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct slot *slot, const struct rule *rule,
+						struct scratch *s)
+{
+	struct verdict verdict;
+
+	s->is_held = is_to_be_held(slot, s);
+	if (slot->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
+	    !(s->tags & EVENT_MISS) && !s->is_held && advert_write(ctx, slot, rule, s)) {
+		if (!s->tags)
+			return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
+		s->tags |= EVENT_ANSWERED;
+	}
+	verdict = ns_punt(ctx, slot, rule, s);
+	if (verdict.action == ACTION_HAND_UP || verdict.action == ACTION_HOLD)
+		told_note(slot, rule, s);
+	if (s->tags & EVENT_ANSWERED)
+		return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
+	return verdict;
+}
+
+/* --- record ----------------------------------------------------------------------------------------- */
+
+static __always_inline void rule_count(__u32 id, enum outcome outcome)
+{
+	int key = id;
+	struct rule_counter *rule_counter = rule_counters.lookup(&key);
+
+	if (rule_counter)
+		rule_counter->outcome[outcome]++;
+}
 
 /*
  * The one exit of every solicitation: counts the outcome and says what becomes of the frame. `onward`: others behind
  * the port get it as well, so one of them may be who is asked for, as long as we don't say that it is us.
  */
-static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, enum outcome outcome,
+static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, struct verdict verdict,
 				     bool onward)
 {
-	struct rule_counter *rule_counter;
-	int action = XDP_PASS;
-	int key;
+	enum outcome outcome = verdict.outcome;
 
-	if (outcome == HANDED_UP)
-		return XDP_DROP;
-	if (outcome == UNDECIDED)
-		return onward ? XDP_PASS : XDP_DROP;
-	if (outcome == HELD)
+	if (verdict.action == ACTION_HOLD)
 		return XDP_PASS;
-	if (outcome == OUTCOME_ANSWERED_XDP)
-		action = XDP_TX;
-	/* what is lost or refused is ours: passed on, a flood would reach the stack instead */
-	if ((outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED) && !onward)
-		action = XDP_DROP;
-	if (outcome == DAD_WITHHELD)
-		action = XDP_DROP;
-	if (outcome == DAD_WITHHELD)
-		outcome = OUTCOME_DAD;
-	if (outcome >= OUTCOMES)
-		return XDP_PASS;
-	counter->outcome[outcome]++;
-	if (rule) {
-		key = rule->id;
-		rule_counter = rule_counters.lookup(&key);
-		if (rule_counter)
-			rule_counter->outcome[outcome]++;
+	if (verdict.action != ACTION_HAND_UP) {
+		counter->outcome[outcome]++;
+		if (rule)
+			rule_count(rule->id, outcome);
 	}
-	return action;
+	if (verdict.action == ACTION_PASS)
+		return XDP_PASS;
+	if (verdict.action == ACTION_ANSWER)
+		return XDP_TX;
+	if (onward && (outcome == OUTCOME_PENDING || outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED))
+		return XDP_PASS;
+	return XDP_DROP; /* what is lost or refused as well: passed on, a flood would reach the stack instead */
 }
 
 /* Notes a valid solicitation that goes on to the kernel, so that hidden_tag() knows what this program saw of it. */
@@ -529,13 +580,15 @@ static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *
 		tagged->when[tags == 1 ? 0 : 1] = bpf_ktime_get_ns() >> TAGGED_SHIFT;
 }
 
+/* --- entry ----------------------------------------------------------------------------------------- */
+
 int ns_filter(struct xdp_md *ctx)
 {
 	struct entry_counter *counter;
 	struct rule *rule = NULL;
 	struct frame f = {};
-	enum outcome outcome;
-	enum reason reason;
+	struct verdict verdict = pass(OUTCOME_UNMATCHED);
+	struct checked checked;
 	struct scratch *s;
 	struct slot *slot;
 	int key = 0, action;
@@ -556,27 +609,27 @@ int ns_filter(struct xdp_md *ctx)
 	if (!counter)
 		return XDP_PASS;
 
-	reason = ns_check(ctx, s);
-	if (reason < REASONS) {
-		counter->reason[reason]++;
-		outcome = OUTCOME_INVALID;
-	} else if (reason == TOO_LONG) {
-		outcome = OUTCOME_UNMATCHED;
-	} else if (is_frame_ignored(s, slot)) {
-		outcome = OUTCOME_IGNORED;
-	} else {
-		rule = target_match(slot, &s->ns.target, &outcome);
+	checked = ns_check(ctx, s);
+	if (checked.check == CHECK_FAILED) {
+		counter->reason[checked.reason]++;
+		verdict.outcome = OUTCOME_INVALID;
+	} else if (checked.check == CHECK_PASSED && is_frame_ignored(s, slot)) {
+		verdict.outcome = OUTCOME_IGNORED;
+	} else if (checked.check == CHECK_PASSED) {
+		rule = target_match(slot, &s->ns.target, &verdict.outcome);
 		if (rule) {
 			s->rule = *rule;
 			rule = &s->rule;
-			outcome = ns_decide(ctx, slot, rule, s);
+			verdict = ns_decide(ctx, slot, rule, s);
+			if (verdict.action == ACTION_ANSWER)
+				verdict = ns_answer(ctx, slot, rule, s);
 		}
 	}
-	action = ns_record(counter, rule, outcome, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
+	action = ns_record(counter, rule, verdict, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
 	if (action == XDP_PASS && slot->flags & SLOT_TAPPED) {
 		tagged_note(ctx, &s->frame);
-		if (reason == VALID)
-			passed_note(s, ctx->ingress_ifindex, outcome == HELD);
+		if (checked.check == CHECK_PASSED)
+			passed_note(s, ctx->ingress_ifindex, verdict.action == ACTION_HOLD);
 	}
 	return action;
 }
@@ -588,17 +641,12 @@ int ns_filter(struct xdp_md *ctx)
 /* Counts one that was held, and became something else than an event. */
 static __always_inline void held_record(const struct passed *passed, enum outcome outcome)
 {
-	struct entry_counter *counter;
-	struct rule_counter *rule_counter;
 	int key = passed->entry;
+	struct entry_counter *counter = entry_counters.lookup(&key);
 
-	counter = entry_counters.lookup(&key);
 	if (counter)
 		counter->outcome[outcome]++;
-	key = passed->event.rule;
-	rule_counter = rule_counters.lookup(&key);
-	if (rule_counter)
-		rule_counter->outcome[outcome]++;
+	rule_count(passed->event.rule, outcome);
 }
 
 /*

@@ -30,12 +30,8 @@ enum outcome {
 	OUTCOME_MONITORED,
 	OUTCOME_LOST,
 	OUTCOME_FAILED,
-	OUTCOMES,
-	HANDED_UP, /* to Python, which answers it and counts */
-	UNDECIDED, /* handed up, too, and Python doesn't know yet whether the target is there */
-	HELD,      /* hidden_tag() is to look first: it hands up what this program would have answered or handed up */
-	DAD_WITHHELD, /* OUTCOME_DAD, and the kernel must not see it: its proxy entry would defend the target */
 };
+#define OUTCOMES (OUTCOME_FAILED + 1)
 
 /* Why it is invalid, in the order of the checks: numbers of npd6_xdp/core/verdict.py Reason. */
 enum reason {
@@ -49,11 +45,8 @@ enum reason {
 	REASON_OPTION_LENGTH,
 	REASON_DAD_DESTINATION,
 	REASON_DAD_SLLAO,
-	REASONS,
-	/* not counted as reasons: */
-	VALID,
-	TOO_LONG,
 };
+#define REASONS (REASON_DAD_SLLAO + 1)
 
 /* How a target is decided: numbers of npd6_xdp/core/rules.py Decision. */
 enum decision {

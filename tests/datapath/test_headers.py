@@ -18,6 +18,7 @@ FILES = sorted(datapath.BPF_DIRECTORY.glob("*.[ch]"))
 HEADERS = [path.name for path in FILES if path.suffix == ".h"]
 STRICT = '#pragma clang diagnostic error "-Wall"\n#pragma clang diagnostic ignored "-Wunused-function"\n'
 MAPS = re.compile(r"\bBPF_\w*(?:TABLE|OUTPUT|HASH|ARRAY)\b|\.\s*(?:lookup\w*|update|insert|delete|perf_submit\w*)\s*\(")
+SCREEN = 60  # lines
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP program needs root")
 
@@ -31,6 +32,18 @@ def compiles(headers: Sequence[str], before: str = "", behind: str = "") -> None
 def code(path: Path) -> str:
     """A file's text without its comments."""
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(), flags=re.DOTALL)
+
+
+def functions(text: str) -> dict[str, int]:
+    """The functions of a C text, and how many lines each has, with its signature."""
+    found: dict[str, int] = {}
+    start, name = 0, ""
+    for number, line in enumerate(text.splitlines()):
+        if (begin := re.match(r"[a-z][\w\s*]*?(\w+)\([^;]*$", line)) and not line.startswith("#"):
+            start, name = number, begin[1]
+        elif line == "}" and name:
+            found[name], name = number - start + 1, ""
+    return found
 
 
 @needs_root
@@ -94,3 +107,10 @@ def test_a_machine_of_neither_kind_is_refused_by_the_compiler_not_by_wrong_answe
 def test_the_order_of_bytes_is_known_in_one_place() -> None:
     swapping = [path.name for path in FILES if re.search(r"bswap|BYTE_ORDER|hton|ntoh", code(path))]
     assert swapping == ["wire.h"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_function_of_the_program_is_read_in_one_screen(path: Path) -> None:
+    found = functions(path.read_text())
+    assert found or path.name == "shared.h"
+    assert {name: lines for name, lines in found.items() if lines > SCREEN} == {}

@@ -100,10 +100,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "order",
         "the checksum's fault is named where the code's comes first",
-        "if (s->ns.icmp6_code)\n\t\treturn REASON_CODE; /* A3 */\n\tif (!is_checksum_valid(s, length))\n"
-        "\t\treturn REASON_CHECKSUM; /* A2 */",
-        "if (!is_checksum_valid(s, length))\n\t\treturn REASON_CHECKSUM;\n\tif (s->ns.icmp6_code)\n"
-        "\t\treturn REASON_CODE;",
+        "if (s->ns.icmp6_code)\n\t\treturn invalid(REASON_CODE); /* A3 */\n\tif (!is_checksum_valid(s, length))\n"
+        "\t\treturn invalid(REASON_CHECKSUM); /* A2 */",
+        "if (!is_checksum_valid(s, length))\n\t\treturn invalid(REASON_CHECKSUM);\n\tif (s->ns.icmp6_code)\n"
+        "\t\treturn invalid(REASON_CODE);",
     ),
     # parse
     Mutant(
@@ -165,8 +165,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "own",
         "own addresses are counted as ignored",
-        "if (rule->decision == DECISION_OWN)\n\t\treturn OUTCOME_OWN;",
-        "if (rule->decision == DECISION_OWN)\n\t\treturn OUTCOME_IGNORED;",
+        "if (rule->decision == DECISION_OWN)\n\t\treturn pass(OUTCOME_OWN);",
+        "if (rule->decision == DECISION_OWN)\n\t\treturn pass(OUTCOME_IGNORED);",
     ),
     Mutant(
         "looped-back",
@@ -241,8 +241,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "dad-proxied",
         "a probe goes on to the kernel, whose proxy entry defends the target",
-        "return DAD_WITHHELD;",
-        "return OUTCOME_DAD;",
+        "return consume(OUTCOME_DAD);",
+        "return pass(OUTCOME_DAD);",
     ),
     Mutant(
         "route-back",
@@ -284,14 +284,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "onward",
         "on a bridge's port, what is undecided doesn't reach the others",
-        "return onward ? XDP_PASS : XDP_DROP;",
-        "return XDP_DROP;",
+        "if (onward && (outcome == OUTCOME_PENDING || ",
+        "if (onward && (",
     ),
     Mutant(
         "rule-counter",
         "a rule counts all under one outcome",
-        "\t\t\trule_counter->outcome[outcome]++;",
-        "\t\t\trule_counter->outcome[OUTCOME_ANSWERED_XDP]++;",
+        "rule_counter->outcome[outcome]++;",
+        "rule_counter->outcome[OUTCOME_ANSWERED_XDP]++;",
     ),
 )
 
