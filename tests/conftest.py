@@ -11,13 +11,21 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist import is_xdist_worker
 
 from npd6_xdp.lab.topology import Topology
 from tests.lanes import dealt
 
+try:
+    from xdist import is_xdist_worker
+except ImportError:  # then all tests run one by one
+
+    def is_xdist_worker(request_or_session: object) -> bool:
+        return False
+
+
 # A machine that pauses for a moment, or is slow, is no fault of the code.
 settings.register_profile("npd6-xdp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("npd6-xdp"), max_examples=10)  # make test-core
 settings.load_profile("npd6-xdp")
 
 CI = os.environ.get("CI") == "true"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Frames for all test rooms: the kinds of RFC.md §G, random ones, valid ones, and a judge of the answers.
+"""Frames for all test rooms: the kinds of docs/rules.md, G, random ones, valid ones, and a judge of the answers.
 
 KINDS and the judge are scapy's work: an oracle that shares no code with npd6_xdp. random_frames and
 solicitations are built by hand, for speed and for shapes that scapy won't write.
@@ -56,7 +56,7 @@ def ether(text: str) -> bytes:
 
 
 def solicited_node(address: bytes) -> bytes:
-    """The group that a solicitation for this address goes to (RFC 4291 §2.7.1)."""
+    """The group that a solicitation for this address goes to (F1)."""
     return ip6("ff02::1:ff00:0")[:13] + address[13:]
 
 
@@ -90,13 +90,13 @@ class Wanted(Enum):
 
     ANSWERED = "answered"
     DAD = "dad"  # valid; answered only where policy says defend
-    IGNORED = "ignored"  # valid, but never answered (RFC.md §C)
+    IGNORED = "ignored"  # valid, but never answered (docs/rules.md, C)
     UNSEEN = "unseen"  # no solicitation: passed on, uncounted
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of frame: its name, the ids of RFC.md or sections that decide, what it gets, how it is made."""
+    """A kind of frame: its name, the ids of docs/rules.md or sections that decide, what it gets, how it is made."""
 
     name: str
     rfc: str
@@ -182,7 +182,7 @@ def three_tags(setting: Setting) -> bytes:
 
 
 def oversized(setting: Setting) -> bytes:
-    """A valid one, whose message of 4,104 bytes is left to the kernel: `unmatched`.
+    """A valid one, whose message of 4,104 bytes is left to the kernel: `unmatched` (H5).
 
     No kind, since BPF_PROG_TEST_RUN takes no frame as long as that.
     """
@@ -207,7 +207,7 @@ MULTICAST_MAC, BROADCAST_MAC, ZERO_MAC = group_mac(ALL_NODES), b"\xff" * 6, byte
 ANSWERED, DAD, IGNORED, UNSEEN = Wanted.ANSWERED, Wanted.DAD, Wanted.IGNORED, Wanted.UNSEEN
 TARGET, OUR_MAC = attrgetter("target"), attrgetter("mac")
 
-# The first 26 are those that the peers were measured with (RFC.md §G, FACTS.md).
+# The first 26 are those that the peers were measured with (docs/design.md).
 KINDS: tuple[Kind, ...] = (
     kind("multicast with SLLAO", "B2 B8", ANSWERED),
     kind("from a global source", "B2 B6", ANSWERED, source=attrgetter("asker_global")),
@@ -215,9 +215,9 @@ KINDS: tuple[Kind, ...] = (
     kind("unicast without SLLAO", "B5 B8 B9", ANSWERED, destination=TARGET, options=b""),
     kind("multicast without SLLAO", "B5 B8 B9", ANSWERED, options=b""),
     kind("Nonce after SLLAO", "A6 B9", ANSWERED, options=lambda s: sllao(s.asker_mac) + nonce()),
-    kind("unknown option", "A6", ANSWERED, options=lambda s: sllao(s.asker_mac) + option(200, b"6bytes")),
-    kind("reserved bits set", "RFC 4861 §4.3", ANSWERED, reserved=0xFFFFFFFF),
-    kind("Ethernet trailer", "A4", ANSWERED, options=b"", trailer=b"trailer"),
+    kind("unknown option", "A6 H4", ANSWERED, options=lambda s: sllao(s.asker_mac) + option(200, b"6bytes")),
+    kind("reserved bits set", "H4", ANSWERED, reserved=0xFFFFFFFF),
+    kind("Ethernet trailer", "B9 H3", ANSWERED, options=b"", trailer=b"trailer"),
     kind("hop limit 254", "A1", Reason.HOP_LIMIT, hop_limit=254),
     kind("hop limit 0", "A1", Reason.HOP_LIMIT, hop_limit=0),
     kind("bad checksum", "A2", Reason.CHECKSUM, checksum_error=1),
@@ -251,7 +251,7 @@ KINDS: tuple[Kind, ...] = (
     kind("source ::1 and a multicast target", "A5 A9", Reason.TARGET, source=LOOPBACK, target=ip6("ff02::42")),
     kind("source ::2", "A9", ANSWERED, source=ip6("::2")),
     # Options:
-    kind("Nonce before SLLAO", "A6 B8", ANSWERED, options=nonce() + sllao(OTHER_MAC)),
+    kind("Nonce before SLLAO", "A6 B8 H4", ANSWERED, options=nonce() + sllao(OTHER_MAC)),
     kind("Nonce alone", "A6 B8", ANSWERED, options=nonce()),
     kind("SLLAO of another station", "B8", ANSWERED, options=sllao(OTHER_MAC)),
     kind("two SLLAOs", "B8", ANSWERED, options=sllao(OTHER_MAC) + sllao(FOREIGN_MAC)),
@@ -276,46 +276,48 @@ KINDS: tuple[Kind, ...] = (
     kind("25 bytes and a trailer", "A4 A6", Reason.OPTION_LENGTH, cut=25, trailer=b"1234567"),
     kind("message of 1 byte", "A4", Reason.LENGTH, payload_length=1),
     kind("24 bytes, the rest a trailer", "A2 A4", Reason.CHECKSUM, payload_length=24),
-    kind("payload length 0", "RFC 2675", UNSEEN, payload_length=0),
+    kind("payload length 0", "H3 RFC 2675", UNSEEN, payload_length=0),
     # Extension headers:
-    kind("hop-by-hop options", "RFC 8200 §4.3", ANSWERED, headers=[HBH]),
-    kind("destination options", "RFC 8200 §4.6", ANSWERED, headers=[DSTOPT]),
-    kind("hop-by-hop and destination options", "RFC 8200 §4.1", ANSWERED, headers=[HBH, DSTOPT]),
-    kind("destination options twice", "RFC 8200 §4.1", ANSWERED, headers=[DSTOPT, DSTOPT]),
-    kind("24 bytes of destination options", "RFC 8200 §4.6", ANSWERED, headers=[LONG_DSTOPT]),
+    kind("hop-by-hop options", "H2", ANSWERED, headers=[HBH]),
+    kind("destination options", "H2", ANSWERED, headers=[DSTOPT]),
+    kind("hop-by-hop and destination options", "H2", ANSWERED, headers=[HBH, DSTOPT]),
+    kind("destination options twice", "H2", ANSWERED, headers=[DSTOPT, DSTOPT]),
+    kind("24 bytes of destination options", "H2", ANSWERED, headers=[LONG_DSTOPT]),
     kind("hop limit 64 behind options", "A1", Reason.HOP_LIMIT, headers=[HBH], hop_limit=64),
     kind("bad checksum behind options", "A2", Reason.CHECKSUM, headers=[HBH], checksum_error=1),
-    kind("three options headers", "DESIGN parse", UNSEEN, headers=[HBH, DSTOPT, DSTOPT]),
-    kind("hop-by-hop options not first", "RFC 8200 §4.1", UNSEEN, headers=[DSTOPT, HBH]),
-    kind("routing header", "DESIGN parse", UNSEEN, headers=[IPv6ExtHdrRouting()]),
+    kind("three options headers", "H2", UNSEEN, headers=[HBH, DSTOPT, DSTOPT]),
+    kind("hop-by-hop options not first", "H2", UNSEEN, headers=[DSTOPT, HBH]),
+    kind("routing header", "H2", UNSEEN, headers=[IPv6ExtHdrRouting()]),
     kind("first fragment", "A10", Reason.FRAGMENT, headers=[IPv6ExtHdrFragment(m=1, id=1)]),
     kind("later fragment", "RFC 8200 §4.5", UNSEEN, headers=[IPv6ExtHdrFragment(offset=1, id=1)]),
     kind("fragment behind options", "A10", Reason.FRAGMENT, headers=[HBH, FRAGMENT]),
     kind("fragment between options", "A10", Reason.FRAGMENT, headers=[HBH, FRAGMENT, DSTOPT]),
     kind("two fragment headers", "A10", Reason.FRAGMENT, headers=[FRAGMENT, FRAGMENT]),
-    kind("four headers", "DESIGN parse", UNSEEN, headers=[HBH, DSTOPT, FRAGMENT, FRAGMENT]),
+    kind("four headers", "H2", UNSEEN, headers=[HBH, DSTOPT, FRAGMENT, FRAGMENT]),
     kind("fragment with a bad checksum", "A10", Reason.FRAGMENT, headers=[FRAGMENT], checksum_error=1),
     # Not a solicitation:
-    kind("another ICMPv6 type", "RFC 4861 §4.4", UNSEEN, icmp_type=136),
+    kind("another ICMPv6 type", "H1", UNSEEN, icmp_type=136),
     kind("IP version 4", "RFC 8200 §3", UNSEEN, version=4),
-    Kind("three tags", "DESIGN parse", UNSEEN, three_tags),
+    Kind("three tags", "H1", UNSEEN, three_tags),
     # Who asks whom:
-    kind("DAD probe", "D B2", DAD, source=UNSPECIFIED, options=b""),
-    kind("DAD probe with Nonce", "D RFC 7527", DAD, source=UNSPECIFIED, options=nonce()),
+    kind("DAD probe", "B2 D1 D2", DAD, source=UNSPECIFIED, options=b""),
+    kind("DAD probe with Nonce", "D1 D2 D4", DAD, source=UNSPECIFIED, options=nonce()),
     kind(
         *(":: with SLLAO of length 2", "A8", Reason.DAD_SLLAO),
         source=UNSPECIFIED,
         options=option(SLLAO, OTHER_MAC + bytes(8)),
     ),
-    kind("multicast at our unicast MAC", "RFC 6085", ANSWERED, eth_destination=OUR_MAC),
+    kind("multicast at our unicast MAC", "F2", ANSWERED, eth_destination=OUR_MAC),
     kind("to all-nodes from an address", "A7", ANSWERED, destination=ALL_NODES),
-    kind("foreign unicast MAC", "C", IGNORED, destination=TARGET, eth_destination=FOREIGN_MAC),
-    kind("multicast at a foreign unicast MAC", "C", IGNORED, eth_destination=FOREIGN_MAC),
-    kind("looped-back source MAC", "C", IGNORED, eth_source=OUR_MAC),
-    kind("looped-back DAD probe", "C D", IGNORED, source=UNSPECIFIED, options=b"", eth_source=OUR_MAC),
-    kind("target ::", "C", IGNORED, target=UNSPECIFIED),
-    kind("target ::1", "C", IGNORED, target=ip6("::1")),
-    kind("link-local target", "C", IGNORED, target=ip6("fe80::42")),
+    kind("foreign unicast MAC", "C5", IGNORED, destination=TARGET, eth_destination=FOREIGN_MAC),
+    kind("multicast at a foreign unicast MAC", "C5", IGNORED, eth_destination=FOREIGN_MAC),
+    kind("looped-back source MAC", "C4", IGNORED, eth_source=OUR_MAC),
+    kind("looped-back DAD probe", "C4", IGNORED, source=UNSPECIFIED, options=b"", eth_source=OUR_MAC),
+    kind("from a group's MAC", "C9", IGNORED, options=b"", eth_source=MULTICAST_MAC),
+    kind("from a zero MAC", "C9", IGNORED, options=b"", eth_source=ZERO_MAC),
+    kind("target ::", "C3", IGNORED, target=UNSPECIFIED),
+    kind("target ::1", "C3", IGNORED, target=ip6("::1")),
+    kind("link-local target", "C2", IGNORED, target=ip6("fe80::42")),
 )
 PEER_KINDS = KINDS[:26]
 
@@ -551,7 +553,7 @@ def solicitations(
     tags: st.SearchStrategy[bytes] | None = None,
     chains: st.SearchStrategy[list[tuple[int, bytes]]] | None = None,
 ) -> bytes:
-    """Valid solicitations (RFC.md §A) of every shape, from a station that isn't us, to our MAC or a group's.
+    """Valid solicitations (docs/rules.md, A) of every shape, from a station that isn't us, to our MAC or a group's.
 
     By default `targets` is any unicast address, `sources` any or ::, `tags` and `chains` up to two.
     """
@@ -582,7 +584,7 @@ def solicitations(
 
 
 def judge_advertisement(frame: bytes, ns_frame: bytes, mac: bytes, router: bool, source: bytes | None = None) -> None:
-    """Raise AssertionError that lists all that is wrong, unless `frame` answers `ns_frame` by RFC.md §B.
+    """Raise AssertionError that lists all that is wrong, unless `frame` answers `ns_frame` by docs/rules.md, B.
 
     `mac` is the port's, `source` the IPv6 source that the answer should have: the target where None (B6).
     By scapy and by hand only: nothing of npd6_xdp is used.
@@ -627,7 +629,7 @@ def judge_advertisement(frame: bytes, ns_frame: bytes, mac: bytes, router: bool,
     ]
     if differences:
         raise AssertionError(
-            "the advertisement isn't what RFC.md §B asks: "
+            "the advertisement isn't what docs/rules.md, B, asks: "
             + "; ".join(differences)
             + f"\n  asked:    {ns_frame.hex()}\n  answered: {frame.hex()}"
         )

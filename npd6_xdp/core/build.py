@@ -149,9 +149,9 @@ class _Builder:
         own = {*_held(link.own(vlan.tags)), *_held(link.own_beside(vlan.tags))}
         special = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
-            special[Prefix(int(hop), BITS)] = _NEXT_HOP
+            special[Prefix(int(hop), BITS)] = _NEXT_HOP  # C6 of docs/rules.md
         for address in own:
-            special[Prefix(address, BITS)] = _OWN
+            special[Prefix(address, BITS)] = _OWN  # C1
         before = self._before.decisions.get(entry)
         same = before is not None and before.lines is lines and before.special == special
         self.decisions[entry] = before if same and before is not None else Decisions(lines, special, made_of)

@@ -87,14 +87,14 @@ class Datapath(StrEnum):
 
 
 class DadPolicy(StrEnum):
-    """What a DAD probe (source ::) for a present target gets: nothing, or an answer (RFC 4862 §5.4)."""
+    """What a DAD probe (source ::) for a present target gets: nothing, or an answer (D1, D2 of docs/rules.md)."""
 
     IGNORE = "ignore"
     DEFEND = "defend"
 
 
 class NaSource(StrEnum):
-    """The advertisement's source: the target itself, or an address of the interface (RFC 4861 §7.2.4)."""
+    """The advertisement's source: the target itself, or an address of the interface (B6 of docs/rules.md)."""
 
     TARGET = "target"
     INTERFACE = "interface"

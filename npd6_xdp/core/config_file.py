@@ -34,7 +34,7 @@ def parse(text: str, source: str) -> Config:
     """Read a configuration file's text; `source` is the file's name, for the errors.
 
     Raises ConfigError with the first mistakes found, in the file's order, each with its place, and how many more there
-    are. Keys, values and defaults are DESIGN.md's, 'Configuration'. Takes time and memory in proportion to the text.
+    are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
     """
     if deep := deep_key(text):
         raise ConfigError(source, [deep])
@@ -51,7 +51,7 @@ def parse(text: str, source: str) -> Config:
     return config
 
 
-# --- Keys: those of DESIGN.md's contract, by table; the defaults stand in core/config.py ---
+# --- Keys: those of docs/configuration.md, by table; the defaults stand in core/config.py ---
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,12 +307,12 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def never_answered(network: Prefix) -> bool:
-    """Multicast, :: and ::1 (RFC.md C)."""
+    """Multicast, :: and ::1 (docs/rules.md, A5 and C3)."""
     return _MULTICAST.covers(network) or _UNSPECIFIED_AND_LOOPBACK.covers(network)
 
 
 def link_local(network: Prefix) -> bool:
-    """Never answered either, but where a rule names the one address (RFC.md C)."""
+    """Never answered either, but where a rule names the one address (docs/rules.md, C2)."""
     return _LINK_LOCAL.covers(network)
 
 

@@ -244,13 +244,13 @@ def why_unanswered(
     if found is Outcome.IGNORED:
         exactly = ", unless a rule names exactly this address" if target.is_link_local else ""
         return found, f"such a target is never answered{exactly}"
-    if isinstance(found, Outcome):
+    if isinstance(found, Outcome):  # C7 of docs/rules.md
         return found, "no rule covers it" if entry.spoken else f"no [[interface]] speaks for {frames}"
     if found.decision is Decision.OWN:
         return Outcome.OWN, f"{entry.port} holds this address itself; the kernel answers"
     if found.decision is Decision.NEXT_HOP:
         return Outcome.IGNORED, f"it is a next hop of a route out of {entry.port}; never impersonated"
-    if found.decision is not Decision.IGNORE:
+    if found.decision is not Decision.IGNORE:  # C8
         return None
     by_rule = table.rules[found.rule].method is Method.IGNORE
     return Outcome.IGNORED, "the rule says so" if by_rule else "its include and exclude leave it out"

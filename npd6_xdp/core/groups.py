@@ -24,7 +24,7 @@ _PROXIED = (Decision.STATIC, Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL
 
 
 def solicited_node(target: int) -> bytes:
-    """The group of a target, 16 bytes: its last 24 bits under ff02::1:ff00:0/104."""
+    """The group of a target, 16 bytes (F1): its last 24 bits under ff02::1:ff00:0/104."""
     return (_SOLICITED_NODE | target & 0xFFFFFF).to_bytes(16)
 
 

@@ -4,6 +4,7 @@
 Addresses are 16 `bytes`, MACs 6. VLAN tags are the raw 0, 4 or 8 bytes between the source MAC and the
 EtherType (TPID and TCI each), kept as they are. Who is answered, and with what, is core/responder.py's.
 bpf/check.h and bpf/advert.h follow the same rules in the same order; what differs is a bug in one of the two.
+The ids at the lines are those of docs/rules.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ HOP_BY_HOP = 0  # extension headers, RFC 8200 §4
 FRAGMENT = 44
 ICMPV6 = 58
 DESTINATION_OPTIONS = 60
-MAX_OPTIONS_HEADERS = 2  # our limits: more of them, and the packet is no solicitation that we see
+MAX_OPTIONS_HEADERS = 2  # H2, our limits: more of them, and the packet is no solicitation that we see
 MAX_EXTENSION_HEADERS = 3
 
 SOLICITATION = 135  # ICMPv6 types, RFC 4861 §4.3, §4.4
@@ -34,7 +35,7 @@ FIXED_SIZE = 24  # of both, without options
 SOURCE_LINK_LAYER = 1  # option types, RFC 4861 §4.6.1
 TARGET_LINK_LAYER = 2
 OPTION_UNIT = 8  # octets that an option's length counts in (RFC 4861 §4.6)
-MAX_MESSAGE = 4096  # octets: the XDP program's scratch buffer
+MAX_MESSAGE = 4096  # octets (H5): the XDP program's scratch buffer
 
 UNSPECIFIED = bytes(16)
 LOOPBACK = bytes(15) + b"\x01"
@@ -92,31 +93,31 @@ class NeighborSolicitation:
             return None
         ip6, start, length = place.ip6, place.start, place.length
         source, destination = frame[ip6 + 8 : ip6 + 24], frame[ip6 + 24 : ip6 + 40]
-        message = frame[start : start + length]  # an Ethernet trailer is no part of it
-        if place.fragment:  # RFC 6980 §5, atomic ones too
+        message = frame[start : start + length]  # H3: an Ethernet trailer is no part of it
+        if place.fragment:  # A10: RFC 6980 §5, atomic ones too
             return Reason.FRAGMENT
-        if length < FIXED_SIZE or len(message) < length:  # RFC 4861 §7.1.1, as all that follow but one
+        if length < FIXED_SIZE or len(message) < length:  # A4: RFC 4861 §7.1.1, as all that follow but one
             return Reason.LENGTH
         if length > MAX_MESSAGE:
             return Outcome.UNMATCHED
-        if frame[ip6 + 7] != HOP_LIMIT:
+        if frame[ip6 + 7] != HOP_LIMIT:  # A1
             return Reason.HOP_LIMIT
-        if message[1] != 0:
+        if message[1] != 0:  # A3
             return Reason.CODE
-        if checksum(source, destination, message) != 0:
+        if checksum(source, destination, message) != 0:  # A2
             return Reason.CHECKSUM
-        target = message[8:24]  # the reserved field before it "MUST be ignored by the receiver" (§4.3)
-        if is_multicast(target):
+        target = message[8:24]  # H4: the reserved field before it "MUST be ignored by the receiver" (§4.3)
+        if is_multicast(target):  # A5
             return Reason.TARGET
-        if is_multicast(source) or source == LOOPBACK:  # RFC 4291 §2.7, §2.5.3
+        if is_multicast(source) or source == LOOPBACK:  # A9: RFC 4291 §2.7, §2.5.3
             return Reason.SOURCE
-        options = _split_options(message[FIXED_SIZE:])
+        options = _split_options(message[FIXED_SIZE:])  # A6
         if options is None:
             return Reason.OPTION_LENGTH
         if source == UNSPECIFIED:
-            if not destination.startswith(SOLICITED_NODE_PREFIX):
+            if not destination.startswith(SOLICITED_NODE_PREFIX):  # A7
                 return Reason.DAD_DESTINATION
-            if any(option[0] == SOURCE_LINK_LAYER for option in options):
+            if any(option[0] == SOURCE_LINK_LAYER for option in options):  # A8
                 return Reason.DAD_SLLAO
         return NeighborSolicitation(
             eth_destination=frame[:6],
@@ -157,7 +158,7 @@ class NeighborAdvertisement:
     router: bool
     solicited: bool
     link_layer_address: bytes
-    override: bool = False  # a proxy's MUST be so (RFC 4861 §7.2.8)
+    override: bool = False  # B3: a proxy's MUST be so (RFC 4861 §7.2.8)
 
     def __post_init__(self) -> None:
         _require_sizes(self)
@@ -299,7 +300,7 @@ def _locate(frame: bytes) -> _Place | None:
         if len(frame) < start + 8:
             return None
         size = 8
-        # RFC 8200 §4.1: hop-by-hop options stand directly after the IPv6 header only.
+        # H2, RFC 8200 §4.1: hop-by-hop options stand directly after the IPv6 header only.
         if next_header == DESTINATION_OPTIONS or (next_header == HOP_BY_HOP and start == first):
             options_headers += 1
             size = 8 * (frame[start + 1] + 1)  # RFC 8200 §4.3: in 8-octet units, the first not counted
@@ -321,7 +322,7 @@ def _locate(frame: bytes) -> _Place | None:
 def _split_options(area: bytes) -> list[bytes] | None:
     """The options that fill `area`, each with its type and length octet; None where a length is wrong.
 
-    RFC 4861 §7.1.1: a length of 0 is invalid, and an option ends within the message (§4.6 gives the shape).
+    A6, RFC 4861 §7.1.1: a length of 0 is invalid, and an option ends within the message (§4.6 gives the shape).
     """
     options = []
     start = 0
@@ -339,7 +340,7 @@ def _split_options(area: bytes) -> list[bytes] | None:
 def _source_link_layer_address(options: list[bytes]) -> bytes | None:
     """What the first source link-layer address option of length 1 says: Ethernet has no other (RFC 2464 §6).
 
-    Where that is a group's address or zero, no single station could be answered there: as if absent.
+    B8: where that is a group's address or zero, no single station could be answered there: as if absent.
     """
     for option in options:
         if option[:2] == bytes([SOURCE_LINK_LAYER, 1]):

@@ -2,7 +2,7 @@
 """Method `neighbour`: which hosts are there, by the kernel's neighbour table.
 
 The kernel resolves, retransmits and ages; here stands only what its notifications said. It is bounded by
-limits.neighbours, and no host that is there gives way to one that isn't known yet.
+limits.neighbours (E1 of docs/rules.md), and no host that is there gives way to one that isn't known yet.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class Neighbours:
         held = self._groups.get(host)
         changes: list[Known] = []
         wanted = self._wanted(host)
-        if held is None and self.full:
+        if held is None and self.full:  # E2
             if wanted and host not in self._left_out:
                 self._left_out.add(host)
                 self.refused += 1

@@ -15,7 +15,7 @@ from npd6_xdp.core.table import RuleFlag, Table
 
 _NOT_PLAIN = EventTags.MISS | EventTags.STALE | EventTags.ANSWERED | EventTags.HEARD
 _TYPE_AND_CODE = 0x8800  # type 136, code 0
-_MOST_TEMPLATES = 4096
+_MOST_TEMPLATES = 4096  # E1 of docs/rules.md
 """One for each rule and tags in use; the tags are the asker's choice, so their number has to be bounded."""
 
 
@@ -40,7 +40,7 @@ class Responder:
         self._plain = lru_cache(_MOST_TEMPLATES)(self._make_plain)
 
     def answer(self, event: NsEvent) -> Answer:
-        """The advertisement for one event (RFC 4861 §7.2.4, §7.2.8; RFC.md B1 to B10)."""
+        """The advertisement for one event (RFC 4861 §7.2.4, §7.2.8; docs/rules.md, B1 to B10)."""
         rule = self._table.rules[event.rule]
         entry = self._table.entries[rule.entry]
         template = self._template(event.rule, event.vlan_tags())
@@ -103,7 +103,7 @@ class Responder:
     def _make_template(self, rule_id: int, tags: bytes) -> AdvertisementTemplate:
         rule = self._table.rules[rule_id]
         mac = self._table.entries[rule.entry].mac
-        return AdvertisementTemplate(mac, tags, router=bool(rule.flags & RuleFlag.ROUTER))
+        return AdvertisementTemplate(mac, tags, router=bool(rule.flags & RuleFlag.ROUTER))  # B4
 
     def _make_plain(self, rule_id: int, tci: bytes, tags: int) -> tuple[Shape | None, Plain]:
         """How the plain events with this rule and these tags are answered; no Shape where none are plain."""

@@ -45,7 +45,7 @@ class Reason(StrEnum):
 
 
 class Method(StrEnum):
-    """How a rule decides whether a target is there (DESIGN.md, decide)."""
+    """How a rule decides whether a target is there (docs/configuration.md, "Methods")."""
 
     STATIC = "static"
     ROUTE = "route"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether answers are right: looked at by scapy, which shares no code with npd6-xdp. ids are RFC.md's, §B."""
+"""Whether answers are right: looked at by scapy, which shares no code with npd6-xdp; ids as in docs/rules.md, B."""
 
 from __future__ import annotations
 

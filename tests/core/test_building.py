@@ -56,6 +56,7 @@ def rest(table: Table, before: Table) -> Iterator[Any]:
         yield from collecting(origin.config, {})
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(("method", "length"), [(Method.STATIC, 64), (Method.NEIGHBOUR, 128)], ids=str)
 def test_no_bit_is_long_whatever_of_a_large_table_changes(method: Method, length: int) -> None:
     before = build(config(0xDB9, method, length, count=2), LINKS)
@@ -75,6 +76,7 @@ def test_no_bit_is_long_whatever_of_a_large_table_changes(method: Method, length
     assert max(longest.values()) < LONGEST, longest
 
 
+@pytest.mark.large
 def test_no_bit_is_long_of_what_a_table_to_come_means_to_many_hosts() -> None:
     before = build(config(0xDB9, Method.NEIGHBOUR, 48, count=3), LINKS)
     then = build(config(0xDB9, Method.NEIGHBOUR, 48, Method.IGNORE, count=3), LINKS, before)

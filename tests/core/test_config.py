@@ -105,7 +105,7 @@ def only(config: Config) -> InterfaceConfig:
 
 
 def test_a_minimal_file_has_the_contracts_defaults() -> None:
-    """DESIGN.md, 'Configuration': "The values above are the defaults"."""
+    """The values that docs/configuration.md gives are the defaults."""
     assert parse(MINIMAL, "") == Config(
         interfaces=(
             InterfaceConfig(
@@ -1306,7 +1306,7 @@ def test_the_reference_configuration_says_the_defaults() -> None:
     assert parse(REFERENCE, "") == parse(MINIMAL, "")
 
 
-CONTRACT = {  # DESIGN.md, 'Configuration'
+CONTRACT = {  # docs/configuration.md
     "daemon": {"control", "log_level", "log_format"},
     "metrics": {"listen"},
     "limits": {"events_per_second", "pending", "neighbours", "kernel_entries", "kernel_entry_age"},
@@ -1448,7 +1448,7 @@ def value_of(network: IPv6Network) -> tuple[int, int]:
 
 
 def answerable(address: int, length: int) -> bool:
-    """Whether a rule may have this prefix: RFC.md C in numbers."""
+    """Whether a rule may have this prefix: A5, C2 and C3 of docs/rules.md, in numbers."""
     return not (
         (length >= 8 and address >> 120 == 0xFF)
         or (length >= 127 and address < 2)

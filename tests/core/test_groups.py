@@ -30,6 +30,7 @@ def names(table: Table) -> dict[int, set[str]]:
 
 @given(st.integers(0, 2**128 - 1))
 def test_a_group_is_the_last_24_bits_under_the_solicited_node_prefix(target: int) -> None:
+    """F1 of docs/rules.md."""
     group = IPv6Address(solicited_node(target))
     assert str(group).startswith("ff02::1:ff")
     assert group.packed[:13] == IPv6Address("ff02::1:ff00:0").packed[:13]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Solicitations and advertisements, bytes and values in both directions; ids in names are those of RFC.md."""
+"""Solicitations and advertisements, bytes and values in both directions; ids in names are those of docs/rules.md."""
 
 from __future__ import annotations
 
@@ -473,7 +473,7 @@ def test_only_what_serialize_writes_parses_as_an_advertisement(junk: bytes, at: 
 
 
 def answer(ns: NeighborSolicitation, router: bool = True) -> NeighborAdvertisement:
-    """What the judge should find right (RFC.md §B)."""
+    """What the judge should find right (docs/rules.md, B)."""
     dad = ns.source == UNSPECIFIED
     return NeighborAdvertisement(
         eth_destination=ALL_NODES_MAC if dad else ns.link_layer_address or ns.eth_source,

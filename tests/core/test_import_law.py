@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""DESIGN.md's import law, held by reading the imports: arrows point down only."""
+"""The import law of docs/architecture.md, "Rooms", held by reading the imports: arrows point down only."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_an_import_that_points_down_is_not(room: str, source: str) -> None:
 
 
 def test_the_daemon_does_without_scapy_and_pyroute2() -> None:
-    """They cost 11 and 12 MB (FACTS.md)."""
+    """They cost 11 and 12 MB (docs/design.md)."""
     words = "import sys, npd6_xdp.daemon; print({'scapy', 'bcc', 'pyroute2', 'asyncio'} & {*sys.modules} or [])"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

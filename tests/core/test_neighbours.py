@@ -345,7 +345,7 @@ class NeighboursMachine(RuleBasedStateMachine):
         assert self.neighbours.by_interface() == Counter(host.ifindex for host in covered)
 
 
-TestTheKnownTargetsWithoutALimit = NeighboursMachine.TestCase
+TestTheKnownTargetsWithoutALimit = pytest.mark.large(NeighboursMachine.TestCase)
 TestTheKnownTargetsWithoutALimit.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
 
 
@@ -389,7 +389,7 @@ class LimitedMachine(RuleBasedStateMachine):
         assert self.known.map == wanted(held, self.table)
 
 
-TestTheKnownTargetsUnderALimit = LimitedMachine.TestCase
+TestTheKnownTargetsUnderALimit = pytest.mark.large(LimitedMachine.TestCase)
 TestTheKnownTargetsUnderALimit.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 
 

@@ -304,7 +304,7 @@ class PendingMachine(RuleBasedStateMachine):
                 assert self.pending.awaits(Host(ifindex, at(number))) is looked_for
 
 
-TestPending = PendingMachine.TestCase
+TestPending = pytest.mark.large(PendingMachine.TestCase)
 
 
 TestPending.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -320,7 +320,7 @@ def rule_configs(draw: st.DrawFn) -> RuleConfig:
 
 
 def naively(rules: list[RuleConfig], target: IPv6Address) -> tuple[str, bool] | None:
-    """DESIGN.md: the longest prefix that holds the target owns it; then include, then exclude."""
+    """The longest prefix that holds the target owns it; then include, then exclude."""
     holding = [rule for rule in rules if target in rule.networks[0].network]
     if not holding:
         return None

@@ -221,7 +221,10 @@ def test_of_what_there_is_nothing_the_text_says_nothing() -> None:
     ]
 
 
-@pytest.mark.parametrize(("count", "shown", "more"), [(20, 20, 0), (21, 20, 1), (65_536, 20, 65_516)])
+@pytest.mark.parametrize(
+    ("count", "shown", "more"),
+    [(20, 20, 0), (21, 20, 1), pytest.param(65_536, 20, 65_516, marks=pytest.mark.large)],
+)
 def test_long_lists_are_cut_and_say_how_much_is_missing(count: int, shown: int, more: int) -> None:
     hosts = [HostSnapshot("lan0", IPv6Address(number)) for number in range(1, count + 1)]
     rules = [RuleSnapshot("wan0", f"rule {number}", Method.STATIC, {}) for number in range(count)]

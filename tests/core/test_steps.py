@@ -52,6 +52,7 @@ def timed(steps: Iterator[Any]) -> tuple[float, list[Any]]:
         longest = max(longest, time.thread_time() - began)
 
 
+@pytest.mark.large
 def test_no_bit_of_the_largest_status_or_overview_is_long() -> None:
     bits = {
         "status": timed(status_pieces(large)),
@@ -67,6 +68,7 @@ def test_no_bit_of_the_largest_status_or_overview_is_long() -> None:
     assert left_out == {"interfaces": INTERFACES - 500, "rules": RULES - 500}
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "status",
     [STATUS, detailed(STATUS, hosts=rows[:200], targets=[]), detailed(large, hosts=[])],

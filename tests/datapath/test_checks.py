@@ -109,7 +109,7 @@ def ask(bench: Bench, target: str, **fields: object) -> Seen:
     return seen
 
 
-MATCHES = (
+MATCHES = (  # C1, C6, C7, C8, C2 and C3 of docs/rules.md
     ("an address of the interface's own", "2001:db8::2", Outcome.OWN),
     ("a link-local address of the interface's own", "fe80::aa", Outcome.OWN),
     ("a next hop", "2001:db8::1", Outcome.IGNORED),
@@ -171,7 +171,7 @@ def test_rules_count_what_they_covered(bench: Bench) -> None:
 
 VLAN_CASES = (
     ("untagged", b"", {"untagged"}),
-    ("a priority tag", TAGS_PRIORITY, {"untagged"}),
+    ("a priority tag", TAGS_PRIORITY, {"untagged"}),  # H1
     ("VLAN 100", TAGS_8021Q, {"100"}),
     ("VLAN 200", bytes.fromhex("810000c8"), set()),
     ("a priority tag, then VLAN 200", TAGS_PRIORITY_Q, {"200"}),

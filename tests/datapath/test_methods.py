@@ -195,7 +195,7 @@ def test_a_known_target_behind_extension_headers_is_answered_by_python(
 
 
 # method, policy, known, then action, outcome, tags of the event
-PROBES = (
+PROBES = (  # D1, D2 and D3 of docs/rules.md
     (NEIGHBOUR, DadPolicy.IGNORE, None, XDP_PASS, Outcome.DAD, None),
     (NEIGHBOUR, DadPolicy.IGNORE, FRESH, XDP_PASS, Outcome.DAD, None),
     (NEIGHBOUR, DadPolicy.DEFEND, None, XDP_DROP, None, MISS),
@@ -337,6 +337,7 @@ def promptly(make: Callable[[], Bench], check: Callable[[Bench], None], seconds:
 
 
 def test_one_source_may_send_so_much_up_and_no_more_while_others_still_may(fresh: Callable[..., Bench]) -> None:
+    """E3 of docs/rules.md."""
     started = time.monotonic()
 
     def check(bench: Bench) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All kinds of RFC.md §G and more, sent over the wire to the real daemon."""
+"""All kinds of docs/rules.md, G, sent over the wire to the real daemon."""
 
 from __future__ import annotations
 

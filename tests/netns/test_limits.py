@@ -163,6 +163,7 @@ def test_a_budget_for_all_holds_whoever_asks(topology: Topology, daemon: Start) 
 
 @pytest.mark.needs_table
 def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topology: Topology, daemon: Start) -> None:
+    """E2 of docs/rules.md."""
     addresses = [f"2001:db8:1::1:{number:x}" for number in range(20)]
     for address in addresses:
         topology.run("host", "ip", "addr", "add", f"{address}/128", "dev", "eth0", "nodad", check=True)
@@ -182,6 +183,7 @@ def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topolo
 
 @pytest.mark.needs_table
 def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology, daemon: Start) -> None:
+    """E1 of docs/rules.md."""
     rule = "2001:db8:1::/64 neighbour via=lan0"
     running = daemon(f"[limits]\npending = 20\n{configuration(rule, events_per_source='0')}")
     topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 30)  # nobody is given up while others are asked for

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every outcome of DESIGN.md's list, reached by real solicitations; and each solicitation is in exactly one."""
+"""Every outcome of docs/metrics.md, reached by real solicitations; and each solicitation is in exactly one."""
 
 from __future__ import annotations
 

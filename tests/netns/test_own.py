@@ -69,7 +69,7 @@ def test_the_link_local_address_of_the_port_is_its_own_even_where_a_rule_names_i
 
 
 def test_the_kernels_anycast_address_of_the_port_is_left_to_it(topology: Topology, daemon: Start) -> None:
-    """The subnet-router anycast address of its prefix, which every router has (RFC 4291 §2.6.1)."""
+    """C1: the subnet-router anycast address of its prefix, which every router has (RFC 4291 §2.6.1)."""
     running = daemon(configuration("2001:db8::/32 static"))
     with Wire(topology) as wire:
         assert wire.ask(question("2001:db8::"), 20.0) is not None, "after up to a second (RFC 4861 §7.2.7)"

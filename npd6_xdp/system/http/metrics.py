@@ -26,7 +26,7 @@ _GZIP = 31  # the format, as zlib's wbits have it
 
 
 class SnapshotCollector(Collector):
-    """Turns a Snapshot into the metric families of DESIGN.md's table."""
+    """Turns a Snapshot into the metric families of docs/metrics.md."""
 
     def __init__(self, take: Callable[[], Snapshot]) -> None:
         self._take = take
