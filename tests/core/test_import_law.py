@@ -21,7 +21,7 @@ ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
     "core": ({"core"}, set()),
     # of system itself, two small rooms: who hears of a BPF program's times stands on clock, who hands frames over on
-    # msghdr; of the datapath, what was compiled and where it is kept have rooms of their own; in a wing, the rooms below
+    # msghdr; what was compiled and where it is kept have rooms of their own; in a wing, the rooms below
     "system": (
         {"core", *(f"system.{room}" for room in ("clock", "msghdr", "compiled", "shelf"))},
         IMPURE - {"scapy"},

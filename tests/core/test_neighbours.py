@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
