@@ -42,6 +42,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "JOURNAL_STREAM": "Where it names what stderr is, the journal is told how grave each line is (systemd.exec(5)).",
     "NOTIFY_SOCKET": "Where `run` tells the service manager how it is (sd_notify(3)).",
     "WATCHDOG_USEC, WATCHDOG_PID": "The service manager's watchdog, which the main loop of `run` feeds.",
+    "CACHE_DIRECTORY": "Where what was compiled is kept for the next start, instead of /var/cache/npd6-xdp; the service"
+    " manager says it (systemd.exec(5)). `/dev/null` keeps nothing.",
     "TERM": "`status --watch` writes plain lines where it is `dumb`.",
 }
 
@@ -51,6 +53,8 @@ FILES: Mapping[str, str] = {
     " where it is.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
     " back after a crash.",
+    "/var/cache/npd6-xdp/": "What the compiler has made of the XDP program, so that the next start needs none. Empty it"
+    " whenever you like.",
 }
 
 COMMAND_PAGE = """\
