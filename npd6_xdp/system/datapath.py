@@ -1230,8 +1230,8 @@ def _needs(table: Table, limits: Limits) -> dict[str, int]:
 def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
     """How many bytes it takes, at the least, to load a program with room for these tables: docs/capacity.md.
 
-    Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What the
-    counters take for each CPU isn't in it, as not every kernel charges a control group with that.
+    Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
+    the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
     lines = max(_room("LINES_MAX", _needs(table, limits)["LINES_MAX"]) for table in tables)
     return (_VERIFIER_BYTES if _is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES

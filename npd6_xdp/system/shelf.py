@@ -19,12 +19,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+USUAL = "/var/cache/npd6-xdp"
+"""Where files are kept, unless somebody says otherwise."""
 MOST_FILES = 8
 """Those that weren't used for longest go first."""
 MOST_BYTES = 1 << 22
 """Of one file. What is kept has some 25,000."""
 
-_DEFAULT = "/var/cache/npd6-xdp"
 _ENDING, _UNDER_WAY = ".kept", ".new"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _DIGEST = hashlib.sha256
@@ -34,7 +35,7 @@ log = logging.getLogger("npd6-xdp")
 
 def directory() -> Path:
     """Where files are kept: the directory that systemd has made for it (CacheDirectory=), else the usual one."""
-    return Path(os.environ.get("CACHE_DIRECTORY", "").partition(":")[0] or _DEFAULT)
+    return Path(os.environ.get("CACHE_DIRECTORY", "").partition(":")[0] or USUAL)
 
 
 def read(name: str, unpack: Callable[[bytes], T]) -> T | None:

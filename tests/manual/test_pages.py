@@ -22,7 +22,7 @@ from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
 from npd6_xdp.core.config_file import KEYS, REQUIRED, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system import sysctl
+from npd6_xdp.system import shelf, sysctl
 
 ROOT = Path(manual.__file__).parents[1]
 PAGES = ("man8/npd6-xdp.8", "man5/npd6-xdp.toml.5")
@@ -162,7 +162,8 @@ def test_the_environment_is_what_the_code_asks_for() -> None:
 
 
 def test_files_are_where_the_code_has_them() -> None:
-    assert set(manual.FILES) == {str(CONFIG), Config(()).control, f"{sysctl._DIRECTORY}/sysctl-*"}
+    others = f"{sysctl._DIRECTORY}/sysctl-*", f"{shelf.USUAL}/"
+    assert set(manual.FILES) == {str(CONFIG), Config(()).control, *others}
 
 
 # --- npd6-xdp.toml(5), and docs/configuration.md ---

@@ -151,6 +151,8 @@ def test_systemd_hears_that_it_is_ready_what_it_does_and_that_it_lives(topology:
     with UnderSystemd(topology, config()) as service:
         assert service.show("StatusText") == "3 rules on wan0"
         assert service.show("RuntimeDirectoryMode") == "0750"
+        kept = service.enter("find", "/var/cache/npd6-xdp", "-printf", "%M %U %G\\n").stdout.splitlines()
+        assert kept == [f"{mode} {service.user} {service.group}" for mode in ("drwx------", "-rw-------")]
         service.configure(config(metod='"python"'))
         failed = service.reload()
         assert failed.returncode == 1
