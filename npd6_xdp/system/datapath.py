@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The XDP program, through bcc: compile, load, fill its maps, attach it, read its counters.
-
-The byte layouts here mirror the structs of bpf/shared.h; a test compares their sizes with the compiled maps'.
-"""
+"""The XDP program, through bcc: compile, load, fill its maps, attach it, read its counters."""
 
 from __future__ import annotations
 
@@ -26,6 +23,28 @@ from npd6_xdp.core.config import Datapath as DatapathKind
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError, as_machine_error, is_want_of_room, remedy
 from npd6_xdp.core.hidden import Tapped
+from npd6_xdp.core.layout import (
+    ADDRESS_KEY,
+    ENTRY_COUNTER,
+    FLAG,
+    INDEX,
+    KEPT_ROUTE,
+    KNOWN,
+    LENGTHS,
+    LINE_KEY,
+    NO_LENGTH,
+    PREFIX_KEY,
+    PREFIX_SCOPE,
+    RECENT,
+    RULE,
+    RULE_COUNTER,
+    SETTINGS,
+    SLOT,
+    SLOT_KEY,
+    SOURCE_KEY,
+    VIA_KEY,
+    Layout,
+)
 from npd6_xdp.core.links import slot_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.routes import RoutingFlag
@@ -65,32 +84,16 @@ _MADV_DONTNEED = 4
 _XDP_FLAGS_SKB_MODE = 2
 _XDP_FLAGS_DRV_MODE = 4
 
-_SLOT_KEY = struct.Struct("=IHH")
-_SLOT = struct.Struct("=I6sBBI16s16sQHH6sH8s4x")
 _MOST_LENGTHS = 4
 _HASHED_FROM = 64
 """An entry's prefixes are in the hash where they have few lengths, each of which costs a look-up, and are many for each
 length: with one prefix an answer took 20 ns less by the trie, with 100,000 389 ns by the hash and 885 by the trie."""
-_LINE_KEY = struct.Struct("=II16s")
-_ADDRESS_KEY = struct.Struct("=I4x16s")
 _NO_SCOPE = 0
-_PREFIX_KEY = struct.Struct("=II16s")
-_RULE = struct.Struct("=IHHI")
-_KNOWN = struct.Struct("=II")
-_VIA_KEY = struct.Struct("=II")
-_VIA = struct.pack("=I", 1)
-_SOURCE_KEY = struct.Struct("=I6s2x")
-_CROWDING = struct.pack("=I", 1)
-_SETTINGS = struct.Struct("=QIII4x")
-_KEPT_ROUTE = struct.Struct("=II")
+_SET = FLAG.pack(1)
 _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
 _HEARD = 16384  # addresses of which the program knows where they were heard last
-_RECENT = struct.Struct("=QQQ")
-_INDEX = struct.Struct("=I")
 _XDP_LINK_INFO_SIZE, _XDP_LINK_IFINDEX = 24, 16  # struct bpf_link_info as far as it is used, and xdp.ifindex in it
 _PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
-_COUNTERS = struct.Struct(f"={len(Outcome)}Q")
-_ENTRY_COUNTERS = struct.Struct(f"={len(Outcome) + len(Reason)}Q")
 
 
 _MAPS = (
@@ -381,8 +384,8 @@ class Program:
         changes = known.changes if known is not None and known.table is table else None
         if changes is None:
             changes = yield from self._changes(table)
-        yield from self._start_at_zero("entry_counters", table.entries.keys() - self.entries, _ENTRY_COUNTERS)
-        yield from self._start_at_zero("rule_counters", table.rules.keys() - self.rules, _COUNTERS)
+        yield from self._start_at_zero("entry_counters", table.entries.keys() - self.entries, ENTRY_COUNTER)
+        yield from self._start_at_zero("rule_counters", table.rules.keys() - self.rules, RULE_COUNTER)
         self.entries, self.rules = set(table.entries), set(table.rules)
         yield
         vias, slots = pack_vias(table), self._pack_slots(table)
@@ -435,12 +438,12 @@ class Program:
         if all(to_come.get(entry) is decisions for entry, decisions in now.items()):
             return slots  # those that are new have no slot yet
         for key, slot in self._slots.items():
-            entry = _SLOT.unpack(slot)[0]
+            entry = SLOT.get(slot, "entry")
             before, after = (each.get(entry, NOTHING_DECIDED) for each in (now, to_come))
             if after is before:
                 continue
             if not is_in_trie(before) and not is_in_trie(after):
-                slots[key] = _with_lengths(slot, _pack_lengths({*before.lengths, *after.lengths}))
+                slots[key] = SLOT.replaced(slot, "lengths", _pack_lengths({*before.lengths, *after.lengths}))
         return slots
 
     def _put(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
@@ -463,7 +466,7 @@ class Program:
                 for some in pieces(prefixes, _SOME):
                     done.append(_Lines(name, entry, some))
                     keys = [_line_key(name, entry, prefix) for prefix in some]
-                    self.update_all(name, keys, [_RULE.pack(*said[prefix]) for prefix in some])
+                    self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
                     yield
         except MachineError:
             for name, entry, prefixes in reversed(done):
@@ -473,15 +476,15 @@ class Program:
                     if before is None or _map_of(prefix, is_in_trie(decisions)) != name:
                         self.delete(name, _line_key(name, entry, prefix))
                     else:
-                        self.update(name, _line_key(name, entry, prefix), _RULE.pack(*before))
+                        self.update(name, _line_key(name, entry, prefix), RULE.pack(*before))
             raise
 
-    def _start_at_zero(self, name: str, ids: Set[int], layout: struct.Struct) -> Steps[None]:
+    def _start_at_zero(self, name: str, ids: Set[int], layout: Layout) -> Steps[None]:
         """A number may have been another's before, and its counters still that one's."""
         for some in pieces(ids & self._used[name], _PIECE):
             for number in some:
                 if any(self._read_per_cpu(name, number, layout)):
-                    self.update(name, _INDEX.pack(number), bytes(layout.size * self._cpus))
+                    self.update(name, INDEX.pack(number), bytes(layout.size * self._cpus))
             yield
         self._used[name] |= ids
 
@@ -529,12 +532,12 @@ class Program:
 
     def entry_counters(self, entry: int) -> EntryCounters:
         """What the program counted for an entry, summed over the CPUs."""
-        sums = self._read_per_cpu("entry_counters", entry, _ENTRY_COUNTERS)
+        sums = self._read_per_cpu("entry_counters", entry, ENTRY_COUNTER)
         return _by_name(sums)
 
     def rule_counters(self, rule: int) -> Mapping[Outcome, int]:
         """What the program counted for a rule, summed over the CPUs."""
-        return dict(zip(Outcome, self._read_per_cpu("rule_counters", rule, _COUNTERS), strict=True))
+        return dict(zip(Outcome, self._read_per_cpu("rule_counters", rule, RULE_COUNTER), strict=True))
 
     def all_rule_counters(self) -> dict[int, Mapping[Outcome, int]]:
         """What the program counted for its rules, but for those for which it counted nothing."""
@@ -542,15 +545,15 @@ class Program:
 
     def rule_counters_in_pieces(self) -> Iterator[dict[int, Mapping[Outcome, int]]]:
         """The same, some rules at a time: a few milliseconds each."""
-        for some in self._counted("rule_counters", self.rules, _COUNTERS):
+        for some in self._counted("rule_counters", self.rules, RULE_COUNTER):
             yield {number: dict(zip(Outcome, sums, strict=True)) for number, sums in some.items()}
 
     def entry_counters_in_pieces(self) -> Iterator[dict[int, EntryCounters]]:
         """What the program counted for its entries, but for those for which it counted nothing."""
-        for some in self._counted("entry_counters", self.entries, _ENTRY_COUNTERS):
+        for some in self._counted("entry_counters", self.entries, ENTRY_COUNTER):
             yield {number: _by_name(sums) for number, sums in some.items()}
 
-    def _counted(self, name: str, numbers: Set[int], layout: struct.Struct) -> Iterator[dict[int, list[int]]]:
+    def _counted(self, name: str, numbers: Set[int], layout: Layout) -> Iterator[dict[int, list[int]]]:
         """What isn't 0 of the counters of these numbers, summed over the CPUs, some at a time."""
         size = layout.size * self._cpus
         nothing = bytes(size)
@@ -565,7 +568,7 @@ class Program:
 
     def _read_all(self, name: str, end: int, size: int) -> Iterator[tuple[int, bytes]]:
         """A map's counters up to those of number `end`, in pieces: the first number of each, and the bytes."""
-        keys, values = (ct.create_string_buffer(_PIECE * each) for each in (_INDEX.size, size))
+        keys, values = (ct.create_string_buffer(_PIECE * each) for each in (INDEX.size, size))
         for first in range(0, end, _PIECE):
             wanted = min(_PIECE, end - first)
             count, place = ct.c_uint32(wanted), ct.c_uint32()
@@ -576,11 +579,11 @@ class Program:
             if failed == 0 and count.value == wanted:
                 yield first, values.raw[: wanted * size]
             else:  # a kernel without batches for this kind of map
-                singly = (self.lookup(name, _INDEX.pack(number), size) for number in range(first, first + wanted))
+                singly = (self.lookup(name, INDEX.pack(number), size) for number in range(first, first + wanted))
                 yield first, b"".join(value or bytes(size) for value in singly)
 
-    def _read_per_cpu(self, name: str, index: int, layout: struct.Struct) -> list[int]:
-        values = self.lookup(name, _INDEX.pack(index), layout.size * self._cpus)
+    def _read_per_cpu(self, name: str, index: int, layout: Layout) -> list[int]:
+        values = self.lookup(name, INDEX.pack(index), layout.size * self._cpus)
         if values is None:
             raise MachineError(f"kernel map {name}: no entry {index}")
         return _sums(layout, values)
@@ -590,7 +593,7 @@ def _by_name(sums: Sequence[int]) -> EntryCounters:
     return EntryCounters(dict(zip(Outcome, sums, strict=False)), dict(zip(Reason, sums[len(Outcome) :], strict=True)))
 
 
-def _sums(layout: struct.Struct, values: bytes) -> list[int]:
+def _sums(layout: Layout, values: bytes) -> list[int]:
     """The counters of all CPUs together."""
     return [sum(column) for column in zip(*layout.iter_unpack(values), strict=True)]
 
@@ -666,20 +669,20 @@ class Datapath:
         before, self._crowding = self._crowding, askers
         for program in self._programs():
             for asker in before - askers:
-                program.delete("crowding", _SOURCE_KEY.pack(*asker))
+                program.delete("crowding", SOURCE_KEY.pack(*asker))
             self._crowd(program, askers - before)
 
     @staticmethod
     def _crowd(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
         with suppress(MachineError):  # full, where the limit has just been lowered: then Python refuses
             for asker in askers:
-                program.update("crowding", _SOURCE_KEY.pack(*asker), _CROWDING)
+                program.update("crowding", SOURCE_KEY.pack(*asker), _SET)
 
     def _set(self, program: Program) -> None:
         cost = _NANOSECONDS // self._limits.events_per_second
         routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
-        settings = _SETTINGS.pack(cost, self._resolving_full, routing, self._kept)
-        program.update("settings_space", _INDEX.pack(0), settings)
+        settings = SETTINGS.of(event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept=self._kept)
+        program.update("settings_space", INDEX.pack(0), settings)
 
     def _programs(self) -> list[Program]:
         """The program at work, and those that are made ready to take over."""
@@ -720,7 +723,7 @@ class Datapath:
         if any(self._table.entries[entry].collect for entry in entries):
             for recent in self.recents():
                 if recent.entry in entries:
-                    self.program.delete("recents", _ADDRESS_KEY.pack(recent.entry, recent.target))
+                    self.program.delete("recents", ADDRESS_KEY.pack(recent.entry, recent.target))
 
     def has_room(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table."""
@@ -749,12 +752,12 @@ class Datapath:
         for some in pieces(tuple(self._known)):
             for key in some:
                 if (flags := self._known.get(key)) is not None:  # it may have gone meanwhile
-                    program.update("known_targets", key, _KNOWN.pack(flags, _now()))
+                    program.update("known_targets", key, KNOWN.pack(flags, _now()))
             yield
         self._crowd(program, self._crowding)
         program.tapped = self.program.tapped
         yield from program.applying(table)
-        for recents in pieces(self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size), _PIECE):
+        for recents in pieces(self.program.items("recents", ADDRESS_KEY.size, RECENT.size), _PIECE):
             for key, value in recents:
                 program.update("recents", key, value)
             yield
@@ -830,9 +833,9 @@ class Datapath:
 
     def know(self, group: int, address: bytes, flags: KnownFlag) -> None:
         """Count a target as there, for the rules of a group; MachineError when there is no room for it."""
-        key = _ADDRESS_KEY.pack(group, address)
+        key = ADDRESS_KEY.pack(group, address)
         if self._known.get(key) != flags or flags:  # the program clears flags by itself
-            value = _KNOWN.pack(flags, _now())
+            value = KNOWN.pack(flags, _now())
             self.program.update("known_targets", key, value)
             self._known[key] = flags
             for program in self._successors:
@@ -841,19 +844,19 @@ class Datapath:
 
     def forget(self, group: int, address: bytes) -> None:
         """Count a target as not there any more."""
-        key = _ADDRESS_KEY.pack(group, address)
+        key = ADDRESS_KEY.pack(group, address)
         if self._known.pop(key, None) is not None:
             for program in self._programs():
                 program.delete("known_targets", key)
 
     def forget_heard(self, address: bytes) -> None:
         """Whoever has this address is new wherever it is heard next."""
-        self.program.delete("heard_sources", _ADDRESS_KEY.pack(_NO_SCOPE, address))
+        self.program.delete("heard_sources", ADDRESS_KEY.pack(_NO_SCOPE, address))
 
     def asked(self, group: int, address: bytes) -> int:
         """When a known target was last asked for: seconds (system/clock.py). 0: it isn't known."""
-        value = self.program.lookup("known_targets", _ADDRESS_KEY.pack(group, address), _KNOWN.size)
-        return 0 if value is None else int(_KNOWN.unpack(value)[1])
+        value = self.program.lookup("known_targets", ADDRESS_KEY.pack(group, address), KNOWN.size)
+        return 0 if value is None else int(KNOWN.get(value, "asked"))
 
     # --- routes that the kernel was asked about ---
 
@@ -870,14 +873,14 @@ class Datapath:
     def keep_route(self, entry: int, target: bytes, number: int, *, there: bool) -> None:
         """What the kernel would do with packets for a target that came in by an entry."""
         with suppress(MachineError):  # no room, where all is in use: then it is asked again
-            self.program.update("kept_routes", _ADDRESS_KEY.pack(entry, target), _KEPT_ROUTE.pack(number, there))
+            self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(number, there))
 
     # --- recents ---
 
     def each_recent(self) -> Iterator[Recent]:
         """The targets that were asked for on entries that collect them."""
-        for key, value in self.program.items("recents", _ADDRESS_KEY.size, _RECENT.size):
-            yield Recent(*_ADDRESS_KEY.unpack(key), *_RECENT.unpack(value))
+        for key, value in self.program.items("recents", ADDRESS_KEY.size, RECENT.size):
+            yield Recent(*ADDRESS_KEY.unpack(key), *RECENT.unpack(value))
 
     def recents(self) -> list[Recent]:
         """The same, all at once."""
@@ -1106,21 +1109,16 @@ def _in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[lis
 def _line_key(name: str, entry: int, prefix: Prefix) -> bytes:
     address, length = prefix
     if name == "lines":
-        return _LINE_KEY.pack(entry, length, address.to_bytes(16))
-    return _PREFIX_KEY.pack(32 + length, entry, address.to_bytes(16))
+        return LINE_KEY.pack(entry, length, address.to_bytes(16))
+    return PREFIX_KEY.pack(PREFIX_SCOPE + length, entry, address.to_bytes(16))
 
 
 def _pack_lengths(lengths: Iterable[int]) -> bytes:
-    return bytes(sorted(lengths, reverse=True)).ljust(8, b"\xff")
-
-
-def _with_lengths(slot: bytes, lengths: bytes) -> bytes:
-    *others, _ = _SLOT.unpack(slot)
-    return _SLOT.pack(*others, lengths)
+    return bytes(sorted(lengths, reverse=True)).ljust(LENGTHS, bytes([NO_LENGTH]))
 
 
 def _any_vlan_last(item: tuple[bytes, bytes]) -> bool:
-    return bool(_SLOT_KEY.unpack(item[0])[1] == VLAN_ANY)
+    return bool(SLOT_KEY.get(item[0], "outer") == VLAN_ANY)
 
 
 _Packed = dict[int, tuple[Entry, Decisions, bool, int, bytes]]
@@ -1152,7 +1150,7 @@ def pack_slots(
         now[entry_id] = before
         for ifindex in (port, *entry.lower):
             if ifindex == port or ifindex not in table.ports:
-                slots[_SLOT_KEY.pack(ifindex, outer, inner)] = before[4]
+                slots[SLOT_KEY.pack(ifindex, outer, inner)] = before[4]
     if packed is not None:
         packed.clear()
         packed.update(now)
@@ -1162,20 +1160,20 @@ def pack_slots(
 def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bool) -> bytes:
     sources, link_local, global_address = slot_sources(entry.addresses)
     in_trie = is_in_trie(decisions)
-    return _SLOT.pack(
-        entry.id,
-        entry.mac,
-        DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
-        sources,
-        entry.l3_ifindex,
-        link_local.packed,
-        global_address.packed,
-        _NANOSECONDS // entry.source_limit if entry.source_limit else 0,
-        entry.collect > 0,
-        in_trie,
-        entry.port_mac or entry.mac,
-        flags,
-        _pack_lengths(() if in_trie else decisions.lengths),
+    return SLOT.of(
+        entry=entry.id,
+        mac=entry.mac,
+        datapath=DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
+        sources=sources,
+        l3_ifindex=entry.l3_ifindex,
+        link_local=link_local.packed,
+        global_address=global_address.packed,
+        source_cost=_NANOSECONDS // entry.source_limit if entry.source_limit else 0,
+        collect=entry.collect > 0,
+        trie=in_trie,
+        port_mac=entry.port_mac or entry.mac,
+        flags=flags,
+        lengths=_pack_lengths(() if in_trie else decisions.lengths),
     )
 
 
@@ -1198,7 +1196,7 @@ def _slot_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
 def pack_vias(table: Table) -> dict[bytes, bytes]:
     """The kernel's map of groups and the interfaces in them; those that lead nowhere are in NO_GROUP and no other."""
     groups = {group: indexes - table.nowhere for group, indexes in table.vias.items()} | {NO_GROUP: table.nowhere}
-    return {_VIA_KEY.pack(group, index): _VIA for group, indexes in groups.items() for index in indexes}
+    return {VIA_KEY.pack(group, index): _SET for group, indexes in groups.items() for index in indexes}
 
 
 def _now() -> int:

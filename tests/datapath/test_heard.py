@@ -12,11 +12,11 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig
 from npd6_xdp.core.event import EventTags
+from npd6_xdp.core.layout import SLOT
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import KnownFlag, SlotFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system import datapath
 from npd6_xdp.system.datapath import pack_slots
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import SETTING, UNSPECIFIED, ip6, solicit, solicited_node
@@ -139,7 +139,7 @@ def test_where_no_hosts_are_looked_for_nobody_is_told_of(bench: Bench) -> None:
 
 def test_only_the_slots_of_such_links_say_so() -> None:
     flags = {
-        name: [bool(datapath._SLOT.unpack(slot)[11] & SlotFlag.HEARS) for slot in pack_slots(using).values()]
+        name: [bool(SLOT.get(slot, "flags") & SlotFlag.HEARS) for slot in pack_slots(using).values()]
         for name, using in {"both": both_sides(), "one": one_side(), "route": both_sides(back=Method.ROUTE)}.items()
     }
     assert all(flags["both"])
