@@ -68,13 +68,6 @@ struct passed {
 	struct ns_event event; /* of one that is held */
 };
 
-/* Where an address was heard last, and of whom. */
-struct heard {
-	__u32 entry;
-	__u8 mac[ETH_ALEN]; /* the source link-layer address that it gave */
-	__u16 zero;
-};
-
 /* When solicitations went on that had one tag within, and two (units of TAGGED_SHIFT): tagged_note(). */
 struct tagged {
 	__u32 when[MAX_TAGS];

@@ -192,6 +192,13 @@ struct recent {
 	__u64 count;
 };
 
+/* Where an address was heard last, and of whom. */
+struct heard {
+	__u32 entry;
+	__u8 mac[ETH_ALEN]; /* the source link-layer address that it gave */
+	__u16 zero;
+};
+
 /* What concerns all entries. */
 struct settings {
 	__u64 event_cost;     /* nanoseconds that an event takes of the budget of all sources */

@@ -104,6 +104,7 @@ KNOWN = Layout("known", flags="I", asked="I")
 VIA_KEY = Layout("via_key", group="I", ifindex="I")
 SOURCE_KEY = Layout("source_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
+HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
 SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept="I", zero="4x")
 KEPT_ROUTE = Layout("kept_route", number="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
@@ -112,7 +113,7 @@ NS_EVENT = Layout(
     "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", eth_destination=_MAC, tci="4s", tags="H"
 )
 
-MAPS: Mapping[str, tuple[Layout, Layout | None]] = {
+MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "slots": (SLOT_KEY, SLOT),
     "lines": (LINE_KEY, RULE),
     "prefixes": (PREFIX_KEY, RULE),
@@ -122,9 +123,9 @@ MAPS: Mapping[str, tuple[Layout, Layout | None]] = {
     "settings_space": (INDEX, SETTINGS),
     "recents": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
-    "heard_sources": (ADDRESS_KEY, None),
+    "heard_sources": (ADDRESS_KEY, HEARD),
     "entry_counters": (INDEX, ENTRY_COUNTER),
     "rule_counters": (INDEX, RULE_COUNTER),
     "unwatched_events": (INDEX, FLAG),
 }
-"""The program's maps that Python reads or writes, with their keys and values; None is the program's alone."""
+"""The program's maps that Python reads or writes, with their keys and values."""

@@ -22,6 +22,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.layout import ADDRESS_KEY, KNOWN
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pending import NOBODY
 from npd6_xdp.core.prefix import Prefix
@@ -176,8 +177,8 @@ def test_a_target_is_known_in_its_group_only_and_until_it_is_forgotten(bench: Be
 def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
     group = knows(one(KERNEL), FRESH)
     assert bench.datapath.asked(group, TARGET[:-1] + b"\x43") == 0
-    key = group.to_bytes(4, "little") + bytes(4) + TARGET
-    bench.datapath.program.update("known_targets", key, bytes(4) + (5).to_bytes(4, "little"))
+    key = ADDRESS_KEY.of(scope=group, address=TARGET)
+    bench.datapath.program.update("known_targets", key, KNOWN.of(flags=0, asked=5))
     assert bench.datapath.asked(group, TARGET) == 5
     bench.see(QUESTION)
     assert abs(bench.datapath.asked(group, TARGET) - time.monotonic()) <= 2
