@@ -344,7 +344,7 @@ class Program:
 
     @property
     def tap_fd(self) -> int:
-        """The file descriptor of the filter for packet sockets that takes frames with hidden tags (system/taps.py)."""
+        """The file descriptor of the filter for packet sockets that takes frames with hidden tags (bpf/taps.py)."""
         return self._loaded.tap_fd
 
     def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:

@@ -28,7 +28,7 @@ ROOMS = {
     ),
     "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
     "tools": (
-        {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "netlink", "testrun"))},
+        {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "bpf", "netlink"))},
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
@@ -40,6 +40,7 @@ ROOMS = {
 }
 WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
+    "bpf": ("events", "taps", "testrun"),
     "netlink": (
         "links",
         "neighbours",

@@ -30,8 +30,8 @@ from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Decision, KnownFlag, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.datapath import load
-from npd6_xdp.system.events import EventRing
 from tests.datapath.harness import (
     IFINDEX,
     PORT,
@@ -701,7 +701,7 @@ def test_rings_that_cannot_be_mapped_are_given_back(
         return whole(*arguments)
 
     before = {each.name for each in Path("/proc/self/fd").iterdir()}
-    monkeypatch.setattr("npd6_xdp.system.events.mmap.mmap", refused)
+    monkeypatch.setattr("npd6_xdp.system.bpf.events.mmap.mmap", refused)
     with pytest.raises(MachineError, match="can't map the rings to Python: Cannot allocate memory"):
         EventRing(bench.datapath.program.maps)
     assert {each.name for each in Path("/proc/self/fd").iterdir()} == before

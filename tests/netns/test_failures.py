@@ -110,7 +110,7 @@ SOURCES = {
     "tags": ("npd6_xdp.daemon:Daemon._on_hidden_tags", hide_tag),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
     "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
-    "rings": ("npd6_xdp.system.events:EventRing.read", solicit),
+    "rings": ("npd6_xdp.system.bpf.events:EventRing.read", solicit),
     # what the machine says is such a fault, too
     "links broken": ("npd6_xdp.system.netlink.links:Netlink.on_change=broken", change_link),
     "routes broken": ("npd6_xdp.system.netlink.dumps:Dump.recv=broken", change_rule),
