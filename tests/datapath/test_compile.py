@@ -15,8 +15,8 @@ from typing import NoReturn
 import pytest
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.system import datapath
-from npd6_xdp.system.datapath import compile_program
+from npd6_xdp.system.bpf import datapath
+from npd6_xdp.system.bpf.datapath import compile_program
 from tests.datapath.harness import Bench
 from tests.kernels.machine import WALKED, walked_of
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.daemon.loading import Loading
-from npd6_xdp.system import compiled, datapath, shelf
 from npd6_xdp.system.aside import Aside
-from npd6_xdp.system.compiled import Compiled, Function, Map
-from npd6_xdp.system.datapath import BPF_DIRECTORY, Loaded, load, load_bcc, memory_to_load, sizes_for
+from npd6_xdp.system.bpf import compiled, datapath, shelf
+from npd6_xdp.system.bpf.compiled import Compiled, Function, Map
+from npd6_xdp.system.bpf.datapath import BPF_DIRECTORY, Loaded, load, load_bcc, memory_to_load, sizes_for
 from tests.datapath.harness import Bench, entry, table
 from tests.kernels.machine import walked_of
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.system import datapath
-from npd6_xdp.system.datapath import compile_program
+from npd6_xdp.system.bpf import datapath
+from npd6_xdp.system.bpf.datapath import compile_program
 
 FILES = sorted(datapath.BPF_DIRECTORY.glob("*.[ch]"))
 HEADERS = [path.name for path in FILES if path.suffix == ".h"]

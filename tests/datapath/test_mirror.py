@@ -17,7 +17,7 @@ from npd6_xdp.core.links import SlotSource
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import DATAPATHS, NO_GROUP, VLAN_ANY, Decision, KnownFlag, RuleFlag, SlotFlag
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system import datapath
+from npd6_xdp.system.bpf import datapath
 from tests.datapath.btf import Type, types_of_map
 from tests.datapath.harness import entry, table
 

@@ -28,9 +28,9 @@ from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import KnownFlag, Table
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system import datapath
+from npd6_xdp.system.bpf import datapath
+from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.events import EventRing
-from npd6_xdp.system.datapath import Datapath
 from tests.fuzz.configurations import BRIDGE_MAC, LARGEST, MACS, PORTS, VLAN_DEVICE, Configuration
 from tests.fuzz.scene import NONE, Drawn, Program, Report, Told
 

@@ -10,7 +10,7 @@ from typing import Any
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.system import datapath
+from npd6_xdp.system.bpf import datapath
 from tests.kernels.ground import Rule, interface, until
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER

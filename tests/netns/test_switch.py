@@ -19,7 +19,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.datapath import AttachMode, Datapath
+from npd6_xdp.system.bpf.datapath import AttachMode, Datapath
 from tests.datapath.harness import successor, taken_over
 from tests.netns.wire import configuration, on_edge
 

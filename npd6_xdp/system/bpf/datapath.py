@@ -63,12 +63,12 @@ from npd6_xdp.core.table import (
     Table,
 )
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system import compiled, shelf
+from npd6_xdp.system.bpf import compiled, shelf
 from npd6_xdp.system.clock import machine_ns
 
 T = TypeVar("T")
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
 """Part of the package where it is installed, beside it in a source tree: pyproject.toml maps the one to the other."""
 OLDEST_KERNEL = (5, 18)  # bpf_xdp_load_bytes()
@@ -344,7 +344,7 @@ class Program:
 
     @property
     def tap_fd(self) -> int:
-        """The file descriptor of the filter for packet sockets that takes frames with hidden tags (bpf/taps.py)."""
+        """The descriptor of the filter for packet sockets that takes frames with hidden tags: system/bpf/taps.py."""
         return self._loaded.tap_fd
 
     def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
