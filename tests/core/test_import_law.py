@@ -37,7 +37,23 @@ ROOMS = {
 }
 WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
-    "bpf": ("datapath", "compiled", "shelf", "events", "taps", "testrun"),
+    "bpf": (
+        "datapath",
+        "programs",
+        "program",
+        "attach",
+        "sizes",
+        "load",
+        "pack",
+        "counters",
+        "maps",
+        "compiler",
+        "compiled",
+        "shelf",
+        "events",
+        "taps",
+        "testrun",
+    ),
     "netlink": (
         "links",
         "neighbours",

@@ -17,7 +17,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import KnownFlag, SlotFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system.bpf.datapath import pack_slots
+from npd6_xdp.system.bpf.pack import pack_slots
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import SETTING, UNSPECIFIED, ip6, solicit, solicited_node
 

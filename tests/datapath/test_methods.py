@@ -30,8 +30,8 @@ from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Decision, KnownFlag, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system.bpf.datapath import load
 from npd6_xdp.system.bpf.events import EventRing
+from npd6_xdp.system.bpf.load import load
 from tests.datapath.harness import (
     IFINDEX,
     PORT,
@@ -581,7 +581,7 @@ def test_prefixes_go_from_the_hash_to_the_trie_and_back_with_every_target_decide
 ) -> None:
     """An entry of few lengths of prefixes has them in the hash, one of many in the trie."""
     bench.datapath.apply(Table({}, {}, {}, {}))
-    monkeypatch.setattr("npd6_xdp.system.bpf.datapath._HASHED_FROM", 1)
+    monkeypatch.setattr("npd6_xdp.system.bpf.pack._HASHED_FROM", 1)
     methods = (Method.STATIC, Method.IGNORE)
     tables: list[Table] = []
     for number, name in enumerate((before, after)):

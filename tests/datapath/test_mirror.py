@@ -17,11 +17,12 @@ from npd6_xdp.core.links import SlotSource
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import DATAPATHS, NO_GROUP, VLAN_ANY, Decision, KnownFlag, RuleFlag, SlotFlag
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system.bpf import datapath
+from npd6_xdp.system.bpf import compiler, load
+from npd6_xdp.system.bpf.sizes import sizes_for
 from tests.datapath.btf import Type, types_of_map
 from tests.datapath.harness import entry, table
 
-SOURCE = (datapath.BPF_DIRECTORY / "shared.h").read_text()
+SOURCE = (compiler.BPF_DIRECTORY / "shared.h").read_text()
 
 
 def c_enum(name: str) -> dict[str, int]:
@@ -75,10 +76,10 @@ def maps() -> Iterator[dict[str, tuple[Type, Type, dict[str, Type]]]]:
     """What the compiler says of the keys and values of the program's maps, and of all its structs."""
     if os.geteuid() != 0:
         pytest.skip("loading an XDP program needs root")
-    sizes = datapath.sizes_for([table(entry())], Limits())
-    module, _ = datapath.compile_program(datapath._source(datapath.BPF_DIRECTORY), "ns_filter", sizes)
+    sizes = sizes_for([table(entry())], Limits())
+    module, _ = compiler.compile_program(load._source(compiler.BPF_DIRECTORY), "ns_filter", sizes)
     try:
-        yield {name: types_of_map(datapath.load_bcc().lib.bpf_table_fd(module.module, name.encode())) for name in NAMES}
+        yield {name: types_of_map(compiler.load_bcc().lib.bpf_table_fd(module.module, name.encode())) for name in NAMES}
     finally:
         module.cleanup()
 
@@ -109,7 +110,7 @@ def test_a_map_of_the_program_has_the_keys_and_values_that_python_packs(
 def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed() -> None:
     assert set(re.findall(r"^struct (\w+) {", SOURCE, re.MULTILINE)) == STRUCTS.keys() - PLAIN
     rings = {"events", "more_events"}
-    assert set(datapath._MAPS) == layout.MAPS.keys() | rings
+    assert set(load._MAPS) == layout.MAPS.keys() | rings
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ STAGES = (
     "npd6_xdp.daemon.loading:Loading.take=refused",
     "npd6_xdp.system.bpf.events:EventRing._open_all",
     "npd6_xdp.system.bpf.datapath:Datapath.successor=refused",
-    "npd6_xdp.system.bpf.datapath:Program.update_all=refused",
+    "npd6_xdp.system.bpf.program:Program.update_all=refused",
     "npd6_xdp.daemon.ports:Ports.admit=refused",
     "npd6_xdp.daemon.resolution:Resolution.prepare",
     "npd6_xdp.system.bpf.datapath:Datapath.switch=refused",
