@@ -21,7 +21,7 @@ static __always_inline const struct in6_addr *advert_source(const struct slot *s
 		return &s->ns.target;
 	if (is_link_local(&s->source))
 		return slot->sources & SOURCE_LINK_LOCAL ? &slot->link_local : NULL;
-	return slot->sources & SOURCE_GLOBAL ? &slot->global : NULL;
+	return slot->sources & SOURCE_GLOBAL ? &slot->global_address : NULL;
 }
 
 /* Rewrites the frame into the answer. False: nothing was changed. */

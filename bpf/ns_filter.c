@@ -16,7 +16,7 @@
  * then a solicitation's first steps, parse.h and check.h, and the answer to it, advert.h.
  * There is no map in a header: bcc gives a meaning to `map.lookup()` in a program's main file only, and else the
  * kernel says "unknown opcode 8d". Python puts the headers in their places before it hands the text to bcc
- * (npd6_xdp/system/datapath.py), which sizes the maps with -D.
+ * (npd6_xdp/system/bpf/load.py), which sizes the maps with -D.
  */
 
 #include "wire.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * shared: the enums and structs that both the program and Python see, in maps and in events. Python's are in
- * npd6_xdp/core/ and npd6_xdp/system/datapath.py; a test compares them.
+ * shared: the enums and structs that both the program and Python see, in maps and in events. Python's structs are in
+ * npd6_xdp/core/layout.py, its enums where each says; tests/datapath/test_mirror.py compares them, field by field.
  */
 #ifndef NPD6_SHARED_H
 #define NPD6_SHARED_H
@@ -48,7 +48,7 @@ enum reason {
 };
 #define REASONS (REASON_DAD_SLLAO + 1)
 
-/* How a target is decided: numbers of npd6_xdp/core/rules.py Decision. */
+/* How a target is decided: numbers of npd6_xdp/core/table.py Decision. */
 enum decision {
 	DECISION_OWN,      /* the ingress interface's own address: the kernel answers */
 	DECISION_NEXT_HOP, /* a router behind the ingress interface: never impersonated */
@@ -59,7 +59,7 @@ enum decision {
 	DECISION_KERNEL,    /* the kernel's own proxy answers once `known` has it; Python adds others */
 };
 
-/* Flags of a rule: npd6_xdp/core/rules.py RuleFlag. */
+/* Flags of a rule: npd6_xdp/core/table.py RuleFlag. */
 enum rule_flag {
 	RULE_ROUTER = 1,           /* R = 1 in the advertisement */
 	RULE_DEFEND = 2,           /* answer DAD probes for present targets */
@@ -67,14 +67,14 @@ enum rule_flag {
 	RULE_VIA = 8,              /* only out of the interfaces of the rule's group */
 };
 
-/* Who answers on an entry: npd6_xdp/core/rules.py. */
+/* Who answers on an entry: npd6_xdp/core/table.py. */
 enum datapath {
 	DATAPATH_HYBRID,
 	DATAPATH_PYTHON,
 	DATAPATH_MONITOR,
 };
 
-/* What there is to know of the port behind a slot: npd6_xdp/core/rules.py SlotFlag. */
+/* What there is to know of the port behind a slot: npd6_xdp/core/table.py SlotFlag. */
 enum slot_flag {
 	SLOT_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
 	SLOT_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
@@ -104,7 +104,7 @@ enum event_tags {
 	EVENT_HEARD = 128,   /* who asks is new here, or has another MAC address: the kernel isn't told by this */
 };
 
-/* Flags of a known target: npd6_xdp/core/rules.py KnownFlag. */
+/* Flags of a known target: npd6_xdp/core/table.py KnownFlag. */
 enum known_flag {
 	KNOWN_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
 };
@@ -131,7 +131,7 @@ struct slot {
 	__u8 sources;     /* enum slot_sources */
 	__u32 l3_ifindex; /* the interface that the kernel takes the frames to come in by */
 	struct in6_addr link_local;
-	struct in6_addr global;
+	struct in6_addr global_address;
 	__u64 source_cost;       /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
 	__u16 collect;           /* remember the targets */
 	__u16 trie;              /* prefixes are in the trie, not in `lines` by `lengths` */
@@ -144,7 +144,7 @@ struct slot {
 /* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
 enum slot_sources {
 	SOURCE_LINK_LOCAL = 1, /* link_local is what a link-local asker gets */
-	SOURCE_GLOBAL = 2,     /* global is what any other asker gets; clear: Python chooses among several */
+	SOURCE_GLOBAL = 2,     /* global_address is what any other asker gets; clear: Python chooses among several */
 };
 
 /* A line of the flat table: an address (128 bits), or a prefix of an entry that has many, of few lengths. */
@@ -234,6 +234,6 @@ struct ns_event {
 	__u16 tags; /* enum event_tags */
 } __attribute__((packed, aligned(4)));
 
-_Static_assert(sizeof(struct ns_event) == 52, "npd6_xdp/core/event.py reads 52 bytes");
+_Static_assert(sizeof(struct ns_event) == 52, "a record has room for 52 bytes");
 
 #endif

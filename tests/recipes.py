@@ -30,7 +30,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
-from npd6_xdp.system.datapath import compile_program, load_bcc
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
 OUTSIDE = "2001:db8:ffff::1"
 """Who pings: the upstream's router by this address, as if it were somebody beyond it."""

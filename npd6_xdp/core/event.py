@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A solicitation as the XDP program hands it up: valid, matched by a rule, and waiting for its answer.
 
-Mirrors `struct ns_event` of bpf/shared.h field by field; the size is asserted on both sides, in a test.
+Its fields are those of NS_EVENT in core/layout.py.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from enum import IntFlag
 from typing import NamedTuple
 
-_FIELDS = "16s16sII6s4sH"
-_EVENT = struct.Struct(f"={_FIELDS}")
-EVENT_SIZE = _EVENT.size
+from npd6_xdp.core.layout import NS_EVENT
+
+EVENT_SIZE = NS_EVENT.size
 """Bytes of one event."""
-_RECORD = struct.Struct(f"=12x{_FIELDS}")
+_RECORD = struct.Struct(f"=12x{NS_EVENT.format}")
 RECORD_SIZE = _RECORD.size
 """Bytes of one event on the ring: behind a header of 8 bytes (struct perf_event_header) and its size, of 4."""
 assert RECORD_SIZE == 64
@@ -66,7 +66,7 @@ class NsEvent(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> NsEvent:
         """From the bytes of one event; longer input (the ring's padding) is cut. struct.error when it is shorter."""
-        return cls._make(_EVENT.unpack_from(data))
+        return cls._make(NS_EVENT.unpack_from(data))
 
     @classmethod
     def unpack_run(cls, run: bytes) -> Iterator[NsEvent]:
@@ -75,7 +75,7 @@ class NsEvent(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
-        return _EVENT.pack(*self)
+        return NS_EVENT.pack(*self)
 
     def pack_record(self) -> bytes:
         """As it stands on the ring; its header's contents are not ours."""

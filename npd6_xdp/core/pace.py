@@ -11,7 +11,7 @@ LOOKS = (0.001, 0.010, 0.100)
 
 
 class Pace:
-    """Decides after each look whether the next one raises the flag (system/events.py), and when it comes at the latest.
+    """Decides after each look whether the next one raises the flag (system/bpf/events.py), and when it comes at latest.
 
     An event is put where it wakes nobody if the program found the flag down. So it may come into a ring that has just
     been looked into and found empty, with the flag just raised: who saw it down is under way yet. That takes far less

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The flat table that decides about every target; core/build.py makes it of configuration and link facts.
 
-There is one truth: `check` prints this table, `explain` looks it up, the kernel maps hold it (system/datapath.py
+There is one truth: `check` prints this table, `explain` looks it up, the kernel maps hold it (system/bpf/pack.py
 packs it), and the responder finds its rules in it.
 """
 

@@ -55,10 +55,13 @@ from npd6_xdp.daemon.telling import Answer, Telling
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system import cgroup
 from npd6_xdp.system.aside import reap
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.events import BATCH, RING_PAGES, EventRing
+from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.program import Fit, Program
+from npd6_xdp.system.bpf.sizes import memory_to_load
 from npd6_xdp.system.control import AT_WORK, ControlServer, Reply
-from npd6_xdp.system.datapath import Datapath, Fit, Loaded, Program, load, memory_to_load
 from npd6_xdp.system.descriptors import raise_limit
-from npd6_xdp.system.events import BATCH, RING_PAGES, EventRing
 from npd6_xdp.system.http.endpoint import Endpoint
 from npd6_xdp.system.http.metrics import metrics_app
 from npd6_xdp.system.manager import ServiceManager

@@ -17,8 +17,8 @@ from npd6_xdp.core.table import Rule, Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.system.bpf.events import BATCH
 from npd6_xdp.system.clock import machine_ns
-from npd6_xdp.system.events import BATCH
 from npd6_xdp.system.sender import Outbox
 
 log = logging.getLogger("npd6-xdp")

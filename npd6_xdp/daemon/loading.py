@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.system.aside import LOADING, Aside, Descriptors
-from npd6_xdp.system.datapath import Loaded, load
+from npd6_xdp.system.bpf.load import Loaded, load
 
 PATIENCE = 600.0
 """Seconds. It takes one, and half a minute where the machine is an emulated one."""

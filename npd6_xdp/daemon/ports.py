@@ -16,7 +16,8 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Entry, Table
 from npd6_xdp.daemon.lines import Damper, Lines
-from npd6_xdp.system.datapath import AttachMode, Datapath, Refused
+from npd6_xdp.system.bpf.attach import AttachMode, Refused
+from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink

@@ -17,8 +17,8 @@ from npd6_xdp.core.proxies import group_of, proxying_interfaces
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.table import KnownFlag, Rule, Table
 from npd6_xdp.daemon.lines import Once
+from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.clock import machine_ns
-from npd6_xdp.system.datapath import Datapath
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls
 

@@ -27,7 +27,7 @@ from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.daemon.lines import Once
-from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests

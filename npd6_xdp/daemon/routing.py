@@ -13,7 +13,7 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.table import Rule, Table
 from npd6_xdp.core.verdict import Outcome
-from npd6_xdp.system.datapath import Datapath
+from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.netlink.route_questions import RouteChanges, RouteQuestions
 
 _PAUSE = 0.05  # seconds without a look at changes, after one

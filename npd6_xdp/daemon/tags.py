@@ -12,8 +12,9 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.table import VLAN_ANY, Table
-from npd6_xdp.system.datapath import Datapath, Program
-from npd6_xdp.system.taps import Taps
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.program import Program
+from npd6_xdp.system.bpf.taps import Taps
 
 log = logging.getLogger("npd6-xdp")
 

@@ -39,8 +39,10 @@ from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.system.bpf.compiler import load_bcc
+from npd6_xdp.system.bpf.counters import EntryCounters, added
+from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.clock import machine_ns
-from npd6_xdp.system.datapath import Datapath, EntryCounters, added, load_bcc
 from npd6_xdp.system.ethtool import xdp_tx_errors
 
 _MOST_NAMED = 5  # interfaces in one line

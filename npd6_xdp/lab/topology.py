@@ -32,7 +32,7 @@ from types import FrameType, TracebackType
 from typing import IO, Any, Literal, Self
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.system.datapath import compile_program, load_bcc
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
 Namespace = Literal["upstream", "edge", "host"]
 NAMESPACES: tuple[Namespace, ...] = ("upstream", "edge", "host")

@@ -12,9 +12,9 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.events import RING_PAGES, EventRing
-from npd6_xdp.system.testrun import LOOPBACK, TestRun
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
+from npd6_xdp.system.bpf.testrun import LOOPBACK, TestRun
 
 UNLIMITED = Limits(events_per_second=1_000_000_000)
 

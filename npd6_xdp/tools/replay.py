@@ -33,11 +33,11 @@ from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.rtnetlink import PRESENT
 from npd6_xdp.core.table import Decision, Entry, KnownFlag, Match, Rule, RuleFlag
 from npd6_xdp.core.verdict import Method, Outcome, Reason
-from npd6_xdp.system.events import LEAST_PAGES
+from npd6_xdp.system.bpf.events import LEAST_PAGES
+from npd6_xdp.system.bpf.testrun import LOOPBACK
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.route_questions import RouteQuestions
 from npd6_xdp.system.netlink.routes import RouteWatch
-from npd6_xdp.system.testrun import LOOPBACK
 from npd6_xdp.tools import cooked
 from npd6_xdp.tools.bench import Bench, Seen
 from npd6_xdp.tools.pcap import ETHERNET, SLL2, STDIN, Frame, frames

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from npd6_xdp.system.datapath import compile_program, load_bcc
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
 _BPF_XDP = 37  # enum bpf_attach_type
 _NATIVE = 4  # XDP_FLAGS_DRV_MODE

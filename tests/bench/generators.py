@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from npd6_xdp.lab.topology import Namespace, Topology
-from npd6_xdp.system.testrun import TestRun
+from npd6_xdp.system.bpf.testrun import TestRun
 from tests.bench.bpf import SmallProgram
 from tests.bench.worker import Worker
 

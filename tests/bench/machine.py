@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import npd6_xdp
-from npd6_xdp.system.datapath import load_bcc
+from npd6_xdp.system.bpf.compiler import load_bcc
 
 
 def describe() -> dict[str, str]:

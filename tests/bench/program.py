@@ -22,8 +22,8 @@ from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.icmpv6 import checksum
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import Decisions, Table
-from npd6_xdp.system.datapath import compile_program, load_bcc
-from npd6_xdp.system.testrun import XDP_DROP, XDP_PASS, XDP_TX, TestRun
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
+from npd6_xdp.system.bpf.testrun import XDP_DROP, XDP_PASS, XDP_TX, TestRun
 from tests.bench.results import middle
 from tests.datapath.harness import Bench, entry, rule, table
 from tests.frames import SETTING, solicit

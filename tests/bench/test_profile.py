@@ -63,7 +63,7 @@ def test_samples_of_py_spy_are_sorted_by_the_innermost_known_function() -> None:
             f"{answer};Responder.answer_run (npd6_xdp/core/responder.py:80) 3",
             f"{answer};Ports.send_all (npd6_xdp/daemon/ports.py:88);Outbox.send (npd6_xdp/system/sender.py:83) 5",
             f"{answer};Logger.isEnabledFor (logging/__init__.py:1742) 2",
-            f"{look};EventRing.read (npd6_xdp/system/events.py:94) 4",
+            f"{look};EventRing.read (npd6_xdp/system/bpf/events.py:94) 4",
             "thread (2): metrics;Thread.run (threading.py:975);select (selectors.py:415) 99",
         )
     )

@@ -21,14 +21,11 @@ ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
     "core": ({"core"}, set()),
     # of system itself, two small rooms: who hears of a BPF program's times stands on clock, who hands frames over on
-    # msghdr; what was compiled and where it is kept have rooms of their own; in a wing, the rooms below
-    "system": (
-        {"core", *(f"system.{room}" for room in ("clock", "msghdr", "compiled", "shelf"))},
-        IMPURE - {"scapy"},
-    ),
-    "lab": ({"", "core", "lab", "system.datapath"}, IMPURE),
+    # msghdr; and in a wing, the rooms below
+    "system": ({"core", "system.clock", "system.msghdr"}, IMPURE - {"scapy"}),
+    "lab": ({"", "core", "lab", "system.bpf"}, IMPURE),
     "tools": (
-        {"", "core", "tools", *(f"system.{room}" for room in ("datapath", "events", "netlink", "testrun"))},
+        {"", "core", "tools", "system.bpf", "system.netlink"},
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
@@ -40,6 +37,23 @@ ROOMS = {
 }
 WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
+    "bpf": (
+        "datapath",
+        "programs",
+        "program",
+        "attach",
+        "sizes",
+        "load",
+        "pack",
+        "counters",
+        "maps",
+        "compiler",
+        "compiled",
+        "shelf",
+        "events",
+        "taps",
+        "testrun",
+    ),
     "netlink": (
         "links",
         "neighbours",

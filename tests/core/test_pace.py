@@ -18,7 +18,7 @@ LOOK = 20e-6  # seconds that a look takes, from the flag's raising to its end
 
 @dataclass
 class Rings:
-    """The flag, and what is in the two rings at a simulated time: the program's side of system/events.py."""
+    """The flag, and what is in the two rings at a simulated time: the program's side of system/bpf/events.py."""
 
     now: float = 0.0
     flag: bool = False

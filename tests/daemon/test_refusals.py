@@ -29,7 +29,7 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import Daemon, _Next, _Ring
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
-from npd6_xdp.system.datapath import Fit
+from npd6_xdp.system.bpf.program import Fit
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory

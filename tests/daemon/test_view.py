@@ -22,7 +22,7 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.view import View
-from npd6_xdp.system.datapath import EntryCounters
+from npd6_xdp.system.bpf.counters import EntryCounters
 
 LINKS = {
     name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex))) for ifindex, name in ((7, "wan0"), (8, "lan0"))

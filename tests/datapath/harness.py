@@ -14,12 +14,14 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system.datapath import Datapath, Program, load
-from npd6_xdp.system.testrun import LOOPBACK
-from npd6_xdp.system.testrun import XDP_ABORTED as XDP_ABORTED
-from npd6_xdp.system.testrun import XDP_DROP as XDP_DROP
-from npd6_xdp.system.testrun import XDP_PASS as XDP_PASS
-from npd6_xdp.system.testrun import XDP_TX as XDP_TX
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.load import load
+from npd6_xdp.system.bpf.program import Program
+from npd6_xdp.system.bpf.testrun import LOOPBACK
+from npd6_xdp.system.bpf.testrun import XDP_ABORTED as XDP_ABORTED
+from npd6_xdp.system.bpf.testrun import XDP_DROP as XDP_DROP
+from npd6_xdp.system.bpf.testrun import XDP_PASS as XDP_PASS
+from npd6_xdp.system.bpf.testrun import XDP_TX as XDP_TX
 from npd6_xdp.tools.bench import UNLIMITED as UNLIMITED
 from npd6_xdp.tools.bench import Bench as Bench
 from npd6_xdp.tools.bench import Seen as Seen

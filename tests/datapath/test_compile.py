@@ -15,8 +15,8 @@ from typing import NoReturn
 import pytest
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.system import datapath
-from npd6_xdp.system.datapath import compile_program
+from npd6_xdp.system.bpf import compiler, load
+from npd6_xdp.system.bpf.compiler import compile_program
 from tests.datapath.harness import Bench
 from tests.kernels.machine import WALKED, walked_of
 
@@ -45,13 +45,13 @@ def test_a_program_that_takes_over_is_of_the_same_text_though_another_version_li
         seen.append(source)
         raise MachineError("not now")
 
-    monkeypatch.setattr(datapath, "compile_program", compiled)
-    monkeypatch.setattr(datapath, "BPF_DIRECTORY", tmp_path)
+    monkeypatch.setattr(load, "compile_program", compiled)
+    monkeypatch.setattr(compiler, "BPF_DIRECTORY", tmp_path)
     for text in ("this version", "another version"):
         (tmp_path / "ns_filter.c").write_text(f'#include "wire.h"\nint {text};')
         (tmp_path / "wire.h").write_text(f"header of {text}")
         with pytest.raises(MachineError, match="not now"):
-            datapath.load({})
+            load.load({})
     assert seen[0] == seen[1]
     assert "header of this version" in seen[0]
     assert "int this version;" in seen[0]

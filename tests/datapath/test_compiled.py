@@ -22,10 +22,13 @@ from hypothesis import strategies as st
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.daemon.loading import Loading
-from npd6_xdp.system import compiled, datapath, shelf
 from npd6_xdp.system.aside import Aside
-from npd6_xdp.system.compiled import Compiled, Function, Map
-from npd6_xdp.system.datapath import BPF_DIRECTORY, Loaded, load, load_bcc, memory_to_load, sizes_for
+from npd6_xdp.system.bpf import compiled, compiler, shelf
+from npd6_xdp.system.bpf import load as loading
+from npd6_xdp.system.bpf.compiled import Compiled, Function, Map
+from npd6_xdp.system.bpf.compiler import BPF_DIRECTORY, load_bcc
+from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.sizes import memory_to_load, sizes_for
 from tests.datapath.harness import Bench, entry, table
 from tests.kernels.machine import walked_of
 
@@ -60,7 +63,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_program(*_: object) -> NoReturn:
         pytest.fail("it is compiled")
 
-    monkeypatch.setattr(datapath, "compile_program", compile_program)
+    monkeypatch.setattr(loading, "compile_program", compile_program)
 
 
 @contextmanager
@@ -71,7 +74,7 @@ def to_be_compiled() -> Iterator[None]:
         raise MachineError("it is compiled")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datapath, "compile_program", compile_program)
+        patch.setattr(loading, "compile_program", compile_program)
         with pytest.raises(MachineError, match=r"^it is compiled$"):
             yield
 
@@ -80,13 +83,13 @@ def to_be_compiled() -> Iterator[None]:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that were compiled."""
     seen: list[str] = []
-    real = datapath.compile_program
+    real = loading.compile_program
 
     def compile_program(source: str, function: str, definitions: Mapping[str, int]) -> Any:
         seen.append(source)
         return real(source, function, definitions)
 
-    monkeypatch.setattr(datapath, "compile_program", compile_program)
+    monkeypatch.setattr(loading, "compile_program", compile_program)
     return seen
 
 
@@ -131,11 +134,11 @@ def compiled_now(sizes: Mapping[str, int]) -> tuple[Compiled, Loaded]:
         loaded = load(sizes)
     bcc = load_bcc()
     kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
-    return compiled.taken(bcc.lib, loaded.module.module, kinds, datapath._SIZED_BY), loaded
+    return compiled.taken(bcc.lib, loaded.module.module, kinds, loading._SIZED_BY), loaded
 
 
 def test_no_instruction_depends_on_the_size_of_a_map_and_each_size_is_one_maps() -> None:
-    assert sorted(datapath._SIZED_BY.values()) == sorted(SIZES)
+    assert sorted(loading._SIZED_BY.values()) == sorted(SIZES)
     (one, a), (other, b) = compiled_now(SIZES), compiled_now(OTHER_SIZES)
     with closing(a), closing(b):
         assert one.functions == other.functions
@@ -279,17 +282,17 @@ def test_what_another_compiler_has_made_or_of_another_text_or_on_another_machine
     elif what == "cpus":
         monkeypatch.setattr(bcc.utils, "get_possible_cpus", lambda: list(range(64)))
     elif what == "text":
-        source = datapath._source(BPF_DIRECTORY)
-        monkeypatch.setattr(datapath, "_source", lambda _: source + "\n")
+        source = loading._source(BPF_DIRECTORY)
+        monkeypatch.setattr(loading, "_source", lambda _: source + "\n")
     elif what == "header":
         shutil.copytree(BPF_DIRECTORY, tmp_path / "bpf")
         with (tmp_path / "bpf/include/linux/log2.h").open("a") as header:
             header.write("\n")
-        monkeypatch.setattr(datapath, "BPF_DIRECTORY", tmp_path / "bpf")
+        monkeypatch.setattr(compiler, "BPF_DIRECTORY", tmp_path / "bpf")
     elif what == "flags":
-        monkeypatch.setattr(datapath, "_FLAGS", (*datapath._FLAGS, "-DANYTHING"))
+        monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-DANYTHING"))
     elif what == "sizes":
-        monkeypatch.setattr(datapath, "_SIZED_BY", {**datapath._SIZED_BY, "events": "EVENTS_MAX"})
+        monkeypatch.setattr(loading, "_SIZED_BY", {**loading._SIZED_BY, "events": "EVENTS_MAX"})
     else:
         libraries = compiled._libraries()
         monkeypatch.setattr(compiled, "_libraries", lambda: [(*libraries[0][:2], 1), *libraries[1:]])
@@ -318,14 +321,14 @@ def test_a_header_that_changes_while_it_is_compiled_has_it_not_kept(
 ) -> None:
     shutil.rmtree(place)
     shutil.copytree(BPF_DIRECTORY, tmp_path / "bpf")
-    monkeypatch.setattr(datapath, "BPF_DIRECTORY", tmp_path / "bpf")
-    real = datapath.load_function
+    monkeypatch.setattr(compiler, "BPF_DIRECTORY", tmp_path / "bpf")
+    real = loading.load_function
 
     def load_function(*arguments: Any) -> Any:
         (tmp_path / "bpf/include/linux/log2.h").write_text("another\n")
         return real(*arguments)
 
-    monkeypatch.setattr(datapath, "load_function", load_function)
+    monkeypatch.setattr(loading, "load_function", load_function)
     load(SIZES).close()
     assert not place.exists()
 

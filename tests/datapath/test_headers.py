@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.system import datapath
-from npd6_xdp.system.datapath import compile_program
+from npd6_xdp.system.bpf import compiler, load
+from npd6_xdp.system.bpf.compiler import compile_program
 
-FILES = sorted(datapath.BPF_DIRECTORY.glob("*.[ch]"))
+FILES = sorted(compiler.BPF_DIRECTORY.glob("*.[ch]"))
 HEADERS = [path.name for path in FILES if path.suffix == ".h"]
 STRICT = '#pragma clang diagnostic error "-Wall"\n#pragma clang diagnostic ignored "-Wunused-function"\n'
 MAPS = re.compile(r"\bBPF_\w*(?:TABLE|OUTPUT|HASH|ARRAY)\b|\.\s*(?:lookup\w*|update|insert|delete|perf_submit\w*)\s*\(")
@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP progra
 
 def compiles(headers: Sequence[str], before: str = "", behind: str = "") -> None:
     """Nothing but these headers, in this order, with what is to stand before and behind them; raises MachineError."""
-    texts = [datapath._with_headers(datapath.BPF_DIRECTORY, name) for name in headers]
+    texts = [load._with_headers(compiler.BPF_DIRECTORY, name) for name in headers]
     compile_program("\n".join([STRICT, before, *texts, behind, "int passes(void *ctx) { return 2; }"]), "passes", {})
 
 
@@ -67,17 +67,17 @@ def test_the_compiler_names_the_file_and_the_line_that_it_complains_of(
     (tmp_path / "wire.h").write_text(header)
     (tmp_path / "ns_filter.c").write_text(f'#include "wire.h"\nint passes(void *ctx) {{ return {body}; }}')
     with pytest.raises(MachineError, match=rf"\b{place}:\d+: error: use of undeclared identifier 'y'"):
-        compile_program(datapath._source(tmp_path), "passes", {})
+        compile_program(load._source(tmp_path), "passes", {})
 
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_header_touches_no_map(name: str) -> None:
     """Whoever loads it by -I finds out late: the kernel refuses the program with "unknown opcode 8d"."""
-    assert not MAPS.findall(code(datapath.BPF_DIRECTORY / name))
+    assert not MAPS.findall(code(compiler.BPF_DIRECTORY / name))
 
 
 def test_what_touches_a_map_is_told_from_what_does_not() -> None:
-    found = MAPS.findall(code(datapath.BPF_DIRECTORY / "ns_filter.c"))
+    found = MAPS.findall(code(compiler.BPF_DIRECTORY / "ns_filter.c"))
     assert {each.strip(". (") for each in found} > {"BPF_TABLE", "lookup", "update", "perf_submit"}
 
 

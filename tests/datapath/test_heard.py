@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from npd6_xdp.core import layout
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig
 from npd6_xdp.core.event import EventTags
@@ -16,8 +17,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import KnownFlag, SlotFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system import datapath
-from npd6_xdp.system.datapath import pack_slots
+from npd6_xdp.system.bpf.pack import pack_slots
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import SETTING, UNSPECIFIED, ip6, solicit, solicited_node
 
@@ -95,9 +95,9 @@ def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> Non
     knows(bench, both_sides())
     bench.run(question())
     assert [event.tags for event in bench.events()] == [HEARD | ANSWERED]
-    key = bytes(8) + ASKER  # as the same program on the other port would have it
-    elsewhere = (1).to_bytes(4, "little") + SETTING.asker_mac + bytes(2)
-    bench.datapath.program.update("heard_sources", key, elsewhere)
+    # as the same program on the other port would have it
+    elsewhere = layout.HEARD.of(entry=1, mac=SETTING.asker_mac)
+    bench.datapath.program.update("heard_sources", layout.ADDRESS_KEY.of(scope=0, address=ASKER), elsewhere)
     assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
 
 
@@ -139,7 +139,7 @@ def test_where_no_hosts_are_looked_for_nobody_is_told_of(bench: Bench) -> None:
 
 def test_only_the_slots_of_such_links_say_so() -> None:
     flags = {
-        name: [bool(datapath._SLOT.unpack(slot)[11] & SlotFlag.HEARS) for slot in pack_slots(using).values()]
+        name: [bool(layout.SLOT.get(slot, "flags") & SlotFlag.HEARS) for slot in pack_slots(using).values()]
         for name, using in {"both": both_sides(), "one": one_side(), "route": both_sides(back=Method.ROUTE)}.items()
     }
     assert all(flags["both"])

@@ -22,6 +22,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.layout import ADDRESS_KEY, KNOWN
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pending import NOBODY
 from npd6_xdp.core.prefix import Prefix
@@ -29,8 +30,8 @@ from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Decision, KnownFlag, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system.datapath import load
-from npd6_xdp.system.events import EventRing
+from npd6_xdp.system.bpf.events import EventRing
+from npd6_xdp.system.bpf.load import load
 from tests.datapath.harness import (
     IFINDEX,
     PORT,
@@ -176,8 +177,8 @@ def test_a_target_is_known_in_its_group_only_and_until_it_is_forgotten(bench: Be
 def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
     group = knows(one(KERNEL), FRESH)
     assert bench.datapath.asked(group, TARGET[:-1] + b"\x43") == 0
-    key = group.to_bytes(4, "little") + bytes(4) + TARGET
-    bench.datapath.program.update("known_targets", key, bytes(4) + (5).to_bytes(4, "little"))
+    key = ADDRESS_KEY.of(scope=group, address=TARGET)
+    bench.datapath.program.update("known_targets", key, KNOWN.of(flags=0, asked=5))
     assert bench.datapath.asked(group, TARGET) == 5
     bench.see(QUESTION)
     assert abs(bench.datapath.asked(group, TARGET) - time.monotonic()) <= 2
@@ -580,7 +581,7 @@ def test_prefixes_go_from_the_hash_to_the_trie_and_back_with_every_target_decide
 ) -> None:
     """An entry of few lengths of prefixes has them in the hash, one of many in the trie."""
     bench.datapath.apply(Table({}, {}, {}, {}))
-    monkeypatch.setattr("npd6_xdp.system.datapath._HASHED_FROM", 1)
+    monkeypatch.setattr("npd6_xdp.system.bpf.pack._HASHED_FROM", 1)
     methods = (Method.STATIC, Method.IGNORE)
     tables: list[Table] = []
     for number, name in enumerate((before, after)):
@@ -700,7 +701,7 @@ def test_rings_that_cannot_be_mapped_are_given_back(
         return whole(*arguments)
 
     before = {each.name for each in Path("/proc/self/fd").iterdir()}
-    monkeypatch.setattr("npd6_xdp.system.events.mmap.mmap", refused)
+    monkeypatch.setattr("npd6_xdp.system.bpf.events.mmap.mmap", refused)
     with pytest.raises(MachineError, match="can't map the rings to Python: Cannot allocate memory"):
         EventRing(bench.datapath.program.maps)
     assert {each.name for each in Path("/proc/self/fd").iterdir()} == before

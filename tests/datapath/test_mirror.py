@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What both sides of the kernel have to agree on: enums by name and number, structs by size."""
+"""What both sides of the kernel have to agree on: enums by name and number, structs by each field's name and place."""
 
 from __future__ import annotations
 
-import ctypes
+import os
 import re
+from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 
 import pytest
 
-from npd6_xdp.core.event import EVENT_SIZE, EventTags
+from npd6_xdp.core import layout
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
 from npd6_xdp.core.links import SlotSource
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import DATAPATHS, Decision, KnownFlag, RuleFlag, SlotFlag
+from npd6_xdp.core.table import DATAPATHS, NO_GROUP, VLAN_ANY, Decision, KnownFlag, RuleFlag, SlotFlag
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system import datapath
-from tests.datapath.harness import Bench
+from npd6_xdp.system.bpf import compiler, load
+from npd6_xdp.system.bpf.sizes import sizes_for
+from tests.datapath.btf import Type, types_of_map
+from tests.datapath.harness import entry, table
 
-SOURCE = (datapath.BPF_DIRECTORY / "shared.h").read_text()
+SOURCE = (compiler.BPF_DIRECTORY / "shared.h").read_text()
 
 
 def c_enum(name: str) -> dict[str, int]:
@@ -40,21 +45,21 @@ def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int
     return {f"{prefix}_{name}": member.value for name, member in members.__members__.items()}
 
 
-@pytest.mark.parametrize(
-    ("enum", "wanted"),
-    [
-        ("outcome", numbered("OUTCOME", Outcome)),
-        ("reason", numbered("REASON", Reason)),
-        ("decision", valued("DECISION", Decision)),
-        ("rule_flag", valued("RULE", RuleFlag)),
-        ("known_flag", valued("KNOWN", KnownFlag)),
-        ("routing_flag", valued("ROUTING", RoutingFlag)),
-        ("slot_sources", valued("SOURCE", SlotSource)),
-        ("slot_flag", valued("SLOT", SlotFlag)),
-        ("datapath", numbered("DATAPATH", DATAPATHS)),
-        ("event_tags", {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()}),
-    ],
-)
+ENUMS: dict[str, dict[str, int]] = {
+    "outcome": numbered("OUTCOME", Outcome),
+    "reason": numbered("REASON", Reason),
+    "decision": valued("DECISION", Decision),
+    "rule_flag": valued("RULE", RuleFlag),
+    "known_flag": valued("KNOWN", KnownFlag),
+    "routing_flag": valued("ROUTING", RoutingFlag),
+    "slot_sources": valued("SOURCE", SlotSource),
+    "slot_flag": valued("SLOT", SlotFlag),
+    "datapath": numbered("DATAPATH", DATAPATHS),
+    "event_tags": {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()},
+}
+
+
+@pytest.mark.parametrize(("enum", "wanted"), ENUMS.items())
 def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, int]) -> None:
     found = c_enum(enum)
     if enum == "event_tags":
@@ -62,29 +67,66 @@ def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, 
     assert found == wanted
 
 
+def test_each_enum_that_is_shared_has_a_python_twin() -> None:
+    assert set(re.findall(r"^enum (\w+) {", SOURCE, re.MULTILINE)) == ENUMS.keys()
+
+
+@pytest.fixture(scope="module")
+def maps() -> Iterator[dict[str, tuple[Type, Type, dict[str, Type]]]]:
+    """What the compiler says of the keys and values of the program's maps, and of all its structs."""
+    if os.geteuid() != 0:
+        pytest.skip("loading an XDP program needs root")
+    sizes = sizes_for([table(entry())], Limits())
+    module, _ = compiler.compile_program(load._source(compiler.BPF_DIRECTORY), "ns_filter", sizes)
+    try:
+        yield {name: types_of_map(compiler.load_bcc().lib.bpf_table_fd(module.module, name.encode())) for name in NAMES}
+    finally:
+        module.cleanup()
+
+
+NAMES = (*layout.MAPS, "last_passed")
+STRUCTS = {each.name: each for each in vars(layout).values() if isinstance(each, layout.Layout)}
+PLAIN = {"int", "unsigned int"}
+
+
+@pytest.mark.parametrize("name", STRUCTS.keys() - PLAIN)
+def test_a_struct_of_the_program_has_its_fields_where_python_has_them(
+    maps: dict[str, tuple[Type, Type, dict[str, Type]]], name: str
+) -> None:
+    _, _, structs = maps["last_passed"]  # which holds an event, too
+    fields = {field.name: (field.offset, field.size) for field in STRUCTS[name].fields.values()}
+    assert structs[name].fields == fields
+    assert structs[name].size == STRUCTS[name].size
+
+
+@pytest.mark.parametrize("name", layout.MAPS)
+def test_a_map_of_the_program_has_the_keys_and_values_that_python_packs(
+    maps: dict[str, tuple[Type, Type, dict[str, Type]]], name: str
+) -> None:
+    for found, wanted in zip(maps[name][:2], layout.MAPS[name], strict=True):
+        assert (found.name, found.size) == (wanted.name, wanted.size)
+
+
+def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed() -> None:
+    assert set(re.findall(r"^struct (\w+) {", SOURCE, re.MULTILINE)) == STRUCTS.keys() - PLAIN
+    rings = {"events", "more_events"}
+    assert set(load._MAPS) == layout.MAPS.keys() | rings
+
+
 @pytest.mark.parametrize(
-    ("name", "key", "value"),
+    ("name", "value"),
     [
-        ("slots", datapath._SLOT_KEY.size, datapath._SLOT.size),
-        ("lines", datapath._LINE_KEY.size, datapath._RULE.size),
-        ("prefixes", datapath._PREFIX_KEY.size, datapath._RULE.size),
-        ("known_targets", datapath._ADDRESS_KEY.size, datapath._KNOWN.size),
-        ("vias", datapath._VIA_KEY.size, len(datapath._VIA)),
-        ("settings_space", 4, datapath._SETTINGS.size),
-        ("crowding", datapath._SOURCE_KEY.size, len(datapath._CROWDING)),
-        ("recents", datapath._ADDRESS_KEY.size, datapath._RECENT.size),
-        ("kept_routes", datapath._ADDRESS_KEY.size, datapath._KEPT_ROUTE.size),
-        ("entry_counters", 4, datapath._ENTRY_COUNTERS.size),
-        ("rule_counters", 4, datapath._COUNTERS.size),
+        ("VLAN_ANY", VLAN_ANY),
+        ("LENGTHS", layout.LENGTHS),
+        ("NO_LENGTH", layout.NO_LENGTH),
+        ("GROUP_NOWHERE", NO_GROUP),
+        ("MAX_TAGS", layout.NS_EVENT.fields["tci"].size // 2),
     ],
 )
-def test_a_map_of_the_program_has_keys_and_values_of_the_sizes_that_python_packs(
-    bench: Bench, name: str, key: int, value: int
-) -> None:
-    compiled = bench.datapath.program.module[name.encode()]
-    leaf = compiled.sLeaf if hasattr(compiled, "sLeaf") else compiled.Leaf
-    assert (ctypes.sizeof(compiled.Key), ctypes.sizeof(leaf)) == (key, value)
+def test_a_number_that_both_sides_use_is_the_same(name: str, value: int) -> None:
+    assert [int(found, 0) for found in re.findall(rf"^#define {name} (\w+)", SOURCE, re.MULTILINE)] == [value]
 
 
-def test_an_event_is_of_the_size_that_the_program_asserts() -> None:
+def test_an_event_has_the_fields_that_python_names_in_the_size_that_the_program_asserts() -> None:
+    assert NsEvent._fields == tuple(layout.NS_EVENT.fields)
     assert f"sizeof(struct ns_event) == {EVENT_SIZE}" in SOURCE

@@ -233,7 +233,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "interface-source",
         "B6: a global asker is answered from a link-local address",
-        "return slot->sources & SOURCE_GLOBAL ? &slot->global : NULL;",
+        "return slot->sources & SOURCE_GLOBAL ? &slot->global_address : NULL;",
         "return slot->sources & SOURCE_GLOBAL ? &slot->link_local : NULL;",
     ),
     # decide and count

@@ -28,9 +28,9 @@ from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import KnownFlag, Table
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system import datapath
-from npd6_xdp.system.datapath import Datapath
-from npd6_xdp.system.events import EventRing
+from npd6_xdp.system.bpf import compiler
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.events import EventRing
 from tests.fuzz.configurations import BRIDGE_MAC, LARGEST, MACS, PORTS, VLAN_DEVICE, Configuration
 from tests.fuzz.scene import NONE, Drawn, Program, Report, Told
 
@@ -130,22 +130,22 @@ class _Loaded:
 @contextmanager
 def sources(directory: Path | None = None) -> Iterator[None]:
     """Within it, programs are loaded from the C files of another directory than bpf/."""
-    home = datapath.BPF_DIRECTORY
+    home = compiler.BPF_DIRECTORY
     if directory is None:
         yield
         return
-    datapath.BPF_DIRECTORY = directory
+    compiler.BPF_DIRECTORY = directory
     try:
         yield
     finally:
-        datapath.BPF_DIRECTORY = home
+        compiler.BPF_DIRECTORY = home
 
 
 @contextmanager
 def copied_sources() -> Iterator[Path]:
     """A copy of bpf/, to be changed."""
     with tempfile.TemporaryDirectory(prefix="npd6-xdp-fuzz-") as directory:
-        yield Path(shutil.copytree(datapath.BPF_DIRECTORY, Path(directory) / "bpf"))
+        yield Path(shutil.copytree(compiler.BPF_DIRECTORY, Path(directory) / "bpf"))
 
 
 class Subject:

@@ -10,7 +10,9 @@ from typing import Any
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.system import datapath
+from npd6_xdp.system.bpf.compiler import load_bcc
+from npd6_xdp.system.bpf.program import Program
+from npd6_xdp.system.bpf.sizes import sizes_for
 from tests.kernels.ground import Rule, interface, until
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER
@@ -55,7 +57,7 @@ class Growth(Scene):
         table = build(config, {_GROWN: LinkFacts(_GROWN, 1, bytes(6))})
         lap("make the table")
         loading = [0.0]
-        bcc = datapath.load_bcc()
+        bcc = load_bcc()
         load = bcc.BPF.load_func
 
         def timed(*arguments: Any, **keys: Any) -> Any:
@@ -68,8 +70,8 @@ class Growth(Scene):
         lap("import bcc")
         bcc.BPF.load_func = timed
         try:
-            sizes = datapath.sizes_for([table], config.limits)
-            program = datapath.Program(datapath.load(sizes), sizes)
+            sizes = sizes_for([table], config.limits)
+            program = Program(load(sizes), sizes)
         finally:
             bcc.BPF.load_func = load
         lap("compile")

@@ -34,9 +34,9 @@ def xdp_pass(topology: Topology, namespace: Namespace, interface: str) -> None:
     code, licence = ctypes.create_string_buffer(_RETURN_XDP_PASS), ctypes.create_string_buffer(b"GPL")
     instructions = len(_RETURN_XDP_PASS) // 8
     words = (_BPF_PROG_TYPE_XDP, instructions, ctypes.addressof(code), ctypes.addressof(licence))
-    program = _bpf(_BPF_PROG_LOAD, struct.pack("=IIQQ", *words))
+    program = bpf(_BPF_PROG_LOAD, struct.pack("=IIQQ", *words))
     with topology.inside(namespace):
-        _bpf(_BPF_LINK_CREATE, struct.pack("=IIII", program, socket.if_nametoindex(interface), _BPF_XDP, 1 << 2))
+        bpf(_BPF_LINK_CREATE, struct.pack("=IIII", program, socket.if_nametoindex(interface), _BPF_XDP, 1 << 2))
     os.close(program)
 
 
@@ -46,7 +46,7 @@ WALKED = 100_000
 
 def walked(program: int) -> int:
     """How many instructions the verifier walked until it took the program of that number."""
-    descriptor = _bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program))
+    descriptor = bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program))
     try:
         return walked_of(descriptor)
     finally:
@@ -56,11 +56,12 @@ def walked(program: int) -> int:
 def walked_of(descriptor: int) -> int:
     """The same of a program by its descriptor."""
     info = ctypes.create_string_buffer(_VERIFIED_INSNS + 4)
-    _bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+    bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
     return int(struct.unpack_from("=I", info, _VERIFIED_INSNS)[0])
 
 
-def _bpf(command: int, attributes: bytes) -> int:
+def bpf(command: int, attributes: bytes) -> int:
+    """The system call of that name: what it returns. Raises OSError."""
     buffer = ctypes.create_string_buffer(attributes, 128)
     descriptor: int = _libc.syscall(_SYS_BPF, command, buffer, len(buffer))
     if descriptor < 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from npd6_xdp import cli
 from npd6_xdp.daemon import loading
-from npd6_xdp.system.datapath import Loaded, load
+from npd6_xdp.system.bpf.load import Loaded, load
 
 
 def main(file: str, *arguments: str) -> int:

@@ -59,7 +59,7 @@ def attach_generic(topology: Topology) -> None:
     """The same foreign program as Topology.xdp_pass, in generic mode."""
     import ctypes
 
-    from npd6_xdp.system.datapath import compile_program, load_bcc
+    from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
     program, function = compile_program("int xdp_pass(void *ctx) { return 2; }", "xdp_pass", {})
     opts = ctypes.create_string_buffer(16)

@@ -19,7 +19,7 @@ import pytest
 from npd6_xdp.core.hidden import SEEMS_MENDED
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
-from npd6_xdp.system.datapath import compile_program, load_bcc, load_function
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from tests.bench.counter import Counter
 from tests.bench.generators import Order
 from tests.frames import TAGS_8021Q, TAGS_MENU

@@ -19,7 +19,8 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.datapath import AttachMode, Datapath
+from npd6_xdp.system.bpf.attach import AttachMode
+from npd6_xdp.system.bpf.datapath import Datapath
 from tests.datapath.harness import successor, taken_over
 from tests.netns.wire import configuration, on_edge
 
@@ -72,7 +73,7 @@ def test_where_one_interface_refuses_the_old_program_stays_on_all(topology: Topo
     datapath, table, _ = attached
     old, before = datapath.program, program_on(topology, "wan0")
     open_before = descriptors()
-    datapath._links[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
+    datapath._links.fds[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
     program = successor(datapath, table, Limits(neighbours=70_000))
     with pytest.raises(MachineError, match="can't replace our program"):
         datapath.switch(program, table)

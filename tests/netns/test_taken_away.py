@@ -16,7 +16,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
-from npd6_xdp.system.datapath import load_bcc
+from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.netlink.links import Netlink
 from tests.netns.wire import Asker, Wire, configuration, on_edge, paused, until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from npd6_xdp.system.datapath import load_bcc
+from npd6_xdp.system.bpf.compiler import load_bcc
 
 _HASH = 1  # enum bpf_map_type
 _XDP = 6  # enum bpf_prog_type

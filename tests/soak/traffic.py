@@ -14,7 +14,7 @@ from pathlib import Path
 from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.verdict import Reason
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.testrun import TestRun
+from npd6_xdp.system.bpf.testrun import TestRun
 from tests.bench.bpf import SmallProgram
 from tests.bench.generators import Order, Sent, send_live
 from tests.bench.worker import Worker

@@ -8,7 +8,7 @@ import time
 from collections.abc import Container
 from pathlib import Path
 
-from npd6_xdp.system.testrun import TestRun
+from npd6_xdp.system.bpf.testrun import TestRun
 from tests.bench.generators import Order, flood
 from tests.bench.ground import TARGETS, Ground
 from tests.bench.plan import Run

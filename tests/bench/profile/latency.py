@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.system.datapath import BPF_DIRECTORY, load_bcc
+from npd6_xdp.system.bpf.compiler import BPF_DIRECTORY, load_bcc
 from tests.bench.asker import LOST, Asker, pinned
 from tests.bench.ground import Ground
 from tests.bench.plan import Run

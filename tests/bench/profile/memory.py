@@ -7,7 +7,7 @@ import struct
 import time
 from contextlib import closing
 
-from npd6_xdp.system.testrun import XDP_TX, TestRun
+from npd6_xdp.system.bpf.testrun import XDP_TX, TestRun
 from tests.bench import program
 from tests.bench.bpf import SmallProgram
 from tests.bench.plan import Run

@@ -42,7 +42,7 @@ _TYPE = 54  # where it stands in an untagged frame
 _WAITING = "waiting (epoll)"
 _REST = "the rest: the loop, timers"
 _KINDS = {
-    "npd6_xdp/system/events.py": "reading the ring",
+    "npd6_xdp/system/bpf/events.py": "reading the ring",
     "npd6_xdp/core/responder.py": "building the answers",
     "npd6_xdp/core/frames.py": "building the answers",
     "npd6_xdp/core/icmpv6.py": "building the answers",

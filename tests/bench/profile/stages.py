@@ -13,7 +13,7 @@ from scapy.layers.l2 import Ether
 
 from npd6_xdp.core.icmpv6 import checksum
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system.testrun import XDP_PASS, XDP_TX
+from npd6_xdp.system.bpf.testrun import XDP_PASS, XDP_TX
 from tests.bench.plan import Run
 from tests.bench.profile.page import Section
 from tests.bench.program import Harness, Repeats, Vary, bare_program, cost_of_a_frame, loaded

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from npd6_xdp.core.table import Table
-from npd6_xdp.system.testrun import XDP_TX
+from npd6_xdp.system.bpf.testrun import XDP_TX
 from tests.bench import program
 from tests.bench.plan import Run
 from tests.bench.program import Cost, Vary

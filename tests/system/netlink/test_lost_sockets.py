@@ -10,14 +10,13 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from typing import Any, NoReturn
 
 import pytest
 
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.errors import BrokenSource, MachineError
-from npd6_xdp.system import taps
 from npd6_xdp.system.netlink.dumps import Dump
 from npd6_xdp.system.netlink.host_routes import HostRouteWatch
 from npd6_xdp.system.netlink.links import Netlink
@@ -25,7 +24,6 @@ from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
-from npd6_xdp.system.taps import Taps
 
 
 @pytest.fixture(autouse=True)
@@ -115,22 +113,6 @@ def test_refusals_that_cannot_be_heard_are_a_broken_source_and_no_silence() -> N
     watch._probes.close()
     with pytest.raises(BrokenSource, match="Bad file descriptor"):
         list(watch.refusals(math.inf))
-
-
-@pytest.mark.parametrize(("code", "ends"), [(errno.ENETDOWN, True), (errno.ENOTSOCK, False)])
-def test_a_tap_that_is_broken_is_an_error_and_one_of_an_interface_that_is_down_is_none(
-    monkeypatch: pytest.MonkeyPatch, code: int, ends: bool
-) -> None:
-    def fail(_: socket.socket) -> NoReturn:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(taps, "_receive", fail)
-    ready, other = socket.socketpair()
-    with closing(Taps()) as found, other, nullcontext() if ends else pytest.raises(OSError, match=os.strerror(code)):
-        found._sockets[1] = ready
-        found._epoll.register(ready, select.EPOLLIN)
-        other.send(b"x")
-        assert list(found.tags()) == []
 
 
 def test_a_long_answer_comes_in_pieces() -> None:

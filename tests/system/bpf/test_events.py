@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from npd6_xdp.system.events import refusal
+from npd6_xdp.system.bpf.events import refusal
 
 
 @pytest.mark.parametrize("paranoid", ["3\n", "4\n"])

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npd6_xdp.system import shelf
+from npd6_xdp.system.bpf import shelf
 
 NAME, OTHER = "one", "another"
 DATA = bytes(range(256)) * 16
@@ -270,7 +270,7 @@ exec "$@"
 """
 KEEPING = """
 import os, sys
-from npd6_xdp.system import shelf
+from npd6_xdp.system.bpf import shelf
 shelf.write("one", bytes(20_000))
 print(shelf.read("one", bytes), os.listdir(os.environ["CACHE_DIRECTORY"]))
 """

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The structs of bpf/shared.h, which the program and Python read and write in the same bytes, field by field.
+
+There is no other description of them in Python. tests/datapath/test_mirror.py compares each field's name, place and
+size with what the compiler has made of the C text.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from npd6_xdp.core.verdict import Outcome, Reason
+
+
+class Field(NamedTuple):
+    """One field: its name in C, how struct packs it, and the bytes where it stands."""
+
+    name: str
+    format: str
+    offset: int
+    size: int
+
+
+class Layout:
+    """One struct: its name in C and its fields, in their order. Numbers are in the machine's order of bytes.
+
+    A field of format "x" isn't Python's to fill: it packs as zeros, and has no value.
+    """
+
+    def __init__(self, name: str, **formats: str) -> None:
+        packing = struct.Struct("=" + "".join(formats.values()))
+        self.name = name
+        self.format = "".join(formats.values())
+        self.size = packing.size
+        """Bytes."""
+        self.pack = packing.pack
+        self.unpack = packing.unpack
+        """All values that the struct has, in the order of its fields; struct.error where the bytes aren't as many."""
+        self.unpack_from = packing.unpack_from
+        self.iter_unpack = packing.iter_unpack
+        self.fields: dict[str, Field] = {}
+        offset = 0
+        for field, format_ in formats.items():
+            size = struct.calcsize("=" + format_)
+            self.fields[field] = Field(field, format_, offset, size)
+            offset += size
+
+    def of(self, **values: Any) -> bytes:
+        """The struct with these values, each by its field's name: all of them, and no other."""
+        packed = self.pack(*(values.pop(field.name) for field in self.fields.values() if "x" not in field.format))
+        if values:
+            raise TypeError(f"struct {self.name} has no {', '.join(values)}")
+        return packed
+
+    def get(self, data: bytes, name: str) -> Any:
+        """One field's value."""
+        field = self.fields[name]
+        return struct.unpack_from("=" + field.format, data, field.offset)[0]
+
+    def replaced(self, data: bytes, name: str, value: Any) -> bytes:
+        """The struct with another value in one field."""
+        field = self.fields[name]
+        packed = struct.pack("=" + field.format, value)
+        return data[: field.offset] + packed + data[field.offset + field.size :]
+
+
+LENGTHS = 8
+"""Prefix lengths of which a slot has room to speak."""
+NO_LENGTH = 255
+"""What stands behind the last of them."""
+_ADDRESS, _MAC = "16s", "6s"
+
+INDEX = Layout("int", index="I")
+"""The key of an array."""
+FLAG = Layout("unsigned int", value="I")
+"""The value where all that counts is whether the key is there."""
+SLOT_KEY = Layout("slot_key", ifindex="I", outer="H", inner="H")
+SLOT = Layout(
+    "slot",
+    entry="I",
+    mac=_MAC,
+    datapath="B",
+    sources="B",
+    l3_ifindex="I",
+    link_local=_ADDRESS,
+    global_address=_ADDRESS,
+    source_cost="Q",
+    collect="H",
+    trie="H",
+    port_mac=_MAC,
+    flags="H",
+    lengths=f"{LENGTHS}s",
+    looked="4x",
+)
+RULE = Layout("rule", id="I", decision="H", flags="H", group="I")
+LINE_KEY = Layout("line_key", entry="I", length="I", address=_ADDRESS)
+PREFIX_KEY = Layout("prefix_key", prefixlen="I", entry="I", address=_ADDRESS)
+PREFIX_SCOPE = 32
+"""Bits of a prefix_key's prefixlen that are the entry's."""
+ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
+KNOWN = Layout("known", flags="I", asked="I")
+VIA_KEY = Layout("via_key", group="I", ifindex="I")
+SOURCE_KEY = Layout("source_key", entry="I", mac=_MAC, zero="2x")
+RECENT = Layout("recent", first="Q", last="Q", count="Q")
+HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
+SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept="I", zero="4x")
+KEPT_ROUTE = Layout("kept_route", number="I", there="I")
+ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
+RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
+NS_EVENT = Layout(
+    "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", eth_destination=_MAC, tci="4s", tags="H"
+)
+
+MAPS: Mapping[str, tuple[Layout, Layout]] = {
+    "slots": (SLOT_KEY, SLOT),
+    "lines": (LINE_KEY, RULE),
+    "prefixes": (PREFIX_KEY, RULE),
+    "vias": (VIA_KEY, FLAG),
+    "known_targets": (ADDRESS_KEY, KNOWN),
+    "crowding": (SOURCE_KEY, FLAG),
+    "settings_space": (INDEX, SETTINGS),
+    "recents": (ADDRESS_KEY, RECENT),
+    "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
+    "heard_sources": (ADDRESS_KEY, HEARD),
+    "entry_counters": (INDEX, ENTRY_COUNTER),
+    "rule_counters": (INDEX, RULE_COUNTER),
+    "unwatched_events": (INDEX, FLAG),
+}
+"""The program's maps that Python reads or writes, with their keys and values."""

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""C compiled and loaded, through bcc, with the compiler's and the verifier's words in errors of ours."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp.core.errors import MachineError, as_machine_error, remedy
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
+"""Part of the package where it is installed, beside it in a source tree: pyproject.toml maps the one to the other."""
+OLDEST_KERNEL = (5, 18)  # bpf_xdp_load_bytes()
+_CAP_SYS_ADMIN = 21  # holds the younger two
+_CAPABILITIES = {"CAP_BPF": (39, _CAP_SYS_ADMIN), "CAP_NET_ADMIN": (12,), "CAP_PERFMON": (38, _CAP_SYS_ADMIN)}
+_COMPILER = ("/libLLVM", "/libclang")
+_MADV_DONTNEED = 4
+FLAGS = ("-O2", "-Wall", "-Wno-unused-function")
+
+
+def load_bcc() -> Any:
+    """The bcc module; MachineError with the package to install if it isn't there, or isn't the real one."""
+    try:
+        with as_machine_error("can't load bcc"):
+            import bcc
+    except ImportError:
+        bcc = None
+    if not hasattr(bcc, "BPF"):
+        raise MachineError(
+            "bcc is missing: install the distribution's package (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc)"
+            " and run with /usr/bin/python3 or a virtual environment with system site packages"
+            " (the package `bcc` of the Python Package Index is another thing)"
+        )
+    return bcc
+
+
+def compile_program(source: str, function: str, definitions: Mapping[str, int]) -> tuple[Any, Any]:
+    """Compile C and load one function as an XDP program: the bcc module object and its function.
+
+    Raises MachineError with the compiler's or the verifier's words, of which bcc itself prints all to file
+    descriptor 2 and raises none.
+    """
+    bcc = load_bcc()
+    # Stub headers stand in for the kernel's, which need not be installed (bpf/include).
+    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
+    flags = [*FLAGS, *(f"-D{name}={value}" for name, value in definitions.items())]
+    with words_caught():
+        module = bcc.BPF(text=source.encode(), cflags=flags)
+        return module, module.load_func(function.encode(), bcc.BPF.XDP)
+
+
+def load_function(module: Any, function: str, kind: int) -> Any:
+    """Load another function of a compiled module, as a program of a kind of bcc's. Raises MachineError as well."""
+    with words_caught():
+        return module.load_func(function.encode(), kind)
+
+
+@contextmanager
+def words_caught() -> Iterator[None]:
+    """While bcc works: what it prints becomes part of a MachineError, if it fails."""
+    with as_machine_error("can't compile the XDP program"), os.fdopen(os.memfd_create("words"), "r+b") as words:
+        # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        saved = os.dup(2)
+        try:
+            os.dup2(words.fileno(), 2)
+            yield
+        except Exception as error:  # bcc raises nothing more exact
+            words.seek(0)
+            said = words.read().decode(errors="replace").strip()
+            raise MachineError(_why_not(str(error), said)) from error
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def give_back_memory() -> None:
+    """What the compiler leaves behind: 18 MB of free heap that glibc keeps, and 74 MB of its own code that is mapped.
+
+    Where it had nothing to do, 45 MB of its code are mapped all the same, as bcc's library needs it. Code is read from
+    the page cache again if it is needed. Only executable mappings are let go of: those are as the file has them, while
+    the linker has written into others.
+    """
+    libc = ct.CDLL(None)
+    with suppress(AttributeError):  # other C libraries have no such call
+        libc.malloc_trim(0)
+    with suppress(OSError):
+        for mapping in Path("/proc/self/maps").read_text().splitlines():
+            addresses, permissions, *_, name = mapping.split()
+            if permissions == "r-xp" and any(library in name for library in _COMPILER):
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                libc.madvise(ct.c_void_p(start), ct.c_size_t(end - start), _MADV_DONTNEED)
+
+
+def _missing_capabilities() -> list[str]:
+    """What loading takes, and this process has not. Without CAP_PERFMON the verifier refuses pages long."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return [name for name, bits in _CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits)]
+
+
+def _why_not(error: str, said: str) -> str:
+    refused = any(words in f"{error}\n{said}".lower() for words in ("super-user", "not permitted", "permission denied"))
+    if refused and (missing := _missing_capabilities()):
+        return (
+            f"not permitted to load an XDP program: without {' and '.join(missing)};"
+            " run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        )
+    if (shortage := os.strerror(errno.EMFILE)) in said:
+        return f"the XDP program can't be loaded: {remedy(OSError(errno.EMFILE, shortage))}"
+    release = os.uname().release
+    if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < OLDEST_KERNEL:
+        return f"Linux {release} is too old: npd6-xdp needs 5.18 or newer"
+    return f"the XDP program can't be loaded: {error}" + (f"\n{said}" if said else "")

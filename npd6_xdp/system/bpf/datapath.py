@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The XDP program at work: its maps filled, attached to interfaces, told what is known, and followed by another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.hidden import Tapped
+from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, KNOWN, RECENT, SETTINGS, SOURCE_KEY
+from npd6_xdp.core.routes import RoutingFlag
+from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.system.bpf.attach import AttachMode, Links
+from npd6_xdp.system.bpf.compiler import give_back_memory
+from npd6_xdp.system.bpf.counters import PIECE
+from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.program import Fit, Program
+from npd6_xdp.system.bpf.programs import Programs
+from npd6_xdp.system.bpf.sizes import sizes_for
+from npd6_xdp.system.clock import machine_ns
+
+_NO_SCOPE = 0
+_SET = FLAG.pack(1)
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A target that was asked for: when first and last (CLOCK_MONOTONIC, nanoseconds), and how often."""
+
+    entry: int
+    target: bytes
+    first: int
+    last: int
+    count: int
+
+
+class Datapath(Programs):
+    """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
+
+    When a table or the limits outgrow the maps, or much is to be different at once, a program with maps of its own
+    takes over: filling() makes its maps say all that these say, switch() puts it where the old one sits, with no frame
+    in between that neither sees. The old one's counters count on.
+    """
+
+    def __init__(self, table: Table, limits: Limits) -> None:
+        sizes = sizes_for([table], limits)
+        super().__init__(Program(load(sizes), sizes))
+        give_back_memory()
+        self._links = Links()
+        self._known: dict[bytes, int] = {}
+        self._limits = limits
+        self._resolving_full = False
+        self._crowding: Set[tuple[int, bytes]] = frozenset()
+        self._routing = RoutingFlag(0)
+        self._kept = 0
+        self._table = Table({}, {}, {}, {}, {})
+        self._successors: list[Program] = []  # made ready to take over: what hosts are there, they are told, too
+        self.limit(limits)
+
+    def close(self) -> None:
+        """Detach from every interface, then give up program and maps."""
+        self._links.close()
+        super().close()
+
+    # --- table and limits ---
+
+    def limit(self, limits: Limits) -> None:
+        """The budget of events that all sources share."""
+        self._limits = limits
+        self._set(self.program)
+
+    def set_resolving_full(self, full: bool) -> None:
+        """Whether solicitations for targets that would have to be resolved are refused for the moment."""
+        if full != self._resolving_full:
+            self._resolving_full = full
+            self._set(self.program)
+
+    def set_crowding(self, askers: Set[tuple[int, bytes]]) -> None:
+        """Whose solicitations (entry, MAC) for targets that would have to be resolved are refused for the moment.
+
+        A MAC of zeros is all who ask on that entry.
+        """
+        if askers == self._crowding:
+            return
+        before, self._crowding = self._crowding, askers
+        for program in self._programs():
+            for asker in before - askers:
+                program.delete("crowding", SOURCE_KEY.pack(*asker))
+            self._crowd(program, askers - before)
+
+    @staticmethod
+    def _crowd(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
+        with suppress(MachineError):  # full, where the limit has just been lowered: then Python refuses
+            for asker in askers:
+                program.update("crowding", SOURCE_KEY.pack(*asker), _SET)
+
+    def _set(self, program: Program) -> None:
+        cost = _NANOSECONDS // self._limits.events_per_second
+        routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
+        settings = SETTINGS.of(event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept=self._kept)
+        program.update("settings_space", INDEX.pack(0), settings)
+
+    def _programs(self) -> list[Program]:
+        """The program at work, and those that are made ready to take over."""
+        return [self.program, *self._successors]
+
+    def apply(self, table: Table) -> None:
+        """Make the kernel's maps say what `table` says; see fitting()."""
+        self.program.apply(table)
+        self._follow(table)
+
+    def _follow(self, table: Table) -> None:
+        """A table is in the maps."""
+        self._count_by(self._table, table)
+        self._forget_recents(self._table.entries.keys() - table.entries.keys())
+        for decisions in table.decisions.values():
+            decisions.is_in_force()
+        nowhere, self._table = self._table.nowhere, table
+        if bool(nowhere) != bool(table.nowhere):
+            self._set(self.program)
+
+    def tap(self, tapped: Tapped) -> bool:
+        """From the next apply() on: on which ports a tap looks for hidden tags. False if nothing is different."""
+        before, self.program.tapped = self.program.tapped, tapped
+        return before != tapped
+
+    def _forget_recents(self, entries: Set[int]) -> None:
+        """What was asked for on entries that are gone: their numbers may be others' by and by."""
+        if any(self._table.entries[entry].collect for entry in entries):
+            for recent in self.recents():
+                if recent.entry in entries:
+                    self.program.delete("recents", ADDRESS_KEY.pack(recent.entry, recent.target))
+
+    def has_room(self, table: Table, limits: Limits) -> bool:
+        """Whether the maps have room for a table."""
+        return finish(self.fitting(table, limits)) is not Fit.NOT
+
+    def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
+        """How a table fits; one that doesn't fit, or is much, a program of its own is to take over for."""
+        return self.program.fitting(table, limits)
+
+    def sizes(self, table: Table, limits: Limits) -> dict[str, int]:
+        """Of the maps of a program that is to take over: it has room for `table` and for the one in force."""
+        return sizes_for([self._table, table], limits, len(self._known))
+
+    def successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
+        """A program that is to take over: it is told of hosts, too, until switch() or give_up()."""
+        program = Program(loaded, sizes)
+        self._successors.append(program)
+        return program
+
+    def filling(self, program: Program, table: Table) -> Steps[None]:
+        """Make the maps of a successor say what `table` says, and whatever else is known.
+
+        Another table may be filled in after that.
+        """
+        self._set(program)
+        for some in pieces(tuple(self._known)):
+            for key in some:
+                if (flags := self._known.get(key)) is not None:  # it may have gone meanwhile
+                    program.update("known_targets", key, KNOWN.pack(flags, _now()))
+            yield
+        self._crowd(program, self._crowding)
+        program.tapped = self.program.tapped
+        yield from program.applying(table)
+        for recents in pieces(self.program.items("recents", ADDRESS_KEY.size, RECENT.size), PIECE):
+            for key, value in recents:
+                program.update("recents", key, value)
+            yield
+
+    def give_up(self, program: Program) -> None:
+        """A successor isn't to take over after all; nothing happens if it has been given up, or has taken over."""
+        if program in self._successors:
+            self._successors.remove(program)
+            program.close()
+
+    def switch(self, program: Program, table: Table) -> None:
+        """Let a program that is filled with a table take over on every interface; retire() the old one when its ring is
+        empty.
+
+        Raises MachineError, with the old one on all of them, if it can't be.
+        """
+        if program.tapped != self.program.tapped:
+            program.tapped = self.program.tapped
+            program.apply(table)
+        self._set(program)  # else it would go by no settings at all for a moment
+        self._links.replace(program.fd, self.program.fd)
+        self._succeed(program)
+        self._successors.remove(program)
+        self._follow(table)
+        self._set(program)
+
+    # --- known targets ---
+
+    def know(self, group: int, address: bytes, flags: KnownFlag) -> None:
+        """Count a target as there, for the rules of a group; MachineError when there is no room for it."""
+        key = ADDRESS_KEY.pack(group, address)
+        if self._known.get(key) != flags or flags:  # the program clears flags by itself
+            value = KNOWN.pack(flags, _now())
+            self.program.update("known_targets", key, value)
+            self._known[key] = flags
+            for program in self._successors:
+                with suppress(MachineError):  # no room under lower limits: there it is looked for when it is asked for
+                    program.update("known_targets", key, value)
+
+    def forget(self, group: int, address: bytes) -> None:
+        """Count a target as not there any more."""
+        key = ADDRESS_KEY.pack(group, address)
+        if self._known.pop(key, None) is not None:
+            for program in self._programs():
+                program.delete("known_targets", key)
+
+    def forget_heard(self, address: bytes) -> None:
+        """Whoever has this address is new wherever it is heard next."""
+        self.program.delete("heard_sources", ADDRESS_KEY.pack(_NO_SCOPE, address))
+
+    def asked(self, group: int, address: bytes) -> int:
+        """When a known target was last asked for: seconds (system/clock.py). 0: it isn't known."""
+        value = self.program.lookup("known_targets", ADDRESS_KEY.pack(group, address), KNOWN.size)
+        return 0 if value is None else int(KNOWN.get(value, "asked"))
+
+    # --- routes that the kernel was asked about ---
+
+    def set_routing(self, kinds: RoutingFlag) -> None:
+        """What routes and rules there are that bpf_fib_lookup() can't tell of: only Python can, then."""
+        self._routing = kinds
+        self._set(self.program)
+
+    def keep_routes(self, number: int) -> None:
+        """Go by what is kept under this number from now on, and by nothing that was kept before; 0: by nothing."""
+        self._kept = number
+        self._set(self.program)
+
+    def keep_route(self, entry: int, target: bytes, number: int, *, there: bool) -> None:
+        """What the kernel would do with packets for a target that came in by an entry."""
+        with suppress(MachineError):  # no room, where all is in use: then it is asked again
+            self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(number, there))
+
+    # --- recents ---
+
+    def each_recent(self) -> Iterator[Recent]:
+        """The targets that were asked for on entries that collect them."""
+        for key, value in self.program.items("recents", ADDRESS_KEY.size, RECENT.size):
+            yield Recent(*ADDRESS_KEY.unpack(key), *RECENT.unpack(value))
+
+    def recents(self) -> list[Recent]:
+        """The same, all at once."""
+        return list(self.each_recent())
+
+    # --- attach ---
+
+    def attach(self, ifindex: int, name: str, mode: AttachMode) -> None:
+        """Attach to an interface, as Links.attach(). Raises Refused and MachineError as that does."""
+        self._links.attach(self.program.fd, ifindex, name, mode)
+
+    def detach(self, ifindex: int) -> None:
+        """Take the program off an interface; nothing happens if it isn't there."""
+        self._links.detach(ifindex)
+
+    def attached_to(self, ifindex: int) -> bool:
+        """Whether this process has the program on that interface."""
+        return ifindex in self._links.fds
+
+    def taken_off(self, ifindexes: Iterable[int]) -> list[int]:
+        """Those of the interfaces that the kernel doesn't have the program on: see Links.taken_off()."""
+        return self._links.taken_off(ifindexes)
+
+    @property
+    def program_id(self) -> int:
+        """The kernel's number of the program at work; 0 where the kernel doesn't tell."""
+        return self.program.id
+
+
+def _now() -> int:
+    return machine_ns() // _NANOSECONDS

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The program loaded into the kernel: as an earlier start has kept it, or compiled."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp.core.errors import MachineError, as_machine_error, is_want_of_room, remedy
+from npd6_xdp.system.bpf import compiled, compiler, shelf
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function, words_caught
+
+_INCLUDE = re.compile(r'#include "(\w+\.h)"')
+_MAPS = (
+    "vias",
+    "lines",
+    "prefixes",
+    "slots",
+    "entry_counters",
+    "rule_counters",
+    "known_targets",
+    "crowding",
+    "settings_space",
+    "recents",
+    "kept_routes",
+    "heard_sources",
+    "events",
+    "more_events",
+    "unwatched_events",
+)
+_SIZED_BY = {
+    "slots": "SLOTS_MAX",
+    "lines": "LINES_MAX",
+    "prefixes": "PREFIXES_MAX",
+    "entry_counters": "ENTRIES_MAX",
+    "rule_counters": "RULES_MAX",
+    "known_targets": "KNOWN_MAX",
+    "vias": "VIAS_MAX",
+    "crowding": "CROWDING_MAX",
+    "sources": "SOURCES_MAX",
+    "recents": "RECENTS_MAX",
+    "kept_routes": "KEPT_MAX",
+    "heard_sources": "HEARD_MAX",
+}
+"""Maps of the program, and the definitions that say how large they are, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program in the kernel: the descriptors of its maps, of itself, and of the filter for packet sockets.
+
+    `module` is bcc's, where it was compiled in this process: it has them closed. There is none where another process
+    has loaded it, or an earlier one compiled it.
+    """
+
+    maps: Mapping[str, int]
+    fd: int
+    tap_fd: int
+    module: Any = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All of them, in the order in which of() takes them."""
+        return [*self.maps.values(), self.fd, self.tap_fd]
+
+    @classmethod
+    def of(cls, descriptors: Sequence[int]) -> Loaded:
+        """A program that another process has loaded, by what that one has handed over."""
+        *maps, fd, tap_fd = descriptors
+        return cls(dict(zip(_MAPS, maps, strict=True)), fd, tap_fd)
+
+    def close(self) -> None:
+        """Give it up; what is attached holds on to it."""
+        if self.module is not None:
+            self.module.cleanup()
+            return
+        for fd in self.descriptors:
+            os.close(fd)
+
+
+def load(sizes: Mapping[str, int]) -> Loaded:
+    """Load the program, with maps of these sizes; compile it if no earlier start has kept it. Raises MachineError."""
+    bcc = load_bcc()
+    source = _source(compiler.BPF_DIRECTORY)
+    name = _name_of(bcc, source)
+    if name and (found := shelf.read(name, compiled.Compiled.unpack)) is not None:
+        try:
+            return _load_kept(bcc, found, sizes)
+        except MachineError as error:
+            why = error.__cause__
+            if isinstance(why, OSError) and is_want_of_room(why.errno or 0):  # the compiler would want even more
+                raise MachineError(f"the XDP program can't be loaded: {remedy(why)}") from why
+            shelf.remove(name)  # and whatever is in the way, it says in its own words
+    return _compile(bcc, source, name, sizes)
+
+
+def _compile(bcc: Any, source: str, name: str, sizes: Mapping[str, int]) -> Loaded:
+    module, function = compile_program(source, "ns_filter", sizes)
+    tap = load_function(module, "hidden_tag", bcc.BPF.SOCKET_FILTER)
+    maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
+    if name and name == _name_of(bcc, source):  # else another version has come to lie there meanwhile
+        with suppress(ValueError):  # what can't be kept
+            kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
+            made = compiled.taken(bcc.lib, module.module, kinds, _SIZED_BY)
+            if all(sizes.get(each.sized_by) == each.entries for each in made.maps if each.sized_by):
+                shelf.write(name, made.pack())
+    return Loaded(maps, int(function.fd), int(tap.fd), module)
+
+
+def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int]) -> Loaded:
+    with words_caught():
+        maps, functions = compiled.loaded(bcc.lib, found, sizes)
+    for name in maps.keys() - {*_MAPS}:
+        os.close(maps[name])  # the program holds them
+    return Loaded({name: maps[name] for name in _MAPS}, functions["ns_filter"], functions["hidden_tag"])
+
+
+def _name_of(bcc: Any, source: str) -> str:
+    """The name by which the compiled program is kept; "" where nothing can be."""
+    try:
+        return compiled.fingerprint(
+            bcc, source, compiler.BPF_DIRECTORY, (*compiler.FLAGS, *map(" ".join, _SIZED_BY.items()))
+        )
+    except OSError:
+        return ""
+
+
+def is_kept() -> bool:
+    bcc = load_bcc()
+    name = _name_of(bcc, _source(compiler.BPF_DIRECTORY))
+    return bool(name) and shelf.read(name, compiled.Compiled.unpack) is not None
+
+
+@cache
+def _source(directory: Path) -> str:
+    """The program's text as it was at the start, which this code belongs to: by now another version may lie there.
+
+    Its headers stand within, so that all of it is one text: no file is read once more, and whoever compares two
+    programs compares their headers as well.
+    """
+    with as_machine_error("can't read the XDP program"):
+        return _with_headers(directory, "ns_filter.c")
+
+
+def _with_headers(directory: Path, name: str) -> str:
+    """A file's text, with those of its headers in their places; the compiler names each by its own file and lines."""
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate((directory / name).read_text().splitlines(), 1):
+        if header := _INCLUDE.fullmatch(line):
+            lines += [_with_headers(directory, header[1]), f'#line {number + 1} "{name}"']
+        else:
+            lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A loaded program, and how its maps are made to follow a table."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import struct
+from collections.abc import Iterable, Mapping
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.hidden import Tapped
+from npd6_xdp.core.layout import RULE, SLOT
+from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.table import NOTHING_DECIDED, Decisions, Match, Table
+from npd6_xdp.system.bpf.counters import Counters
+from npd6_xdp.system.bpf.load import Loaded
+from npd6_xdp.system.bpf.pack import (
+    SOME,
+    Change,
+    Changes,
+    Lines,
+    Packed,
+    any_vlan_last,
+    in_turn,
+    is_in_trie,
+    line_key,
+    map_of,
+    pack_lengths,
+    pack_slots,
+    pack_vias,
+)
+from npd6_xdp.system.bpf.sizes import needs_of
+
+_PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
+_FEW = 4096
+"""Lines that may differ where a table is put into the maps of the program that is attached: that takes 15 ms."""
+
+
+class Fit(Enum):
+    """How a table fits into the maps that there are."""
+
+    FEW = auto()
+    """Few lines of it are to be put there or taken out: it can be in force at once."""
+    MUCH = auto()
+    """There is room, but while it is put there, some targets would be decided by it and others by the one before."""
+    NOT = auto()
+
+
+class _Fitting(NamedTuple):
+    """How a table fits, and what is to be done for it to be in the maps."""
+
+    table: Table
+    limits: Limits
+    changes: Changes | None
+    fit: Fit
+
+
+class Program(Counters):
+    """The loaded program and its maps, which are of these sizes and empty until apply()."""
+
+    def __init__(self, loaded: Loaded, sizes: Mapping[str, int]) -> None:
+        super().__init__(loaded.maps, sizes)
+        self._loaded = loaded
+        # what the maps of a table say
+        self._vias: dict[bytes, bytes] = {}
+        self._decisions: dict[int, Decisions] = {}
+        self._slots: dict[bytes, bytes] = {}
+        self._packed: Packed = {}
+        self._fitting: _Fitting | None = None  # what was said last, which another table may change
+        self._image: tuple[Table, Tapped, dict[bytes, bytes]] | None = None
+        self.tapped = Tapped()
+        """The ports with a tap for hidden tags, for the next apply()."""
+
+    def close(self) -> None:
+        """Give up program and maps; what is attached holds on to them."""
+        self._loaded.close()
+
+    @property
+    def module(self) -> Any:
+        """The bcc module that it was compiled to, if that was in this process."""
+        return self._loaded.module
+
+    @property
+    def fd(self) -> int:
+        """The program's file descriptor."""
+        return self._loaded.fd
+
+    @property
+    def tap_fd(self) -> int:
+        """The descriptor of the filter for packet sockets that takes frames with hidden tags: system/bpf/taps.py."""
+        return self._loaded.tap_fd
+
+    @property
+    def id(self) -> int:
+        """The kernel's number of the program, as IFLA_XDP has it; 0 where the kernel doesn't tell."""
+        info, length = ct.create_string_buffer(_PROGRAM_INFO.size), ct.c_uint32(_PROGRAM_INFO.size)
+        if self._lib.bpf_obj_get_info_by_fd(self.fd, info, ct.byref(length)) != 0:
+            return 0
+        return int(_PROGRAM_INFO.unpack(info.raw)[0])
+
+    def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
+        """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
+        known = self._fitting
+        if known is None or known.table is not table or known.limits != limits:
+            changes = yield from self._changes(table)
+            fit = Fit.NOT
+            if self._has_room(table, limits, changes):
+                fit = Fit.FEW if sum(len(each.put) + len(each.take) for each in changes) <= _FEW else Fit.MUCH
+            known = self._fitting = _Fitting(table, limits, changes if fit is Fit.FEW else None, fit)
+        return known.fit
+
+    def _has_room(self, table: Table, limits: Limits, changes: Changes) -> bool:
+        needs = needs_of(table, limits)
+        for each in changes:
+            singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)
+            needs["LINES_MAX"] += singles
+            needs["PREFIXES_MAX"] += len(each.take) - singles
+        needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
+        needs["SLOTS_MAX"] = len(self._slots.keys() | self._pack_slots(table))
+        return all(wanted <= self._sizes[name] for name, wanted in needs.items())
+
+    def apply(self, table: Table) -> None:
+        """Make the maps say what `table` says, by difference from what they said before.
+
+        In such an order that at each moment every target is decided by the rule that the old table has for it or by
+        the new one's, and by none between: what is added comes before what is removed, the narrowest first when
+        adding and last when removing. How an interface answers (its slot) changes after its rules, at once. Raises
+        MachineError when a map refuses.
+        """
+        finish(self.applying(table))
+
+    def applying(self, table: Table) -> Steps[None]:
+        """The same bit by bit, for a program that nothing is attached to: it has to come to its end."""
+        known, self._fitting = self._fitting, None
+        changes = known.changes if known is not None and known.table is table else None
+        if changes is None:
+            changes = yield from self._changes(table)
+        yield from self._count_for(table.entries.keys(), table.rules.keys())
+        yield
+        vias, slots = pack_vias(table), self._pack_slots(table)
+        put = yield from in_turn((each.entry, each.put, each.in_trie) for each in changes)
+        take = yield from in_turn((each.entry, each.take, each.was_in_trie) for each in changes)
+        # in the order in which a target's way needs them: the slot leads to all else
+        self._put("slots", self._slots, self._slots_between(table))
+        self._put("vias", self._vias, vias)
+        yield from self._put_lines(put[::-1], {each.entry: each.put for each in changes})
+        self._put("slots", self._slots, dict(sorted(slots.items(), key=any_vlan_last)))
+        self._take("slots", self._slots, slots)
+        for name, entry, prefixes in take:
+            for some in pieces(prefixes, SOME):
+                self.delete_all(name, [line_key(name, entry, prefix) for prefix in some])
+                yield
+        self._decisions = dict(table.decisions)
+        self._take("vias", self._vias, vias)
+
+    def _pack_slots(self, table: Table) -> dict[bytes, bytes]:
+        """As pack_slots(), once where a table is first looked at and then applied."""
+        if self._image is None or self._image[0] is not table or self._image[1] is not self.tapped:
+            self._image = table, self.tapped, pack_slots(table, self.tapped, self._packed)
+        return self._image[2]
+
+    def _changes(self, table: Table) -> Steps[Changes]:
+        """What is to be put into the maps and to be taken out of them, for a table to follow."""
+        found: list[Change] = []
+        for entry in table.decisions.keys() | self._decisions.keys():
+            after, before = (each.get(entry, NOTHING_DECIDED) for each in (table.decisions, self._decisions))
+            if after is before:
+                continue
+            in_trie, was_in_trie = is_in_trie(after), is_in_trie(before)
+            put, take = yield from after.comparing(before)
+            if before and in_trie != was_in_trie:  # all prefixes move from one map to the other
+                take = [prefix for prefix in take if prefix.length == BITS]
+                for some in pieces(after.items(), SOME):
+                    put.update([(prefix, match) for prefix, match in some if prefix.length < BITS])
+                    yield
+                for some in pieces(before.items(), SOME):
+                    take += [prefix for prefix, _ in some if prefix.length < BITS]
+                    yield
+            found.append(Change(entry, put, take, in_trie, was_in_trie))
+            yield
+        return found
+
+    def _slots_between(self, table: Table) -> dict[bytes, bytes]:
+        """The slots of now, under which the prefixes of the table to come are found as well as those of now."""
+        slots: dict[bytes, bytes] = {}
+        now, to_come = self._decisions, table.decisions
+        if all(to_come.get(entry) is decisions for entry, decisions in now.items()):
+            return slots  # those that are new have no slot yet
+        for key, slot in self._slots.items():
+            entry = SLOT.get(slot, "entry")
+            before, after = (each.get(entry, NOTHING_DECIDED) for each in (now, to_come))
+            if after is before:
+                continue
+            if not is_in_trie(before) and not is_in_trie(after):
+                slots[key] = SLOT.replaced(slot, "lengths", pack_lengths({*before.lengths, *after.lengths}))
+        return slots
+
+    def _put(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
+        for key, value in wanted.items():
+            if image.get(key) != value:
+                self.update(name, key, value)
+                image[key] = value
+
+    def _take(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
+        for key in image.keys() - wanted.keys():
+            self.delete(name, key)
+            del image[key]
+
+    def _put_lines(self, lines: Iterable[Lines], matches: Mapping[int, Mapping[Prefix, Match]]) -> Steps[None]:
+        """Add or change lines of the flat table, in this order; where a map refuses one, all are as before."""
+        done: list[Lines] = []
+        try:
+            for name, entry, prefixes in lines:
+                said = matches[entry]
+                for some in pieces(prefixes, SOME):
+                    done.append(Lines(name, entry, some))
+                    keys = [line_key(name, entry, prefix) for prefix in some]
+                    self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
+                    yield
+        except MachineError:
+            for name, entry, prefixes in reversed(done):
+                decisions = self._decisions.get(entry, NOTHING_DECIDED)
+                for prefix in reversed(prefixes):
+                    before = decisions.get(prefix)
+                    if before is None or map_of(prefix, is_in_trie(decisions)) != name:
+                        self.delete(name, line_key(name, entry, prefix))
+                    else:
+                        self.update(name, line_key(name, entry, prefix), RULE.pack(*before))
+            raise

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How large the maps are to be, and what memory that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.table import Decision, Table
+from npd6_xdp.system.bpf.load import is_kept
+from npd6_xdp.system.bpf.pack import is_in_trie
+
+_COMPILER_BYTES = 66_000_000  # that it takes for a while, with its library: 66 to 72 MB were measured
+_VERIFIER_BYTES = 31_000_000  # of these, that the kernel takes for a while, with the library loaded: Linux 6.18
+_LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
+_KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
+_HEARD = 16384  # addresses of which the program knows where they were heard last
+
+
+def sizes_for(tables: Iterable[Table], limits: Limits, known: int = 0) -> dict[str, int]:
+    """Sizes of maps with room for twice what `tables` hold, and for so many known targets at the least."""
+    needs = [needs_of(table, limits) for table in tables]
+    sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
+    return {**sizes, "KNOWN_MAX": max(sizes["KNOWN_MAX"], known)}
+
+
+def needs_of(table: Table, limits: Limits) -> dict[str, int]:
+    """How many entries each of the maps must have room for."""
+    entries = table.entries.values()
+    decisions = table.decisions.values()
+    return {
+        # one more for each port, should it fall silent
+        "SLOTS_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.slots.values()),
+        "ENTRIES_MAX": max(table.entries, default=0) + 1,
+        "RULES_MAX": max(table.rules, default=0) + 1,
+        "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
+        "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
+        "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
+        "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
+        "CROWDING_MAX": limits.pending + len(table.entries),
+        "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
+        "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
+        "KEPT_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
+        "HEARD_MAX": _HEARD if any(map(table.hears, entries)) else 1,
+    }
+
+
+def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
+    """How many bytes it takes, at the least, to load a program with room for these tables: docs/capacity.md.
+
+    Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
+    the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
+    """
+    lines = max(_room("LINES_MAX", needs_of(table, limits)["LINES_MAX"]) for table in tables)
+    return (_VERIFIER_BYTES if is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES
+
+
+def _room(name: str, wanted: int) -> int:
+    """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
+    if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
+        return wanted
+    if name == "RECENTS_MAX":
+        return (
+            max(wanted, 1024) if wanted else 1
+        )  # a kernel LRU map keeps some entries per CPU: small ones forget early
+    return max(16384 if name in ("LINES_MAX", "PREFIXES_MAX") else 64, 2 * wanted)
