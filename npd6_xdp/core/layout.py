@@ -47,7 +47,7 @@ class Layout:
             self.fields[field] = Field(field, format_, offset, size)
             offset += size
 
-    def of(self, **values: Any) -> bytes:
+    def pack_named(self, **values: Any) -> bytes:
         """The struct with these values, each by its field's name: all of them, and no other."""
         packed = self.pack(*(values.pop(field.name) for field in self.fields.values() if "x" not in field.format))
         if values:

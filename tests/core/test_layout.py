@@ -15,15 +15,15 @@ BYTES = struct.pack("=H6s4xI", *VALUES.values())
 
 
 def test_a_struct_is_packed_by_names_in_whatever_order_they_come() -> None:
-    assert PAIR.of(two=2, mac=b"abcdef", one=1) == BYTES == PAIR.pack(*VALUES.values())
+    assert PAIR.pack_named(two=2, mac=b"abcdef", one=1) == BYTES == PAIR.pack(*VALUES.values())
     assert PAIR.unpack(BYTES) == tuple(VALUES.values())
 
 
 def test_a_name_that_is_missing_or_one_too_many_is_an_error_not_a_zero() -> None:
     with pytest.raises(KeyError, match="two"):
-        PAIR.of(one=1, mac=b"abcdef")
+        PAIR.pack_named(one=1, mac=b"abcdef")
     with pytest.raises(TypeError, match="struct pair has no pad"):
-        PAIR.of(**VALUES, pad=b"0000")
+        PAIR.pack_named(**VALUES, pad=b"0000")
 
 
 def test_one_field_is_read_and_replaced_and_the_others_stay() -> None:

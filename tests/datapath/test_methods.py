@@ -177,8 +177,8 @@ def test_a_target_is_known_in_its_group_only_and_until_it_is_forgotten(bench: Be
 def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
     group = knows(one(KERNEL), FRESH)
     assert bench.datapath.asked(group, TARGET[:-1] + b"\x43") == 0
-    key = ADDRESS_KEY.of(scope=group, address=TARGET)
-    bench.datapath.program.update("known_targets", key, KNOWN.of(flags=0, asked=5))
+    key = ADDRESS_KEY.pack_named(scope=group, address=TARGET)
+    bench.datapath.program.update("known_targets", key, KNOWN.pack_named(flags=0, asked=5))
     assert bench.datapath.asked(group, TARGET) == 5
     bench.see(QUESTION)
     assert abs(bench.datapath.asked(group, TARGET) - time.monotonic()) <= 2

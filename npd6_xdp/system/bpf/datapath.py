@@ -102,7 +102,9 @@ class Datapath(Programs):
     def _set(self, program: Program) -> None:
         cost = _NANOSECONDS // self._limits.events_per_second
         routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
-        settings = SETTINGS.of(event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept=self._kept)
+        settings = SETTINGS.pack_named(
+            event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept=self._kept
+        )
         program.update("settings_space", INDEX.pack(0), settings)
 
     def _programs(self) -> list[Program]:

@@ -124,7 +124,7 @@ def pack_slots(
 def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bool) -> bytes:
     sources, link_local, global_address = slot_sources(entry.addresses)
     in_trie = is_in_trie(decisions)
-    return SLOT.of(
+    return SLOT.pack_named(
         entry=entry.id,
         mac=entry.mac,
         datapath=DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
