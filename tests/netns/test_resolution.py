@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core import neighbour_messages, neighbours
+from npd6_xdp.core import neighbour_messages, pending
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
@@ -527,7 +527,7 @@ def test_thousands_of_targets_under_way_never_hold_the_loop_for_long_while_they_
     edge: Edge, uncollected: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's table has no room for so many, so most of them are refused; the rest fails or is given up."""
-    monkeypatch.setattr(neighbours, "PENDING_SECONDS", 3.0)
+    monkeypatch.setattr(pending, "PENDING_SECONDS", 3.0)
     slices = Slices(edge)
     for interface in ("lan0", "lan1"):  # it gives up in 0.3 s, not in 3
         edge.topology.sysctl("edge", f"net/ipv6/neigh/{interface}/retrans_time_ms", 100)
