@@ -25,8 +25,6 @@ from tests.core.hosts import LINKS, at, table
 S = NeighbourState
 FRESH, STALE = KnownFlag(0), KnownFlag.STALE
 PLENTY = 1000
-
-
 ONE = table("2001:db8:1::/64 lan0")
 GROUP = ONE.rules[0].group
 
