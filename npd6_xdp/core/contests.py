@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from npd6_xdp.core.neighbour_messages import CONFIRMED
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rtnetlink import CONFIRMED
 
 PATIENCE = 0.7
 """Seconds after which a probe is unanswered: less than the kernel takes for its second (RetransTimer, RFC 4861 §10)."""

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from npd6_xdp.core.answered_links import AnsweredLinks
 from npd6_xdp.core.contests import NEVER, NO_TIME, PATIENCE, Contests, Key, Place
 from npd6_xdp.core.heard import Heard
+from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.table import Table
 
 ASKED_PER_SECOND = 256

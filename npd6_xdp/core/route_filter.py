@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from npd6_xdp.core.rtnetlink import PROTOCOL, Flag, RouteType, Type
+from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.rtnetlink import PROTOCOL, Flag, Type
 
 _RTPROT_KERNEL = 2
 _RT_TABLE_LOCAL = 255

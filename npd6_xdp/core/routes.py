@@ -17,9 +17,10 @@ from ipaddress import IPv6Address
 from operator import or_
 from typing import NamedTuple
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import route_messages, rtnetlink
 from npd6_xdp.core.event import UNSPECIFIED, NsEvent
-from npd6_xdp.core.rtnetlink import Flag, Message, RouteReply, RouteType, RuleEntry, Type
+from npd6_xdp.core.route_messages import RouteReply, RouteType, RuleEntry
+from npd6_xdp.core.rtnetlink import Flag, Message, Type
 from npd6_xdp.core.table import Rule, RuleFlag, Table
 
 
@@ -285,18 +286,18 @@ class Routes:
         if tail is not None:
             facts = self._tails.get(tail)
             if facts is None:
-                facts = self._paths(rtnetlink.route_attributes(body))
+                facts = self._paths(route_messages.route_attributes(body))
                 if len(self._tails) >= _MOST_TAILS:
                     self._tails.clear()
                 self._tails[tail] = facts
             return body[1:3] + body[_RTMSG : len(body) - len(tail)], facts
         if len(body) < _RTMSG:
             return b"", ()
-        attributes = rtnetlink.route_attributes(body)
+        attributes = route_messages.route_attributes(body)
         return _key(body, attributes), (*self._paths(attributes, body[7]), *_kinds(body))
 
     def _paths(self, attributes: Mapping[int, bytes], kind: int = RouteType.UNICAST) -> tuple[Fact, ...]:
-        gateways = rtnetlink.route_gateways(attributes) if kind == RouteType.UNICAST else ()
+        gateways = route_messages.route_gateways(attributes) if kind == RouteType.UNICAST else ()
         return tuple(gateway for gateway in gateways if gateway[0] in self._watched)
 
 

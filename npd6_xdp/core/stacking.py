@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from npd6_xdp.core.rtnetlink import LinkEntry
+from npd6_xdp.core.link_messages import LinkEntry
 
 Tags = tuple[int, ...]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Config, is_glob, matches
+from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rtnetlink import LinkFlag
 from npd6_xdp.core.table import Decision, Rule
 
 ReadSysctl = Callable[[str], str | None]

@@ -12,7 +12,8 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.put_backs import SOON, PutBacks
-from npd6_xdp.core.rtnetlink import HOST_ROUTE_METRIC, PROTOCOL, TABLE_MAIN
+from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN
+from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.netlink.host_routes import HostRouteWatch, RouteChange
 from npd6_xdp.system.netlink.nlsocket import Overflow

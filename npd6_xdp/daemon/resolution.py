@@ -17,10 +17,10 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.loops import Loops
+from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host, Known, Neighbours, Quiet
 from npd6_xdp.core.pending import Asker, Pending
 from npd6_xdp.core.places import Places, Word
-from npd6_xdp.core.rtnetlink import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import Decision, Rule, Table
 from npd6_xdp.core.table_room import TableRoom

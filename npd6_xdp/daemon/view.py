@@ -17,9 +17,9 @@ import npd6_xdp
 from npd6_xdp.core.absent import via_globs
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import proxying_interfaces
-from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     Details,

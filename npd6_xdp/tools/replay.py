@@ -28,9 +28,9 @@ from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, held_addresses
+from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.core.places import Places
 from npd6_xdp.core.routes import RoutingFlag, question_of
-from npd6_xdp.core.rtnetlink import PRESENT
 from npd6_xdp.core.table import Decision, Entry, KnownFlag, Match, Rule, RuleFlag
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.bpf.events import LEAST_PAGES

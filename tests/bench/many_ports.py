@@ -15,7 +15,8 @@ from pathlib import Path
 
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
-from tests.frames import ip6, solicit
+from tests.frames import ip6
+from tests.kinds import solicit
 from tests.netns.wire import SETTING
 
 TARGET = ip6("2001:db8:7::42")

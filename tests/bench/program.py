@@ -26,7 +26,8 @@ from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 from npd6_xdp.system.bpf.testrun import XDP_DROP, XDP_PASS, XDP_TX, TestRun
 from tests.bench.results import middle
 from tests.datapath.harness import Bench, entry, rule, table
-from tests.frames import SETTING, solicit
+from tests.frames import SETTING
+from tests.kinds import solicit
 
 HARNESS = Path(__file__).with_name("restore.c")
 _INDEX = Struct("=I")

@@ -22,7 +22,8 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
 from tests.bench.turns import PROGRAM, Turns
-from tests.frames import ip6, solicit
+from tests.frames import ip6
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Wire, configuration
 
 _TARGET = "2001:db8:1::42"

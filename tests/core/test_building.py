@@ -14,9 +14,9 @@ from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
 from npd6_xdp.core.flatten import collecting
 from npd6_xdp.core.groups import finding_groups
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.warnings import finding_warnings

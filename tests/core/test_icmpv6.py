@@ -26,34 +26,33 @@ from npd6_xdp.core.icmpv6 import (
 from npd6_xdp.core.verdict import Outcome, Reason
 from tests.frames import (
     BROADCAST_MAC,
-    FRAGMENT,
-    HBH,
-    KINDS,
     MULTICAST_MAC,
     OTHER_MAC,
-    PEER_KINDS,
     SETTING,
     SLLAO,
     TAGS_MENU,
     ZERO_MAC,
-    Kind,
     Setting,
-    Wanted,
     ether,
     ip6,
-    judge_advertisement,
-    macs,
+)
+from tests.judge import judge_advertisement
+from tests.kinds import (
+    FRAGMENT,
+    HBH,
+    KINDS,
+    PEER_KINDS,
+    Kind,
+    Wanted,
     nonce,
     option,
     oversized,
-    random_frames,
     sllao,
     solicit,
-    solicitations,
     three_tags,
-    unicast_addresses,
-    vlan_tags,
 )
+from tests.random_frames import random_frames
+from tests.valid_solicitations import macs, solicitations, unicast_addresses, vlan_tags
 
 OURS, ASKER = ether("02:00:00:00:00:01"), ether("02:00:00:00:00:02")
 TARGET = ip6("2001:db8:1::42")
@@ -469,7 +468,7 @@ def test_only_what_serialize_writes_parses_as_an_advertisement(junk: bytes, at: 
     assert na.serialize() == frame
 
 
-# --- the judge of tests/frames.py ---
+# --- the judge of advertisements ---
 
 
 def answer(ns: NeighborSolicitation, router: bool = True) -> NeighborAdvertisement:

@@ -17,16 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import OwnAddress
+from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host, Known, Neighbours, Quiet
-from npd6_xdp.core.rtnetlink import PRESENT, NeighbourState
 from npd6_xdp.core.table import Decisions, KnownFlag, Table
 from tests.core.hosts import LINKS, at, table
 
 S = NeighbourState
 FRESH, STALE = KnownFlag(0), KnownFlag.STALE
 PLENTY = 1000
-
-
 ONE = table("2001:db8:1::/64 lan0")
 GROUP = ONE.rules[0].group
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npd6_xdp.core.route_messages import RouteReply, RuleEntry
 from npd6_xdp.core.routes import Reading, RouteQuestion, Routes, RoutingFlag, by_interface, is_behind, kinds_of_rules
-from npd6_xdp.core.rtnetlink import Flag, Message, RouteReply, RuleEntry, Type
+from npd6_xdp.core.rtnetlink import Flag, Message, Type
 
 WAN, LAN = 3, 4
 MAIN, LOCAL_TABLE = 254, 255

@@ -19,37 +19,28 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from npd6_xdp.core import rtnetlink
-from npd6_xdp.core.rtnetlink import (
-    AF_INET6,
+from npd6_xdp.core import link_messages, neighbour_messages, route_messages
+from npd6_xdp.core.link_messages import AddressEntry, LinkEntry, LinkFlag, parse_address, parse_group, parse_link
+from npd6_xdp.core.neighbour_messages import (
     PRESENT,
-    PROTOCOL,
-    AddressEntry,
-    Flag,
-    LinkEntry,
-    LinkFlag,
-    Message,
     NeighbourEntry,
     NeighbourState,
+    parse_neighbour,
+    parse_neighbour_hash,
+    parse_neighbour_table,
+)
+from npd6_xdp.core.route_messages import (
     NextHopEntry,
     RouteEntry,
     RouteReply,
     RouteType,
     RuleEntry,
-    Type,
-    error_code,
-    messages,
-    parse_address,
-    parse_group,
-    parse_link,
-    parse_neighbour,
-    parse_neighbour_hash,
-    parse_neighbour_table,
     parse_nexthop,
     parse_route,
     parse_route_reply,
     parse_rule,
 )
+from npd6_xdp.core.rtnetlink import AF_INET6, PROTOCOL, Flag, Message, Type, error_code, messages
 
 TEXT = "2001:db8:1::42"
 ADDRESS = IPv6Address(TEXT).packed
@@ -69,43 +60,49 @@ def decoded(kind: type[Any], data: bytes) -> dict[str, Any]:
 NEIGHBOURS = (
     (
         "probe",
-        rtnetlink.probe_neighbour(7, 3, ADDRESS),
+        neighbour_messages.probe_neighbour(7, 3, ADDRESS),
         Type.NEWNEIGH,
         Flag.REQUEST | Flag.CREATE,
         {"ifindex": 3, "state": 0, "flags": NTF_USE, "NDA_DST": TEXT},
     ),
     (
         "delete",
-        rtnetlink.delete_neighbour(7, 3, ADDRESS),
+        neighbour_messages.delete_neighbour(7, 3, ADDRESS),
         Type.DELNEIGH,
         Flag.REQUEST,
         {"ifindex": 3, "state": 0, "flags": 0, "NDA_DST": TEXT},
     ),
     (
         "add a proxy entry",
-        rtnetlink.add_proxy(7, 3, ADDRESS),
+        neighbour_messages.add_proxy(7, 3, ADDRESS),
         Type.NEWNEIGH,
         Flag.REQUEST | Flag.CREATE | Flag.ACK,
         {"ifindex": 3, "state": 0, "flags": NTF_PROXY, "NDA_DST": TEXT, "NDA_PROTOCOL": PROTOCOL},
     ),
     (
         "delete a proxy entry",
-        rtnetlink.delete_proxy(7, 3, ADDRESS),
+        neighbour_messages.delete_proxy(7, 3, ADDRESS),
         Type.DELNEIGH,
         Flag.REQUEST | Flag.ACK,
         {"ifindex": 3, "flags": NTF_PROXY, "NDA_DST": TEXT},
     ),
     (
         "get a proxy entry",
-        rtnetlink.get_proxy(7, 3, ADDRESS),
+        neighbour_messages.get_proxy(7, 3, ADDRESS),
         Type.GETNEIGH,
         Flag.REQUEST,
         {"ifindex": 3, "flags": NTF_PROXY, "NDA_DST": TEXT},
     ),
-    ("dump", rtnetlink.dump_neighbours(7), Type.GETNEIGH, Flag.REQUEST | Flag.DUMP, {"ifindex": 0, "flags": 0}),
+    (
+        "dump",
+        neighbour_messages.dump_neighbours(7),
+        Type.GETNEIGH,
+        Flag.REQUEST | Flag.DUMP,
+        {"ifindex": 0, "flags": 0},
+    ),
     (
         "dump the proxy entries",
-        rtnetlink.dump_neighbours(7, proxies=True),
+        neighbour_messages.dump_neighbours(7, proxies=True),
         Type.GETNEIGH,
         Flag.REQUEST | Flag.DUMP,
         {"ifindex": 0, "flags": NTF_PROXY},
@@ -115,7 +112,7 @@ MAIN, UNIVERSE, UNICAST = 254, 0, 1
 ROUTES = (
     (
         "add a host route",
-        rtnetlink.host_route(Type.NEWROUTE, 7, 3, ADDRESS),
+        route_messages.host_route(Type.NEWROUTE, 7, 3, ADDRESS),
         Type.NEWROUTE,
         Flag.REQUEST | Flag.ACK | Flag.CREATE | Flag.EXCL,
         {"dst_len": 128, "proto": PROTOCOL, "table": MAIN, "scope": UNIVERSE, "type": UNICAST}
@@ -123,36 +120,42 @@ ROUTES = (
     ),
     (
         "remove a host route",
-        rtnetlink.host_route(Type.DELROUTE, 7, 3, ADDRESS),
+        route_messages.host_route(Type.DELROUTE, 7, 3, ADDRESS),
         Type.DELROUTE,
         Flag.REQUEST | Flag.ACK,
         {"dst_len": 128, "proto": PROTOCOL, "table": MAIN, "RTA_DST": TEXT, "RTA_OIF": 3, "RTA_PRIORITY": 1024},
     ),
-    ("dump all routes", rtnetlink.dump_routes(7), Type.GETROUTE, Flag.REQUEST | Flag.DUMP, {"dst_len": 0, "proto": 0}),
+    (
+        "dump all routes",
+        route_messages.dump_routes(7),
+        Type.GETROUTE,
+        Flag.REQUEST | Flag.DUMP,
+        {"dst_len": 0, "proto": 0},
+    ),
     (
         "dump those of a protocol",
-        rtnetlink.dump_routes(7, protocol=PROTOCOL),
+        route_messages.dump_routes(7, protocol=PROTOCOL),
         Type.GETROUTE,
         Flag.REQUEST | Flag.DUMP,
         {"proto": PROTOCOL, "type": UNICAST},
     ),
     (
         "dump those of all types",
-        rtnetlink.dump_routes(7, kind=RouteType.UNSPEC),
+        route_messages.dump_routes(7, kind=RouteType.UNSPEC),
         Type.GETROUTE,
         Flag.REQUEST | Flag.DUMP,
         {"proto": 0, "type": 0},
     ),
     (
         "ask what becomes of a packet",
-        rtnetlink.get_route(7, 3, GATEWAY, ADDRESS),
+        route_messages.get_route(7, 3, GATEWAY, ADDRESS),
         Type.GETROUTE,
         Flag.REQUEST,
         {"dst_len": 128, "src_len": 128, "RTA_DST": TEXT, "RTA_SRC": "fe80::1", "RTA_IIF": 3},
     ),
     (
         "ask what becomes of a packet from nobody in particular",
-        rtnetlink.get_route(7, 3, bytes(16), ADDRESS),
+        route_messages.get_route(7, 3, bytes(16), ADDRESS),
         Type.GETROUTE,
         Flag.REQUEST,
         {"dst_len": 128, "src_len": 0, "RTA_DST": TEXT, "RTA_IIF": 3},
@@ -161,7 +164,7 @@ ROUTES = (
 RULES = (
     (
         "dump the rules",
-        rtnetlink.dump_rules(7),
+        route_messages.dump_rules(7),
         Type.GETRULE,
         Flag.REQUEST | Flag.DUMP,
         {"dst_len": 0, "src_len": 0, "table": 0, "action": 0, "flags": 0},
@@ -328,7 +331,7 @@ def test_we_read_nexthop_objects(
 
 
 def test_nexthop_objects_are_asked_for_of_all_families_since_a_group_has_none() -> None:
-    (message,) = messages(rtnetlink.dump_nexthops(7))
+    (message,) = messages(route_messages.dump_nexthops(7))
     assert message == Message(Type.GETNEXTHOP, Flag.REQUEST | Flag.DUMP, 7, bytes(8))
 
 
@@ -416,9 +419,9 @@ def test_we_read_which_xdp_programs_sit_on_a_link_and_who_wants_all_multicast_fr
 
 
 def test_pyroute2_reads_what_we_ask_of_one_link() -> None:
-    asked = decoded(ifinfmsg, rtnetlink.get_link(7, 3))
+    asked = decoded(ifinfmsg, link_messages.get_link(7, 3))
     assert (asked["index"], asked["header"]["type"], asked["header"]["flags"]) == (3, Type.GETLINK, Flag.REQUEST)
-    asked = decoded(ifaddrmsg, rtnetlink.dump_groups(7, 3))
+    asked = decoded(ifaddrmsg, link_messages.dump_groups(7, 3))
     assert (asked["index"], asked["family"]) == (3, socket.AF_INET6)
     assert (asked["header"]["type"], asked["header"]["flags"]) == (Type.GETMULTICAST, Flag.REQUEST | Flag.DUMP)
 

@@ -9,8 +9,8 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, InterfaceConfig
+from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.rtnetlink import LinkEntry
 from npd6_xdp.core.stacking import Stack, Stacking
 
 

@@ -13,8 +13,8 @@ from npd6_xdp.core.absent import absent_vias
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.explain import Question, explain
+from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.core.rtnetlink import LinkFlag
 from npd6_xdp.core.vias import Patience, refused_vias, used_vias, via_warnings
 
 MAC = bytes.fromhex("020000000001")

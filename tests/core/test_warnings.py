@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Warnings of the machine's state: when there is one, when there is none, and what the mend is."""
+"""Warnings of the machine's state and of a table: when there is one, when there is none, and what the mend is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.table import Table
+from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.warnings import (
     DefaultRoute,
     Receiver,
@@ -16,7 +17,9 @@ from npd6_xdp.core.warnings import (
     advertisement_warnings,
     all_lines,
     forwarding_warnings,
+    warnings,
 )
+from tests.core.tables import config, facts, link, own, rule, side, under
 
 WAN = Receiver("wan0", forwarding=True, accept_ra=1, advertised=True, heard=False)
 GONE = (
@@ -132,3 +135,34 @@ def test_the_mend_keeps_the_default_route_of_each_interface_that_has_it_by_route
 
 def test_a_line_of_two_kinds_is_shown_once() -> None:
     assert all_lines({WarningKind.RULE: ["a", "b"], WarningKind.VIA: ["b", "c"]}) == ["a", "b", "c"]
+
+
+def test_a_static_rule_over_an_on_link_prefix_is_warned_about() -> None:
+    facts = {"wan0": link(own("2001:db8::2/64", "fe80::2/64"))}
+    (line,) = warnings(build(config(rule("2001:db8::/32")), facts))
+    assert line.startswith("wan0: the static rule 2001:db8::/32 covers 2001:db8::/64, which is on-link there")
+    assert warnings(build(config(rule("2001:db8:1::/64")), facts)) == []
+    assert warnings(build(config(rule("2001:db8::/32", Method.IGNORE)), facts)) == []
+
+
+@pytest.mark.parametrize("prefix", ["2001:db8:1::/64", "2001:db8::/32", "::/0"])
+def test_an_address_of_its_own_with_no_prefix_around_it_is_no_neighbours_link(prefix: str) -> None:
+    assert warnings(build(config(rule(prefix)), {"wan0": link(own("2001:db8:1::b/128", "fe80::2/64"))})) == []
+    (line,) = warnings(build(config(rule(prefix)), {"wan0": link(own("2001:db8:1::b/127"))}))
+    assert "covers 2001:db8:1::a/127, which is on-link there" in line, "a /127 has room for a neighbour"
+
+
+def test_notes_are_warnings_too() -> None:
+    rules = under("wan0", 'prefix = "2001:db8:1::/64"; method = "route"', 'prefix = "interface:lan0"; method = "route"')
+    table = build(rules, facts(side("lan0", 8, "2001:db8:1::1/64")))
+    assert warnings(table) == list(table.notes)
+    assert len(table.notes) == 1
+
+
+def test_what_a_rule_leaves_to_an_ignore_rule_or_its_exclude_needs_no_warning() -> None:
+    links = {"wan0": link(own("2001:db8::2/64"))}
+    wide = 'prefix = "2001:db8::/32"; method = "static"'
+    assert len(warnings(build(under("wan0", wide), links))) == 1
+    assert warnings(build(under("wan0", wide, 'prefix = "2001:db8::/64"; method = "ignore"'), links)) == []
+    assert warnings(build(under("wan0", f'{wide}; exclude = ["2001:db8::/64"]'), links)) == []
+    assert len(warnings(build(under("wan0", 'prefix = "2001:db8::/72"; method = "kernel"'), links))) == 1

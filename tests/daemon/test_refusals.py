@@ -21,9 +21,9 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
-from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import Daemon, _Next, _Ring

@@ -14,8 +14,8 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours
-from npd6_xdp.core.rtnetlink import NeighbourState
 from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table

@@ -14,25 +14,9 @@ from scapy.packet import Raw
 from npd6_xdp.core.config import DadPolicy, Datapath, Vlan
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from tests.datapath.harness import XDP_DROP, XDP_PASS, XDP_TX, Bench, Seen, entry, link, rule, table
-from tests.frames import (
-    KINDS,
-    PEER_KINDS,
-    SETTING,
-    TAGS_8021Q,
-    TAGS_PRIORITY,
-    TAGS_PRIORITY_Q,
-    TAGS_QINQ,
-    Kind,
-    Wanted,
-    ip6,
-    judge_advertisement,
-    nonce,
-    option,
-    sllao,
-    solicit,
-    solicited_node,
-    three_tags,
-)
+from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, TAGS_PRIORITY_Q, TAGS_QINQ, ip6, solicited_node
+from tests.judge import judge_advertisement
+from tests.kinds import KINDS, PEER_KINDS, Kind, Wanted, nonce, option, sllao, solicit, three_tags
 
 TAGS = {
     "untagged": b"",

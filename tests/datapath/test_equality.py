@@ -12,7 +12,10 @@ from hypothesis import HealthCheck, given, note, settings
 from npd6_xdp.core.config import DadPolicy, Datapath, NaSource, Vlan
 from npd6_xdp.core.table import Table
 from tests.datapath.harness import XDP_DROP, XDP_TX, Bench, entry, link, rule, table
-from tests.frames import SETTING, judge_advertisement, solicit, solicitations
+from tests.frames import SETTING
+from tests.judge import judge_advertisement
+from tests.kinds import solicit
+from tests.valid_solicitations import solicitations
 
 EVERYTHING = (rule("::/0"),)
 ANY = Vlan(any=True)

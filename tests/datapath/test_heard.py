@@ -19,7 +19,8 @@ from npd6_xdp.core.table import KnownFlag, SlotFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.bpf.pack import pack_slots
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
-from tests.frames import SETTING, UNSPECIFIED, ip6, solicit, solicited_node
+from tests.frames import SETTING, UNSPECIFIED, ip6, solicited_node
+from tests.kinds import solicit
 
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
 FRESH = KnownFlag(0)

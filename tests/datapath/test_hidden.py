@@ -13,7 +13,8 @@ from npd6_xdp.core.config import DadPolicy, Datapath, Vlan
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.verdict import Outcome
 from tests.datapath.harness import IFINDEX, XDP_PASS, XDP_TX, Bench, entry, table
-from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, UNSPECIFIED, solicit
+from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, UNSPECIFIED
+from tests.kinds import solicit
 
 HERE = frozenset({IFINDEX})
 QUESTION = solicit(SETTING)

@@ -13,7 +13,8 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.verdict import Outcome
 from tests.datapath.harness import XDP_DROP, Bench, entry, table
-from tests.frames import SETTING, solicit
+from tests.frames import SETTING
+from tests.kinds import solicit
 
 QUESTION = NeighborSolicitation.parse(solicit(SETTING))
 assert isinstance(QUESTION, NeighborSolicitation)

@@ -46,7 +46,8 @@ from tests.datapath.harness import (
     table,
     taken_over,
 )
-from tests.frames import SETTING, TAGS_8021Q, UNSPECIFIED, ip6, solicit, solicited_node
+from tests.frames import SETTING, TAGS_8021Q, UNSPECIFIED, ip6, solicited_node
+from tests.kinds import solicit
 
 TARGET = SETTING.target
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))

@@ -18,7 +18,9 @@ from scapy.utils import RawPcapWriter, wrpcap, wrpcapng
 
 import npd6_xdp
 from npd6_xdp.core.verdict import Reason
-from tests.frames import KINDS, SETTING, TAGS_8021Q, Wanted, ip6, judge_advertisement, solicit
+from tests.frames import SETTING, TAGS_8021Q, ip6
+from tests.judge import judge_advertisement
+from tests.kinds import KINDS, Wanted, solicit
 
 ROOT = Path(npd6_xdp.__file__).parent.parent
 MAC = SETTING.mac.hex(":")

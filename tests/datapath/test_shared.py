@@ -18,7 +18,8 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import KnownFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.datapath.harness import IFINDEX, PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
-from tests.frames import FOREIGN_MAC, SETTING, UNSPECIFIED, solicit
+from tests.frames import FOREIGN_MAC, SETTING, UNSPECIFIED
+from tests.kinds import solicit
 
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
 BRIDGE_MAC, PORT_MAC = bytes.fromhex("0200000000b0"), SETTING.mac

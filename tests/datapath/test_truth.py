@@ -19,7 +19,8 @@ from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table import Decision, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.datapath.harness import IFINDEX, PORT, Bench, link
-from tests.frames import SETTING, ip6, solicit, solicited_node
+from tests.frames import SETTING, ip6, solicited_node
+from tests.kinds import solicit
 
 NETWORKS = {
     "2001:db8::/32": ["::1:0:0:0:4", "2001:db8:1::/113", "2001:db8:1::5-2001:db8:1::1:2"],

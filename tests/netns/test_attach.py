@@ -15,7 +15,7 @@ import pytest
 import npd6_xdp
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
-from tests.frames import solicit
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Wire, configuration, until
 
 LOSSY = " (native XDP_TX is lost on veth unless the peer has a program, too)"

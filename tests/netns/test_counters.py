@@ -16,7 +16,8 @@ from scapy.packet import Raw
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
-from tests.frames import TAGS_8021Q, ip6, nonce, sllao, solicit, solicited_node
+from tests.frames import TAGS_8021Q, ip6, solicited_node
+from tests.kinds import nonce, sllao, solicit
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, grown, standing_still, until
 
 Start = Callable[..., RunningDaemon]

@@ -10,7 +10,9 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, Topology
-from tests.frames import KINDS, TAGS_8021Q, TAGS_QINQ, Wanted, ip6, judge_advertisement, nonce, solicit
+from tests.frames import TAGS_8021Q, TAGS_QINQ, ip6
+from tests.judge import judge_advertisement
+from tests.kinds import KINDS, Wanted, nonce, solicit
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]

@@ -15,7 +15,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
-from tests.frames import solicit
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Wire, configuration, scan, standing_still, until
 
 Start = Callable[..., RunningDaemon]

@@ -13,7 +13,8 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
-from tests.frames import ether, ip6, solicit
+from tests.frames import ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import (
     SETTING,
     Asker,

@@ -13,7 +13,9 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.verdict import Reason
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.frames import KINDS, TAGS_8021Q, TAGS_QINQ, Wanted, judge_advertisement, oversized, solicit
+from tests.frames import TAGS_8021Q, TAGS_QINQ
+from tests.judge import judge_advertisement
+from tests.kinds import KINDS, Wanted, oversized, solicit
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
 TAGS = {"wan0": b"", "wan0:100": TAGS_8021Q, "wan0:100.7": TAGS_QINQ}

@@ -16,7 +16,8 @@ from npd6_xdp.core.pending import MAX_ASKERS
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
-from tests.frames import ether, ip6, solicit
+from tests.frames import ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import (
     LATE,
     SETTING,

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet6 import UDP, IPv6
+from scapy.layers.inet6 import UDP, IPv6, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from npd6_xdp.lab.daemon import Metrics, RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
-from tests.frames import IPv6ExtHdrHopByHop, ip6, nonce, solicit
+from tests.frames import ip6
+from tests.kinds import nonce, solicit
 from tests.netns.wire import SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]

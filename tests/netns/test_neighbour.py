@@ -17,7 +17,8 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.tools.control import ask
-from tests.frames import ether, ip6, solicit
+from tests.frames import ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import (
     LATE,
     SETTING,

@@ -11,7 +11,8 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, EDGE_WAN_ADDRESS, UPSTREAM_ADDRESS, Topology
-from tests.frames import TAGS_8021Q, ether, ip6, solicit
+from tests.frames import TAGS_8021Q, ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]

@@ -24,7 +24,8 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
-from tests.frames import ether, ip6, sllao
+from tests.frames import ether, ip6
+from tests.kinds import sllao
 from tests.netns.browser import URL, Page, browser
 from tests.netns.wire import Wire, configuration, flood, on_edge, private_megabytes, question, scan, until
 

@@ -26,7 +26,8 @@ from npd6_xdp.lab.topology import (
     Namespace,
     Topology,
 )
-from tests.frames import ether, ip6, solicit
+from tests.frames import ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, question, until
 
 pytestmark = pytest.mark.needs_table

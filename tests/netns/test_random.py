@@ -10,8 +10,9 @@ from typing import Any
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.frames import OTHER_MAC, random_frames
+from tests.frames import OTHER_MAC
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
+from tests.random_frames import random_frames
 
 LONGEST = 1514
 CHUNK = 250

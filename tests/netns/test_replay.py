@@ -25,7 +25,8 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.tools import cooked
 from npd6_xdp.tools.pcap import frames
-from tests.frames import TAGS_8021Q, ip6, solicit
+from tests.frames import TAGS_8021Q, ip6
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Wire, configuration, question, until
 
 Start = Callable[..., RunningDaemon]

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core import neighbours
-from npd6_xdp.core import rtnetlink as core_rtnetlink
+from npd6_xdp.core import neighbour_messages, pending
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Quiet
-from npd6_xdp.core.rtnetlink import Message, NeighbourState
+from npd6_xdp.core.rtnetlink import Message
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import link_facts
@@ -383,13 +383,13 @@ def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_i
     tell, hashes, readings = watch._dump.pieces, iter([(1, 7), (2, 15)]), []
 
     def told(request: Callable[[int], bytes]) -> Iterator[list[Message]]:
-        is_table = request is core_rtnetlink.dump_neighbours
+        is_table = request is neighbour_messages.dump_neighbours
         readings.extend([request] * is_table)
         for piece in tell(request):
             yield [] if is_table and len(readings) == 1 else piece
 
     monkeypatch.setattr(watch._dump, "pieces", told)
-    monkeypatch.setattr(core_rtnetlink, "parse_neighbour_hash", lambda _: next(hashes, (2, 15)))
+    monkeypatch.setattr(neighbour_messages, "parse_neighbour_hash", lambda _: next(hashes, (2, 15)))
     with monkeypatch.context() as patch:
         patch.setattr(watch, "changes", overflow)
         edge.resolution.on_change()
@@ -527,7 +527,7 @@ def test_thousands_of_targets_under_way_never_hold_the_loop_for_long_while_they_
     edge: Edge, uncollected: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's table has no room for so many, so most of them are refused; the rest fails or is given up."""
-    monkeypatch.setattr(neighbours, "PENDING_SECONDS", 3.0)
+    monkeypatch.setattr(pending, "PENDING_SECONDS", 3.0)
     slices = Slices(edge)
     for interface in ("lan0", "lan1"):  # it gives up in 0.3 s, not in 3
         edge.topology.sysctl("edge", f"net/ipv6/neigh/{interface}/retrans_time_ms", 100)

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.frames import ether, ip6, solicit
+from tests.frames import ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import LATE, SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]

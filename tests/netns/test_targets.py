@@ -12,7 +12,8 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_LAN_ADDRESS, EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
-from tests.frames import ether, ip6, solicit, solicited_node
+from tests.frames import ether, ip6, solicited_node
+from tests.kinds import solicit
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]

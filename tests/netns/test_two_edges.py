@@ -14,7 +14,8 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
-from tests.frames import Setting, ether, ip6, solicit
+from tests.frames import Setting, ether, ip6
+from tests.kinds import solicit
 from tests.netns.wire import Wire, until
 
 pytestmark = pytest.mark.needs_table

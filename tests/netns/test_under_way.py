@@ -26,7 +26,8 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.bench.turns import PROGRAM, Turns
-from tests.frames import ip6, solicit
+from tests.frames import ip6
+from tests.kinds import solicit
 from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]

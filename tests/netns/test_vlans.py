@@ -11,7 +11,9 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.frames import TAGS_8021Q, TAGS_MENU, TAGS_PRIORITY, TAGS_QINQ, judge_advertisement, solicit
+from tests.frames import TAGS_8021Q, TAGS_MENU, TAGS_PRIORITY, TAGS_QINQ
+from tests.judge import judge_advertisement
+from tests.kinds import solicit
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]

@@ -20,7 +20,8 @@ from typing import Any, Self
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation, checksum
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, UPSTREAM_MAC, Topology
-from tests.frames import Setting, ether, ip6, solicit
+from tests.frames import Setting, ether, ip6
+from tests.kinds import solicit
 
 EDGE = ether(EDGE_WAN_MAC)
 SETTING = Setting(

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from itertools import repeat
 
 import pytest
+from scapy.layers.inet6 import IPv6ExtHdrHopByHop
 
 from docs.metrics import labels, page
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.frames import IPv6ExtHdrHopByHop
 from tests.netns.test_failures import FAULTY, ROOT
 from tests.netns.wire import Wire, configuration, flood, on_edge, question, scan, until
 from tests.prometheus.files import FAMILIES, alerts, dashboard, queries

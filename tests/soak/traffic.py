@@ -18,7 +18,8 @@ from npd6_xdp.system.bpf.testrun import TestRun
 from tests.bench.bpf import SmallProgram
 from tests.bench.generators import Order, Sent, send_live
 from tests.bench.worker import Worker
-from tests.frames import KINDS, Kind, Setting, Wanted, ip6
+from tests.frames import Setting, ip6
+from tests.kinds import KINDS, Kind, Wanted
 from tests.netns.wire import SETTING
 
 FRAMES = 2048

@@ -15,7 +15,8 @@ from scapy.layers.l2 import CookedLinux, CookedLinuxV2, Dot1AD, Dot1Q, Ether
 
 from npd6_xdp.tools.cooked import OTHER_HOST, PacketType, parse, rebuilt
 from npd6_xdp.tools.pcap import ETHERNET, SLL, SLL2, Frame
-from tests.frames import SETTING, ip6, solicit
+from tests.frames import SETTING, ip6
+from tests.kinds import solicit
 
 FRAME = solicit(replace(SETTING, target=ip6("2001:db8:1::42")))
 OURS, THEIRS = SETTING.mac, SETTING.asker_mac

@@ -21,7 +21,8 @@ from scapy.utils import RawPcapNgWriter, RawPcapWriter, wrpcap, wrpcapng
 
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.tools.pcap import frames
-from tests.frames import SETTING, solicit
+from tests.frames import SETTING
+from tests.kinds import solicit
 
 FRAMES = [solicit(SETTING), solicit(SETTING, options=b""), bytes(60)]
 WRITERS: dict[str, Callable[..., Any]] = {"pcap": wrpcap, "pcapng": wrpcapng}

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from npd6_xdp.core import route_filter, rtnetlink
+from npd6_xdp.core import route_filter, route_messages, rtnetlink
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.rtnetlink import RouteEntry, Type
+from npd6_xdp.core.route_messages import RouteEntry
+from npd6_xdp.core.rtnetlink import Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.requests import dump_host_routes, host_routes_in
@@ -58,7 +59,7 @@ class HostRouteWatch:
     def changes(self, deadline: float) -> Iterator[RouteChange]:
         """What changed, in order, until the deadline. Raises Overflow."""
         for message in self._changes.messages(deadline):
-            route = rtnetlink.parse_route(message.body)
+            route = route_messages.parse_route(message.body)
             if route is not None and route.length == 128:
                 gone, replaced = message.type == Type.DELROUTE, bool(message.flags & rtnetlink.Flag.REPLACE)
                 yield RouteChange(route, gone, replaced, message.sender)

@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import link_messages
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.link_messages import AddressEntry, LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.core.rtnetlink import AddressEntry, LinkEntry, Message, Type
+from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
 from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
 
@@ -147,11 +148,11 @@ class Netlink:
 
     def link(self, ifindex: int) -> LinkEntry | None:
         """What the kernel says of a link now; None: there is none, or it doesn't say. 20 us."""
-        return next(filter(None, map(rtnetlink.parse_link, self._asked(rtnetlink.get_link, ifindex))), None)
+        return next(filter(None, map(link_messages.parse_link, self._asked(link_messages.get_link, ifindex))), None)
 
     def groups(self, ifindex: int) -> frozenset[bytes]:
         """The IPv6 multicast groups that a link is in now, whoever has joined them."""
-        found = filter(None, map(rtnetlink.parse_group, self._asked(rtnetlink.dump_groups, ifindex)))
+        found = filter(None, map(link_messages.parse_group, self._asked(link_messages.dump_groups, ifindex)))
         return frozenset(group for place, group in found if place == ifindex)
 
     def _asked(self, request: Callable[[int, int], bytes], ifindex: int) -> list[bytes]:
@@ -174,8 +175,8 @@ class Netlink:
 
     def _read(self) -> None:
         """All links and addresses, whole."""
-        links = [rtnetlink.parse_link(message.body) for message in self._dumped(rtnetlink.dump_links)]
-        held = [rtnetlink.parse_address(message.body) for message in self._dumped(rtnetlink.dump_addresses)]
+        links = [link_messages.parse_link(message.body) for message in self._dumped(link_messages.dump_links)]
+        held = [link_messages.parse_address(message.body) for message in self._dumped(link_messages.dump_addresses)]
         self._links = {link.ifindex: link for link in links if link}
         self._generations = {i: number for i, number in self._generations.items() if i in self._links}
         addresses: defaultdict[int, dict[IPv6Address, OwnAddress]] = defaultdict(dict)
@@ -207,7 +208,7 @@ class Netlink:
     def _take(self, message: Message) -> None:
         """One announcement."""
         if message.type in (Type.NEWLINK, Type.DELLINK):
-            link = rtnetlink.parse_link(message.body)
+            link = link_messages.parse_link(message.body)
             if link is None:
                 return
             if message.type == Type.NEWLINK:
@@ -219,7 +220,7 @@ class Netlink:
             for known in (self._links, self._addresses, self._generations):
                 known.pop(link.ifindex, None)
         elif message.type in (Type.NEWADDR, Type.DELADDR):
-            address = rtnetlink.parse_address(message.body)
+            address = link_messages.parse_address(message.body)
             if address is None:
                 return
             own = _own(address)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import neighbour_messages, rtnetlink
+from npd6_xdp.core.neighbour_messages import NeighbourEntry, NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
-from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, Type
+from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.nlsocket import Overflow
@@ -63,7 +64,7 @@ class NeighbourWatch:
         It ends at the deadline (seconds, monotonic), and what is left waits.
         """
         for message in self._changes.messages(deadline):
-            entry = rtnetlink.parse_neighbour(message.body)
+            entry = neighbour_messages.parse_neighbour(message.body)
             if entry is not None and not entry.proxy:
                 gone = message.type == Type.DELNEIGH
                 yield _host(entry), Word(NeighbourState.NONE) if gone else Word(entry.state, entry.mac)
@@ -75,14 +76,14 @@ class NeighbourWatch:
         buckets meanwhile, others are in each of them: of 20,000 entries 1,900 were left out, and no flag says so.
         """
         before: list[Message] = []
-        for piece in self._dump.pieces(rtnetlink.dump_neighbour_tables):
+        for piece in self._dump.pieces(neighbour_messages.dump_neighbour_tables):
             before += piece
             yield []
-        for piece in self._dump.pieces(rtnetlink.dump_neighbours):
-            entries = (rtnetlink.parse_neighbour(message.body) for message in piece)
+        for piece in self._dump.pieces(neighbour_messages.dump_neighbours):
+            entries = (neighbour_messages.parse_neighbour(message.body) for message in piece)
             yield [(_host(entry), Word(entry.state, entry.mac)) for entry in entries if entry and not entry.proxy]
         after: list[Message] = []
-        for piece in self._dump.pieces(rtnetlink.dump_neighbour_tables):
+        for piece in self._dump.pieces(neighbour_messages.dump_neighbour_tables):
             after += piece
             yield []
         if hash_in(before) != hash_in(after):
@@ -95,15 +96,15 @@ class NeighbourWatch:
         """
         self._sequence = self._sequence % _PROBES + 1  # 0 is what nobody asks the fate of
         self._sent[self._sequence] = host
-        self._send(rtnetlink.probe_neighbour(self._sequence, *host, keep))
+        self._send(neighbour_messages.probe_neighbour(self._sequence, *host, keep))
 
     def confirm(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
         """Have the kernel ask a host that it has an entry of, and now."""
-        self._send(rtnetlink.confirm_neighbour(0, *host, keep))
+        self._send(neighbour_messages.confirm_neighbour(0, *host, keep))
 
     def delete(self, host: Host) -> None:
         """Take out an entry that nobody needs: a target that isn't there."""
-        self._send(rtnetlink.delete_neighbour(0, *host))
+        self._send(neighbour_messages.delete_neighbour(0, *host))
 
     def refusals(self, deadline: float) -> Iterator[tuple[Host, int]]:
         """What the kernel didn't do of the probes that were asked for, and why (errno); until the deadline."""

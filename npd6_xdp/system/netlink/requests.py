@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import neighbour_messages, route_messages, rtnetlink
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.neighbour_messages import NeighbourEntry, NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
-from npd6_xdp.core.rtnetlink import Message, NeighbourEntry, NeighbourState, Type
+from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Asking, Refused
 
 _GONE = errno.ENODEV  # what the kernel says of an interface that is no more, nor are its routes
@@ -43,12 +44,12 @@ class Requests:
     def neighbour(self, host: Host) -> Word:
         """What the neighbour table says of a host; NUD_NONE where it has none. 20 us. Raises MachineError."""
         try:
-            found = self._asking.ask(lambda number: rtnetlink.get_neighbour(number, *host)).messages
+            found = self._asking.ask(lambda number: neighbour_messages.get_neighbour(number, *host)).messages
         except Refused:
             found = []
         except OSError as error:
             raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
-        entry = next(filter(None, (rtnetlink.parse_neighbour(message.body) for message in found)), None)
+        entry = next(filter(None, (neighbour_messages.parse_neighbour(message.body) for message in found)), None)
         return Word(entry.state, entry.mac) if entry else Word(NeighbourState.NONE)
 
     def proxies(self) -> dict[Host, int]:
@@ -59,7 +60,7 @@ class Requests:
     def has_proxy(self, host: Host) -> bool:
         """Whether there is a proxy entry, whoever it belongs to. Raises MachineError if the kernel doesn't say."""
         try:
-            return bool(self._asking.ask(lambda number: rtnetlink.get_proxy(number, *host)).messages)
+            return bool(self._asking.ask(lambda number: neighbour_messages.get_proxy(number, *host)).messages)
         except Refused:
             return False
         except OSError as error:
@@ -67,24 +68,26 @@ class Requests:
 
     def add_proxy(self, host: Host) -> int:
         """Add a proxy entry of ours; 0, or why not (errno)."""
-        return self._acknowledged(lambda number: rtnetlink.add_proxy(number, *host))
+        return self._acknowledged(lambda number: neighbour_messages.add_proxy(number, *host))
 
     def delete_proxy(self, host: Host) -> int:
         """Remove a proxy entry; 0, or why not."""
-        return self._acknowledged(lambda number: rtnetlink.delete_proxy(number, *host))
+        return self._acknowledged(lambda number: neighbour_messages.delete_proxy(number, *host))
 
     def add_host_route(self, host: Host, table: int) -> int:
         """Add a /128 route of ours to a routing table; 0, or why not: EEXIST where there is one like it."""
-        return self._acknowledged(lambda number: rtnetlink.host_route(Type.NEWROUTE, number, *host, table))
+        return self._acknowledged(lambda number: route_messages.host_route(Type.NEWROUTE, number, *host, table))
 
     def delete_host_route(self, host: Host, table: int) -> int:
         """Remove a /128 route of ours from a routing table; 0, or why not: ESRCH where there is none of ours."""
-        return self._acknowledged(lambda number: rtnetlink.host_route(Type.DELROUTE, number, *host, table))
+        return self._acknowledged(lambda number: route_messages.host_route(Type.DELROUTE, number, *host, table))
 
     def has_host_route(self, host: Host, table: int) -> bool:
         """Whether a /128 route like ours is there, whoever has added it; False where the kernel doesn't say."""
         try:
-            found = self._asking.ask(lambda number: rtnetlink.match_route(host.address, number, host.ifindex)).messages
+            found = self._asking.ask(
+                lambda number: route_messages.match_route(host.address, number, host.ifindex)
+            ).messages
         except OSError:
             return False
         return any((host, table) in host_routes_in((message,)) for message in found)
@@ -98,15 +101,18 @@ class Requests:
 
         By netlink, since the sysctls are in the first network namespace only. None where the kernel doesn't say.
         """
-        found = map(rtnetlink.parse_neighbour_table, (m.body for m in self._dumped(rtnetlink.dump_neighbour_tables)))
+        found = map(
+            neighbour_messages.parse_neighbour_table,
+            (m.body for m in self._dumped(neighbour_messages.dump_neighbour_tables)),
+        )
         return next((size for size in found if size is not None), None)
 
     def _neighbour_hash(self) -> tuple[int, int] | None:
-        return hash_in(self._dumped(rtnetlink.dump_neighbour_tables))
+        return hash_in(self._dumped(neighbour_messages.dump_neighbour_tables))
 
     def _dump_neighbours(self, *, proxies: bool) -> list[NeighbourEntry]:
-        dumped = self._dumped(lambda number: rtnetlink.dump_neighbours(number, proxies=proxies))
-        entries = (rtnetlink.parse_neighbour(message.body) for message in dumped)
+        dumped = self._dumped(lambda number: neighbour_messages.dump_neighbours(number, proxies=proxies))
+        entries = (neighbour_messages.parse_neighbour(message.body) for message in dumped)
         return [entry for entry in entries if entry and entry.proxy == proxies]
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
@@ -126,15 +132,15 @@ class Requests:
 
 
 def hash_in(dumped: Iterable[Message]) -> tuple[int, int] | None:
-    return next(filter(None, (rtnetlink.parse_neighbour_hash(message.body) for message in dumped)), None)
+    return next(filter(None, (neighbour_messages.parse_neighbour_hash(message.body) for message in dumped)), None)
 
 
 def dump_host_routes(number: int) -> bytes:
-    return rtnetlink.dump_routes(number, protocol=rtnetlink.PROTOCOL)
+    return route_messages.dump_routes(number, protocol=rtnetlink.PROTOCOL)
 
 
 def host_routes_in(dumped: Iterable[Message]) -> Iterator[tuple[Host, int]]:
     for message in dumped:
-        route = rtnetlink.parse_route(message.body)
+        route = route_messages.parse_route(message.body)
         if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:
             yield Host(route.ifindex, route.destination), route.table

@@ -7,12 +7,13 @@ import errno
 import socket
 from pathlib import Path
 
-from npd6_xdp.core import route_filter, rtnetlink
+from npd6_xdp.core import route_filter, route_messages
+from npd6_xdp.core.route_messages import RouteReply
 from npd6_xdp.core.routes import (
     RouteQuestion,
     is_behind,
 )
-from npd6_xdp.core.rtnetlink import RouteReply, Type
+from npd6_xdp.core.rtnetlink import Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.nlsocket import Group, Refused
 
@@ -39,14 +40,14 @@ class RouteQuestions:
         """Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC."""
         try:
             found = self._asking.ask(
-                lambda number: rtnetlink.get_route(number, asked.came_in_by, asked.source, asked.target)
+                lambda number: route_messages.get_route(number, asked.came_in_by, asked.source, asked.target)
             ).messages
         except Refused as refused:
-            return RouteReply(rtnetlink.RouteType.UNSPEC, 0) if refused.errno in _NOTHING_THERE else None
+            return RouteReply(route_messages.RouteType.UNSPEC, 0) if refused.errno in _NOTHING_THERE else None
         except OSError:
             return None
         routes = (message.body for message in found if message.type == Type.NEWROUTE)
-        return next(map(rtnetlink.parse_route_reply, routes), RouteReply(rtnetlink.RouteType.UNSPEC, 0))
+        return next(map(route_messages.parse_route_reply, routes), RouteReply(route_messages.RouteType.UNSPEC, 0))
 
 
 def _is_forwarding(ifindex: int) -> bool:

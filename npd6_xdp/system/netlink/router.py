@@ -12,7 +12,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import link_messages, route_messages
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import raw
 from npd6_xdp.core.rtnetlink import Message, Type
@@ -61,19 +61,19 @@ class Router:
         return before != self._forwarding
 
     def _take(self, message: Message) -> None:
-        if found := rtnetlink.parse_forwarding(message.body):
+        if found := link_messages.parse_forwarding(message.body):
             self._forwarding[found[0]] = found[1]
-        elif message.type == Type.DELNETCONF and (gone := rtnetlink.parse_netconf_ifindex(message.body)):
+        elif message.type == Type.DELNETCONF and (gone := link_messages.parse_netconf_ifindex(message.body)):
             self._forwarding.pop(gone, None)
 
     def _read(self) -> None:
         try:
-            found = self._asking.dump(rtnetlink.dump_forwarding)
+            found = self._asking.dump(link_messages.dump_forwarding)
         except OSError as error:
             raise MachineError(
                 f"can't read from the kernel which interfaces forward: {error.strerror or error}"
             ) from error
-        self._forwarding = dict(filter(None, (rtnetlink.parse_forwarding(message.body) for message in found)))
+        self._forwarding = dict(filter(None, (link_messages.parse_forwarding(message.body) for message in found)))
 
     def default_route(self) -> tuple[int, bool] | None:
         """The index of the interface that the default route leads out of, and whether a router has advertised it.
@@ -83,10 +83,10 @@ class Router:
         found = None
         for address in _FAR:
             try:
-                messages = self._asking.ask(partial(rtnetlink.match_route, address)).messages
+                messages = self._asking.ask(partial(route_messages.match_route, address)).messages
             except OSError:
                 continue  # ENETUNREACH, or a route that says so
-            for route in filter(None, (rtnetlink.parse_route(message.body) for message in messages)):
+            for route in filter(None, (route_messages.parse_route(message.body) for message in messages)):
                 if route.protocol != _PROTOCOL_RA:
                     return route.ifindex, False
                 found = route.ifindex, True

@@ -11,8 +11,9 @@ from contextlib import closing
 from enum import Enum, auto
 from ipaddress import IPv6Address
 
-from npd6_xdp.core import route_filter, rtnetlink
+from npd6_xdp.core import route_filter, route_messages
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.route_messages import RuleEntry
 from npd6_xdp.core.routes import (
     Gateway,
     Reading,
@@ -21,7 +22,7 @@ from npd6_xdp.core.routes import (
     by_interface,
     kinds_of_rules,
 )
-from npd6_xdp.core.rtnetlink import Message, RuleEntry, Type
+from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.dumps import Dump
 from npd6_xdp.system.netlink.nlsocket import (
@@ -51,9 +52,9 @@ class _Dump(Enum):
 
 
 _REQUESTS: Mapping[_Dump, Callable[[int], bytes]] = {
-    _Dump.RULES: rtnetlink.dump_rules,
-    _Dump.NEXTHOPS: rtnetlink.dump_nexthops,
-    _Dump.ROUTES: lambda sequence: rtnetlink.dump_routes(sequence, kind=rtnetlink.RouteType.UNSPEC),
+    _Dump.RULES: route_messages.dump_rules,
+    _Dump.NEXTHOPS: route_messages.dump_nexthops,
+    _Dump.ROUTES: lambda sequence: route_messages.dump_routes(sequence, kind=route_messages.RouteType.UNSPEC),
 }
 
 
@@ -178,7 +179,7 @@ class RouteWatch:
                 self._later(_Dump.NEXTHOPS)  # it may have passed its place already
 
     def _take_nexthop(self, message: Message) -> None:
-        nexthop = rtnetlink.parse_nexthop(message.body)
+        nexthop = route_messages.parse_nexthop(message.body)
         if nexthop is None:
             return
         self._nexthops.pop(nexthop.id, None)
@@ -274,7 +275,7 @@ class RouteWatch:
 
     def _believe(self, dump: _Dump, told: Iterable[Message]) -> None:
         if dump is _Dump.RULES:
-            self._rules = [rtnetlink.parse_rule(message.body) for message in told]
+            self._rules = [route_messages.parse_rule(message.body) for message in told]
         elif dump is _Dump.NEXTHOPS:
             self._nexthops = {}
             for message in told:

@@ -19,7 +19,8 @@ from tests.bench.profile.page import Section
 from tests.bench.program import Harness, Repeats, Vary, bare_program, cost_of_a_frame, loaded
 from tests.bench.results import middle
 from tests.datapath.harness import entry, rule, table
-from tests.frames import SETTING, solicit
+from tests.frames import SETTING
+from tests.kinds import solicit
 
 _REPEATS = Repeats(21, 100_000)
 _HOP_LIMIT, _CHECKSUM, _OPTION_LENGTH = 14 + 7, 14 + 40 + 2, 14 + 40 + 24 + 1

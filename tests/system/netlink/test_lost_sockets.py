@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from npd6_xdp.core import rtnetlink
+from npd6_xdp.core import link_messages, rtnetlink
 from npd6_xdp.core.errors import BrokenSource, MachineError
 from npd6_xdp.system.netlink.dumps import Dump
 from npd6_xdp.system.netlink.host_routes import HostRouteWatch
@@ -120,7 +120,7 @@ def test_a_long_answer_comes_in_pieces() -> None:
         with pytest.raises(BlockingIOError):
             dump.recv()
         for number in (1, 2):
-            dump.send(rtnetlink.dump_links(number))
+            dump.send(link_messages.dump_links(number))
             found: list[rtnetlink.Message] = []
             while not found or found[-1].type != rtnetlink.Type.DONE:
                 assert select.select([dump], [], [], 60.0)[0]
@@ -163,7 +163,7 @@ def test_a_long_answer_of_a_broken_socket_says_so_each_time_it_is_asked_for(monk
     dump = Dump()
     with closing(dump):
         monkeypatch.setattr(dump, "_socket", Broken(dump._socket, errno.EIO))
-        dump.send(rtnetlink.dump_links(1))
+        dump.send(link_messages.dump_links(1))
         for _ in range(3):
             assert select.select([dump], [], [], 60.0)[0]
             with pytest.raises(OSError, match=os.strerror(errno.EIO)):
@@ -180,7 +180,7 @@ def test_a_long_answer_that_the_kernel_had_no_memory_for_can_be_asked_again(
     with closing(dump):
         monkeypatch.setattr(dump, "_socket", Broken(whole, errno.ENOBUFS))
         for number in (1, 2):
-            dump.send(rtnetlink.dump_links(number))
+            dump.send(link_messages.dump_links(number))
             assert select.select([dump], [], [], 60.0)[0]
             with pytest.raises(OSError, match=os.strerror(errno.ENOBUFS)):
                 dump.recv()
@@ -188,6 +188,6 @@ def test_a_long_answer_that_the_kernel_had_no_memory_for_can_be_asked_again(
                 dump.recv()
             assert not select.select([dump], [], [], 0)[0], "nothing that would have a loop spin"
         monkeypatch.setattr(dump, "_socket", whole)
-        dump.send(rtnetlink.dump_links(3))
+        dump.send(link_messages.dump_links(3))
         assert select.select([dump], [], [], 60.0)[0]
         assert list(rtnetlink.messages(dump.recv()))

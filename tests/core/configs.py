@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Configuration files that are right but for what a test puts into them, and what is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.errors import ConfigError, Mistake
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.verdict import Method
+
+REFERENCE = (Path(__file__).parents[2] / "deploy" / "npd6-xdp.toml").read_text()
+RULE = '[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = "static"\n'
+MINIMAL = f'[[interface]]\nname = "wan0"\n{RULE}'
+
+
+def plain(prefix: str, method: Method = Method.STATIC, network: str = "") -> RuleConfig:
+    """A rule that says no more than it has to; `network` if `prefix` is no strict spelling of it."""
+    return RuleConfig(prefix, (Prefix.of(network or prefix),), method)
+
+
+MINIMAL_RULE = plain("2001:db8:1::/64")
+
+
+def daemon(lines: str) -> str:
+    """A file that is right but for what `lines` add to [daemon]."""
+    return f"[daemon]\n{lines}\n{MINIMAL}"
+
+
+def limits(lines: str) -> str:
+    """The same for [limits]."""
+    return f"[limits]\n{lines}\n{MINIMAL}"
+
+
+def listen(value: str) -> str:
+    """The same for metrics.listen."""
+    return f"[metrics]\nlisten = {value}\n{MINIMAL}"
+
+
+def interface(lines: str, name: str = '"wan0"') -> str:
+    """The same for [[interface]]."""
+    return f"[[interface]]\nname = {name}\n{lines}\n{RULE}"
+
+
+def rule(lines: str = "", prefix: str = '"2001:db8:1::/64"', method: str = '"static"') -> str:
+    """The same for [[interface.rule]]."""
+    return f'[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = {prefix}\nmethod = {method}\n{lines}\n'
+
+
+def via(names: str) -> str:
+    """The same for a rule's via."""
+    return rule(f"via = {names}", method='"neighbour"')
+
+
+def mistakes(text: str) -> list[Mistake]:
+    """What is wrong with a file; [] if nothing is."""
+    try:
+        parse(text, "npd6-xdp.toml")
+    except ConfigError as raised:
+        error = raised
+    else:
+        return []
+    assert error.mistakes
+    assert str(error).splitlines() == [f"npd6-xdp.toml: {mistake}" for mistake in error.mistakes]
+    return list(error.mistakes)
+
+
+def its_rule(text: str) -> RuleConfig:
+    """The one rule of a file."""
+    (only_rule,) = only(parse(text, "")).rules
+    return only_rule
+
+
+def only(config: Config) -> InterfaceConfig:
+    """The one interface of a configuration."""
+    (entry,) = config.interfaces
+    return entry
+
+
+HERE, ITS_RULE = "interface[0]", "interface[0].rule[0]"
+CONTRACT = {  # docs/configuration.md
+    "daemon": {"control", "log_level", "log_format"},
+    "metrics": {"listen"},
+    "limits": {"events_per_second", "pending", "neighbours", "kernel_entries", "kernel_entry_age"},
+    "interface": {
+        *("name", "vlan", "attach", "datapath", "router", "dad", "na_source", "events_per_source"),
+        *("collect_targets", "rule"),
+    },
+    "rule": {
+        *("prefix", "method", "via", "include", "exclude", "router", "dad", "na_source", "host_routes"),
+    },
+}
+
+
+BOUNDS = (
+    ("events_per_second", 1, 10_000_000),
+    ("pending", 1, 65_536),
+    ("neighbours", 1, 1_000_000),
+    ("kernel_entries", 1, 65_536),
+    ("kernel_entry_age", 1, 1_000_000),
+)
