@@ -48,10 +48,10 @@ enum reason {
 };
 #define REASONS (REASON_DAD_SLLAO + 1)
 
-/* How a target is decided: numbers of npd6_xdp/core/rules.py Decision. */
+/* How a target is decided: numbers of npd6_xdp/core/table.py Decision. */
 enum decision {
-	DECISION_OWN,      /* the ingress interface's own address: the kernel answers */
-	DECISION_NEXT_HOP, /* a router behind the ingress interface: never impersonated */
+	DECISION_OWN,      /* C1: the ingress interface's own address: the kernel answers */
+	DECISION_NEXT_HOP, /* C6: a router behind the ingress interface: never impersonated */
 	DECISION_IGNORE,
 	DECISION_STATIC,    /* always there */
 	DECISION_ROUTE,     /* there if the routing table leads to it, out of another interface, or here */
@@ -59,7 +59,7 @@ enum decision {
 	DECISION_KERNEL,    /* the kernel's own proxy answers once `known` has it; Python adds others */
 };
 
-/* Flags of a rule: npd6_xdp/core/rules.py RuleFlag. */
+/* Flags of a rule: npd6_xdp/core/table.py RuleFlag. */
 enum rule_flag {
 	RULE_ROUTER = 1,           /* R = 1 in the advertisement */
 	RULE_DEFEND = 2,           /* answer DAD probes for present targets */
@@ -67,14 +67,14 @@ enum rule_flag {
 	RULE_VIA = 8,              /* only out of the interfaces of the rule's group */
 };
 
-/* Who answers on an entry: npd6_xdp/core/rules.py. */
+/* Who answers on an entry: npd6_xdp/core/table.py. */
 enum datapath {
 	DATAPATH_HYBRID,
 	DATAPATH_PYTHON,
 	DATAPATH_MONITOR,
 };
 
-/* What there is to know of the port behind a slot: npd6_xdp/core/rules.py SlotFlag. */
+/* What there is to know of the port behind a slot: npd6_xdp/core/table.py SlotFlag. */
 enum slot_flag {
 	SLOT_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
 	SLOT_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
@@ -104,7 +104,7 @@ enum event_tags {
 	EVENT_HEARD = 128,   /* who asks is new here, or has another MAC address: the kernel isn't told by this */
 };
 
-/* Flags of a known target: npd6_xdp/core/rules.py KnownFlag. */
+/* Flags of a known target: npd6_xdp/core/table.py KnownFlag. */
 enum known_flag {
 	KNOWN_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
 };
