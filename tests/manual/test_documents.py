@@ -126,7 +126,7 @@ def test_the_licence_is_the_gpls_second_version() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert hashlib.sha256(" ".join(text.split()).encode()).hexdigest() == GPL_2
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["license"] == {"text": "GPL-2.0-or-later"}
+    assert project["license"] == "GPL-2.0-or-later"
 
 
 def test_the_changelog_has_a_place_for_what_is_to_come_and_knows_the_version() -> None:
