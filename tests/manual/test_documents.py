@@ -102,7 +102,7 @@ def test_every_configuration_in_it_is_right(page: Path) -> None:
 
 GPL_2 = "29aca396a145fe071fdbe77a984128ac894c96731cff188c4f9c24c251641bd8"
 SOURCES = (".py", ".c", ".h", ".sh", ".toml", ".yml", ".service", ".conf", ".html", ".rb", "Vagrantfile", "run")
-NOT_OURS = {".git", ".vagrant", ".venv", "build", "dist", "bench-results", "__pycache__"}
+NOT_OURS = {".git", ".vagrant", ".venv", ".venv-core", "build", "dist", "bench-results", "__pycache__"}
 
 
 def sources() -> list[Path]:
