@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* check: RFC 4861 §7.1.1 and its kin, in the order that DESIGN.md gives; ids are those of RFC.md §A. */
+/* check: RFC 4861 §7.1.1 and its kin; order and ids are those of docs/rules.md, A. */
 #ifndef NPD6_CHECK_H
 #define NPD6_CHECK_H
 
 #include "parse.h"
 
-#define MESSAGE_MAX 4096 /* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel */
+#define MESSAGE_MAX 4096 /* bytes of ICMPv6 that are looked at; a longer NS is left to the kernel (H5) */
 #define CSUM_CHUNK 512   /* the most that bpf_csum_diff() takes before Linux 6.13 */
 
 /*
@@ -121,7 +121,7 @@ static __always_inline struct checked invalid(enum reason reason)
 
 /*
  * Passed, or the first reason that says otherwise. Fills in the rest of `s`; an answer goes to the source
- * link-layer address option's MAC, else to the frame's source (RFC.md B8).
+ * link-layer address option's MAC, else to the frame's source (B8).
  */
 static __always_inline struct checked ns_check(struct xdp_md *ctx, struct scratch *s)
 {

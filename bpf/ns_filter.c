@@ -104,7 +104,7 @@ static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct 
 	struct slot_key key = { .ifindex = ctx->ingress_ifindex };
 	struct slot *slot;
 
-	/* a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
+	/* H1: a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
 	key.outer = be16_to_cpu(f->tci[0]) & VLAN_VID_MASK;
 	key.inner = be16_to_cpu(f->tci[1]) & VLAN_VID_MASK;
 	if (!key.outer) {
@@ -119,17 +119,18 @@ static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct 
 	return slots.lookup(&key);
 }
 
-/* Frames that are never answered, whoever is asked for (RFC.md §C). */
+/* Frames that are never answered, whoever is asked for (docs/rules.md, C). */
 static __always_inline bool is_frame_ignored(const struct scratch *s, const struct slot *slot)
 {
 	const struct frame *f = &s->frame;
 
 	if (is_same_ether(f->h_source, slot->mac) || is_same_ether(f->h_source, slot->port_mac))
-		return true; /* our own, looped back */
+		return true; /* C4: our own, looped back */
+	/* F2: to our MAC address, a group's packet is one like any other */
 	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac) &&
 	    !is_same_ether(f->h_dest, slot->port_mac))
-		return true; /* another station's, flooded by a bridge */
-	/* no one station asked: an answer to a group or to nobody would reach others than the asker */
+		return true; /* C5: another station's, flooded by a bridge */
+	/* C9: no one station asked, and an answer to a group or to nobody would reach others than the asker */
 	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
 }
 
@@ -159,7 +160,7 @@ static __always_inline struct rule *target_match(const struct slot *slot, const 
 	rule = lines.lookup(&line);
 	if (rule)
 		return rule;
-	/* a link-local target is answered only if a rule names exactly that address */
+	/* C2: a link-local target is answered only if a rule names exactly that address */
 	if (is_link_local(target))
 		return NULL;
 	*outcome = OUTCOME_UNMATCHED;
@@ -304,7 +305,7 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 	s->tags = 0;
 	known = target_known(rule, s);
 	if (dad && !(rule->flags & RULE_DEFEND)) {
-		/* any answer would kill the asker's address, RFC 4862 §5.4; so would that of the kernel's proxy entry */
+		/* D1: any answer would kill the asker's address; D3: so would that of the kernel's proxy entry */
 		if (known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR)
 			return consume(OUTCOME_DAD);
 		return pass(OUTCOME_DAD);
@@ -348,7 +349,7 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 	return true;
 }
 
-/* Whether one more event may go up: by its source's budget (RFC 6583), then by that of all. */
+/* Whether one more event may go up: by its source's budget, then by that of all (E3). */
 static __always_inline bool is_within_limits(const struct slot *slot, const struct scratch *s,
 					     const struct settings *settings, __u64 now)
 {

@@ -35,7 +35,7 @@ static __always_inline bool is_beyond(void *end, void *data_end)
 
 /*
  * Walks the chain of extension headers from f->message on. Hop-by-hop options stand only directly behind the
- * IPv6 header (RFC 8200 §4.1). False: this program can't see an ICMPv6 message behind them.
+ * IPv6 header (H2). False: this program can't see an ICMPv6 message behind them.
  */
 static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f, __u8 nexthdr)
 {
@@ -73,7 +73,7 @@ static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f
 	return nexthdr == NEXTHDR_ICMP;
 }
 
-/* True for an ICMPv6 message of type 135; fills in all of `f`. False: not our business. */
+/* True for an ICMPv6 message of type 135 (H1); fills in all of `f`. False: not our business. */
 static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 {
 	void *data = (void *)(long)ctx->data;

@@ -50,8 +50,8 @@ enum reason {
 
 /* How a target is decided: numbers of npd6_xdp/core/table.py Decision. */
 enum decision {
-	DECISION_OWN,      /* the ingress interface's own address: the kernel answers */
-	DECISION_NEXT_HOP, /* a router behind the ingress interface: never impersonated */
+	DECISION_OWN,      /* C1: the ingress interface's own address: the kernel answers */
+	DECISION_NEXT_HOP, /* C6: a router behind the ingress interface: never impersonated */
 	DECISION_IGNORE,
 	DECISION_STATIC,    /* always there */
 	DECISION_ROUTE,     /* there if the routing table leads to it, out of another interface, or here */

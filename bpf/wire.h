@@ -121,7 +121,7 @@ static __always_inline bool is_link_local(const struct in6_addr *a)
 	return (a->word[0] & BE16(0xffc0)) == BE16(0xfe80);
 }
 
-/* ff02::1:ff00:0/104, RFC 4291 §2.7.1 */
+/* F1: ff02::1:ff00:0/104 */
 static __always_inline bool is_solicited_node(const struct in6_addr *a)
 {
 	return a->dword[0] == BE32(0xff020000) && !a->dword[1] && a->dword[2] == BE32(1) && a->byte[12] == 0xff;

@@ -429,7 +429,8 @@ def built(topology: Topology, name: str, without: str = "") -> Iterator[tuple[Pl
 
 class Seen(NamedTuple):
     """What was seen of a page's place: which of its addresses answer without the daemon and with it, which answer of
-    those that mustn't, the log's warnings, and the daemon's exit status."""
+    those that mustn't, the log's warnings, and the daemon's exit status.
+    """
 
     before: Mapping[str, bool]
     reached: Mapping[str, bool]

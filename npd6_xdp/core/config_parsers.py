@@ -48,6 +48,7 @@ def _string(value: object, example: str) -> str:
 
 
 def boolean(value: object) -> bool:
+    """A TOML boolean."""
     if not isinstance(value, bool):
         raise Wrong("must be true or false, without quotes")
     return value
@@ -61,6 +62,7 @@ class Whole:
     high: int
 
     def __call__(self, value: object) -> int:
+        """The number, or Wrong."""
         if type(value) is not int or not self.low <= value <= self.high:  # and no bool
             raise Wrong(f"must be a whole number from {self.low} to {self.high}, without quotes")
         return value
@@ -77,6 +79,7 @@ class OneOf:
         self._foreign = foreign or {}
 
     def __call__(self, value: object) -> str:
+        """The choice's value, or Wrong."""
         if isinstance(value, str) and value in self.choices:
             return self.choices[value]
         word = value if isinstance(value, str) else ""

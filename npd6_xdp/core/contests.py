@@ -45,7 +45,8 @@ class _Stage(Enum):
 @dataclass(slots=True)
 class _Contest:
     """Two places of one address. `since` is when its stage began, WAITING when it is to end (seconds, monotonic);
-    `asked` is when the probe was sent. `former` is who has lost to another, and may still answer."""
+    `asked` is when the probe was sent. `former` is who has lost to another, and may still answer.
+    """
 
     since: float
     stage: _Stage = _Stage.WAITING

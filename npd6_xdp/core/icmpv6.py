@@ -323,6 +323,7 @@ def _split_options(area: bytes) -> list[bytes] | None:
     """The options that fill `area`, each with its type and length octet; None where a length is wrong.
 
     A6, RFC 4861 §7.1.1: a length of 0 is invalid, and an option ends within the message (§4.6 gives the shape).
+    D4: a Nonce is an option like any other.
     """
     options = []
     start = 0

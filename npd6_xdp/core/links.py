@@ -139,7 +139,8 @@ def followed_prefixes(links: Mapping[str, LinkFacts]) -> dict[str, tuple[Prefix,
 
 def held_addresses(own: Iterable[OwnAddress]) -> Iterable[IPv6Address]:
     """The addresses that the kernel itself answers for: those it holds, and their subnets' router anycast
-    addresses, which a forwarding interface has beside each (C1, RFC 4291 §2.6.1; Linux: prefixes shorter than /127)."""
+    addresses, which a forwarding interface has beside each (C1, RFC 4291 §2.6.1; Linux: prefixes shorter than /127).
+    """
     for held in own:
         yield held.address
         if held.prefix_length < 127 and not held.address.is_link_local:

@@ -14,7 +14,7 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def shown(name: bytes) -> str:
-    """Printable UTF-8 as it is; a backslash, and each byte of anything else, as \\xNN. No two names are shown alike."""
+    r"""Printable UTF-8 as it is; a backslash, and each byte of anything else, as \xNN. No two names are shown alike."""
     return "".join(
         character
         if character.isprintable() and character != "\\"
@@ -29,5 +29,5 @@ def raw(name: str) -> bytes:
 
 
 def canonical(name: str) -> str:
-    """A name from a file or the command line, as shown() has it: both "a\\b" and "a\\x5cb" are the name a\\b."""
+    r"""A name from a file or the command line, as shown() has it: both "a\b" and "a\x5cb" are the name a\b."""
     return shown(raw(name))

@@ -35,7 +35,8 @@ NOBODY = bytes(6)
 @dataclass(slots=True)
 class _Pending:
     """A target under way: where it is looked for, whose share it counts in, who asked, and when it is given up
-    (seconds, monotonic)."""
+    (seconds, monotonic).
+    """
 
     probed: set[int]
     began_by: Asker

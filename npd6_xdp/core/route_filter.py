@@ -111,7 +111,8 @@ def routes_that_concern(ifindexes: Iterable[int]) -> tuple[Instruction, ...]:
 
 def host_routes_of_others(ours: int) -> tuple[Instruction, ...]:
     """What lets pass the routes that bear our number, or are to one address and not in the table `local`; but none of
-    what the sender `ours` has asked for."""
+    what the sender `ours` has asked for.
+    """
     return (
         Instruction(_LD_ABS_W, _SENDER),
         Instruction(_JEQ, _swapped("I", ours), 0, 1),

@@ -386,6 +386,7 @@ class Table:
 
 
 def slot_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
+    """The key of a port's slot in the kernel's map: interface index, outer and inner VLAN id."""
     if vlan.any:
         return ifindex, VLAN_ANY, VLAN_ANY
     outer, inner = (*vlan.tags, 0, 0)[:2]

@@ -185,7 +185,8 @@ def _on_link(entry: Entry) -> set[Prefix]:
 
 def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, int] | None]:
     """The on-link prefixes of which rules say that all targets are there: most of one by the longest line around it,
-    parts of it by the lines within. None of lines of which there is nothing to say."""
+    parts of it by the lines within. None of lines of which there is nothing to say.
+    """
     for here in on_link:
         match = decisions.longest(here.address, here.length)
         if match is not None and match.decision in _ALWAYS_THERE:

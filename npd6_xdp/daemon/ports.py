@@ -335,7 +335,8 @@ class Ports:
 
     def _look_for_hidden_tags(self, port: Attached, link: LinkFacts) -> None:
         """Where the program is in the driver, it sees the tags unless the card, or a veth's other end, takes them out
-        of the frames; and the card may be told so at any time."""
+        of the frames; and the card may be told so at any time.
+        """
         hides_tags = port.trunk and (link.lossy or receive_vlan_offload(link.name))
         if hides_tags is not port.hides_tags:
             port.hides_tags = hides_tags

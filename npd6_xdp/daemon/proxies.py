@@ -155,7 +155,8 @@ class Proxies:
 
     def _reconcile(self) -> None:
         """Make what we hold for true what the kernel says, and put back what it has lost: it drops entries when an
-        interface goes down, and when somebody else says so."""
+        interface goes down, and when somebody else says so.
+        """
         try:
             there = self._requests.proxies()
         except MachineError as error:

@@ -265,7 +265,8 @@ class Resolution:
 
     def _is_elsewhere(self, event: NsEvent, rule: Rule) -> bool:
         """Whether a target needn't be looked for behind us: it is where the question comes from, or the question comes
-        of one that we have asked there."""
+        of one that we have asked there.
+        """
         entry = self._table.entries.get(rule.entry)
         if entry is None:
             return False

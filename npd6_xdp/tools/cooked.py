@@ -32,7 +32,8 @@ class PacketType(IntEnum):
 
 class Cooked(NamedTuple):
     """What a cooked header says: `ifindex` is 0 where it doesn't say which interface (SLL), and `source` is the
-    sender's address (6 bytes). `rest` has the EtherType, tags in front of it, and what follows."""
+    sender's address (6 bytes). `rest` has the EtherType, tags in front of it, and what follows.
+    """
 
     kind: int
     device: int

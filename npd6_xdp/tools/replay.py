@@ -109,7 +109,8 @@ def run(
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """What would become of one solicitation. `answer` is the advertisement; a `late` one is for when the target is
-    found to be there. Addresses are None where the frame is too broken to have them."""
+    found to be there. Addresses are None where the frame is too broken to have them.
+    """
 
     number: int
     seconds: float

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -71,21 +72,27 @@ LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs")}
 """What a room may import inside its functions, besides."""
 
 
-def imports(source: str) -> Iterator[tuple[str, bool]]:
-    """The modules that a source imports, each with whether it does so at its top."""
+@cache
+def statements(source: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """The imports of a source, each with whether it stands at its top."""
     tree = ast.parse(source)
     top = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
+    return [(node, id(node) in top) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def imports(source: str) -> Iterator[tuple[str, bool]]:
+    """The modules that a source imports, each with whether it does so at its top."""
+    for node, at_top in statements(source):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in top) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+            yield from ((alias.name, at_top) for alias in node.names)
+        else:
             assert node.level == 0, "absolute imports only"
             assert node.module
             is_wing = node.module.removeprefix("npd6_xdp.system.") in WINGS
             if node.module == "npd6_xdp" or is_wing or re.fullmatch(r"npd6_xdp\.\w+", node.module):
-                yield from ((f"{node.module}.{alias.name}", id(node) in top) for alias in node.names)
+                yield from ((f"{node.module}.{alias.name}", at_top) for alias in node.names)
             else:
-                yield node.module, id(node) in top
+                yield node.module, at_top
 
 
 def allowed(name: str, rooms: set[str]) -> bool:
@@ -193,12 +200,19 @@ def test_the_daemon_does_without_scapy_and_pyroute2() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_scapy_is_imported_by_probe_replay_and_the_lab_alone() -> None:
+    """So the daemon starts where there is none: tests/netns/test_attach.py has one that does."""
+    where = {module for _, module, source in modules() for name, _ in imports(source) if name.startswith("scapy")}
+    assert {"tools.probe", "tools.replay"} < where
+    assert [module for module in where - {"tools.probe", "tools.replay"} if not module.startswith("lab.")] == []
+
+
 def test_no_import_leads_back_to_where_it_began() -> None:
     """Not by way of a function either."""
     sources = {f"npd6_xdp.{module}".removesuffix(".__init__"): source for _, module, source in modules()}
     graph: dict[str, set[str]] = {module: set() for module in sources}
     for module, source in sources.items():
-        for node in ast.walk(ast.parse(source)):
+        for node, _ in statements(source):
             if isinstance(node, ast.ImportFrom) and node.module in sources:
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
                 graph[module] |= names & sources.keys() or {node.module}

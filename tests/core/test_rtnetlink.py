@@ -301,7 +301,7 @@ def test_we_read_the_rules_that_pyroute2_writes(
     assert parse_rule(encoded(fibmsg, {"family": socket.AF_INET, **fields}, attributes)) is None
 
 
-class nhmsg(nlmsg):  # type: ignore[misc]
+class nhmsg(nlmsg):  # type: ignore[misc]  # noqa: N801 (as pyroute2 and the kernel have it)
     """struct nhmsg of linux/nexthop.h, for pyroute2 to write."""
 
     fields = (("family", "B"), ("scope", "B"), ("protocol", "B"), ("resvd", "B"), ("flags", "I"))

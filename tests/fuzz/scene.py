@@ -236,7 +236,8 @@ def _held(own: Iterable[str]) -> Iterator[int]:
 
 def _speaking(configuration: Configuration, interfaces: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """The [[interface]]s. One for any VLAN is several: where the machine has an interface for some frames, that has
-    other addresses, and they are counted by themselves."""
+    other addresses, and they are counted by themselves.
+    """
     spoken_for = {vlan_of(each) for each in interfaces}
     for interface in interfaces:
         yield interface

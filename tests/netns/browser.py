@@ -104,7 +104,7 @@ class Page:
         )
 
     def prefer(self, scheme: str) -> None:
-        """ "dark" or "light", as the system would say."""
+        """As the system would say: "dark" or "light"."""
         self._command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def contrasts(self) -> dict[str, float]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +164,20 @@ def test_the_wrong_bcc_is_told_from_the_right_one(topology: Topology, daemon: St
         "npd6-xdp: bcc is missing: install the distribution's package (Debian, Ubuntu: python3-bpfcc;"
     )
     assert "Traceback" not in caught.value.log
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_it_answers_where_there_is_no_scapy(topology: Topology, daemon: Start, tmp_path: Path, datapath: str) -> None:
+    (tmp_path / "scapy.py").write_text("raise ImportError('the daemon needs none')\n")
+    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    running = daemon(configuration(datapath=f'"{datapath}"'), environment=environment)
+    with Wire(topology) as wire:
+        assert wire.ask(solicit(SETTING)) is not None
+    assert running.stop() == 0
+    hidden = subprocess.run(
+        [sys.executable, "-c", "import scapy"], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    assert b"the daemon needs none" in hidden.stderr
 
 
 def test_a_debug_log_is_ours_alone_and_its_lines_are_json_where_asked_for(topology: Topology, daemon: Start) -> None:

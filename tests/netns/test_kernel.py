@@ -219,7 +219,8 @@ def test_a_unicast_question_too_is_left_to_the_kernel_which_answers_it(
     topology: Topology, daemon: Start, datapath: str
 ) -> None:
     """As an upstream asks that confirms what it knows (RFC 4861 §7.3.3). It comes to be forwarded, so the kernel looks
-    at the sysctl of all interfaces; its answer has no link-layer address option."""
+    at the sysctl of all interfaces; its answer has no link-layer address option.
+    """
     running = daemon(configuration(RULE, datapath=f'"{datapath}"'))
     with Wire(topology) as wire:
         asker = Asker(wire, running)

@@ -124,7 +124,8 @@ def test_a_host_that_moves_and_moves_back_is_out_of_reach_for_three_seconds_at_m
 @contextmanager
 def speaking(ports: dict[str, Topology], old: str, new: str) -> Iterator[None]:
     """The host's address goes from one port to the other, where it speaks. The old port keeps its carrier, as an access
-    point's does."""
+    point's does.
+    """
     interfaces = {"lan0": "eth0", "lan1": "eth1"}
     for port, what in ((old, "del"), (new, "add")):
         words = (what, f"{HOST_ADDRESS}/128", "dev", interfaces[port], *(["nodad"] if what == "add" else []))

@@ -160,7 +160,7 @@ def solicitations_in(file: Path) -> int:
 
 
 def test_an_oracle_reads_the_same_out_of_a_cooked_capture(topology: Topology) -> None:
-    """scapy dissects what tcpdump wrote: its types, addresses and tags are those of the frames made of it."""
+    """Scapy dissects what tcpdump wrote: its types, addresses and tags are those of the frames made of it."""
     with tcpdump(topology, "any", "-y", "LINUX_SLL") as file, Wire(topology) as wire:
         wire.send(question(HOST_ADDRESS), SETTING.mac + question(HOST_ADDRESS)[6:])
 

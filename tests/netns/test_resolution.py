@@ -373,7 +373,8 @@ def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_i
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel leaves out whom another bucket has now, and doesn't say so. A table that grows once has grown for good
-    until the machine starts anew, so here its hash is another, and the lines aren't told."""
+    until the machine starts anew, so here its hash is another, and the lines aren't told.
+    """
     run_batch(edge, many("replace", 20))
     edge.take_in()
     watch, known = edge.resolution._watch, edge.resolution.neighbours

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.roots import PROJECT
 
-_PARTS = ("bpf", "npd6_xdp", "deploy", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
+_PARTS = ("bpf", "npd6_xdp", "deploy", "docs", "pyproject.toml", "README.md", "MANIFEST.in", "CHANGELOG.md", "LICENSE")
 
 
 def copy_tree(to: Path) -> None:

@@ -38,6 +38,25 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+METADATA = "import backend, sys; print(backend.prepare_metadata_for_build_wheel(sys.argv[1]))"
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3"], ids=["newest", "the distribution's"])
+def test_older_setuptools_say_the_licence_too_which_know_no_expression(python: str, tmp_path: Path) -> None:
+    """Those before 77; Debian 12 has 66."""
+    copy_tree(tmp_path / "tree")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path / "tree/deploy")}
+    made = subprocess.run(
+        [python, "-c", METADATA, tmp_path], cwd=tmp_path / "tree", env=environment, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / made.stdout.split()[-1] / "METADATA").read_text()
+    version = run(python, "-c", "import setuptools; print(setuptools.__version__)").partition(".")[0]
+    field = "License-Expression" if int(version) >= 77 else "License"
+    assert f"\n{field}: GPL-2.0-or-later\n" in text
+    assert "\nAuthor: npd6-xdp developers\n" in text
+
+
 def contents(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

@@ -159,6 +159,7 @@ class Links:
 
 def _first_spare() -> int:
     """From which number on descriptors aren't for ports: who asks for metrics or the status needs some, and so does a
-    program that takes over. (The kernel gives the lowest number that is free.)"""
+    program that takes over. (The kernel gives the lowest number that is free.)
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return limit - min(_SPARE, limit // 8) if limit >= 0 else 1 << 31

@@ -132,6 +132,7 @@ def _name_of(bcc: Any, source: str) -> str:
 
 
 def is_kept() -> bool:
+    """Whether what the compiler would make of the program is there already."""
     bcc = load_bcc()
     name = _name_of(bcc, _source(compiler.BPF_DIRECTORY))
     return bool(name) and shelf.read(name, compiled.Compiled.unpack) is not None

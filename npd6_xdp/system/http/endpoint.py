@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._site.answer(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
         )
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 (http.server's name)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class can't make sense of, or has no method for."""

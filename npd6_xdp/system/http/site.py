@@ -45,6 +45,7 @@ class Response:
 
 
 def say(status: HTTPStatus, line: str, *headers: tuple[str, str]) -> Response:
+    """An answer of one line of text."""
     return Response(status, _TEXT, f"{line}\n".encode(errors="replace"), headers)
 
 

@@ -81,7 +81,8 @@ class Dump:
 
     def _say_broken(self, error: OSError) -> NoReturn:
         """The thread has ended by an error. The kernel may lack the memory for a piece, and have some when it is asked
-        again; any other error stays, so that who listens opens another socket."""
+        again; any other error stays, so that who listens opens another socket.
+        """
         if error.errno == errno.ENOBUFS and self._thread is not None:
             self._thread.join()
             self._thread = self._broken = None

@@ -132,14 +132,17 @@ class Requests:
 
 
 def hash_in(dumped: Iterable[Message]) -> tuple[int, int] | None:
+    """Seed and mask of the neighbour table's hash, if a dump has them."""
     return next(filter(None, (neighbour_messages.parse_neighbour_hash(message.body) for message in dumped)), None)
 
 
 def dump_host_routes(number: int) -> bytes:
+    """Ask for the routes of our protocol number; `number` is the request's."""
     return route_messages.dump_routes(number, protocol=rtnetlink.PROTOCOL)
 
 
 def host_routes_in(dumped: Iterable[Message]) -> Iterator[tuple[Host, int]]:
+    """The hosts that routes of ours lead to, each with its routing table."""
     for message in dumped:
         route = route_messages.parse_route(message.body)
         if route and route.protocol == rtnetlink.PROTOCOL and route.length == 128:

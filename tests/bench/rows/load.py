@@ -122,7 +122,7 @@ def _climb(run: Run, subject: Subject, found: _Found, *, overload: bool) -> None
 
 
 def _takes_live_frames(subject: Subject) -> bool:
-    """veth delivers them only to an interface with a native program."""
+    """Veth delivers them only to an interface with a native program."""
     return subject.ours and subject is not HYBRID_GENERIC
 
 

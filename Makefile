@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What a contributor runs. `make` lists it. What needs root and bcc works in .venv, which deploy/setup.sh makes; the core's
+# tests, types, style and docs need neither, and make .venv-core for themselves where there is no .venv.
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+.DEFAULT_GOAL = help
+.PHONY: help test test-core types style mentions bench-quick docs coverage clean
+
+core = .venv-core/bin/python
+# Where all is set up, that; else what needs no root.
+python = $(if $(wildcard .venv/bin/pytest),.venv/bin/python,$(core))
+prepared = $(if $(wildcard .venv/bin/pytest),,$(core))
+workers = $(shell $(python) -c 'import xdist' 2>/dev/null && printf -- '-n auto')
+
+help: ## this list
+	@sed -En 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+
+test: ## linters, types, all tests; needs root, and installs what is missing (20 minutes)
+	deploy/test.sh
+
+test-core: $(prepared) ## the decisions' tests: no root, no bcc, no machine; what takes seconds is left out
+	$(python) -m pytest -q $(workers) -m "not large" --hypothesis-profile=quick tests/core $(T)
+
+types: $(prepared) ## mypy --strict
+	$(python) -m mypy
+
+style: $(prepared) ## what is to be mended of the style: ruff, clang-format, shellcheck where there is one
+	$(python) -m ruff check
+	$(python) -m ruff format --check --diff
+	find bpf tests -name '*.[ch]' -exec $(dir $(python))clang-format --dry-run --Werror {} +
+	if command -v shellcheck >/dev/null; then \
+	    shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init; fi
+
+bench-quick: ## all rows of the benchmark with small numbers: does it work? Needs root (a minute)
+	deploy/bench.sh --quick
+
+mentions: $(prepared) ## whether each file, page, command and rule is there that a text names
+	$(python) -m pytest -q tests/manual/test_documents.py tests/manual/test_mentions.py tests/manual/test_rules.py
+
+docs: $(prepared) ## the tables of keys and metrics, written from the code; then mentions
+	$(python) -m docs.keys
+	$(python) -m docs.metrics >docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	$(MAKE) --no-print-directory mentions
+
+coverage: ## which lines the tests of core, tools, system and daemon reach, into docs/coverage.md's table; needs root
+	.venv/bin/python -m tests.coverage
+
+clean: ## what this made
+	rm -rf .venv-core htmlcov .coverage
+
+.venv-core/bin/python: pyproject.toml deploy/backend.py
+	python3 -m venv .venv-core || { echo "install your distribution's package of venv (Debian: python3-venv)" >&2; exit 1; }
+	$@ -m pip install --quiet --editable '.[core]'
+	touch $@
