@@ -22,7 +22,8 @@ from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
 from npd6_xdp.core.config_file import KEYS, REQUIRED, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system import shelf, sysctl
+from npd6_xdp.system import sysctl
+from npd6_xdp.system.bpf import shelf
 
 ROOT = Path(manual.__file__).parents[1]
 PAGES = ("man8/npd6-xdp.8", "man5/npd6-xdp.toml.5")
