@@ -6,16 +6,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 
-from npd6_xdp.core.event import RECORD_SIZE, NsEvent
+from npd6_xdp.core.event import RECORD_SIZE, EventTags, NsEvent
 from npd6_xdp.core.frames import Frames, Shape
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.snapshot import AnswerTimes
-from npd6_xdp.core.table import Rule, Table
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.table import Rule
+from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.system.bpf.events import BATCH
 from npd6_xdp.system.clock import machine_ns
@@ -25,14 +26,17 @@ log = logging.getLogger("npd6-xdp")
 
 _DEBUG_LINES = 10  # a second, about solicitations
 _UNSETTLED = 512  # answers that may wait to be counted, under a stream that never lets us rest
+_NOTICED = EventTags.HEARD | EventTags.STALE
 _MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
 
 
-class Answering:
-    """Answers by the table in force, and counts. `special` says what else there is to do for an event.
+Handler = Callable[[NsEvent, Rule], Outcome | None]
+"""Does what there is to do for an event besides answering it, and says what became of it. None: answer it."""
 
-    It returns what became of the event, ANSWERED_XDP where nothing is left to do, or None: answer it. What an event
-    makes us raise is told to `failed`, and costs that event only.
+
+class Answering(Follower):
+    """Answers by the table in force, and counts. What an event makes us raise is told to `failed`, and costs that event
+    only.
     """
 
     WHERE = "events"
@@ -41,14 +45,14 @@ class Answering:
         self,
         ports: Ports,
         counts: Counts,
-        special: Callable[[NsEvent, Rule], Outcome | None],
         failed: Callable[[str, BaseException], None],
     ) -> None:
         self._ports = ports
         self._counts = counts
-        self._special = special
+        self._handlers: Mapping[Method, Handler] = {}
+        self._notice: Callable[[NsEvent, Rule], None] = lambda *_: None
         self._failure = failed
-        self._table = Table({}, {}, {}, {}, {})
+        self._table = NO_TABLE
         self._responder = Responder(self._table)
         self._before = self._table, self._responder
         self._outbox = Outbox(Frames(BATCH))
@@ -59,18 +63,17 @@ class Answering:
         self._sent: list[Shape] = []
         self._failed: list[Shape] = []
 
-    def use(self, table: Table) -> None:
+    def join(self, handlers: Mapping[Method, Handler], notice: Callable[[NsEvent, Rule], None]) -> None:
+        """Who handles the events of a method's rules, and who takes notice of what else the XDP program has seen."""
+        self._handlers, self._notice = handlers, notice
+
+    def apply(self, new: InForce) -> None:
         """Answer by this table from now on; events that were matched by the one before, by that."""
-        self.settle()
+        self.count()
         if self._before[1] is not self._responder:
             self._before[1].discard()
         self._before = self._table, self._responder
-        self._table, self._responder = table, Responder(table)
-
-    @property
-    def former(self) -> Table:
-        """The table before the one in force: it goes when another is given to use()."""
-        return self._before[0]
+        self._table, self._responder = new.table, Responder(new.table)
 
     def rule(self, number: int) -> Rule | None:
         """The rule of an event; that may be one of the table before this one."""
@@ -114,10 +117,10 @@ class Answering:
             self._sent += frames.shapes
             frames.clear()
             if len(self._sent) > _UNSETTLED:
-                self.settle()
+                self.count()
         return others
 
-    def settle(self) -> None:
+    def count(self) -> None:
         """Count what was answered. Not at once, since nobody but the asker is in a hurry."""
         sent, failed = self._sent, self._failed
         if not sent:
@@ -138,11 +141,14 @@ class Answering:
         rule = self.rule(event.rule)
         if rule is None:
             return  # of an entry that is gone, and whose counters are, too
-        outcome = self._special(event, rule)
+        if event.tags & _NOTICED:
+            self._notice(event, rule)
+        if event.tags & EventTags.ANSWERED:
+            return  # counted where it was answered
+        handler = self._handlers.get(rule.method)
+        outcome = None if handler is None else handler(event, rule)
         if outcome is None:
             outcome = Outcome.ANSWERED_PYTHON if self._send(event) else Outcome.FAILED
-        elif outcome is Outcome.ANSWERED_XDP:
-            return  # counted where it was answered
         self._counts.count(rule, outcome)
         if log.isEnabledFor(logging.DEBUG):
             self._debug(event, rule, outcome)

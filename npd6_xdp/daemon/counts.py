@@ -5,22 +5,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from npd6_xdp.core.table import Rule, Table
+from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 
 
-class Counts:
+class Counts(Follower):
     """Outcomes by entry and by rule, and the advertisements that came late, once a target was resolved."""
 
     def __init__(self) -> None:
-        self._table = Table({}, {}, {}, {})
+        self._table = NO_TABLE
         self._entries: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         self._rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         self._late: dict[int, int] = {}
 
-    def follow(self, table: Table) -> None:
+    def apply(self, new: InForce) -> None:
         """Count for the entries and rules of a table; those that it hasn't are forgotten."""
-        self._table = table
+        table = self._table = new.table
         for counts, alive in ((self._entries, table.entries), (self._rules, table.rules)):
             for number in [number for number in counts if number not in alive]:
                 del counts[number]

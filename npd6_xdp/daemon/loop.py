@@ -85,7 +85,7 @@ class Loop:
         self._others = self._selector.fileno()
         self._epoll.register(self._others, select.EPOLLIN)
         self._dues: list[_Due] = []
-        self._renewals: dict[str, Callable[[], object]] = {}
+        self._renewals: dict[str, list[Callable[[], object]]] = {}
         self._records: dict[str, _Record] = {}
         self._failures: dict[str, int] = {}
         self._logged: set[tuple[str, str, str, int]] = set()
@@ -128,8 +128,8 @@ class Loop:
         self._dues.append(_Due(where, due, call))
 
     def renew(self, where: str, call: Callable[[], object]) -> None:
-        """How the sources of that name are opened anew."""
-        self._renewals[where] = call
+        """How a source of that name is opened anew: all of that name are."""
+        self._renewals.setdefault(where, []).append(call)
 
     # --- turns ---
 
@@ -221,15 +221,16 @@ class Loop:
             return
         record.failed.clear()
         why = f"{where} failed {FAILURES} times within {WITHIN:.0f} s ({type(error).__name__}: {error})"
-        renewal = self._renewals.get(where)
-        if renewal is None:
+        renewals = self._renewals.get(where, ())
+        if not renewals:
             raise MachineError(f"{why}, and can't be opened anew: ending") from error
         if now - record.renewed < HELPED:
             raise MachineError(f"{why}, although it has just been opened anew: ending") from error
         record.renewed = now
         log.error("%s: opening it anew", why)
         try:
-            renewal()
+            for renewal in renewals:
+                renewal()
         except Exception as again:
             raise MachineError(f"{why}, and opening it anew failed, too ({again}): ending") from again
 

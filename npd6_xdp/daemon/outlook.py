@@ -9,9 +9,12 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from npd6_xdp.core.absent import absent_lines
+from npd6_xdp.core.altnames import alternative_names, twofold
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.vias import Patience, UsedVia
+from npd6_xdp.core.vias import Patience, UsedVia, used_vias
 from npd6_xdp.core.warnings import (
     MOST_SAID,
     DefaultRoute,
@@ -20,11 +23,16 @@ from npd6_xdp.core.warnings import (
     Warnings,
     advertisement_warnings,
     all_lines,
+    finding_warnings,
     forwarding_warnings,
     more_of,
     offload_warning,
+    warnings,
 )
+from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.sysctl import read as read_sysctl
@@ -36,18 +44,28 @@ _WORD = re.compile(r"[\w.-]+")
 _MOST_READ = 64  # interfaces whose sysctls and counters are read at a look
 
 
-class Outlook:
+class Outlook(Follower):
     """Warnings of the configuration and of the machine. `due` is when look() is to be called again.
 
-    `neighbour_table` has those of the kernel's neighbour table.
+    `neighbour_table` has those of the kernel's neighbour table. `show` is given all of them, whenever they change.
     """
 
     def __init__(
-        self, router: Router, neighbour_table: Callable[[], Sequence[str]], damper: Damper | None = None
+        self,
+        router: Router,
+        neighbour_table: Callable[[], Sequence[str]],
+        damper: Damper | None = None,
+        show: Callable[[Warnings], None] = lambda _: None,
     ) -> None:
         self._router = router
         self._neighbour_table = neighbour_table
-        self._table = Table({}, {}, {}, {}, {})
+        self._show = show
+        self._tags: Tags | None = None
+        self._has_news: Callable[[], bool] = lambda: False
+        self._now = NOTHING
+        self._silent: frozenset[int] = frozenset()
+        self._of_table: tuple[Table, Sequence[str]] = (NO_TABLE, ())  # what there is to warn of by a table alone
+        self._table = NO_TABLE
         self._links: Mapping[str, LinkFacts] = {}
         self._vias: Sequence[UsedVia] = ()
         self._patience = Patience()
@@ -62,6 +80,69 @@ class Outlook:
         self.due: float | None = None
         self.current: Warnings = {}
         """What holds now; replaced as a whole."""
+
+    def join(self, loop: Loop, tags: Tags, has_news: Callable[[], bool]) -> None:
+        """Have the loop look when it is time. `has_news` says that there are others of the neighbour table's."""
+        self._loop = loop
+        self._tags = tags
+        self._wait()
+        loop.renew("outlook", self._renew)
+        self._has_news = has_news
+        loop.at(lambda: 0.0 if self._is_old else self.due, lambda _: self._tick(), "outlook")
+
+    @property
+    def _is_old(self) -> bool:
+        """Whether there is something that others know, and that hasn't been looked at yet."""
+        return self._has_news() or (self._tags is not None and self._tags.silent != self._silent)
+
+    def _wait(self) -> None:
+        self._loop.add(self.fileno(), self._on_readable, "outlook")
+
+    def _on_readable(self) -> None:
+        if self.on_change():
+            self.look()
+
+    def _renew(self) -> None:
+        self._loop.remove(self.fileno())
+        self.reopen()
+        self._wait()
+        self.look()
+
+    def _tick(self) -> None:
+        if (
+            self._tags is not None and self._tags.silent != self._silent
+        ):  # a port has no tags beside its frames any more
+            self.apply(self._now)
+        else:
+            self.look()
+
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        """Find what there is to warn of by a table alone."""
+        self._of_table = new.table, (yield from finding_warnings(new.table))
+
+    def apply(self, new: InForce) -> None:
+        """Another table, other links."""
+        self._now = new
+        self.use(new.table, new.links, used_vias(new.config, new.links), self._by(new))
+
+    def _by(self, new: InForce) -> Warnings:
+        """What of the configuration doesn't do what its writer may think, with the links that there are."""
+        names, vias = absent_lines(new.config, new.links)
+        unfit = {
+            each.name: new.links[each.name].why_no_port for each in new.config.interfaces if each.name in new.links
+        }
+        if self._tags is not None:
+            self._silent = self._tags.silent
+        return {
+            WarningKind.RULE: self._of_table[1] if self._of_table[0] is new.table else warnings(new.table),
+            WarningKind.INTERFACE: [
+                *names,
+                *(f"{name}: {why}" for name, why in unfit.items() if why),
+                *twofold(new.written, alternative_names(new.links)),
+            ],
+            WarningKind.VIA: vias,
+            WarningKind.TAGS: [] if self._tags is None else self._tags.warnings(new.links),
+        }
 
     def use(self, table: Table, links: Mapping[str, LinkFacts], vias: Sequence[UsedVia], configured: Warnings) -> None:
         """Another table, other links, the via interfaces in use, and what these alone are reason to warn of."""
@@ -108,6 +189,7 @@ class Outlook:
         }
         changed = current != self.current
         self.current = current
+        self._show(current)
         self._say()
         return changed
 

@@ -15,7 +15,9 @@ from npd6_xdp.core.groups import finding_groups, wanted_groups
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Entry, Table
+from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.attach import AttachMode, Refused
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.ethtool import receive_vlan_offload
@@ -56,7 +58,7 @@ class Attached:
     """Whether there are VLANs on it, so that it matters in native mode."""
 
 
-class Ports:
+class Ports(Follower):
     """The attached ports, by interface index."""
 
     def __init__(self, datapath: Datapath, netlink: Callable[[], Netlink], damper: Damper | None = None) -> None:
@@ -71,10 +73,12 @@ class Ports:
         self._lines = Lines(damper)
         self._config = Config(())
         self._links: Mapping[str, LinkFacts] = {}
-        self._table = Table({}, {}, {}, {}, {})
+        self._table = NO_TABLE
         self._here: dict[int, LinkFacts] = {}
         self._seen: dict[int, LinkFacts] = {}
         self._entries: dict[int, list[Entry]] = {}
+        self._now = NOTHING
+        self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
         self._retry_at: float | None = None
         self._look_at: float | None = None
         self._links_to_look_at: list[int] = []
@@ -153,21 +157,44 @@ class Ports:
             if name in links and (why := links[name].why_no_port):
                 raise MachineError(f"{name}: {why}")
 
-    def preparing(self, table: Table) -> Steps[None]:
-        """Find out what takes a while with a table that is to be followed."""
-        self._wanted_groups = table, (yield from finding_groups(table))
+    def join(self, loop: Loop) -> None:
+        """Have the loop call when it is time to look."""
+        loop.at(lambda: self.due, self.tick, "ports")
 
-    def admit(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        """Attach where the table wants it besides, if somebody has asked for that. At the start, nothing is attached
+        before the table is in force.
+        """
+        self._wanted_groups = new.table, (yield from finding_groups(new.table))
+        if change.asked and self._now is not NOTHING:
+            self.admit(new, change)
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """Have the program sit where the table in force wants it."""
+        if old is new:
+            return
+        yield  # a turn of its own
+        if old is NOTHING:
+            with ExitStack() as undo:
+                self.admit(new, Change(undo, asked=True))
+                undo.pop_all()
+        self._admitted.clear()
+        self._now = new
+        self.follow(new.config, new.links, new.table)
+
+    def admit(self, new: InForce, change: Change) -> None:
         """Attach to what the table wants beside what there is, and as the configuration wants it.
 
         Nothing answers there before the table is in force. Raises MachineError, with all as it was, if one refuses
         that the configuration names; one that only a glob catches, or that has refused before, is follow()'s to retry.
         """
+        config = new.config
         named = {interface.name for interface in config.interfaces}
-        here = self._wanted(links, table)
+        here = self._wanted(new.links, new.table)
+        admitted: set[int] = set()
         with ExitStack() as undo:
             undo.callback(setattr, self, "_entries", self._entries)
-            self._entries = _by_port(table)
+            self._entries = _by_port(new.table)
             for link in here.values():
                 before = self._attached.get(link.ifindex)
                 if before is not None and before.generation != link.generation:
@@ -181,16 +208,32 @@ class Ports:
                             raise
                         continue
                     undo.callback(self._detach, link.ifindex)
+                    admitted.add(link.ifindex)
                 elif before.wish is not wish:
                     self._detach(link.ifindex)
                     undo.callback(self._attach, before.wish, link)
                     self._attach(wish, link)
                     undo.callback(self._detach, link.ifindex)
+                    admitted.add(link.ifindex)
             undo.pop_all()
+        self._admitted |= admitted
+        change.undo.callback(self._give_up)
         for link in here.values():
             if link.ifindex in self._attached and link.ifindex not in self._announced:
                 self._say_attached(link)
         self._lines.say()
+
+    def _give_up(self) -> None:
+        """What was attached for a table isn't wanted after all: follow() attaches as the one in force wants it."""
+        for ifindex in self._admitted & self._attached.keys():
+            name = self._attached[ifindex].name
+            self._detach(ifindex)
+            self._lines.add(logging.INFO, name, "detached")
+        if self._admitted:
+            self._admitted.clear()
+            self._lines.say()
+            self._retry_at = time.monotonic()
+            self._plan()
 
     def follow(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
         """Attach to what is there now and wanted, detach from the rest; what refuses is tried again, see `due`."""
@@ -202,6 +245,8 @@ class Ports:
         taken_off = {*self._datapath.taken_off(self._attached)}
         for ifindex, port in tuple(self._attached.items()):
             link = here.get(ifindex)
+            if link is None and ifindex in self._admitted:
+                continue  # for a table that is about to be in force
             if link is None:
                 self._detach(ifindex)
                 self._lines.add(logging.INFO, port.name, "detached")

@@ -6,17 +6,20 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Mapping
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import group_of, proxying_interfaces
 from npd6_xdp.core.rtnetlink import PROTOCOL
-from npd6_xdp.core.table import KnownFlag, Rule, Table
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.table import KnownFlag, Rule
+from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 from npd6_xdp.daemon.lines import Once
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.netlink.requests import Requests
@@ -30,7 +33,7 @@ _LOOK = 2.0
 _SHARE = 0.005
 
 
-class Proxies:
+class Proxies(Follower):
     """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
 
     def __init__(self, datapath: Datapath, requests: Requests, memory: Memory) -> None:
@@ -38,7 +41,7 @@ class Proxies:
         self._requests = requests
         self._sysctls = Sysctls(memory)
         self._limits = Limits()
-        self._table = Table({}, {}, {}, {}, {})
+        self._table = NO_TABLE
         self._names: dict[int, str] = {}
         self._entries: dict[Host, int] = {}
         self._foreign: set[Host] = set()
@@ -60,9 +63,14 @@ class Proxies:
         self._entries.clear()
         self._sysctls.put_back()
 
-    def prepare(self, table: Table, limits: Limits, names: Mapping[int, str]) -> None:
-        """Before a table is in force: what the kernel needs for it, and what of ours a predecessor has left there."""
-        self._table, self._limits, self._names = table, limits, dict(names)
+    def join(self, loop: Loop) -> None:
+        """Have the loop call when entries are to be looked after."""
+        loop.at(lambda: self.due, self.tick, "proxies")
+
+    def apply(self, new: InForce) -> None:
+        """What the kernel needs for a table, and what of ours a predecessor has left there."""
+        table, names = new.table, new.names
+        self._table, self._limits, self._names = table, new.config.limits, names
         wanted = proxying_interfaces(table)
         if not wanted and not self._entries:
             # our entries of a dead predecessor go, even if nobody wants any now
@@ -84,9 +92,16 @@ class Proxies:
         if self.due is None:
             self.due = time.monotonic() + self._pause()
 
-    def settle(self) -> None:
-        """Once the table is in force: entries that it doesn't want go."""
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """Entries that the table doesn't want go."""
         self._reconcile()
+        yield from ()
+
+    def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """An event of a rule of method kernel. None: its target is there, answer."""
+        if event.tags & EventTags.MISS:
+            self.ask(event, rule)
+        return None
 
     def ask(self, event: NsEvent, rule: Rule) -> None:
         """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is room."""

@@ -14,19 +14,20 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.loops import Loops
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host, Known, Neighbours, Quiet
 from npd6_xdp.core.pending import Asker, Pending
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import Decision, Rule, Table
+from npd6_xdp.core.table import Decision, Match, Rule, Table
 from npd6_xdp.core.table_room import TableRoom
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.host_routes import HostRoutes
+from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Once
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
@@ -46,10 +47,10 @@ _VOUCHED = NeighbourState.PERMANENT | LOOKED_AFTER  # what somebody says who kno
 _CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
 
 
-class Resolution:
+class Resolution(Follower):
     """Which hosts are there, and who waits for which. `late` sends an answer to one who has waited.
 
-    `memory` is HostRoutes'.
+    `memory` is HostRoutes'. `look_for_guests` is called before a target is looked for: one of them may have it.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Resolution:
         requests: Requests,
         late: Callable[[NsEvent], None],
         memory: Memory | None = None,
+        look_for_guests: Callable[[], None] = lambda: None,
     ) -> None:
         self._datapath = datapath
         self._requests = requests
         self._late = late
+        self._look_for_guests = look_for_guests
         self._watch = NeighbourWatch()
         self._limits = Limits()
         self._neighbours = Neighbours(self._limits.neighbours)
@@ -70,7 +73,7 @@ class Resolution:
         self._names: Mapping[int, str] = {}
         self._pending = Pending()
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
-        self._table = Table({}, {}, {}, {}, {})
+        self._table = NO_TABLE
         self._routes = HostRoutes(requests, memory)
         self._room = TableRoom(self._limits.pending)
         self.has_news = False
@@ -92,6 +95,23 @@ class Resolution:
         """Let go of the sockets, and take our host routes back."""
         self._routes.close()
         self._watch.close()
+
+    def join(self, loop: Loop) -> None:
+        """Have the loop wait for the kernel's word, and go on with what is under way."""
+        self._loop = loop
+        self._wait()
+        loop.renew("neighbours", self._renew)
+        loop.at(lambda: self.due, self.tick, "neighbours")
+
+    def _wait(self) -> None:
+        for fd, call in self.readable():
+            self._loop.add(fd, call, "neighbours")
+
+    def _renew(self) -> None:
+        for fd, _ in self.readable():
+            self._loop.remove(fd)
+        self.reopen()
+        self._wait()
 
     def readable(self) -> tuple[tuple[int, Callable[[], None]], ...]:
         """File descriptors, with what is to be called where they are readable."""
@@ -136,27 +156,31 @@ class Resolution:
 
     # --- table ---
 
-    def preparing(self, table: Table, limits: Limits) -> Steps[None]:
-        """Long before a table is in force: what the map is to know by it, a bit at a time."""
-        for changes in self._neighbours.expecting(table, limits.neighbours):
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        """What the map is to know by the table, a bit at a time."""
+        if new.table is self._table:
+            return
+        change.undo.callback(self._give_up)
+        for changes in self._neighbours.expecting(new.table, new.config.limits.neighbours):
             self._know(changes)
             yield
 
-    def give_up(self) -> None:
+    def _give_up(self) -> None:
         """The table that was prepared isn't to be in force."""
         self._neighbours.give_up()
         if self._neighbours.unsettled:
             self._settling = self._settle(self._neighbours.touched)
 
-    def prepare(self, table: Table, limits: Limits, links: Mapping[str, LinkFacts]) -> None:
-        """Before a table is in force: the map knows what it will be asked for by it."""
+    def apply(self, new: InForce) -> None:
+        """The map knows what it is asked for by the table."""
+        table, limits, links = new.table, new.config.limits, new.links
         self._table, self._limits = table, limits
         needed = Decision.NEIGHBOUR in table.kinds
         begins = self._watch.listen(wanted=needed)
         entries = table.live(Decision.NEIGHBOUR)
         self._hears = any(map(table.hears, table.entries.values()))
         self._pending.alone = len(entries) < 2
-        names = self._names = {link.ifindex: link.name for link in links.values()}
+        names = self._names = new.names
         tables = {link.ifindex: link.table for link in links.values() if link.table}
         routed = needed and table.host_routes
         self._routes.use(tables, names, needed=routed)
@@ -174,16 +198,31 @@ class Resolution:
         if needed:
             self._size(time.monotonic())
 
-    def settle(self) -> list[NsEvent]:
-        """Once the table is in force: what it doesn't ask for is forgotten. Those who wait by rules that are gone.
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """What the table doesn't ask for is forgotten. Those who wait by rules that are gone are dealt with anew.
 
         Where that takes longer, tick() goes on with it.
         """
-        homeless = self._pending.forget(self._table)
+        without_rule = self._pending.forget(self._table)
         self._gate()
         self._settling = self._settle(self._neighbours.touched)
         self._settle_on()
-        return homeless
+        for event in without_rule:
+            self.ask_again(event, old.table)
+        yield from ()
+
+    def ask_again(self, event: NsEvent, before: Table) -> None:
+        """One who waits for a target, by a rule of the table before: what does the one in force say?"""
+        asked = before.rules.get(event.rule)
+        if asked is None:
+            return  # two tables followed each other faster than the event was read
+        match = self._table.lookup(asked.entry, IPv6Address(event.target))
+        rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
+        if rule is None or rule.decision is Decision.IGNORE:
+            return
+        event = event._replace(rule=rule.id)
+        if rule.method is not Method.NEIGHBOUR or self.ask(event, rule) is None:
+            self._late(event)
 
     def _settle_on(self) -> None:
         deadline = time.monotonic() + _SLICE
@@ -247,6 +286,20 @@ class Resolution:
 
     # --- solicitations ---
 
+    def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """An event of a rule of method neighbour. None: its target is there, answer."""
+        if event.tags & EventTags.MISS:
+            self._look_for_guests()
+            return self.ask(event, rule)
+        return self.defend(event, rule) if event.is_dad else None
+
+    def notice(self, event: NsEvent, rule: Rule) -> None:
+        """What the XDP program wants to be known besides, of an event of any rule."""
+        if event.tags & EventTags.HEARD:
+            self.heard(event, rule)
+        if event.tags & EventTags.STALE:
+            self.confirm(event, rule)
+
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for that the map doesn't know. None: it is there, answer."""
         if any(self._neighbours.interfaces(rule.group, event.target)):
@@ -261,7 +314,7 @@ class Resolution:
                 f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
             )
             return Outcome.RATE_LIMITED
-        return self._wait(event, rule, vias, self._look_for)
+        return self._await(event, rule, vias, self._look_for)
 
     def _is_elsewhere(self, event: NsEvent, rule: Rule) -> bool:
         """Whether a target needn't be looked for behind us: it is where the question comes from, or the question comes
@@ -316,9 +369,9 @@ class Resolution:
         vias = tuple(self._neighbours.interfaces(rule.group, event.target))
         if not vias:
             return self.ask(event, rule)  # it has gone since
-        return self._wait(event, rule, vias, self._confirm)
+        return self._await(event, rule, vias, self._confirm)
 
-    def _wait(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
+    def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
         if (rule.group, event.target) not in self._pending and not self._pending.has_room_for(
             Asker(rule.entry, event.eth_destination), self._room.targets

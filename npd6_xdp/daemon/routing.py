@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import time
 
-from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.routes import RoutingFlag, question_of
-from npd6_xdp.core.table import Rule, Table
+from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.netlink.route_questions import RouteChanges, RouteQuestions
 
 _PAUSE = 0.05  # seconds without a look at changes, after one
 
 
-class Routing:
+class Routing(Follower):
     """Which targets the kernel would send packets on for, asked one by one."""
 
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
         self._questions = RouteQuestions()
         self._changes = RouteChanges()
-        self._table = Table({}, {}, {}, {}, {})
+        self._table = NO_TABLE
         self._kinds = RoutingFlag(0)
         self._number = 0
         self._keeps = False
@@ -48,9 +50,23 @@ class Routing:
         """Readable: on_change() is to be called."""
         return self._changes.fileno()
 
-    def use(self, table: Table) -> None:
+    def join(self, loop: Loop) -> None:
+        """Have the loop wait for changes."""
+        self._loop = loop
+        self._wait()
+        loop.renew("routes", self._renew)
+
+    def _wait(self) -> None:
+        self._loop.add(self.fileno(), self.on_change, "routes")
+
+    def _renew(self) -> None:
+        self._loop.remove(self.fileno())
+        self.reopen()
+        self._wait()
+
+    def apply(self, new: InForce) -> None:
         """Go by this table from now on."""
-        self._table = table
+        self._table = new.table
         self._forget()
 
     def follow(self, kinds: RoutingFlag) -> None:
@@ -59,6 +75,10 @@ class Routing:
             self._kinds = kinds
             self._forget()
             self._datapath.set_routing(kinds)
+
+    def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
+        """An event of a rule of method route. None: its target is there, answer."""
+        return self.ask(event, rule) if event.tags & EventTags.MISS else None
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for of which bpf_fib_lookup() couldn't tell. None: it is there, answer."""

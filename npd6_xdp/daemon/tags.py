@@ -6,12 +6,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import VLAN_ANY, Table
+from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.program import Program
 from npd6_xdp.system.bpf.taps import Taps
@@ -22,12 +26,25 @@ _LOOK = 1.0  # seconds between two looks at ports that are silent, and the first
 _LOOK_LAST = 64.0
 
 
-class Tags:
-    """Watches the ports in generic mode. `counted` tells how many solicitations an entry has had."""
+class Tags(Follower):
+    """Watches the ports. `counted` tells how many solicitations an entry has had; `changing` is held while the maps are
+    changed that HTTP's threads read.
+    """
 
-    def __init__(self, datapath: Datapath, counted: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        datapath: Datapath,
+        ports: Ports,
+        counted: Callable[[int], int],
+        changing: AbstractContextManager[object],
+    ) -> None:
         self._datapath = datapath
+        self._ports = ports
         self._counted = counted
+        self._changing = changing
+        self._now = NOTHING
+        self._followed = 0  # Ports.changes when the taps followed them last
+        self._anew: Callable[[], None] = lambda: None
         self._taps = Taps()
         self._hidden = HiddenTags()
         self._tagged_entries: Mapping[int, Set[int]] = {}
@@ -43,6 +60,52 @@ class Tags:
     def close(self) -> None:
         """Close the taps."""
         self._taps.close()
+
+    def join(self, loop: Loop, anew: Callable[[], None]) -> None:
+        """Have the loop wait for what the taps tell. `anew` puts what is in force in force once more."""
+        self._loop = loop
+        self._anew = anew
+        self._wait()
+        loop.renew("tags", self._renew)
+        loop.at(lambda: self._followed_at, lambda _: self.follow_ports(), "ports")
+        loop.at(lambda: self.due, self._look, "tags")
+
+    def _wait(self) -> None:
+        self._loop.add(self.fileno(), self._on_readable, "tags")
+
+    def _renew(self) -> None:
+        self._loop.remove(self.fileno())
+        self.reopen()
+        self._wait()
+        self.follow_ports()
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """Have taps where the ports are by now."""
+        self._now = new
+        if old is not new:
+            self.follow_ports()
+        yield from ()
+
+    @property
+    def _followed_at(self) -> float | None:
+        return None if self._followed == self._ports.changes else 0.0
+
+    def follow_ports(self) -> None:
+        """Ports have come or gone, or hide tags."""
+        self._followed = self._ports.changes
+        if self.follow(self._now.table, self._now.links, self._ports.hiding_tags(), self._ports.generic()):
+            with self._changing:
+                self._datapath.apply(self._now.table)
+
+    def _on_readable(self) -> None:
+        if self.on_hidden():
+            self.follow_ports()  # silence first: there may be wrong answers until then
+            self._anew()
+
+    def _look(self, now: float) -> None:
+        if self.tick(now):
+            self.follow_ports()
+            self._anew()
 
     def reopen(self) -> None:
         """Give up the taps for new ones, which follow() opens; fileno() is another."""

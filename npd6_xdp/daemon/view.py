@@ -15,7 +15,7 @@ from typing import Any
 
 import npd6_xdp
 from npd6_xdp.core.absent import via_globs
-from npd6_xdp.core.config import Config, InterfaceConfig
+from npd6_xdp.core.config import InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
@@ -35,6 +35,7 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
@@ -52,7 +53,7 @@ _PORTS = 16  # whose drivers are asked at once
 _NOTHING = EntryCounters({}, {})
 
 
-class View:
+class View(Follower):
     """Reads what the rooms know; changes nothing there.
 
     `changing` is held while counters may move from one program to another, or change their meaning. `file` is the
@@ -78,8 +79,8 @@ class View:
         self._proxies = proxies
         self._changing = changing
         self._file = file
-        self._table = Table({}, {}, {}, {}, {})
-        self._config = Config(())
+        self._table = NOTHING.table
+        self._config = NOTHING.config
         self._configured: Sequence[InterfaceConfig] = ()
         self._links: Mapping[str, LinkFacts] = {}
         self._warnings: Sequence[str] = ()
@@ -94,16 +95,11 @@ class View:
             "kernel": os.uname().release,
         }
 
-    def use(
-        self,
-        config: Config,
-        table: Table,
-        links: Mapping[str, LinkFacts],
-    ) -> None:
+    def apply(self, new: InForce) -> None:
         """Show this table from now on."""
-        self._config, self._table, self._links = config, table, links
-        self._configured = [interface for interface in config.interfaces if not interface.is_glob]
-        self._names = {link.ifindex: link.name for link in links.values()}
+        self._config, self._table, self._links = new.config, new.table, new.links
+        self._configured = [interface for interface in new.config.interfaces if not interface.is_glob]
+        self._names = new.names
 
     def warn(self, warnings: Warnings) -> None:
         """Show from now on that there is this to warn about, and nothing else."""

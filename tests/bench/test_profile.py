@@ -54,7 +54,7 @@ def _line_of_poll() -> int:
 def test_samples_of_py_spy_are_sorted_by_the_innermost_known_function() -> None:
     head = "thread (1): MainThread;main (npd6_xdp/cli.py:39)"
     loop = f"{head};Daemon.run (npd6_xdp/daemon/__init__.py:494);Loop.run (npd6_xdp/daemon/loop.py:"
-    look = f"{loop}148);Daemon._look (npd6_xdp/daemon/__init__.py:502)"
+    look = f"{loop}148);Rings.look (npd6_xdp/daemon/rings.py:89)"
     answer = f"{look};Answering.answer (npd6_xdp/daemon/answering.py:69)"
     raw = "\n".join(
         (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.verdict import Outcome
-from npd6_xdp.daemon import Daemon
+from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.sysctl import Memory
+from tests.daemon.forces import in_force
 from tests.frames import ip6
 
 LINKS = {
@@ -45,10 +47,15 @@ def event(rule: int, tags: EventTags = EventTags.MISS) -> NsEvent:
 class Requests:
     """A kernel that has no proxy entries, and says what it was asked to do."""
 
+    port = 0
+
     def __init__(self) -> None:
         self.added: list[object] = []
 
     def proxies(self) -> dict[object, int]:
+        return {}
+
+    def host_routes(self) -> dict[object, int]:
         return {}
 
     def add_proxy(self, host: object) -> int:
@@ -70,7 +77,7 @@ def test_no_proxy_entry_is_added_on_an_interface_that_the_table_to_come_does_not
     before = build(config("wan0"), LINKS)
     after = build(config("wan9"), LINKS, before)
     for table in (before, after):
-        proxies.prepare(table, Config(()).limits, {})
+        proxies.apply(in_force(table, {}))
     (rule,) = before.rules.values()
     proxies.ask(event(rule.id), rule)
     assert requests.added == []
@@ -80,9 +87,10 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(config("wan0"), LINKS)
-    answering = Answering(Datapath(), Counts(), lambda *_: Outcome.PENDING, lambda *_: None)  # type: ignore[arg-type]
+    answering = Answering(Datapath(), Counts(), lambda *_: None)  # type: ignore[arg-type]
+    answering.join(dict.fromkeys(Method, lambda *_: Outcome.PENDING), lambda *_: None)
     for table in (before, build(config("wan9"), LINKS, before)):
-        answering.use(table)
+        answering.apply(in_force(table, LINKS))
     (rule,) = before.rules
     monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
     with caplog.at_level(logging.DEBUG, "npd6-xdp"):
@@ -91,8 +99,10 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
 
 
 def test_who_waits_by_a_rule_of_the_table_before_the_last_is_let_go() -> None:
-    daemon = Daemon(lambda: config("wan0"), lambda _: None, "")  # never started: it has nothing of the machine
     oldest = build(config("wan0", "neighbour", via='["wan9"]'), LINKS)
     before = build(config("wan9"), LINKS, oldest)
-    daemon._table = build(config("wan9", "static"), LINKS, before)
-    daemon._ask_again(event(min(oldest.rules)), before)
+    answered: list[NsEvent] = []
+    with closing(Resolution(Datapath(), Requests(), answered.append)) as resolution:  # type: ignore[arg-type]
+        resolution.apply(in_force(build(config("wan9", "static"), LINKS, before), LINKS))
+        resolution.ask_again(event(min(oldest.rules)), before)
+    assert answered == []

@@ -6,7 +6,6 @@ from __future__ import annotations
 from contextlib import closing
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
@@ -14,12 +13,12 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.resolution import Resolution
+from tests.daemon.forces import go_by, in_force
 from tests.daemon.test_refusals import Datapath, Tired
 from tests.frames import ip6
 
 WAN, LAN = 7, 8
 LINKS = {name: LinkFacts(name, n, bytes((2, 0, 0, 0, 0, n))) for n, name in ((WAN, "wan0"), (LAN, "lan0"))}
-LIMITS = Config(()).limits
 PEER = bytes.fromhex("0200000000b2")
 ITS = Host(WAN, ip6("2001:db8:1::b"))
 
@@ -38,12 +37,10 @@ def test_where_no_question_is_carried_both_ways_any_more_a_proxy_is_a_host_like_
     requests.rests = True
     datapath = Datapath()
     with closing(Resolution(datapath, requests, lambda _: None)) as resolution:  # type: ignore[arg-type]
-        resolution.prepare(table(("wan0", "lan0"), ("lan0", "wan0")), LIMITS, LINKS)
-        resolution.settle()
+        go_by(resolution, in_force(table(("wan0", "lan0"), ("lan0", "wan0")), LINKS))
         resolution._loops._peers[WAN] = {PEER: 0.0}
         resolution._apply(resolution._places.distrust(resolution._loops.peers, 0.0))
         resolution._hear_of(ITS, Word(NeighbourState.REACHABLE, PEER))
         assert ITS.address not in datapath.known
-        resolution.prepare(table(("lan0", "wan0")), LIMITS, LINKS)
-        resolution.settle()
+        go_by(resolution, in_force(table(("lan0", "wan0")), LINKS))
         assert ITS.address in datapath.known

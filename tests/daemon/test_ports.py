@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,9 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.daemon import ports
+from npd6_xdp.daemon.in_force import Change
 from npd6_xdp.daemon.ports import Ports
+from tests.daemon.forces import in_force
 from tests.netns.wire import configuration
 
 NATIVE = configuration(attach='"native"')
@@ -92,7 +94,7 @@ def follow(there: Ports, text: str, link: LinkFacts, *, admit: bool = False) -> 
     config, links = parse(text, "test"), {"wan0": link}
     table = build(config, links)
     if admit:
-        there.admit(config, links, table)
+        there.admit(in_force(table, links, config), Change(ExitStack(), asked=True))
     there.follow(config, links, table)
 
 

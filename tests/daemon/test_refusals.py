@@ -7,14 +7,15 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 
-from npd6_xdp import daemon as daemon_module
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
@@ -26,13 +27,22 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
-from npd6_xdp.daemon import Daemon, _Next, _Ring
+from npd6_xdp.daemon import turns
+from npd6_xdp.daemon.changes import Changes
+from npd6_xdp.daemon.following import Following
+from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.machine import Machine, NextLook
+from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.proxies import Proxies
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.rings import Ring, Rings
+from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.system.bpf.program import Fit
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
+from tests.daemon.forces import go_by, in_force
 from tests.frames import ip6
 from tests.netns.wire import configuration
 
@@ -114,8 +124,7 @@ def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
     tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     proxies = Proxies(Datapath(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
-    proxies.prepare(KERNEL, LIMITS, {})
-    proxies.settle()
+    go_by(proxies, in_force(KERNEL, {}))
     proxies.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
     proxies.tick(0.0)
     assert proxies.due is not None
@@ -150,8 +159,7 @@ def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_do
     resolution: tuple[Resolution, Tired, Datapath], said: pytest.LogCaptureFixture
 ) -> None:
     at_work, requests, datapath = resolution
-    at_work.prepare(NEIGHBOUR, LIMITS, LINKS)
-    at_work.settle()
+    go_by(at_work, in_force(NEIGHBOUR, LINKS))
     read_on(at_work)
     assert datapath.known == []
     requests.rests = True
@@ -169,7 +177,7 @@ def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at
         raise Overflow
 
     at_work, requests, datapath = resolution
-    at_work.prepare(NEIGHBOUR, LIMITS, LINKS)
+    at_work.apply(in_force(NEIGHBOUR, LINKS))
     monkeypatch.setattr(at_work._watch, "changes", overflow)
     at_work.on_change()
     read_on(at_work)
@@ -186,49 +194,59 @@ class Links:
         raise MachineError(WHY)
 
 
+class Ground:
+    """Whatever leads rooms from one table to the next, on a machine that has LINKS, and doesn't change."""
+
+    def __init__(self, config: Config, *followers: Follower) -> None:
+        self.look = NextLook()
+        self.turns = Turns(lambda: False)
+        self.changes = Changes(self, self.look, self.turns, nullcontext(), followers)  # type: ignore[arg-type]
+        self.changes.in_force = in_force(NO_TABLE, {}, config)
+        doubtful: Any = SimpleNamespace(doubtful=False)
+        self.following = Following(self.look, self.changes, doubtful, Anything())  # type: ignore[arg-type]
+
+    def named(self, written: Config) -> Config:
+        return written
+
+    def facts(self, _: Config, *, wait: bool = True) -> Mapping[str, LinkFacts]:
+        return LINKS
+
+    def hear_of_links(self) -> bool:
+        return False
+
+
 def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFixture) -> None:
-    daemon = Daemon(lambda: Config(()), lambda _: None, "")
-    daemon._netlink = Links()  # type: ignore[assignment]
-    for look in (daemon._on_link_change, daemon._refresh, daemon._refresh):
-        daemon._refresh_at = None
-        look()
-        assert daemon._refresh_at is not None
+    ground = Ground(Config(()))
+    with closing(Loop()) as loop, closing(Machine(loop, ground.look)) as machine:
+        there, machine.netlink = machine.netlink, Links()  # type: ignore[assignment]
+        changes = Changes(machine, ground.look, ground.turns, nullcontext(), [])
+        following = Following(ground.look, changes, Anything(), Anything())  # type: ignore[arg-type]
+        for look in (machine.on_link_change, following.go_on, following.go_on):
+            ground.look.at = None
+            look()
+            assert ground.look.at is not None
+        machine.netlink = there
     assert said.text.count(WHY) == 1
 
 
-def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(
-    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon = Daemon(lambda: Config(()), lambda _: None, "")
-    daemon._netlink = Still()  # type: ignore[assignment]
-    daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
-    daemon._answering = daemon._resolution = Anything()  # type: ignore[assignment]
-    daemon._answering.former = NEIGHBOUR  # type: ignore[misc]
+def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    ground = Ground(Config(()))
+    changes = ground.changes
     monkeypatch.setattr("npd6_xdp.daemon.garbage.LARGE", 1)
+    changes._former = NEIGHBOUR
     tried = []
 
-    def decide_by(to_be: _Next) -> None:
-        tried.append(to_be.links)
+    def put_in_force(new: InForce) -> None:
+        tried.append(new.links)
         raise MachineError(WHY)
 
-    monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
-    monkeypatch.setattr(daemon, "_decide_by", decide_by)
-    daemon._refresh()
-    daemon._refresh()
+    monkeypatch.setattr(changes, "_put_in_force", put_in_force)
+    ground.following.go_on()
+    ground.following.go_on()
     assert tried == [LINKS, LINKS]
-    assert daemon._refresh_at is not None
-    daemon._let_go()
-    assert not len(daemon._remains), "else each look would hold more of it"
-
-
-class Still:
-    """Links and addresses that have not changed."""
-
-    def altnames(self) -> dict[str, str]:
-        return {}
-
-    def on_change(self) -> bool:
-        return False
+    assert ground.look.at is not None
+    changes._let_go()
+    assert not len(changes._remains), "else each look would hold more of it"
 
 
 class Successors:
@@ -272,34 +290,48 @@ class Part:
         self.maps.remove(self._name)
 
 
+def programs(datapath: Successors, rings: Rings) -> Programs:
+    anything: Any = Anything()
+    found = Programs(
+        datapath,  # type: ignore[arg-type]
+        rings,
+        anything,
+        anything,
+        Turns(lambda: False),
+        nullcontext(),
+        lambda: None,
+    )
+    found._now = in_force(NO_TABLE, {})
+    return found
+
+
 def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_ring_stays(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
-    daemon = Daemon(lambda: parse(configuration(), "test"), lambda _: None, "")
-    daemon._netlink = Still()  # type: ignore[assignment]
-    daemon._datapath = successors = Successors()  # type: ignore[assignment]
-    for room in ("_ports", "_resolution", "_outlook", "_proxies", "_routing", "_answering", "_tags"):
-        setattr(daemon, room, Anything())
-    kept = _Ring(Part(set(), "ring"))  # type: ignore[arg-type]
-    daemon._rings.append(kept)
+    successors, anything = Successors(), Anything()
+    with closing(Loop()) as loop:
+        rings = Rings(loop)
+        kept = Ring(Part(set(), "ring"))  # type: ignore[arg-type]
+        rings._rings.append(kept)
+        room = programs(successors, rings)
 
-    def loading(_: object) -> Steps[Anything]:
-        yield
-        return Anything()
+        def loading(*_: object) -> Steps[Anything]:
+            yield
+            return anything
 
-    monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
-    monkeypatch.setattr(daemon, "_loading", loading)
-    monkeypatch.setattr(daemon, "_drain", lambda: None)
-    monkeypatch.setattr("npd6_xdp.daemon.EventRing", lambda maps: Part(maps, "ring"))
-    opened: list[set[str]] = []
-    monkeypatch.setattr(successors, "limit", lambda _: opened.append(set(successors.open)), raising=False)
-    daemon._refresh()
-    while daemon._refreshing is not None:
-        daemon._refresh()
+        monkeypatch.setattr(room, "_loading", loading)
+        monkeypatch.setattr(rings, "drain", lambda _: None)
+        monkeypatch.setattr("npd6_xdp.daemon.programs.EventRing", lambda maps: Part(maps, "ring"))
+        opened: list[set[str]] = []
+        monkeypatch.setattr(successors, "limit", lambda _: opened.append(set(successors.open)), raising=False)
+        ground = Ground(parse(configuration(), "test"), room)
+        ground.following.go_on()
+        while ground.following.is_under_way:
+            ground.following.go_on()
     assert opened == [{"program", "ring"}]
-    assert daemon._failed == WHY
+    assert said.text.count(WHY) == 1
     assert successors.open == set()
-    assert daemon._rings == [kept]
+    assert rings._rings == [kept]
     assert kept.until is None
 
 
@@ -308,11 +340,8 @@ def test_where_no_program_can_be_loaded_what_the_maps_have_room_for_is_put_there
     fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else no change of the machine would be followed until there can be another process again."""
-    daemon = Daemon(lambda: parse(configuration(), "test"), lambda _: None, "")
-    daemon._netlink = Still()  # type: ignore[assignment]
-    daemon._datapath = datapath = Successors()  # type: ignore[assignment]
-    for room in ("_ports", "_resolution", "_answering"):
-        setattr(daemon, room, Anything())
+    datapath, anything = Successors(), Anything()
+    room = programs(datapath, anything)  # type: ignore[arg-type]
 
     def fitting(*_: object) -> Steps[Fit]:
         return fit
@@ -323,19 +352,14 @@ def test_where_no_program_can_be_loaded_what_the_maps_have_room_for_is_put_there
 
     monkeypatch.setattr(datapath, "fitting", fitting)
     monkeypatch.setattr("npd6_xdp.daemon.loading.Aside", no_process)
-    undo, finished = ExitStack(), []
+    undo = ExitStack()
     with undo, pytest.raises(MachineError) if fit is Fit.NOT else nullcontext():
-        finished.append(finish(daemon._making_ready(undo, daemon._config, LINKS, NEIGHBOUR, None)))
-    assert [to_be.successor for to_be in finished] == ([None] if fit is Fit.MUCH else [])
+        finish(room.prepare(in_force(NEIGHBOUR, LINKS), Change(undo, asked=True)))
+    assert room._successor is None
 
 
 class Anything:
     """Says nothing to whatever it is told."""
-
-    former = Table({}, {}, {}, {}, {})
-
-    def preparing(self, *_: object) -> Steps[None]:
-        yield
 
     def follow_program(self, _: object) -> AbstractContextManager[None]:
         return nullcontext()
@@ -360,40 +384,39 @@ def closed() -> socket.socket:
     return found
 
 
+class Seen(Follower):
+    """Notes which tables come in force."""
+
+    def __init__(self) -> None:
+        self.decided: list[Table] = []
+        self.followed: list[Table] = []
+
+    def apply(self, new: InForce) -> None:
+        self.decided.append(new.table)
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        self.followed.append(new.table)
+        yield from ()
+
+
 def test_a_change_among_thousands_is_followed_in_steps_and_anew_where_another_table_comes_in_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(daemon_module, "_SLICE", 0.0)
-    daemon = Daemon(lambda: parse(configuration().replace('"wan0"', '"*0"'), "test"), lambda _: None, "")
-    daemon._netlink = Still()  # type: ignore[assignment]
-    daemon._ports = daemon._datapath = Datapath()  # type: ignore[assignment]
-    daemon._answering = daemon._resolution = Anything()  # type: ignore[assignment]
-    monkeypatch.setattr(daemon, "_facts", lambda _, *, wait: LINKS)
-    decided: list[Table] = []
-    followed: list[Table] = []
-
-    def decide_by(to_be: _Next) -> None:
-        decided.append(to_be.table)
-        daemon._links, daemon._table = to_be.links, to_be.table
-
-    monkeypatch.setattr(daemon, "_decide_by", decide_by)
-    monkeypatch.setattr(daemon, "_follow_ports", lambda: followed.append(daemon._table))
-
-    def goes_on(steps: int) -> None:
-        for _ in range(steps):
-            daemon._refresh()
-
-    goes_on(2)
-    assert daemon._refreshing is not None
-    daemon._table = meanwhile = build(daemon._config, {})
-    while daemon._refreshing is not None:
-        goes_on(1)
-    assert decided == followed == []
-    assert daemon._refresh_at is not None, "it begins anew"
-    goes_on(3)
-    assert daemon._table is meanwhile
-    while daemon._refreshing is not None:
-        goes_on(1)
-    assert len(decided) == 1
-    assert followed == decided
-    assert decided[0].ports == {7, 8}
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    seen = Seen()
+    ground = Ground(parse(configuration().replace('"wan0"', '"*0"'), "test"), seen)
+    changes, following = ground.changes, ground.following
+    following.go_on()
+    assert following.is_under_way
+    changes.in_force = meanwhile = replace(changes.in_force, table=build(changes.in_force.config, {}))
+    while following.is_under_way:
+        following.go_on()
+    assert seen.decided == seen.followed == []
+    assert ground.look.at is not None, "it begins anew"
+    following.go_on()
+    assert changes.in_force is meanwhile
+    while following.is_under_way:
+        following.go_on()
+    assert len(seen.decided) == 1
+    assert seen.followed == seen.decided
+    assert seen.decided[0].ports == {7, 8}

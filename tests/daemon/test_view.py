@@ -21,8 +21,10 @@ from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.in_force import NOTHING
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.bpf.counters import EntryCounters
+from tests.daemon.forces import in_force
 
 LINKS = {
     name: LinkFacts(name, ifindex, bytes((2, 0, 0, 0, 0, ifindex))) for ifindex, name in ((7, "wan0"), (8, "lan0"))
@@ -69,7 +71,7 @@ def neighbours(table: Table) -> Neighbours:
 @pytest.fixture
 def counts(table: Table) -> Counts:
     counts = Counts()
-    counts.follow(table)
+    counts.apply(in_force(table, LINKS))
     return counts
 
 
@@ -78,7 +80,7 @@ def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pyte
     monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
     rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
     view = View(Datapath(), rest, rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
-    view.use(parse(CONFIG, "test"), table, LINKS)
+    view.apply(in_force(table, LINKS, parse(CONFIG, "test")))
     return view
 
 
@@ -91,7 +93,7 @@ def test_an_interface_that_went_before_the_file_changed_is_shown_as_the_file_has
     for datapath in ("hybrid", "python"):  # the first time without the interface, then with another file
         config = parse(before.replace('"wan0"', f'"wan0"\ndatapath = "{datapath}"'), "test")
         table = build(config, {"lan0": LINKS["lan0"]}, table)
-        view.use(config, table, {"lan0": LINKS["lan0"]})
+        view.apply(in_force(table, {"lan0": LINKS["lan0"]}, config))
         label = config.interfaces[0].label
         shown = {each.label: (each.port, each.datapath) for each in view.snapshot(AnswerTimes(), {}).interfaces}
         assert shown[label] == ("wan0", datapath)
@@ -112,8 +114,8 @@ def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
             for state in (NeighbourState.REACHABLE, NeighbourState.NONE):
                 for host in hosts[250:]:
                     neighbours.changed(host, state)
-            counts.follow(Table({}, {}, {}, {}))
-            counts.follow(table)
+            counts.apply(NOTHING)
+            counts.apply(in_force(table, LINKS))
             for outcome in Outcome:
                 counts.count(rule, outcome)
 

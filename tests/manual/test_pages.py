@@ -152,7 +152,7 @@ def test_exit_statuses_are_those_of_the_errors(text: dict[str, str]) -> None:
 
 
 def test_signals_are_those_that_the_daemon_notes() -> None:
-    noted = set(re.findall(r"signal\.(SIG[A-Z0-9]+)", (ROOT / "npd6_xdp/daemon/__init__.py").read_text()))
+    noted = set(re.findall(r"signal\.(SIG[A-Z0-9]+)", (ROOT / "npd6_xdp/daemon/signals.py").read_text()))
     assert {signal for row in manual.SIGNALS for signal in row.split(", ")} == noted
 
 

@@ -103,13 +103,13 @@ def change_rule(fault: Fault, n: int) -> None:
 
 
 SOURCES = {
-    "links": ("npd6_xdp.daemon:Daemon._on_link_change", change_link),
-    "routes": ("npd6_xdp.daemon:Daemon._on_route_change", change_route),
+    "links": ("npd6_xdp.daemon.machine:Machine.on_link_change", change_link),
+    "routes": ("npd6_xdp.daemon.machine:Machine._on_route_change", change_route),
     "neighbours": ("npd6_xdp.daemon.resolution:Resolution.on_change", change_neighbour),
-    "outlook": ("npd6_xdp.daemon:Daemon._on_forwarding", switch_forwarding),
-    "tags": ("npd6_xdp.daemon:Daemon._on_hidden_tags", hide_tag),
+    "outlook": ("npd6_xdp.daemon.outlook:Outlook._on_readable", switch_forwarding),
+    "tags": ("npd6_xdp.daemon.tags:Tags._on_readable", hide_tag),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
-    "signals": ("npd6_xdp.daemon:Daemon._on_signal", send_signal),
+    "signals": ("npd6_xdp.daemon.signals:Signals._on_signal", send_signal),
     "rings": ("npd6_xdp.system.bpf.events:EventRing.read", solicit),
     # what the machine says is such a fault, too
     "links broken": ("npd6_xdp.system.netlink.links:Netlink.on_change=broken", change_link),
@@ -177,7 +177,7 @@ def give_address(fault: Fault, n: int) -> None:
 
 HANDLED = {
     "events": ("npd6_xdp.core.responder:Responder.answer_run", solicit, 4),
-    "table": ("npd6_xdp.daemon.counts:Counts.follow", give_address, 2),
+    "table": ("npd6_xdp.daemon.counts:Counts.apply", give_address, 2),
     "reload": ("npd6_xdp.system.bpf.datapath:Datapath.apply", reload, 1),
 }
 

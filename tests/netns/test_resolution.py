@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -16,21 +16,23 @@ import pytest
 
 from npd6_xdp.core import neighbour_messages, pending
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Quiet
 from npd6_xdp.core.rtnetlink import Message
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.daemon import resolution as resolution_room
+from npd6_xdp.daemon.in_force import Change
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.requests import Requests
+from tests.daemon.forces import go_by, in_force
 from tests.frames import ip6
 from tests.netns.wire import configuration, on_edge, until
 
@@ -66,8 +68,7 @@ class Edge:
             links = link_facts(config)
         links = {name: replace(link, table=tables.get(name, 0)) for name, link in links.items()}
         self.table = build(config, links, before)
-        self.resolution.prepare(self.table, Config(()).limits, links)
-        self.resolution.settle()
+        go_by(self.resolution, in_force(self.table, links))
 
     def close(self) -> None:
         self.resolution.close()
@@ -307,9 +308,8 @@ def test_a_reload_that_is_given_up_while_another_table_is_being_settled_leaves_n
         edge.go_by(rule, before=before)
         assert edge.resolution.neighbours.touched
         assert edge.resolution._settling is not None
-    for _ in edge.resolution.preparing(before, Config(()).limits):
-        pass
-    edge.resolution.give_up()
+    with ExitStack() as undo:
+        finish(edge.resolution.prepare(in_force(before, {}), Change(undo, asked=True)))
     edge.settle()
     assert edge.routes() == [(BOTH[1], "lan0")]
 

@@ -228,9 +228,9 @@ STAGES = (
     "npd6_xdp.system.bpf.datapath:Datapath.successor=refused",
     "npd6_xdp.system.bpf.program:Program.update_all=refused",
     "npd6_xdp.daemon.ports:Ports.admit=refused",
-    "npd6_xdp.daemon.resolution:Resolution.prepare",
+    "npd6_xdp.daemon.resolution:Resolution.apply",
     "npd6_xdp.system.bpf.datapath:Datapath.switch=refused",
-    "npd6_xdp.daemon.counts:Counts.follow",
+    "npd6_xdp.daemon.counts:Counts.apply",
 )
 
 

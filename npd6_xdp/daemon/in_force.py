@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the daemon goes by, and the three verbs by which each of its rooms goes from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.table import Table
+from npd6_xdp.daemon.lines import some
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A configuration, the facts of the links, and the table that was built of the two.
+
+    `config` has the names of interfaces that are meant where `written`, the configuration as it was read, has
+    alternative ones.
+    """
+
+    written: Config
+    config: Config
+    links: Mapping[str, LinkFacts]
+    table: Table
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The interfaces' names, by index."""
+        return {link.ifindex: link.name for link in self.links.values()}
+
+    @property
+    def rules(self) -> str:
+        """How many rules there are, in words."""
+        count = len(self.table.rules)
+        return f"{count} rule{'' if count == 1 else 's'}"
+
+    @property
+    def summary(self) -> str:
+        """The same, and where."""
+        where = some([*dict.fromkeys(entry.port for entry in self.table.entries.values())])
+        return f"{self.rules} on {where or 'no interface that is there yet'}"
+
+
+NO_TABLE = Table({}, {}, {}, {}, {})
+NOTHING = InForce(Config(()), Config(()), {}, NO_TABLE)
+"""Before the first one."""
+
+
+@dataclass(slots=True)
+class Change:
+    """One that is being prepared. `undo` lets go of what was made for it, if it comes to nothing.
+
+    `asked`: somebody has asked for it, by a start or a reload, so what can't be as the configuration wants it is its
+    end. Else the machine has changed, and what can't be now is tried again later.
+    """
+
+    undo: ExitStack
+    asked: bool
+    asleep: float | None = field(default=None)
+    """Until then (seconds, monotonic) there is nothing to do for it, unless it is woken."""
+
+    def wake(self) -> None:
+        """It can go on."""
+        self.asleep = None
+
+
+class Follower:
+    """A room that goes by what is in force; of the three verbs, it has those that it needs."""
+
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        """Whatever takes long or may fail, before it is in force, bit by bit; nothing of it shows until then.
+
+        Raises Npd6Error: then nothing changes. It may be called again, for another one, within the same change.
+        """
+        yield from ()
+
+    def apply(self, new: InForce) -> None:
+        """Go by it from now on: all rooms do within one turn of the loop, under the lock that whoever reads counters
+        takes.
+
+        Raises MachineError where the kernel refuses what it has been asked for; then what is in force is in doubt, and
+        all of it is done again.
+        """
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """It is in force in all rooms: what only the old one needed goes, bit by bit."""
+        yield from ()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What has become of interfaces that entries speak for, in the log, once each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
+from npd6_xdp.daemon.lines import Damper, Lines
+
+
+class LinkLog(Follower):
+    """What can't be followed at once is tried again, and isn't said again."""
+
+    def __init__(self, damper: Damper) -> None:
+        self._lines = Lines(damper)
+        self._said: Mapping[str, LinkFacts] = {}
+        self._now = NOTHING
+
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        """Say what is different, where nobody has asked for it."""
+        if not change.asked:
+            self._say(new.links)
+        yield from ()
+
+    def apply(self, new: InForce) -> None:
+        """All of it is known."""
+        self._now, self._said = new, new.links
+
+    def _say(self, links: Mapping[str, LinkFacts]) -> None:
+        known, self._said = self._said, links
+        changed = [name for name, before in known.items() if links.get(name) is not before]
+        named = {entry.port for entry in self._now.table.entries.values()} if changed else set()
+        for name in changed:
+            if name in named:
+                self._say_of(name, known[name], links.get(name))
+        for name in links.keys() - known.keys():
+            if self._now.config.entries(name):
+                self._lines.add(logging.INFO, name, "the interface is there")
+        self._lines.say()
+
+    def _say_of(self, name: str, before: LinkFacts, now: LinkFacts | None) -> None:
+        add = self._lines.add
+        if now is None or now.ifindex != before.ifindex or now.generation != before.generation:
+            another = "" if now is None else ", and another has its name"
+            add(logging.WARNING, name, f"the interface is gone{another}")
+            return
+        if now.up != before.up:
+            add(logging.INFO, name, "up" if now.up else "down")
+        if now.mac != before.mac:
+            add(logging.INFO, name, f"the MAC address is now {now.mac.hex(':')}", "the MAC changed")
+        if now.addresses != before.addresses or now.next_hops != before.next_hops:
+            add(logging.INFO, name, "addresses or next hops changed")

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The facts of this machine that a table is built of, and when they are to be looked at again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from npd6_xdp.core.altnames import with_names
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.errors import BrokenSource, MachineError
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.routes import RoutingFlag
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.table import Decision
+from npd6_xdp.daemon.guests import Guests
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.routes import RouteWatch
+
+log = logging.getLogger("npd6-xdp")
+
+_RETRY = 1.0  # seconds after which the machine is looked at again, where that has failed
+_LOOK_FOR_ROUTES = 0.01  # seconds between two looks whether routes have been read
+_MOST_ROUTES = 10.0  # seconds that they may take; then they are read in one go
+
+
+class NextLook:
+    """When the machine is to be looked at again: `at` (seconds, monotonic); None: it is as it was."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+        self.not_before = 0.0
+        self._failed = ""
+
+    def later(self) -> None:
+        """Something has changed."""
+        if self.at is None:
+            self.at = self.not_before
+
+    def at_once(self) -> None:
+        """Something has changed that somebody waits for."""
+        self.at = time.monotonic()
+
+    def in_a_while(self) -> None:
+        """Something has gone wrong."""
+        self.at = time.monotonic() + _RETRY
+
+    def retry(self, error: MachineError) -> None:
+        """The machine couldn't be followed, and is tried again; said once, until it goes well."""
+        if str(error) != self._failed:
+            self._failed = str(error)
+            log.error("%s; going on with what is known", error)
+        self.in_a_while()
+
+    def went_well(self) -> None:
+        """It could."""
+        self._failed = ""
+
+
+class Machine(Follower):
+    """Links, addresses, routes, and whoever is on a port besides. `look` is told when any of them has changed."""
+
+    def __init__(self, loop: Loop, look: NextLook) -> None:
+        self._loop = loop
+        self._look = look
+        self._known: Mapping[str, LinkFacts] = {}
+        self._looks_behind = False  # whether there are rules that have hosts looked for
+        self._tell_kinds: Callable[[RoutingFlag], object] = lambda _: None
+        self._meaning = NOTHING.config  # the last one that named() made, and of what
+        self._meant: tuple[Config, Mapping[str, str]] = (NOTHING.written, {})
+        self.netlink = Netlink()
+        try:
+            self._routes = RouteWatch()
+        except BaseException:
+            self.netlink.close()
+            raise
+        self._guests = Guests()
+        self._guests.look()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._routes.close()
+        self.netlink.close()
+
+    def join(self, loop: Loop, tell_kinds: Callable[[RoutingFlag], object]) -> None:
+        """Have the loop wait for changes. `tell_kinds` is called with what kinds of routes and rules there are."""
+        self._tell_kinds = tell_kinds
+        self._watch_links()
+        self._watch_routes()
+        loop.renew("links", self._renew_links)
+        loop.renew("routes", self._renew_routes)
+        loop.at(lambda: self._guests.due, self._look_for_guests, "links")
+        loop.at(lambda: self._routes.due, lambda _: self._routes.refresh(), "routes")
+
+    # --- facts ---
+
+    def named(self, written: Config) -> Config:
+        """A configuration with the names that are meant by alternative ones now; the very same if it is in force."""
+        names = self.netlink.altnames()
+        meant = {other: names[other] for other in written.names & names.keys()}
+        if self._meant != (written, meant):
+            self._meant, self._meaning = (written, meant), with_names(written, meant)
+        return self._meaning
+
+    def facts(self, config: Config, *, wait: bool = True) -> dict[str, LinkFacts]:
+        """The facts of now. Without `wait`, ports whose next hops are yet to be read are as not there, if they weren't
+        before.
+        """
+        self._routes.watch(self.netlink.l3_interfaces(lambda name: bool(config.entries(name))), wait=wait)
+        links = self.netlink.facts(self._routes.of)
+        known = {
+            name: link
+            for name, link in links.items()
+            if name in self._known or not config.entries(name) or all(map(self._routes.is_read, link.l3.values()))
+        }
+        return self._guests.beside(known)
+
+    def all_facts(self, config: Config, change: Change) -> Steps[dict[str, LinkFacts]]:
+        """The facts of now; the routes of all ports are read, and nothing else waits for that."""
+        links = self.facts(config, wait=False)
+        indexes = self.netlink.l3_interfaces(lambda name: bool(config.entries(name)))
+        patience = time.monotonic() + _MOST_ROUTES
+        if all(map(self._routes.is_read, indexes)):
+            return links
+        while not all(map(self._routes.is_read, indexes)) and time.monotonic() < patience:
+            change.asleep = time.monotonic() + _LOOK_FOR_ROUTES
+            yield
+        change.wake()
+        return self.facts(config)
+
+    @property
+    def kinds(self) -> RoutingFlag:
+        """What kinds of routes and rules there are."""
+        return self._routes.kinds
+
+    def apply(self, new: InForce) -> None:
+        """These facts are in force."""
+        self._known = new.links
+        self._looks_behind = Decision.NEIGHBOUR in new.table.kinds
+
+    # --- changes ---
+
+    def hear_of_links(self) -> bool:
+        """Take in what was announced of links, and all where that was lost; whether anything is different.
+
+        Raises MachineError where what was lost can't be read at the moment.
+        """
+        try:
+            return self.netlink.on_change()
+        except BrokenSource as error:
+            self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
+            return False
+
+    def look_for_guests(self) -> None:
+        """Somebody asks, on a port that others may be on, for whom we don't know."""
+        if self._guests.look():
+            self._look.at_once()
+
+    def _look_for_guests(self, now: float) -> None:
+        if self._guests.tick(now):
+            self._look.at_once()
+
+    def _watch_links(self) -> None:
+        self._loop.add(self.netlink.fileno(), self.on_link_change, "links")
+
+    def _watch_routes(self) -> None:
+        changed, dumped = self._routes.filenos()
+        self._loop.add(changed, self._on_route_change, "routes")
+        self._loop.add(dumped, self._on_route_dump, "routes")
+
+    def on_link_change(self) -> None:
+        """Something was announced of links or addresses."""
+        if self._looks_behind:
+            self._guests.expect()
+        try:
+            if self.netlink.on_change():
+                self._look.later()
+        except BrokenSource:
+            raise  # the loop counts, and opens another
+        except MachineError as error:  # what was lost can't be read at the moment
+            self._look.retry(error)
+
+    def _on_route_change(self) -> None:
+        if self._routes.on_change():
+            self._look.later()
+        self._tell_kinds(self._routes.kinds)
+
+    def _on_route_dump(self) -> None:
+        if self._routes.on_dump():
+            self._look.later()
+        self._tell_kinds(self._routes.kinds)
+
+    # --- sources opened anew, because they fail all the time ---
+
+    def _renew_links(self) -> None:
+        self._loop.remove(self.netlink.fileno())
+        self.netlink.close()
+        self.netlink = Netlink(self.netlink)
+        self._watch_links()
+        self._look.later()
+
+    def _renew_routes(self) -> None:
+        for fd in self._routes.filenos():
+            self._loop.remove(fd)
+        self._routes.close()
+        self._routes = RouteWatch()
+        self._watch_routes()
+        self._look.later()

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A table into the kernel's maps: those that there are, or those of a program that takes over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.table import Table
+from npd6_xdp.daemon.answering import Answering
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
+from npd6_xdp.daemon.loading import Loading
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.rings import Rings
+from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.daemon.turns import Turns
+from npd6_xdp.system import cgroup
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.events import EventRing
+from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.program import Fit, Program
+from npd6_xdp.system.bpf.sizes import memory_to_load
+
+log = logging.getLogger("npd6-xdp")
+
+
+@dataclass(frozen=True, slots=True)
+class _Successor:
+    """A program that is to take over, and its ring. `grown`: because the maps of the one at work are too small."""
+
+    program: Program
+    ring: EventRing
+    grown: bool
+
+
+class Programs(Follower):
+    """The program at work, and the one that is to take over from it where a table doesn't fit, or much is different.
+
+    `changing` is held while counters move from one to the other. `reap` is called when a process that has loaded one
+    has ended.
+    """
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        rings: Rings,
+        answering: Answering,
+        tags: Tags,
+        turns: Turns,
+        changing: AbstractContextManager[object],
+        reap: Callable[[], None],
+    ) -> None:
+        self._datapath = datapath
+        self._rings = rings
+        self._answering = answering
+        self._tags = tags
+        self._turns = turns
+        self._changing = changing
+        self._reap = reap
+        self._now = NOTHING
+        self._successor: _Successor | None = None
+        self._filled = NOTHING  # what the successor was filled with
+        self._retiring: Steps[None] | None = None
+        self._retire_at: float | None = None
+        self.doubtful = False
+        """The kernel's maps may be neither the last table nor the one before: the next gets a program of its own."""
+
+    def join(self, loop: Loop) -> None:
+        """Have the loop call when programs and rings are to be given up, and open a ring anew that fails."""
+        self._loop = loop
+        loop.renew(Rings.WHERE, self._renew)
+        loop.at(lambda: self._retire_at if self._retiring is None else self._turns.go_on_at, self._retire, Rings.WHERE)
+
+    # --- the three verbs ---
+
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        """Where the maps have no room for a table, or much differs, another program is loaded and filled with it."""
+        if self._now is NOTHING:
+            return  # no frame comes to the program yet
+        table, limits = new.table, new.config.limits
+        successor = self._successor
+        if successor is None or (yield from successor.program.fitting(table, limits)) is Fit.NOT:
+            if successor is not None:
+                self._give_up(successor)
+            fit = yield from self._datapath.fitting(table, limits)
+            if fit is Fit.FEW and not self.doubtful:
+                return
+            try:
+                sizes = self._sizes(new)
+                loaded = yield from self._loading(sizes, change)
+            except MachineError:
+                if fit is Fit.NOT or self.doubtful:
+                    raise
+                return  # by the maps that there are, in one go
+            successor = self._made(loaded, sizes, grown=fit is Fit.NOT)
+            change.undo.callback(self._give_up, successor)
+        yield from self._datapath.filling(successor.program, table)
+        self._filled = new
+
+    def apply(self, new: InForce) -> None:
+        """Let each target be decided by the new table, with not one in between that neither it nor the last one
+        decides.
+        """
+        self._rings.drain(self._answering)
+        self._datapath.limit(new.config.limits)
+        if self._successor is None or self._filled is not new:
+            self._datapath.apply(new.table)
+        else:
+            self._switch(self._successor, new.table)
+        self._now = new
+
+    # --- programs ---
+
+    def _sizes(self, new: InForce) -> Mapping[str, int]:
+        """Those of the maps of a program that is to take over. Raises MachineError if there is no memory for them."""
+        what = f"loading {new.rules} beside those that are in use"
+        cgroup.require(memory_to_load([self._now.table, new.table], new.config.limits), what)
+        return self._datapath.sizes(new.table, new.config.limits)
+
+    def _loading(self, sizes: Mapping[str, int], change: Change) -> Steps[Loaded]:
+        """Wait until another process has loaded a program."""
+        loading = Loading(sizes)
+        self._loop.add(loading, change.wake, "table")
+        try:
+            while (loaded := loading.take()) is None:
+                change.asleep = loading.due
+                yield
+            return loaded
+        finally:
+            change.wake()
+            self._loop.remove(loading)
+            loading.close()
+            self._reap()
+
+    def _made(self, loaded: Loaded, sizes: Mapping[str, int], *, grown: bool) -> _Successor:
+        """A program that is to take over, and its ring."""
+        with ExitStack() as otherwise:
+            otherwise.callback(loaded.close)
+            program = self._datapath.successor(loaded, sizes)
+            otherwise.pop_all()
+            otherwise.callback(self._datapath.give_up, program)
+            ring = EventRing(program.maps)
+            otherwise.pop_all()
+        self._successor = _Successor(program, ring, grown)
+        return self._successor
+
+    def _give_up(self, successor: _Successor) -> None:
+        """It isn't to take over after all; nothing happens if it has been given up, or has taken over."""
+        if successor is self._successor:
+            self._successor = None
+            successor.ring.close()
+            self._datapath.give_up(successor.program)
+
+    def _switch(self, successor: _Successor, table: Table) -> None:
+        with self._tags.follow_program(successor.program):
+            self._datapath.switch(successor.program, table)
+        self._successor = None
+        anew, self.doubtful = self.doubtful, False
+        until = self._rings.taken_over(successor.ring)
+        self._retire_at = self._retire_at or until
+        if anew or successor.grown:
+            log.info("the XDP program was loaded anew" if anew else "the kernel maps have grown")
+
+    def _renew(self) -> None:
+        """A program of its own, as if the maps had to grow; what is in the old rings is lost."""
+        before = self._rings.open_rings
+        self.doubtful = True
+        sizes = self._sizes(self._now)
+        with ExitStack() as undo:  # at once: nobody is answered by Python until then
+            if self._successor is not None:
+                self._give_up(self._successor)
+            successor = self._made(load(sizes), sizes, grown=False)
+            undo.callback(self._give_up, successor)
+            finish(self._datapath.filling(successor.program, self._now.table))
+            with self._changing:
+                self._switch(successor, self._now.table)
+            undo.pop_all()
+        for kept in before:
+            self._rings.give_up(kept)
+
+    def _retire(self, now: float) -> None:
+        """Let go of rings and programs that others have taken over from."""
+        if self._retiring is None:
+            self._retire_at = self._rings.retire(now, self._answering.answer)
+            if self._retire_at is None:
+                self._retiring = self._datapath.retiring()
+            return
+        with self._changing:
+            if self._turns.is_over(self._retiring):
+                self._retiring = None

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signals: noted from the start on, and done what they ask for once the loop turns."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import FrameType
+
+from npd6_xdp.daemon.loop import Loop
+
+log = logging.getLogger("npd6-xdp")
+
+
+class Signals:
+    """SIGTERM and SIGINT end the loop; SIGHUP and SIGUSR1 are what join() says."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._noted: list[int] = []
+        self._calls: Mapping[int, Callable[[], object]] = {}
+        self._stack = ExitStack()
+        self._stack.callback(self._let_go)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            self._stack.callback(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, self._note)
+        self._wake_by_signals()
+
+    def close(self) -> None:
+        """As it was before."""
+        self._stack.close()
+
+    def join(self, loop: Loop, calls: Mapping[int, Callable[[], object]]) -> None:
+        """From now on, what signals ask for is done by these calls, in a turn of the loop."""
+        self._calls = calls
+        loop.renew("signals", self._renew)
+        loop.at(lambda: 0.0 if self._noted else None, lambda _: self._do(), "signals")
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number in (signal.SIGHUP, signal.SIGUSR1):
+            if number not in self._noted:
+                self._noted.append(number)
+            return
+        if not self._loop.stopped:
+            log.info("%s: ending", signal.Signals(number).name)
+        self._loop.stop()
+
+    def _do(self) -> None:
+        while self._noted:
+            self._calls[self._noted.pop(0)]()
+
+    def _wake_by_signals(self) -> None:
+        """A signal makes a socket readable, so that it wakes the loop."""
+        self._ends = socket.socketpair()
+        reader, writer = self._ends
+        for end in self._ends:
+            end.setblocking(False)
+        self._loop.add(reader, self._on_signal, "signals")
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def _on_signal(self) -> None:
+        self._ends[0].recv(64)
+
+    def _renew(self) -> None:
+        before = self._ends
+        self._loop.remove(before[0])
+        self._wake_by_signals()
+        for end in before:
+            end.close()
+
+    def _let_go(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for end in self._ends:
+            end.close()

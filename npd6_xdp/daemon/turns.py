@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much of a turn what can wait may take, so that no solicitation waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from npd6_xdp.core.steps import Steps
+
+SLICE = 0.005  # seconds that following a change holds the loop for, but for its steps that can't be cut
+_SHARE = 2  # times such a slice that a turn with solicitations in it leaves to them, before there is another
+
+
+class Turns:
+    """Slices of what is not urgent. `busy` says whether solicitations come in; `go_on_at` is when the next may begin
+    (seconds, monotonic): a stream is to find its ring empty again in between.
+    """
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        self._busy = busy
+        self.go_on_at = 0.0
+
+    def is_over(self, steps: Steps[None]) -> bool:
+        """Go on with something for as long as a turn may take; whether that was the last of it."""
+        ends = time.thread_time() + SLICE
+        is_over = all(time.thread_time() < ends for _ in steps)
+        self.rest()
+        return is_over
+
+    def rest(self) -> None:
+        """A slice has ended."""
+        self.go_on_at = time.monotonic() + _SHARE * SLICE if self._busy() else 0.0
+
+
+def slice_of(steps: Steps[None], is_asleep: Callable[[], bool]) -> bool:
+    """Go on with a change for as long as a turn may take, or until it waits for something; whether that was the last.
+
+    Raises what it raises.
+    """
+    ends = time.thread_time() + SLICE
+    return all(time.thread_time() < ends and not is_asleep() for _ in steps)
