@@ -7,14 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
-import npd6_xdp
+from tests.manual.tree import ROOT, texts
 
-ROOT = Path(npd6_xdp.__file__).parents[1]
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
 
@@ -62,12 +60,7 @@ def test_tests_run_one_by_one_where_there_is_no_xdist() -> None:
 
 def test_what_an_editor_is_told_holds() -> None:
     """Two of the rules of .editorconfig, that tools for other than Python don't look at."""
-    made = {".svg", ".png", ".json", ".conf"}
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    for name in listed.stdout.splitlines():
-        path = ROOT / name
-        if path.suffix in made or not path.is_file() or path.name == "LICENSE":
-            continue
-        text = path.read_text()
-        assert not text or text.endswith("\n"), name
-        assert not re.search(r"[ \t]+$", text, re.MULTILINE), name
+    for path in texts():
+        text = (ROOT / path).read_text()
+        assert not text or text.endswith("\n"), path
+        assert not re.search(r"[ \t]+$", text, re.MULTILINE), path

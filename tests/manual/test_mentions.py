@@ -8,16 +8,11 @@ import io
 import posixpath
 import re
 import tokenize
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-import npd6_xdp
-
-ROOT = Path(npd6_xdp.__file__).parents[1]
-NOT_OURS = {".coverage", "htmlcov", "build", "dist", "bench-results", "soak-results", "__pycache__"}
-PICTURES = {".svg", ".png", ".json"}
+from tests.manual.tree import ROOT, files, texts
 
 TOP = r"(?:bpf|deploy|docs|npd6_xdp|tests|\.ci)"
 ROOTED = re.compile(rf"(?<![\w/.$}}>*-])(?:\./|\.\./)*({TOP}(?:/[\w.-]+)+)(?![\w/*{{<])")
@@ -35,31 +30,6 @@ FOREIGN = re.compile(
 )
 PLACES = ("", "npd6_xdp", "tests", "docs", "deploy", "deploy/prometheus", "tests/bench")
 """Where a path in words may begin, besides the folder of the file that names it."""
-
-
-@cache
-def files() -> frozenset[str]:
-    """What the repository has: files and folders, by their paths."""
-    return frozenset(str(path.relative_to(ROOT)) for path in _all())
-
-
-def _all() -> list[Path]:
-    return [path for path in ROOT.rglob("*") if _is_ours(path.relative_to(ROOT))]
-
-
-def _is_ours(path: Path) -> bool:
-    hidden = [part for part in path.parts[:-1] if part.startswith(".") and part != ".ci"]
-    return not hidden and not NOT_OURS & set(path.parts) and not any(part.endswith(".egg-info") for part in path.parts)
-
-
-def texts() -> list[Path]:
-    """The files that somebody reads, but those samples that are npd6's and ndppd's."""
-    inner = [
-        path.relative_to(ROOT)
-        for path in _all()
-        if path.is_file() and path.suffix not in PICTURES and path != Path(__file__)
-    ]
-    return sorted(path for path in inner if path.parts[:2] != ("tests", "convert") and path.suffix != ".gz")
 
 
 def words(path: str, text: str) -> str:
@@ -106,7 +76,7 @@ def missing(by: str, text: str) -> list[str]:
     return gone
 
 
-@pytest.mark.parametrize("path", texts(), ids=str)
+@pytest.mark.parametrize("path", [path for path in texts() if ROOT / path != Path(__file__)], ids=str)
 def test_every_file_that_is_named_is_there(path: Path) -> None:
     assert missing(str(path), (ROOT / path).read_text()) == []
 
