@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.convert.machine import Facts, facts, on_link
-from tests.test_convert import AUTO, matches, read, rule, wan
+from tests.tools.convert.reading import AUTO, matches, read, rule, wan
 
 WIRED = "a key of ndppd 1.0-devel here (0.2.5 has it in the proxy section)"
 BY_ROUTE = f"{AUTO}, method route answers by the route alone"
@@ -196,8 +196,6 @@ def test_what_comes_of_later_versions_forks_and_tunnels(
     assert interfaces == want
     assert matches(said, remarks), said
 
-
-# --- What is known of the machine ---
 
 HERE = Facts(
     {"wan0": True, "wan1": True, "wg0": True, "lan0": False, "lo": False},
