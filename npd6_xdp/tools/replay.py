@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv6Address
 from itertools import chain
 from pathlib import Path
@@ -25,13 +25,13 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import UNTAGGED, Config
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.event import EventTags, NsEvent
-from npd6_xdp.core.explain import DAD_IGNORED, frames_of, why_surely_there, why_unanswered
-from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
+from npd6_xdp.core.explain import frames_of
+from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, held_addresses
 from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.core.places import Places
 from npd6_xdp.core.routes import RoutingFlag, question_of
-from npd6_xdp.core.table import Decision, Entry, KnownFlag, Match, Rule, RuleFlag
+from npd6_xdp.core.table import Decision, KnownFlag, Match
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.bpf.events import LEAST_PAGES
 from npd6_xdp.system.bpf.testrun import LOOPBACK
@@ -41,23 +41,11 @@ from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.tools import cooked
 from npd6_xdp.tools.bench import Bench, Seen
 from npd6_xdp.tools.pcap import ETHERNET, SLL2, STDIN, Frame, frames
+from npd6_xdp.tools.replayed import INVALID, Replayed, as_dict, as_text, some, summary_text, why
 
 _NO_MAC = bytes(6)
 _UNLIMITED = 1_000_000_000  # events a second
 _SHORTEST, _LONGEST = 14, 3000  # bytes that a test run takes at the least, and surely takes
-
-_REASONS = {
-    Reason.FRAGMENT: "it has a fragment header (RFC 6980 §5)",
-    Reason.LENGTH: "it is shorter than it says, or than 24 bytes (RFC 4861 §7.1.1)",
-    Reason.HOP_LIMIT: "its hop limit isn't 255, so it came through a router (RFC 4861 §7.1.1)",
-    Reason.CODE: "its code isn't 0 (RFC 4861 §7.1.1)",
-    Reason.CHECKSUM: "its checksum is wrong (RFC 4861 §7.1.1)",
-    Reason.TARGET: "its target is a multicast address (RFC 4861 §7.1.1)",
-    Reason.SOURCE: "its source is a multicast address, or ::1 (RFC 4291 §2.7, §2.5.3)",
-    Reason.OPTION_LENGTH: "an option has length 0, or goes on behind the end (RFC 4861 §7.1.1)",
-    Reason.DAD_DESTINATION: "from ::, but not to a solicited-node address (RFC 4861 §7.1.1)",
-    Reason.DAD_SLLAO: "from ::, but with a source link-layer address (RFC 4861 §7.1.1)",
-}
 
 
 def run(
@@ -86,44 +74,24 @@ def run(
                 if found is None:
                     continue
                 if as_json:
-                    told.append(_json(found))
+                    told.append(as_dict(found))
                 else:
-                    print(_text(found), flush=file == STDIN)
+                    print(as_text(found), flush=file == STDIN)
         except (MachineError, KeyboardInterrupt) as error:
             incomplete = error
         if as_json:
             whole = {"file": str(file), "interface": interface, "notes": replay.notes, "solicitations": told}
             print(json.dumps(whole | {"summary": replay.summary()}, indent=2))
         else:
-            print(_summary_text(replay.summary()))
+            print(summary_text(replay.summary()))
     if incomplete is not None:
         raise incomplete
     if replay.unseen:
         name = "standard input" if file == STDIN else file
         raise MachineError(
-            f"{name}: {_some(replay.unseen, 'solicitation')} couldn't be run: cut short by the capture"
+            f"{name}: {some(replay.unseen, 'solicitation')} couldn't be run: cut short by the capture"
             " (tcpdump -s 0 takes all), or too long for a test run"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What would become of one solicitation. `answer` is the advertisement; a `late` one is for when the target is
-    found to be there. Addresses are None where the frame is too broken to have them.
-    """
-
-    number: int
-    seconds: float
-    eth_source: bytes
-    vlan: tuple[int, ...]
-    source: str | None
-    target: str | None
-    outcome: Outcome
-    why: str
-    reason: Reason | None = None
-    rule: Rule | None = None
-    answer: bytes | None = None
-    late: bool = False
 
 
 class _Replay:
@@ -264,9 +232,9 @@ class _Replay:
         if not isinstance(asked, NeighborSolicitation):
             source, target = _addresses(frame.data)
             reason = seen.reasons[0] if seen.reasons else None
-            why = "it is longer than 4,096 bytes" if reason is None else _REASONS[reason]
+            cause = "it is longer than 4,096 bytes" if reason is None else INVALID[reason]
             return Replayed(
-                frame.number, at, frame.data[6:12], vlan, source, target, seen.counted[0], why, reason=reason
+                frame.number, at, frame.data[6:12], vlan, source, target, seen.counted[0], cause, reason=reason
             )
         entry = self._table.entry_of(self._ifindex, vlan)
         assert entry is not None, "a port's frames all have an entry"
@@ -290,7 +258,7 @@ class _Replay:
             str(IPv6Address(asked.source)),
             str(IPv6Address(asked.target)),
             outcome,
-            self._why(asked, entry, match, outcome, frames_of(entry.port, vlan)),
+            why(self._table, self._held, asked, entry, match, outcome, frames_of(entry.port, vlan)),
             rule=rule,
             answer=answer,
             late=late,
@@ -310,63 +278,6 @@ class _Replay:
             self._proxied += 1
             self._bench.datapath.know(rule.group, event.target, KnownFlag(0))
         return Outcome.ANSWERED_PYTHON
-
-    def _why(
-        self, asked: NeighborSolicitation, entry: Entry, match: Match | Outcome, outcome: Outcome, where: str
-    ) -> str:
-        if outcome is Outcome.IGNORED and (odd := _why_frame_ignored(asked, entry)):
-            return odd
-        unanswered = why_unanswered(self._table, entry, match, IPv6Address(asked.target), where)
-        if unanswered is not None:
-            return unanswered[1]
-        if outcome is Outcome.DAD:
-            return DAD_IGNORED
-        assert isinstance(match, Match), "a rule covers it"
-        rule = self._table.rules[match.rule]
-        via = " or ".join(rule.via)
-        if outcome is Outcome.ABSENT:
-            if rule.method is Method.NEIGHBOUR:
-                return f"there is no {via} on this machine"
-            return f"the routing table doesn't lead to it by {via or 'another interface'}"
-        if outcome is Outcome.PENDING:
-            onward = f", and it goes on to the others behind {entry.port}" if _goes_on(asked, entry) else ""
-            return f"the neighbour table doesn't have it behind {via}; the kernel would resolve it{onward}"
-        if outcome is Outcome.KERNEL:
-            return "the kernel's proxy entry for it answers"
-        if outcome is Outcome.MONITORED:
-            return 'it would be answered or resolved, but for datapath = "monitor"'
-        return self._why_there(asked, rule, match)
-
-    def _why_there(self, asked: NeighborSolicitation, rule: Rule, match: Match) -> str:
-        dad = "a DAD probe to be defended; " if match.flags & RuleFlag.DEFEND and not any(asked.source) else ""
-        match match.decision:
-            case Decision.ROUTE:
-                return f"{dad}the routing table leads to it"
-            case Decision.NEIGHBOUR:
-                return f"{dad}the neighbour table has it behind {' or '.join(rule.via)}"
-            case Decision.KERNEL:
-                return f"{dad}the first time; the kernel's proxy entry answers from then on"
-            case _:
-                return dad + why_surely_there(rule, is_held=IPv6Address(asked.target) in self._held)
-
-
-def _why_frame_ignored(asked: NeighborSolicitation, entry: Entry) -> str:
-    """Why a frame is never answered, whatever it asks for; "" where it may be."""
-    if asked.eth_source in entry.macs:
-        return f"it comes from {entry.port}'s own MAC address"
-    if asked.eth_destination == cooked.OTHER_HOST and cooked.OTHER_HOST not in entry.macs:
-        return f"it went to another station, not to {entry.port}"
-    if not asked.eth_destination[0] & 1 and asked.eth_destination not in entry.macs:
-        return f"it went to {asked.eth_destination.hex(':')}, which isn't {entry.port}'s MAC address"
-    asker = asked.link_layer_address or asked.eth_source
-    if asker[0] & 1 or asker == _NO_MAC:
-        return "its answer would go to a group, or to nobody"
-    return ""
-
-
-def _goes_on(asked: NeighborSolicitation, entry: Entry) -> bool:
-    """Whether a solicitation that isn't answered at once is passed on."""
-    return entry.shared and bool(asked.eth_destination[0] & 1)
 
 
 def _notes(interface: str, mac: bytes | None) -> list[str]:
@@ -395,77 +306,3 @@ def _addresses(frame: bytes) -> tuple[str | None, str | None]:
     packet = Ether(frame)
     source = packet[IPv6].src if IPv6 in packet else None
     return source, packet[ICMPv6ND_NS].tgt if ICMPv6ND_NS in packet else None
-
-
-def _json(told: Replayed) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "frame": told.number,
-        "seconds": round(told.seconds, 6),
-        "eth_source": told.eth_source.hex(":"),
-        "vlan": list(told.vlan),
-        "source": told.source,
-        "target": told.target,
-        "outcome": told.outcome.value,
-        "why": told.why,
-        "reason": told.reason.value if told.reason else None,
-        "rule": told.rule.prefix if told.rule else None,
-        "method": told.rule.method.value if told.rule else None,
-        "advertisement": None,
-    }
-    if told.answer is not None:
-        na = NeighborAdvertisement.parse(told.answer)
-        found["advertisement"] = {
-            "only_if_there": told.late,
-            "eth_source": na.eth_source.hex(":"),
-            "eth_destination": na.eth_destination.hex(":"),
-            "source": str(IPv6Address(na.source)),
-            "destination": str(IPv6Address(na.destination)),
-            "target": str(IPv6Address(na.target)),
-            "router": na.router,
-            "solicited": na.solicited,
-            "override": na.override,
-            "target_link_layer_address": na.link_layer_address.hex(":"),
-            "frame": told.answer.hex(),
-        }
-    return found
-
-
-def _text(told: Replayed) -> str:
-    vlan = f", VLAN {'.'.join(map(str, told.vlan))}" if told.vlan else ""
-    rule = f"rule {told.rule.prefix} ({told.rule.method}); " if told.rule else ""
-    reason = f" {told.reason}" if told.reason else ""
-    lines = [
-        f"frame {told.number}, {told.seconds:.6f} s: {told.source or 'somebody'} ({told.eth_source.hex(':')}{vlan})"
-        f" asks who has {told.target or 'something'}",
-        f"  {told.outcome}{reason}: {rule}{told.why}",
-    ]
-    if told.answer is not None:
-        na = NeighborAdvertisement.parse(told.answer)
-        lines.append(
-            f"  advertisement{', if it is there' if told.late else ''}:"
-            f" {na.eth_source.hex(':')} > {na.eth_destination.hex(':')}{vlan};"
-            f" {IPv6Address(na.source)} > {IPv6Address(na.destination)},"
-            f" R={int(na.router)} S={int(na.solicited)} O={int(na.override)}, {len(told.answer)} bytes"
-        )
-    return "\n".join(lines)
-
-
-def _summary_text(summary: Mapping[str, Any]) -> str:
-    line = f"{_some(summary['frames'], 'frame')}: {_some(summary['solicitations'], 'solicitation')}"
-    line += f", {_some(summary['others'], 'other')}"
-    if summary["not_run"]:
-        line += f", {_some(summary['not_run'], 'solicitation')} that couldn't be run"
-    if summary["outgoing"]:
-        line += f", {summary['outgoing']} that went out"
-    if summary["elsewhere"]:
-        line += f", {summary['elsewhere']} that came in by other interfaces"
-    lines = [line]
-    if summary["outcomes"]:
-        lines.append("  " + ", ".join(f"{name} {count}" for name, count in summary["outcomes"].items()))
-    if summary["reasons"]:
-        lines.append("  invalid by: " + ", ".join(f"{name} {count}" for name, count in summary["reasons"].items()))
-    return "\n".join(lines)
-
-
-def _some(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
