@@ -30,5 +30,5 @@ def texts() -> list[Path]:
     return [
         path
         for path in paths
-        if (ROOT / path).is_file() and path.suffix not in _NO_TEXT and path.parts[:2] != ("tests", "convert")
+        if (ROOT / path).is_file() and path.suffix not in _NO_TEXT and path.suffix != ".conf"
     ]
