@@ -89,7 +89,7 @@ STRUCTS = {each.name: each for each in vars(layout).values() if isinstance(each,
 PLAIN = {"int", "unsigned int"}
 
 
-@pytest.mark.parametrize("name", STRUCTS.keys() - PLAIN)
+@pytest.mark.parametrize("name", sorted(STRUCTS.keys() - PLAIN))
 def test_a_struct_of_the_program_has_its_fields_where_python_has_them(
     maps: dict[str, tuple[Type, Type, dict[str, Type]]], name: str
 ) -> None:
