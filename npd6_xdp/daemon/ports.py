@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
@@ -18,44 +17,18 @@ from npd6_xdp.core.table import Entry, Table
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.port_looks import Attached, PortLooks
 from npd6_xdp.system.bpf.attach import AttachMode, Refused
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
-from npd6_xdp.system.sender import Outbox, Port, Sockets
+from npd6_xdp.system.sender import Outbox, Sockets
 
 log = logging.getLogger("npd6-xdp")
 
 _RETRY = 2.0  # seconds after which an interface that refused is tried again
 _RETRY_PAUSE = 10  # times what the trying took, where that is longer
-
-# What the kernel has is looked at, as it doesn't tell when somebody takes it away. A turn a second, so that thousands
-# of ports cost some thousandths of a CPU: the program's link by its descriptor (2 us), a part of them each turn; and,
-# for as long as a turn may take, the interface's counts and groups (40 us), so that a round of all takes longer then.
-_TURN = 1.0  # seconds
-_ROUND = 5  # turns for all ports' links, while these are at most
-_MOST_LOOKS = 500  # in a turn
-_LOOKING = 0.001  # seconds of a turn
-_HURRY = 0.05  # seconds between two turns of a round after announcements were lost
-_PATIENCE = 60  # times that a turn is put off while announcements are yet to be taken in
-_COMPLAIN = 60.0  # seconds before the same is said of an interface again
-
-
-@dataclass(slots=True)
-class Attached:
-    """A port that the program sits on; `wish` is how it was asked to."""
-
-    name: str
-    ifindex: int
-    wish: Attach
-    mode: AttachMode
-    socket: Port
-    generation: int
-    hides_tags: bool
-    """Whether VLAN tags may stand beside its frames, where the program can't see them."""
-    trunk: bool = False
-    """Whether there are VLANs on it, so that it matters in native mode."""
 
 
 class Ports(Follower):
@@ -63,7 +36,6 @@ class Ports(Follower):
 
     def __init__(self, datapath: Datapath, netlink: Callable[[], Netlink], damper: Damper | None = None) -> None:
         self._datapath = datapath
-        self._netlink = netlink
         self._sockets = Sockets()
         self._groups = Groups(lambda *which: netlink().groups(*which))
         self._attached: dict[int, Attached] = {}
@@ -80,13 +52,7 @@ class Ports(Follower):
         self._now = NOTHING
         self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
         self._retry_at: float | None = None
-        self._look_at: float | None = None
-        self._links_to_look_at: list[int] = []
-        self._places_to_look_at: list[int] = []
-        self._losses = netlink().losses
-        self._hurried = 0
-        self._postponed = 0
-        self._complained: dict[int, float] = {}
+        self._looks = PortLooks(datapath, netlink, self._groups, self._lines, self._attached, self._look_at_tags)
         self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (self._table, {})
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
@@ -253,7 +219,7 @@ class Ports(Follower):
             elif link.generation != port.generation:  # of the one before, nothing is here any more
                 self._detach(ifindex)
                 self._lines.add(logging.INFO, port.name, "detached: it has gone, and another has its index")
-            elif ifindex in taken_off and self._is_here(port):
+            elif ifindex in taken_off and self._looks.is_here(port):
                 self._take_note(port)
             elif link.name != port.name:
                 self._lines.add(logging.INFO, port.name, f"is now {link.name}")
@@ -299,84 +265,24 @@ class Ports(Follower):
         """Try again what has refused, and look at what the kernel has."""
         if self._retry_at is not None and self._retry_at <= now:
             self.follow(self._config, self._links, self._table)
-        if self._look_at is not None and self._look_at <= now:
-            self._look(now)
+        if self._looks.due is not None and self._looks.due <= now:
+            for port in self._looks.robbed(now):
+                self._put_back(port)
         self._plan()
 
     def _plan(self) -> None:
-        if not self._attached and not self._refused:
-            self._look_at = None
-        elif self._look_at is None:
-            self._look_at = time.monotonic() + _TURN
-        self.due = min((due for due in (self._retry_at, self._look_at) if due is not None), default=None)
-
-    def _look(self, now: float) -> None:
-        """One turn. What is announced comes first: an interface that went and came back isn't robbed."""
-        if self._netlink().behind and self._postponed < _PATIENCE:
-            self._postponed += 1
-            self._look_at = now + _HURRY
-            return
-        self._postponed = 0
-        if self._losses != self._netlink().losses:
-            self._losses = self._netlink().losses
-            self._places_to_look_at = self._places()
-            self._hurried = len(self._places_to_look_at)
-        if not self._links_to_look_at:
-            self._links_to_look_at = [*self._attached]
-            self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
-        some = min(-(-len(self._attached) // _ROUND), _MOST_LOOKS)
-        looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
-        for ifindex in self._datapath.taken_off(looked_at):
-            port = self._attached.get(ifindex)
-            if port is not None and self._is_here(port):
-                self._put_back(port)
-        self._look_closely(now)
-        self._lines.say()
-        self._look_at = now + (_HURRY if self._hurried else _TURN)
-
-    def _places(self) -> list[int]:
-        return [*{*self._attached, *self._groups.interfaces}]
-
-    def _look_closely(self, now: float) -> None:
-        """At the counts and groups of interfaces: as many as the time allows, and all within a round at best."""
-        if not self._places_to_look_at:
-            self._places_to_look_at = self._places()
-        places = self._places_to_look_at
-        ends = time.thread_time() + _LOOKING
-        program = self._datapath.program_id
-        for _ in range(max(-(-len(places) // _ROUND), self._hurried)):
-            if not places or time.thread_time() > ends:
-                break
-            ifindex = places.pop()
-            self._hurried = max(self._hurried - 1, 0)
-            if (port := self._attached.get(ifindex)) is not None:
-                self._compare(port, program)
-            if ifindex in self._groups.interfaces:
-                self._groups.check(ifindex)
-
-    def _compare(self, port: Attached, program: int) -> None:
-        """What the kernel says of an interface beside what we believe of it."""
-        link = self._netlink().link(port.ifindex)
-        if link is None or port.generation != self._netlink().generation(port.ifindex):
-            return  # it has gone, or another has its index: follow() is to come
-        if program and program not in link.xdp:
-            if self._is_here(port):
-                self._put_back(port)
-        elif link.allmulti == 0 and self._is_here(port):
-            try:
-                port.socket.hold_again(port.name)
-            except MachineError:
-                self._put_back(port)
-            else:
-                self._complain(port, "the kernel had dropped its hold on all multicast frames; it has it again")
-        elif port.trunk and (known := self._here.get(port.ifindex)) is not None:
-            self._look_for_hidden_tags(port, known)
+        self._looks.plan(wanted=bool(self._attached or self._refused))
+        self.due = min((due for due in (self._retry_at, self._looks.due) if due is not None), default=None)
 
     def _is_trunk(self, link: LinkFacts) -> bool:
         """Whether there are VLANs on a port, by devices or by what is configured."""
         return len(link.l3) > 1 or any(
             entry.spoken and (entry.vlan.any or entry.vlan.tags) for entry in self._entries.get(link.ifindex, ())
         )
+
+    def _look_at_tags(self, port: Attached) -> None:
+        if (link := self._here.get(port.ifindex)) is not None:
+            self._look_for_hidden_tags(port, link)
 
     def _look_for_hidden_tags(self, port: Attached, link: LinkFacts) -> None:
         """Where the program is in the driver, it sees the tags unless the card, or a veth's other end, takes them out
@@ -387,16 +293,6 @@ class Ports(Follower):
             port.hides_tags = hides_tags
             self.changes += 1
 
-    def _is_here(self, port: Attached) -> bool:
-        """Whether a port's interface is still there, and the same; else follow() is to come.
-
-        It may have gone, and another come in its place, since announcements were taken in: then there are more by the
-        time that the kernel has answered.
-        """
-        netlink = self._netlink()
-        there = netlink.generation(port.ifindex) == port.generation and netlink.link(port.ifindex) is not None
-        return there and not netlink.behind
-
     def _put_back(self, port: Attached) -> None:
         """Attach anew what was taken away, and say so; or say why it can't be, and try again."""
         self._take_note(port)
@@ -404,14 +300,8 @@ class Ports(Follower):
             self._try(self._config, link)
 
     def _take_note(self, port: Attached) -> None:
-        self._complain(port, "somebody has taken the XDP program off; attaching it again")
+        self._looks.complain(port, "somebody has taken the XDP program off; attaching it again")
         self._detach(port.ifindex)
-
-    def _complain(self, port: Attached, text: str) -> None:
-        now = time.monotonic()
-        if now - self._complained.get(port.ifindex, -_COMPLAIN) >= _COMPLAIN:
-            self._complained[port.ifindex] = now
-            self._lines.add(logging.WARNING, port.name, text)
 
     # --- attach -------------------------------------------------------------------------------------------
 
