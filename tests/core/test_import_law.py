@@ -24,9 +24,13 @@ ROOMS = {
     # of system itself, two small rooms: who hears of a BPF program's times stands on clock, who hands frames over on
     # msghdr; and in a wing, the rooms below
     "system": ({"core", "system.clock", "system.msghdr"}, IMPURE - {"scapy"}),
-    "lab": ({"", "core", "lab", "system.bpf"}, IMPURE),
+    "lab": ({"", "core", "lab", "system.bpf.compiler"}, IMPURE),
     "tools": (
-        {"", "core", "tools", "system.bpf", "system.netlink"},
+        {
+            *("", "core", "tools"),
+            *(f"system.bpf.{room}" for room in ("datapath", "events", "testrun")),
+            *(f"system.netlink.{room}" for room in ("requests", "route_questions", "routes")),
+        },
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, (IMPURE - MACHINE) | {"socket"}),  # a socketpair wakes it on a signal
