@@ -28,7 +28,5 @@ def texts() -> list[Path]:
     """The files that somebody reads, but those samples that are npd6's and ndppd's."""
     paths = sorted(map(Path, files()))
     return [
-        path
-        for path in paths
-        if (ROOT / path).is_file() and path.suffix not in _NO_TEXT and path.suffix != ".conf"
+        path for path in paths if (ROOT / path).is_file() and path.suffix not in _NO_TEXT and path.suffix != ".conf"
     ]
