@@ -40,10 +40,10 @@ mentions: $(prepared) ## whether each file, page, command and rule is there that
 
 docs: $(prepared) ## the tables of keys and metrics, written from the code; then mentions
 	$(python) -m docs.keys
-	$(python) -m docs.metrics >docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	$(python) -m docs.metrics >.metrics && mv .metrics docs/metrics.md
 	$(MAKE) --no-print-directory mentions
 
-coverage: ## which lines of npd6_xdp no test reaches, daemons and what they fork included; needs root (docs/coverage.md)
+coverage: ## which lines of npd6_xdp no test reaches, in daemons as well; needs root (an hour)
 	.venv/bin/coverage erase
 	.venv/bin/coverage run -m pytest -q $(or $(T),$(covering)) || echo "coverage: some tests failed; what they reached counts"
 	.venv/bin/coverage combine --quiet

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes as ct
+import json
 import os
 import socket
 import subprocess
@@ -12,13 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from npd6_xdp.core.verdict import Outcome, Reason
 from tests.fuzz.configurations import CONFIGURATIONS, PORTS, UNREACHABLE
 from tests.fuzz.scene import MIRRORED
 
 HERE = Path(__file__).resolve().parent
 _SOURCES = ("reference.c", "generate.c", "run.c")
+_NAMES = {"OUTCOME_NAMES": Outcome, "REASON_NAMES": Reason}
 _CLONE_NEWNET = 0x40000000
-_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC")
+_FLAGS = (
+    *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC"),
+    *(f"-D{name}={', '.join(map(json.dumps, words))}" for name, words in _NAMES.items()),
+)
 
 
 class GroundError(Exception):

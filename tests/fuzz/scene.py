@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network, summarize_address_range
 from typing import Any
 
+from npd6_xdp.core.verdict import Outcome, Reason
 from tests.fuzz.configurations import (
     ASKER_MACS,
     BRIDGE_MAC,
@@ -27,8 +28,8 @@ NONE = -1
 FRAME_ROOM, ANSWER_MAX, EVENT_SIZE = 8192, 96, 52
 METHODS = ("static", "route", "neighbour", "kernel", "ignore")
 DATAPATHS = ("hybrid", "python", "monitor")
-OUTCOMES = 14
-REASONS = 10
+OUTCOMES = len(Outcome)
+REASONS = len(Reason)
 
 _I = ct.c_int32
 
