@@ -318,6 +318,7 @@ def test_a_dead_predecessors_routes_in_other_tables_go_too(topology: Topology) -
     lines = [f"-6 route add 2001:db8:1::{number:x}/128 dev lan0 proto 136 table 1{number}" for number in range(3)]
     on_edge(topology, *lines, f"-6 route add {HOST}/128 dev lan0 proto 136 table 1000")
     with closing(Edge(topology)) as edge:
+        edge.settle()
         assert edge.topology.ip("edge", "-6", "route", "show", "table", "all", "proto", "136") == []
 
 
