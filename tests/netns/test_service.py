@@ -91,6 +91,7 @@ def host(request: pytest.FixtureRequest, topology: Topology) -> Callable[[str], 
     return lambda text: kinds[request.param](topology, text)
 
 
+@pytest.mark.needs_table
 def test_it_does_all_its_work_as_that_user(
     topology: Topology, host: Callable[[str], AbstractContextManager[Hosted]]
 ) -> None:

@@ -126,6 +126,7 @@ def test_up_and_down_are_on_the_metrics_page(topology: Topology, daemon: Start) 
     assert until(lambda: running.metrics()[key] == 1)
 
 
+@pytest.mark.needs_table
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 @pytest.mark.parametrize("policy", ["ignore", "defend"])
 def test_an_upstream_keeps_an_address_inside_the_prefix_only_if_nobody_defends_it(
