@@ -38,9 +38,9 @@ def test_where_no_question_is_carried_both_ways_any_more_a_proxy_is_a_host_like_
     datapath = Datapath()
     with closing(Resolution(datapath, requests, lambda _: None)) as resolution:  # type: ignore[arg-type]
         go_by(resolution, in_force(table(("wan0", "lan0"), ("lan0", "wan0")), LINKS))
-        resolution._loops._peers[WAN] = {PEER: 0.0}
-        resolution._apply(resolution._places.distrust(resolution._loops.peers, 0.0))
-        resolution._hear_of(ITS, Word(NeighbourState.REACHABLE, PEER))
+        resolution._hosts._loops._peers[WAN] = {PEER: 0.0}
+        resolution._hosts._apply(resolution._hosts._places.distrust(resolution._hosts._loops.peers, 0.0))
+        resolution._hosts._hear_of(ITS, Word(NeighbourState.REACHABLE, PEER))
         assert ITS.address not in datapath.known
         go_by(resolution, in_force(table(("lan0", "wan0")), LINKS))
         assert ITS.address in datapath.known

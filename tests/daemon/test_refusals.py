@@ -141,7 +141,7 @@ def resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Resolution, Ti
     def table() -> Iterator[list[tuple[Host, Word]]]:
         yield [*requests.neighbours().items()]
 
-    monkeypatch.setattr(resolution._watch, "table", table)
+    monkeypatch.setattr(resolution._hosts.watch, "table", table)
     with closing(resolution):
         yield resolution, requests, datapath
 
@@ -178,7 +178,7 @@ def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at
 
     at_work, requests, datapath = resolution
     at_work.apply(in_force(NEIGHBOUR, LINKS))
-    monkeypatch.setattr(at_work._watch, "changes", overflow)
+    monkeypatch.setattr(at_work._hosts.watch, "changes", overflow)
     at_work.on_change()
     read_on(at_work)
     assert datapath.known == []

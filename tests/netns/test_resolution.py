@@ -24,8 +24,8 @@ from npd6_xdp.core.rtnetlink import Message
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.daemon import hosts as hosts_room
 from npd6_xdp.daemon import link_facts
-from npd6_xdp.daemon import resolution as resolution_room
 from npd6_xdp.daemon.in_force import Change
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
@@ -94,7 +94,7 @@ class Edge:
 
     def receive_buffer(self, size: int) -> None:
         """How many bytes of announcements about neighbours may wait, before some are dropped."""
-        self.resolution._watch._changes.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        self.resolution._hosts.watch._changes.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def settle(self) -> None:
         """Let it do what it has to do now, a slice at a time."""
@@ -303,11 +303,11 @@ def test_a_reload_that_is_given_up_while_another_table_is_being_settled_leaves_n
     edge.go_by(rule)
     before = edge.table
     with monkeypatch.context() as patch:
-        patch.setattr(resolution_room, "_SLICE", 0.0)
+        patch.setattr(hosts_room, "_SLICE", 0.0)
         edge.change(f"address add {HOST}/128 dev wan0 nodad")  # it is the edge's own now
         edge.go_by(rule, before=before)
         assert edge.resolution.neighbours.touched
-        assert edge.resolution._settling is not None
+        assert edge.resolution._hosts._settling is not None
     with ExitStack() as undo:
         finish(edge.resolution.prepare(in_force(before, {}), Change(undo, asked=True)))
     edge.settle()
@@ -325,7 +325,7 @@ def test_a_dead_predecessors_routes_in_other_tables_go_too(topology: Topology) -
 def test_a_route_to_a_host_that_has_gone_in_silence_goes_when_nobody_asks_either(edge: Edge) -> None:
     """Its entry would stay stale for as long as the kernel's table is small."""
     edge.topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 100)
-    edge.resolution._quiet = Quiet(1.0, 1)
+    edge.resolution._hosts._led._quiet = Quiet(1.0, 1)
     stale = "nud stale dev lan0"
     both_there(edge)
     began = time.monotonic()
@@ -360,7 +360,7 @@ def test_a_target_whose_entry_vanishes_while_it_is_looked_for_is_looked_for_agai
         edge.resolution.on_change()
     else:
         on_edge(edge.topology, f"neigh del {HOST} dev lan0")
-        monkeypatch.setattr(edge.resolution._watch, "changes", overflow)
+        monkeypatch.setattr(edge.resolution._hosts.watch, "changes", overflow)
         edge.resolution.on_change()
         edge.settle()
     assert looked_for(edge)
@@ -378,7 +378,7 @@ def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_i
     """
     run_batch(edge, many("replace", 20))
     edge.take_in()
-    watch, known = edge.resolution._watch, edge.resolution.neighbours
+    watch, known = edge.resolution._hosts.watch, edge.resolution.neighbours
     assert len(known) == 20
     run_batch(edge, many("replace", 21))
     nlsocket.discard(watch._changes.socket)
@@ -395,7 +395,7 @@ def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_i
     with monkeypatch.context() as patch:
         patch.setattr(watch, "changes", overflow)
         edge.resolution.on_change()
-    while edge.resolution._reading is not None:
+    while edge.resolution._hosts._resync.is_under_way:
         edge.resolution.tick(time.monotonic())
     assert (len(readings), len(known)) == (1, 20)
     assert until(lambda: edge.take_in() or len(known) == 21)
@@ -409,12 +409,12 @@ def test_a_host_that_a_reading_left_out_is_asked_about_before_it_is_forgotten(
     run_batch(edge, many("replace", 20))
     edge.take_in()
     run_batch(edge, many("del", 3))
-    watch, known = edge.resolution._watch, edge.resolution.neighbours
+    watch, known = edge.resolution._hosts.watch, edge.resolution.neighbours
     nlsocket.discard(watch._changes.socket)
     monkeypatch.setattr(watch, "table", lambda: iter([[]]))
     assert len(known) == 20
-    edge.resolution._read_anew()
-    while edge.resolution._reading is not None:
+    edge.resolution._hosts._resync.begin()
+    while edge.resolution._hosts._resync.is_under_way:
         edge.resolution.tick(time.monotonic())
     assert len(known) == 17
 
@@ -439,12 +439,12 @@ def test_an_entry_that_somebody_looks_after_is_not_ours_to_take_out_and_stays_wh
     mark = {"managed": NeighbourState.MANAGED, "extern_learn": NeighbourState.LEARNED}[how]
     resolution = edge.resolution
     deleted: list[Host] = []
-    monkeypatch.setattr(resolution._watch, "delete", deleted.append)
+    monkeypatch.setattr(resolution._hosts.watch, "delete", deleted.append)
     for mine in (False, True):
         assert edge.ask(HOST) is Outcome.PENDING
         places = resolution.pending.places(*resolution.pending.targets()[0])
         for place in places:
-            resolution._take(place, NeighbourState.FAILED | (0 if mine else mark))
+            resolution._hosts._take(place, NeighbourState.FAILED | (0 if mine else mark))
         assert len(resolution.pending) == 0
         assert deleted == (places if mine else [])
 

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour`: which hosts are there. The kernel's word is weighed, and goes into the map and the routes."""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.loops import Loops
+from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
+from npd6_xdp.core.neighbours import Host, Known, Neighbours
+from npd6_xdp.core.pending import Pending
+from npd6_xdp.core.places import Places, Word
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.table import Decision, Rule
+from npd6_xdp.daemon.host_routes import HostRoutes
+from npd6_xdp.daemon.in_force import NO_TABLE, InForce
+from npd6_xdp.daemon.led_hosts import LedHosts
+from npd6_xdp.daemon.lines import Once
+from npd6_xdp.daemon.resync import Resync
+from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.netlink.neighbours import NeighbourWatch
+from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.requests import Requests
+from npd6_xdp.system.sysctl import Memory
+
+_SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
+_FROZEN = 2048  # more hosts and targets, after which the garbage collector is told that they stay
+_VOUCHED = NeighbourState.PERMANENT | LOOKED_AFTER  # what somebody says who knows better than the wire
+
+
+class Hosts:
+    """The hosts that are there. `pending` has who waits for one, and `late` sends the answer to those.
+
+    `memory` is HostRoutes'.
+    """
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        requests: Requests,
+        pending: Pending,
+        late: Callable[[NsEvent], None],
+        memory: Memory | None,
+        once: Once,
+    ) -> None:
+        self.watch = NeighbourWatch()
+        self.neighbours = Neighbours(Limits().neighbours)
+        self.routes = HostRoutes(requests, memory)
+        self._datapath = datapath
+        self._pending = pending
+        self._late = late
+        self._once = once
+        self._places = Places()
+        self._loops = Loops(secrets.randbelow)
+        self._led = LedHosts(self.routes, self.neighbours)
+        self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._hear_of, self._probe)
+        self._names: Mapping[int, str] = {}
+        self._table = NO_TABLE
+        self._frozen = 0
+        self._hears = False
+        self._routes_unsettled = True
+        self._settling: Steps[None] | None = None  # what the table in force doesn't ask for is being forgotten
+        self._taken: set[Host] = set()  # hosts of which something was said meanwhile
+
+    def close(self) -> None:
+        """Let go of the sockets, and take our host routes back."""
+        self.routes.close()
+        self.watch.close()
+
+    @property
+    def due(self) -> float | None:
+        """When to call tick() (seconds, monotonic); None: there is nothing to do."""
+        if self._resync.is_under_way or self._settling is not None or self.watch.unfinished:
+            return 0.0  # go on at once
+        dues = (self.routes.due, self._places.due, self._loops.due)
+        return min((due for due in dues if due is not None), default=None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether look_again() may have something to do in a while."""
+        return self._resync.again or self._led.waits
+
+    def reopen(self) -> None:
+        """Other sockets, because something is wrong with these; what they may have told is read anew."""
+        self.watch.close()
+        self.watch = NeighbourWatch()
+        self.watch.listen(wanted=Decision.NEIGHBOUR in self._table.kinds)
+        self.routes.reopen()
+        self._resync.begin()
+
+    # --- table ---
+
+    def expecting(self, new: InForce) -> Steps[None]:
+        """What the map is to know by a table that is to be in force, a bit at a time."""
+        for changes in self.neighbours.expecting(new.table, new.config.limits.neighbours):
+            self._know(changes)
+            yield
+
+    def give_up(self) -> None:
+        """The table that was expected isn't to be in force."""
+        self.neighbours.give_up()
+        if self.neighbours.unsettled:
+            self._settling = self._settle(self.neighbours.touched)
+
+    def use(self, new: InForce) -> None:
+        """Go by a table from now on: the map knows what it is asked for by it."""
+        table = self._table = new.table
+        needed = Decision.NEIGHBOUR in table.kinds
+        begins = self.watch.listen(wanted=needed)
+        self._hears = any(map(table.hears, table.entries.values()))
+        self._names = new.names
+        tables = {link.ifindex: link.table for link in new.links.values() if link.table}
+        self.routes.use(tables, self._names, needed=needed and table.host_routes)
+        self._led.use(table)
+        now = time.monotonic()
+        self._loops.use(table)
+        # who is no peer any more, because no question is carried both ways, is heard again
+        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.peers, now)]
+        self._know(self.neighbours.use(table, new.config.limits.neighbours))
+        for host, state in moved:
+            self._know(self.neighbours.changed(host, state))
+        self._routes_unsettled |= begins or bool(moved) or self.neighbours.unsettled
+        if begins:  # all at once, since who is there must be known before somebody asks
+            self._resync.stop()
+            words = self._resync.words() if needed else {}
+            self._know(self.neighbours.resync(self._places.restart(words, now)))
+
+    def settle(self) -> None:
+        """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""
+        self._settling = self._settle(self.neighbours.touched)
+        self._settle_on()
+
+    def _settle_on(self) -> None:
+        deadline = time.monotonic() + _SLICE
+        for _ in self._settling or ():
+            if time.monotonic() >= deadline:
+                return
+        self._settling = None
+        self._taken.clear()
+
+    def _settle(self, addresses: set[bytes]) -> Steps[None]:
+        """In steps that take less than _SLICE each; another table begins it anew."""
+        self._taken.clear()
+        touched = self.neighbours.at(addresses)
+        for changes in self.neighbours.dropping():
+            self._know(changes)
+            yield
+        if self._routes_unsettled:
+            yield from self._led.settle_all(self._taken)
+            self._routes_unsettled = False
+        self._led.settle(touched)
+
+    def _know(self, changes: Iterable[Known]) -> None:
+        for group, address, flags in changes:
+            if flags is None:
+                self._datapath.forget(group, address)
+                continue
+            try:
+                self._datapath.know(group, address, flags)
+            except MachineError as error:
+                self.neighbours.refused += 1
+                self._once.warn(f"{error}; raise limits.neighbours")
+
+    # --- who asks ---
+
+    def is_elsewhere(self, event: NsEvent, rule: Rule) -> bool:
+        """Whether a target needn't be looked for behind us: it is where the question comes from, or the question comes
+        of one that we have asked there.
+        """
+        entry = self._table.entries.get(rule.entry)
+        if entry is None:
+            return False
+        now, mac = time.monotonic(), event.eth_destination
+        here = Host(entry.l3_ifindex, event.target)
+        if self._loops.is_test(event.target):
+            if self._loops.heard(event.target, here.ifindex, mac, now):
+                self._distrust(here.ifindex, mac)
+            return True
+        state = self._places.state(here)
+        if state & NeighbourState.STALE:
+            self.confirm(here)  # if it has gone from there, the next question finds it behind us
+        if state:
+            return True
+        if here.ifindex not in self._loops.links or (rule.group, event.target) in self._pending:
+            return False
+        if self._pending.awaits(here):
+            self._loops.asks_too(here, mac, now)
+            return True
+        return self._loops.is_echo(here, mac, now)
+
+    def _distrust(self, link: int, mac: bytes) -> None:
+        """Another proxy was found on a link."""
+        name, other = self._names.get(link, str(link)), mac.hex(":")
+        if any(each.mac == mac for each in self._table.entries.values()):
+            what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
+        else:
+            what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
+        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"peers {link}")
+        self._apply(self._places.distrust(self._loops.peers, time.monotonic()))
+
+    def look_for(self, host: Host) -> None:
+        """Have the kernel look for a host that isn't there, as far as is known."""
+        self._loops.began(host, time.monotonic())
+        if self._places.has(host):
+            self.confirm(host)  # somebody has claimed it: at once, not in the kernel's time for what is stale
+        else:
+            self._probe(host)
+
+    def heard(self, event: NsEvent, rule: Rule) -> None:
+        """Whoever asks is new where it does, or has another MAC address, and the kernel isn't told by its question."""
+        entry = self._table.entries.get(rule.entry)
+        if entry is not None:
+            self._places.heard(Host(entry.l3_ifindex, event.source), event.eth_destination, time.monotonic())
+            self._apply(())
+
+    def _look_anew(self, host: Host, *, stale: bool) -> None:
+        if stale:
+            self.watch.delete(host)
+        self._loops.began(host, time.monotonic())
+        self.watch.probe(host)
+
+    def _probe(self, host: Host) -> None:
+        self.watch.probe(host, self._looked_after(host))
+
+    def confirm(self, host: Host) -> None:
+        """Have the kernel ask a host whether it is there, at once."""
+        self.watch.confirm(host, self._looked_after(host))
+
+    def _looked_after(self, host: Host) -> NeighbourState:
+        return self.neighbours.looked_after(host) or self._places.looked_after(host)
+
+    # --- the kernel's word ---
+
+    def on_change(self) -> None:
+        """The neighbour table changed."""
+        try:
+            for host, word in self.watch.changes(time.monotonic() + _SLICE):
+                self._resync.announced(host)
+                self._hear_of(host, word)
+        except Overflow:
+            self._resync.begin()
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """A look of the garbage collector at 30,000 hosts, among which there is nothing to collect, takes 40 ms."""
+        held = self.neighbours.held + len(self._pending)
+        if held > self._frozen + _FROZEN:
+            self._frozen = held
+            gc.freeze()
+
+    def _hear_of(self, host: Host, word: Word) -> None:
+        """The neighbour table says something of a host; what that is worth, its other places decide as well."""
+        if self._loops.is_test(host.address):
+            return
+        now = time.monotonic()
+        if word.state & PRESENT and not word.state & _VOUCHED and self._loops.is_asking(host, word.mac, now):
+            word = Word(NeighbourState.FAILED)
+            self.watch.delete(host)  # a later question is to find out anew
+        self._apply(self._places.changed(host, word, now))
+        if word.state & NeighbourState.REACHABLE:
+            self._loops.met(host.ifindex, word.mac)
+
+    def _apply(self, states: Iterable[tuple[Host, int]]) -> None:
+        for host, state in states:
+            self._take(host, state)
+        now = time.monotonic()
+        for host in self._places.to_ask(now):
+            self.confirm(host)
+        for host, stale in self._places.to_look_for(now):
+            self._look_anew(host, stale=stale)
+        for host in self._places.needless():
+            if not self._pending.awaits(host):
+                self.watch.delete(host)
+
+    def _take(self, host: Host, state: int) -> None:
+        if self._settling is not None:
+            self._taken.add(host)
+        self._know(self.neighbours.changed(host, state))
+        if state & PRESENT:
+            self._led.there(host, state)
+            self._resolved(host, state)
+            return
+        if self._hears:
+            self._datapath.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
+        self._led.gone(host)
+        if state & NeighbourState.FAILED and self._pending.failed(host):
+            # the kernel would keep it for a while, and a scan would fill its table
+            if not state & LOOKED_AFTER:
+                self.watch.delete(host)
+        elif state == NeighbourState.NONE and self._pending.awaits(host):
+            self._probe(host)  # the entry went with its link, say, and the kernel looks for it no more
+
+    def _resolved(self, host: Host, state: int) -> None:
+        if not self._pending.awaits(host):
+            return
+        for event in self._pending.resolved(host, confirmed=bool(state & CONFIRMED)):
+            self._late(event)
+        if state & NeighbourState.STALE and self._pending.awaits(host):
+            self.confirm(host)  # who still waits wants to know better
+
+    # --- time ---
+
+    def tick(self, now: float) -> None:
+        """Go on with what is left to do."""
+        if self._resync.is_under_way and not self._resync.go_on(time.monotonic() + _SLICE):
+            self._freeze()
+        if self._settling is not None:
+            self._settle_on()
+        if self.routes.due is not None and self.routes.due <= now:
+            self.routes.tick(now)
+        if self._places.due is not None and self._places.due <= now:
+            self._apply(self._places.tick(now))
+        if self._loops.due is not None and self._loops.due <= now:
+            self._test()
+
+    def look_again(self, now: float) -> None:
+        """Each second: read what couldn't be read, and ask who is quiet for long."""
+        self._resync.begin_again()
+        for host in self._led.silent(now):
+            self.confirm(host)
+
+    def _test(self) -> None:
+        """Look for other proxies."""
+        now = time.monotonic()
+        look, needless = self._loops.tests(now)
+        for host in look:
+            self.watch.probe(host)
+        for host in needless:
+            self.watch.delete(host)
+        self._apply(self._places.distrust(self._loops.peers, now))
