@@ -10,8 +10,10 @@ core = .venv-core/bin/python
 # Where all is set up, that; else what needs no root.
 python = $(if $(wildcard .venv/bin/pytest),.venv/bin/python,$(core))
 prepared = $(if $(wildcard .venv/bin/pytest),,$(core))
-covering = tests/core tests/tools tests/daemon tests/system tests/datapath tests/netns tests/test_*.py
-workers = $(shell $(python) -c 'import xdist' 2>/dev/null && printf -- '-n auto')
+linters = $(if $(wildcard .venv/bin/mypy),,.venv-core/bin/mypy)
+covering = tests/core tests/tools tests/daemon tests/system tests/datapath tests/netns $(wildcard tests/test_*.py)
+# On two processors, one process is as fast as two that each import everything.
+workers = $(shell [ "$$(nproc)" -ge 4 ] && $(python) -c 'import xdist' 2>/dev/null && printf -- '-n auto')
 
 help: ## this list
 	@sed -En 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -22,10 +24,10 @@ test: ## linters, types, all tests; needs root, and installs what is missing (20
 test-core: $(prepared) ## the decisions' tests: no root, no bcc, no machine; what takes seconds is left out
 	$(python) -m pytest -q $(workers) -m "not large" --hypothesis-profile=quick tests/core $(T)
 
-types: $(prepared) ## mypy --strict
+types: $(linters) ## mypy --strict
 	$(python) -m mypy
 
-style: $(prepared) ## what is to be mended of the style: ruff, clang-format, shellcheck where there is one
+style: $(linters) ## what is to be mended of the style: ruff, clang-format, shellcheck where there is one
 	$(python) -m ruff check
 	$(python) -m ruff format --check --diff
 	find bpf tests -name '*.[ch]' -exec $(dir $(python))clang-format --dry-run --Werror {} +
@@ -52,7 +54,11 @@ coverage: ## which lines of npd6_xdp no test reaches, in daemons as well; needs 
 clean: ## what this made
 	rm -rf .venv-core htmlcov .coverage
 
-.venv-core/bin/python: pyproject.toml deploy/backend.py
+$(core): pyproject.toml deploy/backend.py
 	python3 -m venv .venv-core || { echo "install your distribution's package of venv (Debian: python3-venv)" >&2; exit 1; }
-	$@ -m pip install --quiet --editable '.[core]'
+	$(core) -m pip install --quiet --editable '.[core]'
+	touch $(core)
+
+.venv-core/bin/mypy: $(core)
+	$(core) -m pip install --quiet --editable '.[style]'
 	touch $@

@@ -60,7 +60,10 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
         alone = [item for item in items if item.get_closest_marker("alone")]
         assert all(_says_alone(item.path) for item in alone), "else nobody would run it"
         items[:] = [item for item in items if item not in alone]
-        items[:] = _in_order(items, workers=session.config.workerinput["workercount"])
+        items[:] = _in_order(
+            items,
+            workers=session.config.workerinput["workercount"],  # type: ignore[attr-defined]  # xdist's
+        )
     elif _has_workers(session.config):
         items[:] = [item for item in items if item.get_closest_marker("alone")]
 

@@ -97,10 +97,10 @@ class Place:
     def strip(self) -> None:
         """Take from the topology all that is its own story."""
         for namespace in ("upstream", "edge", "host"):
-            self.topology.sysctl(namespace, "net/ipv6/conf/all/forwarding", 0)  # type: ignore[arg-type]
+            self.topology.sysctl(namespace, "net/ipv6/conf/all/forwarding", 0)
             for key in ("accept_dad", "router_solicitations"):
                 for conf in ("default", *(("wan0", "lan0") if namespace == "edge" else ("eth0",))):
-                    self.topology.sysctl(namespace, f"net/ipv6/conf/{conf}/{key}", 0)  # type: ignore[arg-type]
+                    self.topology.sysctl(namespace, f"net/ipv6/conf/{conf}/{key}", 0)
         self.run("upstream", "ip -6 addr flush dev eth0 scope global", f"ip -6 addr add {OUTSIDE}/128 dev lo")
         self.run("host", "ip -6 addr flush dev eth0 scope global")
         for now, name in (("wan0", self.port), ("lan0", self.lan)):

@@ -16,11 +16,12 @@ from tests.frames import (
     SETTING,
     UNSPECIFIED,
     ZERO_MAC,
+    assemble,
     group_mac,
     ip6,
     solicited_node,
+    with_checksum,
 )
-from tests.random_frames import assemble, with_checksum
 
 # Strategies are made once: most of the time that a new one takes goes into hypothesis's looking into it.
 

@@ -46,7 +46,7 @@ def make(topology: Topology, count: int) -> None:
     """`count` cables: sub0, sub1, ... on the edge, their ends of the same names in the namespace `upstream`."""
     for namespace in ("edge", "upstream"):
         # link-local addresses are there at once, and nothing is sent for them
-        topology.sysctl(namespace, "net/ipv6/conf/default/accept_dad", 0)  # type: ignore[arg-type]
+        topology.sysctl(namespace, "net/ipv6/conf/default/accept_dad", 0)
     there = topology.name("upstream")
     batch = topology.directory / "many-ports"
     for first in range(0, count, _PIECE):

@@ -46,7 +46,7 @@ def test_how_much_one_source_may_send_up_depends_on_the_datapath(lines: str, lim
     assert only(parse(interface(lines), "")).source_limit == limit
 
 
-ENTRIES = (
+ENTRIES: tuple[tuple[str, list[tuple[str, str]], str, list[int]], ...] = (
     ("exact beats glob", [("wan*", "untagged"), ("wan0", "untagged")], "wan0", [1]),
     ("the first glob wins", [("w*", "untagged"), ("wan*", "untagged")], "wan0", [0]),
     ("a given VLAN beats any", [("wan0", "any"), ("wan0", "100")], "wan0", [1, 0]),

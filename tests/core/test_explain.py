@@ -91,7 +91,7 @@ def na(target: str, *, router: int = 1, source: str | None = None) -> list[str]:
     ]
 
 
-CASES = (
+CASES: tuple[tuple[str, str, list[str], list[str]], ...] = (
     (
         "static",
         "2001:db8:1::42",

@@ -38,7 +38,7 @@ def going_by(by: Table, limit: int = PLENTY) -> Neighbours:
 
 def test_a_host_is_known_from_the_state_that_says_so_to_the_one_that_denies_it() -> None:
     host = Host(8, at(1))
-    steps = (
+    steps: tuple[tuple[S, list[Known]], ...] = (
         (S.INCOMPLETE, []),
         (S.REACHABLE, [Known(GROUP, at(1), FRESH)]),
         (S.REACHABLE, []),
@@ -211,8 +211,8 @@ def _tables() -> list[Table]:
         (),
     )
     found: list[Table] = []
-    for rules in names:  # ids of groups must mean the same in all of them
-        links = table(*rules, before=found[-1] if found else None)
+    for prefixes in names:  # ids of groups must mean the same in all of them
+        links = table(*prefixes, before=found[-1] if found else None)
         found.append(links)
     by_key: dict[tuple[str, ...], int] = {}
     renumbered = []

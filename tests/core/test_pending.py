@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -146,7 +147,7 @@ def test_what_one_notification_costs_does_not_grow_with_what_is_under_way() -> N
             pending.add(1, question(number, at(number)), [8], 0.0, entry=number % 2)
         counted = 0
 
-        def count(_frame: object, event: str, _arg: object) -> object:
+        def count(_frame: object, event: str, _arg: object) -> Any:
             nonlocal counted
             counted += event == "line"
             return count

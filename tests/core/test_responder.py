@@ -104,7 +104,7 @@ PORTS = {name: LinkFacts(name, index, MAC[:5] + bytes([index])) for index, name 
 BOTH_PORTS = build(
     Config(
         tuple(
-            InterfaceConfig(name, tuple(RuleConfig(p, (Prefix.of(p),), Method.STATIC, **keys) for p, keys in rules))  # type: ignore[arg-type]
+            InterfaceConfig(name, tuple(RuleConfig(p, (Prefix.of(p),), Method.STATIC, **keys) for p, keys in rules))
             for name, rules in (
                 ("wan0", [("2001:db8::/32", {}), ("2001:db8:1::/48", {"router": False})]),
                 ("wan1", [("::/0", {}), ("2001::/16", {"na_source": NaSource.INTERFACE})]),

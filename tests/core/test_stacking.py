@@ -25,7 +25,8 @@ def links(**named: dict[str, Any]) -> dict[str, LinkEntry]:
     for name, keys in named.items():
         entry = LinkEntry(indexes[name], name, mac(indexes[name]), True, "", 0, 0, 0)
         places = {key: indexes[keys[key]] for key in ("master", "parent") if key in keys}
-        found[name] = entry._replace(**{**keys, **places})
+        changed: dict[str, Any] = keys | places
+        found[name] = entry._replace(**changed)
     return found
 
 

@@ -30,7 +30,7 @@ large = replace(
     detailed(STATUS, hosts=rows),
     snapshot=replace(
         STATUS.snapshot,
-        interfaces=STATUS.snapshot.interfaces * (INTERFACES // len(STATUS.snapshot.interfaces)),
+        interfaces=list(STATUS.snapshot.interfaces) * (INTERFACES // len(STATUS.snapshot.interfaces)),
         rules=[RuleSnapshot("wan0", f"r{n}", Method.STATIC, {Outcome.LOST: n % 5000}) for n in range(RULES)],
     ),
 )

@@ -125,7 +125,7 @@ def test_a_host_is_a_known_target_in_the_groups_whose_rules_cover_it_behind_that
     links = facts(side("lan0", 8, "2001:db8:1::7/128"), side("lan1", 9))
     table = build(rules, links)
     both, one = table.rules[0].group, table.rules[1].group
-    cases = (
+    cases: tuple[tuple[int, str, list[int], bool], ...] = (
         (8, "2001:db8:5::1", [both], False),
         (9, "2001:db8:5::1", [both], False),
         (9, "2001:db8:1::1", [one], True),

@@ -17,9 +17,10 @@ from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.vias import Patience, refused_vias, used_vias, via_warnings
 
+Addresses = dict[tuple[int, ...], tuple[OwnAddress, ...]]
 MAC = bytes.fromhex("020000000001")
-LOCAL = {(): (OwnAddress(IPv6Address("fe80::1")),)}
-GLOBAL = {(): (OwnAddress(IPv6Address("2001:db8::1")),)}
+LOCAL: Addresses = {(): (OwnAddress(IPv6Address("fe80::1")),)}
+GLOBAL: Addresses = {(): (OwnAddress(IPv6Address("2001:db8::1")),)}
 UP = int(LinkFlag.UP)
 LAN = LinkFacts("lan0", 8, MAC, addresses=LOCAL)
 WAN = LinkFacts("wan0", 7, MAC, addresses=LOCAL)
@@ -174,7 +175,7 @@ def looks(*steps: tuple[float, LinkFacts], sysctl: Any = nothing_set) -> list[tu
 
 
 def test_a_link_that_comes_up_is_no_reason_to_warn_while_its_carrier_and_its_address_are_on_their_way() -> None:
-    new = {"generation": 1}
+    new: dict[str, Any] = {"generation": 1}
     assert looks(
         (0.0, replace(DOWN, **new)),
         (0.1, replace(PLUGGED_OUT, **new)),

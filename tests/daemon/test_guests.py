@@ -34,7 +34,7 @@ def test_after_a_word_of_a_link_guests_are_looked_for_ever_less_often_and_then_n
     assert found.due is None
     for _ in range(2):  # a word in between starts it again
         found.expect()
-        looks = []
+        looks: list[float] = []
         while found.due is not None and len(looks) < 3:
             looks.append(round(found.due - clock.now, 3))
             clock.now = found.due

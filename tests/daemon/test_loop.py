@@ -116,8 +116,8 @@ def test_what_is_raised_at_the_same_place_again_is_counted_and_not_said_again(
             int("the same place")
         except ValueError as error:
             errors.append(error)
-    for error in errors:
-        loop.failed("somewhere", error)
+    for raised in errors:
+        loop.failed("somewhere", raised)
     assert loop.failures == {"somewhere": 5}
     assert len(said.records) == 1
     loop.failed("elsewhere", errors[0])

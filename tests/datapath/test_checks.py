@@ -153,7 +153,7 @@ def test_rules_count_what_they_covered(bench: Bench) -> None:
 
 # --- which frames ---
 
-VLAN_CASES = (
+VLAN_CASES: tuple[tuple[str, bytes, set[str]], ...] = (
     ("untagged", b"", {"untagged"}),
     ("a priority tag", TAGS_PRIORITY, {"untagged"}),  # H1
     ("VLAN 100", TAGS_8021Q, {"100"}),

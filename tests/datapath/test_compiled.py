@@ -83,7 +83,7 @@ def to_be_compiled() -> Iterator[None]:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that were compiled."""
     seen: list[str] = []
-    real = loading.compile_program
+    real = compiler.compile_program
 
     def compile_program(source: str, function: str, definitions: Mapping[str, int]) -> Any:
         seen.append(source)
@@ -322,7 +322,7 @@ def test_a_header_that_changes_while_it_is_compiled_has_it_not_kept(
     shutil.rmtree(place)
     shutil.copytree(BPF_DIRECTORY, tmp_path / "bpf")
     monkeypatch.setattr(compiler, "BPF_DIRECTORY", tmp_path / "bpf")
-    real = loading.load_function
+    real = compiler.load_function
 
     def load_function(*arguments: Any) -> Any:
         (tmp_path / "bpf/include/linux/log2.h").write_text("another\n")

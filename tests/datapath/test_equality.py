@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv6Address
+from typing import Any
 
 from hypothesis import HealthCheck, given, note, settings
 
@@ -37,7 +38,7 @@ def tables(own: tuple[str, ...], **keys: object) -> dict[Datapath, Table]:
     }
 
 
-CASES = {
+CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "a router, source target": ((), {"router": True}),
     "no router, source target": ((), {"router": False}),
     "source interface, one address of each scope": (ONE_EACH, {"na_source": NaSource.INTERFACE}),
@@ -68,7 +69,7 @@ def answer_alike(bench: Bench, case: str, both: dict[Datapath, Table], frame: by
     """Have both answer a frame; whether XDP wrote an answer by itself."""
     own, keys = CASES[case]
     by_xdp = False
-    answers = {}
+    answers: dict[Datapath, bytes] = {}
     for datapath, using in both.items():
         bench.use(using)
         action, out = bench.run(frame)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def rule(via: str, method: Method = Method.NEIGHBOUR) -> RuleConfig:
     return RuleConfig("2001:db8::/32", (Prefix.of("2001:db8::/32"),), method, via=(via,))
 
 
-def both_sides(kind: Datapath = Datapath.HYBRID, *, back: Method = Method.NEIGHBOUR, **keys: object) -> Table:
+def both_sides(kind: Datapath = Datapath.HYBRID, *, back: Method = Method.NEIGHBOUR, **keys: Any) -> Table:
     """Questions are answered on both links for what is on the other; `back` is how on lan0."""
     here = entry(rule("lan0"), datapath=kind, dad=DadPolicy.DEFEND, **keys)
     there = InterfaceConfig("lan0", (rule(PORT, back),))
@@ -81,7 +82,8 @@ def test_an_asker_is_told_of_once_in_each_place_and_with_each_mac(bench: Bench) 
     (event,) = bench.events()
     assert (seen.action, seen.counted, event.tags) == (XDP_TX, (Outcome.ANSWERED_XDP,), HEARD | ANSWERED)
     assert (event.source, event.eth_destination) == (ASKER, SETTING.asker_mac)
-    told, again = (XDP_TX, [HEARD | ANSWERED]), (XDP_TX, [])
+    told = (XDP_TX, [HEARD | ANSWERED])
+    again: tuple[int, list[EventTags]] = (XDP_TX, [])
     assert tags(bench, question()) == again
     assert tags(bench, question(mac=OTHER_MAC)) == told, "another MAC"
     assert tags(bench, question(mac=OTHER_MAC)) == again

@@ -32,6 +32,7 @@ def small(one_cpu: None) -> Iterator[Bench]:
 def targeted(number: int) -> bytes:
     """A solicitation whose target carries its number."""
     target = SETTING.target[:8] + number.to_bytes(8, "big")
+    assert isinstance(QUESTION, NeighborSolicitation)
     return replace(QUESTION, target=target).serialize()
 
 

@@ -262,7 +262,8 @@ def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_e
 
     def outcome(**fields: Any) -> Outcome | EventTags:
         seen = bench.see(question(**fields))
-        return next(iter((*seen.counted, *(EventTags(event.tags) for event in bench.events()))))
+        found: list[Outcome | EventTags] = [*seen.counted, *(EventTags(event.tags) for event in bench.events())]
+        return found[0]
 
     try:
         for method, known, found in (
@@ -363,7 +364,7 @@ def test_the_budget_of_a_source_goes_by_the_frames_mac_whatever_its_option_says(
 
 
 def test_the_budget_of_a_source_is_one_for_each_entry(fresh: Callable[..., Bench]) -> None:
-    keys = {"datapath": PYTHON, "events_per_source": 2}
+    keys: dict[str, Any] = {"datapath": PYTHON, "events_per_source": 2}
     tagged = solicit(replace(SETTING, tags=TAGS_8021Q))
 
     def check(bench: Bench) -> None:
@@ -454,7 +455,7 @@ PREFIXES = (
     + ["2001:db8:1::2/127"]
 )
 TARGETS = ["2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "2001:db8:1::f", "2001:db8:1:1::1", "2001:db8:2::1"]
-FRAMES = {(tags, target): solicit(
+FRAMES: dict[tuple[tuple[int, ...], str], bytes] = {(tags, target): solicit(
     replace(SETTING, target=ip6(target), tags=TAGS_8021Q if tags else b""), destination=solicited_node(ip6(target))
 ) for tags in ((), (100,)) for target in TARGETS}  # fmt: skip
 

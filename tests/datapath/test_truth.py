@@ -79,11 +79,12 @@ def lookup(table: Table, target: str, datapath: Datapath) -> tuple[set[Outcome |
     match = table.lookup(entry.id, IPv6Address(target))
     if not isinstance(match, Match):
         return {match}, None
-    answered: Outcome | EventTags = {
+    outcomes: dict[Datapath, Outcome | EventTags] = {
         Datapath.HYBRID: Outcome.ANSWERED_XDP,
         Datapath.PYTHON: EventTags(0),
         Datapath.MONITOR: Outcome.MONITORED,
-    }[datapath]
+    }
+    answered = outcomes[datapath]
     missed = Outcome.MONITORED if datapath is Datapath.MONITOR else EventTags.MISS
     found: dict[Decision, set[Outcome | EventTags | None]] = {
         Decision.OWN: {Outcome.OWN},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 PORTS = ("wan0", "lan0", "lan1", "wan0.100")
 """The interfaces of the machine. "wan0.100" stands in for the VLAN device 100 on wan0: what counts is its index."""
@@ -145,8 +146,14 @@ _ROUTES = {
     "2001:db8:6:8000::/50": "lan1",
     "2001:db8:6:9000::/52": "unreachable",
 }
-_MACHINE = {"known": _KNOWN, "routes": _ROUTES, "lan": ("fe80::a/64", "2001:db8:4::a/64", "2001:db8:5::a/128")}
-_MACHINE_SIDE = {(): Side(("fe80::1/64", "2001:db8:ee::1/64"), ("2001:db8:4::fe", "2001:db8:6::fe"))}
+_MACHINE: dict[str, Any] = {
+    "known": _KNOWN,
+    "routes": _ROUTES,
+    "lan": ("fe80::a/64", "2001:db8:4::a/64", "2001:db8:5::a/128"),
+}
+_MACHINE_SIDE: dict[tuple[int, ...], Side] = {
+    (): Side(("fe80::1/64", "2001:db8:ee::1/64"), ("2001:db8:4::fe", "2001:db8:6::fe"))
+}
 
 
 def _interface(rules: str, name: str = "wan0", **keys: str) -> str:

@@ -89,7 +89,9 @@ def facts(configuration: Configuration, indexes: Mapping[str, int]) -> dict[str,
 
     links = {name: LinkFacts(name, indexes[name], MACS[name]) for name in PORTS if name != "wan0.100"}
     sides = configuration.sides.items()
-    shared = {"bridge_macs": {(): BRIDGE_MAC}, "shared": frozenset({()})} if configuration.is_bridge_port else {}
+    shared: dict[str, Any] = (
+        {"bridge_macs": {(): BRIDGE_MAC}, "shared": frozenset({()})} if configuration.is_bridge_port else {}
+    )
     links["wan0"] = replace(
         links["wan0"],
         addresses={tags: held(side.own) for tags, side in sides},
@@ -318,8 +320,8 @@ class Subject:
         path.set_crowding(ready.crowding)
         path.set_routing(RoutingFlag.ALL if configuration.kept else RoutingFlag(0))
         path.keep_routes(1 if configuration.kept else 0)
-        for target, there in configuration.kept.items():
-            path.keep_route(ready.here, IPv6Address(target).packed, 1, there=there)
+        for kept, there in configuration.kept.items():
+            path.keep_route(ready.here, IPv6Address(kept).packed, 1, there=there)
         loaded.in_force = ready
 
     def _program(self, loaded: _Loaded, ready: _InForce) -> Program:

@@ -223,7 +223,7 @@ def _question(data: bytes) -> None:
 
 def _reply(data: bytes) -> None:
     try:
-        found = understood("/run/x.sock", data)
+        found = understood(Path("/run/x.sock"), data)
     except MachineError:
         return
     assert isinstance(found, dict)

@@ -19,7 +19,7 @@ from docs.markdown import roff
 from npd6_xdp.arguments import CONFIG
 from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
-from npd6_xdp.core.config_file import KEYS, REQUIRED, parse
+from npd6_xdp.core.config_file import KEYS, REQUIRED, header, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.system import sysctl
@@ -208,7 +208,7 @@ def file(of: str = "", line: str = "") -> str:
     tables = {"daemon": {}, "metrics": {}, "limits": {}, "interface": {"name": 'name = "wan0"'}, "interface.rule": rule}
     if of:
         tables[of] = {**tables[of], line.partition(" ")[0]: line}
-    return "\n".join("\n".join((keys.header(table), *lines.values())) for table, lines in tables.items())
+    return "\n".join("\n".join((header(table), *lines.values())) for table, lines in tables.items())
 
 
 def literals(words: str) -> list[str]:

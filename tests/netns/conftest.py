@@ -39,4 +39,4 @@ def daemon(topology: Topology) -> Iterator[Callable[..., RunningDaemon]]:
 
         yield start
     for daemon in running:
-        print(f"--- {' '.join(daemon.process.args)}\n{daemon.log}")
+        print(f"--- {daemon.process.args!r}\n{daemon.log}")

@@ -65,7 +65,7 @@ def attach_generic(topology: Topology) -> None:
 
     program, function = compile_program("int xdp_pass(void *ctx) { return 2; }", "xdp_pass", {})
     opts = ctypes.create_string_buffer(16)
-    opts[0:16] = (16).to_bytes(8, "little") + (2).to_bytes(8, "little")  # struct bpf_link_create_opts: sz, flags
+    opts.raw = (16).to_bytes(8, "little") + (2).to_bytes(8, "little")  # struct bpf_link_create_opts: sz, flags
     with topology.inside("edge"):
         ifindex = socket.if_nametoindex("wan0")
         link = load_bcc().lib.bpf_link_create(function.fd, ifindex, 37, opts)

@@ -16,7 +16,7 @@ from tests.netns.wire import Wire, question, until
 @pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
 def test_what_tcpdump_has_yet_to_write_is_waited_for(topology: Topology, when: str) -> None:
     with Capture(topology, "upstream", "eth0") as capture, Wire(topology) as wire:
-        (tcpdump,) = (each for each in topology._processes if "tcpdump" in each.args)
+        (tcpdump,) = (each for each in topology._processes if "tcpdump" in list(each.args))  # type: ignore[arg-type]
         tcpdump.send_signal(signal.SIGSTOP)
         wire.send(*(question(f"2001:db8:1::{n:x}") for n in range(1, 4)))
         later = threading.Timer(0.3, tcpdump.send_signal, [signal.SIGCONT])

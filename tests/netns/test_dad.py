@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_a_defended_target_is_answered_to_all_nodes_by_python_in_both_datapaths(
 
 def test_defend_answers_no_probe_for_what_is_not_ours_or_from_ourselves(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 static", "2001:db8:1::dead ignore", dad='"defend"'))
-    probe = {"source": bytes(16), "options": nonce()}
+    probe: dict[str, Any] = {"source": bytes(16), "options": nonce()}
     with Wire(topology) as wire:
         wire.send(
             solicit(replace(SETTING, target=ip6("2001:db8:1::dead")), **probe),

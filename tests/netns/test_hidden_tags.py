@@ -218,7 +218,7 @@ def test_of_many_ports_each_is_listened_to_though_most_share_a_socket(topology: 
     for interface, port in (("eth0", "wan0"), (f"up{count - 1}", f"wan{count - 1}")):
         with tag_beside(topology, interface) as wire:
             wire.send(asked("2001:db8:9::9"))
-            assert until(lambda port=port: ups(running)[port] == 0.0), running.log
+            assert until(lambda port=port: ups(running)[port] == 0.0), running.log  # type: ignore[misc]
     assert sum(value == 0.0 for value in ups(running).values()) == 2
 
 

@@ -184,7 +184,7 @@ def held(running: RunningDaemon) -> Iterator[int]:
     for _ in range(20):
         before = over("reload: read in")
         running.process.send_signal(signal.SIGHUP)
-        assert until(lambda before=before: beside(running) or over("reload: read in") > before)  # type: ignore[misc]
+        assert until(lambda before=before: beside(running) or over("reload: read in") > before)  # type: ignore[misc, arg-type]
         for child in beside(running):
             assert until(lambda child=child: settled(child))  # type: ignore[misc]
             with suppress(ProcessLookupError):

@@ -89,7 +89,8 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
     before = settled_files(running)
-    first, took = [], []
+    first: list[float] = []
+    took: list[float] = []
     for number in tries(took):
         on_edge(topology, "link del wan0")
         assert until(lambda: "wan0: detached" in running.log)
@@ -98,7 +99,7 @@ def test_deleted_and_made_again_it_answers_again_and_its_counters_go_on(
         on_edge(topology, f"link set peer0 name wan0 address {EDGE_WAN_MAC} up")
         topology.run("upstream", "ip", "link", "set", "eth0", "up", check=True)
         with Wire(topology) as wire:
-            answers = seconds(lambda w=wire: Asker(w, running).answered(HOST_ADDRESS, 0.02))
+            answers = seconds(lambda w=wire: Asker(w, running).answered(HOST_ADDRESS, 0.02))  # type: ignore[misc]
         (took if number else first).append(answers)
     assert soon(took), "each but the first follows another change closely"
     assert sum(running.solicitations().values()) >= 1 + len(took)
@@ -125,10 +126,10 @@ def test_a_glob_catches_new_ports_and_lets_go_of_those_that_leave(
         on_edge(topology, f"link set peer1 name {name} address {mac} up")
         with Wire(topology, interface="eth1") as wire:
             frame = solicit(replace(SETTING, mac=ether(mac), target=ip6(HOST_ADDRESS)))
-            took.append(seconds(lambda w=wire, f=frame: w.ask(f, 0.02) is not None))
+            took.append(seconds(lambda w=wire, f=frame: w.ask(f, 0.02) is not None))  # type: ignore[misc]
         assert running.solicitations(name)
         on_edge(topology, f"link del {name}")
-        assert until(lambda n=name: running.solicitations(n) == {}), "nothing of it stays"
+        assert until(lambda n=name: running.solicitations(n) == {}), "nothing of it stays"  # type: ignore[misc]
     assert soon(took)
     assert running.solicitations("wan0")
 
@@ -176,7 +177,7 @@ def test_a_flap_and_a_new_mac_are_followed(topology: Topology, daemon: Start, da
             for number in tries(fresh):
                 mac = f"02:00:00:00:99:{number:02x}"
                 on_edge(topology, f"link set wan0 address {mac}")
-                fresh.append(seconds(lambda m=mac: tells(m)))
+                fresh.append(seconds(lambda m=mac: tells(m)))  # type: ignore[misc]
             assert until(is_each_counted)
         assert soon(flap, fresh)
 

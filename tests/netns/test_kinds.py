@@ -12,7 +12,7 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.verdict import Reason
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import Topology
+from npd6_xdp.lab.topology import Namespace, Topology
 from tests.frames import TAGS_8021Q, TAGS_QINQ
 from tests.judge import judge_advertisement
 from tests.kinds import KINDS, Wanted, oversized, solicit
@@ -38,7 +38,9 @@ def test_every_kind_on_the_wire_is_answered_or_not_as_the_rfc_says(
     assert topology.xdp_mode("edge", "wan0") == attach
 
     asked: dict[bytes, bytes] = {}
-    frames, counted, reasons = [], Counter(), Counter()
+    frames: list[bytes] = []
+    counted: Counter[tuple[str, str]] = Counter()
+    reasons: Counter[tuple[str, str]] = Counter()
     for label, tags in TAGS.items():
         for kind in KINDS:
             target = SETTING.target[:8] + (len(frames) + 0x1000).to_bytes(8, "big")
@@ -107,7 +109,8 @@ def counts_of(running: RunningDaemon) -> tuple[Counter[tuple[str, str]], Counter
 def test_a_solicitation_longer_than_4096_bytes_is_left_to_the_kernel(
     topology: Topology, daemon: Callable[..., RunningDaemon]
 ) -> None:
-    for namespace, interface in (("upstream", "eth0"), ("edge", "wan0")):
+    ends: tuple[tuple[Namespace, str], ...] = (("upstream", "eth0"), ("edge", "wan0"))
+    for namespace, interface in ends:
         topology.run(namespace, "ip", "link", "set", interface, "mtu", "9000", check=True)
     running = daemon(configuration())
     with Wire(topology) as wire:

@@ -318,7 +318,7 @@ def test_a_port_that_comes_where_routes_are_many_is_answered_on_once_its_next_ho
     commands = ("link add wan9 type veth peer name peer9", f"route add 2001:db8:9::/64 via {gateway} dev wan9 onlink")
     on_edge_at_once(topology, "\n".join((commands[0], "link set wan9 up", "link set peer9 up", commands[1])))
     with Wire(topology, "edge", "peer9") as wire:
-        seen = []
+        seen: list[bytes] = []
 
         def answered() -> bool:
             wire.send(question(gateway), question(target))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -312,8 +312,9 @@ def test_many_and_slow_readers_cost_little_and_take_no_answers(topology: Topolog
 def test_status_watch_shows_the_rate_of_real_traffic(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:3::/64 static"))
     with flood(topology, cycle(scan(64, "2001:db8:3::")), 200):
+        program = cast("list[str]", running.process.args)[:-3]
         process = topology.popen(
-            "edge", *running.process.args[:-3], "status", "--watch", "--control", str(running.control),
+            "edge", *program, "status", "--watch", "--control", str(running.control),
             stdout=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout

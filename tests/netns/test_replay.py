@@ -195,7 +195,7 @@ def test_a_stream_is_told_as_it_comes(topology: Topology, tmp_path: Path, interf
     with Wire(topology) as wire:
         for target in ("2001:db8:1::77", "2001:db8:1::78"):
             wire.send(question(target))
-            assert until(lambda t=target: f"asks who has {t}\n  answered_xdp: " in out.read_text())
+            assert until(lambda t=target: f"asks who has {t}\n  answered_xdp: " in out.read_text())  # type: ignore[misc]
     os.kill(int(pid.read_text()), signal.SIGTERM)
     assert process.wait(60) == 0, out.read_text()
     assert "  answered_xdp 2" in out.read_text().splitlines()[-1]

@@ -84,13 +84,14 @@ class Edge:
         on_edge(self.topology, *lines)
         self.take_in()
 
-    def take_in(self) -> None:
-        """Take in what the kernel has announced, and do what there is to do now."""
+    def take_in(self) -> bool:
+        """Take in what the kernel has announced, and do what there is to do now; False, for conditions."""
         calls = dict(self.resolution.readable())
         while ready := select.select(list(calls), [], [], 0.02)[0]:
             for fd in ready:
                 calls[fd]()
         self.settle()
+        return False
 
     def receive_buffer(self, size: int) -> None:
         """How many bytes of announcements about neighbours may wait, before some are dropped."""

@@ -141,7 +141,7 @@ def test_what_is_answered_is_what_the_kernel_would_deliver_or_send_on_whatever_r
             words = [command if command.startswith(("nexthop", "-6")) else f"-6 {command}" for command in commands]
             on_edge(prepared, *words)
             assert asker.kernel(TARGET) is wanted, what
-            assert until(lambda w=wanted: asker.asked(TARGET)[1] is w, 5.0), what  # XDP may be told in a moment
+            assert until(lambda w=wanted: asker.asked(TARGET)[1] is w, 5.0), what  # type: ignore[misc]  # XDP may be told in a moment
             for target in (TARGET, PLAIN, BACK):
                 assert asker.agrees(target), (what, target)
             on_edge(prepared, *map(undone, reversed(words)))

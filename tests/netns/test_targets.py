@@ -141,6 +141,7 @@ def test_an_upstream_keeps_an_address_inside_the_prefix_only_if_nobody_defends_i
 
     def flags() -> dict[str, object]:
         (link,) = topology.ip("upstream", "-6", "addr", "show", "dev", "eth0")
+        address: dict[str, object]
         (address,) = [a for a in link["addr_info"] if a.get("local") == "2001:db8:1::99"]
         return address
 

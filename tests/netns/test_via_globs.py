@@ -44,7 +44,7 @@ def make(topology: Topology, bridge: str) -> None:
 
 def carries(topology: Topology, namespace: Namespace, interface: str) -> bool:
     """Whether the kernel has noted that a cable is plugged: it sends nothing before, which takes a while under load."""
-    return topology.ip(namespace, "link", "show", "dev", interface)[0]["operstate"] == "UP"
+    return bool(topology.ip(namespace, "link", "show", "dev", interface)[0]["operstate"] == "UP")
 
 
 @pytest.mark.parametrize("method", ["route", "neighbour"])

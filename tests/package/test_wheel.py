@@ -16,7 +16,8 @@ from npd6_xdp import __version__
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.netns.wire import Wire, configuration, question
-from tests.package.sources import PROJECT, bpf_files, copy_tree
+from tests.package.sources import bpf_files, copy_tree
+from tests.roots import PROJECT
 
 NAME = f"npd6_xdp-{__version__}"
 # Nothing of this project's is to be found but what is installed.

@@ -41,7 +41,8 @@ def test_promtool_finds_nothing_wrong(words: tuple[str, ...]) -> None:
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    fires, silent = set(), set()
+    fires: set[str] = set()
+    silent: set[str] = set()
     for group in yaml.safe_load(CASES.read_text())["tests"]:
         for case in group["alert_rule_test"]:
             (fires if case.get("exp_alerts") else silent).add(case["alertname"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,8 @@ def test_a_round_that_is_not_says_what_is_wrong(counted: Counter[str], driver: D
 
 def sample(time: float, **values: int) -> Sample:
     usual = {"resident": 60 * MIB, "private": 40 * MIB, "descriptors": 60, "threads": 2, "maps": 19, "map_room": 10**5}
-    return Sample(time, **{**usual, "map_memory": 6 * MIB, **values})
+    all_of_it: dict[str, Any] = {**usual, "map_memory": 6 * MIB, **values}
+    return Sample(time, **all_of_it)
 
 
 def flat(**rows: list[int]) -> set[str]:

@@ -18,7 +18,7 @@ def refused(path: Path, most: int = MOST) -> str:
         read_text(path, most)
     (mistake,) = caught.value.mistakes
     assert str(caught.value) == f"{path}: {mistake}"
-    return mistake.message
+    return str(mistake.message)
 
 
 def test_text_is_read_as_it_is_without_a_byte_order_mark(tmp_path: Path) -> None:

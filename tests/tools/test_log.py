@@ -114,7 +114,7 @@ def test_a_signals_handler_may_log_whatever_it_interrupts() -> None:
             logged.log.handle(record)
         return format_record(given)
 
-    logged.handler.format = interrupted  # type: ignore[method-assign]
+    logged.handler.format = interrupted  # type: ignore[method-assign, assignment]
     logged.log.warning("a line")
     logged.end()
     assert logged.read() == ["INFO: in between", "WARNING: a line"]

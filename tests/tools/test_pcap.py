@@ -20,7 +20,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapNgWriter, RawPcapWriter, wrpcap, wrpcapng
 
 from npd6_xdp.core.errors import MachineError, UsageError
-from npd6_xdp.tools.pcap import frames
+from npd6_xdp.tools.pcap import Frame, frames
 from tests.frames import SETTING
 from tests.kinds import solicit
 
@@ -101,7 +101,7 @@ def test_any_capture_is_read_as_scapy_writes_it_and_whole_up_to_where_it_is_cut(
             assert frame.at == pytest.approx(seconds + parts * unit, abs=2.1e-6)
         whole = path.read_bytes()
         path.write_bytes(whole[: max(0, len(whole) - cut)])
-        rest = []
+        rest: list[Frame] = []
         with suppress(MachineError, UsageError):
             rest += frames(path)
         assert [(frame.data, frame.size, frame.link) for frame in rest] == wanted[: len(rest)]

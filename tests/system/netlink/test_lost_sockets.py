@@ -59,7 +59,8 @@ def test_a_socket_of_announcements_that_is_broken_is_a_machine_error(
 
 def test_a_group_that_is_broken_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (NeighbourWatch, HostRouteWatch):
-        group = (kind() if kind is NeighbourWatch else kind(1))._changes
+        watch: Any = kind
+        group = (watch() if kind is NeighbourWatch else watch(1))._changes
         group.socket.close()
         with pytest.raises(BrokenSource, match="Bad file descriptor"):
             list(group.messages(math.inf))
@@ -91,7 +92,8 @@ def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch:
 def test_what_was_lost_and_could_not_be_read_then_is_read_when_next_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Netlink, Router):
         with closing(kind()) as room:
-            read, refused = room._read, []
+            read = room._read
+            refused: list[int] = []
 
             def refuse(refused: list[int] = refused) -> NoReturn:
                 refused.append(1)
