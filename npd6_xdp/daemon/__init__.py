@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from npd6_xdp.core.altnames import with_names
 from npd6_xdp.core.build import build
@@ -244,7 +245,7 @@ class Daemon:
         """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""
         rings, answering = self._rooms.rings, self._rooms.answering
         self._manager.ready(self._rooms.changes.in_force.summary)
-        self._loop.run(lambda: rings.look(answering), Rings.WHERE)
+        self._loop.run(partial(rings.look, answering), Rings.WHERE)
         self._manager.stopping()
 
     def close(self) -> None:

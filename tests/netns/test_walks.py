@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The walks of docs/architecture.md, "Five walks", as a daemon takes them: these rooms, and none called back."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.netns.wire import Wire, configuration, on_edge, question, until
+from tests.walks import PROJECT, Step, Walked, among, steps
+
+TRACED = Path(__file__).with_name("traced.py")
+RULES = ("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static")
+ONE_MORE = "2001:db8:3::42 static"
+
+Start = Callable[..., RunningDaemon]
+
+
+class Traced:
+    """What a daemon has written down so far."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.lines: list[str] = []
+        """Of the last `while_so()`."""
+
+    def _read(self) -> list[str]:
+        return self._file.read_text().splitlines() if self._file.exists() else []
+
+    @contextmanager
+    def while_so(self, running: RunningDaemon, last: str) -> Iterator[None]:
+        """Take what is written within the block, until a function was called that comes last."""
+        running.settle()
+        before = len(self._read())
+        yield
+        assert until(lambda: any(line.rstrip("*").endswith(last) for line in self._read()[before:])), f"no {last}"
+        running.settle()
+        self.lines = self._read()[before:]
+
+
+@pytest.fixture
+def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
+    """A trace of one of each: by the walk's title."""
+    file = topology.directory / "trace"
+    program = (sys.executable, str(TRACED), str(file))
+    keys = {"datapath": '"python"'}
+    running = daemon(configuration(*RULES, **keys), program=program, environment={"PYTHONPATH": str(PROJECT)})
+    traced, found = Traced(file), {}
+    with Wire(topology) as wire:
+        with traced.while_so(running, "system/sender.py:Outbox.send"):
+            assert wire.ask(question("2001:db8:2::1")) is not None
+        found["A solicitation that Python answers"] = traced.lines
+        with traced.while_so(running, "system/bpf/datapath.py:Datapath.know"):
+            on_edge(topology, f"neigh replace {HOST_ADDRESS} lladdr 02:00:00:00:00:42 nud permanent dev lan0")
+        found["A neighbour's change"] = traced.lines
+        assert wire.ask(question(ONE_MORE.split()[0]), 0.1) is None
+        running.write(configuration(*RULES, ONE_MORE, **keys))
+        with traced.while_so(running, "daemon/view.py:View.in_use"):
+            running.process.send_signal(signal.SIGHUP)
+            assert until(lambda: "the new configuration is in use" in running.log)
+        found["A reload"] = found["A line of the file, at a reload"] = traced.lines
+        assert wire.ask(question(ONE_MORE.split()[0])) is not None
+        with traced.while_so(running, "system/http/site.py:Site.answer"):
+            running.metrics_text()
+        found["A scrape"] = traced.lines
+    return found
+
+
+def said(walk: list[Step], walked: Walked) -> list[str]:
+    """What of a walk isn't as the page has it."""
+    names = {f"{step.file}:{step.function}": step.file for step in walk if step.file.endswith(".py")}
+    wrong, above = [f"called back: {each}" for each in sorted(walked.called_back)], {""}
+    if [*walked.called_by] != [*names]:
+        wrong.append(f"these are called, in this order: {[*walked.called_by]}")
+    for name, file in names.items():
+        if (caller := walked.called_by.get(name, "")) not in above:
+            wrong.append(f"{name} is called by {caller}, which isn't above it")
+        above.add(file)
+    return wrong
+
+
+def test_the_daemon_walks_as_the_page_says_and_calls_no_room_above(traces: dict[str, list[str]]) -> None:
+    wrong = {}
+    for title, trace in traces.items():
+        walked = Walked(steps(title), trace)
+        print(f"{title}: {len(steps(title))} rooms; with those that are asked by the way {len(walked.rooms)} files")
+        if problems := said(steps(title), walked):
+            wrong[title] = problems
+    assert not wrong, "\n".join(f"{title}: {line}" for title, lines in wrong.items() for line in lines)
+    assert Walked(steps("A reload"), traces["A reload"]).among == among()
