@@ -36,6 +36,7 @@ struct scratch {
 		__u8 message[2 * MESSAGE_MAX + 8];
 	};
 	struct frame frame;
+	struct slot_key slot_key; /* by which the frame's entry is looked for */
 	/* volatile, or clang would keep them in registers through the loop over the options after all */
 	volatile __u32 option;          /* offset in `message` */
 	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */
@@ -82,36 +83,45 @@ static __always_inline bool is_checksum_valid(struct scratch *s, __u64 length)
 	return csum_fold(sum) == 0xffff;
 }
 
+/* All bits if `x` (below 2^63) is 0, else none; without a branch, of which the verifier would walk either side. */
+static __always_inline __u64 ones_if_zero(__u64 x)
+{
+	opaque(x);
+	return (__s64)(x - 1) >> 63;
+}
+
 /*
  * A6: every option has a length above 0 and ends within the message. Notes on the way where the source
  * link-layer address stands: the first such option of length 1 counts, others are as absent.
+ *
+ * The verifier walks this loop to its end for each state that comes to it, and what is left of it for each branch
+ * within that goes on: so there is none but those that leave it.
  */
 static __always_inline bool options_check(struct scratch *s)
 {
+	__u64 length = s->frame.length;
+
 	s->has_sllao = 0;
 	s->sllao = 0;
 	s->option = sizeof(struct nd_msg);
 
-	for (int i = 0; i < MESSAGE_MAX / 8; i++) {
-		__u32 pos = s->option, length = s->frame.length, size;
+	for (__u64 i = 0; i < MESSAGE_MAX / 8; i++) {
+		__u64 pos = s->option, sllao, size, other;
 		const __u8 *option;
 
 		if (pos == length)
 			return true;
-		if (pos + 8 > length)
-			return false;
 		option = &s->message[pos & (MESSAGE_MAX - 8)]; /* the mask changes nothing, see `opaque` */
 		size = option[1] * 8;
-		if (!size || pos + size > length)
-			return false;
-		if (option[0] == ND_OPT_SOURCE_LL_ADDR) {
-			s->has_sllao = 1;
-			if (size == 8 && !s->sllao)
-				s->sllao = pos;
-		}
+		if (size - 1 >= length - pos)
+			return false; /* it has no length, or a larger one than what is left */
+		other = option[0] ^ ND_OPT_SOURCE_LL_ADDR;
+		s->has_sllao |= ones_if_zero(other);
+		sllao = s->sllao;
+		s->sllao = sllao | (pos & ones_if_zero(other | (size ^ 8) | sllao));
 		s->option = pos + size;
 	}
-	return s->option == s->frame.length;
+	return s->option == length;
 }
 
 static __always_inline struct checked invalid(enum reason reason)

@@ -98,25 +98,28 @@ BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: w
 
 /* --- match ----------------------------------------------------------------------------------------- */
 
-/* The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached. */
-static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct frame *f)
+/*
+ * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached.
+ * `key` is in a map: on the stack, which ids it had would tell one state from another wherever the place is used again.
+ */
+static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct frame *f, struct slot_key *key)
 {
-	struct slot_key key = { .ifindex = ctx->ingress_ifindex };
 	struct slot *slot;
 
+	key->ifindex = ctx->ingress_ifindex;
 	/* H1: a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
-	key.outer = be16_to_cpu(f->tci[0]) & VLAN_VID_MASK;
-	key.inner = be16_to_cpu(f->tci[1]) & VLAN_VID_MASK;
-	if (!key.outer) {
-		key.outer = key.inner;
-		key.inner = 0;
+	key->outer = be16_to_cpu(f->tci[0]) & VLAN_VID_MASK;
+	key->inner = be16_to_cpu(f->tci[1]) & VLAN_VID_MASK;
+	if (!key->outer) {
+		key->outer = key->inner;
+		key->inner = 0;
 	}
-	slot = slots.lookup(&key);
+	slot = slots.lookup(key);
 	if (slot)
 		return slot;
-	key.outer = VLAN_ANY;
-	key.inner = VLAN_ANY;
-	return slots.lookup(&key);
+	key->outer = VLAN_ANY;
+	key->inner = VLAN_ANY;
+	return slots.lookup(key);
 }
 
 /* Frames that are never answered, whoever is asked for (docs/rules.md, C). */
@@ -599,7 +602,7 @@ int ns_filter(struct xdp_md *ctx)
 	s = scratch_space.lookup(&key);
 	if (!s)
 		return XDP_PASS;
-	slot = slot_match(ctx, &f);
+	slot = slot_match(ctx, &f, &s->slot_key);
 	s->frame = f; /* from here on, this is what is read: the verifier would walk on for each kind of `f` */
 	if (!slot) {
 		tagged_note(ctx, &s->frame);

@@ -75,14 +75,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "option-length-zero",
         "A6: an option of length 0 passes, as the last one",
-        "if (!size || pos + size > length)\n\t\t\treturn false;",
-        "if (!size || pos + size > length)\n\t\t\treturn !size;",
+        "if (size - 1 >= length - pos)\n\t\t\treturn false;",
+        "if (size - 1 >= length - pos)\n\t\t\treturn !size;",
     ),
     Mutant(
         "option-cut-short",
         "A6: less than 8 bytes behind the last option pass",
-        "if (pos + 8 > length)\n\t\t\treturn false;",
-        "if (pos + 8 > length)\n\t\t\treturn true;",
+        "if (size - 1 >= length - pos)\n\t\t\treturn false;",
+        "if (size - 1 >= length - pos)\n\t\t\treturn length - pos < 8;",
     ),
     Mutant(
         "solicited-node",
@@ -93,8 +93,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "dad-sllao",
         "A8: the unspecified source may have a source link-layer address option of another length",
-        "s->has_sllao = 1;",
-        "s->has_sllao |= size == 8;",
+        "s->has_sllao |= ones_if_zero(other);",
+        "s->has_sllao |= ones_if_zero(other | (size ^ 8));",
     ),
     Mutant("atomic-fragment", "A10: atomic fragments pass", "f->fragment = 1;", "f->fragment = opt.frag_off != 0;"),
     Mutant(
@@ -128,8 +128,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "priority-tag",
         "the VLAN behind a priority tag counts twice",
-        "key.outer = key.inner;\n\t\tkey.inner = 0;",
-        "key.outer = key.inner;",
+        "key->outer = key->inner;\n\t\tkey->inner = 0;",
+        "key->outer = key->inner;",
     ),
     Mutant(
         "inner-tag-type",
@@ -227,8 +227,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "sllao-last",
         "B8: of several source link-layer address options, the last one counts",
-        "if (size == 8 && !s->sllao)",
-        "if (size == 8)",
+        "sllao | (pos & ones_if_zero(other | (size ^ 8) | sllao));",
+        "other | (size ^ 8) ? sllao : pos;",
     ),
     Mutant(
         "interface-source",
