@@ -18,11 +18,12 @@ from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Rule
+from npd6_xdp.daemon.gate import Gate
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.daemon.in_force import NO_TABLE, InForce
 from npd6_xdp.daemon.led_hosts import LedHosts
 from npd6_xdp.daemon.lines import Once
-from npd6_xdp.daemon.resync import Resync
+from npd6_xdp.daemon.resync import TICK, Resync
 from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
@@ -48,6 +49,7 @@ class Hosts:
         late: Callable[[NsEvent], None],
         memory: Memory | None,
         once: Once,
+        gate: Gate,
     ) -> None:
         self.watch = NeighbourWatch()
         self.neighbours = Neighbours(Limits().neighbours)
@@ -56,6 +58,7 @@ class Hosts:
         self._pending = pending
         self._late = late
         self._once = once
+        self._gate = gate
         self._places = Places()
         self._loops = Loops(secrets.randbelow)
         self._led = LedHosts(self.routes, self.neighbours)
@@ -63,6 +66,7 @@ class Hosts:
         self._names: Mapping[int, str] = {}
         self._table = NO_TABLE
         self._frozen = 0
+        self._look_at: float | None = None
         self._hears = False
         self._routes_unsettled = True
         self._settling: Steps[None] | None = None  # what the table in force doesn't ask for is being forgotten
@@ -78,13 +82,8 @@ class Hosts:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
         if self._resync.is_under_way or self._settling is not None or self.watch.unfinished:
             return 0.0  # go on at once
-        dues = (self.routes.due, self._places.due, self._loops.due)
+        dues = (self.routes.due, self._places.due, self._loops.due, self._look_at)
         return min((due for due in dues if due is not None), default=None)
-
-    @property
-    def waits(self) -> bool:
-        """Whether look_again() may have something to do in a while."""
-        return self._resync.again or self._led.waits
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
@@ -93,6 +92,7 @@ class Hosts:
         self.watch.listen(wanted=Decision.NEIGHBOUR in self._table.kinds)
         self.routes.reopen()
         self._resync.begin()
+        self._schedule(time.monotonic())
 
     # --- table ---
 
@@ -135,6 +135,7 @@ class Hosts:
         """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""
         self._settling = self._settle(self.neighbours.touched)
         self._settle_on()
+        self._schedule(time.monotonic())
 
     def _settle_on(self) -> None:
         deadline = time.monotonic() + _SLICE
@@ -151,6 +152,7 @@ class Hosts:
         for changes in self.neighbours.dropping():
             self._know(changes)
             yield
+        self._gate.follow()
         if self._routes_unsettled:
             yield from self._led.settle_all(self._taken)
             self._routes_unsettled = False
@@ -246,6 +248,8 @@ class Hosts:
         except Overflow:
             self._resync.begin()
         self._freeze()
+        self._gate.follow()
+        self._schedule(time.monotonic())
 
     def _freeze(self) -> None:
         """A look of the garbage collector at 30,000 hosts, among which there is nothing to collect, takes 40 ms."""
@@ -308,6 +312,8 @@ class Hosts:
 
     def tick(self, now: float) -> None:
         """Go on with what is left to do."""
+        if self.watch.unfinished:
+            self.on_change()
         if self._resync.is_under_way and not self._resync.go_on(time.monotonic() + _SLICE):
             self._freeze()
         if self._settling is not None:
@@ -318,12 +324,17 @@ class Hosts:
             self._apply(self._places.tick(now))
         if self._loops.due is not None and self._loops.due <= now:
             self._test()
+        if self._look_at is not None and self._look_at <= now:
+            self._look_at = None
+            self._resync.begin_again()
+            for host in self._led.silent(now):
+                self.confirm(host)
+        self._schedule(now)
 
-    def look_again(self, now: float) -> None:
-        """Each second: read what couldn't be read, and ask who is quiet for long."""
-        self._resync.begin_again()
-        for host in self._led.silent(now):
-            self.confirm(host)
+    def _schedule(self, now: float) -> None:
+        """Look again in a while, if there is something to be read again, or somebody may be quiet for long."""
+        if self._look_at is None and (self._resync.again or self._led.waits):
+            self._look_at = now + TICK
 
     def _test(self) -> None:
         """Look for other proxies."""

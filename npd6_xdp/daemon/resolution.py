@@ -18,6 +18,7 @@ from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Match, Rule, Table
 from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.daemon.gate import Gate
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.daemon.hosts import Hosts
 from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
@@ -30,7 +31,6 @@ from npd6_xdp.system.sysctl import Memory
 
 _SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
 _GIVEN_UP = 1024  # targets that are given up at once
-_CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
 
 
 class Resolution(Follower):
@@ -54,14 +54,13 @@ class Resolution(Follower):
         self._limits = Limits()
         self._pending = Pending()
         self._once = Once()
-        self._hosts = Hosts(datapath, requests, self._pending, late, memory, self._once)
-        self._table = NO_TABLE
         self._room = TableRoom(self._limits.pending)
+        self._gate = Gate(datapath, self._pending, self._room)
+        self._hosts = Hosts(datapath, requests, self._pending, late, memory, self._once, self._gate)
+        self._table = NO_TABLE
         self.has_news = False
         """Whether warnings() has one more."""
         self._tick_at: float | None = None
-        self._gate_not_before = 0.0
-        self._gate_waits = False
 
     def close(self) -> None:
         """Let go of the sockets, and take our host routes back."""
@@ -87,7 +86,7 @@ class Resolution(Follower):
     def readable(self) -> tuple[tuple[int, Callable[[], None]], ...]:
         """File descriptors, with what is to be called where they are readable."""
         return (
-            (self._hosts.watch.fileno(), self.on_change),
+            (self._hosts.watch.fileno(), self._hosts.on_change),
             (self._hosts.watch.refusals_fileno(), self.on_refusal),
             (self.routes.fileno(), self.routes.on_change),
         )
@@ -95,14 +94,12 @@ class Resolution(Follower):
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        gate = self._gate_not_before if self._gate_waits else None
-        dues = (self._tick_at, gate, self._hosts.due)
+        dues = (self._tick_at, self._gate.due, self._hosts.due)
         return min((due for due in dues if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
         self._hosts.reopen()
-        self._schedule(time.monotonic())
 
     @property
     def neighbours(self) -> Neighbours:
@@ -142,10 +139,8 @@ class Resolution(Follower):
         Where that takes longer, tick() goes on with it.
         """
         without_rule = self._pending.forget(self._table)
-        self._gate()
+        self._gate.follow()
         self._hosts.settle()
-        self._schedule(time.monotonic())
-        self._gate()
         for event in without_rule:
             self.ask_again(event, old.table)
         yield from ()
@@ -222,7 +217,7 @@ class Resolution(Follower):
             look(host)
         self.has_news |= self._room.used(len(self._pending), now)
         self._schedule(now)
-        self._gate()
+        self._gate.follow()
         return Outcome.PENDING
 
     def confirm(self, event: NsEvent, rule: Rule) -> None:
@@ -233,12 +228,6 @@ class Resolution(Follower):
 
     # --- the kernel's word ---
 
-    def on_change(self) -> None:
-        """The neighbour table changed."""
-        self._hosts.on_change()
-        self._gate()
-        self._schedule(time.monotonic())
-
     def on_refusal(self) -> None:
         """The kernel doesn't resolve what it was asked to."""
         for host, code in self._hosts.watch.refusals(time.monotonic() + _SLICE):
@@ -246,14 +235,12 @@ class Resolution(Follower):
             if code == errno.ENOBUFS:
                 self.has_news |= not self._room.is_full(now := time.monotonic())
                 self._room.refused(now)
-        self._gate()
+        self._gate.follow()
 
     # --- bounds ---
 
     def tick(self, now: float) -> None:
         """Go on with what is left to do, and give up what has taken too long."""
-        if self._hosts.watch.unfinished:
-            self.on_change()
         self._hosts.tick(now)
         if self._tick_at is not None and self._tick_at <= now:
             self._tick_at = None
@@ -261,13 +248,12 @@ class Resolution(Follower):
                 self._tick_at = now
             if len(self._pending) and self._room.is_old(now):
                 self._size(now)
-            self._hosts.look_again(now)
         self._schedule(now)
-        self._gate()
+        self._gate.follow()
 
     def _schedule(self, now: float) -> None:
         """Look again in a while, if there is anything to look after."""
-        if self._tick_at is None and (len(self._pending) or self._hosts.waits):
+        if self._tick_at is None and len(self._pending):
             self._tick_at = now + TICK
 
     def _size(self, now: float) -> None:
@@ -291,13 +277,3 @@ class Resolution(Follower):
         if self._room.warns(now) and self._room.is_old(now):
             self._size(now)
         return self._room.warnings(now)
-
-    def _gate(self) -> None:
-        """Tell the XDP program whom it is to refuse by itself. Python would refuse them, too, at a higher price."""
-        self._datapath.set_resolving_full(len(self._pending) >= self._room.targets)
-        began = time.monotonic()
-        self._gate_waits = began < self._gate_not_before
-        if not self._gate_waits:
-            self._datapath.set_crowding(self._pending.crowding(self._room.targets))
-            ended = time.monotonic()
-            self._gate_not_before = ended + _CROWDING_PAUSE * (ended - began)

@@ -79,9 +79,12 @@ class Tags(Follower):
         self._wait()
         self.follow_ports()
 
+    def apply(self, new: InForce) -> None:
+        """Go by it: until settle(), the loop may have taps follow ports that were attached for it."""
+        self._now = new
+
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Have taps where the ports are by now."""
-        self._now = new
         if old is not new:
             self.follow_ports()
         yield from ()

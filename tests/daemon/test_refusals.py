@@ -179,7 +179,7 @@ def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at
     at_work, requests, datapath = resolution
     at_work.apply(in_force(NEIGHBOUR, LINKS))
     monkeypatch.setattr(at_work._hosts.watch, "changes", overflow)
-    at_work.on_change()
+    at_work._hosts.on_change()
     read_on(at_work)
     assert datapath.known == []
     requests.rests = True

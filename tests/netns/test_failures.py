@@ -105,7 +105,7 @@ def change_rule(fault: Fault, n: int) -> None:
 SOURCES = {
     "links": ("npd6_xdp.daemon.machine:Machine.on_link_change", change_link),
     "routes": ("npd6_xdp.daemon.machine:Machine._on_route_change", change_route),
-    "neighbours": ("npd6_xdp.daemon.resolution:Resolution.on_change", change_neighbour),
+    "neighbours": ("npd6_xdp.daemon.hosts:Hosts.on_change", change_neighbour),
     "outlook": ("npd6_xdp.daemon.outlook:Outlook._on_readable", switch_forwarding),
     "tags": ("npd6_xdp.daemon.tags:Tags._on_readable", hide_tag),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),

@@ -354,15 +354,15 @@ def test_a_target_whose_entry_vanishes_while_it_is_looked_for_is_looked_for_agai
 ) -> None:
     edge.topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 30)  # not given up while we look
     assert edge.ask(HOST) is Outcome.PENDING
-    edge.resolution.on_change()
+    edge.resolution._hosts.on_change()
     assert looked_for(edge)
     if how == "link down":
         on_edge(edge.topology, "link set lan0 down", "link set lan0 up")
-        edge.resolution.on_change()
+        edge.resolution._hosts.on_change()
     else:
         on_edge(edge.topology, f"neigh del {HOST} dev lan0")
         monkeypatch.setattr(edge.resolution._hosts.watch, "changes", overflow)
-        edge.resolution.on_change()
+        edge.resolution._hosts.on_change()
         edge.settle()
     assert looked_for(edge)
 
@@ -395,7 +395,7 @@ def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_i
     monkeypatch.setattr(neighbour_messages, "parse_neighbour_hash", lambda _: next(hashes, (2, 15)))
     with monkeypatch.context() as patch:
         patch.setattr(watch, "changes", overflow)
-        edge.resolution.on_change()
+        edge.resolution._hosts.on_change()
     while edge.resolution._hosts._resync.is_under_way:
         edge.resolution.tick(time.monotonic())
     assert (len(readings), len(known)) == (1, 20)

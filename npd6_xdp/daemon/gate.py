@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Method `neighbour`: whom the XDP program refuses by itself, since there is no room for more of theirs."""
+
+from __future__ import annotations
+
+import time
+
+from npd6_xdp.core.pending import Pending
+from npd6_xdp.core.table_room import TableRoom
+from npd6_xdp.system.bpf.datapath import Datapath
+
+_CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
+
+
+class Gate:
+    """Tells the XDP program whom it is to refuse. Python would refuse them, too, at a higher price.
+
+    `pending` are the targets under way, `room` says how many may be.
+    """
+
+    def __init__(self, datapath: Datapath, pending: Pending, room: TableRoom) -> None:
+        self._datapath = datapath
+        self._pending = pending
+        self._room = room
+        self._not_before = 0.0
+        self._waits = False
+
+    @property
+    def due(self) -> float | None:
+        """When to call follow() again (seconds, monotonic); None: all is said."""
+        return self._not_before if self._waits else None
+
+    def follow(self) -> None:
+        """Targets have begun or ended, or there is more room or less."""
+        self._datapath.set_resolving_full(len(self._pending) >= self._room.targets)
+        began = time.monotonic()
+        self._waits = began < self._not_before
+        if not self._waits:
+            self._datapath.set_crowding(self._pending.crowding(self._room.targets))
+            ended = time.monotonic()
+            self._not_before = ended + _CROWDING_PAUSE * (ended - began)
