@@ -16,7 +16,7 @@ MOST = {
     # walk: how many rooms it may pass
     "A solicitation that Python answers": 7,
     "A line of the file, at a reload": 9,
-    "A neighbour's change": 5,
+    "A neighbour's change": 6,
     "A reload": 8,
     "A change of the machine": 5,
     "A scrape": 5,
