@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The walks of docs/architecture.md, "Five walks": each step is there, and imported by one above, or handed to it."""
+"""The walks of docs/architecture.md, "Walks": each step is there, and imported by one above, or handed to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ MOST = {
     # walk: how many rooms it may pass
     "A solicitation that Python answers": 7,
     "A line of the file, at a reload": 9,
-    "A neighbour's change": 5,
+    "A neighbour's change": 6,
     "A reload": 8,
+    "A change of the machine": 5,
     "A scrape": 5,
 }
 
@@ -43,7 +44,7 @@ def functions(file: str) -> set[str]:
 
 
 def test_the_page_has_these_walks_and_no_other() -> None:
-    page = (PROJECT / "docs/architecture.md").read_text().partition("## Five walks\n")[2].partition("\n## ")[0]
+    page = (PROJECT / "docs/architecture.md").read_text().partition("## Walks\n")[2].partition("\n## ")[0]
     assert re.findall(r"^### (.*)$", page, re.MULTILINE) == [*MOST]
 
 

@@ -158,5 +158,9 @@ def test_the_table_what_explain_says_and_what_the_program_does_are_one(bench: Be
             assert (rule is None) or named == table.rules[rule].prefix, where
             met.add(found)
 
-    compare()
-    assert met >= {EventTags(0), EventTags.MISS, Outcome.ANSWERED_XDP, Outcome.MONITORED, Outcome.OWN, Outcome.IGNORED}
+    all_kinds = {EventTags(0), EventTags.MISS, Outcome.ANSWERED_XDP, Outcome.MONITORED, Outcome.OWN, Outcome.IGNORED}
+    for _ in range(5):
+        compare()
+        if met >= all_kinds:  # nearly always at once
+            break
+    assert met >= all_kinds

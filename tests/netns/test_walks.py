@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The walks of docs/architecture.md, "Five walks", as a daemon takes them: these rooms, and none called back."""
+"""The walks of docs/architecture.md, "Walks", as a daemon takes them: these rooms, and none called back."""
 
 from __future__ import annotations
 
@@ -67,6 +67,9 @@ def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
             assert until(lambda: "the new configuration is in use" in running.log)
         found["A reload"] = found["A line of the file, at a reload"] = traced.lines
         assert wire.ask(question(ONE_MORE.split()[0])) is not None
+        with traced.while_so(running, "daemon/tags.py:Tags.settle"):
+            on_edge(topology, "address add 2001:db8:7::77/64 dev wan0 nodad")
+        found["A change of the machine"] = traced.lines
         with traced.while_so(running, "system/http/site.py:Site.answer"):
             running.metrics_text()
         found["A scrape"] = traced.lines

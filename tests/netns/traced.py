@@ -8,6 +8,7 @@ outermost is a generator, or a function that was made within another. What isn't
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -27,6 +28,7 @@ HOME = Path(npd6_xdp.__file__).parent
 def tracer(file: str) -> Callable[[FrameType, str, Any], None]:
     """What sys.setprofile() takes; forks and threads may call it, too."""
     places: dict[CodeType, tuple[str, str, bool]] = {}
+    stack: dict[int, list[CodeType]] = {}  # by thread
 
     def place(code: CodeType) -> tuple[str, str, bool]:
         """FILE (empty for what isn't ours), FUNCTION, and whether that was made for one call."""
@@ -39,22 +41,24 @@ def tracer(file: str) -> Callable[[FrameType, str, Any], None]:
         return found
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or not place(frame.f_code)[0]:
-            return
-        stack: list[str] = []
-        room, outermost = "", False
-        caller: FrameType | None = frame
-        while caller is not None:
-            above, function, for_one = place(caller.f_code)
-            if above and above != room:
-                if outermost:
-                    stack[-1] += "*"
-                room = above
-                stack.append(f"{room}:{function}")
-            if above:
-                outermost = for_one
-            caller = caller.f_back
-        line = " ".join([f"{os.getpid()}/{threading.get_ident()}", *reversed(stack)])
+        if event == "call":
+            stack.setdefault(threading.get_ident(), []).append(frame.f_code)
+            if place(frame.f_code)[0]:
+                write(stack[threading.get_ident()])
+        elif event == "return":
+            codes = stack.get(threading.get_ident(), [])
+            while frame.f_code in codes and codes.pop() is not frame.f_code:
+                pass  # one whose end wasn't told
+
+    def write(codes: list[CodeType]) -> None:
+        rooms: list[str] = []
+        room, outermost = "", ""
+        for file_of, function, for_one in filter(lambda found: found[0], map(place, codes)):
+            if file_of != room:
+                room, outermost = file_of, "*" if for_one else ""
+                rooms.append("")
+            rooms[-1] = f"{room}:{function}{outermost}"
+        line = " ".join([f"{os.getpid()}/{threading.get_ident()}", *rooms])
         written = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)  # each time: a fork closes all that is open
         os.write(written, f"{line}\n".encode())
         os.close(written)
@@ -70,6 +74,9 @@ def main(file: str, *arguments: str) -> int:
         sys.setprofile(profile)
         run(self, look, where)
 
+    # Python 3.11.2 dies of frames that were given to a profile function and that its collector looks at
+    gc.set_threshold(0)
+    gc.collect = lambda *_: 0
     Loop.run = traced  # type: ignore[method-assign]
     threading.setprofile(profile)
     return cli.main(arguments)
