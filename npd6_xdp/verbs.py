@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
     from npd6_xdp import daemon
+    from npd6_xdp.daemon.reading import Source
     from npd6_xdp.tools.complaint import complaint
     from npd6_xdp.tools.log import LogThread
     from npd6_xdp.tools.log_format import set_up
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_up("warning", "text", log)
     try:
         daemon.run(
-            lambda: _load(config),
+            Source(lambda: _text(config), str(config)),
             lambda config: set_up(config.log_level, config.log_format, log),
             str(config.absolute()),
             lambda: log.dropped,
@@ -326,8 +327,12 @@ def _only_interface(config: Config, path: Path) -> str:
 
 
 def _load(path: Path) -> Config:
+    return parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
     from npd6_xdp.tools.files import read_text
 
     if path == CONFIG and not os.path.lexists(path):
         raise UsageError(f"{path}: no such file; write it (see npd6-xdp.toml(5)), or name another one by --config")
-    return parse(read_text(path), str(path))
+    return read_text(path)

@@ -39,6 +39,7 @@ from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.reading import Source
 from npd6_xdp.daemon.reaper import Reaper
 from npd6_xdp.daemon.reloads import Reloads
 from npd6_xdp.daemon.resolution import Resolution
@@ -133,23 +134,23 @@ class Rooms:
 class Daemon:
     """npd6-xdp at work, from start() to close(); use it as a context manager.
 
-    `load` reads the configuration, at the start and at each reload; `configured` is told of each one in use. `file` is
-    where it is read from. `unread` says how many lines of the log were dropped.
+    `source` is read at the start and at each reload; `configured` is told of each configuration in use. `file` is where
+    it is read from. `unread` says how many lines of the log were dropped.
     """
 
     def __init__(
         self,
-        load: Callable[[], Config],
+        source: Source,
         configured: Callable[[Config], None],
         file: str,
         unread: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._load = load
+        self._source = source
         self._configured = configured
         self._file = file
         self._unread = unread
         with _uncollected():
-            self._written = load()
+            self._written = source.load()
         self._stack = ExitStack()
         self._loop = Loop()
         self._stack.callback(self._loop.close)
@@ -217,7 +218,7 @@ class Daemon:
         ]
         changes = Changes(machine, look, turns, changing, followers)
         following = Following(look, changes, programs, self._manager)
-        reloads = Reloads(self._load, self._configured, changes, following, view, self._manager, turns, reaper.reap)
+        reloads = Reloads(self._source, self._configured, changes, following, view, self._manager, turns, reaper.reap)
         return Rooms(
             machine=machine,
             control=control,
@@ -312,8 +313,8 @@ def sysctl(key: str) -> str | None:
     return read_sysctl(key)
 
 
-def run(load: Callable[[], Config], configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:
+def run(source: Source, configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:
     """`npd6-xdp run`: the daemon in the foreground; see Daemon."""
     sys.setswitchinterval(_SWITCH)
-    with Daemon(load, configured, file, unread) as daemon:
+    with Daemon(source, configured, file, unread) as daemon:
         daemon.run()

@@ -108,7 +108,8 @@ class Programs(Follower):
         self._rings.drain(self._answering)
         self._datapath.limit(new.config.limits)
         if self._successor is None or self._filled is not new:
-            self._datapath.apply(new.table)
+            self._datapath.program.apply(new.table)
+            self._datapath.follow(new.table)
         else:
             self._switch(self._successor, new.table)
         self._now = new

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parts import Assembly, parts
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.aside import Aside
@@ -15,11 +17,22 @@ PATIENCE = 600.0
 """Seconds. A million rules take half a minute; whoever has written what takes longer has not meant a configuration."""
 
 
-class Reading:
-    """One reading, from now on. `load` is run in a process of its own; raises MachineError if there can't be one."""
+class Source(NamedTuple):
+    """The file: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `place`."""
 
-    def __init__(self, load: Callable[[], Config], patience: float = PATIENCE) -> None:
-        self._aside = Aside(lambda: parts(load()))
+    read: Callable[[], str]
+    place: str
+
+    def load(self) -> Config:
+        """What it says now. Raises ConfigError."""
+        return parse(self.read(), self.place)
+
+
+class Reading:
+    """One reading, from now on, in a process of its own. Raises MachineError if there can't be one."""
+
+    def __init__(self, source: Source, patience: float = PATIENCE) -> None:
+        self._aside = Aside(lambda: parts(source.load()))
         self._assembly = Assembly()
         self._config: Config | None = None
         self._patience = patience

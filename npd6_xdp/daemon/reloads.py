@@ -16,7 +16,7 @@ from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.changes import Changes
 from npd6_xdp.daemon.following import Following
 from npd6_xdp.daemon.loop import Loop
-from npd6_xdp.daemon.reading import Reading
+from npd6_xdp.daemon.reading import Reading, Source
 from npd6_xdp.daemon.turns import Turns, slice_of
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import AT_WORK, Reply
@@ -28,13 +28,13 @@ _TOGETHER = 0.01  # seconds: who asks for a reload within them of the first one 
 
 
 class Reloads:
-    """One at a time; who asks while one is under way hears of the next. `load` reads the configuration, in a process of
-    its own; `configured` is told of each one in use, and `reap` that such a process is to end.
+    """One at a time; who asks while one is under way hears of the next. `source` is read in a process of its own;
+    `configured` is told of each one in use, and `reap` that such a process is to end.
     """
 
     def __init__(
         self,
-        load: Callable[[], Config],
+        source: Source,
         configured: Callable[[Config], None],
         changes: Changes,
         following: Following,
@@ -43,7 +43,7 @@ class Reloads:
         turns: Turns,
         reap: Callable[[], None],
     ) -> None:
-        self._load = load
+        self._source = source
         self._configured = configured
         self._changes = changes
         self._following = following
@@ -108,7 +108,7 @@ class Reloads:
         self._manager.reloading()
         garbage.hold()
         try:
-            self._reading = Reading(self._load)
+            self._reading = Reading(self._source)
             self._loop.add(self._reading, self._on_read, "reload")
         except Exception as error:
             self._end(self._refuse(error))

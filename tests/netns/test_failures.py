@@ -178,7 +178,7 @@ def give_address(fault: Fault, n: int) -> None:
 HANDLED = {
     "events": ("npd6_xdp.core.responder:Responder.answer_run", solicit, 4),
     "table": ("npd6_xdp.daemon.counts:Counts.apply", give_address, 2),
-    "reload": ("npd6_xdp.system.bpf.datapath:Datapath.apply", reload, 1),
+    "reload": ("npd6_xdp.system.bpf.program:Program.apply", reload, 1),
 }
 
 
@@ -210,7 +210,7 @@ def test_what_fails_in_the_middle_of_an_answer_or_a_change_is_made_good(
 def test_a_reload_that_fails_in_the_middle_leaves_the_old_configuration_whatever_changes_then(
     topology: Topology, daemon: Start, whose: str
 ) -> None:
-    place = "npd6_xdp.system.bpf.datapath:Datapath.apply" + ("=refused" if whose == "refused" else "")
+    place = "npd6_xdp.system.bpf.program:Program.apply" + ("=refused" if whose == "refused" else "")
     fault = Fault(topology, daemon, place, reload)
     running = fault.running
     running.write('[daemon]\n[metrics]\nlisten = "[::1]:9847"\n' + configuration("2001:db8:3::/64 static"))

@@ -109,23 +109,24 @@ def test_after_ten_stopped_seconds_all_is_counted_and_the_machine_is_as_it_is_by
 
 # --- killed --------------------------------------------------------------------------------------------------------
 
-_DAEMON, _PORTS, _DATAPATH = (
+_DAEMON, _PORTS, _DATAPATH, _PROGRAM = (
     "npd6_xdp.daemon:Daemon",
     "npd6_xdp.daemon.ports:Ports",
     "npd6_xdp.system.bpf.datapath:Datapath",
+    "npd6_xdp.system.bpf.program:Program",
 )
 STARTING = (
     "<npd6_xdp.system.sysctl:Memory.write",
     ">npd6_xdp.system.sysctl:Memory.write",
     ">npd6_xdp.system.sysctl:Sysctls.set",
-    f"<{_DATAPATH}.apply",
+    f"<{_PROGRAM}.apply",
     f">{_PORTS}.follow",
     f"<{_DAEMON}.run",
 )
 RELOADING = (
     "<npd6_xdp.system.sysctl:Sysctls.put_back",
-    f"<{_DATAPATH}.apply",
-    f">{_DATAPATH}.apply",
+    f"<{_PROGRAM}.apply",
+    f">{_PROGRAM}.apply",
 )
 GROWING = (
     ">npd6_xdp.daemon.loading:Loading.__init__",

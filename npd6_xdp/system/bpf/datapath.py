@@ -114,10 +114,10 @@ class Datapath(Programs):
     def apply(self, table: Table) -> None:
         """Make the kernel's maps say what `table` says; see fitting()."""
         self.program.apply(table)
-        self._follow(table)
+        self.follow(table)
 
-    def _follow(self, table: Table) -> None:
-        """A table is in the maps."""
+    def follow(self, table: Table) -> None:
+        """A table is in the maps of the program at work, whoever has put it there."""
         self._count_by(self._table, table)
         self._forget_recents(self._table.entries.keys() - table.entries.keys())
         for decisions in table.decisions.values():
@@ -194,7 +194,7 @@ class Datapath(Programs):
         self._links.replace(program.fd, self.program.fd)
         self._succeed(program)
         self._successors.remove(program)
-        self._follow(table)
+        self.follow(table)
         self._set(program)
 
     # --- known targets ---
