@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The way from what is in force to what is to be: what comes between two verbs of it, and what is left where one fails."""
+"""The way from what is in force to what is to be: what comes between its verbs, and what is left where one fails."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +18,10 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.daemon.changes import Changes
+from npd6_xdp.daemon.control import Control
+from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import NextLook
 from npd6_xdp.daemon.turns import Turns
 from tests.core.tables import facts
@@ -71,13 +78,8 @@ class Scene:
     def __init__(self, *rooms: Follower) -> None:
         self.machine, self.look, self.room, self.last = Machine(), NextLook(), Room(), Room()
         turns = Turns(lambda: False)
-        self.changes = Changes(
-            self.machine,
-            self.look,
-            turns,
-            nullcontext(),
-            [self.room, *rooms, self.last],  # type: ignore[arg-type]
-        )
+        machine: Any = self.machine
+        self.changes = Changes(machine, self.look, turns, nullcontext(), [self.room, *rooms, self.last])
         self.written = parse(TEXT, "test")
         self.changes.begin(InForce(self.written, self.written, {}, NOTHING.table))
         self.forget()
@@ -128,3 +130,45 @@ def test_where_a_room_fails_to_settle_after_a_reload_the_others_do_soon() -> Non
     del scene.room.does["settle"]
     finish(scene.changes.following())
     assert scene.last.verbs[-1] == "settle"
+
+
+@pytest.mark.parametrize("in_time", [False, True], ids=["given up", "in force"])
+def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force_once_more(
+    tmp_path: Path, *, in_time: bool
+) -> None:
+    """Hidden tags are seen while a reload is made ready that has the control socket and the metrics elsewhere."""
+    first, second = (tmp_path / name for name in ("first.sock", "second.sock"))
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+        port = free.getsockname()[1]
+    documents: Any = SimpleNamespace(snapshot=None, overview=None, ailing=None)
+    with closing(Loop()) as loop, closing(Control(str(first), loop)) as control, closing(Exposition(documents)) as web:
+        scene = Scene(control, web)
+        text = f'[daemon]\ncontrol = "{{}}"\n[metrics]\nlisten = "{{}}"\n{TEXT}'
+        finish(scene.changes.going_to(parse(text.format(first, f"[::1]:{port}"), "test")))
+        served = web._endpoint
+        scene.forget()
+        steps = scene.changes.going_to(parse(text.format(second, ""), "test"))
+        for _ in steps:
+            if scene.last.verbs:
+                break
+        assert second.exists()
+        scene.changes.anew()
+        assert (first.exists(), web._endpoint) == (True, served)
+        if in_time:
+            finish(steps)
+            assert (first.exists(), second.exists(), web._endpoint) == (False, True, None)
+        else:
+            steps.close()
+            assert (first.exists(), second.exists(), web._endpoint) == (True, False, served)
+
+
+def test_a_place_that_is_in_force_and_not_yet_taken_is_let_go_of_at_the_end(tmp_path: Path) -> None:
+    """The daemon may end before the room has settled."""
+    first, second = (tmp_path / name for name in ("first.sock", "second.sock"))
+    with closing(Loop()) as loop, closing(Control(str(first), loop)) as control:
+        scene = Scene(control)
+        scene.room.does["settle"] = refuse
+        with pytest.raises(MachineError):
+            finish(scene.changes.going_to(parse(f'[daemon]\ncontrol = "{second}"\n{TEXT}', "test")))
+        assert second.exists()
+    assert (first.exists(), second.exists()) == (False, False)
