@@ -65,7 +65,7 @@ class Outlook(Follower):
         self._now = NOTHING
         self._silent: frozenset[int] = frozenset()
         self._of_table: tuple[Table, Sequence[str]] = (NO_TABLE, ())  # what there is to warn of by a table alone
-        self._of_next = self._of_table  # and by one that is made ready
+        self._of_next: tuple[Table, Sequence[str]] = self._of_table  # and by one that is made ready
         self._table = NO_TABLE
         self._links: Mapping[str, LinkFacts] = {}
         self._vias: Sequence[UsedVia] = ()
