@@ -191,8 +191,7 @@ class Daemon:
         keep, loop, changing = self._stack.enter_context, self._loop, threading.RLock()
         damper, reaper = Damper(), Reaper()
         control = keep(closing(Control(first.config.control, loop)))
-        requests, memory = keep(closing(Requests())), keep(closing(Memory()))
-        beside = [*memory.others]
+        requests = keep(closing(Requests()))
         # who answers
         cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
         datapath = keep(closing(Datapath(first.table, first.config.limits)))
@@ -200,6 +199,8 @@ class Daemon:
         counts, rings = Counts(), keep(closing(Rings(loop)))
         answering = Answering(ports, counts, loop.failed)
         late, guests = answering.answer_late, machine.look_for_guests
+        memory = keep(closing(Memory()))  # once the program is loaded: what a dead one has left is this one's from here
+        beside = [*memory.others]
         neighbour = keep(closing(Resolution(datapath, requests, late, memory, guests)))
         kernel = keep(closing(Proxies(datapath, requests, memory)))
         route = keep(closing(Routing(datapath)))

@@ -111,7 +111,10 @@ class Changes:
             self._put_in_force(new)
             undo.pop_all()
         self._let_go_of_remains()
-        yield from self._settling(old, new)
+        with ExitStack() as otherwise:
+            otherwise.callback(self._look.later)  # those that have yet to settle do then
+            yield from self._settling(old, new)
+            otherwise.pop_all()
 
     def following(self) -> Steps[None]:
         """What is in force follows the machine. Raises MachineError if that can't be now; then all is as it was."""
@@ -134,13 +137,14 @@ class Changes:
             self._put_in_force(new)
             undo.pop_all()
         self._let_go_of_remains()
-        yield
         yield from self._settling(old, new)
 
     def anew(self) -> None:
         """What is in force stays so, and something that rooms look at besides is different."""
+        whole = self.whole  # rooms that have yet to settle, or to do it again, still have
         self._put_in_force(self.in_force)
         finish(self._settling(self.in_force, self.in_force))
+        self.whole = whole
 
     def _prepare(self, new: InForce, change: Change) -> Steps[None]:
         for follower in self._followers:

@@ -27,6 +27,7 @@ class Control(Follower):
 
     def close(self) -> None:
         """Let go of the socket, and hang up."""
+        self._give_up()
         self._server.close()
 
     def join(self, loop: Loop, verbs: Mapping[str, Verb]) -> None:
@@ -51,7 +52,7 @@ class Control(Follower):
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Nobody asks at the old place any more; who has asked there is yet to hear."""
-        if self._next is not None:
+        if self._next is not None and self._next[0] == new.config.control:  # and not that of one to come
             self._server.stop_listening()
             (self._path, self._server), self._next = self._next, None
         yield from ()

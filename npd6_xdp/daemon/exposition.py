@@ -46,7 +46,7 @@ class Exposition(Follower):
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """The new one takes over."""
-        if self._next is not None:
+        if self._next is not None and self._next[0] == new.config.metrics_listen:  # and not that of one to come
             if self._endpoint is not None:
                 self._endpoint.close()
             (self._place, self._endpoint), self._next = self._next, None

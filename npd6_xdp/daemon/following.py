@@ -9,6 +9,7 @@ from collections.abc import Callable
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.changes import Changes
+from npd6_xdp.daemon.in_force import NOTHING
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import NextLook
 from npd6_xdp.daemon.programs import Programs
@@ -30,7 +31,7 @@ class Following:
         self._programs = programs
         self._manager = manager
         self._steps: Steps[None] | None = None  # of the change that is followed
-        self._before = changes.in_force  # when that began
+        self._before = NOTHING  # what was in force when that began
         self._cost = 0.0  # seconds of processor time that it has taken so far
         self._waits: Callable[[], bool] = lambda: False
 
@@ -87,5 +88,7 @@ class Following:
                 self._manager.status(self._changes.in_force.summary)
         finally:
             self._cost += time.thread_time() - began
+            if self._steps is None:
+                self._before = NOTHING  # a large one goes bit by bit, unless somebody holds it
         cost = self._cost
         self._look.not_before = time.monotonic() + min(cost * _PAUSE, max(cost, _UNNOTICED))

@@ -28,7 +28,8 @@ class LinkLog(Follower):
 
     def apply(self, new: InForce) -> None:
         """All of it is known."""
-        self._now, self._said = new, new.links
+        if new is not self._now:  # else what was said since is known as well
+            self._now, self._said = new, new.links
 
     def _say(self, links: Mapping[str, LinkFacts]) -> None:
         known, self._said = self._said, links

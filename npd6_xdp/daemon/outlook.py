@@ -65,6 +65,7 @@ class Outlook(Follower):
         self._now = NOTHING
         self._silent: frozenset[int] = frozenset()
         self._of_table: tuple[Table, Sequence[str]] = (NO_TABLE, ())  # what there is to warn of by a table alone
+        self._of_next: tuple[Table, Sequence[str]] = self._of_table  # and by one that is made ready
         self._table = NO_TABLE
         self._links: Mapping[str, LinkFacts] = {}
         self._vias: Sequence[UsedVia] = ()
@@ -118,10 +119,16 @@ class Outlook(Follower):
 
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """Find what there is to warn of by a table alone."""
-        self._of_table = new.table, (yield from finding_warnings(new.table))
+        change.undo.callback(self._give_up)
+        self._of_next = new.table, (yield from finding_warnings(new.table))
+
+    def _give_up(self) -> None:
+        self._of_next = self._of_table
 
     def apply(self, new: InForce) -> None:
         """Another table, other links."""
+        if self._of_next[0] is new.table:
+            self._of_table = self._of_next
         self._now = new
         self.use(new.table, new.links, used_vias(new.config, new.links), self._by(new))
 

@@ -96,7 +96,7 @@ class Programs(Follower):
                 if fit is Fit.NOT or self.doubtful:
                     raise
                 return  # by the maps that there are, in one go
-            successor = self._made(loaded, sizes, grown=fit is Fit.NOT)
+            successor = self._successor = self._made(loaded, sizes, grown=fit is Fit.NOT)
             change.undo.callback(self._give_up, successor)
         yield from self._datapath.filling(successor.program, table)
         self._filled = new
@@ -146,20 +146,23 @@ class Programs(Follower):
             otherwise.callback(self._datapath.give_up, program)
             ring = EventRing(program.maps)
             otherwise.pop_all()
-        self._successor = _Successor(program, ring, grown)
-        return self._successor
+        return _Successor(program, ring, grown)
 
     def _give_up(self, successor: _Successor) -> None:
         """It isn't to take over after all; nothing happens if it has been given up, or has taken over."""
         if successor is self._successor:
-            self._successor = None
-            successor.ring.close()
-            self._datapath.give_up(successor.program)
+            self._successor, self._filled = None, NOTHING
+            self._close(successor)
+
+    def _close(self, successor: _Successor) -> None:
+        successor.ring.close()
+        self._datapath.give_up(successor.program)
 
     def _switch(self, successor: _Successor, table: Table) -> None:
         with self._tags.follow_program(successor.program):
             self._datapath.switch(successor.program, table)
-        self._successor = None
+        if successor is self._successor:
+            self._successor, self._filled = None, NOTHING
         anew, self.doubtful = self.doubtful, False
         until = self._rings.taken_over(successor.ring)
         self._retire_at = self._retire_at or until
@@ -167,15 +170,16 @@ class Programs(Follower):
             log.info("the XDP program was loaded anew" if anew else "the kernel maps have grown")
 
     def _renew(self) -> None:
-        """A program of its own, as if the maps had to grow; what is in the old rings is lost."""
+        """A program of its own, as if the maps had to grow; what is in the old rings is lost.
+
+        One that is being made ready for a change takes over after that all the same.
+        """
         before = self._rings.open_rings
         self.doubtful = True
         sizes = self._sizes(self._now)
         with ExitStack() as undo:  # at once: nobody is answered by Python until then
-            if self._successor is not None:
-                self._give_up(self._successor)
             successor = self._made(load(sizes), sizes, grown=False)
-            undo.callback(self._give_up, successor)
+            undo.callback(self._close, successor)
             finish(self._datapath.filling(successor.program, self._now.table))
             with self._changing:
                 self._switch(successor, self._now.table)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,11 +16,15 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pending import room_for_pending
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.table_room import AGE, TableRoom
 from npd6_xdp.core.warnings import MOST_SAID, WarningKind
 from npd6_xdp.daemon import outlook
+from npd6_xdp.daemon.in_force import Change
 from npd6_xdp.daemon.outlook import Outlook
+from tests.core.tables import facts
+from tests.daemon.forces import in_force
 
 TIGHT = "the kernel's neighbour table: it has room for 1024 entries"
 SMALL, LARGE = (128, 512, 1024), (1024, 16384, 32768)
@@ -194,3 +200,26 @@ def test_of_a_thousand_warnings_the_first_are_said_and_how_many_more(caplog: pyt
     caplog.clear()
     found.look()
     assert not caplog.messages
+
+
+def test_what_there_is_to_warn_of_by_a_table_alone_is_found_once_whatever_is_made_ready_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 100,000 rules it takes a while, and a table that is made ready may come to nothing."""
+
+    def found_at_once(_: Table) -> list[str]:
+        raise AssertionError
+
+    text = '[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "2001:db8::/64"\nmethod = "static"\n'
+    found, links = look_out(), facts()
+    now, never, last = [in_force(build(parse(text, "test"), links), links) for _ in range(3)]
+    finish(found.prepare(now, Change(ExitStack(), asked=True)))
+    monkeypatch.setattr(outlook, "warnings", found_at_once)
+    found.apply(now)
+    with ExitStack() as undo:
+        finish(found.prepare(never, Change(undo, asked=True)))
+        found.apply(now)  # once more, as hidden tags were seen
+    found.apply(now)
+    finish(found.prepare(last, Change(ExitStack(), asked=True)))
+    found.apply(last)
+    assert gc.get_referrers(never.table) == [never]

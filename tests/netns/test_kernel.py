@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.rtnetlink import PROTOCOL
-from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import (
     EDGE_LAN_ADDRESS,
     EDGE_WAN_ADDRESS,
@@ -25,6 +26,9 @@ from tests.frames import ip6
 from tests.netns.wire import EDGE, SETTING, Asker, Wire, configuration, flood, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
+
+FAULTY = Path(__file__).with_name("faulty.py")
+ROOT = Path(__file__).resolve().parents[2]
 
 RULE = "2001:db8:1::/64 kernel"
 SYSCTLS = ("conf/wan0/proxy_ndp", "conf/all/proxy_ndp", "neigh/wan0/proxy_delay")
@@ -97,6 +101,23 @@ def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(
         assert Asker(wire, running).outcome(HOST_ADDRESS) == "kernel"
     assert running.stop() == 0
     assert proxies(topology) == set()
+    assert sysctls(topology) == before, "as they were before the one that was killed"
+
+
+def test_a_start_that_fails_before_it_puts_sysctls_back_leaves_that_to_the_next_one(
+    topology: Topology, daemon: Start
+) -> None:
+    """It can't load its program, say, and what a killed one has remembered is still to be had."""
+    before, left = sysctls(topology), topology.directory / "left"
+    daemon(configuration(RULE)).kill()
+    assert sysctls(topology) != before
+    left.write_text("1")
+    place = "npd6_xdp.system.bpf.datapath:Datapath.__init__=refused"
+    program = (sys.executable, str(FAULTY), place, str(left))
+    with pytest.raises(StartError):
+        daemon(configuration(RULE), program=program, environment={"PYTHONPATH": str(ROOT)})
+    assert left.read_text() == "0", "it is the fault that has ended it"
+    assert daemon(configuration(RULE)).stop() == 0
     assert sysctls(topology) == before, "as they were before the one that was killed"
 
 

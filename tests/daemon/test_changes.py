@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way from what is in force to what is to be: what comes between its verbs, and what is left where one fails."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.daemon.changes import Changes
+from npd6_xdp.daemon.control import Control
+from npd6_xdp.daemon.exposition import Exposition
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.machine import NextLook
+from npd6_xdp.daemon.turns import Turns
+from tests.core.tables import facts
+
+TEXT = '[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = "static"\n'
+
+
+class Machine:
+    """Links that are as a test says."""
+
+    def __init__(self) -> None:
+        self.links: Mapping[str, LinkFacts] = facts()
+
+    def hear_of_links(self) -> bool:
+        return False
+
+    def named(self, written: Config) -> Config:
+        return written
+
+    def facts(self, _: Config, *, wait: bool = True) -> Mapping[str, LinkFacts]:
+        return self.links
+
+    def all_facts(self, _: Config, change: Change) -> Steps[Mapping[str, LinkFacts]]:
+        yield
+        return self.links
+
+
+class Room(Follower):
+    """Says which verb has come; and does what a test wants there."""
+
+    def __init__(self) -> None:
+        self.verbs: list[str] = []
+        self.does: dict[str, Callable[[], object]] = {}
+
+    def _come(self, verb: str) -> None:
+        self.verbs.append(verb)
+        self.does.get(verb, lambda: None)()
+
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        self._come("prepare")
+        yield
+
+    def apply(self, new: InForce) -> None:
+        self._come("apply")
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        self._come("settle" if old is not new else "settle anew")
+        yield
+
+
+class Scene:
+    """A daemon's way of changes, with few rooms on it."""
+
+    def __init__(self, *rooms: Follower) -> None:
+        self.machine, self.look, self.room, self.last = Machine(), NextLook(), Room(), Room()
+        turns = Turns(lambda: False)
+        machine: Any = self.machine
+        self.changes = Changes(machine, self.look, turns, nullcontext(), [self.room, *rooms, self.last])
+        self.written = parse(TEXT, "test")
+        self.changes.begin(InForce(self.written, self.written, {}, NOTHING.table))
+        self.forget()
+
+    def forget(self) -> None:
+        """What has come so far."""
+        self.room.verbs.clear()
+        self.last.verbs.clear()
+
+
+def refuse() -> None:
+    raise MachineError("not now")
+
+
+@pytest.mark.parametrize("reload", [False, True], ids=["a change of the machine", "a reload"])
+def test_nothing_comes_between_the_verb_that_puts_it_in_force_and_the_first_room_that_settles(*, reload: bool) -> None:
+    """What hosts the last table knew is still being forgotten, say, and would be taken for this one's."""
+    scene = Scene()
+    changes = scene.changes
+    steps = changes.going_to(parse(TEXT + "\n", "test")) if reload else changes.following()
+    for _ in steps:
+        assert scene.room.verbs[-1:] != ["apply"]
+    assert scene.room.verbs[-2:] == ["apply", "settle"]
+    assert changes.whole
+
+
+def test_what_is_put_in_force_once_more_while_rooms_settle_or_are_in_doubt_makes_nothing_whole() -> None:
+    """Hidden tags are seen, say, in the second after which all of it is to be done again."""
+    scene = Scene()
+    scene.changes.whole = False
+    scene.changes.anew()
+    assert scene.last.verbs == ["apply", "settle anew"]
+    assert not scene.changes.whole
+    finish(scene.changes.following())
+    assert scene.changes.whole
+    scene.changes.anew()
+    assert scene.changes.whole
+
+
+def test_where_a_room_fails_to_settle_after_a_reload_the_others_do_soon() -> None:
+    """There is no thread for HTTP, say: ports are to be where the table in force wants them all the same."""
+    scene = Scene()
+    scene.room.does["settle"] = refuse
+    with pytest.raises(MachineError):
+        finish(scene.changes.going_to(parse(TEXT, "test")))
+    assert scene.last.verbs[-1] == "apply"
+    assert scene.look.at is not None, "the loop follows the machine"
+    del scene.room.does["settle"]
+    finish(scene.changes.following())
+    assert scene.last.verbs[-1] == "settle"
+
+
+@pytest.mark.parametrize("in_time", [False, True], ids=["given up", "in force"])
+def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force_once_more(
+    tmp_path: Path, *, in_time: bool
+) -> None:
+    """Hidden tags are seen while a reload is made ready that has the control socket and the metrics elsewhere."""
+    first, second = (tmp_path / name for name in ("first.sock", "second.sock"))
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+        port = free.getsockname()[1]
+    documents: Any = SimpleNamespace(snapshot=None, overview=None, ailing=None)
+    with closing(Loop()) as loop, closing(Control(str(first), loop)) as control, closing(Exposition(documents)) as web:
+        scene = Scene(control, web)
+        text = f'[daemon]\ncontrol = "{{}}"\n[metrics]\nlisten = "{{}}"\n{TEXT}'
+        finish(scene.changes.going_to(parse(text.format(first, f"[::1]:{port}"), "test")))
+        served = web._endpoint
+        scene.forget()
+        steps = scene.changes.going_to(parse(text.format(second, ""), "test"))
+        for _ in steps:
+            if scene.last.verbs:
+                break
+        assert second.exists()
+        scene.changes.anew()
+        assert (first.exists(), web._endpoint) == (True, served)
+        if in_time:
+            finish(steps)
+            assert (first.exists(), second.exists(), web._endpoint) == (False, True, None)
+        else:
+            steps.close()
+            assert (first.exists(), second.exists(), web._endpoint) == (True, False, served)
+
+
+def test_a_place_that_is_in_force_and_not_yet_taken_is_let_go_of_at_the_end(tmp_path: Path) -> None:
+    """The daemon may end before the room has settled."""
+    first, second = (tmp_path / name for name in ("first.sock", "second.sock"))
+    with closing(Loop()) as loop, closing(Control(str(first), loop)) as control:
+        scene = Scene(control)
+        scene.room.does["settle"] = refuse
+        with pytest.raises(MachineError):
+            finish(scene.changes.going_to(parse(f'[daemon]\ncontrol = "{second}"\n{TEXT}', "test")))
+        assert second.exists()
+    assert (first.exists(), second.exists()) == (False, False)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The program that is to take over, while rings are opened anew; and what is held of tables that have gone."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.table import Table
+from npd6_xdp.daemon import programs
+from npd6_xdp.daemon.in_force import Change
+from npd6_xdp.daemon.programs import Programs
+from npd6_xdp.daemon.turns import Turns
+from npd6_xdp.system import cgroup
+from npd6_xdp.system.bpf.program import Fit
+from tests.daemon.forces import go_by, in_force
+
+
+class Program:
+    """One with room for every table."""
+
+    def __init__(self) -> None:
+        self.says: Table | None = None
+        self.closed = False
+        self.maps: Mapping[str, int] = {}
+
+    def fitting(self, _table: Table, _limits: Limits) -> Steps[Fit]:
+        yield
+        return Fit.MUCH
+
+
+class Datapath:
+    """Fills a program in two steps, and never one that is closed."""
+
+    def __init__(self) -> None:
+        self.program, self.fit = Program(), Fit.FEW
+        self.made: list[Program] = []
+
+    def limit(self, _: Limits) -> None: ...
+
+    def sizes(self, _table: Table, _limits: Limits) -> dict[str, int]:
+        return {}
+
+    def fitting(self, _table: Table, _limits: Limits) -> Steps[Fit]:
+        yield
+        return self.fit
+
+    def successor(self, _loaded: object, _sizes: object) -> Program:
+        self.made.append(Program())
+        return self.made[-1]
+
+    def filling(self, program: Program, table: Table) -> Steps[None]:
+        yield
+        assert not program.closed, "its descriptors may be those of other maps by now"
+        program.says = table
+
+    def give_up(self, program: Program) -> None:
+        program.closed = True
+
+    def switch(self, program: Program, table: Table) -> None:
+        assert program.says is table
+        self.program = program
+
+    def apply(self, table: Table) -> None:
+        self.program.says = table
+
+
+class Ring:
+    """Of a program."""
+
+    def __init__(self, _maps: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Rings:
+    """Those of all programs that were at work."""
+
+    WHERE = "rings"
+    open_rings: tuple[Ring, ...] = ()
+
+    def drain(self, _: object) -> None: ...
+
+    def taken_over(self, ring: Ring) -> float:
+        self.open_rings = (ring,)
+        return 0.0
+
+    def give_up(self, _: Ring) -> None: ...
+
+
+class Tags:
+    """None are hidden."""
+
+    @contextmanager
+    def follow_program(self, _: object) -> Iterator[None]:
+        yield
+
+
+class Loading:
+    """Loads at once."""
+
+    due = 0.0
+
+    def __init__(self, _: object) -> None: ...
+
+    def take(self) -> object:
+        return SimpleNamespace(close=lambda: None)
+
+    def close(self) -> None: ...
+
+
+class Loop:
+    """Waits for nothing."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.fixture
+def datapath() -> Datapath:
+    return Datapath()
+
+
+@pytest.fixture
+def room(datapath: Datapath, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    monkeypatch.setattr(programs, "Loading", Loading)
+    monkeypatch.setattr(programs, "EventRing", Ring)
+    monkeypatch.setattr(programs, "load", lambda _: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(cgroup, "require", lambda *_: None)
+    parts: list[Any] = [datapath, Rings(), None, Tags(), Turns(lambda: False), nullcontext(), lambda: None]
+    found = Programs(*parts)
+    found.join(Loop())  # type: ignore[arg-type]
+    go_by(found, in_force(a_table(), {}))
+    return found
+
+
+def a_table() -> Table:
+    return Table({}, {}, {}, {}, {})
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_program_that_is_made_ready_takes_over_although_rings_were_opened_anew_meanwhile(
+    room: Programs, datapath: Datapath, steps: int
+) -> None:
+    """Given up, its file descriptors would be those of the maps of the one that takes over for the rings."""
+    new = in_force(a_table(), {})
+    datapath.fit = Fit.NOT
+    with ExitStack() as undo:
+        preparing = room.prepare(new, Change(undo, asked=True))
+        for _ in range(steps):
+            next(preparing, None)
+        room._renew()
+        finish(preparing)
+        before = datapath.program
+        room.apply(new)
+        undo.pop_all()
+    assert datapath.program is not before
+    assert datapath.program.says is new.table
+    assert [program.closed for program in datapath.made] == [False] * 2
+
+
+def test_a_program_that_is_made_ready_is_given_up_with_its_change_although_rings_were_opened_anew_meanwhile(
+    room: Programs, datapath: Datapath
+) -> None:
+    datapath.fit = Fit.NOT
+    with ExitStack() as undo:
+        finish(room.prepare(in_force(a_table(), {}), Change(undo, asked=True)))
+        room._renew()
+    ready, renewed = datapath.made
+    assert (ready.closed, renewed.closed) == (True, False)
+    assert datapath.program is renewed
+
+
+def test_no_table_is_held_that_a_program_was_filled_with_and_another_has_followed(
+    room: Programs, datapath: Datapath
+) -> None:
+    """With 100,000 rules, it goes bit by bit, and that begins when it is no longer in force."""
+    datapath.fit = Fit.MUCH
+    filled = in_force(a_table(), {})
+    with ExitStack() as undo:
+        finish(room.prepare(filled, Change(undo, asked=True)))
+        room.apply(filled)
+        undo.pop_all()
+    datapath.fit = Fit.FEW
+    last = in_force(a_table(), {})
+    finish(room.prepare(last, Change(ExitStack(), asked=True)))
+    room.apply(last)
+    assert not [each for each in gc.get_referrers(filled) if each is not locals()]
