@@ -36,7 +36,7 @@ struct scratch {
 		__u8 message[2 * MESSAGE_MAX + 8];
 	};
 	struct frame frame;
-	struct slot_key slot_key; /* by which the frame's entry is looked for */
+	struct entry_key entry_key; /* by which the frame's entry is looked for */
 	/* volatile, or clang would keep them in registers through the loop over the options after all */
 	volatile __u32 option;          /* offset in `message` */
 	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */

@@ -74,14 +74,14 @@ enum datapath {
 	DATAPATH_MONITOR,
 };
 
-/* What there is to know of the port behind a slot: npd6_xdp/core/table.py SlotFlag. */
-enum slot_flag {
-	SLOT_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
-	SLOT_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
-	SLOT_GUARDED = 4,  /* and it is likely that some do: what seems to be untagged isn't answered before that */
-	SLOT_SAMPLED = 8,  /* they might: so for one in a while */
-	SLOT_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
-	SLOT_HEARS = 32,   /* hosts that are looked for live behind it: Python is told of who is new there */
+/* What there is to know of the port of an entry: npd6_xdp/core/table.py EntryFlag. */
+enum entry_flag {
+	ENTRY_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
+	ENTRY_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
+	ENTRY_GUARDED = 4,  /* and it is likely that some do: what seems to be untagged isn't answered before that */
+	ENTRY_SAMPLED = 8,  /* they might: so for one in a while */
+	ENTRY_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
+	ENTRY_HEARS = 32,   /* hosts that are looked for live behind it: Python is told of who is new there */
 };
 
 /* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
@@ -117,32 +117,32 @@ struct rule {
 };
 
 /* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
-struct slot_key {
+struct entry_key {
 	__u32 ifindex;
 	__u16 outer;
 	__u16 inner;
 };
 
 /* One [[interface]] entry on one port: what its frames are matched against, and how they are answered. */
-struct slot {
-	__u32 entry;        /* scope of addresses and prefixes, index of entry_counters */
+struct entry {
+	__u32 id;           /* scope of addresses and prefixes, index of entry_counters */
 	__u8 mac[ETH_ALEN]; /* what is advertised: the port's, or its bridge's */
 	__u8 datapath;
-	__u8 sources;     /* enum slot_sources */
-	__u32 l3_ifindex; /* the interface that the kernel takes the frames to come in by */
+	__u8 source_flags; /* enum source_flag */
+	__u32 l3_ifindex;  /* the interface that the kernel takes the frames to come in by */
 	struct in6_addr link_local;
 	struct in6_addr global_address;
 	__u64 source_cost;       /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
 	__u16 collect;           /* remember the targets */
 	__u16 trie;              /* prefixes are in the trie, not in `lines` by `lengths` */
 	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
-	__u16 flags;             /* enum slot_flag */
+	__u16 flags;             /* enum entry_flag */
 	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
 	__u32 looked;            /* when one was held last of those that seem untagged: seconds, about */
 };
 
-/* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
-enum slot_sources {
+/* Which of an entry's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
+enum source_flag {
 	SOURCE_LINK_LOCAL = 1, /* link_local is what a link-local asker gets */
 	SOURCE_GLOBAL = 2,     /* global_address is what any other asker gets; clear: Python chooses among several */
 };

@@ -27,7 +27,7 @@ from npd6_xdp.core.table import (
     Origin,
     RuleFlag,
     Table,
-    slot_key,
+    entry_key,
 )
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.via_groups import ViaGroups
@@ -44,7 +44,7 @@ _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
-    Interfaces that can't be ports get no slot. Entries, rules and groups keep the ids that they have in
+    Interfaces that can't be ports get no entry. Entries, rules and groups keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next.
     """
@@ -84,13 +84,13 @@ class _Builder:
         self._all_held: set[int] = set()
         self._held: Sequence[int] = ()
         self._entry_ids = Ids(
-            {_entry_key(entry): entry.id for entry in self._before.entries.values()},
-            {_entry_key(entry): entry.id for entry in other.entries.values()},
+            {_identity(entry): entry.id for entry in self._before.entries.values()},
+            {_identity(entry): entry.id for entry in other.entries.values()},
         )
         self._groups = ViaGroups(links, self._before, other)
         self._rules = EntryRules(self._groups, self._before, other)
         self.entries: dict[int, Entry] = {}
-        self.slots: dict[tuple[int, int, int], int] = {}
+        self.entry_ids: dict[tuple[int, int, int], int] = {}
         self.decisions: dict[int, Decisions] = {}
         self.notes: dict[str, None] = {}
 
@@ -110,7 +110,7 @@ class _Builder:
         table = Table(
             self.entries,
             self._rules.rules,
-            self.slots,
+            self.entry_ids,
             self.decisions,
             self._groups.groups,
             self._groups.vias(),
@@ -131,7 +131,7 @@ class _Builder:
                 for tags in sorted({*link.addresses, *link.next_hops} - spoken_for):
                     yield from self._add(link, interface, Vlan(tags=tags))
             yield from self._add(link, interface, interface.vlan)
-        if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.slots:
+        if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.entry_ids:
             # what no entry speaks for: an entry without rules, so all is unmatched
             nothing = InterfaceConfig(link.name, (), Vlan(any=True), datapath=Datapath.MONITOR)
             self._enter(link, nothing, nothing.vlan, spoken=False)
@@ -225,7 +225,7 @@ class _Builder:
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different: so it is known to be packed already
         self.entries[entry_id] = before if before is not None and before == entry else entry
-        self.slots[slot_key(link.ifindex, vlan)] = entry_id
+        self.entry_ids[entry_key(link.ifindex, vlan)] = entry_id
         return entry_id
 
     def _keep_what_is_away(self) -> None:
@@ -241,7 +241,7 @@ class _Builder:
                 self._rules.keep(entry.id, {rule.prefix for interface in speaking for rule in interface.rules})
 
 
-def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:
+def _identity(entry: Entry) -> tuple[str, Vlan, bool]:
     return entry.port, entry.vlan, entry.spoken
 
 

@@ -67,7 +67,7 @@ class Layout:
 
 
 LENGTHS = 8
-"""Prefix lengths of which a slot has room to speak."""
+"""Prefix lengths of which an entry has room to speak."""
 NO_LENGTH = 255
 """What stands behind the last of them."""
 _ADDRESS, _MAC = "16s", "6s"
@@ -76,13 +76,13 @@ INDEX = Layout("int", index="I")
 """The key of an array."""
 FLAG = Layout("unsigned int", value="I")
 """The value where all that counts is whether the key is there."""
-SLOT_KEY = Layout("slot_key", ifindex="I", outer="H", inner="H")
-SLOT = Layout(
-    "slot",
-    entry="I",
+ENTRY_KEY = Layout("entry_key", ifindex="I", outer="H", inner="H")
+ENTRY = Layout(
+    "entry",
+    id="I",
     mac=_MAC,
     datapath="B",
-    sources="B",
+    source_flags="B",
     l3_ifindex="I",
     link_local=_ADDRESS,
     global_address=_ADDRESS,
@@ -114,7 +114,7 @@ NS_EVENT = Layout(
 )
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {
-    "slots": (SLOT_KEY, SLOT),
+    "entries": (ENTRY_KEY, ENTRY),
     "lines": (LINE_KEY, RULE),
     "prefixes": (PREFIX_KEY, RULE),
     "vias": (VIA_KEY, FLAG),

@@ -24,7 +24,7 @@ from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Method, Outcome
 
 VLAN_ANY = 0xFFFF
-"""Both VLAN ids of the slot that takes all frames of a port which no other slot speaks for."""
+"""Both VLAN ids in the key of the entry that takes all frames of a port which no other entry speaks for."""
 
 
 class Decision(IntEnum):
@@ -54,8 +54,8 @@ class KnownFlag(IntFlag):
     STALE = 1
 
 
-class SlotFlag(IntFlag):
-    """`enum slot_flag`: what there is to know of the port behind a slot."""
+class EntryFlag(IntFlag):
+    """`enum entry_flag`: what there is to know of the port of an entry."""
 
     SHARED = 1
     TAPPED = 2
@@ -271,7 +271,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Table:
-    """The flat table. `slots` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
+    """The flat table. `entry_ids` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
 
     `decisions` are those of each entry that frames lead to. `entries` and `rules` also hold those of interfaces that
     are away and named in the configuration: their counters live on. `groups` has the ids of groups, `vias` the
@@ -281,7 +281,7 @@ class Table:
 
     entries: Mapping[int, Entry]
     rules: Mapping[int, Rule]
-    slots: Mapping[tuple[int, int, int], int]
+    entry_ids: Mapping[tuple[int, int, int], int]
     decisions: Mapping[int, Decisions]
     groups: Mapping[GroupKey, int] = field(default_factory=dict)
     vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
@@ -307,7 +307,7 @@ class Table:
     @cached_property
     def ports(self) -> frozenset[int]:
         """The indexes of the interfaces that a program is to sit on."""
-        return frozenset(ifindex for ifindex, _, _ in self.slots)
+        return frozenset(ifindex for ifindex, _, _ in self.entry_ids)
 
     @cached_property
     def kinds(self) -> frozenset[Decision]:
@@ -316,14 +316,16 @@ class Table:
 
     def live(self, decision: Decision) -> list[Entry]:
         """The entries that frames lead to and that have rules of a kind."""
-        live = sorted(set(self.slots.values()))
+        live = sorted(set(self.entry_ids.values()))
         return [
             self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].kinds
         ]
 
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
-        found = self.slots.get(slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY)))
+        found = self.entry_ids.get(
+            entry_key(ifindex, Vlan(tags=tags)), self.entry_ids.get((ifindex, VLAN_ANY, VLAN_ANY))
+        )
         return None if found is None else self.entries[found]
 
     def neighbour_groups(self, ifindex: int, address: IPv6Address) -> list[int]:
@@ -385,8 +387,8 @@ class Table:
         return {group: frozenset(entries) for group, entries in found.items()}
 
 
-def slot_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
-    """The key of a port's slot in the kernel's map: interface index, outer and inner VLAN id."""
+def entry_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
+    """The key of a port's entry in the kernel's map: interface index, outer and inner VLAN id."""
     if vlan.any:
         return ifindex, VLAN_ANY, VLAN_ANY
     outer, inner = (*vlan.tags, 0, 0)[:2]

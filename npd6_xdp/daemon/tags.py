@@ -137,7 +137,7 @@ class Tags(Follower):
         self._hidden.forget_others(ports)
         before = self._trunks
         self._trunks = {link.ifindex for link in links.values() if len(link.l3) > 1 and link.ifindex in ports}
-        self._trunks |= {port for port, outer, _ in table.slots if outer not in (0, VLAN_ANY) and port in ports}
+        self._trunks |= {port for port, outer, _ in table.entry_ids if outer not in (0, VLAN_ANY) and port in ports}
         self._tagged_entries = _tagged_entries(table, ports)
         self._within &= self._trunks
         self._tagged_ports &= ports
@@ -220,9 +220,9 @@ class Tags(Follower):
 def _tagged_entries(table: Table, ports: Set[int]) -> dict[int, set[int]]:
     """The entries of each port that untagged frames don't come to."""
     found: dict[int, set[int]] = {port: set() for port in ports}
-    for (port, _, _), entry in table.slots.items():
+    for (port, _, _), entry in table.entry_ids.items():
         if port in found:
             found[port].add(entry)
     for port, entries in found.items():
-        entries.discard(table.slots.get((port, 0, 0), table.slots.get((port, VLAN_ANY, VLAN_ANY), -1)))
+        entries.discard(table.entry_ids.get((port, 0, 0), table.entry_ids.get((port, VLAN_ANY, VLAN_ANY), -1)))
     return found

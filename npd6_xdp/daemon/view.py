@@ -117,7 +117,7 @@ class View(Follower):
 
     def in_use(self) -> dict[str, Any]:
         """How much is in use, in a few words; of the warnings the first ones."""
-        spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
+        spoken = {self._table.entries[entry].label for entry in set(self._table.entry_ids.values())}
         return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": first_of(self._warnings)}
 
     def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0) -> Snapshot:

@@ -113,7 +113,7 @@ def meaning(table: Table) -> dict[str, object]:
         return (by.config, who(by.entry)) if by else None, match.decision, match.flags, group
 
     return {
-        "slots": {slot: who(entry) for slot, entry in table.slots.items()},
+        "entry_ids": {key: who(entry) for key, entry in table.entry_ids.items()},
         "decisions": {who(e): {p: said(m) for p, m in found.items()} for e, found in table.decisions.items()},
         "rules": [
             (who(r.entry), r.config, r.networks, r.flags) for r in table.rules.values() if r.entry in table.decisions

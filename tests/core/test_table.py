@@ -83,7 +83,7 @@ def test_frames_that_no_entry_speaks_for_are_unmatched() -> None:
     for tags in ((), (100,), (7, 100)):
         assert decision(table, "2001:db8::1", tags) is Outcome.UNMATCHED
     assert table.entry_of(8) is None
-    assert table.slots == {(7, 100, 7): 0, (7, VLAN_ANY, VLAN_ANY): 1}
+    assert table.entry_ids == {(7, 100, 7): 0, (7, VLAN_ANY, VLAN_ANY): 1}
 
 
 def test_own_addresses_and_next_hops_belong_to_no_rule() -> None:

@@ -425,7 +425,7 @@ def test_targets_that_rules_cover_are_remembered_with_their_count_and_times(fres
     }
     one, two = recents[ip6("2001:db8:1::1")], recents[ip6("2001:db8:1::2")]
     assert started <= one.first < one.last < two.first == two.last <= time.monotonic_ns()
-    assert one.entry == bench.table.slots[IFINDEX, 0, 0]
+    assert one.entry == bench.table.entry_ids[IFINDEX, 0, 0]
 
 
 def test_no_more_are_remembered_than_there_is_room_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:

@@ -287,7 +287,7 @@ class Subject:
 
         def entry_number(port: str, outer: int, inner: int) -> int | None:
             vids = (0xFFFF, 0xFFFF) if outer == NONE else (outer, inner)
-            return table.slots.get((indexes[port], *vids))
+            return table.entry_ids.get((indexes[port], *vids))
 
         def rule_number(port: str, outer: int, inner: int, prefix: str) -> int:
             entry = entry_number(port, outer, inner)
@@ -300,7 +300,7 @@ class Subject:
             for text in configuration.known.get(rule.prefix, ()):
                 flags = KnownFlag.STALE if text.endswith("?") else KnownFlag(0)
                 known[rule.group, IPv6Address(text.rstrip("?")).packed] = flags
-        here = table.slots.get((indexes["wan0"], 0, 0), 0)
+        here = table.entry_ids.get((indexes["wan0"], 0, 0), 0)
         crowding = frozenset((here, mac or bytes(6)) for mac in configuration.crowding)
         return _InForce(configuration, table, drawn, tuple((*at, flags) for at, flags in known.items()), crowding, here)
 

@@ -21,7 +21,7 @@ _MAPS = (
     "vias",
     "lines",
     "prefixes",
-    "slots",
+    "entries",
     "entry_counters",
     "rule_counters",
     "known_targets",
@@ -35,11 +35,11 @@ _MAPS = (
     "unwatched_events",
 )
 _SIZED_BY = {
-    "slots": "SLOTS_MAX",
+    "entries": "ENTRIES_MAX",
     "lines": "LINES_MAX",
     "prefixes": "PREFIXES_MAX",
-    "entry_counters": "ENTRIES_MAX",
-    "rule_counters": "RULES_MAX",
+    "entry_counters": "ENTRY_COUNTERS_MAX",
+    "rule_counters": "RULE_COUNTERS_MAX",
     "known_targets": "KNOWN_MAX",
     "vias": "VIAS_MAX",
     "crowding": "CROWDING_MAX",

@@ -30,9 +30,9 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
     decisions = table.decisions.values()
     return {
         # one more for each port, should it fall silent
-        "SLOTS_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.slots.values()),
-        "ENTRIES_MAX": max(table.entries, default=0) + 1,
-        "RULES_MAX": max(table.rules, default=0) + 1,
+        "ENTRIES_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.entry_ids.values()),
+        "ENTRY_COUNTERS_MAX": max(table.entries, default=0) + 1,
+        "RULE_COUNTERS_MAX": max(table.rules, default=0) + 1,
         "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
         "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),

@@ -68,7 +68,7 @@ def _stages() -> list[_Stage]:
         _Stage("parse: Ethernet, IPv6", "TCP over IPv6", _foreign()),
         _Stage("parse: ICMPv6 type", "an echo request", _foreign_icmpv6()),
         _Stage(
-            "scratch, slot and counter looked up; hop limit; counting",
+            "scratch, entry and counter looked up; hop limit; counting",
             "an NS with hop limit 254",
             _with(valid, _HOP_LIMIT, 254),
         ),
