@@ -210,7 +210,7 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 {
 	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
 	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = entry->l3_ifindex };
-	struct via_key via = { .group = rule->flags & RULE_VIA ? rule->group : GROUP_NOWHERE };
+	struct via_key via = { .via_set = rule->flags & RULE_VIA ? rule->via_set : VIA_SET_NOWHERE };
 	struct settings *settings;
 	int code, key = 0;
 
@@ -279,7 +279,7 @@ static __always_inline void heard_remember(const struct entry *entry, const stru
 /* The target as `known` has it, for the methods that go by that; what Python is to be told of it comes to s->tags. */
 static __always_inline struct known *target_known(const struct rule *rule, struct scratch *s)
 {
-	struct address_key key = { .scope = rule->group, .address = s->ns.target };
+	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
 	struct known *known;
 
 	if (rule->decision != DECISION_NEIGHBOUR && rule->decision != DECISION_KERNEL)
@@ -478,7 +478,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 /* Python has been told, and needn't be told by the next one as well. Had this event been lost, that would say it. */
 static __always_inline void told_note(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
-	struct address_key key = { .scope = rule->group, .address = s->ns.target };
+	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
 	struct known *known;
 
 	if (s->tags & EVENT_STALE) {

@@ -12,7 +12,7 @@
 #define LENGTHS 8 /* a hash look-up each: 4 at rest, and those of two tables while one follows another */
 #define NO_LENGTH 255
 #define MAX_TAGS 2
-#define GROUP_NOWHERE 0 /* no rule's */
+#define VIA_SET_NOWHERE 0 /* no rule's */
 
 /* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
 enum outcome {
@@ -64,7 +64,7 @@ enum rule_flag {
 	RULE_ROUTER = 1,           /* R = 1 in the advertisement */
 	RULE_DEFEND = 2,           /* answer DAD probes for present targets */
 	RULE_SOURCE_INTERFACE = 4, /* source: the interface's address, not the target */
-	RULE_VIA = 8,              /* only out of the interfaces of the rule's group */
+	RULE_VIA = 8,              /* only out of the interfaces of the rule's via set */
 };
 
 /* Who answers on an entry: npd6_xdp/core/table.py. */
@@ -89,7 +89,7 @@ enum routing_flag {
 	ROUTING_UNFOUND = 1, /* what it doesn't find may be there: prefixes delivered here, throw routes */
 	ROUTING_ALL = 2,     /* rules pass over routes (suppress_prefixlength), and it doesn't */
 	ROUTING_SOURCE = 4,  /* rules or routes go by the source */
-	ROUTING_NOWHERE = 8, /* some interfaces lead nowhere: the group GROUP_NOWHERE of `vias` */
+	ROUTING_NOWHERE = 8, /* some interfaces lead nowhere: the via set VIA_SET_NOWHERE of `vias` */
 };
 
 /* Tags of an event: npd6_xdp/core/event.py. */
@@ -113,7 +113,7 @@ struct rule {
 	__u32 id; /* index of rule_counters */
 	__u16 decision;
 	__u16 flags;
-	__u32 group; /* of `vias` and `known` */
+	__u32 via_set; /* of `vias` and `known` */
 };
 
 /* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
@@ -154,7 +154,7 @@ struct line_key {
 	struct in6_addr address;
 };
 
-/* Scoped by an entry, or by a rule's group. */
+/* Scoped by an entry, or by a rule's via set. */
 struct address_key {
 	__u32 scope;
 	__u32 zero; /* where the compiler would pad: a key's bytes all count */
@@ -174,7 +174,7 @@ struct known {
 };
 
 struct via_key {
-	__u32 group;
+	__u32 via_set;
 	__u32 ifindex;
 };
 

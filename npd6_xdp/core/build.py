@@ -30,7 +30,7 @@ from npd6_xdp.core.table import (
     entry_key,
 )
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.core.via_groups import ViaGroups
+from npd6_xdp.core.via_sets import ViaSets
 
 _THERE_OR_NOT = frozenset({Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL})
 _LEAD_NOWHERE = frozenset({"dummy", "ifb", "nlmon"})
@@ -44,7 +44,7 @@ _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
-    Interfaces that can't be ports get no entry. Entries, rules and groups keep the ids that they have in
+    Interfaces that can't be ports get no entry. Entries, rules and via sets keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next.
     """
@@ -87,8 +87,8 @@ class _Builder:
             {_identity(entry): entry.id for entry in self._before.entries.values()},
             {_identity(entry): entry.id for entry in other.entries.values()},
         )
-        self._groups = ViaGroups(links, self._before, other)
-        self._rules = EntryRules(self._groups, self._before, other)
+        self._via_sets = ViaSets(links, self._before, other)
+        self._rules = EntryRules(self._via_sets, self._before, other)
         self.entries: dict[int, Entry] = {}
         self.entry_ids: dict[tuple[int, int, int], int] = {}
         self.decisions: dict[int, Decisions] = {}
@@ -112,8 +112,8 @@ class _Builder:
             self._rules.rules,
             self.entry_ids,
             self.decisions,
-            self._groups.groups,
-            self._groups.vias(),
+            self._via_sets.via_sets,
+            self._via_sets.vias(),
             tuple(self.notes),
             self._rules.origins,
             frozenset(link.ifindex for link in self._links.values() if link.kind in _LEAD_NOWHERE),
@@ -172,7 +172,7 @@ class _Builder:
                 yield
         if Decision.NEIGHBOUR in origin.kinds:
             here = self._came_in_by(entry)
-            vain = {via for via in {rule.via for rule in interface.rules} if self._groups.named(via) == {here}}
+            vain = {via for via in {rule.via for rule in interface.rules} if self._via_sets.named(via) == {here}}
             for rules in pieces(interface.rules if vain else ()):
                 for rule in rules:
                     if rule.method is Method.NEIGHBOUR and rule.via in vain:

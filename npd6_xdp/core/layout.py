@@ -94,14 +94,14 @@ ENTRY = Layout(
     lengths=f"{LENGTHS}s",
     looked="4x",
 )
-RULE = Layout("rule", id="I", decision="H", flags="H", group="I")
+RULE = Layout("rule", id="I", decision="H", flags="H", via_set="I")
 LINE_KEY = Layout("line_key", entry="I", length="I", address=_ADDRESS)
 PREFIX_KEY = Layout("prefix_key", prefixlen="I", entry="I", address=_ADDRESS)
 PREFIX_SCOPE = 32
 """Bits of a prefix_key's prefixlen that are the entry's."""
 ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
 KNOWN = Layout("known", flags="I", asked="I")
-VIA_KEY = Layout("via_key", group="I", ifindex="I")
+VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
 SOURCE_KEY = Layout("source_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")

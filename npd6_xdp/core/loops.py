@@ -60,7 +60,7 @@ class _Way(NamedTuple):
 
 
 class _Wide(NamedTuple):
-    """The prefixes of an entry's rules that addresses are drawn from, by the rules' group."""
+    """The prefixes of an entry's rules that addresses are drawn from, by the rules' via set."""
 
     origin: Origin
     prefixes: Mapping[int, Mapping[Prefix, None]]
@@ -176,7 +176,7 @@ class Loops:
         return (
             isinstance(match, Match)
             and match.decision is Decision.NEIGHBOUR
-            and link in self._table.vias.get(match.group, ())
+            and link in self._table.vias.get(match.via_set, ())
         )
 
     def _is_neighbours(self, entry: int, address: IPv6Address) -> bool:
@@ -248,21 +248,21 @@ def _ways(table: Table, wide: dict[int, _Wide]) -> list[_Way]:
     This is asked with each table, of which some have 100,000 rules: no rule is looked at that is as it was.
     """
     entries = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
-    behind: dict[tuple[int, int], dict[tuple[int, int], None]] = {}  # (entry, group) by (their link, a via of theirs)
+    behind: dict[tuple[int, int], dict[tuple[int, int], None]] = {}  # (entry, via set) by (their link, a via of theirs)
     for entry in entries:
-        for group in table.origins[entry.id].groups & table.vias.keys():
-            for via in table.vias[group]:
-                behind.setdefault((entry.l3_ifindex, via), {})[entry.id, group] = None
+        for via_set in table.origins[entry.id].via_sets & table.vias.keys():
+            for via in table.vias[via_set]:
+                behind.setdefault((entry.l3_ifindex, via), {})[entry.id, via_set] = None
     ways, known = [], {}
     for link, via in sorted(behind):
         if link == via or (via, link) not in behind:
             continue
         prefixes: dict[Prefix, None] = {}
-        for number, group in behind[link, via]:
+        for number, via_set in behind[link, via]:
             if number not in known:
                 origin, before = table.origins[number], wide.get(number)
                 known[number] = before if before is not None and before.origin is origin else _gather(origin)
-            prefixes.update(known[number].prefixes.get(group, {}))
+            prefixes.update(known[number].prefixes.get(via_set, {}))
         if prefixes:
             here, back = (tuple(dict.fromkeys(each for each, _ in behind[key])) for key in ((via, link), (link, via)))
             ways.append(_Way(via, link, here, back, tuple(prefixes)))
@@ -276,5 +276,5 @@ def _gather(origin: Origin) -> _Wide:
     for rule in origin.rules.values():
         if rule.decision is Decision.NEIGHBOUR:
             wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
-            prefixes.setdefault(rule.group, {}).update(dict.fromkeys(wide))
+            prefixes.setdefault(rule.via_set, {}).update(dict.fromkeys(wide))
     return _Wide(origin, prefixes)

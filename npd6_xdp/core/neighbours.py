@@ -28,7 +28,7 @@ class Host(NamedTuple):
 class Known(NamedTuple):
     """What the kernel map of known targets is to say of one: `flags` None takes it out."""
 
-    group: int
+    via_set: int
     address: bytes
     flags: KnownFlag | None
 
@@ -41,7 +41,7 @@ class Neighbours:
         self.refused = 0
         self._table = Table({}, {}, {}, {}, {})
         self._states: dict[Host, NeighbourState] = {}
-        self._groups: dict[Host, frozenset[int]] = {}
+        self._via_sets: dict[Host, frozenset[int]] = {}
         self._by_interface: dict[int, int] = {}
         self._present: dict[tuple[int, bytes], dict[int, NeighbourState]] = {}
         self._left_out: set[Host] = set()
@@ -55,7 +55,7 @@ class Neighbours:
         self._expected: tuple[Table, int, set[bytes] | None] | None = None
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self._via_sets)
 
     @property
     def held(self) -> int:
@@ -65,15 +65,15 @@ class Neighbours:
     @property
     def full(self) -> bool:
         """Whether there is no room for one more."""
-        return len(self._groups) >= self.limit
+        return len(self._via_sets) >= self.limit
 
     def hosts(self) -> Mapping[Host, NeighbourState]:
         """The hosts that rules of method neighbour cover, with their states."""
-        return {host: self._states[host] for host in self._groups}
+        return {host: self._states[host] for host in self._via_sets}
 
     def covered(self) -> list[Host]:
         """The same hosts; state() has theirs."""
-        return list(self._groups)
+        return list(self._via_sets)
 
     def by_interface(self) -> dict[int, int]:
         """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
@@ -126,15 +126,17 @@ class Neighbours:
     def dropping(self) -> Iterator[list[Known]]:
         """The same, bit by bit; `unsettled` and `touched` are as before until all of it is done."""
         hosts = (
-            tuple(self._groups) if self.unsettled else [host for host in self.at(self.touched) if host in self._groups]
+            tuple(self._via_sets)
+            if self.unsettled
+            else [host for host in self.at(self.touched) if host in self._via_sets]
         )
         for some in pieces(hosts, _BIT):
             changes: list[Known] = []
             for host in some:
-                if host in self._groups:  # it may have gone meanwhile
+                if host in self._via_sets:  # it may have gone meanwhile
                     wanted = self._wanted(host)
-                    for group in self._groups[host] - wanted:
-                        changes += self._take_out(host, group)
+                    for via_set in self._via_sets[host] - wanted:
+                        changes += self._take_out(host, via_set)
                     self._note(host, wanted)
             yield changes
         self.unsettled, self.touched = False, set()
@@ -153,10 +155,10 @@ class Neighbours:
         else:
             self._looked_after.pop(host, None)
         changes: list[Known] = []
-        groups = self._groups.get(host, frozenset())
+        via_sets = self._via_sets.get(host, frozenset())
         self._note(host, frozenset())
-        for group in groups:
-            changes += self._take_out(host, group)
+        for via_set in via_sets:
+            changes += self._take_out(host, via_set)
         return changes + self._let_in() if changes else []
 
     def resync(self, states: Mapping[Host, int]) -> list[Known]:
@@ -188,23 +190,23 @@ class Neighbours:
             host, NeighbourState.NONE
         )
 
-    def is_confirmed(self, group: int, address: bytes) -> bool:
-        """Whether nobody needs to ask a host of a group whether it is there."""
-        return any(state & CONFIRMED for state in self._present.get((group, address), {}).values())
+    def is_confirmed(self, via_set: int, address: bytes) -> bool:
+        """Whether nobody needs to ask a host of a via set whether it is there."""
+        return any(state & CONFIRMED for state in self._present.get((via_set, address), {}).values())
 
-    def interfaces(self, group: int, address: bytes) -> Iterable[int]:
-        """Behind which interfaces of a group a host is; none if it isn't there."""
-        return self._present.get((group, address), ())
+    def interfaces(self, via_set: int, address: bytes) -> Iterable[int]:
+        """Behind which interfaces of a via set a host is; none if it isn't there."""
+        return self._present.get((via_set, address), ())
 
     def _wanted(self, host: Host) -> frozenset[int]:
         address = IPv6Address(host.address)
-        wanted = frozenset(self._table.neighbour_groups(host.ifindex, address))
+        wanted = frozenset(self._table.neighbour_via_sets(host.ifindex, address))
         if self._to_come is None:
             return wanted
-        return wanted.union(self._to_come.neighbour_groups(host.ifindex, address))
+        return wanted.union(self._to_come.neighbour_via_sets(host.ifindex, address))
 
     def _add(self, host: Host, state: NeighbourState) -> list[Known]:
-        held = self._groups.get(host)
+        held = self._via_sets.get(host)
         changes: list[Known] = []
         wanted = self._wanted(host)
         if held is None and self.full:  # E2
@@ -212,12 +214,12 @@ class Neighbours:
                 self._left_out.add(host)
                 self.refused += 1
             return []
-        for group in wanted:
-            there = self._present.setdefault((group, host.address), {})
+        for via_set in wanted:
+            there = self._present.setdefault((via_set, host.address), {})
             before = there.get(host.ifindex)
             there[host.ifindex] = state
             if before is None or (before ^ state) & NeighbourState.STALE:
-                changes.append(Known(group, host.address, _flags(there.values())))
+                changes.append(Known(via_set, host.address, _flags(there.values())))
         self._note(host, wanted | (held or frozenset()))
         return changes
 
@@ -229,25 +231,25 @@ class Neighbours:
             changes += self._add(host, self._states[host])
         return changes
 
-    def _note(self, host: Host, groups: frozenset[int]) -> None:
-        there = len(self._groups)
-        if groups:
-            self._groups[host] = groups
+    def _note(self, host: Host, via_sets: frozenset[int]) -> None:
+        there = len(self._via_sets)
+        if via_sets:
+            self._via_sets[host] = via_sets
         else:
-            self._groups.pop(host, None)
-        if more := len(self._groups) - there:
+            self._via_sets.pop(host, None)
+        if more := len(self._via_sets) - there:
             count = self._by_interface.get(host.ifindex, 0) + more
             if count:
                 self._by_interface[host.ifindex] = count
             else:
                 del self._by_interface[host.ifindex]
 
-    def _take_out(self, host: Host, group: int) -> Iterator[Known]:
-        there = self._present.get((group, host.address), {})
+    def _take_out(self, host: Host, via_set: int) -> Iterator[Known]:
+        there = self._present.get((via_set, host.address), {})
         there.pop(host.ifindex, None)
         if not there:
-            self._present.pop((group, host.address), None)
-        yield Known(group, host.address, _flags(there.values()) if there else None)
+            self._present.pop((via_set, host.address), None)
+        yield Known(via_set, host.address, _flags(there.values()) if there else None)
 
 
 def _differs_at(one: Table, other: Table) -> set[bytes] | None:

@@ -372,7 +372,7 @@ def question_of(event: NsEvent, rule: Rule, table: Table, kinds: RoutingFlag) ->
         event.target,
         event.source if kinds & RoutingFlag.SOURCE and not link_local else UNSPECIFIED,
         table.entries[rule.entry].l3_ifindex,
-        table.vias.get(rule.group, frozenset()) if rule.flags & RuleFlag.VIA else None,
+        table.vias.get(rule.via_set, frozenset()) if rule.flags & RuleFlag.VIA else None,
         table.nowhere,
     )
 

@@ -72,13 +72,13 @@ _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
-NO_GROUP = 0
+NO_VIA_SET = 0
 
 
 class Rule(NamedTuple):
     """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters.
 
-    `networks` are its prefixes, now. `group` is the scope of its via interfaces and known targets.
+    `networks` are its prefixes, now. `via_set` is the scope of its via interfaces and known targets.
     """
 
     id: int
@@ -87,7 +87,7 @@ class Rule(NamedTuple):
     networks: tuple[Prefix, ...]
     decision: Decision
     flags: RuleFlag
-    group: int = NO_GROUP
+    via_set: int = NO_VIA_SET
 
     @property
     def prefix(self) -> str:
@@ -150,11 +150,11 @@ class Match(NamedTuple):
     rule: int
     decision: Decision
     flags: RuleFlag
-    group: int = NO_GROUP
+    via_set: int = NO_VIA_SET
 
 
-GroupKey = tuple[str, ...]
-"""What a group stands for: ("via", "lan0", "br-*"), or ("kernel", ENTRY). ("via", "/br-0", "br-*") are those that the
+ViaSetKey = tuple[str, ...]
+"""What a via set stands for: ("via", "lan0", "br-*"), or ("kernel", ENTRY). ("via", "/br-0", "br-*") are those that the
 globs match and that have Neighbor Discovery, but for br-0: no interface's name holds a "/"."""
 
 
@@ -256,7 +256,7 @@ class Origin:
     """What an entry's decisions were made of, for the next table to reuse what is as before.
 
     `context` is all that they depend on beside the rules and the prefixes that these follow. `rules` holds what has
-    become of each, by its prefix as the file spells it, `kinds` and `groups` what occurs there; `notes` are by base.
+    become of each, by its prefix as the file spells it, `kinds` and `via_sets` what occurs there; `notes` are by base.
     """
 
     config: tuple[RuleConfig, ...]
@@ -265,7 +265,7 @@ class Origin:
     bases: Bases
     rules: Mapping[str, Rule]
     kinds: frozenset[Decision] = frozenset()
-    groups: frozenset[int] = frozenset()
+    via_sets: frozenset[int] = frozenset()
     notes: Mapping[Prefix, Sequence[str]] = field(default_factory=dict)
 
 
@@ -274,7 +274,7 @@ class Table:
     """The flat table. `entry_ids` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
 
     `decisions` are those of each entry that frames lead to. `entries` and `rules` also hold those of interfaces that
-    are away and named in the configuration: their counters live on. `groups` has the ids of groups, `vias` the
+    are away and named in the configuration: their counters live on. `via_sets` has the ids of via sets, `vias` the
     indexes of the interfaces in each, `nowhere` those of the ones that packets get no further by. `notes` says what of
     the configuration doesn't apply as things are, a line each.
     """
@@ -283,7 +283,7 @@ class Table:
     rules: Mapping[int, Rule]
     entry_ids: Mapping[tuple[int, int, int], int]
     decisions: Mapping[int, Decisions]
-    groups: Mapping[GroupKey, int] = field(default_factory=dict)
+    via_sets: Mapping[ViaSetKey, int] = field(default_factory=dict)
     vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     origins: Mapping[int, Origin] = field(default_factory=dict, repr=False, compare=False)
@@ -328,12 +328,12 @@ class Table:
         )
         return None if found is None else self.entries[found]
 
-    def neighbour_groups(self, ifindex: int, address: IPv6Address) -> list[int]:
-        """The groups in which a host at `address` behind an interface is a known target of method neighbour."""
+    def neighbour_via_sets(self, ifindex: int, address: IPv6Address) -> list[int]:
+        """The via sets in which a host at `address` behind an interface is a known target of method neighbour."""
         return [
-            group
-            for group, entries in self._neighbour_entries.items()
-            if ifindex in self.vias[group] and any(self._is_neighbours(group, entry, address) for entry in entries)
+            via_set
+            for via_set, entries in self._neighbour_entries.items()
+            if ifindex in self.vias[via_set] and any(self._is_neighbours(via_set, entry, address) for entry in entries)
         ]
 
     @cached_property
@@ -361,21 +361,21 @@ class Table:
 
     @cached_property
     def _looked_behind(self) -> frozenset[int]:
-        return frozenset(via for group in self._neighbour_entries for via in self.vias.get(group, ()))
+        return frozenset(via for via_set in self._neighbour_entries for via in self.vias.get(via_set, ()))
 
     def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
         """Whether a rule with host_routes covers a host at `address` behind an interface."""
         return any(
             isinstance(match := self.lookup(entry, address), Match)
-            and match.group == group
+            and match.via_set == via_set
             and self.rules[match.rule].host_routes
-            for group in self.neighbour_groups(ifindex, address)
-            for entry in self._neighbour_entries[group]
+            for via_set in self.neighbour_via_sets(ifindex, address)
+            for entry in self._neighbour_entries[via_set]
         )
 
-    def _is_neighbours(self, group: int, entry: int, address: IPv6Address) -> bool:
+    def _is_neighbours(self, via_set: int, entry: int, address: IPv6Address) -> bool:
         match = self.lookup(entry, address)
-        return isinstance(match, Match) and match.group == group and match.decision is Decision.NEIGHBOUR
+        return isinstance(match, Match) and match.via_set == via_set and match.decision is Decision.NEIGHBOUR
 
     @cached_property
     def _neighbour_entries(self) -> Mapping[int, frozenset[int]]:
@@ -383,8 +383,8 @@ class Table:
         live = {entry.id for entry in self.live(Decision.NEIGHBOUR)}
         for rule in self.rules.values() if live else ():
             if rule.decision is Decision.NEIGHBOUR and rule.entry in live:
-                found[rule.group].add(rule.entry)
-        return {group: frozenset(entries) for group, entries in found.items()}
+                found[rule.via_set].add(rule.entry)
+        return {via_set: frozenset(entries) for via_set, entries in found.items()}
 
 
 def entry_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:

@@ -159,12 +159,12 @@ class Hosts:
         self._led.settle(touched)
 
     def _know(self, changes: Iterable[Known]) -> None:
-        for group, address, flags in changes:
+        for via_set, address, flags in changes:
             if flags is None:
-                self._datapath.forget(group, address)
+                self._datapath.forget(via_set, address)
                 continue
             try:
-                self._datapath.know(group, address, flags)
+                self._datapath.know(via_set, address, flags)
             except MachineError as error:
                 self.neighbours.refused += 1
                 self._once.warn(f"{error}; raise limits.neighbours")
@@ -189,7 +189,7 @@ class Hosts:
             self.confirm(here)  # if it has gone from there, the next question finds it behind us
         if state:
             return True
-        if here.ifindex not in self._loops.links or (rule.group, event.target) in self._pending:
+        if here.ifindex not in self._loops.links or (rule.via_set, event.target) in self._pending:
             return False
         if self._pending.awaits(here):
             self._loops.asks_too(here, mac, now)

@@ -176,14 +176,14 @@ class Resolution(Follower):
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for that the map doesn't know. None: it is there, answer."""
-        if any(self.neighbours.interfaces(rule.group, event.target)):
+        if any(self.neighbours.interfaces(rule.via_set, event.target)):
             return self.defend(event, rule) if event.is_dad else None
-        vias = self._table.vias.get(rule.group)
+        vias = self._table.vias.get(rule.via_set)
         if not vias:
             return Outcome.ABSENT
         if self._hosts.is_elsewhere(event, rule):
             return Outcome.ABSENT
-        if (rule.group, event.target) not in self._pending and self.neighbours.full:
+        if (rule.via_set, event.target) not in self._pending and self.neighbours.full:
             self._once.warn(
                 f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
             )
@@ -196,21 +196,21 @@ class Resolution(Follower):
         Where that is an old entry's word, the host is asked first: else the address of one that has gone could be
         nobody's any more (RFC 6957 §4.2).
         """
-        if self.neighbours.is_confirmed(rule.group, event.target):
+        if self.neighbours.is_confirmed(rule.via_set, event.target):
             return None
-        vias = tuple(self.neighbours.interfaces(rule.group, event.target))
+        vias = tuple(self.neighbours.interfaces(rule.via_set, event.target))
         if not vias:
             return self.ask(event, rule)  # it has gone since
         return self._await(event, rule, vias, self._hosts.confirm)
 
     def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
-        if (rule.group, event.target) not in self._pending and not self._pending.has_room_for(
+        if (rule.via_set, event.target) not in self._pending and not self._pending.has_room_for(
             Asker(rule.entry, event.eth_destination), self._room.targets
         ):
             return Outcome.RATE_LIMITED
         now = time.monotonic()
-        places = self._pending.add(rule.group, event, vias, now, rule.entry)
+        places = self._pending.add(rule.via_set, event, vias, now, rule.entry)
         if places is None:
             return Outcome.RATE_LIMITED
         for host in places:
@@ -222,7 +222,7 @@ class Resolution(Follower):
 
     def confirm(self, event: NsEvent, rule: Rule) -> None:
         """A stale host was asked for: have the kernel probe it. If it fails, the host is forgotten."""
-        for ifindex in self.neighbours.interfaces(rule.group, event.target):
+        for ifindex in self.neighbours.interfaces(rule.via_set, event.target):
             # at once: nobody confirms the hosts of a router but their own answers, so to wait for that gains nothing
             self._hosts.confirm(Host(ifindex, event.target))
 

@@ -139,7 +139,7 @@ class View(Follower):
             (yield from _rules(table, by_rule)),
             self._count_by_name(
                 self._resolution.neighbours.by_interface(),
-                {ifindex for group in table.vias.values() for ifindex in group},
+                {ifindex for via_set in table.vias.values() for ifindex in via_set},
             ),
             self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(table)),
             AnswerTimes(list(answer_times.counts), answer_times.total),

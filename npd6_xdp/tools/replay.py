@@ -156,13 +156,13 @@ class _Replay:
         with closing(Requests()) as requests:
             states = places.restart(requests.neighbours(), 0.0)
         known = {
-            (group, host.address)
+            (via_set, host.address)
             for host, state in states.items()
             if state & PRESENT
-            for group in self._table.neighbour_groups(host.ifindex, IPv6Address(host.address))
+            for via_set in self._table.neighbour_via_sets(host.ifindex, IPv6Address(host.address))
         }
-        for group, address in sorted(known)[: self._limits.neighbours]:
-            self._bench.datapath.know(group, address, KnownFlag(0))
+        for via_set, address in sorted(known)[: self._limits.neighbours]:
+            self._bench.datapath.know(via_set, address, KnownFlag(0))
 
     def summary(self) -> dict[str, Any]:
         """Counts of what was seen."""
@@ -271,12 +271,12 @@ class _Replay:
             there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
             return Outcome.ANSWERED_PYTHON if there else Outcome.ABSENT
         if event.tags & EventTags.MISS and rule.method is Method.NEIGHBOUR:
-            if self._is_here and not self._table.vias.get(rule.group):
+            if self._is_here and not self._table.vias.get(rule.via_set):
                 return Outcome.ABSENT
             return Outcome.PENDING
         if event.tags & EventTags.MISS and rule.method is Method.KERNEL and self._proxied < self._limits.kernel_entries:
             self._proxied += 1
-            self._bench.datapath.know(rule.group, event.target, KnownFlag(0))
+            self._bench.datapath.know(rule.via_set, event.target, KnownFlag(0))
         return Outcome.ANSWERED_PYTHON
 
 

@@ -34,7 +34,7 @@ def test_a_target_is_probed_once_behind_each_interface_however_many_ask() -> Non
     pending = Pending()
     assert pending.add(1, question(1), [9, 8], 0.0) == [Host(8, at(1)), Host(9, at(1))]
     assert pending.add(1, question(2), [8, 9], 0.0) == []
-    assert pending.add(2, question(2), [8], 0.0) == [Host(8, at(1))], "another group looks elsewhere"
+    assert pending.add(2, question(2), [8], 0.0) == [Host(8, at(1))], "another via set looks elsewhere"
     assert (len(pending), (1, at(1)) in pending, (3, at(1)) in pending) == (2, True, False)
     assert sorted(pending.targets()) == [(1, at(1)), (2, at(1))]
 
@@ -246,14 +246,14 @@ class PendingMachine(RuleBasedStateMachine):
         self.waiting: dict[tuple[int, bytes], tuple[set[int], float, dict[int, NsEvent]]] = {}
 
     @rule(
-        group=st.integers(1, 2),
+        via_set=st.integers(1, 2),
         number=st.integers(1, 3),
         asker=st.integers(0, MAX_ASKERS + 3),
         via=st.sets(st.sampled_from([8, 9]), min_size=1),
     )
-    def add(self, group: int, number: int, asker: int, via: set[int]) -> None:
-        key, event = (group, at(number)), question(asker, at(number))
-        probes = self.pending.add(group, event, via, self.now)
+    def add(self, via_set: int, number: int, asker: int, via: set[int]) -> None:
+        key, event = (via_set, at(number)), question(asker, at(number))
+        probes = self.pending.add(via_set, event, via, self.now)
         if key not in self.waiting:
             assert probes == [Host(ifindex, at(number)) for ifindex in sorted(via)]
             self.waiting[key] = (set(via), self.now + PENDING_SECONDS, {})

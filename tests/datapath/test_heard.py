@@ -65,10 +65,10 @@ def bench(limits: Limits) -> Iterator[Bench]:
 
 def knows(bench: Bench, using: Table, flags: KnownFlag | None = FRESH) -> None:
     bench.use(using)
-    group = using.rules[0].group
-    bench.datapath.forget(group, SETTING.target)
+    via_set = using.rules[0].via_set
+    bench.datapath.forget(via_set, SETTING.target)
     if flags is not None:
-        bench.datapath.know(group, SETTING.target, flags)
+        bench.datapath.know(via_set, SETTING.target, flags)
 
 
 def tags(bench: Bench, frame: bytes) -> tuple[int, list[EventTags]]:

@@ -72,21 +72,21 @@ PROBE = question(source=UNSPECIFIED, options=b"")
 
 @pytest.fixture
 def knows(bench: Bench) -> Iterator[Callable[[Table, KnownFlag | None], int]]:
-    """Have the program decide by a table, and know the target with these flags, or not; gives the rule's group."""
-    groups: list[int] = []
+    """Have the program decide by a table, and know the target with these flags, or not; gives the rule's via set."""
+    via_sets: list[int] = []
 
     def use(using: Table, flags: KnownFlag | None) -> int:
         bench.use(using)
-        group = using.rules[0].group
-        groups.append(group)
-        bench.datapath.forget(group, TARGET)
+        via_set = using.rules[0].via_set
+        via_sets.append(via_set)
+        bench.datapath.forget(via_set, TARGET)
         if flags is not None:
-            bench.datapath.know(group, TARGET, flags)
-        return group
+            bench.datapath.know(via_set, TARGET, flags)
+        return via_set
 
     yield use
-    for group in groups:
-        bench.datapath.forget(group, TARGET)
+    for via_set in via_sets:
+        bench.datapath.forget(via_set, TARGET)
 
 
 NEIGHBOUR, KERNEL = Method.NEIGHBOUR, Method.KERNEL
@@ -143,14 +143,14 @@ def test_a_known_target_is_answered_and_another_one_goes_up(
 def test_python_is_told_once_that_a_target_is_stale(
     bench: Bench, knows: Callable[..., int], datapath: Datapath
 ) -> None:
-    group = knows(one(NEIGHBOUR, datapath=datapath), KnownFlag.STALE)
+    via_set = knows(one(NEIGHBOUR, datapath=datapath), KnownFlag.STALE)
     told = []
     for _ in range(3):
         bench.see(QUESTION)
         told.append([bool(event.tags & STALE) for event in bench.events()])
     assert sum(map(sum, told)) == 1
     assert told[0] == [True]
-    bench.datapath.know(group, TARGET, KnownFlag.STALE)  # the kernel says so again
+    bench.datapath.know(via_set, TARGET, KnownFlag.STALE)  # the kernel says so again
     bench.see(QUESTION)
     assert [bool(event.tags & STALE) for event in bench.events()] == [True]
 
@@ -164,25 +164,27 @@ def test_a_monitored_entry_tells_nothing_and_clears_nothing(bench: Bench, knows:
     assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
 
 
-def test_a_target_is_known_in_its_group_only_and_until_it_is_forgotten(bench: Bench, knows: Callable[..., int]) -> None:
-    group = knows(one(NEIGHBOUR), FRESH)
-    bench.datapath.know(group + 1, TARGET[:-1] + b"\x43", FRESH)
+def test_a_target_is_known_in_its_via_set_only_and_until_it_is_forgotten(
+    bench: Bench, knows: Callable[..., int]
+) -> None:
+    via_set = knows(one(NEIGHBOUR), FRESH)
+    bench.datapath.know(via_set + 1, TARGET[:-1] + b"\x43", FRESH)
     assert bench.see(question(TARGET[:-1] + b"\x43")).action == XDP_DROP
-    bench.datapath.forget(group + 1, TARGET[:-1] + b"\x43")
+    bench.datapath.forget(via_set + 1, TARGET[:-1] + b"\x43")
     assert bench.see(QUESTION).action == XDP_TX
-    bench.datapath.forget(group, TARGET)
+    bench.datapath.forget(via_set, TARGET)
     assert bench.see(QUESTION).action == XDP_DROP
     assert [event.tags for event in bench.events()] == [MISS, MISS]
 
 
 def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
-    group = knows(one(KERNEL), FRESH)
-    assert bench.datapath.asked(group, TARGET[:-1] + b"\x43") == 0
-    key = ADDRESS_KEY.pack_named(scope=group, address=TARGET)
+    via_set = knows(one(KERNEL), FRESH)
+    assert bench.datapath.asked(via_set, TARGET[:-1] + b"\x43") == 0
+    key = ADDRESS_KEY.pack_named(scope=via_set, address=TARGET)
     bench.datapath.program.update("known_targets", key, KNOWN.pack_named(flags=0, asked=5))
-    assert bench.datapath.asked(group, TARGET) == 5
+    assert bench.datapath.asked(via_set, TARGET) == 5
     bench.see(QUESTION)
-    assert abs(bench.datapath.asked(group, TARGET) - time.monotonic()) <= 2
+    assert abs(bench.datapath.asked(via_set, TARGET) - time.monotonic()) <= 2
 
 
 @pytest.mark.parametrize("known", [None, FRESH, KnownFlag.STALE])
@@ -393,11 +395,11 @@ def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_
     fresh: Callable[..., Bench],
 ) -> None:
     using = one(NEIGHBOUR, events_per_source=1)
-    group = using.rules[0].group
+    via_set = using.rules[0].via_set
 
     def check(bench: Bench) -> None:
         assert burst(bench, 2) == (1, 1)  # misses
-        bench.datapath.know(group, TARGET, KnownFlag.STALE)
+        bench.datapath.know(via_set, TARGET, KnownFlag.STALE)
         seen = bench.see(QUESTION)
         assert (seen.action, seen.counted, bench.events()) == (XDP_TX, (XDP,), [])
 
@@ -661,8 +663,8 @@ def vlans(count: int) -> tuple[InterfaceConfig, ...]:
 def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callable[..., Bench]) -> None:
     small = one(NEIGHBOUR)
     bench = fresh(small)
-    group = small.rules[0].group
-    bench.datapath.know(group, TARGET, FRESH)
+    via_set = small.rules[0].via_set
+    bench.datapath.know(via_set, TARGET, FRESH)
     for _ in range(3):
         bench.run(QUESTION)
     big = build(Config((*[entry(*small_rules()), *vlans(80)],)), {PORT: link(), "lan0": LAN}, small)
@@ -712,22 +714,22 @@ def test_rings_that_cannot_be_mapped_are_given_back(
 def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh: Callable[..., Bench]) -> None:
     using = one(NEIGHBOUR)
     bench = fresh(using)
-    group, path = using.rules[0].group, bench.datapath
+    via_set, path = using.rules[0].via_set, bench.datapath
     addresses = [TARGET[:-2] + number.to_bytes(2) for number in range(1_200)]
     for address in addresses[:1_000]:
-        path.know(group, address, FRESH)
+        path.know(via_set, address, FRESH)
     sizes = path.sizes(using, Limits())
     program = path.successor(load(sizes), sizes)
     steps = path.filling(program, using)
     for number in range(100):  # before their turn, after it, and those that nobody knew of
         next(steps, None)
-        path.forget(group, addresses[10 * number])
-        path.know(group, addresses[1_000 + 2 * number], FRESH)
+        path.forget(via_set, addresses[10 * number])
+        path.know(via_set, addresses[1_000 + 2 * number], FRESH)
     finish(steps)
-    path.forget(group, addresses[1_000])
-    path.know(group, addresses[0], FRESH)
+    path.forget(via_set, addresses[1_000])
+    path.know(via_set, addresses[0], FRESH)
     path.switch(program, using)
-    there = {address for address in addresses if path.asked(group, address)}
+    there = {address for address in addresses if path.asked(via_set, address)}
     gone = {addresses[10 * number] for number in range(1, 100)} | {addresses[1_000]}
     assert there == {*addresses[:1_000], *addresses[1_000::2]} - gone
 
@@ -875,10 +877,10 @@ def test_a_larger_program_has_room_for_all_that_is_known_under_lower_limits_too(
     small = one(NEIGHBOUR)
     bench = fresh(small)
     for number in range(50):
-        bench.datapath.know(small.rules[0].group, TARGET[:-1] + bytes([number]), FRESH)
+        bench.datapath.know(small.rules[0].via_set, TARGET[:-1] + bytes([number]), FRESH)
     lower = Limits(neighbours=10, kernel_entries=1)
     taken_over(bench.datapath, small, lower)
-    assert bench.datapath.asked(small.rules[0].group, TARGET[:-1] + bytes([49])) > 0
+    assert bench.datapath.asked(small.rules[0].via_set, TARGET[:-1] + bytes([49])) > 0
 
 
 def test_monitor_consumes_no_probe_for_a_known_target(bench: Bench, knows: Callable[..., None]) -> None:

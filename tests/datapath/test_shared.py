@@ -80,11 +80,11 @@ def test_the_first_question_of_method_kernel_is_python_s_to_answer_and_goes_no_f
 def test_a_known_target_is_answered_and_its_question_consumed(bench: Bench, tags: KnownFlag) -> None:
     using = one(Method.NEIGHBOUR, datapath=Datapath.PYTHON)
     bench.use(using)
-    bench.datapath.know(using.rules[0].group, SETTING.target, tags)
+    bench.datapath.know(using.rules[0].via_set, SETTING.target, tags)
     try:
         assert bench.see(MULTICAST).action == XDP_DROP
     finally:
-        bench.datapath.forget(using.rules[0].group, SETTING.target)
+        bench.datapath.forget(using.rules[0].via_set, SETTING.target)
     assert len(bench.events()) == 1
 
 

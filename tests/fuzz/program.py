@@ -270,8 +270,8 @@ class Subject:
             ready = self._ready[configuration.name] = self._prepare(configuration)
         if loaded.in_force is not ready:
             self._use(loaded, ready)
-        for group, target, flags in ready.known:
-            loaded.datapath.know(group, target, flags)
+        for via_set, target, flags in ready.known:
+            loaded.datapath.know(via_set, target, flags)
         program = self._program(loaded, ready)
         loaded.records()
         if loaded.ring is not None:
@@ -299,7 +299,7 @@ class Subject:
         for rule in table.rules.values():
             for text in configuration.known.get(rule.prefix, ()):
                 flags = KnownFlag.STALE if text.endswith("?") else KnownFlag(0)
-                known[rule.group, IPv6Address(text.rstrip("?")).packed] = flags
+                known[rule.via_set, IPv6Address(text.rstrip("?")).packed] = flags
         here = table.entry_ids.get((indexes["wan0"], 0, 0), 0)
         crowding = frozenset((here, mac or bytes(6)) for mac in configuration.crowding)
         return _InForce(configuration, table, drawn, tuple((*at, flags) for at, flags in known.items()), crowding, here)
@@ -308,8 +308,8 @@ class Subject:
         path, configuration = loaded.datapath, ready.configuration
         if not path.has_room(ready.table, _UNLIMITED):
             raise RuntimeError(f"the program has no room for configuration {configuration.name}")
-        for group, target, _ in loaded.in_force.known if loaded.in_force else ():
-            path.forget(group, target)
+        for via_set, target, _ in loaded.in_force.known if loaded.in_force else ():
+            path.forget(via_set, target)
         ports = frozenset({self._indexes["wan0"]})
         if configuration.is_guarded or configuration.is_silent:
             guarded, silent = configuration.is_guarded, configuration.is_silent

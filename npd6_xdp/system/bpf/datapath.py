@@ -199,9 +199,9 @@ class Datapath(Programs):
 
     # --- known targets ---
 
-    def know(self, group: int, address: bytes, flags: KnownFlag) -> None:
-        """Count a target as there, for the rules of a group; MachineError when there is no room for it."""
-        key = ADDRESS_KEY.pack(group, address)
+    def know(self, via_set: int, address: bytes, flags: KnownFlag) -> None:
+        """Count a target as there, for the rules of a via set; MachineError when there is no room for it."""
+        key = ADDRESS_KEY.pack(via_set, address)
         if self._known.get(key) != flags or flags:  # the program clears flags by itself
             value = KNOWN.pack(flags, _now())
             self.program.update("known_targets", key, value)
@@ -210,9 +210,9 @@ class Datapath(Programs):
                 with suppress(MachineError):  # no room under lower limits: there it is looked for when it is asked for
                     program.update("known_targets", key, value)
 
-    def forget(self, group: int, address: bytes) -> None:
+    def forget(self, via_set: int, address: bytes) -> None:
         """Count a target as not there any more."""
-        key = ADDRESS_KEY.pack(group, address)
+        key = ADDRESS_KEY.pack(via_set, address)
         if self._known.pop(key, None) is not None:
             for program in self._programs():
                 program.delete("known_targets", key)
@@ -221,9 +221,9 @@ class Datapath(Programs):
         """Whoever has this address is new wherever it is heard next."""
         self.program.delete("heard_sources", ADDRESS_KEY.pack(_NO_SCOPE, address))
 
-    def asked(self, group: int, address: bytes) -> int:
+    def asked(self, via_set: int, address: bytes) -> int:
         """When a known target was last asked for: seconds (system/clock.py). 0: it isn't known."""
-        value = self.program.lookup("known_targets", ADDRESS_KEY.pack(group, address), KNOWN.size)
+        value = self.program.lookup("known_targets", ADDRESS_KEY.pack(via_set, address), KNOWN.size)
         return 0 if value is None else int(KNOWN.get(value, "asked"))
 
     # --- routes that the kernel was asked about ---

@@ -15,7 +15,7 @@ from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import (
     DATAPATHS,
-    NO_GROUP,
+    NO_VIA_SET,
     NOTHING_DECIDED,
     VLAN_ANY,
     Decisions,
@@ -168,6 +168,8 @@ def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:
-    """The kernel's map of groups and the interfaces in them; those that lead nowhere are in NO_GROUP and no other."""
-    groups = {group: indexes - table.nowhere for group, indexes in table.vias.items()} | {NO_GROUP: table.nowhere}
-    return {VIA_KEY.pack(group, index): _SET for group, indexes in groups.items() for index in indexes}
+    """The kernel's map of via sets and their interfaces; those that lead nowhere are in NO_VIA_SET and no other."""
+    via_sets = {via_set: indexes - table.nowhere for via_set, indexes in table.vias.items()} | {
+        NO_VIA_SET: table.nowhere
+    }
+    return {VIA_KEY.pack(via_set, index): _SET for via_set, indexes in via_sets.items() for index in indexes}
