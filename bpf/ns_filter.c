@@ -83,7 +83,7 @@ BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULE_COUNTERS
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
 BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX); /* by checksum */
-BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct address_key, struct present_target, present_targets, PRESENT_TARGETS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", int, struct settings, settings_space, 1);
@@ -276,20 +276,20 @@ static __always_inline void heard_remember(const struct entry *entry, const stru
 	heard_sources.update(&key, &heard);
 }
 
-/* The target as `known` has it, for the methods that go by that; what Python is to be told of it comes to s->tags. */
-static __always_inline struct known *target_known(const struct rule *rule, struct scratch *s)
+/* The present target, for the methods that go by that; what Python is to be told of it comes to s->tags. */
+static __always_inline struct present_target *target_present(const struct rule *rule, struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
-	struct known *known;
+	struct present_target *present;
 
 	if (rule->decision != DECISION_NEIGHBOUR && rule->decision != DECISION_KERNEL)
 		return NULL;
-	known = known_targets.lookup(&key);
-	if (!known)
+	present = present_targets.lookup(&key);
+	if (!present)
 		s->tags = EVENT_MISS;
-	else if (known->flags & KNOWN_STALE)
+	else if (present->flags & PRESENT_STALE)
 		s->tags = EVENT_STALE;
-	return known;
+	return present;
 }
 
 /* What is to become of a valid solicitation that a rule covers. ACTION_ANSWER: ns_answer() is to see how. */
@@ -297,7 +297,7 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 						struct scratch *s)
 {
 	bool dad = is_unspecified(&s->source);
-	struct known *known;
+	struct present_target *present;
 
 	if (rule->decision == DECISION_OWN)
 		return pass(OUTCOME_OWN);
@@ -306,10 +306,10 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 	if (entry->collect)
 		target_remember(entry, s);
 	s->tags = 0;
-	known = target_known(rule, s);
+	present = target_present(rule, s);
 	if (dad && !(rule->flags & RULE_DEFEND)) {
 		/* D1: any answer would kill the asker's address; D3: so would that of the kernel's proxy entry */
-		if (known && rule->decision == DECISION_KERNEL && entry->datapath != DATAPATH_MONITOR)
+		if (present && rule->decision == DECISION_KERNEL && entry->datapath != DATAPATH_MONITOR)
 			return consume(OUTCOME_DAD);
 		return pass(OUTCOME_DAD);
 	}
@@ -324,9 +324,9 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		return pass(OUTCOME_MONITORED);
 	if (entry->flags & ENTRY_HEARS && is_heard_anew(entry, s))
 		s->tags |= EVENT_HEARD;
-	if (known)
-		known->asked = bpf_ktime_get_ns() / 1000000000;
-	if (known && rule->decision == DECISION_KERNEL)
+	if (present)
+		present->asked = bpf_ktime_get_ns() / 1000000000;
+	if (present && rule->decision == DECISION_KERNEL)
 		return pass(OUTCOME_KERNEL);
 	return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 }
@@ -479,12 +479,12 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 static __always_inline void told_note(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
-	struct known *known;
+	struct present_target *present;
 
 	if (s->tags & EVENT_STALE) {
-		known = known_targets.lookup(&key);
-		if (known)
-			known->flags = 0;
+		present = present_targets.lookup(&key);
+		if (present)
+			present->flags = 0;
 	}
 	if (s->tags & EVENT_HEARD)
 		heard_remember(entry, s);

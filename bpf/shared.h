@@ -55,8 +55,8 @@ enum decision {
 	DECISION_IGNORE,
 	DECISION_STATIC,    /* always there */
 	DECISION_ROUTE,     /* there if the routing table leads to it, out of another interface, or here */
-	DECISION_NEIGHBOUR, /* there if `known` has it; Python has others resolved */
-	DECISION_KERNEL,    /* the kernel's own proxy answers once `known` has it; Python adds others */
+	DECISION_NEIGHBOUR, /* there if `present_targets` has it; Python has others resolved */
+	DECISION_KERNEL,    /* the kernel's own proxy answers once `present_targets` has it; Python adds others */
 };
 
 /* Flags of a rule: npd6_xdp/core/table.py RuleFlag. */
@@ -104,16 +104,16 @@ enum event_tags {
 	EVENT_HEARD = 128,   /* who asks is new here, or has another MAC address: the kernel isn't told by this */
 };
 
-/* Flags of a known target: npd6_xdp/core/table.py KnownFlag. */
-enum known_flag {
-	KNOWN_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
+/* Flags of a present target: npd6_xdp/core/table.py PresentFlag. */
+enum present_flag {
+	PRESENT_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
 };
 
 struct rule {
 	__u32 id; /* index of rule_counters */
 	__u16 decision;
 	__u16 flags;
-	__u32 via_set; /* of `vias` and `known` */
+	__u32 via_set; /* of `vias` and `present_targets` */
 };
 
 /* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
@@ -168,8 +168,8 @@ struct prefix_key {
 };
 
 /* A target that is there (neighbour), or that the kernel's proxy answers for (kernel). */
-struct known {
-	__u32 flags; /* enum known_flag */
+struct present_target {
+	__u32 flags; /* enum present_flag */
 	__u32 asked; /* CLOCK_MONOTONIC, seconds: when it was last asked for */
 };
 

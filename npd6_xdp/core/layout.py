@@ -100,7 +100,7 @@ PREFIX_KEY = Layout("prefix_key", prefixlen="I", entry="I", address=_ADDRESS)
 PREFIX_SCOPE = 32
 """Bits of a prefix_key's prefixlen that are the entry's."""
 ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
-KNOWN = Layout("known", flags="I", asked="I")
+PRESENT_TARGET = Layout("present_target", flags="I", asked="I")
 VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
 SOURCE_KEY = Layout("source_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
@@ -118,7 +118,7 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "lines": (LINE_KEY, RULE),
     "prefixes": (PREFIX_KEY, RULE),
     "vias": (VIA_KEY, FLAG),
-    "known_targets": (ADDRESS_KEY, KNOWN),
+    "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
     "crowding": (SOURCE_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
     "recents": (ADDRESS_KEY, RECENT),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.steps import pieces
-from npd6_xdp.core.table import Decision, KnownFlag, Table
+from npd6_xdp.core.table import Decision, PresentFlag, Table
 
 _BIT = 128  # hosts that a table is asked about at once: a millisecond
 
@@ -25,12 +25,12 @@ class Host(NamedTuple):
     address: bytes
 
 
-class Known(NamedTuple):
-    """What the kernel map of known targets is to say of one: `flags` None takes it out."""
+class PresentTarget(NamedTuple):
+    """What the kernel map of present targets is to say of one: `flags` None takes it out."""
 
     via_set: int
     address: bytes
-    flags: KnownFlag | None
+    flags: PresentFlag | None
 
 
 class Neighbours:
@@ -79,7 +79,7 @@ class Neighbours:
         """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
         return dict(self._by_interface)
 
-    def expecting(self, table: Table, limit: int) -> Iterator[list[Known]]:
+    def expecting(self, table: Table, limit: int) -> Iterator[list[PresentTarget]]:
         """What the map must say before a table is in force, bit by bit: use() has nothing to add then.
 
         Who comes meanwhile is known as both tables want it, until use() or give_up().
@@ -98,7 +98,7 @@ class Neighbours:
             self._expected = self._to_come = None
             self.unsettled = True
 
-    def use(self, table: Table, limit: int) -> list[Known]:
+    def use(self, table: Table, limit: int) -> list[PresentTarget]:
         """Go by another table: what the map must say before that table is in force. See drop()."""
         if table is self._table and limit == self.limit:
             return []  # and what is expected may still come
@@ -119,11 +119,11 @@ class Neighbours:
         self.touched |= differs
         return [change for host in self.at(differs) for change in self._add(host, self._states[host])]
 
-    def drop(self) -> list[Known]:
+    def drop(self) -> list[PresentTarget]:
         """What the map must no longer say once the table given to use() is in force."""
         return [change for changes in self.dropping() for change in changes]
 
-    def dropping(self) -> Iterator[list[Known]]:
+    def dropping(self) -> Iterator[list[PresentTarget]]:
         """The same, bit by bit; `unsettled` and `touched` are as before until all of it is done."""
         hosts = (
             tuple(self._via_sets)
@@ -131,7 +131,7 @@ class Neighbours:
             else [host for host in self.at(self.touched) if host in self._via_sets]
         )
         for some in pieces(hosts, _BIT):
-            changes: list[Known] = []
+            changes: list[PresentTarget] = []
             for host in some:
                 if host in self._via_sets:  # it may have gone meanwhile
                     wanted = self._wanted(host)
@@ -142,7 +142,7 @@ class Neighbours:
         self.unsettled, self.touched = False, set()
         yield self._let_in()
 
-    def changed(self, host: Host, state: int) -> list[Known]:
+    def changed(self, host: Host, state: int) -> list[PresentTarget]:
         """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
         if state & PRESENT:
             self._states[host] = NeighbourState(state)
@@ -154,16 +154,16 @@ class Neighbours:
             self._looked_after[host] = NeighbourState(state & LOOKED_AFTER)
         else:
             self._looked_after.pop(host, None)
-        changes: list[Known] = []
+        changes: list[PresentTarget] = []
         via_sets = self._via_sets.get(host, frozenset())
         self._note(host, frozenset())
         for via_set in via_sets:
             changes += self._take_out(host, via_set)
         return changes + self._let_in() if changes else []
 
-    def resync(self, states: Mapping[Host, int]) -> list[Known]:
+    def resync(self, states: Mapping[Host, int]) -> list[PresentTarget]:
         """The whole neighbour table anew."""
-        changes: list[Known] = []
+        changes: list[PresentTarget] = []
         for host in self._states.keys() - states.keys():
             changes += self.changed(host, NeighbourState.NONE)
         for host, state in states.items():
@@ -205,9 +205,9 @@ class Neighbours:
             return wanted
         return wanted.union(self._to_come.neighbour_via_sets(host.ifindex, address))
 
-    def _add(self, host: Host, state: NeighbourState) -> list[Known]:
+    def _add(self, host: Host, state: NeighbourState) -> list[PresentTarget]:
         held = self._via_sets.get(host)
-        changes: list[Known] = []
+        changes: list[PresentTarget] = []
         wanted = self._wanted(host)
         if held is None and self.full:  # E2
             if wanted and host not in self._left_out:
@@ -219,13 +219,13 @@ class Neighbours:
             before = there.get(host.ifindex)
             there[host.ifindex] = state
             if before is None or (before ^ state) & NeighbourState.STALE:
-                changes.append(Known(via_set, host.address, _flags(there.values())))
+                changes.append(PresentTarget(via_set, host.address, _flags(there.values())))
         self._note(host, wanted | (held or frozenset()))
         return changes
 
-    def _let_in(self) -> list[Known]:
+    def _let_in(self) -> list[PresentTarget]:
         """Those that there was no room for, as far as there is now."""
-        changes: list[Known] = []
+        changes: list[PresentTarget] = []
         while self._left_out and not self.full:
             host = self._left_out.pop()
             changes += self._add(host, self._states[host])
@@ -244,12 +244,12 @@ class Neighbours:
             else:
                 del self._by_interface[host.ifindex]
 
-    def _take_out(self, host: Host, via_set: int) -> Iterator[Known]:
+    def _take_out(self, host: Host, via_set: int) -> Iterator[PresentTarget]:
         there = self._present.get((via_set, host.address), {})
         there.pop(host.ifindex, None)
         if not there:
             self._present.pop((via_set, host.address), None)
-        yield Known(via_set, host.address, _flags(there.values()) if there else None)
+        yield PresentTarget(via_set, host.address, _flags(there.values()) if there else None)
 
 
 def _differs_at(one: Table, other: Table) -> set[bytes] | None:
@@ -273,9 +273,9 @@ def _differs_at(one: Table, other: Table) -> set[bytes] | None:
     return found
 
 
-def _flags(states: Iterable[NeighbourState]) -> KnownFlag:
+def _flags(states: Iterable[NeighbourState]) -> PresentFlag:
     """Stale only if it is so everywhere."""
-    return KnownFlag.STALE if all(state & NeighbourState.STALE for state in states) else KnownFlag(0)
+    return PresentFlag.STALE if all(state & NeighbourState.STALE for state in states) else PresentFlag(0)
 
 
 class Quiet:

@@ -11,7 +11,7 @@ from npd6_xdp.core.table import Decision, Match, Table
 
 
 def via_set_of(table: Table, host: Host) -> int | None:
-    """The via set in which a proxy entry is a known target of method kernel; None where no rule wants it."""
+    """The via set in which a proxy entry is a present target of method kernel; None where no rule wants it."""
     for entry_id in set(table.entry_ids.values()):
         entry = table.entries[entry_id]
         if entry.l3_ifindex != host.ifindex or entry.datapath is Datapath.MONITOR:

@@ -48,8 +48,8 @@ class RuleFlag(IntFlag):
     VIA = 8
 
 
-class KnownFlag(IntFlag):
-    """`enum known_flag`: what a known target's entry says besides that it is there."""
+class PresentFlag(IntFlag):
+    """`enum present_flag`: what a present target's entry says besides that it is there."""
 
     STALE = 1
 
@@ -78,7 +78,7 @@ NO_VIA_SET = 0
 class Rule(NamedTuple):
     """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters.
 
-    `networks` are its prefixes, now. `via_set` is the scope of its via interfaces and known targets.
+    `networks` are its prefixes, now. `via_set` is the scope of its via interfaces and present targets.
     """
 
     id: int
@@ -329,7 +329,7 @@ class Table:
         return None if found is None else self.entries[found]
 
     def neighbour_via_sets(self, ifindex: int, address: IPv6Address) -> list[int]:
-        """The via sets in which a host at `address` behind an interface is a known target of method neighbour."""
+        """The via sets in which a host at `address` behind an interface is a present target of method neighbour."""
         return [
             via_set
             for via_set, entries in self._neighbour_entries.items()

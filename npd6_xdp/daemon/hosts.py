@@ -13,7 +13,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.loops import Loops
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
-from npd6_xdp.core.neighbours import Host, Known, Neighbours
+from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget
 from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.steps import Steps
@@ -99,7 +99,7 @@ class Hosts:
     def expecting(self, new: InForce) -> Steps[None]:
         """What the map is to know by a table that is to be in force, a bit at a time."""
         for changes in self.neighbours.expecting(new.table, new.config.limits.neighbours):
-            self._know(changes)
+            self._set_present(changes)
             yield
 
     def give_up(self) -> None:
@@ -122,14 +122,14 @@ class Hosts:
         self._loops.use(table)
         # who is no peer any more, because no question is carried both ways, is heard again
         moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.peers, now)]
-        self._know(self.neighbours.use(table, new.config.limits.neighbours))
+        self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
         for host, state in moved:
-            self._know(self.neighbours.changed(host, state))
+            self._set_present(self.neighbours.changed(host, state))
         self._routes_unsettled |= begins or bool(moved) or self.neighbours.unsettled
         if begins:  # all at once, since who is there must be known before somebody asks
             self._resync.stop()
             words = self._resync.words() if needed else {}
-            self._know(self.neighbours.resync(self._places.restart(words, now)))
+            self._set_present(self.neighbours.resync(self._places.restart(words, now)))
 
     def settle(self) -> None:
         """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""
@@ -150,7 +150,7 @@ class Hosts:
         self._taken.clear()
         touched = self.neighbours.at(addresses)
         for changes in self.neighbours.dropping():
-            self._know(changes)
+            self._set_present(changes)
             yield
         self._gate.follow()
         if self._routes_unsettled:
@@ -158,13 +158,13 @@ class Hosts:
             self._routes_unsettled = False
         self._led.settle(touched)
 
-    def _know(self, changes: Iterable[Known]) -> None:
+    def _set_present(self, changes: Iterable[PresentTarget]) -> None:
         for via_set, address, flags in changes:
             if flags is None:
                 self._datapath.forget(via_set, address)
                 continue
             try:
-                self._datapath.know(via_set, address, flags)
+                self._datapath.set_present(via_set, address, flags)
             except MachineError as error:
                 self.neighbours.refused += 1
                 self._once.warn(f"{error}; raise limits.neighbours")
@@ -285,7 +285,7 @@ class Hosts:
     def _take(self, host: Host, state: int) -> None:
         if self._settling is not None:
             self._taken.add(host)
-        self._know(self.neighbours.changed(host, state))
+        self._set_present(self.neighbours.changed(host, state))
         if state & PRESENT:
             self._led.there(host, state)
             self._resolved(host, state)

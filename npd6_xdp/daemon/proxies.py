@@ -15,7 +15,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxies import proxying_interfaces, via_set_of
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.steps import Steps
-from npd6_xdp.core.table import KnownFlag, Rule
+from npd6_xdp.core.table import PresentFlag, Rule
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 from npd6_xdp.daemon.lines import Once
@@ -130,7 +130,7 @@ class Proxies(Follower):
             self.refused += 1
             self._once.warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
             return
-        self._know(host, rule.via_set)
+        self._set_present(host, rule.via_set)
 
     def _is_foreign(self, host: Host) -> bool:
         """Adding an entry that is there already would make it ours (NDA_PROTOCOL is overwritten)."""
@@ -139,9 +139,9 @@ class Proxies(Follower):
             return True
         return False
 
-    def _know(self, host: Host, via_set: int) -> None:
+    def _set_present(self, host: Host, via_set: int) -> None:
         try:
-            self._datapath.know(via_set, host.address, KnownFlag(0))
+            self._datapath.set_present(via_set, host.address, PresentFlag(0))
         except MachineError as error:
             self.refused += 1
             self._requests.delete_proxy(host)
@@ -199,7 +199,7 @@ class Proxies(Follower):
                 self._requests.delete_proxy(host)
             elif known is None:
                 if len(self._entries) < self._limits.kernel_entries:
-                    self._know(host, via_set)
+                    self._set_present(host, via_set)
                 else:
                     self._requests.delete_proxy(host)
         self._report(foreign)

@@ -31,7 +31,7 @@ from npd6_xdp.core.links import LinkFacts, held_addresses
 from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.core.places import Places
 from npd6_xdp.core.routes import RoutingFlag, question_of
-from npd6_xdp.core.table import Decision, KnownFlag, Match
+from npd6_xdp.core.table import Decision, Match, PresentFlag
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.bpf.events import LEAST_PAGES
 from npd6_xdp.system.bpf.testrun import LOOPBACK
@@ -162,7 +162,7 @@ class _Replay:
             for via_set in self._table.neighbour_via_sets(host.ifindex, IPv6Address(host.address))
         }
         for via_set, address in sorted(known)[: self._limits.neighbours]:
-            self._bench.datapath.know(via_set, address, KnownFlag(0))
+            self._bench.datapath.set_present(via_set, address, PresentFlag(0))
 
     def summary(self) -> dict[str, Any]:
         """Counts of what was seen."""
@@ -276,7 +276,7 @@ class _Replay:
             return Outcome.PENDING
         if event.tags & EventTags.MISS and rule.method is Method.KERNEL and self._proxied < self._limits.kernel_entries:
             self._proxied += 1
-            self._bench.datapath.know(rule.via_set, event.target, KnownFlag(0))
+            self._bench.datapath.set_present(rule.via_set, event.target, PresentFlag(0))
         return Outcome.ANSWERED_PYTHON
 
 

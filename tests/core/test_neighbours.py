@@ -18,12 +18,12 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
-from npd6_xdp.core.neighbours import Host, Known, Neighbours, Quiet
-from npd6_xdp.core.table import Decisions, KnownFlag, Table
+from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget, Quiet
+from npd6_xdp.core.table import Decisions, PresentFlag, Table
 from tests.core.hosts import LINKS, at, table
 
 S = NeighbourState
-FRESH, STALE = KnownFlag(0), KnownFlag.STALE
+FRESH, STALE = PresentFlag(0), PresentFlag.STALE
 PLENTY = 1000
 ONE = table("2001:db8:1::/64 lan0")
 VIA_SET = ONE.rules[0].via_set
@@ -38,17 +38,17 @@ def going_by(by: Table, limit: int = PLENTY) -> Neighbours:
 
 def test_a_host_is_known_from_the_state_that_says_so_to_the_one_that_denies_it() -> None:
     host = Host(8, at(1))
-    steps: tuple[tuple[S, list[Known]], ...] = (
+    steps: tuple[tuple[S, list[PresentTarget]], ...] = (
         (S.INCOMPLETE, []),
-        (S.REACHABLE, [Known(VIA_SET, at(1), FRESH)]),
+        (S.REACHABLE, [PresentTarget(VIA_SET, at(1), FRESH)]),
         (S.REACHABLE, []),
-        (S.STALE, [Known(VIA_SET, at(1), STALE)]),
-        (S.DELAY, [Known(VIA_SET, at(1), FRESH)]),
+        (S.STALE, [PresentTarget(VIA_SET, at(1), STALE)]),
+        (S.DELAY, [PresentTarget(VIA_SET, at(1), FRESH)]),
         (S.PROBE, []),
-        (S.FAILED, [Known(VIA_SET, at(1), None)]),
+        (S.FAILED, [PresentTarget(VIA_SET, at(1), None)]),
         (S.FAILED, []),
-        (S.PERMANENT, [Known(VIA_SET, at(1), FRESH)]),
-        (S.NONE, [Known(VIA_SET, at(1), None)]),
+        (S.PERMANENT, [PresentTarget(VIA_SET, at(1), FRESH)]),
+        (S.NONE, [PresentTarget(VIA_SET, at(1), None)]),
         (S.NOARP, []),
     )
     neighbours = going_by(ONE)
@@ -90,15 +90,21 @@ def test_a_full_table_refuses_the_new_and_keeps_the_present() -> None:
     assert neighbours.full
     assert neighbours.changed(Host(8, at(3)), S.REACHABLE) == []
     assert (len(neighbours), neighbours.refused) == (2, 1)
-    assert neighbours.changed(Host(8, at(1)), S.STALE) == [Known(VIA_SET, at(1), STALE)], "one that is known goes on"
+    assert neighbours.changed(Host(8, at(1)), S.STALE) == [PresentTarget(VIA_SET, at(1), STALE)], (
+        "one that is known goes on"
+    )
     assert neighbours.changed(Host(8, at(3)), S.STALE) == []
     assert neighbours.refused == 1, "the same host, not one more"
     left = neighbours.changed(Host(8, at(1)), S.NONE)
-    assert left == [Known(VIA_SET, at(1), None), Known(VIA_SET, at(3), STALE)], "there is room now for who was refused"
+    assert left == [PresentTarget(VIA_SET, at(1), None), PresentTarget(VIA_SET, at(3), STALE)], (
+        "there is room now for who was refused"
+    )
     assert set(neighbours.hosts()) == {Host(8, at(2)), Host(8, at(3))}
     assert neighbours.changed(Host(8, at(4)), S.REACHABLE) == []
     assert neighbours.changed(Host(8, at(4)), S.NONE) == []
-    assert neighbours.changed(Host(8, at(2)), S.NONE) == [Known(VIA_SET, at(2), None)], "who has gone isn't let in"
+    assert neighbours.changed(Host(8, at(2)), S.NONE) == [PresentTarget(VIA_SET, at(2), None)], (
+        "who has gone isn't let in"
+    )
 
 
 def test_a_lower_limit_drops_nobody_who_is_there() -> None:
@@ -117,7 +123,11 @@ def test_a_resync_is_the_difference() -> None:
         neighbours.changed(Host(8, at(suffix)), state)
     told = {Host(8, at(2)): S.STALE, Host(8, at(3)): S.STALE, Host(8, at(4)): S.DELAY, Host(8, at(5)): S.FAILED}
     assert sorted(neighbours.resync(told)) == sorted(
-        [Known(VIA_SET, at(1), None), Known(VIA_SET, at(2), STALE), Known(VIA_SET, at(4), FRESH)]
+        [
+            PresentTarget(VIA_SET, at(1), None),
+            PresentTarget(VIA_SET, at(2), STALE),
+            PresentTarget(VIA_SET, at(4), FRESH),
+        ]
     )
     assert neighbours.hosts() == {host: state for host, state in told.items() if state & PRESENT}
     assert neighbours.resync(told) == []
@@ -126,7 +136,7 @@ def test_a_resync_is_the_difference() -> None:
 def test_a_learned_entry_without_address_resolution_is_there_and_who_looks_after_an_entry_is_remembered() -> None:
     neighbours = going_by(ONE)
     host, other = Host(8, at(1)), Host(8, at(2))
-    assert neighbours.changed(host, S.NOARP | S.PERMANENT | S.LEARNED) == [Known(VIA_SET, at(1), FRESH)]
+    assert neighbours.changed(host, S.NOARP | S.PERMANENT | S.LEARNED) == [PresentTarget(VIA_SET, at(1), FRESH)]
     assert neighbours.is_confirmed(VIA_SET, at(1))
     assert neighbours.looked_after(host) == S.LEARNED
     for state in (S.INCOMPLETE, S.REACHABLE, S.STALE, S.FAILED):
@@ -148,7 +158,7 @@ def test_a_table_that_says_the_same_of_all_hosts_is_nothing_to_go_through_them_f
     other = table("2001:db8:1::/64 lan0", "2001:db8:1::/96 lan1", before=same)
     neighbours.use(other, PLENTY)
     assert neighbours.unsettled
-    assert neighbours.drop() == [Known(VIA_SET, at(1), None)]
+    assert neighbours.drop() == [PresentTarget(VIA_SET, at(1), None)]
     assert not neighbours.unsettled
     neighbours.use(other, 1)
     assert neighbours.unsettled, "the limit is another"
@@ -174,8 +184,8 @@ def test_an_address_that_this_machine_gets_concerns_the_host_at_that_address_onl
     second = holding(1, 3, before=first)
     assert neighbours.use(second, PLENTY) == []
     assert (neighbours.unsettled, at(3) in neighbours.touched, at(2) in neighbours.touched) == (False, True, False)
-    assert neighbours.drop() == [Known(via_set, at(3), None)], "it is ours now"
-    assert neighbours.use(holding(1, before=second), PLENTY) == [Known(via_set, at(3), FRESH)], "and its again"
+    assert neighbours.drop() == [PresentTarget(via_set, at(3), None)], "it is ours now"
+    assert neighbours.use(holding(1, before=second), PLENTY) == [PresentTarget(via_set, at(3), FRESH)], "and its again"
     assert neighbours.drop() == []
     assert len(neighbours) == 2
 
@@ -183,7 +193,7 @@ def test_an_address_that_this_machine_gets_concerns_the_host_at_that_address_onl
 def test_hosts_that_came_before_their_rule_are_known_with_it() -> None:
     neighbours = Neighbours(PLENTY)
     assert neighbours.changed(Host(8, at(1)), S.STALE) == []
-    assert neighbours.use(ONE, PLENTY) == [Known(VIA_SET, at(1), STALE)]
+    assert neighbours.use(ONE, PLENTY) == [PresentTarget(VIA_SET, at(1), STALE)]
     assert neighbours.drop() == []
 
 
@@ -191,9 +201,9 @@ class Applied:
     """What the kernel map says, by the changes in their order."""
 
     def __init__(self) -> None:
-        self.map: dict[tuple[int, bytes], KnownFlag] = {}
+        self.map: dict[tuple[int, bytes], PresentFlag] = {}
 
-    def apply(self, changes: Iterable[Known]) -> None:
+    def apply(self, changes: Iterable[PresentTarget]) -> None:
         for via_set, address, flags in changes:
             if flags is None:
                 del self.map[via_set, address]  # nothing is taken out that isn't there
@@ -235,9 +245,9 @@ hosts = st.sampled_from(HOSTS)
 states = st.sampled_from(list(NeighbourState))
 
 
-def wanted(held: dict[Host, NeighbourState], by: Table) -> dict[tuple[int, bytes], KnownFlag]:
+def wanted(held: dict[Host, NeighbourState], by: Table) -> dict[tuple[int, bytes], PresentFlag]:
     """The map that the neighbour table and a table of rules ask for."""
-    found: dict[tuple[int, bytes], KnownFlag] = {}
+    found: dict[tuple[int, bytes], PresentFlag] = {}
     for (ifindex, address), state in held.items():
         for number, prefix in sorted(
             ((r.id, n) for r in by.rules.values() for n in r.networks if IPv6Address(address) in n.network),

@@ -115,7 +115,7 @@ def test_of_all_entries_that_match_a_frame_one_speaks_for_it(
     assert [decision(table, f"2001:db8:{number}::1", tags) for number in range(len(heads))] == wanted
 
 
-def test_a_host_is_a_known_target_in_the_via_sets_whose_rules_cover_it_behind_that_interface() -> None:
+def test_a_host_is_a_present_target_in_the_via_sets_whose_rules_cover_it_behind_that_interface() -> None:
     rules = under(
         "wan0",
         'prefix = "2001:db8::/32"; method = "neighbour"; via = ["lan0", "lan1"]',

@@ -69,7 +69,7 @@ class Datapath:
     def __init__(self) -> None:
         self.known: list[bytes] = []
 
-    def know(self, _via_set: int, address: bytes, _flags: int) -> None:
+    def set_present(self, _via_set: int, address: bytes, _flags: int) -> None:
         self.known.append(address)
 
     def fitting(self, *_: object) -> Steps[Fit]:

@@ -16,7 +16,7 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, L
 from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.table import EntryFlag, KnownFlag, Table
+from npd6_xdp.core.table import EntryFlag, PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.bpf.pack import pack_entries
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
@@ -24,7 +24,7 @@ from tests.frames import SETTING, UNSPECIFIED, ip6, solicited_node
 from tests.kinds import solicit
 
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
-FRESH = KnownFlag(0)
+FRESH = PresentFlag(0)
 MISS, STALE, ANSWERED, HEARD = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED, EventTags.HEARD
 ASKER, OTHER_MAC = ip6("2001:db8::77"), bytes.fromhex("020000000099")
 
@@ -63,12 +63,12 @@ def bench(limits: Limits) -> Iterator[Bench]:
     bench.close()
 
 
-def knows(bench: Bench, using: Table, flags: KnownFlag | None = FRESH) -> None:
+def knows(bench: Bench, using: Table, flags: PresentFlag | None = FRESH) -> None:
     bench.use(using)
     via_set = using.rules[0].via_set
     bench.datapath.forget(via_set, SETTING.target)
     if flags is not None:
-        bench.datapath.know(via_set, SETTING.target, flags)
+        bench.datapath.set_present(via_set, SETTING.target, flags)
 
 
 def tags(bench: Bench, frame: bytes) -> tuple[int, list[EventTags]]:
@@ -107,16 +107,16 @@ def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> Non
 @pytest.mark.parametrize(
     ("kind", "known", "first", "second"),
     [
-        (Datapath.HYBRID, KnownFlag.STALE, (XDP_TX, [STALE | HEARD | ANSWERED]), (XDP_TX, [])),
+        (Datapath.HYBRID, PresentFlag.STALE, (XDP_TX, [STALE | HEARD | ANSWERED]), (XDP_TX, [])),
         (Datapath.HYBRID, None, (XDP_DROP, [MISS | HEARD]), (XDP_DROP, [MISS])),
-        (Datapath.PYTHON, KnownFlag(0), (XDP_DROP, [HEARD]), (XDP_DROP, [EventTags(0)])),
-        (Datapath.MONITOR, KnownFlag(0), (XDP_PASS, []), (XDP_PASS, [])),
+        (Datapath.PYTHON, PresentFlag(0), (XDP_DROP, [HEARD]), (XDP_DROP, [EventTags(0)])),
+        (Datapath.MONITOR, PresentFlag(0), (XDP_PASS, []), (XDP_PASS, [])),
     ],
 )
 def test_it_is_told_with_whatever_else_there_is_to_tell(
     bench: Bench,
     kind: Datapath,
-    known: KnownFlag | None,
+    known: PresentFlag | None,
     first: tuple[int, list[EventTags]],
     second: tuple[int, list[EventTags]],
 ) -> None:

@@ -22,13 +22,13 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
-from npd6_xdp.core.layout import ADDRESS_KEY, KNOWN
+from npd6_xdp.core.layout import ADDRESS_KEY, PRESENT_TARGET
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pending import NOBODY
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import finish
-from npd6_xdp.core.table import Decision, KnownFlag, Match, Table
+from npd6_xdp.core.table import Decision, Match, PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.load import load
@@ -51,7 +51,7 @@ from tests.kinds import solicit
 
 TARGET = SETTING.target
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
-FRESH = KnownFlag(0)
+FRESH = PresentFlag(0)
 MISS, STALE, ANSWERED = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED
 
 
@@ -71,17 +71,17 @@ PROBE = question(source=UNSPECIFIED, options=b"")
 
 
 @pytest.fixture
-def knows(bench: Bench) -> Iterator[Callable[[Table, KnownFlag | None], int]]:
+def knows(bench: Bench) -> Iterator[Callable[[Table, PresentFlag | None], int]]:
     """Have the program decide by a table, and know the target with these flags, or not; gives the rule's via set."""
     via_sets: list[int] = []
 
-    def use(using: Table, flags: KnownFlag | None) -> int:
+    def use(using: Table, flags: PresentFlag | None) -> int:
         bench.use(using)
         via_set = using.rules[0].via_set
         via_sets.append(via_set)
         bench.datapath.forget(via_set, TARGET)
         if flags is not None:
-            bench.datapath.know(via_set, TARGET, flags)
+            bench.datapath.set_present(via_set, TARGET, flags)
         return via_set
 
     yield use
@@ -93,16 +93,16 @@ NEIGHBOUR, KERNEL = Method.NEIGHBOUR, Method.KERNEL
 HYBRID, PYTHON, MONITOR = Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR
 XDP, MONITORED = Outcome.ANSWERED_XDP, Outcome.MONITORED
 # method, datapath, what is known, then: action, outcome, tags of the event (None: there is none)
-CASES: tuple[tuple[Method, Datapath, KnownFlag | None, int, Outcome | None, EventTags | None], ...] = (
+CASES: tuple[tuple[Method, Datapath, PresentFlag | None, int, Outcome | None, EventTags | None], ...] = (
     (NEIGHBOUR, HYBRID, None, XDP_DROP, None, MISS),
     (NEIGHBOUR, HYBRID, FRESH, XDP_TX, XDP, None),
-    (NEIGHBOUR, HYBRID, KnownFlag.STALE, XDP_TX, XDP, STALE | ANSWERED),
+    (NEIGHBOUR, HYBRID, PresentFlag.STALE, XDP_TX, XDP, STALE | ANSWERED),
     (NEIGHBOUR, PYTHON, None, XDP_DROP, None, MISS),
     (NEIGHBOUR, PYTHON, FRESH, XDP_DROP, None, EventTags(0)),
-    (NEIGHBOUR, PYTHON, KnownFlag.STALE, XDP_DROP, None, STALE),
+    (NEIGHBOUR, PYTHON, PresentFlag.STALE, XDP_DROP, None, STALE),
     (NEIGHBOUR, MONITOR, None, XDP_PASS, MONITORED, None),
     (NEIGHBOUR, MONITOR, FRESH, XDP_PASS, MONITORED, None),
-    (NEIGHBOUR, MONITOR, KnownFlag.STALE, XDP_PASS, MONITORED, None),
+    (NEIGHBOUR, MONITOR, PresentFlag.STALE, XDP_PASS, MONITORED, None),
     (KERNEL, HYBRID, None, XDP_DROP, None, MISS),
     (KERNEL, HYBRID, FRESH, XDP_PASS, Outcome.KERNEL, None),
     (KERNEL, PYTHON, None, XDP_DROP, None, MISS),
@@ -115,12 +115,12 @@ CASES: tuple[tuple[Method, Datapath, KnownFlag | None, int, Outcome | None, Even
 @pytest.mark.parametrize(
     ("method", "datapath", "known", "action", "outcome", "tags"), CASES, ids=["-".join(map(str, c[:3])) for c in CASES]
 )
-def test_a_known_target_is_answered_and_another_one_goes_up(
+def test_a_present_target_is_answered_and_another_one_goes_up(
     bench: Bench,
     knows: Callable[..., int],
     method: Method,
     datapath: Datapath,
-    known: KnownFlag | None,
+    known: PresentFlag | None,
     action: int,
     outcome: Outcome | None,
     tags: EventTags | None,
@@ -143,32 +143,32 @@ def test_a_known_target_is_answered_and_another_one_goes_up(
 def test_python_is_told_once_that_a_target_is_stale(
     bench: Bench, knows: Callable[..., int], datapath: Datapath
 ) -> None:
-    via_set = knows(one(NEIGHBOUR, datapath=datapath), KnownFlag.STALE)
+    via_set = knows(one(NEIGHBOUR, datapath=datapath), PresentFlag.STALE)
     told = []
     for _ in range(3):
         bench.see(QUESTION)
         told.append([bool(event.tags & STALE) for event in bench.events()])
     assert sum(map(sum, told)) == 1
     assert told[0] == [True]
-    bench.datapath.know(via_set, TARGET, KnownFlag.STALE)  # the kernel says so again
+    bench.datapath.set_present(via_set, TARGET, PresentFlag.STALE)  # the kernel says so again
     bench.see(QUESTION)
     assert [bool(event.tags & STALE) for event in bench.events()] == [True]
 
 
 def test_a_monitored_entry_tells_nothing_and_clears_nothing(bench: Bench, knows: Callable[..., int]) -> None:
     watching = one(NEIGHBOUR, datapath=MONITOR)
-    knows(watching, KnownFlag.STALE)
+    knows(watching, PresentFlag.STALE)
     assert bench.see(QUESTION).counted == (MONITORED,)
     bench.use(one(NEIGHBOUR))
     bench.see(QUESTION)
     assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
 
 
-def test_a_target_is_known_in_its_via_set_only_and_until_it_is_forgotten(
+def test_a_target_is_present_in_its_via_set_only_and_until_it_is_forgotten(
     bench: Bench, knows: Callable[..., int]
 ) -> None:
     via_set = knows(one(NEIGHBOUR), FRESH)
-    bench.datapath.know(via_set + 1, TARGET[:-1] + b"\x43", FRESH)
+    bench.datapath.set_present(via_set + 1, TARGET[:-1] + b"\x43", FRESH)
     assert bench.see(question(TARGET[:-1] + b"\x43")).action == XDP_DROP
     bench.datapath.forget(via_set + 1, TARGET[:-1] + b"\x43")
     assert bench.see(QUESTION).action == XDP_TX
@@ -177,19 +177,19 @@ def test_a_target_is_known_in_its_via_set_only_and_until_it_is_forgotten(
     assert [event.tags for event in bench.events()] == [MISS, MISS]
 
 
-def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
+def test_when_a_present_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
     via_set = knows(one(KERNEL), FRESH)
     assert bench.datapath.asked(via_set, TARGET[:-1] + b"\x43") == 0
     key = ADDRESS_KEY.pack_named(scope=via_set, address=TARGET)
-    bench.datapath.program.update("known_targets", key, KNOWN.pack_named(flags=0, asked=5))
+    bench.datapath.program.update("present_targets", key, PRESENT_TARGET.pack_named(flags=0, asked=5))
     assert bench.datapath.asked(via_set, TARGET) == 5
     bench.see(QUESTION)
     assert abs(bench.datapath.asked(via_set, TARGET) - time.monotonic()) <= 2
 
 
-@pytest.mark.parametrize("known", [None, FRESH, KnownFlag.STALE])
-def test_a_known_target_behind_extension_headers_is_answered_by_python(
-    bench: Bench, knows: Callable[..., int], known: KnownFlag | None
+@pytest.mark.parametrize("known", [None, FRESH, PresentFlag.STALE])
+def test_a_present_target_behind_extension_headers_is_answered_by_python(
+    bench: Bench, knows: Callable[..., int], known: PresentFlag | None
 ) -> None:
     knows(one(NEIGHBOUR), known)
     seen = bench.see(question(headers=[IPv6ExtHdrDestOpt()]))
@@ -215,12 +215,12 @@ PROBES = (  # D1, D2 and D3 of docs/rules.md
 @pytest.mark.parametrize(
     ("method", "dad", "known", "action", "outcome", "tags"), PROBES, ids=["-".join(map(str, c[:3])) for c in PROBES]
 )
-def test_a_probe_for_a_known_target_gets_what_policy_says_and_never_by_the_kernels_proxy_against_it(
+def test_a_probe_for_a_present_target_gets_what_policy_says_and_never_by_the_kernels_proxy_against_it(
     bench: Bench,
     knows: Callable[..., int],
     method: Method,
     dad: DadPolicy,
-    known: KnownFlag | None,
+    known: PresentFlag | None,
     action: int,
     outcome: Outcome | None,
     tags: EventTags | None,
@@ -240,7 +240,7 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
         for method, known, action, outcome in (
             (NEIGHBOUR, None, XDP_DROP, Outcome.RATE_LIMITED),
             (NEIGHBOUR, FRESH, XDP_TX, XDP),
-            (NEIGHBOUR, KnownFlag.STALE, XDP_TX, XDP),
+            (NEIGHBOUR, PresentFlag.STALE, XDP_TX, XDP),
             (KERNEL, None, XDP_DROP, None),
             (Method.STATIC, None, XDP_TX, XDP),
         ):
@@ -271,7 +271,7 @@ def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_e
         for method, known, found in (
             (NEIGHBOUR, None, Outcome.RATE_LIMITED),
             (NEIGHBOUR, FRESH, XDP),
-            (NEIGHBOUR, KnownFlag.STALE, XDP),
+            (NEIGHBOUR, PresentFlag.STALE, XDP),
             (KERNEL, None, MISS),
             (Method.STATIC, None, XDP),
         ):
@@ -399,7 +399,7 @@ def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_
 
     def check(bench: Bench) -> None:
         assert burst(bench, 2) == (1, 1)  # misses
-        bench.datapath.know(via_set, TARGET, KnownFlag.STALE)
+        bench.datapath.set_present(via_set, TARGET, PresentFlag.STALE)
         seen = bench.see(QUESTION)
         assert (seen.action, seen.counted, bench.events()) == (XDP_TX, (XDP,), [])
 
@@ -660,11 +660,11 @@ def vlans(count: int) -> tuple[InterfaceConfig, ...]:
     return tuple(entry(rule("2001:db8::/32"), vlan=Vlan(tags=(number,))) for number in range(1, count + 1))
 
 
-def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callable[..., Bench]) -> None:
+def test_a_larger_program_goes_on_with_counters_and_present_targets(fresh: Callable[..., Bench]) -> None:
     small = one(NEIGHBOUR)
     bench = fresh(small)
     via_set = small.rules[0].via_set
-    bench.datapath.know(via_set, TARGET, FRESH)
+    bench.datapath.set_present(via_set, TARGET, FRESH)
     for _ in range(3):
         bench.run(QUESTION)
     big = build(Config((*[entry(*small_rules()), *vlans(80)],)), {PORT: link(), "lan0": LAN}, small)
@@ -717,17 +717,17 @@ def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh:
     via_set, path = using.rules[0].via_set, bench.datapath
     addresses = [TARGET[:-2] + number.to_bytes(2) for number in range(1_200)]
     for address in addresses[:1_000]:
-        path.know(via_set, address, FRESH)
+        path.set_present(via_set, address, FRESH)
     sizes = path.sizes(using, Limits())
     program = path.successor(load(sizes), sizes)
     steps = path.filling(program, using)
     for number in range(100):  # before their turn, after it, and those that nobody knew of
         next(steps, None)
         path.forget(via_set, addresses[10 * number])
-        path.know(via_set, addresses[1_000 + 2 * number], FRESH)
+        path.set_present(via_set, addresses[1_000 + 2 * number], FRESH)
     finish(steps)
     path.forget(via_set, addresses[1_000])
-    path.know(via_set, addresses[0], FRESH)
+    path.set_present(via_set, addresses[0], FRESH)
     path.switch(program, using)
     there = {address for address in addresses if path.asked(via_set, address)}
     gone = {addresses[10 * number] for number in range(1, 100)} | {addresses[1_000]}
@@ -877,12 +877,12 @@ def test_a_larger_program_has_room_for_all_that_is_known_under_lower_limits_too(
     small = one(NEIGHBOUR)
     bench = fresh(small)
     for number in range(50):
-        bench.datapath.know(small.rules[0].via_set, TARGET[:-1] + bytes([number]), FRESH)
+        bench.datapath.set_present(small.rules[0].via_set, TARGET[:-1] + bytes([number]), FRESH)
     lower = Limits(neighbours=10, kernel_entries=1)
     taken_over(bench.datapath, small, lower)
     assert bench.datapath.asked(small.rules[0].via_set, TARGET[:-1] + bytes([49])) > 0
 
 
-def test_monitor_consumes_no_probe_for_a_known_target(bench: Bench, knows: Callable[..., None]) -> None:
+def test_monitor_consumes_no_probe_for_a_present_target(bench: Bench, knows: Callable[..., None]) -> None:
     knows(one(KERNEL, datapath=MONITOR), FRESH)
     assert bench.see(PROBE).action == XDP_PASS

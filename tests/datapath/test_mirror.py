@@ -15,7 +15,7 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
 from npd6_xdp.core.links import SourceFlag
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import DATAPATHS, NO_VIA_SET, VLAN_ANY, Decision, EntryFlag, KnownFlag, RuleFlag
+from npd6_xdp.core.table import DATAPATHS, NO_VIA_SET, VLAN_ANY, Decision, EntryFlag, PresentFlag, RuleFlag
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.sizes import sizes_for
@@ -50,7 +50,7 @@ ENUMS: dict[str, dict[str, int]] = {
     "reason": numbered("REASON", Reason),
     "decision": valued("DECISION", Decision),
     "rule_flag": valued("RULE", RuleFlag),
-    "known_flag": valued("KNOWN", KnownFlag),
+    "present_flag": valued("PRESENT", PresentFlag),
     "routing_flag": valued("ROUTING", RoutingFlag),
     "source_flag": valued("SOURCE", SourceFlag),
     "entry_flag": valued("ENTRY", EntryFlag),

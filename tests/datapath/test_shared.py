@@ -15,7 +15,7 @@ from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.datapath.harness import IFINDEX, PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import FOREIGN_MAC, SETTING, UNSPECIFIED
@@ -76,11 +76,11 @@ def test_the_first_question_of_method_kernel_is_python_s_to_answer_and_goes_no_f
     assert len(bench.events()) == 1
 
 
-@pytest.mark.parametrize("tags", [KnownFlag(0), KnownFlag.STALE])
-def test_a_known_target_is_answered_and_its_question_consumed(bench: Bench, tags: KnownFlag) -> None:
+@pytest.mark.parametrize("tags", [PresentFlag(0), PresentFlag.STALE])
+def test_a_present_target_is_answered_and_its_question_consumed(bench: Bench, tags: PresentFlag) -> None:
     using = one(Method.NEIGHBOUR, datapath=Datapath.PYTHON)
     bench.use(using)
-    bench.datapath.know(using.rules[0].via_set, SETTING.target, tags)
+    bench.datapath.set_present(using.rules[0].via_set, SETTING.target, tags)
     try:
         assert bench.see(MULTICAST).action == XDP_DROP
     finally:

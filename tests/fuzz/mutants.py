@@ -256,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;",
         "return PRESENCE_THERE;",
     ),
-    Mutant("stale", "Python is told again and again that a host is stale", "known->flags = 0;", ";"),
+    Mutant("stale", "Python is told again and again that a host is stale", "present->flags = 0;", ";"),
     Mutant(
         "heard",
         "an asker's new MAC address is no news",

@@ -26,7 +26,7 @@ from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.bpf import compiler
 from npd6_xdp.system.bpf.datapath import Datapath
@@ -75,7 +75,7 @@ class _InForce:
     configuration: Configuration
     table: Table
     drawn: Drawn
-    known: tuple[tuple[int, bytes, KnownFlag], ...]
+    known: tuple[tuple[int, bytes, PresentFlag], ...]
     crowding: frozenset[tuple[int, bytes]]
     here: int
 
@@ -271,7 +271,7 @@ class Subject:
         if loaded.in_force is not ready:
             self._use(loaded, ready)
         for via_set, target, flags in ready.known:
-            loaded.datapath.know(via_set, target, flags)
+            loaded.datapath.set_present(via_set, target, flags)
         program = self._program(loaded, ready)
         loaded.records()
         if loaded.ring is not None:
@@ -298,7 +298,7 @@ class Subject:
         known = {}
         for rule in table.rules.values():
             for text in configuration.known.get(rule.prefix, ()):
-                flags = KnownFlag.STALE if text.endswith("?") else KnownFlag(0)
+                flags = PresentFlag.STALE if text.endswith("?") else PresentFlag(0)
                 known[rule.via_set, IPv6Address(text.rstrip("?")).packed] = flags
         here = table.entry_ids.get((indexes["wan0"], 0, 0), 0)
         crowding = frozenset((here, mac or bytes(6)) for mac in configuration.crowding)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, KNOWN, RECENT, SETTINGS, SOURCE_KEY
+from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, PRESENT_TARGET, RECENT, SETTINGS, SOURCE_KEY
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
-from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.system.bpf.attach import AttachMode, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
 from npd6_xdp.system.bpf.counters import PIECE
@@ -52,7 +52,7 @@ class Datapath(Programs):
         super().__init__(Program(load(sizes), sizes))
         give_back_memory()
         self._links = Links()
-        self._known: dict[bytes, int] = {}
+        self._present: dict[bytes, int] = {}
         self._limits = limits
         self._resolving_full = False
         self._crowding: Set[tuple[int, bytes]] = frozenset()
@@ -148,7 +148,7 @@ class Datapath(Programs):
 
     def sizes(self, table: Table, limits: Limits) -> dict[str, int]:
         """Of the maps of a program that is to take over: it has room for `table` and for the one in force."""
-        return sizes_for([self._table, table], limits, len(self._known))
+        return sizes_for([self._table, table], limits, len(self._present))
 
     def successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
         """A program that is to take over: it is told of hosts, too, until switch() or give_up()."""
@@ -162,10 +162,10 @@ class Datapath(Programs):
         Another table may be filled in after that.
         """
         self._set(program)
-        for some in pieces(tuple(self._known)):
+        for some in pieces(tuple(self._present)):
             for key in some:
-                if (flags := self._known.get(key)) is not None:  # it may have gone meanwhile
-                    program.update("known_targets", key, KNOWN.pack(flags, _now()))
+                if (flags := self._present.get(key)) is not None:  # it may have gone meanwhile
+                    program.update("present_targets", key, PRESENT_TARGET.pack(flags, _now()))
             yield
         self._crowd(program, self._crowding)
         program.tapped = self.program.tapped
@@ -197,34 +197,34 @@ class Datapath(Programs):
         self.follow(table)
         self._set(program)
 
-    # --- known targets ---
+    # --- present targets ---
 
-    def know(self, via_set: int, address: bytes, flags: KnownFlag) -> None:
+    def set_present(self, via_set: int, address: bytes, flags: PresentFlag) -> None:
         """Count a target as there, for the rules of a via set; MachineError when there is no room for it."""
         key = ADDRESS_KEY.pack(via_set, address)
-        if self._known.get(key) != flags or flags:  # the program clears flags by itself
-            value = KNOWN.pack(flags, _now())
-            self.program.update("known_targets", key, value)
-            self._known[key] = flags
+        if self._present.get(key) != flags or flags:  # the program clears flags by itself
+            value = PRESENT_TARGET.pack(flags, _now())
+            self.program.update("present_targets", key, value)
+            self._present[key] = flags
             for program in self._successors:
                 with suppress(MachineError):  # no room under lower limits: there it is looked for when it is asked for
-                    program.update("known_targets", key, value)
+                    program.update("present_targets", key, value)
 
     def forget(self, via_set: int, address: bytes) -> None:
         """Count a target as not there any more."""
         key = ADDRESS_KEY.pack(via_set, address)
-        if self._known.pop(key, None) is not None:
+        if self._present.pop(key, None) is not None:
             for program in self._programs():
-                program.delete("known_targets", key)
+                program.delete("present_targets", key)
 
     def forget_heard(self, address: bytes) -> None:
         """Whoever has this address is new wherever it is heard next."""
         self.program.delete("heard_sources", ADDRESS_KEY.pack(_NO_SCOPE, address))
 
     def asked(self, via_set: int, address: bytes) -> int:
-        """When a known target was last asked for: seconds (system/clock.py). 0: it isn't known."""
-        value = self.program.lookup("known_targets", ADDRESS_KEY.pack(via_set, address), KNOWN.size)
-        return 0 if value is None else int(KNOWN.get(value, "asked"))
+        """When a present target was last asked for: seconds (system/clock.py). 0: it isn't there."""
+        value = self.program.lookup("present_targets", ADDRESS_KEY.pack(via_set, address), PRESENT_TARGET.size)
+        return 0 if value is None else int(PRESENT_TARGET.get(value, "asked"))
 
     # --- routes that the kernel was asked about ---
 

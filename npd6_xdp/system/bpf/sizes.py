@@ -17,11 +17,11 @@ _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those
 _HEARD = 16384  # addresses of which the program knows where they were heard last
 
 
-def sizes_for(tables: Iterable[Table], limits: Limits, known: int = 0) -> dict[str, int]:
-    """Sizes of maps with room for twice what `tables` hold, and for so many known targets at the least."""
+def sizes_for(tables: Iterable[Table], limits: Limits, present: int = 0) -> dict[str, int]:
+    """Sizes of maps with room for twice what `tables` hold, and for so many present targets at the least."""
     needs = [needs_of(table, limits) for table in tables]
     sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
-    return {**sizes, "KNOWN_MAX": max(sizes["KNOWN_MAX"], known)}
+    return {**sizes, "PRESENT_TARGETS_MAX": max(sizes["PRESENT_TARGETS_MAX"], present)}
 
 
 def needs_of(table: Table, limits: Limits) -> dict[str, int]:
@@ -36,7 +36,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
         "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
-        "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
+        "PRESENT_TARGETS_MAX": limits.neighbours + limits.kernel_entries,
         "CROWDING_MAX": limits.pending + len(table.entries),
         "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
@@ -57,7 +57,7 @@ def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
 
 def _room(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
-    if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
+    if name in ("PRESENT_TARGETS_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
         return wanted
     if name == "RECENTS_MAX":
         return (
