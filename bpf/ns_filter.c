@@ -76,8 +76,8 @@ struct tagged {
 /* --- maps ------------------------------------------------------------------------------------------ */
 
 BPF_F_TABLE("hash", struct entry_key, struct entry, entries, ENTRIES_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct line_key, struct rule, lines, LINES_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("lpm_trie", struct prefix_key, struct rule, prefixes, PREFIXES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct exact_key, struct rule, exact_matches, EXACT_MATCHES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct trie_key, struct rule, prefix_trie, PREFIX_TRIE_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRY_COUNTERS_MAX);
 BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULE_COUNTERS_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
@@ -153,14 +153,14 @@ static __always_inline __be64 half_mask(int bits)
 static __always_inline struct rule *target_match(const struct entry *entry, const struct in6_addr *target,
 						 enum outcome *outcome)
 {
-	struct line_key line = { .entry = entry->id, .length = 128, .address = *target };
-	struct prefix_key prefix = { .prefixlen = 32 + 128, .entry = entry->id, .address = *target };
+	struct exact_key exact = { .entry = entry->id, .length = 128, .address = *target };
+	struct trie_key trie = { .prefixlen = 32 + 128, .entry = entry->id, .address = *target };
 	struct rule *rule;
 
 	*outcome = OUTCOME_IGNORED;
 	if (is_unspecified(target) || is_loopback(target))
 		return NULL;
-	rule = lines.lookup(&line);
+	rule = exact_matches.lookup(&exact);
 	if (rule)
 		return rule;
 	/* C2: a link-local target is answered only if a rule names exactly that address */
@@ -168,15 +168,15 @@ static __always_inline struct rule *target_match(const struct entry *entry, cons
 		return NULL;
 	*outcome = OUTCOME_UNMATCHED;
 	if (entry->trie)
-		return prefixes.lookup(&prefix);
+		return prefix_trie.lookup(&trie);
 #pragma unroll
 	for (int i = 0; i < LENGTHS; i++) {
-		line.length = entry->lengths[i];
-		if (line.length == NO_LENGTH)
+		exact.length = entry->lengths[i];
+		if (exact.length == NO_LENGTH)
 			return NULL;
-		line.address.qword[0] = target->qword[0] & half_mask(line.length);
-		line.address.qword[1] = target->qword[1] & half_mask((int)line.length - 64);
-		rule = lines.lookup(&line);
+		exact.address.qword[0] = target->qword[0] & half_mask(exact.length);
+		exact.address.qword[1] = target->qword[1] & half_mask((int)exact.length - 64);
+		rule = exact_matches.lookup(&exact);
 		if (rule)
 			return rule;
 	}

@@ -134,7 +134,7 @@ struct entry {
 	struct in6_addr global_address;
 	__u64 source_cost;       /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
 	__u16 collect;           /* remember the targets */
-	__u16 trie;              /* prefixes are in the trie, not in `lines` by `lengths` */
+	__u16 trie;              /* prefixes are in the trie, not in `exact_matches` by `lengths` */
 	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
 	__u16 flags;             /* enum entry_flag */
 	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
@@ -148,7 +148,7 @@ enum source_flag {
 };
 
 /* A line of the flat table: an address (128 bits), or a prefix of an entry that has many, of few lengths. */
-struct line_key {
+struct exact_key {
 	__u32 entry;
 	__u32 length; /* in bits */
 	struct in6_addr address;
@@ -161,7 +161,7 @@ struct address_key {
 	struct in6_addr address;
 };
 
-struct prefix_key {
+struct trie_key {
 	__u32 prefixlen; /* in bits, those of `entry` included */
 	__u32 entry;
 	struct in6_addr address;

@@ -95,10 +95,10 @@ ENTRY = Layout(
     looked="4x",
 )
 RULE = Layout("rule", id="I", decision="H", flags="H", via_set="I")
-LINE_KEY = Layout("line_key", entry="I", length="I", address=_ADDRESS)
-PREFIX_KEY = Layout("prefix_key", prefixlen="I", entry="I", address=_ADDRESS)
+EXACT_KEY = Layout("exact_key", entry="I", length="I", address=_ADDRESS)
+TRIE_KEY = Layout("trie_key", prefixlen="I", entry="I", address=_ADDRESS)
 PREFIX_SCOPE = 32
-"""Bits of a prefix_key's prefixlen that are the entry's."""
+"""Bits of a trie_key's prefixlen that are the entry's."""
 ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
 PRESENT_TARGET = Layout("present_target", flags="I", asked="I")
 VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
@@ -115,8 +115,8 @@ NS_EVENT = Layout(
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "entries": (ENTRY_KEY, ENTRY),
-    "lines": (LINE_KEY, RULE),
-    "prefixes": (PREFIX_KEY, RULE),
+    "exact_matches": (EXACT_KEY, RULE),
+    "prefix_trie": (TRIE_KEY, RULE),
     "vias": (VIA_KEY, FLAG),
     "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
     "crowding": (SOURCE_KEY, FLAG),

@@ -147,8 +147,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "longest-prefix-hash",
         "the second longest prefix is tried first, in the hash",
-        "line.length = entry->lengths[i];",
-        "line.length = entry->lengths[i ^ 1];",
+        "exact.length = entry->lengths[i];",
+        "exact.length = entry->lengths[i ^ 1];",
     ),
     Mutant(
         "link-local",

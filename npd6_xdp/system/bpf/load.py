@@ -19,8 +19,8 @@ from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_functio
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _MAPS = (
     "vias",
-    "lines",
-    "prefixes",
+    "exact_matches",
+    "prefix_trie",
     "entries",
     "entry_counters",
     "rule_counters",
@@ -36,8 +36,8 @@ _MAPS = (
 )
 _SIZED_BY = {
     "entries": "ENTRIES_MAX",
-    "lines": "LINES_MAX",
-    "prefixes": "PREFIXES_MAX",
+    "exact_matches": "EXACT_MATCHES_MAX",
+    "prefix_trie": "PREFIX_TRIE_MAX",
     "entry_counters": "ENTRY_COUNTERS_MAX",
     "rule_counters": "RULE_COUNTERS_MAX",
     "present_targets": "PRESENT_TARGETS_MAX",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.config import Datapath as DatapathKind
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, FLAG, LENGTHS, LINE_KEY, NO_LENGTH, PREFIX_KEY, PREFIX_SCOPE, VIA_KEY
+from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, EXACT_KEY, FLAG, LENGTHS, NO_LENGTH, PREFIX_SCOPE, TRIE_KEY, VIA_KEY
 from npd6_xdp.core.links import advert_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, pieces
@@ -63,7 +63,7 @@ def is_in_trie(decisions: Decisions) -> bool:
 
 def map_of(prefix: Prefix, in_trie: bool) -> str:
     """The kernel map that a prefix belongs into."""
-    return "prefixes" if prefix.length < BITS and in_trie else "lines"
+    return "prefix_trie" if prefix.length < BITS and in_trie else "exact_matches"
 
 
 def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list[Lines]]:
@@ -77,12 +77,12 @@ def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list
     return [Lines(name, entry, found[length, name, entry]) for length, name, entry in sorted(found)]
 
 
-def line_key(name: str, entry: int, prefix: Prefix) -> bytes:
+def match_key(name: str, entry: int, prefix: Prefix) -> bytes:
     """Under which key a prefix of an entry stands in the map of that name."""
     address, length = prefix
-    if name == "lines":
-        return LINE_KEY.pack(entry, length, address.to_bytes(16))
-    return PREFIX_KEY.pack(PREFIX_SCOPE + length, entry, address.to_bytes(16))
+    if name == "exact_matches":
+        return EXACT_KEY.pack(entry, length, address.to_bytes(16))
+    return TRIE_KEY.pack(PREFIX_SCOPE + length, entry, address.to_bytes(16))
 
 
 def pack_lengths(lengths: Iterable[int]) -> bytes:

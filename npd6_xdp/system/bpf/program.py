@@ -27,8 +27,8 @@ from npd6_xdp.system.bpf.pack import (
     any_vlan_last,
     in_turn,
     is_in_trie,
-    line_key,
     map_of,
+    match_key,
     pack_entries,
     pack_lengths,
     pack_vias,
@@ -117,8 +117,8 @@ class Program(Counters):
         needs = needs_of(table, limits)
         for each in changes:
             singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)
-            needs["LINES_MAX"] += singles
-            needs["PREFIXES_MAX"] += len(each.take) - singles
+            needs["EXACT_MATCHES_MAX"] += singles
+            needs["PREFIX_TRIE_MAX"] += len(each.take) - singles
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
         needs["ENTRIES_MAX"] = len(self._entries.keys() | self._pack_entries(table))
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
@@ -152,7 +152,7 @@ class Program(Counters):
         self._take("entries", self._entries, entries)
         for name, entry, prefixes in take:
             for some in pieces(prefixes, SOME):
-                self.delete_all(name, [line_key(name, entry, prefix) for prefix in some])
+                self.delete_all(name, [match_key(name, entry, prefix) for prefix in some])
                 yield
         self._decisions = dict(table.decisions)
         self._take("vias", self._vias, vias)
@@ -218,7 +218,7 @@ class Program(Counters):
                 said = matches[entry]
                 for some in pieces(prefixes, SOME):
                     done.append(Lines(name, entry, some))
-                    keys = [line_key(name, entry, prefix) for prefix in some]
+                    keys = [match_key(name, entry, prefix) for prefix in some]
                     self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
                     yield
         except MachineError:
@@ -227,7 +227,7 @@ class Program(Counters):
                 for prefix in reversed(prefixes):
                     before = decisions.get(prefix)
                     if before is None or map_of(prefix, is_in_trie(decisions)) != name:
-                        self.delete(name, line_key(name, entry, prefix))
+                        self.delete(name, match_key(name, entry, prefix))
                     else:
-                        self.update(name, line_key(name, entry, prefix), RULE.pack(*before))
+                        self.update(name, match_key(name, entry, prefix), RULE.pack(*before))
             raise

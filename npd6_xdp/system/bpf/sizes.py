@@ -33,8 +33,8 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "ENTRIES_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.entry_ids.values()),
         "ENTRY_COUNTERS_MAX": max(table.entries, default=0) + 1,
         "RULE_COUNTERS_MAX": max(table.rules, default=0) + 1,
-        "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
-        "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
+        "EXACT_MATCHES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
+        "PREFIX_TRIE_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
         "PRESENT_TARGETS_MAX": limits.neighbours + limits.kernel_entries,
         "CROWDING_MAX": limits.pending + len(table.entries),
@@ -51,7 +51,7 @@ def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
     Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
-    lines = max(_room("LINES_MAX", needs_of(table, limits)["LINES_MAX"]) for table in tables)
+    lines = max(_room("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
     return (_VERIFIER_BYTES if is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES
 
 
@@ -63,4 +63,4 @@ def _room(name: str, wanted: int) -> int:
         return (
             max(wanted, 1024) if wanted else 1
         )  # a kernel LRU map keeps some entries per CPU: small ones forget early
-    return max(16384 if name in ("LINES_MAX", "PREFIXES_MAX") else 64, 2 * wanted)
+    return max(16384 if name in ("EXACT_MATCHES_MAX", "PREFIX_TRIE_MAX") else 64, 2 * wanted)
