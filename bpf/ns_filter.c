@@ -85,15 +85,15 @@ BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
 BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX); /* by checksum */
 BPF_F_TABLE("hash", struct address_key, struct present_target, present_targets, PRESENT_TARGETS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct mac_key, u32, refused_askers, REFUSED_ASKERS_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", int, struct settings, settings_space, 1);
-BPF_TABLE("array", int, u64, budget, 1);
-BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
-BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
-BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_MAX); /* by entry */
-BPF_TABLE("lru_hash", struct address_key, struct heard, heard_sources, HEARD_MAX);   /* in no scope: one place of all */
-BPF_PERF_OUTPUT(events);                                                             /* wakes Python for each event */
-BPF_PERF_OUTPUT(more_events);                                                        /* for every 64th only */
+BPF_TABLE("array", int, u64, event_budget, 1);
+BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
+BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
+BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_ROUTES_MAX);    /* by entry */
+BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
+BPF_PERF_OUTPUT(events);                                             /* wakes Python for each event */
+BPF_PERF_OUTPUT(more_events);                                        /* for every 64th only */
 BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
 
 /* --- match ----------------------------------------------------------------------------------------- */
@@ -243,12 +243,12 @@ static __always_inline void target_remember(const struct entry *entry, const str
 	__u64 now = bpf_ktime_get_ns();
 	struct recent *recent, fresh = { .first = now, .last = now, .count = 1 };
 
-	recent = recents.lookup(&key);
+	recent = recent_targets.lookup(&key);
 	if (recent) {
 		recent->last = now;
 		__sync_fetch_and_add(&recent->count, 1);
 	} else {
-		recents.update(&key, &fresh);
+		recent_targets.update(&key, &fresh);
 	}
 }
 
@@ -263,7 +263,7 @@ static __always_inline bool is_heard_anew(const struct entry *entry, const struc
 
 	if (is_unspecified(&s->source) || is_link_local(&s->source))
 		return false;
-	heard = heard_sources.lookup(&key);
+	heard = heard_addresses.lookup(&key);
 	return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->eth_destination);
 }
 
@@ -273,7 +273,7 @@ static __always_inline void heard_remember(const struct entry *entry, const stru
 	struct heard heard = { .entry = entry->id };
 
 	__builtin_memcpy(heard.mac, s->eth_destination, ETH_ALEN);
-	heard_sources.update(&key, &heard);
+	heard_addresses.update(&key, &heard);
 }
 
 /* The present target, for the methods that go by that; what Python is to be told of it comes to s->tags. */
@@ -356,18 +356,18 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 static __always_inline bool is_within_limits(const struct entry *entry, const struct scratch *s,
 					     const struct settings *settings, __u64 now)
 {
-	struct source_key key = { .entry = entry->id };
+	struct mac_key key = { .entry = entry->id };
 	u64 *paid, zero = 0;
 	int first = 0;
 
 	if (entry->source_cost) {
 		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
-		paid = sources.lookup_or_try_init(&key, &zero);
+		paid = source_budgets.lookup_or_try_init(&key, &zero);
 		/* a table that is all in use refuses nobody: the budget of all still holds */
 		if (paid && !budget_spend(paid, entry->source_cost, now))
 			return false;
 	}
-	paid = budget.lookup(&first);
+	paid = event_budget.lookup(&first);
 	return paid && budget_spend(paid, settings->event_cost, now);
 }
 
@@ -396,12 +396,12 @@ static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 static __always_inline bool is_resolving_refused(const struct entry *entry, const struct scratch *s,
 						 const struct settings *settings)
 {
-	struct source_key key = { .entry = entry->id };
+	struct mac_key key = { .entry = entry->id };
 
-	if (settings->resolving_full || crowding.lookup(&key))
+	if (settings->resolving_full || refused_askers.lookup(&key))
 		return true;
 	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
-	return crowding.lookup(&key);
+	return refused_askers.lookup(&key);
 }
 
 /* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */

@@ -178,8 +178,11 @@ struct via_key {
 	__u32 ifindex;
 };
 
-/* One MAC on one entry: of a frame's source in `sources`, of where the answer goes in `crowding` (zeros: of all). */
-struct source_key {
+/*
+ * One MAC on one entry: of a frame's source in `source_budgets`, of where the answer goes in
+ * `refused_askers` (zeros: of all).
+ */
+struct mac_key {
 	__u32 entry;
 	__u8 mac[ETH_ALEN];
 	__u16 zero;

@@ -102,7 +102,7 @@ PREFIX_SCOPE = 32
 ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
 PRESENT_TARGET = Layout("present_target", flags="I", asked="I")
 VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
-SOURCE_KEY = Layout("source_key", entry="I", mac=_MAC, zero="2x")
+MAC_KEY = Layout("mac_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
 SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept="I", zero="4x")
@@ -119,11 +119,11 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "prefix_trie": (TRIE_KEY, RULE),
     "vias": (VIA_KEY, FLAG),
     "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
-    "crowding": (SOURCE_KEY, FLAG),
+    "refused_askers": (MAC_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
-    "recents": (ADDRESS_KEY, RECENT),
+    "recent_targets": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
-    "heard_sources": (ADDRESS_KEY, HEARD),
+    "heard_addresses": (ADDRESS_KEY, HEARD),
     "entry_counters": (INDEX, ENTRY_COUNTER),
     "rule_counters": (INDEX, RULE_COUNTER),
     "unwatched_events": (INDEX, FLAG),

@@ -109,7 +109,7 @@ class Pending:
         count = self._shares[entry].count if entry in self._shares else 0
         return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
 
-    def crowding(self, room: int) -> frozenset[Asker]:
+    def refused_askers(self, room: int) -> frozenset[Asker]:
         """Those who have something under way, and for whom there is no room for more.
 
         NOBODY's MAC stands for all of an entry. Where nobody at all finds room, it is empty.

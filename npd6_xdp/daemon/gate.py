@@ -9,7 +9,7 @@ from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.table_room import TableRoom
 from npd6_xdp.system.bpf.datapath import Datapath
 
-_CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
+_REFUSED_PAUSE = 10  # times what it took to say who is refused, before it is said anew
 
 
 class Gate:
@@ -36,6 +36,6 @@ class Gate:
         began = time.monotonic()
         self._waits = began < self._not_before
         if not self._waits:
-            self._datapath.set_crowding(self._pending.crowding(self._room.targets))
+            self._datapath.refuse_askers(self._pending.refused_askers(self._room.targets))
             ended = time.monotonic()
-            self._not_before = ended + _CROWDING_PAUSE * (ended - began)
+            self._not_before = ended + _REFUSED_PAUSE * (ended - began)

@@ -297,9 +297,9 @@ class View(Follower):
         """Of each entry as many as it collects, those that were asked for last first."""
         to_epoch = time.time_ns() - machine_ns()
         left = {entry.id: entry.collect for entry in table.entries.values()}
-        each = yield from listed(self._datapath.each_recent())
-        recents = {(recent.entry, recent.target): recent for recent in each}  # one may come twice
-        ordered = yield from in_order(recents.values(), key=lambda recent: recent.last, reverse=True)
+        each = yield from listed(self._datapath.each_recent_target())
+        recent_targets = {(recent.entry, recent.target): recent for recent in each}  # one may come twice
+        ordered = yield from in_order(recent_targets.values(), key=lambda recent: recent.last, reverse=True)
         found = []
         for some in pieces(ordered):
             for recent in some:

@@ -100,7 +100,7 @@ def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> Non
     assert [event.tags for event in bench.events()] == [HEARD | ANSWERED]
     # as the same program on the other port would have it
     elsewhere = layout.HEARD.pack_named(entry=1, mac=SETTING.asker_mac)
-    bench.datapath.program.update("heard_sources", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
+    bench.datapath.program.update("heard_addresses", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
     assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
 
 

@@ -256,7 +256,7 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
         bench.datapath.set_resolving_full(False)
 
 
-def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_else_is(
+def test_a_refused_asker_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_else_is(
     bench: Bench, knows: Callable[..., int]
 ) -> None:
     other = bytes.fromhex("020000000099")
@@ -277,27 +277,27 @@ def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_e
         ):
             using = one(method)
             knows(using, known)
-            bench.datapath.set_crowding({(using.rules[0].entry, SETTING.asker_mac)})
+            bench.datapath.refuse_askers({(using.rules[0].entry, SETTING.asker_mac)})
             assert outcome() == found, (method, known)
         knows(using := one(NEIGHBOUR), None)
         # it is the MAC that the answer goes to
         assert outcome(eth_source=other, options=mine) == Outcome.RATE_LIMITED
         assert outcome(eth_source=other, options=b"") == MISS
         assert outcome(options=b"\x01\x01" + other) == MISS
-        bench.datapath.set_crowding({(using.rules[0].entry + 1, SETTING.asker_mac)})
+        bench.datapath.refuse_askers({(using.rules[0].entry + 1, SETTING.asker_mac)})
         assert outcome() == MISS, "another entry's"
-        bench.datapath.set_crowding({(using.rules[0].entry, other)})
+        bench.datapath.refuse_askers({(using.rules[0].entry, other)})
         assert outcome() == MISS
-        bench.datapath.set_crowding(frozenset())
+        bench.datapath.refuse_askers(frozenset())
         assert outcome(options=b"\x01\x01" + other) == MISS
         # an entry as a whole
-        bench.datapath.set_crowding({(using.rules[0].entry, NOBODY)})
+        bench.datapath.refuse_askers({(using.rules[0].entry, NOBODY)})
         for options in (mine, b"", b"\x01\x01" + other):
             assert outcome(options=options) == Outcome.RATE_LIMITED
-        bench.datapath.set_crowding({(using.rules[0].entry + 1, NOBODY)})
+        bench.datapath.refuse_askers({(using.rules[0].entry + 1, NOBODY)})
         assert outcome() == MISS
     finally:
-        bench.datapath.set_crowding(frozenset())
+        bench.datapath.refuse_askers(frozenset())
 
 
 # --- budgets: what is spent stays spent for a second, so each test has a program of its own ---
@@ -420,23 +420,23 @@ def test_targets_that_rules_cover_are_remembered_with_their_count_and_times(fres
         for _ in range(times):
             bench.run(question(ip6(target)))
     bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))  # of an entry that collects none
-    recents = {recent.target: recent for recent in bench.datapath.recents()}
-    assert {str(IPv6Address(target)): recent.count for target, recent in recents.items()} == {
+    recent_targets = {recent.target: recent for recent in bench.datapath.recent_targets()}
+    assert {str(IPv6Address(target)): recent.count for target, recent in recent_targets.items()} == {
         "2001:db8:1::1": 3,
         "2001:db8:1::2": 1,
     }
-    one, two = recents[ip6("2001:db8:1::1")], recents[ip6("2001:db8:1::2")]
+    one, two = recent_targets[ip6("2001:db8:1::1")], recent_targets[ip6("2001:db8:1::2")]
     assert started <= one.first < one.last < two.first == two.last <= time.monotonic_ns()
     assert one.entry == bench.table.entry_ids[IFINDEX, 0, 0]
 
 
 def test_no_more_are_remembered_than_there_is_room_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:
     bench = fresh(table(entry(collect_targets=10)))
-    most = bench.datapath.program._sizes["RECENTS_MAX"]
+    most = bench.datapath.program._sizes["RECENT_TARGETS_MAX"]
     sent = [SETTING.target[:8] + number.to_bytes(8, "big") for number in range(3 * most)]
     for target in sent:
         bench.run(QUESTION[:22] + solicit_bytes(target))
-    remembered = {recent.target for recent in bench.datapath.recents()}
+    remembered = {recent.target for recent in bench.datapath.recent_targets()}
     assert 10 <= len(remembered) <= most
     assert sent[-1] in remembered
     # the kernel's LRU is no strict one: each CPU has some entries of its own
@@ -759,19 +759,19 @@ def test_counters_are_the_same_at_each_bit_of_a_retirement_and_go_with_rules_tha
     assert goes not in bench.datapath.all_rule_counters()
 
 
-def test_who_crowds_still_does_for_a_larger_program_and_a_full_map_refuses_nobody(
+def test_who_is_refused_still_is_by_a_larger_program_and_a_full_map_refuses_nobody(
     fresh: Callable[..., Bench],
 ) -> None:
     using = one(NEIGHBOUR)
     bench = fresh(using)
     entry_id = using.rules[0].entry
-    bench.datapath.set_crowding({(entry_id, SETTING.asker_mac)})
+    bench.datapath.refuse_askers({(entry_id, SETTING.asker_mac)})
     taken_over(bench.datapath, using, Limits(pending=1))
     assert bench.see(QUESTION).counted == (Outcome.RATE_LIMITED,)
-    bench.datapath.set_crowding({(entry_id, bytes([2, 0, 0, 0, 1, number])) for number in range(200)})
+    bench.datapath.refuse_askers({(entry_id, bytes([2, 0, 0, 0, 1, number])) for number in range(200)})
     assert bench.run(QUESTION)[0] == XDP_DROP
     assert bench.totals()[Outcome.RATE_LIMITED] == 1, "not any more"
-    bench.datapath.set_crowding(frozenset())
+    bench.datapath.refuse_askers(frozenset())
     for number in range(200):
         bench.run(question(options=bytes([1, 1, 2, 0, 0, 0, 1, number])))
     assert bench.totals()[Outcome.RATE_LIMITED] == 1
@@ -800,14 +800,14 @@ def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh
     bench = fresh(using)
     bench.run(QUESTION)
     bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))
-    before = {(recent.entry, recent.target): recent for recent in bench.datapath.recents()}
+    before = {(recent.entry, recent.target): recent for recent in bench.datapath.recent_targets()}
     assert {number for number, _ in before} == {number for number, each in using.entries.items() if each.spoken}
     taken_over(bench.datapath, using)
-    assert {(recent.entry, recent.target): recent for recent in bench.datapath.recents()} == before
+    assert {(recent.entry, recent.target): recent for recent in bench.datapath.recent_targets()} == before
     bench.datapath.apply(build(Config((entry(collect_targets=10),)), {PORT: link()}, using))
     untagged = using.entry_of(IFINDEX)
     assert untagged is not None
-    assert [recent.entry for recent in bench.datapath.recents()] == [untagged.id]
+    assert [recent.entry for recent in bench.datapath.recent_targets()] == [untagged.id]
 
 
 def small_rules() -> Iterable[RuleConfig]:

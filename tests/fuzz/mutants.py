@@ -264,15 +264,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "return !heard || heard->entry != entry->id;",
     ),
     Mutant(
-        "crowding",
+        "refused-askers",
         "the frame's MAC address is refused, not the one that is answered to",
-        "__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);\n\treturn crowding.lookup(&key);",
-        "__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);\n\treturn crowding.lookup(&key);",
+        "__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
+        "__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
     ),
     Mutant(
-        "crowding-all",
-        "an entry that crowds as a whole is refused nothing",
-        "if (settings->resolving_full || crowding.lookup(&key))",
+        "refused-entries",
+        "an entry that is refused as a whole is refused nothing",
+        "if (settings->resolving_full || refused_askers.lookup(&key))",
         "if (settings->resolving_full)",
     ),
     Mutant(

@@ -76,7 +76,7 @@ class _InForce:
     table: Table
     drawn: Drawn
     known: tuple[tuple[int, bytes, PresentFlag], ...]
-    crowding: frozenset[tuple[int, bytes]]
+    refused_askers: frozenset[tuple[int, bytes]]
     here: int
 
 
@@ -301,8 +301,10 @@ class Subject:
                 flags = PresentFlag.STALE if text.endswith("?") else PresentFlag(0)
                 known[rule.via_set, IPv6Address(text.rstrip("?")).packed] = flags
         here = table.entry_ids.get((indexes["wan0"], 0, 0), 0)
-        crowding = frozenset((here, mac or bytes(6)) for mac in configuration.crowding)
-        return _InForce(configuration, table, drawn, tuple((*at, flags) for at, flags in known.items()), crowding, here)
+        refused_askers = frozenset((here, mac or bytes(6)) for mac in configuration.refused_askers)
+        return _InForce(
+            configuration, table, drawn, tuple((*at, flags) for at, flags in known.items()), refused_askers, here
+        )
 
     def _use(self, loaded: _Loaded, ready: _InForce) -> None:
         path, configuration = loaded.datapath, ready.configuration
@@ -317,7 +319,7 @@ class Subject:
         else:
             path.tap(Tapped())
         path.apply(ready.table)
-        path.set_crowding(ready.crowding)
+        path.refuse_askers(ready.refused_askers)
         path.set_routing(RoutingFlag.ALL if configuration.kept else RoutingFlag(0))
         path.keep_routes(1 if configuration.kept else 0)
         for kept, there in configuration.kept.items():
@@ -329,7 +331,7 @@ class Subject:
         fds, cpus = owner._fds, owner._cpus
         entries, rules = max(ready.table.entries) + 1, max(ready.table.rules) + 1
         program = Program(
-            owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_sources"], cpus, entries, rules
+            owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_addresses"], cpus, entries, rules
         )
         columns = {"entry": len(Outcome) + len(Reason), "rule": len(Outcome)}
         sizes = {"entry": entries * columns["entry"], "rule": rules * columns["rule"]}

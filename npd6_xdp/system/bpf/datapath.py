@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, PRESENT_TARGET, RECENT, SETTINGS, SOURCE_KEY
+from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, MAC_KEY, PRESENT_TARGET, RECENT, SETTINGS
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
@@ -55,7 +55,7 @@ class Datapath(Programs):
         self._present: dict[bytes, int] = {}
         self._limits = limits
         self._resolving_full = False
-        self._crowding: Set[tuple[int, bytes]] = frozenset()
+        self._refused_askers: Set[tuple[int, bytes]] = frozenset()
         self._routing = RoutingFlag(0)
         self._kept = 0
         self._table = Table({}, {}, {}, {}, {})
@@ -80,24 +80,24 @@ class Datapath(Programs):
             self._resolving_full = full
             self._set(self.program)
 
-    def set_crowding(self, askers: Set[tuple[int, bytes]]) -> None:
+    def refuse_askers(self, askers: Set[tuple[int, bytes]]) -> None:
         """Whose solicitations (entry, MAC) for targets that would have to be resolved are refused for the moment.
 
         A MAC of zeros is all who ask on that entry.
         """
-        if askers == self._crowding:
+        if askers == self._refused_askers:
             return
-        before, self._crowding = self._crowding, askers
+        before, self._refused_askers = self._refused_askers, askers
         for program in self._programs():
             for asker in before - askers:
-                program.delete("crowding", SOURCE_KEY.pack(*asker))
-            self._crowd(program, askers - before)
+                program.delete("refused_askers", MAC_KEY.pack(*asker))
+            self._refuse(program, askers - before)
 
     @staticmethod
-    def _crowd(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
+    def _refuse(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
         with suppress(MachineError):  # full, where the limit has just been lowered: then Python refuses
             for asker in askers:
-                program.update("crowding", SOURCE_KEY.pack(*asker), _SET)
+                program.update("refused_askers", MAC_KEY.pack(*asker), _SET)
 
     def _set(self, program: Program) -> None:
         cost = _NANOSECONDS // self._limits.events_per_second
@@ -119,7 +119,7 @@ class Datapath(Programs):
     def follow(self, table: Table) -> None:
         """A table is in the maps of the program at work, whoever has put it there."""
         self._count_by(self._table, table)
-        self._forget_recents(self._table.entries.keys() - table.entries.keys())
+        self._forget_recent_targets(self._table.entries.keys() - table.entries.keys())
         for decisions in table.decisions.values():
             decisions.is_in_force()
         nowhere, self._table = self._table.nowhere, table
@@ -131,12 +131,12 @@ class Datapath(Programs):
         before, self.program.tapped = self.program.tapped, tapped
         return before != tapped
 
-    def _forget_recents(self, entries: Set[int]) -> None:
+    def _forget_recent_targets(self, entries: Set[int]) -> None:
         """What was asked for on entries that are gone: their numbers may be others' by and by."""
         if any(self._table.entries[entry].collect for entry in entries):
-            for recent in self.recents():
+            for recent in self.recent_targets():
                 if recent.entry in entries:
-                    self.program.delete("recents", ADDRESS_KEY.pack(recent.entry, recent.target))
+                    self.program.delete("recent_targets", ADDRESS_KEY.pack(recent.entry, recent.target))
 
     def has_room(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table."""
@@ -167,12 +167,12 @@ class Datapath(Programs):
                 if (flags := self._present.get(key)) is not None:  # it may have gone meanwhile
                     program.update("present_targets", key, PRESENT_TARGET.pack(flags, _now()))
             yield
-        self._crowd(program, self._crowding)
+        self._refuse(program, self._refused_askers)
         program.tapped = self.program.tapped
         yield from program.applying(table)
-        for recents in pieces(self.program.items("recents", ADDRESS_KEY.size, RECENT.size), PIECE):
-            for key, value in recents:
-                program.update("recents", key, value)
+        for recent_targets in pieces(self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size), PIECE):
+            for key, value in recent_targets:
+                program.update("recent_targets", key, value)
             yield
 
     def give_up(self, program: Program) -> None:
@@ -219,7 +219,7 @@ class Datapath(Programs):
 
     def forget_heard(self, address: bytes) -> None:
         """Whoever has this address is new wherever it is heard next."""
-        self.program.delete("heard_sources", ADDRESS_KEY.pack(_NO_SCOPE, address))
+        self.program.delete("heard_addresses", ADDRESS_KEY.pack(_NO_SCOPE, address))
 
     def asked(self, via_set: int, address: bytes) -> int:
         """When a present target was last asked for: seconds (system/clock.py). 0: it isn't there."""
@@ -243,16 +243,16 @@ class Datapath(Programs):
         with suppress(MachineError):  # no room, where all is in use: then it is asked again
             self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(number, there))
 
-    # --- recents ---
+    # --- recent targets ---
 
-    def each_recent(self) -> Iterator[Recent]:
+    def each_recent_target(self) -> Iterator[Recent]:
         """The targets that were asked for on entries that collect them."""
-        for key, value in self.program.items("recents", ADDRESS_KEY.size, RECENT.size):
+        for key, value in self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size):
             yield Recent(*ADDRESS_KEY.unpack(key), *RECENT.unpack(value))
 
-    def recents(self) -> list[Recent]:
+    def recent_targets(self) -> list[Recent]:
         """The same, all at once."""
-        return list(self.each_recent())
+        return list(self.each_recent_target())
 
     # --- attach ---
 

@@ -37,11 +37,11 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "PREFIX_TRIE_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
         "PRESENT_TARGETS_MAX": limits.neighbours + limits.kernel_entries,
-        "CROWDING_MAX": limits.pending + len(table.entries),
-        "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
-        "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
-        "KEPT_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
-        "HEARD_MAX": _HEARD if any(map(table.hears, entries)) else 1,
+        "REFUSED_ASKERS_MAX": limits.pending + len(table.entries),
+        "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
+        "RECENT_TARGETS_MAX": 2 * sum(entry.collect for entry in entries),
+        "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
+        "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
 
 
@@ -57,9 +57,9 @@ def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
 
 def _room(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
-    if name in ("PRESENT_TARGETS_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
+    if name in ("PRESENT_TARGETS_MAX", "SOURCE_BUDGETS_MAX", "KEPT_ROUTES_MAX", "HEARD_ADDRESSES_MAX"):
         return wanted
-    if name == "RECENTS_MAX":
+    if name == "RECENT_TARGETS_MAX":
         return (
             max(wanted, 1024) if wanted else 1
         )  # a kernel LRU map keeps some entries per CPU: small ones forget early
