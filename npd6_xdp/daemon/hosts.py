@@ -24,7 +24,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, InForce
 from npd6_xdp.daemon.led_hosts import LedHosts
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.resync import TICK, Resync
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests
@@ -43,7 +43,7 @@ class Hosts:
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         requests: Requests,
         pending: Pending,
         late: Callable[[NsEvent], None],
@@ -54,7 +54,7 @@ class Hosts:
         self.watch = NeighbourWatch()
         self.neighbours = Neighbours(Limits().neighbours)
         self.routes = HostRoutes(requests, memory)
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._pending = pending
         self._late = late
         self._once = once
@@ -161,10 +161,10 @@ class Hosts:
     def _set_present(self, changes: Iterable[PresentTarget]) -> None:
         for via_set, address, flags in changes:
             if flags is None:
-                self._datapath.forget(via_set, address)
+                self._ns_filter.forget(via_set, address)
                 continue
             try:
-                self._datapath.set_present(via_set, address, flags)
+                self._ns_filter.set_present(via_set, address, flags)
             except MachineError as error:
                 self.neighbours.refused += 1
                 self._once.warn(f"{error}; raise limits.neighbours")
@@ -291,7 +291,7 @@ class Hosts:
             self._resolved(host, state)
             return
         if self._hears:
-            self._datapath.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
+            self._ns_filter.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
         self._led.gone(host)
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table

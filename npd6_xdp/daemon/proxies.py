@@ -20,7 +20,7 @@ from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls
@@ -36,8 +36,8 @@ _SHARE = 0.005
 class Proxies(Follower):
     """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
 
-    def __init__(self, datapath: Datapath, requests: Requests, memory: Memory) -> None:
-        self._datapath = datapath
+    def __init__(self, ns_filter: NsFilter, requests: Requests, memory: Memory) -> None:
+        self._ns_filter = ns_filter
         self._requests = requests
         self._sysctls = Sysctls(memory)
         self._limits = Limits()
@@ -141,7 +141,7 @@ class Proxies(Follower):
 
     def _set_present(self, host: Host, via_set: int) -> None:
         try:
-            self._datapath.set_present(via_set, host.address, PresentFlag(0))
+            self._ns_filter.set_present(via_set, host.address, PresentFlag(0))
         except MachineError as error:
             self.refused += 1
             self._requests.delete_proxy(host)
@@ -150,13 +150,13 @@ class Proxies(Follower):
             self._entries[host] = via_set
 
     def _forget(self, host: Host) -> None:
-        self._datapath.forget(self._entries.pop(host), host.address)
+        self._ns_filter.forget(self._entries.pop(host), host.address)
 
     def tick(self, now: float) -> None:
         """Remove what nobody has asked for in limits.kernel_entry_age, and mend what others have changed."""
         began, clock = time.thread_time(), machine_ns() / 1e9
         for host, via_set in tuple(self._entries.items()):
-            if clock - self._datapath.asked(via_set, host.address) > self._limits.kernel_entry_age:
+            if clock - self._ns_filter.asked(via_set, host.address) > self._limits.kernel_entry_age:
                 self._forget(host)  # first: what is asked now comes to us, not to a kernel that lets go
                 self._requests.delete_proxy(host)
         self._reconcile()

@@ -25,7 +25,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.resync import TICK
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 
@@ -41,13 +41,13 @@ class Resolution(Follower):
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         requests: Requests,
         late: Callable[[NsEvent], None],
         memory: Memory | None = None,
         look_for_guests: Callable[[], None] = lambda: None,
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._requests = requests
         self._late = late
         self._look_for_guests = look_for_guests
@@ -55,8 +55,8 @@ class Resolution(Follower):
         self._pending = Pending()
         self._once = Once()
         self._room = TableRoom(self._limits.pending)
-        self._gate = Gate(datapath, self._pending, self._room)
-        self._hosts = Hosts(datapath, requests, self._pending, late, memory, self._once, self._gate)
+        self._gate = Gate(ns_filter, self._pending, self._room)
+        self._hosts = Hosts(ns_filter, requests, self._pending, late, memory, self._once, self._gate)
         self._table = NO_TABLE
         self.has_news = False
         """Whether warnings() has one more."""

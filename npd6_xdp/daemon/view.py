@@ -42,7 +42,7 @@ from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.counters import EntryCounters, added
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.ethtool import xdp_tx_errors
 
@@ -62,7 +62,7 @@ class View(Follower):
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         ports: Ports,
         tags: Tags,
         counts: Counts,
@@ -71,7 +71,7 @@ class View(Follower):
         changing: AbstractContextManager[object],
         file: str,
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._ports = ports
         self._tags = tags
         self._counts = counts
@@ -163,13 +163,13 @@ class View(Follower):
         """
         for attempt in count(1):
             with self._changing:
-                table, configured, changes = self._table, self._configured, self._datapath.changes
-                steps = self._datapath.counters()
+                table, configured, changes = self._table, self._configured, self._ns_filter.changes
+                steps = self._ns_filter.counters()
                 if attempt == _TRIES:
                     return (table, configured, *finish(steps))
             while True:
                 with self._changing:
-                    if self._datapath.changes != changes:
+                    if self._ns_filter.changes != changes:
                         break
                     try:
                         next(steps)
@@ -297,7 +297,7 @@ class View(Follower):
         """Of each entry as many as it collects, those that were asked for last first."""
         to_epoch = time.time_ns() - machine_ns()
         left = {entry.id: entry.collect for entry in table.entries.values()}
-        each = yield from listed(self._datapath.each_recent_target())
+        each = yield from listed(self._ns_filter.each_recent_target())
         recent_targets = {(recent.entry, recent.target): recent for recent in each}  # one may come twice
         ordered = yield from in_order(recent_targets.values(), key=lambda recent: recent.last, reverse=True)
         found = []

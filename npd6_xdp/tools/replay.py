@@ -145,7 +145,7 @@ class _Replay:
             with closing(RouteWatch()) as routes:
                 routes.watch(())
                 self._kinds = routes.kinds
-            self._bench.datapath.set_routing(self._kinds)
+            self._bench.ns_filter.set_routing(self._kinds)
 
     def _meet_neighbours(self) -> None:
         """Method neighbour goes by who is in this machine's neighbour table now."""
@@ -162,7 +162,7 @@ class _Replay:
             for via_set in self._table.neighbour_via_sets(host.ifindex, IPv6Address(host.address))
         }
         for via_set, address in sorted(known)[: self._limits.neighbours]:
-            self._bench.datapath.set_present(via_set, address, PresentFlag(0))
+            self._bench.ns_filter.set_present(via_set, address, PresentFlag(0))
 
     def summary(self) -> dict[str, Any]:
         """Counts of what was seen."""
@@ -276,7 +276,7 @@ class _Replay:
             return Outcome.PENDING
         if event.tags & EventTags.MISS and rule.method is Method.KERNEL and self._proxied < self._limits.kernel_entries:
             self._proxied += 1
-            self._bench.datapath.set_present(rule.via_set, event.target, PresentFlag(0))
+            self._bench.ns_filter.set_present(rule.via_set, event.target, PresentFlag(0))
         return Outcome.ANSWERED_PYTHON
 
 

@@ -66,9 +66,9 @@ def bench(limits: Limits) -> Iterator[Bench]:
 def knows(bench: Bench, using: Table, flags: PresentFlag | None = FRESH) -> None:
     bench.use(using)
     via_set = using.rules[0].via_set
-    bench.datapath.forget(via_set, SETTING.target)
+    bench.ns_filter.forget(via_set, SETTING.target)
     if flags is not None:
-        bench.datapath.set_present(via_set, SETTING.target, flags)
+        bench.ns_filter.set_present(via_set, SETTING.target, flags)
 
 
 def tags(bench: Bench, frame: bytes) -> tuple[int, list[EventTags]]:
@@ -90,7 +90,7 @@ def test_an_asker_is_told_of_once_in_each_place_and_with_each_mac(bench: Bench) 
     assert tags(bench, question()) == told, "and the first again"
     assert tags(bench, question(ip6("2001:db8::78"))) == told, "another address"
     assert tags(bench, question()) == again
-    bench.datapath.forget_heard(ASKER)
+    bench.ns_filter.forget_heard(ASKER)
     assert tags(bench, question()) == told, "who has lost his place is new"
 
 
@@ -100,7 +100,7 @@ def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> Non
     assert [event.tags for event in bench.events()] == [HEARD | ANSWERED]
     # as the same program on the other port would have it
     elsewhere = layout.HEARD.pack_named(entry=1, mac=SETTING.asker_mac)
-    bench.datapath.program.update("heard_addresses", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
+    bench.ns_filter.program.update("heard_addresses", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
     assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
 
 
@@ -155,5 +155,5 @@ def test_what_is_not_told_for_want_of_budget_is_told_by_the_next(bench: Bench) -
     knows(bench, both_sides())
     assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
     assert tags(bench, question(mac=OTHER_MAC)) == (XDP_TX, []), "the answer isn't held up by that"
-    bench.datapath.limit(UNLIMITED)
+    bench.ns_filter.limit(UNLIMITED)
     assert tags(bench, question(mac=OTHER_MAC)) == (XDP_TX, [HEARD | ANSWERED])

@@ -41,7 +41,7 @@ def one(method: Method, facts: LinkFacts = BRIDGED, **keys: Any) -> Table:
 def normal(bench: Bench) -> Iterator[Bench]:
     """The bench, whose limits a test may change."""
     yield bench
-    bench.datapath.limit(UNLIMITED)
+    bench.ns_filter.limit(UNLIMITED)
 
 
 @pytest.mark.parametrize("facts", [BRIDGED, PARENT], ids=["a bridge's port", "a parent of macvlan devices"])
@@ -80,11 +80,11 @@ def test_the_first_question_of_method_kernel_is_python_s_to_answer_and_goes_no_f
 def test_a_present_target_is_answered_and_its_question_consumed(bench: Bench, tags: PresentFlag) -> None:
     using = one(Method.NEIGHBOUR, datapath=Datapath.PYTHON)
     bench.use(using)
-    bench.datapath.set_present(using.rules[0].via_set, SETTING.target, tags)
+    bench.ns_filter.set_present(using.rules[0].via_set, SETTING.target, tags)
     try:
         assert bench.see(MULTICAST).action == XDP_DROP
     finally:
-        bench.datapath.forget(using.rules[0].via_set, SETTING.target)
+        bench.ns_filter.forget(using.rules[0].via_set, SETTING.target)
     assert len(bench.events()) == 1
 
 
@@ -92,7 +92,7 @@ def test_a_present_target_is_answered_and_its_question_consumed(bench: Bench, ta
 @pytest.mark.parametrize(("facts", "multicast"), [(BRIDGED, XDP_PASS), (link(), XDP_DROP)], ids=["shared", "alone"])
 def test_what_is_refused_goes_on_to_the_others(normal: Bench, method: Method, facts: LinkFacts, multicast: int) -> None:
     normal.use(one(method, facts, datapath=Datapath.PYTHON))
-    normal.datapath.limit(Limits(events_per_second=1))
+    normal.ns_filter.limit(Limits(events_per_second=1))
     actions = [normal.see(MULTICAST) for _ in range(3)]
     assert [seen.counted for seen in actions[1:]] == [(Outcome.RATE_LIMITED,)] * 2
     assert {seen.action for seen in actions[1:]} == {multicast}

@@ -29,8 +29,8 @@ from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.bpf import compiler
-from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.events import EventRing
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from tests.fuzz.configurations import BRIDGE_MAC, LARGEST, MACS, PORTS, VLAN_DEVICE, Configuration
 from tests.fuzz.scene import NONE, Drawn, Program, Report, Told
 
@@ -112,14 +112,14 @@ class _Loaded:
     """The program in the kernel, with its ring if somebody is to read it."""
 
     def __init__(self, largest: Table, *, is_read: bool) -> None:
-        self.datapath = Datapath(largest, _UNLIMITED)
-        self.ring = EventRing(self.datapath.program.maps) if is_read else None
+        self.ns_filter = NsFilter(largest, _UNLIMITED)
+        self.ring = EventRing(self.ns_filter.program.maps) if is_read else None
         self.in_force: _InForce | None = None
 
     def close(self) -> None:
         if self.ring is not None:
             self.ring.close()
-        self.datapath.close()
+        self.ns_filter.close()
 
     def records(self) -> bytes:
         """All that is in the ring, in the order in which it was put there."""
@@ -271,7 +271,7 @@ class Subject:
         if loaded.in_force is not ready:
             self._use(loaded, ready)
         for via_set, target, flags in ready.known:
-            loaded.datapath.set_present(via_set, target, flags)
+            loaded.ns_filter.set_present(via_set, target, flags)
         program = self._program(loaded, ready)
         loaded.records()
         if loaded.ring is not None:
@@ -307,7 +307,7 @@ class Subject:
         )
 
     def _use(self, loaded: _Loaded, ready: _InForce) -> None:
-        path, configuration = loaded.datapath, ready.configuration
+        path, configuration = loaded.ns_filter, ready.configuration
         if not path.has_room(ready.table, _UNLIMITED):
             raise RuntimeError(f"the program has no room for configuration {configuration.name}")
         for via_set, target, _ in loaded.in_force.known if loaded.in_force else ():
@@ -327,7 +327,7 @@ class Subject:
         loaded.in_force = ready
 
     def _program(self, loaded: _Loaded, ready: _InForce) -> Program:
-        owner = loaded.datapath.program
+        owner = loaded.ns_filter.program
         fds, cpus = owner._fds, owner._cpus
         entries, rules = max(ready.table.entries) + 1, max(ready.table.rules) + 1
         program = Program(

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Datapath as DatapathKind
+from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, EXACT_KEY, FLAG, LENGTHS, NO_LENGTH, PREFIX_SCOPE, TRIE_KEY, VIA_KEY
 from npd6_xdp.core.links import advert_sources
@@ -137,7 +137,7 @@ def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bo
     return ENTRY.pack_named(
         id=entry.id,
         mac=entry.mac,
-        datapath=DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
+        datapath=DATAPATHS.index(Datapath.MONITOR if is_silent else entry.datapath),
         source_flags=source_flags,
         l3_ifindex=entry.l3_ifindex,
         link_local=link_local.packed,

@@ -40,7 +40,7 @@ class _Stage:
 def sections(run: Run) -> list[Section]:
     rows, raw = [], {}
     with ExitStack() as stack:
-        subject = stack.enter_context(loaded(_TABLE)).datapath.program.fd
+        subject = stack.enter_context(loaded(_TABLE)).ns_filter.program.fd
         bare = stack.enter_context(bare_program())
         loop = middle(cost_of_a_frame(subject, bare, _foreign(), _REPEATS).bare)
         before, harness_share = 0.0, 0.0

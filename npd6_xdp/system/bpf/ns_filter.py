@@ -39,7 +39,7 @@ class Recent:
     count: int
 
 
-class Datapath(Programs):
+class NsFilter(Programs):
     """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
 
     When a table or the limits outgrow the maps, or much is to be different at once, a program with maps of its own
