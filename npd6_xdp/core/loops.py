@@ -29,7 +29,7 @@ LEAST = 2.0
 """Seconds between two tests of the same links where something calls for one."""
 TESTS_AT_ONCE = 8
 """Then nothing is tested for a second: the tests of many links take their time."""
-PEER_SECONDS = 600.0
+OTHER_PROXY_SECONDS = 600.0
 """After so long with no sign of it, another proxy is forgotten."""
 HOLD = 6.5
 """Seconds from our question on: what another proxy asks for in that time may still be because of it. Ours goes on for
@@ -40,7 +40,7 @@ _ASK_SECONDS = 1.0  # for which the kernel looks for it; once it asks, and we on
 _BREAK = 1.0
 _MOST_ASKED = 4096
 _MOST_MET = 4096
-_MOST_PEERS = 64  # on one link
+_MOST_OTHER_PROXIES = 64  # on one link
 _LEAST_BITS = 16  # of a prefix's that are drawn by lot: with fewer, a host's address may be drawn
 _DRAWS = 8
 _NEVER = float("-inf")
@@ -88,7 +88,7 @@ class Loops:
         self.due: float | None = None
         """When to call tests() (seconds, monotonic); None: there is nothing to test."""
         self._nonces: dict[bytes, _Nonce] = {}
-        self._peers: dict[int, dict[bytes, float]] = {}
+        self._other_proxies: dict[int, dict[bytes, float]] = {}
         self._asked: dict[Host, float] = {}
         self._asking_too: dict[Host, tuple[bytes, float]] = {}
         self._met: dict[tuple[int, bytes], None] = {}
@@ -104,7 +104,7 @@ class Loops:
         self._tested.clear()
         self._todo = dict.fromkeys(range(len(ways)))
         self._schedule()
-        self._peers = {link: macs for link, macs in self._peers.items() if link in self._links}
+        self._other_proxies = {link: macs for link, macs in self._other_proxies.items() if link in self._links}
 
     @property
     def links(self) -> frozenset[int]:
@@ -112,9 +112,9 @@ class Loops:
         return self._links
 
     @property
-    def peers(self) -> Mapping[int, Iterable[bytes]]:
+    def other_proxies(self) -> Mapping[int, Iterable[bytes]]:
         """The MACs of other proxies, by link."""
-        return {link: frozenset(macs) for link, macs in self._peers.items()}
+        return {link: frozenset(macs) for link, macs in self._other_proxies.items()}
 
     # --- tests ---
 
@@ -154,10 +154,10 @@ class Loops:
                 needless.append(Host(nonce.asked, address))
             if now - nonce.began >= _NONCE_SECONDS:
                 del self._nonces[address]
-        for link, macs in tuple(self._peers.items()):
-            self._peers[link] = {mac: seen for mac, seen in macs.items() if now - seen < PEER_SECONDS}
-            if not self._peers[link]:
-                del self._peers[link]
+        for link, macs in tuple(self._other_proxies.items()):
+            self._other_proxies[link] = {mac: seen for mac, seen in macs.items() if now - seen < OTHER_PROXY_SECONDS}
+            if not self._other_proxies[link]:
+                del self._other_proxies[link]
         return needless
 
     def _unknown(self, way: _Way) -> bytes | None:
@@ -208,9 +208,9 @@ class Loops:
         nonce = self._nonces.get(target)
         if nonce is None or nonce.asked == link:
             return False
-        macs = self._peers.setdefault(link, {})
+        macs = self._other_proxies.setdefault(link, {})
         new = mac not in macs
-        if new and len(macs) >= _MOST_PEERS:
+        if new and len(macs) >= _MOST_OTHER_PROXIES:
             return False
         macs[mac] = now
         return new
@@ -226,7 +226,7 @@ class Loops:
 
     def is_echo(self, host: Host, mac: bytes, now: float) -> bool:
         """Whether a question that comes in on a link, for a target that isn't under way there, is because of ours."""
-        return mac in self._peers.get(host.ifindex, ()) and now - self._asked.get(host, _NEVER) < HOLD
+        return mac in self._other_proxies.get(host.ifindex, ()) and now - self._asked.get(host, _NEVER) < HOLD
 
     def asks_too(self, host: Host, mac: bytes, now: float) -> None:
         """A target that we look for on a link is asked for there by a MAC as well: by another proxy, or by a host."""

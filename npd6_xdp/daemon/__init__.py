@@ -38,7 +38,7 @@ from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.programs import Programs
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.reading import Source
 from npd6_xdp.daemon.reaper import Reaper
 from npd6_xdp.daemon.reloads import Reloads
@@ -59,7 +59,7 @@ from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
-from npd6_xdp.system.peers import running_peers
+from npd6_xdp.system.other_daemons import other_daemons
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
 
@@ -79,7 +79,7 @@ class Rooms:
     rings: Rings
     answering: Answering
     neighbour: Resolution
-    kernel: Proxies
+    kernel: ProxyEntries
     route: Routing
     tags: Tags
     outlook: Outlook
@@ -104,7 +104,7 @@ class Rooms:
         self.answering.join(handlers, self.neighbour.notice)
         self.route.follow(self.machine.kinds)
         self.rings.open(EventRing(self.ns_filter.program.maps))
-        for name, pid in running_peers():
+        for name, pid in other_daemons():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self.changes.begin(first)
         self.exposition.serve()
@@ -201,7 +201,7 @@ class Daemon:
         answering = Answering(ports, counts, loop.failed)
         late, guests = answering.answer_late, machine.look_for_guests
         neighbour = keep(closing(Resolution(ns_filter, requests, late, memory, guests)))
-        kernel = keep(closing(Proxies(ns_filter, requests, memory)))
+        kernel = keep(closing(ProxyEntries(ns_filter, requests, memory)))
         route = keep(closing(Routing(ns_filter)))
         tags = keep(closing(Tags(ns_filter, ports, _counted(ns_filter, counts), changing)))
         # who tells of it

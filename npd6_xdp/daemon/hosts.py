@@ -120,8 +120,8 @@ class Hosts:
         self._led.use(table)
         now = time.monotonic()
         self._loops.use(table)
-        # who is no peer any more, because no question is carried both ways, is heard again
-        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.peers, now)]
+        # who is no other proxy any more, because no question is carried both ways, is heard again
+        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.other_proxies, now)]
         self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
@@ -203,8 +203,8 @@ class Hosts:
             what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
         else:
             what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
-        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"peers {link}")
-        self._apply(self._places.distrust(self._loops.peers, time.monotonic()))
+        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"other proxies {link}")
+        self._apply(self._places.distrust(self._loops.other_proxies, time.monotonic()))
 
     def look_for(self, host: Host) -> None:
         """Have the kernel look for a host that isn't there, as far as is known."""
@@ -344,4 +344,4 @@ class Hosts:
             self.watch.probe(host)
         for host in needless:
             self.watch.delete(host)
-        self._apply(self._places.distrust(self._loops.peers, now))
+        self._apply(self._places.distrust(self._loops.other_proxies, now))

@@ -19,7 +19,7 @@ from npd6_xdp.core.config import InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.proxies import proxying_interfaces
+from npd6_xdp.core.proxy_entries import proxying_interfaces
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     Details,
@@ -37,7 +37,7 @@ from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.bpf.compiler import load_bcc
@@ -67,7 +67,7 @@ class View(Follower):
         tags: Tags,
         counts: Counts,
         resolution: Resolution,
-        proxies: Proxies,
+        proxy_entries: ProxyEntries,
         changing: AbstractContextManager[object],
         file: str,
     ) -> None:
@@ -76,7 +76,7 @@ class View(Follower):
         self._tags = tags
         self._counts = counts
         self._resolution = resolution
-        self._proxies = proxies
+        self._proxy_entries = proxy_entries
         self._changing = changing
         self._file = file
         self._table = NOTHING.table
@@ -141,7 +141,7 @@ class View(Follower):
                 self._resolution.neighbours.by_interface(),
                 {ifindex for via_set in table.vias.values() for ifindex in via_set},
             ),
-            self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(table)),
+            self._count_by_name((host.ifindex for host in self._proxy_entries.entries()), proxying_interfaces(table)),
             AnswerTimes(list(answer_times.counts), answer_times.total),
             self._loaded_at,
             self._reload_failures,
@@ -239,7 +239,7 @@ class View(Follower):
             self._file,
             (yield from listed(self._place(host, NeighbourState(state(host)).name or "") for host in hosts)),
             (yield from listed(IPv6Address(address) for _, address in pending)),
-            (yield from self._places(self._proxies.entries())),
+            (yield from self._places(self._proxy_entries.entries())),
             (yield from self._places(list(self._resolution.routes.hosts()))),
             (yield from self._targets(table)),
             globs,
@@ -283,7 +283,7 @@ class View(Follower):
     def _refused(self) -> dict[str, int]:
         return {
             "neighbours": self._resolution.neighbours.refused,
-            "kernel proxy entries": self._proxies.refused,
+            "kernel proxy entries": self._proxy_entries.refused,
         }
 
     def _place(self, host: Host, state: str = "") -> HostSnapshot:

@@ -265,7 +265,7 @@ class _Replay:
         )
 
     def _hand_up(self, event: NsEvent) -> Outcome:
-        """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxies.py)."""
+        """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxy_entries.py)."""
         rule = self._table.rules[event.rule]
         if event.tags & EventTags.MISS and rule.method is Method.ROUTE:
             there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))

@@ -18,7 +18,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.sysctl import Memory
 from tests.daemon.forces import in_force
@@ -52,7 +52,7 @@ class Requests:
     def __init__(self) -> None:
         self.added: list[object] = []
 
-    def proxies(self) -> dict[object, int]:
+    def proxy_entries(self) -> dict[object, int]:
         return {}
 
     def host_routes(self) -> dict[object, int]:
@@ -73,13 +73,13 @@ class NsFilter:
 
 def test_no_proxy_entry_is_added_on_an_interface_that_the_table_to_come_does_not_have(tmp_path: Path) -> None:
     requests = Requests()
-    proxies = Proxies(NsFilter(), requests, Memory(tmp_path))  # type: ignore[arg-type]
+    proxy_entries = ProxyEntries(NsFilter(), requests, Memory(tmp_path))  # type: ignore[arg-type]
     before = build(config("wan0"), LINKS)
     after = build(config("wan9"), LINKS, before)
     for table in (before, after):
-        proxies.apply(in_force(table, {}))
+        proxy_entries.apply(in_force(table, {}))
     (rule,) = before.rules.values()
-    proxies.ask(event(rule.id), rule)
+    proxy_entries.ask(event(rule.id), rule)
     assert requests.added == []
 
 

@@ -34,7 +34,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.programs import Programs
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Ring, Rings
 from npd6_xdp.daemon.turns import Turns
@@ -90,7 +90,7 @@ class Tired:
         self.rests = False
         self.port = 0
 
-    def proxies(self) -> dict[Host, int]:
+    def proxy_entries(self) -> dict[Host, int]:
         return self._tell({})
 
     def has_proxy(self, _: Host) -> bool:
@@ -123,12 +123,12 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
     tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    proxies = Proxies(NsFilter(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
-    go_by(proxies, in_force(KERNEL, {}))
-    proxies.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
-    proxies.tick(0.0)
-    assert proxies.due is not None
-    assert proxies.refused == 1
+    proxy_entries = ProxyEntries(NsFilter(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
+    go_by(proxy_entries, in_force(KERNEL, {}))
+    proxy_entries.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
+    proxy_entries.tick(0.0)
+    assert proxy_entries.due is not None
+    assert proxy_entries.refused == 1
     assert said.text.count(WHY) == 2, "once for the entries, once for the target"
 
 
@@ -373,7 +373,12 @@ def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(m
     with closing(Requests()) as requests:
         monkeypatch.setattr(requests._asking, "socket", closed())
         assert requests.delete_proxy(host) == errno.EBADF
-        for ask in (requests.neighbours, requests.proxies, requests.host_routes, lambda: requests.has_proxy(host)):
+        for ask in (
+            requests.neighbours,
+            requests.proxy_entries,
+            requests.host_routes,
+            lambda: requests.has_proxy(host),
+        ):
             with pytest.raises(MachineError):
                 ask()
 

@@ -12,7 +12,7 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.proxies import proxying_interfaces, via_set_of
+from npd6_xdp.core.proxy_entries import proxying_interfaces, via_set_of
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import PresentFlag, Rule
@@ -33,7 +33,7 @@ _LOOK = 2.0
 _SHARE = 0.005
 
 
-class Proxies(Follower):
+class ProxyEntries(Follower):
     """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
 
     def __init__(self, ns_filter: NsFilter, requests: Requests, memory: Memory) -> None:
@@ -173,7 +173,7 @@ class Proxies(Follower):
         interface goes down, and when somebody else says so.
         """
         try:
-            there = self._requests.proxies()
+            there = self._requests.proxy_entries()
         except MachineError as error:
             self._once.warn(f"{error}; trying again every {self._pause():.0f} s")
             self.due = time.monotonic() + self._pause()
