@@ -147,14 +147,14 @@ class _Builder:
         origin = self._rules.origins[entry]
         yield from self._note(entry, interface, interface.labelled(link.name), proxied=proxied)
         own = {*_held(link.own(vlan.tags)), *_held(link.own_beside(vlan.tags))}
-        special = self._elsewhere(lines, origin, own)
+        exceptions = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
-            special[Prefix(int(hop), BITS)] = _NEXT_HOP  # C6 of docs/rules.md
+            exceptions[Prefix(int(hop), BITS)] = _NEXT_HOP  # C6 of docs/rules.md
         for address in own:
-            special[Prefix(address, BITS)] = _OWN  # C1
+            exceptions[Prefix(address, BITS)] = _OWN  # C1
         before = self._before.decisions.get(entry)
-        same = before is not None and before.lines is lines and before.special == special
-        self.decisions[entry] = before if same and before is not None else Decisions(lines, special, made_of)
+        same = before is not None and before.lines is lines and before.exceptions == exceptions
+        self.decisions[entry] = before if same and before is not None else Decisions(lines, exceptions, made_of)
 
     def _note(self, entry: int, interface: InterfaceConfig, where: str, *, proxied: bool) -> Steps[None]:
         """What of an entry's rules doesn't apply as things are."""
@@ -193,15 +193,15 @@ class _Builder:
             spans = ((bisect_left(held, base.address), bisect_right(held, base.last)) for base in owners)
             candidates = {address for first, last in spans for address in held[first:last]}
         by_rules = Decisions(lines, {})
-        special = {}
+        exceptions = {}
         for address in candidates:
             prefix = Prefix(address, BITS)
             match = lines.get(prefix)
             if match is None and address >> 118 != _LINK_LOCAL:
                 match = by_rules.longest(address)
             if match is not None and match.decision in _THERE_OR_NOT and address not in own:
-                special[prefix] = Match(match.rule, Decision.STATIC, match.flags)
-        return special
+                exceptions[prefix] = Match(match.rule, Decision.STATIC, match.flags)
+        return exceptions
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]

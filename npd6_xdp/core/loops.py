@@ -138,13 +138,15 @@ class Loops:
         return look, needless
 
     def _schedule(self) -> None:
-        dues = [nonce.began + (_NONCE_SECONDS if nonce.taken_back else _ASK_SECONDS) for nonce in self._nonces.values()]
+        times = [
+            nonce.began + (_NONCE_SECONDS if nonce.taken_back else _ASK_SECONDS) for nonce in self._nonces.values()
+        ]
         if self._ways:
-            dues.append(self._all_at + PERIOD)
+            times.append(self._all_at + PERIOD)
         if self._todo:
             tested = min(self._tested.get(index, _NEVER) for index in self._todo)
-            dues.append(max(self._broke_at + _BREAK, tested + LEAST))
-        self.due = min(dues, default=None)
+            times.append(max(self._broke_at + _BREAK, tested + LEAST))
+        self.due = min(times, default=None)
 
     def _tidy(self, now: float) -> list[Host]:
         needless = []

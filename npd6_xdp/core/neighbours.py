@@ -268,7 +268,7 @@ def _differs_at(one: Table, other: Table) -> set[bytes] | None:
             continue
         if before.lines is not after.lines or one.origins[entry] is not other.origins[entry]:
             return None
-        changed = before.special.items() ^ after.special.items()
+        changed = before.exceptions.items() ^ after.exceptions.items()
         found.update(prefix.address.to_bytes(16) for prefix, _ in changed)
     return found
 

@@ -191,14 +191,14 @@ class Pending:
 
     def forget(self, table: Table) -> list[NsEvent]:
         """Give up what rules that aren't in a table have under way; those who wait for it."""
-        homeless: list[NsEvent] = []
+        unanswered: list[NsEvent] = []
         for key, pending in tuple(self._targets.items()):
             gone = {asker for asker, event in pending.askers.items() if event.rule not in table.rules}
-            homeless += [pending.askers.pop(asker) for asker in sorted(gone)]
+            unanswered += [pending.askers.pop(asker) for asker in sorted(gone)]
             if not pending.askers or key[0] not in table.vias:
-                homeless += pending.askers.values()
+                unanswered += pending.askers.values()
                 self._end(key)
-        return homeless
+        return unanswered
 
     def _end(self, key: tuple[int, bytes]) -> None:
         via_set, address = key

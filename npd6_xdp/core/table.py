@@ -166,27 +166,27 @@ MadeOf = tuple[Mapping[Prefix, Match], Set[Prefix]]
 class Decisions:
     """What decides about the targets of one entry: the longest prefix that holds a target.
 
-    `lines` come of its rules. `special` are the few single addresses, taking precedence, that the host itself
+    `lines` come of its rules. `exceptions` are the few single addresses, taking precedence, that the host itself
     gives reason for: its own, next hops, and those it holds elsewhere. A rebuilt table has the very same objects
     where nothing is different; else `made_of` may say from which lines these came, and by what they differ.
     """
 
     lines: Mapping[Prefix, Match]
-    special: Mapping[Prefix, Match]
+    exceptions: Mapping[Prefix, Match]
     made_of: MadeOf | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.lines) + sum(prefix not in self.lines for prefix in self.special)
+        return len(self.lines) + sum(prefix not in self.lines for prefix in self.exceptions)
 
     def get(self, prefix: Prefix) -> Match | None:
         """What the table says of exactly this prefix."""
-        return self.special.get(prefix) or self.lines.get(prefix)
+        return self.exceptions.get(prefix) or self.lines.get(prefix)
 
     def items(self) -> Iterator[tuple[Prefix, Match]]:
         """The whole table, in no order."""
-        yield from self.special.items()
+        yield from self.exceptions.items()
         for item in self.lines.items():
-            if item[0] not in self.special:
+            if item[0] not in self.exceptions:
                 yield item
 
     def longest(self, target: int, at_most: int = BITS - 1) -> Match | None:
@@ -206,12 +206,12 @@ class Decisions:
         take: list[Prefix] = []
         if self is before:
             return put, take
-        if not before.lines and not before.special:
+        if not before.lines and not before.exceptions:
             for some in pieces(self.items()):
                 put.update(some)
                 yield
             return put, take
-        maybe = set(self.special) | before.special.keys()
+        maybe = set(self.exceptions) | before.exceptions.keys()
         if self.made_of is not None and self.made_of[0] is before.lines:
             maybe |= self.made_of[1]
         elif self.lines is not before.lines:
@@ -240,7 +240,7 @@ class Decisions:
     def addresses(self) -> int:
         """How many of its prefixes are single addresses."""
         singles = list(map(_LENGTH, self.lines)).count(BITS)
-        return singles + sum(prefix not in self.lines for prefix in self.special)
+        return singles + sum(prefix not in self.lines for prefix in self.exceptions)
 
     @cached_property
     def lengths(self) -> Sequence[int]:

@@ -194,7 +194,7 @@ def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, 
     for length in {here.length for here in on_link}:
         mask = MASKS[length]
         addresses = {prefix.address for prefix in on_link if prefix.length == length}
-        for lines in (decisions.lines, decisions.special):
+        for lines in (decisions.lines, decisions.exceptions):
             for some in pieces(lines, _LOOKED_AT):
                 yield None
                 for prefix in [p for p in some if p.address & mask in addresses and p.length >= length]:

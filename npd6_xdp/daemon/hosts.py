@@ -82,8 +82,8 @@ class Hosts:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
         if self._resync.is_under_way or self._settling is not None or self.watch.unfinished:
             return 0.0  # go on at once
-        dues = (self.routes.due, self._places.due, self._loops.due, self._look_at)
-        return min((due for due in dues if due is not None), default=None)
+        times = (self.routes.due, self._places.due, self._loops.due, self._look_at)
+        return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""

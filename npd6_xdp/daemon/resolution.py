@@ -94,8 +94,8 @@ class Resolution(Follower):
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        dues = (self._tick_at, self._gate.due, self._hosts.due)
-        return min((due for due in dues if due is not None), default=None)
+        times = (self._tick_at, self._gate.due, self._hosts.due)
+        return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""

@@ -262,7 +262,7 @@ class View(Follower):
             tx_errors,
         )
 
-    def ailing(self) -> str:
+    def unhealthy(self) -> str:
         """Why nothing is answered: no interface is attached and up. "" if one is. Another thread may ask."""
         table, links, states = self._table, self._links, []
         configured = [interface.name for interface in self._configured]

@@ -160,7 +160,7 @@ def _with_lines(prefixes: Iterable[Prefix]) -> Table:
     base = one_prefix()
     ((number, decisions),) = base.decisions.items()
     (match,) = decisions.lines.values()
-    return replace(base, decisions={number: Decisions(dict.fromkeys(prefixes, match), decisions.special)})
+    return replace(base, decisions={number: Decisions(dict.fromkeys(prefixes, match), decisions.exceptions)})
 
 
 def limited() -> Table:

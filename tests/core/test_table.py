@@ -88,7 +88,7 @@ def test_frames_that_no_entry_speaks_for_are_unmatched() -> None:
 
 def test_own_addresses_and_next_hops_belong_to_no_rule() -> None:
     table = build(config(rule("::/0")), {"wan0": link(own("2001:db8::1"), ("2001:db8::2",))})
-    assert {match.rule for match in table.decisions[0].special.values()} == {NO_RULE}
+    assert {match.rule for match in table.decisions[0].exceptions.values()} == {NO_RULE}
 
 
 ENTRIES = (
