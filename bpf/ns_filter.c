@@ -192,10 +192,10 @@ static __always_inline enum presence route_kept(const struct entry *entry, const
 	struct address_key key = { .scope = entry->id, .address = s->ns.target };
 	struct kept_route *kept;
 
-	if (!settings->kept)
+	if (!settings->kept_generation)
 		return PRESENCE_UNKNOWN;
 	kept = kept_routes.lookup(&key);
-	if (!kept || kept->number != settings->kept)
+	if (!kept || kept->generation != settings->kept_generation)
 		return PRESENCE_UNKNOWN;
 	return kept->there ? PRESENCE_THERE : PRESENCE_ABSENT;
 }
@@ -433,9 +433,9 @@ static __always_inline bool is_to_be_held(struct entry *entry, const struct scra
 	if (!is_multicast_ether(s->frame.h_dest))
 		return false;
 	now = bpf_ktime_get_ns() >> 30; /* about a second */
-	if (entry->looked == now)
+	if (entry->sampled == now)
 		return false;
-	entry->looked = now; /* CPUs that meet here may each take one */
+	entry->sampled = now; /* CPUs that meet here may each take one */
 	return true;
 }
 

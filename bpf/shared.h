@@ -138,7 +138,7 @@ struct entry {
 	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
 	__u16 flags;             /* enum entry_flag */
 	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
-	__u32 looked;            /* when one was held last of those that seem untagged: seconds, about */
+	__u32 sampled;           /* when one was held last of those that seem untagged: seconds, about */
 };
 
 /* Which of an entry's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
@@ -204,16 +204,16 @@ struct heard {
 
 /* What concerns all entries. */
 struct settings {
-	__u64 event_cost;     /* nanoseconds that an event takes of the budget of all sources */
-	__u32 resolving_full; /* Python can't have more targets resolved at the moment */
-	__u32 routing;        /* enum routing_flag */
-	__u32 kept;           /* the number of what still holds in `kept_routes`; 0: nothing does */
+	__u64 event_cost;      /* nanoseconds that an event takes of the budget of all sources */
+	__u32 resolving_full;  /* Python can't have more targets resolved at the moment */
+	__u32 routing;         /* enum routing_flag */
+	__u32 kept_generation; /* the generation that still holds in `kept_routes`; 0: nothing does */
 	__u32 zero;
 };
 
-/* What the kernel said it would do with packets for a target, as long as `number` is what settings.kept says. */
+/* What the kernel would do with packets for a target, while `generation` is settings.kept_generation. */
 struct kept_route {
-	__u32 number;
+	__u32 generation;
 	__u32 there;
 };
 

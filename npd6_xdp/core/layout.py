@@ -92,7 +92,7 @@ ENTRY = Layout(
     port_mac=_MAC,
     flags="H",
     lengths=f"{LENGTHS}s",
-    looked="4x",
+    sampled="4x",
 )
 RULE = Layout("rule", id="I", decision="H", flags="H", via_set="I")
 EXACT_KEY = Layout("exact_key", entry="I", length="I", address=_ADDRESS)
@@ -105,8 +105,8 @@ VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
 MAC_KEY = Layout("mac_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
-SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept="I", zero="4x")
-KEPT_ROUTE = Layout("kept_route", number="I", there="I")
+SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept_generation="I", zero="4x")
+KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
 NS_EVENT = Layout(

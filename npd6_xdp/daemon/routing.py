@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Method `route` where bpf_fib_lookup() can't tell: the kernel is asked what it would do with a packet, and that kept.
 
-What it said is in a kernel map, where XDP goes by it, under a number that is given up with the first change of routes:
+What it said is in a kernel map, where XDP goes by it, of a generation that ends with the first change of routes:
 then all is asked anew. While changes follow each other, nothing is kept, and none of them costs us anything.
 """
 
@@ -30,7 +30,7 @@ class Routing(Follower):
         self._changes = RouteChanges()
         self._table = NO_TABLE
         self._kinds = RoutingFlag(0)
-        self._number = 0
+        self._generation = 0
         self._keeps = False
         self._not_before = 0.0
 
@@ -88,11 +88,11 @@ class Routing(Follower):
         if not self._keeps and not by_source and time.monotonic() >= self._not_before:
             self._changes.listen()
             self._keeps = True
-            self._number = self._number % 0xFFFFFFFF + 1
-            self._ns_filter.keep_routes(self._number)
+            self._generation = self._generation % 0xFFFFFFFF + 1
+            self._ns_filter.keep_routes(self._generation)
         there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
         if self._keeps and there is not None:
-            self._ns_filter.keep_route(rule.entry, event.target, self._number, there=there)
+            self._ns_filter.keep_route(rule.entry, event.target, self._generation, there=there)
         return None if there else Outcome.ABSENT
 
     def on_change(self) -> None:

@@ -57,7 +57,7 @@ class NsFilter(Programs):
         self._resolving_full = False
         self._refused_askers: Set[tuple[int, bytes]] = frozenset()
         self._routing = RoutingFlag(0)
-        self._kept = 0
+        self._kept_generation = 0
         self._table = Table({}, {}, {}, {}, {})
         self._successors: list[Program] = []  # made ready to take over: what hosts are there, they are told, too
         self.limit(limits)
@@ -103,7 +103,7 @@ class NsFilter(Programs):
         cost = _NANOSECONDS // self._limits.events_per_second
         routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
         settings = SETTINGS.pack_named(
-            event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept=self._kept
+            event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept_generation=self._kept_generation
         )
         program.update("settings_space", INDEX.pack(0), settings)
 
@@ -233,15 +233,15 @@ class NsFilter(Programs):
         self._routing = kinds
         self._set(self.program)
 
-    def keep_routes(self, number: int) -> None:
-        """Go by what is kept under this number from now on, and by nothing that was kept before; 0: by nothing."""
-        self._kept = number
+    def keep_routes(self, generation: int) -> None:
+        """Go by what is kept of this generation from now on, and by nothing that was kept before; 0: by nothing."""
+        self._kept_generation = generation
         self._set(self.program)
 
-    def keep_route(self, entry: int, target: bytes, number: int, *, there: bool) -> None:
+    def keep_route(self, entry: int, target: bytes, generation: int, *, there: bool) -> None:
         """What the kernel would do with packets for a target that came in by an entry."""
         with suppress(MachineError):  # no room, where all is in use: then it is asked again
-            self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(number, there))
+            self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(generation, there))
 
     # --- recent targets ---
 
