@@ -92,9 +92,9 @@ BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_ROUTES_MAX);    /* by entry */
 BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
-BPF_PERF_OUTPUT(events);                                             /* wakes Python for each event */
-BPF_PERF_OUTPUT(more_events);                                        /* for every 64th only */
-BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
+BPF_PERF_OUTPUT(events);                                        /* wakes Python for each event */
+BPF_PERF_OUTPUT(more_events);                                   /* for every 64th only */
+BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
 
 /* --- match ----------------------------------------------------------------------------------------- */
 
@@ -379,10 +379,10 @@ static __always_inline bool is_within_limits(const struct entry *entry, const st
 static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 {
 	int key = 0;
-	u32 *unwatched = unwatched_events.lookup(&key);
+	u32 *wakeup = need_wakeup.lookup(&key);
 
-	if (unwatched && *unwatched) {
-		*unwatched = 0;
+	if (wakeup && *wakeup) {
+		*wakeup = 0;
 		if (!events.perf_submit(ctx, event, sizeof(*event)))
 			return true;
 	}

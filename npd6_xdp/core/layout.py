@@ -126,6 +126,6 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "heard_addresses": (ADDRESS_KEY, HEARD),
     "entry_counters": (INDEX, ENTRY_COUNTER),
     "rule_counters": (INDEX, RULE_COUNTER),
-    "unwatched_events": (INDEX, FLAG),
+    "need_wakeup": (INDEX, FLAG),
 }
 """The program's maps that Python reads or writes, with their keys and values."""

@@ -32,7 +32,7 @@ _MAPS = (
     "heard_addresses",
     "events",
     "more_events",
-    "unwatched_events",
+    "need_wakeup",
 )
 _SIZED_BY = {
     "entries": "ENTRIES_MAX",
