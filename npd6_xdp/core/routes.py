@@ -193,7 +193,7 @@ class Routes:
                 for fact in facts:
                     place.add(fact, key)
 
-    def lose_track(self) -> None:
+    def lost_announcements(self) -> None:
         """Announcements were lost: what is known holds until all is read anew."""
         self._facts.doubt()
         if self._reading is not None:

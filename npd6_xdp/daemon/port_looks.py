@@ -73,7 +73,7 @@ class PortLooks:
         self._postponed = 0
         self._complained: dict[int, float] = {}
         self.due: float | None = None
-        """When to call robbed() (seconds, monotonic)."""
+        """When to call tampered() (seconds, monotonic)."""
 
     def plan(self, *, wanted: bool) -> None:
         """Look again in a while, where there is anything to look at."""
@@ -82,10 +82,10 @@ class PortLooks:
         elif self.due is None:
             self.due = time.monotonic() + _TURN
 
-    def robbed(self, now: float) -> Iterator[Attached]:
+    def tampered(self, now: float) -> Iterator[Attached]:
         """One turn: the ports whose program somebody has taken off, to be put back one by one.
 
-        What is announced comes first: an interface that went and came back isn't robbed.
+        What is announced comes first: with an interface that went and came back nobody has tampered.
         """
         if self._netlink().behind and self._postponed < _PATIENCE:
             self._postponed += 1

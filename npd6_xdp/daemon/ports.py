@@ -266,7 +266,7 @@ class Ports(Follower):
         if self._retry_at is not None and self._retry_at <= now:
             self.follow(self._config, self._links, self._table)
         if self._looks.due is not None and self._looks.due <= now:
-            for port in self._looks.robbed(now):
+            for port in self._looks.tampered(now):
                 self._put_back(port)
         self._plan()
 

@@ -146,8 +146,8 @@ def test_what_was_made_anew_in_the_middle_of_a_look_is_not_taken_for_robbed(
     """Announcements came after the look had begun."""
     monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
     follow(attached, NATIVE, WAN)
-    robbed = SimpleNamespace(xdp=set(), allmulti=0)
-    monkeypatch.setattr(Netlink, "link", lambda *_: robbed)
+    tampered = SimpleNamespace(xdp=set(), allmulti=0)
+    monkeypatch.setattr(Netlink, "link", lambda *_: tampered)
     monkeypatch.setattr(NsFilter, "taken_off", lambda _, ports: [*ports])
     waiting = itertools.cycle((False, True, True))  # a look asks before it begins, and before it complains
     monkeypatch.setattr(Netlink, "behind", property(lambda _: next(waiting)))
