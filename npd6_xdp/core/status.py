@@ -216,7 +216,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _place)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
     if refused:
-        yield from ("", f"refused for want of room: {', '.join(refused)}")
+        yield from ("", f"refused, no room left: {', '.join(refused)}")
     yield from _section("recent targets", status["targets"], _target)
 
 
