@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* answer: the advertisement of RFC 4861 §7.2.4, in place; ids are those of docs/rules.md, B. */
+/* advert: the advertisement of RFC 4861 §7.2.4, in place; ids are those of docs/rules.md, B. */
 #ifndef NPD6_ADVERT_H
 #define NPD6_ADVERT_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* check: RFC 4861 §7.1.1 and its kin; order and ids are those of docs/rules.md, A. */
+/* check: RFC 4861 §7.1.1, and what other RFCs add to it; order and ids are those of docs/rules.md, A. */
 #ifndef NPD6_CHECK_H
 #define NPD6_CHECK_H
 

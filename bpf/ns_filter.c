@@ -343,7 +343,7 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 {
 	__u64 paid = *paid_until;
 
-	/* CPUs that meet here may each forgive the others an event; an exact count isn't worth a lock */
+	/* CPUs that are here at once may each let one event too many through; an exact count isn't worth a lock */
 	if (paid < now)
 		*paid_until = paid = now;
 	if (paid + cost > now + BURST)

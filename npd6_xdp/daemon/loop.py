@@ -24,7 +24,7 @@ HEARTBEAT = 2.0  # seconds after which it turns, if nothing else wakes it: so it
 FAILURES = 3  # of one source within so many seconds, and it is opened anew: it may be what fails, and would spin
 WITHIN = 1.0
 HELPED = 60.0  # seconds that a source has to go well after that; else nothing helps
-EXACT = 0.001  # seconds: what is due may be so late, lest each turn of a stream ask all for their times
+EXACT = 0.001  # seconds: what is due may be so late; else each turn of a stream would ask all for their times
 PAUSE = 1.0  # seconds that a due call which failed waits before it is tried again
 _MOST_READY = 16  # file descriptors that one wait tells of
 
