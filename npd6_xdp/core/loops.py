@@ -7,7 +7,7 @@ belief is a belief of its own, for hosts that have long gone (RFC 4389 §4.1.3 l
 
 Nothing in an advertisement tells a proxy's from a host's: not the R flag, which routers of subscribers set as well, nor
 that it comes from a MAC which answers for many. What tells is what a proxy does. So now and then we have the kernel ask
-one of the links for an address that nobody can know of, drawn by lot; whoever then asks for that address on another
+one of the links for an address that nobody can know of, drawn at random; whoever then asks for that address on another
 link has heard it there and carries it here. That MAC is another proxy's on this link: no host's word comes from it.
 """
 
@@ -41,7 +41,7 @@ _BREAK = 1.0
 _MOST_ASKED = 4096
 _MOST_MET = 4096
 _MOST_OTHER_PROXIES = 64  # on one link
-_LEAST_BITS = 16  # of a prefix's that are drawn by lot: with fewer, a host's address may be drawn
+_LEAST_BITS = 16  # of a prefix's that are drawn at random: with fewer, a host's address may be drawn
 _DRAWS = 8
 _NEVER = float("-inf")
 
@@ -74,7 +74,7 @@ class _Nonce:
 
 
 class Loops:
-    """The tests under way, and the proxies that they have found. `draw` gives an integer below its argument, by lot."""
+    """The tests under way, and the proxies that they have found. `draw` gives a random integer below its argument."""
 
     def __init__(self, draw: Callable[[int], int]) -> None:
         self._draw = draw
