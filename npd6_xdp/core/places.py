@@ -116,8 +116,8 @@ class Places:
     def restart(self, words: Mapping[Host, Word], now: float) -> dict[Host, int]:
         """The whole table, at the start: what is to be taken for it.
 
-        Whether a STALE entry was ever confirmed can't be told any more. It gets the benefit of the doubt, or each start
-        would make hosts wait; and it is asked in its turn.
+        Whether a STALE entry was ever confirmed can't be told any more. It counts as if it was, or each start would
+        make hosts wait; and it is asked in its turn.
         """
         self._places.clear()
         self._contests.clear()

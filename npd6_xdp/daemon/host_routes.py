@@ -291,7 +291,7 @@ class HostRoutes:
     def _name(self, host: Host) -> str:
         return self._names.get(host.ifindex, str(host.ifindex))
 
-    # --- by and by ---
+    # --- in slices ---
 
     def tick(self, now: float) -> None:
         """Go on with what is left to do, and try again what was refused."""
