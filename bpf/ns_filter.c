@@ -27,7 +27,7 @@
 
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1 /* lo's, in every network namespace */
-#define TAGGED_MAX 16384   /* checksums that are told from one another */
+#define TAGGED_MAX 16384   /* a note for each checksum modulo this */
 #define TAGGED_SHIFT 28    /* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
 
 /* What becomes of a solicitation's frame. */
@@ -68,7 +68,7 @@ struct passed {
 	struct ns_event event; /* of one that is held */
 };
 
-/* When solicitations went on that had one tag within, and two (units of TAGGED_SHIFT): tagged_note(). */
+/* When a solicitation with one tag in the frame was passed last, and with two (TAGGED_SHIFT): tagged_note(). */
 struct tagged {
 	__u32 when[MAX_TAGS];
 };
@@ -475,7 +475,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HAND_UP };
 }
 
-/* Python has been told, and needn't be told by the next one as well. Had this event been lost, that would say it. */
+/* Python has been told, so the next solicitation needn't tell it; an event that was lost doesn't come here. */
 static __always_inline void told_note(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };

@@ -74,14 +74,14 @@ enum datapath {
 	DATAPATH_MONITOR,
 };
 
-/* What there is to know of the port of an entry: npd6_xdp/core/table.py EntryFlag. */
+/* What is known of an entry's port: npd6_xdp/core/table.py EntryFlag. */
 enum entry_flag {
 	ENTRY_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
 	ENTRY_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
-	ENTRY_GUARDED = 4,  /* and it is likely that some do: what seems to be untagged isn't answered before that */
-	ENTRY_SAMPLED = 8,  /* they might: so for one in a while */
+	ENTRY_GUARDED = 4,  /* tags probably do: what seems untagged waits for hidden_tag() */
+	ENTRY_SAMPLED = 8,  /* tags might: the same for about one solicitation a second */
 	ENTRY_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
-	ENTRY_HEARS = 32,   /* hosts that are looked for live behind it: Python is told of who is new there */
+	ENTRY_HEARS = 32,   /* targets live behind it: Python is told of new source addresses */
 };
 
 /* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
@@ -98,15 +98,15 @@ enum event_tags {
 	EVENT_OUTER_8021AD = 4, /* the first tag's TPID is 0x88a8, not 0x8100 */
 	EVENT_INNER_8021AD = 8,
 	/* and what else Python has to know: */
-	EVENT_MISS = 16,     /* nobody here knows of the target: it is to be resolved, added, or asked about */
-	EVENT_STALE = 32,    /* it has, but nobody knows whether that still holds: it is to be probed */
+	EVENT_MISS = 16,     /* the maps lack the target: resolve it, add a proxy entry, or ask for its route */
+	EVENT_STALE = 32,    /* the target is present, but stale: have the kernel probe it */
 	EVENT_ANSWERED = 64, /* answered and counted already */
-	EVENT_HEARD = 128,   /* who asks is new here, or has another MAC address: the kernel isn't told by this */
+	EVENT_HEARD = 128,   /* the source is new on this entry, or has another MAC: the kernel won't learn it */
 };
 
 /* Flags of a present target: npd6_xdp/core/table.py PresentFlag. */
 enum present_flag {
-	PRESENT_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
+	PRESENT_STALE = 1, /* its neighbour entry is NUD_STALE; cleared once Python has been told */
 };
 
 struct rule {
@@ -138,7 +138,7 @@ struct entry {
 	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
 	__u16 flags;             /* enum entry_flag */
 	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
-	__u32 sampled;           /* when one was held last of those that seem untagged: seconds, about */
+	__u32 sampled;           /* when a solicitation was held last as a sample: in units of about a second */
 };
 
 /* Which of an entry's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */

@@ -55,7 +55,7 @@ class PresentFlag(IntFlag):
 
 
 class EntryFlag(IntFlag):
-    """`enum entry_flag`: what there is to know of the port of an entry."""
+    """`enum entry_flag`: what is known of an entry's port."""
 
     SHARED = 1
     TAPPED = 2
