@@ -76,7 +76,7 @@ def forwarding_warnings(
     forwards: Callable[[int], bool | None],
     receivers: Iterable[Receiver],
 ) -> list[str]:
-    """Ports at which a method finds nobody, or in vain, since they don't forward. `forwards` takes an index."""
+    """Ports that don't forward, so a method finds no hosts, or none that packets reach. `forwards` takes an index."""
     names = {link.ifindex: link.name for link in links.values()}
     kept = list(receivers)
     lines: dict[str, str] = {}
