@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* answer: the advertisement of RFC 4861 §7.2.4, in place; ids are those of docs/rules.md, B. */
+/* advert: the advertisement of RFC 4861 §7.2.4, in place; ids are those of docs/rules.md, B. */
 #ifndef NPD6_ADVERT_H
 #define NPD6_ADVERT_H
 
@@ -14,22 +14,22 @@ struct advert {
 };
 
 /* The advertisement's source address; NULL where Python has to choose (B6). */
-static __always_inline const struct in6_addr *advert_source(const struct slot *slot, const struct rule *rule,
+static __always_inline const struct in6_addr *advert_source(const struct entry *entry, const struct rule *rule,
 							    const struct scratch *s)
 {
 	if (!(rule->flags & RULE_SOURCE_INTERFACE))
 		return &s->ns.target;
 	if (is_link_local(&s->source))
-		return slot->sources & SOURCE_LINK_LOCAL ? &slot->link_local : NULL;
-	return slot->sources & SOURCE_GLOBAL ? &slot->global_address : NULL;
+		return entry->source_flags & SOURCE_LINK_LOCAL ? &entry->link_local : NULL;
+	return entry->source_flags & SOURCE_GLOBAL ? &entry->global_address : NULL;
 }
 
 /* Rewrites the frame into the answer. False: nothing was changed. */
-static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+static __always_inline bool advert_write(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 					 const struct scratch *s)
 {
 	__u32 l3 = s->frame.l3 & L3_MASK;
-	const struct in6_addr *source = advert_source(slot, rule, s);
+	const struct in6_addr *source = advert_source(entry, rule, s);
 	void *data, *data_end;
 	struct ethhdr *eth;
 	struct advert *adv;
@@ -53,7 +53,7 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *
 
 	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
 	__builtin_memcpy(eth->h_dest, s->eth_destination, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, slot->mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, entry->mac, ETH_ALEN);
 
 	adv->ip6h.flow = BE32(0x60000000);
 	adv->ip6h.payload_len = BE16(sizeof(*adv) - sizeof(adv->ip6h));
@@ -71,7 +71,7 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct slot *
 	adv->na.target = s->ns.target;         /* B1 */
 	adv->opt_type = ND_OPT_TARGET_LL_ADDR; /* B5 */
 	adv->opt_len = 1;
-	__builtin_memcpy(adv->opt_mac, slot->mac, ETH_ALEN);
+	__builtin_memcpy(adv->opt_mac, entry->mac, ETH_ALEN);
 
 	/* The addresses and the message stand side by side: 16 words, and what else the pseudo-header has. */
 	word = (__be32 *)&adv->ip6h.saddr;

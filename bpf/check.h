@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* check: RFC 4861 §7.1.1 and its kin; order and ids are those of docs/rules.md, A. */
+/* check: RFC 4861 §7.1.1, and what other RFCs add to it; order and ids are those of docs/rules.md, A. */
 #ifndef NPD6_CHECK_H
 #define NPD6_CHECK_H
 
@@ -36,7 +36,7 @@ struct scratch {
 		__u8 message[2 * MESSAGE_MAX + 8];
 	};
 	struct frame frame;
-	struct slot_key slot_key; /* by which the frame's entry is looked for */
+	struct entry_key entry_key; /* by which the frame's entry is looked for */
 	/* volatile, or clang would keep them in registers through the loop over the options after all */
 	volatile __u32 option;          /* offset in `message` */
 	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */

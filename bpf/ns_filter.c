@@ -27,7 +27,7 @@
 
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1 /* lo's, in every network namespace */
-#define TAGGED_MAX 16384   /* checksums that are told from one another */
+#define TAGGED_MAX 16384   /* a note for each checksum modulo this */
 #define TAGGED_SHIFT 28    /* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
 
 /* What becomes of a solicitation's frame. */
@@ -68,33 +68,33 @@ struct passed {
 	struct ns_event event; /* of one that is held */
 };
 
-/* When solicitations went on that had one tag within, and two (units of TAGGED_SHIFT): tagged_note(). */
+/* When a solicitation with one tag in the frame was passed last, and with two (TAGGED_SHIFT): tagged_note(). */
 struct tagged {
 	__u32 when[MAX_TAGS];
 };
 
 /* --- maps ------------------------------------------------------------------------------------------ */
 
-BPF_F_TABLE("hash", struct slot_key, struct slot, slots, SLOTS_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct line_key, struct rule, lines, LINES_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("lpm_trie", struct prefix_key, struct rule, prefixes, PREFIXES_MAX, BPF_F_NO_PREALLOC);
-BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRIES_MAX);
-BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULES_MAX);
+BPF_F_TABLE("hash", struct entry_key, struct entry, entries, ENTRIES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct exact_key, struct rule, exact_matches, EXACT_MATCHES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct trie_key, struct rule, prefix_trie, PREFIX_TRIE_MAX, BPF_F_NO_PREALLOC);
+BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRY_COUNTERS_MAX);
+BPF_TABLE("percpu_array", int, struct rule_counter, rule_counters, RULE_COUNTERS_MAX);
 BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
 BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX); /* by checksum */
-BPF_F_TABLE("hash", struct address_key, struct known, known_targets, KNOWN_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct address_key, struct present_target, present_targets, PRESENT_TARGETS_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct source_key, u32, crowding, CROWDING_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct mac_key, u32, refused_askers, REFUSED_ASKERS_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", int, struct settings, settings_space, 1);
-BPF_TABLE("array", int, u64, budget, 1);
-BPF_TABLE("lru_hash", struct source_key, u64, sources, SOURCES_MAX);
-BPF_TABLE("lru_hash", struct address_key, struct recent, recents, RECENTS_MAX);
-BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_MAX); /* by entry */
-BPF_TABLE("lru_hash", struct address_key, struct heard, heard_sources, HEARD_MAX);   /* in no scope: one place of all */
-BPF_PERF_OUTPUT(events);                                                             /* wakes Python for each event */
-BPF_PERF_OUTPUT(more_events);                                                        /* for every 64th only */
-BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
+BPF_TABLE("array", int, u64, event_budget, 1);
+BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
+BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
+BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_ROUTES_MAX);    /* by entry */
+BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
+BPF_PERF_OUTPUT(events);                                        /* wakes Python for each event */
+BPF_PERF_OUTPUT(more_events);                                   /* for every 64th only */
+BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
 
 /* --- match ----------------------------------------------------------------------------------------- */
 
@@ -102,9 +102,9 @@ BPF_F_TABLE("array", int, u32, unwatched_events, 1, BPF_F_MMAPABLE); /* not 0: w
  * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached.
  * `key` is in a map: on the stack, which ids it had would tell one state from another wherever the place is used again.
  */
-static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct frame *f, struct slot_key *key)
+static __always_inline struct entry *entry_match(struct xdp_md *ctx, const struct frame *f, struct entry_key *key)
 {
-	struct slot *slot;
+	struct entry *entry;
 
 	key->ifindex = ctx->ingress_ifindex;
 	/* H1: a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
@@ -114,24 +114,24 @@ static __always_inline struct slot *slot_match(struct xdp_md *ctx, const struct 
 		key->outer = key->inner;
 		key->inner = 0;
 	}
-	slot = slots.lookup(key);
-	if (slot)
-		return slot;
+	entry = entries.lookup(key);
+	if (entry)
+		return entry;
 	key->outer = VLAN_ANY;
 	key->inner = VLAN_ANY;
-	return slots.lookup(key);
+	return entries.lookup(key);
 }
 
 /* Frames that are never answered, whoever is asked for (docs/rules.md, C). */
-static __always_inline bool is_frame_ignored(const struct scratch *s, const struct slot *slot)
+static __always_inline bool is_frame_ignored(const struct scratch *s, const struct entry *entry)
 {
 	const struct frame *f = &s->frame;
 
-	if (is_same_ether(f->h_source, slot->mac) || is_same_ether(f->h_source, slot->port_mac))
+	if (is_same_ether(f->h_source, entry->mac) || is_same_ether(f->h_source, entry->port_mac))
 		return true; /* C4: our own, looped back */
 	/* F2: to our MAC address, a group's packet is one like any other */
-	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac) &&
-	    !is_same_ether(f->h_dest, slot->port_mac))
+	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, entry->mac) &&
+	    !is_same_ether(f->h_dest, entry->port_mac))
 		return true; /* C5: another station's, flooded by a bridge */
 	/* C9: no one station asked, and an answer to a group or to nobody would reach others than the asker */
 	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
@@ -150,33 +150,33 @@ static __always_inline __be64 half_mask(int bits)
  * Where an entry has many prefixes of few lengths, as an edge with many subscribers has, a hash look-up for each
  * length costs less than the trie, whose nodes are a cache miss each: with 100,000 of them less than half.
  */
-static __always_inline struct rule *target_match(const struct slot *slot, const struct in6_addr *target,
+static __always_inline struct rule *target_match(const struct entry *entry, const struct in6_addr *target,
 						 enum outcome *outcome)
 {
-	struct line_key line = { .entry = slot->entry, .length = 128, .address = *target };
-	struct prefix_key prefix = { .prefixlen = 32 + 128, .entry = slot->entry, .address = *target };
+	struct exact_key exact = { .entry = entry->id, .length = 128, .address = *target };
+	struct trie_key trie = { .prefixlen = 32 + 128, .entry = entry->id, .address = *target };
 	struct rule *rule;
 
 	*outcome = OUTCOME_IGNORED;
 	if (is_unspecified(target) || is_loopback(target))
 		return NULL;
-	rule = lines.lookup(&line);
+	rule = exact_matches.lookup(&exact);
 	if (rule)
 		return rule;
 	/* C2: a link-local target is answered only if a rule names exactly that address */
 	if (is_link_local(target))
 		return NULL;
 	*outcome = OUTCOME_UNMATCHED;
-	if (slot->trie)
-		return prefixes.lookup(&prefix);
+	if (entry->trie)
+		return prefix_trie.lookup(&trie);
 #pragma unroll
 	for (int i = 0; i < LENGTHS; i++) {
-		line.length = slot->lengths[i];
-		if (line.length == NO_LENGTH)
+		exact.length = entry->lengths[i];
+		if (exact.length == NO_LENGTH)
 			return NULL;
-		line.address.qword[0] = target->qword[0] & half_mask(line.length);
-		line.address.qword[1] = target->qword[1] & half_mask((int)line.length - 64);
-		rule = lines.lookup(&line);
+		exact.address.qword[0] = target->qword[0] & half_mask(exact.length);
+		exact.address.qword[1] = target->qword[1] & half_mask((int)exact.length - 64);
+		rule = exact_matches.lookup(&exact);
 		if (rule)
 			return rule;
 	}
@@ -186,16 +186,16 @@ static __always_inline struct rule *target_match(const struct slot *slot, const 
 /* --- decide ---------------------------------------------------------------------------------------- */
 
 /* What the kernel said when Python asked it about the target, if that still holds. */
-static __always_inline enum presence route_kept(const struct slot *slot, const struct scratch *s,
+static __always_inline enum presence route_kept(const struct entry *entry, const struct scratch *s,
 						const struct settings *settings)
 {
-	struct address_key key = { .scope = slot->entry, .address = s->ns.target };
+	struct address_key key = { .scope = entry->id, .address = s->ns.target };
 	struct kept_route *kept;
 
-	if (!settings->kept)
+	if (!settings->kept_generation)
 		return PRESENCE_UNKNOWN;
 	kept = kept_routes.lookup(&key);
-	if (!kept || kept->number != settings->kept)
+	if (!kept || kept->generation != settings->kept_generation)
 		return PRESENCE_UNKNOWN;
 	return kept->there ? PRESENCE_THERE : PRESENCE_ABSENT;
 }
@@ -205,12 +205,12 @@ static __always_inline enum presence route_kept(const struct slot *slot, const s
  * (and one of the rule's, if it names any) that leads anywhere. The kernel's own table is asked, so nothing is ever
  * out of date. bpf_fib_lookup() tells of nearly all; of what else there is on this machine, Python knows.
  */
-static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
-						   const struct scratch *s)
+static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct entry *entry,
+						   const struct rule *rule, const struct scratch *s)
 {
 	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
-	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = slot->l3_ifindex };
-	struct via_key via = { .group = rule->flags & RULE_VIA ? rule->group : GROUP_NOWHERE };
+	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = entry->l3_ifindex };
+	struct via_key via = { .via_set = rule->flags & RULE_VIA ? rule->via_set : VIA_SET_NOWHERE };
 	struct settings *settings;
 	int code, key = 0;
 
@@ -225,10 +225,10 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 	    settings->routing & ROUTING_ALL ||
 	    (settings->routing & ROUTING_UNFOUND &&
 	     (code == BPF_FIB_LKUP_RET_NOT_FWDED || code == BPF_FIB_LKUP_RET_FWD_DISABLED)))
-		return route_kept(slot, s, settings);
+		return route_kept(entry, s, settings);
 	if (code != BPF_FIB_LKUP_RET_SUCCESS && code != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return PRESENCE_ABSENT;
-	if (fib.ifindex == slot->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)
+	if (fib.ifindex == entry->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)
 		return PRESENCE_ABSENT;
 	via.ifindex = fib.ifindex;
 	/* among a rule's own there is none that leads nowhere */
@@ -237,18 +237,18 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 	return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;
 }
 
-static __always_inline void target_remember(const struct slot *slot, const struct scratch *s)
+static __always_inline void target_remember(const struct entry *entry, const struct scratch *s)
 {
-	struct address_key key = { .scope = slot->entry, .address = s->ns.target };
+	struct address_key key = { .scope = entry->id, .address = s->ns.target };
 	__u64 now = bpf_ktime_get_ns();
 	struct recent *recent, fresh = { .first = now, .last = now, .count = 1 };
 
-	recent = recents.lookup(&key);
+	recent = recent_targets.lookup(&key);
 	if (recent) {
 		recent->last = now;
 		__sync_fetch_and_add(&recent->count, 1);
 	} else {
-		recents.update(&key, &fresh);
+		recent_targets.update(&key, &fresh);
 	}
 }
 
@@ -256,77 +256,77 @@ static __always_inline void target_remember(const struct slot *slot, const struc
  * Whether the asker's address was heard last in another place, or with another MAC, or never. The kernel would learn of
  * it by the solicitation (RFC 4861 §7.2.3), which it doesn't get. A link-local address is in each place another's.
  */
-static __always_inline bool is_heard_anew(const struct slot *slot, const struct scratch *s)
+static __always_inline bool is_heard_anew(const struct entry *entry, const struct scratch *s)
 {
 	struct address_key key = { .address = s->source };
 	struct heard *heard;
 
 	if (is_unspecified(&s->source) || is_link_local(&s->source))
 		return false;
-	heard = heard_sources.lookup(&key);
-	return !heard || heard->entry != slot->entry || !is_same_ether(heard->mac, s->eth_destination);
+	heard = heard_addresses.lookup(&key);
+	return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->eth_destination);
 }
 
-static __always_inline void heard_remember(const struct slot *slot, const struct scratch *s)
+static __always_inline void heard_remember(const struct entry *entry, const struct scratch *s)
 {
 	struct address_key key = { .address = s->source };
-	struct heard heard = { .entry = slot->entry };
+	struct heard heard = { .entry = entry->id };
 
 	__builtin_memcpy(heard.mac, s->eth_destination, ETH_ALEN);
-	heard_sources.update(&key, &heard);
+	heard_addresses.update(&key, &heard);
 }
 
-/* The target as `known` has it, for the methods that go by that; what Python is to be told of it comes to s->tags. */
-static __always_inline struct known *target_known(const struct rule *rule, struct scratch *s)
+/* The present target, for the methods that go by that; what Python is to be told of it comes to s->tags. */
+static __always_inline struct present_target *target_present(const struct rule *rule, struct scratch *s)
 {
-	struct address_key key = { .scope = rule->group, .address = s->ns.target };
-	struct known *known;
+	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
+	struct present_target *present;
 
 	if (rule->decision != DECISION_NEIGHBOUR && rule->decision != DECISION_KERNEL)
 		return NULL;
-	known = known_targets.lookup(&key);
-	if (!known)
+	present = present_targets.lookup(&key);
+	if (!present)
 		s->tags = EVENT_MISS;
-	else if (known->flags & KNOWN_STALE)
+	else if (present->flags & PRESENT_STALE)
 		s->tags = EVENT_STALE;
-	return known;
+	return present;
 }
 
 /* What is to become of a valid solicitation that a rule covers. ACTION_ANSWER: ns_answer() is to see how. */
-static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
 	bool dad = is_unspecified(&s->source);
-	struct known *known;
+	struct present_target *present;
 
 	if (rule->decision == DECISION_OWN)
 		return pass(OUTCOME_OWN);
 	if (rule->decision == DECISION_NEXT_HOP || rule->decision == DECISION_IGNORE)
 		return pass(OUTCOME_IGNORED);
-	if (slot->collect)
-		target_remember(slot, s);
+	if (entry->collect)
+		target_remember(entry, s);
 	s->tags = 0;
-	known = target_known(rule, s);
+	present = target_present(rule, s);
 	if (dad && !(rule->flags & RULE_DEFEND)) {
 		/* D1: any answer would kill the asker's address; D3: so would that of the kernel's proxy entry */
-		if (known && rule->decision == DECISION_KERNEL && slot->datapath != DATAPATH_MONITOR)
+		if (present && rule->decision == DECISION_KERNEL && entry->datapath != DATAPATH_MONITOR)
 			return consume(OUTCOME_DAD);
 		return pass(OUTCOME_DAD);
 	}
 	if (rule->decision == DECISION_ROUTE) {
-		s->presence = target_routed(ctx, slot, rule, s);
+		s->presence = target_routed(ctx, entry, rule, s);
 		if (s->presence == PRESENCE_ABSENT)
 			return pass(OUTCOME_ABSENT);
 		if (s->presence == PRESENCE_UNKNOWN)
 			s->tags = EVENT_MISS;
 	}
-	if (slot->datapath == DATAPATH_MONITOR)
+	if (entry->datapath == DATAPATH_MONITOR)
 		return pass(OUTCOME_MONITORED);
-	if (slot->flags & SLOT_HEARS && is_heard_anew(slot, s))
+	if (entry->flags & ENTRY_HEARS && is_heard_anew(entry, s))
 		s->tags |= EVENT_HEARD;
-	if (known)
-		known->asked = bpf_ktime_get_ns() / 1000000000;
-	if (known && rule->decision == DECISION_KERNEL)
+	if (present)
+		present->asked = bpf_ktime_get_ns() / 1000000000;
+	if (present && rule->decision == DECISION_KERNEL)
 		return pass(OUTCOME_KERNEL);
 	return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 }
@@ -343,7 +343,7 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 {
 	__u64 paid = *paid_until;
 
-	/* CPUs that meet here may each forgive the others an event; an exact count isn't worth a lock */
+	/* CPUs that are here at once may each let one event too many through; an exact count isn't worth a lock */
 	if (paid < now)
 		*paid_until = paid = now;
 	if (paid + cost > now + BURST)
@@ -353,21 +353,21 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 }
 
 /* Whether one more event may go up: by its source's budget, then by that of all (E3). */
-static __always_inline bool is_within_limits(const struct slot *slot, const struct scratch *s,
+static __always_inline bool is_within_limits(const struct entry *entry, const struct scratch *s,
 					     const struct settings *settings, __u64 now)
 {
-	struct source_key key = { .entry = slot->entry };
+	struct mac_key key = { .entry = entry->id };
 	u64 *paid, zero = 0;
 	int first = 0;
 
-	if (slot->source_cost) {
+	if (entry->source_cost) {
 		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
-		paid = sources.lookup_or_try_init(&key, &zero);
+		paid = source_budgets.lookup_or_try_init(&key, &zero);
 		/* a table that is all in use refuses nobody: the budget of all still holds */
-		if (paid && !budget_spend(paid, slot->source_cost, now))
+		if (paid && !budget_spend(paid, entry->source_cost, now))
 			return false;
 	}
-	paid = budget.lookup(&first);
+	paid = event_budget.lookup(&first);
 	return paid && budget_spend(paid, settings->event_cost, now);
 }
 
@@ -379,10 +379,10 @@ static __always_inline bool is_within_limits(const struct slot *slot, const stru
 static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 {
 	int key = 0;
-	u32 *unwatched = unwatched_events.lookup(&key);
+	u32 *wakeup = need_wakeup.lookup(&key);
 
-	if (unwatched && *unwatched) {
-		*unwatched = 0;
+	if (wakeup && *wakeup) {
+		*wakeup = 0;
 		if (!events.perf_submit(ctx, event, sizeof(*event)))
 			return true;
 	}
@@ -393,19 +393,19 @@ static __always_inline bool event_submit(void *ctx, struct ns_event *event)
  * Whether Python would refuse to have the target resolved: it has too many under way, or too many of this entry's
  * (whose key has no MAC), or of this asker's.
  */
-static __always_inline bool is_resolving_refused(const struct slot *slot, const struct scratch *s,
+static __always_inline bool is_resolving_refused(const struct entry *entry, const struct scratch *s,
 						 const struct settings *settings)
 {
-	struct source_key key = { .entry = slot->entry };
+	struct mac_key key = { .entry = entry->id };
 
-	if (settings->resolving_full || crowding.lookup(&key))
+	if (settings->resolving_full || refused_askers.lookup(&key))
 		return true;
 	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
-	return crowding.lookup(&key);
+	return refused_askers.lookup(&key);
 }
 
 /* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */
-static __always_inline bool event_hold(const struct slot *slot, const struct ns_event *event)
+static __always_inline bool event_hold(const struct entry *entry, const struct ns_event *event)
 {
 	int key = 0;
 	struct passed *passed = last_passed.lookup(&key);
@@ -413,7 +413,7 @@ static __always_inline bool event_hold(const struct slot *slot, const struct ns_
 	if (!passed)
 		return false;
 	passed->event = *event;
-	passed->entry = slot->entry;
+	passed->entry = entry->id;
 	passed->is_held = 1;
 	return true;
 }
@@ -422,24 +422,24 @@ static __always_inline bool event_hold(const struct slot *slot, const struct ns_
  * Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. What is held goes on
  * to the kernel, which would forward a unicast one: of a sample there is none of those.
  */
-static __always_inline bool is_to_be_held(struct slot *slot, const struct scratch *s)
+static __always_inline bool is_to_be_held(struct entry *entry, const struct scratch *s)
 {
 	__u32 now;
 
-	if (!(slot->flags & (SLOT_GUARDED | SLOT_SAMPLED)) || s->frame.tags & EVENT_TAG_COUNT)
+	if (!(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)) || s->frame.tags & EVENT_TAG_COUNT)
 		return false;
-	if (slot->flags & SLOT_GUARDED)
+	if (entry->flags & ENTRY_GUARDED)
 		return true;
 	if (!is_multicast_ether(s->frame.h_dest))
 		return false;
 	now = bpf_ktime_get_ns() >> 30; /* about a second */
-	if (slot->looked == now)
+	if (entry->sampled == now)
 		return false;
-	slot->looked = now; /* CPUs that meet here may each take one */
+	entry->sampled = now; /* CPUs that meet here may each take one */
 	return true;
 }
 
-static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct slot *slot, const struct rule *rule,
+static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 					      const struct scratch *s)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -450,9 +450,9 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct s
 	settings = settings_space.lookup(&key);
 	if (!settings)
 		return consume(OUTCOME_LOST);
-	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(slot, s, settings))
+	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(entry, s, settings))
 		return consume(OUTCOME_RATE_LIMITED);
-	if (!is_within_limits(slot, s, settings, now))
+	if (!is_within_limits(entry, s, settings, now))
 		return consume(OUTCOME_RATE_LIMITED);
 
 	struct ns_event event = {
@@ -465,7 +465,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct s
 	};
 
 	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
-	if (s->is_held ? !event_hold(slot, &event) : !event_submit(ctx, &event))
+	if (s->is_held ? !event_hold(entry, &event) : !event_submit(ctx, &event))
 		return consume(OUTCOME_LOST);
 	if (s->is_held)
 		return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HOLD };
@@ -475,37 +475,37 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct s
 	return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HAND_UP };
 }
 
-/* Python has been told, and needn't be told by the next one as well. Had this event been lost, that would say it. */
-static __always_inline void told_note(const struct slot *slot, const struct rule *rule, const struct scratch *s)
+/* Python has been told, so the next solicitation needn't tell it; an event that was lost doesn't come here. */
+static __always_inline void told_note(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
-	struct address_key key = { .scope = rule->group, .address = s->ns.target };
-	struct known *known;
+	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
+	struct present_target *present;
 
 	if (s->tags & EVENT_STALE) {
-		known = known_targets.lookup(&key);
-		if (known)
-			known->flags = 0;
+		present = present_targets.lookup(&key);
+		if (present)
+			present->flags = 0;
 	}
 	if (s->tags & EVENT_HEARD)
-		heard_remember(slot, s);
+		heard_remember(entry, s);
 }
 
 /* Answers in place where that can be, and else, or where there is something to tell, has Python do it. */
-static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct slot *slot, const struct rule *rule,
+static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
 	struct verdict verdict;
 
-	s->is_held = is_to_be_held(slot, s);
-	if (slot->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
-	    !(s->tags & EVENT_MISS) && !s->is_held && advert_write(ctx, slot, rule, s)) {
+	s->is_held = is_to_be_held(entry, s);
+	if (entry->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
+	    !(s->tags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {
 		if (!s->tags)
 			return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 		s->tags |= EVENT_ANSWERED;
 	}
-	verdict = ns_punt(ctx, slot, rule, s);
+	verdict = ns_punt(ctx, entry, rule, s);
 	if (verdict.action == ACTION_HAND_UP || verdict.action == ACTION_HOLD)
-		told_note(slot, rule, s);
+		told_note(entry, rule, s);
 	if (s->tags & EVENT_ANSWERED)
 		return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 	return verdict;
@@ -584,7 +584,7 @@ static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *
 		tagged->when[tags == 1 ? 0 : 1] = bpf_ktime_get_ns() >> TAGGED_SHIFT;
 }
 
-/* --- entry ----------------------------------------------------------------------------------------- */
+/* --- program --------------------------------------------------------------------------------------- */
 
 int ns_filter(struct xdp_md *ctx)
 {
@@ -594,7 +594,7 @@ int ns_filter(struct xdp_md *ctx)
 	struct verdict verdict = pass(OUTCOME_UNMATCHED);
 	struct checked checked;
 	struct scratch *s;
-	struct slot *slot;
+	struct entry *entry;
 	int key = 0, action;
 
 	if (!ns_parse(ctx, &f))
@@ -602,13 +602,13 @@ int ns_filter(struct xdp_md *ctx)
 	s = scratch_space.lookup(&key);
 	if (!s)
 		return XDP_PASS;
-	slot = slot_match(ctx, &f, &s->slot_key);
+	entry = entry_match(ctx, &f, &s->entry_key);
 	s->frame = f; /* from here on, this is what is read: the verifier would walk on for each kind of `f` */
-	if (!slot) {
+	if (!entry) {
 		tagged_note(ctx, &s->frame);
 		return XDP_PASS;
 	}
-	key = slot->entry;
+	key = entry->id;
 	counter = entry_counters.lookup(&key);
 	if (!counter)
 		return XDP_PASS;
@@ -617,20 +617,20 @@ int ns_filter(struct xdp_md *ctx)
 	if (checked.check == CHECK_FAILED) {
 		counter->reason[checked.reason]++;
 		verdict.outcome = OUTCOME_INVALID;
-	} else if (checked.check == CHECK_PASSED && is_frame_ignored(s, slot)) {
+	} else if (checked.check == CHECK_PASSED && is_frame_ignored(s, entry)) {
 		verdict.outcome = OUTCOME_IGNORED;
 	} else if (checked.check == CHECK_PASSED) {
-		rule = target_match(slot, &s->ns.target, &verdict.outcome);
+		rule = target_match(entry, &s->ns.target, &verdict.outcome);
 		if (rule) {
 			s->rule = *rule;
 			rule = &s->rule;
-			verdict = ns_decide(ctx, slot, rule, s);
+			verdict = ns_decide(ctx, entry, rule, s);
 			if (verdict.action == ACTION_ANSWER)
-				verdict = ns_answer(ctx, slot, rule, s);
+				verdict = ns_answer(ctx, entry, rule, s);
 		}
 	}
-	action = ns_record(counter, rule, verdict, slot->flags & SLOT_SHARED && is_multicast_ether(f.h_dest));
-	if (action == XDP_PASS && slot->flags & SLOT_TAPPED) {
+	action = ns_record(counter, rule, verdict, entry->flags & ENTRY_SHARED && is_multicast_ether(f.h_dest));
+	if (action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
 		tagged_note(ctx, &s->frame);
 		if (checked.check == CHECK_PASSED)
 			passed_note(s, ctx->ingress_ifindex, verdict.action == ACTION_HOLD);
@@ -659,17 +659,17 @@ static __always_inline void held_record(const struct passed *passed, enum outcom
  */
 static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *passed)
 {
-	struct slot_key key = { .ifindex = skb->ifindex };
-	struct slot *slot;
+	struct entry_key key = { .ifindex = skb->ifindex };
+	struct entry *entry;
 	__u64 now;
 
-	slot = slots.lookup(&key);
-	if (!slot) {
+	entry = entries.lookup(&key);
+	if (!entry) {
 		key.outer = VLAN_ANY;
 		key.inner = VLAN_ANY;
-		slot = slots.lookup(&key);
+		entry = entries.lookup(&key);
 	}
-	if (!slot || !(slot->flags & SLOT_TAGLESS))
+	if (!entry || !(entry->flags & ENTRY_TAGLESS))
 		return false;
 	now = bpf_ktime_get_ns();
 	if (now - passed->told_tagged < TOLD_PAUSE)

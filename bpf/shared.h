@@ -12,7 +12,7 @@
 #define LENGTHS 8 /* a hash look-up each: 4 at rest, and those of two tables while one follows another */
 #define NO_LENGTH 255
 #define MAX_TAGS 2
-#define GROUP_NOWHERE 0 /* no rule's */
+#define VIA_SET_NOWHERE 0 /* no rule's */
 
 /* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
 enum outcome {
@@ -55,8 +55,8 @@ enum decision {
 	DECISION_IGNORE,
 	DECISION_STATIC,    /* always there */
 	DECISION_ROUTE,     /* there if the routing table leads to it, out of another interface, or here */
-	DECISION_NEIGHBOUR, /* there if `known` has it; Python has others resolved */
-	DECISION_KERNEL,    /* the kernel's own proxy answers once `known` has it; Python adds others */
+	DECISION_NEIGHBOUR, /* there if `present_targets` has it; Python has others resolved */
+	DECISION_KERNEL,    /* the kernel's own proxy answers once `present_targets` has it; Python adds others */
 };
 
 /* Flags of a rule: npd6_xdp/core/table.py RuleFlag. */
@@ -64,7 +64,7 @@ enum rule_flag {
 	RULE_ROUTER = 1,           /* R = 1 in the advertisement */
 	RULE_DEFEND = 2,           /* answer DAD probes for present targets */
 	RULE_SOURCE_INTERFACE = 4, /* source: the interface's address, not the target */
-	RULE_VIA = 8,              /* only out of the interfaces of the rule's group */
+	RULE_VIA = 8,              /* only out of the interfaces of the rule's via set */
 };
 
 /* Who answers on an entry: npd6_xdp/core/table.py. */
@@ -74,14 +74,14 @@ enum datapath {
 	DATAPATH_MONITOR,
 };
 
-/* What there is to know of the port behind a slot: npd6_xdp/core/table.py SlotFlag. */
-enum slot_flag {
-	SLOT_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
-	SLOT_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
-	SLOT_GUARDED = 4,  /* and it is likely that some do: what seems to be untagged isn't answered before that */
-	SLOT_SAMPLED = 8,  /* they might: so for one in a while */
-	SLOT_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
-	SLOT_HEARS = 32,   /* hosts that are looked for live behind it: Python is told of who is new there */
+/* What is known of an entry's port: npd6_xdp/core/table.py EntryFlag. */
+enum entry_flag {
+	ENTRY_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
+	ENTRY_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
+	ENTRY_GUARDED = 4,  /* tags probably do: what seems untagged waits for hidden_tag() */
+	ENTRY_SAMPLED = 8,  /* tags might: the same for about one solicitation a second */
+	ENTRY_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
+	ENTRY_HEARS = 32,   /* targets live behind it: Python is told of new source addresses */
 };
 
 /* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
@@ -89,7 +89,7 @@ enum routing_flag {
 	ROUTING_UNFOUND = 1, /* what it doesn't find may be there: prefixes delivered here, throw routes */
 	ROUTING_ALL = 2,     /* rules pass over routes (suppress_prefixlength), and it doesn't */
 	ROUTING_SOURCE = 4,  /* rules or routes go by the source */
-	ROUTING_NOWHERE = 8, /* some interfaces lead nowhere: the group GROUP_NOWHERE of `vias` */
+	ROUTING_NOWHERE = 8, /* some interfaces lead nowhere: the via set VIA_SET_NOWHERE of `vias` */
 };
 
 /* Tags of an event: npd6_xdp/core/event.py. */
@@ -98,88 +98,91 @@ enum event_tags {
 	EVENT_OUTER_8021AD = 4, /* the first tag's TPID is 0x88a8, not 0x8100 */
 	EVENT_INNER_8021AD = 8,
 	/* and what else Python has to know: */
-	EVENT_MISS = 16,     /* nobody here knows of the target: it is to be resolved, added, or asked about */
-	EVENT_STALE = 32,    /* it has, but nobody knows whether that still holds: it is to be probed */
+	EVENT_MISS = 16,     /* the maps lack the target: resolve it, add a proxy entry, or ask for its route */
+	EVENT_STALE = 32,    /* the target is present, but stale: have the kernel probe it */
 	EVENT_ANSWERED = 64, /* answered and counted already */
-	EVENT_HEARD = 128,   /* who asks is new here, or has another MAC address: the kernel isn't told by this */
+	EVENT_HEARD = 128,   /* the source is new on this entry, or has another MAC: the kernel won't learn it */
 };
 
-/* Flags of a known target: npd6_xdp/core/table.py KnownFlag. */
-enum known_flag {
-	KNOWN_STALE = 1, /* the neighbour table's word for it is old; cleared once Python has been told */
+/* Flags of a present target: npd6_xdp/core/table.py PresentFlag. */
+enum present_flag {
+	PRESENT_STALE = 1, /* its neighbour entry is NUD_STALE; cleared once Python has been told */
 };
 
 struct rule {
 	__u32 id; /* index of rule_counters */
 	__u16 decision;
 	__u16 flags;
-	__u32 group; /* of `vias` and `known` */
+	__u32 via_set; /* of `vias` and `present_targets` */
 };
 
 /* VLAN ids, outermost first; 0 is none, VLAN_ANY stands for all frames that no other key speaks for. */
-struct slot_key {
+struct entry_key {
 	__u32 ifindex;
 	__u16 outer;
 	__u16 inner;
 };
 
 /* One [[interface]] entry on one port: what its frames are matched against, and how they are answered. */
-struct slot {
-	__u32 entry;        /* scope of addresses and prefixes, index of entry_counters */
+struct entry {
+	__u32 id;           /* scope of addresses and prefixes, index of entry_counters */
 	__u8 mac[ETH_ALEN]; /* what is advertised: the port's, or its bridge's */
 	__u8 datapath;
-	__u8 sources;     /* enum slot_sources */
-	__u32 l3_ifindex; /* the interface that the kernel takes the frames to come in by */
+	__u8 source_flags; /* enum source_flag */
+	__u32 l3_ifindex;  /* the interface that the kernel takes the frames to come in by */
 	struct in6_addr link_local;
 	struct in6_addr global_address;
 	__u64 source_cost;       /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
 	__u16 collect;           /* remember the targets */
-	__u16 trie;              /* prefixes are in the trie, not in `lines` by `lengths` */
+	__u16 trie;              /* prefixes are in the trie, not in `exact_matches` by `lengths` */
 	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
-	__u16 flags;             /* enum slot_flag */
+	__u16 flags;             /* enum entry_flag */
 	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
-	__u32 looked;            /* when one was held last of those that seem untagged: seconds, about */
+	__u32 sampled;           /* when a solicitation was held last as a sample: in units of about a second */
 };
 
-/* Which of a slot's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
-enum slot_sources {
+/* Which of an entry's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */
+enum source_flag {
 	SOURCE_LINK_LOCAL = 1, /* link_local is what a link-local asker gets */
 	SOURCE_GLOBAL = 2,     /* global_address is what any other asker gets; clear: Python chooses among several */
 };
 
 /* A line of the flat table: an address (128 bits), or a prefix of an entry that has many, of few lengths. */
-struct line_key {
+struct exact_key {
 	__u32 entry;
 	__u32 length; /* in bits */
 	struct in6_addr address;
 };
 
-/* Scoped by an entry, or by a rule's group. */
+/* Scoped by an entry, or by a rule's via set. */
 struct address_key {
 	__u32 scope;
 	__u32 zero; /* where the compiler would pad: a key's bytes all count */
 	struct in6_addr address;
 };
 
-struct prefix_key {
+struct trie_key {
 	__u32 prefixlen; /* in bits, those of `entry` included */
 	__u32 entry;
 	struct in6_addr address;
 };
 
 /* A target that is there (neighbour), or that the kernel's proxy answers for (kernel). */
-struct known {
-	__u32 flags; /* enum known_flag */
+struct present_target {
+	__u32 flags; /* enum present_flag */
 	__u32 asked; /* CLOCK_MONOTONIC, seconds: when it was last asked for */
 };
 
 struct via_key {
-	__u32 group;
+	__u32 via_set;
 	__u32 ifindex;
 };
 
-/* One MAC on one entry: of a frame's source in `sources`, of where the answer goes in `crowding` (zeros: of all). */
-struct source_key {
+/*
+ * One MAC on one entry: of a frame's source in `source_budgets`, of where the answer goes in
+ * `refused_askers` (zeros: of all).
+ */
+struct mac_key {
 	__u32 entry;
 	__u8 mac[ETH_ALEN];
 	__u16 zero;
@@ -201,16 +204,16 @@ struct heard {
 
 /* What concerns all entries. */
 struct settings {
-	__u64 event_cost;     /* nanoseconds that an event takes of the budget of all sources */
-	__u32 resolving_full; /* Python can't have more targets resolved at the moment */
-	__u32 routing;        /* enum routing_flag */
-	__u32 kept;           /* the number of what still holds in `kept_routes`; 0: nothing does */
+	__u64 event_cost;      /* nanoseconds that an event takes of the budget of all sources */
+	__u32 resolving_full;  /* Python can't have more targets resolved at the moment */
+	__u32 routing;         /* enum routing_flag */
+	__u32 kept_generation; /* the generation that still holds in `kept_routes`; 0: nothing does */
 	__u32 zero;
 };
 
-/* What the kernel said it would do with packets for a target, as long as `number` is what settings.kept says. */
+/* What the kernel would do with packets for a target, while `generation` is settings.kept_generation. */
 struct kept_route {
-	__u32 number;
+	__u32 generation;
 	__u32 there;
 };
 

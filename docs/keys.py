@@ -42,7 +42,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "control": Key(
             "the socket behind `status` and `reload`; its directory is made", "absolute path, at most 107 bytes"
         ),
-        "log_level": Key("what is logged: this, and all that is graver"),
+        "log_level": Key("what is logged: this, and all that is more severe"),
         "log_format": Key("a line to read, or an object a line"),
     },
     "metrics": {

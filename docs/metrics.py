@@ -40,7 +40,7 @@ EXAMPLE = Snapshot(
     ],
     rules=[RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {})],
     neighbours={"lan0": 0},
-    proxies={"wan0": 0},
+    proxy_entries={"wan0": 0},
     answer_times=AnswerTimes(),
     last_reload=0.0,
     reload_failures=0,

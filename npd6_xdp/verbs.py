@@ -287,7 +287,7 @@ def version(_: argparse.Namespace) -> None:
 
 def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]]:
     """The configuration with this machine's names of interfaces, what is known of these, and what to warn about."""
-    from npd6_xdp.core.altnames import alternative_names, twofold, with_names
+    from npd6_xdp.core.altnames import alternative_names, duplicates, with_names
     from npd6_xdp.core.build import build
     from npd6_xdp.core.vias import used_vias, via_warnings
     from npd6_xdp.core.warnings import warnings
@@ -300,7 +300,7 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
     names = alternative_names(links)
     named = with_names(config, names)
     lines = warnings(build(named, links)) + via_warnings(used_vias(named, links), sysctl)
-    return named, links, [*lines, *twofold(config, names)]
+    return named, links, [*lines, *duplicates(config, names)]
 
 
 def _known(config: Config) -> str:

@@ -22,27 +22,27 @@ def alternative_names(links: Mapping[str, LinkFacts]) -> dict[str, str]:
 def with_names(config: Config, names: Mapping[str, str]) -> Config:
     """The configuration with the names of interfaces where it has alternative ones; itself, where it has none.
 
-    An entry whose interface has one by its name, too, for the same frames, is left out: see twofold().
+    An entry whose interface has one by its name, too, for the same frames, is left out: see duplicates().
     """
     meant = {other: names[other] for other in config.names & names.keys()}
     if not meant:
         return config
-    left_out = {id(interface) for interface, _ in _twofold(config, meant)}
+    left_out = {id(interface) for interface, _ in _duplicates(config, meant)}
     interfaces = [_named(interface, meant) for interface in config.interfaces if id(interface) not in left_out]
     return dataclasses.replace(config, interfaces=tuple(interfaces))
 
 
-def twofold(config: Config, names: Mapping[str, str]) -> list[str]:
+def duplicates(config: Config, names: Mapping[str, str]) -> list[str]:
     """Entries that say by an alternative name what another one says by another name, a line each."""
     return [
         f'{interface.label}: left out, since {interface.name} is {name}, which has an [[interface]] by its name "{by}"'
         f" for these frames already"
-        for interface, by in _twofold(config, names)
+        for interface, by in _duplicates(config, names)
         for name in (names[interface.name],)
     ]
 
 
-def _twofold(config: Config, names: Mapping[str, str]) -> list[tuple[InterfaceConfig, str]]:
+def _duplicates(config: Config, names: Mapping[str, str]) -> list[tuple[InterfaceConfig, str]]:
     exact = [interface for interface in config.interfaces if not interface.is_glob]
     first = {(interface.name, interface.vlan): interface.name for interface in exact if interface.name not in names}
     found = []

@@ -22,17 +22,17 @@ class AnsweredLinks:
         self._table = table
         self._vrfs = vrfs
         self._asked_on: defaultdict[int, list[int]] = defaultdict(list)  # entries by the link of their frames
-        self._behind: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (entry, group) by via
+        self._behind: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (entry, via set) by via
         self._together: dict[int, int] = {}
         for entry in table.live(Decision.NEIGHBOUR):
             if entry.datapath is Datapath.MONITOR:
                 continue
             self._asked_on[entry.l3_ifindex].append(entry.id)
-            for group in table.origins[entry.id].groups & table.vias.keys():
-                vias = table.vias[group]
+            for via_set in table.origins[entry.id].via_sets & table.vias.keys():
+                vias = table.vias[via_set]
                 together = defaultdict(set)  # in two VRFs, one address is two hosts
                 for ifindex in vias:
-                    self._behind[ifindex].append((entry.id, group))
+                    self._behind[ifindex].append((entry.id, via_set))
                 for ifindex in {entry.l3_ifindex, *vias}:
                     together[vrfs.get(ifindex, 0)].add(ifindex)
                 for links in together.values():
@@ -80,9 +80,9 @@ class AnsweredLinks:
             match = self._table.lookup(entry, address)
             if isinstance(match, Match) and match.decision in (Decision.NEIGHBOUR, Decision.NEXT_HOP):
                 yield match
-        for entry, group in self._behind.get(ifindex, ()):
+        for entry, via_set in self._behind.get(ifindex, ()):
             match = self._table.lookup(entry, address)
-            if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.group == group:
+            if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.via_set == via_set:
                 yield match
 
     def is_next_hop(self, host: Host) -> bool:

@@ -27,10 +27,10 @@ from npd6_xdp.core.table import (
     Origin,
     RuleFlag,
     Table,
-    slot_key,
+    entry_key,
 )
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.core.via_groups import ViaGroups
+from npd6_xdp.core.via_sets import ViaSets
 
 _THERE_OR_NOT = frozenset({Decision.ROUTE, Decision.NEIGHBOUR, Decision.KERNEL})
 _LEAD_NOWHERE = frozenset({"dummy", "ifb", "nlmon"})
@@ -44,7 +44,7 @@ _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
-    Interfaces that can't be ports get no slot. Entries, rules and groups keep the ids that they have in
+    Interfaces that can't be ports get no entry. Entries, rules and via sets keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next.
     """
@@ -84,13 +84,13 @@ class _Builder:
         self._all_held: set[int] = set()
         self._held: Sequence[int] = ()
         self._entry_ids = Ids(
-            {_entry_key(entry): entry.id for entry in self._before.entries.values()},
-            {_entry_key(entry): entry.id for entry in other.entries.values()},
+            {_identity(entry): entry.id for entry in self._before.entries.values()},
+            {_identity(entry): entry.id for entry in other.entries.values()},
         )
-        self._groups = ViaGroups(links, self._before, other)
-        self._rules = EntryRules(self._groups, self._before, other)
+        self._via_sets = ViaSets(links, self._before, other)
+        self._rules = EntryRules(self._via_sets, self._before, other)
         self.entries: dict[int, Entry] = {}
-        self.slots: dict[tuple[int, int, int], int] = {}
+        self.entry_ids: dict[tuple[int, int, int], int] = {}
         self.decisions: dict[int, Decisions] = {}
         self.notes: dict[str, None] = {}
 
@@ -110,10 +110,10 @@ class _Builder:
         table = Table(
             self.entries,
             self._rules.rules,
-            self.slots,
+            self.entry_ids,
             self.decisions,
-            self._groups.groups,
-            self._groups.vias(),
+            self._via_sets.via_sets,
+            self._via_sets.vias(),
             tuple(self.notes),
             self._rules.origins,
             frozenset(link.ifindex for link in self._links.values() if link.kind in _LEAD_NOWHERE),
@@ -131,7 +131,7 @@ class _Builder:
                 for tags in sorted({*link.addresses, *link.next_hops} - spoken_for):
                     yield from self._add(link, interface, Vlan(tags=tags))
             yield from self._add(link, interface, interface.vlan)
-        if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.slots:
+        if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.entry_ids:
             # what no entry speaks for: an entry without rules, so all is unmatched
             nothing = InterfaceConfig(link.name, (), Vlan(any=True), datapath=Datapath.MONITOR)
             self._enter(link, nothing, nothing.vlan, spoken=False)
@@ -147,14 +147,14 @@ class _Builder:
         origin = self._rules.origins[entry]
         yield from self._note(entry, interface, interface.labelled(link.name), proxied=proxied)
         own = {*_held(link.own(vlan.tags)), *_held(link.own_beside(vlan.tags))}
-        special = self._elsewhere(lines, origin, own)
+        exceptions = self._elsewhere(lines, origin, own)
         for hop in link.next_hops.get(vlan.tags, link.next_hops.get((), frozenset())):
-            special[Prefix(int(hop), BITS)] = _NEXT_HOP  # C6 of docs/rules.md
+            exceptions[Prefix(int(hop), BITS)] = _NEXT_HOP  # C6 of docs/rules.md
         for address in own:
-            special[Prefix(address, BITS)] = _OWN  # C1
+            exceptions[Prefix(address, BITS)] = _OWN  # C1
         before = self._before.decisions.get(entry)
-        same = before is not None and before.lines is lines and before.special == special
-        self.decisions[entry] = before if same and before is not None else Decisions(lines, special, made_of)
+        same = before is not None and before.lines is lines and before.exceptions == exceptions
+        self.decisions[entry] = before if same and before is not None else Decisions(lines, exceptions, made_of)
 
     def _note(self, entry: int, interface: InterfaceConfig, where: str, *, proxied: bool) -> Steps[None]:
         """What of an entry's rules doesn't apply as things are."""
@@ -172,7 +172,7 @@ class _Builder:
                 yield
         if Decision.NEIGHBOUR in origin.kinds:
             here = self._came_in_by(entry)
-            vain = {via for via in {rule.via for rule in interface.rules} if self._groups.named(via) == {here}}
+            vain = {via for via in {rule.via for rule in interface.rules} if self._via_sets.named(via) == {here}}
             for rules in pieces(interface.rules if vain else ()):
                 for rule in rules:
                     if rule.method is Method.NEIGHBOUR and rule.via in vain:
@@ -193,15 +193,15 @@ class _Builder:
             spans = ((bisect_left(held, base.address), bisect_right(held, base.last)) for base in owners)
             candidates = {address for first, last in spans for address in held[first:last]}
         by_rules = Decisions(lines, {})
-        special = {}
+        exceptions = {}
         for address in candidates:
             prefix = Prefix(address, BITS)
             match = lines.get(prefix)
             if match is None and address >> 118 != _LINK_LOCAL:
                 match = by_rules.longest(address)
             if match is not None and match.decision in _THERE_OR_NOT and address not in own:
-                special[prefix] = Match(match.rule, Decision.STATIC, match.flags)
-        return special
+                exceptions[prefix] = Match(match.rule, Decision.STATIC, match.flags)
+        return exceptions
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]
@@ -225,7 +225,7 @@ class _Builder:
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different: so it is known to be packed already
         self.entries[entry_id] = before if before is not None and before == entry else entry
-        self.slots[slot_key(link.ifindex, vlan)] = entry_id
+        self.entry_ids[entry_key(link.ifindex, vlan)] = entry_id
         return entry_id
 
     def _keep_what_is_away(self) -> None:
@@ -241,7 +241,7 @@ class _Builder:
                 self._rules.keep(entry.id, {rule.prefix for interface in speaking for rule in interface.rules})
 
 
-def _entry_key(entry: Entry) -> tuple[str, Vlan, bool]:
+def _identity(entry: Entry) -> tuple[str, Vlan, bool]:
     return entry.port, entry.vlan, entry.spoken
 
 

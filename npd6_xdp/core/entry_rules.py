@@ -13,9 +13,9 @@ from npd6_xdp.core.ids import fresh
 from npd6_xdp.core.links import LinkFacts, followed_prefixes
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import NO_GROUP, Decision, Entry, MadeOf, Match, Origin, Rule, RuleFlag, Table
+from npd6_xdp.core.table import NO_VIA_SET, Decision, Entry, MadeOf, Match, Origin, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.core.via_groups import ViaGroups
+from npd6_xdp.core.via_sets import ViaSets
 
 _DECISIONS = {
     Method.STATIC: Decision.STATIC,
@@ -40,10 +40,10 @@ class _Context(NamedTuple):
 class EntryRules:
     """The rules of all entries, each entry's with the lines that they make: `rules` and `origins` of a table to be."""
 
-    def __init__(self, groups: ViaGroups, before: Table, other: Table) -> None:
+    def __init__(self, via_sets: ViaSets, before: Table, other: Table) -> None:
         self.rules: dict[int, Rule] = {}
         self.origins: dict[int, Origin] = {}
-        self._groups = groups
+        self._via_sets = via_sets
         self._before = before
         self._fresh_ids = fresh(before.rules, other.rules)
         self._followed: dict[str, tuple[Prefix, ...]] = {}
@@ -71,8 +71,8 @@ class EntryRules:
             for rules in pieces(before.rules.values()):
                 self.rules.update([(rule.id, rule) for rule in rules])
                 yield
-            for group in before.groups:
-                self._groups.keep(group)
+            for via_set in before.via_sets:
+                self._via_sets.keep(via_set)
             return decided.lines, None
         return (yield from self._changed_lines(entry, interface, context, before, decided.lines))
 
@@ -122,8 +122,8 @@ class EntryRules:
                 if said:
                     notes[base] = said
             yield
-        kinds, groups = yield from _occurring(rules)
-        self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, kinds, groups, notes)
+        kinds, via_sets = yield from _occurring(rules)
+        self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, kinds, via_sets, notes)
         return lines, None if lines_before is None else (lines_before, touched)
 
     def _rule_of(
@@ -134,12 +134,12 @@ class EntryRules:
         if rule is None or not known or rule.config != config or config.follows:
             number = next(self._fresh_ids) if rule is None else rule.id
             return self._rule(number, entry, config, context)
-        if rule.group:
-            self._groups.keep(rule.group)
+        if rule.via_set:
+            self._via_sets.keep(rule.via_set)
         return rule
 
     def _rule(self, number: int, entry: Entry, config: RuleConfig, context: _Context) -> Rule:
-        group = self._groups.of(config, entry, context.here)
+        via_set = self._via_sets.of(config, entry, context.here)
         networks = self._followed.get(config.follows, ()) if config.follows else config.networks
         flags = _FLAGS[
             context.router if config.router is None else config.router,
@@ -147,7 +147,7 @@ class EntryRules:
             config.na_source or context.na_source,
             bool(config.via),
         ]
-        return Rule(number, entry.id, config, networks, _DECISIONS[config.method], flags, group)
+        return Rule(number, entry.id, config, networks, _DECISIONS[config.method], flags, via_set)
 
     def keep(self, entry: int, prefixes: set[str]) -> None:
         """Of an entry of the table before that is away, the rules that the file still has."""
@@ -159,12 +159,12 @@ class EntryRules:
 
 
 def _occurring(rules: Mapping[str, Rule]) -> Steps[tuple[frozenset[Decision], frozenset[int]]]:
-    """What some rules decide by, and their groups."""
+    """What some rules decide by, and their via sets."""
     found: set[tuple[int, int]] = set()
     for some in pieces(rules.values()):
-        found.update([(int(rule.decision), rule.group) for rule in some])  # an enum's hash takes four times as long
+        found.update([(int(rule.decision), rule.via_set) for rule in some])  # an enum's hash takes four times as long
         yield
-    return frozenset(Decision(kind) for kind, _ in found), frozenset(group for _, group in found) - {NO_GROUP}
+    return frozenset(Decision(kind) for kind, _ in found), frozenset(via_set for _, via_set in found) - {NO_VIA_SET}
 
 
 def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> Steps[bool]:
@@ -211,7 +211,7 @@ def _match(rule: Rule, *, left_out: bool, proxied: bool) -> Match:
         return Match(rule.id, Decision.IGNORE, rule.flags)
     if rule.decision is Decision.KERNEL and not proxied:
         return Match(rule.id, Decision.STATIC, rule.flags)
-    return Match(rule.id, rule.decision, rule.flags, rule.group)
+    return Match(rule.id, rule.decision, rule.flags, rule.via_set)
 
 
 def _flags(router: bool, dad: DadPolicy, na_source: NaSource, via: bool) -> RuleFlag:

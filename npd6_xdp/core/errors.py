@@ -70,7 +70,7 @@ class MachineError(Npd6Error):
 
 
 class BrokenSource(MachineError):
-    """What tells of changes tells nothing but errors: to try again is in vain, but another may be opened."""
+    """What tells of changes tells nothing but errors: trying again doesn't help, but another may be opened."""
 
 
 _NO_ROOM = {

@@ -14,7 +14,7 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, N
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.core.links import LinkFacts, SlotSource, followed_prefixes, held_addresses, slot_sources
+from npd6_xdp.core.links import LinkFacts, SourceFlag, advert_sources, followed_prefixes, held_addresses
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.table import Decision, Entry, Match, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
@@ -267,8 +267,8 @@ def why_surely_there(rule: Rule, *, is_held: bool) -> str:
 
 def _xdp_knows_source(entry: Entry, found: Match, asker: IPv6Address) -> bool:
     """Whether XDP can tell the advertisement's source by itself."""
-    sources, _, _ = slot_sources(entry.addresses)
-    needed = SlotSource.LINK_LOCAL if asker.is_link_local else SlotSource.GLOBAL
+    sources, _, _ = advert_sources(entry.addresses)
+    needed = SourceFlag.LINK_LOCAL if asker.is_link_local else SourceFlag.GLOBAL
     return not found.flags & RuleFlag.SOURCE_INTERFACE or bool(sources & needed)
 
 

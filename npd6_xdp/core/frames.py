@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SLOT = 96
-"""Bytes of one frame's place: an advertisement has 86, and at most 8 of VLAN tags."""
+STRIDE = 96
+"""Bytes from one frame's begin to the next one's: an advertisement has 86, and at most 8 of VLAN tags."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +19,7 @@ class Shape:
 
 
 class Frames:
-    """Up to `room` frames: the i-th stands at `buffer[i * SLOT:]`, `shapes[i]` says how long it is and where it goes.
+    """Up to `room` frames: the i-th stands at `buffer[i * STRIDE:]`, `shapes[i]` says how long it is and where it goes.
 
     `times` has the moments at which their questions were seen, as the events tell them.
     """
@@ -28,7 +28,7 @@ class Frames:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.buffer = bytearray(room * SLOT)
+        self.buffer = bytearray(room * STRIDE)
         self.shapes: list[Shape] = []
         self.times: list[int] = []
 
@@ -39,5 +39,5 @@ class Frames:
 
     def frame(self, index: int) -> bytes:
         """One frame's bytes."""
-        start = index * SLOT
+        start = index * STRIDE
         return bytes(self.buffer[start : start + self.shapes[index].size])

@@ -45,10 +45,12 @@ def finding_groups(table: Table) -> Steps[dict[int, frozenset[bytes]]]:
             found += [
                 prefix
                 for prefix in some
-                if prefix.length >= _SMALL and prefix not in decisions.special and _is_proxied(decisions.lines[prefix])
+                if prefix.length >= _SMALL
+                and prefix not in decisions.exceptions
+                and _is_proxied(decisions.lines[prefix])
             ]
             yield
-        found += [prefix for prefix, match in decisions.special.items() if _is_proxied(match)]
+        found += [prefix for prefix, match in decisions.exceptions.items() if _is_proxied(match)]
     groups = {}
     for ifindex, found in wanted.items():
         if found:

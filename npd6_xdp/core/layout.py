@@ -67,7 +67,7 @@ class Layout:
 
 
 LENGTHS = 8
-"""Prefix lengths of which a slot has room to speak."""
+"""Prefix lengths of which an entry has room to speak."""
 NO_LENGTH = 255
 """What stands behind the last of them."""
 _ADDRESS, _MAC = "16s", "6s"
@@ -76,13 +76,13 @@ INDEX = Layout("int", index="I")
 """The key of an array."""
 FLAG = Layout("unsigned int", value="I")
 """The value where all that counts is whether the key is there."""
-SLOT_KEY = Layout("slot_key", ifindex="I", outer="H", inner="H")
-SLOT = Layout(
-    "slot",
-    entry="I",
+ENTRY_KEY = Layout("entry_key", ifindex="I", outer="H", inner="H")
+ENTRY = Layout(
+    "entry",
+    id="I",
     mac=_MAC,
     datapath="B",
-    sources="B",
+    source_flags="B",
     l3_ifindex="I",
     link_local=_ADDRESS,
     global_address=_ADDRESS,
@@ -92,21 +92,21 @@ SLOT = Layout(
     port_mac=_MAC,
     flags="H",
     lengths=f"{LENGTHS}s",
-    looked="4x",
+    sampled="4x",
 )
-RULE = Layout("rule", id="I", decision="H", flags="H", group="I")
-LINE_KEY = Layout("line_key", entry="I", length="I", address=_ADDRESS)
-PREFIX_KEY = Layout("prefix_key", prefixlen="I", entry="I", address=_ADDRESS)
+RULE = Layout("rule", id="I", decision="H", flags="H", via_set="I")
+EXACT_KEY = Layout("exact_key", entry="I", length="I", address=_ADDRESS)
+TRIE_KEY = Layout("trie_key", prefixlen="I", entry="I", address=_ADDRESS)
 PREFIX_SCOPE = 32
-"""Bits of a prefix_key's prefixlen that are the entry's."""
+"""Bits of a trie_key's prefixlen that are the entry's."""
 ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
-KNOWN = Layout("known", flags="I", asked="I")
-VIA_KEY = Layout("via_key", group="I", ifindex="I")
-SOURCE_KEY = Layout("source_key", entry="I", mac=_MAC, zero="2x")
+PRESENT_TARGET = Layout("present_target", flags="I", asked="I")
+VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
+MAC_KEY = Layout("mac_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
-SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept="I", zero="4x")
-KEPT_ROUTE = Layout("kept_route", number="I", there="I")
+SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept_generation="I", zero="4x")
+KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
 NS_EVENT = Layout(
@@ -114,18 +114,18 @@ NS_EVENT = Layout(
 )
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {
-    "slots": (SLOT_KEY, SLOT),
-    "lines": (LINE_KEY, RULE),
-    "prefixes": (PREFIX_KEY, RULE),
+    "entries": (ENTRY_KEY, ENTRY),
+    "exact_matches": (EXACT_KEY, RULE),
+    "prefix_trie": (TRIE_KEY, RULE),
     "vias": (VIA_KEY, FLAG),
-    "known_targets": (ADDRESS_KEY, KNOWN),
-    "crowding": (SOURCE_KEY, FLAG),
+    "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
+    "refused_askers": (MAC_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
-    "recents": (ADDRESS_KEY, RECENT),
+    "recent_targets": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
-    "heard_sources": (ADDRESS_KEY, HEARD),
+    "heard_addresses": (ADDRESS_KEY, HEARD),
     "entry_counters": (INDEX, ENTRY_COUNTER),
     "rule_counters": (INDEX, RULE_COUNTER),
-    "unwatched_events": (INDEX, FLAG),
+    "need_wakeup": (INDEX, FLAG),
 }
 """The program's maps that Python reads or writes, with their keys and values."""

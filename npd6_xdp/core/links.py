@@ -11,8 +11,8 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.prefix import MASKS, Prefix
 
 
-class SlotSource(IntFlag):
-    """`enum slot_sources`: which of a slot's source addresses XDP may use without asking Python."""
+class SourceFlag(IntFlag):
+    """`enum source_flag`: which of an entry's source addresses XDP may use without asking Python."""
 
     LINK_LOCAL = 1
     GLOBAL = 2
@@ -163,7 +163,7 @@ def choose_source(addresses: Iterable[OwnAddress], destination: IPv6Address) -> 
     return max(candidates, key=lambda a: (not a.deprecated, -(int(a.address) ^ int(destination)).bit_length())).address
 
 
-def slot_sources(addresses: Sequence[OwnAddress]) -> tuple[SlotSource, IPv6Address, IPv6Address]:
+def advert_sources(addresses: Sequence[OwnAddress]) -> tuple[SourceFlag, IPv6Address, IPv6Address]:
     """The source addresses that XDP can use by itself, of those an entry has: flags, link-local and global one.
 
     Where the choice depends on who asks, the flag is clear, and Python chooses.
@@ -173,10 +173,10 @@ def slot_sources(addresses: Sequence[OwnAddress]) -> tuple[SlotSource, IPv6Addre
     link_local = choose_source([a for a in usable if a.address.is_link_local], IPv6Address("ff02::1"))
     others = [a for a in usable if not a.address.is_link_local]
     preferred = [a for a in others if not a.deprecated] or others
-    flags = SlotSource.LINK_LOCAL if link_local and _is_sole(usable, link_local) else SlotSource(0)
+    flags = SourceFlag.LINK_LOCAL if link_local and _is_sole(usable, link_local) else SourceFlag(0)
     global_address = preferred[0].address if preferred else link_local
     if global_address and (len(preferred) == 1 or (not preferred and flags)):
-        flags |= SlotSource.GLOBAL
+        flags |= SourceFlag.GLOBAL
     return flags, link_local or unspecified, global_address or unspecified
 
 

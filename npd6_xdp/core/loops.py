@@ -7,7 +7,7 @@ belief is a belief of its own, for hosts that have long gone (RFC 4389 §4.1.3 l
 
 Nothing in an advertisement tells a proxy's from a host's: not the R flag, which routers of subscribers set as well, nor
 that it comes from a MAC which answers for many. What tells is what a proxy does. So now and then we have the kernel ask
-one of the links for an address that nobody can know of, drawn by lot; whoever then asks for that address on another
+one of the links for an address that nobody can know of, drawn at random; whoever then asks for that address on another
 link has heard it there and carries it here. That MAC is another proxy's on this link: no host's word comes from it.
 """
 
@@ -29,7 +29,7 @@ LEAST = 2.0
 """Seconds between two tests of the same links where something calls for one."""
 TESTS_AT_ONCE = 8
 """Then nothing is tested for a second: the tests of many links take their time."""
-PEER_SECONDS = 600.0
+OTHER_PROXY_SECONDS = 600.0
 """After so long with no sign of it, another proxy is forgotten."""
 HOLD = 6.5
 """Seconds from our question on: what another proxy asks for in that time may still be because of it. Ours goes on for
@@ -40,8 +40,8 @@ _ASK_SECONDS = 1.0  # for which the kernel looks for it; once it asks, and we on
 _BREAK = 1.0
 _MOST_ASKED = 4096
 _MOST_MET = 4096
-_MOST_PEERS = 64  # on one link
-_LEAST_BITS = 16  # of a prefix's that are drawn by lot: with fewer, a host's address may be drawn
+_MOST_OTHER_PROXIES = 64  # on one link
+_LEAST_BITS = 16  # of a prefix's that are drawn at random: with fewer, a host's address may be drawn
 _DRAWS = 8
 _NEVER = float("-inf")
 
@@ -60,7 +60,7 @@ class _Way(NamedTuple):
 
 
 class _Wide(NamedTuple):
-    """The prefixes of an entry's rules that addresses are drawn from, by the rules' group."""
+    """The prefixes of an entry's rules that addresses are drawn from, by the rules' via set."""
 
     origin: Origin
     prefixes: Mapping[int, Mapping[Prefix, None]]
@@ -74,7 +74,7 @@ class _Nonce:
 
 
 class Loops:
-    """The tests under way, and the proxies that they have found. `draw` gives an integer below its argument, by lot."""
+    """The tests under way, and the proxies that they have found. `draw` gives a random integer below its argument."""
 
     def __init__(self, draw: Callable[[int], int]) -> None:
         self._draw = draw
@@ -88,7 +88,7 @@ class Loops:
         self.due: float | None = None
         """When to call tests() (seconds, monotonic); None: there is nothing to test."""
         self._nonces: dict[bytes, _Nonce] = {}
-        self._peers: dict[int, dict[bytes, float]] = {}
+        self._other_proxies: dict[int, dict[bytes, float]] = {}
         self._asked: dict[Host, float] = {}
         self._asking_too: dict[Host, tuple[bytes, float]] = {}
         self._met: dict[tuple[int, bytes], None] = {}
@@ -104,7 +104,7 @@ class Loops:
         self._tested.clear()
         self._todo = dict.fromkeys(range(len(ways)))
         self._schedule()
-        self._peers = {link: macs for link, macs in self._peers.items() if link in self._links}
+        self._other_proxies = {link: macs for link, macs in self._other_proxies.items() if link in self._links}
 
     @property
     def links(self) -> frozenset[int]:
@@ -112,9 +112,9 @@ class Loops:
         return self._links
 
     @property
-    def peers(self) -> Mapping[int, Iterable[bytes]]:
+    def other_proxies(self) -> Mapping[int, Iterable[bytes]]:
         """The MACs of other proxies, by link."""
-        return {link: frozenset(macs) for link, macs in self._peers.items()}
+        return {link: frozenset(macs) for link, macs in self._other_proxies.items()}
 
     # --- tests ---
 
@@ -138,13 +138,15 @@ class Loops:
         return look, needless
 
     def _schedule(self) -> None:
-        dues = [nonce.began + (_NONCE_SECONDS if nonce.taken_back else _ASK_SECONDS) for nonce in self._nonces.values()]
+        times = [
+            nonce.began + (_NONCE_SECONDS if nonce.taken_back else _ASK_SECONDS) for nonce in self._nonces.values()
+        ]
         if self._ways:
-            dues.append(self._all_at + PERIOD)
+            times.append(self._all_at + PERIOD)
         if self._todo:
             tested = min(self._tested.get(index, _NEVER) for index in self._todo)
-            dues.append(max(self._broke_at + _BREAK, tested + LEAST))
-        self.due = min(dues, default=None)
+            times.append(max(self._broke_at + _BREAK, tested + LEAST))
+        self.due = min(times, default=None)
 
     def _tidy(self, now: float) -> list[Host]:
         needless = []
@@ -154,10 +156,10 @@ class Loops:
                 needless.append(Host(nonce.asked, address))
             if now - nonce.began >= _NONCE_SECONDS:
                 del self._nonces[address]
-        for link, macs in tuple(self._peers.items()):
-            self._peers[link] = {mac: seen for mac, seen in macs.items() if now - seen < PEER_SECONDS}
-            if not self._peers[link]:
-                del self._peers[link]
+        for link, macs in tuple(self._other_proxies.items()):
+            self._other_proxies[link] = {mac: seen for mac, seen in macs.items() if now - seen < OTHER_PROXY_SECONDS}
+            if not self._other_proxies[link]:
+                del self._other_proxies[link]
         return needless
 
     def _unknown(self, way: _Way) -> bytes | None:
@@ -176,7 +178,7 @@ class Loops:
         return (
             isinstance(match, Match)
             and match.decision is Decision.NEIGHBOUR
-            and link in self._table.vias.get(match.group, ())
+            and link in self._table.vias.get(match.via_set, ())
         )
 
     def _is_neighbours(self, entry: int, address: IPv6Address) -> bool:
@@ -208,9 +210,9 @@ class Loops:
         nonce = self._nonces.get(target)
         if nonce is None or nonce.asked == link:
             return False
-        macs = self._peers.setdefault(link, {})
+        macs = self._other_proxies.setdefault(link, {})
         new = mac not in macs
-        if new and len(macs) >= _MOST_PEERS:
+        if new and len(macs) >= _MOST_OTHER_PROXIES:
             return False
         macs[mac] = now
         return new
@@ -226,7 +228,7 @@ class Loops:
 
     def is_echo(self, host: Host, mac: bytes, now: float) -> bool:
         """Whether a question that comes in on a link, for a target that isn't under way there, is because of ours."""
-        return mac in self._peers.get(host.ifindex, ()) and now - self._asked.get(host, _NEVER) < HOLD
+        return mac in self._other_proxies.get(host.ifindex, ()) and now - self._asked.get(host, _NEVER) < HOLD
 
     def asks_too(self, host: Host, mac: bytes, now: float) -> None:
         """A target that we look for on a link is asked for there by a MAC as well: by another proxy, or by a host."""
@@ -248,21 +250,21 @@ def _ways(table: Table, wide: dict[int, _Wide]) -> list[_Way]:
     This is asked with each table, of which some have 100,000 rules: no rule is looked at that is as it was.
     """
     entries = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
-    behind: dict[tuple[int, int], dict[tuple[int, int], None]] = {}  # (entry, group) by (their link, a via of theirs)
+    behind: dict[tuple[int, int], dict[tuple[int, int], None]] = {}  # (entry, via set) by (their link, a via of theirs)
     for entry in entries:
-        for group in table.origins[entry.id].groups & table.vias.keys():
-            for via in table.vias[group]:
-                behind.setdefault((entry.l3_ifindex, via), {})[entry.id, group] = None
+        for via_set in table.origins[entry.id].via_sets & table.vias.keys():
+            for via in table.vias[via_set]:
+                behind.setdefault((entry.l3_ifindex, via), {})[entry.id, via_set] = None
     ways, known = [], {}
     for link, via in sorted(behind):
         if link == via or (via, link) not in behind:
             continue
         prefixes: dict[Prefix, None] = {}
-        for number, group in behind[link, via]:
+        for number, via_set in behind[link, via]:
             if number not in known:
                 origin, before = table.origins[number], wide.get(number)
                 known[number] = before if before is not None and before.origin is origin else _gather(origin)
-            prefixes.update(known[number].prefixes.get(group, {}))
+            prefixes.update(known[number].prefixes.get(via_set, {}))
         if prefixes:
             here, back = (tuple(dict.fromkeys(each for each, _ in behind[key])) for key in ((via, link), (link, via)))
             ways.append(_Way(via, link, here, back, tuple(prefixes)))
@@ -276,5 +278,5 @@ def _gather(origin: Origin) -> _Wide:
     for rule in origin.rules.values():
         if rule.decision is Decision.NEIGHBOUR:
             wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
-            prefixes.setdefault(rule.group, {}).update(dict.fromkeys(wide))
+            prefixes.setdefault(rule.via_set, {}).update(dict.fromkeys(wide))
     return _Wide(origin, prefixes)

@@ -170,9 +170,9 @@ def get_proxy(sequence: int, ifindex: int, address: bytes) -> bytes:
     return _neighbour(Type.GETNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.NONE, _NTF_PROXY)
 
 
-def dump_neighbours(sequence: int, *, proxies: bool = False) -> bytes:
+def dump_neighbours(sequence: int, *, proxy_entries: bool = False) -> bytes:
     """Ask for the IPv6 neighbour table, or for its proxy entries."""
-    body = _NDMSG.pack(AF_INET6, 0, 0, _NTF_PROXY if proxies else 0, 0)
+    body = _NDMSG.pack(AF_INET6, 0, 0, _NTF_PROXY if proxy_entries else 0, 0)
     return pack_message(Type.GETNEIGH, Flag.REQUEST | Flag.DUMP, sequence, body)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.steps import pieces
-from npd6_xdp.core.table import Decision, KnownFlag, Table
+from npd6_xdp.core.table import Decision, PresentFlag, Table
 
 _BIT = 128  # hosts that a table is asked about at once: a millisecond
 
@@ -25,12 +25,12 @@ class Host(NamedTuple):
     address: bytes
 
 
-class Known(NamedTuple):
-    """What the kernel map of known targets is to say of one: `flags` None takes it out."""
+class PresentTarget(NamedTuple):
+    """What the kernel map of present targets is to say of one: `flags` None takes it out."""
 
-    group: int
+    via_set: int
     address: bytes
-    flags: KnownFlag | None
+    flags: PresentFlag | None
 
 
 class Neighbours:
@@ -41,7 +41,7 @@ class Neighbours:
         self.refused = 0
         self._table = Table({}, {}, {}, {}, {})
         self._states: dict[Host, NeighbourState] = {}
-        self._groups: dict[Host, frozenset[int]] = {}
+        self._via_sets: dict[Host, frozenset[int]] = {}
         self._by_interface: dict[int, int] = {}
         self._present: dict[tuple[int, bytes], dict[int, NeighbourState]] = {}
         self._left_out: set[Host] = set()
@@ -55,7 +55,7 @@ class Neighbours:
         self._expected: tuple[Table, int, set[bytes] | None] | None = None
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self._via_sets)
 
     @property
     def held(self) -> int:
@@ -65,21 +65,21 @@ class Neighbours:
     @property
     def full(self) -> bool:
         """Whether there is no room for one more."""
-        return len(self._groups) >= self.limit
+        return len(self._via_sets) >= self.limit
 
     def hosts(self) -> Mapping[Host, NeighbourState]:
         """The hosts that rules of method neighbour cover, with their states."""
-        return {host: self._states[host] for host in self._groups}
+        return {host: self._states[host] for host in self._via_sets}
 
     def covered(self) -> list[Host]:
         """The same hosts; state() has theirs."""
-        return list(self._groups)
+        return list(self._via_sets)
 
     def by_interface(self) -> dict[int, int]:
         """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
         return dict(self._by_interface)
 
-    def expecting(self, table: Table, limit: int) -> Iterator[list[Known]]:
+    def expecting(self, table: Table, limit: int) -> Iterator[list[PresentTarget]]:
         """What the map must say before a table is in force, bit by bit: use() has nothing to add then.
 
         Who comes meanwhile is known as both tables want it, until use() or give_up().
@@ -98,7 +98,7 @@ class Neighbours:
             self._expected = self._to_come = None
             self.unsettled = True
 
-    def use(self, table: Table, limit: int) -> list[Known]:
+    def use(self, table: Table, limit: int) -> list[PresentTarget]:
         """Go by another table: what the map must say before that table is in force. See drop()."""
         if table is self._table and limit == self.limit:
             return []  # and what is expected may still come
@@ -119,28 +119,30 @@ class Neighbours:
         self.touched |= differs
         return [change for host in self.at(differs) for change in self._add(host, self._states[host])]
 
-    def drop(self) -> list[Known]:
+    def drop(self) -> list[PresentTarget]:
         """What the map must no longer say once the table given to use() is in force."""
         return [change for changes in self.dropping() for change in changes]
 
-    def dropping(self) -> Iterator[list[Known]]:
+    def dropping(self) -> Iterator[list[PresentTarget]]:
         """The same, bit by bit; `unsettled` and `touched` are as before until all of it is done."""
         hosts = (
-            tuple(self._groups) if self.unsettled else [host for host in self.at(self.touched) if host in self._groups]
+            tuple(self._via_sets)
+            if self.unsettled
+            else [host for host in self.at(self.touched) if host in self._via_sets]
         )
         for some in pieces(hosts, _BIT):
-            changes: list[Known] = []
+            changes: list[PresentTarget] = []
             for host in some:
-                if host in self._groups:  # it may have gone meanwhile
+                if host in self._via_sets:  # it may have gone meanwhile
                     wanted = self._wanted(host)
-                    for group in self._groups[host] - wanted:
-                        changes += self._take_out(host, group)
+                    for via_set in self._via_sets[host] - wanted:
+                        changes += self._take_out(host, via_set)
                     self._note(host, wanted)
             yield changes
         self.unsettled, self.touched = False, set()
         yield self._let_in()
 
-    def changed(self, host: Host, state: int) -> list[Known]:
+    def changed(self, host: Host, state: int) -> list[PresentTarget]:
         """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
         if state & PRESENT:
             self._states[host] = NeighbourState(state)
@@ -152,16 +154,16 @@ class Neighbours:
             self._looked_after[host] = NeighbourState(state & LOOKED_AFTER)
         else:
             self._looked_after.pop(host, None)
-        changes: list[Known] = []
-        groups = self._groups.get(host, frozenset())
+        changes: list[PresentTarget] = []
+        via_sets = self._via_sets.get(host, frozenset())
         self._note(host, frozenset())
-        for group in groups:
-            changes += self._take_out(host, group)
+        for via_set in via_sets:
+            changes += self._take_out(host, via_set)
         return changes + self._let_in() if changes else []
 
-    def resync(self, states: Mapping[Host, int]) -> list[Known]:
+    def resync(self, states: Mapping[Host, int]) -> list[PresentTarget]:
         """The whole neighbour table anew."""
-        changes: list[Known] = []
+        changes: list[PresentTarget] = []
         for host in self._states.keys() - states.keys():
             changes += self.changed(host, NeighbourState.NONE)
         for host, state in states.items():
@@ -188,66 +190,66 @@ class Neighbours:
             host, NeighbourState.NONE
         )
 
-    def is_confirmed(self, group: int, address: bytes) -> bool:
-        """Whether nobody needs to ask a host of a group whether it is there."""
-        return any(state & CONFIRMED for state in self._present.get((group, address), {}).values())
+    def is_confirmed(self, via_set: int, address: bytes) -> bool:
+        """Whether nobody needs to ask a host of a via set whether it is there."""
+        return any(state & CONFIRMED for state in self._present.get((via_set, address), {}).values())
 
-    def interfaces(self, group: int, address: bytes) -> Iterable[int]:
-        """Behind which interfaces of a group a host is; none if it isn't there."""
-        return self._present.get((group, address), ())
+    def interfaces(self, via_set: int, address: bytes) -> Iterable[int]:
+        """Behind which interfaces of a via set a host is; none if it isn't there."""
+        return self._present.get((via_set, address), ())
 
     def _wanted(self, host: Host) -> frozenset[int]:
         address = IPv6Address(host.address)
-        wanted = frozenset(self._table.neighbour_groups(host.ifindex, address))
+        wanted = frozenset(self._table.neighbour_via_sets(host.ifindex, address))
         if self._to_come is None:
             return wanted
-        return wanted.union(self._to_come.neighbour_groups(host.ifindex, address))
+        return wanted.union(self._to_come.neighbour_via_sets(host.ifindex, address))
 
-    def _add(self, host: Host, state: NeighbourState) -> list[Known]:
-        held = self._groups.get(host)
-        changes: list[Known] = []
+    def _add(self, host: Host, state: NeighbourState) -> list[PresentTarget]:
+        held = self._via_sets.get(host)
+        changes: list[PresentTarget] = []
         wanted = self._wanted(host)
         if held is None and self.full:  # E2
             if wanted and host not in self._left_out:
                 self._left_out.add(host)
                 self.refused += 1
             return []
-        for group in wanted:
-            there = self._present.setdefault((group, host.address), {})
+        for via_set in wanted:
+            there = self._present.setdefault((via_set, host.address), {})
             before = there.get(host.ifindex)
             there[host.ifindex] = state
             if before is None or (before ^ state) & NeighbourState.STALE:
-                changes.append(Known(group, host.address, _flags(there.values())))
+                changes.append(PresentTarget(via_set, host.address, _flags(there.values())))
         self._note(host, wanted | (held or frozenset()))
         return changes
 
-    def _let_in(self) -> list[Known]:
+    def _let_in(self) -> list[PresentTarget]:
         """Those that there was no room for, as far as there is now."""
-        changes: list[Known] = []
+        changes: list[PresentTarget] = []
         while self._left_out and not self.full:
             host = self._left_out.pop()
             changes += self._add(host, self._states[host])
         return changes
 
-    def _note(self, host: Host, groups: frozenset[int]) -> None:
-        there = len(self._groups)
-        if groups:
-            self._groups[host] = groups
+    def _note(self, host: Host, via_sets: frozenset[int]) -> None:
+        there = len(self._via_sets)
+        if via_sets:
+            self._via_sets[host] = via_sets
         else:
-            self._groups.pop(host, None)
-        if more := len(self._groups) - there:
+            self._via_sets.pop(host, None)
+        if more := len(self._via_sets) - there:
             count = self._by_interface.get(host.ifindex, 0) + more
             if count:
                 self._by_interface[host.ifindex] = count
             else:
                 del self._by_interface[host.ifindex]
 
-    def _take_out(self, host: Host, group: int) -> Iterator[Known]:
-        there = self._present.get((group, host.address), {})
+    def _take_out(self, host: Host, via_set: int) -> Iterator[PresentTarget]:
+        there = self._present.get((via_set, host.address), {})
         there.pop(host.ifindex, None)
         if not there:
-            self._present.pop((group, host.address), None)
-        yield Known(group, host.address, _flags(there.values()) if there else None)
+            self._present.pop((via_set, host.address), None)
+        yield PresentTarget(via_set, host.address, _flags(there.values()) if there else None)
 
 
 def _differs_at(one: Table, other: Table) -> set[bytes] | None:
@@ -266,14 +268,14 @@ def _differs_at(one: Table, other: Table) -> set[bytes] | None:
             continue
         if before.lines is not after.lines or one.origins[entry] is not other.origins[entry]:
             return None
-        changed = before.special.items() ^ after.special.items()
+        changed = before.exceptions.items() ^ after.exceptions.items()
         found.update(prefix.address.to_bytes(16) for prefix, _ in changed)
     return found
 
 
-def _flags(states: Iterable[NeighbourState]) -> KnownFlag:
+def _flags(states: Iterable[NeighbourState]) -> PresentFlag:
     """Stale only if it is so everywhere."""
-    return KnownFlag.STALE if all(state & NeighbourState.STALE for state in states) else KnownFlag(0)
+    return PresentFlag.STALE if all(state & NeighbourState.STALE for state in states) else PresentFlag(0)
 
 
 class Quiet:

@@ -82,7 +82,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._targets: dict[tuple[int, bytes], _Pending] = {}  # in the order of their time
-        self._groups: dict[bytes, set[int]] = {}
+        self._via_sets: dict[bytes, set[int]] = {}
         self._shares: dict[int, _Share] = {}
         self.alone = True
 
@@ -93,7 +93,7 @@ class Pending:
         return key in self._targets
 
     def targets(self) -> list[tuple[int, bytes]]:
-        """The targets under way: (group, address)."""
+        """The targets under way: (via set, address)."""
         return list(self._targets)
 
     def has_room_for(self, asker: Asker, room: int) -> bool:
@@ -109,7 +109,7 @@ class Pending:
         count = self._shares[entry].count if entry in self._shares else 0
         return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
 
-    def crowding(self, room: int) -> frozenset[Asker]:
+    def refused_askers(self, room: int) -> frozenset[Asker]:
         """Those who have something under way, and for whom there is no room for more.
 
         NOBODY's MAC stands for all of an entry. Where nobody at all finds room, it is empty.
@@ -123,19 +123,19 @@ class Pending:
         return frozenset(found)
 
     def add(
-        self, group: int, event: NsEvent, interfaces: Iterable[int], now: float, entry: int = 0
+        self, via_set: int, event: NsEvent, interfaces: Iterable[int], now: float, entry: int = 0
     ) -> list[Host] | None:
         """Remember who asks, on which entry. Returns where the kernel is to look, nothing if it does already.
 
         None: so many wait for this target that one more can't be remembered.
         """
-        key = group, event.target
+        key = via_set, event.target
         pending = self._targets.get(key)
         probes = []
         if pending is None:
             began_by = Asker(entry, event.eth_destination)
             pending = self._targets[key] = _Pending(set(interfaces), began_by, now + PENDING_SECONDS)
-            self._groups.setdefault(event.target, set()).add(group)
+            self._via_sets.setdefault(event.target, set()).add(via_set)
             self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
             probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
         asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
@@ -169,9 +169,9 @@ class Pending:
                 self._end(key)
         return bool(keys)
 
-    def places(self, group: int, address: bytes) -> list[Host]:
+    def places(self, via_set: int, address: bytes) -> list[Host]:
         """Where the kernel is looking for a target; nowhere, if it isn't under way."""
-        pending = self._targets.get((group, address))
+        pending = self._targets.get((via_set, address))
         return [Host(ifindex, address) for ifindex in sorted(pending.probed)] if pending else []
 
     def awaits(self, host: Host) -> bool:
@@ -191,29 +191,29 @@ class Pending:
 
     def forget(self, table: Table) -> list[NsEvent]:
         """Give up what rules that aren't in a table have under way; those who wait for it."""
-        homeless: list[NsEvent] = []
+        unanswered: list[NsEvent] = []
         for key, pending in tuple(self._targets.items()):
             gone = {asker for asker, event in pending.askers.items() if event.rule not in table.rules}
-            homeless += [pending.askers.pop(asker) for asker in sorted(gone)]
+            unanswered += [pending.askers.pop(asker) for asker in sorted(gone)]
             if not pending.askers or key[0] not in table.vias:
-                homeless += pending.askers.values()
+                unanswered += pending.askers.values()
                 self._end(key)
-        return homeless
+        return unanswered
 
     def _end(self, key: tuple[int, bytes]) -> None:
-        group, address = key
+        via_set, address = key
         pending = self._targets.pop(key)
-        groups = self._groups[address]
-        groups.discard(group)
-        if not groups:
-            del self._groups[address]
+        via_sets = self._via_sets[address]
+        via_sets.discard(via_set)
+        if not via_sets:
+            del self._via_sets[address]
         share = self._shares[pending.began_by.entry]
         share.change(pending.began_by.mac, -1)
         if not share.count:
             del self._shares[pending.began_by.entry]
 
     def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
-        keys = [(group, host.address) for group in self._groups.get(host.address, ())]
+        keys = [(via_set, host.address) for via_set in self._via_sets.get(host.address, ())]
         return [key for key in keys if host.ifindex in self._targets[key].probed]
 
 

@@ -45,7 +45,7 @@ class Word(NamedTuple):
 
 
 class Places:
-    """Which of the neighbour table's entries are hosts. `peers` says whether a MAC on a link is another proxy's.
+    """Which of the neighbour table's entries are hosts. distrust() says which MACs are other proxies'.
 
     changed() and the others return what is to be taken for the neighbour table's word instead of its own: (host, state)
     in order. to_ask() tells which hosts are to be probed now.
@@ -55,7 +55,7 @@ class Places:
         self._links = AnsweredLinks(Table({}, {}, {}, {}, {}), {})
         self._places: dict[bytes, dict[int, Place]] = {}
         self._claims: set[Host] = set()
-        self._peers: dict[int, set[bytes]] = {}
+        self._other_proxies: dict[int, set[bytes]] = {}
         self._heard = Heard(PATIENCE)
         self._urgent: dict[Host, None] = {}
         self._contests = Contests(self._urgent)
@@ -116,8 +116,8 @@ class Places:
     def restart(self, words: Mapping[Host, Word], now: float) -> dict[Host, int]:
         """The whole table, at the start: what is to be taken for it.
 
-        Whether a STALE entry was ever confirmed can't be told any more. It gets the benefit of the doubt, or each start
-        would make hosts wait; and it is asked in its turn.
+        Whether a STALE entry was ever confirmed can't be told any more. It counts as if it was, or each start would
+        make hosts wait; and it is asked in its turn.
         """
         self._places.clear()
         self._contests.clear()
@@ -134,7 +134,7 @@ class Places:
         for address, found in self._places.items():
             if len(found) == 1:
                 ((ifindex, place),) = found.items()
-                place.counts = not self._is_peers(ifindex, place)
+                place.counts = not self._is_other_proxys(ifindex, place)
             else:
                 self._settle(address, now)
             for ifindex, place in found.items():
@@ -152,7 +152,7 @@ class Places:
         if not word.state & _PRESENT:
             return self._gone(host, word, before, now)
         state = word.state
-        if before is not None and before.mac != word.mac and self._is_peers(host.ifindex, before):
+        if before is not None and before.mac != word.mac and self._is_other_proxys(host.ifindex, before):
             before = None  # not the proxy's any more: somebody else's claim
         was = before.state if before else 0
         place = before or Place(state, word.mac, False)
@@ -171,7 +171,7 @@ class Places:
             self._claims.discard(host)
         else:
             self._claims.add(host)
-        if self._is_peers(host.ifindex, place):
+        if self._is_other_proxys(host.ifindex, place):
             return [*self._settle(host.address, now), (host, NeighbourState.FAILED)]
         if place.counts:
             if state & _CONFIRMED:
@@ -212,7 +212,7 @@ class Places:
         found = self._places.get(address, {})
         for ifindex, place in found.items():
             host = Host(ifindex, address)
-            if self._is_peers(ifindex, place):
+            if self._is_other_proxys(ifindex, place):
                 continue
             if len(found) == 1 or not self._links.concerns(host):
                 if place.proven:
@@ -313,7 +313,7 @@ class Places:
         first question is as good.
         """
         found = self._places.get(host.address)
-        if not found or mac in self._peers.get(host.ifindex, ()) or not self._links.concerns(host):
+        if not found or mac in self._other_proxies.get(host.ifindex, ()) or not self._links.concerns(host):
             return
         together = self._links.belongs_to(host.ifindex)
         places = {ifindex: place for ifindex, place in found.items() if self._links.belongs_to(ifindex) == together}
@@ -330,10 +330,13 @@ class Places:
 
     # --- other proxies ---
 
-    def distrust(self, peers: Mapping[int, Iterable[bytes]], now: float) -> list[tuple[Host, int]]:
+    def distrust(self, other_proxies: Mapping[int, Iterable[bytes]], now: float) -> list[tuple[Host, int]]:
         """Those are other proxies' MACs, by link. What they answer isn't a host's, what they have answered neither."""
-        before, self._peers = self._peers, {ifindex: set(macs) for ifindex, macs in peers.items()}
-        if self._peers == before:
+        before, self._other_proxies = (
+            self._other_proxies,
+            {ifindex: set(macs) for ifindex, macs in other_proxies.items()},
+        )
+        if self._other_proxies == before:
             return []
         states: list[tuple[Host, int]] = []
         for address in [address for address, found in self._places.items() if self._is_judged_anew(found, before)]:
@@ -342,12 +345,12 @@ class Places:
 
     def _is_judged_anew(self, found: Mapping[int, Place], before: Mapping[int, set[bytes]]) -> bool:
         return any(
-            (place.mac in self._peers.get(ifindex, ())) != (place.mac in before.get(ifindex, ()))
+            (place.mac in self._other_proxies.get(ifindex, ())) != (place.mac in before.get(ifindex, ()))
             for ifindex, place in found.items()
         )
 
-    def _is_peers(self, ifindex: int, place: Place) -> bool:
-        return place.mac in self._peers.get(ifindex, ()) and not place.state & _PERMANENT
+    def _is_other_proxys(self, ifindex: int, place: Place) -> bool:
+        return place.mac in self._other_proxies.get(ifindex, ()) and not place.state & _PERMANENT
 
     def _is_fixed(self, host: Host, place: Place) -> bool:
         """Whether nobody can displace it: who says so isn't on the wire."""

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.event import UNSPECIFIED, EventTags, NsEvent, fields_of_run
-from npd6_xdp.core.frames import SLOT, Frames, Shape
+from npd6_xdp.core.frames import STRIDE, Frames, Shape
 from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate, Plain
 from npd6_xdp.core.links import choose_source
 from npd6_xdp.core.table import RuleFlag, Table
@@ -65,7 +65,7 @@ class Responder:
         """
         others: list[NsEvent] = []
         shapes, times, buffer = frames.shapes, frames.times, frames.buffer
-        offset = len(shapes) * SLOT
+        offset = len(shapes) * STRIDE
         last_rule = last_tci = last_tags = None
         integer = int.from_bytes
         shape = None
@@ -93,7 +93,7 @@ class Responder:
             )
             shapes.append(shape)
             times.append(time_us)
-            offset += SLOT
+            offset += STRIDE
         return others
 
     def discard(self) -> None:

@@ -193,7 +193,7 @@ class Routes:
                 for fact in facts:
                     place.add(fact, key)
 
-    def lose_track(self) -> None:
+    def lost_announcements(self) -> None:
         """Announcements were lost: what is known holds until all is read anew."""
         self._facts.doubt()
         if self._reading is not None:
@@ -372,7 +372,7 @@ def question_of(event: NsEvent, rule: Rule, table: Table, kinds: RoutingFlag) ->
         event.target,
         event.source if kinds & RoutingFlag.SOURCE and not link_local else UNSPECIFIED,
         table.entries[rule.entry].l3_ifindex,
-        table.vias.get(rule.group, frozenset()) if rule.flags & RuleFlag.VIA else None,
+        table.vias.get(rule.via_set, frozenset()) if rule.flags & RuleFlag.VIA else None,
         table.nowhere,
     )
 

@@ -95,14 +95,14 @@ class Snapshot:
     """What the metrics say; times are seconds since the epoch. Labels are unique, and a rule's prefix is under one.
 
 
-    `neighbours` has the present hosts by the name of the via interface, `proxies` the kernel's proxy entries of ours
-    by the interface that they are on. `reload_failed` is of the last reload, as `reload_failures` is of all.
+    `neighbours` has the present hosts by the name of the via interface, `proxy_entries` those of ours by that of
+    the interface that they are on. `reload_failed` is of the last reload, as `reload_failures` is of all.
     """
 
     interfaces: Sequence[InterfaceSnapshot]
     rules: Sequence[RuleSnapshot]
     neighbours: Mapping[str, int]
-    proxies: Mapping[str, int]
+    proxy_entries: Mapping[str, int]
     answer_times: AnswerTimes
     last_reload: float
     reload_failures: int
@@ -158,7 +158,7 @@ class Details:
     file: str = ""
     hosts: Sequence[HostSnapshot] = ()
     pending: Sequence[IPv6Address] = ()
-    proxies: Sequence[HostSnapshot] = ()
+    proxy_entries: Sequence[HostSnapshot] = ()
     host_routes: Sequence[HostSnapshot] = ()
     targets: Sequence[TargetSnapshot] = ()
     vias: Mapping[str, Sequence[str]] = field(default_factory=dict)

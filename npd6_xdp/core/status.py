@@ -65,7 +65,7 @@ def _sections(status: Status) -> Iterator[tuple[str, Any]]:
     yield "pending", map(str, details.pending)
     yield "pending_room", details.room and {"targets": details.room[0], "limit": details.room[1]}
     yield "host_routes", map(_place_row, details.host_routes)
-    yield "kernel_proxy_entries", map(_place_row, details.proxies)
+    yield "kernel_proxy_entries", map(_place_row, details.proxy_entries)
     yield "vias", {glob: list(names) for glob, names in details.vias.items()}
     yield "refused", dict(status.refused)
     yield (
@@ -118,7 +118,7 @@ def overview_values(status: Status) -> Steps[dict[str, Any]]:
         "neighbours": dict(now.neighbours),
         "pending": status.pending,
         "host_routes": status.host_routes,
-        "kernel_proxy_entries": dict(now.proxies),
+        "kernel_proxy_entries": dict(now.proxy_entries),
         "refused": dict(status.refused),
     }
 
@@ -216,7 +216,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _place)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
     if refused:
-        yield from ("", f"refused for want of room: {', '.join(refused)}")
+        yield from ("", f"refused, no room left: {', '.join(refused)}")
     yield from _section("recent targets", status["targets"], _target)
 
 

@@ -24,7 +24,7 @@ from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Method, Outcome
 
 VLAN_ANY = 0xFFFF
-"""Both VLAN ids of the slot that takes all frames of a port which no other slot speaks for."""
+"""Both VLAN ids in the key of the entry that takes all frames of a port which no other entry speaks for."""
 
 
 class Decision(IntEnum):
@@ -48,14 +48,14 @@ class RuleFlag(IntFlag):
     VIA = 8
 
 
-class KnownFlag(IntFlag):
-    """`enum known_flag`: what a known target's entry says besides that it is there."""
+class PresentFlag(IntFlag):
+    """`enum present_flag`: what a present target's entry says besides that it is there."""
 
     STALE = 1
 
 
-class SlotFlag(IntFlag):
-    """`enum slot_flag`: what there is to know of the port behind a slot."""
+class EntryFlag(IntFlag):
+    """`enum entry_flag`: what is known of an entry's port."""
 
     SHARED = 1
     TAPPED = 2
@@ -72,13 +72,13 @@ _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
-NO_GROUP = 0
+NO_VIA_SET = 0
 
 
 class Rule(NamedTuple):
     """A rule of the configuration in the table: `id` is its index in Table.rules and in the kernel's counters.
 
-    `networks` are its prefixes, now. `group` is the scope of its via interfaces and known targets.
+    `networks` are its prefixes, now. `via_set` is the scope of its via interfaces and present targets.
     """
 
     id: int
@@ -87,7 +87,7 @@ class Rule(NamedTuple):
     networks: tuple[Prefix, ...]
     decision: Decision
     flags: RuleFlag
-    group: int = NO_GROUP
+    via_set: int = NO_VIA_SET
 
     @property
     def prefix(self) -> str:
@@ -150,11 +150,11 @@ class Match(NamedTuple):
     rule: int
     decision: Decision
     flags: RuleFlag
-    group: int = NO_GROUP
+    via_set: int = NO_VIA_SET
 
 
-GroupKey = tuple[str, ...]
-"""What a group stands for: ("via", "lan0", "br-*"), or ("kernel", ENTRY). ("via", "/br-0", "br-*") are those that the
+ViaSetKey = tuple[str, ...]
+"""What a via set stands for: ("via", "lan0", "br-*"), or ("kernel", ENTRY). ("via", "/br-0", "br-*") are those that the
 globs match and that have Neighbor Discovery, but for br-0: no interface's name holds a "/"."""
 
 
@@ -166,27 +166,27 @@ MadeOf = tuple[Mapping[Prefix, Match], Set[Prefix]]
 class Decisions:
     """What decides about the targets of one entry: the longest prefix that holds a target.
 
-    `lines` come of its rules. `special` are the few single addresses, taking precedence, that the host itself
+    `lines` come of its rules. `exceptions` are the few single addresses, taking precedence, that the host itself
     gives reason for: its own, next hops, and those it holds elsewhere. A rebuilt table has the very same objects
     where nothing is different; else `made_of` may say from which lines these came, and by what they differ.
     """
 
     lines: Mapping[Prefix, Match]
-    special: Mapping[Prefix, Match]
+    exceptions: Mapping[Prefix, Match]
     made_of: MadeOf | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.lines) + sum(prefix not in self.lines for prefix in self.special)
+        return len(self.lines) + sum(prefix not in self.lines for prefix in self.exceptions)
 
     def get(self, prefix: Prefix) -> Match | None:
         """What the table says of exactly this prefix."""
-        return self.special.get(prefix) or self.lines.get(prefix)
+        return self.exceptions.get(prefix) or self.lines.get(prefix)
 
     def items(self) -> Iterator[tuple[Prefix, Match]]:
         """The whole table, in no order."""
-        yield from self.special.items()
+        yield from self.exceptions.items()
         for item in self.lines.items():
-            if item[0] not in self.special:
+            if item[0] not in self.exceptions:
                 yield item
 
     def longest(self, target: int, at_most: int = BITS - 1) -> Match | None:
@@ -206,12 +206,12 @@ class Decisions:
         take: list[Prefix] = []
         if self is before:
             return put, take
-        if not before.lines and not before.special:
+        if not before.lines and not before.exceptions:
             for some in pieces(self.items()):
                 put.update(some)
                 yield
             return put, take
-        maybe = set(self.special) | before.special.keys()
+        maybe = set(self.exceptions) | before.exceptions.keys()
         if self.made_of is not None and self.made_of[0] is before.lines:
             maybe |= self.made_of[1]
         elif self.lines is not before.lines:
@@ -240,7 +240,7 @@ class Decisions:
     def addresses(self) -> int:
         """How many of its prefixes are single addresses."""
         singles = list(map(_LENGTH, self.lines)).count(BITS)
-        return singles + sum(prefix not in self.lines for prefix in self.special)
+        return singles + sum(prefix not in self.lines for prefix in self.exceptions)
 
     @cached_property
     def lengths(self) -> Sequence[int]:
@@ -256,7 +256,7 @@ class Origin:
     """What an entry's decisions were made of, for the next table to reuse what is as before.
 
     `context` is all that they depend on beside the rules and the prefixes that these follow. `rules` holds what has
-    become of each, by its prefix as the file spells it, `kinds` and `groups` what occurs there; `notes` are by base.
+    become of each, by its prefix as the file spells it, `kinds` and `via_sets` what occurs there; `notes` are by base.
     """
 
     config: tuple[RuleConfig, ...]
@@ -265,25 +265,25 @@ class Origin:
     bases: Bases
     rules: Mapping[str, Rule]
     kinds: frozenset[Decision] = frozenset()
-    groups: frozenset[int] = frozenset()
+    via_sets: frozenset[int] = frozenset()
     notes: Mapping[Prefix, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The flat table. `slots` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
+    """The flat table. `entry_ids` maps (ifindex, outer VID, inner VID) to entry ids; VIDs are 0 where there is no tag.
 
     `decisions` are those of each entry that frames lead to. `entries` and `rules` also hold those of interfaces that
-    are away and named in the configuration: their counters live on. `groups` has the ids of groups, `vias` the
+    are away and named in the configuration: their counters live on. `via_sets` has the ids of via sets, `vias` the
     indexes of the interfaces in each, `nowhere` those of the ones that packets get no further by. `notes` says what of
     the configuration doesn't apply as things are, a line each.
     """
 
     entries: Mapping[int, Entry]
     rules: Mapping[int, Rule]
-    slots: Mapping[tuple[int, int, int], int]
+    entry_ids: Mapping[tuple[int, int, int], int]
     decisions: Mapping[int, Decisions]
-    groups: Mapping[GroupKey, int] = field(default_factory=dict)
+    via_sets: Mapping[ViaSetKey, int] = field(default_factory=dict)
     vias: Mapping[int, frozenset[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     origins: Mapping[int, Origin] = field(default_factory=dict, repr=False, compare=False)
@@ -307,7 +307,7 @@ class Table:
     @cached_property
     def ports(self) -> frozenset[int]:
         """The indexes of the interfaces that a program is to sit on."""
-        return frozenset(ifindex for ifindex, _, _ in self.slots)
+        return frozenset(ifindex for ifindex, _, _ in self.entry_ids)
 
     @cached_property
     def kinds(self) -> frozenset[Decision]:
@@ -316,22 +316,24 @@ class Table:
 
     def live(self, decision: Decision) -> list[Entry]:
         """The entries that frames lead to and that have rules of a kind."""
-        live = sorted(set(self.slots.values()))
+        live = sorted(set(self.entry_ids.values()))
         return [
             self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].kinds
         ]
 
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
-        found = self.slots.get(slot_key(ifindex, Vlan(tags=tags)), self.slots.get((ifindex, VLAN_ANY, VLAN_ANY)))
+        found = self.entry_ids.get(
+            entry_key(ifindex, Vlan(tags=tags)), self.entry_ids.get((ifindex, VLAN_ANY, VLAN_ANY))
+        )
         return None if found is None else self.entries[found]
 
-    def neighbour_groups(self, ifindex: int, address: IPv6Address) -> list[int]:
-        """The groups in which a host at `address` behind an interface is a known target of method neighbour."""
+    def neighbour_via_sets(self, ifindex: int, address: IPv6Address) -> list[int]:
+        """The via sets in which a host at `address` behind an interface is a present target of method neighbour."""
         return [
-            group
-            for group, entries in self._neighbour_entries.items()
-            if ifindex in self.vias[group] and any(self._is_neighbours(group, entry, address) for entry in entries)
+            via_set
+            for via_set, entries in self._neighbour_entries.items()
+            if ifindex in self.vias[via_set] and any(self._is_neighbours(via_set, entry, address) for entry in entries)
         ]
 
     @cached_property
@@ -359,21 +361,21 @@ class Table:
 
     @cached_property
     def _looked_behind(self) -> frozenset[int]:
-        return frozenset(via for group in self._neighbour_entries for via in self.vias.get(group, ()))
+        return frozenset(via for via_set in self._neighbour_entries for via in self.vias.get(via_set, ()))
 
     def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
         """Whether a rule with host_routes covers a host at `address` behind an interface."""
         return any(
             isinstance(match := self.lookup(entry, address), Match)
-            and match.group == group
+            and match.via_set == via_set
             and self.rules[match.rule].host_routes
-            for group in self.neighbour_groups(ifindex, address)
-            for entry in self._neighbour_entries[group]
+            for via_set in self.neighbour_via_sets(ifindex, address)
+            for entry in self._neighbour_entries[via_set]
         )
 
-    def _is_neighbours(self, group: int, entry: int, address: IPv6Address) -> bool:
+    def _is_neighbours(self, via_set: int, entry: int, address: IPv6Address) -> bool:
         match = self.lookup(entry, address)
-        return isinstance(match, Match) and match.group == group and match.decision is Decision.NEIGHBOUR
+        return isinstance(match, Match) and match.via_set == via_set and match.decision is Decision.NEIGHBOUR
 
     @cached_property
     def _neighbour_entries(self) -> Mapping[int, frozenset[int]]:
@@ -381,12 +383,12 @@ class Table:
         live = {entry.id for entry in self.live(Decision.NEIGHBOUR)}
         for rule in self.rules.values() if live else ():
             if rule.decision is Decision.NEIGHBOUR and rule.entry in live:
-                found[rule.group].add(rule.entry)
-        return {group: frozenset(entries) for group, entries in found.items()}
+                found[rule.via_set].add(rule.entry)
+        return {via_set: frozenset(entries) for via_set, entries in found.items()}
 
 
-def slot_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
-    """The key of a port's slot in the kernel's map: interface index, outer and inner VLAN id."""
+def entry_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:
+    """The key of a port's entry in the kernel's map: interface index, outer and inner VLAN id."""
     if vlan.any:
         return ifindex, VLAN_ANY, VLAN_ANY
     outer, inner = (*vlan.tags, 0, 0)[:2]

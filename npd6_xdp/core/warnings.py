@@ -58,7 +58,7 @@ class Receiver(NamedTuple):
     heard: bool
 
     @property
-    def is_deaf(self) -> bool:
+    def ignores_ra(self) -> bool:
         """Whether the kernel ignores router advertisements there, for forwarding's sake."""
         return self.forwarding and self.accept_ra == 1
 
@@ -76,7 +76,7 @@ def forwarding_warnings(
     forwards: Callable[[int], bool | None],
     receivers: Iterable[Receiver],
 ) -> list[str]:
-    """Ports at which a method finds nobody, or in vain, since they don't forward. `forwards` takes an index."""
+    """Ports that don't forward, so a method finds no hosts, or none that packets reach. `forwards` takes an index."""
     names = {link.ifindex: link.name for link in links.values()}
     kept = list(receivers)
     lines: dict[str, str] = {}
@@ -124,13 +124,13 @@ def advertisement_warnings(
         here = default is not None and default.interface == receiver.name
         if default is not None and not here:
             continue  # another interface's advertisements give it, and are taken in there or warned of
-        if receiver.is_deaf and (receiver.advertised or here or receiver.heard or receiver.name in missed):
+        if receiver.ignores_ra and (receiver.advertised or here or receiver.heard or receiver.name in missed):
             lines.append(
                 f"{receiver.name}: forwarding is on and accept_ra is 1, so the kernel ignores router advertisements"
                 f" there, and the default route that they give {'runs out' if here else 'is gone'}:"
                 f" sysctl -w {_accept(receiver.name)}"
             )
-        elif not receiver.is_deaf and default is None and receiver.name in missed and receiver.accept_ra:
+        elif not receiver.ignores_ra and default is None and receiver.name in missed and receiver.accept_ra:
             lines.append(
                 f"{receiver.name}: the kernel takes in router advertisements again, and the default route that they"
                 f" give comes with the next one: rdisc6 {receiver.name} asks for it"
@@ -194,7 +194,7 @@ def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, 
     for length in {here.length for here in on_link}:
         mask = MASKS[length]
         addresses = {prefix.address for prefix in on_link if prefix.length == length}
-        for lines in (decisions.lines, decisions.special):
+        for lines in (decisions.lines, decisions.exceptions):
             for some in pieces(lines, _LOOKED_AT):
                 yield None
                 for prefix in [p for p in some if p.address & mask in addresses and p.length >= length]:

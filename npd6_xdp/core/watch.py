@@ -203,7 +203,7 @@ def _notes(said: Mapping[str, Any]) -> Iterable[str]:
         yield "the last reload failed; the configuration before it is in use:"
         yield from (f"  {line}" for line in said["reload_error"].splitlines())
     if refused := [f"{count:,} {what}" for what, count in said["refused"].items() if count]:
-        yield f"refused for want of room: {', '.join(refused)}"
+        yield f"refused, no room left: {', '.join(refused)}"
     for interface in said["interfaces"]:
         if interface["xdp_tx_errors"]:
             yield f"{interface['interface']}: the driver dropped {interface['xdp_tx_errors']:,} answers by XDP"

@@ -38,7 +38,7 @@ from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.programs import Programs
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.reading import Source
 from npd6_xdp.daemon.reaper import Reaper
 from npd6_xdp.daemon.reloads import Reloads
@@ -50,8 +50,8 @@ from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system import cgroup
-from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.events import EventRing
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.sizes import memory_to_load
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.manager import ServiceManager
@@ -59,7 +59,7 @@ from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
-from npd6_xdp.system.peers import running_peers
+from npd6_xdp.system.other_daemons import other_daemons
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.system.sysctl import read as read_sysctl
 
@@ -74,12 +74,12 @@ class Rooms:
 
     machine: Machine
     control: Control
-    datapath: Datapath
+    ns_filter: NsFilter
     ports: Ports
     rings: Rings
     answering: Answering
     neighbour: Resolution
-    kernel: Proxies
+    kernel: ProxyEntries
     route: Routing
     tags: Tags
     outlook: Outlook
@@ -103,8 +103,8 @@ class Rooms:
         }
         self.answering.join(handlers, self.neighbour.notice)
         self.route.follow(self.machine.kinds)
-        self.rings.open(EventRing(self.datapath.program.maps))
-        for name, pid in running_peers():
+        self.rings.open(EventRing(self.ns_filter.program.maps))
+        for name, pid in other_daemons():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self.changes.begin(first)
         self.exposition.serve()
@@ -194,25 +194,25 @@ class Daemon:
         requests = keep(closing(Requests()))
         # who answers
         cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
-        datapath = keep(closing(Datapath(first.table, first.config.limits)))
-        ports = keep(closing(Ports(datapath, lambda: machine.netlink, damper)))
+        ns_filter = keep(closing(NsFilter(first.table, first.config.limits)))
+        ports = keep(closing(Ports(ns_filter, lambda: machine.netlink, damper)))
         counts, rings = Counts(), keep(closing(Rings(loop)))
         answering = Answering(ports, counts, loop.failed)
         late, guests = answering.answer_late, machine.look_for_guests
         memory = keep(closing(Memory()))  # once the program is loaded: what a dead one has left is this one's from here
         beside = [*memory.others]
-        neighbour = keep(closing(Resolution(datapath, requests, late, memory, guests)))
-        kernel = keep(closing(Proxies(datapath, requests, memory)))
-        route = keep(closing(Routing(datapath)))
-        tags = keep(closing(Tags(datapath, ports, _counted(datapath, counts), changing)))
+        neighbour = keep(closing(Resolution(ns_filter, requests, late, memory, guests)))
+        kernel = keep(closing(ProxyEntries(ns_filter, requests, memory)))
+        route = keep(closing(Routing(ns_filter)))
+        tags = keep(closing(Tags(ns_filter, ports, _counted(ns_filter, counts), changing)))
         # who tells of it
-        view = View(datapath, ports, tags, counts, neighbour, kernel, changing, self._file)
+        view = View(ns_filter, ports, tags, counts, neighbour, kernel, changing, self._file)
         outlook = keep(closing(Outlook(Router(), neighbour.warnings, damper, view.warn)))
         documents = Documents(loop, view, answering, rings, self._unread)
         exposition = keep(closing(Exposition(documents)))
         # who goes from one configuration and machine to the next, in the order in which each verb reaches them
         turns = Turns(lambda: rings.busy)
-        programs = Programs(datapath, rings, answering, tags, turns, changing, reaper.reap)
+        programs = Programs(ns_filter, rings, answering, tags, turns, changing, reaper.reap)
         followers = [
             *(LinkLog(damper), machine, neighbour, outlook, kernel, route, programs, answering, counts, view),
             *(exposition, control, ports, tags),
@@ -240,7 +240,7 @@ class Daemon:
             damper=damper,
             reaper=reaper,
             beside=beside,
-            datapath=datapath,
+            ns_filter=ns_filter,
         )
 
     def run(self) -> None:
@@ -271,9 +271,9 @@ def _first(written: Config, machine: Machine) -> InForce:
     return InForce(written, config, links, build(config, links))
 
 
-def _counted(datapath: Datapath, counts: Counts) -> Callable[[int], int]:
+def _counted(ns_filter: NsFilter, counts: Counts) -> Callable[[int], int]:
     """How many solicitations an entry has had."""
-    return lambda entry: sum(datapath.entry_counters(entry).outcomes.values()) + counts.entry(entry).total()
+    return lambda entry: sum(ns_filter.entry_counters(entry).outcomes.values()) + counts.entry(entry).total()
 
 
 @contextmanager

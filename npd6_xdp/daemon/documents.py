@@ -50,12 +50,12 @@ class Documents:
         """The status without addresses, and of bounded length, as plain values."""
         return finish(self._overview())
 
-    def ailing(self) -> str:
+    def unhealthy(self) -> str:
         """Why nobody should rely on this daemon; "" if it is well."""
         silent = time.monotonic() - self._loop.turned
         if silent > _HUNG:
             return f"the main loop has not turned for {silent:.0f} s"
-        return self._view.ailing()
+        return self._view.unhealthy()
 
     # --- by the loop ---
 

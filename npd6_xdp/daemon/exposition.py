@@ -58,7 +58,7 @@ class Exposition(Follower):
         if place is None:
             return None
         told = self._documents
-        return Endpoint(place, metrics_app(told.snapshot), told.overview, told.ailing, beside=self._endpoint)
+        return Endpoint(place, metrics_app(told.snapshot), told.overview, told.unhealthy, beside=self._endpoint)
 
     def _give_up(self) -> None:
         if self._next is not None:

@@ -7,9 +7,9 @@ import time
 
 from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.table_room import TableRoom
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 
-_CROWDING_PAUSE = 10  # times what it took to say who crowds, before it is said anew
+_REFUSED_PAUSE = 10  # times what it took to say who is refused, before it is said anew
 
 
 class Gate:
@@ -18,8 +18,8 @@ class Gate:
     `pending` are the targets under way, `room` says how many may be.
     """
 
-    def __init__(self, datapath: Datapath, pending: Pending, room: TableRoom) -> None:
-        self._datapath = datapath
+    def __init__(self, ns_filter: NsFilter, pending: Pending, room: TableRoom) -> None:
+        self._ns_filter = ns_filter
         self._pending = pending
         self._room = room
         self._not_before = 0.0
@@ -32,10 +32,10 @@ class Gate:
 
     def follow(self) -> None:
         """Targets have begun or ended, or there is more room or less."""
-        self._datapath.set_resolving_full(len(self._pending) >= self._room.targets)
+        self._ns_filter.set_resolving_full(len(self._pending) >= self._room.targets)
         began = time.monotonic()
         self._waits = began < self._not_before
         if not self._waits:
-            self._datapath.set_crowding(self._pending.crowding(self._room.targets))
+            self._ns_filter.refuse_askers(self._pending.refused_askers(self._room.targets))
             ended = time.monotonic()
-            self._not_before = ended + _CROWDING_PAUSE * (ended - began)
+            self._not_before = ended + _REFUSED_PAUSE * (ended - began)

@@ -2,7 +2,7 @@
 """Others on a port whom netlink doesn't tell of: looked for when a question there isn't decided at once.
 
 Nothing announces such a device in another namespace, but that the kernel says again what it has said of the port when
-one is made on it. It joins its groups within moments then, so they are looked for some times after any such word.
+one is made on it. It joins its via sets within moments then, so they are looked for some times after any such word.
 """
 
 from __future__ import annotations

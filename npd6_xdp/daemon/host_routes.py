@@ -291,7 +291,7 @@ class HostRoutes:
     def _name(self, host: Host) -> str:
         return self._names.get(host.ifindex, str(host.ifindex))
 
-    # --- by and by ---
+    # --- in slices ---
 
     def tick(self, now: float) -> None:
         """Go on with what is left to do, and try again what was refused."""
@@ -360,7 +360,7 @@ class HostRoutes:
         now = time.monotonic()
         if self._displaced and self._retry_at == float("inf"):
             self._retry_at = now + _DISPLACED
-        dues: Iterator[float] = (
+        times: Iterator[float] = (
             due
             for due, is_due in (
                 (now, bool(self._todo) or self._watch.unfinished or self._reading is not None),
@@ -370,4 +370,4 @@ class HostRoutes:
             )
             if is_due
         )
-        self.due = min(dues, default=None)
+        self.due = min(times, default=None)

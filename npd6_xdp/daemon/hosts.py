@@ -13,7 +13,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.loops import Loops
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
-from npd6_xdp.core.neighbours import Host, Known, Neighbours
+from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget
 from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.steps import Steps
@@ -24,7 +24,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, InForce
 from npd6_xdp.daemon.led_hosts import LedHosts
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.resync import TICK, Resync
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests
@@ -43,7 +43,7 @@ class Hosts:
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         requests: Requests,
         pending: Pending,
         late: Callable[[NsEvent], None],
@@ -54,7 +54,7 @@ class Hosts:
         self.watch = NeighbourWatch()
         self.neighbours = Neighbours(Limits().neighbours)
         self.routes = HostRoutes(requests, memory)
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._pending = pending
         self._late = late
         self._once = once
@@ -82,8 +82,8 @@ class Hosts:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
         if self._resync.is_under_way or self._settling is not None or self.watch.unfinished:
             return 0.0  # go on at once
-        dues = (self.routes.due, self._places.due, self._loops.due, self._look_at)
-        return min((due for due in dues if due is not None), default=None)
+        times = (self.routes.due, self._places.due, self._loops.due, self._look_at)
+        return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
@@ -99,7 +99,7 @@ class Hosts:
     def expecting(self, new: InForce) -> Steps[None]:
         """What the map is to know by a table that is to be in force, a bit at a time."""
         for changes in self.neighbours.expecting(new.table, new.config.limits.neighbours):
-            self._know(changes)
+            self._set_present(changes)
             yield
 
     def give_up(self) -> None:
@@ -120,16 +120,16 @@ class Hosts:
         self._led.use(table)
         now = time.monotonic()
         self._loops.use(table)
-        # who is no peer any more, because no question is carried both ways, is heard again
-        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.peers, now)]
-        self._know(self.neighbours.use(table, new.config.limits.neighbours))
+        # who is no other proxy any more, because no question is carried both ways, is heard again
+        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.other_proxies, now)]
+        self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
         for host, state in moved:
-            self._know(self.neighbours.changed(host, state))
+            self._set_present(self.neighbours.changed(host, state))
         self._routes_unsettled |= begins or bool(moved) or self.neighbours.unsettled
         if begins:  # all at once, since who is there must be known before somebody asks
             self._resync.stop()
             words = self._resync.words() if needed else {}
-            self._know(self.neighbours.resync(self._places.restart(words, now)))
+            self._set_present(self.neighbours.resync(self._places.restart(words, now)))
 
     def settle(self) -> None:
         """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""
@@ -150,7 +150,7 @@ class Hosts:
         self._taken.clear()
         touched = self.neighbours.at(addresses)
         for changes in self.neighbours.dropping():
-            self._know(changes)
+            self._set_present(changes)
             yield
         self._gate.follow()
         if self._routes_unsettled:
@@ -158,13 +158,13 @@ class Hosts:
             self._routes_unsettled = False
         self._led.settle(touched)
 
-    def _know(self, changes: Iterable[Known]) -> None:
-        for group, address, flags in changes:
+    def _set_present(self, changes: Iterable[PresentTarget]) -> None:
+        for via_set, address, flags in changes:
             if flags is None:
-                self._datapath.forget(group, address)
+                self._ns_filter.forget(via_set, address)
                 continue
             try:
-                self._datapath.know(group, address, flags)
+                self._ns_filter.set_present(via_set, address, flags)
             except MachineError as error:
                 self.neighbours.refused += 1
                 self._once.warn(f"{error}; raise limits.neighbours")
@@ -189,7 +189,7 @@ class Hosts:
             self.confirm(here)  # if it has gone from there, the next question finds it behind us
         if state:
             return True
-        if here.ifindex not in self._loops.links or (rule.group, event.target) in self._pending:
+        if here.ifindex not in self._loops.links or (rule.via_set, event.target) in self._pending:
             return False
         if self._pending.awaits(here):
             self._loops.asks_too(here, mac, now)
@@ -203,8 +203,8 @@ class Hosts:
             what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
         else:
             what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
-        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"peers {link}")
-        self._apply(self._places.distrust(self._loops.peers, time.monotonic()))
+        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"other proxies {link}")
+        self._apply(self._places.distrust(self._loops.other_proxies, time.monotonic()))
 
     def look_for(self, host: Host) -> None:
         """Have the kernel look for a host that isn't there, as far as is known."""
@@ -285,13 +285,13 @@ class Hosts:
     def _take(self, host: Host, state: int) -> None:
         if self._settling is not None:
             self._taken.add(host)
-        self._know(self.neighbours.changed(host, state))
+        self._set_present(self.neighbours.changed(host, state))
         if state & PRESENT:
             self._led.there(host, state)
             self._resolved(host, state)
             return
         if self._hears:
-            self._datapath.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
+            self._ns_filter.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
         self._led.gone(host)
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
@@ -344,4 +344,4 @@ class Hosts:
             self.watch.probe(host)
         for host in needless:
             self.watch.delete(host)
-        self._apply(self._places.distrust(self._loops.peers, now))
+        self._apply(self._places.distrust(self._loops.other_proxies, now))

@@ -72,8 +72,8 @@ class Damper:
             self._tell(key, line)
             # as long as it goes on, this is all that is said
             line.began, line.said, line.held_back = now, MOST_TIMES, 0
-        dues = (line.began + WINDOW for line in self._damped.values() if line.held_back)
-        self.due = min(dues, default=None)
+        times = (line.began + WINDOW for line in self._damped.values() if line.held_back)
+        self.due = min(times, default=None)
 
     def _forget(self, key: tuple[str, str]) -> None:
         line = self._damped.pop(key)

@@ -24,7 +24,7 @@ HEARTBEAT = 2.0  # seconds after which it turns, if nothing else wakes it: so it
 FAILURES = 3  # of one source within so many seconds, and it is opened anew: it may be what fails, and would spin
 WITHIN = 1.0
 HELPED = 60.0  # seconds that a source has to go well after that; else nothing helps
-EXACT = 0.001  # seconds: what is due may be so late, lest each turn of a stream ask all for their times
+EXACT = 0.001  # seconds: what is due may be so late; else each turn of a stream would ask all for their times
 PAUSE = 1.0  # seconds that a due call which failed waits before it is tried again
 _MOST_READY = 16  # file descriptors that one wait tells of
 
@@ -50,7 +50,7 @@ class _Call:
         self.call = call
 
 
-class _Due:
+class _Timer:
     """What is done when it is time. `not_before`: it has failed, and waits."""
 
     __slots__ = ("call", "due", "not_before", "where")
@@ -84,7 +84,7 @@ class Loop:
         self._epoll = select.epoll()  # the doorbells, and all else behind the selector: one event costs half as much so
         self._others = self._selector.fileno()
         self._epoll.register(self._others, select.EPOLLIN)
-        self._dues: list[_Due] = []
+        self._timers: list[_Timer] = []
         self._renewals: dict[str, list[Callable[[], object]]] = {}
         self._records: dict[str, _Record] = {}
         self._failures: dict[str, int] = {}
@@ -125,7 +125,7 @@ class Loop:
     def at(self, due: Callable[[], float | None], call: Callable[[float], object], where: str) -> None:
         """Call with the time of the turn, whenever the time that `due` says has come (seconds, monotonic; or None)."""
         self._failures.setdefault(where, 0)
-        self._dues.append(_Due(where, due, call))
+        self._timers.append(_Timer(where, due, call))
 
     def renew(self, where: str, call: Callable[[], object]) -> None:
         """How a source of that name is opened anew: all of that name are."""
@@ -172,14 +172,14 @@ class Loop:
     def _next_due(self) -> float:
         """When there is something to do that nothing will wake us for."""
         first = math.inf
-        for each in self._dues:
+        for each in self._timers:
             due = each.due()
             if due is not None and due < first:
                 first = min(first, max(due, each.not_before))
         return first
 
     def _tick(self, now: float) -> None:
-        for each in self._dues:
+        for each in self._timers:
             due = each.due()
             if due is None or due > now or each.not_before > now:
                 continue

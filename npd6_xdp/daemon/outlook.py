@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from npd6_xdp.core.absent import absent_lines
-from npd6_xdp.core.altnames import alternative_names, twofold
+from npd6_xdp.core.altnames import alternative_names, duplicates
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
@@ -145,7 +145,7 @@ class Outlook(Follower):
             WarningKind.INTERFACE: [
                 *names,
                 *(f"{name}: {why}" for name, why in unfit.items() if why),
-                *twofold(new.written, alternative_names(new.links)),
+                *duplicates(new.written, alternative_names(new.links)),
             ],
             WarningKind.VIA: vias,
             WarningKind.TAGS: [] if self._tags is None else self._tags.warnings(new.links),

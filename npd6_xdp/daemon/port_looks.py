@@ -12,7 +12,7 @@ from npd6_xdp.core.config import Attach
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.daemon.lines import Lines
 from npd6_xdp.system.bpf.attach import AttachMode
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.sender import Port
@@ -53,14 +53,14 @@ class PortLooks:
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         netlink: Callable[[], Netlink],
         groups: Groups,
         lines: Lines,
         attached: Mapping[int, Attached],
         look_at_tags: Callable[[Attached], None],
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._netlink = netlink
         self._groups = groups
         self._lines = lines
@@ -73,7 +73,7 @@ class PortLooks:
         self._postponed = 0
         self._complained: dict[int, float] = {}
         self.due: float | None = None
-        """When to call robbed() (seconds, monotonic)."""
+        """When to call tampered() (seconds, monotonic)."""
 
     def plan(self, *, wanted: bool) -> None:
         """Look again in a while, where there is anything to look at."""
@@ -82,10 +82,10 @@ class PortLooks:
         elif self.due is None:
             self.due = time.monotonic() + _TURN
 
-    def robbed(self, now: float) -> Iterator[Attached]:
+    def tampered(self, now: float) -> Iterator[Attached]:
         """One turn: the ports whose program somebody has taken off, to be put back one by one.
 
-        What is announced comes first: an interface that went and came back isn't robbed.
+        What is announced comes first: with an interface that went and came back nobody has tampered.
         """
         if self._netlink().behind and self._postponed < _PATIENCE:
             self._postponed += 1
@@ -101,7 +101,7 @@ class PortLooks:
             self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
         some = min(-(-len(self._attached) // _ROUND), _MOST_LOOKS)
         looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
-        for ifindex in self._datapath.taken_off(looked_at):
+        for ifindex in self._ns_filter.taken_off(looked_at):
             port = self._attached.get(ifindex)
             if port is not None and self.is_here(port):
                 yield port
@@ -118,7 +118,7 @@ class PortLooks:
             self._places_to_look_at = self._places()
         places = self._places_to_look_at
         ends = time.thread_time() + _LOOKING
-        program = self._datapath.program_id
+        program = self._ns_filter.program_id
         for _ in range(max(-(-len(places) // _ROUND), self._hurried)):
             if not places or time.thread_time() > ends:
                 break

@@ -19,7 +19,7 @@ from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.port_looks import Attached, PortLooks
 from npd6_xdp.system.bpf.attach import AttachMode, Refused
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
@@ -34,8 +34,8 @@ _RETRY_PAUSE = 10  # times what the trying took, where that is longer
 class Ports(Follower):
     """The attached ports, by interface index."""
 
-    def __init__(self, datapath: Datapath, netlink: Callable[[], Netlink], damper: Damper | None = None) -> None:
-        self._datapath = datapath
+    def __init__(self, ns_filter: NsFilter, netlink: Callable[[], Netlink], damper: Damper | None = None) -> None:
+        self._ns_filter = ns_filter
         self._sockets = Sockets()
         self._groups = Groups(lambda *which: netlink().groups(*which))
         self._attached: dict[int, Attached] = {}
@@ -52,7 +52,7 @@ class Ports(Follower):
         self._now = NOTHING
         self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
         self._retry_at: float | None = None
-        self._looks = PortLooks(datapath, netlink, self._groups, self._lines, self._attached, self._look_at_tags)
+        self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_tags)
         self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (self._table, {})
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
@@ -62,7 +62,7 @@ class Ports(Follower):
     def close(self) -> None:
         """Detach everywhere, and leave the groups."""
         for ifindex in self._attached:
-            self._datapath.detach(ifindex)
+            self._ns_filter.detach(ifindex)
         self._attached.clear()
         self._named.clear()
         self._sockets.close()  # and with them all that they hold, at once
@@ -71,7 +71,7 @@ class Ports(Follower):
     def detach_all(self) -> None:
         """Take the program off all ports; what it has handed up can still be answered."""
         for ifindex in self._attached:
-            self._datapath.detach(ifindex)
+            self._ns_filter.detach(ifindex)
 
     def get(self, ifindex: int) -> Attached | None:
         """The port with that index, if the program sits on it."""
@@ -208,7 +208,7 @@ class Ports(Follower):
         self._config, self._links, self._table = config, links, table
         self._entries = _by_port(table)
         here = self._here = self._wanted(links, table)
-        taken_off = {*self._datapath.taken_off(self._attached)}
+        taken_off = {*self._ns_filter.taken_off(self._attached)}
         for ifindex, port in tuple(self._attached.items()):
             link = here.get(ifindex)
             if link is None and ifindex in self._admitted:
@@ -266,7 +266,7 @@ class Ports(Follower):
         if self._retry_at is not None and self._retry_at <= now:
             self.follow(self._config, self._links, self._table)
         if self._looks.due is not None and self._looks.due <= now:
-            for port in self._looks.robbed(now):
+            for port in self._looks.tampered(now):
                 self._put_back(port)
         self._plan()
 
@@ -345,19 +345,19 @@ class Ports(Follower):
             wish = Attach.GENERIC
         if wish is not Attach.GENERIC:
             try:
-                self._datapath.attach(link.ifindex, link.name, AttachMode.NATIVE)
+                self._ns_filter.attach(link.ifindex, link.name, AttachMode.NATIVE)
             except Refused as refused:
                 if wish is Attach.NATIVE:
                     raise MachineError(f'{refused}; allow attach = "auto" or "generic"') from refused
                 self._lines.add_line(logging.WARNING, f"{refused}; falling back to generic mode, which is slower")
             else:
                 return AttachMode.NATIVE
-        self._datapath.attach(link.ifindex, link.name, AttachMode.GENERIC)
+        self._ns_filter.attach(link.ifindex, link.name, AttachMode.GENERIC)
         return AttachMode.GENERIC
 
     def _detach(self, ifindex: int) -> None:
         self.changes += 1
-        self._datapath.detach(ifindex)
+        self._ns_filter.detach(ifindex)
         self._announced.discard(ifindex)
         port = self._attached.pop(ifindex)
         if self._named.get(port.name) is port:

@@ -19,9 +19,9 @@ from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.system import cgroup
-from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.program import Fit, Program
 from npd6_xdp.system.bpf.sizes import memory_to_load
 
@@ -46,7 +46,7 @@ class Programs(Follower):
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         rings: Rings,
         answering: Answering,
         tags: Tags,
@@ -54,7 +54,7 @@ class Programs(Follower):
         changing: AbstractContextManager[object],
         reap: Callable[[], None],
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._rings = rings
         self._answering = answering
         self._tags = tags
@@ -86,7 +86,7 @@ class Programs(Follower):
         if successor is None or (yield from successor.program.fitting(table, limits)) is Fit.NOT:
             if successor is not None:
                 self._give_up(successor)
-            fit = yield from self._datapath.fitting(table, limits)
+            fit = yield from self._ns_filter.fitting(table, limits)
             if fit is Fit.FEW and not self.doubtful:
                 return
             try:
@@ -98,7 +98,7 @@ class Programs(Follower):
                 return  # by the maps that there are, in one go
             successor = self._successor = self._made(loaded, sizes, grown=fit is Fit.NOT)
             change.undo.callback(self._give_up, successor)
-        yield from self._datapath.filling(successor.program, table)
+        yield from self._ns_filter.filling(successor.program, table)
         self._filled = new
 
     def apply(self, new: InForce) -> None:
@@ -106,10 +106,10 @@ class Programs(Follower):
         decides.
         """
         self._rings.drain(self._answering)
-        self._datapath.limit(new.config.limits)
+        self._ns_filter.limit(new.config.limits)
         if self._successor is None or self._filled is not new:
-            self._datapath.program.apply(new.table)
-            self._datapath.follow(new.table)
+            self._ns_filter.program.apply(new.table)
+            self._ns_filter.follow(new.table)
         else:
             self._switch(self._successor, new.table)
         self._now = new
@@ -120,7 +120,7 @@ class Programs(Follower):
         """Those of the maps of a program that is to take over. Raises MachineError if there is no memory for them."""
         what = f"loading {new.rules} beside those that are in use"
         cgroup.require(memory_to_load([self._now.table, new.table], new.config.limits), what)
-        return self._datapath.sizes(new.table, new.config.limits)
+        return self._ns_filter.sizes(new.table, new.config.limits)
 
     def _loading(self, sizes: Mapping[str, int], change: Change) -> Steps[Loaded]:
         """Wait until another process has loaded a program."""
@@ -141,9 +141,9 @@ class Programs(Follower):
         """A program that is to take over, and its ring."""
         with ExitStack() as otherwise:
             otherwise.callback(loaded.close)
-            program = self._datapath.successor(loaded, sizes)
+            program = self._ns_filter.successor(loaded, sizes)
             otherwise.pop_all()
-            otherwise.callback(self._datapath.give_up, program)
+            otherwise.callback(self._ns_filter.give_up, program)
             ring = EventRing(program.maps)
             otherwise.pop_all()
         return _Successor(program, ring, grown)
@@ -156,11 +156,11 @@ class Programs(Follower):
 
     def _close(self, successor: _Successor) -> None:
         successor.ring.close()
-        self._datapath.give_up(successor.program)
+        self._ns_filter.give_up(successor.program)
 
     def _switch(self, successor: _Successor, table: Table) -> None:
         with self._tags.follow_program(successor.program):
-            self._datapath.switch(successor.program, table)
+            self._ns_filter.switch(successor.program, table)
         if successor is self._successor:
             self._successor, self._filled = None, NOTHING
         anew, self.doubtful = self.doubtful, False
@@ -180,7 +180,7 @@ class Programs(Follower):
         with ExitStack() as undo:  # at once: nobody is answered by Python until then
             successor = self._made(load(sizes), sizes, grown=False)
             undo.callback(self._close, successor)
-            finish(self._datapath.filling(successor.program, self._now.table))
+            finish(self._ns_filter.filling(successor.program, self._now.table))
             with self._changing:
                 self._switch(successor, self._now.table)
             undo.pop_all()
@@ -192,7 +192,7 @@ class Programs(Follower):
         if self._retiring is None:
             self._retire_at = self._rings.retire(now, self._answering.answer)
             if self._retire_at is None:
-                self._retiring = self._datapath.retiring()
+                self._retiring = self._ns_filter.retiring()
             return
         with self._changing:
             if self._turns.is_over(self._retiring):

@@ -25,7 +25,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.resync import TICK
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 
@@ -41,13 +41,13 @@ class Resolution(Follower):
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         requests: Requests,
         late: Callable[[NsEvent], None],
         memory: Memory | None = None,
         look_for_guests: Callable[[], None] = lambda: None,
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._requests = requests
         self._late = late
         self._look_for_guests = look_for_guests
@@ -55,8 +55,8 @@ class Resolution(Follower):
         self._pending = Pending()
         self._once = Once()
         self._room = TableRoom(self._limits.pending)
-        self._gate = Gate(datapath, self._pending, self._room)
-        self._hosts = Hosts(datapath, requests, self._pending, late, memory, self._once, self._gate)
+        self._gate = Gate(ns_filter, self._pending, self._room)
+        self._hosts = Hosts(ns_filter, requests, self._pending, late, memory, self._once, self._gate)
         self._table = NO_TABLE
         self.has_news = False
         """Whether warnings() has one more."""
@@ -94,8 +94,8 @@ class Resolution(Follower):
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        dues = (self._tick_at, self._gate.due, self._hosts.due)
-        return min((due for due in dues if due is not None), default=None)
+        times = (self._tick_at, self._gate.due, self._hosts.due)
+        return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
@@ -176,14 +176,14 @@ class Resolution(Follower):
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for that the map doesn't know. None: it is there, answer."""
-        if any(self.neighbours.interfaces(rule.group, event.target)):
+        if any(self.neighbours.interfaces(rule.via_set, event.target)):
             return self.defend(event, rule) if event.is_dad else None
-        vias = self._table.vias.get(rule.group)
+        vias = self._table.vias.get(rule.via_set)
         if not vias:
             return Outcome.ABSENT
         if self._hosts.is_elsewhere(event, rule):
             return Outcome.ABSENT
-        if (rule.group, event.target) not in self._pending and self.neighbours.full:
+        if (rule.via_set, event.target) not in self._pending and self.neighbours.full:
             self._once.warn(
                 f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
             )
@@ -196,21 +196,21 @@ class Resolution(Follower):
         Where that is an old entry's word, the host is asked first: else the address of one that has gone could be
         nobody's any more (RFC 6957 §4.2).
         """
-        if self.neighbours.is_confirmed(rule.group, event.target):
+        if self.neighbours.is_confirmed(rule.via_set, event.target):
             return None
-        vias = tuple(self.neighbours.interfaces(rule.group, event.target))
+        vias = tuple(self.neighbours.interfaces(rule.via_set, event.target))
         if not vias:
             return self.ask(event, rule)  # it has gone since
         return self._await(event, rule, vias, self._hosts.confirm)
 
     def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
-        if (rule.group, event.target) not in self._pending and not self._pending.has_room_for(
+        if (rule.via_set, event.target) not in self._pending and not self._pending.has_room_for(
             Asker(rule.entry, event.eth_destination), self._room.targets
         ):
             return Outcome.RATE_LIMITED
         now = time.monotonic()
-        places = self._pending.add(rule.group, event, vias, now, rule.entry)
+        places = self._pending.add(rule.via_set, event, vias, now, rule.entry)
         if places is None:
             return Outcome.RATE_LIMITED
         for host in places:
@@ -222,7 +222,7 @@ class Resolution(Follower):
 
     def confirm(self, event: NsEvent, rule: Rule) -> None:
         """A stale host was asked for: have the kernel probe it. If it fails, the host is forgotten."""
-        for ifindex in self.neighbours.interfaces(rule.group, event.target):
+        for ifindex in self.neighbours.interfaces(rule.via_set, event.target):
             # at once: nobody confirms the hosts of a router but their own answers, so to wait for that gains nothing
             self._hosts.confirm(Host(ifindex, event.target))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Method `route` where bpf_fib_lookup() can't tell: the kernel is asked what it would do with a packet, and that kept.
 
-What it said is in a kernel map, where XDP goes by it, under a number that is given up with the first change of routes:
+What it said is in a kernel map, where XDP goes by it, of a generation that ends with the first change of routes:
 then all is asked anew. While changes follow each other, nothing is kept, and none of them costs us anything.
 """
 
@@ -15,7 +15,7 @@ from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.route_questions import RouteChanges, RouteQuestions
 
 _PAUSE = 0.05  # seconds without a look at changes, after one
@@ -24,13 +24,13 @@ _PAUSE = 0.05  # seconds without a look at changes, after one
 class Routing(Follower):
     """Which targets the kernel would send packets on for, asked one by one."""
 
-    def __init__(self, datapath: Datapath) -> None:
-        self._datapath = datapath
+    def __init__(self, ns_filter: NsFilter) -> None:
+        self._ns_filter = ns_filter
         self._questions = RouteQuestions()
         self._changes = RouteChanges()
         self._table = NO_TABLE
         self._kinds = RoutingFlag(0)
-        self._number = 0
+        self._generation = 0
         self._keeps = False
         self._not_before = 0.0
 
@@ -74,7 +74,7 @@ class Routing(Follower):
         if kinds != self._kinds:
             self._kinds = kinds
             self._forget()
-            self._datapath.set_routing(kinds)
+            self._ns_filter.set_routing(kinds)
 
     def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """An event of a rule of method route. None: its target is there, answer."""
@@ -88,11 +88,11 @@ class Routing(Follower):
         if not self._keeps and not by_source and time.monotonic() >= self._not_before:
             self._changes.listen()
             self._keeps = True
-            self._number = self._number % 0xFFFFFFFF + 1
-            self._datapath.keep_routes(self._number)
+            self._generation = self._generation % 0xFFFFFFFF + 1
+            self._ns_filter.keep_routes(self._generation)
         there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
         if self._keeps and there is not None:
-            self._datapath.keep_route(rule.entry, event.target, self._number, there=there)
+            self._ns_filter.keep_route(rule.entry, event.target, self._generation, there=there)
         return None if there else Outcome.ABSENT
 
     def on_change(self) -> None:
@@ -103,5 +103,5 @@ class Routing(Follower):
     def _forget(self) -> None:
         if self._keeps:
             self._keeps = False
-            self._datapath.keep_routes(0)
+            self._ns_filter.keep_routes(0)
         self._changes.ignore()

@@ -16,7 +16,7 @@ from npd6_xdp.core.table import VLAN_ANY, Table
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.program import Program
 from npd6_xdp.system.bpf.taps import Taps
 
@@ -33,12 +33,12 @@ class Tags(Follower):
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         ports: Ports,
         counted: Callable[[int], int],
         changing: AbstractContextManager[object],
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._ports = ports
         self._counted = counted
         self._changing = changing
@@ -98,7 +98,7 @@ class Tags(Follower):
         self._followed = self._ports.changes
         if self.follow(self._now.table, self._now.links, self._ports.hiding_tags(), self._ports.generic()):
             with self._changing:
-                self._datapath.apply(self._now.table)
+                self._ns_filter.apply(self._now.table)
 
     def _on_readable(self) -> None:
         if self.on_hidden():
@@ -137,7 +137,7 @@ class Tags(Follower):
         self._hidden.forget_others(ports)
         before = self._trunks
         self._trunks = {link.ifindex for link in links.values() if len(link.l3) > 1 and link.ifindex in ports}
-        self._trunks |= {port for port, outer, _ in table.slots if outer not in (0, VLAN_ANY) and port in ports}
+        self._trunks |= {port for port, outer, _ in table.entry_ids if outer not in (0, VLAN_ANY) and port in ports}
         self._tagged_entries = _tagged_entries(table, ports)
         self._within &= self._trunks
         self._tagged_ports &= ports
@@ -145,19 +145,19 @@ class Tags(Follower):
             self._pause = _LOOK
             self._look_for_tags(time.monotonic())
         try:
-            tapped = frozenset(self._taps.follow(ports, self._datapath.program.tap_fd))
+            tapped = frozenset(self._taps.follow(ports, self._ns_filter.program.tap_fd))
         except MachineError as error:
             self._warn(error)
-            return self._datapath.tap(Tapped())
+            return self._ns_filter.tap(Tapped())
         looked_at = generic & tapped
         guarded = frozenset(self._trunks & looked_at - self._within - self.silent)
         sampled = frozenset(looked_at & (self._trunks | self._tagged_ports | self.silent))
-        return self._datapath.tap(Tapped(tapped, self.silent, guarded, sampled, looked_at - sampled))
+        return self._ns_filter.tap(Tapped(tapped, self.silent, guarded, sampled, looked_at - sampled))
 
     @contextmanager
     def follow_program(self, successor: Program) -> Iterator[None]:
         """Another program takes over in this block: what that one passes is in maps of its own."""
-        tapped = self._datapath.program.tapped
+        tapped = self._ns_filter.program.tapped
         with self._taps.beside(successor.tap_fd) if tapped.guarded or tapped.sampled else nullcontext():
             yield
             try:
@@ -189,7 +189,7 @@ class Tags(Follower):
         """A tap has something to tell. Whether anything is looked at otherwise now, or silent, or for more reasons."""
         now, news = time.monotonic(), False
         for ifindex, vlan, is_hidden in self._taps.tags():
-            if ifindex not in self._datapath.program.tapped.ports:
+            if ifindex not in self._ns_filter.program.tapped.ports:
                 continue
             if not is_hidden:
                 news |= ifindex not in self._tagged_ports
@@ -220,9 +220,9 @@ class Tags(Follower):
 def _tagged_entries(table: Table, ports: Set[int]) -> dict[int, set[int]]:
     """The entries of each port that untagged frames don't come to."""
     found: dict[int, set[int]] = {port: set() for port in ports}
-    for (port, _, _), entry in table.slots.items():
+    for (port, _, _), entry in table.entry_ids.items():
         if port in found:
             found[port].add(entry)
     for port, entries in found.items():
-        entries.discard(table.slots.get((port, 0, 0), table.slots.get((port, VLAN_ANY, VLAN_ANY), -1)))
+        entries.discard(table.entry_ids.get((port, 0, 0), table.entry_ids.get((port, VLAN_ANY, VLAN_ANY), -1)))
     return found

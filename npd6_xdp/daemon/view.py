@@ -19,7 +19,7 @@ from npd6_xdp.core.config import InterfaceConfig
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.proxies import proxying_interfaces
+from npd6_xdp.core.proxy_entries import proxying_interfaces
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     Details,
@@ -37,12 +37,12 @@ from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.counters import EntryCounters, added
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.ethtool import xdp_tx_errors
 
@@ -62,21 +62,21 @@ class View(Follower):
 
     def __init__(
         self,
-        datapath: Datapath,
+        ns_filter: NsFilter,
         ports: Ports,
         tags: Tags,
         counts: Counts,
         resolution: Resolution,
-        proxies: Proxies,
+        proxy_entries: ProxyEntries,
         changing: AbstractContextManager[object],
         file: str,
     ) -> None:
-        self._datapath = datapath
+        self._ns_filter = ns_filter
         self._ports = ports
         self._tags = tags
         self._counts = counts
         self._resolution = resolution
-        self._proxies = proxies
+        self._proxy_entries = proxy_entries
         self._changing = changing
         self._file = file
         self._table = NOTHING.table
@@ -117,7 +117,7 @@ class View(Follower):
 
     def in_use(self) -> dict[str, Any]:
         """How much is in use, in a few words; of the warnings the first ones."""
-        spoken = {self._table.entries[entry].label for entry in set(self._table.slots.values())}
+        spoken = {self._table.entries[entry].label for entry in set(self._table.entry_ids.values())}
         return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": first_of(self._warnings)}
 
     def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0) -> Snapshot:
@@ -139,9 +139,9 @@ class View(Follower):
             (yield from _rules(table, by_rule)),
             self._count_by_name(
                 self._resolution.neighbours.by_interface(),
-                {ifindex for group in table.vias.values() for ifindex in group},
+                {ifindex for via_set in table.vias.values() for ifindex in via_set},
             ),
-            self._count_by_name((host.ifindex for host in self._proxies.entries()), proxying_interfaces(table)),
+            self._count_by_name((host.ifindex for host in self._proxy_entries.entries()), proxying_interfaces(table)),
             AnswerTimes(list(answer_times.counts), answer_times.total),
             self._loaded_at,
             self._reload_failures,
@@ -163,13 +163,13 @@ class View(Follower):
         """
         for attempt in count(1):
             with self._changing:
-                table, configured, changes = self._table, self._configured, self._datapath.changes
-                steps = self._datapath.counters()
+                table, configured, changes = self._table, self._configured, self._ns_filter.changes
+                steps = self._ns_filter.counters()
                 if attempt == _TRIES:
                     return (table, configured, *finish(steps))
             while True:
                 with self._changing:
-                    if self._datapath.changes != changes:
+                    if self._ns_filter.changes != changes:
                         break
                     try:
                         next(steps)
@@ -239,7 +239,7 @@ class View(Follower):
             self._file,
             (yield from listed(self._place(host, NeighbourState(state(host)).name or "") for host in hosts)),
             (yield from listed(IPv6Address(address) for _, address in pending)),
-            (yield from self._places(self._proxies.entries())),
+            (yield from self._places(self._proxy_entries.entries())),
             (yield from self._places(list(self._resolution.routes.hosts()))),
             (yield from self._targets(table)),
             globs,
@@ -262,7 +262,7 @@ class View(Follower):
             tx_errors,
         )
 
-    def ailing(self) -> str:
+    def unhealthy(self) -> str:
         """Why nothing is answered: no interface is attached and up. "" if one is. Another thread may ask."""
         table, links, states = self._table, self._links, []
         configured = [interface.name for interface in self._configured]
@@ -283,7 +283,7 @@ class View(Follower):
     def _refused(self) -> dict[str, int]:
         return {
             "neighbours": self._resolution.neighbours.refused,
-            "kernel proxy entries": self._proxies.refused,
+            "kernel proxy entries": self._proxy_entries.refused,
         }
 
     def _place(self, host: Host, state: str = "") -> HostSnapshot:
@@ -297,9 +297,9 @@ class View(Follower):
         """Of each entry as many as it collects, those that were asked for last first."""
         to_epoch = time.time_ns() - machine_ns()
         left = {entry.id: entry.collect for entry in table.entries.values()}
-        each = yield from listed(self._datapath.each_recent())
-        recents = {(recent.entry, recent.target): recent for recent in each}  # one may come twice
-        ordered = yield from in_order(recents.values(), key=lambda recent: recent.last, reverse=True)
+        each = yield from listed(self._ns_filter.each_recent_target())
+        recent_targets = {(recent.entry, recent.target): recent for recent in each}  # one may come twice
+        ordered = yield from in_order(recent_targets.values(), key=lambda recent: recent.last, reverse=True)
         found = []
         for some in pieces(ordered):
             for recent in some:

@@ -108,7 +108,7 @@ class _Story:
         try:
             self.prologue()
             self.report.act("Act 1: without the daemon")
-            self.ping_in_vain("ping the host")
+            self.ping_unanswered("ping the host")
             self.report.act("Act 2: hybrid, the XDP program answers")
             self.with_daemon("hybrid")
             self.report.act("Act 3: python, the daemon answers")
@@ -145,7 +145,7 @@ class _Story:
             self.report.say("The daemon is told to end (SIGTERM), and the host is to be out of reach again:")
             self.report.check("exit status after SIGTERM", 0, daemon.stop())
             self.interface_is_clean("wan0 after SIGTERM")
-            self.ping_in_vain("ping the host, the daemon gone")
+            self.ping_unanswered("ping the host, the daemon gone")
 
     def crash(self) -> None:
         """Nothing is left of a killed daemon, and the next one starts as if it had never been."""
@@ -176,7 +176,7 @@ class _Story:
             if self.report.failures > failures or isinstance(sys.exception(), MachineError):
                 self.report.command("the daemon's log", daemon.log or "(empty)")
 
-    def ping_in_vain(self, name: str) -> None:
+    def ping_unanswered(self, name: str) -> None:
         self.topology.run("upstream", "ip", "-6", "neigh", "flush", "dev", "eth0", check=True)
         output = self.upstream("ping", "-6", "-n", "-c", "1", "-W", "5", HOST_ADDRESS)
         self.report.check(name, "0 of 1 answered", _answered(output))

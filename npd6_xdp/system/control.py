@@ -128,8 +128,8 @@ class ControlServer:
     def _make_room(self) -> None:
         """Hang up on one, where there are as many as may be.
 
-        The one who has been silent longest, lest the silent lock all others out; rather not who waits for us. What it
-        has said in this very moment is heard first.
+        The one who has been silent longest, or idle clients would keep all others out; rather not who waits for us.
+        What it has said in this very moment is heard first.
         """
         for connection, client in tuple(self._clients.items()):
             if len(self._clients) < _MOST_CLIENTS:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from npd6_xdp.core.errors import MachineError, remedy
-from npd6_xdp.core.frames import SLOT, Frames, Shape
+from npd6_xdp.core.frames import STRIDE, Frames, Shape
 from npd6_xdp.system.msghdr import IoVec, MsgHdr
 
 _SOL_PACKET = 263
@@ -76,7 +76,7 @@ class Outbox:
         self.frames = frames
         self._lent: Any = (ct.c_char * len(frames.buffer)).from_buffer(frames.buffer)
         base = ct.addressof(self._lent)
-        self._iovecs: Any = (IoVec * frames.room)(*(IoVec(base + index * SLOT, 0) for index in range(frames.room)))
+        self._iovecs: Any = (IoVec * frames.room)(*(IoVec(base + index * STRIDE, 0) for index in range(frames.room)))
         self._interfaces: Any = (_SockAddrLl * frames.room)(*(_interface(0) for _ in range(frames.room)))
         self._bound: Any = (_MMsgHdr * frames.room)()
         self._shared: Any = (_MMsgHdr * frames.room)()

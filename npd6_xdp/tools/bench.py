@@ -12,8 +12,8 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome, Reason
-from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.testrun import LOOPBACK, TestRun
 
 UNLIMITED = Limits(events_per_second=1_000_000_000)
@@ -36,8 +36,8 @@ class Bench:
         self, table: Table, pages: int = RING_PAGES, limits: Limits = UNLIMITED, ifindex: int = LOOPBACK
     ) -> None:
         self.table = table
-        self.datapath = Datapath(table, limits)
-        self.ring = EventRing(self.datapath.program.maps, pages)
+        self.ns_filter = NsFilter(table, limits)
+        self.ring = EventRing(self.ns_filter.program.maps, pages)
         self._runs = TestRun()
         self._ifindex = ifindex
         self.use(table)
@@ -45,19 +45,19 @@ class Bench:
     def close(self) -> None:
         """Give back the program and its ring."""
         self.ring.close()
-        self.datapath.close()
+        self.ns_filter.close()
 
     def use(self, table: Table) -> None:
         """Decide by another table from now on; what is still in the ring is dropped."""
         self.table = table
-        self.datapath.apply(table)
+        self.ns_filter.apply(table)
         self.responder = Responder(table)
         while self.ring.read():
             pass
 
     def run(self, frame: bytes) -> tuple[int, bytes]:
         """The action, and the frame as the program left it. Raises OSError for a frame that is too short or long."""
-        ran = self._runs.run(self.datapath.program.fd, frame, ifindex=self._ifindex)
+        ran = self._runs.run(self.ns_filter.program.fd, frame, ifindex=self._ifindex)
         return ran.action, ran.frame
 
     def see(self, frame: bytes) -> Seen:
@@ -78,7 +78,7 @@ class Bench:
 
     def totals(self) -> Mapping[Outcome | Reason, int]:
         """All counters, summed over the entries."""
-        counters = [self.datapath.entry_counters(entry) for entry in self.table.entries]
+        counters = [self.ns_filter.entry_counters(entry) for entry in self.table.entries]
         sums: dict[Outcome | Reason, int] = {}
         for outcome in Outcome:
             sums[outcome] = sum(each.outcomes[outcome] for each in counters)

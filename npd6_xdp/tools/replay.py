@@ -31,7 +31,7 @@ from npd6_xdp.core.links import LinkFacts, held_addresses
 from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.core.places import Places
 from npd6_xdp.core.routes import RoutingFlag, question_of
-from npd6_xdp.core.table import Decision, KnownFlag, Match
+from npd6_xdp.core.table import Decision, Match, PresentFlag
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.system.bpf.events import LEAST_PAGES
 from npd6_xdp.system.bpf.testrun import LOOPBACK
@@ -145,7 +145,7 @@ class _Replay:
             with closing(RouteWatch()) as routes:
                 routes.watch(())
                 self._kinds = routes.kinds
-            self._bench.datapath.set_routing(self._kinds)
+            self._bench.ns_filter.set_routing(self._kinds)
 
     def _meet_neighbours(self) -> None:
         """Method neighbour goes by who is in this machine's neighbour table now."""
@@ -156,13 +156,13 @@ class _Replay:
         with closing(Requests()) as requests:
             states = places.restart(requests.neighbours(), 0.0)
         known = {
-            (group, host.address)
+            (via_set, host.address)
             for host, state in states.items()
             if state & PRESENT
-            for group in self._table.neighbour_groups(host.ifindex, IPv6Address(host.address))
+            for via_set in self._table.neighbour_via_sets(host.ifindex, IPv6Address(host.address))
         }
-        for group, address in sorted(known)[: self._limits.neighbours]:
-            self._bench.datapath.know(group, address, KnownFlag(0))
+        for via_set, address in sorted(known)[: self._limits.neighbours]:
+            self._bench.ns_filter.set_present(via_set, address, PresentFlag(0))
 
     def summary(self) -> dict[str, Any]:
         """Counts of what was seen."""
@@ -265,18 +265,18 @@ class _Replay:
         )
 
     def _hand_up(self, event: NsEvent) -> Outcome:
-        """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxies.py)."""
+        """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxy_entries.py)."""
         rule = self._table.rules[event.rule]
         if event.tags & EventTags.MISS and rule.method is Method.ROUTE:
             there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
             return Outcome.ANSWERED_PYTHON if there else Outcome.ABSENT
         if event.tags & EventTags.MISS and rule.method is Method.NEIGHBOUR:
-            if self._is_here and not self._table.vias.get(rule.group):
+            if self._is_here and not self._table.vias.get(rule.via_set):
                 return Outcome.ABSENT
             return Outcome.PENDING
         if event.tags & EventTags.MISS and rule.method is Method.KERNEL and self._proxied < self._limits.kernel_entries:
             self._proxied += 1
-            self._bench.datapath.know(rule.group, event.target, KnownFlag(0))
+            self._bench.ns_filter.set_present(rule.via_set, event.target, PresentFlag(0))
         return Outcome.ANSWERED_PYTHON
 
 

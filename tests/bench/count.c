@@ -3,7 +3,7 @@
  * Sits on the asker's interface and counts the advertisements that come back. They go no further, but for those to
  * one MAC address, `deliver`. It keeps a sample of them, and the moment at which one came for each target.
  *
- * -D: SAMPLE, of how many advertisements one is kept; SLOTS, how many of these there is room for.
+ * -D: SAMPLE, of how many advertisements one is kept; PLACES, how many of these there is room for.
  */
 
 #define ND_NEIGHBOR_ADVERT 136
@@ -40,7 +40,7 @@ struct counts {
 
 BPF_TABLE("array", int, struct settings, settings_space, 1);
 BPF_TABLE("percpu_array", int, struct counts, counts_space, 1);
-BPF_TABLE("percpu_array", int, struct sample, samples, SLOTS);
+BPF_TABLE("percpu_array", int, struct sample, samples, PLACES);
 /* CLOCK_MONOTONIC, nanoseconds; mapped into the asker, which looks there and waits for no socket */
 BPF_F_TABLE("array", int, __u64, arrivals, 65536, BPF_F_MMAPABLE);
 
@@ -52,7 +52,7 @@ int count(struct xdp_md *ctx)
 	struct settings *settings;
 	struct counts *counts;
 	struct sample *sample;
-	int key = 0, slot;
+	int key = 0, place;
 	__u64 to = 0;
 
 	counts = counts_space.lookup(&key);
@@ -71,8 +71,8 @@ int count(struct xdp_md *ctx)
 		arrivals.update(&key, &now);
 	}
 	if (!(counts->answers % SAMPLE)) {
-		slot = counts->answers / SAMPLE % SLOTS;
-		sample = samples.lookup(&slot);
+		place = counts->answers / SAMPLE % PLACES;
+		sample = samples.lookup(&place);
 		if (sample)
 			__builtin_memcpy(sample, na, NA_LENGTH);
 	}

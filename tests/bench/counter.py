@@ -14,7 +14,7 @@ from typing import Self
 from npd6_xdp.lab.topology import Topology
 from tests.bench.bpf import SmallProgram
 
-SLOTS = 128
+PLACES = 128
 """Answers of the sample, for each CPU."""
 NUMBERS = 65536
 """Questions are told apart by the last 16 bits of their targets."""
@@ -49,7 +49,7 @@ class Counter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._program = stack.enter_context(SmallProgram("count.c", "count", SAMPLE=self._sample, SLOTS=SLOTS))
+            self._program = stack.enter_context(SmallProgram("count.c", "count", SAMPLE=self._sample, PLACES=PLACES))
             with self._topology.inside("upstream"):
                 self._program.attach(socket.if_nametoindex(self._interface))
             pages = mmap.mmap(self._program.map_fd("arrivals"), 8 * NUMBERS)
@@ -77,7 +77,7 @@ class Counter:
         """The frames that it has kept."""
         kept = [
             value[:_ANSWER_SIZE]
-            for slot in range(SLOTS)
-            for value in self._program.per_cpu("samples", _SAMPLE_SIZE, slot)
+            for place in range(PLACES)
+            for value in self._program.per_cpu("samples", _SAMPLE_SIZE, place)
         ]
         return [frame for frame in kept if any(frame)]

@@ -130,7 +130,7 @@ class Harness:
 def cost_of_answers(wanted: Table, vary: Vary, count: int, repeats: Repeats, action: int = XDP_TX) -> Cost:
     """Of solicitations that a table answers (or whatever `action` says), over the bare program in the same harness."""
     with loaded(wanted) as bench, bare_program() as bare, closing(Harness(vary, count)) as harness:
-        return harness.cost(bench.datapath.program.fd, bare, action, repeats)
+        return harness.cost(bench.ns_filter.program.fd, bare, action, repeats)
 
 
 # --- tables of many ---------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _with_lines(prefixes: Iterable[Prefix]) -> Table:
     base = one_prefix()
     ((number, decisions),) = base.decisions.items()
     (match,) = decisions.lines.values()
-    return replace(base, decisions={number: Decisions(dict.fromkeys(prefixes, match), decisions.special)})
+    return replace(base, decisions={number: Decisions(dict.fromkeys(prefixes, match), decisions.exceptions)})
 
 
 def limited() -> Table:

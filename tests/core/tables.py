@@ -101,19 +101,19 @@ def facts(*links: LinkFacts) -> dict[str, LinkFacts]:
 
 def meaning(table: Table) -> dict[str, object]:
     """What a table says, whatever the ids."""
-    group_keys = {number: key for key, number in table.groups.items()}
+    via_set_keys = {number: key for key, number in table.via_sets.items()}
 
     def who(entry: int) -> tuple[str, str]:
         return table.entries[entry].port, str(table.entries[entry].vlan)
 
     def said(match: Match) -> object:
         by = table.rules.get(match.rule)
-        group = group_keys.get(match.group)
-        group = (group[0], str(who(int(group[1])))) if group and group[0] == "kernel" else group
-        return (by.config, who(by.entry)) if by else None, match.decision, match.flags, group
+        via_set = via_set_keys.get(match.via_set)
+        via_set = (via_set[0], str(who(int(via_set[1])))) if via_set and via_set[0] == "kernel" else via_set
+        return (by.config, who(by.entry)) if by else None, match.decision, match.flags, via_set
 
     return {
-        "slots": {slot: who(entry) for slot, entry in table.slots.items()},
+        "entry_ids": {key: who(entry) for key, entry in table.entry_ids.items()},
         "decisions": {who(e): {p: said(m) for p, m in found.items()} for e, found in table.decisions.items()},
         "rules": [
             (who(r.entry), r.config, r.networks, r.flags) for r in table.rules.values() if r.entry in table.decisions
@@ -121,5 +121,5 @@ def meaning(table: Table) -> dict[str, object]:
         "notes": sorted(table.notes),
         "warnings": sorted(warnings(table)),
         "live": {kind: sorted(who(entry.id) for entry in table.live(kind)) for kind in Decision},
-        "vias": {group_keys[number]: via for number, via in table.vias.items()},
+        "vias": {via_set_keys[number]: via for number, via in table.vias.items()},
     }

@@ -41,10 +41,10 @@ def test_ids_stay_when_the_machine_changes_and_what_is_gone_keeps_its_own() -> N
     after = build(rules, {"wan0": link(own("2001:db8:1::2"))}, before)
     assert {r.id: r.prefix for r in after.rules.values()} == {r.id: r.prefix for r in before.rules.values()}
     gone = build(rules, {}, after)
-    assert (gone.slots, gone.decisions) == ({}, {})
+    assert (gone.entry_ids, gone.decisions) == ({}, {})
     assert gone.rules == after.rules
     again = build(rules, {"wan0": link()}, gone)
-    assert (again.slots, again.decisions) == (before.slots, before.decisions)
+    assert (again.entry_ids, again.decisions) == (before.entry_ids, before.decisions)
 
 
 def test_under_any_each_vlan_device_has_its_own_addresses() -> None:
@@ -66,13 +66,13 @@ def test_under_any_each_vlan_device_has_its_own_addresses() -> None:
     assert {entry.label for entry in table.entries.values()} == {"wan0:any"}
 
 
-def test_a_port_that_no_entry_speaks_for_and_one_without_ethernet_get_no_slot() -> None:
+def test_a_port_that_no_entry_speaks_for_and_one_without_ethernet_get_no_entry() -> None:
     links = facts(side("ppp0", 9, mac=b""), side("lan0", 8))
     table = build(
         text('name = "wan0"\nprefix = "::/0"; method = "static"', 'name = "p*"\nprefix = "::/0"; method = "static"'),
         links,
     )
-    assert {ifindex for ifindex, *_ in table.slots} == {7}
+    assert {ifindex for ifindex, *_ in table.entry_ids} == {7}
 
 
 def test_what_is_said_per_rule_overrides_the_interface_and_the_rest_is_the_interfaces() -> None:
@@ -199,7 +199,7 @@ def test_entries_of_absent_interfaces_are_kept_if_named_exactly_and_dropped_if_b
     assert set(named(before).values()) == {("wan0", "2001:db8::/64"), ("lan0", "2001:db8:1::/64")}
     away = build(both, {}, before)
     assert set(named(away).values()) == {("wan0", "2001:db8::/64")}
-    assert (away.slots, away.decisions) == ({}, {})
+    assert (away.entry_ids, away.decisions) == ({}, {})
     assert {entry.port for entry in away.entries.values()} == {"wan0"}
     back = build(both, facts(side("lan0", 8)), away)
     assert {name: n for n, name in named(back).items()}["wan0", "2001:db8::/64"] == {

@@ -28,7 +28,7 @@ ROOMS = {
     "tools": (
         {
             *("", "core", "tools"),
-            *(f"system.bpf.{room}" for room in ("datapath", "events", "testrun")),
+            *(f"system.bpf.{room}" for room in ("ns_filter", "events", "testrun")),
             *(f"system.netlink.{room}" for room in ("requests", "route_questions", "routes")),
         },
         IMPURE,
@@ -43,7 +43,7 @@ ROOMS = {
 WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
     "bpf": (
-        "datapath",
+        "ns_filter",
         "programs",
         "program",
         "attach",

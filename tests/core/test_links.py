@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.links import OwnAddress, SlotSource, choose_source, followed_prefixes, slot_sources
+from npd6_xdp.core.links import OwnAddress, SourceFlag, advert_sources, choose_source, followed_prefixes
 from npd6_xdp.core.prefix import Prefix
 from tests.core.tables import config, facts, link, own, rule, side
 
@@ -58,11 +58,11 @@ def test_what_xdp_may_use_by_itself_is_what_would_have_been_chosen(
     held: list[OwnAddress], destination: IPv6Address
 ) -> None:
     table = build(config(rule("::/0")), {"wan0": link(tuple(held))})
-    flags, link_local, other = slot_sources(table.entries[0].addresses)
+    flags, link_local, other = advert_sources(table.entries[0].addresses)
     chosen = choose_source(held, destination)
-    if destination.is_link_local and flags & SlotSource.LINK_LOCAL:
+    if destination.is_link_local and flags & SourceFlag.LINK_LOCAL:
         assert link_local == chosen
-    if not destination.is_link_local and flags & SlotSource.GLOBAL:
+    if not destination.is_link_local and flags & SourceFlag.GLOBAL:
         assert other == chosen
 
 

@@ -12,12 +12,12 @@ from npd6_xdp.core import loops as loops_module
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.loops import HOLD, LEAST, PEER_SECONDS, PERIOD, TESTS_AT_ONCE, Loops
+from npd6_xdp.core.loops import HOLD, LEAST, OTHER_PROXY_SECONDS, PERIOD, TESTS_AT_ONCE, Loops
 from npd6_xdp.core.loops import _gather as gather
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Origin, Table
 
-PEER, HOST = bytes.fromhex("0200000000b2"), bytes.fromhex("020000000042")
+OTHER_PROXY, HOST = bytes.fromhex("0200000000b2"), bytes.fromhex("020000000042")
 COUNT = 30
 LINKS = {
     name: LinkFacts(name, number, number.to_bytes(6, "big"))
@@ -82,7 +82,7 @@ def test_both_links_are_asked_for_an_address_of_the_prefix_that_nobody_can_know(
 def test_where_no_question_is_carried_both_ways_nothing_is_asked(entries: tuple[str, ...]) -> None:
     testing = loops(table(*entries))
     assert testing.tests(100.0)[0] == []
-    assert not testing.heard(bytes(16), WAN, PEER, 100.0)
+    assert not testing.heard(bytes(16), WAN, OTHER_PROXY, 100.0)
 
 
 def test_only_what_both_entries_carry_is_drawn() -> None:
@@ -120,17 +120,17 @@ def test_who_asks_elsewhere_for_what_was_asked_here_is_a_proxy() -> None:
     (asked,) = [host for host in testing.tests(100.0)[0] if host.ifindex == LAN]
     assert not testing.heard(asked.address, LAN, HOST, 100.0), "who asks on the same link has heard it there himself"
     assert not testing.heard(IPv6Address("2001:db8:1::1").packed, WAN, HOST, 100.0)
-    assert testing.peers == {}
-    assert testing.heard(asked.address, WAN, PEER, 100.1)
-    assert not testing.heard(asked.address, WAN, PEER, 101.1), "said once"
+    assert testing.other_proxies == {}
+    assert testing.heard(asked.address, WAN, OTHER_PROXY, 100.1)
+    assert not testing.heard(asked.address, WAN, OTHER_PROXY, 101.1), "said once"
     third = bytes.fromhex("0200000000c2")
     assert testing.heard(asked.address, WAN, third, 100.1)
-    assert testing.peers == {WAN: {PEER, third}}
+    assert testing.other_proxies == {WAN: {OTHER_PROXY, third}}
     testing.use(table(f"wan0 {PREFIX} via lan1", f"lan1 {PREFIX} via wan0"))
-    assert testing.peers == {WAN: {PEER, third}}
-    testing.tests(101.1 + PEER_SECONDS)
-    assert testing.peers == {}
-    assert not testing.heard(asked.address, WAN, PEER, 110.1 + PEER_SECONDS), "too late"
+    assert testing.other_proxies == {WAN: {OTHER_PROXY, third}}
+    testing.tests(101.1 + OTHER_PROXY_SECONDS)
+    assert testing.other_proxies == {}
+    assert not testing.heard(asked.address, WAN, OTHER_PROXY, 110.1 + OTHER_PROXY_SECONDS), "too late"
 
 
 def test_a_cycle_of_three_links_is_found_too() -> None:
@@ -140,9 +140,9 @@ def test_a_cycle_of_three_links_is_found_too() -> None:
     look, _ = testing.tests(100.0)
     assert len(look) == 6
     (asked, *_) = [host for host in look if host.ifindex == LAN]
-    assert testing.heard(asked.address, DMZ, PEER, 100.1)
-    assert testing.heard(asked.address, WAN, PEER, 100.1)
-    assert testing.peers == {DMZ: {PEER}, WAN: {PEER}}
+    assert testing.heard(asked.address, DMZ, OTHER_PROXY, 100.1)
+    assert testing.heard(asked.address, WAN, OTHER_PROXY, 100.1)
+    assert testing.other_proxies == {DMZ: {OTHER_PROXY}, WAN: {OTHER_PROXY}}
 
 
 def test_many_links_are_tested_a_few_at_a_time() -> None:
@@ -169,7 +169,7 @@ def test_who_is_new_on_a_link_calls_for_a_test_but_not_for_one_after_the_other()
     assert len(testing.tests(100.0 + LEAST)[0]) == 2
     testing.tests(103.0)
     testing.met(LAN, HOST)
-    testing.met(DMZ, PEER)
+    testing.met(DMZ, OTHER_PROXY)
     assert testing.tests(110.0)[0] == [], "nobody new, nor where it matters"
     for number in range(10_000):
         testing.met(LAN, number.to_bytes(6, "big"))
@@ -179,29 +179,29 @@ def test_who_is_new_on_a_link_calls_for_a_test_but_not_for_one_after_the_other()
 def test_the_questions_of_another_proxy_are_echoes_for_as_long_as_ours_may_cause_them() -> None:
     testing = loops()
     (asked,) = [host for host in testing.tests(100.0)[0] if host.ifindex == WAN]
-    testing.heard(asked.address, LAN, PEER, 100.0)
+    testing.heard(asked.address, LAN, OTHER_PROXY, 100.0)
     target = Host(LAN, IPv6Address("2001:db8:1::42").packed)
-    assert not testing.is_echo(target, PEER, 100.0), "of nothing"
+    assert not testing.is_echo(target, OTHER_PROXY, 100.0), "of nothing"
     testing.began(target, 200.0)
-    assert testing.is_echo(target, PEER, 206.0)
+    assert testing.is_echo(target, OTHER_PROXY, 206.0)
     assert not testing.is_echo(target, HOST, 206.0)
-    assert not testing.is_echo(target._replace(ifindex=WAN), PEER, 206.0)
-    assert not testing.is_echo(target, PEER, 200.0 + HOLD)
+    assert not testing.is_echo(target._replace(ifindex=WAN), OTHER_PROXY, 206.0)
+    assert not testing.is_echo(target, OTHER_PROXY, 200.0 + HOLD)
     for number in range(10_000):
         testing.began(Host(LAN, number.to_bytes(16, "big")), 201.0)
     assert len(testing._asked) <= 4096
     testing.began(Host(DMZ, bytes(16)), 201.0)
-    assert not testing.is_echo(Host(DMZ, bytes(16)), PEER, 201.0), "nobody carries questions there"
+    assert not testing.is_echo(Host(DMZ, bytes(16)), OTHER_PROXY, 201.0), "nobody carries questions there"
 
 
 def test_who_asks_for_a_target_himself_is_not_its_host() -> None:
     testing = loops()
     target = Host(LAN, IPv6Address("2001:db8:1::42").packed)
-    testing.asks_too(target, PEER, 100.0)
-    assert testing.is_asking(target, PEER, 101.0)
+    testing.asks_too(target, OTHER_PROXY, 100.0)
+    assert testing.is_asking(target, OTHER_PROXY, 101.0)
     assert not testing.is_asking(target, HOST, 101.0)
-    assert not testing.is_asking(target._replace(ifindex=WAN), PEER, 101.0)
-    assert not testing.is_asking(target, PEER, 100.0 + HOLD)
+    assert not testing.is_asking(target._replace(ifindex=WAN), OTHER_PROXY, 101.0)
+    assert not testing.is_asking(target, OTHER_PROXY, 100.0 + HOLD)
     for number in range(10_000):
         testing.asks_too(Host(LAN, number.to_bytes(16, "big")), HOST, 101.0)
     assert len(testing._asking_too) <= 4096

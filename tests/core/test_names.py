@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npd6_xdp.core.altnames import twofold, with_names
+from npd6_xdp.core.altnames import duplicates, with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
@@ -122,7 +122,7 @@ def test_of_two_entries_for_one_interface_the_one_by_its_name_counts_else_the_fi
     (left,) = with_names(written, names).interfaces
     wins = "2001:db8:2::/64" if second == "eth0" else "2001:db8:1::/64"
     assert (left.name, left.rules[0].prefix) == ("eth0", wins)
-    (line,) = twofold(written, names)
+    (line,) = duplicates(written, names)
     loser = first if second == "eth0" else second
     assert line.startswith(f"{loser}: left out, since {loser} is eth0")
 
@@ -131,4 +131,4 @@ def test_two_entries_for_different_frames_of_one_interface_both_count() -> None:
     written = config(BESIDE.format("eth0", "vlan = 100"))
     names = {"uplink0": "eth0"}
     assert [interface.label for interface in with_names(written, names).interfaces] == ["eth0", "eth0:100"]
-    assert twofold(written, names) == []
+    assert duplicates(written, names) == []

@@ -18,15 +18,15 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
-from npd6_xdp.core.neighbours import Host, Known, Neighbours, Quiet
-from npd6_xdp.core.table import Decisions, KnownFlag, Table
+from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget, Quiet
+from npd6_xdp.core.table import Decisions, PresentFlag, Table
 from tests.core.hosts import LINKS, at, table
 
 S = NeighbourState
-FRESH, STALE = KnownFlag(0), KnownFlag.STALE
+FRESH, STALE = PresentFlag(0), PresentFlag.STALE
 PLENTY = 1000
 ONE = table("2001:db8:1::/64 lan0")
-GROUP = ONE.rules[0].group
+VIA_SET = ONE.rules[0].via_set
 
 
 def going_by(by: Table, limit: int = PLENTY) -> Neighbours:
@@ -38,23 +38,23 @@ def going_by(by: Table, limit: int = PLENTY) -> Neighbours:
 
 def test_a_host_is_known_from_the_state_that_says_so_to_the_one_that_denies_it() -> None:
     host = Host(8, at(1))
-    steps: tuple[tuple[S, list[Known]], ...] = (
+    steps: tuple[tuple[S, list[PresentTarget]], ...] = (
         (S.INCOMPLETE, []),
-        (S.REACHABLE, [Known(GROUP, at(1), FRESH)]),
+        (S.REACHABLE, [PresentTarget(VIA_SET, at(1), FRESH)]),
         (S.REACHABLE, []),
-        (S.STALE, [Known(GROUP, at(1), STALE)]),
-        (S.DELAY, [Known(GROUP, at(1), FRESH)]),
+        (S.STALE, [PresentTarget(VIA_SET, at(1), STALE)]),
+        (S.DELAY, [PresentTarget(VIA_SET, at(1), FRESH)]),
         (S.PROBE, []),
-        (S.FAILED, [Known(GROUP, at(1), None)]),
+        (S.FAILED, [PresentTarget(VIA_SET, at(1), None)]),
         (S.FAILED, []),
-        (S.PERMANENT, [Known(GROUP, at(1), FRESH)]),
-        (S.NONE, [Known(GROUP, at(1), None)]),
+        (S.PERMANENT, [PresentTarget(VIA_SET, at(1), FRESH)]),
+        (S.NONE, [PresentTarget(VIA_SET, at(1), None)]),
         (S.NOARP, []),
     )
     neighbours = going_by(ONE)
     for state, changes in steps:
         assert neighbours.changed(host, state) == changes, state
-        assert list(neighbours.interfaces(GROUP, at(1))) == ([8] if state & PRESENT else [])
+        assert list(neighbours.interfaces(VIA_SET, at(1))) == ([8] if state & PRESENT else [])
         assert neighbours.hosts() == ({host: state} if state & PRESENT else {})
 
 
@@ -67,7 +67,7 @@ def test_a_host_that_no_rule_covers_is_not_counted_and_not_refused() -> None:
 
 def test_behind_two_interfaces_a_host_is_stale_only_if_it_is_so_behind_both() -> None:
     both = table("2001:db8:1::/64 lan0 lan1")
-    group = both.rules[0].group
+    via_set = both.rules[0].via_set
     neighbours = going_by(both)
     known = Applied()
     for ifindex, state, wanted in (
@@ -78,7 +78,7 @@ def test_behind_two_interfaces_a_host_is_stale_only_if_it_is_so_behind_both() ->
         (8, S.NONE, STALE),
     ):
         known.apply(neighbours.changed(Host(ifindex, at(1)), state))
-        assert known.map == {(group, at(1)): wanted}
+        assert known.map == {(via_set, at(1)): wanted}
     known.apply(neighbours.changed(Host(9, at(1)), S.NONE))
     assert known.map == {}
 
@@ -90,15 +90,21 @@ def test_a_full_table_refuses_the_new_and_keeps_the_present() -> None:
     assert neighbours.full
     assert neighbours.changed(Host(8, at(3)), S.REACHABLE) == []
     assert (len(neighbours), neighbours.refused) == (2, 1)
-    assert neighbours.changed(Host(8, at(1)), S.STALE) == [Known(GROUP, at(1), STALE)], "one that is known goes on"
+    assert neighbours.changed(Host(8, at(1)), S.STALE) == [PresentTarget(VIA_SET, at(1), STALE)], (
+        "one that is known goes on"
+    )
     assert neighbours.changed(Host(8, at(3)), S.STALE) == []
     assert neighbours.refused == 1, "the same host, not one more"
     left = neighbours.changed(Host(8, at(1)), S.NONE)
-    assert left == [Known(GROUP, at(1), None), Known(GROUP, at(3), STALE)], "there is room now for who was refused"
+    assert left == [PresentTarget(VIA_SET, at(1), None), PresentTarget(VIA_SET, at(3), STALE)], (
+        "there is room now for who was refused"
+    )
     assert set(neighbours.hosts()) == {Host(8, at(2)), Host(8, at(3))}
     assert neighbours.changed(Host(8, at(4)), S.REACHABLE) == []
     assert neighbours.changed(Host(8, at(4)), S.NONE) == []
-    assert neighbours.changed(Host(8, at(2)), S.NONE) == [Known(GROUP, at(2), None)], "who has gone isn't let in"
+    assert neighbours.changed(Host(8, at(2)), S.NONE) == [PresentTarget(VIA_SET, at(2), None)], (
+        "who has gone isn't let in"
+    )
 
 
 def test_a_lower_limit_drops_nobody_who_is_there() -> None:
@@ -117,7 +123,11 @@ def test_a_resync_is_the_difference() -> None:
         neighbours.changed(Host(8, at(suffix)), state)
     told = {Host(8, at(2)): S.STALE, Host(8, at(3)): S.STALE, Host(8, at(4)): S.DELAY, Host(8, at(5)): S.FAILED}
     assert sorted(neighbours.resync(told)) == sorted(
-        [Known(GROUP, at(1), None), Known(GROUP, at(2), STALE), Known(GROUP, at(4), FRESH)]
+        [
+            PresentTarget(VIA_SET, at(1), None),
+            PresentTarget(VIA_SET, at(2), STALE),
+            PresentTarget(VIA_SET, at(4), FRESH),
+        ]
     )
     assert neighbours.hosts() == {host: state for host, state in told.items() if state & PRESENT}
     assert neighbours.resync(told) == []
@@ -126,13 +136,13 @@ def test_a_resync_is_the_difference() -> None:
 def test_a_learned_entry_without_address_resolution_is_there_and_who_looks_after_an_entry_is_remembered() -> None:
     neighbours = going_by(ONE)
     host, other = Host(8, at(1)), Host(8, at(2))
-    assert neighbours.changed(host, S.NOARP | S.PERMANENT | S.LEARNED) == [Known(GROUP, at(1), FRESH)]
-    assert neighbours.is_confirmed(GROUP, at(1))
+    assert neighbours.changed(host, S.NOARP | S.PERMANENT | S.LEARNED) == [PresentTarget(VIA_SET, at(1), FRESH)]
+    assert neighbours.is_confirmed(VIA_SET, at(1))
     assert neighbours.looked_after(host) == S.LEARNED
     for state in (S.INCOMPLETE, S.REACHABLE, S.STALE, S.FAILED):
         neighbours.changed(other, state | S.MANAGED)
         assert neighbours.looked_after(other) == S.MANAGED, "there or not"
-        assert neighbours.is_confirmed(GROUP, at(2)) is (state is S.REACHABLE)
+        assert neighbours.is_confirmed(VIA_SET, at(2)) is (state is S.REACHABLE)
     neighbours.changed(other, S.NONE)
     neighbours.changed(host, S.REACHABLE)
     assert [neighbours.looked_after(each) for each in (host, other)] == [S.NONE, S.NONE]
@@ -148,7 +158,7 @@ def test_a_table_that_says_the_same_of_all_hosts_is_nothing_to_go_through_them_f
     other = table("2001:db8:1::/64 lan0", "2001:db8:1::/96 lan1", before=same)
     neighbours.use(other, PLENTY)
     assert neighbours.unsettled
-    assert neighbours.drop() == [Known(GROUP, at(1), None)]
+    assert neighbours.drop() == [PresentTarget(VIA_SET, at(1), None)]
     assert not neighbours.unsettled
     neighbours.use(other, 1)
     assert neighbours.unsettled, "the limit is another"
@@ -170,12 +180,12 @@ def test_an_address_that_this_machine_gets_concerns_the_host_at_that_address_onl
     for number in (2, 3):
         neighbours.changed(Host(8, at(number)), S.REACHABLE)
     neighbours.changed(Host(9, at(3)), S.REACHABLE)
-    (group,) = first.groups.values()
+    (via_set,) = first.via_sets.values()
     second = holding(1, 3, before=first)
     assert neighbours.use(second, PLENTY) == []
     assert (neighbours.unsettled, at(3) in neighbours.touched, at(2) in neighbours.touched) == (False, True, False)
-    assert neighbours.drop() == [Known(group, at(3), None)], "it is ours now"
-    assert neighbours.use(holding(1, before=second), PLENTY) == [Known(group, at(3), FRESH)], "and its again"
+    assert neighbours.drop() == [PresentTarget(via_set, at(3), None)], "it is ours now"
+    assert neighbours.use(holding(1, before=second), PLENTY) == [PresentTarget(via_set, at(3), FRESH)], "and its again"
     assert neighbours.drop() == []
     assert len(neighbours) == 2
 
@@ -183,7 +193,7 @@ def test_an_address_that_this_machine_gets_concerns_the_host_at_that_address_onl
 def test_hosts_that_came_before_their_rule_are_known_with_it() -> None:
     neighbours = Neighbours(PLENTY)
     assert neighbours.changed(Host(8, at(1)), S.STALE) == []
-    assert neighbours.use(ONE, PLENTY) == [Known(GROUP, at(1), STALE)]
+    assert neighbours.use(ONE, PLENTY) == [PresentTarget(VIA_SET, at(1), STALE)]
     assert neighbours.drop() == []
 
 
@@ -191,14 +201,14 @@ class Applied:
     """What the kernel map says, by the changes in their order."""
 
     def __init__(self) -> None:
-        self.map: dict[tuple[int, bytes], KnownFlag] = {}
+        self.map: dict[tuple[int, bytes], PresentFlag] = {}
 
-    def apply(self, changes: Iterable[Known]) -> None:
-        for group, address, flags in changes:
+    def apply(self, changes: Iterable[PresentTarget]) -> None:
+        for via_set, address, flags in changes:
             if flags is None:
-                del self.map[group, address]  # nothing is taken out that isn't there
+                del self.map[via_set, address]  # nothing is taken out that isn't there
             else:
-                self.map[group, address] = flags
+                self.map[via_set, address] = flags
 
 
 def _tables() -> list[Table]:
@@ -211,21 +221,21 @@ def _tables() -> list[Table]:
         (),
     )
     found: list[Table] = []
-    for prefixes in names:  # ids of groups must mean the same in all of them
+    for prefixes in names:  # ids of via sets must mean the same in all of them
         links = table(*prefixes, before=found[-1] if found else None)
         found.append(links)
     by_key: dict[tuple[str, ...], int] = {}
     renumbered = []
     for each in found:
-        numbers = {old: by_key.setdefault(key, len(by_key) + 1) for key, old in each.groups.items()}
-        rules = {n: r._replace(group=numbers.get(r.group, 0)) for n, r in each.rules.items()}
+        numbers = {old: by_key.setdefault(key, len(by_key) + 1) for key, old in each.via_sets.items()}
+        rules = {n: r._replace(via_set=numbers.get(r.via_set, 0)) for n, r in each.rules.items()}
         decisions = {
-            entry: Decisions({p: m._replace(group=numbers.get(m.group, 0)) for p, m in found.items()}, {})
+            entry: Decisions({p: m._replace(via_set=numbers.get(m.via_set, 0)) for p, m in found.items()}, {})
             for entry, found in each.decisions.items()
         }
         vias = {numbers[old]: via for old, via in each.vias.items()}
-        groups = {key: numbers[old] for key, old in each.groups.items()}
-        renumbered.append(replace(each, rules=rules, decisions=decisions, vias=vias, groups=groups))
+        via_sets = {key: numbers[old] for key, old in each.via_sets.items()}
+        renumbered.append(replace(each, rules=rules, decisions=decisions, vias=vias, via_sets=via_sets))
     return renumbered
 
 
@@ -235,19 +245,19 @@ hosts = st.sampled_from(HOSTS)
 states = st.sampled_from(list(NeighbourState))
 
 
-def wanted(held: dict[Host, NeighbourState], by: Table) -> dict[tuple[int, bytes], KnownFlag]:
+def wanted(held: dict[Host, NeighbourState], by: Table) -> dict[tuple[int, bytes], PresentFlag]:
     """The map that the neighbour table and a table of rules ask for."""
-    found: dict[tuple[int, bytes], KnownFlag] = {}
+    found: dict[tuple[int, bytes], PresentFlag] = {}
     for (ifindex, address), state in held.items():
         for number, prefix in sorted(
             ((r.id, n) for r in by.rules.values() for n in r.networks if IPv6Address(address) in n.network),
             key=lambda pair: -pair[1].length,
         )[:1]:
             assert prefix is not None
-            group = by.rules[number].group
-            if ifindex in by.vias.get(group, ()):
-                flags = found.get((group, address), STALE)
-                found[group, address] = flags & (STALE if state & S.STALE else FRESH)
+            via_set = by.rules[number].via_set
+            if ifindex in by.vias.get(via_set, ()):
+                flags = found.get((via_set, address), STALE)
+                found[via_set, address] = flags & (STALE if state & S.STALE else FRESH)
     return found
 
 
@@ -284,7 +294,7 @@ class NeighboursMachine(RuleBasedStateMachine):
             self.changed(host, state)
         assert self.known.map.items() >= wanted(self.states, to).items()
         changes = self.neighbours.drop()
-        gone = {(change.group, change.address) for change in changes if change.flags is None}
+        gone = {(change.via_set, change.address) for change in changes if change.flags is None}
         assert not gone & wanted(self.states, to).keys(), "what both want stays throughout"
         self.known.apply(changes)
         self.table = to
@@ -335,10 +345,12 @@ class NeighboursMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_places_are_those_of_the_map(self) -> None:
-        for group, address in self.known.map:
-            there = {h.ifindex for h in self.states if h.address == address} & self.table.vias[group]
-            assert set(self.neighbours.interfaces(group, address)) == there
-        covered = {host for host in self.states if self.table.neighbour_groups(host.ifindex, IPv6Address(host.address))}
+        for via_set, address in self.known.map:
+            there = {h.ifindex for h in self.states if h.address == address} & self.table.vias[via_set]
+            assert set(self.neighbours.interfaces(via_set, address)) == there
+        covered = {
+            host for host in self.states if self.table.neighbour_via_sets(host.ifindex, IPv6Address(host.address))
+        }
         assert self.neighbours.hosts() == {host: self.states[host] for host in covered}
         assert (len(self.neighbours), self.neighbours.refused) == (len(covered), 0)
         assert self.neighbours.by_interface() == Counter(host.ifindex for host in covered)

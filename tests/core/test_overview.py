@@ -143,7 +143,7 @@ def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
         "! the last reload failed; the configuration before it is in use:",
         "!   bad ?[2J key",
         "!   and ?more",
-        "! refused for want of room: 5 neighbours",
+        "! refused, no room left: 5 neighbours",
         "! wan0: the driver dropped 9 answers by XDP",
         "! warning: forwarding is off",
     ]

@@ -34,7 +34,7 @@ def test_a_target_is_probed_once_behind_each_interface_however_many_ask() -> Non
     pending = Pending()
     assert pending.add(1, question(1), [9, 8], 0.0) == [Host(8, at(1)), Host(9, at(1))]
     assert pending.add(1, question(2), [8, 9], 0.0) == []
-    assert pending.add(2, question(2), [8], 0.0) == [Host(8, at(1))], "another group looks elsewhere"
+    assert pending.add(2, question(2), [8], 0.0) == [Host(8, at(1))], "another via set looks elsewhere"
     assert (len(pending), (1, at(1)) in pending, (3, at(1)) in pending) == (2, True, False)
     assert sorted(pending.targets()) == [(1, at(1)), (2, at(1))]
 
@@ -86,8 +86,10 @@ def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
 def test_nobody_has_more_under_way_than_is_left_free(room: int, askers: int, wanted: list[int]) -> None:
     pending = Pending()
     assert scanned(pending, room, *range(1, askers + 1)) == wanted + [0] * (askers - len(wanted))
-    crowding = {Asker(7, mac(asker)) for asker in range(1, len(wanted) + 1)}
-    assert pending.crowding(room) == (crowding if len(pending) < room else frozenset()), "where nobody has, none crowds"
+    refused_askers = {Asker(7, mac(asker)) for asker in range(1, len(wanted) + 1)}
+    assert pending.refused_askers(room) == (refused_askers if len(pending) < room else frozenset()), (
+        "where nobody has, none is refused by name"
+    )
     assert pending.has_room_for(Asker(7, mac(0)), room) == (len(pending) < room), "for another, while there is any"
     assert pending.has_room_for(Asker(8, mac(1)), room) == (len(pending) < room), "or on another entry"
 
@@ -110,9 +112,11 @@ def test_an_entry_that_scans_leaves_as_many_free_as_it_has_whoever_asks_there(ro
     assert 1 <= len(pending) <= (room + 1) // 2
     if askers == 300:
         assert len(pending) == (room + 1) // 2
-        assert room < 3 or pending.crowding(room) == {Asker(7, NOBODY)}, "all of the entry is refused, and none else"
+        assert room < 3 or pending.refused_askers(room) == {Asker(7, NOBODY)}, (
+            "all of the entry is refused, and none else"
+        )
     elif room >= 16:
-        assert pending.crowding(room) == {Asker(7, mac(asker)) for asker in range(askers)}
+        assert pending.refused_askers(room) == {Asker(7, mac(asker)) for asker in range(askers)}
         assert begun(pending, room, 7, 999, 999), "another of the same entry finds a place"
     for number in range(100):  # hosts of another entry that are there: each found before the next is asked for
         assert begun(pending, room, 8, 1, number)
@@ -126,7 +130,7 @@ def test_entries_that_scan_all_get_the_same_and_a_third_one_finds_its_place() ->
         for entry in (7, 8):
             begun(pending, 30, entry, number % 50, 1000 * entry + number)
     assert len(pending) == 20
-    assert pending.crowding(30) == {Asker(7, NOBODY), Asker(8, NOBODY)}
+    assert pending.refused_askers(30) == {Asker(7, NOBODY), Asker(8, NOBODY)}
     assert begun(pending, 30, 9, 1, 1)
 
 
@@ -158,7 +162,7 @@ def test_what_one_notification_costs_does_not_grow_with_what_is_under_way() -> N
             for number in range(10):
                 pending.awaits(Host(8, at(100_000 + number)))
                 pending.failed(Host(8, at(number)))
-                pending.crowding(4 * few)
+                pending.refused_askers(4 * few)
                 pending.has_room_for(Asker(0, mac(1)), 4 * few)
                 pending.expire(1.0)
         finally:
@@ -198,9 +202,9 @@ def test_a_share_is_free_again_however_a_target_ends() -> None:
         pending = Pending()
         pending.add(1, question(1), [8], 0.0, entry=7)
         pending.add(1, question(2), [8], 0.0, entry=7)
-        assert pending.crowding(2) == {Asker(7, mac(1))}, "who came first, not who waits along"
+        assert pending.refused_askers(2) == {Asker(7, mac(1))}, "who came first, not who waits along"
         end(pending)
-        assert (len(pending), pending.crowding(1)) == (0, frozenset())
+        assert (len(pending), pending.refused_askers(1)) == (0, frozenset())
         assert pending.has_room_for(Asker(7, mac(1)), 1)
 
     ended_by(lambda pending: pending.resolved(Host(8, at(1))))
@@ -246,14 +250,14 @@ class PendingMachine(RuleBasedStateMachine):
         self.waiting: dict[tuple[int, bytes], tuple[set[int], float, dict[int, NsEvent]]] = {}
 
     @rule(
-        group=st.integers(1, 2),
+        via_set=st.integers(1, 2),
         number=st.integers(1, 3),
         asker=st.integers(0, MAX_ASKERS + 3),
         via=st.sets(st.sampled_from([8, 9]), min_size=1),
     )
-    def add(self, group: int, number: int, asker: int, via: set[int]) -> None:
-        key, event = (group, at(number)), question(asker, at(number))
-        probes = self.pending.add(group, event, via, self.now)
+    def add(self, via_set: int, number: int, asker: int, via: set[int]) -> None:
+        key, event = (via_set, at(number)), question(asker, at(number))
+        probes = self.pending.add(via_set, event, via, self.now)
         if key not in self.waiting:
             assert probes == [Host(ifindex, at(number)) for ifindex in sorted(via)]
             self.waiting[key] = (set(via), self.now + PENDING_SECONDS, {})
@@ -294,8 +298,8 @@ class PendingMachine(RuleBasedStateMachine):
         assert len(self.pending) == len(self.waiting)
         shares = Counter(next(iter(askers)) for _, _, askers in self.waiting.values())
         for room in range(len(self.waiting) + 1, 8):
-            crowding = {asker for asker, share in shares.items() if share >= room - len(self.waiting)}
-            assert self.pending.crowding(room) == {Asker(0, mac(asker)) for asker in crowding}
+            refused_askers = {asker for asker, share in shares.items() if share >= room - len(self.waiting)}
+            assert self.pending.refused_askers(room) == {Asker(0, mac(asker)) for asker in refused_askers}
 
     @invariant()
     def what_is_awaited_is_what_is_looked_for(self) -> None:

@@ -481,7 +481,7 @@ class PlacesMachine(RuleBasedStateMachine):
         self.known = Known().use(table())
         self.kernel: dict[int, tuple[NeighbourState, bytes]] = {}
         self.proven: set[int] = set()
-        self.peers: set[int] = set()
+        self.other_proxies: set[int] = set()
 
     links = st.sampled_from([WAN, LAN, OTHER])
 
@@ -489,7 +489,7 @@ class PlacesMachine(RuleBasedStateMachine):
     def says(self, link: int, state: NeighbourState, mac: bytes) -> None:
         before = self.kernel.pop(link, (S.NONE, b""))
         if state & PRESENT:
-            if before[1] != mac and link in self.peers and before[1] == PROXY and not before[0] & S.PERMANENT:
+            if before[1] != mac and link in self.other_proxies and before[1] == PROXY and not before[0] & S.PERMANENT:
                 self.proven.discard(link)
             self.kernel[link] = state, mac
             if state & (S.REACHABLE | S.PERMANENT):
@@ -500,8 +500,8 @@ class PlacesMachine(RuleBasedStateMachine):
 
     @rule(link=links)
     def finds_a_proxy(self, link: int) -> None:
-        self.peers ^= {link}
-        self.known.take(self.known.places.distrust({each: {PROXY} for each in self.peers}, self.known.now))
+        self.other_proxies ^= {link}
+        self.known.take(self.known.places.distrust({each: {PROXY} for each in self.other_proxies}, self.known.now))
 
     @rule(link=links, mac=st.sampled_from([MINE, PROXY]))
     def speaks(self, link: int, mac: bytes) -> None:
@@ -517,7 +517,7 @@ class PlacesMachine(RuleBasedStateMachine):
         eligible = {
             link
             for link, (state, mac) in self.kernel.items()
-            if link in self.proven and (mac != PROXY or link not in self.peers or state & S.PERMANENT)
+            if link in self.proven and (mac != PROXY or link not in self.other_proxies or state & S.PERMANENT)
         }
         at = [host.ifindex for host in known]
         assert len(at) == min(1, len(eligible))

@@ -206,7 +206,7 @@ def test_a_witness_that_a_reading_misses_is_doubted_and_given_up_by_the_next_rea
 def test_after_lost_announcements_all_holds_until_it_is_read_anew() -> None:
     routes = watching()
     read(routes, [Given(1), Given(2, ((1, 0),), 64, kind=LOCAL)])
-    routes.lose_track()
+    routes.lost_announcements()
     assert (gateways(routes), routes.kinds, routes.doubted) == ({(WAN, 1)}, UNFOUND, True)
     routes.take(gone(Given(1)))
     assert gateways(routes) == {(WAN, 1)}
@@ -218,11 +218,11 @@ def test_after_lost_announcements_all_holds_until_it_is_read_anew() -> None:
 def test_a_reading_that_is_not_whole_takes_nothing_away_and_is_repeated(why: str) -> None:
     routes = watching()
     read(routes, [Given(1)])
-    routes.lose_track()
+    routes.lost_announcements()
     reading = routes.begin()
     scan(routes, reading, [Given(2, ((WAN, 2),))], flags=2 | (Flag.DUMP_INTERRUPTED if why == "interrupted" else 0))
     if why == "announcements lost":
-        routes.lose_track()
+        routes.lost_announcements()
     for number in range(20_000 if why == "too much announced" else 0):
         routes.take(new(Given(number, ((LAN, 5),))))
     routes.scan(reading, message(Type.DONE, struct.pack("=i", -16 if why == "refused" else 0), 9), 9)

@@ -83,7 +83,7 @@ NEIGHBOURS = (
     ),
     (
         "dump the proxy entries",
-        neighbour_messages.dump_neighbours(7, proxies=True),
+        neighbour_messages.dump_neighbours(7, proxy_entries=True),
         Type.GETNEIGH,
         Flag.REQUEST | Flag.DUMP,
         {"ifindex": 0, "flags": NTF_PROXY},

@@ -146,5 +146,5 @@ def test_an_ipvlan_device_is_no_port_and_the_reason_names_the_way(kind: str) -> 
     """Its parent keeps what is sent to hosts behind it, so to answer for them would lead nowhere."""
     facts = LinkFacts("guest0", 7, mac(7), kind=kind)
     assert "name the parent" in facts.why_no_port
-    assert build(Config((InterfaceConfig("guest0", ()),)), {"guest0": facts}).slots == {}
+    assert build(Config((InterfaceConfig("guest0", ()),)), {"guest0": facts}).entry_ids == {}
     assert LinkFacts("guest0", 7, mac(7), kind="macvlan").why_no_port == ""

@@ -190,7 +190,7 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "kernel proxy entries: 1",
         "  2001:db8:3::1 dev wan0",
         "",
-        "refused for want of room: 5 kernel proxy entries",
+        "refused, no room left: 5 kernel proxy entries",
         "",
         "recent targets: 1",
         f"  2001:db8:1::42 on wan0: 12 times, first {at(1_700_000_000)}, last {at(1_700_000_001)}",

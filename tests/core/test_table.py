@@ -83,12 +83,12 @@ def test_frames_that_no_entry_speaks_for_are_unmatched() -> None:
     for tags in ((), (100,), (7, 100)):
         assert decision(table, "2001:db8::1", tags) is Outcome.UNMATCHED
     assert table.entry_of(8) is None
-    assert table.slots == {(7, 100, 7): 0, (7, VLAN_ANY, VLAN_ANY): 1}
+    assert table.entry_ids == {(7, 100, 7): 0, (7, VLAN_ANY, VLAN_ANY): 1}
 
 
 def test_own_addresses_and_next_hops_belong_to_no_rule() -> None:
     table = build(config(rule("::/0")), {"wan0": link(own("2001:db8::1"), ("2001:db8::2",))})
-    assert {match.rule for match in table.decisions[0].special.values()} == {NO_RULE}
+    assert {match.rule for match in table.decisions[0].exceptions.values()} == {NO_RULE}
 
 
 ENTRIES = (
@@ -115,7 +115,7 @@ def test_of_all_entries_that_match_a_frame_one_speaks_for_it(
     assert [decision(table, f"2001:db8:{number}::1", tags) for number in range(len(heads))] == wanted
 
 
-def test_a_host_is_a_known_target_in_the_groups_whose_rules_cover_it_behind_that_interface() -> None:
+def test_a_host_is_a_present_target_in_the_via_sets_whose_rules_cover_it_behind_that_interface() -> None:
     rules = under(
         "wan0",
         'prefix = "2001:db8::/32"; method = "neighbour"; via = ["lan0", "lan1"]',
@@ -124,7 +124,7 @@ def test_a_host_is_a_known_target_in_the_groups_whose_rules_cover_it_behind_that
     )
     links = facts(side("lan0", 8, "2001:db8:1::7/128"), side("lan1", 9))
     table = build(rules, links)
-    both, one = table.rules[0].group, table.rules[1].group
+    both, one = table.rules[0].via_set, table.rules[1].via_set
     cases: tuple[tuple[int, str, list[int], bool], ...] = (
         (8, "2001:db8:5::1", [both], False),
         (9, "2001:db8:5::1", [both], False),
@@ -137,11 +137,11 @@ def test_a_host_is_a_known_target_in_the_groups_whose_rules_cover_it_behind_that
         (9, "2001:db9::1", [], False),
         (9, "fe80::1", [], False),
     )
-    for ifindex, address, groups, route in cases:
-        assert table.neighbour_groups(ifindex, IPv6Address(address)) == groups, (ifindex, address)
+    for ifindex, address, via_sets, route in cases:
+        assert table.neighbour_via_sets(ifindex, IPv6Address(address)) == via_sets, (ifindex, address)
         assert table.host_route_wanted(ifindex, IPv6Address(address)) is route, (ifindex, address)
     del links["wan0"]
-    assert build(rules, links, table).neighbour_groups(9, IPv6Address("2001:db8:5::1")) == [], "nobody asks"
+    assert build(rules, links, table).neighbour_via_sets(9, IPv6Address("2001:db8:5::1")) == [], "nobody asks"
 
 
 def test_interfaces_that_only_anchor_addresses_lead_nowhere() -> None:

@@ -140,7 +140,7 @@ def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force
     first, second = (tmp_path / name for name in ("first.sock", "second.sock"))
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
         port = free.getsockname()[1]
-    documents: Any = SimpleNamespace(snapshot=None, overview=None, ailing=None)
+    documents: Any = SimpleNamespace(snapshot=None, overview=None, unhealthy=None)
     with closing(Loop()) as loop, closing(Control(str(first), loop)) as control, closing(Exposition(documents)) as web:
         scene = Scene(control, web)
         text = f'[daemon]\ncontrol = "{{}}"\n[metrics]\nlisten = "{{}}"\n{TEXT}'

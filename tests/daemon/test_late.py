@@ -18,7 +18,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.sysctl import Memory
 from tests.daemon.forces import in_force
@@ -52,7 +52,7 @@ class Requests:
     def __init__(self) -> None:
         self.added: list[object] = []
 
-    def proxies(self) -> dict[object, int]:
+    def proxy_entries(self) -> dict[object, int]:
         return {}
 
     def host_routes(self) -> dict[object, int]:
@@ -66,20 +66,20 @@ class Requests:
         return lambda *_: 0
 
 
-class Datapath:
+class NsFilter:
     def __getattr__(self, name: str) -> Any:
         return lambda *_: 0
 
 
 def test_no_proxy_entry_is_added_on_an_interface_that_the_table_to_come_does_not_have(tmp_path: Path) -> None:
     requests = Requests()
-    proxies = Proxies(Datapath(), requests, Memory(tmp_path))  # type: ignore[arg-type]
+    proxy_entries = ProxyEntries(NsFilter(), requests, Memory(tmp_path))  # type: ignore[arg-type]
     before = build(config("wan0"), LINKS)
     after = build(config("wan9"), LINKS, before)
     for table in (before, after):
-        proxies.apply(in_force(table, {}))
+        proxy_entries.apply(in_force(table, {}))
     (rule,) = before.rules.values()
-    proxies.ask(event(rule.id), rule)
+    proxy_entries.ask(event(rule.id), rule)
     assert requests.added == []
 
 
@@ -87,7 +87,7 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(config("wan0"), LINKS)
-    answering = Answering(Datapath(), Counts(), lambda *_: None)  # type: ignore[arg-type]
+    answering = Answering(NsFilter(), Counts(), lambda *_: None)  # type: ignore[arg-type]
     answering.join(dict.fromkeys(Method, lambda *_: Outcome.PENDING), lambda *_: None)
     for table in (before, build(config("wan9"), LINKS, before)):
         answering.apply(in_force(table, LINKS))
@@ -102,7 +102,7 @@ def test_who_waits_by_a_rule_of_the_table_before_the_last_is_let_go() -> None:
     oldest = build(config("wan0", "neighbour", via='["wan9"]'), LINKS)
     before = build(config("wan9"), LINKS, oldest)
     answered: list[NsEvent] = []
-    with closing(Resolution(Datapath(), Requests(), answered.append)) as resolution:  # type: ignore[arg-type]
+    with closing(Resolution(NsFilter(), Requests(), answered.append)) as resolution:  # type: ignore[arg-type]
         resolution.apply(in_force(build(config("wan9", "static"), LINKS, before), LINKS))
         resolution.ask_again(event(min(oldest.rules)), before)
     assert answered == []

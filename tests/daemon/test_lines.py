@@ -127,7 +127,7 @@ def test_a_warning_is_said_once_and_of_a_kind_that_others_give_reason_for_a_few_
 ) -> None:
     once = Once()
     for number in range(100_000):
-        once.warn(f"wan0: {number:012x} asks for what is asked for elsewhere", kind="peers 7")
+        once.warn(f"wan0: {number:012x} asks for what is asked for elsewhere", kind="other proxies 7")
         once.warn("lan0: it is tired")
         once.warn("lan0: it is tired, and differs", about="tired")
         once.warn("lan0: it is tired, and differs again", about="tired")
@@ -135,7 +135,7 @@ def test_a_warning_is_said_once_and_of_a_kind_that_others_give_reason_for_a_few_
     assert len(lines) == 8 + 2
     assert sum(text.endswith("(more like this are not said within an hour)") for text in lines) == 1
     clock.now += 3600
-    once.warn("wan0: x asks for what is asked for elsewhere", kind="peers 7")
+    once.warn("wan0: x asks for what is asked for elsewhere", kind="other proxies 7")
     once.warn("lan0: it is tired")
     assert [text for _, text in said(caplog)][10:] == ["wan0: x asks for what is asked for elsewhere"]
     for number in range(1000):

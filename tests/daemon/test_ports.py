@@ -29,7 +29,7 @@ WITH_DEVICE = replace(WAN, l3={(): 7, (100,): 8})
 _ATTACHED = SimpleNamespace(xdp={1}, allmulti=1)
 
 
-class Datapath:
+class NsFilter:
     """Takes what it is told, and has a program everywhere."""
 
     program_id = 1
@@ -86,7 +86,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
 
 @pytest.fixture
 def attached(card: Card) -> Iterator[Ports]:
-    with closing(Ports(Datapath(), lambda: Netlink())) as found:  # type: ignore[arg-type,return-value]
+    with closing(Ports(NsFilter(), lambda: Netlink())) as found:  # type: ignore[arg-type,return-value]
         yield found
 
 
@@ -146,9 +146,9 @@ def test_what_was_made_anew_in_the_middle_of_a_look_is_not_taken_for_robbed(
     """Announcements came after the look had begun."""
     monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
     follow(attached, NATIVE, WAN)
-    robbed = SimpleNamespace(xdp=set(), allmulti=0)
-    monkeypatch.setattr(Netlink, "link", lambda *_: robbed)
-    monkeypatch.setattr(Datapath, "taken_off", lambda _, ports: [*ports])
+    tampered = SimpleNamespace(xdp=set(), allmulti=0)
+    monkeypatch.setattr(Netlink, "link", lambda *_: tampered)
+    monkeypatch.setattr(NsFilter, "taken_off", lambda _, ports: [*ports])
     waiting = itertools.cycle((False, True, True))  # a look asks before it begins, and before it complains
     monkeypatch.setattr(Netlink, "behind", property(lambda _: next(waiting)))
     for _ in range(3):

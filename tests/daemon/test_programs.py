@@ -36,7 +36,7 @@ class Program:
         return Fit.MUCH
 
 
-class Datapath:
+class NsFilter:
     """Fills a program in two steps, and never one that is closed."""
 
     def __init__(self) -> None:
@@ -124,17 +124,17 @@ class Loop:
 
 
 @pytest.fixture
-def datapath() -> Datapath:
-    return Datapath()
+def ns_filter() -> NsFilter:
+    return NsFilter()
 
 
 @pytest.fixture
-def room(datapath: Datapath, monkeypatch: pytest.MonkeyPatch) -> Programs:
+def room(ns_filter: NsFilter, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setattr(programs, "Loading", Loading)
     monkeypatch.setattr(programs, "EventRing", Ring)
     monkeypatch.setattr(programs, "load", lambda _: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(cgroup, "require", lambda *_: None)
-    parts: list[Any] = [datapath, Rings(), None, Tags(), Turns(lambda: False), nullcontext(), lambda: None]
+    parts: list[Any] = [ns_filter, Rings(), None, Tags(), Turns(lambda: False), nullcontext(), lambda: None]
     found = Programs(*parts)
     found.join(Loop())  # type: ignore[arg-type]
     go_by(found, in_force(a_table(), {}))
@@ -147,48 +147,48 @@ def a_table() -> Table:
 
 @pytest.mark.parametrize("steps", range(6))
 def test_a_program_that_is_made_ready_takes_over_although_rings_were_opened_anew_meanwhile(
-    room: Programs, datapath: Datapath, steps: int
+    room: Programs, ns_filter: NsFilter, steps: int
 ) -> None:
     """Given up, its file descriptors would be those of the maps of the one that takes over for the rings."""
     new = in_force(a_table(), {})
-    datapath.fit = Fit.NOT
+    ns_filter.fit = Fit.NOT
     with ExitStack() as undo:
         preparing = room.prepare(new, Change(undo, asked=True))
         for _ in range(steps):
             next(preparing, None)
         room._renew()
         finish(preparing)
-        before = datapath.program
+        before = ns_filter.program
         room.apply(new)
         undo.pop_all()
-    assert datapath.program is not before
-    assert datapath.program.says is new.table
-    assert [program.closed for program in datapath.made] == [False] * 2
+    assert ns_filter.program is not before
+    assert ns_filter.program.says is new.table
+    assert [program.closed for program in ns_filter.made] == [False] * 2
 
 
 def test_a_program_that_is_made_ready_is_given_up_with_its_change_although_rings_were_opened_anew_meanwhile(
-    room: Programs, datapath: Datapath
+    room: Programs, ns_filter: NsFilter
 ) -> None:
-    datapath.fit = Fit.NOT
+    ns_filter.fit = Fit.NOT
     with ExitStack() as undo:
         finish(room.prepare(in_force(a_table(), {}), Change(undo, asked=True)))
         room._renew()
-    ready, renewed = datapath.made
+    ready, renewed = ns_filter.made
     assert (ready.closed, renewed.closed) == (True, False)
-    assert datapath.program is renewed
+    assert ns_filter.program is renewed
 
 
 def test_no_table_is_held_that_a_program_was_filled_with_and_another_has_followed(
-    room: Programs, datapath: Datapath
+    room: Programs, ns_filter: NsFilter
 ) -> None:
     """With 100,000 rules, it goes bit by bit, and that begins when it is no longer in force."""
-    datapath.fit = Fit.MUCH
+    ns_filter.fit = Fit.MUCH
     filled = in_force(a_table(), {})
     with ExitStack() as undo:
         finish(room.prepare(filled, Change(undo, asked=True)))
         room.apply(filled)
         undo.pop_all()
-    datapath.fit = Fit.FEW
+    ns_filter.fit = Fit.FEW
     last = in_force(a_table(), {})
     finish(room.prepare(last, Change(ExitStack(), asked=True)))
     room.apply(last)

@@ -34,7 +34,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.programs import Programs
-from npd6_xdp.daemon.proxies import Proxies
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Ring, Rings
 from npd6_xdp.daemon.turns import Turns
@@ -63,13 +63,13 @@ KERNEL = table('method = "kernel"')
 NEIGHBOUR = table('method = "neighbour"\nvia = ["lan0"]')
 
 
-class Datapath:
+class NsFilter:
     """Takes in all that it is told."""
 
     def __init__(self) -> None:
         self.known: list[bytes] = []
 
-    def know(self, _group: int, address: bytes, _flags: int) -> None:
+    def set_present(self, _via_set: int, address: bytes, _flags: int) -> None:
         self.known.append(address)
 
     def fitting(self, *_: object) -> Steps[Fit]:
@@ -90,7 +90,7 @@ class Tired:
         self.rests = False
         self.port = 0
 
-    def proxies(self) -> dict[Host, int]:
+    def proxy_entries(self) -> dict[Host, int]:
         return self._tell({})
 
     def has_proxy(self, _: Host) -> bool:
@@ -123,27 +123,27 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
     tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    proxies = Proxies(Datapath(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
-    go_by(proxies, in_force(KERNEL, {}))
-    proxies.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
-    proxies.tick(0.0)
-    assert proxies.due is not None
-    assert proxies.refused == 1
+    proxy_entries = ProxyEntries(NsFilter(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
+    go_by(proxy_entries, in_force(KERNEL, {}))
+    proxy_entries.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
+    proxy_entries.tick(0.0)
+    assert proxy_entries.due is not None
+    assert proxy_entries.refused == 1
     assert said.text.count(WHY) == 2, "once for the entries, once for the target"
 
 
 @pytest.fixture
-def resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Resolution, Tired, Datapath]]:
+def resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Resolution, Tired, NsFilter]]:
     """Which reads its table anew by the same words that `requests` says at the start."""
-    datapath, requests = Datapath(), Tired()
-    resolution = Resolution(datapath, requests, lambda _: None)  # type: ignore[arg-type]
+    ns_filter, requests = NsFilter(), Tired()
+    resolution = Resolution(ns_filter, requests, lambda _: None)  # type: ignore[arg-type]
 
     def table() -> Iterator[list[tuple[Host, Word]]]:
         yield [*requests.neighbours().items()]
 
     monkeypatch.setattr(resolution._hosts.watch, "table", table)
     with closing(resolution):
-        yield resolution, requests, datapath
+        yield resolution, requests, ns_filter
 
 
 def read_on(resolution: Resolution, after: float = 0.0) -> None:
@@ -156,35 +156,35 @@ def read_on(resolution: Resolution, after: float = 0.0) -> None:
 
 
 def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_does(
-    resolution: tuple[Resolution, Tired, Datapath], said: pytest.LogCaptureFixture
+    resolution: tuple[Resolution, Tired, NsFilter], said: pytest.LogCaptureFixture
 ) -> None:
-    at_work, requests, datapath = resolution
+    at_work, requests, ns_filter = resolution
     go_by(at_work, in_force(NEIGHBOUR, LINKS))
     read_on(at_work)
-    assert datapath.known == []
+    assert ns_filter.known == []
     requests.rests = True
     assert at_work.due is not None
     read_on(at_work, after=3)
-    assert datapath.known == [TARGET]
+    assert ns_filter.known == [TARGET]
     assert at_work.due is None
     assert said.text.count(WHY) == 1
 
 
 def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at_once(
-    resolution: tuple[Resolution, Tired, Datapath], monkeypatch: pytest.MonkeyPatch
+    resolution: tuple[Resolution, Tired, NsFilter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflow(_deadline: float) -> NoReturn:
         raise Overflow
 
-    at_work, requests, datapath = resolution
+    at_work, requests, ns_filter = resolution
     at_work.apply(in_force(NEIGHBOUR, LINKS))
     monkeypatch.setattr(at_work._hosts.watch, "changes", overflow)
     at_work._hosts.on_change()
     read_on(at_work)
-    assert datapath.known == []
+    assert ns_filter.known == []
     requests.rests = True
     read_on(at_work, after=3)
-    assert datapath.known == [TARGET]
+    assert ns_filter.known == [TARGET]
 
 
 class Links:
@@ -250,7 +250,7 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(monkey
 
 
 class Successors:
-    """A datapath whose successor can't take over; what is made for it is `open` until it is closed."""
+    """A program whose successor can't take over; what is made for it is `open` until it is closed."""
 
     program = None
 
@@ -290,10 +290,10 @@ class Part:
         self.maps.remove(self._name)
 
 
-def programs(datapath: Successors, rings: Rings) -> Programs:
+def programs(ns_filter: Successors, rings: Rings) -> Programs:
     anything: Any = Anything()
     found = Programs(
-        datapath,  # type: ignore[arg-type]
+        ns_filter,  # type: ignore[arg-type]
         rings,
         anything,
         anything,
@@ -340,8 +340,8 @@ def test_where_no_program_can_be_loaded_what_the_maps_have_room_for_is_put_there
     fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else no change of the machine would be followed until there can be another process again."""
-    datapath, anything = Successors(), Anything()
-    room = programs(datapath, anything)  # type: ignore[arg-type]
+    ns_filter, anything = Successors(), Anything()
+    room = programs(ns_filter, anything)  # type: ignore[arg-type]
 
     def fitting(*_: object) -> Steps[Fit]:
         return fit
@@ -350,7 +350,7 @@ def test_where_no_program_can_be_loaded_what_the_maps_have_room_for_is_put_there
     def no_process(*_: object, **__: object) -> NoReturn:
         raise MachineError(WHY)
 
-    monkeypatch.setattr(datapath, "fitting", fitting)
+    monkeypatch.setattr(ns_filter, "fitting", fitting)
     monkeypatch.setattr("npd6_xdp.daemon.loading.Aside", no_process)
     undo = ExitStack()
     with undo, pytest.raises(MachineError) if fit is Fit.NOT else nullcontext():
@@ -373,7 +373,12 @@ def test_a_request_that_stays_without_an_answer_is_a_reason_or_a_machine_error(m
     with closing(Requests()) as requests:
         monkeypatch.setattr(requests._asking, "socket", closed())
         assert requests.delete_proxy(host) == errno.EBADF
-        for ask in (requests.neighbours, requests.proxies, requests.host_routes, lambda: requests.has_proxy(host)):
+        for ask in (
+            requests.neighbours,
+            requests.proxy_entries,
+            requests.host_routes,
+            lambda: requests.has_proxy(host),
+        ):
             with pytest.raises(MachineError):
                 ask()
 

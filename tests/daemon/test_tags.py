@@ -18,7 +18,7 @@ from tests.core.tables import facts
 from tests.daemon.forces import go_by, in_force
 
 
-class Datapath:
+class NsFilter:
     """Each change of ports is one for the taps, too."""
 
     def __init__(self) -> None:
@@ -44,18 +44,18 @@ class Ports:
 
 
 @pytest.fixture
-def datapath() -> Datapath:
-    return Datapath()
+def ns_filter() -> NsFilter:
+    return NsFilter()
 
 
 @pytest.fixture
-def tags(datapath: Datapath) -> Iterator[Tags]:
-    with closing(Tags(datapath, Ports(), lambda _: 0, nullcontext())) as found:  # type: ignore[arg-type]
+def tags(ns_filter: NsFilter) -> Iterator[Tags]:
+    with closing(Tags(ns_filter, Ports(), lambda _: 0, nullcontext())) as found:  # type: ignore[arg-type]
         yield found
 
 
 def test_ports_that_come_before_a_new_table_is_settled_dont_put_the_old_one_into_the_maps_again(
-    tags: Tags, datapath: Datapath
+    tags: Tags, ns_filter: NsFilter
 ) -> None:
     """Other rooms settle first, over several turns of the loop; and the loop has taps follow each port at once."""
     text = '[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = "static"\n'
@@ -63,9 +63,9 @@ def test_ports_that_come_before_a_new_table_is_settled_dont_put_the_old_one_into
     old, new = (in_force(build(parse(text, "test"), links), links) for _ in range(2))
     go_by(tags, old)
     tags.follow_ports()
-    assert datapath.tables[-1] is old.table
+    assert ns_filter.tables[-1] is old.table
     tags.apply(new)
     tags.follow_ports()
-    assert datapath.tables[-1] is new.table
+    assert ns_filter.tables[-1] is new.table
     finish(tags.settle(old, new))
-    assert datapath.tables[-1] is new.table
+    assert ns_filter.tables[-1] is new.table

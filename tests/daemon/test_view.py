@@ -39,7 +39,7 @@ via = ["lan0"]
 """
 
 
-class Datapath:
+class NsFilter:
     changes = 0
 
     def counters(self) -> Steps[tuple[dict[int, EntryCounters], dict[int, dict[Outcome, int]]]]:
@@ -79,7 +79,7 @@ def counts(table: Table) -> Counts:
 def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> View:
     monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
     rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None)
-    view = View(Datapath(), rest, rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
+    view = View(NsFilter(), rest, rest, counts, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
     view.apply(in_force(table, LINKS, parse(CONFIG, "test")))
     return view
 

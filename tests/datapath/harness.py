@@ -14,8 +14,8 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.load import load
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.program import Program
 from npd6_xdp.system.bpf.testrun import LOOPBACK
 from npd6_xdp.system.bpf.testrun import XDP_ABORTED as XDP_ABORTED
@@ -55,14 +55,14 @@ def table(*entries: InterfaceConfig, facts: LinkFacts | None = None) -> Table:
     return build(Config(entries), {PORT: facts})
 
 
-def successor(datapath: Datapath, table: Table, limits: Limits = Limits()) -> Program:  # noqa: B008 (frozen)
+def successor(ns_filter: NsFilter, table: Table, limits: Limits = Limits()) -> Program:  # noqa: B008 (frozen)
     """A program that is ready to take over with a table."""
-    sizes = datapath.sizes(table, limits)
-    program = datapath.successor(load(sizes), sizes)
-    finish(datapath.filling(program, table))
+    sizes = ns_filter.sizes(table, limits)
+    program = ns_filter.successor(load(sizes), sizes)
+    finish(ns_filter.filling(program, table))
     return program
 
 
-def taken_over(datapath: Datapath, table: Table, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+def taken_over(ns_filter: NsFilter, table: Table, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
     """Let another program take over with a table."""
-    datapath.switch(successor(datapath, table, limits), table)
+    ns_filter.switch(successor(ns_filter, table, limits), table)

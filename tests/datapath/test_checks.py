@@ -138,12 +138,12 @@ def test_a_rule_of_the_unspecified_prefix_answers_neither_loopback_nor_unspecifi
 def test_rules_count_what_they_covered(bench: Bench) -> None:
     using = table(entry(*RULES))
     bench.use(using)
-    before = [bench.datapath.rule_counters(rule_id) for rule_id in using.rules]
+    before = [bench.ns_filter.rule_counters(rule_id) for rule_id in using.rules]
     for target in ("2001:db8:1::42", "2001:db8:1::43", "2001:db8:1::dead", "2001:db8:9::1"):
         ask(bench, target)
     grown = {
         using.rules[rule_id].prefix: {o: n - before[rule_id][o] for o, n in now.items() if n != before[rule_id][o]}
-        for rule_id, now in ((rule_id, bench.datapath.rule_counters(rule_id)) for rule_id in using.rules)
+        for rule_id, now in ((rule_id, bench.ns_filter.rule_counters(rule_id)) for rule_id in using.rules)
     }
     assert {prefix: counts for prefix, counts in grown.items() if counts} == {
         "2001:db8:1::/64": {Outcome.ANSWERED_XDP: 2},

@@ -178,7 +178,7 @@ def test_a_process_beside_the_daemon_hands_over_what_was_kept() -> None:
 @pytest.mark.usefixtures("no_compiler")
 def test_a_program_that_was_kept_answers() -> None:
     with closing(Bench(table(entry()))) as bench:
-        assert bench.datapath.program.module is None
+        assert bench.ns_filter.program.module is None
 
 
 def test_the_first_start_keeps_it_for_the_second(place: Path, compilations: list[str]) -> None:

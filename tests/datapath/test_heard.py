@@ -16,15 +16,15 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, L
 from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.table import KnownFlag, SlotFlag, Table
+from npd6_xdp.core.table import EntryFlag, PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system.bpf.pack import pack_slots
+from npd6_xdp.system.bpf.pack import pack_entries
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import SETTING, UNSPECIFIED, ip6, solicited_node
 from tests.kinds import solicit
 
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
-FRESH = KnownFlag(0)
+FRESH = PresentFlag(0)
 MISS, STALE, ANSWERED, HEARD = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED, EventTags.HEARD
 ASKER, OTHER_MAC = ip6("2001:db8::77"), bytes.fromhex("020000000099")
 
@@ -63,12 +63,12 @@ def bench(limits: Limits) -> Iterator[Bench]:
     bench.close()
 
 
-def knows(bench: Bench, using: Table, flags: KnownFlag | None = FRESH) -> None:
+def knows(bench: Bench, using: Table, flags: PresentFlag | None = FRESH) -> None:
     bench.use(using)
-    group = using.rules[0].group
-    bench.datapath.forget(group, SETTING.target)
+    via_set = using.rules[0].via_set
+    bench.ns_filter.forget(via_set, SETTING.target)
     if flags is not None:
-        bench.datapath.know(group, SETTING.target, flags)
+        bench.ns_filter.set_present(via_set, SETTING.target, flags)
 
 
 def tags(bench: Bench, frame: bytes) -> tuple[int, list[EventTags]]:
@@ -90,7 +90,7 @@ def test_an_asker_is_told_of_once_in_each_place_and_with_each_mac(bench: Bench) 
     assert tags(bench, question()) == told, "and the first again"
     assert tags(bench, question(ip6("2001:db8::78"))) == told, "another address"
     assert tags(bench, question()) == again
-    bench.datapath.forget_heard(ASKER)
+    bench.ns_filter.forget_heard(ASKER)
     assert tags(bench, question()) == told, "who has lost his place is new"
 
 
@@ -100,23 +100,23 @@ def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> Non
     assert [event.tags for event in bench.events()] == [HEARD | ANSWERED]
     # as the same program on the other port would have it
     elsewhere = layout.HEARD.pack_named(entry=1, mac=SETTING.asker_mac)
-    bench.datapath.program.update("heard_sources", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
+    bench.ns_filter.program.update("heard_addresses", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
     assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
 
 
 @pytest.mark.parametrize(
     ("kind", "known", "first", "second"),
     [
-        (Datapath.HYBRID, KnownFlag.STALE, (XDP_TX, [STALE | HEARD | ANSWERED]), (XDP_TX, [])),
+        (Datapath.HYBRID, PresentFlag.STALE, (XDP_TX, [STALE | HEARD | ANSWERED]), (XDP_TX, [])),
         (Datapath.HYBRID, None, (XDP_DROP, [MISS | HEARD]), (XDP_DROP, [MISS])),
-        (Datapath.PYTHON, KnownFlag(0), (XDP_DROP, [HEARD]), (XDP_DROP, [EventTags(0)])),
-        (Datapath.MONITOR, KnownFlag(0), (XDP_PASS, []), (XDP_PASS, [])),
+        (Datapath.PYTHON, PresentFlag(0), (XDP_DROP, [HEARD]), (XDP_DROP, [EventTags(0)])),
+        (Datapath.MONITOR, PresentFlag(0), (XDP_PASS, []), (XDP_PASS, [])),
     ],
 )
 def test_it_is_told_with_whatever_else_there_is_to_tell(
     bench: Bench,
     kind: Datapath,
-    known: KnownFlag | None,
+    known: PresentFlag | None,
     first: tuple[int, list[EventTags]],
     second: tuple[int, list[EventTags]],
 ) -> None:
@@ -140,9 +140,9 @@ def test_where_no_hosts_are_looked_for_nobody_is_told_of(bench: Bench) -> None:
         assert tags(bench, question()) == (XDP_TX, [])
 
 
-def test_only_the_slots_of_such_links_say_so() -> None:
+def test_only_the_entries_of_such_links_say_so() -> None:
     flags = {
-        name: [bool(layout.SLOT.get(slot, "flags") & SlotFlag.HEARS) for slot in pack_slots(using).values()]
+        name: [bool(layout.ENTRY.get(packed, "flags") & EntryFlag.HEARS) for packed in pack_entries(using).values()]
         for name, using in {"both": both_sides(), "one": one_side(), "route": both_sides(back=Method.ROUTE)}.items()
     }
     assert all(flags["both"])
@@ -155,5 +155,5 @@ def test_what_is_not_told_for_want_of_budget_is_told_by_the_next(bench: Bench) -
     knows(bench, both_sides())
     assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
     assert tags(bench, question(mac=OTHER_MAC)) == (XDP_TX, []), "the answer isn't held up by that"
-    bench.datapath.limit(UNLIMITED)
+    bench.ns_filter.limit(UNLIMITED)
     assert tags(bench, question(mac=OTHER_MAC)) == (XDP_TX, [HEARD | ANSWERED])

@@ -27,11 +27,11 @@ def tapped(bench: Bench) -> Iterator[Callable[..., None]]:
     """Have the program decide by a table of two entries, untagged and VLAN 100, on a port with a tap."""
 
     def use(tapped: Tapped, *vlans: Vlan, **keys: Any) -> None:
-        bench.datapath.tap(tapped)
+        bench.ns_filter.tap(tapped)
         bench.use(table(*(entry(vlan=vlan, **keys) for vlan in vlans or (Vlan(), Vlan(tags=(100,))))))
 
     yield use
-    bench.datapath.tap(Tapped())
+    bench.ns_filter.tap(Tapped())
     bench.use(table(entry()))
 
 

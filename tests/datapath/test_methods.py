@@ -22,13 +22,13 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
-from npd6_xdp.core.layout import ADDRESS_KEY, KNOWN
+from npd6_xdp.core.layout import ADDRESS_KEY, PRESENT_TARGET
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pending import NOBODY
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import finish
-from npd6_xdp.core.table import Decision, KnownFlag, Match, Table
+from npd6_xdp.core.table import Decision, Match, PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.load import load
@@ -51,7 +51,7 @@ from tests.kinds import solicit
 
 TARGET = SETTING.target
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
-FRESH = KnownFlag(0)
+FRESH = PresentFlag(0)
 MISS, STALE, ANSWERED = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED
 
 
@@ -71,38 +71,38 @@ PROBE = question(source=UNSPECIFIED, options=b"")
 
 
 @pytest.fixture
-def knows(bench: Bench) -> Iterator[Callable[[Table, KnownFlag | None], int]]:
-    """Have the program decide by a table, and know the target with these flags, or not; gives the rule's group."""
-    groups: list[int] = []
+def knows(bench: Bench) -> Iterator[Callable[[Table, PresentFlag | None], int]]:
+    """Have the program decide by a table, and know the target with these flags, or not; gives the rule's via set."""
+    via_sets: list[int] = []
 
-    def use(using: Table, flags: KnownFlag | None) -> int:
+    def use(using: Table, flags: PresentFlag | None) -> int:
         bench.use(using)
-        group = using.rules[0].group
-        groups.append(group)
-        bench.datapath.forget(group, TARGET)
+        via_set = using.rules[0].via_set
+        via_sets.append(via_set)
+        bench.ns_filter.forget(via_set, TARGET)
         if flags is not None:
-            bench.datapath.know(group, TARGET, flags)
-        return group
+            bench.ns_filter.set_present(via_set, TARGET, flags)
+        return via_set
 
     yield use
-    for group in groups:
-        bench.datapath.forget(group, TARGET)
+    for via_set in via_sets:
+        bench.ns_filter.forget(via_set, TARGET)
 
 
 NEIGHBOUR, KERNEL = Method.NEIGHBOUR, Method.KERNEL
 HYBRID, PYTHON, MONITOR = Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR
 XDP, MONITORED = Outcome.ANSWERED_XDP, Outcome.MONITORED
 # method, datapath, what is known, then: action, outcome, tags of the event (None: there is none)
-CASES: tuple[tuple[Method, Datapath, KnownFlag | None, int, Outcome | None, EventTags | None], ...] = (
+CASES: tuple[tuple[Method, Datapath, PresentFlag | None, int, Outcome | None, EventTags | None], ...] = (
     (NEIGHBOUR, HYBRID, None, XDP_DROP, None, MISS),
     (NEIGHBOUR, HYBRID, FRESH, XDP_TX, XDP, None),
-    (NEIGHBOUR, HYBRID, KnownFlag.STALE, XDP_TX, XDP, STALE | ANSWERED),
+    (NEIGHBOUR, HYBRID, PresentFlag.STALE, XDP_TX, XDP, STALE | ANSWERED),
     (NEIGHBOUR, PYTHON, None, XDP_DROP, None, MISS),
     (NEIGHBOUR, PYTHON, FRESH, XDP_DROP, None, EventTags(0)),
-    (NEIGHBOUR, PYTHON, KnownFlag.STALE, XDP_DROP, None, STALE),
+    (NEIGHBOUR, PYTHON, PresentFlag.STALE, XDP_DROP, None, STALE),
     (NEIGHBOUR, MONITOR, None, XDP_PASS, MONITORED, None),
     (NEIGHBOUR, MONITOR, FRESH, XDP_PASS, MONITORED, None),
-    (NEIGHBOUR, MONITOR, KnownFlag.STALE, XDP_PASS, MONITORED, None),
+    (NEIGHBOUR, MONITOR, PresentFlag.STALE, XDP_PASS, MONITORED, None),
     (KERNEL, HYBRID, None, XDP_DROP, None, MISS),
     (KERNEL, HYBRID, FRESH, XDP_PASS, Outcome.KERNEL, None),
     (KERNEL, PYTHON, None, XDP_DROP, None, MISS),
@@ -115,12 +115,12 @@ CASES: tuple[tuple[Method, Datapath, KnownFlag | None, int, Outcome | None, Even
 @pytest.mark.parametrize(
     ("method", "datapath", "known", "action", "outcome", "tags"), CASES, ids=["-".join(map(str, c[:3])) for c in CASES]
 )
-def test_a_known_target_is_answered_and_another_one_goes_up(
+def test_a_present_target_is_answered_and_another_one_goes_up(
     bench: Bench,
     knows: Callable[..., int],
     method: Method,
     datapath: Datapath,
-    known: KnownFlag | None,
+    known: PresentFlag | None,
     action: int,
     outcome: Outcome | None,
     tags: EventTags | None,
@@ -143,51 +143,53 @@ def test_a_known_target_is_answered_and_another_one_goes_up(
 def test_python_is_told_once_that_a_target_is_stale(
     bench: Bench, knows: Callable[..., int], datapath: Datapath
 ) -> None:
-    group = knows(one(NEIGHBOUR, datapath=datapath), KnownFlag.STALE)
+    via_set = knows(one(NEIGHBOUR, datapath=datapath), PresentFlag.STALE)
     told = []
     for _ in range(3):
         bench.see(QUESTION)
         told.append([bool(event.tags & STALE) for event in bench.events()])
     assert sum(map(sum, told)) == 1
     assert told[0] == [True]
-    bench.datapath.know(group, TARGET, KnownFlag.STALE)  # the kernel says so again
+    bench.ns_filter.set_present(via_set, TARGET, PresentFlag.STALE)  # the kernel says so again
     bench.see(QUESTION)
     assert [bool(event.tags & STALE) for event in bench.events()] == [True]
 
 
 def test_a_monitored_entry_tells_nothing_and_clears_nothing(bench: Bench, knows: Callable[..., int]) -> None:
     watching = one(NEIGHBOUR, datapath=MONITOR)
-    knows(watching, KnownFlag.STALE)
+    knows(watching, PresentFlag.STALE)
     assert bench.see(QUESTION).counted == (MONITORED,)
     bench.use(one(NEIGHBOUR))
     bench.see(QUESTION)
     assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
 
 
-def test_a_target_is_known_in_its_group_only_and_until_it_is_forgotten(bench: Bench, knows: Callable[..., int]) -> None:
-    group = knows(one(NEIGHBOUR), FRESH)
-    bench.datapath.know(group + 1, TARGET[:-1] + b"\x43", FRESH)
+def test_a_target_is_present_in_its_via_set_only_and_until_it_is_forgotten(
+    bench: Bench, knows: Callable[..., int]
+) -> None:
+    via_set = knows(one(NEIGHBOUR), FRESH)
+    bench.ns_filter.set_present(via_set + 1, TARGET[:-1] + b"\x43", FRESH)
     assert bench.see(question(TARGET[:-1] + b"\x43")).action == XDP_DROP
-    bench.datapath.forget(group + 1, TARGET[:-1] + b"\x43")
+    bench.ns_filter.forget(via_set + 1, TARGET[:-1] + b"\x43")
     assert bench.see(QUESTION).action == XDP_TX
-    bench.datapath.forget(group, TARGET)
+    bench.ns_filter.forget(via_set, TARGET)
     assert bench.see(QUESTION).action == XDP_DROP
     assert [event.tags for event in bench.events()] == [MISS, MISS]
 
 
-def test_when_a_known_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
-    group = knows(one(KERNEL), FRESH)
-    assert bench.datapath.asked(group, TARGET[:-1] + b"\x43") == 0
-    key = ADDRESS_KEY.pack_named(scope=group, address=TARGET)
-    bench.datapath.program.update("known_targets", key, KNOWN.pack_named(flags=0, asked=5))
-    assert bench.datapath.asked(group, TARGET) == 5
+def test_when_a_present_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
+    via_set = knows(one(KERNEL), FRESH)
+    assert bench.ns_filter.asked(via_set, TARGET[:-1] + b"\x43") == 0
+    key = ADDRESS_KEY.pack_named(scope=via_set, address=TARGET)
+    bench.ns_filter.program.update("present_targets", key, PRESENT_TARGET.pack_named(flags=0, asked=5))
+    assert bench.ns_filter.asked(via_set, TARGET) == 5
     bench.see(QUESTION)
-    assert abs(bench.datapath.asked(group, TARGET) - time.monotonic()) <= 2
+    assert abs(bench.ns_filter.asked(via_set, TARGET) - time.monotonic()) <= 2
 
 
-@pytest.mark.parametrize("known", [None, FRESH, KnownFlag.STALE])
-def test_a_known_target_behind_extension_headers_is_answered_by_python(
-    bench: Bench, knows: Callable[..., int], known: KnownFlag | None
+@pytest.mark.parametrize("known", [None, FRESH, PresentFlag.STALE])
+def test_a_present_target_behind_extension_headers_is_answered_by_python(
+    bench: Bench, knows: Callable[..., int], known: PresentFlag | None
 ) -> None:
     knows(one(NEIGHBOUR), known)
     seen = bench.see(question(headers=[IPv6ExtHdrDestOpt()]))
@@ -213,12 +215,12 @@ PROBES = (  # D1, D2 and D3 of docs/rules.md
 @pytest.mark.parametrize(
     ("method", "dad", "known", "action", "outcome", "tags"), PROBES, ids=["-".join(map(str, c[:3])) for c in PROBES]
 )
-def test_a_probe_for_a_known_target_gets_what_policy_says_and_never_by_the_kernels_proxy_against_it(
+def test_a_probe_for_a_present_target_gets_what_policy_says_and_never_by_the_kernels_proxy_against_it(
     bench: Bench,
     knows: Callable[..., int],
     method: Method,
     dad: DadPolicy,
-    known: KnownFlag | None,
+    known: PresentFlag | None,
     action: int,
     outcome: Outcome | None,
     tags: EventTags | None,
@@ -238,23 +240,23 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
         for method, known, action, outcome in (
             (NEIGHBOUR, None, XDP_DROP, Outcome.RATE_LIMITED),
             (NEIGHBOUR, FRESH, XDP_TX, XDP),
-            (NEIGHBOUR, KnownFlag.STALE, XDP_TX, XDP),
+            (NEIGHBOUR, PresentFlag.STALE, XDP_TX, XDP),
             (KERNEL, None, XDP_DROP, None),
             (Method.STATIC, None, XDP_TX, XDP),
         ):
             knows(one(method), known)
-            bench.datapath.set_resolving_full(True)
+            bench.ns_filter.set_resolving_full(True)
             seen = bench.see(QUESTION)
             assert (seen.action, seen.counted) == (action, (outcome,) if outcome else ()), (method, known)
             bench.events()
         knows(one(NEIGHBOUR), None)
-        bench.datapath.set_resolving_full(False)
+        bench.ns_filter.set_resolving_full(False)
         assert (bench.see(QUESTION).counted, [e.tags for e in bench.events()]) == ((), [MISS])
     finally:
-        bench.datapath.set_resolving_full(False)
+        bench.ns_filter.set_resolving_full(False)
 
 
-def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_else_is(
+def test_a_refused_asker_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_else_is(
     bench: Bench, knows: Callable[..., int]
 ) -> None:
     other = bytes.fromhex("020000000099")
@@ -269,33 +271,33 @@ def test_who_crowds_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_e
         for method, known, found in (
             (NEIGHBOUR, None, Outcome.RATE_LIMITED),
             (NEIGHBOUR, FRESH, XDP),
-            (NEIGHBOUR, KnownFlag.STALE, XDP),
+            (NEIGHBOUR, PresentFlag.STALE, XDP),
             (KERNEL, None, MISS),
             (Method.STATIC, None, XDP),
         ):
             using = one(method)
             knows(using, known)
-            bench.datapath.set_crowding({(using.rules[0].entry, SETTING.asker_mac)})
+            bench.ns_filter.refuse_askers({(using.rules[0].entry, SETTING.asker_mac)})
             assert outcome() == found, (method, known)
         knows(using := one(NEIGHBOUR), None)
         # it is the MAC that the answer goes to
         assert outcome(eth_source=other, options=mine) == Outcome.RATE_LIMITED
         assert outcome(eth_source=other, options=b"") == MISS
         assert outcome(options=b"\x01\x01" + other) == MISS
-        bench.datapath.set_crowding({(using.rules[0].entry + 1, SETTING.asker_mac)})
+        bench.ns_filter.refuse_askers({(using.rules[0].entry + 1, SETTING.asker_mac)})
         assert outcome() == MISS, "another entry's"
-        bench.datapath.set_crowding({(using.rules[0].entry, other)})
+        bench.ns_filter.refuse_askers({(using.rules[0].entry, other)})
         assert outcome() == MISS
-        bench.datapath.set_crowding(frozenset())
+        bench.ns_filter.refuse_askers(frozenset())
         assert outcome(options=b"\x01\x01" + other) == MISS
         # an entry as a whole
-        bench.datapath.set_crowding({(using.rules[0].entry, NOBODY)})
+        bench.ns_filter.refuse_askers({(using.rules[0].entry, NOBODY)})
         for options in (mine, b"", b"\x01\x01" + other):
             assert outcome(options=options) == Outcome.RATE_LIMITED
-        bench.datapath.set_crowding({(using.rules[0].entry + 1, NOBODY)})
+        bench.ns_filter.refuse_askers({(using.rules[0].entry + 1, NOBODY)})
         assert outcome() == MISS
     finally:
-        bench.datapath.set_crowding(frozenset())
+        bench.ns_filter.refuse_askers(frozenset())
 
 
 # --- budgets: what is spent stays spent for a second, so each test has a program of its own ---
@@ -393,11 +395,11 @@ def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_
     fresh: Callable[..., Bench],
 ) -> None:
     using = one(NEIGHBOUR, events_per_source=1)
-    group = using.rules[0].group
+    via_set = using.rules[0].via_set
 
     def check(bench: Bench) -> None:
         assert burst(bench, 2) == (1, 1)  # misses
-        bench.datapath.know(group, TARGET, KnownFlag.STALE)
+        bench.ns_filter.set_present(via_set, TARGET, PresentFlag.STALE)
         seen = bench.see(QUESTION)
         assert (seen.action, seen.counted, bench.events()) == (XDP_TX, (XDP,), [])
 
@@ -418,23 +420,23 @@ def test_targets_that_rules_cover_are_remembered_with_their_count_and_times(fres
         for _ in range(times):
             bench.run(question(ip6(target)))
     bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))  # of an entry that collects none
-    recents = {recent.target: recent for recent in bench.datapath.recents()}
-    assert {str(IPv6Address(target)): recent.count for target, recent in recents.items()} == {
+    recent_targets = {recent.target: recent for recent in bench.ns_filter.recent_targets()}
+    assert {str(IPv6Address(target)): recent.count for target, recent in recent_targets.items()} == {
         "2001:db8:1::1": 3,
         "2001:db8:1::2": 1,
     }
-    one, two = recents[ip6("2001:db8:1::1")], recents[ip6("2001:db8:1::2")]
+    one, two = recent_targets[ip6("2001:db8:1::1")], recent_targets[ip6("2001:db8:1::2")]
     assert started <= one.first < one.last < two.first == two.last <= time.monotonic_ns()
-    assert one.entry == bench.table.slots[IFINDEX, 0, 0]
+    assert one.entry == bench.table.entry_ids[IFINDEX, 0, 0]
 
 
 def test_no_more_are_remembered_than_there_is_room_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:
     bench = fresh(table(entry(collect_targets=10)))
-    most = bench.datapath.program._sizes["RECENTS_MAX"]
+    most = bench.ns_filter.program._sizes["RECENT_TARGETS_MAX"]
     sent = [SETTING.target[:8] + number.to_bytes(8, "big") for number in range(3 * most)]
     for target in sent:
         bench.run(QUESTION[:22] + solicit_bytes(target))
-    remembered = {recent.target for recent in bench.datapath.recents()}
+    remembered = {recent.target for recent in bench.ns_filter.recent_targets()}
     assert 10 <= len(remembered) <= most
     assert sent[-1] in remembered
     # the kernel's LRU is no strict one: each CPU has some entries of its own
@@ -492,7 +494,7 @@ def decided(using: Table, tags: tuple[int, ...], target: str) -> tuple[object, i
 
 def observed(bench: Bench, tags: tuple[int, ...], target: str) -> tuple[object, int | None]:
     """What does become of it."""
-    program = bench.datapath.program
+    program = bench.ns_filter.program
     before = [program.entry_counters(number).outcomes for number in range(6)]
     action, _ = bench.run(FRAMES[tags, target])
     events = bench.events()
@@ -521,7 +523,7 @@ class WithoutBatches:
 
 def watched_change(bench: Bench, old: Table, new: Table, *, batches: bool) -> int:
     """Go from one table to the next and look at every target after each step; the number of steps."""
-    program = bench.datapath.program
+    program = bench.ns_filter.program
     steps = 0
     allowed = {key: {decided(old, *key), decided(new, *key)} for key in FRAMES}
 
@@ -559,7 +561,7 @@ def test_while_one_table_follows_another_every_target_is_decided_by_one_of_the_t
         nonlocal most
         old = build(Config(before[0]), {PORT: before[1]})
         new = build(Config(after[0]), {PORT: after[1]}, old)
-        bench.datapath.apply(Table({}, {}, {}, {}, {}))
+        bench.ns_filter.apply(Table({}, {}, {}, {}, {}))
         bench.use(old)
         for key in FRAMES:
             assert observed(bench, *key) == decided(old, *key), key
@@ -582,7 +584,7 @@ def test_prefixes_go_from_the_hash_to_the_trie_and_back_with_every_target_decide
     bench: Bench, before: str, after: str, batches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry of few lengths of prefixes has them in the hash, one of many in the trie."""
-    bench.datapath.apply(Table({}, {}, {}, {}))
+    bench.ns_filter.apply(Table({}, {}, {}, {}))
     monkeypatch.setattr("npd6_xdp.system.bpf.pack._HASHED_FROM", 1)
     methods = (Method.STATIC, Method.IGNORE)
     tables: list[Table] = []
@@ -591,7 +593,7 @@ def test_prefixes_go_from_the_hash_to_the_trie_and_back_with_every_target_decide
         tables.append(build(Config((entry(*rules, datapath=PYTHON),)), {PORT: link()}, tables[0] if tables else None))
     bench.use(tables[0])
     assert watched_change(bench, *tables, batches=batches) >= 3
-    bench.datapath.apply(Table({}, {}, {}, {}))
+    bench.ns_filter.apply(Table({}, {}, {}, {}))
 
 
 # --- many at once ---
@@ -606,17 +608,17 @@ def test_many_lines_go_into_the_maps_and_out_again_and_what_they_count_is_read_a
     many += [rule(f"2001:db9::{number:x}") for number in range(5000)]
     using = table(entry(*many))
     bench = fresh(using)
-    program = bench.datapath.program
+    program = bench.ns_filter.program
     if not batches:
         monkeypatch.setattr(program, "_lib", WithoutBatches(program._lib))
-        bench.datapath.apply(Table({}, {}, {}, {}))
+        bench.ns_filter.apply(Table({}, {}, {}, {}))
         bench.use(using)
     asked = {0: "2001:db8::7", 4999: "2001:db8:1387::1", 5000: "2001:db9::", 9999: "2001:db9::1387"}
     for number, target in asked.items():
         for _ in range(1 + number % 3):
             assert bench.run(solicit(SETTING, target=ip6(target)))[0] == XDP_TX
-    wanted = {number: bench.datapath.rule_counters(number) for number in asked}
-    assert bench.datapath.all_rule_counters() == wanted
+    wanted = {number: bench.ns_filter.rule_counters(number) for number in asked}
+    assert bench.ns_filter.all_rule_counters() == wanted
     assert [sum(counts.values()) for counts in wanted.values()] == [1, 2, 3, 1]
     fewer = build(Config((entry(*many[1:-1]),)), {PORT: link()}, using)
     bench.use(fewer)
@@ -630,9 +632,9 @@ def test_where_a_map_is_full_all_lines_are_as_before(fresh: Callable[..., Bench]
     bench = fresh(old)
     too_many = [rule(f"2001:db9:{number >> 16:x}:{number & 0xFFFF:x}::/64") for number in range(20_000)]
     new = build(Config((entry(rule("2001:db8::/32", Method.IGNORE), *too_many),)), {PORT: link()}, old)
-    assert not bench.datapath.has_room(new, Limits())
-    with pytest.raises(MachineError, match="kernel map lines: can't add an entry: it is full"):
-        bench.datapath.apply(new)
+    assert not bench.ns_filter.has_room(new, Limits())
+    with pytest.raises(MachineError, match="kernel map exact_matches: can't add an entry: it is full"):
+        bench.ns_filter.apply(new)
     for target, action in (("2001:db8::1", XDP_TX), ("2001:db8:1::1", XDP_PASS), ("2001:db9::1", XDP_PASS)):
         assert bench.run(solicit(SETTING, target=ip6(target)))[0] == action
     after = build(
@@ -658,22 +660,22 @@ def vlans(count: int) -> tuple[InterfaceConfig, ...]:
     return tuple(entry(rule("2001:db8::/32"), vlan=Vlan(tags=(number,))) for number in range(1, count + 1))
 
 
-def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callable[..., Bench]) -> None:
+def test_a_larger_program_goes_on_with_counters_and_present_targets(fresh: Callable[..., Bench]) -> None:
     small = one(NEIGHBOUR)
     bench = fresh(small)
-    group = small.rules[0].group
-    bench.datapath.know(group, TARGET, FRESH)
+    via_set = small.rules[0].via_set
+    bench.ns_filter.set_present(via_set, TARGET, FRESH)
     for _ in range(3):
         bench.run(QUESTION)
     big = build(Config((*[entry(*small_rules()), *vlans(80)],)), {PORT: link(), "lan0": LAN}, small)
-    assert bench.datapath.has_room(small, Limits())
-    assert not bench.datapath.has_room(big, Limits(neighbours=1, kernel_entries=1))
-    old = bench.datapath.program
-    larger = successor(bench.datapath, big)
+    assert bench.ns_filter.has_room(small, Limits())
+    assert not bench.ns_filter.has_room(big, Limits(neighbours=1, kernel_entries=1))
+    old = bench.ns_filter.program
+    larger = successor(bench.ns_filter, big)
     ring = EventRing(larger.maps)
-    bench.datapath.switch(larger, big)
-    assert bench.datapath.program is larger is not old
-    assert bench.datapath.has_room(big, Limits())
+    bench.ns_filter.switch(larger, big)
+    assert bench.ns_filter.program is larger is not old
+    assert bench.ns_filter.has_room(big, Limits())
     for _ in range(2):
         assert bench.run(QUESTION)[0] == XDP_TX, "known to the new one, too"
     assert counted(bench, small) == (5, 5)
@@ -681,9 +683,9 @@ def test_a_larger_program_goes_on_with_counters_and_known_targets(fresh: Callabl
     assert [event.tags for run in ring.read() for event in NsEvent.unpack_run(run)] == [MISS], (
         "its events come by its own ring"
     )
-    bench.datapath.retire()
+    bench.ns_filter.retire()
     assert counted(bench, small) == (5, 5)
-    bench.datapath.apply(big)
+    bench.ns_filter.apply(big)
     bench.run(QUESTION)
     assert counted(bench, small) == (6, 6)
     ring.close()
@@ -705,29 +707,29 @@ def test_rings_that_cannot_be_mapped_are_given_back(
     before = {each.name for each in Path("/proc/self/fd").iterdir()}
     monkeypatch.setattr("npd6_xdp.system.bpf.events.mmap.mmap", refused)
     with pytest.raises(MachineError, match="can't map the rings to Python: Cannot allocate memory"):
-        EventRing(bench.datapath.program.maps)
+        EventRing(bench.ns_filter.program.maps)
     assert {each.name for each in Path("/proc/self/fd").iterdir()} == before
 
 
 def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh: Callable[..., Bench]) -> None:
     using = one(NEIGHBOUR)
     bench = fresh(using)
-    group, path = using.rules[0].group, bench.datapath
+    via_set, path = using.rules[0].via_set, bench.ns_filter
     addresses = [TARGET[:-2] + number.to_bytes(2) for number in range(1_200)]
     for address in addresses[:1_000]:
-        path.know(group, address, FRESH)
+        path.set_present(via_set, address, FRESH)
     sizes = path.sizes(using, Limits())
     program = path.successor(load(sizes), sizes)
     steps = path.filling(program, using)
     for number in range(100):  # before their turn, after it, and those that nobody knew of
         next(steps, None)
-        path.forget(group, addresses[10 * number])
-        path.know(group, addresses[1_000 + 2 * number], FRESH)
+        path.forget(via_set, addresses[10 * number])
+        path.set_present(via_set, addresses[1_000 + 2 * number], FRESH)
     finish(steps)
-    path.forget(group, addresses[1_000])
-    path.know(group, addresses[0], FRESH)
+    path.forget(via_set, addresses[1_000])
+    path.set_present(via_set, addresses[0], FRESH)
     path.switch(program, using)
-    there = {address for address in addresses if path.asked(group, address)}
+    there = {address for address in addresses if path.asked(via_set, address)}
     gone = {addresses[10 * number] for number in range(1, 100)} | {addresses[1_000]}
     assert there == {*addresses[:1_000], *addresses[1_000::2]} - gone
 
@@ -744,32 +746,32 @@ def test_counters_are_the_same_at_each_bit_of_a_retirement_and_go_with_rules_tha
     asked = [solicit(SETTING, target=Prefix.of(each.prefix).address.to_bytes(16)) for each in (rules[0], rules[-1])]
     for frame in asked * 2:
         bench.run(frame)
-    taken_over(bench.datapath, first)
+    taken_over(bench.ns_filter, first)
     bench.run(asked[0])
-    before = bench.datapath.changes
-    for number, _ in enumerate(bench.datapath.retiring()):
-        assert bench.datapath.rule_counters(kept)[XDP] == 3
+    before = bench.ns_filter.changes
+    for number, _ in enumerate(bench.ns_filter.retiring()):
+        assert bench.ns_filter.rule_counters(kept)[XDP] == 3
         if number == 4:
-            bench.datapath.apply(less)
-        assert bench.datapath.rule_counters(goes)[XDP] == (2 if number < 4 else 0)
-    assert bench.datapath.changes > before + 1
-    assert bench.datapath.all_rule_counters()[kept][XDP] == 3
-    assert goes not in bench.datapath.all_rule_counters()
+            bench.ns_filter.apply(less)
+        assert bench.ns_filter.rule_counters(goes)[XDP] == (2 if number < 4 else 0)
+    assert bench.ns_filter.changes > before + 1
+    assert bench.ns_filter.all_rule_counters()[kept][XDP] == 3
+    assert goes not in bench.ns_filter.all_rule_counters()
 
 
-def test_who_crowds_still_does_for_a_larger_program_and_a_full_map_refuses_nobody(
+def test_who_is_refused_still_is_by_a_larger_program_and_a_full_map_refuses_nobody(
     fresh: Callable[..., Bench],
 ) -> None:
     using = one(NEIGHBOUR)
     bench = fresh(using)
     entry_id = using.rules[0].entry
-    bench.datapath.set_crowding({(entry_id, SETTING.asker_mac)})
-    taken_over(bench.datapath, using, Limits(pending=1))
+    bench.ns_filter.refuse_askers({(entry_id, SETTING.asker_mac)})
+    taken_over(bench.ns_filter, using, Limits(pending=1))
     assert bench.see(QUESTION).counted == (Outcome.RATE_LIMITED,)
-    bench.datapath.set_crowding({(entry_id, bytes([2, 0, 0, 0, 1, number])) for number in range(200)})
+    bench.ns_filter.refuse_askers({(entry_id, bytes([2, 0, 0, 0, 1, number])) for number in range(200)})
     assert bench.run(QUESTION)[0] == XDP_DROP
     assert bench.totals()[Outcome.RATE_LIMITED] == 1, "not any more"
-    bench.datapath.set_crowding(frozenset())
+    bench.ns_filter.refuse_askers(frozenset())
     for number in range(200):
         bench.run(question(options=bytes([1, 1, 2, 0, 0, 0, 1, number])))
     assert bench.totals()[Outcome.RATE_LIMITED] == 1
@@ -787,10 +789,10 @@ def test_there_is_room_for_a_table_only_beside_what_it_replaces(fresh: Callable[
     old = behind(100, 40)
     new = behind(200, 60, old)
     bench = fresh(old)
-    assert bench.datapath.has_room(behind(200, 40, old), Limits())
-    assert not bench.datapath.has_room(new, Limits())
-    taken_over(bench.datapath, new)
-    assert bench.datapath.has_room(new, Limits())
+    assert bench.ns_filter.has_room(behind(200, 40, old), Limits())
+    assert not bench.ns_filter.has_room(new, Limits())
+    taken_over(bench.ns_filter, new)
+    assert bench.ns_filter.has_room(new, Limits())
 
 
 def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh: Callable[..., Bench]) -> None:
@@ -798,14 +800,14 @@ def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh
     bench = fresh(using)
     bench.run(QUESTION)
     bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))
-    before = {(recent.entry, recent.target): recent for recent in bench.datapath.recents()}
+    before = {(recent.entry, recent.target): recent for recent in bench.ns_filter.recent_targets()}
     assert {number for number, _ in before} == {number for number, each in using.entries.items() if each.spoken}
-    taken_over(bench.datapath, using)
-    assert {(recent.entry, recent.target): recent for recent in bench.datapath.recents()} == before
-    bench.datapath.apply(build(Config((entry(collect_targets=10),)), {PORT: link()}, using))
+    taken_over(bench.ns_filter, using)
+    assert {(recent.entry, recent.target): recent for recent in bench.ns_filter.recent_targets()} == before
+    bench.ns_filter.apply(build(Config((entry(collect_targets=10),)), {PORT: link()}, using))
     untagged = using.entry_of(IFINDEX)
     assert untagged is not None
-    assert [recent.entry for recent in bench.datapath.recents()] == [untagged.id]
+    assert [recent.entry for recent in bench.ns_filter.recent_targets()] == [untagged.id]
 
 
 def small_rules() -> Iterable[RuleConfig]:
@@ -815,7 +817,7 @@ def small_rules() -> Iterable[RuleConfig]:
 def counted(bench: Bench, using: Table) -> tuple[int, int]:
     """What XDP answered, by the entry's and by the rule's counter."""
     number = using.rules[0].entry
-    return bench.datapath.entry_counters(number).outcomes[XDP], bench.datapath.rule_counters(0)[XDP]
+    return bench.ns_filter.entry_counters(number).outcomes[XDP], bench.ns_filter.rule_counters(0)[XDP]
 
 
 def test_a_number_that_comes_again_counts_from_zero(bench: Bench) -> None:
@@ -827,24 +829,24 @@ def test_a_number_that_comes_again_counts_from_zero(bench: Bench) -> None:
     assert first.rules.keys() == third.rules.keys() != second.rules.keys()
     bench.use(first)
     (number,) = first.rules
-    before = bench.datapath.rule_counters(number)[XDP]
+    before = bench.ns_filter.rule_counters(number)[XDP]
     bench.run(QUESTION)
-    assert bench.datapath.rule_counters(number)[XDP] == before + 1
+    assert bench.ns_filter.rule_counters(number)[XDP] == before + 1
     for using in (second, third):
         bench.use(using)
-    assert sum(bench.datapath.rule_counters(number).values()) == 0
+    assert sum(bench.ns_filter.rule_counters(number).values()) == 0
     bench.run(QUESTION)
-    assert bench.datapath.rule_counters(number)[XDP] == 1
+    assert bench.ns_filter.rule_counters(number)[XDP] == 1
 
 
 def test_a_number_that_stays_goes_on_counting(bench: Bench) -> None:
     first = table(entry(rule("2001:db8::/32")))
     bench.use(first)
-    before = bench.datapath.rule_counters(0)[XDP]
+    before = bench.ns_filter.rule_counters(0)[XDP]
     bench.run(QUESTION)
     bench.use(build(Config((entry(rule("2001:db8::/32"), rule("2001:db8:7::/48")),)), {PORT: link()}, first))
     bench.run(QUESTION)
-    assert bench.datapath.rule_counters(0)[XDP] == before + 2
+    assert bench.ns_filter.rule_counters(0)[XDP] == before + 2
 
 
 def three_tables() -> list[Table]:
@@ -864,23 +866,23 @@ def test_a_number_used_again_starts_at_zero_when_a_larger_program_has_taken_over
     bench = fresh(first)
     for _ in range(3):
         bench.run(QUESTION)
-    taken_over(bench.datapath, second)
+    taken_over(bench.ns_filter, second)
     if retired:
-        bench.datapath.retire()
-    bench.datapath.apply(third)
-    assert sum(bench.datapath.rule_counters(0).values()) == 0
+        bench.ns_filter.retire()
+    bench.ns_filter.apply(third)
+    assert sum(bench.ns_filter.rule_counters(0).values()) == 0
 
 
 def test_a_larger_program_has_room_for_all_that_is_known_under_lower_limits_too(fresh: Callable[..., Bench]) -> None:
     small = one(NEIGHBOUR)
     bench = fresh(small)
     for number in range(50):
-        bench.datapath.know(small.rules[0].group, TARGET[:-1] + bytes([number]), FRESH)
+        bench.ns_filter.set_present(small.rules[0].via_set, TARGET[:-1] + bytes([number]), FRESH)
     lower = Limits(neighbours=10, kernel_entries=1)
-    taken_over(bench.datapath, small, lower)
-    assert bench.datapath.asked(small.rules[0].group, TARGET[:-1] + bytes([49])) > 0
+    taken_over(bench.ns_filter, small, lower)
+    assert bench.ns_filter.asked(small.rules[0].via_set, TARGET[:-1] + bytes([49])) > 0
 
 
-def test_monitor_consumes_no_probe_for_a_known_target(bench: Bench, knows: Callable[..., None]) -> None:
+def test_monitor_consumes_no_probe_for_a_present_target(bench: Bench, knows: Callable[..., None]) -> None:
     knows(one(KERNEL, datapath=MONITOR), FRESH)
     assert bench.see(PROBE).action == XDP_PASS

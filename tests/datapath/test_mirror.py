@@ -13,9 +13,9 @@ import pytest
 from npd6_xdp.core import layout
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
-from npd6_xdp.core.links import SlotSource
+from npd6_xdp.core.links import SourceFlag
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import DATAPATHS, NO_GROUP, VLAN_ANY, Decision, KnownFlag, RuleFlag, SlotFlag
+from npd6_xdp.core.table import DATAPATHS, NO_VIA_SET, VLAN_ANY, Decision, EntryFlag, PresentFlag, RuleFlag
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.sizes import sizes_for
@@ -50,10 +50,10 @@ ENUMS: dict[str, dict[str, int]] = {
     "reason": numbered("REASON", Reason),
     "decision": valued("DECISION", Decision),
     "rule_flag": valued("RULE", RuleFlag),
-    "known_flag": valued("KNOWN", KnownFlag),
+    "present_flag": valued("PRESENT", PresentFlag),
     "routing_flag": valued("ROUTING", RoutingFlag),
-    "slot_sources": valued("SOURCE", SlotSource),
-    "slot_flag": valued("SLOT", SlotFlag),
+    "source_flag": valued("SOURCE", SourceFlag),
+    "entry_flag": valued("ENTRY", EntryFlag),
     "datapath": numbered("DATAPATH", DATAPATHS),
     "event_tags": {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()},
 }
@@ -119,7 +119,7 @@ def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed(
         ("VLAN_ANY", VLAN_ANY),
         ("LENGTHS", layout.LENGTHS),
         ("NO_LENGTH", layout.NO_LENGTH),
-        ("GROUP_NOWHERE", NO_GROUP),
+        ("VIA_SET_NOWHERE", NO_VIA_SET),
         ("MAX_TAGS", layout.NS_EVENT.fields["tci"].size // 2),
     ],
 )

@@ -15,7 +15,7 @@ from npd6_xdp.core.event import EventTags
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.datapath.harness import IFINDEX, PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import FOREIGN_MAC, SETTING, UNSPECIFIED
@@ -41,7 +41,7 @@ def one(method: Method, facts: LinkFacts = BRIDGED, **keys: Any) -> Table:
 def normal(bench: Bench) -> Iterator[Bench]:
     """The bench, whose limits a test may change."""
     yield bench
-    bench.datapath.limit(UNLIMITED)
+    bench.ns_filter.limit(UNLIMITED)
 
 
 @pytest.mark.parametrize("facts", [BRIDGED, PARENT], ids=["a bridge's port", "a parent of macvlan devices"])
@@ -76,15 +76,15 @@ def test_the_first_question_of_method_kernel_is_python_s_to_answer_and_goes_no_f
     assert len(bench.events()) == 1
 
 
-@pytest.mark.parametrize("tags", [KnownFlag(0), KnownFlag.STALE])
-def test_a_known_target_is_answered_and_its_question_consumed(bench: Bench, tags: KnownFlag) -> None:
+@pytest.mark.parametrize("tags", [PresentFlag(0), PresentFlag.STALE])
+def test_a_present_target_is_answered_and_its_question_consumed(bench: Bench, tags: PresentFlag) -> None:
     using = one(Method.NEIGHBOUR, datapath=Datapath.PYTHON)
     bench.use(using)
-    bench.datapath.know(using.rules[0].group, SETTING.target, tags)
+    bench.ns_filter.set_present(using.rules[0].via_set, SETTING.target, tags)
     try:
         assert bench.see(MULTICAST).action == XDP_DROP
     finally:
-        bench.datapath.forget(using.rules[0].group, SETTING.target)
+        bench.ns_filter.forget(using.rules[0].via_set, SETTING.target)
     assert len(bench.events()) == 1
 
 
@@ -92,7 +92,7 @@ def test_a_known_target_is_answered_and_its_question_consumed(bench: Bench, tags
 @pytest.mark.parametrize(("facts", "multicast"), [(BRIDGED, XDP_PASS), (link(), XDP_DROP)], ids=["shared", "alone"])
 def test_what_is_refused_goes_on_to_the_others(normal: Bench, method: Method, facts: LinkFacts, multicast: int) -> None:
     normal.use(one(method, facts, datapath=Datapath.PYTHON))
-    normal.datapath.limit(Limits(events_per_second=1))
+    normal.ns_filter.limit(Limits(events_per_second=1))
     actions = [normal.see(MULTICAST) for _ in range(3)]
     assert [seen.counted for seen in actions[1:]] == [(Outcome.RATE_LIMITED,)] * 2
     assert {seen.action for seen in actions[1:]} == {multicast}

@@ -112,7 +112,7 @@ def explained(config: Config, links: dict[str, LinkFacts], target: str) -> tuple
 
 def observed(bench: Bench, target: str) -> Seen:
     """What the program does."""
-    before = {number: bench.datapath.rule_counters(number) for number in bench.table.rules}
+    before = {number: bench.ns_filter.rule_counters(number) for number in bench.table.rules}
     seen = bench.see(FRAMES[target])
     events = bench.events()
     if events:
@@ -120,7 +120,7 @@ def observed(bench: Bench, target: str) -> Seen:
         assert seen.counted == ()
         return EventTags(event.tags), event.rule
     (outcome,) = seen.counted
-    grown = [n for n, counts in before.items() if bench.datapath.rule_counters(n)[outcome] > counts[outcome]]
+    grown = [n for n, counts in before.items() if bench.ns_filter.rule_counters(n)[outcome] > counts[outcome]]
     assert len(grown) <= 1
     return outcome, grown[0] if grown else None
 

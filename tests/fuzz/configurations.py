@@ -35,9 +35,9 @@ class Configuration:
 
     `sides` are those of wan0, by VLAN ids; `lan` are the addresses on lan0. `known` has the hosts that are there by a
     rule's prefix, those whose entry is stale with a "?" behind. `routes` lead to an interface, or one of UNREACHABLE.
-    `kept` is what the kernel said about targets on wan0's untagged entry, where only that can tell. `crowding` are
-    those who may have nothing resolved there (b"" is all). On a guarded port tags may stand beside the frames, on a
-    silent one they do (core/hidden.py). Where nobody `reads` the ring, what goes up is lost.
+    `kept` is what the kernel said about targets on wan0's untagged entry, where only that can tell.
+    `refused_askers` may have nothing resolved there (b"" is all). On a guarded port tags may stand beside the frames,
+    on a silent one they do (core/hidden.py). Where nobody `reads` the ring, what goes up is lost.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Configuration:
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routes: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, bool] = field(default_factory=dict)
-    crowding: tuple[bytes, ...] = ()
+    refused_askers: tuple[bytes, ...] = ()
     is_guarded: bool = False
     is_silent: bool = False
     is_read: bool = True
@@ -225,9 +225,9 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
     ),
     Configuration("many", _interface(_MANY), {(): _WAN}),
     Configuration(
-        "crowded", _interface(_METHODS), _MACHINE_SIDE, is_bridge_port=True, crowding=(ASKER_MACS[0],), **_MACHINE
+        "crowded", _interface(_METHODS), _MACHINE_SIDE, is_bridge_port=True, refused_askers=(ASKER_MACS[0],), **_MACHINE
     ),
-    Configuration("refused", _interface(_METHODS, datapath="python"), _MACHINE_SIDE, crowding=(b"",), **_MACHINE),
+    Configuration("refused", _interface(_METHODS, datapath="python"), _MACHINE_SIDE, refused_askers=(b"",), **_MACHINE),
     Configuration("guarded", _interface(_NESTED) + _interface(_ALL, vlan="100"), {(): _WAN}, is_guarded=True),
     Configuration(
         "silent",

@@ -147,8 +147,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "longest-prefix-hash",
         "the second longest prefix is tried first, in the hash",
-        "line.length = slot->lengths[i];",
-        "line.length = slot->lengths[i ^ 1];",
+        "exact.length = entry->lengths[i];",
+        "exact.length = entry->lengths[i ^ 1];",
     ),
     Mutant(
         "link-local",
@@ -171,15 +171,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "looped-back",
         "a bridge's port doesn't know its own MAC address when it comes back",
-        "if (is_same_ether(f->h_source, slot->mac) || is_same_ether(f->h_source, slot->port_mac))",
-        "if (is_same_ether(f->h_source, slot->mac))",
+        "if (is_same_ether(f->h_source, entry->mac) || is_same_ether(f->h_source, entry->port_mac))",
+        "if (is_same_ether(f->h_source, entry->mac))",
     ),
     Mutant(
         "foreign-unicast",
         "a bridge's port takes frames to its own MAC address for another's",
-        "if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac) &&\n"
-        "\t    !is_same_ether(f->h_dest, slot->port_mac))",
-        "if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, slot->mac))",
+        "if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, entry->mac) &&\n"
+        "\t    !is_same_ether(f->h_dest, entry->port_mac))",
+        "if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, entry->mac))",
     ),
     # answer
     Mutant(
@@ -203,8 +203,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tllao-address",
         "B5: a bridge's port advertises its own MAC address",
-        "__builtin_memcpy(adv->opt_mac, slot->mac, ETH_ALEN);",
-        "__builtin_memcpy(adv->opt_mac, slot->port_mac, ETH_ALEN);",
+        "__builtin_memcpy(adv->opt_mac, entry->mac, ETH_ALEN);",
+        "__builtin_memcpy(adv->opt_mac, entry->port_mac, ETH_ALEN);",
     ),
     Mutant(
         "trailer",
@@ -233,8 +233,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "interface-source",
         "B6: a global asker is answered from a link-local address",
-        "return slot->sources & SOURCE_GLOBAL ? &slot->global_address : NULL;",
-        "return slot->sources & SOURCE_GLOBAL ? &slot->link_local : NULL;",
+        "return entry->source_flags & SOURCE_GLOBAL ? &entry->global_address : NULL;",
+        "return entry->source_flags & SOURCE_GLOBAL ? &entry->link_local : NULL;",
     ),
     # decide and count
     Mutant("dad", "a probe is never answered", "if (dad && !(rule->flags & RULE_DEFEND))", "if (dad)"),
@@ -247,7 +247,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "route-back",
         "a route out of where the question came in leads behind us",
-        "if (fib.ifindex == slot->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)",
+        "if (fib.ifindex == entry->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)",
         "if (fib.ifindex == LOOPBACK_IFINDEX)",
     ),
     Mutant(
@@ -256,23 +256,23 @@ MUTANTS: tuple[Mutant, ...] = (
         "return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;",
         "return PRESENCE_THERE;",
     ),
-    Mutant("stale", "Python is told again and again that a host is stale", "known->flags = 0;", ";"),
+    Mutant("stale", "Python is told again and again that a host is stale", "present->flags = 0;", ";"),
     Mutant(
         "heard",
         "an asker's new MAC address is no news",
-        "return !heard || heard->entry != slot->entry || !is_same_ether(heard->mac, s->eth_destination);",
-        "return !heard || heard->entry != slot->entry;",
+        "return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->eth_destination);",
+        "return !heard || heard->entry != entry->id;",
     ),
     Mutant(
-        "crowding",
+        "refused-askers",
         "the frame's MAC address is refused, not the one that is answered to",
-        "__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);\n\treturn crowding.lookup(&key);",
-        "__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);\n\treturn crowding.lookup(&key);",
+        "__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
+        "__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
     ),
     Mutant(
-        "crowding-all",
-        "an entry that crowds as a whole is refused nothing",
-        "if (settings->resolving_full || crowding.lookup(&key))",
+        "refused-entries",
+        "an entry that is refused as a whole is refused nothing",
+        "if (settings->resolving_full || refused_askers.lookup(&key))",
         "if (settings->resolving_full)",
     ),
     Mutant(

@@ -26,11 +26,11 @@ from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.system.bpf import compiler
-from npd6_xdp.system.bpf.datapath import Datapath
 from npd6_xdp.system.bpf.events import EventRing
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from tests.fuzz.configurations import BRIDGE_MAC, LARGEST, MACS, PORTS, VLAN_DEVICE, Configuration
 from tests.fuzz.scene import NONE, Drawn, Program, Report, Told
 
@@ -75,8 +75,8 @@ class _InForce:
     configuration: Configuration
     table: Table
     drawn: Drawn
-    known: tuple[tuple[int, bytes, KnownFlag], ...]
-    crowding: frozenset[tuple[int, bytes]]
+    known: tuple[tuple[int, bytes, PresentFlag], ...]
+    refused_askers: frozenset[tuple[int, bytes]]
     here: int
 
 
@@ -112,14 +112,14 @@ class _Loaded:
     """The program in the kernel, with its ring if somebody is to read it."""
 
     def __init__(self, largest: Table, *, is_read: bool) -> None:
-        self.datapath = Datapath(largest, _UNLIMITED)
-        self.ring = EventRing(self.datapath.program.maps) if is_read else None
+        self.ns_filter = NsFilter(largest, _UNLIMITED)
+        self.ring = EventRing(self.ns_filter.program.maps) if is_read else None
         self.in_force: _InForce | None = None
 
     def close(self) -> None:
         if self.ring is not None:
             self.ring.close()
-        self.datapath.close()
+        self.ns_filter.close()
 
     def records(self) -> bytes:
         """All that is in the ring, in the order in which it was put there."""
@@ -270,8 +270,8 @@ class Subject:
             ready = self._ready[configuration.name] = self._prepare(configuration)
         if loaded.in_force is not ready:
             self._use(loaded, ready)
-        for group, target, flags in ready.known:
-            loaded.datapath.know(group, target, flags)
+        for via_set, target, flags in ready.known:
+            loaded.ns_filter.set_present(via_set, target, flags)
         program = self._program(loaded, ready)
         loaded.records()
         if loaded.ring is not None:
@@ -287,7 +287,7 @@ class Subject:
 
         def entry_number(port: str, outer: int, inner: int) -> int | None:
             vids = (0xFFFF, 0xFFFF) if outer == NONE else (outer, inner)
-            return table.slots.get((indexes[port], *vids))
+            return table.entry_ids.get((indexes[port], *vids))
 
         def rule_number(port: str, outer: int, inner: int, prefix: str) -> int:
             entry = entry_number(port, outer, inner)
@@ -298,18 +298,20 @@ class Subject:
         known = {}
         for rule in table.rules.values():
             for text in configuration.known.get(rule.prefix, ()):
-                flags = KnownFlag.STALE if text.endswith("?") else KnownFlag(0)
-                known[rule.group, IPv6Address(text.rstrip("?")).packed] = flags
-        here = table.slots.get((indexes["wan0"], 0, 0), 0)
-        crowding = frozenset((here, mac or bytes(6)) for mac in configuration.crowding)
-        return _InForce(configuration, table, drawn, tuple((*at, flags) for at, flags in known.items()), crowding, here)
+                flags = PresentFlag.STALE if text.endswith("?") else PresentFlag(0)
+                known[rule.via_set, IPv6Address(text.rstrip("?")).packed] = flags
+        here = table.entry_ids.get((indexes["wan0"], 0, 0), 0)
+        refused_askers = frozenset((here, mac or bytes(6)) for mac in configuration.refused_askers)
+        return _InForce(
+            configuration, table, drawn, tuple((*at, flags) for at, flags in known.items()), refused_askers, here
+        )
 
     def _use(self, loaded: _Loaded, ready: _InForce) -> None:
-        path, configuration = loaded.datapath, ready.configuration
+        path, configuration = loaded.ns_filter, ready.configuration
         if not path.has_room(ready.table, _UNLIMITED):
             raise RuntimeError(f"the program has no room for configuration {configuration.name}")
-        for group, target, _ in loaded.in_force.known if loaded.in_force else ():
-            path.forget(group, target)
+        for via_set, target, _ in loaded.in_force.known if loaded.in_force else ():
+            path.forget(via_set, target)
         ports = frozenset({self._indexes["wan0"]})
         if configuration.is_guarded or configuration.is_silent:
             guarded, silent = configuration.is_guarded, configuration.is_silent
@@ -317,7 +319,7 @@ class Subject:
         else:
             path.tap(Tapped())
         path.apply(ready.table)
-        path.set_crowding(ready.crowding)
+        path.refuse_askers(ready.refused_askers)
         path.set_routing(RoutingFlag.ALL if configuration.kept else RoutingFlag(0))
         path.keep_routes(1 if configuration.kept else 0)
         for kept, there in configuration.kept.items():
@@ -325,11 +327,11 @@ class Subject:
         loaded.in_force = ready
 
     def _program(self, loaded: _Loaded, ready: _InForce) -> Program:
-        owner = loaded.datapath.program
+        owner = loaded.ns_filter.program
         fds, cpus = owner._fds, owner._cpus
         entries, rules = max(ready.table.entries) + 1, max(ready.table.rules) + 1
         program = Program(
-            owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_sources"], cpus, entries, rules
+            owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_addresses"], cpus, entries, rules
         )
         columns = {"entry": len(Outcome) + len(Reason), "rule": len(Outcome)}
         sizes = {"entry": entries * columns["entry"], "rule": rules * columns["rule"]}

@@ -437,13 +437,13 @@ static int is_routed(const struct scene *scene, const struct entry *entry, const
 	return 0;
 }
 
-static int is_crowding(const struct scene *scene, const struct entry *entry, const uint8_t *asker)
+static int is_refused_asker(const struct scene *scene, const struct entry *entry, const uint8_t *asker)
 {
-	for (int i = 0; i < scene->crowds; i++) {
-		const struct crowd *crowd = &scene->crowd[i];
+	for (int i = 0; i < scene->refused_askers; i++) {
+		const struct refused_asker *refused_asker = &scene->refused_asker[i];
 
-		if (crowd->entry == entry->number &&
-		    (is_mac(crowd->mac.byte, no_mac) || is_mac(crowd->mac.byte, asker)))
+		if (refused_asker->entry == entry->number &&
+		    (is_mac(refused_asker->mac.byte, no_mac) || is_mac(refused_asker->mac.byte, asker)))
 			return 1;
 	}
 	return 0;
@@ -584,7 +584,7 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 		if (flags == 0)
 			return;
 		flags += ANSWERED;
-	} else if (flags & MISS && method == METHOD_NEIGHBOUR && is_crowding(scene, entry, asker)) {
+	} else if (flags & MISS && method == METHOD_NEIGHBOUR && is_refused_asker(scene, entry, asker)) {
 		verdict->answer_length = 0;
 		return count(verdict, RATE_LIMITED, onward ? PASS : DROP);
 	} else if (!scene->is_read) {

@@ -135,7 +135,7 @@ struct heard {
 };
 
 /* Who may not have targets resolved: a MAC address on an entry, or, if that is zero, all there. */
-struct crowd {
+struct refused_asker {
 	int32_t entry;
 	mac mac;
 };
@@ -148,13 +148,13 @@ struct tags {
 struct scene {
 	int32_t is_read;     /* somebody reads the ring; else all that goes up is lost */
 	int32_t asks_kernel; /* routes are as the kernel said; what it wasn't asked goes up */
-	int32_t entries, elsewheres, hosts, routes, kepts, crowds, heards;
+	int32_t entries, elsewheres, hosts, routes, kepts, refused_askers, heards;
 	const struct entry *entry;
 	const address *elsewhere; /* of the host, on other interfaces */
 	struct host *host;
 	const struct route *route;
 	const struct kept *kept;
-	const struct crowd *crowd;
+	const struct refused_asker *refused_asker;
 	struct heard *heard; /* room for as many as a chunk has frames */
 	/* what the generator takes from */
 	int32_t ports, targets, askers, own_macs, macs, tag_kinds;

@@ -85,7 +85,7 @@ class Heard(ct.Structure):
     _fields_ = (("entry", _I), ("address", Address), ("mac", Mac))
 
 
-class Crowd(ct.Structure):
+class RefusedAsker(ct.Structure):
     _fields_ = (("entry", _I), ("mac", Mac))
 
 
@@ -99,7 +99,7 @@ _LISTS: tuple[tuple[str, str, Any], ...] = (
     ("hosts", "host", Host),
     ("routes", "route", Route),
     ("kepts", "kept", Kept),
-    ("crowds", "crowd", Crowd),
+    ("refused_askers", "refused_asker", RefusedAsker),
     ("heards", "heard", Heard),
 )
 _POOLS: tuple[tuple[str, str, Any], ...] = (
@@ -289,8 +289,8 @@ class Drawn:
         here = entry_number("wan0", 0, 0) or 0
         fill(scene, "kepts", "kept", Kept, (Kept(here, there, address(target)) for target, there in kept))
         self._interesting.update(int(IPv6Address(target)) for target, _ in kept)
-        crowds = (Crowd(here, _mac(mac or bytes(6))) for mac in configuration.crowding)
-        fill(scene, "crowds", "crowd", Crowd, crowds)
+        refused_askers = (RefusedAsker(here, _mac(mac or bytes(6))) for mac in configuration.refused_askers)
+        fill(scene, "refused_askers", "refused_asker", RefusedAsker, refused_askers)
         fill(scene, "heards", "heard", Heard, (Heard() for _ in range(chunk)))
         scene.heards = 0
         self._pools(document)

@@ -90,7 +90,7 @@ def test_every_file_that_is_named_is_there(path: Path) -> None:
         ("npd6_xdp/core/a.py", 'x = "mend tests/fuzz/mutant.py"', ["tests/fuzz/mutant.py"]),
         ("npd6_xdp/core/a.py", "'''linux/if_link.h, tests/netns, tests/nets'''", ["tests/nets"]),
         ("npd6_xdp/core/a.py", '"""docs/rules.md, "A. Which solicitations", "x". docs/rules.md, "Z"."""', None),
-        ("bpf/a.c", "/* system/bpf/datapath.py and\n * core/gone.py */ x = y.h;", ["core/gone.py"]),
+        ("bpf/a.c", "/* system/bpf/ns_filter.py and\n * core/gone.py */ x = y.h;", ["core/gone.py"]),
         ("deploy/a.sh", 'cd "$here/docs/x"\n# see docs/gone.md\n"$PWD/tests/x"', ["docs/gone.md"]),
         (
             "docs/a.md",

@@ -112,7 +112,7 @@ def test_after_ten_stopped_seconds_all_is_counted_and_the_machine_is_as_it_is_by
 _DAEMON, _PORTS, _DATAPATH, _PROGRAM = (
     "npd6_xdp.daemon:Daemon",
     "npd6_xdp.daemon.ports:Ports",
-    "npd6_xdp.system.bpf.datapath:Datapath",
+    "npd6_xdp.system.bpf.ns_filter:NsFilter",
     "npd6_xdp.system.bpf.program:Program",
 )
 STARTING = (

@@ -112,7 +112,7 @@ def test_a_start_that_fails_before_it_puts_sysctls_back_leaves_that_to_the_next_
     daemon(configuration(RULE)).kill()
     assert sysctls(topology) != before
     left.write_text("1")
-    place = "npd6_xdp.system.bpf.datapath:Datapath.__init__=refused"
+    place = "npd6_xdp.system.bpf.ns_filter:NsFilter.__init__=refused"
     program = (sys.executable, str(FAULTY), place, str(left))
     with pytest.raises(StartError):
         daemon(configuration(RULE), program=program, environment={"PYTHONPATH": str(ROOT)})

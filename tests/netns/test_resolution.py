@@ -40,7 +40,7 @@ HOST = "2001:db8:1::99"
 LLADDR = "lladdr 02:00:00:00:01:01"
 
 
-class Datapath:
+class NsFilter:
     """Takes in all that it is told."""
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +58,7 @@ class Edge:
         on_edge(topology, "link add lan1 type veth peer name lan1-peer", "link set lan1 up", "link set lan1-peer up")
         with topology.inside("edge"):
             self.requests = Requests()
-            self.resolution = Resolution(Datapath(), self.requests, self.answered.append)  # type: ignore[arg-type]
+            self.resolution = Resolution(NsFilter(), self.requests, self.answered.append)  # type: ignore[arg-type]
         self.go_by(rule)
 
     def go_by(self, rule: str, tables: Mapping[str, int] = {}, before: Table | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.frames import SLOT, Frames, Shape
+from npd6_xdp.core.frames import STRIDE, Frames, Shape
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.sender import Outbox, Port, Sockets
 from tests.bench.many_ports import make
@@ -54,7 +54,7 @@ def test_each_frame_of_an_outbox_leaves_by_its_port_whoever_shares_the_socket(
                 size = SIZES[place % len(SIZES)]
                 frames.shapes.append(Shape(0, ifindex, size))
                 frame = bytes(12) + b"\x88\xb5" + struct.pack("=Ii", turn, ifindex)
-                frames.buffer[place * SLOT : place * SLOT + size] = frame.ljust(size, b"\0")
+                frames.buffer[place * STRIDE : place * STRIDE + size] = frame.ljust(size, b"\0")
             outbox.prepare()
             for place, ifindex in enumerate(order):
                 assert outbox.send(opened[ifindex].way, place, place + 1) == []

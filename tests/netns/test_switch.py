@@ -20,11 +20,11 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import link_facts
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.attach import AttachMode
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from tests.datapath.harness import successor, taken_over
 from tests.netns.wire import configuration, on_edge
 
-Attached = tuple[Datapath, Table, dict[str, int]]
+Attached = tuple[NsFilter, Table, dict[str, int]]
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def attached(topology: Topology) -> Iterator[Attached]:
     with topology.inside("edge"):
         table = build(config, link_facts(config))
         indexes = {name: socket.if_nametoindex(name) for name in ("wan0", "wan1")}
-        with closing(Datapath(table, Limits())) as datapath:
+        with closing(NsFilter(table, Limits())) as ns_filter:
             for name in ("wan1", "wan0"):
-                datapath.attach(indexes[name], name, AttachMode.GENERIC)
-            datapath.apply(table)
-            yield datapath, table, indexes
+                ns_filter.attach(indexes[name], name, AttachMode.GENERIC)
+            ns_filter.apply(table)
+            yield ns_filter, table, indexes
 
 
 def program_on(topology: Topology, name: str) -> int:
@@ -57,27 +57,27 @@ def descriptors() -> list[str]:
 
 
 def test_an_interface_that_has_just_been_deleted_does_not_stop_it(topology: Topology, attached: Attached) -> None:
-    datapath, table, indexes = attached
+    ns_filter, table, indexes = attached
     before = program_on(topology, "wan0")
     open_before = descriptors()
     on_edge(topology, "link del wan1")
-    taken_over(datapath, table, Limits(neighbours=70_000))
+    taken_over(ns_filter, table, Limits(neighbours=70_000))
     assert program_on(topology, "wan0") != before
-    assert datapath.attached_to(indexes["wan0"])
-    assert not datapath.attached_to(indexes["wan1"])
-    datapath.retire()
+    assert ns_filter.attached_to(indexes["wan0"])
+    assert not ns_filter.attached_to(indexes["wan1"])
+    ns_filter.retire()
     assert len(descriptors()) == len(open_before) - 1, "the link of what was deleted is gone, and nothing more"
 
 
 def test_where_one_interface_refuses_the_old_program_stays_on_all(topology: Topology, attached: Attached) -> None:
-    datapath, table, _ = attached
-    old, before = datapath.program, program_on(topology, "wan0")
+    ns_filter, table, _ = attached
+    old, before = ns_filter.program, program_on(topology, "wan0")
     open_before = descriptors()
-    datapath._links.fds[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
-    program = successor(datapath, table, Limits(neighbours=70_000))
+    ns_filter._links.fds[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
+    program = successor(ns_filter, table, Limits(neighbours=70_000))
     with pytest.raises(MachineError, match="can't replace our program"):
-        datapath.switch(program, table)
-    datapath.give_up(program)
-    assert datapath.program is old
+        ns_filter.switch(program, table)
+    ns_filter.give_up(program)
+    assert ns_filter.program is old
     assert program_on(topology, "wan0") == before
     assert descriptors() == open_before

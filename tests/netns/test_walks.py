@@ -57,7 +57,7 @@ def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
         with traced.while_so(running, "system/sender.py:Outbox.send"):
             assert wire.ask(question("2001:db8:2::1")) is not None
         found["A solicitation that Python answers"] = traced.lines
-        with traced.while_so(running, "system/bpf/datapath.py:Datapath.know"):
+        with traced.while_so(running, "system/bpf/ns_filter.py:NsFilter.set_present"):
             on_edge(topology, f"neigh replace {HOST_ADDRESS} lladdr 02:00:00:00:00:42 nud permanent dev lan0")
         found["A neighbour's change"] = traced.lines
         assert wire.ask(question(ONE_MORE.split()[0]), 0.1) is None

@@ -49,7 +49,7 @@ def configuration(*, variant: bool = False, more: int = 0) -> str:
 
 
 class Changes:
-    """Does one thing or another, drawn by lot; `done` counts them. calm() leads back to where it began."""
+    """Does one thing or another, drawn at random; `done` counts them. calm() leads back to where it began."""
 
     def __init__(self, ground: Ground, running: RunningDaemon, seed: int) -> None:
         self._ground = ground

@@ -116,7 +116,7 @@ def _target(random_: random.Random, unicast: bool) -> tuple[str, bool]:
 
 
 def generator(topology: Topology, seed: int) -> Worker[Order, Sent]:
-    """Sends solicitations of the pool, drawn by lot."""
+    """Sends solicitations of the pool, drawn at random."""
     return Worker(topology, partial(_prepare, seed, [frame.pack() for frame in pool(seed)]))
 
 

@@ -2,7 +2,7 @@
 """The perf ring buffers: events of the XDP program, in runs of raw bytes.
 
 Each CPU has two rings. `events` wakes us for each event, `more_events` for every 64th. Each look into them sets a
-flag (`unwatched_events`); the program puts the first event that finds it set into `events` and clears it, and those
+flag (`need_wakeup`); the program puts the first event that finds it set into `events` and clears it, and those
 that follow into `more_events`: whoever is awake will look again. (A wake-up for each event costs the program 6.7 us
 of softirq time, one for 64 events 0.4 us an event.) Between our store and our look, and between the program's look
 and its store, an event can slip through that wakes nobody: core/pace.py says when to look again.
@@ -71,7 +71,7 @@ class EventRing:
         self._readers: list[int] = []
         self._rings: list[_CpuRing] = []
         with as_machine_error("can't map the rings to Python"):
-            self._flag = mmap.mmap(maps["unwatched_events"], mmap.PAGESIZE)
+            self._flag = mmap.mmap(maps["need_wakeup"], mmap.PAGESIZE)
             self.pages = self._open(pages)
             fds = self.filenos()
             try:

@@ -7,13 +7,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Datapath as DatapathKind
+from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import FLAG, LENGTHS, LINE_KEY, NO_LENGTH, PREFIX_KEY, PREFIX_SCOPE, SLOT, SLOT_KEY, VIA_KEY
-from npd6_xdp.core.links import slot_sources
+from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, EXACT_KEY, FLAG, LENGTHS, NO_LENGTH, PREFIX_SCOPE, TRIE_KEY, VIA_KEY
+from npd6_xdp.core.links import advert_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import DATAPATHS, NO_GROUP, NOTHING_DECIDED, VLAN_ANY, Decisions, Entry, Match, SlotFlag, Table
+from npd6_xdp.core.table import (
+    DATAPATHS,
+    NO_VIA_SET,
+    NOTHING_DECIDED,
+    VLAN_ANY,
+    Decisions,
+    Entry,
+    EntryFlag,
+    Match,
+    Table,
+)
 
 _MOST_LENGTHS = 4
 _HASHED_FROM = 64
@@ -53,7 +63,7 @@ def is_in_trie(decisions: Decisions) -> bool:
 
 def map_of(prefix: Prefix, in_trie: bool) -> str:
     """The kernel map that a prefix belongs into."""
-    return "prefixes" if prefix.length < BITS and in_trie else "lines"
+    return "prefix_trie" if prefix.length < BITS and in_trie else "exact_matches"
 
 
 def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list[Lines]]:
@@ -67,68 +77,68 @@ def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list
     return [Lines(name, entry, found[length, name, entry]) for length, name, entry in sorted(found)]
 
 
-def line_key(name: str, entry: int, prefix: Prefix) -> bytes:
+def match_key(name: str, entry: int, prefix: Prefix) -> bytes:
     """Under which key a prefix of an entry stands in the map of that name."""
     address, length = prefix
-    if name == "lines":
-        return LINE_KEY.pack(entry, length, address.to_bytes(16))
-    return PREFIX_KEY.pack(PREFIX_SCOPE + length, entry, address.to_bytes(16))
+    if name == "exact_matches":
+        return EXACT_KEY.pack(entry, length, address.to_bytes(16))
+    return TRIE_KEY.pack(PREFIX_SCOPE + length, entry, address.to_bytes(16))
 
 
 def pack_lengths(lengths: Iterable[int]) -> bytes:
-    """A slot's list of prefix lengths, the longest first."""
+    """An entry's list of prefix lengths, the longest first."""
     return bytes(sorted(lengths, reverse=True)).ljust(LENGTHS, bytes([NO_LENGTH]))
 
 
 def any_vlan_last(item: tuple[bytes, bytes]) -> bool:
-    """To sort slots by, keys and values: those for a given VLAN come before those for any."""
-    return bool(SLOT_KEY.get(item[0], "outer") == VLAN_ANY)
+    """To sort entries by, keys and values: those for a given VLAN come before those for any."""
+    return bool(ENTRY_KEY.get(item[0], "outer") == VLAN_ANY)
 
 
 Packed = dict[int, tuple[Entry, Decisions, bool, int, bytes]]
-"""Slots by entry, with what they were made of: a table has the very same objects where nothing is different."""
+"""Packed entries by id, with what they were made of: a table has the very same objects where nothing is different."""
 
 
-def pack_slots(
+def pack_entries(
     table: Table,
     tapped: Tapped = Tapped(),  # noqa: B008 (frozen)
     packed: Packed | None = None,
 ) -> dict[bytes, bytes]:
-    """The kernel's map of slots for a table. `packed` has what was packed before, and is brought up to date.
+    """The kernel's map of entries for a table. `packed` has what was packed before, and is brought up to date.
 
     On a silent port, what looks untagged may be another VLAN's, so that is monitored only; a tag that is in the frame
     is believed.
     """
-    slots: dict[bytes, bytes] = {}
+    entries: dict[bytes, bytes] = {}
     known, now = packed or {}, Packed()
-    wanted = dict(table.slots)
+    wanted = dict(table.entry_ids)
     for port in tapped.silent & table.ports:
-        wanted.setdefault((port, 0, 0), table.slots[port, VLAN_ANY, VLAN_ANY])
+        wanted.setdefault((port, 0, 0), table.entry_ids[port, VLAN_ANY, VLAN_ANY])
     for (port, outer, inner), entry_id in wanted.items():
         entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
-        flags = _slot_flags(entry, port, tapped, hears=table.hears(entry))
+        flags = _entry_flags(entry, port, tapped, hears=table.hears(entry))
         before = known.get(entry_id)
         if before is None or before[0] is not entry or before[1] is not decisions or before[2:4] != (is_silent, flags):
-            before = entry, decisions, is_silent, flags, _pack_slot(entry, decisions, flags, is_silent=is_silent)
+            before = entry, decisions, is_silent, flags, _pack_entry(entry, decisions, flags, is_silent=is_silent)
         now[entry_id] = before
         for ifindex in (port, *entry.lower):
             if ifindex == port or ifindex not in table.ports:
-                slots[SLOT_KEY.pack(ifindex, outer, inner)] = before[4]
+                entries[ENTRY_KEY.pack(ifindex, outer, inner)] = before[4]
     if packed is not None:
         packed.clear()
         packed.update(now)
-    return slots
+    return entries
 
 
-def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bool) -> bytes:
-    sources, link_local, global_address = slot_sources(entry.addresses)
+def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bool) -> bytes:
+    source_flags, link_local, global_address = advert_sources(entry.addresses)
     in_trie = is_in_trie(decisions)
-    return SLOT.pack_named(
-        entry=entry.id,
+    return ENTRY.pack_named(
+        id=entry.id,
         mac=entry.mac,
-        datapath=DATAPATHS.index(DatapathKind.MONITOR if is_silent else entry.datapath),
-        sources=sources,
+        datapath=DATAPATHS.index(Datapath.MONITOR if is_silent else entry.datapath),
+        source_flags=source_flags,
         l3_ifindex=entry.l3_ifindex,
         link_local=link_local.packed,
         global_address=global_address.packed,
@@ -141,10 +151,10 @@ def _pack_slot(entry: Entry, decisions: Decisions, flags: int, *, is_silent: boo
     )
 
 
-_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS = map(int, SlotFlag)
+_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS = map(int, EntryFlag)
 
 
-def _slot_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
+def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
     flags = _SHARED if entry.shared else 0  # plain numbers, for thousands of ports
     if port in tapped.ports:
         flags |= _TAPPED
@@ -158,6 +168,8 @@ def _slot_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
 
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:
-    """The kernel's map of groups and the interfaces in them; those that lead nowhere are in NO_GROUP and no other."""
-    groups = {group: indexes - table.nowhere for group, indexes in table.vias.items()} | {NO_GROUP: table.nowhere}
-    return {VIA_KEY.pack(group, index): _SET for group, indexes in groups.items() for index in indexes}
+    """The kernel's map of via sets and their interfaces; those that lead nowhere are in NO_VIA_SET and no other."""
+    via_sets = {via_set: indexes - table.nowhere for via_set, indexes in table.vias.items()} | {
+        NO_VIA_SET: table.nowhere
+    }
+    return {VIA_KEY.pack(via_set, index): _SET for via_set, indexes in via_sets.items() for index in indexes}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import RULE, SLOT
+from npd6_xdp.core.layout import ENTRY, RULE
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import NOTHING_DECIDED, Decisions, Match, Table
@@ -27,10 +27,10 @@ from npd6_xdp.system.bpf.pack import (
     any_vlan_last,
     in_turn,
     is_in_trie,
-    line_key,
     map_of,
+    match_key,
+    pack_entries,
     pack_lengths,
-    pack_slots,
     pack_vias,
 )
 from npd6_xdp.system.bpf.sizes import needs_of
@@ -68,7 +68,7 @@ class Program(Counters):
         # what the maps of a table say
         self._vias: dict[bytes, bytes] = {}
         self._decisions: dict[int, Decisions] = {}
-        self._slots: dict[bytes, bytes] = {}
+        self._entries: dict[bytes, bytes] = {}
         self._packed: Packed = {}
         self._fitting: _Fitting | None = None  # what was said last, which another table may change
         self._image: tuple[Table, Tapped, dict[bytes, bytes]] | None = None
@@ -117,10 +117,10 @@ class Program(Counters):
         needs = needs_of(table, limits)
         for each in changes:
             singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)
-            needs["LINES_MAX"] += singles
-            needs["PREFIXES_MAX"] += len(each.take) - singles
+            needs["EXACT_MATCHES_MAX"] += singles
+            needs["PREFIX_TRIE_MAX"] += len(each.take) - singles
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
-        needs["SLOTS_MAX"] = len(self._slots.keys() | self._pack_slots(table))
+        needs["ENTRIES_MAX"] = len(self._entries.keys() | self._pack_entries(table))
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
@@ -128,7 +128,7 @@ class Program(Counters):
 
         In such an order that at each moment every target is decided by the rule that the old table has for it or by
         the new one's, and by none between: what is added comes before what is removed, the narrowest first when
-        adding and last when removing. How an interface answers (its slot) changes after its rules, at once. Raises
+        adding and last when removing. How an interface answers (its entry) changes after its rules, at once. Raises
         MachineError when a map refuses.
         """
         finish(self.applying(table))
@@ -141,26 +141,26 @@ class Program(Counters):
             changes = yield from self._changes(table)
         yield from self._count_for(table.entries.keys(), table.rules.keys())
         yield
-        vias, slots = pack_vias(table), self._pack_slots(table)
+        vias, entries = pack_vias(table), self._pack_entries(table)
         put = yield from in_turn((each.entry, each.put, each.in_trie) for each in changes)
         take = yield from in_turn((each.entry, each.take, each.was_in_trie) for each in changes)
-        # in the order in which a target's way needs them: the slot leads to all else
-        self._put("slots", self._slots, self._slots_between(table))
+        # in the order in which a target's way needs them: the entry leads to all else
+        self._put("entries", self._entries, self._entries_between(table))
         self._put("vias", self._vias, vias)
         yield from self._put_lines(put[::-1], {each.entry: each.put for each in changes})
-        self._put("slots", self._slots, dict(sorted(slots.items(), key=any_vlan_last)))
-        self._take("slots", self._slots, slots)
+        self._put("entries", self._entries, dict(sorted(entries.items(), key=any_vlan_last)))
+        self._take("entries", self._entries, entries)
         for name, entry, prefixes in take:
             for some in pieces(prefixes, SOME):
-                self.delete_all(name, [line_key(name, entry, prefix) for prefix in some])
+                self.delete_all(name, [match_key(name, entry, prefix) for prefix in some])
                 yield
         self._decisions = dict(table.decisions)
         self._take("vias", self._vias, vias)
 
-    def _pack_slots(self, table: Table) -> dict[bytes, bytes]:
-        """As pack_slots(), once where a table is first looked at and then applied."""
+    def _pack_entries(self, table: Table) -> dict[bytes, bytes]:
+        """As pack_entries(), once where a table is first looked at and then applied."""
         if self._image is None or self._image[0] is not table or self._image[1] is not self.tapped:
-            self._image = table, self.tapped, pack_slots(table, self.tapped, self._packed)
+            self._image = table, self.tapped, pack_entries(table, self.tapped, self._packed)
         return self._image[2]
 
     def _changes(self, table: Table) -> Steps[Changes]:
@@ -184,20 +184,20 @@ class Program(Counters):
             yield
         return found
 
-    def _slots_between(self, table: Table) -> dict[bytes, bytes]:
-        """The slots of now, under which the prefixes of the table to come are found as well as those of now."""
-        slots: dict[bytes, bytes] = {}
+    def _entries_between(self, table: Table) -> dict[bytes, bytes]:
+        """The entries of now, under which the prefixes of the table to come are found as well as those of now."""
+        entries: dict[bytes, bytes] = {}
         now, to_come = self._decisions, table.decisions
         if all(to_come.get(entry) is decisions for entry, decisions in now.items()):
-            return slots  # those that are new have no slot yet
-        for key, slot in self._slots.items():
-            entry = SLOT.get(slot, "entry")
+            return entries  # those that are new aren't in the map yet
+        for key, packed in self._entries.items():
+            entry = ENTRY.get(packed, "id")
             before, after = (each.get(entry, NOTHING_DECIDED) for each in (now, to_come))
             if after is before:
                 continue
             if not is_in_trie(before) and not is_in_trie(after):
-                slots[key] = SLOT.replaced(slot, "lengths", pack_lengths({*before.lengths, *after.lengths}))
-        return slots
+                entries[key] = ENTRY.replaced(packed, "lengths", pack_lengths({*before.lengths, *after.lengths}))
+        return entries
 
     def _put(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
         for key, value in wanted.items():
@@ -218,7 +218,7 @@ class Program(Counters):
                 said = matches[entry]
                 for some in pieces(prefixes, SOME):
                     done.append(Lines(name, entry, some))
-                    keys = [line_key(name, entry, prefix) for prefix in some]
+                    keys = [match_key(name, entry, prefix) for prefix in some]
                     self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
                     yield
         except MachineError:
@@ -227,7 +227,7 @@ class Program(Counters):
                 for prefix in reversed(prefixes):
                     before = decisions.get(prefix)
                     if before is None or map_of(prefix, is_in_trie(decisions)) != name:
-                        self.delete(name, line_key(name, entry, prefix))
+                        self.delete(name, match_key(name, entry, prefix))
                     else:
-                        self.update(name, line_key(name, entry, prefix), RULE.pack(*before))
+                        self.update(name, match_key(name, entry, prefix), RULE.pack(*before))
             raise

@@ -17,11 +17,11 @@ _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those
 _HEARD = 16384  # addresses of which the program knows where they were heard last
 
 
-def sizes_for(tables: Iterable[Table], limits: Limits, known: int = 0) -> dict[str, int]:
-    """Sizes of maps with room for twice what `tables` hold, and for so many known targets at the least."""
+def sizes_for(tables: Iterable[Table], limits: Limits, present: int = 0) -> dict[str, int]:
+    """Sizes of maps with room for twice what `tables` hold, and for so many present targets at the least."""
     needs = [needs_of(table, limits) for table in tables]
     sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
-    return {**sizes, "KNOWN_MAX": max(sizes["KNOWN_MAX"], known)}
+    return {**sizes, "PRESENT_TARGETS_MAX": max(sizes["PRESENT_TARGETS_MAX"], present)}
 
 
 def needs_of(table: Table, limits: Limits) -> dict[str, int]:
@@ -30,18 +30,18 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
     decisions = table.decisions.values()
     return {
         # one more for each port, should it fall silent
-        "SLOTS_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.slots.values()),
-        "ENTRIES_MAX": max(table.entries, default=0) + 1,
-        "RULES_MAX": max(table.rules, default=0) + 1,
-        "LINES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
-        "PREFIXES_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
+        "ENTRIES_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.entry_ids.values()),
+        "ENTRY_COUNTERS_MAX": max(table.entries, default=0) + 1,
+        "RULE_COUNTERS_MAX": max(table.rules, default=0) + 1,
+        "EXACT_MATCHES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
+        "PREFIX_TRIE_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
         "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
-        "KNOWN_MAX": limits.neighbours + limits.kernel_entries,
-        "CROWDING_MAX": limits.pending + len(table.entries),
-        "SOURCES_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
-        "RECENTS_MAX": 2 * sum(entry.collect for entry in entries),
-        "KEPT_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
-        "HEARD_MAX": _HEARD if any(map(table.hears, entries)) else 1,
+        "PRESENT_TARGETS_MAX": limits.neighbours + limits.kernel_entries,
+        "REFUSED_ASKERS_MAX": limits.pending + len(table.entries),
+        "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
+        "RECENT_TARGETS_MAX": 2 * sum(entry.collect for entry in entries),
+        "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
+        "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
 
 
@@ -51,16 +51,16 @@ def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
     Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
-    lines = max(_room("LINES_MAX", needs_of(table, limits)["LINES_MAX"]) for table in tables)
+    lines = max(_room("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
     return (_VERIFIER_BYTES if is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES
 
 
 def _room(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
-    if name in ("KNOWN_MAX", "SOURCES_MAX", "KEPT_MAX", "HEARD_MAX"):
+    if name in ("PRESENT_TARGETS_MAX", "SOURCE_BUDGETS_MAX", "KEPT_ROUTES_MAX", "HEARD_ADDRESSES_MAX"):
         return wanted
-    if name == "RECENTS_MAX":
+    if name == "RECENT_TARGETS_MAX":
         return (
             max(wanted, 1024) if wanted else 1
         )  # a kernel LRU map keeps some entries per CPU: small ones forget early
-    return max(16384 if name in ("LINES_MAX", "PREFIXES_MAX") else 64, 2 * wanted)
+    return max(16384 if name in ("EXACT_MATCHES_MAX", "PREFIX_TRIE_MAX") else 64, 2 * wanted)

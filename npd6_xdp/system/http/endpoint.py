@@ -126,12 +126,12 @@ class Endpoint:
         listen: tuple[str, int],
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
-        ailing: Callable[[], str],
+        unhealthy: Callable[[], str],
         beside: Endpoint | None = None,
     ) -> None:
         host, port = listen
         _share_memory()
-        self._site = Site(host, metrics, overview, ailing)
+        self._site = Site(host, metrics, overview, unhealthy)
         self._socket: socket.socket = _listen(host, port, beside._socket if beside else None)
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()

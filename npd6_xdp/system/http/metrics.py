@@ -55,7 +55,7 @@ class SnapshotCollector(Collector):
 def _other_metrics(now: Snapshot) -> Iterator[Metric]:
     yield _answer_seconds(now)
     yield _by_interface("npd6_neighbours", "Hosts that are there, by the interface towards them.", now.neighbours)
-    yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxies)
+    yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxy_entries)
     yield GaugeMetricFamily(
         "npd6_config_last_reload_success_timestamp_seconds",
         "When the configuration in use was loaded.",

@@ -52,7 +52,7 @@ def say(status: HTTPStatus, line: str, *headers: tuple[str, str]) -> Response:
 class Site:
     """What there is to read, by path. `host` is the address that is listened on.
 
-    `ailing` says why the daemon isn't well, "" if it is. The others are called by one thread at a time.
+    `unhealthy` says why the daemon isn't well, "" if it is. The others are called by one thread at a time.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Site:
         host: str,
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
-        ailing: Callable[[], str],
+        unhealthy: Callable[[], str],
     ) -> None:
         self._names = _own_names(host)
         self._metrics = metrics
         self._scrapes = _Shared()
         self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
-        self._ailing = ailing
+        self._unhealthy = unhealthy
         self._page = _page()
         self._said = Said()
 
@@ -87,7 +87,7 @@ class Site:
                 case "/metrics":
                     return self._scrape(query, headers)
                 case "/healthz":
-                    why = self._ailing()
+                    why = self._unhealthy()
                     return say(HTTPStatus.SERVICE_UNAVAILABLE, why) if why else say(HTTPStatus.OK, "ok")
         except Exception as error:
             self._complain(path, error)

@@ -36,7 +36,7 @@ class Requests:
         """The IPv6 neighbour table by host; see NeighbourWatch.table() for why its hash is looked at."""
         for _ in range(ATTEMPTS):
             before = self._neighbour_hash()
-            entries = self._dump_neighbours(proxies=False)
+            entries = self._dump_neighbours(proxy_entries=False)
             if self._neighbour_hash() == before:
                 break
         return {Host(entry.ifindex, entry.address): Word(entry.state, entry.mac) for entry in entries}
@@ -52,9 +52,9 @@ class Requests:
         entry = next(filter(None, (neighbour_messages.parse_neighbour(message.body) for message in found)), None)
         return Word(entry.state, entry.mac) if entry else Word(NeighbourState.NONE)
 
-    def proxies(self) -> dict[Host, int]:
+    def proxy_entries(self) -> dict[Host, int]:
         """The proxy entries of the neighbour table: protocol numbers by host."""
-        entries = self._dump_neighbours(proxies=True)
+        entries = self._dump_neighbours(proxy_entries=True)
         return {Host(entry.ifindex, entry.address): entry.protocol for entry in entries}
 
     def has_proxy(self, host: Host) -> bool:
@@ -110,10 +110,10 @@ class Requests:
     def _neighbour_hash(self) -> tuple[int, int] | None:
         return hash_in(self._dumped(neighbour_messages.dump_neighbour_tables))
 
-    def _dump_neighbours(self, *, proxies: bool) -> list[NeighbourEntry]:
-        dumped = self._dumped(lambda number: neighbour_messages.dump_neighbours(number, proxies=proxies))
+    def _dump_neighbours(self, *, proxy_entries: bool) -> list[NeighbourEntry]:
+        dumped = self._dumped(lambda number: neighbour_messages.dump_neighbours(number, proxy_entries=proxy_entries))
         entries = (neighbour_messages.parse_neighbour(message.body) for message in dumped)
-        return [entry for entry in entries if entry and entry.proxy == proxies]
+        return [entry for entry in entries if entry and entry.proxy == proxy_entries]
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
         try:

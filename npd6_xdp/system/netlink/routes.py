@@ -160,7 +160,7 @@ class RouteWatch:
             for message in self._changes.messages(time.monotonic() + _SLICE):
                 self._take(message)
         except Overflow:
-            self._routes.lose_track()
+            self._routes.lost_announcements()
             self._later(*_Dump)
         if self._changes.lost:
             self.due = 0.0  # go on at once: there may be nothing that waits

@@ -66,7 +66,7 @@ def _row_3() -> dict[str, float]:
     with loaded(program.exact_addresses(_EXACT)) as bench, bare_program() as bare:
         for name, count in {_HOT: _HOT_COUNT, _ALL: _EXACT}.items():
             with closing(Harness(Vary.EXACT, count)) as harness:
-                found[name] = harness.cost(bench.datapath.program.fd, bare, XDP_TX, _REPEATS).median
+                found[name] = harness.cost(bench.ns_filter.program.fd, bare, XDP_TX, _REPEATS).median
     return found
 
 

@@ -40,7 +40,7 @@ class _Stage:
 def sections(run: Run) -> list[Section]:
     rows, raw = [], {}
     with ExitStack() as stack:
-        subject = stack.enter_context(loaded(_TABLE)).datapath.program.fd
+        subject = stack.enter_context(loaded(_TABLE)).ns_filter.program.fd
         bare = stack.enter_context(bare_program())
         loop = middle(cost_of_a_frame(subject, bare, _foreign(), _REPEATS).bare)
         before, harness_share = 0.0, 0.0
@@ -68,7 +68,7 @@ def _stages() -> list[_Stage]:
         _Stage("parse: Ethernet, IPv6", "TCP over IPv6", _foreign()),
         _Stage("parse: ICMPv6 type", "an echo request", _foreign_icmpv6()),
         _Stage(
-            "scratch, slot and counter looked up; hop limit; counting",
+            "scratch, entry and counter looked up; hop limit; counting",
             "an NS with hop limit 254",
             _with(valid, _HOP_LIMIT, 254),
         ),

@@ -28,7 +28,7 @@ def foreign_traffic(run: Run) -> None:
     }
     with program.loaded(program.one_prefix()) as bench, program.bare_program() as bare:
         for name, frame in frames.items():
-            cost = program.cost_of_a_frame(bench.datapath.program.fd, bare, bytes(frame), run.plan.program)
+            cost = program.cost_of_a_frame(bench.ns_filter.program.fd, bare, bytes(frame), run.plan.program)
             run.results.figures.append(
                 Figure(1, f"{name}, passed on", cost.median, "ns", at_most(6), _raw(cost), _over(cost))
             )

@@ -14,12 +14,12 @@ from npd6_xdp.core.places import Word
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.resolution import Resolution
 from tests.daemon.forces import go_by, in_force
-from tests.daemon.test_refusals import Datapath, Tired
+from tests.daemon.test_refusals import NsFilter, Tired
 from tests.frames import ip6
 
 WAN, LAN = 7, 8
 LINKS = {name: LinkFacts(name, n, bytes((2, 0, 0, 0, 0, n))) for n, name in ((WAN, "wan0"), (LAN, "lan0"))}
-PEER = bytes.fromhex("0200000000b2")
+OTHER_PROXY = bytes.fromhex("0200000000b2")
 ITS = Host(WAN, ip6("2001:db8:1::b"))
 
 
@@ -35,12 +35,12 @@ def table(*ways: tuple[str, str]) -> Table:
 def test_where_no_question_is_carried_both_ways_any_more_a_proxy_is_a_host_like_any_other() -> None:
     requests = Tired()
     requests.rests = True
-    datapath = Datapath()
-    with closing(Resolution(datapath, requests, lambda _: None)) as resolution:  # type: ignore[arg-type]
+    ns_filter = NsFilter()
+    with closing(Resolution(ns_filter, requests, lambda _: None)) as resolution:  # type: ignore[arg-type]
         go_by(resolution, in_force(table(("wan0", "lan0"), ("lan0", "wan0")), LINKS))
-        resolution._hosts._loops._peers[WAN] = {PEER: 0.0}
-        resolution._hosts._apply(resolution._hosts._places.distrust(resolution._hosts._loops.peers, 0.0))
-        resolution._hosts._hear_of(ITS, Word(NeighbourState.REACHABLE, PEER))
-        assert ITS.address not in datapath.known
+        resolution._hosts._loops._other_proxies[WAN] = {OTHER_PROXY: 0.0}
+        resolution._hosts._apply(resolution._hosts._places.distrust(resolution._hosts._loops.other_proxies, 0.0))
+        resolution._hosts._hear_of(ITS, Word(NeighbourState.REACHABLE, OTHER_PROXY))
+        assert ITS.address not in ns_filter.known
         go_by(resolution, in_force(table(("lan0", "wan0")), LINKS))
-        assert ITS.address in datapath.known
+        assert ITS.address in ns_filter.known

@@ -10,15 +10,15 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Decision, Match, Table
 
 
-def group_of(table: Table, host: Host) -> int | None:
-    """The group in which a proxy entry is a known target of method kernel; None where no rule wants it."""
-    for entry_id in set(table.slots.values()):
+def via_set_of(table: Table, host: Host) -> int | None:
+    """The via set in which a proxy entry is a present target of method kernel; None where no rule wants it."""
+    for entry_id in set(table.entry_ids.values()):
         entry = table.entries[entry_id]
         if entry.l3_ifindex != host.ifindex or entry.datapath is Datapath.MONITOR:
             continue
         match = table.lookup(entry_id, IPv6Address(host.address))
         if isinstance(match, Match) and match.decision is Decision.KERNEL:
-            return match.group
+            return match.via_set
     return None
 
 

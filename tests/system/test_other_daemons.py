@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from npd6_xdp.system.peers import running_peers
+from npd6_xdp.system.other_daemons import other_daemons
 
 _NAMED = "import ctypes, sys; ctypes.CDLL(None).prctl(15, {name!r}); print(flush=True); sys.stdin.read()"  # PR_SET_NAME
 
@@ -26,4 +26,4 @@ def process(name: bytes) -> Iterator[int]:
 def test_a_process_whose_name_is_no_text_stops_nobody() -> None:
     """Anybody may have one, and the daemon looks at all of them when it starts."""
     with process(b"\xff\xfe"), process(b"ndppd") as pid:
-        assert ("ndppd", pid) in running_peers()
+        assert ("ndppd", pid) in other_daemons()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Groups: which rules share one, and which interfaces each means as these come and go."""
+"""Via sets: which rules share one, and which interfaces each means as these come and go."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.absent import absent_vias
 from npd6_xdp.core.build import build
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.table import NO_GROUP, Decision, Entry, Match, Table
+from npd6_xdp.core.table import NO_VIA_SET, Decision, Entry, Match, Table
 from npd6_xdp.core.warnings import warnings
 from tests.core.tables import MAC, facts, meaning, side, text, under
 
 
-def test_rules_with_the_same_via_interfaces_share_a_group_and_each_kernel_entry_has_its_own() -> None:
+def test_rules_with_the_same_via_interfaces_share_a_via_set_and_each_kernel_entry_has_its_own() -> None:
     entries = text(
         '''name = "wan0"
         prefix = "2001:db8:1::/64"; method = "neighbour"; via = ["lan0", "lan1"]
@@ -30,15 +30,15 @@ def test_rules_with_the_same_via_interfaces_share_a_group_and_each_kernel_entry_
     )
     links = facts(side("lan0", 8), side("lan2", 10))
     table = build(entries, links)
-    groups = {(table.entries[r.entry].port, r.prefix[9:10]): r.group for r in table.rules.values()}
-    both, one = groups["wan0", "1"], groups["wan0", "3"]
-    assert groups["wan0", "2"] == groups["lan2", "1"] == both
-    assert groups["wan0", "4"] == groups["wan0", "5"] != groups["lan2", "4"]
-    assert groups["wan0", "6"] == groups["wan0", "7"] == NO_GROUP
-    assert len({both, one, groups["wan0", "4"], groups["lan2", "4"], NO_GROUP}) == 5
+    via_sets = {(table.entries[r.entry].port, r.prefix[9:10]): r.via_set for r in table.rules.values()}
+    both, one = via_sets["wan0", "1"], via_sets["wan0", "3"]
+    assert via_sets["wan0", "2"] == via_sets["lan2", "1"] == both
+    assert via_sets["wan0", "4"] == via_sets["wan0", "5"] != via_sets["lan2", "4"]
+    assert via_sets["wan0", "6"] == via_sets["wan0", "7"] == NO_VIA_SET
+    assert len({both, one, via_sets["wan0", "4"], via_sets["lan2", "4"], NO_VIA_SET}) == 5
     assert table.vias == {both: frozenset({8}), one: frozenset()}
     after = build(entries, {**links, "lan1": side("lan1", 9)}, table)
-    assert after.groups == table.groups
+    assert after.via_sets == table.via_sets
     assert after.vias == {both: frozenset({8, 9}), one: frozenset({9})}
 
 
@@ -58,7 +58,7 @@ def test_a_glob_means_the_interfaces_that_it_matches_as_they_come_and_go() -> No
         entry = table.entry_of(ifindex)
         assert entry is not None
         rules = [rule for rule in table.rules.values() if rule.entry == entry.id]
-        return {rule.prefix[9:10]: set(table.vias[rule.group]) for rule in rules}
+        return {rule.prefix[9:10]: set(table.vias[rule.via_set]) for rule in rules}
 
     first = build(entries, facts(lan))
     assert behind(first, 7) == {"1": {8}, "2": {8}, "3": set()}
@@ -68,7 +68,7 @@ def test_a_glob_means_the_interfaces_that_it_matches_as_they_come_and_go() -> No
     assert behind(second, 20) == {"1": {21}}, "not where the question comes from"
     assert behind(second, 21) == {"1": {20}}
     assert absent_vias(entries, facts(lan, one, two)) == []
-    assert first.groups.items() <= second.groups.items()
+    assert first.via_sets.items() <= second.via_sets.items()
     assert {rule.id for rule in first.rules.values()} <= {rule.id for rule in second.rules.values()}
     asked_on = {7, 20, 21}
     told = {index: {e.ifindex for e in asking(second, index, host)} for index in (8, 20, 21)}
@@ -80,9 +80,9 @@ def test_a_glob_means_the_interfaces_that_it_matches_as_they_come_and_go() -> No
 
 def asking(table: Table, ifindex: int, host: IPv6Address) -> list[Entry]:
     """The entries for whose questions a host behind an interface is there."""
-    groups = set(table.neighbour_groups(ifindex, host))
+    via_sets = set(table.neighbour_via_sets(ifindex, host))
     found = {entry.id: table.lookup(entry.id, host) for entry in table.live(Decision.NEIGHBOUR)}
-    return [table.entries[i] for i, match in found.items() if isinstance(match, Match) and match.group in groups]
+    return [table.entries[i] for i, match in found.items() if isinstance(match, Match) and match.via_set in via_sets]
 
 
 def test_a_glob_asks_only_where_there_is_neighbor_discovery_and_routes_anywhere() -> None:
@@ -93,8 +93,8 @@ def test_a_glob_asks_only_where_there_is_neighbor_discovery_and_routes_anywhere(
     )
     tunnel, loopback = LinkFacts("wg0", 30, b""), LinkFacts("lo", 1, b"")
     table = build(rules, facts(side("lan0", 8)) | {"wg0": tunnel, "lo": loopback})
-    assert table.vias[table.rules[0].group] == {8}
-    assert table.vias[table.rules[1].group] == {1, 7, 8, 30}
+    assert table.vias[table.rules[0].via_set] == {8}
+    assert table.vias[table.rules[1].via_set] == {1, 7, 8, 30}
 
 
 def test_of_a_port_behind_a_bridge_neither_it_nor_the_bridge_is_behind_us() -> None:
@@ -117,7 +117,7 @@ def test_hosts_on_the_very_side_that_is_asked_from_are_not_behind_us() -> None:
         assert found is not None
         match = table.lookup(found.id, host)
         assert isinstance(match, Match)
-        return {index for index in (7, 8, 9, 10) if match.group in table.neighbour_groups(index, host)}
+        return {index for index in (7, 8, 9, 10) if match.via_set in table.neighbour_via_sets(index, host)}
 
     assert behind('name = "wan*"', '"wan0", "lan0"') == {8}
     assert behind('name = "wan*"', '"wan0"') == set()

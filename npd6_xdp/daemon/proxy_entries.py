@@ -12,15 +12,15 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventTags, NsEvent
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.proxies import group_of, proxying_interfaces
+from npd6_xdp.core.proxy_entries import proxying_interfaces, via_set_of
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.steps import Steps
-from npd6_xdp.core.table import KnownFlag, Rule
+from npd6_xdp.core.table import PresentFlag, Rule
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
-from npd6_xdp.system.bpf.datapath import Datapath
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import ALL_PROXY_NDP, PROXY_DELAY, PROXY_NDP, Memory, Setting, Sysctls
@@ -33,11 +33,11 @@ _LOOK = 2.0
 _SHARE = 0.005
 
 
-class Proxies(Follower):
+class ProxyEntries(Follower):
     """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
 
-    def __init__(self, datapath: Datapath, requests: Requests, memory: Memory) -> None:
-        self._datapath = datapath
+    def __init__(self, ns_filter: NsFilter, requests: Requests, memory: Memory) -> None:
+        self._ns_filter = ns_filter
         self._requests = requests
         self._sysctls = Sysctls(memory)
         self._limits = Limits()
@@ -130,7 +130,7 @@ class Proxies(Follower):
             self.refused += 1
             self._once.warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
             return
-        self._know(host, rule.group)
+        self._set_present(host, rule.via_set)
 
     def _is_foreign(self, host: Host) -> bool:
         """Adding an entry that is there already would make it ours (NDA_PROTOCOL is overwritten)."""
@@ -139,24 +139,24 @@ class Proxies(Follower):
             return True
         return False
 
-    def _know(self, host: Host, group: int) -> None:
+    def _set_present(self, host: Host, via_set: int) -> None:
         try:
-            self._datapath.know(group, host.address, KnownFlag(0))
+            self._ns_filter.set_present(via_set, host.address, PresentFlag(0))
         except MachineError as error:
             self.refused += 1
             self._requests.delete_proxy(host)
             self._once.warn(str(error))
         else:
-            self._entries[host] = group
+            self._entries[host] = via_set
 
     def _forget(self, host: Host) -> None:
-        self._datapath.forget(self._entries.pop(host), host.address)
+        self._ns_filter.forget(self._entries.pop(host), host.address)
 
     def tick(self, now: float) -> None:
         """Remove what nobody has asked for in limits.kernel_entry_age, and mend what others have changed."""
         began, clock = time.thread_time(), machine_ns() / 1e9
-        for host, group in tuple(self._entries.items()):
-            if clock - self._datapath.asked(group, host.address) > self._limits.kernel_entry_age:
+        for host, via_set in tuple(self._entries.items()):
+            if clock - self._ns_filter.asked(via_set, host.address) > self._limits.kernel_entry_age:
                 self._forget(host)  # first: what is asked now comes to us, not to a kernel that lets go
                 self._requests.delete_proxy(host)
         self._reconcile()
@@ -173,7 +173,7 @@ class Proxies(Follower):
         interface goes down, and when somebody else says so.
         """
         try:
-            there = self._requests.proxies()
+            there = self._requests.proxy_entries()
         except MachineError as error:
             self._once.warn(f"{error}; trying again every {self._pause():.0f} s")
             self.due = time.monotonic() + self._pause()
@@ -190,16 +190,16 @@ class Proxies(Follower):
             if host in foreign or not self._put_back(host):
                 self._forget(host)
         for host in ours:
-            group = group_of(self._table, host)
+            via_set = via_set_of(self._table, host)
             known = self._entries.get(host)
-            if known is not None and known != group:
+            if known is not None and known != via_set:
                 self._forget(host)
                 known = None
-            if group is None:
+            if via_set is None:
                 self._requests.delete_proxy(host)
             elif known is None:
                 if len(self._entries) < self._limits.kernel_entries:
-                    self._know(host, group)
+                    self._set_present(host, via_set)
                 else:
                     self._requests.delete_proxy(host)
         self._report(foreign)
@@ -207,7 +207,7 @@ class Proxies(Follower):
 
     def _put_back(self, host: Host) -> bool:
         """An entry of ours has gone, and not by us; whether it is there again."""
-        if group_of(self._table, host) != self._entries[host] or self._requests.add_proxy(host) != 0:
+        if via_set_of(self._table, host) != self._entries[host] or self._requests.add_proxy(host) != 0:
             return False
         name = self._names.get(host.ifindex, str(host.ifindex))
         self._once.warn(

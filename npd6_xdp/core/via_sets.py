@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The groups that known targets are scoped by: the via interfaces of rules, or the entry of a rule of method kernel."""
+"""The via sets that targets are scoped by: the via interfaces of rules, or the entry of a rule of method kernel."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from collections.abc import Mapping, Sequence
 from npd6_xdp.core.config import RuleConfig, is_glob, matches
 from npd6_xdp.core.ids import Ids
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.table import NO_GROUP, Entry, GroupKey, Table
+from npd6_xdp.core.table import NO_VIA_SET, Entry, Table, ViaSetKey
 from npd6_xdp.core.verdict import Method
 
 
-class ViaGroups:
-    """Numbers for groups, which stay as they are in `before`, and the interfaces that each one's key means now.
+class ViaSets:
+    """Numbers for via sets, which stay as they are in `before`, and the interfaces that each one's key means now.
 
-    `groups` are those that are in use.
+    `via_sets` are those that are in use.
     """
 
     def __init__(self, links: Mapping[str, LinkFacts], before: Table, other: Table) -> None:
-        self.groups: dict[GroupKey, int] = {}
+        self.via_sets: dict[ViaSetKey, int] = {}
         self._links = links
-        self._ids = Ids(before.groups, other.groups, NO_GROUP + 1)
-        self._keys = {group: key for key, group in before.groups.items()}
+        self._ids = Ids(before.via_sets, other.via_sets, NO_VIA_SET + 1)
+        self._keys = {via_set: key for key, via_set in before.via_sets.items()}
         self._by_glob: dict[str, Sequence[LinkFacts]] = {}
 
     def of(self, config: RuleConfig, entry: Entry, here: str) -> int:
-        """The group of a rule; `here` is the interface that the entry's frames come in by."""
+        """The via set of a rule; `here` is the interface that the entry's frames come in by."""
         if config.method is Method.NEIGHBOUR:  # of route, XDP itself finds no way back by where it came in
-            return self._group(("via", *self._left_out(entry, config.via, here), *sorted({*config.via} - {here})))
+            return self._via_set(("via", *self._left_out(entry, config.via, here), *sorted({*config.via} - {here})))
         if config.via:
-            return self._group(("via", *sorted(config.via)))
+            return self._via_set(("via", *sorted(config.via)))
         if config.method is Method.KERNEL:
-            return self._group(("kernel", str(entry.id)))
-        return NO_GROUP
+            return self._via_set(("kernel", str(entry.id)))
+        return NO_VIA_SET
 
-    def keep(self, group: int) -> None:
-        """A group of the table before is in use still."""
-        self.groups[self._keys[group]] = group
+    def keep(self, via_set: int) -> None:
+        """A via set of the table before is in use still."""
+        self.via_sets[self._keys[via_set]] = via_set
 
     def vias(self) -> Mapping[int, frozenset[int]]:
-        """The interfaces of each group that has any."""
-        return {group: self._behind(key[1:]) for key, group in self.groups.items() if key[0] == "via"}
+        """The interfaces of each via set that has any."""
+        return {via_set: self._behind(key[1:]) for key, via_set in self.via_sets.items() if key[0] == "via"}
 
     def _left_out(self, entry: Entry, via: tuple[str, ...], here: str) -> list[str]:
-        """What of a group's key says which interfaces its globs don't mean: those that the question itself came by."""
+        """What of a via set's key says which interfaces its globs don't mean: those that the question came by."""
         globs = [name for name in via if is_glob(name)]
         if not globs:
             return []
@@ -60,7 +60,7 @@ class ViaGroups:
         return found
 
     def _behind(self, names: tuple[str, ...]) -> frozenset[int]:
-        """The interfaces of this machine that a group's key means."""
+        """The interfaces of this machine that a via set's key means."""
         left_out = {name[1:] for name in names if name.startswith("/")}
         found = {self._links[name].ifindex for name in names if name in self._links and not is_glob(name)}
         for name in names:
@@ -74,5 +74,5 @@ class ViaGroups:
             self._by_glob[glob] = [link for link in self._links.values() if matches(link.name, glob)]
         return self._by_glob[glob]
 
-    def _group(self, key: GroupKey) -> int:
-        return self.groups.setdefault(key, self._ids[key])
+    def _via_set(self, key: ViaSetKey) -> int:
+        return self.via_sets.setdefault(key, self._ids[key])

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, KNOWN, RECENT, SETTINGS, SOURCE_KEY
+from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, MAC_KEY, PRESENT_TARGET, RECENT, SETTINGS
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
-from npd6_xdp.core.table import KnownFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.system.bpf.attach import AttachMode, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
 from npd6_xdp.system.bpf.counters import PIECE
@@ -39,7 +39,7 @@ class Recent:
     count: int
 
 
-class Datapath(Programs):
+class NsFilter(Programs):
     """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
 
     When a table or the limits outgrow the maps, or much is to be different at once, a program with maps of its own
@@ -52,12 +52,12 @@ class Datapath(Programs):
         super().__init__(Program(load(sizes), sizes))
         give_back_memory()
         self._links = Links()
-        self._known: dict[bytes, int] = {}
+        self._present: dict[bytes, int] = {}
         self._limits = limits
         self._resolving_full = False
-        self._crowding: Set[tuple[int, bytes]] = frozenset()
+        self._refused_askers: Set[tuple[int, bytes]] = frozenset()
         self._routing = RoutingFlag(0)
-        self._kept = 0
+        self._kept_generation = 0
         self._table = Table({}, {}, {}, {}, {})
         self._successors: list[Program] = []  # made ready to take over: what hosts are there, they are told, too
         self.limit(limits)
@@ -80,30 +80,30 @@ class Datapath(Programs):
             self._resolving_full = full
             self._set(self.program)
 
-    def set_crowding(self, askers: Set[tuple[int, bytes]]) -> None:
+    def refuse_askers(self, askers: Set[tuple[int, bytes]]) -> None:
         """Whose solicitations (entry, MAC) for targets that would have to be resolved are refused for the moment.
 
         A MAC of zeros is all who ask on that entry.
         """
-        if askers == self._crowding:
+        if askers == self._refused_askers:
             return
-        before, self._crowding = self._crowding, askers
+        before, self._refused_askers = self._refused_askers, askers
         for program in self._programs():
             for asker in before - askers:
-                program.delete("crowding", SOURCE_KEY.pack(*asker))
-            self._crowd(program, askers - before)
+                program.delete("refused_askers", MAC_KEY.pack(*asker))
+            self._refuse(program, askers - before)
 
     @staticmethod
-    def _crowd(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
+    def _refuse(program: Program, askers: Iterable[tuple[int, bytes]]) -> None:
         with suppress(MachineError):  # full, where the limit has just been lowered: then Python refuses
             for asker in askers:
-                program.update("crowding", SOURCE_KEY.pack(*asker), _SET)
+                program.update("refused_askers", MAC_KEY.pack(*asker), _SET)
 
     def _set(self, program: Program) -> None:
         cost = _NANOSECONDS // self._limits.events_per_second
         routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
         settings = SETTINGS.pack_named(
-            event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept=self._kept
+            event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept_generation=self._kept_generation
         )
         program.update("settings_space", INDEX.pack(0), settings)
 
@@ -119,7 +119,7 @@ class Datapath(Programs):
     def follow(self, table: Table) -> None:
         """A table is in the maps of the program at work, whoever has put it there."""
         self._count_by(self._table, table)
-        self._forget_recents(self._table.entries.keys() - table.entries.keys())
+        self._forget_recent_targets(self._table.entries.keys() - table.entries.keys())
         for decisions in table.decisions.values():
             decisions.is_in_force()
         nowhere, self._table = self._table.nowhere, table
@@ -131,12 +131,12 @@ class Datapath(Programs):
         before, self.program.tapped = self.program.tapped, tapped
         return before != tapped
 
-    def _forget_recents(self, entries: Set[int]) -> None:
+    def _forget_recent_targets(self, entries: Set[int]) -> None:
         """What was asked for on entries that are gone: their numbers may be others' by and by."""
         if any(self._table.entries[entry].collect for entry in entries):
-            for recent in self.recents():
+            for recent in self.recent_targets():
                 if recent.entry in entries:
-                    self.program.delete("recents", ADDRESS_KEY.pack(recent.entry, recent.target))
+                    self.program.delete("recent_targets", ADDRESS_KEY.pack(recent.entry, recent.target))
 
     def has_room(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have room for a table."""
@@ -148,7 +148,7 @@ class Datapath(Programs):
 
     def sizes(self, table: Table, limits: Limits) -> dict[str, int]:
         """Of the maps of a program that is to take over: it has room for `table` and for the one in force."""
-        return sizes_for([self._table, table], limits, len(self._known))
+        return sizes_for([self._table, table], limits, len(self._present))
 
     def successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
         """A program that is to take over: it is told of hosts, too, until switch() or give_up()."""
@@ -162,17 +162,17 @@ class Datapath(Programs):
         Another table may be filled in after that.
         """
         self._set(program)
-        for some in pieces(tuple(self._known)):
+        for some in pieces(tuple(self._present)):
             for key in some:
-                if (flags := self._known.get(key)) is not None:  # it may have gone meanwhile
-                    program.update("known_targets", key, KNOWN.pack(flags, _now()))
+                if (flags := self._present.get(key)) is not None:  # it may have gone meanwhile
+                    program.update("present_targets", key, PRESENT_TARGET.pack(flags, _now()))
             yield
-        self._crowd(program, self._crowding)
+        self._refuse(program, self._refused_askers)
         program.tapped = self.program.tapped
         yield from program.applying(table)
-        for recents in pieces(self.program.items("recents", ADDRESS_KEY.size, RECENT.size), PIECE):
-            for key, value in recents:
-                program.update("recents", key, value)
+        for recent_targets in pieces(self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size), PIECE):
+            for key, value in recent_targets:
+                program.update("recent_targets", key, value)
             yield
 
     def give_up(self, program: Program) -> None:
@@ -197,34 +197,34 @@ class Datapath(Programs):
         self.follow(table)
         self._set(program)
 
-    # --- known targets ---
+    # --- present targets ---
 
-    def know(self, group: int, address: bytes, flags: KnownFlag) -> None:
-        """Count a target as there, for the rules of a group; MachineError when there is no room for it."""
-        key = ADDRESS_KEY.pack(group, address)
-        if self._known.get(key) != flags or flags:  # the program clears flags by itself
-            value = KNOWN.pack(flags, _now())
-            self.program.update("known_targets", key, value)
-            self._known[key] = flags
+    def set_present(self, via_set: int, address: bytes, flags: PresentFlag) -> None:
+        """Count a target as there, for the rules of a via set; MachineError when there is no room for it."""
+        key = ADDRESS_KEY.pack(via_set, address)
+        if self._present.get(key) != flags or flags:  # the program clears flags by itself
+            value = PRESENT_TARGET.pack(flags, _now())
+            self.program.update("present_targets", key, value)
+            self._present[key] = flags
             for program in self._successors:
                 with suppress(MachineError):  # no room under lower limits: there it is looked for when it is asked for
-                    program.update("known_targets", key, value)
+                    program.update("present_targets", key, value)
 
-    def forget(self, group: int, address: bytes) -> None:
+    def forget(self, via_set: int, address: bytes) -> None:
         """Count a target as not there any more."""
-        key = ADDRESS_KEY.pack(group, address)
-        if self._known.pop(key, None) is not None:
+        key = ADDRESS_KEY.pack(via_set, address)
+        if self._present.pop(key, None) is not None:
             for program in self._programs():
-                program.delete("known_targets", key)
+                program.delete("present_targets", key)
 
     def forget_heard(self, address: bytes) -> None:
         """Whoever has this address is new wherever it is heard next."""
-        self.program.delete("heard_sources", ADDRESS_KEY.pack(_NO_SCOPE, address))
+        self.program.delete("heard_addresses", ADDRESS_KEY.pack(_NO_SCOPE, address))
 
-    def asked(self, group: int, address: bytes) -> int:
-        """When a known target was last asked for: seconds (system/clock.py). 0: it isn't known."""
-        value = self.program.lookup("known_targets", ADDRESS_KEY.pack(group, address), KNOWN.size)
-        return 0 if value is None else int(KNOWN.get(value, "asked"))
+    def asked(self, via_set: int, address: bytes) -> int:
+        """When a present target was last asked for: seconds (system/clock.py). 0: it isn't there."""
+        value = self.program.lookup("present_targets", ADDRESS_KEY.pack(via_set, address), PRESENT_TARGET.size)
+        return 0 if value is None else int(PRESENT_TARGET.get(value, "asked"))
 
     # --- routes that the kernel was asked about ---
 
@@ -233,26 +233,26 @@ class Datapath(Programs):
         self._routing = kinds
         self._set(self.program)
 
-    def keep_routes(self, number: int) -> None:
-        """Go by what is kept under this number from now on, and by nothing that was kept before; 0: by nothing."""
-        self._kept = number
+    def keep_routes(self, generation: int) -> None:
+        """Go by what is kept of this generation from now on, and by nothing that was kept before; 0: by nothing."""
+        self._kept_generation = generation
         self._set(self.program)
 
-    def keep_route(self, entry: int, target: bytes, number: int, *, there: bool) -> None:
+    def keep_route(self, entry: int, target: bytes, generation: int, *, there: bool) -> None:
         """What the kernel would do with packets for a target that came in by an entry."""
         with suppress(MachineError):  # no room, where all is in use: then it is asked again
-            self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(number, there))
+            self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(generation, there))
 
-    # --- recents ---
+    # --- recent targets ---
 
-    def each_recent(self) -> Iterator[Recent]:
+    def each_recent_target(self) -> Iterator[Recent]:
         """The targets that were asked for on entries that collect them."""
-        for key, value in self.program.items("recents", ADDRESS_KEY.size, RECENT.size):
+        for key, value in self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size):
             yield Recent(*ADDRESS_KEY.unpack(key), *RECENT.unpack(value))
 
-    def recents(self) -> list[Recent]:
+    def recent_targets(self) -> list[Recent]:
         """The same, all at once."""
-        return list(self.each_recent())
+        return list(self.each_recent_target())
 
     # --- attach ---
 

@@ -10,7 +10,7 @@ from pathlib import Path
 _NAMES = ("ndppd", "npd6")
 
 
-def running_peers() -> list[tuple[str, int]]:
+def other_daemons() -> list[tuple[str, int]]:
     """The npd6 and ndppd that run in our network namespace: names and process ids."""
     ours = Path("/proc/self/ns/net").readlink()
     found = []
