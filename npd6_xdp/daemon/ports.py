@@ -158,6 +158,7 @@ class Ports(Follower):
         named = {interface.name for interface in config.interfaces}
         here = self._wanted(new.links, new.table)
         admitted: set[int] = set()
+        change.undo.callback(setattr, self, "_entries", self._entries)
         with ExitStack() as undo:
             undo.callback(setattr, self, "_entries", self._entries)
             self._entries = _by_port(new.table)
@@ -226,6 +227,8 @@ class Ports(Follower):
                 self._rename(port, link.name)
                 if config.attach(link.name) is not port.wish:
                     self._detach(ifindex)
+            elif config.attach(link.name) is not port.wish and ifindex not in self._admitted:
+                self._detach(ifindex)  # put back by the last configuration, when this one was about to be in force
             elif link.lossy and port.mode is AttachMode.NATIVE and port.wish is Attach.AUTO:
                 self._detach(ifindex)  # a bond that has got a veth
             elif port.mode is AttachMode.NATIVE and self._is_trunk(link) is not port.trunk:

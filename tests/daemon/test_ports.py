@@ -16,8 +16,9 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import finish
 from npd6_xdp.daemon import ports
-from npd6_xdp.daemon.in_force import Change
+from npd6_xdp.daemon.in_force import NOTHING, Change
 from npd6_xdp.daemon.ports import Ports
 from tests.daemon.forces import in_force
 from tests.netns.wire import configuration
@@ -157,3 +158,42 @@ def test_what_was_made_anew_in_the_middle_of_a_look_is_not_taken_for_robbed(
     monkeypatch.setattr(Netlink, "behind", False)
     looked(attached)
     assert "somebody has taken" in caplog.text
+
+
+def test_a_port_that_is_put_back_before_a_reload_is_settled_is_attached_as_that_wants_it_in_the_end(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then, the loop puts back and tries again by the configuration that is in force."""
+    links = {"wan0": WAN}
+    generic, native = (parse(configuration(attach=f'"{mode}"'), "test") for mode in ("generic", "native"))
+    old, new = (in_force(build(config, links), links, config) for config in (generic, native))
+    finish(attached.settle(NOTHING, old))
+    finish(attached.prepare(new, Change(ExitStack(), asked=True)))
+    assert attached.generic() == frozenset()
+    port = attached.get(WAN.ifindex)
+    assert port is not None
+    attached._put_back(port)
+    finish(attached.settle(old, new))
+    assert attached.generic() == frozenset()
+    follow(attached, configuration(attach='"native"'), WAN)
+    assert attached.generic() == frozenset()
+
+
+def test_a_port_that_is_attached_for_a_reload_stays_so_while_another_is_tried_again(
+    attached: Ports, card: Card
+) -> None:
+    links = {"wan0": WAN}
+    generic, native = (parse(configuration(attach=f'"{mode}"'), "test") for mode in ("generic", "native"))
+    old, new = (in_force(build(config, links), links, config) for config in (generic, native))
+    finish(attached.settle(NOTHING, old))
+    finish(attached.prepare(new, Change(ExitStack(), asked=True)))
+    changes = attached.changes
+    attached.follow(old.config, old.links, old.table)
+    assert (attached.generic(), attached.changes) == (frozenset(), changes)
+    finish(attached.settle(old, new))
+    assert (attached.generic(), attached.changes) == (frozenset(), changes)
+    with ExitStack() as undo:
+        finish(attached.prepare(old, Change(undo, asked=True)))
+        assert attached.generic() == {WAN.ifindex}
+    attached.tick(attached.due or 0.0)
+    assert attached.generic() == frozenset(), "it was given up"
