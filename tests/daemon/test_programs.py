@@ -35,6 +35,9 @@ class Program:
         yield
         return Fit.MUCH
 
+    def apply(self, table: Table) -> None:
+        self.says = table
+
 
 class NsFilter:
     """Fills a program in two steps, and never one that is closed."""
@@ -68,8 +71,8 @@ class NsFilter:
         assert program.says is table
         self.program = program
 
-    def apply(self, table: Table) -> None:
-        self.program.says = table
+    def follow(self, table: Table) -> None:
+        assert self.program.says is table
 
 
 class Ring:
