@@ -12,6 +12,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import BrokenSource, MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.routes import RoutingFlag
+from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision
 from npd6_xdp.daemon.guests import Guests
@@ -33,7 +34,7 @@ class NextLook:
     def __init__(self) -> None:
         self.at: float | None = None
         self.not_before = 0.0
-        self._failed = ""
+        self._said = Said()
 
     def later(self) -> None:
         """Something has changed."""
@@ -50,14 +51,13 @@ class NextLook:
 
     def retry(self, error: MachineError) -> None:
         """The machine couldn't be followed, and is tried again; said once, until it goes well."""
-        if str(error) != self._failed:
-            self._failed = str(error)
+        if self._said.is_news(what=str(error)):
             log.error("%s; going on with what is known", error)
         self.in_a_while()
 
     def went_well(self) -> None:
         """It could."""
-        self._failed = ""
+        self._said.over()
 
 
 class Machine(Follower):

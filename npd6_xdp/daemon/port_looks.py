@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from npd6_xdp.core.config import Attach
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.said import Said
 from npd6_xdp.daemon.lines import Lines
 from npd6_xdp.system.bpf.attach import AttachMode
 from npd6_xdp.system.bpf.ns_filter import NsFilter
@@ -71,7 +72,7 @@ class PortLooks:
         self._losses = netlink().losses
         self._hurried = 0
         self._postponed = 0
-        self._complained: dict[int, float] = {}
+        self._said = Said(again=_COMPLAIN)
         self.due: float | None = None
         """When to call tampered() (seconds, monotonic)."""
 
@@ -98,7 +99,6 @@ class PortLooks:
             self._hurried = len(self._places_to_look_at)
         if not self._links_to_look_at:
             self._links_to_look_at = [*self._attached]
-            self._complained = {i: said for i, said in self._complained.items() if now - said < _COMPLAIN}
         some = min(-(-len(self._attached) // _ROUND), _MOST_LOOKS)
         looked_at, self._links_to_look_at = self._links_to_look_at[:some], self._links_to_look_at[some:]
         for ifindex in self._ns_filter.taken_off(looked_at):
@@ -159,7 +159,5 @@ class PortLooks:
 
     def complain(self, port: Attached, text: str) -> None:
         """Say something of a port, the same not again for a while."""
-        now = time.monotonic()
-        if now - self._complained.get(port.ifindex, -_COMPLAIN) >= _COMPLAIN:
-            self._complained[port.ifindex] = now
+        if self._said.is_news(port.ifindex, now=time.monotonic()):
             self._lines.add(logging.WARNING, port.name, text)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import VLAN_ANY, Table
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
@@ -52,7 +53,7 @@ class Tags(Follower):
         self._trunks: set[int] = set()  # ports with VLANs
         self._within: set[int] = set()  # those of them on which tags were seen within frames
         self._tagged_ports: set[int] = set()  # ports, with VLANs or without, on which a tag of any kind was seen
-        self._refused = ""
+        self._said = Said()
         self._silence_at: float | None = None
         self._look_at: float | None = None
         self._pause = _LOOK
@@ -166,8 +167,7 @@ class Tags(Follower):
                 self._warn(error)
 
     def _warn(self, error: MachineError) -> None:
-        if str(error) != self._refused:
-            self._refused = str(error)
+        if self._said.is_news(what=str(error)):
             log.warning("%s", error)
 
     def _look_for_tags(self, now: float) -> None:
