@@ -6,7 +6,7 @@
  * The contract:
  *  - A frame that isn't an NS is passed with no map touched.
  *  - An NS gets exactly one outcome. Those decided here are counted here, per CPU; an NS that went up as an
- *    event is counted by Python (npd6_xdp/core/responder.py).
+ *    event is counted by Python (npd6_xdp/daemon/counts.py), unless it says that it was answered here.
  *  - Fail open: whatever the program isn't sure of, it passes to the kernel untouched. It never aborts.
  *  - XDP_TX carries the advertisement, XDP_DROP means that the NS is ours and was handed up (or lost), and
  *    all else is XDP_PASS; so is a multicast NS that isn't surely ours, where others live behind the port.
@@ -33,7 +33,7 @@
 /* What becomes of a solicitation's frame. */
 enum action {
 	ACTION_PASS,    /* the kernel gets it, untouched */
-	ACTION_CONSUME, /* it is ours, and the kernel must not see it */
+	ACTION_CONSUME, /* it is ours: dropped, but where ns_record() says why it isn't */
 	ACTION_ANSWER,  /* it goes back as the advertisement */
 	ACTION_HAND_UP, /* it went up as an event, and Python answers and counts it: the outcome is what to expect */
 	ACTION_HOLD,    /* it goes on, and hidden_tag() hands up the event or counts it */
@@ -100,7 +100,7 @@ BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: whoeve
 
 /*
  * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached.
- * `key` is in a map: on the stack, which ids it had would tell one state from another wherever the place is used again.
+ * `key` is in a map: on the stack, the verifier would follow each value of each VLAN id on its own.
  */
 static __always_inline struct entry *entry_match(struct xdp_md *ctx, const struct frame *f, struct entry_key *key)
 {
@@ -158,6 +158,7 @@ static __always_inline struct rule *target_match(const struct entry *entry, cons
 	struct rule *rule;
 
 	*outcome = OUTCOME_IGNORED;
+	/* C3: :: and ::1 */
 	if (is_unspecified(target) || is_loopback(target))
 		return NULL;
 	rule = exact_matches.lookup(&exact);
@@ -166,7 +167,7 @@ static __always_inline struct rule *target_match(const struct entry *entry, cons
 	/* C2: a link-local target is answered only if a rule names exactly that address */
 	if (is_link_local(target))
 		return NULL;
-	*outcome = OUTCOME_UNMATCHED;
+	*outcome = OUTCOME_UNMATCHED; /* C7, if nothing is found */
 	if (entry->trie)
 		return prefix_trie.lookup(&trie);
 #pragma unroll
@@ -300,9 +301,9 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 	struct present_target *present;
 
 	if (rule->decision == DECISION_OWN)
-		return pass(OUTCOME_OWN);
+		return pass(OUTCOME_OWN); /* C1 */
 	if (rule->decision == DECISION_NEXT_HOP || rule->decision == DECISION_IGNORE)
-		return pass(OUTCOME_IGNORED);
+		return pass(OUTCOME_IGNORED); /* C6, C8 */
 	if (entry->collect)
 		target_remember(entry, s);
 	s->tags = 0;
@@ -523,11 +524,11 @@ static __always_inline void rule_count(__u32 id, enum outcome outcome)
 }
 
 /*
- * The one exit of every solicitation: counts the outcome and says what becomes of the frame. `onward`: others behind
- * the port get it as well, so one of them may be who is asked for, as long as we don't say that it is us.
+ * The one exit of every solicitation: counts the outcome and says what becomes of the frame. `reaches_others`: if
+ * passed, it reaches other stations behind the port, one of which may be who is asked for.
  */
 static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, struct verdict verdict,
-				     bool onward)
+				     bool reaches_others)
 {
 	enum outcome outcome = verdict.outcome;
 
@@ -542,7 +543,8 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 		return XDP_PASS;
 	if (verdict.action == ACTION_ANSWER)
 		return XDP_TX;
-	if (onward && (outcome == OUTCOME_PENDING || outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED))
+	if (reaches_others &&
+	    (outcome == OUTCOME_PENDING || outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED))
 		return XDP_PASS;
 	return XDP_DROP; /* what is lost or refused as well: passed on, a flood would reach the stack instead */
 }

@@ -51,7 +51,7 @@ class NsEvent(NamedTuple):
     """One event. Addresses are 16 bytes, MACs 6, in network order.
 
     `time_us` is CLOCK_MONOTONIC in microseconds modulo 2^32, read when the frame was seen; `rule` is the id of the
-    rule that covers the target (rules.Table.rules); `eth_destination` is where the answer goes; `tci` holds
+    rule that covers the target (core.table.Table.rules); `eth_destination` is where the answer goes; `tci` holds
     two VLAN tag control fields, of which `tags` says how many count.
     """
 

@@ -210,7 +210,9 @@ class Daemon:
         outlook = keep(closing(Outlook(Router(), neighbour.warnings, damper, view.warn)))
         documents = Documents(loop, view, answering, rings, self._unread)
         exposition = keep(closing(Exposition(documents)))
-        # who goes from one configuration and machine to the next, in the order in which each verb reaches them
+        # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
+        # word others ask for comes before those; programs answers what is in the rings by the table before, so it comes
+        # before answering; exposition and control listen before ports attach, which makes some links flap.
         turns = Turns(lambda: rings.busy)
         programs = Programs(ns_filter, rings, answering, tags, turns, changing, reaper.reap)
         followers = [

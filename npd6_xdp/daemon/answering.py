@@ -51,7 +51,7 @@ class Answering(Follower):
         self._counts = counts
         self._handlers: Mapping[Method, Handler] = {}
         self._notice: Callable[[NsEvent, Rule], None] = lambda *_: None
-        self._failure = failed
+        self._report = failed
         self._table = NO_TABLE
         self._responder = Responder(self._table)
         self._before = self._table, self._responder
@@ -61,7 +61,7 @@ class Answering(Follower):
         self.times = AnswerTimes()
         self._waits: list[int] = []  # of those that are to be counted yet: microseconds, shapes, and the unsent ones
         self._sent: list[Shape] = []
-        self._failed: list[Shape] = []
+        self._unsent: list[Shape] = []
 
     def join(self, handlers: Mapping[Method, Handler], notice: Callable[[NsEvent, Rule], None]) -> None:
         """Who handles the events of a method's rules, and who takes notice of what else the XDP program has seen."""
@@ -90,14 +90,14 @@ class Answering(Follower):
             try:
                 others = self._answer_plain(runs)
             except Exception as error:
-                self._failure(self.WHERE, error)
+                self._report(self.WHERE, error)
                 self._outbox.frames.clear()
                 others = [event for run in runs for event in NsEvent.unpack_run(run)]
         for event in others:
             try:
                 self._answer_one(event)
             except Exception as error:
-                self._failure(self.WHERE, error)
+                self._report(self.WHERE, error)
         return sum(map(len, runs)) // RECORD_SIZE
 
     def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:
@@ -112,7 +112,7 @@ class Answering(Follower):
             waits = [(now - then) & _MICROSECONDS for then in frames.times]
             for index in reversed(failed):
                 del waits[index]
-                self._failed.append(frames.shapes[index])
+                self._unsent.append(frames.shapes[index])
             self._waits += waits
             self._sent += frames.shapes
             frames.clear()
@@ -122,7 +122,7 @@ class Answering(Follower):
 
     def count(self) -> None:
         """Count what was answered. Not at once, since nobody but the asker is in a hurry."""
-        sent, failed = self._sent, self._failed
+        sent, failed = self._sent, self._unsent
         if not sent:
             return
         self.times.observe_all(self._waits)
@@ -135,7 +135,7 @@ class Answering(Follower):
                 self._counts.count(rule, Outcome.ANSWERED_PYTHON, count - unsent)
                 if unsent:
                     self._counts.count(rule, Outcome.FAILED, unsent)
-        self._waits, self._sent, self._failed = [], [], []
+        self._waits, self._sent, self._unsent = [], [], []
 
     def _answer_one(self, event: NsEvent) -> None:
         rule = self.rule(event.rule)

@@ -88,25 +88,10 @@ class Changes:
             undo.callback(self._let_go_of_remains)
             tables: list[Table] = []
             undo.callback(self._remains.keep, tables, written)
-            undo.callback(lambda: self._machine.facts(old.config))
+            undo.callback(lambda: self._machine.facts(old.config))  # watches the old one's routes again
             change = self._change = Change(undo, asked=True)
             yield from self._remains.holding(self._former, old.written)
-            new: InForce | None = None
-            for _ in range(_TRIES):
-                self._take_in_links()
-                config = self._machine.named(written)
-                yield
-                links = yield from self._machine.all_facts(config, change)
-                if new is not None and new.config is config and new.links == links:
-                    break
-                check(config, links)
-                yield
-                base = old if new is None else new
-                table = yield from building(config, links, base.table, old.table)
-                tables.append(table)
-                new = InForce(written, config, links, table)
-                yield from self._prepare(new, change)
-            assert new is not None
+            new = yield from self._made_ready(written, change, tables)
             undo.callback(self._look.later)  # some of it may be in the kernel: the old one is put in force again
             self._put_in_force(new)
             undo.pop_all()
@@ -115,6 +100,27 @@ class Changes:
             otherwise.callback(self._look.later)  # those that have yet to settle do then
             yield from self._settling(old, new)
             otherwise.pop_all()
+
+    def _made_ready(self, written: Config, change: Change, tables: list[Table]) -> Steps[InForce]:
+        """What is to be in force by a configuration, prepared in all rooms; `tables` gets those that were made for it.
+
+        Where the machine has changed meanwhile, it is made anew, a few times at most.
+        """
+        old, new = self.in_force, self.in_force
+        for attempt in range(_TRIES):
+            self._take_in_links()
+            config = self._machine.named(written)
+            yield
+            links = yield from self._machine.all_facts(config, change)
+            if attempt and new.config is config and new.links == links:
+                break
+            check(config, links)
+            yield
+            table = yield from building(config, links, new.table, old.table)
+            tables.append(table)
+            new = InForce(written, config, links, table)
+            yield from self._prepare(new, change)
+        return new
 
     def following(self) -> Steps[None]:
         """What is in force follows the machine. Raises MachineError if that can't be now; then all is as it was."""

@@ -44,7 +44,7 @@ WINGS = {
     # wing of system: its rooms from the top down; each may import those that stand behind it, and no other wing's
     "bpf": (
         "ns_filter",
-        "programs",
+        "counted",
         "program",
         "attach",
         "sizes",

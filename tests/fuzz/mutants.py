@@ -284,8 +284,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "onward",
         "on a bridge's port, what is undecided doesn't reach the others",
-        "if (onward && (outcome == OUTCOME_PENDING || ",
-        "if (onward && (",
+        "(outcome == OUTCOME_PENDING || outcome == OUTCOME_LOST || ",
+        "(outcome == OUTCOME_LOST || ",
     ),
     Mutant(
         "rule-counter",

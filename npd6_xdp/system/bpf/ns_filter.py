@@ -16,10 +16,10 @@ from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.system.bpf.attach import AttachMode, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
+from npd6_xdp.system.bpf.counted import CountedPrograms
 from npd6_xdp.system.bpf.counters import PIECE
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.program import Fit, Program
-from npd6_xdp.system.bpf.programs import Programs
 from npd6_xdp.system.bpf.sizes import sizes_for
 from npd6_xdp.system.clock import machine_ns
 
@@ -39,7 +39,7 @@ class Recent:
     count: int
 
 
-class NsFilter(Programs):
+class NsFilter(CountedPrograms):
     """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
 
     When a table or the limits outgrow the maps, or much is to be different at once, a program with maps of its own

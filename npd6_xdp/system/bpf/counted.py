@@ -15,7 +15,7 @@ from npd6_xdp.system.bpf.program import Program
 NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0))
 
 
-class Programs:
+class CountedPrograms:
     """The program at work, and those that it has taken over from, whose counts count on."""
 
     def __init__(self, program: Program) -> None:
