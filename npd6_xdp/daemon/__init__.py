@@ -116,8 +116,8 @@ class Rooms:
         signals.join(loop, {signal.SIGHUP: self.reloads.ask, signal.SIGUSR1: self.documents.log_status})
         verbs = {"status": self.documents.answer_status, "reload": lambda _, reply: self.reloads.ask(reply)}
         self.control.join(loop, verbs)
-        self.reloads.join(loop, self.control.say_at_work)
-        self.following.join(loop, lambda: self.reloads.is_applying)
+        self.reloads.join(self.control.say_at_work)
+        self.following.join(lambda: self.reloads.is_applying)
         self.changes.join(loop)
         self.neighbour.join(loop)
         self.outlook.join(loop, self.tags, lambda: self.neighbour.has_news)
@@ -125,7 +125,7 @@ class Rooms:
         self.kernel.join(loop)
         self.ports.join(loop)
         self.tags.join(loop, self.changes.anew)
-        self.programs.join(loop)
+        self.programs.join()
         self.documents.join(loop)
         self.reaper.join(loop)
         loop.at(lambda: manager.due, manager.feed, "manager")
@@ -188,8 +188,9 @@ class Daemon:
 
     def _compose(self, machine: Machine, look: NextLook, first: InForce) -> Rooms:
         """Make all rooms, each with those that it calls."""
-        keep, loop, changing = self._stack.enter_context, self._loop, threading.RLock()
-        damper, reaper = Damper(), Reaper()
+        keep, loop, manager = self._stack.enter_context, self._loop, self._manager
+        changing = threading.RLock()
+        damper, reaper, source = Damper(), Reaper(), self._source
         control = keep(closing(Control(first.config.control, loop)))
         requests = keep(closing(Requests()))
         # who answers
@@ -214,14 +215,14 @@ class Daemon:
         # word others ask for comes before those; programs answers what is in the rings by the table before, so it comes
         # before answering; exposition and control listen before ports attach, which makes some links flap.
         turns = Turns(lambda: rings.busy)
-        programs = Programs(ns_filter, rings, answering, tags, turns, changing, reaper.reap)
+        programs = Programs(loop, ns_filter, rings, answering, tags, turns, changing, reaper.reap)
         followers = [
             *(LinkLog(damper), machine, neighbour, outlook, kernel, route, programs, answering, counts, view),
             *(exposition, control, ports, tags),
         ]
         changes = Changes(machine, look, turns, changing, followers)
-        following = Following(look, changes, programs, self._manager)
-        reloads = Reloads(self._source, self._configured, changes, following, view, self._manager, turns, reaper.reap)
+        following = Following(loop, look, changes, programs, manager)
+        reloads = Reloads(loop, source, self._configured, changes, following, view, manager, turns, reaper.reap)
         return Rooms(
             machine=machine,
             control=control,

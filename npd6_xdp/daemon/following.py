@@ -25,7 +25,10 @@ _UNNOTICED = 0.05  # seconds
 class Following:
     """Makes one change at a time of whatever of the machine has changed. `look` says when."""
 
-    def __init__(self, look: NextLook, changes: Changes, programs: Programs, manager: ServiceManager) -> None:
+    def __init__(
+        self, loop: Loop, look: NextLook, changes: Changes, programs: Programs, manager: ServiceManager
+    ) -> None:
+        self._loop = loop
         self._look = look
         self._changes = changes
         self._programs = programs
@@ -35,11 +38,10 @@ class Following:
         self._cost = 0.0  # seconds of processor time that it has taken so far
         self._waits: Callable[[], bool] = lambda: False
 
-    def join(self, loop: Loop, waits: Callable[[], bool]) -> None:
+    def join(self, waits: Callable[[], bool]) -> None:
         """Have the loop look when it is time. While it `waits`, none is begun: a reload comes to its end first."""
-        self._loop = loop
         self._waits = waits
-        loop.at(self._due, lambda _: self.go_on(), "table")
+        self._loop.at(self._due, lambda _: self.go_on(), "table")
 
     @property
     def is_under_way(self) -> bool:

@@ -13,7 +13,7 @@ import select
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from npd6_xdp.core.errors import MachineError
@@ -130,6 +130,29 @@ class Loop:
     def renew(self, where: str, call: Callable[[], object]) -> None:
         """How a source of that name is opened anew: all of that name are."""
         self._renewals.setdefault(where, []).append(call)
+
+    def watch(
+        self,
+        where: str,
+        readable: Callable[[], Iterable[tuple[Source, Callable[[], object]]]],
+        reopen: Callable[[], object],
+    ) -> None:
+        """Call what `readable` says, whenever its source is readable; `reopen` opens others in their places, where one
+        fails again and again.
+        """
+
+        def add() -> None:
+            for source, call in readable():
+                self.add(source, call, where)
+
+        def anew() -> None:
+            for source, _ in readable():
+                self.remove(source)
+            reopen()
+            add()
+
+        add()
+        self.renew(where, anew)
 
     # --- turns ---
 

@@ -88,10 +88,8 @@ class Machine(Follower):
     def join(self, loop: Loop, tell_kinds: Callable[[RoutingFlag], object]) -> None:
         """Have the loop wait for changes. `tell_kinds` is called with what kinds of routes and rules there are."""
         self._tell_kinds = tell_kinds
-        self._watch_links()
-        self._watch_routes()
-        loop.renew("links", self._renew_links)
-        loop.renew("routes", self._renew_routes)
+        loop.watch("links", lambda: [(self.netlink.fileno(), self.on_link_change)], self._reopen_links)
+        loop.watch("routes", self._readable_routes, self._reopen_routes)
         loop.at(lambda: self._guests.due, self._look_for_guests, "links")
         loop.at(lambda: self._routes.due, lambda _: self._routes.refresh(), "routes")
 
@@ -163,13 +161,9 @@ class Machine(Follower):
         if self._guests.tick(now):
             self._look.at_once()
 
-    def _watch_links(self) -> None:
-        self._loop.add(self.netlink.fileno(), self.on_link_change, "links")
-
-    def _watch_routes(self) -> None:
+    def _readable_routes(self) -> list[tuple[int, Callable[[], None]]]:
         changed, dumped = self._routes.filenos()
-        self._loop.add(changed, self._on_route_change, "routes")
-        self._loop.add(dumped, self._on_route_dump, "routes")
+        return [(changed, self._on_route_change), (dumped, self._on_route_dump)]
 
     def on_link_change(self) -> None:
         """Something was announced of links or addresses."""
@@ -195,17 +189,12 @@ class Machine(Follower):
 
     # --- sources opened anew, because they fail all the time ---
 
-    def _renew_links(self) -> None:
-        self._loop.remove(self.netlink.fileno())
+    def _reopen_links(self) -> None:
         self.netlink.close()
         self.netlink = Netlink(self.netlink)
-        self._watch_links()
         self._look.later()
 
-    def _renew_routes(self) -> None:
-        for fd in self._routes.filenos():
-            self._loop.remove(fd)
+    def _reopen_routes(self) -> None:
         self._routes.close()
         self._routes = RouteWatch()
-        self._watch_routes()
         self._look.later()

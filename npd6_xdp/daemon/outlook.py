@@ -84,11 +84,8 @@ class Outlook(Follower):
 
     def join(self, loop: Loop, tags: Tags, has_news: Callable[[], bool]) -> None:
         """Have the loop look when it is time. `has_news` says that there are others of the neighbour table's."""
-        self._loop = loop
-        self._tags = tags
-        self._wait()
-        loop.renew("outlook", self._renew)
-        self._has_news = has_news
+        self._tags, self._has_news = tags, has_news
+        loop.watch("outlook", lambda: [(self.fileno(), self._on_readable)], self._reopen)
         loop.at(lambda: 0.0 if self._is_old else self.due, lambda _: self._tick(), "outlook")
 
     @property
@@ -96,24 +93,17 @@ class Outlook(Follower):
         """Whether there is something that others know, and that hasn't been looked at yet."""
         return self._has_news() or (self._tags is not None and self._tags.silent != self._silent)
 
-    def _wait(self) -> None:
-        self._loop.add(self.fileno(), self._on_readable, "outlook")
-
     def _on_readable(self) -> None:
         if self.on_change():
             self.look()
 
-    def _renew(self) -> None:
-        self._loop.remove(self.fileno())
+    def _reopen(self) -> None:
         self.reopen()
-        self._wait()
         self.look()
 
     def _tick(self) -> None:
-        if (
-            self._tags is not None and self._tags.silent != self._silent
-        ):  # a port has no tags beside its frames any more
-            self.apply(self._now)
+        if self._tags is not None and self._tags.silent != self._silent:
+            self.apply(self._now)  # a port has its tags within the frames again, say
         else:
             self.look()
 

@@ -46,6 +46,7 @@ class Programs(Follower):
 
     def __init__(
         self,
+        loop: Loop,
         ns_filter: NsFilter,
         rings: Rings,
         answering: Answering,
@@ -54,6 +55,7 @@ class Programs(Follower):
         changing: AbstractContextManager[object],
         reap: Callable[[], None],
     ) -> None:
+        self._loop = loop
         self._ns_filter = ns_filter
         self._rings = rings
         self._answering = answering
@@ -69,11 +71,12 @@ class Programs(Follower):
         self.doubtful = False
         """The kernel's maps may be neither the last table nor the one before: the next gets a program of its own."""
 
-    def join(self, loop: Loop) -> None:
+    def join(self) -> None:
         """Have the loop call when programs and rings are to be given up, and open a ring anew that fails."""
-        self._loop = loop
-        loop.renew(Rings.WHERE, self._renew)
-        loop.at(lambda: self._retire_at if self._retiring is None else self._turns.go_on_at, self._retire, Rings.WHERE)
+        self._loop.renew(Rings.WHERE, self._renew)
+        self._loop.at(
+            lambda: self._retire_at if self._retiring is None else self._turns.go_on_at, self._retire, Rings.WHERE
+        )
 
     # --- the three verbs ---
 

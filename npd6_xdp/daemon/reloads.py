@@ -34,6 +34,7 @@ class Reloads:
 
     def __init__(
         self,
+        loop: Loop,
         source: Source,
         configured: Callable[[Config], None],
         changes: Changes,
@@ -43,6 +44,7 @@ class Reloads:
         turns: Turns,
         reap: Callable[[], None],
     ) -> None:
+        self._loop = loop
         self._source = source
         self._configured = configured
         self._changes = changes
@@ -56,12 +58,12 @@ class Reloads:
         self._asked: list[Reply] = []  # and of the one that is under way
         self._reading: Reading | None = None  # what that is to put in force
         self._applying: Steps[None] | None = None  # a configuration that was read, and is to be in force
+        self._say_at_work: Callable[[], None] = lambda: None
         self._say_at = 0.0  # when those who wait are told again that we are at it
 
-    def join(self, loop: Loop, say_at_work: Callable[[], None]) -> None:
+    def join(self, say_at_work: Callable[[], None]) -> None:
         """Have the loop begin them and go on with them; `say_at_work` lets those who wait know that we are at it."""
-        self._loop = loop
-        self._say_at_work = say_at_work
+        loop, self._say_at_work = self._loop, say_at_work
         loop.at(lambda: None if self.is_under_way else self._at, lambda _: self._begin(), "reload")
         loop.at(lambda: self._reading.due if self._reading else None, lambda _: self._give_up_reading(), "reload")
         loop.at(self._due, lambda _: self._go_on(), "reload")

@@ -68,20 +68,8 @@ class Resolution(Follower):
 
     def join(self, loop: Loop) -> None:
         """Have the loop wait for the kernel's word, and go on with what is under way."""
-        self._loop = loop
-        self._wait()
-        loop.renew("neighbours", self._renew)
+        loop.watch("neighbours", self.readable, self.reopen)
         loop.at(lambda: self.due, self.tick, "neighbours")
-
-    def _wait(self) -> None:
-        for fd, call in self.readable():
-            self._loop.add(fd, call, "neighbours")
-
-    def _renew(self) -> None:
-        for fd, _ in self.readable():
-            self._loop.remove(fd)
-        self.reopen()
-        self._wait()
 
     def readable(self) -> tuple[tuple[int, Callable[[], None]], ...]:
         """File descriptors, with what is to be called where they are readable."""

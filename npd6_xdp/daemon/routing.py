@@ -52,17 +52,7 @@ class Routing(Follower):
 
     def join(self, loop: Loop) -> None:
         """Have the loop wait for changes."""
-        self._loop = loop
-        self._wait()
-        loop.renew("routes", self._renew)
-
-    def _wait(self) -> None:
-        self._loop.add(self.fileno(), self.on_change, "routes")
-
-    def _renew(self) -> None:
-        self._loop.remove(self.fileno())
-        self.reopen()
-        self._wait()
+        loop.watch("routes", lambda: [(self.fileno(), self.on_change)], self.reopen)
 
     def apply(self, new: InForce) -> None:
         """Go by this table from now on."""

@@ -27,7 +27,8 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._stack.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, self._note)
-        self._wake_by_signals()
+        self._ends = self._open()
+        loop.watch("signals", lambda: [(self._ends[0], self._on_signal)], self._reopen)
 
     def close(self) -> None:
         """As it was before."""
@@ -36,7 +37,6 @@ class Signals:
     def join(self, loop: Loop, calls: Mapping[int, Callable[[], object]]) -> None:
         """From now on, what signals ask for is done by these calls, in a turn of the loop."""
         self._calls = calls
-        loop.renew("signals", self._renew)
         loop.at(lambda: 0.0 if self._noted else None, lambda _: self._do(), "signals")
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
@@ -52,24 +52,21 @@ class Signals:
         while self._noted:
             self._calls[self._noted.pop(0)]()
 
-    def _wake_by_signals(self) -> None:
+    def _open(self) -> tuple[socket.socket, socket.socket]:
         """A signal makes a socket readable, so that it wakes the loop."""
-        self._ends = socket.socketpair()
-        reader, writer = self._ends
-        for end in self._ends:
+        reader, writer = ends = socket.socketpair()
+        for end in ends:
             end.setblocking(False)
-        self._loop.add(reader, self._on_signal, "signals")
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        return reader, writer
+
+    def _reopen(self) -> None:
+        before, self._ends = self._ends, self._open()
+        for end in before:
+            end.close()
 
     def _on_signal(self) -> None:
         self._ends[0].recv(64)
-
-    def _renew(self) -> None:
-        before = self._ends
-        self._loop.remove(before[0])
-        self._wake_by_signals()
-        for end in before:
-            end.close()
 
     def _let_go(self) -> None:
         signal.set_wakeup_fd(-1)

@@ -64,20 +64,13 @@ class Tags(Follower):
 
     def join(self, loop: Loop, anew: Callable[[], None]) -> None:
         """Have the loop wait for what the taps tell. `anew` puts what is in force in force once more."""
-        self._loop = loop
         self._anew = anew
-        self._wait()
-        loop.renew("tags", self._renew)
+        loop.watch("tags", lambda: [(self.fileno(), self._on_readable)], self._reopen)
         loop.at(lambda: self._followed_at, lambda _: self.follow_ports(), "ports")
         loop.at(lambda: self.due, self._look, "tags")
 
-    def _wait(self) -> None:
-        self._loop.add(self.fileno(), self._on_readable, "tags")
-
-    def _renew(self) -> None:
-        self._loop.remove(self.fileno())
+    def _reopen(self) -> None:
         self.reopen()
-        self._wait()
         self.follow_ports()
 
     def apply(self, new: InForce) -> None:

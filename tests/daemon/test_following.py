@@ -39,7 +39,7 @@ def test_what_was_in_force_before_isnt_held_until_the_next_change(*, refused: bo
     old, new = (in_force(Table({}, {}, {}, {}, {}), {}) for _ in range(2))
     said: list[str] = []
     changes: Any = Changes(old, new, refused=refused)
-    parts: list[Any] = [NextLook(), changes, None, SimpleNamespace(status=said.append)]
+    parts: list[Any] = [None, NextLook(), changes, None, SimpleNamespace(status=said.append)]
     found = Following(*parts)
     found.go_on()
     assert not found.is_under_way

@@ -137,9 +137,9 @@ def room(ns_filter: NsFilter, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setattr(programs, "EventRing", Ring)
     monkeypatch.setattr(programs, "load", lambda _: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(cgroup, "require", lambda *_: None)
-    parts: list[Any] = [ns_filter, Rings(), None, Tags(), Turns(lambda: False), nullcontext(), lambda: None]
+    parts: list[Any] = [Loop(), ns_filter, Rings(), None, Tags(), Turns(lambda: False), nullcontext(), lambda: None]
     found = Programs(*parts)
-    found.join(Loop())  # type: ignore[arg-type]
+    found.join()
     go_by(found, in_force(a_table(), {}))
     return found
 

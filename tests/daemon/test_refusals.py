@@ -203,7 +203,7 @@ class Ground:
         self.changes = Changes(self, self.look, self.turns, nullcontext(), followers)  # type: ignore[arg-type]
         self.changes.in_force = in_force(NO_TABLE, {}, config)
         doubtful: Any = SimpleNamespace(doubtful=False)
-        self.following = Following(self.look, self.changes, doubtful, Anything())  # type: ignore[arg-type]
+        self.following = Following(Anything(), self.look, self.changes, doubtful, Anything())  # type: ignore[arg-type]
 
     def named(self, written: Config) -> Config:
         return written
@@ -220,7 +220,7 @@ def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFi
     with closing(Loop()) as loop, closing(Machine(loop, ground.look)) as machine:
         there, machine.netlink = machine.netlink, Links()  # type: ignore[assignment]
         changes = Changes(machine, ground.look, ground.turns, nullcontext(), [])
-        following = Following(ground.look, changes, Anything(), Anything())  # type: ignore[arg-type]
+        following = Following(loop, ground.look, changes, Anything(), Anything())  # type: ignore[arg-type]
         for look in (machine.on_link_change, following.go_on, following.go_on):
             ground.look.at = None
             look()
@@ -293,6 +293,7 @@ class Part:
 def programs(ns_filter: Successors, rings: Rings) -> Programs:
     anything: Any = Anything()
     found = Programs(
+        anything,
         ns_filter,  # type: ignore[arg-type]
         rings,
         anything,
