@@ -138,10 +138,10 @@ class Pending:
             self._via_sets.setdefault(event.target, set()).add(via_set)
             self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
             probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
-        asker = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
-        if len(pending.askers) >= MAX_ASKERS and asker not in pending.askers:
+        question = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
+        if len(pending.askers) >= MAX_ASKERS and question not in pending.askers:
             return None
-        pending.askers[asker] = event
+        pending.askers[question] = event
         return probes
 
     def resolved(self, host: Host, *, confirmed: bool = True) -> list[NsEvent]:

@@ -37,7 +37,7 @@ class HasFileno(Protocol):
         ...
 
 
-Source = int | HasFileno
+Readable = int | HasFileno
 
 
 class _Call:
@@ -105,12 +105,12 @@ class Loop:
 
     # --- what there is to wait for ---
 
-    def add(self, source: Source, call: Callable[[], object], where: str, events: int = selectors.EVENT_READ) -> None:
+    def add(self, source: Readable, call: Callable[[], object], where: str, events: int = selectors.EVENT_READ) -> None:
         """Call, whenever a source is readable (or writable, by selectors.EVENT_*)."""
         self._failures.setdefault(where, 0)
         self._selector.register(source, events, _Call(where, call))
 
-    def remove(self, source: Source) -> None:
+    def remove(self, source: Readable) -> None:
         """Wait for it no more. It is not closed."""
         self._selector.unregister(source)
 
@@ -134,7 +134,7 @@ class Loop:
     def watch(
         self,
         where: str,
-        readable: Callable[[], Iterable[tuple[Source, Callable[[], object]]]],
+        readable: Callable[[], Iterable[tuple[Readable, Callable[[], object]]]],
         reopen: Callable[[], object],
     ) -> None:
         """Call what `readable` says, whenever its source is readable; `reopen` opens others in their places, where one

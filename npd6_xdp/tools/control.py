@@ -16,7 +16,7 @@ from npd6_xdp.core.errors import MachineError
 
 _TIMEOUT = 60.0  # seconds without a word; a daemon that is at it says so each 5
 _TIMEVAL = struct.Struct("ll")
-_TRIES = 10  # where the daemon hangs up before it has heard the question: others crowd it
+_TRIES = 10  # where the daemon hangs up before it has heard the question: it has too many
 _PAUSE = 0.02  # seconds between them
 
 

@@ -34,7 +34,7 @@ SOME = 1024  # lines that are put or taken out at once: two milliseconds
 _NANOSECONDS = 1_000_000_000
 
 
-class Change(NamedTuple):
+class EntryChange(NamedTuple):
     """What is to be put into the maps for an entry, and taken out of them; its prefixes are in the trie, or were."""
 
     entry: int
@@ -44,10 +44,10 @@ class Change(NamedTuple):
     was_in_trie: bool
 
 
-Changes = Sequence[Change]
+EntryChanges = Sequence[EntryChange]
 
 
-class Lines(NamedTuple):
+class TableLines(NamedTuple):
     """Lines of the flat table, and the kernel map that they belong into."""
 
     map: str
@@ -66,7 +66,7 @@ def map_of(prefix: Prefix, in_trie: bool) -> str:
     return "prefix_trie" if prefix.length < BITS and in_trie else "exact_matches"
 
 
-def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list[Lines]]:
+def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list[TableLines]]:
     """Prefixes of entries, which are in the trie or not, by their maps; the shortest first."""
     found: defaultdict[tuple[int, str, int], list[Prefix]] = defaultdict(list)
     for entry, prefixes, in_trie in entries:
@@ -74,7 +74,7 @@ def in_turn(entries: Iterable[tuple[int, Iterable[Prefix], bool]]) -> Steps[list
             for prefix in some:
                 found[prefix.length, map_of(prefix, in_trie), entry].append(prefix)
             yield
-    return [Lines(name, entry, found[length, name, entry]) for length, name, entry in sorted(found)]
+    return [TableLines(name, entry, found[length, name, entry]) for length, name, entry in sorted(found)]
 
 
 def match_key(name: str, entry: int, prefix: Prefix) -> bytes:

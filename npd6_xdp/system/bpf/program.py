@@ -20,10 +20,10 @@ from npd6_xdp.system.bpf.counters import Counters
 from npd6_xdp.system.bpf.load import Loaded
 from npd6_xdp.system.bpf.pack import (
     SOME,
-    Change,
-    Changes,
-    Lines,
+    EntryChange,
+    EntryChanges,
     Packed,
+    TableLines,
     any_vlan_last,
     in_turn,
     is_in_trie,
@@ -55,7 +55,7 @@ class _Fitting(NamedTuple):
 
     table: Table
     limits: Limits
-    changes: Changes | None
+    changes: EntryChanges | None
     fit: Fit
 
 
@@ -113,7 +113,7 @@ class Program(Counters):
             known = self._fitting = _Fitting(table, limits, changes if fit is Fit.FEW else None, fit)
         return known.fit
 
-    def _has_room(self, table: Table, limits: Limits, changes: Changes) -> bool:
+    def _has_room(self, table: Table, limits: Limits, changes: EntryChanges) -> bool:
         needs = needs_of(table, limits)
         for each in changes:
             singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)
@@ -163,9 +163,9 @@ class Program(Counters):
             self._image = table, self.tapped, pack_entries(table, self.tapped, self._packed)
         return self._image[2]
 
-    def _changes(self, table: Table) -> Steps[Changes]:
+    def _changes(self, table: Table) -> Steps[EntryChanges]:
         """What is to be put into the maps and to be taken out of them, for a table to follow."""
-        found: list[Change] = []
+        found: list[EntryChange] = []
         for entry in table.decisions.keys() | self._decisions.keys():
             after, before = (each.get(entry, NOTHING_DECIDED) for each in (table.decisions, self._decisions))
             if after is before:
@@ -180,7 +180,7 @@ class Program(Counters):
                 for some in pieces(before.items(), SOME):
                     take += [prefix for prefix, _ in some if prefix.length < BITS]
                     yield
-            found.append(Change(entry, put, take, in_trie, was_in_trie))
+            found.append(EntryChange(entry, put, take, in_trie, was_in_trie))
             yield
         return found
 
@@ -210,14 +210,14 @@ class Program(Counters):
             self.delete(name, key)
             del image[key]
 
-    def _put_lines(self, lines: Iterable[Lines], matches: Mapping[int, Mapping[Prefix, Match]]) -> Steps[None]:
+    def _put_lines(self, lines: Iterable[TableLines], matches: Mapping[int, Mapping[Prefix, Match]]) -> Steps[None]:
         """Add or change lines of the flat table, in this order; where a map refuses one, all are as before."""
-        done: list[Lines] = []
+        done: list[TableLines] = []
         try:
             for name, entry, prefixes in lines:
                 said = matches[entry]
                 for some in pieces(prefixes, SOME):
-                    done.append(Lines(name, entry, some))
+                    done.append(TableLines(name, entry, some))
                     keys = [match_key(name, entry, prefix) for prefix in some]
                     self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
                     yield

@@ -172,7 +172,7 @@ class Refused(OSError):
     """The kernel has answered that it doesn't do what it was asked for: `errno` says why."""
 
 
-class Answer(NamedTuple):
+class Told(NamedTuple):
     """What the kernel has told. A dump may lack a line unless it is `whole`: something changed meanwhile."""
 
     messages: list[Message]
@@ -232,7 +232,7 @@ class Asking:
         self._number = (self._number + 1) & 0x7FFFFFFF
         return self._number
 
-    def ask(self, request: Callable[[int], bytes]) -> Answer:
+    def ask(self, request: Callable[[int], bytes]) -> Told:
         """Ask, and wait for all of the answer: the lines of a dump, one message, or none where it is done as asked.
 
         Raises Refused, or another OSError if there is no answer.
@@ -242,7 +242,7 @@ class Asking:
         telling, found = Telling(number), list[Message]()
         while not telling.ended:
             found += telling.of(self.socket.recv(DATAGRAM))
-        return Answer(found, telling.whole)
+        return Told(found, telling.whole)
 
     def dump(self, request: Callable[[int], bytes]) -> list[Message]:
         """The lines of a dump that nothing changed under, or of the last of ATTEMPTS. Raises OSError as ask() does."""

@@ -182,7 +182,7 @@ def test_on_loopback_its_own_names_are_served(served: Served, host: str) -> None
     "host",
     ["evil.example", "evil.example:9846", "localhost.evil.example", "", "[::2]", "192.0.2.1", "a b", "[", "::1]x"],
 )
-def test_on_loopback_another_name_is_refused_lest_a_foreign_page_reads_through_a_browser(
+def test_on_loopback_another_name_is_refused_so_that_no_foreign_page_reads_through_a_browser(
     served: Served, host: str
 ) -> None:
     for path in PATHS:
