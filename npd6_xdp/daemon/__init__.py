@@ -200,10 +200,10 @@ class Daemon:
         counts, rings = Counts(), keep(closing(Rings(loop)))
         answering = Answering(ports, counts, loop.failed)
         late, guests = answering.answer_late, machine.look_for_guests
-        memory = keep(closing(Memory()))  # once the program is loaded: what a dead one has left is this one's from here
+        memory = keep(closing(Memory()))  # what a dead one has left is this one's from here: `kernel` puts it back
         beside = [*memory.others]
-        neighbour = keep(closing(Resolution(ns_filter, requests, late, memory, guests)))
         kernel = keep(closing(ProxyEntries(ns_filter, requests, memory)))
+        neighbour = keep(closing(Resolution(ns_filter, requests, late, memory, guests)))
         route = keep(closing(Routing(ns_filter)))
         tags = keep(closing(Tags(ns_filter, ports, _counted(ns_filter, counts), changing)))
         # who tells of it

@@ -104,16 +104,16 @@ def test_entries_survive_a_crash_are_taken_over_and_go_at_a_clean_end(
     assert sysctls(topology) == before, "as they were before the one that was killed"
 
 
+@pytest.mark.parametrize("place", ["system.bpf.ns_filter:NsFilter", "daemon.resolution:Resolution"])
 def test_a_start_that_fails_before_it_puts_sysctls_back_leaves_that_to_the_next_one(
-    topology: Topology, daemon: Start
+    topology: Topology, daemon: Start, place: str
 ) -> None:
     """It can't load its program, say, and what a killed one has remembered is still to be had."""
     before, left = sysctls(topology), topology.directory / "left"
     daemon(configuration(RULE)).kill()
     assert sysctls(topology) != before
     left.write_text("1")
-    place = "npd6_xdp.system.bpf.ns_filter:NsFilter.__init__=refused"
-    program = (sys.executable, str(FAULTY), place, str(left))
+    program = (sys.executable, str(FAULTY), f"npd6_xdp.{place}.__init__=refused", str(left))
     with pytest.raises(StartError):
         daemon(configuration(RULE), program=program, environment={"PYTHONPATH": str(ROOT)})
     assert left.read_text() == "0", "it is the fault that has ended it"
