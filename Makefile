@@ -18,7 +18,7 @@ workers = $(shell [ "$$(nproc)" -ge 4 ] && $(python) -c 'import xdist' 2>/dev/nu
 help: ## this list
 	@sed -En 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-test: ## linters, types, all tests; needs root, and installs what is missing (20 minutes)
+test: ## linters, types, all tests; needs root, and installs what is missing (a quarter of an hour)
 	deploy/test.sh
 
 test-core: $(prepared) ## the decisions' tests: no root, no bcc, no machine; what takes seconds is left out
@@ -38,7 +38,7 @@ bench-quick: ## all rows of the benchmark with small numbers: does it work? Need
 	deploy/bench.sh --quick
 
 mentions: $(prepared) ## whether each file, page, command and rule is there that a text names
-	$(python) -m pytest -q tests/manual/test_documents.py tests/manual/test_mentions.py tests/manual/test_rules.py
+	$(python) -m pytest -q tests/manual/test_documents.py tests/manual/test_mentions.py tests/manual/test_outcomes.py tests/manual/test_rules.py
 
 docs: $(prepared) ## the tables of keys and metrics, written from the code; then mentions
 	$(python) -m docs.keys
@@ -46,6 +46,7 @@ docs: $(prepared) ## the tables of keys and metrics, written from the code; then
 	$(MAKE) --no-print-directory mentions
 
 coverage: ## which lines of npd6_xdp no test reaches, in daemons as well; needs root (an hour)
+	test -e .venv/bin/coverage || { echo "coverage: run deploy/setup.sh --test first" >&2; exit 1; }
 	.venv/bin/coverage erase
 	.venv/bin/coverage run -m pytest -q $(or $(T),$(covering)) || echo "coverage: some tests failed; what they reached counts"
 	.venv/bin/coverage combine --quiet

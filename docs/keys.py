@@ -149,6 +149,8 @@ DATAPATHS: Mapping[Datapath, str] = {
 
 def keys(of: str) -> list[tuple[str, Key]]:
     """The keys of a table, in the code's order. KeyError if one isn't described."""
+    if without := KEYS[of].keys() - SAID[of].keys():
+        raise KeyError(f"docs/keys.py says nothing of [{of}] {', '.join(sorted(without))}: add it to SAID")
     return [(name, SAID[of][name]) for name in KEYS[of]]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_file import KEYS, parse
 from npd6_xdp.core.verdict import Method
 from tests.core.configs import CONTRACT, MINIMAL, REFERENCE
 
@@ -29,6 +29,11 @@ def said(text: str) -> dict[str, set[str]]:
 def with_examples() -> str:
     """The reference configuration with what is commented out."""
     return re.sub(r"^# (?=\[\[|\w+ = )", "", REFERENCE, flags=re.MULTILINE)
+
+
+def test_every_key_that_is_read_is_in_the_contract_and_no_other() -> None:
+    read = {table.rpartition(".")[2]: set(keys) for table, keys in KEYS.items()}
+    assert read | {"interface": read["interface"] | {"rule"}} == CONTRACT
 
 
 def test_the_reference_configuration_says_every_key() -> None:
