@@ -47,8 +47,8 @@ show edge 'sudo npd6-xdp status'
 step "What Prometheus has of it, within 30 s"
 query='sum by (outcome) (npd6_solicitations_total) > 0'
 ask="promtool query instant http://localhost:9090 '$query'"
-for _ in {1..30}; do
-    counted="$(on monitor "$ask")" && [ -n "$counted" ] && break
+for _ in {1..30}; do # a scrape may have come between the two pings
+    counted="$(on monitor "$ask")" && [[ $counted == *answered_xdp* ]] && break
     sleep 1
 done
 [ -n "$counted" ] || fail "Prometheus has no counts from edge: look at http://$MONITOR_MGMT_ADDRESS:9090/targets"
