@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Generator, Iterator
 from itertools import chain, pairwise
 from pathlib import Path
@@ -29,6 +30,12 @@ settings.register_profile("quick", settings.get_profile("npd6-xdp"), max_example
 settings.load_profile("npd6-xdp")
 
 CI = os.environ.get("CI") == "true"
+
+# As from a terminal, however the tests were started: what ignores a signal hands that on to all that it starts, and
+# tests send these to what they start. (nohup ignores SIGHUP, and a script SIGINT for what it runs in the background.)
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 # One start compiles the XDP program for all daemons of this run and of those that follow.
 os.environ["CACHE_DIRECTORY"] = str(Path(__file__).resolve().parents[1] / ".venv/cache")

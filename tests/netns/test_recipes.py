@@ -42,6 +42,7 @@ def test_a_page_has_a_configuration_commands_and_a_way_to_see_that_it_works(name
         assert "operation.md#the-neighbour-table" in text, "it is small by default"
 
 
+@pytest.mark.needs_table
 @pytest.mark.parametrize("name", HERE)
 def test_a_page_s_configuration_and_commands_make_its_addresses_reachable(topology: Topology, name: str) -> None:
     seen = run(topology, name)
