@@ -102,6 +102,10 @@ def test_captures_on_any_tell_what_one_on_the_interface_itself_tells(topology: T
     config = tmp_path / "a.toml"
     config.write_text(TRUNK)
     tagged = replace(SETTING, target=ip6("2001:db8:1::78"), tags=TAGS_8021Q)
+    # else a kernel asks again while one capture has ended and another hasn't
+    topology.sysctl("upstream", "net/ipv6/neigh/eth0/retrans_time_ms", 60_000)
+    topology.sysctl("edge", "net/ipv6/neigh/wan0/retrans_time_ms", 60_000)
+    topology.sysctl("host", "net/ipv6/neigh/eth0/retrans_time_ms", 60_000)
     with ExitStack() as stack:
         ethernet = stack.enter_context(tcpdump(topology, "wan0"))
         files = {kind: stack.enter_context(tcpdump(topology, "any", "-y", kind)) for kind in COOKED}
