@@ -69,8 +69,7 @@ class Changes:
     def begin(self, new: InForce) -> None:
         """The first one, at once. Raises Npd6Error: then the daemon can't start."""
         with ExitStack() as undo:
-            for follower in self._followers:
-                finish(follower.prepare(new, Change(undo, asked=True)))
+            finish(self._prepare(new, Change(undo, asked=True)))
             self._put_in_force(new)
             undo.pop_all()
         finish(self._settling(NOTHING, new))

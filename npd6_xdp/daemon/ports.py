@@ -43,9 +43,6 @@ class Ports(Follower):
         self._announced: set[int] = set()
         self._refused: dict[int, str] = {}
         self._lines = Lines(damper)
-        self._config = Config(())
-        self._links: Mapping[str, LinkFacts] = {}
-        self._table = NO_TABLE
         self._here: dict[int, LinkFacts] = {}
         self._seen: dict[int, LinkFacts] = {}
         self._entries: dict[int, list[Entry]] = {}
@@ -53,7 +50,7 @@ class Ports(Follower):
         self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
         self._retry_at: float | None = None
         self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_tags)
-        self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (self._table, {})
+        self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (NO_TABLE, {})
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
         self.due: float | None = None
@@ -145,8 +142,7 @@ class Ports(Follower):
                 self.admit(new, Change(undo, asked=True))
                 undo.pop_all()
         self._admitted.clear()
-        self._now = new
-        self.follow(new.config, new.links, new.table)
+        self.follow(new)
 
     def admit(self, new: InForce, change: Change) -> None:
         """Attach to what the table wants beside what there is, and as the configuration wants it.
@@ -160,7 +156,6 @@ class Ports(Follower):
         admitted: set[int] = set()
         change.undo.callback(setattr, self, "_entries", self._entries)
         with ExitStack() as undo:
-            undo.callback(setattr, self, "_entries", self._entries)
             self._entries = _by_port(new.table)
             for link in here.values():
                 before = self._attached.get(link.ifindex)
@@ -202,11 +197,12 @@ class Ports(Follower):
             self._retry_at = time.monotonic()
             self._plan()
 
-    def follow(self, config: Config, links: Mapping[str, LinkFacts], table: Table) -> None:
+    def follow(self, new: InForce) -> None:
         """Attach to what is there now and wanted, detach from the rest; what refuses is tried again, see `due`."""
         began = time.monotonic()
         self._retry_at = None
-        self._config, self._links, self._table = config, links, table
+        self._now = new
+        config, links, table = new.config, new.links, new.table
         self._entries = _by_port(table)
         here = self._here = self._wanted(links, table)
         taken_off = {*self._ns_filter.taken_off(self._attached)}
@@ -267,7 +263,7 @@ class Ports(Follower):
     def tick(self, now: float) -> None:
         """Try again what has refused, and look at what the kernel has."""
         if self._retry_at is not None and self._retry_at <= now:
-            self.follow(self._config, self._links, self._table)
+            self.follow(self._now)
         if self._looks.due is not None and self._looks.due <= now:
             for port in self._looks.tampered(now):
                 self._put_back(port)
@@ -300,7 +296,7 @@ class Ports(Follower):
         """Attach anew what was taken away, and say so; or say why it can't be, and try again."""
         self._take_note(port)
         if (link := self._here.get(port.ifindex)) is not None:
-            self._try(self._config, link)
+            self._try(self._now.config, link)
 
     def _take_note(self, port: Attached) -> None:
         self._looks.complain(port, "somebody has taken the XDP program off; attaching it again")

@@ -23,8 +23,7 @@ class Turns:
 
     def is_over(self, steps: Steps[None]) -> bool:
         """Go on with something for as long as a turn may take; whether that was the last of it."""
-        ends = time.thread_time() + SLICE
-        is_over = all(time.thread_time() < ends for _ in steps)
+        is_over = slice_of(steps)
         self.rest()
         return is_over
 
@@ -33,8 +32,8 @@ class Turns:
         self.go_on_at = time.monotonic() + _SHARE * SLICE if self._busy() else 0.0
 
 
-def slice_of(steps: Steps[None], is_asleep: Callable[[], bool]) -> bool:
-    """Go on with a change for as long as a turn may take, or until it waits for something; whether that was the last.
+def slice_of(steps: Steps[None], is_asleep: Callable[[], bool] = lambda: False) -> bool:
+    """Go on with something for as long as a turn may take, or until it waits for something; whether that was the last.
 
     Raises what it raises.
     """

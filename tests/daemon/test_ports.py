@@ -94,9 +94,10 @@ def attached(card: Card) -> Iterator[Ports]:
 def follow(there: Ports, text: str, link: LinkFacts, *, admit: bool = False) -> None:
     config, links = parse(text, "test"), {"wan0": link}
     table = build(config, links)
+    new = in_force(table, links, config)
     if admit:
-        there.admit(in_force(table, links, config), Change(ExitStack(), asked=True))
-    there.follow(config, links, table)
+        there.admit(new, Change(ExitStack(), asked=True))
+    there.follow(new)
 
 
 def looked(there: Ports) -> None:
@@ -188,7 +189,7 @@ def test_a_port_that_is_attached_for_a_reload_stays_so_while_another_is_tried_ag
     finish(attached.settle(NOTHING, old))
     finish(attached.prepare(new, Change(ExitStack(), asked=True)))
     changes = attached.changes
-    attached.follow(old.config, old.links, old.table)
+    attached.follow(old)
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
     finish(attached.settle(old, new))
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
