@@ -125,7 +125,7 @@ def _name_of(bcc: Any, source: str) -> str:
     """The name by which the compiled program is kept; "" where nothing can be."""
     try:
         return compiled.fingerprint(
-            bcc, source, compiler.BPF_DIRECTORY, (*compiler.FLAGS, *map(" ".join, _SIZED_BY.items()))
+            bcc, source, compiler.BPF_DIRECTORY / "include", (*compiler.FLAGS, *map(" ".join, _SIZED_BY.items()))
         )
     except OSError:
         return ""
