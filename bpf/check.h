@@ -42,7 +42,7 @@ struct scratch {
 	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */
 	volatile __u32 sllao;           /* offset in `message` of the one that counts, 0 for none */
 	volatile __u32 presence;        /* enum presence, by the routing table */
-	volatile __u32 tags;            /* enum event_tags: what Python has to know */
+	volatile __u32 event_flags;     /* enum event_flag: what Python has to know */
 	volatile __u32 is_held;         /* it may have a tag that doesn't show, and is to be held until that is known */
 	struct rule rule;               /* the one that covers the target, from whichever map */
 	__u8 eth_destination[ETH_ALEN]; /* where an answer goes */

@@ -277,7 +277,7 @@ static __always_inline void heard_remember(const struct entry *entry, const stru
 	heard_addresses.update(&key, &heard);
 }
 
-/* The present target, for the methods that go by that; what Python is to be told of it comes to s->tags. */
+/* The present target, for the methods that go by that; what Python is to be told of it comes to s->event_flags. */
 static __always_inline struct present_target *target_present(const struct rule *rule, struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
@@ -287,9 +287,9 @@ static __always_inline struct present_target *target_present(const struct rule *
 		return NULL;
 	present = present_targets.lookup(&key);
 	if (!present)
-		s->tags = EVENT_MISS;
+		s->event_flags = EVENT_MISS;
 	else if (present->flags & PRESENT_STALE)
-		s->tags = EVENT_STALE;
+		s->event_flags = EVENT_STALE;
 	return present;
 }
 
@@ -306,7 +306,7 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		return pass(OUTCOME_IGNORED); /* C6, C8 */
 	if (entry->collect)
 		target_remember(entry, s);
-	s->tags = 0;
+	s->event_flags = 0;
 	present = target_present(rule, s);
 	if (dad && !(rule->flags & RULE_DEFEND)) {
 		/* D1: any answer would kill the asker's address; D3: so would that of the kernel's proxy entry */
@@ -319,12 +319,12 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		if (s->presence == PRESENCE_ABSENT)
 			return pass(OUTCOME_ABSENT);
 		if (s->presence == PRESENCE_UNKNOWN)
-			s->tags = EVENT_MISS;
+			s->event_flags = EVENT_MISS;
 	}
 	if (entry->datapath == DATAPATH_MONITOR)
 		return pass(OUTCOME_MONITORED);
 	if (entry->flags & ENTRY_HEARS && is_heard_anew(entry, s))
-		s->tags |= EVENT_HEARD;
+		s->event_flags |= EVENT_HEARD;
 	if (present)
 		present->asked = bpf_ktime_get_ns() / 1000000000;
 	if (present && rule->decision == DECISION_KERNEL)
@@ -445,13 +445,13 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct settings *settings;
-	__u16 tags = s->tags;
+	__u16 flags = s->event_flags;
 	int key = 0;
 
 	settings = settings_space.lookup(&key);
 	if (!settings)
 		return consume(OUTCOME_LOST);
-	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(entry, s, settings))
+	if (flags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(entry, s, settings))
 		return consume(OUTCOME_RATE_LIMITED);
 	if (!is_within_limits(entry, s, settings, now))
 		return consume(OUTCOME_RATE_LIMITED);
@@ -462,7 +462,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 		.time_us = now / 1000,
 		.rule = rule->id,
 		.tci = { s->frame.tci[0], s->frame.tci[1] },
-		.tags = s->frame.tags | tags,
+		.flags = s->frame.tags | flags,
 	};
 
 	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
@@ -471,7 +471,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	if (s->is_held)
 		return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HOLD };
 	/* of method kernel, Python answers a first one itself */
-	if (tags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
+	if (flags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR)
 		return (struct verdict){ OUTCOME_PENDING, ACTION_HAND_UP };
 	return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HAND_UP };
 }
@@ -482,12 +482,12 @@ static __always_inline void told_note(const struct entry *entry, const struct ru
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
 	struct present_target *present;
 
-	if (s->tags & EVENT_STALE) {
+	if (s->event_flags & EVENT_STALE) {
 		present = present_targets.lookup(&key);
 		if (present)
 			present->flags = 0;
 	}
-	if (s->tags & EVENT_HEARD)
+	if (s->event_flags & EVENT_HEARD)
 		heard_remember(entry, s);
 }
 
@@ -499,15 +499,15 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 
 	s->is_held = is_to_be_held(entry, s);
 	if (entry->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
-	    !(s->tags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {
-		if (!s->tags)
+	    !(s->event_flags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {
+		if (!s->event_flags)
 			return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
-		s->tags |= EVENT_ANSWERED;
+		s->event_flags |= EVENT_ANSWERED;
 	}
 	verdict = ns_punt(ctx, entry, rule, s);
 	if (verdict.action == ACTION_HAND_UP || verdict.action == ACTION_HOLD)
 		told_note(entry, rule, s);
-	if (s->tags & EVENT_ANSWERED)
+	if (s->event_flags & EVENT_ANSWERED)
 		return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 	return verdict;
 }

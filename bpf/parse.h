@@ -19,7 +19,7 @@ struct frame {
 	__u32 length;   /* of the message, by the IPv6 payload length */
 	__u16 extended; /* it stands behind extension headers */
 	__u16 fragment; /* one of those is a fragment header */
-	__u16 tags;     /* enum event_tags */
+	__u16 tags;     /* of enum event_flag: how many, and whose TPID is 802.1ad's */
 	__be16 tci[MAX_TAGS];
 	__u8 h_dest[ETH_ALEN];
 	__u8 h_source[ETH_ALEN];

@@ -92,9 +92,9 @@ enum routing_flag {
 	ROUTING_NOWHERE = 8, /* some interfaces lead nowhere: the via set VIA_SET_NOWHERE of `vias` */
 };
 
-/* Tags of an event: npd6_xdp/core/event.py. */
-enum event_tags {
-	EVENT_TAG_COUNT = 3,    /* mask: how many */
+/* Flags of an event: npd6_xdp/core/event.py EventFlag. */
+enum event_flag {
+	EVENT_TAG_COUNT = 3,    /* mask: how many VLAN tags the frame has */
 	EVENT_OUTER_8021AD = 4, /* the first tag's TPID is 0x88a8, not 0x8100 */
 	EVENT_INNER_8021AD = 8,
 	/* and what else Python has to know: */
@@ -234,7 +234,7 @@ struct ns_event {
 	__u32 rule;
 	__u8 eth_destination[ETH_ALEN]; /* where the answer goes */
 	__be16 tci[MAX_TAGS];
-	__u16 tags; /* enum event_tags */
+	__u16 flags; /* enum event_flag */
 } __attribute__((packed, aligned(4)));
 
 _Static_assert(sizeof(struct ns_event) == 52, "a record has room for 52 bytes");

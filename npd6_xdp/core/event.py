@@ -30,8 +30,8 @@ _TPID_8021Q = b"\x81\x00"
 _TPID_8021AD = b"\x88\xa8"
 
 
-class EventTags(IntFlag):
-    """`enum event_tags`: how many VLAN tags the frame had, which of them are 802.1ad's, and what is to be done.
+class EventFlag(IntFlag):
+    """`enum event_flag`: how many VLAN tags the frame has, which of them are 802.1ad's, and what is to be done.
 
     MISS: the target is to be resolved (method neighbour) or added (kernel), or the kernel asked about it (route).
     STALE: it is known, and the kernel is to probe whether that still holds. ANSWERED: XDP has answered and counted
@@ -52,7 +52,7 @@ class NsEvent(NamedTuple):
 
     `time_us` is CLOCK_MONOTONIC in microseconds modulo 2^32, read when the frame was seen; `rule` is the id of the
     rule that covers the target (core.table.Table.rules); `eth_destination` is where the answer goes; `tci` holds
-    two VLAN tag control fields, of which `tags` says how many count.
+    two VLAN tag control fields, of which `flags` says how many count.
     """
 
     target: bytes
@@ -61,7 +61,7 @@ class NsEvent(NamedTuple):
     rule: int
     eth_destination: bytes
     tci: bytes
-    tags: int
+    flags: int
 
     @classmethod
     def unpack(cls, data: bytes) -> NsEvent:
@@ -88,10 +88,10 @@ class NsEvent(NamedTuple):
 
     def vlan_tags(self) -> bytes:
         """The tags as they stand in the frame between MAC addresses and EtherType: 0, 4 or 8 bytes."""
-        count = self.tags & EventTags.COUNT
+        count = self.flags & EventFlag.COUNT
         if not count:
             return b""
-        outer = (_TPID_8021AD if self.tags & EventTags.OUTER_8021AD else _TPID_8021Q) + self.tci[:2]
+        outer = (_TPID_8021AD if self.flags & EventFlag.OUTER_8021AD else _TPID_8021Q) + self.tci[:2]
         if count == 1:
             return outer
-        return outer + (_TPID_8021AD if self.tags & EventTags.INNER_8021AD else _TPID_8021Q) + self.tci[2:]
+        return outer + (_TPID_8021AD if self.flags & EventFlag.INNER_8021AD else _TPID_8021Q) + self.tci[2:]

@@ -110,7 +110,7 @@ KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
 NS_EVENT = Layout(
-    "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", eth_destination=_MAC, tci="4s", tags="H"
+    "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", eth_destination=_MAC, tci="4s", flags="H"
 )
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {

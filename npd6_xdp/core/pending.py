@@ -138,7 +138,7 @@ class Pending:
             self._via_sets.setdefault(event.target, set()).add(via_set)
             self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
             probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
-        question = (event.rule, event.source, event.eth_destination, event.tci, event.tags)
+        question = (event.rule, event.source, event.eth_destination, event.tci, event.flags)
         if len(pending.askers) >= MAX_ASKERS and question not in pending.askers:
             return None
         pending.askers[question] = event

@@ -7,13 +7,13 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from npd6_xdp.core.event import UNSPECIFIED, EventTags, NsEvent, fields_of_run
+from npd6_xdp.core.event import UNSPECIFIED, EventFlag, NsEvent, fields_of_run
 from npd6_xdp.core.frames import STRIDE, Frames, Shape
 from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate, Plain
 from npd6_xdp.core.links import choose_source
 from npd6_xdp.core.table import RuleFlag, Table
 
-_NOT_PLAIN = EventTags.MISS | EventTags.STALE | EventTags.ANSWERED | EventTags.HEARD
+_NOT_PLAIN = EventFlag.MISS | EventFlag.STALE | EventFlag.ANSWERED | EventFlag.HEARD
 _TYPE_AND_CODE = 0x8800  # type 136, code 0
 _MOST_TEMPLATES = 4096  # E1 of docs/rules.md
 """One for each rule and tags in use; the tags are the asker's choice, so their number has to be bounded."""

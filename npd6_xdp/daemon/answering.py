@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 
-from npd6_xdp.core.event import RECORD_SIZE, EventTags, NsEvent
+from npd6_xdp.core.event import RECORD_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.frames import Frames, Shape
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.snapshot import AnswerTimes
@@ -26,7 +26,7 @@ log = logging.getLogger("npd6-xdp")
 
 _DEBUG_LINES = 10  # a second, about solicitations
 _UNSETTLED = 512  # answers that may wait to be counted, under a stream that never lets us rest
-_NOTICED = EventTags.HEARD | EventTags.STALE
+_NOTICED = EventFlag.HEARD | EventFlag.STALE
 _MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
 
 
@@ -141,9 +141,9 @@ class Answering(Follower):
         rule = self.rule(event.rule)
         if rule is None:
             return  # of an entry that is gone, and whose counters are, too
-        if event.tags & _NOTICED:
+        if event.flags & _NOTICED:
             self._notice(event, rule)
-        if event.tags & EventTags.ANSWERED:
+        if event.flags & EventFlag.ANSWERED:
             return  # counted where it was answered
         handler = self._handlers.get(rule.method)
         outcome = None if handler is None else handler(event, rule)

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxy_entries import proxying_interfaces, via_set_of
 from npd6_xdp.core.rtnetlink import PROTOCOL
@@ -99,7 +99,7 @@ class ProxyEntries(Follower):
 
     def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """An event of a rule of method kernel. None: its target is there, answer."""
-        if event.tags & EventTags.MISS:
+        if event.flags & EventFlag.MISS:
             self.ask(event, rule)
         return None
 

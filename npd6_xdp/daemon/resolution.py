@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.pending import Asker, Pending
 from npd6_xdp.core.steps import Steps
@@ -150,16 +150,16 @@ class Resolution(Follower):
 
     def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """An event of a rule of method neighbour. None: its target is there, answer."""
-        if event.tags & EventTags.MISS:
+        if event.flags & EventFlag.MISS:
             self._look_for_guests()
             return self.ask(event, rule)
         return self.defend(event, rule) if event.is_dad else None
 
     def notice(self, event: NsEvent, rule: Rule) -> None:
         """What the XDP program wants to be known besides, of an event of any rule."""
-        if event.tags & EventTags.HEARD:
+        if event.flags & EventFlag.HEARD:
             self._hosts.heard(event, rule)
-        if event.tags & EventTags.STALE:
+        if event.flags & EventFlag.STALE:
             self.confirm(event, rule)
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Outcome
@@ -68,7 +68,7 @@ class Routing(Follower):
 
     def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """An event of a rule of method route. None: its target is there, answer."""
-        return self.ask(event, rule) if event.tags & EventTags.MISS else None
+        return self.ask(event, rule) if event.flags & EventFlag.MISS else None
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for of which bpf_fib_lookup() couldn't tell. None: it is there, answer."""

@@ -24,7 +24,7 @@ from scapy.layers.l2 import Ether
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import UNTAGGED, Config
 from npd6_xdp.core.errors import MachineError, UsageError
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.explain import frames_of
 from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, held_addresses
@@ -267,14 +267,18 @@ class _Replay:
     def _hand_up(self, event: NsEvent) -> Outcome:
         """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxy_entries.py)."""
         rule = self._table.rules[event.rule]
-        if event.tags & EventTags.MISS and rule.method is Method.ROUTE:
+        if event.flags & EventFlag.MISS and rule.method is Method.ROUTE:
             there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
             return Outcome.ANSWERED_PYTHON if there else Outcome.ABSENT
-        if event.tags & EventTags.MISS and rule.method is Method.NEIGHBOUR:
+        if event.flags & EventFlag.MISS and rule.method is Method.NEIGHBOUR:
             if self._is_here and not self._table.vias.get(rule.via_set):
                 return Outcome.ABSENT
             return Outcome.PENDING
-        if event.tags & EventTags.MISS and rule.method is Method.KERNEL and self._proxied < self._limits.kernel_entries:
+        if (
+            event.flags & EventFlag.MISS
+            and rule.method is Method.KERNEL
+            and self._proxied < self._limits.kernel_entries
+        ):
             self._proxied += 1
             self._bench.ns_filter.set_present(rule.via_set, event.target, PresentFlag(0))
         return Outcome.ANSWERED_PYTHON

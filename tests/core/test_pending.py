@@ -53,7 +53,7 @@ def test_everyone_who_asked_is_answered_once_and_by_the_last_that_they_said() ->
 
 def test_askers_from_different_vlans_are_different() -> None:
     pending = Pending()
-    one, other = question(1)._replace(tags=1, tci=b"\0\x64\0\0"), question(1)._replace(tags=1, tci=b"\0\x65\0\0")
+    one, other = question(1)._replace(flags=1, tci=b"\0\x64\0\0"), question(1)._replace(flags=1, tci=b"\0\x65\0\0")
     pending.add(1, one, [8], 0.0)
     pending.add(1, other, [8], 0.0)
     assert pending.resolved(Host(8, at(1))) == [one, other]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, InterfaceConfig, NaSource, RuleConfig
-from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
+from npd6_xdp.core.event import EVENT_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, OwnAddress
@@ -27,8 +27,8 @@ TARGET = IPv6Address("2001:db8:1::42").packed
 SOURCE = IPv6Address("fe80::2").packed
 
 
-def event(source: bytes = SOURCE, tci: bytes = bytes(4), tags: int = 0) -> NsEvent:
-    return NsEvent(TARGET, source, 5, 0, ASKER, tci, tags)
+def event(source: bytes = SOURCE, tci: bytes = bytes(4), flags: int = 0) -> NsEvent:
+    return NsEvent(TARGET, source, 5, 0, ASKER, tci, flags)
 
 
 def answer(ns: NsEvent, held: tuple[str, ...] = (), **keys: object) -> NeighborAdvertisement:
@@ -67,16 +67,16 @@ def test_under_interface_the_source_is_the_interfaces_own_or_for_want_of_one_the
 TAGS = (
     (0, "", ""),
     (1, "00640000", "81000064"),
-    (1 | EventTags.OUTER_8021AD, "f0640000", "88a8f064"),
+    (1 | EventFlag.OUTER_8021AD, "f0640000", "88a8f064"),
     (2, "00640007", "8100006481000007"),
-    (2 | EventTags.OUTER_8021AD, "00640007", "88a8006481000007"),
-    (2 | EventTags.OUTER_8021AD | EventTags.INNER_8021AD, "0064e007", "88a8006488a8e007"),
+    (2 | EventFlag.OUTER_8021AD, "00640007", "88a8006481000007"),
+    (2 | EventFlag.OUTER_8021AD | EventFlag.INNER_8021AD, "0064e007", "88a8006488a8e007"),
 )
 
 
-@pytest.mark.parametrize(("tags", "tci", "wanted"), TAGS)
-def test_the_tags_of_the_question_are_those_of_the_answer(tags: int, tci: str, wanted: str) -> None:
-    assert answer(event(tci=bytes.fromhex(tci).ljust(4, b"\0"), tags=tags)).tags.hex() == wanted
+@pytest.mark.parametrize(("flags", "tci", "wanted"), TAGS)
+def test_the_tags_of_the_question_are_those_of_the_answer(flags: int, tci: str, wanted: str) -> None:
+    assert answer(event(tci=bytes.fromhex(tci).ljust(4, b"\0"), flags=flags)).tags.hex() == wanted
 
 
 address = st.binary(min_size=16, max_size=16)
@@ -123,7 +123,7 @@ few_rules_and_tags = st.builds(
     st.sampled_from([*BOTH_PORTS.rules, GONE]),
     st.binary(min_size=6, max_size=6),
     st.sampled_from([bytes(4), bytes.fromhex("00640007")]),
-    st.sampled_from([0, 0, 0, 1, 1 | EventTags.OUTER_8021AD, 2, 0 | EventTags.MISS, EventTags.STALE]),
+    st.sampled_from([0, 0, 0, 1, 1 | EventFlag.OUTER_8021AD, 2, 0 | EventFlag.MISS, EventFlag.STALE]),
 )
 
 
@@ -139,7 +139,7 @@ def test_a_run_is_answered_with_the_same_bytes_as_one_event_at_a_time(runs: list
     ]
     assert made == [(ns.rule, *_timed(responder, ns)) for ns in plain]
     for ns in others:
-        special = ns.rule == GONE or ns.is_dad or ns.tags & (EventTags.MISS | EventTags.STALE)
+        special = ns.rule == GONE or ns.is_dad or ns.flags & (EventFlag.MISS | EventFlag.STALE)
         assert special or BOTH_PORTS.rules[ns.rule].flags & RuleFlag.SOURCE_INTERFACE
     assert len(others) + len(made) == len(events)
 

@@ -13,7 +13,7 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
@@ -40,8 +40,8 @@ def config(port: str, method: str = "kernel", **keys: str) -> Config:
     return parse("\n".join([*lines, *(f"{key} = {value}" for key, value in keys.items())]), "test")
 
 
-def event(rule: int, tags: EventTags = EventTags.MISS) -> NsEvent:
-    return NsEvent(ip6("2001:db8:1::42"), ip6("2001:db8::1"), 0, rule, bytes(6), bytes(4), tags)
+def event(rule: int, flags: EventFlag = EventFlag.MISS) -> NsEvent:
+    return NsEvent(ip6("2001:db8:1::42"), ip6("2001:db8::1"), 0, rule, bytes(6), bytes(4), flags)
 
 
 class Requests:

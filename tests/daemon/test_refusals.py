@@ -20,7 +20,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
@@ -125,7 +125,7 @@ def test_method_kernel_goes_on_without_the_kernels_proxy_entries(
 ) -> None:
     proxy_entries = ProxyEntries(NsFilter(), Tired(), Memory(tmp_path))  # type: ignore[arg-type]
     go_by(proxy_entries, in_force(KERNEL, {}))
-    proxy_entries.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventTags.MISS), KERNEL.rules[0])
+    proxy_entries.ask(NsEvent(TARGET, TARGET, 0, 0, bytes(6), bytes(4), EventFlag.MISS), KERNEL.rules[0])
     proxy_entries.tick(0.0)
     assert proxy_entries.due is not None
     assert proxy_entries.refused == 1

@@ -13,7 +13,7 @@ import pytest
 from npd6_xdp.core import layout
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig
-from npd6_xdp.core.event import EventTags
+from npd6_xdp.core.event import EventFlag
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import EntryFlag, PresentFlag, Table
@@ -25,7 +25,7 @@ from tests.kinds import solicit
 
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
 FRESH = PresentFlag(0)
-MISS, STALE, ANSWERED, HEARD = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED, EventTags.HEARD
+MISS, STALE, ANSWERED, HEARD = EventFlag.MISS, EventFlag.STALE, EventFlag.ANSWERED, EventFlag.HEARD
 ASKER, OTHER_MAC = ip6("2001:db8::77"), bytes.fromhex("020000000099")
 
 
@@ -71,37 +71,37 @@ def knows(bench: Bench, using: Table, flags: PresentFlag | None = FRESH) -> None
         bench.ns_filter.set_present(via_set, SETTING.target, flags)
 
 
-def tags(bench: Bench, frame: bytes) -> tuple[int, list[EventTags]]:
+def flags(bench: Bench, frame: bytes) -> tuple[int, list[EventFlag]]:
     seen = bench.see(frame)
-    return seen.action, [EventTags(event.tags) for event in bench.events()]
+    return seen.action, [EventFlag(event.flags) for event in bench.events()]
 
 
 def test_an_asker_is_told_of_once_in_each_place_and_with_each_mac(bench: Bench) -> None:
     knows(bench, both_sides())
     seen = bench.see(question())
     (event,) = bench.events()
-    assert (seen.action, seen.counted, event.tags) == (XDP_TX, (Outcome.ANSWERED_XDP,), HEARD | ANSWERED)
+    assert (seen.action, seen.counted, event.flags) == (XDP_TX, (Outcome.ANSWERED_XDP,), HEARD | ANSWERED)
     assert (event.source, event.eth_destination) == (ASKER, SETTING.asker_mac)
     told = (XDP_TX, [HEARD | ANSWERED])
-    again: tuple[int, list[EventTags]] = (XDP_TX, [])
-    assert tags(bench, question()) == again
-    assert tags(bench, question(mac=OTHER_MAC)) == told, "another MAC"
-    assert tags(bench, question(mac=OTHER_MAC)) == again
-    assert tags(bench, question()) == told, "and the first again"
-    assert tags(bench, question(ip6("2001:db8::78"))) == told, "another address"
-    assert tags(bench, question()) == again
+    again: tuple[int, list[EventFlag]] = (XDP_TX, [])
+    assert flags(bench, question()) == again
+    assert flags(bench, question(mac=OTHER_MAC)) == told, "another MAC"
+    assert flags(bench, question(mac=OTHER_MAC)) == again
+    assert flags(bench, question()) == told, "and the first again"
+    assert flags(bench, question(ip6("2001:db8::78"))) == told, "another address"
+    assert flags(bench, question()) == again
     bench.ns_filter.forget_heard(ASKER)
-    assert tags(bench, question()) == told, "who has lost his place is new"
+    assert flags(bench, question()) == told, "who has lost his place is new"
 
 
 def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> None:
     knows(bench, both_sides())
     bench.run(question())
-    assert [event.tags for event in bench.events()] == [HEARD | ANSWERED]
+    assert [event.flags for event in bench.events()] == [HEARD | ANSWERED]
     # as the same program on the other port would have it
     elsewhere = layout.HEARD.pack_named(entry=1, mac=SETTING.asker_mac)
     bench.ns_filter.program.update("heard_addresses", layout.ADDRESS_KEY.pack_named(scope=0, address=ASKER), elsewhere)
-    assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
+    assert flags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_asker_who_was_heard_elsewhere_since_is_new_here(bench: Bench) -> Non
     [
         (Datapath.HYBRID, PresentFlag.STALE, (XDP_TX, [STALE | HEARD | ANSWERED]), (XDP_TX, [])),
         (Datapath.HYBRID, None, (XDP_DROP, [MISS | HEARD]), (XDP_DROP, [MISS])),
-        (Datapath.PYTHON, PresentFlag(0), (XDP_DROP, [HEARD]), (XDP_DROP, [EventTags(0)])),
+        (Datapath.PYTHON, PresentFlag(0), (XDP_DROP, [HEARD]), (XDP_DROP, [EventFlag(0)])),
         (Datapath.MONITOR, PresentFlag(0), (XDP_PASS, []), (XDP_PASS, [])),
     ],
 )
@@ -117,12 +117,12 @@ def test_it_is_told_with_whatever_else_there_is_to_tell(
     bench: Bench,
     kind: Datapath,
     known: PresentFlag | None,
-    first: tuple[int, list[EventTags]],
-    second: tuple[int, list[EventTags]],
+    first: tuple[int, list[EventFlag]],
+    second: tuple[int, list[EventFlag]],
 ) -> None:
     knows(bench, both_sides(kind), known)
-    assert tags(bench, question()) == first
-    assert tags(bench, question()) == second
+    assert flags(bench, question()) == first
+    assert flags(bench, question()) == second
 
 
 @pytest.mark.parametrize("source", [SETTING.asker_link_local, UNSPECIFIED])
@@ -131,13 +131,13 @@ def test_an_address_that_is_nobodys_or_of_the_link_only_is_not_told_of(bench: Be
     frame = question(source)
     if source == UNSPECIFIED:
         frame = solicit(SETTING, source=source, destination=solicited_node(SETTING.target), options=b"")
-    assert not any(found & HEARD for found in tags(bench, frame)[1])
+    assert not any(found & HEARD for found in flags(bench, frame)[1])
 
 
 def test_where_no_hosts_are_looked_for_nobody_is_told_of(bench: Bench) -> None:
     for using in (one_side(), both_sides(back=Method.ROUTE)):
         knows(bench, using)
-        assert tags(bench, question()) == (XDP_TX, [])
+        assert flags(bench, question()) == (XDP_TX, [])
 
 
 def test_only_the_entries_of_such_links_say_so() -> None:
@@ -153,7 +153,7 @@ def test_only_the_entries_of_such_links_say_so() -> None:
 @pytest.mark.parametrize("limits", [Limits(events_per_second=1)])
 def test_what_is_not_told_for_want_of_budget_is_told_by_the_next(bench: Bench) -> None:
     knows(bench, both_sides())
-    assert tags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
-    assert tags(bench, question(mac=OTHER_MAC)) == (XDP_TX, []), "the answer isn't held up by that"
+    assert flags(bench, question()) == (XDP_TX, [HEARD | ANSWERED])
+    assert flags(bench, question(mac=OTHER_MAC)) == (XDP_TX, []), "the answer isn't held up by that"
     bench.ns_filter.limit(UNLIMITED)
-    assert tags(bench, question(mac=OTHER_MAC)) == (XDP_TX, [HEARD | ANSWERED])
+    assert flags(bench, question(mac=OTHER_MAC)) == (XDP_TX, [HEARD | ANSWERED])

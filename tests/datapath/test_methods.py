@@ -21,7 +21,7 @@ from scapy.layers.inet6 import IPv6ExtHdrDestOpt
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig, Vlan
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.layout import ADDRESS_KEY, PRESENT_TARGET
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.pending import NOBODY
@@ -52,7 +52,7 @@ from tests.kinds import solicit
 TARGET = SETTING.target
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
 FRESH = PresentFlag(0)
-MISS, STALE, ANSWERED = EventTags.MISS, EventTags.STALE, EventTags.ANSWERED
+MISS, STALE, ANSWERED = EventFlag.MISS, EventFlag.STALE, EventFlag.ANSWERED
 
 
 def one(method: Method, **keys: Any) -> Table:
@@ -92,13 +92,13 @@ def knows(bench: Bench) -> Iterator[Callable[[Table, PresentFlag | None], int]]:
 NEIGHBOUR, KERNEL = Method.NEIGHBOUR, Method.KERNEL
 HYBRID, PYTHON, MONITOR = Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR
 XDP, MONITORED = Outcome.ANSWERED_XDP, Outcome.MONITORED
-# method, datapath, what is known, then: action, outcome, tags of the event (None: there is none)
-CASES: tuple[tuple[Method, Datapath, PresentFlag | None, int, Outcome | None, EventTags | None], ...] = (
+# method, datapath, what is known, then: action, outcome, flags of the event (None: there is none)
+CASES: tuple[tuple[Method, Datapath, PresentFlag | None, int, Outcome | None, EventFlag | None], ...] = (
     (NEIGHBOUR, HYBRID, None, XDP_DROP, None, MISS),
     (NEIGHBOUR, HYBRID, FRESH, XDP_TX, XDP, None),
     (NEIGHBOUR, HYBRID, PresentFlag.STALE, XDP_TX, XDP, STALE | ANSWERED),
     (NEIGHBOUR, PYTHON, None, XDP_DROP, None, MISS),
-    (NEIGHBOUR, PYTHON, FRESH, XDP_DROP, None, EventTags(0)),
+    (NEIGHBOUR, PYTHON, FRESH, XDP_DROP, None, EventFlag(0)),
     (NEIGHBOUR, PYTHON, PresentFlag.STALE, XDP_DROP, None, STALE),
     (NEIGHBOUR, MONITOR, None, XDP_PASS, MONITORED, None),
     (NEIGHBOUR, MONITOR, FRESH, XDP_PASS, MONITORED, None),
@@ -113,7 +113,7 @@ CASES: tuple[tuple[Method, Datapath, PresentFlag | None, int, Outcome | None, Ev
 
 
 @pytest.mark.parametrize(
-    ("method", "datapath", "known", "action", "outcome", "tags"), CASES, ids=["-".join(map(str, c[:3])) for c in CASES]
+    ("method", "datapath", "known", "action", "outcome", "flags"), CASES, ids=["-".join(map(str, c[:3])) for c in CASES]
 )
 def test_a_present_target_is_answered_and_another_one_goes_up(
     bench: Bench,
@@ -123,13 +123,13 @@ def test_a_present_target_is_answered_and_another_one_goes_up(
     known: PresentFlag | None,
     action: int,
     outcome: Outcome | None,
-    tags: EventTags | None,
+    flags: EventFlag | None,
 ) -> None:
     using = one(method, datapath=datapath)
     knows(using, known)
     seen, events = bench.see(QUESTION), bench.events()
     assert (seen.action, seen.counted) == (action, (outcome,) if outcome else ())
-    assert [event.tags for event in events] == ([] if tags is None else [tags])
+    assert [event.flags for event in events] == ([] if flags is None else [flags])
     assert (seen.frame == QUESTION) == (action != XDP_TX)
     by_python = [Responder(using).answer(event).frame for event in events]
     bench.use(one(Method.STATIC, datapath=HYBRID))
@@ -147,12 +147,12 @@ def test_python_is_told_once_that_a_target_is_stale(
     told = []
     for _ in range(3):
         bench.see(QUESTION)
-        told.append([bool(event.tags & STALE) for event in bench.events()])
+        told.append([bool(event.flags & STALE) for event in bench.events()])
     assert sum(map(sum, told)) == 1
     assert told[0] == [True]
     bench.ns_filter.set_present(via_set, TARGET, PresentFlag.STALE)  # the kernel says so again
     bench.see(QUESTION)
-    assert [bool(event.tags & STALE) for event in bench.events()] == [True]
+    assert [bool(event.flags & STALE) for event in bench.events()] == [True]
 
 
 def test_a_monitored_entry_tells_nothing_and_clears_nothing(bench: Bench, knows: Callable[..., int]) -> None:
@@ -161,7 +161,7 @@ def test_a_monitored_entry_tells_nothing_and_clears_nothing(bench: Bench, knows:
     assert bench.see(QUESTION).counted == (MONITORED,)
     bench.use(one(NEIGHBOUR))
     bench.see(QUESTION)
-    assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
+    assert [event.flags for event in bench.events()] == [STALE | ANSWERED]
 
 
 def test_a_target_is_present_in_its_via_set_only_and_until_it_is_forgotten(
@@ -174,7 +174,7 @@ def test_a_target_is_present_in_its_via_set_only_and_until_it_is_forgotten(
     assert bench.see(QUESTION).action == XDP_TX
     bench.ns_filter.forget(via_set, TARGET)
     assert bench.see(QUESTION).action == XDP_DROP
-    assert [event.tags for event in bench.events()] == [MISS, MISS]
+    assert [event.flags for event in bench.events()] == [MISS, MISS]
 
 
 def test_when_a_present_target_was_last_asked_for_is_remembered(bench: Bench, knows: Callable[..., int]) -> None:
@@ -194,16 +194,16 @@ def test_a_present_target_behind_extension_headers_is_answered_by_python(
     knows(one(NEIGHBOUR), known)
     seen = bench.see(question(headers=[IPv6ExtHdrDestOpt()]))
     assert (seen.action, seen.counted) == (XDP_DROP, ())
-    wanted = MISS if known is None else STALE if known else EventTags(0)
-    assert [event.tags for event in bench.events()] == [wanted]
+    wanted = MISS if known is None else STALE if known else EventFlag(0)
+    assert [event.flags for event in bench.events()] == [wanted]
 
 
-# method, policy, known, then action, outcome, tags of the event
+# method, policy, known, then action, outcome, flags of the event
 PROBES = (  # D1, D2 and D3 of docs/rules.md
     (NEIGHBOUR, DadPolicy.IGNORE, None, XDP_PASS, Outcome.DAD, None),
     (NEIGHBOUR, DadPolicy.IGNORE, FRESH, XDP_PASS, Outcome.DAD, None),
     (NEIGHBOUR, DadPolicy.DEFEND, None, XDP_DROP, None, MISS),
-    (NEIGHBOUR, DadPolicy.DEFEND, FRESH, XDP_DROP, None, EventTags(0)),
+    (NEIGHBOUR, DadPolicy.DEFEND, FRESH, XDP_DROP, None, EventFlag(0)),
     (KERNEL, DadPolicy.IGNORE, None, XDP_PASS, Outcome.DAD, None),
     (KERNEL, DadPolicy.IGNORE, FRESH, XDP_DROP, Outcome.DAD, None),  # the kernel's proxy entry would defend it
     (KERNEL, DadPolicy.DEFEND, None, XDP_DROP, None, MISS),
@@ -213,7 +213,7 @@ PROBES = (  # D1, D2 and D3 of docs/rules.md
 
 @pytest.mark.parametrize("datapath", [HYBRID, PYTHON])
 @pytest.mark.parametrize(
-    ("method", "dad", "known", "action", "outcome", "tags"), PROBES, ids=["-".join(map(str, c[:3])) for c in PROBES]
+    ("method", "dad", "known", "action", "outcome", "flags"), PROBES, ids=["-".join(map(str, c[:3])) for c in PROBES]
 )
 def test_a_probe_for_a_present_target_gets_what_policy_says_and_never_by_the_kernels_proxy_against_it(
     bench: Bench,
@@ -223,14 +223,14 @@ def test_a_probe_for_a_present_target_gets_what_policy_says_and_never_by_the_ker
     known: PresentFlag | None,
     action: int,
     outcome: Outcome | None,
-    tags: EventTags | None,
+    flags: EventFlag | None,
     datapath: Datapath,
 ) -> None:
     knows(one(method, dad=dad, datapath=datapath), known)
     seen = bench.see(PROBE)
     assert (seen.action, seen.frame, seen.counted) == (action, PROBE, (outcome,) if outcome else ())
     events = bench.events()
-    assert [(event.tags, event.is_dad) for event in events] == ([] if tags is None else [(tags, True)])
+    assert [(event.flags, event.is_dad) for event in events] == ([] if flags is None else [(flags, True)])
 
 
 def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothing_else(
@@ -251,7 +251,7 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
             bench.events()
         knows(one(NEIGHBOUR), None)
         bench.ns_filter.set_resolving_full(False)
-        assert (bench.see(QUESTION).counted, [e.tags for e in bench.events()]) == ((), [MISS])
+        assert (bench.see(QUESTION).counted, [e.flags for e in bench.events()]) == ((), [MISS])
     finally:
         bench.ns_filter.set_resolving_full(False)
 
@@ -262,9 +262,9 @@ def test_a_refused_asker_is_refused_misses_of_neighbour_and_nothing_else_and_nob
     other = bytes.fromhex("020000000099")
     mine = b"\x01\x01" + SETTING.asker_mac
 
-    def outcome(**fields: Any) -> Outcome | EventTags:
+    def outcome(**fields: Any) -> Outcome | EventFlag:
         seen = bench.see(question(**fields))
-        found: list[Outcome | EventTags] = [*seen.counted, *(EventTags(event.tags) for event in bench.events())]
+        found: list[Outcome | EventFlag] = [*seen.counted, *(EventFlag(event.flags) for event in bench.events())]
         return found[0]
 
     try:
@@ -406,7 +406,7 @@ def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_
     bench = promptly(lambda: fresh(using), check, 1.0)
     time.sleep(1.1)
     assert bench.see(QUESTION).counted == (XDP,)
-    assert [event.tags for event in bench.events()] == [STALE | ANSWERED]
+    assert [event.flags for event in bench.events()] == [STALE | ANSWERED]
 
 
 # --- recent targets ---
@@ -680,7 +680,7 @@ def test_a_larger_program_goes_on_with_counters_and_present_targets(fresh: Calla
         assert bench.run(QUESTION)[0] == XDP_TX, "known to the new one, too"
     assert counted(bench, small) == (5, 5)
     bench.run(question(TARGET[:-1] + b"\x43"))
-    assert [event.tags for run in ring.read() for event in NsEvent.unpack_run(run)] == [MISS], (
+    assert [event.flags for run in ring.read() for event in NsEvent.unpack_run(run)] == [MISS], (
         "its events come by its own ring"
     )
     bench.ns_filter.retire()

@@ -12,7 +12,7 @@ import pytest
 
 from npd6_xdp.core import layout
 from npd6_xdp.core.config import Limits
-from npd6_xdp.core.event import EVENT_SIZE, EventTags, NsEvent
+from npd6_xdp.core.event import EVENT_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.links import SourceFlag
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import DATAPATHS, NO_VIA_SET, VLAN_ANY, Decision, EntryFlag, PresentFlag, RuleFlag
@@ -55,14 +55,14 @@ ENUMS: dict[str, dict[str, int]] = {
     "source_flag": valued("SOURCE", SourceFlag),
     "entry_flag": valued("ENTRY", EntryFlag),
     "datapath": numbered("DATAPATH", DATAPATHS),
-    "event_tags": {f"EVENT_{name}": int(tag) for name, tag in EventTags.__members__.items()},
+    "event_flag": {f"EVENT_{name}": int(tag) for name, tag in EventFlag.__members__.items()},
 }
 
 
 @pytest.mark.parametrize(("enum", "wanted"), ENUMS.items())
 def test_an_enum_of_the_program_is_its_python_twin(enum: str, wanted: dict[str, int]) -> None:
     found = c_enum(enum)
-    if enum == "event_tags":
+    if enum == "event_flag":
         found["EVENT_COUNT"] = found.pop("EVENT_TAG_COUNT")
     assert found == wanted
 

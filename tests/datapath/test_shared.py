@@ -11,7 +11,7 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, Limits, RuleConfig
-from npd6_xdp.core.event import EventTags
+from npd6_xdp.core.event import EventFlag
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
@@ -52,10 +52,10 @@ def test_an_undecided_multicast_question_goes_up_and_goes_on(
     bench.use(one(Method.NEIGHBOUR, facts, datapath=datapath))
     seen = bench.see(MULTICAST)
     assert (seen.action, seen.frame, seen.counted) == (XDP_PASS, MULTICAST, ())
-    assert [event.tags for event in bench.events()] == [EventTags.MISS]
+    assert [event.flags for event in bench.events()] == [EventFlag.MISS]
     seen = bench.see(UNICAST)  # to the port's own MAC address: who asks so means us
     assert (seen.action, seen.counted) == (XDP_DROP, ())
-    assert [event.tags for event in bench.events()] == [EventTags.MISS]
+    assert [event.flags for event in bench.events()] == [EventFlag.MISS]
 
 
 def test_on_a_port_of_its_own_an_undecided_question_goes_no_further(bench: Bench) -> None:

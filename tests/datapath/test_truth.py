@@ -13,7 +13,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, Datapath
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
-from npd6_xdp.core.event import EventTags
+from npd6_xdp.core.event import EventFlag
 from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table import Decision, Match, Table
@@ -55,7 +55,7 @@ LAN = LinkFacts(
     addresses={(): (OwnAddress(IPv6Address("2001:db8:3::9"), 64), OwnAddress(IPv6Address("2001:db8:1::7"), 128))},
 )
 
-Seen = tuple[Outcome | EventTags | None, int | None]
+Seen = tuple[Outcome | EventFlag | None, int | None]
 """An outcome, or the tags of the event that went up; and the rule that it was counted or went up by, if any."""
 
 
@@ -72,21 +72,21 @@ def rules(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-def lookup(table: Table, target: str, datapath: Datapath) -> tuple[set[Outcome | EventTags | None], int | None]:
+def lookup(table: Table, target: str, datapath: Datapath) -> tuple[set[Outcome | EventFlag | None], int | None]:
     """What the table asks for: one of these, by that rule."""
     entry = table.entry_of(IFINDEX)
     assert entry is not None
     match = table.lookup(entry.id, IPv6Address(target))
     if not isinstance(match, Match):
         return {match}, None
-    outcomes: dict[Datapath, Outcome | EventTags] = {
+    outcomes: dict[Datapath, Outcome | EventFlag] = {
         Datapath.HYBRID: Outcome.ANSWERED_XDP,
-        Datapath.PYTHON: EventTags(0),
+        Datapath.PYTHON: EventFlag(0),
         Datapath.MONITOR: Outcome.MONITORED,
     }
     answered = outcomes[datapath]
-    missed = Outcome.MONITORED if datapath is Datapath.MONITOR else EventTags.MISS
-    found: dict[Decision, set[Outcome | EventTags | None]] = {
+    missed = Outcome.MONITORED if datapath is Datapath.MONITOR else EventFlag.MISS
+    found: dict[Decision, set[Outcome | EventFlag | None]] = {
         Decision.OWN: {Outcome.OWN},
         Decision.NEXT_HOP: {Outcome.IGNORED},
         Decision.IGNORE: {Outcome.IGNORED},
@@ -118,7 +118,7 @@ def observed(bench: Bench, target: str) -> Seen:
     if events:
         (event,) = events
         assert seen.counted == ()
-        return EventTags(event.tags), event.rule
+        return EventFlag(event.flags), event.rule
     (outcome,) = seen.counted
     grown = [n for n, counts in before.items() if bench.ns_filter.rule_counters(n)[outcome] > counts[outcome]]
     assert len(grown) <= 1
@@ -150,7 +150,7 @@ def test_the_table_what_explain_says_and_what_the_program_does_are_one(bench: Be
             assert found in wanted, where
             assert rule == by, where
             outcomes, named = explained(config, links, target)
-            if isinstance(found, EventTags):
+            if isinstance(found, EventFlag):
                 missed = {Outcome.PENDING, Outcome.ANSWERED_PYTHON}  # by method neighbour, and by method kernel
                 assert outcomes & (missed if found else {Outcome.ANSWERED_PYTHON}), where
             else:
@@ -158,7 +158,7 @@ def test_the_table_what_explain_says_and_what_the_program_does_are_one(bench: Be
             assert (rule is None) or named == table.rules[rule].prefix, where
             met.add(found)
 
-    all_kinds = {EventTags(0), EventTags.MISS, Outcome.ANSWERED_XDP, Outcome.MONITORED, Outcome.OWN, Outcome.IGNORED}
+    all_kinds = {EventFlag(0), EventFlag.MISS, Outcome.ANSWERED_XDP, Outcome.MONITORED, Outcome.OWN, Outcome.IGNORED}
     for _ in range(5):
         compare()
         if met >= all_kinds:  # nearly always at once

@@ -446,5 +446,5 @@ def _action(number: int) -> str:
 def _event_text(event: NsEvent) -> str:
     return (
         f"{IPv6Address(event.target)} asked by {IPv6Address(event.source)} ({event.eth_destination.hex(':')}), rule"
-        f" {event.rule}, tags {event.tags:#x} {event.tci.hex()}"
+        f" {event.rule}, flags {event.flags:#x} {event.tci.hex()}"
     )

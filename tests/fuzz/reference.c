@@ -338,12 +338,12 @@ static int advertise(const struct entry *entry, const struct rule *rule, const s
 static void tell(const struct rule *rule, const struct solicitation *s, const uint8_t *asker, int flags, uint8_t *event)
 {
 	uint32_t number = rule->number;
-	uint16_t tags = s->tags + flags;
+	uint16_t event_flags = s->tags + flags;
 
 	if (s->tags > 0 && be16(s->tag[0]) == 0x88a8)
-		tags += TAG_OUTER_8021AD;
+		event_flags += TAG_OUTER_8021AD;
 	if (s->tags > 1 && be16(s->tag[1]) == 0x88a8)
-		tags += TAG_INNER_8021AD;
+		event_flags += TAG_INNER_8021AD;
 	memset(event, 0, EVENT_SIZE);
 	memcpy(event, s->target, 16);
 	memcpy(event + 16, s->source, 16);
@@ -351,7 +351,7 @@ static void tell(const struct rule *rule, const struct solicitation *s, const ui
 	memcpy(event + 40, asker, 6);
 	for (int i = 0; i < s->tags; i++)
 		memcpy(event + 46 + 2 * i, s->tag[i] + 2, 2);
-	memcpy(event + 50, &tags, 2);
+	memcpy(event + 50, &event_flags, 2);
 }
 
 /* --- who is there ------------------------------------------------------------------------------------- */

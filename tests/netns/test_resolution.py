@@ -17,7 +17,7 @@ import pytest
 from npd6_xdp.core import neighbour_messages, pending
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.event import EventTags, NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Quiet
 from npd6_xdp.core.rtnetlink import Message
@@ -117,7 +117,7 @@ class Edge:
     def ask(self, target: str, asker: int = 0) -> Outcome | None:
         (rule,) = self.table.rules.values()
         mac = bytes([2, 0]) + asker.to_bytes(4)
-        event = NsEvent(ip6(target), ip6("2001:db8::1"), 0, rule.id, mac, bytes(4), EventTags.MISS)
+        event = NsEvent(ip6(target), ip6("2001:db8::1"), 0, rule.id, mac, bytes(4), EventFlag.MISS)
         return self.resolution.ask(event, rule)
 
 
