@@ -203,6 +203,7 @@ def everything(running: RunningDaemon) -> Iterator[tuple[str, bytes]]:
         yield f"{method} {path} {headers}", response.headers.as_bytes() + body
 
 
+@pytest.mark.needs_table  # the kernel asks for the host once in 10 s
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: Start, datapath: str) -> None:
     topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 10_000)  # who isn't there is looked for long enough

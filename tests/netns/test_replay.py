@@ -97,6 +97,7 @@ def told(found: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(each[key] for key in keys) for each in found["solicitations"]]
 
 
+@pytest.mark.needs_table  # nor must a kernel that asks once find it full
 def test_captures_on_any_tell_what_one_on_the_interface_itself_tells(topology: Topology, tmp_path: Path) -> None:
     """The three at once, of the edge's kernel; nobody answers, so that what came in is seen."""
     config = tmp_path / "a.toml"
