@@ -18,19 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from npd6_xdp.core.altnames import with_names
-from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import as_machine_error
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.daemon.answering import Answering, Handler
-from npd6_xdp.daemon.changes import Changes, check
+from npd6_xdp.daemon.changes import Changes, to_be
 from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.documents import Documents
 from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.following import Following
-from npd6_xdp.daemon.in_force import InForce
+from npd6_xdp.daemon.in_force import Change, InForce
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
 from npd6_xdp.daemon.loop import Loop
@@ -178,7 +178,7 @@ class Daemon:
         self._configured(self._written)
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
-        first = _first(self._written, machine)
+        first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)))
         rooms = self._rooms = self._compose(machine, look, first)
         rooms.begin(first)
         rooms.join(loop, signals, self._manager)
@@ -264,14 +264,6 @@ class Daemon:
         except Exception as error:  # it may be what has ended us
             self._loop.failed(Rings.WHERE, error)
         self._stack.close()
-
-
-def _first(written: Config, machine: Machine) -> InForce:
-    """What is to be in force at the start. Raises MachineError for what can never be."""
-    config = machine.named(written)
-    links = machine.facts(config)
-    check(config, links)
-    return InForce(written, config, links, build(config, links))
 
 
 def _counted(ns_filter: NsFilter, counts: Counts) -> Callable[[int], int]:

@@ -11,7 +11,6 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
-from npd6_xdp.core.table import Table
 from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.daemon.garbage import Remains
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
@@ -20,7 +19,7 @@ from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.turns import Turns
 
-_TRIES = 3  # to build a table of a machine that doesn't change meanwhile; what has then changed is followed afterwards
+_TRIES = 3  # of a reload
 
 
 class Changes:
@@ -64,17 +63,13 @@ class Changes:
         """How many rules and parts of former tables are held."""
         return len(self.in_force.table.rules) + len(self._former.rules) + len(self._remains)
 
-    # --- the first ---
+    # --- who sets out ---
 
-    def begin(self, new: InForce) -> None:
-        """The first one, at once. Raises Npd6Error: then the daemon can't start."""
-        with ExitStack() as undo:
-            finish(self._prepare(new, Change(undo, asked=True)))
-            self._put_in_force(new)
-            undo.pop_all()
-        finish(self._settling(NOTHING, new))
-
-    # --- those that follow ---
+    def begin(self, first: InForce) -> None:
+        """The first one, at once: it is made already, as rooms are made for it. Raises Npd6Error: then the daemon can't
+        start.
+        """
+        finish(self._walk(first.written, Change(ExitStack(), asked=True), first))
 
     def going_to(self, written: Config) -> Steps[None]:
         """A configuration that was read comes in force. Raises what is the reason why it can't be; then all is as it
@@ -82,108 +77,105 @@ class Changes:
 
         What changes of the machine until then is in it, or followed afterwards.
         """
-        old = self.in_force
-        with ExitStack() as undo:
+        return self._under_way(written, Change(ExitStack(), asked=True, tries=_TRIES))
+
+    def following(self) -> Steps[None]:
+        """What is in force follows the machine. Raises MachineError if that can't be now; then all is as it was."""
+        return self._under_way(self.in_force.written, Change(ExitStack(), asked=False))
+
+    def anew(self) -> None:
+        """What is in force stays so, and something that rooms look at besides is different. At once, also while a
+        change is under way.
+        """
+        finish(self._walk(self.in_force.written, Change(ExitStack(), asked=False, tries=0)))
+
+    def _under_way(self, written: Config, change: Change) -> Steps[None]:
+        self._change = change
+        try:
+            yield from self._walk(written, change)
+        finally:
+            self._change = None
+
+    # --- the walk ---
+
+    def _walk(self, written: Config, change: Change, made: InForce | None = None) -> Steps[None]:
+        """From what is in force to what is to be by a configuration as it was read, whoever has set out.
+
+        It is made of the machine as that is now, and once more where that has changed meanwhile, as often as the change
+        has tries; `made` is one that was made already. Without a try, what is in force is put in force once more.
+        """
+        old, whole, again = self.in_force, self.whole, not change.tries
+        known = old if whole and not change.asked else None  # if the machine is as it was, there is nothing to do
+        new = old
+        coming, leaving = (NOTHING.config, NOTHING.config) if written is old.written else (written, old.written)
+        with change.undo as undo:
             undo.callback(self._let_go_of_remains)
-            tables: list[Table] = []
-            undo.callback(self._remains.keep, tables, written)
-            undo.callback(lambda: self._machine.facts(old.config))  # watches the old one's routes again
-            change = self._change = Change(undo, asked=True)
-            yield from self._remains.holding(self._former, old.written)
-            new = yield from self._made_ready(written, change, tables)
-            undo.callback(self._look.later)  # some of it may be in the kernel: the old one is put in force again
+            for _ in range(change.tries):
+                new = made or (yield from to_be(self._machine, written, change, known, old))
+                if new is known:
+                    break
+                known = new
+                undo.callback(self._remains.keep, new.table, coming)
+                for follower in self._followers:
+                    yield from follower.prepare(new, change)
+            if not again:
+                if new is old:
+                    return
+                yield from self._remains.holding(self._former, leaving)
+                if self.in_force is not old or not (change.asked or new.config is self._machine.named(written)):
+                    self._look.later()  # it is of another one, or speaks of other interfaces, by now
+                    return
+            undo.callback(self._look.later)  # some of it may be in the kernel: all is done again
             self._put_in_force(new)
             undo.pop_all()
         self._let_go_of_remains()
         with ExitStack() as otherwise:
             otherwise.callback(self._look.later)  # those that have yet to settle do then
-            yield from self._settling(old, new)
+            for follower in self._followers:
+                yield from follower.settle(old, new)
             otherwise.pop_all()
-
-    def _made_ready(self, written: Config, change: Change, tables: list[Table]) -> Steps[InForce]:
-        """What is to be in force by a configuration, prepared in all rooms; `tables` gets those that were made for it.
-
-        Where the machine has changed meanwhile, it is made anew, a few times at most.
-        """
-        old, new = self.in_force, self.in_force
-        for attempt in range(_TRIES):
-            self._take_in_links()
-            config = self._machine.named(written)
-            yield
-            links = yield from self._machine.all_facts(config, change)
-            if attempt and new.config is config and new.links == links:
-                break
-            check(config, links)
-            yield
-            table = yield from building(config, links, new.table, old.table)
-            tables.append(table)
-            new = InForce(written, config, links, table)
-            yield from self._prepare(new, change)
-        return new
-
-    def following(self) -> Steps[None]:
-        """What is in force follows the machine. Raises MachineError if that can't be now; then all is as it was."""
-        self._machine.hear_of_links()
-        old = self.in_force
-        config = self._machine.named(old.written)
-        links = self._machine.facts(config, wait=False)
-        if links == old.links and config is old.config and self.whole:
-            return
-        with ExitStack() as undo:
-            undo.callback(self._let_go_of_remains)
-            change = self._change = Change(undo, asked=False)
-            table = yield from building(config, links, old.table)
-            new = InForce(old.written, config, links, table)
-            yield from self._prepare(new, change)
-            yield from self._remains.holding(self._former, NOTHING.config)
-            if self.in_force is not old or config is not self._machine.named(old.written):
-                self._look.later()
-                return
-            self._put_in_force(new)
-            undo.pop_all()
-        self._let_go_of_remains()
-        yield from self._settling(old, new)
-
-    def anew(self) -> None:
-        """What is in force stays so, and something that rooms look at besides is different."""
-        whole = self.whole  # rooms that have yet to settle, or to do it again, still have
-        self._put_in_force(self.in_force)
-        finish(self._settling(self.in_force, self.in_force))
-        self.whole = whole
-
-    def _prepare(self, new: InForce, change: Change) -> Steps[None]:
-        for follower in self._followers:
-            yield from follower.prepare(new, change)
+        self.whole = whole or not again  # rooms that had yet to settle, or to do it again, still have
 
     def _put_in_force(self, new: InForce) -> None:
+        """All rooms go by it, within one turn."""
         self.whole = False
         with self._changing:
             for follower in self._followers:
                 follower.apply(new)
-            self._former, self.in_force = self.in_force.table, new
-
-    def _settling(self, old: InForce, new: InForce) -> Steps[None]:
-        for follower in self._followers:
-            yield from follower.settle(old, new)
-        self.whole = True
-
-    def _take_in_links(self) -> None:
-        """What has just come is to be looked at, too."""
-        try:
-            if self._machine.hear_of_links():
-                self._look.later()
-        except MachineError as error:
-            self._look.retry(error)
+            if new is not self.in_force:
+                self._former, self.in_force = self.in_force.table, new
 
     # --- what is left of former ones ---
 
     def _let_go_of_remains(self) -> None:
         """From now on, bit by bit; what is held for a change that came to nothing, too: it may be tried each second."""
-        self._letting_go = self._remains.letting_go()
+        if len(self._remains):
+            self._letting_go = self._remains.letting_go()
 
     def _let_go(self) -> None:
         if self._letting_go is not None and self._turns.is_over(self._letting_go):
             self._letting_go = None
+
+
+def to_be(
+    machine: Machine, written: Config, change: Change, known: InForce | None = None, old: InForce = NOTHING
+) -> Steps[InForce]:
+    """What is to be in force by a configuration as it was read and the machine as it is; `known`, where it is as that.
+
+    `old` is in force. Raises MachineError for what somebody has asked for and what can never be.
+    """
+    machine.take_in(change)
+    config = machine.named(written)
+    yield
+    yield from machine.watch(config, change)
+    links = machine.facts(config)
+    if known is not None and config is known.config and links == known.links:
+        return known
+    if change.asked:
+        check(config, links)
+        yield
+    table = yield from building(config, links, (known or old).table, old.table)
+    return InForce(written, config, links, table)
 
 
 def check(config: Config, links: Mapping[str, LinkFacts]) -> None:

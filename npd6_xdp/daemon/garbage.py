@@ -45,10 +45,9 @@ class Remains:
     def __len__(self) -> int:
         return sum(map(len, self._lists))
 
-    def keep(self, tables: Iterable[Table], config: Config) -> None:
+    def keep(self, table: Table, config: Config) -> None:
         """As holding(), at once: of what came to nothing."""
-        for table in tables:
-            finish(self.holding(table, config))
+        finish(self.holding(table, config))
 
     def holding(self, table: Table, config: Config) -> Steps[None]:
         """What a table and a configuration are made of, where that is much, before they go."""

@@ -52,14 +52,16 @@ NOTHING = InForce(Config(()), Config(()), {}, NO_TABLE)
 
 @dataclass(slots=True)
 class Change:
-    """One that is being prepared. `undo` lets go of what was made for it, if it comes to nothing.
+    """One that is under way. `undo` lets go of what was made for it, if it comes to nothing.
 
     `asked`: somebody has asked for it, by a start or a reload, so what can't be as the configuration wants it is its
-    end. Else the machine has changed, and what can't be now is tried again later.
+    end. Else the machine has changed, and what can't be now is tried again later. `tries`: how often it is made, at
+    most, where the machine changes meanwhile; what has then changed is followed afterwards.
     """
 
     undo: ExitStack
     asked: bool
+    tries: int = 1
     asleep: float | None = field(default=None)
     """Until then (seconds, monotonic) there is nothing to do for it, unless it is woken."""
 

@@ -66,8 +66,7 @@ class Machine(Follower):
     def __init__(self, loop: Loop, look: NextLook) -> None:
         self._loop = loop
         self._look = look
-        self._known: Mapping[str, LinkFacts] = {}
-        self._looks_behind = False  # whether there are rules that have hosts looked for
+        self._now = NOTHING
         self._tell_kinds: Callable[[RoutingFlag], object] = lambda _: None
         self._meaning = NOTHING.config  # the last one that named() made, and of what
         self._meant: tuple[Config, Mapping[str, str]] = (NOTHING.written, {})
@@ -103,31 +102,44 @@ class Machine(Follower):
             self._meant, self._meaning = (written, meant), with_names(written, meant)
         return self._meaning
 
-    def facts(self, config: Config, *, wait: bool = True) -> dict[str, LinkFacts]:
-        """The facts of now. Without `wait`, ports whose next hops are yet to be read are as not there, if they weren't
-        before.
+    def watch(self, config: Config, change: Change) -> Steps[None]:
+        """Have the routes of a configuration's ports watched.
+
+        Where somebody has asked for the change, all are read when this ends, and nothing else waits for that; if it
+        comes to nothing, those of the one in force are watched again. Else they are read between other work.
         """
-        self._routes.watch(self.netlink.l3_interfaces(lambda name: bool(config.entries(name))), wait=wait)
+        if change.asked:
+            change.undo.callback(self._watch_again)
+        self._routes.watch(self._ports(config), wait=False)
+        if not change.asked or self._is_read(config):
+            return
+        patience = time.monotonic() + _MOST_ROUTES
+        while not self._is_read(config) and time.monotonic() < patience:
+            change.asleep = time.monotonic() + _LOOK_FOR_ROUTES
+            yield
+        change.wake()
+        self._routes.watch(self._ports(config))
+
+    def _watch_again(self) -> None:
+        self._routes.watch(self._ports(self._now.config))
+
+    def _ports(self, config: Config) -> set[int]:
+        """The interfaces that frames on a configuration's ports come in by."""
+        return self.netlink.l3_interfaces(lambda name: bool(config.entries(name)))
+
+    def _is_read(self, config: Config) -> bool:
+        """Whether all routes of them are known."""
+        return all(map(self._routes.is_read, self._ports(config)))
+
+    def facts(self, config: Config) -> dict[str, LinkFacts]:
+        """The facts of now. Ports whose next hops are yet to be read are as not there, if they weren't before."""
         links = self.netlink.facts(self._routes.of)
         known = {
             name: link
             for name, link in links.items()
-            if name in self._known or not config.entries(name) or all(map(self._routes.is_read, link.l3.values()))
+            if name in self._now.links or not config.entries(name) or all(map(self._routes.is_read, link.l3.values()))
         }
         return self._guests.beside(known)
-
-    def all_facts(self, config: Config, change: Change) -> Steps[dict[str, LinkFacts]]:
-        """The facts of now; the routes of all ports are read, and nothing else waits for that."""
-        links = self.facts(config, wait=False)
-        indexes = self.netlink.l3_interfaces(lambda name: bool(config.entries(name)))
-        patience = time.monotonic() + _MOST_ROUTES
-        if all(map(self._routes.is_read, indexes)):
-            return links
-        while not all(map(self._routes.is_read, indexes)) and time.monotonic() < patience:
-            change.asleep = time.monotonic() + _LOOK_FOR_ROUTES
-            yield
-        change.wake()
-        return self.facts(config)
 
     @property
     def kinds(self) -> RoutingFlag:
@@ -136,21 +148,25 @@ class Machine(Follower):
 
     def apply(self, new: InForce) -> None:
         """These facts are in force."""
-        self._known = new.links
-        self._looks_behind = Decision.NEIGHBOUR in new.table.kinds
+        self._now = new
 
     # --- changes ---
 
-    def hear_of_links(self) -> bool:
-        """Take in what was announced of links, and all where that was lost; whether anything is different.
+    def take_in(self, change: Change) -> None:
+        """Take in what was announced of links for a change, and all where that was lost.
 
-        Raises MachineError where what was lost can't be read at the moment.
+        A change that somebody has asked for goes by what is known where what was lost can't be read at the moment, and
+        what has come is followed besides. Else that raises MachineError.
         """
         try:
-            return self.netlink.on_change()
+            if self.netlink.on_change() and change.asked:
+                self._look.later()
         except BrokenSource as error:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
-            return False
+        except MachineError as error:
+            if not change.asked:
+                raise
+            self._look.retry(error)
 
     def look_for_guests(self) -> None:
         """Somebody asks, on a port that others may be on, for whom we don't know."""
@@ -167,7 +183,7 @@ class Machine(Follower):
 
     def on_link_change(self) -> None:
         """Something was announced of links or addresses."""
-        if self._looks_behind:
+        if Decision.NEIGHBOUR in self._now.table.kinds:  # hosts are looked for
             self._guests.expect()
         try:
             if self.netlink.on_change():

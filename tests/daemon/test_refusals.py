@@ -208,11 +208,14 @@ class Ground:
     def named(self, written: Config) -> Config:
         return written
 
-    def facts(self, _: Config, *, wait: bool = True) -> Mapping[str, LinkFacts]:
-        return LINKS
+    def take_in(self, change: Change) -> None:
+        """Nothing was announced."""
 
-    def hear_of_links(self) -> bool:
-        return False
+    def watch(self, _: Config, change: Change) -> Steps[None]:
+        yield from ()
+
+    def facts(self, _: Config) -> Mapping[str, LinkFacts]:
+        return LINKS
 
 
 def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFixture) -> None:
