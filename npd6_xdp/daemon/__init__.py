@@ -208,7 +208,7 @@ class Daemon:
         tags = keep(closing(Tags(ns_filter, ports, _counted(ns_filter, counts), changing)))
         # who tells of it
         view = View(ns_filter, ports, tags, counts, neighbour, kernel, changing, self._file)
-        outlook = keep(closing(Outlook(Router(), neighbour.warnings, damper, view.warn)))
+        outlook = keep(closing(Outlook(Router(), neighbour.take_news, damper, view.warn)))
         documents = Documents(loop, view, answering, rings, self._unread)
         exposition = keep(closing(Exposition(documents)))
         # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose

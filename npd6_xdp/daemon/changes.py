@@ -153,7 +153,7 @@ class Changes:
             self._letting_go = self._remains.letting_go()
 
     def _let_go(self) -> None:
-        if self._letting_go is not None and self._turns.is_over(self._letting_go):
+        if self._letting_go is not None and self._turns.go_on(self._letting_go):
             self._letting_go = None
 
 

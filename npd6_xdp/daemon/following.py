@@ -13,7 +13,7 @@ from npd6_xdp.daemon.in_force import NOTHING
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import NextLook
 from npd6_xdp.daemon.programs import Programs
-from npd6_xdp.daemon.turns import slice_of
+from npd6_xdp.daemon.turns import take_slice
 from npd6_xdp.system.manager import ServiceManager
 
 # After a change was followed comes a pause, so that a storm of changes takes a tenth of our time: so many times the
@@ -76,7 +76,7 @@ class Following:
             self._steps = self._changes.following()
         steps, self._steps = self._steps, None
         try:
-            if not slice_of(steps, lambda: self._changes.asleep is not None):
+            if not take_slice(steps, lambda: self._changes.asleep is not None):
                 self._steps = steps
                 return
         except MachineError as error:

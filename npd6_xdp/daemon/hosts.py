@@ -327,7 +327,7 @@ class Hosts:
         if self._look_at is not None and self._look_at <= now:
             self._look_at = None
             self._resync.begin_again()
-            for host in self._led.silent(now):
+            for host in self._led.take_silent(now):
                 self.confirm(host)
         self._schedule(now)
 

@@ -37,7 +37,7 @@ class LedHosts:
 
     @property
     def waits(self) -> bool:
-        """Whether silent() may have somebody in a while."""
+        """Whether take_silent() may have somebody in a while."""
         return len(self._quiet) > 0
 
     def there(self, host: Host, state: int) -> None:
@@ -56,7 +56,7 @@ class LedHosts:
                 if self._neighbours.state(place) and self._table.host_route_wanted(*_host(place)):
                     self._lead_to(place)
 
-    def silent(self, now: float) -> Iterator[Host]:
+    def take_silent(self, now: float) -> Iterator[Host]:
         """Those to ask now whether they are there still; call it once a second."""
         for host in self._quiet.take(now):
             if host in self._routes:

@@ -120,6 +120,8 @@ class Outlook(Follower):
         if self._of_next[0] is new.table:
             self._of_table = self._of_next
         self._now = new
+        if self._tags is not None:
+            self._silent = self._tags.silent
         self.use(new.table, new.links, used_vias(new.config, new.links), self._by(new))
 
     def _by(self, new: InForce) -> Warnings:
@@ -128,8 +130,6 @@ class Outlook(Follower):
         unfit = {
             each.name: new.links[each.name].why_no_port for each in new.config.interfaces if each.name in new.links
         }
-        if self._tags is not None:
-            self._silent = self._tags.silent
         return {
             WarningKind.RULE: self._of_table[1] if self._of_table[0] is new.table else warnings(new.table),
             WarningKind.INTERFACE: [
@@ -181,7 +181,7 @@ class Outlook(Follower):
             WarningKind.VIA: [*self._configured.get(WarningKind.VIA, ()), *vias],
             WarningKind.FORWARDING: forwarding_warnings(self._table, self._links, self._router.forwards, receivers),
             WarningKind.NEIGHBOUR_TABLE: self._neighbour_table(),
-            WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._offloads()],
+            WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._look_at_offloads()],
             WarningKind.ROUTER_ADVERTISEMENTS: advertisements,
         }
         changed = current != self.current
@@ -190,7 +190,7 @@ class Outlook(Follower):
         self._say()
         return changed
 
-    def _offloads(self) -> list[str]:
+    def _look_at_offloads(self) -> list[str]:
         """The ports whose receive VLAN offload is on, which nobody announces; each look asks some of them."""
         for ifindex, name in self._trunks[self._next_trunk : self._next_trunk + _MOST_READ]:
             (self._offloaded.add if receive_vlan_offload(name) else self._offloaded.discard)(ifindex)

@@ -74,7 +74,7 @@ class PortLooks:
         self._postponed = 0
         self._said = Said(again=_COMPLAIN)
         self.due: float | None = None
-        """When to call tampered() (seconds, monotonic)."""
+        """When to call look() (seconds, monotonic)."""
 
     def plan(self, *, wanted: bool) -> None:
         """Look again in a while, where there is anything to look at."""
@@ -83,7 +83,7 @@ class PortLooks:
         elif self.due is None:
             self.due = time.monotonic() + _TURN
 
-    def tampered(self, now: float) -> Iterator[Attached]:
+    def look(self, now: float) -> Iterator[Attached]:
         """One turn: the ports whose program somebody has taken off, to be put back one by one.
 
         What is announced comes first: with an interface that went and came back nobody has tampered.

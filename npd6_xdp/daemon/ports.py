@@ -265,7 +265,7 @@ class Ports(Follower):
         if self._retry_at is not None and self._retry_at <= now:
             self.follow(self._now)
         if self._looks.due is not None and self._looks.due <= now:
-            for port in self._looks.tampered(now):
+            for port in self._looks.look(now):
                 self._put_back(port)
         self._plan()
 

@@ -198,5 +198,5 @@ class Programs(Follower):
                 self._retiring = self._ns_filter.retiring()
             return
         with self._changing:
-            if self._turns.is_over(self._retiring):
+            if self._turns.go_on(self._retiring):
                 self._retiring = None

@@ -119,7 +119,8 @@ class ProxyEntries(Follower):
             )
             return
         try:
-            if self._is_foreign(host):
+            if self._requests.has_proxy(host):
+                self._foreign.add(host)  # to add what is there would make it ours (NDA_PROTOCOL is overwritten)
                 return
         except MachineError as error:
             self.refused += 1
@@ -131,13 +132,6 @@ class ProxyEntries(Follower):
             self._once.warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
             return
         self._set_present(host, rule.via_set)
-
-    def _is_foreign(self, host: Host) -> bool:
-        """Adding an entry that is there already would make it ours (NDA_PROTOCOL is overwritten)."""
-        if self._requests.has_proxy(host):
-            self._foreign.add(host)
-            return True
-        return False
 
     def _set_present(self, host: Host, via_set: int) -> None:
         try:

@@ -17,7 +17,7 @@ from npd6_xdp.daemon.changes import Changes
 from npd6_xdp.daemon.following import Following
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.reading import Reading, Source
-from npd6_xdp.daemon.turns import Turns, slice_of
+from npd6_xdp.daemon.turns import Turns, take_slice
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import AT_WORK, Reply
 from npd6_xdp.system.manager import ServiceManager
@@ -139,7 +139,7 @@ class Reloads:
         if going_on is None:
             return
         try:
-            if not slice_of(going_on, lambda: self._changes.asleep is not None):
+            if not take_slice(going_on, lambda: self._changes.asleep is not None):
                 self._applying = going_on
                 self._turns.rest()
                 return

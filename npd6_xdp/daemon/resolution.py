@@ -59,7 +59,7 @@ class Resolution(Follower):
         self._hosts = Hosts(ns_filter, requests, self._pending, late, memory, self._once, self._gate)
         self._table = NO_TABLE
         self.has_news = False
-        """Whether warnings() has one more."""
+        """Whether take_news() has one more."""
         self._tick_at: float | None = None
 
     def close(self) -> None:
@@ -256,8 +256,10 @@ class Resolution(Follower):
         """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
         return (self._room.targets, self._room.limit) if Decision.NEIGHBOUR in self._table.kinds else None
 
-    def warnings(self) -> list[str]:
-        """What there is to say of the kernel's table; it is asked again where that may no longer be so."""
+    def take_news(self) -> list[str]:
+        """What there is to say of the kernel's table, until there are other news; it is asked again where that may no
+        longer be so.
+        """
         self.has_news = False
         if Decision.NEIGHBOUR not in self._table.kinds:
             return []

@@ -21,18 +21,18 @@ class Turns:
         self._busy = busy
         self.go_on_at = 0.0
 
-    def is_over(self, steps: Steps[None]) -> bool:
+    def go_on(self, steps: Steps[None]) -> bool:
         """Go on with something for as long as a turn may take; whether that was the last of it."""
-        is_over = slice_of(steps)
+        was_last = take_slice(steps)
         self.rest()
-        return is_over
+        return was_last
 
     def rest(self) -> None:
         """A slice has ended."""
         self.go_on_at = time.monotonic() + _SHARE * SLICE if self._busy() else 0.0
 
 
-def slice_of(steps: Steps[None], is_asleep: Callable[[], bool] = lambda: False) -> bool:
+def take_slice(steps: Steps[None], is_asleep: Callable[[], bool] = lambda: False) -> bool:
     """Go on with something for as long as a turn may take, or until it waits for something; whether that was the last.
 
     Raises what it raises.
