@@ -16,7 +16,7 @@ from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.counts import Counts
-from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
+from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.system.bpf.events import BATCH
 from npd6_xdp.system.clock import machine_ns
@@ -52,9 +52,9 @@ class Answering(Follower):
         self._handlers: Mapping[Method, Handler] = {}
         self._notice: Callable[[NsEvent, Rule], None] = lambda *_: None
         self._report = failed
-        self._table = NO_TABLE
-        self._responder = Responder(self._table)
-        self._before = self._table, self._responder
+        self._in_force = NOTHING
+        self._responder = Responder(NOTHING.table)
+        self._before = NOTHING.table, self._responder
         self._outbox = Outbox(Frames(BATCH))
         self._debug_left = _DEBUG_LINES
         self._debug_second = 0.0
@@ -72,12 +72,12 @@ class Answering(Follower):
         self.count()
         if self._before[1] is not self._responder:
             self._before[1].discard()
-        self._before = self._table, self._responder
-        self._table, self._responder = new.table, Responder(new.table)
+        self._before = self._in_force.table, self._responder
+        self._in_force, self._responder = new, Responder(new.table)
 
     def rule(self, number: int) -> Rule | None:
         """The rule of an event; that may be one of the table before this one."""
-        rule = self._table.rules.get(number)
+        rule = self._in_force.table.rules.get(number)
         return self._before[0].rules.get(number) if rule is None else rule
 
     def answer(self, runs: list[bytes]) -> int:
@@ -160,7 +160,7 @@ class Answering(Follower):
             self._counts.count_late(rule)
 
     def _send(self, event: NsEvent) -> bool:
-        responder = self._responder if event.rule in self._table.rules else self._before[1]
+        responder = self._responder if event.rule in self._in_force.table.rules else self._before[1]
         answer = responder.answer(event)
         if not self._ports.send(answer.ifindex, answer.frame):
             return False
@@ -174,6 +174,6 @@ class Answering(Follower):
             self._debug_second, self._debug_left = now, _DEBUG_LINES
         if self._debug_left:
             self._debug_left -= 1
-            table = self._table if rule.entry in self._table.entries else self._before[0]
+            entry = self._in_force.table.entries.get(rule.entry) or self._before[0].entries[rule.entry]
             source, target = IPv6Address(event.source), IPv6Address(event.target)
-            log.debug("%s: %s asks who has %s: %s", table.entries[rule.entry].label, source, target, outcome)
+            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, outcome)

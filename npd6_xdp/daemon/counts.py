@@ -7,21 +7,21 @@ from collections import Counter, defaultdict
 
 from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Outcome
-from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
+from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 
 
 class Counts(Follower):
     """Outcomes by entry and by rule, and the advertisements that came late, once a target was resolved."""
 
     def __init__(self) -> None:
-        self._table = NO_TABLE
+        self._in_force = NOTHING
         self._entries: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         self._rules: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         self._late: dict[int, int] = {}
 
     def apply(self, new: InForce) -> None:
         """Count for the entries and rules of a table; those that it hasn't are forgotten."""
-        table = self._table = new.table
+        self._in_force, table = new, new.table
         for counts, alive in ((self._entries, table.entries), (self._rules, table.rules)):
             for number in [number for number in counts if number not in alive]:
                 del counts[number]
@@ -30,9 +30,9 @@ class Counts(Follower):
     def count(self, rule: Rule, outcome: Outcome, times: int = 1) -> None:
         """Solicitations that a rule covers."""
         # the last solicitations of a rule may come in after it is gone
-        if rule.entry in self._table.entries:
+        if rule.entry in self._in_force.table.entries:
             self._entries[rule.entry][outcome] += times
-        if rule.id in self._table.rules:
+        if rule.id in self._in_force.table.rules:
             self._rules[rule.id][outcome] += times
 
     def count_late(self, rule: Rule) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -20,7 +20,7 @@ from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.daemon.gate import Gate
 from npd6_xdp.daemon.host_routes import HostRoutes
-from npd6_xdp.daemon.in_force import NO_TABLE, InForce
+from npd6_xdp.daemon.in_force import NOTHING, InForce
 from npd6_xdp.daemon.led_hosts import LedHosts
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.resync import TICK, Resync
@@ -63,8 +63,7 @@ class Hosts:
         self._loops = Loops(secrets.randbelow)
         self._led = LedHosts(self.routes, self.neighbours)
         self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._hear_of, self._probe)
-        self._names: Mapping[int, str] = {}
-        self._table = NO_TABLE
+        self._in_force = NOTHING
         self._frozen = 0
         self._look_at: float | None = None
         self._hears = False
@@ -89,7 +88,7 @@ class Hosts:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
         self.watch.close()
         self.watch = NeighbourWatch()
-        self.watch.listen(wanted=Decision.NEIGHBOUR in self._table.kinds)
+        self.watch.listen(wanted=Decision.NEIGHBOUR in self._in_force.table.kinds)
         self.routes.reopen()
         self._resync.begin()
         self._schedule(time.monotonic())
@@ -110,14 +109,13 @@ class Hosts:
 
     def use(self, new: InForce) -> None:
         """Go by a table from now on: the map knows what it is asked for by it."""
-        table = self._table = new.table
+        self._in_force, table = new, new.table
         needed = Decision.NEIGHBOUR in table.kinds
         begins = self.watch.listen(wanted=needed)
         self._hears = any(map(table.hears, table.entries.values()))
-        self._names = new.names
         tables = {link.ifindex: link.table for link in new.links.values() if link.table}
-        self.routes.use(tables, self._names, needed=needed and table.host_routes)
-        self._led.use(table)
+        self.routes.use(tables, new.names, needed=needed and table.host_routes)
+        self._led.use(new)
         now = time.monotonic()
         self._loops.use(table)
         # who is no other proxy any more, because no question is carried both ways, is heard again
@@ -175,7 +173,7 @@ class Hosts:
         """Whether a target needn't be looked for behind us: it is where the question comes from, or the question comes
         of one that we have asked there.
         """
-        entry = self._table.entries.get(rule.entry)
+        entry = self._in_force.table.entries.get(rule.entry)
         if entry is None:
             return False
         now, mac = time.monotonic(), event.eth_destination
@@ -198,8 +196,8 @@ class Hosts:
 
     def _distrust(self, link: int, mac: bytes) -> None:
         """Another proxy was found on a link."""
-        name, other = self._names.get(link, str(link)), mac.hex(":")
-        if any(each.mac == mac for each in self._table.entries.values()):
+        name, other = self._in_force.names.get(link, str(link)), mac.hex(":")
+        if any(each.mac == mac for each in self._in_force.table.entries.values()):
             what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
         else:
             what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
@@ -216,7 +214,7 @@ class Hosts:
 
     def heard(self, event: NsEvent, rule: Rule) -> None:
         """Whoever asks is new where it does, or has another MAC address, and the kernel isn't told by its question."""
-        entry = self._table.entries.get(rule.entry)
+        entry = self._in_force.table.entries.get(rule.entry)
         if entry is not None:
             self._places.heard(Host(entry.l3_ifindex, event.source), event.eth_destination, time.monotonic())
             self._apply(())

@@ -26,11 +26,12 @@ class InForce:
     config: Config
     links: Mapping[str, LinkFacts]
     table: Table
+    names: Mapping[int, str] = field(init=False, repr=False)
+    """The interfaces' names, by index."""
 
-    @property
-    def names(self) -> dict[int, str]:
-        """The interfaces' names, by index."""
-        return {link.ifindex: link.name for link in self.links.values()}
+    def __post_init__(self) -> None:
+        """Say the names once for all rooms."""
+        object.__setattr__(self, "names", {link.ifindex: link.name for link in self.links.values()})
 
     @property
     def rules(self) -> str:

@@ -10,9 +10,8 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.neighbour_messages import LOOKED_AFTER, NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours, Quiet
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.host_routes import HostRoutes
-from npd6_xdp.daemon.in_force import NO_TABLE
+from npd6_xdp.daemon.in_force import NOTHING, InForce
 
 _BIT = 128  # hosts that the table is asked about at once
 _QUIET = 120.0  # seconds for which a host that has a route may be stale before it is asked
@@ -29,11 +28,15 @@ class LedHosts:
         self._routes = routes
         self._neighbours = neighbours
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
-        self._table = NO_TABLE
+        self._in_force = NOTHING
 
-    def use(self, table: Table) -> None:
-        """Go by another table; settle() is to follow."""
-        self._table = table
+    def use(self, new: InForce) -> None:
+        """Go by it from now on; settle() is to follow."""
+        self._in_force = new
+
+    def _is_wanted(self, host: Host) -> bool:
+        """Whether a rule that has host routes covers a host."""
+        return self._in_force.table.host_route_wanted(host.ifindex, IPv6Address(host.address))
 
     @property
     def waits(self) -> bool:
@@ -42,7 +45,7 @@ class LedHosts:
 
     def there(self, host: Host, state: int) -> None:
         """The neighbour table has a host."""
-        if host not in self._routes and self._table.host_route_wanted(*_host(host)):
+        if host not in self._routes and self._is_wanted(host):
             self._lead_to(host)
         if host in self._routes:
             self._hear(host, state, time.monotonic())
@@ -53,7 +56,7 @@ class LedHosts:
         if host in self._routes:
             self._routes.remove(host)
             for place in self._elsewhere(host):
-                if self._neighbours.state(place) and self._table.host_route_wanted(*_host(place)):
+                if self._neighbours.state(place) and self._is_wanted(place):
                     self._lead_to(place)
 
     def take_silent(self, now: float) -> Iterator[Host]:
@@ -68,10 +71,10 @@ class LedHosts:
         """Have routes as the table wants them, bit by bit. `meanwhile` are hosts of which something was said since."""
         wanted: set[Host] = set()
         for some in pieces(self._neighbours.covered(), _BIT):
-            wanted.update([host for host in some if self._table.host_route_wanted(*_host(host))])
+            wanted.update([host for host in some if self._is_wanted(host)])
             yield
         for host in meanwhile:  # what has been said of it meanwhile is younger
-            here = self._neighbours.state(host) and self._table.host_route_wanted(*_host(host))
+            here = self._neighbours.state(host) and self._is_wanted(host)
             (wanted.add if here else wanted.discard)(host)
         self._routes.keep_only(wanted)
         yield
@@ -86,7 +89,7 @@ class LedHosts:
     def settle(self, touched: Iterable[Host]) -> None:
         """The same, of hosts of which the table may say something else."""
         for host in touched:
-            if not self._table.host_route_wanted(*_host(host)):
+            if not self._is_wanted(host):
                 self._routes.remove(host)
             elif host not in self._routes and self._neighbours.state(host):
                 self._lead_to(host)
@@ -104,7 +107,7 @@ class LedHosts:
 
     def _elsewhere(self, host: Host) -> list[Host]:
         """The places behind other via interfaces that the host may be at, or have been at, too."""
-        vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
+        vias = {ifindex for ifindexes in self._in_force.table.vias.values() for ifindex in ifindexes}
         return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
 
 
@@ -112,7 +115,3 @@ def _is_fresher(state: NeighbourState, than: NeighbourState) -> bool:
     """Whether a host is rather where the neighbour table says `state`: it has moved, and the other entry is old."""
     confirmed = NeighbourState.REACHABLE | NeighbourState.PERMANENT
     return not than or bool(state & confirmed and not than & confirmed)
-
-
-def _host(host: Host) -> tuple[int, IPv6Address]:
-    return host.ifindex, IPv6Address(host.address)

@@ -18,7 +18,7 @@ class LinkLog(Follower):
     def __init__(self, damper: Damper) -> None:
         self._lines = Lines(damper)
         self._said: Mapping[str, LinkFacts] = {}
-        self._now = NOTHING
+        self._in_force = NOTHING
 
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """Say what is different, where nobody has asked for it."""
@@ -28,18 +28,18 @@ class LinkLog(Follower):
 
     def apply(self, new: InForce) -> None:
         """All of it is known."""
-        if new is not self._now:  # else what was said since is known as well
-            self._now, self._said = new, new.links
+        if new is not self._in_force:  # else what was said since is known as well
+            self._in_force, self._said = new, new.links
 
     def _say(self, links: Mapping[str, LinkFacts]) -> None:
         known, self._said = self._said, links
         changed = [name for name, before in known.items() if links.get(name) is not before]
-        named = {entry.port for entry in self._now.table.entries.values()} if changed else set()
+        named = {entry.port for entry in self._in_force.table.entries.values()} if changed else set()
         for name in changed:
             if name in named:
                 self._say_of(name, known[name], links.get(name))
         for name in links.keys() - known.keys():
-            if self._now.config.entries(name):
+            if self._in_force.config.entries(name):
                 self._lines.add(logging.INFO, name, "the interface is there")
         self._lines.say()
 

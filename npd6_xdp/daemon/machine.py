@@ -66,7 +66,7 @@ class Machine(Follower):
     def __init__(self, loop: Loop, look: NextLook) -> None:
         self._loop = loop
         self._look = look
-        self._now = NOTHING
+        self._in_force = NOTHING
         self._tell_kinds: Callable[[RoutingFlag], object] = lambda _: None
         self._meaning = NOTHING.config  # the last one that named() made, and of what
         self._meant: tuple[Config, Mapping[str, str]] = (NOTHING.written, {})
@@ -121,7 +121,7 @@ class Machine(Follower):
         self._routes.watch(self._ports(config))
 
     def _watch_again(self) -> None:
-        self._routes.watch(self._ports(self._now.config))
+        self._routes.watch(self._ports(self._in_force.config))
 
     def _ports(self, config: Config) -> set[int]:
         """The interfaces that frames on a configuration's ports come in by."""
@@ -133,11 +133,11 @@ class Machine(Follower):
 
     def facts(self, config: Config) -> dict[str, LinkFacts]:
         """The facts of now. Ports whose next hops are yet to be read are as not there, if they weren't before."""
-        links = self.netlink.facts(self._routes.of)
+        links, before = self.netlink.facts(self._routes.of), self._in_force.links
         known = {
             name: link
             for name, link in links.items()
-            if name in self._now.links or not config.entries(name) or all(map(self._routes.is_read, link.l3.values()))
+            if name in before or not config.entries(name) or all(map(self._routes.is_read, link.l3.values()))
         }
         return self._guests.beside(known)
 
@@ -148,7 +148,7 @@ class Machine(Follower):
 
     def apply(self, new: InForce) -> None:
         """These facts are in force."""
-        self._now = new
+        self._in_force = new
 
     # --- changes ---
 
@@ -183,7 +183,7 @@ class Machine(Follower):
 
     def on_link_change(self) -> None:
         """Something was announced of links or addresses."""
-        if Decision.NEIGHBOUR in self._now.table.kinds:  # hosts are looked for
+        if Decision.NEIGHBOUR in self._in_force.table.kinds:  # hosts are looked for
             self._guests.expect()
         try:
             if self.netlink.on_change():

@@ -62,12 +62,10 @@ class Outlook(Follower):
         self._show = show
         self._tags: Tags | None = None
         self._has_news: Callable[[], bool] = lambda: False
-        self._now = NOTHING
+        self._in_force = NOTHING
         self._silent: frozenset[int] = frozenset()
         self._of_table: tuple[Table, Sequence[str]] = (NO_TABLE, ())  # what there is to warn of by a table alone
         self._of_next: tuple[Table, Sequence[str]] = self._of_table  # and by one that is made ready
-        self._table = NO_TABLE
-        self._links: Mapping[str, LinkFacts] = {}
         self._vias: Sequence[UsedVia] = ()
         self._patience = Patience()
         self._missed: frozenset[str] = frozenset()  # interfaces whose advertisements gave the default route
@@ -103,7 +101,7 @@ class Outlook(Follower):
 
     def _tick(self) -> None:
         if self._tags is not None and self._tags.silent != self._silent:
-            self.apply(self._now)  # a port has its tags within the frames again, say
+            self.apply(self._in_force)  # a port has its tags within the frames again, say
         else:
             self.look()
 
@@ -119,10 +117,9 @@ class Outlook(Follower):
         """Another table, other links."""
         if self._of_next[0] is new.table:
             self._of_table = self._of_next
-        self._now = new
         if self._tags is not None:
             self._silent = self._tags.silent
-        self.use(new.table, new.links, used_vias(new.config, new.links), self._by(new))
+        self.use(new, used_vias(new.config, new.links), self._by(new))
 
     def _by(self, new: InForce) -> Warnings:
         """What of the configuration doesn't do what its writer may think, with the links that there are."""
@@ -141,10 +138,10 @@ class Outlook(Follower):
             WarningKind.TAGS: [] if self._tags is None else self._tags.warnings(new.links),
         }
 
-    def use(self, table: Table, links: Mapping[str, LinkFacts], vias: Sequence[UsedVia], configured: Warnings) -> None:
-        """Another table, other links, the via interfaces in use, and what these alone are reason to warn of."""
-        self._table, self._links, self._vias, self._configured = table, links, vias, configured
-        self._trunks = _trunks(table, links)
+    def use(self, new: InForce, vias: Sequence[UsedVia], configured: Warnings) -> None:
+        """What is in force, the via interfaces in use, and what these alone are reason to warn of."""
+        self._in_force, self._vias, self._configured = new, vias, configured
+        self._trunks = _trunks(new.table, new.links)
         self._offloaded &= {ifindex for ifindex, _ in self._trunks}
         self.look()
 
@@ -170,16 +167,15 @@ class Outlook(Follower):
         now = time.monotonic()
         vias = self._patience.look(self._vias[:_MOST_READ], read_sysctl, now)
         self.due = min(now + _PAUSE, self._patience.due or math.inf)
-        names = {link.ifindex: link.name for link in self._links.values()}
-        found = self._router.default_route()
-        default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
+        new, found = self._in_force, self._router.default_route()
+        default = None if found is None else DefaultRoute(new.names.get(found[0], ""), found[1])
         receivers = self._receivers(default)
         advertisements = advertisement_warnings(receivers, default, self._missed)
         self._missed = frozenset(line.partition(": ")[0] for line in advertisements) if default is None else frozenset()
         current = {
             **self._configured,
             WarningKind.VIA: [*self._configured.get(WarningKind.VIA, ()), *vias],
-            WarningKind.FORWARDING: forwarding_warnings(self._table, self._links, self._router.forwards, receivers),
+            WarningKind.FORWARDING: forwarding_warnings(new.table, new.links, self._router.forwards, receivers),
             WarningKind.NEIGHBOUR_TABLE: self._neighbour_table(),
             WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._look_at_offloads()],
             WarningKind.ROUTER_ADVERTISEMENTS: advertisements,
@@ -204,9 +200,9 @@ class Outlook(Follower):
 
         The latter only where there is no default route at all: what their counters say is no matter else.
         """
-        ours = {entry.l3_ifindex for entry in self._table.entries.values()} if default is None else set()
+        ours = {entry.l3_ifindex for entry in self._in_force.table.entries.values()} if default is None else set()
         found = []
-        for link in self._links.values():
+        for link in self._in_force.links.values():
             if link.l3_ifindex(()) != link.ifindex:
                 continue  # a port of a bridge, which is the one that hears
             advertised = any(address.advertised for address in link.own(()))

@@ -46,7 +46,7 @@ class Ports(Follower):
         self._here: dict[int, LinkFacts] = {}
         self._seen: dict[int, LinkFacts] = {}
         self._entries: dict[int, list[Entry]] = {}
-        self._now = NOTHING
+        self._in_force = NOTHING
         self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
         self._retry_at: float | None = None
         self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_tags)
@@ -129,7 +129,7 @@ class Ports(Follower):
         before the table is in force.
         """
         self._wanted_groups = new.table, (yield from finding_groups(new.table))
-        if change.asked and self._now is not NOTHING:
+        if change.asked and self._in_force is not NOTHING:
             self.admit(new, change)
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
@@ -201,7 +201,7 @@ class Ports(Follower):
         """Attach to what is there now and wanted, detach from the rest; what refuses is tried again, see `due`."""
         began = time.monotonic()
         self._retry_at = None
-        self._now = new
+        self._in_force = new
         config, links, table = new.config, new.links, new.table
         self._entries = _by_port(table)
         here = self._here = self._wanted(links, table)
@@ -263,7 +263,7 @@ class Ports(Follower):
     def tick(self, now: float) -> None:
         """Try again what has refused, and look at what the kernel has."""
         if self._retry_at is not None and self._retry_at <= now:
-            self.follow(self._now)
+            self.follow(self._in_force)
         if self._looks.due is not None and self._looks.due <= now:
             for port in self._looks.look(now):
                 self._put_back(port)
@@ -296,7 +296,7 @@ class Ports(Follower):
         """Attach anew what was taken away, and say so; or say why it can't be, and try again."""
         self._take_note(port)
         if (link := self._here.get(port.ifindex)) is not None:
-            self._try(self._now.config, link)
+            self._try(self._in_force.config, link)
 
     def _take_note(self, port: Attached) -> None:
         self._looks.complain(port, "somebody has taken the XDP program off; attaching it again")

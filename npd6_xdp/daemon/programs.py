@@ -63,7 +63,7 @@ class Programs(Follower):
         self._turns = turns
         self._changing = changing
         self._reap = reap
-        self._now = NOTHING
+        self._in_force = NOTHING
         self._successor: _Successor | None = None
         self._filled = NOTHING  # what the successor was filled with
         self._retiring: Steps[None] | None = None
@@ -82,7 +82,7 @@ class Programs(Follower):
 
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """Where the maps have no room for a table, or much differs, another program is loaded and filled with it."""
-        if self._now is NOTHING:
+        if self._in_force is NOTHING:
             return  # no frame comes to the program yet
         table, limits = new.table, new.config.limits
         successor = self._successor
@@ -115,14 +115,14 @@ class Programs(Follower):
             self._ns_filter.follow(new.table)
         else:
             self._switch(self._successor, new.table)
-        self._now = new
+        self._in_force = new
 
     # --- programs ---
 
     def _sizes(self, new: InForce) -> Mapping[str, int]:
         """Those of the maps of a program that is to take over. Raises MachineError if there is no memory for them."""
         what = f"loading {new.rules} beside those that are in use"
-        cgroup.require(memory_to_load([self._now.table, new.table], new.config.limits), what)
+        cgroup.require(memory_to_load([self._in_force.table, new.table], new.config.limits), what)
         return self._ns_filter.sizes(new.table, new.config.limits)
 
     def _loading(self, sizes: Mapping[str, int], change: Change) -> Steps[Loaded]:
@@ -179,13 +179,13 @@ class Programs(Follower):
         """
         before = self._rings.open_rings
         self.doubtful = True
-        sizes = self._sizes(self._now)
+        sizes = self._sizes(self._in_force)
         with ExitStack() as undo:  # at once: nobody is answered by Python until then
             successor = self._made(load(sizes), sizes, grown=False)
             undo.callback(self._close, successor)
-            finish(self._ns_filter.filling(successor.program, self._now.table))
+            finish(self._ns_filter.filling(successor.program, self._in_force.table))
             with self._changing:
-                self._switch(successor, self._now.table)
+                self._switch(successor, self._in_force.table)
             undo.pop_all()
         for kept in before:
             self._rings.give_up(kept)

@@ -17,7 +17,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import PresentFlag, Rule
 from npd6_xdp.core.verdict import Outcome
-from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
+from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.ns_filter import NsFilter
@@ -40,9 +40,7 @@ class ProxyEntries(Follower):
         self._ns_filter = ns_filter
         self._requests = requests
         self._sysctls = Sysctls(memory)
-        self._limits = Limits()
-        self._table = NO_TABLE
-        self._names: dict[int, str] = {}
+        self._in_force = NOTHING
         self._entries: dict[Host, int] = {}
         self._foreign: set[Host] = set()
         self._once = Once()
@@ -51,6 +49,10 @@ class ProxyEntries(Follower):
         self._sweeps = not memory.others
         self.refused = 0
         self.due: float | None = None
+
+    @property
+    def _limits(self) -> Limits:
+        return self._in_force.config.limits
 
     def entries(self) -> list[Host]:
         """The entries of ours."""
@@ -69,9 +71,8 @@ class ProxyEntries(Follower):
 
     def apply(self, new: InForce) -> None:
         """What the kernel needs for a table, and what of ours a predecessor has left there."""
-        table, names = new.table, new.names
-        self._table, self._limits, self._names = table, new.config.limits, names
-        wanted = proxying_interfaces(table)
+        self._in_force = new
+        wanted = proxying_interfaces(new.table)
         if not wanted and not self._entries:
             # our entries of a dead predecessor go, even if nobody wants any now
             self.due = None
@@ -80,7 +81,7 @@ class ProxyEntries(Follower):
             return
         values: dict[Setting, str] = {}
         for ifindex in wanted:
-            if ifindex in names:
+            if ifindex in new.names:
                 values |= {Setting(PROXY_NDP, ifindex): "1", Setting(PROXY_DELAY, ifindex): "0"}
         if values:
             # unicast solicitations are looked up by this one (ip6_forward)
@@ -105,7 +106,7 @@ class ProxyEntries(Follower):
 
     def ask(self, event: NsEvent, rule: Rule) -> None:
         """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is room."""
-        entry = self._table.entries.get(rule.entry)
+        entry = self._in_force.table.entries.get(rule.entry)
         if entry is None:
             return  # an event by the table before: of an interface that the one to come doesn't have
         host = Host(entry.l3_ifindex, event.target)
@@ -157,7 +158,7 @@ class ProxyEntries(Follower):
         for name in self._sysctls.hold():
             self._once.warn(f"{name}: somebody else changes this sysctl, which method kernel needs; it is set again")
         self._cost = time.thread_time() - began
-        self.due = now + self._pause() if self._entries or proxying_interfaces(self._table) else None
+        self.due = now + self._pause() if self._entries or proxying_interfaces(self._in_force.table) else None
 
     def _pause(self) -> float:
         return max(min(_LOOK, self._limits.kernel_entry_age / 2), self._cost / _SHARE)
@@ -173,7 +174,7 @@ class ProxyEntries(Follower):
             self.due = time.monotonic() + self._pause()
             return
         foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
-        interfaces = {entry.l3_ifindex for entry in self._table.entries.values()}
+        interfaces = {entry.l3_ifindex for entry in self._in_force.table.entries.values()}
         ours = {
             host
             for host in there.keys() - foreign
@@ -184,7 +185,7 @@ class ProxyEntries(Follower):
             if host in foreign or not self._put_back(host):
                 self._forget(host)
         for host in ours:
-            via_set = via_set_of(self._table, host)
+            via_set = via_set_of(self._in_force.table, host)
             known = self._entries.get(host)
             if known is not None and known != via_set:
                 self._forget(host)
@@ -201,9 +202,9 @@ class ProxyEntries(Follower):
 
     def _put_back(self, host: Host) -> bool:
         """An entry of ours has gone, and not by us; whether it is there again."""
-        if via_set_of(self._table, host) != self._entries[host] or self._requests.add_proxy(host) != 0:
+        if via_set_of(self._in_force.table, host) != self._entries[host] or self._requests.add_proxy(host) != 0:
             return False
-        name = self._names.get(host.ifindex, str(host.ifindex))
+        name = self._in_force.names.get(host.ifindex, str(host.ifindex))
         self._once.warn(
             f"{name}: proxy entries of ours have gone ({IPv6Address(host.address)}, for one): somebody else removes"
             " them, or the interface was down; they are put back",
@@ -212,10 +213,10 @@ class ProxyEntries(Follower):
         return True
 
     def _report(self, foreign: set[Host]) -> None:
-        ours = {entry.l3_ifindex for entry in self._table.entries.values()}
+        ours = {entry.l3_ifindex for entry in self._in_force.table.entries.values()}
         for ifindex in sorted({host.ifindex for host in foreign - self._foreign} & ours):
             count = sum(host.ifindex == ifindex for host in foreign)
-            name = self._names.get(ifindex, str(ifindex))
+            name = self._in_force.names.get(ifindex, str(ifindex))
             log.warning(
                 "%s: the kernel has %d proxy entr%s that %s not ours: who is asked there may answer twice"
                 " (ip -6 neigh show proxy dev %s)",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv6Address
 
-from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.neighbours import Host, Neighbours
@@ -21,7 +20,7 @@ from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.gate import Gate
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.daemon.hosts import Hosts
-from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.resync import TICK
@@ -51,13 +50,12 @@ class Resolution(Follower):
         self._requests = requests
         self._late = late
         self._look_for_guests = look_for_guests
-        self._limits = Limits()
         self._pending = Pending()
         self._once = Once()
-        self._room = TableRoom(self._limits.pending)
+        self._room = TableRoom(NOTHING.config.limits.pending)
         self._gate = Gate(ns_filter, self._pending, self._room)
         self._hosts = Hosts(ns_filter, requests, self._pending, late, memory, self._once, self._gate)
-        self._table = NO_TABLE
+        self._in_force = NOTHING
         self.has_news = False
         """Whether take_news() has one more."""
         self._tick_at: float | None = None
@@ -106,19 +104,24 @@ class Resolution(Follower):
 
     # --- table ---
 
+    @property
+    def _resolves(self) -> bool:
+        """Whether any rule has targets resolved."""
+        return Decision.NEIGHBOUR in self._in_force.table.kinds
+
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """What the map is to know by the table, a bit at a time."""
-        if new.table is self._table:
+        if new.table is self._in_force.table:
             return
         change.undo.callback(self._hosts.give_up)
         yield from self._hosts.expecting(new)
 
     def apply(self, new: InForce) -> None:
         """The map knows what it is asked for by the table."""
-        self._table, self._limits = new.table, new.config.limits
-        self._pending.alone = len(self._table.live(Decision.NEIGHBOUR)) < 2
+        self._in_force = new
+        self._pending.alone = len(new.table.live(Decision.NEIGHBOUR)) < 2
         self._hosts.use(new)
-        if Decision.NEIGHBOUR in self._table.kinds:
+        if self._resolves:
             self._size(time.monotonic())
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
@@ -126,7 +129,7 @@ class Resolution(Follower):
 
         Where that takes longer, tick() goes on with it.
         """
-        without_rule = self._pending.forget(self._table)
+        without_rule = self._pending.forget(self._in_force.table)
         self._gate.follow()
         self._hosts.settle()
         for event in without_rule:
@@ -138,8 +141,9 @@ class Resolution(Follower):
         asked = before.rules.get(event.rule)
         if asked is None:
             return  # two tables followed each other faster than the event was read
-        match = self._table.lookup(asked.entry, IPv6Address(event.target))
-        rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
+        table = self._in_force.table
+        match = table.lookup(asked.entry, IPv6Address(event.target))
+        rule = table.rules.get(match.rule) if isinstance(match, Match) else None
         if rule is None or rule.decision is Decision.IGNORE:
             return
         event = event._replace(rule=rule.id)
@@ -166,15 +170,14 @@ class Resolution(Follower):
         """A target is asked for that the map doesn't know. None: it is there, answer."""
         if any(self.neighbours.interfaces(rule.via_set, event.target)):
             return self.defend(event, rule) if event.is_dad else None
-        vias = self._table.vias.get(rule.via_set)
+        vias = self._in_force.table.vias.get(rule.via_set)
         if not vias:
             return Outcome.ABSENT
         if self._hosts.is_elsewhere(event, rule):
             return Outcome.ABSENT
         if (rule.via_set, event.target) not in self._pending and self.neighbours.full:
-            self._once.warn(
-                f"limits.neighbours: {self._limits.neighbours} hosts are there; no further ones are resolved"
-            )
+            most = self._in_force.config.limits.neighbours
+            self._once.warn(f"limits.neighbours: {most} hosts are there; no further ones are resolved")
             return Outcome.RATE_LIMITED
         return self._await(event, rule, vias, self._hosts.look_for)
 
@@ -249,19 +252,19 @@ class Resolution(Follower):
         entries, thresholds = 0, None
         with suppress(MachineError):  # it is asked again; limits.pending holds until then
             entries, thresholds = self._requests.neighbour_table_size() or (0, None)
-        self._room.sized(self._limits.pending, entries - len(self._pending), thresholds, now)
+        self._room.sized(self._in_force.config.limits.pending, entries - len(self._pending), thresholds, now)
 
     @property
     def room(self) -> tuple[int, int] | None:
         """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
-        return (self._room.targets, self._room.limit) if Decision.NEIGHBOUR in self._table.kinds else None
+        return (self._room.targets, self._room.limit) if self._resolves else None
 
     def take_news(self) -> list[str]:
         """What there is to say of the kernel's table, until there are other news; it is asked again where that may no
         longer be so.
         """
         self.has_news = False
-        if Decision.NEIGHBOUR not in self._table.kinds:
+        if not self._resolves:
             return []
         now = time.monotonic()
         if self._room.warns(now) and self._room.is_old(now):

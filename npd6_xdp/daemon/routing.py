@@ -13,7 +13,7 @@ from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Outcome
-from npd6_xdp.daemon.in_force import NO_TABLE, Follower, InForce
+from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.route_questions import RouteChanges, RouteQuestions
@@ -28,7 +28,7 @@ class Routing(Follower):
         self._ns_filter = ns_filter
         self._questions = RouteQuestions()
         self._changes = RouteChanges()
-        self._table = NO_TABLE
+        self._in_force = NOTHING
         self._kinds = RoutingFlag(0)
         self._generation = 0
         self._keeps = False
@@ -55,8 +55,8 @@ class Routing(Follower):
         loop.watch("routes", lambda: [(self.fileno(), self.on_change)], self.reopen)
 
     def apply(self, new: InForce) -> None:
-        """Go by this table from now on."""
-        self._table = new.table
+        """Go by it from now on."""
+        self._in_force = new
         self._forget()
 
     def follow(self, kinds: RoutingFlag) -> None:
@@ -72,7 +72,7 @@ class Routing(Follower):
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for of which bpf_fib_lookup() couldn't tell. None: it is there, answer."""
-        if rule.entry not in self._table.entries:
+        if rule.entry not in self._in_force.table.entries:
             return Outcome.ABSENT
         by_source = RoutingFlag.SOURCE in self._kinds
         if not self._keeps and not by_source and time.monotonic() >= self._not_before:
@@ -80,7 +80,7 @@ class Routing(Follower):
             self._keeps = True
             self._generation = self._generation % 0xFFFFFFFF + 1
             self._ns_filter.keep_routes(self._generation)
-        there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
+        there = self._questions.is_behind(question_of(event, rule, self._in_force.table, self._kinds))
         if self._keeps and there is not None:
             self._ns_filter.keep_route(rule.entry, event.target, self._generation, there=there)
         return None if there else Outcome.ABSENT

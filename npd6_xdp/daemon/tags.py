@@ -43,13 +43,12 @@ class Tags(Follower):
         self._ports = ports
         self._counted = counted
         self._changing = changing
-        self._now = NOTHING
+        self._in_force = NOTHING
         self._followed = 0  # Ports.changes when the taps followed them last
         self._anew: Callable[[], None] = lambda: None
         self._taps = Taps()
         self._hidden = HiddenTags()
         self._tagged_entries: Mapping[int, Set[int]] = {}
-        self._names: Mapping[int, str] = {}
         self._trunks: set[int] = set()  # ports with VLANs
         self._within: set[int] = set()  # those of them on which tags were seen within frames
         self._tagged_ports: set[int] = set()  # ports, with VLANs or without, on which a tag of any kind was seen
@@ -75,7 +74,7 @@ class Tags(Follower):
 
     def apply(self, new: InForce) -> None:
         """Go by it: until settle(), the loop may have taps follow ports that were attached for it."""
-        self._now = new
+        self._in_force = new
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Have taps where the ports are by now."""
@@ -90,9 +89,9 @@ class Tags(Follower):
     def follow_ports(self) -> None:
         """Ports have come or gone, or hide tags."""
         self._followed = self._ports.changes
-        if self.follow(self._now.table, self._now.links, self._ports.hiding_tags(), self._ports.generic()):
+        if self.follow(self._in_force.table, self._in_force.links, self._ports.hiding_tags(), self._ports.generic()):
             with self._changing:
-                self._ns_filter.apply(self._now.table)
+                self._ns_filter.apply(self._in_force.table)
 
     def _on_readable(self) -> None:
         if self.on_hidden():
@@ -127,7 +126,6 @@ class Tags(Follower):
         self, table: Table, links: Mapping[str, LinkFacts], ports: frozenset[int], generic: frozenset[int]
     ) -> bool:
         """Listen on these ports, some of them in generic mode. Whether the table is to be applied anew for that."""
-        self._names = {link.ifindex: link.name for link in links.values() if link.ifindex in ports}
         self._hidden.forget_others(ports)
         before = self._trunks
         self._trunks = {link.ifindex for link in links.values() if len(link.l3) > 1 and link.ifindex in ports}
@@ -196,7 +194,7 @@ class Tags(Follower):
         """Look whether a silent port is mended, and whether tags come within the frames. Whether one is, or some do."""
         mended = [port for port in self.silent if self._hidden.mended(port, self._tagged(port), now)]
         for port in mended:
-            log.info("%s: VLAN tags stand in the frames again; it answers", self._names.get(port, port))
+            log.info("%s: VLAN tags stand in the frames again; it answers", self._in_force.names.get(port, port))
         self._silence_at = now + _LOOK if self.silent else None
         before = set(self._within)
         if self._look_at is not None and self._look_at <= now:

@@ -15,8 +15,7 @@ from typing import Any
 
 import npd6_xdp
 from npd6_xdp.core.absent import via_globs
-from npd6_xdp.core.config import InterfaceConfig
-from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxy_entries import proxying_interfaces
@@ -79,13 +78,9 @@ class View(Follower):
         self._proxy_entries = proxy_entries
         self._changing = changing
         self._file = file
-        self._table = NOTHING.table
-        self._config = NOTHING.config
-        self._configured: Sequence[InterfaceConfig] = ()
-        self._links: Mapping[str, LinkFacts] = {}
+        self._in_force = NOTHING
         self._warnings: Sequence[str] = ()
         self._warned: Mapping[str, int] = {}
-        self._names: Mapping[int, str] = {}
         self._started = self._loaded_at = time.time()
         self._reload_failures = 0
         self._reload_error = ""
@@ -96,10 +91,8 @@ class View(Follower):
         }
 
     def apply(self, new: InForce) -> None:
-        """Show this table from now on."""
-        self._config, self._table, self._links = new.config, new.table, new.links
-        self._configured = [interface for interface in new.config.interfaces if not interface.is_glob]
-        self._names = new.names
+        """Show this from now on."""
+        self._in_force = new
 
     def warn(self, warnings: Warnings) -> None:
         """Show from now on that there is this to warn about, and nothing else."""
@@ -117,8 +110,9 @@ class View(Follower):
 
     def in_use(self) -> dict[str, Any]:
         """How much is in use, in a few words; of the warnings the first ones."""
-        spoken = {self._table.entries[entry].label for entry in set(self._table.entry_ids.values())}
-        return {"rules": len(self._table.rules), "interfaces": sorted(spoken), "warnings": first_of(self._warnings)}
+        table = self._in_force.table
+        spoken = {table.entries[entry].label for entry in set(table.entry_ids.values())}
+        return {"rules": len(table.rules), "interfaces": sorted(spoken), "warnings": first_of(self._warnings)}
 
     def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0) -> Snapshot:
         """All counters at this moment, the kernel's read now. Another thread may ask."""
@@ -129,13 +123,14 @@ class View(Follower):
     ) -> Steps[Snapshot]:
         """The same; what is counted meanwhile may be in it."""
         taken = time.time()
-        table, configured, by_entry, by_rule = yield from self._counters()
+        shown, by_entry, by_rule = yield from self._counters()
+        table = shown.table
         for numbers in pieces(self._counts.rules()):
             for number in numbers:
                 by_rule[number] = self._counts.rule(number) + Counter(by_rule.get(number))
             yield
         return Snapshot(
-            (yield from self._interfaces(table, configured, by_entry)),
+            (yield from self._interfaces(shown, by_entry)),
             (yield from _rules(table, by_rule)),
             self._count_by_name(
                 self._resolution.neighbours.by_interface(),
@@ -153,20 +148,18 @@ class View(Follower):
             log_lines_dropped=unread,
         )
 
-    def _counters(
-        self,
-    ) -> Steps[tuple[Table, Sequence[InterfaceConfig], dict[int, EntryCounters], dict[int, Mapping[Outcome, int]]]]:
-        """The table in force, and what was counted of it: read anew where that gets another meaning meanwhile.
+    def _counters(self) -> Steps[tuple[InForce, dict[int, EntryCounters], dict[int, Mapping[Outcome, int]]]]:
+        """What is in force, and what was counted of it: read anew where that gets another meaning meanwhile.
 
         The loop waits for the lock before each change, so it is held for a bit at a time; for all of it, where changes
         follow each other faster than this can be read.
         """
         for attempt in count(1):
             with self._changing:
-                table, configured, changes = self._table, self._configured, self._ns_filter.changes
+                counted, changes = self._in_force, self._ns_filter.changes
                 steps = self._ns_filter.counters()
                 if attempt == _TRIES:
-                    return (table, configured, *finish(steps))
+                    return (counted, *finish(steps))
             while True:
                 with self._changing:
                     if self._ns_filter.changes != changes:
@@ -174,18 +167,16 @@ class View(Follower):
                     try:
                         next(steps)
                     except StopIteration as done:
-                        return (table, configured, *done.value)
+                        return (counted, *done.value)
                 yield
         raise AssertionError("there is always another attempt")
 
-    def _interfaces(
-        self, table: Table, configured: Sequence[InterfaceConfig], counters: Mapping[int, EntryCounters]
-    ) -> Steps[list[InterfaceSnapshot]]:
+    def _interfaces(self, now: InForce, counters: Mapping[int, EntryCounters]) -> Steps[list[InterfaceSnapshot]]:
         outcomes: dict[str, Mapping[Outcome, int]] = {}
         reasons: dict[str, Mapping[Reason, int]] = {}
         late: Counter[str] = Counter()
         shown: dict[str, tuple[str, str]] = {}
-        for entries in pieces(table.entries.values(), _ENTRIES):
+        for entries in pieces(now.table.entries.values(), _ENTRIES):
             for entry in entries:
                 label, counted = entry.label, counters.get(entry.id, _NOTHING)
                 python = self._counts.entry(entry.id)
@@ -195,12 +186,12 @@ class View(Follower):
                 if entry.spoken or label not in shown:
                     shown[label] = (entry.port, entry.datapath)
             yield
-        for interface in configured:  # it may not be there, or have gone before the file changed
+        for interface in _configured(now.config):  # it may not be there, or have gone before the file changed
             shown[interface.label] = (interface.name, interface.datapath)
         interfaces = []
         for some in pieces(shown.items(), _ENTRIES):
             for label, (port, datapath) in some:
-                attached, link = self._ports.by_name(port), self._links.get(port)
+                attached, link = self._ports.by_name(port), now.links.get(port)
                 counts, why = outcomes.get(label, {}), reasons.get(label, {})
                 interfaces.append(
                     InterfaceSnapshot(
@@ -226,11 +217,12 @@ class View(Follower):
         return {self._name(ifindex): counts[ifindex] for ifindex in {*possible, *counts}}
 
     def _name(self, ifindex: int) -> str:
-        return self._names.get(ifindex, str(ifindex))
+        return self._in_force.names.get(ifindex, str(ifindex))
 
     def status(self, snapshot: Snapshot) -> Steps[Status]:
         """The snapshot, and what is too much for metrics, bit by bit. For the loop's own thread."""
-        table, globs, warnings = self._table, via_globs(self._config, self._links), self._warnings
+        now, warnings = self._in_force, self._warnings
+        globs = via_globs(now.config, now.links)
         yield
         state = self._resolution.neighbours.state
         hosts = yield from in_order(self._resolution.neighbours.covered())
@@ -241,7 +233,7 @@ class View(Follower):
             (yield from listed(IPv6Address(address) for _, address in pending)),
             (yield from self._places(self._proxy_entries.entries())),
             (yield from self._places(list(self._resolution.routes.hosts()))),
-            (yield from self._targets(table)),
+            (yield from self._targets(now.table)),
             globs,
             self._resolution.room,
         )
@@ -264,10 +256,10 @@ class View(Follower):
 
     def unhealthy(self) -> str:
         """Why nothing is answered: no interface is attached and up. "" if one is. Another thread may ask."""
-        table, links, states = self._table, self._links, []
-        configured = [interface.name for interface in self._configured]
-        for port in dict.fromkeys([*(entry.port for entry in table.entries.values()), *configured]):
-            link = links.get(port)
+        now, states = self._in_force, []
+        configured = [interface.name for interface in _configured(now.config)]
+        for port in dict.fromkeys([*(entry.port for entry in now.table.entries.values()), *configured]):
+            link = now.links.get(port)
             if link is None:
                 states.append(f"{port} is not there")
             elif self._ports.by_name(port) is None:
@@ -311,6 +303,11 @@ class View(Follower):
                 found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
             yield
         return found
+
+
+def _configured(config: Config) -> list[InterfaceConfig]:
+    """The interfaces that a configuration names."""
+    return [interface for interface in config.interfaces if not interface.is_glob]
 
 
 def _tx_errors(snapshot: Snapshot) -> Steps[dict[str, int]]:

@@ -21,7 +21,7 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.core.table_room import AGE, TableRoom
 from npd6_xdp.core.warnings import MOST_SAID, WarningKind
 from npd6_xdp.daemon import outlook
-from npd6_xdp.daemon.in_force import Change
+from npd6_xdp.daemon.in_force import NOTHING, Change
 from npd6_xdp.daemon.outlook import Outlook
 from tests.core.tables import facts
 from tests.daemon.forces import in_force
@@ -140,7 +140,7 @@ def trunks(count: int, **facts: Any) -> tuple[Any, ...]:
         for number, name in enumerate(names)
     }
     text = '[[interface]]\nname = "wan*"\nvlan = 100\n[[interface.rule]]\nprefix = "2001:db8::/64"\nmethod = "static"\n'
-    return build(parse(text, "test"), links), links, (), {WarningKind.TAGS: ["wan0: tags of VLAN 7"]}
+    return in_force(build(parse(text, "test"), links), links), (), {WarningKind.TAGS: ["wan0: tags of VLAN 7"]}
 
 
 def test_receive_vlan_offload_is_warned_of_while_it_is_on(
@@ -186,13 +186,13 @@ def test_of_a_thousand_warnings_the_first_are_said_and_how_many_more(caplog: pyt
     found = look_out()
     many = [f"wan0: rule 2001:db8:{n:x}::/64: no such route" for n in range(1000)]
     same = [f"port{n}: switched off: ip link set port{n} up" for n in range(1000)]
-    found.use(Table({}, {}, {}, {}, {}), {}, (), {WarningKind.RULE: [*same, *many]})
+    found.use(NOTHING, (), {WarningKind.RULE: [*same, *many]})
     first, *others, last = caplog.messages
     assert first.startswith("port0, port1, port2 and 997 more: switched off"), "the same of many is one"
     assert others == many[: MOST_SAID - 1]
     assert last == "and 981 more warnings: npd6-xdp status --json has all"
     caplog.clear()
-    found.use(Table({}, {}, {}, {}, {}), {}, (), {WarningKind.RULE: same})
+    found.use(NOTHING, (), {WarningKind.RULE: same})
     *others, last = caplog.messages
     assert len(others) == MOST_SAID
     assert all(": no longer so: " in line for line in others)

@@ -305,7 +305,7 @@ def programs(ns_filter: Successors, rings: Rings) -> Programs:
         nullcontext(),
         lambda: None,
     )
-    found._now = in_force(NO_TABLE, {})
+    found._in_force = in_force(NO_TABLE, {})
     return found
 
 
