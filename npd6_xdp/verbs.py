@@ -127,7 +127,7 @@ def explain(arguments: argparse.Namespace) -> None:
     """`explain`: which rule decides about a target, and what advertisement would go out."""
     from npd6_xdp.core.explain import Question
     from npd6_xdp.core.explain import explain as tell
-    from npd6_xdp.daemon import link_facts, sysctl
+    from npd6_xdp.tools.facts import link_facts, sysctl
 
     config = _load(arguments.config)
     try:
@@ -252,8 +252,8 @@ def probe(arguments: argparse.Namespace) -> int:
 )
 def replay(arguments: argparse.Namespace) -> None:
     """`replay`: what would become of the solicitations in a capture."""
-    from npd6_xdp.daemon import link_facts
     from npd6_xdp.tools import replay as tool
+    from npd6_xdp.tools.facts import link_facts
 
     config = _load(arguments.config)
     interface = arguments.interface or _only_interface(config, arguments.config)
@@ -291,7 +291,7 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
     from npd6_xdp.core.build import build
     from npd6_xdp.core.vias import used_vias, via_warnings
     from npd6_xdp.core.warnings import warnings
-    from npd6_xdp.daemon import link_facts, sysctl
+    from npd6_xdp.tools.facts import link_facts, sysctl
 
     try:
         links = link_facts(config)

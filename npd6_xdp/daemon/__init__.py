@@ -17,10 +17,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from npd6_xdp.core.altnames import with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import as_machine_error
-from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.daemon.answering import Answering, Handler
@@ -55,13 +53,10 @@ from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.sizes import memory_to_load
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.manager import ServiceManager
-from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.router import Router
-from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.system.other_daemons import other_daemons
 from npd6_xdp.system.sysctl import Memory
-from npd6_xdp.system.sysctl import read as read_sysctl
 
 log = logging.getLogger("npd6-xdp")
 
@@ -294,19 +289,6 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def link_facts(config: Config) -> dict[str, LinkFacts]:
-    """The facts of this machine's interfaces, and the next hops of those that are the configuration's."""
-    with closing(Netlink()) as netlink, closing(RouteWatch()) as routes:
-        config = with_names(config, netlink.altnames())
-        routes.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
-        return netlink.facts(routes.of)
-
-
-def sysctl(key: str) -> str | None:
-    """A sysctl of this machine below net.ipv6, as "conf/wan0/forwarding"; None if it isn't there."""
-    return read_sysctl(key)
 
 
 def run(source: Source, configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:

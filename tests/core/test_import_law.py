@@ -29,7 +29,8 @@ ROOMS = {
         {
             *("", "core", "tools"),
             *(f"system.bpf.{room}" for room in ("ns_filter", "events", "testrun")),
-            *(f"system.netlink.{room}" for room in ("requests", "route_questions", "routes")),
+            *(f"system.netlink.{room}" for room in ("links", "requests", "route_questions", "routes")),
+            "system.sysctl",
         },
         IMPURE,
     ),

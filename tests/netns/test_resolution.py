@@ -25,13 +25,13 @@ from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import hosts as hosts_room
-from npd6_xdp.daemon import link_facts
 from npd6_xdp.daemon.in_force import Change
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.requests import Requests
+from npd6_xdp.tools.facts import link_facts
 from tests.daemon.forces import go_by, in_force
 from tests.frames import ip6
 from tests.netns.wire import configuration, on_edge, until

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What this machine has, for the verbs that look at it once: `check`, `explain`, `replay`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from npd6_xdp.core.altnames import with_names
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.routes import RouteWatch
+from npd6_xdp.system.sysctl import read
+
+
+def link_facts(config: Config) -> dict[str, LinkFacts]:
+    """The facts of this machine's interfaces, and the next hops of those that are the configuration's."""
+    with closing(Netlink()) as netlink, closing(RouteWatch()) as routes:
+        config = with_names(config, netlink.altnames())
+        routes.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
+        return netlink.facts(routes.of)
+
+
+def sysctl(key: str) -> str | None:
+    """A sysctl of this machine below net.ipv6, as "conf/wan0/forwarding"; None if it isn't there."""
+    return read(key)
