@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from tests.walks import PROJECT, Step, Walked, among, steps
 TRACED = Path(__file__).with_name("traced.py")
 RULES = ("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static")
 ONE_MORE = "2001:db8:3::42 static"
+ANOTHER_HOST = "2001:db8:1::43"
+KERNELS_WORD = re.compile(r"daemon/loop\.py:\S+ daemon/hosts\.py:")
+"""That of the neighbour table: the walk that asks for it has ended."""
 
 Start = Callable[..., RunningDaemon]
 
@@ -57,8 +61,12 @@ def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
         with traced.while_so(running, "system/sender.py:Outbox.send"):
             assert wire.ask(question("2001:db8:2::1")) is not None
         found["A solicitation that Python answers"] = traced.lines
+        with traced.while_so(running, "daemon/counts.py:Counts.count_late"):
+            assert wire.ask(question(HOST_ADDRESS)) is not None
+        found["A target that isn't known yet"] = [line for line in traced.lines if not KERNELS_WORD.search(line)]
+        found["The answer to who has waited"] = traced.lines
         with traced.while_so(running, "system/bpf/ns_filter.py:NsFilter.set_present"):
-            on_edge(topology, f"neigh replace {HOST_ADDRESS} lladdr 02:00:00:00:00:42 nud permanent dev lan0")
+            on_edge(topology, f"neigh replace {ANOTHER_HOST} lladdr 02:00:00:00:00:42 nud permanent dev lan0")
         found["A neighbour's change"] = traced.lines
         assert wire.ask(question(ONE_MORE.split()[0]), 0.1) is None
         running.write(configuration(*RULES, ONE_MORE, **keys))
@@ -89,6 +97,7 @@ def said(walk: list[Step], walked: Walked) -> list[str]:
     return wrong
 
 
+@pytest.mark.needs_table
 def test_the_daemon_walks_as_the_page_says_and_calls_no_room_above(traces: dict[str, list[str]]) -> None:
     wrong = {}
     for title, trace in traces.items():
