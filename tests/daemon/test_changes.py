@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -160,7 +162,7 @@ def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force
         scene = Scene(control, web)
         text = f'[daemon]\ncontrol = "{{}}"\n[metrics]\nlisten = "{{}}"\n{TEXT}'
         finish(scene.changes.going_to(parse(text.format(first, f"[::1]:{port}"), "test")))
-        served = web._endpoint
+        served = web._listening.server
         scene.forget()
         steps = scene.changes.going_to(parse(text.format(second, ""), "test"))
         for _ in steps:
@@ -168,13 +170,47 @@ def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force
                 break
         assert second.exists()
         scene.changes.anew()
-        assert (first.exists(), web._endpoint) == (True, served)
+        assert (first.exists(), web._listening.server) == (True, served)
         if in_time:
             finish(steps)
-            assert (first.exists(), second.exists(), web._endpoint) == (False, True, None)
+            assert (first.exists(), second.exists(), web._listening.server) == (False, True, None)
         else:
             steps.close()
-            assert (first.exists(), second.exists(), web._endpoint) == (True, False, served)
+            assert (first.exists(), second.exists(), web._listening.server) == (True, False, served)
+
+
+@contextmanager
+def no_thread() -> Iterator[None]:
+    """There is no memory for a thread's stack, which would be all that a process can have."""
+    threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(0)
+
+
+def test_a_reload_that_has_no_thread_for_the_metrics_comes_to_nothing_and_those_there_were_are_served_on() -> None:
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6)) for _ in range(2)]
+        first, second = (each.getsockname()[1] for each in free)
+    documents: Any = SimpleNamespace(snapshot=None, overview=None, unhealthy=lambda: "")
+    with closing(Exposition(documents)) as web:
+        scene = Scene(web)
+        text = f'[metrics]\nlisten = "[::1]:{{}}"\n{TEXT}'
+        finish(scene.changes.going_to(parse(text.format(first), "test")))
+        web.serve()
+        before = scene.changes.in_force
+        scene.forget()
+        with no_thread(), pytest.raises(MachineError, match=r"^metrics\.listen: can't start a thread: raise TasksMax="):
+            finish(scene.changes.going_to(parse(text.format(second), "test")))
+        assert (scene.changes.in_force, scene.changes.whole) == (before, True)
+        assert scene.room.verbs == ["prepare"]
+        socket.create_server(("::1", second), family=socket.AF_INET6).close()
+        with urlopen(f"http://[::1]:{first}/healthz", timeout=60) as answer:
+            assert answer.status == 200
+        finish(scene.changes.going_to(parse(text.format(second), "test")))
+        with urlopen(f"http://[::1]:{second}/healthz", timeout=60) as answer:
+            assert answer.status == 200
 
 
 def test_a_place_that_is_in_force_and_not_yet_taken_is_let_go_of_at_the_end(tmp_path: Path) -> None:

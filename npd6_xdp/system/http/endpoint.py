@@ -115,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Endpoint:
-    """Serves a Site from serve() until close(): see there for what it takes. Raises MachineError if it can't listen.
+    """Serves a Site from serve() until close(): see there for what it takes. Raises MachineError if it can't listen, or
+    there is no thread for it.
 
     Who comes before serve() waits. `beside` is one of ours that this one is to take over from: they may have a port in
     common.
@@ -140,14 +141,17 @@ class Endpoint:
         self._hung_up: set[socket.socket] = set()
         self._answers: dict[socket.socket, bytes] = {}  # long ones that are being sent, the oldest first
         self._threads: set[threading.Thread] = set()
+        self._serves = threading.Event()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        try:
+            self._thread.start()  # now, when nothing hangs on it yet
+        except RuntimeError as error:
+            self._close_sockets()
+            raise MachineError(f"metrics.listen: {want_of_threads()}") from error
 
     def serve(self) -> None:
-        """Answer from now on. Raises MachineError if there is no thread for it."""
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise MachineError(f"metrics.listen: {want_of_threads()}") from error
+        """Answer from now on."""
+        self._serves.set()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -158,8 +162,8 @@ class Endpoint:
     def close(self) -> None:
         """Stop serving: nobody asks for anything any more once this returns."""
         self._waker.send(b"\0")
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._serves.set()
+        self._thread.join()
         self._socket.close()
         with self._lock:
             for client in tuple(self._clients):
@@ -167,10 +171,14 @@ class Endpoint:
             threads = tuple(self._threads)
         for thread in threads:
             thread.join(_PATIENCE)
-        self._wake.close()
-        self._waker.close()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for each in (self._socket, self._wake, self._waker):
+            each.close()
 
     def _run(self) -> None:
+        self._serves.wait()
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
