@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
+from npd6_xdp.core.altnames import with_names
 from npd6_xdp.core.build import building
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
@@ -122,7 +123,7 @@ class Changes:
                 if new is old:
                     return
                 yield from self._remains.holding(self._former, leaving)
-                if self.in_force is not old or not (change.asked or new.config is self._machine.named(written)):
+                if self.in_force is not old or not (change.asked or new.meant == self._machine.meant(written)):
                     self._look.later()  # it is of another one, or speaks of other interfaces, by now
                     return
             undo.callback(self._look.later)  # some of it may be in the kernel: all is done again
@@ -165,7 +166,8 @@ def to_be(
     `old` is in force. Raises MachineError for what somebody has asked for and what can never be.
     """
     machine.take_in(change)
-    config = machine.named(written)
+    meant = machine.meant(written)
+    config = known.config if known is not None and known.meant == meant else with_names(written, meant)
     yield
     yield from machine.watch(config, change)
     links = machine.facts(config)
@@ -175,7 +177,7 @@ def to_be(
         check(config, links)
         yield
     table = yield from building(config, links, (known or old).table, old.table)
-    return InForce(written, config, links, table)
+    return InForce(written, config, links, table, meant)
 
 
 def check(config: Config, links: Mapping[str, LinkFacts]) -> None:

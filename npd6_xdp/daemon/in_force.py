@@ -18,7 +18,7 @@ from npd6_xdp.daemon.lines import some
 class InForce:
     """A configuration, the facts of the links, and the table that was built of the two.
 
-    `config` has the names of interfaces that are meant where `written`, the configuration as it was read, has
+    `config` has the names of interfaces that are `meant` where `written`, the configuration as it was read, has
     alternative ones.
     """
 
@@ -26,6 +26,7 @@ class InForce:
     config: Config
     links: Mapping[str, LinkFacts]
     table: Table
+    meant: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[int, str] = field(init=False, repr=False)
     """The interfaces' names, by index."""
 

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from npd6_xdp.core.altnames import with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import BrokenSource, MachineError
 from npd6_xdp.core.links import LinkFacts
@@ -68,8 +67,6 @@ class Machine(Follower):
         self._look = look
         self._in_force = NOTHING
         self._tell_kinds: Callable[[RoutingFlag], object] = lambda _: None
-        self._meaning = NOTHING.config  # the last one that named() made, and of what
-        self._meant: tuple[Config, Mapping[str, str]] = (NOTHING.written, {})
         self.netlink = Netlink()
         try:
             self._routes = RouteWatch()
@@ -94,13 +91,10 @@ class Machine(Follower):
 
     # --- facts ---
 
-    def named(self, written: Config) -> Config:
-        """A configuration with the names that are meant by alternative ones now; the very same if it is in force."""
+    def meant(self, written: Config) -> Mapping[str, str]:
+        """The names that are meant now by the alternative ones that a configuration has."""
         names = self.netlink.altnames()
-        meant = {other: names[other] for other in written.names & names.keys()}
-        if self._meant != (written, meant):
-            self._meant, self._meaning = (written, meant), with_names(written, meant)
-        return self._meaning
+        return {other: names[other] for other in written.names & names.keys()}
 
     def watch(self, config: Config, change: Change) -> Steps[None]:
         """Have the routes of a configuration's ports watched.

@@ -128,6 +128,7 @@ class Ports(Follower):
         """Attach where the table wants it besides, if somebody has asked for that. At the start, nothing is attached
         before the table is in force.
         """
+        change.undo.callback(setattr, self, "_wanted_groups", self._wanted_groups)
         self._wanted_groups = new.table, (yield from finding_groups(new.table))
         if change.asked and self._in_force is not NOTHING:
             self.admit(new, change)

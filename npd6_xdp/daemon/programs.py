@@ -85,6 +85,7 @@ class Programs(Follower):
         if self._in_force is NOTHING:
             return  # no frame comes to the program yet
         table, limits = new.table, new.config.limits
+        change.undo.callback(lambda: self._ns_filter.program.give_up(table))
         successor = self._successor
         if successor is None or (yield from successor.program.fitting(table, limits)) is Fit.NOT:
             if successor is not None:

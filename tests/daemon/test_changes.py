@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.changes import Changes
 from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.exposition import Exposition
@@ -40,8 +42,8 @@ class Machine:
     def take_in(self, change: Change) -> None:
         """Nothing was announced."""
 
-    def named(self, written: Config) -> Config:
-        return written
+    def meant(self, _: Config) -> Mapping[str, str]:
+        return {}
 
     def watch(self, _: Config, change: Change) -> Steps[None]:
         yield
@@ -177,6 +179,26 @@ def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force
         else:
             steps.close()
             assert (first.exists(), second.exists(), web._listening.server) == (True, False, served)
+
+
+def tables() -> set[int]:
+    """All that there are."""
+    return {id(each) for each in gc.get_objects() if isinstance(each, Table | Config | InForce)}
+
+
+def test_of_a_reload_that_has_come_to_nothing_no_table_is_left_but_for_what_goes_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("npd6_xdp.daemon.garbage.LARGE", 1)
+    scene = Scene()
+    scene.last.does["prepare"] = refuse
+    before = tables()
+    with suppress(MachineError):
+        finish(scene.changes.going_to(parse(TEXT.replace("db8:1:", "db8:2:"), "test")))
+    assert tables() <= before
+    assert len(scene.changes._remains) > 0
+    scene.changes._let_go()
+    assert len(scene.changes._remains) == 0
 
 
 @contextmanager

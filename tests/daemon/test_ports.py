@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -178,6 +179,19 @@ def test_a_port_that_is_put_back_before_a_reload_is_settled_is_attached_as_that_
     assert attached.generic() == frozenset()
     follow(attached, configuration(attach='"native"'), WAN)
     assert attached.generic() == frozenset()
+
+
+def test_nothing_is_held_of_a_table_that_ports_were_attached_for_and_that_came_to_nothing(
+    attached: Ports, card: Card
+) -> None:
+    """A large one goes bit by bit, and only whoever holds it last does that at once."""
+    config, links = parse(NATIVE, "test"), {"wan0": WAN}
+    first, never = (in_force(build(config, links), links, config) for _ in range(2))
+    finish(attached.settle(NOTHING, first))
+    with ExitStack() as undo:
+        finish(attached.prepare(never, Change(undo, asked=True)))
+    assert gc.get_referrers(never.table) == [never]
+    assert gc.get_referrers(never) == []
 
 
 def test_a_port_that_is_attached_for_a_reload_stays_so_while_another_is_tried_again(

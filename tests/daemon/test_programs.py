@@ -38,6 +38,8 @@ class Program:
     def apply(self, table: Table) -> None:
         self.says = table
 
+    def give_up(self, _: Table) -> None: ...
+
 
 class NsFilter:
     """Fills a program in two steps, and never one that is closed."""

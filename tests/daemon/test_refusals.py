@@ -205,8 +205,8 @@ class Ground:
         doubtful: Any = SimpleNamespace(doubtful=False)
         self.following = Following(Anything(), self.look, self.changes, doubtful, Anything())  # type: ignore[arg-type]
 
-    def named(self, written: Config) -> Config:
-        return written
+    def meant(self, _: Config) -> Mapping[str, str]:
+        return {}
 
     def take_in(self, change: Change) -> None:
         """Nothing was announced."""
@@ -255,9 +255,8 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(monkey
 class Successors:
     """A program whose successor can't take over; what is made for it is `open` until it is closed."""
 
-    program = None
-
     def __init__(self) -> None:
+        self.program: Any = Anything()
         self.open: set[str] = set()
 
     def fitting(self, *_: object) -> Steps[Fit]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
 import os
 import time
@@ -782,6 +783,16 @@ def behind(first: int, count: int, before: Table | None = None) -> Table:
     links = {f"lan{number}": LinkFacts(f"lan{number}", number, bytes(6)) for number in range(first, first + count)}
     rules = RuleConfig("2001:db8::/32", rule("2001:db8::/32").networks, NEIGHBOUR, via=tuple(links))
     return build(Config((entry(rules),)), {PORT: link(), **links}, before)
+
+
+def test_nothing_is_held_of_a_table_that_was_looked_at_and_is_not_to_come(bench: Bench) -> None:
+    """A large one goes bit by bit, and only whoever holds it last does that at once."""
+    never = table(*vlans(200))
+    for _ in range(2):
+        bench.ns_filter.has_room(never, Limits())
+        assert gc.get_referrers(never) != []
+        bench.ns_filter.program.give_up(never)
+        assert gc.get_referrers(never) == []
 
 
 def test_there_is_room_for_a_table_only_beside_what_it_replaces(fresh: Callable[..., Bench]) -> None:

@@ -113,6 +113,13 @@ class Program(Counters):
             known = self._fitting = _Fitting(table, limits, changes if fit is Fit.FEW else None, fit)
         return known.fit
 
+    def give_up(self, table: Table) -> None:
+        """A table that was looked at isn't to come: nothing of it is held any more."""
+        if self._fitting is not None and self._fitting.table is table:
+            self._fitting = None
+        if self._image is not None and self._image[0] is table:
+            self._image = None
+
     def _has_room(self, table: Table, limits: Limits, changes: EntryChanges) -> bool:
         needs = needs_of(table, limits)
         for each in changes:
