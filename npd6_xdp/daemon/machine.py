@@ -105,6 +105,7 @@ class Machine(Follower):
         if change.asked:
             change.undo.callback(self._watch_again)
         self._routes.watch(self._ports(config), wait=False)
+        self._tell_kinds(self._routes.kinds)  # with other sockets than before, all was read anew
         if not change.asked or self._is_read(config):
             return
         patience = time.monotonic() + _MOST_ROUTES

@@ -25,6 +25,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
+from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import turns
@@ -230,6 +231,18 @@ def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFi
             assert ground.look.at is not None
         machine.netlink = there
     assert said.text.count(WHY) == 1
+
+
+def test_what_kinds_of_routes_there_are_is_told_once_they_are_read_by_other_sockets() -> None:
+    """Such a route may have come or gone while nothing was heard, and none is announced for long."""
+    read: Any = SimpleNamespace(kinds=RoutingFlag.UNFOUND, watch=lambda *_, **__: None)
+    told: list[RoutingFlag] = []
+    with closing(Loop()) as loop, closing(Machine(loop, NextLook())) as machine:
+        machine.join(loop, told.append)
+        before, machine._routes = machine._routes, read
+        finish(machine.watch(Config(()), Change(ExitStack(), asked=False)))
+        machine._routes = before
+    assert told == [RoutingFlag.UNFOUND]
 
 
 def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
