@@ -11,6 +11,7 @@ from typing import Any
 from npd6_xdp.core.absent import absent, via_globs
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource, RuleConfig
+from npd6_xdp.core.config_file import KEYS
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
@@ -24,6 +25,11 @@ from npd6_xdp.core.warnings import Receiver, forwarding_warning, on_link_warning
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
 _MOST_VIAS = 8  # names that a glob is shown with
+_IN_LINES = {"prefix", "method", "include", "exclude"}  # keys of a rule that a flat line shows by what it is
+_RULE_KEYS = sorted(
+    (key for key in KEYS["interface.rule"] if key not in _IN_LINES), key=lambda key: key not in KEYS["interface"]
+)
+"""The other keys of a rule: those first that it may set otherwise than its interface."""
 DAD_IGNORED = f'a DAD probe, and dad = "{DadPolicy.IGNORE}"'
 
 
@@ -39,15 +45,9 @@ def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]
         "interfaces": [
             {
                 "interface": interface.label,
-                "name": interface.name,
+                **{key: getattr(interface, key) for key in KEYS["interface"]},
                 "vlan": str(interface.vlan),
-                "attach": interface.attach,
-                "datapath": interface.datapath,
-                "router": interface.router,
-                "dad": interface.dad,
-                "na_source": interface.na_source,
                 "events_per_source": interface.source_limit,
-                "collect_targets": interface.collect_targets,
                 "rules": [_line_json(line, globs) for line in _most_specific_first(interface, links)],
             }
             for interface in config.interfaces
@@ -58,14 +58,12 @@ def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]
 def _line_json(line: Flat, globs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     found: dict[str, Any] = {"prefix": str(line.network), "rule": line.rule.prefix, "method": _method(line)}
     if not line.left_out:
-        said = {"router": line.rule.router, "dad": line.rule.dad, "na_source": line.rule.na_source}
-        found |= {key: value for key, value in said.items() if value is not None}
-        if line.rule.via:
-            found["via"] = list(line.rule.via)
-        if any(via in globs for via in line.rule.via):
-            found["via_now"] = sorted({name for via in line.rule.via for name in globs.get(via, [via])} - globs.keys())
-        if line.rule.host_routes:
-            found["host_routes"] = True
+        for key in _RULE_KEYS:
+            value = getattr(line.rule, key)
+            if value != RuleConfig._field_defaults[key]:
+                found[key] = list(value) if isinstance(value, tuple) else value
+            if key == "via" and any(via in globs for via in value):
+                found["via_now"] = sorted({name for via in value for name in globs.get(via, [via])} - globs.keys())
     return found
 
 

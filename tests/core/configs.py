@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
-from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_file import KEYS, parse
+from npd6_xdp.core.config_parsers import Whole
 from npd6_xdp.core.errors import ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
@@ -80,24 +81,8 @@ def only(config: Config) -> InterfaceConfig:
 
 
 HERE, ITS_RULE = "interface[0]", "interface[0].rule[0]"
-CONTRACT = {  # docs/configuration.md
-    "daemon": {"control", "log_level", "log_format"},
-    "metrics": {"listen"},
-    "limits": {"events_per_second", "pending", "neighbours", "kernel_entries", "kernel_entry_age"},
-    "interface": {
-        *("name", "vlan", "attach", "datapath", "router", "dad", "na_source", "events_per_source"),
-        *("collect_targets", "rule"),
-    },
-    "rule": {
-        *("prefix", "method", "via", "include", "exclude", "router", "dad", "na_source", "host_routes"),
-    },
-}
-
-
-BOUNDS = (
-    ("events_per_second", 1, 10_000_000),
-    ("pending", 1, 65_536),
-    ("neighbours", 1, 1_000_000),
-    ("kernel_entries", 1, 65_536),
-    ("kernel_entry_age", 1, 1_000_000),
-)
+TABLES = {table.rpartition(".")[2]: {*keys} for table, keys in KEYS.items()}
+"""The keys that a file may have, by table: "rule" is [[interface.rule]]."""
+TABLES["interface"].add("rule")
+BOUNDS = tuple((key, parser.low, parser.high) for key, parser in KEYS["limits"].items() if isinstance(parser, Whole))
+"""The keys of [limits], each with the least and the most that it may be."""

@@ -28,7 +28,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MOST_MISTAKES
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
-from tests.core.configs import BOUNDS, CONTRACT, ITS_RULE, its_rule, listen, mistakes, rule
+from tests.core.configs import BOUNDS, ITS_RULE, TABLES, its_rule, listen, mistakes, rule
 
 
 def toml(value: object) -> str:
@@ -77,7 +77,7 @@ anything = st.recursive(
 )
 
 
-keys = st.sampled_from(sorted(set().union(*CONTRACT.values())))
+keys = st.sampled_from(sorted(set().union(*TABLES.values())))
 
 
 tables = st.dictionaries(keys | st.text(max_size=8), anything, max_size=6)

@@ -11,7 +11,7 @@ import pytest
 
 from npd6_xdp.core.absent import absent_remark
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_file import KEYS, parse
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 
@@ -449,7 +449,8 @@ def test_the_json_of_the_table_has_the_same_lines() -> None:
     said = table_json(config(), LINKS)
     assert json.loads(json.dumps(said)) == said
     (wan,) = said["interfaces"]
-    assert {key: value for key, value in wan.items() if key != "rules"} == {
+    assert [*wan] == ["interface", *KEYS["interface"], "rules"]
+    assert wan == wan | {
         "interface": "wan0",
         "name": "wan0",
         "vlan": "untagged",

@@ -19,25 +19,35 @@ from tests.fuzz.scene import MIRRORED
 
 HERE = Path(__file__).resolve().parent
 _SOURCES = ("reference.c", "generate.c", "run.c")
-_NAMES = {"OUTCOME_NAMES": Outcome, "REASON_NAMES": Reason}
 _CLONE_NEWNET = 0x40000000
-_FLAGS = (
-    *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC"),
-    *(f"-D{name}={', '.join(map(json.dumps, words))}" for name, words in _NAMES.items()),
-)
+_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
 class GroundError(Exception):
     """The machine can't do what the fuzzer needs; the message is one line."""
 
 
+def verdict_header() -> str:
+    """The header that reference.h includes: the outcomes and the reasons as enums, and as the metrics have them.
+
+    It is written from npd6_xdp/core/verdict.py, whose order is that of the program's counters.
+    """
+    lines = ["#pragma once"]
+    for kind in (Outcome, Reason):
+        name = kind.__name__.upper()
+        lines.append(f"enum {{ {', '.join((*kind.__members__, f'{name}S'))} }};")
+        lines.append(f"#define {name}_NAMES {', '.join(map(json.dumps, kind))}")
+    return "\n".join(lines) + "\n"
+
+
 def compiled() -> Any:
     """The reference, the generator and what runs them."""
     with tempfile.TemporaryDirectory() as directory:
         library = Path(directory) / "fuzz.so"
+        Path(directory, "verdict.h").write_text(verdict_header())
         try:
             subprocess.run(
-                ["gcc", *_FLAGS, "-o", library, *(HERE / name for name in _SOURCES)],
+                ["gcc", *_FLAGS, "-I", directory, "-o", library, *(HERE / name for name in _SOURCES)],
                 check=True,
                 capture_output=True,
                 text=True,

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "verdict.h" /* the outcomes and reasons, which ground.py writes from npd6_xdp/core/verdict.py */
+
 #define NONE (-1)
 
 /* What BPF_PROG_TEST_RUN returns: enum xdp_action. */
@@ -12,38 +14,6 @@ enum {
 	DROP = 1,
 	PASS = 2,
 	TX = 3
-};
-
-/* Rows of the counters: the words of the metric labels, in the order of npd6_xdp/core/verdict.py. */
-enum {
-	ANSWERED_XDP,
-	ANSWERED_PYTHON,
-	KERNEL,
-	ABSENT,
-	PENDING,
-	OWN,
-	IGNORED,
-	UNMATCHED,
-	DAD,
-	INVALID,
-	RATE_LIMITED,
-	MONITORED,
-	LOST,
-	FAILED,
-	OUTCOMES
-};
-enum {
-	FRAGMENT,
-	LENGTH,
-	HOP_LIMIT,
-	CODE,
-	CHECKSUM,
-	TARGET,
-	SOURCE,
-	OPTION_LENGTH,
-	DAD_DESTINATION,
-	DAD_SLLAO,
-	REASONS
 };
 
 enum method {

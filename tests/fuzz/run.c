@@ -44,11 +44,9 @@ struct told {
 };
 
 static const char *const actions[] = { "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT" };
-/* The metrics' words, in the order of the counters: NAMES are those of npd6_xdp/core/verdict.py, as ground.py has them. */
+/* The metric labels, in the order of the counters. */
 static const char *const outcomes[] = { OUTCOME_NAMES };
 static const char *const reasons[] = { REASON_NAMES };
-_Static_assert(sizeof(outcomes) / sizeof(*outcomes) == OUTCOMES, "reference.h has the outcomes of verdict.py");
-_Static_assert(sizeof(reasons) / sizeof(*reasons) == REASONS, "reference.h has the reasons of verdict.py");
 
 static long bpf(int command, union bpf_attr *attr)
 {
