@@ -8,7 +8,8 @@ from collections.abc import Container, Hashable
 
 
 class Said:
-    """What was said, and when, by what it is about. Of more than `most` things, the one said first is forgotten.
+    """What was said, and when, by what it is about. Of more than `most` things, the one that nobody has asked about for
+    longest is forgotten.
 
     `again` is after how many seconds the same is news once more.
     """
@@ -21,10 +22,21 @@ class Said:
     def __len__(self) -> int:
         return len(self._said)
 
-    def is_news(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
-        """Whether this is to be said now (seconds, monotonic): it wasn't, or another was, or it is long ago."""
+    def __contains__(self, about: Hashable) -> bool:
+        return about in self._said
+
+    def is_known(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
+        """Whether the same was said of it, and not too long before `now` (seconds, monotonic)."""
         before = self._said.get(about)
-        if before is not None and before[0] == what and now - before[1] < self._again:
+        if before is None or before[0] != what or now - before[1] >= self._again:
+            return False
+        self._said.pop(about, None)
+        self._said[about] = before
+        return True
+
+    def is_news(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
+        """Whether this is to be said now (seconds, monotonic). From then on it is known."""
+        if self.is_known(about, what, now):
             return False
         self._said.pop(about, None)
         while len(self._said) >= self._most:

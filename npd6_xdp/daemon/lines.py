@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from npd6_xdp.core.said import Said
+
 log = logging.getLogger("npd6-xdp")
 
 MOST_LINES = 10
@@ -90,20 +92,15 @@ class Once:
     """Warnings that are said once each. It remembers the latest only, and whoever sends frames can't fill the log."""
 
     def __init__(self) -> None:
-        self._said: dict[str, None] = {}
+        self._said = Said(most=_MOST_SAID)
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def warn(self, line: str, about: str = "", kind: str = "") -> None:
         """Log it, unless this was said `about` the same. Of a `kind` that others give reason for, a few an hour."""
         key = about or line
-        if key in self._said:
-            self._said[key] = self._said.pop(key)
+        if self._said.is_known(key) or (kind and (line := self._with_room(line, kind)) == ""):
             return
-        if kind and (line := self._with_room(line, kind)) == "":
-            return
-        while len(self._said) >= _MOST_SAID:
-            del self._said[next(iter(self._said))]
-        self._said[key] = None
+        self._said.is_news(key)
         log.warning("%s", line)
 
     def _with_room(self, line: str, kind: str) -> str:

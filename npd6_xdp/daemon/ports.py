@@ -12,6 +12,7 @@ from npd6_xdp.core.config import Attach, Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import finding_groups, wanted_groups
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Entry, Table
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
@@ -41,7 +42,7 @@ class Ports(Follower):
         self._attached: dict[int, Attached] = {}
         self._named: dict[str, Attached] = {}
         self._announced: set[int] = set()
-        self._refused: dict[int, str] = {}
+        self._refused = Said()
         self._lines = Lines(damper)
         self._here: dict[int, LinkFacts] = {}
         self._seen: dict[int, LinkFacts] = {}
@@ -271,7 +272,7 @@ class Ports(Follower):
         self._plan()
 
     def _plan(self) -> None:
-        self._looks.plan(wanted=bool(self._attached or self._refused))
+        self._looks.plan(wanted=bool(self._attached or len(self._refused)))
         self.due = min((due for due in (self._retry_at, self._looks.due) if due is not None), default=None)
 
     def _is_trunk(self, link: LinkFacts) -> bool:
@@ -313,7 +314,7 @@ class Ports(Follower):
             self._say_once(link.ifindex, f"{error}; trying again every {_RETRY:.0f} s")
         else:
             self._say_attached(link)
-            self._refused.pop(link.ifindex, None)
+            self._refused.over(link.ifindex)
 
     def _attach(self, wish: Attach, link: LinkFacts) -> None:
         socket = self._sockets.open(link.name, link.ifindex)
@@ -377,12 +378,10 @@ class Ports(Follower):
             entries = config.entries(link.name)
             if entries and all(entry.is_glob for entry in entries):  # of one that is named, it is a warning
                 self._say_once(link.ifindex, f"{link.name}: {link.why_no_port}")
-        here = {link.ifindex for link in links.values()}
-        self._refused = {ifindex: said for ifindex, said in self._refused.items() if ifindex in here}
+        self._refused.keep({link.ifindex for link in links.values()})
 
     def _say_once(self, ifindex: int, line: str) -> None:
-        if self._refused.get(ifindex) != line:
-            self._refused[ifindex] = line
+        if self._refused.is_news(ifindex, line):
             self._lines.add_line(logging.ERROR, line)
 
 

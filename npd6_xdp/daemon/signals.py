@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import FrameType
 
 from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.system.wakeup import Wakeup
 
 log = logging.getLogger("npd6-xdp")
 
@@ -27,8 +27,8 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._stack.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, self._note)
-        self._ends = self._open()
-        loop.watch("signals", lambda: [(self._ends[0], self._on_signal)], self._reopen)
+        self._wakeup = Wakeup()
+        loop.watch("signals", lambda: [(self._wakeup, self._wakeup.take)], self._reopen)
 
     def close(self) -> None:
         """As it was before."""
@@ -52,23 +52,9 @@ class Signals:
         while self._noted:
             self._calls[self._noted.pop(0)]()
 
-    def _open(self) -> tuple[socket.socket, socket.socket]:
-        """A signal makes a socket readable, so that it wakes the loop."""
-        reader, writer = ends = socket.socketpair()
-        for end in ends:
-            end.setblocking(False)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        return reader, writer
-
     def _reopen(self) -> None:
-        before, self._ends = self._ends, self._open()
-        for end in before:
-            end.close()
-
-    def _on_signal(self) -> None:
-        self._ends[0].recv(64)
+        before, self._wakeup = self._wakeup, Wakeup()
+        before.close()
 
     def _let_go(self) -> None:
-        signal.set_wakeup_fd(-1)
-        for end in self._ends:
-            end.close()
+        self._wakeup.close()

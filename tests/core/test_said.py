@@ -33,11 +33,20 @@ def test_it_is_said_again_after_its_time_counted_from_when_it_was_said() -> None
     ]
 
 
-def test_more_things_than_it_may_remember_push_out_what_was_said_first() -> None:
+def test_more_things_than_it_may_remember_push_out_what_was_asked_about_longest_ago() -> None:
     said = Said(most=3)
     assert all(said.is_news(about) for about in "abcd")
     assert len(said) == 3
     assert [said.is_news(about) for about in "dcba"] == [False, False, False, True]
+    assert [about in said for about in "abcd"] == [True, True, True, False]
+
+
+def test_to_ask_whether_it_was_said_says_nothing() -> None:
+    said = Said(again=60.0)
+    assert [said.is_known("lan0", "gone", 0.0), said.is_news("lan0", "gone", 0.0)] == [False, True]
+    assert [said.is_known("lan0", what, now) for what, now in (("gone", 59.0), ("back", 59.0), ("gone", 60.0))] == [
+        *(True, False, False)
+    ]
 
 
 def test_what_is_about_none_of_those_that_are_left_is_forgotten() -> None:

@@ -88,8 +88,8 @@ def load(sizes: Mapping[str, int]) -> Loaded:
     """Load the program, with maps of these sizes; compile it if no earlier start has kept it. Raises MachineError."""
     bcc = load_bcc()
     source = _source(compiler.BPF_DIRECTORY)
-    name = _name_of(bcc, source)
-    if name and (found := shelf.read(name, compiled.Compiled.unpack)) is not None:
+    name, found = _kept(bcc, source)
+    if found is not None:
         try:
             return _load_kept(bcc, found, sizes)
         except MachineError as error:
@@ -131,11 +131,16 @@ def _name_of(bcc: Any, source: str) -> str:
         return ""
 
 
+def _kept(bcc: Any, source: str) -> tuple[str, compiled.Compiled | None]:
+    """The name by which the compiled program is kept, and what is there by that name; "" and None for nothing."""
+    name = _name_of(bcc, source)
+    return name, shelf.read(name, compiled.Compiled.unpack) if name else None
+
+
 def is_kept() -> bool:
     """Whether what the compiler would make of the program is there already."""
-    bcc = load_bcc()
-    name = _name_of(bcc, _source(compiler.BPF_DIRECTORY))
-    return bool(name) and shelf.read(name, compiled.Compiled.unpack) is not None
+    _, found = _kept(load_bcc(), _source(compiler.BPF_DIRECTORY))
+    return found is not None
 
 
 @cache

@@ -18,7 +18,7 @@ from npd6_xdp.core.link_messages import AddressEntry, LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
-from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
+from npd6_xdp.system.netlink.nlsocket import Announcements, Asking, Group, Overflow
 
 _MadeOf = tuple[LinkEntry, Mapping[IPv6Address, OwnAddress] | None, frozenset[IPv6Address], int]
 
@@ -186,24 +186,14 @@ class Netlink:
         self._addresses = dict(addresses)
 
     def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
-        """What the kernel tells of all links or addresses, changes that come meanwhile left out: they are announced.
-
-        A dump that something changed under may lack a line. Where they change all the time, as thousands do while they
-        are made, what several of them have together lacks none, and of what has gone again the end is announced.
+        """What the kernel tells of all links or addresses. A change meanwhile is announced, and so is the end of a link
+        that is in a dump and has gone since.
         """
-        why, found = "no answer", None
-        for _ in range(ATTEMPTS):
-            try:
-                answer = self._asking.ask(request)
-            except OSError as error:
-                why = error.strerror or why
-                continue
-            if answer.whole:
-                return answer.messages
-            found = [*(found or []), *answer.messages]
-        if found is None:
-            raise MachineError(f"can't read links and addresses from the kernel: {why}")
-        return found
+        try:
+            return self._asking.dump(request, all_lines=True)
+        except OSError as error:
+            why = error.strerror or "no answer"
+            raise MachineError(f"can't read links and addresses from the kernel: {why}") from error
 
     def _take(self, message: Message) -> None:
         """One announcement."""

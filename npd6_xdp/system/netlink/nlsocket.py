@@ -244,13 +244,29 @@ class Asking:
             found += telling.of(self.socket.recv(DATAGRAM))
         return Told(found, telling.whole)
 
-    def dump(self, request: Callable[[int], bytes]) -> list[Message]:
-        """The lines of a dump that nothing changed under, or of the last of ATTEMPTS. Raises OSError as ask() does."""
+    def dump(self, request: Callable[[int], bytes], *, all_lines: bool = False) -> list[Message]:
+        """The lines of a dump that nothing changed under, or of the last of ATTEMPTS. Raises OSError as ask() does.
+
+        A dump that something changed under may lack a line. With `all_lines`, what ATTEMPTS such dumps have is taken
+        together, and one that fails is asked for again: while thousands of links are made no dump is ever whole, and
+        together they lack none. The same line may be there several times, the latest last.
+        """
+        found: list[Message] | None = None
+        failure: OSError | None = None
         for _ in range(ATTEMPTS):
-            found, whole = self.ask(request)
-            if whole:
-                break
-        return found
+            try:
+                answer = self.ask(request)
+            except OSError as error:
+                if not all_lines:
+                    raise
+                failure = error
+                continue
+            if answer.whole:
+                return answer.messages
+            found = [*(found or []), *answer.messages] if all_lines else answer.messages
+        if found is None and failure is not None:
+            raise failure
+        return found or []
 
 
 def discard(netlink: socket.socket) -> None:

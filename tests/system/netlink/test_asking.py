@@ -100,6 +100,22 @@ def test_a_dump_that_something_changed_under_is_asked_for_anew_a_few_times(
     assert kernel.asked == asked
 
 
+def test_where_all_lines_are_wanted_interrupted_dumps_are_taken_together_and_one_that_failed_is_tried_again(
+    asking: Asking,
+) -> None:
+    def says(number: int) -> list[bytes]:
+        if kernel.asked == 1:
+            return [message(Type.ERROR, number, GONE, flags=0)]
+        return whole(number, Flag.MULTI | Flag.DUMP_INTERRUPTED)
+
+    kernel = told(asking, says)
+    assert len(asking.dump(request, all_lines=True)) == 2 * (ATTEMPTS - 1)
+    assert kernel.asked == ATTEMPTS
+    told(asking, lambda number: [message(Type.ERROR, number, GONE, flags=0)])
+    with pytest.raises(Refused, match="No such device"):
+        asking.dump(request, all_lines=True)
+
+
 def test_an_answer_that_was_interrupted_in_a_piece_before_is_not_whole_at_its_end() -> None:
     telling = Telling(7)
     first, second = whole(7)
