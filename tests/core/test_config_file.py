@@ -83,7 +83,7 @@ def test_a_minimal_file_has_the_contracts_defaults() -> None:
     )
 
 
-def test_a_full_file_means_what_it_says() -> None:
+def test_each_key_of_the_daemon_means_what_it_says() -> None:
     text = """
         daemon = { control = "/tmp/x", log_level = "debug", log_format = "json" }
         metrics.listen = "127.0.0.1:80"
@@ -93,8 +93,19 @@ def test_a_full_file_means_what_it_says() -> None:
         neighbours = 3
         kernel_entries = 4
         kernel_entry_age = 5
-        [[interface]]
-        name = "wan0"
+        """
+    assert parse(text + MINIMAL, "") == Config(
+        parse(MINIMAL, "").interfaces,
+        control="/tmp/x",  # noqa: S108  a text, not a file
+        log_level="debug",
+        log_format="json",
+        metrics_listen=("127.0.0.1", 80),
+        limits=Limits(1, 2, 3, 4, 5),
+    )
+
+
+def test_each_key_of_an_interface_means_what_it_says() -> None:
+    text = """
         vlan = "100.7"
         attach = "generic"
         datapath = "monitor"
@@ -103,47 +114,10 @@ def test_a_full_file_means_what_it_says() -> None:
         na_source = "interface"
         events_per_source = 0
         collect_targets = 7
-        [[interface.rule]]
-        prefix = "2001:DB8::42"
-        method = "ignore"
-        [[interface.rule]]
-        prefix = "2001:db8:1::/64"
-        method = "neighbour"
-        via = ["lan0", "lan1"]
-        include = ["::10 - ::1F", "2001:db8:1::1:0/112"]
-        exclude = ["::11"]
-        router = true
-        dad = "ignore"
-        na_source = "target"
-        host_routes = true
-        [[interface.rule]]
-        prefix = "::/0"
-        method = "static"
-        [[interface]]
-        name = "wan0"
-        rule = [{ prefix = "fe80::1", method = "static" }]
         """
-    first = InterfaceConfig(
+    assert only(parse(interface(text), "")) == InterfaceConfig(
         name="wan0",
-        rules=(
-            plain("2001:DB8::42", Method.IGNORE),
-            RuleConfig(
-                prefix="2001:db8:1::/64",
-                networks=(Prefix.of("2001:db8:1::/64"),),
-                method=Method.NEIGHBOUR,
-                via=("lan0", "lan1"),
-                include=(
-                    Selection("::10 - ::1F", 0x10, 0x1F),
-                    Selection("2001:db8:1::1:0/112", *Prefix.of("2001:db8:1::1:0/112").ends),
-                ),
-                exclude=(Selection("::11", 0x11, 0x11),),
-                router=True,
-                dad=DadPolicy.IGNORE,
-                na_source=NaSource.TARGET,
-                host_routes=True,
-            ),
-            plain("::/0"),
-        ),
+        rules=(MINIMAL_RULE,),
         vlan=Vlan(tags=(100, 7)),
         attach=Attach.GENERIC,
         datapath=Datapath.MONITOR,
@@ -153,14 +127,53 @@ def test_a_full_file_means_what_it_says() -> None:
         events_per_source=0,
         collect_targets=7,
     )
-    second = InterfaceConfig("wan0", (plain("fe80::1"),))
-    assert parse(text, "") == Config(
-        interfaces=(first, second),
-        control="/tmp/x",  # noqa: S108  a text, not a file
-        log_level="debug",
-        log_format="json",
-        metrics_listen=("127.0.0.1", 80),
-        limits=Limits(1, 2, 3, 4, 5),
+
+
+def test_each_key_of_a_rule_means_what_it_says() -> None:
+    text = """
+        via = ["lan0", "lan1"]
+        include = ["::10 - ::1F", "2001:db8:1::1:0/112"]
+        exclude = ["::11"]
+        router = true
+        dad = "ignore"
+        na_source = "target"
+        host_routes = true
+        """
+    assert its_rule(rule(text, method='"neighbour"')) == RuleConfig(
+        prefix="2001:db8:1::/64",
+        networks=(Prefix.of("2001:db8:1::/64"),),
+        method=Method.NEIGHBOUR,
+        via=("lan0", "lan1"),
+        include=(
+            Selection("::10 - ::1F", 0x10, 0x1F),
+            Selection("2001:db8:1::1:0/112", *Prefix.of("2001:db8:1::1:0/112").ends),
+        ),
+        exclude=(Selection("::11", 0x11, 0x11),),
+        router=True,
+        dad=DadPolicy.IGNORE,
+        na_source=NaSource.TARGET,
+        host_routes=True,
+    )
+
+
+def test_interfaces_and_their_rules_are_those_of_the_file_in_its_order() -> None:
+    text = """
+        [[interface]]
+        name = "wan0"
+        vlan = 100
+        [[interface.rule]]
+        prefix = "2001:DB8::42"
+        method = "ignore"
+        [[interface.rule]]
+        prefix = "::/0"
+        method = "static"
+        [[interface]]
+        name = "wan0"
+        rule = [{ prefix = "fe80::1", method = "static" }]
+        """
+    assert parse(text, "").interfaces == (
+        InterfaceConfig("wan0", (plain("2001:DB8::42", Method.IGNORE), plain("::/0")), Vlan(tags=(100,))),
+        InterfaceConfig("wan0", (plain("fe80::1"),)),
     )
 
 

@@ -65,20 +65,6 @@ def test_every_mistake_is_found_in_the_files_order(monkeypatch: pytest.MonkeyPat
         colour = "red"
         [[interface]]
         name = "wan0"
-        [[interface.rule]]
-        prefix = "::/0"
-        method = "static"
-        [[interface.rule]]
-        prefix = "::/0"
-        method = "statik"
-        [[interface.rule]]
-        prefix = "::/0"
-        method = "static"
-        via = ["lan0"]
-        host_routes = false
-        include = ["::/0", "fe80::/64"]
-        [[interface]]
-        name = "wan0"
         attach = 7
         [[interface.rule]]
         [limits]
@@ -100,18 +86,42 @@ def test_every_mistake_is_found_in_the_files_order(monkeypatch: pytest.MonkeyPat
         "interface[1].name",
         "interface[1].colour",
         "interface[1]",
-        "interface[2].rule[1].method",
-        "interface[2].rule[1].prefix",
-        "interface[2].rule[2].via",
-        "interface[2].rule[2].host_routes",
-        "interface[2].rule[2].include[1]",
-        "interface[2].rule[2].prefix",
-        "interface[3].attach",
-        "interface[3].rule[0].prefix",
-        "interface[3].rule[0].method",
-        "interface[3]",
+        "interface[2].attach",
+        "interface[2].rule[0].prefix",
+        "interface[2].rule[0].method",
         "limits.pending",
         "metrics.listen",
+    ]
+
+
+def test_every_mistake_between_rules_and_between_interfaces_is_found_at_the_later_one() -> None:
+    text = """
+        [[interface]]
+        name = "wan0"
+        [[interface.rule]]
+        prefix = "::/0"
+        method = "static"
+        [[interface.rule]]
+        prefix = "::/0"
+        method = "statik"
+        [[interface.rule]]
+        prefix = "::/0"
+        method = "static"
+        via = ["lan0"]
+        host_routes = false
+        include = ["::/0", "fe80::/64"]
+        [[interface]]
+        name = "wan0"
+        rule = [{ prefix = "fe80::1", method = "static" }]
+        """
+    assert [mistake.place for mistake in mistakes(text)] == [
+        "interface[0].rule[1].method",
+        "interface[0].rule[1].prefix",
+        "interface[0].rule[2].via",
+        "interface[0].rule[2].host_routes",
+        "interface[0].rule[2].include[1]",
+        "interface[0].rule[2].prefix",
+        "interface[1]",
     ]
 
 

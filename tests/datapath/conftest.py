@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from npd6_xdp.core.table import PresentFlag, Table
 from tests.datapath.harness import Bench, entry, table
+from tests.datapath.present import TARGET
 
 
 @pytest.fixture
@@ -30,3 +33,38 @@ def bench() -> Iterator[Bench]:
         bench = Bench(table(entry()))
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def knows(bench: Bench) -> Iterator[Callable[[Table, PresentFlag | None], int]]:
+    """Have the program decide by a table, and know the target with these flags, or not; gives the rule's via set."""
+    via_sets: list[int] = []
+
+    def use(using: Table, flags: PresentFlag | None) -> int:
+        bench.use(using)
+        via_set = using.rules[0].via_set
+        via_sets.append(via_set)
+        bench.ns_filter.forget(via_set, TARGET)
+        if flags is not None:
+            bench.ns_filter.set_present(via_set, TARGET, flags)
+        return via_set
+
+    yield use
+    for via_set in via_sets:
+        bench.ns_filter.forget(via_set, TARGET)
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[..., Bench]]:
+    """Makes programs that are closed when the test is over."""
+    if os.geteuid() != 0:
+        pytest.skip("loading an XDP program needs root")
+    made: list[Bench] = []
+
+    def make(using: Table, **keys: Any) -> Bench:
+        made.append(Bench(using, **keys))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()

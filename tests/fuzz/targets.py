@@ -264,14 +264,25 @@ _NDPPD = (
 @cache
 def targets() -> dict[str, Target]:
     """By name."""
+    found = (*_of_the_wire(), *_configurations(), *_of_captures(), *_of_clients())
+    return {target.name: target for target in found}
+
+
+def _of_the_wire() -> tuple[Target, ...]:
+    """What comes from the program, and frames."""
     event = NsEvent(bytes(16), bytes(range(16)), 1, 2, bytes(6), bytes(4), 2)
-    reference = (ROOT / "deploy" / "npd6-xdp.toml").read_bytes()
-    small = b'[[interface]]\nname = "wan*"\nvlan = "100.7"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = '
-    pcap_file, pcapng_file = _captures()
-    found = (
+    return (
         Target("event", _event, (event.pack(), event.pack_record() * 2)),
         Target("solicitation", _solicitation, _frames(), (b"\x88\xa8", b"\x3c\0", b"\x2c\0", b"\xff" * 6)),
         Target("advertisement", _advertisement, _frames(), (b"\x88", b"\x81\0\0\1")),
+    )
+
+
+def _configurations() -> tuple[Target, ...]:
+    """Our own files, npd6's and ndppd's."""
+    reference = (ROOT / "deploy" / "npd6-xdp.toml").read_bytes()
+    small = b'[[interface]]\nname = "wan*"\nvlan = "100.7"\n[[interface.rule]]\nprefix = "2001:db8:1::/64"\nmethod = '
+    return (
         Target(
             "config",
             _config,
@@ -316,10 +327,23 @@ def targets() -> dict[str, Target]:
         Target(
             "ndppd.conf", _convert, _NDPPD, (b"{", b"}", b"proxy", b"rule", b"/*", b"*/", b"//", b"\n", b'"', b"::/0")
         ),
+    )
+
+
+def _of_captures() -> tuple[Target, ...]:
+    """Files of frames."""
+    pcap_file, pcapng_file = _captures()
+    return (
         Target("pcap", _capture, (pcap_file,), (b"\xff\xff\xff\xff", b"\0\0\0\1", b"\x1f\x8b")),
         Target(
             "pcapng", _capture, (pcapng_file,), (b"\xff\xff\xff\xff", b"\0\0\0\1", b"\x0a\x0d\x0d\x0a", b"\6\0\0\0")
         ),
+    )
+
+
+def _of_clients() -> tuple[Target, ...]:
+    """What comes by the control socket and by HTTP."""
+    return (
         Target(
             "control",
             _question,
@@ -362,7 +386,6 @@ def targets() -> dict[str, Target]:
             longest=65536,
         ),
     )
-    return {target.name: target for target in found}
 
 
 def _captures() -> tuple[bytes, bytes]:

@@ -37,9 +37,9 @@ def cited(*places: str) -> dict[str, list[str]]:
     return where
 
 
-CODE = ("bpf/*.[ch]", "npd6_xdp/**/*.py")
+CODE = ("bpf/*.[ch]", "npd6_xdp/**/*.py", "npd6_xdp/**/*.html")
 TESTS = ("tests/**/*.py", "tests/**/*.[ch]")
-WORDS = ("*.md", "docs/**/*.md", "docs/*.py", "deploy/**/*.md")
+WORDS = ("*.md", "docs/**/*.md", "docs/*.py", "deploy/**/*.md", "deploy/**/*.toml", "deploy/**/*.sh")
 
 
 def test_an_id_is_told_from_what_only_looks_like_one() -> None:
