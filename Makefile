@@ -4,7 +4,7 @@
 SHELL = /bin/bash
 .SHELLFLAGS = -euo pipefail -c
 .DEFAULT_GOAL = help
-.PHONY: help test test-core types style mentions bench-quick docs coverage clean
+.PHONY: help test test-core types style mentions hooks bench-quick docs coverage clean
 
 core = .venv-core/bin/python
 # Where all is set up, that; else what needs no root.
@@ -18,11 +18,14 @@ workers = $(shell [ "$$(nproc)" -ge 4 ] && $(python) -c 'import xdist' 2>/dev/nu
 help: ## this list
 	@sed -En 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-test: ## linters, types, all tests; needs root, and installs what is missing (a quarter of an hour)
+test: ## linters, types, all tests; needs root, and installs what is missing (11 to 12 minutes on two quiet processors)
 	deploy/test.sh
 
-test-core: $(prepared) ## the decisions' tests: no root, no bcc, no machine; what takes seconds is left out
-	$(python) -m pytest -q $(workers) -m "not large" --hypothesis-profile=quick tests/core $(T)
+test-core: $(prepared) ## the decisions' tests, or those of T; no root, no bcc, no machine; what takes seconds is left out
+	@$(python) -m pytest -q $(workers) -m "not large" --hypothesis-profile=quick $(if $(filter tests/%,$(T)),,tests/core) $(T) || { \
+	    status=$$?; \
+	    [ $$status != 5 ] || echo "test-core: no test there is meant by T=\"$(subst ",,$(T))\", or all that are meant are marked large" >&2; \
+	    exit $$status; }
 
 types: $(linters) ## mypy --strict
 	$(python) -m mypy
@@ -33,6 +36,10 @@ style: $(linters) ## what is to be mended of the style: ruff, clang-format, shel
 	find bpf tests -name '*.[ch]' -exec $(dir $(python))clang-format --dry-run --Werror {} +
 	if command -v shellcheck >/dev/null; then \
 	    shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init; fi
+
+hooks: $(prepared) ## have git look at each commit by style, types and mentions (pre-commit)
+	$(python) -m pip install --quiet --editable '.[dev]'
+	$(python) -m pre_commit install
 
 bench-quick: ## all rows of the benchmark with small numbers: does it work? Needs root (a minute)
 	deploy/bench.sh --quick
