@@ -302,7 +302,8 @@ def test_in_a_time_namespace_ages_and_latencies_are_by_the_machines_clock(
     mean = metric(running, "npd6_answer_seconds_sum", path="python") / count
     assert 0 < mean < 10, "an address that is resolved takes a while, and no more"
     assert metric(running, "npd6_answer_seconds_bucket", path="python", le="+Inf") == count
-    assert metric(running, "npd6_answer_seconds_bucket", path="python", le="1.0") >= 0.9 * count
+    if datapath == "python":  # else it is the resolved one alone, and there is no most of it
+        assert metric(running, "npd6_answer_seconds_bucket", path="python", le="1.0") >= 0.9 * count
     assert math.isclose(metric(running, "npd6_interface_up", interface="wan0"), 1.0)
     assert running.stop() == 0
 

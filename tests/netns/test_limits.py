@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -72,8 +72,13 @@ def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
     assert counts["rate_limited"] > flooding.sent / 2
 
 
-def answered(wire: Wire, targets: Iterable[str], seconds: float) -> int:
+def answered(wire: Wire, targets: Sequence[str], seconds: float) -> int:
     """For how many targets an answer comes in that time, when the other MAC asks for each of them once."""
+    return len(targets) - len(unanswered(wire, targets, seconds))
+
+
+def unanswered(wire: Wire, targets: Sequence[str], seconds: float) -> list[str]:
+    """The others."""
     for target in targets:
         wire.send(solicit(replace(OTHER, target=ip6(target))))
     wanted = {ip6(target) for target in targets}
@@ -82,7 +87,22 @@ def answered(wire: Wire, targets: Iterable[str], seconds: float) -> int:
         for answer in wire.advertisements(left, enough=1):
             if answer[:6] == OTHER.asker_mac:
                 wanted.discard(NeighborAdvertisement.parse(answer).target)
-    return len(set(targets)) - len(wanted)
+    return [target for target in targets if ip6(target) in wanted]
+
+
+def asks_as_a_router(wire: Wire, targets: Sequence[str]) -> int:
+    """Have all of them answered, when the other MAC asks for each up to three times (MAX_MULTICAST_SOLICIT, RFC 4861
+    §10): what it asks for first may be what the kernel, whose table all namespaces share, has no room for just then.
+
+    How many questions that took.
+    """
+    asked, left = 0, list(targets)
+    for seconds in (1.0, 1.0, LATE):  # RetransTimer
+        asked += len(left)
+        left = unanswered(wire, left, seconds)
+        if not left:
+            return asked
+    pytest.fail(f"no answer for {left}")
 
 
 @pytest.mark.fills_table
@@ -98,10 +118,11 @@ def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
     running = daemon(configuration(rule, datapath=f'"{datapath}"', events_per_source="1000"))
     with Wire(topology) as wire, flood(topology, scan(1_000_000), 900) as flooding:
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0), "it has its share"
-        assert answered(wire, hosts, LATE) == len(hosts)
+        asked = asks_as_a_router(wire, hosts)
     assert flooding.rate > 400, "the generator is at fault"
-    assert until(lambda: sum(running.solicitations().values()) == flooding.sent + len(hosts))
-    assert set(running.solicitations()) == {"pending", "rate_limited"}
+    assert until(lambda: sum(running.solicitations().values()) == flooding.sent + asked)
+    outcomes = {"pending", "rate_limited"} | ({"answered_xdp", "answered_python"} if asked > len(hosts) else set())
+    assert {"pending", "rate_limited"} <= set(running.solicitations()) <= outcomes
 
 
 @pytest.mark.fills_table

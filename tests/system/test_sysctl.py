@@ -323,7 +323,9 @@ def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     def appear() -> None:
         path.parent.mkdir(parents=True)
-        path.write_text("0")
+        whole = tmp_path / "whole"  # the kernel's are there with their values, or not at all
+        whole.write_text("0")
+        whole.rename(path)
 
     timer = threading.Timer(0.05, appear)
     timer.start()
