@@ -111,10 +111,10 @@ class Hosts:
         """Go by a table from now on: the map knows what it is asked for by it."""
         self._in_force, table = new, new.table
         needed = Decision.NEIGHBOUR in table.kinds
-        begins = self.watch.listen(wanted=needed)
-        self._hears = any(map(table.hears, table.entries.values()))
         tables = {link.ifindex: link.table for link in new.links.values() if link.table}
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
+        begins = self.watch.listen(wanted=needed)  # nothing below fails, or nobody would read what there is
+        self._hears = any(map(table.hears, table.entries.values()))
         self._led.use(new)
         now = time.monotonic()
         self._loops.use(table)

@@ -86,10 +86,13 @@ class Follower:
         """Go by it from now on: all rooms do within one turn of the loop, under the lock that whoever reads counters
         takes.
 
-        Raises MachineError where the kernel refuses what it has been asked for; then what is in force is in doubt, and
-        all of it is done again.
+        Raises MachineError where the kernel refuses what it has been asked for (docs/architecture.md has the calls);
+        then what is in force is in doubt, and all of it is done again: it is to be such that it can be.
         """
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
-        """It is in force in all rooms: what only the old one needed goes, bit by bit."""
+        """It is in force in all rooms: what only the old one needed goes, bit by bit.
+
+        Raises MachineError: it stays in force, and rooms settle again soon.
+        """
         yield from ()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import Npd6Error
+from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.changes import Changes
@@ -151,7 +151,12 @@ class Reloads:
     def _going_by(self, config: Config, took: float) -> Steps[None]:
         """Put a configuration that was read in force. Raises what is the reason why it can't be."""
         began = time.monotonic()
-        yield from self._changes.going_to(config)
+        try:
+            yield from self._changes.going_to(config)
+        except MachineError:
+            if self._changes.in_force.written is not config:
+                raise
+            # a room has yet to settle: it is done again at once, and told of where it fails again
         self._configured(self._changes.in_force.config)
         self._view.reloaded()
         log.info("reload: the new configuration is in use")

@@ -57,7 +57,8 @@ class Routing(Follower):
     def apply(self, new: InForce) -> None:
         """Go by it from now on."""
         self._in_force = new
-        self._forget()
+        if self._keeps:
+            self._forget()
 
     def follow(self, kinds: RoutingFlag) -> None:
         """There are routes and rules of these kinds: XDP is to know."""

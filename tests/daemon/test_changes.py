@@ -21,12 +21,14 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
+from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.changes import Changes
 from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import NextLook
+from npd6_xdp.daemon.reloads import Reloads
 from npd6_xdp.daemon.turns import Turns
 from tests.core.tables import facts
 
@@ -149,6 +151,28 @@ def test_where_a_room_fails_to_settle_after_a_reload_the_others_do_soon() -> Non
     del scene.room.does["settle"]
     finish(scene.changes.following())
     assert scene.last.verbs[-1] == "settle"
+
+
+@pytest.mark.parametrize("verb", ["prepare", "apply", "settle"])
+def test_a_reload_says_which_configuration_is_in_use_whichever_verb_a_room_fails_at(verb: str) -> None:
+    """What fails to settle comes after that which is in force, and is done again soon."""
+    scene, said = Scene(), list[str]()
+    view: Any = SimpleNamespace(
+        reloaded=lambda: said.append("in use"), reload_failed=lambda _: said.append("failed"), in_use=dict
+    )
+    manager: Any = SimpleNamespace(ready=lambda _: None)
+    turns = Turns(lambda: False)
+    parts: list[Any] = [None, None, lambda _: None, scene.changes, None, view, manager, turns, lambda: None]
+    reloads = Reloads(*parts)
+    scene.room.does[verb] = refuse
+    written = parse(TEXT.replace("db8:1:", "db8:2:"), "test")
+    reloads._applying = reloads._going_by(written, 0.0)
+    garbage.hold()
+    while reloads.is_applying:
+        reloads._go_on()
+    is_in_force = scene.changes.in_force.written is written
+    assert (said, is_in_force) == ((["in use"], True) if verb == "settle" else (["failed"], False))
+    assert (scene.look.at is None) == (verb == "prepare"), "else all is done again"
 
 
 @pytest.mark.parametrize("in_time", [False, True], ids=["given up", "in force"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,8 @@ from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Ring, Rings
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.system.bpf.program import Fit
-from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink import nlsocket
+from npd6_xdp.system.netlink.nlsocket import Group, Overflow
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 from tests.daemon.forces import go_by, in_force
@@ -62,6 +64,7 @@ def table(method: str) -> Table:
 
 KERNEL = table('method = "kernel"')
 NEIGHBOUR = table('method = "neighbour"\nvia = ["lan0"]')
+LED = table('method = "neighbour"\nvia = ["lan0"]\nhost_routes = true')
 
 
 class NsFilter:
@@ -169,6 +172,28 @@ def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_do
     assert ns_filter.known == [TARGET]
     assert at_work.due is None
     assert said.text.count(WHY) == 1
+
+
+@pytest.mark.parametrize("group", [Group.NEIGH, Group.IPV6_ROUTE], ids=["hosts", "host routes"])
+def test_hosts_are_known_though_the_kernel_had_no_room_for_a_listener_when_their_table_came_in_force(
+    resolution: tuple[Resolution, Tired, NsFilter], monkeypatch: pytest.MonkeyPatch, group: Group
+) -> None:
+    at_work, requests, ns_filter = resolution
+    requests.rests, new = True, in_force(LED, LINKS)
+    whole, refused = nlsocket.join, [group]
+
+    def join(netlink: socket.socket, which: Group, *, wanted: bool) -> None:
+        if which in refused:
+            refused.remove(which)
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        whole(netlink, which, wanted=wanted)
+
+    monkeypatch.setattr(nlsocket, "join", join)
+    with pytest.raises(MachineError, match="can't hear from the kernel what changes: Cannot allocate memory"):
+        at_work.apply(new)
+    go_by(at_work, new)  # all is done again
+    assert not refused
+    assert ns_filter.known == [TARGET]
 
 
 def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at_once(

@@ -158,11 +158,17 @@ class Switched(Announcements):
         self._listening = False
 
     def listen(self, *, wanted: bool) -> bool:
-        """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something."""
+        """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something.
+
+        Raises MachineError where the kernel has no room for one more; all is as before, then.
+        """
         if wanted == self._listening:
             return False
+        try:
+            join(self.socket, self._group, wanted=wanted)
+        except OSError as error:
+            raise MachineError(f"can't hear from the kernel what changes: {remedy(error)}") from error
         self._listening, self.lost = wanted, False
-        join(self.socket, self._group, wanted=wanted)
         if not wanted:
             discard(self.socket)
         return True
