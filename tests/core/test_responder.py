@@ -139,8 +139,8 @@ def test_a_run_is_answered_with_the_same_bytes_as_one_event_at_a_time(runs: list
     ]
     assert made == [(ns.rule, *_timed(responder, ns)) for ns in plain]
     for ns in others:
-        special = ns.rule == GONE or ns.is_dad or ns.flags & (EventFlag.MISS | EventFlag.STALE)
-        assert special or BOTH_PORTS.rules[ns.rule].flags & RuleFlag.SOURCE_INTERFACE
+        more_than_an_answer = ns.rule == GONE or ns.is_dad or ns.flags & (EventFlag.MISS | EventFlag.STALE)
+        assert more_than_an_answer or BOTH_PORTS.rules[ns.rule].flags & RuleFlag.SOURCE_INTERFACE
     assert len(others) + len(made) == len(events)
 
 

@@ -387,10 +387,10 @@ class Drawn:
         """What the generator takes from: what the configuration speaks of, and what lies beside that."""
         scene = self.scene
         known = [int(IPv6Address(h.rstrip("?"))) for hosts in self._configuration.known.values() for h in hosts]
-        special = [
+        reserved = [  # what the program treats otherwise than the rest: unspecified, multicast, link-local
             int(IPv6Address(text)) for text in ("::", "::1", "::2", "ff02::1", "fe80::42", "fe80::43", "fec0::1")
         ]
-        targets = [a for a in sorted(self._interesting) if 0 <= a < 1 << 128] * 2 + special + known * 4
+        targets = [a for a in sorted(self._interesting) if 0 <= a < 1 << 128] * 2 + reserved + known * 4
         fill(scene, "targets", "target", Address, map(address, targets))
         askers = ("fe80::2", "fe80::3", "2001:db8:ffff::2", "2001:db8:1::7", "2001:db8:ee::7", "2001:db8:64::7", "::2")
         fill(scene, "askers", "asker", Address, map(address, askers))

@@ -70,7 +70,7 @@ class Dump:
             if self._broken is not None:
                 self._say_broken(self._broken)
             os.eventfd_read(self._told)
-            if self._pieces:  # some came meanwhile, and their bells may be among those that were just taken
+            if self._pieces:  # some came meanwhile, and the read may have taken the count that announced them
                 os.eventfd_write(self._told, 1)
         try:
             piece = self._pieces.popleft()
