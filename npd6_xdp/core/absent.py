@@ -35,7 +35,7 @@ def via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Mapping[str, Se
 
 
 def absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> tuple[list[str], list[str]]:
-    """What there is to say of those that `name` has, and of those that `via` has: a line each."""
+    """Two lines for the user: the interfaces that `name` has and this machine hasn't, and those that `via` has."""
     names = [f"{name}: {_WAITING_FOR_ONE if is_glob(name) else _WAITING}" for name in absent_names(config, links)]
     return names, [f"via {name}: {_WAITING}" for name in absent_vias(config, links)]
 
@@ -46,7 +46,7 @@ def absent(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
 
 
 def absent_remark(config: Config, links: Mapping[str, LinkFacts]) -> str:
-    """The same in a line, for who looks at a file that may be another machine's; "" where all are here."""
+    """The same in one line, for a file that may have been written for another machine; "" where all are here."""
     if not (found := absent(config, links)):
         return ""
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""

@@ -20,9 +20,9 @@ def alternative_names(links: Mapping[str, LinkFacts]) -> dict[str, str]:
 
 
 def with_names(config: Config, names: Mapping[str, str]) -> Config:
-    """The configuration with the names of interfaces where it has alternative ones; itself, where it has none.
-
-    An entry whose interface has one by its name, too, for the same frames, is left out: see duplicates().
+    """The configuration with each alternative name replaced by the interface's name; the same object where it has none.
+    If another entry names the same interface by its name, for the same frames, the one with the alternative name is
+    left out: see duplicates().
     """
     meant = {other: names[other] for other in config.names & names.keys()}
     if not meant:
@@ -33,7 +33,7 @@ def with_names(config: Config, names: Mapping[str, str]) -> Config:
 
 
 def duplicates(config: Config, names: Mapping[str, str]) -> list[str]:
-    """Entries that say by an alternative name what another one says by another name, a line each."""
+    """A line for each entry whose alternative name means an interface that another entry is for as well."""
     return [
         f'{interface.label}: left out, since {interface.name} is {name}, which has an [[interface]] by its name "{by}"'
         f" for these frames already"

@@ -13,8 +13,7 @@ from npd6_xdp.core.table import Decision, Match, Table
 
 
 class AnsweredLinks:
-    """What of a table concerns places: who asks where, and which links belong together.
-
+    """The part of a table that concerns places: on which links questions are asked, and which links belong together.
     `vrfs` has the routing tables of those links that belong to a VRF.
     """
 
@@ -49,7 +48,7 @@ class AnsweredLinks:
             self._together[ifindex] = first
 
     def is_like(self, other: AnsweredLinks) -> bool:
-        """Whether another says the same of all hosts."""
+        """Whether another table says the same for all hosts."""
         return (
             self._asked_on == other._asked_on
             and self._behind == other._behind
@@ -67,7 +66,7 @@ class AnsweredLinks:
         return self._together.get(ifindex, 0)
 
     def concerns(self, host: Host) -> bool:
-        """Whether it matters where such an address is. A link-local one is in each place another's."""
+        """Whether it matters on which link such an address is. A link-local one on another link is another host's."""
         if host.ifindex not in self._together:
             return False
         address = IPv6Address(host.address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configuration and link facts -> the flat table of core/table.py, by what is as in the one before."""
+"""Configuration and link facts -> the flat table of core/table.py. What is unchanged is taken from the table before."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class _Builder:
         self.notes: dict[str, None] = {}
 
     def learn(self, link: LinkFacts) -> None:
-        """Before all ports: what one interface means to the others."""
+        """To be called before the ports are added: collects what one interface means to the others."""
         self._rules.learn(link)
         for own in link.addresses.values():
             self._all_held.update(_held(own))
 
     def learned(self) -> None:
-        """That was all of them."""
+        """All ports were added."""
         self._held = sorted(self._all_held - {1})  # ::1
 
     def table(self) -> Steps[Table]:
@@ -157,7 +157,7 @@ class _Builder:
         self.decisions[entry] = before if same and before is not None else Decisions(lines, exceptions, made_of)
 
     def _note(self, entry: int, interface: InterfaceConfig, where: str, *, proxied: bool) -> Steps[None]:
-        """What of an entry's rules doesn't apply as things are."""
+        """The rules of an entry that have no effect at the moment, a line each."""
         origin = self._rules.origins[entry]
         self.notes |= dict.fromkeys(f"{where}: {note}" for note in origin.bases.notes)
         for some in pieces(origin.notes.values()):
@@ -223,13 +223,13 @@ class _Builder:
             link.lower,
         )
         before = self._before.entries.get(entry_id)
-        # the very same object where nothing is different: so it is known to be packed already
+        # the very same object where nothing is different, which shows that its bytes for the maps are made already
         self.entries[entry_id] = before if before is not None and before == entry else entry
         self.entry_ids[entry_key(link.ifindex, vlan)] = entry_id
         return entry_id
 
     def _keep_what_is_away(self) -> None:
-        """Entries and rules of interfaces that the file names and that may come back: their counters live on."""
+        """Keep entries and rules of interfaces that the file names and that are away, so that their counters stay."""
         named = {interface.name for interface in self._config.interfaces if not interface.is_glob}
         present = {entry.port for entry in self.entries.values()}  # one of its VLAN devices may be away
         for entry in self._before.entries.values():

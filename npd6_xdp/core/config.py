@@ -214,7 +214,7 @@ class Config:
 
     @cached_property
     def _found(self) -> dict[str, tuple[InterfaceConfig, ...]]:
-        """What entries() said: each change of the machine asks it of each link."""
+        """Earlier results of entries(), which is called for each link at each change of the machine."""
         return {}
 
     @cached_property
@@ -249,7 +249,7 @@ class Config:
 
     @cached_property
     def _exact(self) -> Mapping[str, Sequence[InterfaceConfig]]:
-        """The entries by name: asked for each link of the machine, hundreds of entries can't be gone through."""
+        """The entries by name. They are looked up for each link of the machine, and there may be hundreds."""
         found: defaultdict[str, list[InterfaceConfig]] = defaultdict(list)
         for interface in self.interfaces:
             if not interface.is_glob:
@@ -261,6 +261,8 @@ class Config:
         return [interface for interface in self.interfaces if interface.is_glob]
 
     def attach(self, port: str) -> Attach:
-        """How the one program of a port is attached: as those of its entries say that say anything."""
+        """How the program of a port is attached. Its entries share the program: the first that doesn't say "auto"
+        decides.
+        """
         wishes = [interface.attach for interface in self.entries(port)]
         return next((wish for wish in wishes if wish is not Attach.AUTO), Attach.AUTO)

@@ -142,7 +142,9 @@ class _Reader:
         self.count = 0
 
     def wrong(self, place: str, message: str | Callable[[], str]) -> None:
-        """Note a mistake. What takes long to put into words comes as a call, which is made if they are told."""
+        """Note a mistake. A message that takes long to make is passed as a function, which is called only if it is
+        shown.
+        """
         self.count += 1
         if self.count <= MOST_MISTAKES:
             self.mistakes.append(Mistake(place, message if isinstance(message, str) else message()))
@@ -174,7 +176,7 @@ class _Reader:
         attached: dict[str, tuple[str, Attach]] = {}
         for place, entry in self.entries("interface", "interface", raw):
             values = self.values("interface", place, entry)
-            # the frames of one VLAN are another side than the port's untagged ones
+            # the `via` of a VLAN's rules may name the port: hosts on its untagged side are somewhere else
             port = None if values.get("vlan", UNTAGGED).tags else values.get("name")
             rules = self.rules(f"{place}.rule", entry.get("rule", []), port)
             if entry.get("rule", []) == []:
@@ -249,7 +251,9 @@ class _Reader:
                 self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
 
     def flattened(self, here: str, values: dict[str, Any]) -> Iterator[tuple[Prefix | str, str]]:
-        """What of the flat table a rule takes up, each with its place; what it can't is a mistake."""
+        """The prefixes that a rule takes in the flat table, each with its place in the file; a prefix that it can't
+        take is a mistake.
+        """
         targets: Targets | None = values.get("prefix")
         if targets is None:
             return
@@ -304,7 +308,7 @@ class _Reader:
                 if (items := self.array(inside(place, key), parser, value)) is not None:
                     values[key] = items
             else:
-                # no place is put into words where nothing is wrong: of 100,000 rules that takes a second
+                # the place is formatted only for a mistake: for 100,000 rules that takes a second
                 try:
                     values[key] = parser(value)
                 except Wrong as wrong:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A parser for each key's value: what TOML holds in, what Config holds out, or Wrong with the words for the user."""
+"""A parser for each key: it turns a value of TOML into one of Config, or raises Wrong with a message for the user."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def listen(value: object) -> tuple[str, int] | None:
 
 
 def _bracketed(text: str) -> str:
-    """What colons without brackets were probably meant to say."""
+    """What an address without brackets was probably meant to be."""
     host, _, port = text.rpartition(":")
     if _ip_address(host) and _port(port):
         return f"[{host}]:{port}"
@@ -315,10 +315,10 @@ def never_answered(network: Prefix) -> bool:
 
 
 def link_local(network: Prefix) -> bool:
-    """Never answered either, but where a rule names the one address (docs/rules.md, C2)."""
+    """Never answered either, unless a rule names exactly this address (docs/rules.md, C2)."""
     return _LINK_LOCAL.covers(network)
 
 
 def _is_special(network: Prefix) -> bool:
-    """Whether one of the two above may be true, at a glance: what is below 2^118, or from fe80:: on."""
+    """A quick test that one of the two above may be true: the prefix lies below 2^118, or from fe80:: on."""
     return not 0 < network.address >> 118 < _LINK_LOCAL.address >> 118

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A configuration in small parts, and out of them again: to be handed over bit by bit by who read it elsewhere.
-
-A part is what a process takes in within a millisecond or two, whatever the file has: 500 things at most.
+"""A configuration taken apart and put together again, so that one process can hand it to another bit by bit. A process
+takes a part in within a millisecond or two, whatever the file has: it has at most 500 things.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ _LISTS = ("via", "include", "exclude")  # of a rule, that may be of any length
 
 
 class Items(NamedTuple):
-    """Those that come next of a list of the rule to come."""
+    """The next items of a list of the rule that follows."""
 
     key: str
     items: tuple[Any, ...]
 
 
 class Rules(NamedTuple):
-    """Those that come next of the interface to come. The first one's long lists have come before, as Items."""
+    """The next rules of the interface that follows. The long lists of the first of them came before it, as Items."""
 
     rules: tuple[RuleConfig, ...]
 
 
 class Interfaces(NamedTuple):
-    """Those that come next. The first one's rules have come before, but for what it has itself."""
+    """The next interfaces. The rules of the first of them came before it, as Rules, except those that it has itself."""
 
     interfaces: tuple[InterfaceConfig, ...]
 
@@ -40,7 +39,7 @@ Part = Items | Rules | Interfaces | Config
 
 
 def parts(config: Config) -> Iterator[Part]:
-    """What Assembly makes the same configuration of."""
+    """The parts of a configuration. Assembly puts them together again."""
     ready: list[InterfaceConfig] = []
     room = _MOST
     for interface in config.interfaces:
@@ -81,7 +80,7 @@ def _of_rules(rules: tuple[RuleConfig, ...]) -> Iterator[Part]:
 
 
 def _size(rule: RuleConfig) -> int:
-    """How many things there are to take in."""
+    """How many things a rule counts for."""
     return len(rule.networks) + len(rule.via) + len(rule.include) + len(rule.exclude) + 1
 
 

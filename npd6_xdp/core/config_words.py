@@ -17,9 +17,8 @@ _MOST_PARTS = 16  # of a dotted key; this program's have three
 
 
 class Wrong(Exception):
-    """A parser can't use a value; the text says what would be right. Who catches it adds what was found.
-
-    `hint` is the text's end, made only if somebody reads it: of a hundred thousand mistakes few are told.
+    """A parser can't use a value; the text says what would be right. The caller adds what was found. `hint` makes the
+    end of the text; it is called only if the mistake is shown, as few of a hundred thousand are.
     """
 
     def __init__(self, text: str, hint: Callable[[], str] | None = None) -> None:
@@ -91,9 +90,8 @@ _TOKENS = re.compile(
 
 
 def deep_key(text: str) -> Mistake | None:
-    """The first dotted key of more parts than any file of ours has: tomllib takes their number squared to read it.
-
-    What such a key begins with may be a wrong value as well; it is no TOML then, either.
+    """The first dotted key with more parts than any valid file has: tomllib's time grows with the square of their
+    number. What looks like such a key may be a wrong value; that isn't TOML either.
     """
     if _MANY_DOTS.search(text) is None:  # nearly always
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Method `neighbour`: an address in two places, who of the two is asked, and which of them counts."""
+"""Method `neighbour`: an address in two places: which of them is asked, and which counts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from npd6_xdp.core.neighbour_messages import CONFIRMED
 from npd6_xdp.core.neighbours import Host
 
 PATIENCE = 0.7
-"""Seconds after which a probe is unanswered: less than the kernel takes for its second (RetransTimer, RFC 4861 §10)."""
+"""Seconds after which a probe counts as unanswered. The kernel sends its second one later (RetransTimer, RFC 4861 §10).
+"""
 FRESH = 0.2
-"""Seconds for which an answer to a probe needs no other. Two hosts with one address would be asked in turn for ever."""
+"""Seconds after an answer in which the host isn't probed again. Else two hosts with one address would be probed in turn
+for ever.
+"""
 MAX_CONTESTS = 4096
-"""Addresses in two places that are looked into at once; for one more, the first place stays."""
+"""How many addresses in two places are probed at once; for one more, the first place goes on counting."""
 _GIVE_UP = 10.0  # seconds: the kernel has decided by then, unless its notification was lost
 _PAUSE = 0.02  # seconds between two looks at all contests
 _CONFIRMED = int(CONFIRMED)  # as a plain number: an enum's `&` takes a microsecond
@@ -36,16 +39,16 @@ class Place:
 class _Stage(Enum):
     """What becomes of two places of one address."""
 
-    WAITING = auto()  # the first has answered a moment ago: it is asked when that is old
+    WAITING = auto()  # the first place has answered a moment ago: it is probed once that answer is old
     ASKING = auto()  # its probe is to be sent
     ASKED = auto()
-    OVERDUE = auto()  # that is unanswered: who has answered elsewhere takes over
+    OVERDUE = auto()  # that probe is unanswered: a place that answered takes over
 
 
 @dataclass(slots=True)
 class _Contest:
-    """Two places of one address. `since` is when its stage began, WAITING when it is to end (seconds, monotonic);
-    `asked` is when the probe was sent. `former` is who has lost to another, and may still answer.
+    """Two places of one address. `since` is when its stage began; for WAITING, when it is to end (seconds, monotonic).
+    `asked` is when the probe was sent. `former` is the place that has lost to another, and may still answer.
     """
 
     since: float
@@ -82,11 +85,11 @@ class Contests:
         return self._due if self._contests else NO_TIME
 
     def clear(self) -> None:
-        """No address is in two places any more, as far as is known."""
+        """Forget all addresses in two places."""
         self._contests.clear()
 
     def end(self, key: Key) -> None:
-        """A place of an address is gone, or sure."""
+        """A place of an address is gone, or was confirmed."""
         self._contests.pop(key, None)
 
     def winner(self, key: Key, places: Mapping[int, Place], fixed: Collection[int], now: float) -> int:
@@ -104,7 +107,7 @@ class Contests:
             return next((ifindex for ifindex in sure if ifindex in holders), sure[0])
         if len(holders) == 1:
             holder = holders[0]
-        else:  # nobody yet, or rivals by a new table: who was heard last
+        else:  # no place counted yet, or a new table makes several rivals: take the one that was heard last
             holder = max(
                 proven, key=lambda ifindex: (bool(proven[ifindex].state & _CONFIRMED), proven[ifindex].confirmed)
             )
@@ -160,7 +163,7 @@ class Contests:
             self._due = min(self._due, contest.due)
 
     def going_on(self, now: float, places_of: Callable[[Key], Mapping[int, Place]]) -> Iterator[Key]:
-        """Go on with those whose stage ends now; where winner() may say something else by that."""
+        """Go on with those whose stage ends now. Returns those for which winner() may give another result now."""
         if now < self._due:
             return
         for key, contest in tuple(self._contests.items()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules of one entry -> the lines of its table, made of those of the table before where something is as it was."""
+"""The rules of one entry -> the lines of its table. Lines that are unchanged are taken from the table before."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ class EntryRules:
     def lines(
         self, entry: Entry, interface: InterfaceConfig, *, proxied: bool, here: str
     ) -> Steps[tuple[Mapping[Prefix, Match], MadeOf | None]]:
-        """What the rules of an entry say, and what of it the table before has is taken from there.
-
-        `proxied` says whether the kernel could proxy there, `here` is the interface that its frames come in by.
+        """Take in the rules of an entry; what the table before has already is taken from there. `proxied` says whether
+        the kernel could proxy there, `here` is the interface that its frames come in by.
         """
         context = _Context(interface.router, interface.dad, interface.na_source, proxied, here)
         before = self._before.origins.get(entry.id)
@@ -65,7 +64,7 @@ class EntryRules:
         if before is None or decided is None or before.context != context:
             return (yield from self._changed_lines(entry, interface, context, before, None))
         followed = {name: self._followed.get(name, ()) for name in before.followed}
-        # two configurations that were read apart have no rule in common, and all of them to be compared
+        # two configurations that were read separately share no objects, so all rules have to be compared
         if before.followed == followed and (yield from _are_same(before.config, interface.rules)):
             self.origins[entry.id] = before
             for rules in pieces(before.rules.values()):
@@ -129,7 +128,7 @@ class EntryRules:
     def _rule_of(
         self, entry: Entry, config: RuleConfig, context: _Context, before: Origin | None, *, known: bool
     ) -> Rule:
-        """The rule of a configuration's: the very one of before, where that is `known` to count still."""
+        """The Rule of a RuleConfig: the very same object as before, where `known` says that it is unchanged."""
         rule = before.rules.get(config.prefix) if before else None
         if rule is None or not known or rule.config != config or config.follows:
             number = next(self._fresh_ids) if rule is None else rule.id
@@ -179,7 +178,7 @@ def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> St
 
 
 def _changed_bases(after: Bases, before: Bases) -> Steps[tuple[set[Prefix], list[Prefix]]]:
-    """The bases whose lines aren't as before: those that have lines now, and those that had some."""
+    """The bases whose lines have changed: among those that have lines now, and among those that had some before."""
     owners, old = after.owners, before.owners
     changed: set[Prefix] = set()
     moved: list[Prefix] = []  # they are new, or gone
@@ -206,7 +205,7 @@ def _changed_bases(after: Bases, before: Bases) -> Steps[tuple[set[Prefix], list
 
 
 def _match(rule: Rule, *, left_out: bool, proxied: bool) -> Match:
-    """What the maps say by a line of a rule. `proxied` says that the kernel can answer there."""
+    """What a line of a rule says in the maps. `proxied` says that the kernel can answer there."""
     if left_out:
         return Match(rule.id, Decision.IGNORE, rule.flags)
     if rule.decision is Decision.KERNEL and not proxied:

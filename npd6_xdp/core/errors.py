@@ -39,7 +39,7 @@ class Mistake:
 
 
 MOST_MISTAKES = 20
-"""Of one file, that are told in words: who has made more finds them by these."""
+"""Mistakes of one file that are shown. Whoever has made more finds the rest after mending these."""
 
 
 class ConfigError(Npd6Error):
@@ -70,7 +70,7 @@ class MachineError(Npd6Error):
 
 
 class BrokenSource(MachineError):
-    """What tells of changes tells nothing but errors: trying again doesn't help, but another may be opened."""
+    """A source of notifications gives nothing but errors. Reading again doesn't help, but it may be opened anew."""
 
 
 _NO_ROOM = {
@@ -84,7 +84,7 @@ _NO_ROOM = {
 
 
 def is_want_of_room(code: int) -> bool:
-    """Whether an errno says that something is used up, so that the next one who asks for it fares no better."""
+    """Whether an errno says that a resource is used up: trying again now would fail as well."""
     return code in _NO_ROOM
 
 
@@ -116,6 +116,6 @@ def as_machine_error(place: str) -> Iterator[None]:
 
 
 def _not_mounted(code: int | None, path: str) -> str:
-    """What to do, where a file of the kernel's own isn't there: a chroot or a container without it."""
+    """What to do where a file below /proc or /sys is missing, as in a chroot or a container without these."""
     root = next((root for root in ("/proc", "/sys") if path.startswith(f"{root}/")), "")
     return f": mount {root}, which it can't do without" if root and code == errno.ENOENT else ""

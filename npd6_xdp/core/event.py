@@ -35,7 +35,8 @@ class EventFlag(IntFlag):
 
     MISS: the target is to be resolved (method neighbour) or added (kernel), or the kernel asked about it (route).
     STALE: it is known, and the kernel is to probe whether that still holds. ANSWERED: XDP has answered and counted
-    already. HEARD: whoever asks is new where it does, or has another MAC address, and the kernel isn't told by this.
+    already. HEARD: the asker is new on this link, or has another MAC address than before, and the kernel doesn't see
+    this solicitation.
     """
 
     COUNT = 3

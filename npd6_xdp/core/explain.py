@@ -168,7 +168,7 @@ def explain(
 def _hindrances(
     table: Table, entry: Entry, found: Match, links: Mapping[str, LinkFacts], sysctl: ReadSysctl
 ) -> list[str]:
-    """What `status` would warn of, as far as it is a matter for a target like this."""
+    """The warnings of `status` that concern a target like this."""
     lines = []
     if found.decision in (Decision.ROUTE, Decision.NEIGHBOUR):
         lines += notes(table.rules[found.rule], links, sysctl)
@@ -182,7 +182,9 @@ def _hindrances(
 
 
 def _receivers(links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[Receiver]:
-    """The interfaces whose addresses are by router advertisements: forwarding may take their default routes away."""
+    """The interfaces that have addresses from router advertisements. Switching forwarding on may remove their default
+    routes.
+    """
     return [
         Receiver(link.name, False, int(sysctl(f"conf/{link.name}/accept_ra") or 0), advertised=True, heard=False)
         for link in sorted(links.values(), key=lambda link: link.name)
@@ -235,7 +237,8 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
 def why_unanswered(
     table: Table, entry: Entry, found: Match | Outcome, target: IPv6Address, frames: str
 ) -> tuple[Outcome, str] | None:
-    """What the table, which has `found` for a target, keeps from being answered, and why; None: it doesn't.
+    """The outcome and the reason where the table, which has `found` for a target, says that it isn't answered; else
+    None.
 
     `frames` says which frames those are that the entry is for.
     """

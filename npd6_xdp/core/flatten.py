@@ -25,9 +25,8 @@ class Flat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bases:
-    """Which rule owns which prefix, before `include` and `exclude`; `lengths` are those that occur, ascending.
-
-    `notes` says what couldn't be as the file has it.
+    """Which rule owns which prefix, before `include` and `exclude`; `lengths` are those that occur, ascending. `notes`
+    says what of the file has no effect.
     """
 
     owners: Mapping[Prefix, RuleConfig]
@@ -56,7 +55,9 @@ def rule_networks(rule: RuleConfig, followed: Followed) -> Sequence[Prefix]:
 
 
 def _outside(rule: RuleConfig, networks: Sequence[Prefix]) -> Iterator[str]:
-    """What of a rule that follows an interface is for none of its prefixes, where there are any."""
+    """The `include` and `exclude` of a rule that follows an interface which lie in none of its prefixes, if it has
+    prefixes.
+    """
     for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
         for selection in selections:
             if networks and all(selection.within(network) is None for network in networks):
@@ -86,9 +87,8 @@ def collecting(rules: Sequence[RuleConfig], followed: Followed) -> Steps[Bases]:
 
 
 def lines_of(network: Prefix, rule: RuleConfig, all_bases: Bases, notes: list[str]) -> Iterator[Flat]:
-    """The lines of one base: what its rule leaves out is ignored, and where a longer base decides, it has no say.
-
-    Each line is one base's alone: two that share a line would hold one another.
+    """The lines of one base. What its rule leaves out is ignored, and where a longer base lies within, that one
+    decides. Each line belongs to one base only; if two shared a line, neither could change without the other.
     """
     if not rule.include and not rule.exclude:
         yield Flat(network, rule)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hosts that were heard where the neighbour table hasn't got them: looked for there, or their old entry is doubted.
+"""Hosts that were heard on a link where the neighbour table doesn't have them.
 
-The kernel learns where a host is from the host's solicitations. Those that we answer never reach it, so we see to what
-they would have told it. A host that is new on a link is looked for there. One that has another MAC address than its
-entry is asked by the old one first, or anybody could take a host's address away from it: only where that is unanswered,
-the entry goes, and the host is looked for anew. The same for one that comes back to where its entry is about to fail.
+The kernel learns where a host is from the host's solicitations. A solicitation that we answer never reaches it, so we
+do here what the kernel would have done. A host that is new on a link is looked for there. If it has another MAC address
+than its entry, the old one is probed first: else anybody could take over a host's address. Only if that probe is
+unanswered, the entry is removed and the host looked for anew. The same is done for a host that comes back to a link
+where its entry is about to fail.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from enum import Enum, auto
 from npd6_xdp.core.neighbours import Host
 
 MAX_HEARD = 512
-"""Hosts that are looked into at once. What the kernel looks for takes room in its table."""
+"""Hosts that are looked for or probed at once. What the kernel looks for takes room in its table."""
 LOOK_SECONDS = 2.5
-"""For which the kernel looks for a host; it asks two or three times by then (RetransTimer, RFC 4861 §10)."""
+"""Seconds for which the kernel looks for a host; in these it asks two or three times (RetransTimer, RFC 4861 §10)."""
 _GIVE_UP = 10.0  # seconds for which a probe waits for its turn
 _NO_TIME = float("inf")
 
@@ -54,7 +55,7 @@ class Heard:
         return len(self._hosts)
 
     def clear(self) -> None:
-        """The neighbour table is read anew, and tells better."""
+        """Forget all: the neighbour table is being read anew."""
         self._hosts.clear()
         self._missed.clear()
 
@@ -119,7 +120,7 @@ class Heard:
         self._due = min((heard.due for heard in self._hosts.values()), default=_NO_TIME)
 
     def to_look_for(self, now: float, most: int) -> list[tuple[Host, bool]]:
-        """Whom the kernel is to look for now, `most` at the most; True: by a new entry, in place of the one it has."""
+        """Hosts that the kernel is to look for now, at most `most`. True: its entry is to be replaced by a new one."""
         found = []
         for host in list(self._missed)[:most]:
             del self._missed[host]
@@ -130,6 +131,6 @@ class Heard:
         return found
 
     def needless(self) -> list[Host]:
-        """Whom nobody has found: the kernel needn't look on."""
+        """Hosts that were not found: the kernel can stop looking for them."""
         found, self._needless = self._needless, []
         return found

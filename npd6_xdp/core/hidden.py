@@ -52,7 +52,7 @@ class HiddenTags:
 
     @property
     def ports(self) -> frozenset[int]:
-        """Where nothing that looks untagged is to be answered."""
+        """The ports on which nothing that looks untagged is answered."""
         return frozenset(self._silent)
 
     def seen(self, ifindex: int, vlan: int, tagged: int, now: float) -> bool:
@@ -77,7 +77,7 @@ class HiddenTags:
         return True
 
     def forget_others(self, ifindexes: frozenset[int]) -> None:
-        """Only these are ports still."""
+        """Forget all ports but these."""
         for ifindex in self._silent.keys() - ifindexes:
             del self._silent[ifindex]
 
@@ -89,7 +89,7 @@ class HiddenTags:
                 continue
             vlans = ", ".join(map(str, sorted(known.vlans)))
             mend = f"ethtool -K {link.name} rxvlan off"
-            if link.lossy:  # its receive side has no such switch that did anything: the tag is as the peer left it
+            if link.lossy:  # a veth's own receive offload does nothing: the tag is where the peer left it
                 mend = f"on the other end of {link.name}, PEER there: ethtool -K PEER txvlan off"
             lines.append(
                 f"{link.name}: tags of VLAN {vlans} stand beside the frames, where XDP can't see them;"

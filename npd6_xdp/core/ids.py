@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Numbers that stay: what was in the table before keeps its own, what is new gets one that nobody has."""
+"""Stable numbers: what was in the table before keeps its number, and what is new gets an unused one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ Key = TypeVar("Key")
 
 
 class Ids(Generic[Key]):
-    """Numbers for keys: those of before, and fresh ones that nothing before had, and nothing of another table has."""
+    """Numbers for keys: known keys keep theirs; a new key gets one that neither the table before nor the other one
+    uses.
+    """
 
     def __init__(self, before: Mapping[Key, int], other: Mapping[Key, int], first: int = 0) -> None:
         self._ids = dict(before)

@@ -69,13 +69,13 @@ class Layout:
 LENGTHS = 8
 """Prefix lengths of which an entry has room to speak."""
 NO_LENGTH = 255
-"""What stands behind the last of them."""
+"""The value that ends the list of lengths."""
 _ADDRESS, _MAC = "16s", "6s"
 
 INDEX = Layout("int", index="I")
 """The key of an array."""
 FLAG = Layout("unsigned int", value="I")
-"""The value where all that counts is whether the key is there."""
+"""The value of a map that is used as a set."""
 ENTRY_KEY = Layout("entry_key", ifindex="I", outer="H", inner="H")
 ENTRY = Layout(
     "entry",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the machine says about its interfaces, as values, and what follows from their addresses."""
+"""Facts of this machine's interfaces, as values, and what follows from their addresses."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class LinkFacts:
     altnames: tuple[str, ...] = ()
     """Other names that it has."""
     generation: int = 0
-    """Another number than before: another interface has the index, or it was away. What was attached to it is gone."""
+    """It changes when another interface gets this index, or the same one was away. Whatever was attached is gone then.
+    """
     bridge_macs: Mapping[tuple[int, ...], bytes] = field(default_factory=dict)
     shared: frozenset[tuple[int, ...]] = frozenset()
     beside: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other proxies between the same links as we: how they are found, and what of their questions is an echo of ours.
+"""Other proxies between the same links: how they are found, and which of their questions are echoes of ours.
 
 Two that answer on link A for what is behind link B, and on B for what is behind A, hear each other. One asks B for a
-target that somebody on A has asked for; the other hears that on B, and asks A. Each answer that one gets by the other's
-belief is a belief of its own, for hosts that have long gone (RFC 4389 §4.1.3 leaves that to the proxy).
-
-Nothing in an advertisement tells a proxy's from a host's: not the R flag, which routers of subscribers set as well, nor
-that it comes from a MAC which answers for many. What tells is what a proxy does. So now and then we have the kernel ask
-one of the links for an address that nobody can know of, drawn at random; whoever then asks for that address on another
-link has heard it there and carries it here. That MAC is another proxy's on this link: no host's word comes from it.
+target that somebody on A has asked for; the other hears that on B, and asks A. Each takes the other's answer as proof
+that the host is there, and answers in turn, even for hosts that have long gone (RFC 4389 §4.1.3 leaves that to the
+proxy). An advertisement doesn't show whether a proxy or a host sent it: the R flag is set by subscribers' routers as
+well, and these, too, answer for many addresses by one MAC. But a proxy's behaviour shows it. So now and then we have
+the kernel ask on one of the links for an address that nobody can know, drawn at random. Whoever then asks for that
+address on another link has heard our question, and forwards it. That MAC is another proxy's on this link, and what it
+answers proves no host.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ PERIOD = 30.0
 LEAST = 2.0
 """Seconds between two tests of the same links where something calls for one."""
 TESTS_AT_ONCE = 8
-"""Then nothing is tested for a second: the tests of many links take their time."""
+"""So many tests begin together, and the next ones a second later."""
 OTHER_PROXY_SECONDS = 600.0
 """After so long with no sign of it, another proxy is forgotten."""
 HOLD = 6.5
-"""Seconds from our question on: what another proxy asks for in that time may still be because of it. Ours goes on for
-3 s; so does one that began with our last word, and a third's that began with that."""
+"""Seconds after our question in which another proxy's question may be caused by it. The kernel asks for 3 s; another
+proxy that hears its last try asks for 3 s more, and so does a third that hears that one's.
+"""
 
 _NONCE_SECONDS = 10.0  # for which an answer may come; whoever hears of it late asks for 3 s more
 _ASK_SECONDS = 1.0  # for which the kernel looks for it; once it asks, and we only want to hear of that
@@ -108,7 +109,9 @@ class Loops:
 
     @property
     def links(self) -> frozenset[int]:
-        """The links on which another proxy may be our echo: asked by us, and answered on for what is elsewhere."""
+        """The links on which another proxy could echo our questions: we ask there, and answer there for hosts on other
+        links.
+        """
         return self._links
 
     @property
@@ -163,7 +166,7 @@ class Loops:
         return needless
 
     def _unknown(self, way: _Way) -> bytes | None:
-        """An address that is carried both ways, if it is anybody's; None where chance finds none."""
+        """An address that rules cover both ways, and that no host is likely to have; None if none was drawn."""
         for _ in range(_DRAWS):
             prefix = way.prefixes[self._draw(len(way.prefixes))]
             address = IPv6Address(prefix.address + self._draw(1 << (BITS - prefix.length)))
@@ -186,7 +189,7 @@ class Loops:
         return isinstance(match, Match) and match.decision is Decision.NEIGHBOUR
 
     def call_for(self, link: int) -> None:
-        """Something on a link may be another proxy's doing: test soon."""
+        """Another proxy may be active on a link: test soon."""
         self._todo.update({index: None for index, way in enumerate(self._ways) if link in (way.asked, way.other)})
         self._schedule()
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How an interface's name is shown, and written in the configuration: as text that harms nobody.
+"""How an interface's name is shown, and written in the configuration: as printable text.
 
 Linux takes any bytes for a name but NUL, white space, ":" and "/": escape sequences, HTML, what isn't UTF-8. In this
-program a name is what shown() makes of it, from the moment that it is read from netlink. So no place where one leaves
-the program (log, JSON, label, page) can forget to escape it. What speaks to the kernel by name uses raw().
+program a name is what shown() makes of it, from the moment that it is read from netlink. So it needs no escaping where
+it leaves the program (log, JSON, label, page). Code that gives the kernel a name uses raw().
 """
 
 from __future__ import annotations

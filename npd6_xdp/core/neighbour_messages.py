@@ -40,10 +40,10 @@ PRESENT = (
 """The states in which a neighbour counts as there: its link-layer address is known, and no probe has failed yet."""
 
 CONFIRMED = NeighbourState.REACHABLE | NeighbourState.PERMANENT
-"""Those of them in which nobody needs to ask the host."""
+"""Those of them in which the host needn't be probed."""
 
 LOOKED_AFTER = NeighbourState.LEARNED | NeighbourState.MANAGED
-"""What a probe of ours must not take away, nor we the entry."""
+"""Flags that a probe of ours must leave, on entries that we must not remove."""
 
 _NDTA_THRESHOLDS = (2, 3, 4)
 _NDTA_CONFIG = 5
@@ -135,7 +135,7 @@ def probe_neighbour(sequence: int, ifindex: int, address: bytes, keep: Neighbour
 
 
 def confirm_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
-    """Have the kernel ask a neighbour that it has an entry of whether it is there, and now (RFC 4861 §7.3.3).
+    """Have the kernel probe at once a neighbour that it has an entry of (RFC 4861 §7.3.3).
 
     NTF_USE would wait for DELAY_FIRST_PROBE_TIME (5 s), in which an upper layer may confirm it. Without NLM_F_CREATE:
     where there is no entry any more, none is made.

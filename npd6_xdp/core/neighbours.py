@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Method `neighbour`: which hosts are there, by the kernel's neighbour table.
 
-The kernel resolves, retransmits and ages; here stands only what its notifications said. It is bounded by
-limits.neighbours (E1 of docs/rules.md), and no host that is there gives way to one that isn't known yet.
+The kernel resolves, retransmits and ages; this keeps what its notifications said. It is bounded by limits.neighbours
+(E1 of docs/rules.md); when it is full, new hosts are refused and none is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Host(NamedTuple):
 
 
 class PresentTarget(NamedTuple):
-    """What the kernel map of present targets is to say of one: `flags` None takes it out."""
+    """A change of one entry of the map of present targets: `flags` None removes it."""
 
     via_set: int
     address: bytes
@@ -76,13 +76,14 @@ class Neighbours:
         return list(self._via_sets)
 
     def by_interface(self) -> dict[int, int]:
-        """How many of them there are behind each interface. Another thread may ask: nothing here is looped over."""
+        """How many of them there are behind each interface. Another thread may ask, so no loop over the hosts is
+        needed.
+        """
         return dict(self._by_interface)
 
     def expecting(self, table: Table, limit: int) -> Iterator[list[PresentTarget]]:
-        """What the map must say before a table is in force, bit by bit: use() has nothing to add then.
-
-        Who comes meanwhile is known as both tables want it, until use() or give_up().
+        """What the map must say before a table is in force, bit by bit, so that use() has nothing left to add. Until
+        use() or give_up(), a host that appears is put in for both tables.
         """
         self._is_stray |= self._to_come is not None
         self._expected, self._to_come = None, table
@@ -93,7 +94,7 @@ class Neighbours:
             self._expected = table, limit, differs
 
     def give_up(self) -> None:
-        """The table that was expected isn't to come; what is known for it only, drop() forgets."""
+        """The expected table won't come into force. drop() removes what is there for it only."""
         if self._to_come is not None:
             self._expected = self._to_come = None
             self.unsettled = True
@@ -224,7 +225,7 @@ class Neighbours:
         return changes
 
     def _let_in(self) -> list[PresentTarget]:
-        """Those that there was no room for, as far as there is now."""
+        """The hosts that were refused and that there is room for now."""
         changes: list[PresentTarget] = []
         while self._left_out and not self.full:
             host = self._left_out.pop()
@@ -253,10 +254,8 @@ class Neighbours:
 
 
 def _differs_at(one: Table, other: Table) -> set[bytes] | None:
-    """The addresses of which two tables may say something else; None: of any.
-
-    With 20,000 hosts, asking each takes a quarter of a second, while tables follow each other with each address that
-    this machine gets.
+    """The addresses of which two tables may say different things; None: any address. Checking each of 20,000 hosts
+    takes a quarter of a second, and there is a new table with each address that this machine gets.
     """
     entries = {entry.id for entry in one.live(Decision.NEIGHBOUR)}
     if one.vias != other.vias or entries != {entry.id for entry in other.live(Decision.NEIGHBOUR)}:
@@ -279,10 +278,9 @@ def _flags(states: Iterable[NeighbourState]) -> PresentFlag:
 
 
 class Quiet:
-    """Hosts that have been stale for long: those are to be asked, a few at a time, whether they are there still.
-
-    Nobody else does. The kernel keeps a stale entry for as long as its table is small, and a host that has given up
-    an address says nothing (RFC 8981 has it do so daily).
+    """Hosts that have been stale for long and are to be probed, a few at a time. Nothing else would probe them: the
+    kernel keeps a stale entry for as long as its table is small, and a host that gives up an address doesn't announce
+    that (with RFC 8981, it gives one up daily).
     """
 
     def __init__(self, seconds: float, per_second: int) -> None:
@@ -294,7 +292,7 @@ class Quiet:
         return len(self._since)
 
     def heard(self, host: Host, state: int, now: float) -> None:
-        """The neighbour table says `state` of a host that matters (seconds, monotonic)."""
+        """Note the state of a host that matters (`now`: seconds, monotonic)."""
         if not state & NeighbourState.STALE:
             self._since.pop(host, None)
         elif host not in self._since:
@@ -305,7 +303,7 @@ class Quiet:
         self._since.pop(host, None)
 
     def take(self, now: float) -> list[Host]:
-        """Those to ask now; call it once a second. If they stay stale, their time begins again."""
+        """The hosts to probe now; call it once a second. For those that stay stale the time begins again."""
         found: list[Host] = []
         for host, since in self._since.items():
             if now - since < self._seconds or len(found) >= self._per_second:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When to look into the rings again: a stream isn't waited for, and nothing that slipped past a look waits for long."""
+"""When to look into the rings again: often while many events come, and soon if one may have come without a wake-up."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class Pace:
     """Decides after each look whether the next one raises the flag (system/bpf/events.py), and when it comes at latest.
 
     An event is put where it wakes nobody if the program found the flag down. So it may come into a ring that has just
-    been looked into and found empty, with the flag just raised: who saw it down is under way yet. That takes far less
-    than a microsecond, but for a processor that a hypervisor takes away in the middle of it. Hence the rule: **whenever
-    the flag may have been down before a look, more looks follow**, each at ten times the age of the one before. What
-    was delayed by d is so seen within some 10 d, and there is no way into a rest but over these looks.
+    been found empty, although the flag has just been raised: the program read the flag before. This window is far
+    shorter than a microsecond, unless a hypervisor takes the processor away in the middle of it. Hence the rule:
+    **whenever the flag may have been down before a look, more looks follow**, each at ten times the age of the one
+    before. So an event that was delayed by d is seen within some 10 d, and we never wait without an end before these
+    looks.
     """
 
     def __init__(self) -> None:
@@ -30,13 +31,13 @@ class Pace:
 
         The last one found so many `events`, and `began` at this time (seconds).
         """
-        if events >= STREAM:  # who sends pays for each wake-up, so we come by ourselves for a while
+        if events >= STREAM:  # each wake-up costs the program time, so for a while we look without being woken
             self.watched = False
             return 0.0
         if not self.watched:
             self.watched, self._raised = True, math.inf
             return 0.0
-        if events or self._raised == math.inf:  # an event takes the flag down, and what follows closely wakes nobody
+        if events or self._raised == math.inf:  # an event takes the flag down; those that follow closely don't wake us
             self._raised = began
         age = began - self._raised
         for look in LOOKS:

@@ -29,7 +29,7 @@ class Asker(NamedTuple):
 
 
 NOBODY = bytes(6)
-"""In an Asker's place for a MAC: all who ask on the entry. No solicitation has it as where its answer goes."""
+"""Stands for all askers of an entry, where an Asker has a MAC. No solicitation is answered to this address."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Pending:
 
 
 class _Share:
-    """What of the targets under way one entry's askers have: how many in all, and how many each of them."""
+    """How many of the targets under way one entry's askers have, in all and each of them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -66,7 +66,7 @@ class _Share:
             del self.each[mac]
 
     def having(self, least: int) -> Iterator[bytes]:
-        """Who has so many at the least. It takes as long as those are many."""
+        """The askers that have at least so many. Takes time in proportion to how many these are."""
         for count in [count for count in self._having if count >= least]:
             yield from self._having[count]
 
@@ -74,10 +74,10 @@ class _Share:
 class Pending:
     """The targets that the kernel resolves, each with all who asked meanwhile.
 
-    They are shared between the entries first, and what is an entry's between its askers: no entry has more of them
-    than are left free, and within what it may have, no asker has more than are left to the others. So a scan gets half
-    of the room, two a third each, and another's few always find a place. An entry that is the only one (`alone`)
-    leaves nothing to others.
+    The room is shared between the entries first, and an entry's part between its askers: no entry has more targets than
+    are left free, and within its part no asker has more than are left to the others. So one scan gets half of the room,
+    two scans a third each, and an asker with few targets always finds room. An entry that is the only one (`alone`)
+    need not leave any free.
     """
 
     def __init__(self) -> None:
@@ -110,9 +110,8 @@ class Pending:
         return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
 
     def refused_askers(self, room: int) -> frozenset[Asker]:
-        """Those who have something under way, and for whom there is no room for more.
-
-        NOBODY's MAC stands for all of an entry. Where nobody at all finds room, it is empty.
+        """The askers that have targets under way and may not have more. NOBODY's MAC stands for all of an entry. If
+        there is no room for any asker at all, it is empty.
         """
         if len(self._targets) >= room:
             return frozenset()
@@ -145,10 +144,9 @@ class Pending:
         return probes
 
     def resolved(self, host: Host, *, confirmed: bool = True) -> list[NsEvent]:
-        """A target is there: those who wait for it.
-
-        Who wants its address (a DAD probe) waits on until that is `confirmed`: a stale entry may be of a host that has
-        gone, and defending it would keep the address from its next holder (RFC 6957 §4.2).
+        """A target is there: returns those who wait for it. A DAD probe for it goes on waiting until the host is
+        `confirmed`: a stale entry may be of a host that has gone, and defending that would keep the address from its
+        next holder (RFC 6957 §4.2).
         """
         waiting: list[NsEvent] = []
         for key in self._looked_for(host):
@@ -179,7 +177,7 @@ class Pending:
         return bool(self._looked_for(host))
 
     def expire(self, now: float, at_most: int = 1 << 30) -> bool:
-        """Give up what has taken too long, but not more than so many; whether that is all."""
+        """Give up targets that have taken too long, at most so many at once; returns whether these were all."""
         gone: list[tuple[int, bytes]] = []
         for key, pending in self._targets.items():
             if pending.until > now or len(gone) >= at_most:
@@ -190,7 +188,7 @@ class Pending:
         return len(gone) < at_most
 
     def forget(self, table: Table) -> list[NsEvent]:
-        """Give up what rules that aren't in a table have under way; those who wait for it."""
+        """Give up the targets of rules that aren't in a table; returns those who wait for them."""
         unanswered: list[NsEvent] = []
         for key, pending in tuple(self._targets.items()):
             gone = {asker for asker, event in pending.askers.items() if event.rule not in table.rules}

@@ -2,8 +2,8 @@
 """Method `neighbour`: where a host is, if the neighbour tables of several links have its address.
 
 The kernel keeps a table for each link and doesn't compare them. Whoever sends it a solicitation gets an entry, with no
-proof of the address that it claims; an entry outlives a host that went to another link; and one that answers for others
-has entries like theirs. So here stands what an entry is worth:
+proof of the address that it claims; an entry outlives a host that went to another link; and a station that answers for
+others has entries like theirs. So each entry is judged here:
 
 - **confirmed**: the host has answered a probe (REACHABLE), or somebody vouches for it (PERMANENT, a next hop of ours);
 - **proven**: it was confirmed, and the word is old (STALE, DELAY, PROBE);
@@ -29,7 +29,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Table
 
 ASKED_PER_SECOND = 256
-"""Probes that we have sent by ourselves; who is asked for by somebody is probed beside."""
+"""Probes at once that we send by ourselves. Hosts that somebody is asking for are probed besides."""
 
 # as plain numbers: an enum's `&` takes a microsecond, and the table may change by thousands at once
 _PRESENT, _CONFIRMED, _LOOKED_AFTER = int(PRESENT), int(CONFIRMED), int(LOOKED_AFTER)
@@ -47,8 +47,8 @@ class Word(NamedTuple):
 class Places:
     """Which of the neighbour table's entries are hosts. distrust() says which MACs are other proxies'.
 
-    changed() and the others return what is to be taken for the neighbour table's word instead of its own: (host, state)
-    in order. to_ask() tells which hosts are to be probed now.
+    changed() and the others return (host, state) in order, as corrected here: callers use these instead of what the
+    neighbour table says. to_ask() tells which hosts are to be probed now.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Places:
                 yield Host(ifindex, address)
 
     def words(self) -> dict[Host, Word]:
-        """What the neighbour table says, as far as hosts may be there."""
+        """The entries of the neighbour table whose hosts may be there."""
         return {
             Host(ifindex, address): Word(place.state, place.mac)
             for address, found in self._places.items()
@@ -114,10 +114,9 @@ class Places:
         return states
 
     def restart(self, words: Mapping[Host, Word], now: float) -> dict[Host, int]:
-        """The whole table, at the start: what is to be taken for it.
-
-        Whether a STALE entry was ever confirmed can't be told any more. It counts as if it was, or each start would
-        make hosts wait; and it is asked in its turn.
+        """Take in the whole table at the start; returns it as corrected. Whether a STALE entry was ever confirmed can't
+        be known any more. It counts as if it was, since hosts would have to wait after each start otherwise, and is
+        probed in its turn.
         """
         self._places.clear()
         self._contests.clear()
@@ -142,7 +141,7 @@ class Places:
                 if place.counts:
                     states[host] = place.state
                 if place.state & (_STALE | _LOOKED_AFTER) == _STALE:
-                    self._sometime[host] = None  # whether it matters takes a while to find out: see to_ask()
+                    self._sometime[host] = None  # to find out whether it matters takes a while: see to_ask()
         return states
 
     def changed(self, host: Host, word: Word, now: float) -> list[tuple[Host, int]]:
@@ -153,7 +152,7 @@ class Places:
             return self._gone(host, word, before, now)
         state = word.state
         if before is not None and before.mac != word.mac and self._is_other_proxys(host.ifindex, before):
-            before = None  # not the proxy's any more: somebody else's claim
+            before = None  # the MAC is no longer the proxy's: another station claims the address
         was = before.state if before else 0
         place = before or Place(state, word.mac, False)
         place.state, place.mac = state, word.mac
@@ -166,7 +165,7 @@ class Places:
             found = self._places.setdefault(host.address, {})
             found[host.ifindex] = place
         if not place.proven and not place.counts and not self._links.concerns(host):
-            place.proven = True  # nobody asks for it by us, so it is nothing to us either
+            place.proven = True  # no rule covers it, so it doesn't matter here
         if place.proven:
             self._claims.discard(host)
         else:
@@ -200,13 +199,13 @@ class Places:
         if not found:
             del self._places[host.address]
         self._contests.end(self._key(host))
-        # who takes its place comes first: in between, nobody would be answered
+        # the place that takes over comes first: in between, nobody would be answered
         return self._settle(host.address, now) + states if found else states
 
     # --- who counts ---
 
     def _settle(self, address: bytes, now: float) -> list[tuple[Host, int]]:
-        """Let one place of an address count among links that belong together; what is different then."""
+        """Choose which place of an address counts among links that belong together; returns what has changed."""
         rivals: defaultdict[int, dict[int, Place]] = defaultdict(dict)
         winners: dict[int, Place] = {}
         found = self._places.get(address, {})
@@ -237,7 +236,7 @@ class Places:
                 place.counts = True
                 states.append((Host(ifindex, address), place.state))
                 if place.state & (_STALE | _LOOKED_AFTER) == _STALE and self._links.concerns(Host(ifindex, address)):
-                    self._urgent[Host(ifindex, address)] = None  # an old word that something hangs on now
+                    self._urgent[Host(ifindex, address)] = None  # an old entry that matters now
         for ifindex, place in found.items():
             if place.counts and ifindex not in winners:
                 place.counts = False
@@ -245,7 +244,7 @@ class Places:
         return states
 
     def tick(self, now: float) -> list[tuple[Host, int]]:
-        """Go on where two places were asked; call it when it is `due`."""
+        """Go on with addresses of which two places were probed; call it when it is `due`."""
         self._heard.tick(now)
         states: list[tuple[Host, int]] = []
         for _, address in self._contests.going_on(now, self._rivals):
@@ -272,7 +271,7 @@ class Places:
     # --- probes ---
 
     def to_ask(self, now: float) -> list[Host]:
-        """Which hosts are to be probed now: those that something hangs on first, and no more than may be at once."""
+        """Which hosts are to be probed now: first those that somebody waits for, and no more than may be at once."""
         self._budget = min(float(ASKED_PER_SECOND), self._budget + (now - self._spent_at) * ASKED_PER_SECOND)
         self._spent_at = now
         found: list[Host] = []
@@ -290,7 +289,9 @@ class Places:
         return found
 
     def to_look_for(self, now: float) -> list[tuple[Host, bool]]:
-        """Which hosts the kernel is to look for now, from what to_ask() leaves; True: not by the entry that it has."""
+        """Which hosts the kernel is to look for now, within what to_ask() leaves of the budget; True: not by the entry
+        that it has.
+        """
         found = self._heard.to_look_for(now, int(self._budget))
         self._budget -= len(found)
         return found
@@ -307,10 +308,9 @@ class Places:
     # --- who speaks ---
 
     def heard(self, host: Host, mac: bytes, now: float) -> None:
-        """An address has asked for something on a link, by a MAC, and the kernel hasn't seen that.
-
-        Only what is known there, or on a link that belongs together with it, is looked into: for all else, the kernel's
-        first question is as good.
+        """A host has sent a solicitation from this address and MAC on a link, and the kernel hasn't seen it. Only
+        addresses that are known there, or on a link that belongs together with it, are looked into: for all others, it
+        is enough that the kernel asks when they are needed.
         """
         found = self._places.get(host.address)
         if not found or mac in self._other_proxies.get(host.ifindex, ()) or not self._links.concerns(host):
@@ -331,7 +331,7 @@ class Places:
     # --- other proxies ---
 
     def distrust(self, other_proxies: Mapping[int, Iterable[bytes]], now: float) -> list[tuple[Host, int]]:
-        """Those are other proxies' MACs, by link. What they answer isn't a host's, what they have answered neither."""
+        """Take these MACs, by link, as other proxies'. What they answer, and have answered, proves no host."""
         before, self._other_proxies = (
             self._other_proxies,
             {ifindex: set(macs) for ifindex, macs in other_proxies.items()},
@@ -353,7 +353,7 @@ class Places:
         return place.mac in self._other_proxies.get(ifindex, ()) and not place.state & _PERMANENT
 
     def _is_fixed(self, host: Host, place: Place) -> bool:
-        """Whether nobody can displace it: who says so isn't on the wire."""
+        """Whether no other place can displace it: it doesn't come from the wire, but from this machine."""
         return bool(place.state & _PERMANENT) or self._links.is_next_hop(host)
 
     def _key(self, host: Host) -> Key:

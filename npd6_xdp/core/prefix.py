@@ -63,9 +63,8 @@ def of_range(first: int, last: int) -> Iterator[Prefix]:
 
 
 def read_plain(text: str) -> Prefix | None:
-    """A prefix or an address as nearly all are written, in hexadecimal groups and without host bits.
-
-    None says nothing: it may be wrong, or right in a way that is rarer, and `ipaddress` knows.
+    """A prefix or an address as nearly all are written, in hexadecimal groups and without host bits. None: it is wrong,
+    or written in a rarer way; `ipaddress` decides then.
     """
     written, slash, bits = text.partition("/")
     length = _LENGTHS.get(bits) if slash else BITS

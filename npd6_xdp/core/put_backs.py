@@ -9,7 +9,7 @@ from collections.abc import Hashable
 SOON = 0.02
 """Seconds. `ip route flush` dumps and deletes until it finds nothing: by then it has found nothing, and has ended."""
 PAUSE = 1.0
-"""Seconds in which one thing is put back a few times. Who removes it each time must not keep us busy."""
+"""Seconds in which one thing is put back a few times only: somebody who always removes it must not keep us busy."""
 _EACH = 8
 _REPEATED = 1_000  # of all things together, beyond the first time for each
 
@@ -36,5 +36,5 @@ class PutBacks:
         return SOON
 
     def forget(self, key: Hashable) -> None:
-        """It isn't to be there any more."""
+        """Forget it: it isn't wanted any more."""
         self._counts.pop(key, None)

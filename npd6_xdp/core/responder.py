@@ -29,8 +29,8 @@ class Answer(NamedTuple):
 class Responder:
     """Answers events by a table. A new table makes a new responder.
 
-    An event's rule says that its target is present and, for a DAD probe, that it is to be defended: the XDP
-    program has decided both, and keeps to itself what isn't answered.
+    An event with a rule has a target that is present and, if it is a DAD probe, one that is to be defended: the XDP
+    program has decided both, and hands up only what is to be answered.
     """
 
     def __init__(self, table: Table) -> None:
@@ -97,7 +97,9 @@ class Responder:
         return others
 
     def discard(self) -> None:
-        """Let go of the table. (The caches hold this object, which holds them: else that waits for the collector.)"""
+        """Let go of the table. The caches and this object refer to each other, so without this it would wait for the
+        garbage collector.
+        """
         self.__dict__.clear()
 
     def _make_template(self, rule_id: int, tags: bytes) -> AdvertisementTemplate:
@@ -116,7 +118,7 @@ class Responder:
         return Shape(rule_id, self._table.entries[rule.entry].ifindex, size), plain
 
     def _choose_source(self, entry: int, destination: bytes) -> bytes | None:
-        """The interface's own address, None if it has none: then the target stands in, as nothing else can."""
+        """The interface's own address; None if it has none: then the target is the source."""
         chosen = choose_source(self._table.entries[entry].addresses, IPv6Address(destination))
         return None if chosen is None else chosen.packed
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Classic BPF for a netlink socket: of the announcements of routes, those pass that may concern us.
+"""Classic BPF for a netlink socket: only those announcements of routes pass that may concern us.
 
 The kernel drops the others before they are queued, so that a table of any size costs nothing here while it changes.
 """
@@ -50,7 +50,7 @@ SIGNS = (Instruction(_RET, 16),)
 
 
 def routes_that_concern(ifindexes: Iterable[int]) -> tuple[Instruction, ...]:
-    """What lets pass all that isn't a route, and the routes that core/routes.py has to hear of.
+    """A filter that passes all that isn't a route, and the routes that core/routes.py has to hear of.
 
     Those are the ones out of `ifindexes` with a gateway, or that can't be told from them; local prefixes, throw routes
     and routes by source. Where the interfaces' indexes are many and far apart, their neighbours' pass, too.
@@ -110,8 +110,8 @@ def routes_that_concern(ifindexes: Iterable[int]) -> tuple[Instruction, ...]:
 
 
 def host_routes_of_others(ours: int) -> tuple[Instruction, ...]:
-    """What lets pass the routes that bear our number, or are to one address and not in the table `local`; but none of
-    what the sender `ours` has asked for.
+    """A filter that passes the routes with our protocol number, and routes to one address that aren't in the table
+    `local`; but no change that the sender `ours` has asked for.
     """
     return (
         Instruction(_LD_ABS_W, _SENDER),

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What of the kernel's routes concerns us, kept from its words: next hops, and what bpf_fib_lookup() can't tell of.
+"""What we need to know of the kernel's routes: next hops, and what bpf_fib_lookup() can't tell.
 
 A routing table may have hundreds of thousands of lines of which a few facts follow: through these gateways there are
-routes out of that port; there are local prefixes. So it is facts that are kept, each with a few of the routes that say
-so, its witnesses. While one of them is left, the others may come and go unseen; and where all are known, the last one
-takes the fact along. Only a fact that has lost its witnesses, and had more than are kept, takes another reading.
+routes out of that port; there are local prefixes. So facts are kept, each with a few of the routes that it follows
+from, its witnesses. While one of these is left, the other routes may come and go. If all of a fact's routes were kept,
+it ends with the last. Only where there were more than are kept, and the kept ones are gone, the table has to be read
+again.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class _Facts:
         self.more: set[Fact] = set()
         """Those that other routes say, too."""
         self.doubted = False
-        """One has lost its witnesses, and nobody knows whether it still holds."""
+        """A fact has lost its witnesses, and may not hold any more."""
         self._says: dict[bytes, tuple[Fact, ...]] = {}
 
     def add(self, fact: Fact, key: bytes) -> None:
@@ -87,7 +88,7 @@ class _Facts:
             self._refute(fact, key)
 
     def replace(self, key: bytes, facts: Iterable[Fact]) -> None:
-        """Another route stands in one's place. There may be a second one like that, of which nothing was said."""
+        """A route was replaced by another. There may be a second route like the old one, which was not announced."""
         for fact in self._says.get(key, ()):
             if fact not in facts:
                 self.more.add(fact)
@@ -99,7 +100,7 @@ class _Facts:
         self.more.discard(fact)
 
     def doubt(self) -> None:
-        """Of nothing is known whether it still holds."""
+        """No fact is known to hold any more."""
         self.more.update(self.witnesses)
         self.witnesses = {fact: set() for fact in self.witnesses}
         self._says.clear()
@@ -150,7 +151,7 @@ class Routes:
         self._tails: dict[bytes, tuple[Fact, ...]] = {}
         self._boring: set[bytes] = set()
         self.size = 0
-        """How many routes the last reading came by."""
+        """How many routes the last reading has read."""
 
     @property
     def gateways(self) -> Set[Gateway]:
@@ -249,7 +250,7 @@ class Routes:
             self._boring.add(tail)
 
     def end(self, reading: Reading) -> None:
-        """That was all of it. What nobody says any more is gone."""
+        """The reading is complete. Facts that no route says any more are gone."""
         if reading.error or reading.interrupted or len(reading.touched) > _MOST_TOUCHED:
             self.give_up(reading)
             return
@@ -269,7 +270,7 @@ class Routes:
         self.size = reading.count
 
     def give_up(self, reading: Reading) -> None:
-        """It can't be read on, or not all was read: what was known stays, and what was found stands beside it."""
+        """The reading has failed, or wasn't complete: what was known stays, and what was found is added."""
         for fact, witnesses in reading.found.witnesses.items():
             if self._concerns(fact):
                 for key in witnesses:
@@ -312,7 +313,7 @@ def _kinds(body: bytes) -> Iterator[RoutingFlag]:
 
 
 def _tail(body: bytes) -> bytes | None:
-    """What stands behind that which tells a plain unicast route from others; None where it isn't plain."""
+    """The bytes after those that show that it is a plain unicast route; None where it isn't plain."""
     at = 40 if body[1:2] != b"\0" else 20
     if body[7:8] != b"\x01" or body[2:3] != b"\0" or body[at : at + 4] != _PRIORITY or body[12:16] != _TABLE:
         return None
@@ -330,7 +331,7 @@ def _key(body: bytes, attributes: Mapping[int, bytes]) -> bytes:
 
 
 def kinds_of_rules(rules: Iterable[RuleEntry | None]) -> RoutingFlag:
-    """What rules do that bpf_fib_lookup() doesn't as it is asked by default."""
+    """What routing rules do that bpf_fib_lookup() ignores with its default flags."""
     found = RoutingFlag(0)
     for rule in rules:
         if rule is not None:
@@ -363,9 +364,8 @@ class RouteQuestion(NamedTuple):
 
 
 def question_of(event: NsEvent, rule: Rule, table: Table, kinds: RoutingFlag) -> RouteQuestion:
-    """What to ask for a solicitation of which bpf_fib_lookup() couldn't tell.
-
-    The source is the asker's where routes or rules go by it, and his address is of more than the link.
+    """What to ask for a solicitation that bpf_fib_lookup() couldn't decide. The source is the asker's address where
+    routes or rules depend on the source, unless it is link-local.
     """
     link_local = event.source[0] == 0xFE and event.source[1] & 0xC0 == 0x80
     return RouteQuestion(

@@ -45,7 +45,7 @@ class Said:
         return True
 
     def over(self, about: Hashable = "") -> None:
-        """It goes well: the next time is news."""
+        """It is over: the next time is news again."""
         self._said.pop(about, None)
 
     def keep(self, still: Container[Hashable]) -> None:

@@ -119,7 +119,7 @@ class Snapshot:
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.
 
-        Of many rules only what did: 100,000 with their zeros are 800,000 lines of metrics, and 7 s of this process.
+        With many rules, only what did happen: 100,000 with their zeros would be 800,000 lines of metrics, and take 7 s.
         """
         happened = {outcome: count for outcome, count in rule.outcomes.items() if count}
         if len(self.rules) > MOST_RULES_WITH_ZEROS:
@@ -150,7 +150,8 @@ class TargetSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What only `status` says, to who may read the control socket: addresses of hosts and of packets stand here alone.
+    """What only `status` says, to users who may read the control socket. Addresses of hosts and of packets are only
+    here.
 
     `file` is the configuration's path.
     """
@@ -171,9 +172,10 @@ class Details:
 class Status:
     """What the status page and `status` say: the snapshot, and what is none of the metrics.
 
-    The page's is without details, and so no address of a packet or a host is in it. `pending` and `host_routes` are
-    how many there are; `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the
-    last reload failed, "" if it didn't. `warnings` are what doesn't do what the file's writer may think, as things are.
+    The page's is without details, and so no address of a packet or a host is in it. `pending` and `host_routes` are how
+    many there are; `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the
+    last reload failed, "" if it didn't. `warnings` says where the configuration doesn't do at the moment what its
+    writer may expect.
     """
 
     snapshot: Snapshot

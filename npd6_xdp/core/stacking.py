@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which interfaces stand on which: where the kernel takes a port's frames to come in, and who else gets them."""
+"""Which interfaces are on top of which: by which one the kernel takes a port's frames to come in, and who else gets
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class Stack(NamedTuple):
 
 
 class Stacking:
-    """All links of the machine, by how they stand on one another."""
+    """All links of the machine, with what is above and below each."""
 
     def __init__(self, links: Mapping[int, LinkEntry]) -> None:
         self._links = links
@@ -50,7 +52,7 @@ class Stacking:
                 self._slaves[link.master].append(link)
 
     def is_alone(self, port: LinkEntry) -> bool:
-        """Whether a link stands on none, and none on it: of() depends on nothing but the link itself, then."""
+        """Whether no link is above or below this one; then of() depends on the link itself only."""
         number = port.ifindex
         return not (port.master or number in self._vlans or number in self._riders or number in self._slaves)
 

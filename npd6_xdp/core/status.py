@@ -164,7 +164,7 @@ def _rule_row(snapshot: Snapshot, rule: RuleSnapshot) -> dict[str, Any]:
 def _busiest(rules: Sequence[RuleSnapshot]) -> Steps[Sequence[RuleSnapshot]]:
     if len(rules) <= MOST_SHOWN:
         return rules
-    # of as many as asked, the first: so the heap has what is asked most, and of that what stands first
+    # among rules with equal counts, those that come first in the file
     chosen: list[tuple[int, int]] = []
     for piece in pieces(range(len(rules))):
         asked = [(sum(rules[number].outcomes.values()), -number) for number in piece]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Work that is done bit by bit, so that whoever has something more urgent to do is never kept for long."""
+"""Work that is done bit by bit, so that the loop can do what is more urgent in between."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RUN = 2048  # items that are sorted at once
 
 
 def finish(steps: Steps[T]) -> T:
-    """The result, by whoever has nothing else to do."""
+    """Do all of it at once: the result."""
     while True:
         try:
             next(steps)
@@ -35,7 +35,7 @@ def pieces(items: Iterable[T], size: int = _BIT) -> Iterator[list[T]]:
 
 
 def listed(items: Iterable[T]) -> Steps[list[T]]:
-    """The items of what makes each when it is asked for the next."""
+    """All items of an iterator in a list, bit by bit."""
     found: list[T] = []
     for piece in pieces(items):
         found += piece

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The flat table that decides about every target; core/build.py makes it of configuration and link facts.
 
-There is one truth: `check` prints this table, `explain` looks it up, the kernel maps hold it (system/bpf/pack.py
-packs it), and the responder finds its rules in it.
+All use this one table: `check` prints it, `explain` looks it up, the kernel maps hold it (system/bpf/pack.py packs it),
+and the responder finds its rules in it.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Decisions:
         return None
 
     def difference(self, before: Decisions) -> tuple[dict[Prefix, Match], list[Prefix]]:
-        """What is to be put and what to be taken out to make this of `before`."""
+        """What has to be added and removed to get from `before` to this."""
         return finish(self.comparing(before))
 
     def comparing(self, before: Decisions) -> Steps[tuple[dict[Prefix, Match], list[Prefix]]]:
@@ -233,7 +233,7 @@ class Decisions:
         return put, take
 
     def is_in_force(self) -> None:
-        """Nobody asks any more what it was made of, which would be kept as long as this."""
+        """Let go of what it was made of, which would be kept as long as this otherwise."""
         object.__setattr__(self, "made_of", None)
 
     @cached_property
@@ -346,7 +346,7 @@ class Table:
         return entry.l3_ifindex in self._looked_behind
 
     def knowing(self) -> Steps[None]:
-        """Find out now what of a large table takes a while, and is asked for when there is no time."""
+        """Compute now what takes a while for a large table, and is needed later when there is no time."""
         _ = self.ports, self.kinds
         yield
         for decisions in self.decisions.values():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel's neighbour table has room for, and what there is to warn of for as long as that is too little."""
+"""How much room the kernel's neighbour table has, and the warning for as long as that is too little."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _KEYS = tuple(f"net.ipv6.neigh.default.gc_thresh{number}" for number in (1, 2, 3
 class TableRoom:
     """How many targets may be under way at once: `targets`. `limit` is limits.pending.
 
-    The kernel's thresholds have less room than limits.pending if both are left as they are, which is no reason to warn
-    on each such machine: it is one where somebody has asked for more, or where what there is has nearly been used up.
+    With the defaults of both, the kernel's thresholds have less room than limits.pending. That alone isn't warned of,
+    but only if somebody has set a higher limit, or if the room was nearly used up.
     """
 
     def __init__(self, limit: int) -> None:
@@ -59,7 +59,7 @@ class TableRoom:
         return is_news
 
     def refused(self, now: float) -> None:
-        """The kernel resolves nobody more, since its table is full."""
+        """The kernel has refused to resolve a target, since its table is full."""
         self._full_until = now + _FULL
 
     def is_full(self, now: float) -> bool:

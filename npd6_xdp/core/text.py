@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A text file's bytes as text, or what they are instead, in words: whatever was put in its place."""
+"""A text file's bytes as text, or an error that says what they are instead."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def via_warnings(
 
 
 class Patience:
-    """Since when there have been reasons that are nothing to speak of for a while. Times are of any one clock."""
+    """Since when there have been reasons that are reported only after a while. Times are of any one clock."""
 
     def __init__(self) -> None:
         self._since: dict[int, tuple[tuple[int, str], float]] = {}
@@ -98,7 +98,7 @@ class Patience:
 
 
 def _is_news(link: LinkFacts) -> bool:
-    """Whether it is to be said of an interface that a glob means: these come and go, and idle ones are no news."""
+    """Whether to warn of it for an interface that only a glob matches: such interfaces come and go, and may be idle."""
     return link.up and not _why_never(link)
 
 

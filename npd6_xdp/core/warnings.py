@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a table, or the machine as it is now, does that the writer of the configuration may not think."""
+"""Where a table, or the machine as it is now, doesn't do what the writer of the configuration may expect."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def forwarding_warnings(
 
 
 def forwarding_warning(decision: Decision, receivers: Iterable[Receiver]) -> str:
-    """What comes of it that a port doesn't forward, and the mend; "" where it is no matter."""
+    """What it means that a port doesn't forward, and what to do; "" where it doesn't matter."""
     if decision not in _WITHOUT_FORWARDING:
         return ""
     mend = _mend([receiver for receiver in receivers if receiver.advertised and receiver.accept_ra == 1])
@@ -109,7 +109,7 @@ def _accept(name: str) -> str:
 def advertisement_warnings(
     receivers: Iterable[Receiver], default: DefaultRoute | None, missed: frozenset[str] = frozenset()
 ) -> list[str]:
-    """Interfaces whose router advertisements the kernel ignores, where they are what gives the default route.
+    """Interfaces whose router advertisements the kernel ignores, where the default route comes from these.
 
     With forwarding on, accept_ra has to be 2 (Documentation/networking/ip-sysctl.rst). It is no matter where there is
     another default route, where somebody else takes them in (accept_ra is 0 then), or where none have ever come.
@@ -162,7 +162,7 @@ def finding_warnings(table: Table) -> Steps[list[str]]:
 
 
 def on_link_warning(table: Table, match: Match) -> str:
-    """What there is to say of a target's rule by which its entry's own neighbours would be answered for, or ""."""
+    """The warning if a target's rule would answer for neighbours on the entry's own link; else ""."""
     entry = table.rules[match.rule].entry
     found = _over(table.decisions.get(entry, NOTHING_DECIDED), _on_link(table.entries[entry]))
     over = [each[0] for each in found if each and each[1] == match.rule and match.decision in _ALWAYS_THERE]

@@ -118,7 +118,7 @@ class Watch:
         outcomes = said["totals"]["solicitations"]
         sent = said["totals"]["advertisements"]
         answers = sum(sent.values()) + outcomes[Outcome.KERNEL]
-        # cut, not rounded: 100 % is all of them
+        # cut, not rounded: 100 % means all of them
         share = f", {sent.get('xdp', 0) * 1000 // answers / 10} % by XDP" if answers else ""
         lost = outcomes[Outcome.LOST] + outcomes[Outcome.FAILED]
         return [
@@ -236,5 +236,5 @@ def _span(seconds: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """Nothing that a terminal would take for a command: names and mistakes are what a file says."""
+    """Without control characters: names and error messages may hold what a file has."""
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
