@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What takes long, done in a process of its own: it may hang, or be killed for its memory, and nobody here waits.
-
-A thread would not do: Python has one lock for all, a regular expression holds it from end to end, and no thread can be
-ended from outside. A fork has the very code that runs here, though another version may lie on the disk by now.
+"""Long work, done in a process of its own: it may hang, or be killed for its memory, and the daemon goes on. A thread
+would not do: Python has one lock for all threads, a regular expression holds it from its start to its end, and no
+thread can be ended from outside. A forked process runs the same code as this one, even if another version has been
+installed since.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 _MOST_DESCRIPTORS = 253  # SCM_MAX_FD of the kernel
 
 _left: list[int] = []
-"""Those that were killed and have yet to go."""
+"""Processes that were killed and haven't ended yet."""
 
 _prctl = ctypes.CDLL(None).prctl  # found before a fork: nothing is loaded behind one
 
@@ -43,13 +43,13 @@ class AsideError(Exception):
 
 
 class Descriptors(NamedTuple):
-    """What hands over files that are open there: take() has numbers of this process for them."""
+    """Hands over open files: take() has their descriptors in this process."""
 
     numbers: tuple[int, ...]
 
 
 class Doing(NamedTuple):
-    """What a process is at, for the errors: it is to "read" something, and the one that "read" it."""
+    """What a process does, for the errors: the verb in two forms, as in "can't read" and "the process that read"."""
 
     does: str
     did: str
@@ -146,7 +146,7 @@ class Aside:
         return piece
 
     def close(self) -> None:
-        """Have it ended, wherever it is. Not waited for: to give back its memory may take a while; reap() looks."""
+        """Kill it. This doesn't wait, since freeing its memory may take a while: see reap()."""
         if self._socket is None:
             os.close(self._reader)
         else:
@@ -173,7 +173,7 @@ class Aside:
 
 
 def reap() -> bool:
-    """Let go of those that have ended since they were told to. Whether all have."""
+    """Reap those that have ended since they were killed; returns whether all have."""
     for pid in tuple(_left):
         with suppress(ChildProcessError):
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
@@ -200,7 +200,7 @@ def _run(writer: int, make: Callable[[], Iterable[object]], out_of_memory: str) 
 
 
 def _settle(writer: int) -> None:
-    """Be nobody else's: not the holder of what the daemon has open, nor who hears its signals."""
+    """Detach from the daemon: close what it has open, and take no signals that are meant for it."""
     gc.disable()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):

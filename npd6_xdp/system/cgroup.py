@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much memory our control group leaves us: what goes beyond it is killed without a word."""
+"""How much memory our control group leaves us. The kernel kills a process that goes beyond it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Room(NamedTuple):
 
 
 class _Files(NamedTuple):
-    """What a hierarchy calls its files, and what of its statistics can be had back."""
+    """The names of a hierarchy's files, and of the statistics that count memory which can be reclaimed."""
 
     limit: str
     usage: str

@@ -2,7 +2,8 @@
 """The clock by which BPF programs tell the time: CLOCK_MONOTONIC of the machine, also in a time namespace.
 
 bpf_ktime_get_ns() knows no time namespace, while what a process reads in one is ahead of that or behind
-(time_namespaces(7)). So whatever is compared with a program's times is this; all else goes by time.monotonic().
+(time_namespaces(7)). So this clock is read for whatever is compared with a program's times; all else goes by
+time.monotonic().
 """
 
 from __future__ import annotations

@@ -23,17 +23,17 @@ log = logging.getLogger("npd6-xdp")
 
 _MOST_ASKED = 4096  # bytes of a question
 _MOST_CLIENTS = 32
-_MOST_COPIES = 2  # different long answers that are being sent: who is slow with an older one is hung up on
+_MOST_COPIES = 2  # different long answers that are being sent; clients that are slow with an older one are disconnected
 _REST = 1.0  # seconds until the next try to take a connection, where there is no file descriptor for one
 _COMPLAIN = 60.0  # seconds before that is said again
 AT_WORK = 5.0
-"""Seconds after which who waits for an answer is told again that it will come."""
+"""Seconds after which a client that waits is sent a sign again that its answer will come."""
 
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM)
 
 
 Answer = dict[str, Any] | bytes
-"""What is said in JSON; or the JSON itself, of which many clients may get the one copy."""
+"""A value to be sent as JSON, or the JSON itself, one copy of which may go to many clients."""
 
 Reply = Callable[[Answer], None]
 """To be called once, at any time, with the answer to a question."""
@@ -43,7 +43,7 @@ class Waiting(Protocol):
     """The loop that waits for our sockets, and calls."""
 
     def add(self, source: socket.socket, call: Callable[[], object], where: str, events: int) -> None:
-        """Call, whenever it is ready for selectors.EVENT_*; failures are `where`'s."""
+        """Call, whenever it is ready for selectors.EVENT_*; failures are counted under `where`."""
         ...
 
     def remove(self, source: socket.socket) -> None:
@@ -52,7 +52,7 @@ class Waiting(Protocol):
 
 
 class ControlServer:
-    """Listens; each question goes to `answer`, with what its answer is to be given to: at once, or later.
+    """Listens. Each question is passed to `answer`, with a function to call with the answer, at once or later.
 
     `due` is when to call tick() (seconds, monotonic): it can take no connection for the moment.
     """
@@ -90,14 +90,14 @@ class ControlServer:
                 self._path.unlink()
 
     def say_at_work(self) -> None:
-        """Let those who wait for us know that we are at it: white space, which JSON has before and behind a value."""
+        """Let clients that wait know that their answer will come: by white space, which JSON allows around a value."""
         for connection, client in self._clients.items():
             if not client.events:
                 with contextlib.suppress(OSError):
                     connection.send(b" ")
 
     def _accept(self) -> None:
-        """All who wait: those who ask at the same time are to hear of the same reload."""
+        """Take in the questions of all clients, so that those who ask at the same time hear of the same reload."""
         for _ in range(_MOST_CLIENTS):
             try:
                 connection, _ = self._socket.accept()
@@ -113,7 +113,7 @@ class ControlServer:
             self._wait(connection, client, selectors.EVENT_READ)
 
     def _rest(self, error: OSError) -> None:
-        """Take no connection for a while: who waits for one would wake us all the time."""
+        """Take no connections for a while: one that waits would wake the loop all the time."""
         self._loop.remove(self._socket)
         self.due = now = time.monotonic()
         self.due += _REST
@@ -126,10 +126,9 @@ class ControlServer:
         self._loop.add(self._socket, self._accept, self.WHERE, selectors.EVENT_READ)
 
     def _make_room(self) -> None:
-        """Hang up on one, where there are as many as may be.
-
-        The one who has been silent longest, or idle clients would keep all others out; rather not who waits for us.
-        What it has said in this very moment is heard first.
+        """Disconnect one client where there are as many as may be: the one that has been silent longest, or idle
+        clients would keep all others out. One that waits for an answer is spared if possible. What a client has sent
+        just now is read first.
         """
         for connection, client in tuple(self._clients.items()):
             if len(self._clients) < _MOST_CLIENTS:
@@ -142,7 +141,7 @@ class ControlServer:
             self._drop(next(iter(self._clients)))
 
     def _wait(self, connection: socket.socket, client: _Client, events: int) -> None:
-        """Wait for this of a client; 0 is nothing: it waits for us."""
+        """Have the loop wait for these events of a client; 0 is none: the client waits for its answer."""
         if client.events:
             self._loop.remove(connection)
         if events:
@@ -180,7 +179,7 @@ class ControlServer:
             return
         try:
             self._answer(question, reply)
-        except Exception as error:  # whatever it is: the asker hears of it, and the loop
+        except Exception as error:  # whatever it is: the client is told, and so is the loop
             reply({"error": str(error) if isinstance(error, Npd6Error) else f"internal error: {error}; see the log"})
             if not isinstance(error, Npd6Error):
                 raise
@@ -194,7 +193,7 @@ class ControlServer:
             self._share()
 
     def _share(self) -> None:
-        """Hold few different answers, however many clients don't read theirs."""
+        """Keep only a few different answers, however many clients don't read theirs."""
         unread = {id(client.whole): client.whole for client in self._clients.values() if client.unsent}
         self._copies = [copy for copy in self._copies if unread.pop(id(copy), None) is not None]
         self._copies += unread.values()
@@ -223,7 +222,7 @@ class ControlServer:
 
 
 class _Client:
-    """What a connection has said, and what it has yet to hear."""
+    """What a client has sent, and what is still to be sent to it."""
 
     def __init__(self) -> None:
         self.asked = b""
@@ -238,7 +237,7 @@ def _listen(path: Path) -> socket.socket:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_stale(path)
-        before = os.umask(0o117)  # root and its group, nobody else: a reload is as good as a configuration
+        before = os.umask(0o117)  # for root and its group only: whoever may reload may put a configuration in force
         try:
             listening.bind(str(path))
         finally:
@@ -252,7 +251,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Take away the socket of a process that no longer lives. Raises MachineError if one does."""
+    """Remove the socket of a process that has ended. Raises MachineError if it lives."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OSError(errno.EEXIST, "there is a file of that name, and it is no socket")

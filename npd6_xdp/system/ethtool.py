@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What only ethtool's ioctl tells of a driver: whether it takes VLAN tags out of frames, and what it dropped."""
+"""What only ethtool's ioctl tells of a driver: whether it removes VLAN tags from frames, and how many it dropped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def xdp_tx_errors(port: str) -> int | None:
 
 
 def _ethtool(port: str, request: bytes) -> bytes | None:
-    """What the driver makes of an ethtool request; None if it doesn't know it."""
+    """The driver's reply to an ethtool request; None if it doesn't know that."""
     buffer = array.array("B", request)
     try:  # there may be no descriptor left, too
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ioctl_socket:

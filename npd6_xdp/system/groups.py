@@ -23,8 +23,8 @@ _NO_IPV6 = (errno.EINVAL, errno.ENODEV)  # what the kernel says where the interf
 class Groups:
     """The groups that this process holds, by interface index.
 
-    `held` says which groups the kernel has an interface in: those of an interface that is gone, or that was without
-    IPv6 for a while (an MTU below 1280), are lost, and no error tells.
+    `held` says which groups the kernel has an interface in: memberships are lost, without an error, when an interface
+    goes, or is without IPv6 for a while (an MTU below 1280).
     """
 
     def __init__(self, held: Callable[[int], frozenset[bytes]]) -> None:
@@ -78,7 +78,7 @@ class Groups:
             del self._joined[ifindex]
 
     def _join(self, ifindex: int) -> bool:
-        """Join what is wanted on an interface and isn't held; whether all of it is, now."""
+        """Join what is wanted on an interface and isn't held; returns whether all of it is held now."""
         joined = self._joined.get(ifindex, {})
         for group in sorted(self._wanted.get(ifindex, _NONE) - joined.keys()):
             try:
@@ -117,7 +117,7 @@ class Groups:
         by.setsockopt(socket.IPPROTO_IPV6, option, group + struct.pack("@i", ifindex))
 
     def _say(self, ifindex: int, count: int, error: OSError) -> None:
-        """Once for each reason."""
+        """Warn once for each reason."""
         code = error.errno or 0
         if (code == errno.ENODEV and _is_gone(ifindex)) or not self._said.is_news(ifindex, code):
             return
@@ -141,7 +141,7 @@ def _opened() -> socket.socket:
 
 
 def _is_gone(ifindex: int) -> bool:
-    """Whether there is no such interface any more: follow() is to come, and nobody misses anything."""
+    """Whether the interface is gone; then follow() comes soon, and no error need be logged."""
     try:
         socket.if_indextoname(ifindex)
     except OSError:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ports on which others listen whom netlink doesn't tell of: macvlan and ipvlan devices in other network namespaces.
+"""Ports behind which there are devices that netlink doesn't list: macvlan and ipvlan devices in other network
+namespaces.
 
 Such a device is listed in the namespace that it lives in only, a container's, but its multicast groups are in its
 parent's filter, where this namespace can read them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tells the service manager how we are, by the datagrams of sd_notify(3); nobody is told without NOTIFY_SOCKET.
+"""Tells the service manager our state, by the datagrams of sd_notify(3), if NOTIFY_SOCKET is set.
 
 PyPI's and Debian's `sdnotify` is the same few lines, and has had no release since 2017; so they are here.
 """
@@ -20,9 +20,8 @@ _PATIENCE = 1.0  # seconds that a message may wait for a manager that is busy
 
 
 class ServiceManager:
-    """Whoever started us and wants to know: systemd, under Type=notify.
-
-    `due` is when its watchdog is to be fed (seconds, monotonic), twice in the time it waits; None: it has none on us.
+    """The service manager: systemd, under Type=notify. `due` is when its watchdog is to get a sign of life (seconds,
+    monotonic), twice in the time that it waits; None: there is no watchdog.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -54,7 +53,7 @@ class ServiceManager:
         self._send("STOPPING=1\nSTATUS=ending")
 
     def feed(self, now: float) -> None:
-        """We are alive: to be called by what is to be watched, and by nothing else."""
+        """Give a sign of life. Only what the watchdog watches, the loop, may call this."""
         self.due = now + self._pause
         self._send("WATCHDOG=1")
 
@@ -71,7 +70,7 @@ class ServiceManager:
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:
-    """WATCHDOG_USEC of sd_watchdog_enabled(3), if it is meant for this process; 0.0: nobody watches."""
+    """WATCHDOG_USEC of sd_watchdog_enabled(3) in seconds, if meant for this process; 0.0: there is no watchdog."""
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     microseconds = environment.get("WATCHDOG_USEC", "")

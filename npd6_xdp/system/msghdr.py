@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""struct iovec and struct msghdr, for who sends many frames in one call, or hears of a frame more than Python tells."""
+"""struct iovec and struct msghdr: to send many frames in one call, or to receive control messages with a frame."""
 
 from __future__ import annotations
 

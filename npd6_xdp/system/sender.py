@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""AF_PACKET: advertisements out, and the hold on each port's multicast filter."""
+"""AF_PACKET: sends advertisements, and keeps each port's multicast filter open (PACKET_MR_ALLMULTI)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _MEMBERSHIP = struct.Struct("=iHH8s")  # struct packet_mreq
 MAX_SEND_BUFFER = 4 << 20
 
 _OWN_SOCKETS = 16
-"""Ports that get a socket of their own, bound to them: a frame costs 50 to 100 ns less so, and one port's full queue
-doesn't keep another's answers."""
+"""How many ports get a socket of their own, bound to them: so a frame costs 50 to 100 ns less, and a full queue of one
+port doesn't delay another's answers.
+"""
 _SHARED_SOCKETS = 8
 """Sockets that all further ports share. Closing one waits for the kernel (synchronize_net(), 13 ms: 8 s for 600 such);
 and for each membership more, the kernel walks the socket's others, so a single one isn't best either."""
@@ -66,7 +67,7 @@ def _bind(fd: int, ifindex: int) -> None:
 
 
 class Outbox:
-    """Frames beside the kernel's words for them, so that one system call sends many (sendmmsg(2)).
+    """Frames with the structs that let one system call send many of them (sendmmsg(2)).
 
     Each frame has two headers: one that says which interface it leaves by, for a socket that several ports share, and
     one that doesn't, for a bound one.
@@ -145,7 +146,7 @@ class PacketSocket:
         return bool(sent == len(frame))
 
     def membership(self, option: int, ifindex: int) -> None:
-        """Join or leave what lets all of an interface's multicast frames in. Raises OSError."""
+        """Have an interface take in all multicast frames (PACKET_MR_ALLMULTI), or no longer. Raises OSError."""
         self._socket.setsockopt(_SOL_PACKET, option, _MEMBERSHIP.pack(ifindex, _PACKET_MR_ALLMULTI, 0, b""))
 
     def close(self) -> None:
@@ -172,7 +173,7 @@ class Port:
         self._to = _interface(ifindex)
 
     def hold_again(self, name: str) -> None:
-        """Take the hold once more: the kernel says that it is gone. Raises MachineError if it can't be."""
+        """Take the hold anew, since the kernel says that it is gone. Raises MachineError if that fails."""
         try:
             self.way.membership(_PACKET_DROP_MEMBERSHIP, self._ifindex)  # what the socket still has on its list
             self.way.membership(_PACKET_ADD_MEMBERSHIP, self._ifindex)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """sysctls that are set for a while and then put back, also by a successor if this process is killed.
 
-What a successor finds lies in a directory of the service's user, and the successor may be root: it follows no link
-there, takes plain files of the right owners only, and of those only words that a daemon can have left.
+A successor reads files in a directory of the service's user, and may itself be root. So it follows no link there, takes
+only plain files of the right owners, and from these only what a daemon can have written.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _NAME = re.compile(r"sysctl-[0-9]{1,20}-[1-9][0-9]{0,9}-\w+")
 _MOST_SWEPT = 1024  # files that a start looks into
 _MOST_KEPT = 64  # files of dead daemons of other network namespaces, for a start there
 _KEPT = 7 * 86400.0  # seconds for which they are kept: most of those namespaces are gone, and nobody is to come
-_TURN = 1.0  # seconds for which others' turn is waited for: one of them may have been stopped in its own
+_TURN = 1.0  # seconds to wait for another daemon that is at work there: it may have been stopped in the middle
 _MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
-_NO_INTERFACES = ("all", "default")  # below conf/ and neigh/, which an interface may be called all the same
+_NO_INTERFACES = ("all", "default")  # below conf/ and neigh/; an interface may have such a name all the same
 _ROUTES = ["host routes"]  # a line that says that there may be some
 _VALUE = re.compile(r"-?[0-9]{1,10}")
 _AT_ONCE = 256  # sysctls that are looked at in one go: 3 ms
@@ -84,7 +84,7 @@ class Setting(NamedTuple):
         return None if name in _NO_INTERFACES else self.key.replace("{}", name)
 
     def settled(self) -> str | None:
-        """As path(), once it is there: the kernel tells of a new name before it moves the sysctls there."""
+        """As path(), but waits until it exists: the kernel announces a new name before it moves the sysctls."""
         deadline = time.monotonic() + _RENAMING
         while (key := self.path()) and not _path(key).exists() and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -199,7 +199,7 @@ class Memory:
 
 @contextmanager
 def _turn(directory: Path) -> Iterator[int]:
-    """A descriptor of the directory, while no other daemon is at it; but none of them is waited for for ever."""
+    """A descriptor of the directory, locked against other daemons; but it waits for them for a limited time only."""
     turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         ends = time.monotonic() + _TURN
@@ -220,9 +220,8 @@ def _is_locked(file: int) -> bool:
 
 
 def _remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False) -> Iterator[tuple[str, int]]:
-    """The files of daemons in a directory, the oldest first: their names, and descriptors to be closed.
-
-    Whatever else has such a name is left alone, and said, unless `quiet`: a link, a pipe, a file of somebody else's.
+    """The files of daemons in a directory, the oldest first: their names, and descriptors to be closed. Anything else
+    with such a name is left alone, with a warning unless `quiet`: a link, a pipe, a file of another user.
     """
     said = logging.DEBUG if quiet else logging.WARNING
     found = []
@@ -253,10 +252,9 @@ def _remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False)
 
 
 def _sweep(directory: int, ours: str) -> None:
-    """Remove what dead daemons of other network namespaces have left, but for what a start there may need.
-
-    Whether such a namespace is still there can't be told from here. So what says something is kept for a while, and not
-    too many. No file is without a lock while its daemon lives, for who holds the directory's.
+    """Remove what dead daemons of other network namespaces have left, except what a start there may need. Whether such
+    a namespace still exists can't be known here, so files with content are kept for a while, up to a number. While the
+    directory is locked, each living daemon has a lock on its file.
     """
     kept = []
     names = (name for name in os.listdir(directory) if _NAME.fullmatch(name) and not name.startswith(ours))
@@ -351,7 +349,9 @@ class Sysctls:
             )
 
     def hold(self) -> list[str]:
-        """Set those anew that somebody else has changed: their names. Of many, some at a time: it is called often."""
+        """Set those again that somebody else has changed; returns their names. It looks at some at a time, and is
+        called often.
+        """
         changed = []
         for setting in list(self._wanted)[:_AT_ONCE]:
             value = self._wanted.pop(setting)
@@ -365,9 +365,8 @@ class Sysctls:
         return changed
 
     def put_back(self, kept: Set[Setting] = frozenset()) -> None:
-        """Give each its value from before, but for those in `kept`; an interface that is gone took its own along.
-
-        What another daemon needs, too, is left to it.
+        """Put back each one's value from before, except those in `kept`; an interface that is gone has none any more. A
+        sysctl that another daemon needs, too, is left to that one.
         """
         self._wanted = {setting: value for setting, value in self._wanted.items() if setting in kept}
         done = [setting for setting in self._before if setting not in kept]

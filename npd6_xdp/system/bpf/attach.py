@@ -98,9 +98,8 @@ class Links:
             os.close(fd)
 
     def replace(self, program: int, before: int) -> None:
-        """Put a program where one of ours sits, by their descriptors, with no frame in between that neither sees.
-
-        Raises MachineError, with the old one on all of them, if it can't be.
+        """Replace one program of ours by another, given their descriptors; each frame is seen by one of them. Raises
+        MachineError if that fails; then the old one is on all interfaces.
         """
         replaced: list[int] = []
         for ifindex, link in tuple(self.fds.items()):
@@ -116,7 +115,8 @@ class Links:
     def taken_off(self, ifindexes: Iterable[int]) -> list[int]:
         """Those of the interfaces that the kernel doesn't have the program on: somebody may have taken it off by force.
 
-        By the links' own information, which takes less than 2 us each. A kernel that doesn't tell is believed.
+        By the links' own information, which takes less than 2 us each. Where the kernel doesn't tell, it counts as
+        attached.
         """
         info = ct.create_string_buffer(_XDP_LINK_INFO_SIZE)
         length = ct.byref(ct.c_uint32(_XDP_LINK_INFO_SIZE))
@@ -158,8 +158,8 @@ class Links:
 
 
 def _first_spare() -> int:
-    """From which number on descriptors aren't for ports: who asks for metrics or the status needs some, and so does a
-    program that takes over. (The kernel gives the lowest number that is free.)
+    """Descriptors from this number on aren't used for ports: clients of the metrics and the status need some, and so
+    does a program that takes over. (The kernel gives the lowest free number.)
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return limit - min(_SPARE, limit // 8) if limit >= 0 else 1 << 31

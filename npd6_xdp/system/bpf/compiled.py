@@ -87,17 +87,16 @@ class Compiled:
 
 
 class InKernel(NamedTuple):
-    """Descriptors by name, of which who has them closes each."""
+    """Descriptors by name; the owner closes each."""
 
     maps: dict[str, int]
     functions: dict[str, int]
 
 
 def fingerprint(bcc: Any, source: str, headers: Path, said: Iterable[str]) -> str:
-    """A name for what bcc makes of a text here: another one where anything is different that may make it different.
-
-    `said` is what else the compiler is told. Raises OSError if it can't be known what is different: where the libraries
-    were replaced since they were loaded.
+    """A name for what bcc makes of a text on this machine. It differs if anything differs that the result may depend
+    on. `said` is what else the compiler is told. Raises OSError where that can't be known: the libraries were replaced
+    since they were loaded.
     """
     machine = os.uname()
     parts = (

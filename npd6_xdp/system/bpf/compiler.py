@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""C compiled and loaded, through bcc, with the compiler's and the verifier's words in errors of ours."""
+"""Compiles and loads C through bcc, and puts what the compiler and the verifier print into our errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
 """Part of the package where it is installed, beside it in a source tree: pyproject.toml maps the one to the other."""
 OLDEST_KERNEL = (5, 18)  # bpf_xdp_load_bytes()
-_CAP_SYS_ADMIN = 21  # holds the younger two
+_CAP_SYS_ADMIN = 21  # includes the two newer ones
 _CAPABILITIES = {"CAP_BPF": (39, _CAP_SYS_ADMIN), "CAP_NET_ADMIN": (12,), "CAP_PERFMON": (38, _CAP_SYS_ADMIN)}
 _COMPILER = ("/libLLVM", "/libclang")
 _MADV_DONTNEED = 4
@@ -83,11 +83,10 @@ def words_caught() -> Iterator[None]:
 
 
 def give_back_memory() -> None:
-    """What the compiler leaves behind: 18 MB of free heap that glibc keeps, and 74 MB of its own code that is mapped.
-
-    Where it had nothing to do, 45 MB of its code are mapped all the same, as bcc's library needs it. Code is read from
-    the page cache again if it is needed. Only executable mappings are let go of: those are as the file has them, while
-    the linker has written into others.
+    """Give back the memory that the compiler leaves behind: 18 MB of free heap that glibc keeps, and 74 MB of mapped
+    code. Even where nothing was compiled, 45 MB of code are mapped, as bcc's library needs it. Code is read from the
+    page cache again if it is needed. Only executable mappings are let go of: those are as the file has them, while the
+    linker has written into others.
     """
     libc = ct.CDLL(None)
     with suppress(AttributeError):  # other C libraries have no such call
@@ -101,7 +100,9 @@ def give_back_memory() -> None:
 
 
 def _missing_capabilities() -> list[str]:
-    """What loading takes, and this process has not. Without CAP_PERFMON the verifier refuses pages long."""
+    """The capabilities that loading takes and this process lacks. Without CAP_PERFMON the verifier refuses with pages
+    of text.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
     return [name for name, bits in _CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits)]

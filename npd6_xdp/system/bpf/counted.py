@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program at work and those that were before it: what they have counted together."""
+"""The sums of what the program at work and its predecessors have counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0))
 
 
 class CountedPrograms:
-    """The program at work, and those that it has taken over from, whose counts count on."""
+    """The program at work, and those that it has taken over from; their counts are added."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -24,7 +24,7 @@ class CountedPrograms:
         self._folded_entries: dict[int, EntryCounters] = {}
         self._folded_rules: dict[int, Mapping[Outcome, int]] = {}
         self.changes = 0
-        """How often what is counted has got another meaning, or another place."""
+        """Changes whenever a counter may have got another meaning, or has moved to another place."""
 
     def close(self) -> None:
         """Give up program and maps of each."""
@@ -37,7 +37,9 @@ class CountedPrograms:
         self.program = program
 
     def _count_by(self, before: Table, table: Table) -> None:
-        """Another table is in the maps: what is gone or fresh has no past, as a number may be another's by now."""
+        """Another table is in the maps: numbers that are gone or new begin at 0, as they may stand for something else
+        now.
+        """
         self.changes += 1
         entries = before.entries.keys() & table.entries.keys()
         for program in self._retired:
@@ -65,7 +67,7 @@ class CountedPrograms:
                 counted_rules.update(some_rules)
                 yield
             changes = -1
-            while changes != self.changes:  # else a table has come meanwhile, in which numbers mean something else
+            while changes != self.changes:  # else another table is in force, in which numbers may mean something else
                 changes = self.changes
                 entries, rules = dict(self._folded_entries), dict(self._folded_rules)
                 for entry_items in pieces(counted_entries.items()):

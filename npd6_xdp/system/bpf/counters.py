@@ -44,7 +44,7 @@ class Counters(Maps):
         self.entries, self.rules = set(entries), set(rules)
 
     def _start_at_zero(self, name: str, ids: Set[int], layout: Layout) -> Steps[None]:
-        """A number may have been another's before, and its counters still that one's."""
+        """Set counters to 0: the number may have stood for something else before."""
         for some in pieces(ids & self._used[name], PIECE):
             for number in some:
                 if any(self._read_per_cpu(name, number, layout)):

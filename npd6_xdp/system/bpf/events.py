@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The perf ring buffers: events of the XDP program, in runs of raw bytes.
 
-Each CPU has two rings. `events` wakes us for each event, `more_events` for every 64th. Each look into them sets a
-flag (`need_wakeup`); the program puts the first event that finds it set into `events` and clears it, and those
-that follow into `more_events`: whoever is awake will look again. (A wake-up for each event costs the program 6.7 us
-of softirq time, one for 64 events 0.4 us an event.) Between our store and our look, and between the program's look
-and its store, an event can slip through that wakes nobody: core/pace.py says when to look again.
+Each CPU has two rings. `events` wakes us for each event, `more_events` for every 64th. Each look into them sets a flag
+(`need_wakeup`); the program puts the first event that finds it set into `events` and clears it, and those that follow
+into `more_events`, since we are awake by then and look again. (A wake-up for each event costs the program 6.7 us of
+softirq time, one for 64 events 0.4 us an event.) Because setting the flag and looking aren't one step, on our side or
+the program's, an event may come without waking us: core/pace.py says when to look again.
 
 bcc opens the rings; they are read here through a second mapping of their pages. bcc's own reader calls Python
 once an event, and goes on for as long as the program writes faster than that, so under a flood it never comes

@@ -71,7 +71,7 @@ class Loaded:
 
     @classmethod
     def of(cls, descriptors: Sequence[int]) -> Loaded:
-        """A program that another process has loaded, by what that one has handed over."""
+        """A program that another process has loaded and handed over as descriptors."""
         *maps, fd, tap_fd = descriptors
         return cls(dict(zip(_MAPS, maps, strict=True)), fd, tap_fd)
 
@@ -94,9 +94,9 @@ def load(sizes: Mapping[str, int]) -> Loaded:
             return _load_kept(bcc, found, sizes)
         except MachineError as error:
             why = error.__cause__
-            if isinstance(why, OSError) and is_want_of_room(why.errno or 0):  # the compiler would want even more
+            if isinstance(why, OSError) and is_want_of_room(why.errno or 0):  # the compiler would need even more memory
                 raise MachineError(f"the XDP program can't be loaded: {remedy(why)}") from why
-            shelf.remove(name)  # and whatever is in the way, it says in its own words
+            shelf.remove(name)  # and compile it: if that fails, too, the error says why
     return _compile(bcc, source, name, sizes)
 
 
@@ -104,7 +104,7 @@ def _compile(bcc: Any, source: str, name: str, sizes: Mapping[str, int]) -> Load
     module, function = compile_program(source, "ns_filter", sizes)
     tap = load_function(module, "hidden_tag", bcc.BPF.SOCKET_FILTER)
     maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
-    if name and name == _name_of(bcc, source):  # else another version has come to lie there meanwhile
+    if name and name == _name_of(bcc, source):  # else another version of the files was installed meanwhile
         with suppress(ValueError):  # what can't be kept
             kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
             made = compiled.taken(bcc.lib, module.module, kinds, _SIZED_BY)
@@ -145,10 +145,8 @@ def is_kept() -> bool:
 
 @cache
 def _source(directory: Path) -> str:
-    """The program's text as it was at the start, which this code belongs to: by now another version may lie there.
-
-    Its headers stand within, so that all of it is one text: no file is read once more, and whoever compares two
-    programs compares their headers as well.
+    """The program's text, read once at the start so that it fits this code: another version may be installed later. Its
+    headers are put in, so that one text is all that is compiled and compared.
     """
     with as_machine_error("can't read the XDP program"):
         return _with_headers(directory, "ns_filter.c")

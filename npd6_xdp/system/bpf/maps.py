@@ -42,7 +42,7 @@ class Maps:
                 self.update(name, key, value)
 
     def delete_all(self, name: str, keys: Sequence[bytes]) -> None:
-        """Take entries out of a map, in this order, those of them that are there."""
+        """Take entries out of a map, in this order; those that aren't there are passed over."""
         count = ct.c_uint32(len(keys))
         if self._lib.bpf_map_delete_batch(self._fds[name], b"".join(keys), ct.byref(count), None) != 0:
             for key in keys:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The XDP program at work: its maps filled, attached to interfaces, told what is known, and followed by another."""
+"""The XDP program at work: fills its maps, attaches it, tells it which targets are present, and replaces it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class NsFilter(CountedPrograms):
     """The program at work: loaded, attached, filled. It answers nothing until it is attached; closing detaches it.
 
     When a table or the limits outgrow the maps, or much is to be different at once, a program with maps of its own
-    takes over: filling() makes its maps say all that these say, switch() puts it where the old one sits, with no frame
-    in between that neither sees. The old one's counters count on.
+    takes over: filling() makes its maps say all that these say, switch() puts it where the old one sits, so that each
+    frame is seen by one of them. The old one's counts are added to the new one's.
     """
 
     def __init__(self, table: Table, limits: Limits) -> None:
@@ -59,7 +59,7 @@ class NsFilter(CountedPrograms):
         self._routing = RoutingFlag(0)
         self._kept_generation = 0
         self._table = Table({}, {}, {}, {}, {})
-        self._successors: list[Program] = []  # made ready to take over: what hosts are there, they are told, too
+        self._successors: list[Program] = []  # made ready to take over; they are told of hosts, too
         self.limit(limits)
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class NsFilter(CountedPrograms):
         return finish(self.fitting(table, limits)) is not Fit.NOT
 
     def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
-        """How a table fits; one that doesn't fit, or is much, a program of its own is to take over for."""
+        """How a table fits. For one that doesn't fit, or differs by much, another program is to take over."""
         return self.program.fitting(table, limits)
 
     def sizes(self, table: Table, limits: Limits) -> dict[str, int]:
@@ -176,7 +176,7 @@ class NsFilter(CountedPrograms):
             yield
 
     def give_up(self, program: Program) -> None:
-        """A successor isn't to take over after all; nothing happens if it has been given up, or has taken over."""
+        """Close a successor that isn't to take over after all; nothing happens if it is closed, or has taken over."""
         if program in self._successors:
             self._successors.remove(program)
             program.close()
@@ -218,7 +218,7 @@ class NsFilter(CountedPrograms):
                 program.delete("present_targets", key)
 
     def forget_heard(self, address: bytes) -> None:
-        """Whoever has this address is new wherever it is heard next."""
+        """Forget where this address was heard, so that it is new wherever it is heard next."""
         self.program.delete("heard_addresses", ADDRESS_KEY.pack(_NO_SCOPE, address))
 
     def asked(self, via_set: int, address: bytes) -> int:
@@ -229,7 +229,7 @@ class NsFilter(CountedPrograms):
     # --- routes that the kernel was asked about ---
 
     def set_routing(self, kinds: RoutingFlag) -> None:
-        """What routes and rules there are that bpf_fib_lookup() can't tell of: only Python can, then."""
+        """Which kinds of routes and rules bpf_fib_lookup() can't decide by are there; Python asks the kernel then."""
         self._routing = kinds
         self._set(self.program)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the maps are to say for a table, in their own bytes."""
+"""The contents of the maps for a table, as bytes."""
 
 from __future__ import annotations
 

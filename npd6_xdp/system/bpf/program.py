@@ -44,7 +44,7 @@ class Fit(Enum):
     """How a table fits into the maps that there are."""
 
     FEW = auto()
-    """Few lines of it are to be put there or taken out: it can be in force at once."""
+    """Few lines differ: it can be put in force at once."""
     MUCH = auto()
     """There is room, but while it is put there, some targets would be decided by it and others by the one before."""
     NOT = auto()
@@ -133,15 +133,15 @@ class Program(Counters):
     def apply(self, table: Table) -> None:
         """Make the maps say what `table` says, by difference from what they said before.
 
-        In such an order that at each moment every target is decided by the rule that the old table has for it or by
-        the new one's, and by none between: what is added comes before what is removed, the narrowest first when
-        adding and last when removing. How an interface answers (its entry) changes after its rules, at once. Raises
-        MachineError when a map refuses.
+        The order is such that at each moment every target is decided by the old table's rule for it or by the new
+        one's, and by no other: what is added comes before what is removed, the narrowest first when adding and last
+        when removing. How an interface answers (its entry) changes after its rules, at once. Raises MachineError when a
+        map refuses.
         """
         finish(self.applying(table))
 
     def applying(self, table: Table) -> Steps[None]:
-        """The same bit by bit, for a program that nothing is attached to: it has to come to its end."""
+        """The same bit by bit, for a program that isn't attached. It has to be run to its end."""
         known, self._fitting = self._fitting, None
         changes = known.changes if known is not None and known.table is table else None
         if changes is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that are kept for the next start, where nobody else could have put or changed them; to lack one is no error.
+"""Files that are kept for the next start, where no other user can have written them; a missing one is no error.
 
 The directory and the files are this user's, and nobody else may write to them: root never reads what another user has
 written. What was cut off or changed on the disk is found by a digest, and removed.
@@ -71,7 +71,7 @@ def write(name: str, data: bytes) -> None:
         with suppress(FileExistsError):
             directory().mkdir(0o700)
         with _opened() as place:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever has it keeps the same, most likely
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever has the lock most likely keeps the same
             _write(place, name, _digest(name, data) + data)
             _forget_oldest(place)
     except OSError as error:

@@ -88,7 +88,9 @@ class Taps:
 
     @contextmanager
     def beside(self, program: int) -> Iterator[None]:
-        """While an XDP program takes over to which this filter belongs, until go_by(): no other finds what it holds."""
+        """Use this filter, too, until go_by(), while the XDP program that it belongs to takes over: only this filter
+        finds the frames that this program holds.
+        """
         tap = None
         with suppress(OSError, MachineError):  # it goes without
             tap = _open(_ALL, program)
