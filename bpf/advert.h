@@ -24,7 +24,7 @@ static __always_inline const struct in6_addr *advert_source(const struct entry *
 	return entry->source_flags & SOURCE_GLOBAL ? &entry->global_address : NULL;
 }
 
-/* Rewrites the frame into the answer. False: nothing was changed. */
+/* Rewrites the frame as the answer. False: nothing was changed. */
 static __always_inline bool advert_write(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 					 const struct scratch *s)
 {
@@ -64,8 +64,10 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct entry 
 	adv->na.icmp6_type = ND_NEIGHBOR_ADVERT;
 	adv->na.icmp6_code = 0;
 	adv->na.icmp6_cksum = 0;
-	/* Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the
-	 * Override flag set to zero" (B3, §7.2.8) */
+	/*
+	 * Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the
+	 * Override flag set to zero" (B3, §7.2.8)
+	 */
 	adv->na.flags =
 		rule->flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED) : BE32(ND_NA_FLAG_SOLICITED);
 	adv->na.target = s->ns.target;         /* B1 */

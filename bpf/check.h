@@ -9,8 +9,8 @@
 #define CSUM_CHUNK 512   /* the most that bpf_csum_diff() takes before Linux 6.13 */
 
 /*
- * Bounds for a __u64 in the very register that goes on: clang compares one copy and passes on another, and
- * before Linux 6.3 the verifier may not know that the two are the same.
+ * Bounds for a __u64, compared in the register that is used afterwards: clang compares one copy and uses another, and
+ * before Linux 6.3 the verifier may not know that the two are equal.
  */
 #define at_least(x, least) asm volatile("if %0 >= %1 goto +1\n\t%0 = %1" : "+r"(x) : "i"(least))
 #define at_most(x, most) asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(x) : "i"(most))
@@ -23,10 +23,10 @@ enum presence {
 };
 
 /*
- * What one solicitation leaves behind on its way: the message beside its pseudo-header's addresses (one run of
- * bytes for the checksum), and what was found out. It is in a map, not on the stack, because the verifier
- * doesn't track what a map holds: else it would walk the rest of the program once more for each combination of
- * tags, extension headers, length and options, and give up.
+ * What is known of one solicitation: the message after its pseudo-header's addresses (adjacent, for the checksum), and
+ * the results of each step. It is in a map, not on the stack, because the verifier doesn't track what a map holds: else
+ * it would walk the rest of the program once more for each combination of tags, extension headers, length and options,
+ * and give up.
  */
 struct scratch {
 	struct in6_addr source;
@@ -52,7 +52,7 @@ struct scratch {
 enum check {
 	CHECK_PASSED,
 	CHECK_FAILED,
-	CHECK_TOO_LONG, /* nobody has looked at all of it */
+	CHECK_TOO_LONG, /* it is too long to be checked */
 };
 
 struct checked {
@@ -94,8 +94,8 @@ static __always_inline __u64 ones_if_zero(__u64 x)
  * A6: every option has a length above 0 and ends within the message. Notes on the way where the source
  * link-layer address stands: the first such option of length 1 counts, others are as absent.
  *
- * The verifier walks this loop to its end for each state that comes to it, and what is left of it for each branch
- * within that goes on: so there is none but those that leave it.
+ * The verifier walks this loop once for each state that reaches it, and the rest of it for each branch inside that goes
+ * on: so all branches in it leave it.
  */
 static __always_inline bool options_check(struct scratch *s)
 {
@@ -141,7 +141,7 @@ static __always_inline struct checked ns_check(struct xdp_md *ctx, struct scratc
 	__u32 message = s->frame.message;
 	__u64 length = s->frame.length;
 
-	/* can't be, as ns_parse() has looked; but the verifier has to see it here */
+	/* can't happen, since ns_parse() has checked it; but the verifier needs to see it here */
 	if (is_beyond(ip6h + 1, data_end))
 		return invalid(REASON_LENGTH);
 	if (s->frame.fragment)

@@ -7,9 +7,10 @@
  *  - A frame that isn't an NS is passed with no map touched.
  *  - An NS gets exactly one outcome. Those decided here are counted here, per CPU; an NS that went up as an
  *    event is counted by Python (npd6_xdp/daemon/counts.py), unless it says that it was answered here.
- *  - Fail open: whatever the program isn't sure of, it passes to the kernel untouched. It never aborts.
+ *  - Fail open: what the program can't decide, it passes to the kernel untouched. It never aborts.
  *  - XDP_TX carries the advertisement, XDP_DROP means that the NS is ours and was handed up (or lost), and
- *    all else is XDP_PASS; so is a multicast NS that isn't surely ours, where others live behind the port.
+ *    all else is XDP_PASS. Where other stations live behind the port, a multicast NS that may be meant for
+ *    them is passed, too.
  *
  * What touches a map is here, and reads downward. What doesn't is in headers, each of which stands on the one
  * before it and can be skipped: wire.h (headers and constants of the RFCs), shared.h (what Python sees as well),
@@ -28,7 +29,7 @@
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1 /* lo's, in every network namespace */
 #define TAGGED_MAX 16384   /* a note for each checksum modulo this */
-#define TAGGED_SHIFT 28    /* nanoseconds to units in which a frame gets from here to the taps: 0.27 s */
+#define TAGGED_SHIFT 28    /* nanoseconds to units of 0.27 s, in which a frame gets from here to the taps */
 
 /* What becomes of a solicitation's frame. */
 enum action {
@@ -54,7 +55,10 @@ static __always_inline struct verdict consume(enum outcome outcome)
 	return (struct verdict){ outcome, ACTION_CONSUME };
 }
 
-/* The last solicitation that was passed on a CPU, for hidden_tag(), and when that told of one (CLOCK_MONOTONIC). */
+/*
+ * The last solicitation that was passed on a CPU, for hidden_tag(), and when hidden_tag() handed one up last
+ * (CLOCK_MONOTONIC).
+ */
 struct passed {
 	__u64 head; /* the first bytes of the message; its checksum is over the addresses and the target, too */
 	__u64 told;
@@ -94,13 +98,13 @@ BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_R
 BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
 BPF_PERF_OUTPUT(events);                                        /* wakes Python for each event */
 BPF_PERF_OUTPUT(more_events);                                   /* for every 64th only */
-BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: whoever has an event is to wake Python */
+BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: the next event is to wake Python */
 
 /* --- match ----------------------------------------------------------------------------------------- */
 
 /*
- * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached.
- * `key` is in a map: on the stack, the verifier would follow each value of each VLAN id on its own.
+ * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached. `key` is
+ * in a map: on the stack, the verifier would follow each value of each VLAN id separately.
  */
 static __always_inline struct entry *entry_match(struct xdp_md *ctx, const struct frame *f, struct entry_key *key)
 {
@@ -122,18 +126,18 @@ static __always_inline struct entry *entry_match(struct xdp_md *ctx, const struc
 	return entries.lookup(key);
 }
 
-/* Frames that are never answered, whoever is asked for (docs/rules.md, C). */
+/* Frames that are never answered, whatever their target is (docs/rules.md, C). */
 static __always_inline bool is_frame_ignored(const struct scratch *s, const struct entry *entry)
 {
 	const struct frame *f = &s->frame;
 
 	if (is_same_ether(f->h_source, entry->mac) || is_same_ether(f->h_source, entry->port_mac))
 		return true; /* C4: our own, looped back */
-	/* F2: to our MAC address, a group's packet is one like any other */
+	/* F2: a multicast packet that is sent to our MAC address is treated like any other */
 	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, entry->mac) &&
 	    !is_same_ether(f->h_dest, entry->port_mac))
 		return true; /* C5: another station's, flooded by a bridge */
-	/* C9: no one station asked, and an answer to a group or to nobody would reach others than the asker */
+	/* C9: the source is no single station's MAC; an answer to it would reach other stations, or none */
 	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
 }
 
@@ -147,8 +151,8 @@ static __always_inline __be64 half_mask(int bits)
  * The rule for a target: addresses of their own first (own, next hops, rules for one address), then the
  * longest prefix. NULL: no rule; `outcome` then tells ignored from unmatched.
  *
- * Where an entry has many prefixes of few lengths, as an edge with many subscribers has, a hash look-up for each
- * length costs less than the trie, whose nodes are a cache miss each: with 100,000 of them less than half.
+ * If an entry has many prefixes of few lengths, as with many subscribers, a hash look-up for each length costs less
+ * than the trie, each node of which is a cache miss: with 100,000 prefixes, less than half.
  */
 static __always_inline struct rule *target_match(const struct entry *entry, const struct in6_addr *target,
 						 enum outcome *outcome)
@@ -186,7 +190,7 @@ static __always_inline struct rule *target_match(const struct entry *entry, cons
 
 /* --- decide ---------------------------------------------------------------------------------------- */
 
-/* What the kernel said when Python asked it about the target, if that still holds. */
+/* The kernel's answer when Python asked it about the target, if it still holds. */
 static __always_inline enum presence route_kept(const struct entry *entry, const struct scratch *s,
 						const struct settings *settings)
 {
@@ -202,9 +206,10 @@ static __always_inline enum presence route_kept(const struct entry *entry, const
 }
 
 /*
- * Whether the routing table leads to the target, out of another interface than the solicitation came in by
- * (and one of the rule's, if it names any) that leads anywhere. The kernel's own table is asked, so nothing is ever
- * out of date. bpf_fib_lookup() tells of nearly all; of what else there is on this machine, Python knows.
+ * Whether the routing table leads to the target, out of another interface than the solicitation came in by (and one of
+ * the rule's, if it names any) that leads anywhere. The kernel's own table is asked, so nothing is ever out of date.
+ * bpf_fib_lookup() knows nearly all routes; `settings.routing` says whether this machine has others, and then Python
+ * asks the kernel.
  */
 static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct entry *entry,
 						   const struct rule *rule, const struct scratch *s)
@@ -222,7 +227,7 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 		__builtin_memcpy(fib.ipv6_src, &s->source, sizeof(s->source));
 	__builtin_memcpy(fib.ipv6_dst, &s->ns.target, sizeof(s->ns.target));
 	code = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
-	if (code == BPF_FIB_LKUP_RET_UNSUPP_LWT || /* SRv6, MPLS: there is a route, and no word of where it leads */
+	if (code == BPF_FIB_LKUP_RET_UNSUPP_LWT || /* SRv6, MPLS: a route, but where it leads isn't said */
 	    settings->routing & ROUTING_ALL ||
 	    (settings->routing & ROUTING_UNFOUND &&
 	     (code == BPF_FIB_LKUP_RET_NOT_FWDED || code == BPF_FIB_LKUP_RET_FWD_DISABLED)))
@@ -232,7 +237,7 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 	if (fib.ifindex == entry->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)
 		return PRESENCE_ABSENT;
 	via.ifindex = fib.ifindex;
-	/* among a rule's own there is none that leads nowhere */
+	/* a rule's own via interfaces include none that leads nowhere */
 	if (!(rule->flags & RULE_VIA) && !(settings->routing & ROUTING_NOWHERE))
 		return PRESENCE_THERE;
 	return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;
@@ -254,8 +259,9 @@ static __always_inline void target_remember(const struct entry *entry, const str
 }
 
 /*
- * Whether the asker's address was heard last in another place, or with another MAC, or never. The kernel would learn of
- * it by the solicitation (RFC 4861 §7.2.3), which it doesn't get. A link-local address is in each place another's.
+ * Whether the asker's address was heard last on another link, or with another MAC, or never. The kernel would learn it
+ * from the solicitation (RFC 4861 §7.2.3), which it doesn't get. A link-local address on another link is another
+ * host's.
  */
 static __always_inline bool is_heard_anew(const struct entry *entry, const struct scratch *s)
 {
@@ -277,7 +283,7 @@ static __always_inline void heard_remember(const struct entry *entry, const stru
 	heard_addresses.update(&key, &heard);
 }
 
-/* The present target, for the methods that go by that; what Python is to be told of it comes to s->event_flags. */
+/* Looks up the present target, for methods neighbour and kernel; what Python has to know goes to s->event_flags. */
 static __always_inline struct present_target *target_present(const struct rule *rule, struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
@@ -293,7 +299,7 @@ static __always_inline struct present_target *target_present(const struct rule *
 	return present;
 }
 
-/* What is to become of a valid solicitation that a rule covers. ACTION_ANSWER: ns_answer() is to see how. */
+/* Decides about a valid solicitation that a rule covers. ACTION_ANSWER: ns_answer() decides how. */
 static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
@@ -309,7 +315,10 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 	s->event_flags = 0;
 	present = target_present(rule, s);
 	if (dad && !(rule->flags & RULE_DEFEND)) {
-		/* D1: any answer would kill the asker's address; D3: so would that of the kernel's proxy entry */
+		/*
+		 * D1: any answer would make the asker give the address up; D3: and so would one by the kernel's proxy
+		 * entry
+		 */
 		if (present && rule->decision == DECISION_KERNEL && entry->datapath != DATAPATH_MONITOR)
 			return consume(OUTCOME_DAD);
 		return pass(OUTCOME_DAD);
@@ -344,7 +353,10 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 {
 	__u64 paid = *paid_until;
 
-	/* CPUs that are here at once may each let one event too many through; an exact count isn't worth a lock */
+	/*
+	 * CPUs that are here at the same time may each let one event too many through; an exact count isn't worth a
+	 * lock
+	 */
 	if (paid < now)
 		*paid_until = paid = now;
 	if (paid + cost > now + BURST)
@@ -364,7 +376,7 @@ static __always_inline bool is_within_limits(const struct entry *entry, const st
 	if (entry->source_cost) {
 		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
 		paid = source_budgets.lookup_or_try_init(&key, &zero);
-		/* a table that is all in use refuses nobody: the budget of all still holds */
+		/* if the map is full, nobody is refused: the common budget still holds */
 		if (paid && !budget_spend(paid, entry->source_cost, now))
 			return false;
 	}
@@ -373,9 +385,9 @@ static __always_inline bool is_within_limits(const struct entry *entry, const st
 }
 
 /*
- * A wake-up costs 6.7 us here in softirq, an event that wakes nobody 0.4. So the first event after Python has begun
- * to look wakes it, and those behind it needn't: it will look once more before it sleeps. One at a time is answered
- * as fast as with a wake-up each, and a flood at the cost of a wake-up for hundreds.
+ * A wake-up costs 6.7 us here in softirq, an event without one 0.4. So the first event after Python has begun to look
+ * wakes it, and those that follow don't: it looks once more before it sleeps. One at a time is answered as fast as with
+ * a wake-up each, and a flood at the cost of a wake-up for hundreds.
  */
 static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 {
@@ -405,7 +417,7 @@ static __always_inline bool is_resolving_refused(const struct entry *entry, cons
 	return refused_askers.lookup(&key);
 }
 
-/* Leaves an event to hidden_tag(), which comes next on this CPU, if the frame isn't lost in between. */
+/* Leaves an event to hidden_tag(), which runs next on this CPU, unless the frame is lost in between. */
 static __always_inline bool event_hold(const struct entry *entry, const struct ns_event *event)
 {
 	int key = 0;
@@ -420,8 +432,8 @@ static __always_inline bool event_hold(const struct entry *entry, const struct n
 }
 
 /*
- * Whether a solicitation may have a tag that doesn't show, and is to be held until that is known. What is held goes on
- * to the kernel, which would forward a unicast one: of a sample there is none of those.
+ * Whether a solicitation may have a hidden tag, and is to be held until that is known. What is held goes on to the
+ * kernel, which would forward a unicast one, so samples are multicast only.
  */
 static __always_inline bool is_to_be_held(struct entry *entry, const struct scratch *s)
 {
@@ -476,7 +488,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HAND_UP };
 }
 
-/* Python has been told, so the next solicitation needn't tell it; an event that was lost doesn't come here. */
+/* Python has been told, so the next solicitation needn't. If the event was lost, this isn't called. */
 static __always_inline void told_note(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
@@ -491,7 +503,7 @@ static __always_inline void told_note(const struct entry *entry, const struct ru
 		heard_remember(entry, s);
 }
 
-/* Answers in place where that can be, and else, or where there is something to tell, has Python do it. */
+/* Answers in place where that is possible. Else, or where Python has to know something, an event goes up. */
 static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
@@ -525,7 +537,7 @@ static __always_inline void rule_count(__u32 id, enum outcome outcome)
 
 /*
  * The one exit of every solicitation: counts the outcome and says what becomes of the frame. `reaches_others`: if
- * passed, it reaches other stations behind the port, one of which may be who is asked for.
+ * passed, it reaches other stations behind the port, one of which may hold the target.
  */
 static __always_inline int ns_record(struct entry_counter *counter, const struct rule *rule, struct verdict verdict,
 				     bool reaches_others)
@@ -546,10 +558,10 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 	if (reaches_others &&
 	    (outcome == OUTCOME_PENDING || outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED))
 		return XDP_PASS;
-	return XDP_DROP; /* what is lost or refused as well: passed on, a flood would reach the stack instead */
+	return XDP_DROP; /* lost or refused ones as well: if passed, a flood would reach the stack */
 }
 
-/* Notes a valid solicitation that goes on to the kernel, so that hidden_tag() knows what this program saw of it. */
+/* Notes a valid solicitation that goes on to the kernel, so that hidden_tag() can compare it with what it sees. */
 static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, bool is_held)
 {
 	int key = 0;
@@ -565,9 +577,9 @@ static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, 
 }
 
 /*
- * Notes that a solicitation goes on to the kernel that has tags within, valid or not: hidden_tag() is to find it again
- * when other frames have come in between, or by another CPU. A driver (native mode) hands on several at once, and RPS
- * spreads them.
+ * Notes that a solicitation with tags in the frame, valid or not, goes on to the kernel: hidden_tag() is to recognise
+ * it when other frames have come in between, or on another CPU. A driver (native mode) hands on several at once, and
+ * RPS spreads them.
  */
 static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *f)
 {
@@ -605,7 +617,7 @@ int ns_filter(struct xdp_md *ctx)
 	if (!s)
 		return XDP_PASS;
 	entry = entry_match(ctx, &f, &s->entry_key);
-	s->frame = f; /* from here on, this is what is read: the verifier would walk on for each kind of `f` */
+	s->frame = f; /* read this copy from here on: the verifier would follow each state of `f` separately */
 	if (!entry) {
 		tagged_note(ctx, &s->frame);
 		return XDP_PASS;
@@ -644,7 +656,7 @@ int ns_filter(struct xdp_md *ctx)
 
 #define TOLD_PAUSE 100000000ULL /* nanoseconds */
 
-/* Counts one that was held, and became something else than an event. */
+/* Counts one that was held, and didn't become an event. */
 static __always_inline void held_record(const struct passed *passed, enum outcome outcome)
 {
 	int key = passed->entry;
@@ -656,8 +668,9 @@ static __always_inline void held_record(const struct passed *passed, enum outcom
 }
 
 /*
- * Whether to tell of a frame that has a tag, of whatever kind it is: the first on a port with an entry for what seems to
- * be untagged. What XDP answers doesn't come here; what the asker sends next does. In or beside, nobody can say of it.
+ * Whether to tell of a frame that has a tag, of whatever kind it is: the first on a port with an entry for what seems
+ * to be untagged. What XDP answers doesn't come here, but the next frame of the asker does. Whether its tag stood in
+ * the frame or beside it can't be told.
  */
 static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *passed)
 {
@@ -683,8 +696,8 @@ static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *p
 /*
  * Whether a frame with more tags than the last note says is that note's, and one of the tags stood beside it. In native
  * mode the note may be of another frame, that came behind it and has the same checksum: then this one's own tags were
- * seen within it just now, as many as it has here. Nothing else may be taken for a solicitation here than ns_parse()
- * does, or nobody noted it.
+ * seen in the frame just now, as many as it has here. What counts as a solicitation here has to be the same as in
+ * ns_parse(), or there would be no note of it.
  */
 static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32 tags, const struct passed *passed,
 					  __u64 now)
@@ -695,7 +708,7 @@ static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32
 	int key;
 
 	if (tags != passed->tags + 1 || tags > MAX_TAGS)
-		return false; /* one at most stands beside a frame */
+		return false; /* at most one tag stands beside a frame */
 	if (bpf_skb_load_bytes(skb, l3, head, sizeof(head)) || head[0] >> 4 != 6 || !(head[4] | head[5]))
 		return false;
 	if (passed->message != sizeof(struct ipv6hdr) || head[6] != NEXTHDR_ICMP)
@@ -744,7 +757,10 @@ int hidden_tag(struct __sk_buff *skb)
 		return 0;
 	if (passed->ifindex != skb->ifindex)
 		return 0;
-	/* a note is of one frame, which is the very next here: else an invalid copy of it, with a tag, would be believed */
+	/*
+	 * a note is used for one frame only, the next one here: else an invalid copy of it, with a tag, would be
+	 * believed
+	 */
 	passed->ifindex = 0;
 	if (bpf_skb_load_bytes(skb, l3 + passed->message, &head, sizeof(head)) || head != passed->head)
 		return 0;
@@ -763,7 +779,7 @@ int hidden_tag(struct __sk_buff *skb)
 	}
 	now = bpf_ktime_get_ns();
 	if (passed->told_ifindex == skb->ifindex && now - passed->told < TOLD_PAUSE)
-		return 0; /* a flood says no more than the first of it */
+		return 0; /* of a flood, the first one is enough */
 	if (!is_tag_hidden(skb, l3, tags, passed, now))
 		return 0;
 	passed->told = now;

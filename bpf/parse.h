@@ -9,7 +9,7 @@
 #define MAX_EXTENSIONS 3 /* headers of a chain: two of options, one fragment header */
 #define MAX_OPTIONS_HEADERS 2
 
-/* Hides what is known of `x` from clang, which else folds away a bound that the verifier has to see. */
+/* Hides from clang what it knows of `x`: it would remove a bound that the verifier has to see. */
 #define opaque(x) asm volatile("" : "+r"(x))
 
 /* Where things stand in the frame, and what of it is needed after the frame has been rewritten. */
@@ -25,8 +25,10 @@ struct frame {
 	__u8 h_source[ETH_ALEN];
 };
 
-/* Whether what ends at `end` isn't all in the frame. On arm64 clang compares the difference of the two with a size instead,
- * which is any number to the verifier. */
+/*
+ * Whether the frame ends before `end`. On arm64, clang would compare the difference of the two with a size instead,
+ * which the verifier takes for any number.
+ */
 static __always_inline bool is_beyond(void *end, void *data_end)
 {
 	opaque(end);
@@ -73,7 +75,7 @@ static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f
 	return nexthdr == NEXTHDR_ICMP;
 }
 
-/* True for an ICMPv6 message of type 135 (H1); fills in all of `f`. False: not our business. */
+/* True for an ICMPv6 message of type 135 (H1); fills in all of `f`. False: it is none, and the frame is passed. */
 static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 {
 	void *data = (void *)(long)ctx->data;
@@ -115,7 +117,7 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 	if (is_beyond(nh, data_end) || (ip6h->flow & BE32(0xf0000000)) != BE32(0x60000000))
 		return false;
 	if (ip6h->nexthdr == NEXTHDR_ICMP) {
-		/* the way of nearly all traffic that comes this far: one byte tells */
+		/* nearly all traffic that comes this far ends here, by one byte */
 		if (is_beyond(nh + 1, data_end) || *(__u8 *)nh != ND_NEIGHBOR_SOLICIT || !ip6h->payload_len)
 			return false;
 		f->message = f->l3 + sizeof(*ip6h);

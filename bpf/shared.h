@@ -55,7 +55,7 @@ enum decision {
 	DECISION_IGNORE,
 	DECISION_STATIC,    /* always there */
 	DECISION_ROUTE,     /* there if the routing table leads to it, out of another interface, or here */
-	DECISION_NEIGHBOUR, /* there if `present_targets` has it; Python has others resolved */
+	DECISION_NEIGHBOUR, /* there if `present_targets` has it; Python has the kernel resolve others */
 	DECISION_KERNEL,    /* the kernel's own proxy answers once `present_targets` has it; Python adds others */
 };
 
@@ -84,7 +84,7 @@ enum entry_flag {
 	ENTRY_HEARS = 32,   /* targets live behind it: Python is told of new source addresses */
 };
 
-/* What of the machine's routes bpf_fib_lookup() can't tell of: npd6_xdp/core/routes.py RoutingFlag. */
+/* Which kinds of routes and rules bpf_fib_lookup() can't decide by are there: npd6_xdp/core/routes.py RoutingFlag. */
 enum routing_flag {
 	ROUTING_UNFOUND = 1, /* what it doesn't find may be there: prefixes delivered here, throw routes */
 	ROUTING_ALL = 2,     /* rules pass over routes (suppress_prefixlength), and it doesn't */
@@ -97,7 +97,7 @@ enum event_flag {
 	EVENT_TAG_COUNT = 3,    /* mask: how many VLAN tags the frame has */
 	EVENT_OUTER_8021AD = 4, /* the first tag's TPID is 0x88a8, not 0x8100 */
 	EVENT_INNER_8021AD = 8,
-	/* and what else Python has to know: */
+	/* and what Python has to do, or to know: */
 	EVENT_MISS = 16,     /* the maps lack the target: resolve it, add a proxy entry, or ask for its route */
 	EVENT_STALE = 32,    /* the target is present, but stale: have the kernel probe it */
 	EVENT_ANSWERED = 64, /* answered and counted already */
@@ -195,7 +195,7 @@ struct recent {
 	__u64 count;
 };
 
-/* Where an address was heard last, and of whom. */
+/* On which entry an address was heard last, and with which MAC. */
 struct heard {
 	__u32 entry;
 	__u8 mac[ETH_ALEN]; /* the source link-layer address that it gave */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* wire: its headers, the constants of the RFCs, and what is asked of an address. */
+/* wire: headers, constants of the RFCs, and predicates of addresses. */
 #ifndef NPD6_WIRE_H
 #define NPD6_WIRE_H
 
@@ -7,7 +7,7 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-/* What is of several bytes on the wire is compared as it stands there, so constants are put in network order. */
+/* Fields of several bytes are compared as they stand on the wire, so constants are in network order. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define BE16(x) ((__be16)__builtin_bswap16(x))
 #define BE32(x) ((__be32)__builtin_bswap32(x))
