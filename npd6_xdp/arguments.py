@@ -84,7 +84,7 @@ class Verb(NamedTuple):
         return self.function.__name__
 
     def add_to(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-        """Have it be one of the commands of a parser, where `verb` is its function then."""
+        """Add it to a parser as one of its commands; the parsed `verb` is its function."""
         title = "example" if len(self.examples) == 1 else "examples"
         parser = commands.add_parser(
             self.name,

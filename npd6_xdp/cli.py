@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     _open_standard_files()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal's character set lacks is escaped, and ends nothing
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal can't show are escaped
             stream.reconfigure(errors="backslashreplace")
     arguments = argument_parser().parse_args(argv)
     set_up("warning", "text", logging.StreamHandler(sys.stderr))
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        _give_up_output()  # the reader of our output has had enough
+        _give_up_output()  # the reader of our output has closed the pipe
         return 1
     except Exception as error:
         found = complaint(error)
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_files() -> None:
-    """Have file descriptors 0, 1 and 2 be open: whatever else got such a number would be written into."""
+    """Make sure that file descriptors 0, 1 and 2 are open: else another file might get such a number, and output be
+    written to it.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -61,7 +63,7 @@ def _open_standard_files() -> None:
 
 
 def _give_up_output() -> None:
-    """What is still buffered goes nowhere."""
+    """Discard what is still buffered."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """`run`: the daemon, in the foreground."""
     for number in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # until the daemon notes them: it has yet to read its file
+        signal.signal(number, signal.SIG_IGN)  # until the daemon handles them, which it does once it has read its file
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
     from npd6_xdp import daemon
     from npd6_xdp.daemon.reading import Source
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             str(config.absolute()),
             lambda: log.dropped,
         )
-    except Exception as error:  # by the log's way: stderr itself may have nobody who reads it
+    except Exception as error:  # through the log, as nobody may read stderr
         text, exit_status = complaint(error) or (traceback.format_exc().rstrip(), 1)
         log.say(text)
         return exit_status
@@ -72,7 +72,7 @@ def _lasting(path: Path) -> Path:
     except OSError as error:
         if not path.is_absolute():
             raise UsageError(f"--config {path}: the working directory is gone; name the file from / on") from error
-        os.chdir("/")  # bcc, too, comes back to where it was
+        os.chdir("/")  # bcc changes the directory and comes back to it
     return path
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was asked and answered on a wire: captured by tcpdump, decoded by scapy.
-
-Neither shares a line with the code that answers, so what they say is evidence.
+"""What was asked and answered on a wire: captured by tcpdump, decoded by scapy. Neither shares code with the daemon, so
+they are independent evidence.
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ class RunningDaemon:
     def log(self) -> str:
         """All that the daemon has written to stderr and stdout so far.
 
-        A thread of it writes, and on a busy machine later than what its line tells of can be seen: that is waited for,
-        unless it is at something else all the time.
+        A thread of it writes, on a busy machine some time after what the line reports has happened. So this waits until
+        the thread has nothing left to write, unless it is busy all the time.
         """
         deadline, rests = time.monotonic() + _LOGGED, 0
         while rests < 2 and time.monotonic() < deadline:  # the writer may be looked at before the one who wakes it
@@ -125,7 +125,7 @@ class RunningDaemon:
         return self.log_file.read_text(errors="replace")
 
     def thread_states(self) -> list[str]:
-        """What each of the daemon's threads is at, as /proc says it: "R" at work, "S" waiting, "T" stopped."""
+        """The state of each of the daemon's threads, as /proc says it: "R" at work, "S" waiting, "T" stopped."""
         states = []
         if self._process is not None and self._process.returncode is None:
             for path in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
@@ -181,9 +181,8 @@ class RunningDaemon:
         return found
 
     def settle(self) -> None:
-        """Wait until the daemon's loop turns: what it was at is counted then, too, which follows the answer.
-
-        Nothing is waited for where the daemon is gone, or has been given another control socket.
+        """Wait for a turn of the daemon's loop: what it was doing is counted then, too, which follows the answer.
+        Doesn't wait where the daemon is gone, or has been given another control socket.
         """
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(60.0)

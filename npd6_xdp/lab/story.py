@@ -148,7 +148,7 @@ class _Story:
             self.ping_unanswered("ping the host, the daemon gone")
 
     def crash(self) -> None:
-        """Nothing is left of a killed daemon, and the next one starts as if it had never been."""
+        """Nothing is left of a killed daemon, and the next one starts as the first did."""
         with self.daemon("hybrid") as daemon:
             self.edge("ip", "link", "show", "dev", "wan0")
             self.report.command(f"edge# kill -9 {daemon.process.pid}", "")
@@ -221,7 +221,7 @@ class _Story:
         self.report.check(f"ndisc6 {address}", mac, _link_layer_address(output))
 
     def silence(self) -> None:
-        """Asked for what it has no business with, the daemon says nothing."""
+        """The daemon doesn't answer for targets that no rule covers."""
         self.report.say("Addresses that no rule covers, or that a rule says to ignore, are to get no answer:")
         addresses = {"no rule covers it": UNMATCHED_ADDRESS, "a rule ignores it": IGNORED_ADDRESS}
         asking = {  # at once, for each takes a second to give up

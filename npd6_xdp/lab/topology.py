@@ -266,7 +266,7 @@ class Topology:
             return
         for signum in _SIGNALS:
             previous = signal.getsignal(signum)
-            if previous is not signal.SIG_IGN:  # nohup means it
+            if previous is not signal.SIG_IGN:  # started by nohup: SIGHUP stays ignored
                 self._handlers[signum] = previous
                 signal.signal(signum, _stop)
 
@@ -320,7 +320,7 @@ def sweep() -> None:
 
 
 def _alive(label: str, pid: int) -> bool:
-    # Our own pid may have been another's before; labels know the difference.
+    # Our own pid may have been another's before; the labels tell the two apart.
     return label in _live if pid == os.getpid() else Path(f"/proc/{pid}").exists()
 
 

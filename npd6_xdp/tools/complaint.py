@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What to say of an error that ends a command, and the exit status: one line a thing, with what to do about it."""
+"""The message for an error that ends a command, a line for each problem with what to do, and the exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOG = logging.getLogger("npd6-xdp")
 
 
 def complaint(error: Exception) -> tuple[str, int] | None:
-    """What to say of an error, and the exit status; None if it is a mistake of ours."""
+    """The message for an error, and the exit status; None if it is a bug of ours."""
     match error:
         case Npd6Error():
             _LOG.debug("where it happened", exc_info=error)

@@ -14,14 +14,14 @@ from typing import Any
 
 from npd6_xdp.core.errors import MachineError
 
-_TIMEOUT = 60.0  # seconds without a word; a daemon that is at it says so each 5
+_TIMEOUT = 60.0  # seconds without a byte; a daemon that works on the answer sends one every 5
 _TIMEVAL = struct.Struct("ll")
-_TRIES = 10  # where the daemon hangs up before it has heard the question: it has too many
+_TRIES = 10  # where the daemon closes the connection before it has read the question: it has too many clients
 _PAUSE = 0.02  # seconds between them
 
 
 def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """What the daemon at `path` answers, however long it is at work. Raises MachineError if nobody does."""
+    """The answer of the daemon at `path`, however long it takes. Raises MachineError if there is none."""
     with suppress(OSError):  # who may not look hears that below
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
@@ -56,10 +56,10 @@ def understood(path: Path, answer: bytes) -> dict[str, Any]:
 
 
 def _said(path: Path, question: bytes) -> bytes:
-    """What comes back for these bytes; nothing, where it hangs up each time."""
+    """The reply to these bytes; nothing, if the daemon closes the connection each time."""
     for _ in range(_TRIES):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            # a timeout of Python's own would give up at once where others wait to be let in, too
+            # with a timeout of Python's own, connect() would fail at once where other clients wait as well
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(_TIMEOUT), 0))
             try:
                 connection.connect(str(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Frames of a capture on `any`: the Ethernet header anew, from the one that Linux puts in its place ("cooked")."""
+"""Frames of a capture on `any`: rebuilds the Ethernet header from the one that Linux puts in its place ("cooked")."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading a configuration file, of whatever format, with an error that says what is wrong with it.
 
-What stands at its path may be anything: whoever may write there, or a script that went wrong, can put a pipe there, a
-device that never ends, or a file that is being written.
+Its path may lead to anything: a pipe, a device that never ends, a file that is being written. Other users or a broken
+script may have put it there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KINDS = (
 
 
 def read_text(path: Path, most: int = MOST) -> str:
-    """A file's text. Never waits for anybody.
+    """A file's text. Never blocks.
 
     Raises ConfigError, with one mistake, if it can't be read, is no regular file, has more than `most` bytes, changes
     while it is read, or isn't UTF-8.
@@ -48,7 +48,7 @@ def _refused(path: Path, why: str) -> ConfigError:
 
 def _read(path: Path, most: int) -> bytes:
     """The whole of a regular file, as it was at one time. ValueError says why not."""
-    # a pipe's open would wait for its writer; a terminal's would make it ours
+    # opening a pipe would wait for its writer; a terminal would become our controlling one
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tells systemd's journal how grave a line on stderr is, by the prefixes of sd-daemon(3): `journalctl -p warning`."""
+"""Tells systemd's journal the priority of each line on stderr, by the prefixes of sd-daemon(3): `journalctl -p
+warning`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's log on its way to stderr: whoever is to read it, and doesn't, holds nobody up.
+"""The daemon's log to stderr, which never blocks the daemon, even if nobody reads it.
 
-A write to a pipe or a socket waits for its reader. O_NONBLOCK would be set for all who share the descriptor, and
-/proc/self/fd/2 can't be opened by who is another user, or if it is a socket. So a thread writes, and waits if need be.
+A write to a pipe or a socket waits for its reader. O_NONBLOCK would be set for all processes that share the descriptor,
+and /proc/self/fd/2 can't be opened by another user, or if it is a socket. So a thread writes, and waits if need be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from npd6_xdp.core.errors import MachineError, want_of_threads
 
 _STDERR = 2
 _MOST_HELD = 1 << 20  # bytes that wait to be written
-_WAIT = 0.025  # seconds that who logs waits for the line to be out; not again until all lines are
+_WAIT = 0.025  # seconds that a log call waits for its line to be written; it waits again only once all lines are
 _STALLED = 0.3  # seconds without progress, after which the end doesn't wait for what is left
 _ENDING = 2.0  # seconds that it waits for it at the longest
 
@@ -38,7 +38,7 @@ class LogThread(logging.Handler):
         self._fd = fd
         self._queue: SimpleQueue[tuple[bytes, int, threading.Lock] | None] = SimpleQueue()
         self._dropping = False
-        # each of these is changed by one side only: who logs, or the thread
+        # each of these is changed by one side only: the log call, or the thread
         self._put = self._dropped = 0
         self._written = self._lost = self._said = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -78,7 +78,7 @@ class LogThread(logging.Handler):
             written.acquire(timeout=_WAIT)
 
     def finish(self) -> None:
-        """Write what is left, as long as somebody reads it: this waits for nobody who doesn't."""
+        """Write what is left as long as somebody reads it; it doesn't wait for a reader that has stopped."""
         self._queue.put(None)
         ends = time.monotonic() + _ENDING
         before, stalls = self._written, time.monotonic() + _STALLED
@@ -99,7 +99,7 @@ class LogThread(logging.Handler):
                 self._tell()
 
     def _tell(self) -> None:
-        """Say how many are missing; for as long as that can't be written, it is yet to be said."""
+        """Log how many lines are missing. If that can't be written, it is tried again later."""
         count = self.dropped
         missing = count - self._said
         record = logging.LogRecord(

@@ -105,7 +105,7 @@ class _Replay:
         link = here or LinkFacts(interface, LOOPBACK, mac or _NO_MAC)
         if here is not None and mac is not None:
             link = replace(link, mac=mac, bridge_macs={})
-        # a replay has no clock, so there is nothing to hold limits against
+        # a replay has no clock, so limits can't be applied
         entries = tuple(
             replace(entry, name=interface, events_per_source=0, collect_targets=0)
             for entry in config.entries(interface)
@@ -148,7 +148,7 @@ class _Replay:
             self._bench.ns_filter.set_routing(self._kinds)
 
     def _meet_neighbours(self) -> None:
-        """Method neighbour goes by who is in this machine's neighbour table now."""
+        """Method neighbour goes by this machine's neighbour table as it is now."""
         if not self._table.live(Decision.NEIGHBOUR):
             return
         places = Places()

@@ -68,7 +68,7 @@ def _stream(control: Path, first: dict[str, Any], told: Callable[[dict[str, Any]
             try:
                 said = ask(control, _QUESTION)
             except MachineError as error:
-                if str(error) != problem:  # said once, until it goes well
+                if str(error) != problem:  # reported once, until it works again
                     print(f"npd6-xdp: {error}", file=sys.stderr)
                 problem = str(error)
             else:
@@ -124,7 +124,7 @@ def _terminal() -> Iterator[Callable[[float], bool]]:
         say(_ENTER)
 
     def nothing(_number: int, _: FrameType | None) -> None:
-        """The pipe has it."""
+        """Write to the pipe at once."""
 
     def wait(seconds: float) -> bool:
         ready, _, _ = select.select([reader], [], [], max(0.0, seconds))

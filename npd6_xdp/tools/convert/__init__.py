@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`npd6-xdp convert`: npd6.conf or ndppd.conf in, our TOML out; what has no equal is said, never dropped.
+"""`npd6-xdp convert`: npd6.conf or ndppd.conf in, our TOML out; what has no equivalent is reported, never dropped.
 
 Both grammars are read as npd6 1.1.0 (config.c, exparser.c) and ndppd 0.2.5 (conf.cc, proxy.cc) read them; where those
 pass over what they can't use, it is a remark here, and where they would refuse or misread the file, a mistake.

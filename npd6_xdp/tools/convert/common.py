@@ -31,7 +31,7 @@ class Notes:
     def say(self, line: int, message: str, at: list[str] | None = None, *, equal: bool = False) -> None:
         """Note a remark, which is also a comment at its place in the output, or on top.
 
-        There stands first what has no equal; `equal` says that this has one, or needs none.
+        Remarks on what has no equivalent come first; `equal` says that this has one, or needs none.
         """
         self.said.append((line, message))
         if at is None:
@@ -44,7 +44,7 @@ class Notes:
         return tuple(self._remark(line, message) for line, message in _in_order(self.said))
 
     def top(self) -> tuple[list[str], list[str]]:
-        """The remarks that belong to no interface: what has no equal, and what has one or needs none."""
+        """The remarks that belong to no interface: those on what has no equivalent, and the others."""
         lost, rest = ([self._remark(*said) for said in _in_order(each)] for each in (self._top, self._equals))
         return lost, rest
 

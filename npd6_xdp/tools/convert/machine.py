@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What of this machine helps to convert a file of it; a file of another one is converted without."""
+"""Facts of this machine that help to convert its own file. A file of another machine is converted without them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads an ndppd.conf, its blocks first, and makes of its `proxy` sections the interfaces and rules they come to."""
+"""Reads an ndppd.conf, its blocks first, and turns its `proxy` sections into interfaces and rules."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def read(text: str, notes: Notes, machine: Facts = NOTHING_KNOWN) -> list[Interf
 
 
 def _routed(interfaces: Iterable[Interface], notes: Notes, machine: Facts) -> None:
-    """Say what is different about `auto`: once what always is, and where the targets are on-link on the very port."""
+    """Remark on how `auto` differs: once in general, and for each rule whose targets are on-link on the port."""
     routes = [(each, rule) for each in interfaces for rule in each.converted if rule.method == "route" and not rule.via]
     unknown = [each.name for each, rule in routes if rule.network.prefixlen < 128 and each.name not in machine.ethernet]
     if routes:
@@ -221,7 +221,7 @@ def _left_out(item: _Item, known: dict[str, str], notes: Notes, at: list[str] | 
 
 
 def _firsts(items: list[_Item], keys: set[str], notes: Notes, at: list[str]) -> dict[str, _Item]:
-    """Of what may stand there once, the first, as ndppd takes it."""
+    """The first of several for a key that may stand there once, as ndppd takes it."""
     firsts: dict[str, _Item] = {}
     for item in items:
         if item.key in keys and (first := firsts.setdefault(item.key, item)) is not item:
@@ -344,7 +344,7 @@ def _iface_problem(name: str, port: str) -> str:
 
 
 def _one_rule_a_prefix(rules: list[Rule], notes: Notes) -> list[Rule]:
-    """Let the rule of the longest prefix say it all."""
+    """Put into the rule of the longest prefix all that ndppd's rules do there."""
     kept: dict[IPv6Network, list[Rule]] = {}  # the first of a prefix is what becomes of all
     result: list[Rule] = []
     for rule in rules:

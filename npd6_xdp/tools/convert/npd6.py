@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads an npd6.conf, and makes of its pairs of prefix and interface, and of its lists, the rules they come to."""
+"""Reads an npd6.conf, and turns its pairs of prefix and interface, and its lists, into rules."""
 
 from __future__ import annotations
 
