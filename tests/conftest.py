@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all tests share: a topology of their own, who runs beside whom; under CI one that is skipped has failed."""
+"""What all tests share: a topology of their own, and which may run at the same time; in CI, a skipped test fails."""
 
 from __future__ import annotations
 
@@ -76,9 +76,8 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 def _in_order(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """One worker begins with what is long, one with what would wait for the neighbour table, the others share the rest.
-
-    The second has those that fill the table first, and then, when nobody does any more, those that need it.
+    """One worker begins with the long tests, one with those that would wait for the neighbour table, the others share
+    the rest. The second begins with the tests that fill the table, and then runs those that need it.
     """
     kinds: dict[str, list[pytest.Item]] = {"long": [], "fills": [], "needs": [], "heavy": [], "light": []}
     for item in items:
@@ -141,7 +140,7 @@ TABLE = Path("/run/lock/npd6-xdp-tests-neighbour-table")
 
 @pytest.fixture(autouse=True)
 def neighbour_table(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Who fills the kernel's neighbour table runs beside nobody, in whatever process, who needs room or peace there."""
+    """A test that fills the kernel's neighbour table never runs, in any process, beside one that needs the table."""
     fills, needs = (request.node.get_closest_marker(name) for name in ("fills_table", "needs_table"))
     if os.geteuid() != 0 or not (fills or needs):
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What frames are made of, for all test rooms: addresses, tags, and who asks for what."""
+"""Addresses and tags of frames, for all test rooms, and settings of who asks for which target."""
 
 from __future__ import annotations
 

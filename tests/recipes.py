@@ -33,7 +33,7 @@ from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
 OUTSIDE = "2001:db8:ffff::1"
-"""Who pings: the upstream's router by this address, as if it were somebody beyond it."""
+"""The source of the pings: the upstream's router has this address, in place of a host beyond it."""
 PAGES = Path(__file__).resolve().parents[1] / "docs/recipes"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

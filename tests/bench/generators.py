@@ -119,7 +119,7 @@ def _send_paced(sock: socket.socket, burst: Burst, order: Order) -> Sent:
         done = sendmmsg(fd, address + position * size, min(due, _BATCH, count - position), 0)
         if done < 0:
             if ct.get_errno() in (errno.ENOBUFS, errno.EAGAIN):
-                continue  # veth's ring is full, and holds up who sends
+                continue  # veth's ring is full, and the sender has to wait
             raise OSError(ct.get_errno(), os.strerror(ct.get_errno()), "sendmmsg")
         sent += done
         position = (position + done) % count

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`python -m tests.bench.reloads`: how long an answer takes while much is reloaded, and while nobody reads a status."""
+"""`python -m tests.bench.reloads`: how long an answer takes during large reloads, and with clients that don't read."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def reload(running: RunningDaemon, text: str) -> Callable[[], Any]:
 
 
 def unread(running: RunningDaemon) -> None:
-    """30 who ask for the status, and never read it; and one who does."""
+    """30 clients that ask for the status and never read it, and one that does."""
     with ExitStack() as stack:
         for _ in range(_CLIENTS):
             client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

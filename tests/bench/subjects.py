@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who is measured: npd6-xdp by each of its ways, its peers, and the kernel, each started on the edge."""
+"""The programs that are measured: npd6-xdp in each of its modes, its peers, and the kernel, each on the edge."""
 
 from __future__ import annotations
 

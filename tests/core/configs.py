@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configuration files that are right but for what a test puts into them, and what is wrong with one."""
+"""Valid configuration files with the lines that a test adds to them, and the mistakes of a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINIMAL_RULE = plain("2001:db8:1::/64")
 
 
 def daemon(lines: str) -> str:
-    """A file that is right but for what `lines` add to [daemon]."""
+    """A valid file with `lines` added to [daemon]."""
     return f"[daemon]\n{lines}\n{MINIMAL}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A table of method neighbour, and the addresses of its hosts: for the tests of who is there and who is looked for."""
+"""A table of method neighbour, and the addresses of its hosts, for the tests of hosts and of pending targets."""
 
 from __future__ import annotations
 

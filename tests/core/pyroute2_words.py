@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What pyroute2 makes of our messages, and ours of its: an oracle that shares no code with npd6_xdp."""
+"""Our messages as pyroute2 reads them, and messages that it writes: an oracle that shares no code with npd6_xdp."""
 
 from __future__ import annotations
 

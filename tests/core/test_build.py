@@ -258,7 +258,7 @@ def some_configs(draw: st.DrawFn) -> Config:
 
 
 def mostly(before: Config, after: Config) -> Config:
-    """The one before, but for its first entry's first rule, which is the other's."""
+    """The first configuration, with the other's first rule in its first entry."""
     first = before.interfaces[0]
     rules = {rule.prefix: rule for rule in (*after.interfaces[0].rules[:1], *first.rules[1:])}
     return Config((replace(first, rules=tuple(rules.values())), *before.interfaces[1:]))

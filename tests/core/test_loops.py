@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other proxies between the same links: who is found by a test, who isn't, and what counts as an echo."""
+"""Other proxies between the same links: which stations a test finds, which not, and what counts as an echo."""
 
 from __future__ import annotations
 

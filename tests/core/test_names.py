@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names of interfaces: shown so that they harm nobody, told apart, and meant by their alternative ones."""
+"""Names of interfaces: shown as printable text, all different, and found by alternative names."""
 
 from __future__ import annotations
 

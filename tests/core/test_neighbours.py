@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which hosts are known, and who waits for which: small machines, walked at random beside plain models."""
+"""Which hosts are known: small state machines with random steps, compared with plain models."""
 
 from __future__ import annotations
 

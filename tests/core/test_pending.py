@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who waits for which target, and how many may be under way: small machines, walked at random beside plain models."""
+"""Who waits for which target, and how many may be under way: state machines with random steps, and plain models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def question(asker: int, target: bytes = at(1), rule: int = 0) -> NsEvent:
 
 
 def mac(asker: int) -> bytes:
-    """Never zero, which nobody's is."""
+    """Never zero, which is no station's MAC."""
     return bytes([2, 0]) + asker.to_bytes(4)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a host is, if several neighbour tables have its address: what each entry is worth, and who displaces whom."""
+"""Where a host is, if several neighbour tables have its address: which entries count, and which displace others."""
 
 from __future__ import annotations
 

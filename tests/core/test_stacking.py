@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which interfaces stand on which: bridges, VLAN devices, bonds and their slaves, who else lives behind a port."""
+"""Which interfaces are on top of which: bridges, VLAN devices, bonds and their slaves, others behind a port."""
 
 from __future__ import annotations
 

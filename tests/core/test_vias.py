@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which via interfaces method neighbour can find nobody behind, and what is said of them."""
+"""Via interfaces on which method neighbour can't find any host, and the warnings about them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Room(Follower):
 
 
 class Scene:
-    """A daemon's way of changes, with few rooms on it."""
+    """The path of a change through the daemon, with a few rooms only."""
 
     def __init__(self, *rooms: Follower) -> None:
         self.machine, self.look, self.room, self.last = Machine(), NextLook(), Room(), Room()

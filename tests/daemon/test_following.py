@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A change of the machine is followed: what is held once that has ended."""
+"""A change of the machine is followed: which objects are still referenced when that has ended."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who was another proxy, between links that no question is carried both ways between any more."""
+"""Former other proxies, where a new table no longer carries questions both ways between the links."""
 
 from __future__ import annotations
 

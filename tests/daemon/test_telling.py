@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Long answers a bit at a time: none of them holds the loop, and who asks together gets the same."""
+"""Long answers, made bit by bit: none of them delays the loop, and clients that ask together get the same."""
 
 from __future__ import annotations
 

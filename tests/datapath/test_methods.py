@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The methods that know targets: who is answered, and what of it goes up."""
+"""The methods that know which targets are there: which solicitations are answered, and which go up."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ANSWER = "one answer"
 SILENCE = "silence"
 
 _SOURCE = "fe80::ff:fe00:1"
-"""Who asks. Nobody has that address; the answer goes to the MAC address in the question."""
+"""The asker's address. No interface has it; the answer goes to the MAC address in the question."""
 
 _ETH_P_IPV6 = 0x86DD
 _SOLICITATION, _ADVERTISEMENT = 135, 136

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is known of links after changes is what one who comes later is told, and what nothing changed is the same."""
+"""Facts of links after changes are the same as if they were read anew; what didn't change is the same object."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Limits that protect Python: budgets in the XDP program, and what becomes of those who exceed them."""
+"""Limits that protect Python: budgets in the XDP program, and what happens to solicitations beyond them."""
 
 from __future__ import annotations
 

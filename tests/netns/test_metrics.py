@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The numbers that hang together, and traffic that is none of our business: it arrives, and isn't counted."""
+"""Metrics whose sums have to agree, and other traffic, which arrives and isn't counted."""
 
 from __future__ import annotations
 

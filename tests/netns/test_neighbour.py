@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Method `neighbour`: there is who answers behind us, by the kernel's neighbour table."""
+"""Method `neighbour`: a target is there if the kernel's neighbour table has it behind a via interface."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a host is: one that moves is followed, and nobody is moved by a claim that isn't his."""
+"""Where a host is: one that moves is followed, and another station's claim doesn't move it."""
 
 from __future__ import annotations
 

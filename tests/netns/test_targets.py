@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whose addresses they are: the edge's own, its other side's, the gateway's; followed while they change."""
+"""Targets that are the edge's own addresses, those of its other side, or the gateway's; followed while they change."""
 
 from __future__ import annotations
 

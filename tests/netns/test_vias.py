@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Interfaces behind which method neighbour can find nobody: refused, or warned of for as long as it is so."""
+"""Interfaces behind which method neighbour can't find any host: refused, or warned of for as long as it is so."""
 
 from __future__ import annotations
 

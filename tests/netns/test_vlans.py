@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which frames an [[interface]] speaks for, on the wire: `any`, priority tags, and tags that nobody speaks for."""
+"""Which frames an [[interface]] speaks for, on the wire: `any`, priority tags, and tags that no entry has."""
 
 from __future__ import annotations
 

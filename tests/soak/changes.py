@@ -19,7 +19,7 @@ _GROWN = 6000
 
 
 def configuration(*, variant: bool = False, more: int = 0) -> str:
-    """All methods on the untagged entry; tags lead to others: answered in XDP, by Python, by nobody (monitor)."""
+    """All methods on the untagged entry; tags lead to others: answered in XDP, by Python, or not at all (monitor)."""
     routes = str(not variant).lower()
     untagged = [
         f'prefix = "{STATIC}/64"\nmethod = "static"\nexclude = ["::dead"]',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The control socket, whoever comes: nonsense is answered, and who says nothing is in nobody's way."""
+"""The control socket with all kinds of clients: nonsense gets an error, and silent clients delay no other."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Containers' devices on a port show by the multicast groups in its filter that nobody here has joined."""
+"""Containers' devices on a port show by groups in its multicast filter that no interface here has joined."""
 
 from __future__ import annotations
 

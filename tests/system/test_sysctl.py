@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a daemon that was killed has left to its successor, and who lives beside it."""
+"""What a killed daemon has left to its successor, also while another daemon lives."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The log on its way to whoever reads it, or doesn't: nobody waits for him, and what he misses is counted and said."""
+"""The log, whether its reader reads or not: the daemon doesn't wait for it, and lines that it misses are counted."""
 
 from __future__ import annotations
 

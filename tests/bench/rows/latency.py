@@ -45,7 +45,7 @@ def measure(run: Run) -> None:
 
 
 def _rounds(run: Run, subjects: tuple[Subject, ...], *, on_one_cpu: bool) -> _Times:
-    """All subjects run at the same time, each on its own ground, where they are idle but for their turns."""
+    """All subjects run at the same time, each in its own namespaces; all but the one whose turn it is are idle."""
     plan, times = run.plan, _Times()
     with ExitStack() as stack:
         grounds = [(subject, stack.enter_context(Ground(sample=8))) for subject in subjects]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Row 9: what one who asks now and then notices of another's scan, where Python answers and a limit holds."""
+"""Row 9: how another station's scan affects one that asks now and then, where Python answers and a limit holds."""
 
 from __future__ import annotations
 

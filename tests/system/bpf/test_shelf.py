@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is kept for the next start is had back whole, or not at all; and nobody else has a say in it."""
+"""What is kept for the next start is read back whole, or not at all; no other user can change it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What HTTP serves, and whom: it only reads, costs little however many ask, and nobody is in another's way."""
+"""HTTP: it only reads, costs little however many clients ask, and one client doesn't delay another."""
 
 from __future__ import annotations
 
