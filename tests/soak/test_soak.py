@@ -131,6 +131,8 @@ def test_what_grows_in_the_second_half_is_not_flat_and_what_grew_before_or_waver
     assert flat(private=[40 * MIB + n * MIB // 2 for n in range(16)]) == {"private"}
     short = [sample(10.0 * n, private=40 * MIB + n * MIB // 2) for n in range(16)]
     assert all(each.flat for each in growths(short, settled=False)), "3.5 MiB, while tables fill"
+    leaking = [sample(10.0 * n, private=40 * MIB + n * 3 * MIB // 2) for n in range(16)]
+    assert {each.name for each in growths(leaking, settled=False) if not each.flat} == {"private"}, "10.5 MiB"
     assert flat(descriptors=[60] * 15 + [61]) == {"descriptors"}
     assert flat(threads=[2 + n // 5 for n in range(16)]) == {"threads"}
     assert flat(map_room=[1000 * n for n in range(16)]) == {"map_room"}
