@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import Decision, Match, Table
 
 
@@ -21,36 +22,62 @@ class AnsweredLinks:
         self._table = table
         self._vrfs = vrfs
         self._asked_on: defaultdict[int, list[int]] = defaultdict(list)  # entries by the link of their frames
-        self._behind: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (entry, via set) by via
+        self._entries: defaultdict[int, list[int]] = defaultdict(list)  # and by the via sets of their rules
+        self._behind: defaultdict[int, list[int]] = defaultdict(list)  # via sets by via
         self._together: dict[int, int] = {}
-        for entry in table.live(Decision.NEIGHBOUR):
-            if entry.datapath is Datapath.MONITOR:
-                continue
-            self._asked_on[entry.l3_ifindex].append(entry.id)
-            for via_set in table.origins[entry.id].via_sets & table.vias.keys():
-                vias = table.vias[via_set]
-                together = defaultdict(set)  # in two VRFs, one address is two hosts
-                for ifindex in vias:
-                    self._behind[ifindex].append((entry.id, via_set))
-                for ifindex in {entry.l3_ifindex, *vias}:
-                    together[vrfs.get(ifindex, 0)].add(ifindex)
-                for links in together.values():
-                    self._join(links)
+
+    @classmethod
+    def finding(cls, table: Table, vrfs: Mapping[int, int]) -> Steps[AnsweredLinks]:
+        """All that a table says of links, bit by bit: there may be thousands."""
+        found = cls(table, vrfs)
+        live = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
+        yield
+        for some in pieces(live):
+            for entry in some:
+                found._asked_on[entry.l3_ifindex].append(entry.id)
+                for via_set in table.origins[entry.id].via_sets & table.vias.keys():
+                    found._entries[via_set].append(entry.id)
+            yield
+        for via_set, entries in found._entries.items():
+            together = defaultdict[int, list[int]](list)  # in two VRFs, one address is two hosts
+            for ifindex in table.vias[via_set]:
+                found._behind[ifindex].append(via_set)
+                together[vrfs.get(ifindex, 0)].append(ifindex)
+            for links in together.values():
+                found._join(links)
+            for entry_id in entries:
+                link = table.entries[entry_id].l3_ifindex
+                found._join([link, *together.get(vrfs.get(link, 0), ())[:1]])
+            yield
+        for piece in pieces(tuple(found._together)):
+            found._together.update([(ifindex, found._number(ifindex)) for ifindex in piece])
+            yield
+        return found
+
+    def _number(self, ifindex: int) -> int:
+        """The least of the links that it is known by now to belong together with: each leads to a lesser one."""
+        first = ifindex
+        while (lesser := self._together.setdefault(first, first)) != first:
+            first = lesser
+        while ifindex != first:
+            self._together[ifindex], ifindex = first, self._together[ifindex]
+        return first
 
     def _join(self, links: Iterable[int]) -> None:
-        links = set(links)
-        numbers = {self._together.get(ifindex, ifindex) for ifindex in links}
+        numbers = {self._number(ifindex) for ifindex in links}
         first = min(numbers)
-        for ifindex, number in self._together.items():
-            if number in numbers:
-                self._together[ifindex] = first
-        for ifindex in links:
-            self._together[ifindex] = first
+        for number in numbers:
+            self._together[number] = first
+
+    def is_of(self, table: Table, vrfs: Mapping[int, int]) -> bool:
+        """Whether it is what that table says."""
+        return self._table is table and self._vrfs == vrfs
 
     def is_like(self, other: AnsweredLinks) -> bool:
         """Whether another table says the same for all hosts."""
         return (
             self._asked_on == other._asked_on
+            and self._entries == other._entries
             and self._behind == other._behind
             and self._table.vias == other._table.vias
             and self._vrfs == other._vrfs
@@ -79,10 +106,11 @@ class AnsweredLinks:
             match = self._table.lookup(entry, address)
             if isinstance(match, Match) and match.decision in (Decision.NEIGHBOUR, Decision.NEXT_HOP):
                 yield match
-        for entry, via_set in self._behind.get(ifindex, ()):
-            match = self._table.lookup(entry, address)
-            if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.via_set == via_set:
-                yield match
+        for via_set in self._behind.get(ifindex, ()):
+            for entry in self._entries[via_set]:
+                match = self._table.lookup(entry, address)
+                if isinstance(match, Match) and match.decision is Decision.NEIGHBOUR and match.via_set == via_set:
+                    yield match
 
     def is_next_hop(self, host: Host) -> bool:
         """Whether a router of ours is there."""

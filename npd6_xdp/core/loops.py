@@ -21,6 +21,7 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.steps import Steps, finish, in_order, pieces
 from npd6_xdp.core.table import Decision, Match, Origin, Table
 
 PERIOD = 30.0
@@ -82,6 +83,7 @@ class Loops:
         self._table = Table({}, {}, {}, {}, {})
         self._ways: list[_Way] = []
         self._wide: dict[int, _Wide] = {}
+        self._expected: tuple[Table, list[_Way], dict[int, _Wide]] | None = None
         self._links: frozenset[int] = frozenset()
         self._todo: dict[int, None] = {}  # indexes of ways
         self._tested: dict[int, float] = {}
@@ -94,10 +96,23 @@ class Loops:
         self._asking_too: dict[Host, tuple[bytes, float]] = {}
         self._met: dict[tuple[int, bytes], None] = {}
 
+    def expecting(self, table: Table) -> Steps[None]:
+        """Find what is to be tested by a table that is to come, bit by bit; use() has it then."""
+        ways, wide = yield from _ways(table, self._wide)
+        self._expected = table, ways, wide
+
+    def give_up(self) -> None:
+        """The table that was expected isn't to come."""
+        self._expected = None
+
     def use(self, table: Table) -> None:
         """Go by another table."""
-        self._table = table
-        ways = _ways(table, self._wide)
+        if table is self._table:
+            return  # and what is expected may still come
+        if self._expected is None or self._expected[0] is not table:
+            finish(self.expecting(table))
+        assert self._expected is not None
+        (self._table, ways, self._wide), self._expected = self._expected, None
         if ways == self._ways:
             return
         self._ways = ways
@@ -247,8 +262,9 @@ class Loops:
         return asking is not None and asking[0] == mac and now - asking[1] < HOLD
 
 
-def _ways(table: Table, wide: dict[int, _Wide]) -> list[_Way]:
-    """The links between which questions are carried both ways. `wide` has what was gathered for the table before.
+def _ways(table: Table, wide: Mapping[int, _Wide]) -> Steps[tuple[list[_Way], dict[int, _Wide]]]:
+    """The links between which questions are carried both ways, and what was gathered of entries for that. `wide` is
+    what was gathered for the table before.
 
     This is asked with each table, of which some have 100,000 rules: no rule is looked at that is as it was.
     """
@@ -258,28 +274,33 @@ def _ways(table: Table, wide: dict[int, _Wide]) -> list[_Way]:
         for via_set in table.origins[entry.id].via_sets & table.vias.keys():
             for via in table.vias[via_set]:
                 behind.setdefault((entry.l3_ifindex, via), {})[entry.id, via_set] = None
-    ways, known = [], {}
-    for link, via in sorted(behind):
+        yield
+    ways: list[_Way] = []
+    known: dict[int, _Wide] = {}
+    for link, via in (yield from in_order(behind)):
         if link == via or (via, link) not in behind:
             continue
         prefixes: dict[Prefix, None] = {}
         for number, via_set in behind[link, via]:
             if number not in known:
                 origin, before = table.origins[number], wide.get(number)
-                known[number] = before if before is not None and before.origin is origin else _gather(origin)
+                if before is None or before.origin is not origin:
+                    before = yield from _gather(origin)
+                known[number] = before
             prefixes.update(known[number].prefixes.get(via_set, {}))
         if prefixes:
             here, back = (tuple(dict.fromkeys(each for each, _ in behind[key])) for key in ((via, link), (link, via)))
             ways.append(_Way(via, link, here, back, tuple(prefixes)))
-    wide.clear()
-    wide.update(known)
-    return ways
+        yield
+    return ways, known
 
 
-def _gather(origin: Origin) -> _Wide:
+def _gather(origin: Origin) -> Steps[_Wide]:
     prefixes: dict[int, dict[Prefix, None]] = {}
-    for rule in origin.rules.values():
-        if rule.decision is Decision.NEIGHBOUR:
-            wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
-            prefixes.setdefault(rule.via_set, {}).update(dict.fromkeys(wide))
+    for some in pieces(origin.rules.values()):
+        for rule in some:
+            if rule.decision is Decision.NEIGHBOUR:
+                wide = [prefix for prefix in rule.networks if BITS - prefix.length >= _LEAST_BITS]
+                prefixes.setdefault(rule.via_set, {}).update(dict.fromkeys(wide))
+        yield
     return _Wide(origin, prefixes)

@@ -162,6 +162,11 @@ class Neighbours:
             changes += self._take_out(host, via_set)
         return changes + self._let_in() if changes else []
 
+    def forgetting(self) -> Iterator[list[PresentTarget]]:
+        """None of them is there any more, bit by bit."""
+        for some in pieces(self.places(), _BIT):
+            yield [change for host in some for change in self.changed(host, NeighbourState.NONE)]
+
     def resync(self, states: Mapping[Host, int]) -> list[PresentTarget]:
         """The whole neighbour table anew."""
         changes: list[PresentTarget] = []

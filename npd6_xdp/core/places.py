@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from npd6_xdp.core.answered_links import AnsweredLinks
@@ -26,6 +27,7 @@ from npd6_xdp.core.contests import NEVER, NO_TIME, PATIENCE, Contests, Key, Plac
 from npd6_xdp.core.heard import Heard
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import Table
 
 ASKED_PER_SECOND = 256
@@ -35,6 +37,9 @@ ASKED_PER_SECOND = 256
 _PRESENT, _CONFIRMED, _LOOKED_AFTER = int(PRESENT), int(CONFIRMED), int(LOOKED_AFTER)
 _STALE, _PERMANENT = int(NeighbourState.STALE), int(NeighbourState.PERMANENT)
 _PAUSE = 0.02  # seconds between two looks at who is to be asked
+_BIT = 512  # addresses that are gone over at once
+_SETTLED = 128  # and of which it is decided anew what counts
+_NO_TABLE = Table({}, {}, {}, {}, {})
 
 
 class Word(NamedTuple):
@@ -52,7 +57,8 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self._links = AnsweredLinks(Table({}, {}, {}, {}, {}), {})
+        self._links = self._links_to_come = AnsweredLinks(_NO_TABLE, {})
+        self._unsettled: dict[bytes, None] = {}  # addresses of which another place may count by now
         self._places: dict[bytes, dict[int, Place]] = {}
         self._claims: set[Host] = set()
         self._other_proxies: dict[int, set[bytes]] = {}
@@ -71,14 +77,6 @@ class Places:
             for ifindex in tuple(self._places.get(address, ())):
                 yield Host(ifindex, address)
 
-    def words(self) -> dict[Host, Word]:
-        """The entries of the neighbour table whose hosts may be there."""
-        return {
-            Host(ifindex, address): Word(place.state, place.mac)
-            for address, found in self._places.items()
-            for ifindex, place in found.items()
-        }
-
     def has(self, host: Host) -> bool:
         """Whether the neighbour table has an entry with a link-layer address, whatever it counts for."""
         return host.ifindex in self._places.get(host.address, ())
@@ -95,54 +93,88 @@ class Places:
 
     # --- the neighbour table's word ---
 
-    def use(self, table: Table, now: float, vrfs: Mapping[int, int] | None = None) -> list[tuple[Host, int]]:
-        """Go by another table: other links may belong together, and other addresses matter.
+    def expecting(self, table: Table, vrfs: Mapping[int, int] | None = None) -> Steps[None]:
+        """Find out what a table that is to come says of links, bit by bit; use() has it then.
 
         `vrfs` has the routing tables of those links that belong to a VRF.
         """
-        links = AnsweredLinks(table, vrfs or {})
-        if links.is_like(self._links):
-            self._links = links
+        self._links_to_come = yield from AnsweredLinks.finding(table, vrfs or {})
+
+    def give_up(self) -> None:
+        """The table that was expected isn't to come."""
+        self._links_to_come = self._links
+
+    def use(self, table: Table, now: float, vrfs: Mapping[int, int] | None = None) -> list[tuple[Host, int]]:
+        """Go by another table: other links may belong together, and other addresses matter. settle() is to follow."""
+        if self._links.is_of(table, vrfs or {}):
+            return []  # and what is expected may still come
+        if not self._links_to_come.is_of(table, vrfs or {}):
+            finish(self.expecting(table, vrfs))
+        before, self._links = self._links, self._links_to_come
+        if self._links.is_like(before):
             return []
-        self._links = links
         self._contests.clear()
         self._heard.clear()
         several = [address for address, found in self._places.items() if len(found) > 1]
+        self._unsettled |= dict.fromkeys([*several, *(host.address for host in sorted(self._claims))])
+        return self.settle(now)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether settle() has more to do."""
+        return bool(self._unsettled)
+
+    def settle(self, now: float) -> list[tuple[Host, int]]:
+        """Let another place count where that is so by now, of some hundred addresses: there may be thousands."""
         states: list[tuple[Host, int]] = []
-        for address in dict.fromkeys([*several, *(host.address for host in sorted(self._claims))]):
+        for address in tuple(islice(self._unsettled, _SETTLED)):
+            del self._unsettled[address]
             states += self._settle(address, now)
         return states
 
     def restart(self, words: Mapping[Host, Word], now: float) -> dict[Host, int]:
-        """Take in the whole table at the start; returns it as corrected. Whether a STALE entry was ever confirmed can't
-        be known any more. It counts as if it was, since hosts would have to wait after each start otherwise, and is
-        probed in its turn.
+        """Take in the whole table at the start, where nothing was known before; returns it as corrected."""
+        return dict(state for states in self.beginning([[*words.items()]], now) for state in states)
+
+    def beginning(self, table: Iterable[list[tuple[Host, Word]]], now: float) -> Iterator[list[tuple[Host, int]]]:
+        """The same, bit by bit, and `table` in pieces. Between them, changed() may say more.
+
+        Whether a STALE entry was ever confirmed can't be known any more. It counts as if it was, since hosts would have
+        to wait after each start otherwise, and is probed in its turn. Who is in two places is known at the end only.
         """
-        self._places.clear()
-        self._contests.clear()
-        self._claims.clear()
-        self._heard.clear()
-        self._urgent.clear()
-        self._sometime.clear()
-        for host, word in words.items():
-            if word.state & _PRESENT:
-                state = word.state
-                confirmed = now if state & _CONFIRMED else NEVER
-                self._places.setdefault(host.address, {})[host.ifindex] = Place(state, word.mac, True, confirmed)
-        states = {host: word.state for host, word in words.items() if not word.state & _PRESENT}
-        for address, found in self._places.items():
-            if len(found) == 1:
-                ((ifindex, place),) = found.items()
-                place.counts = not self._is_other_proxys(ifindex, place)
-            else:
-                self._settle(address, now)
-            for ifindex, place in found.items():
-                host = Host(ifindex, address)
-                if place.counts:
-                    states[host] = place.state
-                if place.state & (_STALE | _LOOKED_AFTER) == _STALE:
-                    self._sometime[host] = None  # to find out whether it matters takes a while: see to_ask()
-        return states
+        for words in table:
+            for host, word in words:
+                if word.state & _PRESENT:
+                    place = Place(word.state, word.mac, True, now if word.state & _CONFIRMED else NEVER)
+                    self._places.setdefault(host.address, {})[host.ifindex] = place
+            yield [(host, word.state) for host, word in words if not word.state & _PRESENT]
+        for some in pieces(tuple(self._places), _SETTLED):
+            states: list[tuple[Host, int]] = []
+            for address in some:
+                found = self._places.get(address, {})
+                if len(found) == 1:
+                    ((ifindex, place),) = found.items()
+                    place.counts = place.proven and not self._is_other_proxys(ifindex, place)
+                    if place.counts:
+                        states.append((Host(ifindex, address), place.state))
+                else:
+                    states += self._settle(address, now)
+                for ifindex, place in found.items():
+                    if place.state & (_STALE | _LOOKED_AFTER) == _STALE:
+                        # to find out whether it matters takes a while: see to_ask()
+                        self._sometime[Host(ifindex, address)] = None
+            yield states
+
+    def forgetting(self) -> Iterator[None]:
+        """Forget all, bit by bit: nobody tells of changes any more."""
+        for some in pieces(tuple(self._places), _BIT):
+            for address in some:
+                self._places.pop(address, None)
+            yield
+        self._links = self._links_to_come = AnsweredLinks(_NO_TABLE, {})
+        self._other_proxies = {}
+        for known in (self._contests, self._heard, self._unsettled, self._claims, self._urgent, self._sometime):
+            known.clear()
 
     def changed(self, host: Host, word: Word, now: float) -> list[tuple[Host, int]]:
         """The neighbour table says something of a host (now: seconds, monotonic)."""
@@ -331,23 +363,26 @@ class Places:
     # --- other proxies ---
 
     def distrust(self, other_proxies: Mapping[int, Iterable[bytes]], now: float) -> list[tuple[Host, int]]:
-        """Take these MACs, by link, as other proxies'. What they answer, and have answered, proves no host."""
+        """Take these MACs, by link, as other proxies'. What they answer, and have answered, proves no host.
+
+        settle() is to follow.
+        """
         before, self._other_proxies = (
             self._other_proxies,
             {ifindex: set(macs) for ifindex, macs in other_proxies.items()},
         )
         if self._other_proxies == before:
             return []
-        states: list[tuple[Host, int]] = []
-        for address in [address for address, found in self._places.items() if self._is_judged_anew(found, before)]:
-            states += self._settle(address, now)
-        return states
-
-    def _is_judged_anew(self, found: Mapping[int, Place], before: Mapping[int, set[bytes]]) -> bool:
-        return any(
-            (place.mac in self._other_proxies.get(ifindex, ())) != (place.mac in before.get(ifindex, ()))
-            for ifindex, place in found.items()
+        links = before.keys() | self._other_proxies.keys()
+        differ = {link: self._other_proxies.get(link, set()) ^ before.get(link, set()) for link in links}
+        anew = (
+            address
+            for address, found in self._places.items()
+            for link, place in found.items()
+            if link in differ and place.mac in differ[link]
         )
+        self._unsettled |= dict.fromkeys(anew)
+        return self.settle(now)
 
     def _is_other_proxys(self, ifindex: int, place: Place) -> bool:
         return place.mac in self._other_proxies.get(ifindex, ()) and not place.state & _PERMANENT

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.errors import MachineError
@@ -14,6 +14,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.put_backs import SOON, PutBacks
 from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN
 from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.netlink.host_routes import HostRouteWatch, RouteChange
 from npd6_xdp.system.netlink.nlsocket import Overflow
@@ -23,6 +24,7 @@ from npd6_xdp.system.sysctl import Memory
 log = logging.getLogger("npd6-xdp")
 
 _SLICE = 0.005  # seconds that the loop is held for at most
+_BIT = 512  # hosts that are gone over at once
 _AGAIN = 1.0  # seconds between two readings of all routes
 _DISPLACED = 10.0  # seconds between two tries to put a route where somebody else's is
 _BY_ITSELF = 0  # the sender of what the kernel does of its own accord
@@ -130,10 +132,14 @@ class HostRoutes:
         if self._watch.listen(wanted=needed) and needed:
             self._unread = True  # before that, nobody has told
         if tables != self._tables:
+            moved = {link for link, _ in tables.items() ^ self._tables.items()}
+            others = [(key, host) for key, host in self._wanted.items() if host.ifindex in moved]
             self._tables = dict(tables)
-            self._wanted = {self._key(host): host for host in self._wanted.values()}
-            self._later(host for host, table in tuple(self._there.items()) if table != self._table(host))
-            self._later(self._wanted.values())
+            for key, _ in others:
+                del self._wanted[key]
+            self._wanted |= {self._key(host): host for _, host in others}
+            self._later(host for host in self._there if host.ifindex in moved)
+            self._later(host for _, host in others)
         self._schedule()
 
     def add(self, host: Host) -> None:
@@ -153,17 +159,25 @@ class HostRoutes:
             del self._wanted[self._key(host)]
         self._make_so(host)
 
-    def keep_only(self, wanted: Set[Host]) -> None:
-        """Remove the routes of all other hosts, and what a dead predecessor has left; add() those that lack.
+    def keep_only(self, wanted: Set[Host], is_wanted: Callable[[Host], bool]) -> Steps[None]:
+        """Remove the routes of all other hosts, and what a dead predecessor has left; add() those that lack. Bit by
+        bit: `is_wanted` says of one whether it still is.
 
         Where there is much to do, tick() goes on with it.
         """
-        for host in set(self._wanted.values()) - wanted:
-            del self._wanted[self._key(host)]
-            self._todo[host] = None
-        for host in wanted:
-            if self._wanted.setdefault(self._key(host), host) == host and host not in self._there:
-                self._todo[host] = None
+        for some in pieces(tuple(wanted), _BIT):
+            for host in some:
+                if host in self._there and host in self:
+                    continue
+                if is_wanted(host) and self._wanted.setdefault(self._key(host), host) == host:
+                    self._todo[host] = None
+            yield
+        for some in pieces(tuple(self._wanted.values()), _BIT):
+            for host in some:
+                if host not in wanted and host in self and not is_wanted(host):
+                    del self._wanted[self._key(host)]
+                    self._todo[host] = None
+            yield
         self._work()
         self._schedule()
 

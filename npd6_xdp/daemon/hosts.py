@@ -51,8 +51,9 @@ class Hosts:
         once: Once,
         gate: Gate,
     ) -> None:
+        self._limit = Limits().neighbours
         self.watch = NeighbourWatch()
-        self.neighbours = Neighbours(Limits().neighbours)
+        self.neighbours = Neighbours(self._limit)
         self.routes = HostRoutes(requests, memory)
         self._ns_filter = ns_filter
         self._pending = pending
@@ -64,6 +65,7 @@ class Hosts:
         self._led = LedHosts(self.routes, self.neighbours)
         self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._hear_of, self._probe)
         self._in_force = NOTHING
+        self._needed = False  # whether the table in force has any use for hosts
         self._frozen = 0
         self._look_at: float | None = None
         self._hears = False
@@ -79,16 +81,17 @@ class Hosts:
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        if self._resync.is_under_way or self._settling is not None or self.watch.unfinished:
+        unsettled = self._needed and self._places.unsettled
+        if self._resync.is_under_way or self._settling is not None or self.watch.unfinished or unsettled:
             return 0.0  # go on at once
-        times = (self.routes.due, self._places.due, self._loops.due, self._look_at)
+        times = (self.routes.due, self._places.due if self._needed else None, self._loops.due, self._look_at)
         return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
         """Other sockets, because something is wrong with these; what they may have told is read anew."""
-        self.watch.close()
-        self.watch = NeighbourWatch()
-        self.watch.listen(wanted=Decision.NEIGHBOUR in self._in_force.table.kinds)
+        before, self.watch = self.watch, NeighbourWatch()
+        before.close()
+        self.watch.listen(wanted=before.listening)
         self.routes.reopen()
         self._resync.begin()
         self._schedule(time.monotonic())
@@ -96,47 +99,83 @@ class Hosts:
     # --- table ---
 
     def expecting(self, new: InForce) -> Steps[None]:
-        """What the map is to know by a table that is to be in force, a bit at a time."""
-        for changes in self.neighbours.expecting(new.table, new.config.limits.neighbours):
+        """What the map is to know by a table that is to be in force, a bit at a time.
+
+        Where that is the first that needs to know who is there, the kernel's table is read: who is there must be known
+        before somebody asks.
+        """
+        limit = new.config.limits.neighbours
+        begins = Decision.NEIGHBOUR in new.table.kinds and not self.watch.listening
+        while begins and self._settling is not None:  # what a table before that has had known is being forgotten
+            self._settle_on(0.0)
+            yield
+        if begins:
+            self.neighbours.limit = limit if self._in_force is NOTHING else min(limit, self._limit)  # the map's room
+        for changes in self.neighbours.expecting(new.table, limit):
             self._set_present(changes)
             yield
+        yield from self._loops.expecting(new.table)
+        yield from self._places.expecting(new.table, _vrfs(new))
+        if begins:
+            yield from self._begin(new)
+
+    def _begin(self, new: InForce) -> Steps[None]:
+        """Hear of hosts from now on, and know those that there are."""
+        self._routes_unsettled = True
+        self.watch.listen(wanted=True)
+        self._places.use(new.table, time.monotonic(), _vrfs(new))
+        for states in self._places.beginning(self._resync.first(), time.monotonic()):
+            for host, state in states:
+                self._set_present(self.neighbours.changed(host, state))
+            self._freeze()
+            yield
+        self._schedule(time.monotonic())
 
     def give_up(self) -> None:
         """The table that was expected isn't to be in force."""
-        self.neighbours.give_up()
-        if self.neighbours.unsettled:
+        for room in (self.neighbours, self._loops, self._places):
+            room.give_up()
+        if (not self._needed and self._end()) or self.neighbours.unsettled:
             self._settling = self._settle(self.neighbours.touched)
+
+    def _end(self) -> bool:
+        """Nobody needs to know who is there; whether that is news. What is known is forgotten bit by bit: _settle()."""
+        self._resync.stop()
+        ends = self.watch.listen(wanted=False)
+        self._routes_unsettled |= ends
+        return ends
 
     def use(self, new: InForce) -> None:
         """Go by a table from now on: the map knows what it is asked for by it."""
-        self._in_force, table = new, new.table
-        needed = Decision.NEIGHBOUR in table.kinds
-        tables = {link.ifindex: link.table for link in new.links.values() if link.table}
+        before, self._in_force, table = self._in_force, new, new.table
+        self._limit = new.config.limits.neighbours
+        needed = self._needed = Decision.NEIGHBOUR in table.kinds
+        tables = _vrfs(new)
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
-        begins = self.watch.listen(wanted=needed)  # nothing below fails, or nobody would read what there is
         self._hears = any(map(table.hears, table.entries.values()))
         self._led.use(new)
         now = time.monotonic()
         self._loops.use(table)
-        # who is no other proxy any more, because no question is carried both ways, is heard again
-        moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.other_proxies, now)]
-        self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
+        moved: list[tuple[Host, int]] = []
+        if needed:
+            # who is no other proxy any more, because no question is carried both ways, is heard again
+            moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.other_proxies, now)]
+        self._set_present(self.neighbours.use(table, self._limit))
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
-        self._routes_unsettled |= begins or bool(moved) or self.neighbours.unsettled
-        if begins:  # all at once, since who is there must be known before somebody asks
-            self._resync.stop()
-            words = self._resync.words() if needed else {}
-            self._set_present(self.neighbours.resync(self._places.restart(words, now)))
+        self._routes_unsettled |= bool(moved) or self.neighbours.unsettled
+        if needed and self.watch.listen(wanted=True):
+            self._resync.begin()  # it wasn't prepared for
+        elif not needed and table is not before.table:  # else one that is prepared may need to know
+            self._end()
 
     def settle(self) -> None:
         """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""
         self._settling = self._settle(self.neighbours.touched)
-        self._settle_on()
+        self._settle_on(time.monotonic() + _SLICE)
         self._schedule(time.monotonic())
 
-    def _settle_on(self) -> None:
-        deadline = time.monotonic() + _SLICE
+    def _settle_on(self, deadline: float) -> None:
         for _ in self._settling or ():
             if time.monotonic() >= deadline:
                 return
@@ -155,6 +194,11 @@ class Hosts:
             yield from self._led.settle_all(self._taken)
             self._routes_unsettled = False
         self._led.settle(touched)
+        if not self._needed and not self.watch.listening:
+            for changes in self.neighbours.forgetting():
+                self._set_present(changes)
+                yield
+            yield from self._places.forgetting()
 
     def _set_present(self, changes: Iterable[PresentTarget]) -> None:
         for via_set, address, flags in changes:
@@ -271,6 +315,8 @@ class Hosts:
     def _apply(self, states: Iterable[tuple[Host, int]]) -> None:
         for host, state in states:
             self._take(host, state)
+        if not self._needed:
+            return  # by a table that is to come: nothing of it shows until then
         now = time.monotonic()
         for host in self._places.to_ask(now):
             self.confirm(host)
@@ -315,10 +361,12 @@ class Hosts:
         if self._resync.is_under_way and not self._resync.go_on(time.monotonic() + _SLICE):
             self._freeze()
         if self._settling is not None:
-            self._settle_on()
+            self._settle_on(time.monotonic() + _SLICE)
+        if self._needed and self._places.unsettled:
+            self._apply(self._places.settle(now))
         if self.routes.due is not None and self.routes.due <= now:
             self.routes.tick(now)
-        if self._places.due is not None and self._places.due <= now:
+        if self._needed and self._places.due is not None and self._places.due <= now:
             self._apply(self._places.tick(now))
         if self._loops.due is not None and self._loops.due <= now:
             self._test()
@@ -343,3 +391,8 @@ class Hosts:
         for host in needless:
             self.watch.delete(host)
         self._apply(self._places.distrust(self._loops.other_proxies, now))
+
+
+def _vrfs(new: InForce) -> dict[int, int]:
+    """The routing tables of those links that belong to a VRF."""
+    return {link.ifindex: link.table for link in new.links.values() if link.table}

@@ -74,9 +74,8 @@ class LedHosts:
             wanted.update([host for host in some if self._is_wanted(host)])
             yield
         for host in meanwhile:  # what has been said of it meanwhile is younger
-            here = self._neighbours.state(host) and self._is_wanted(host)
-            (wanted.add if here else wanted.discard)(host)
-        self._routes.keep_only(wanted)
+            (wanted.add if self._is_to_have_one(host) else wanted.discard)(host)
+        yield from self._routes.keep_only(wanted, self._is_to_have_one)
         yield
         now = time.monotonic()
         for some in pieces(tuple(wanted), _BIT):
@@ -93,6 +92,9 @@ class LedHosts:
                 self._routes.remove(host)
             elif host not in self._routes and self._neighbours.state(host):
                 self._lead_to(host)
+
+    def _is_to_have_one(self, host: Host) -> bool:
+        return bool(self._neighbours.state(host)) and self._is_wanted(host)
 
     def _hear(self, host: Host, state: int, now: float) -> None:
         """A host that has a route is in a state; who looks after its entry asks it himself."""

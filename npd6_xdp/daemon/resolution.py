@@ -121,8 +121,6 @@ class Resolution(Follower):
         self._in_force = new
         self._pending.alone = len(new.table.live(Decision.NEIGHBOUR)) < 2
         self._hosts.use(new)
-        if self._resolves:
-            self._size(time.monotonic())
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """What the table doesn't ask for is forgotten. Those who wait by rules that are gone are dealt with anew.
@@ -134,7 +132,9 @@ class Resolution(Follower):
         self._hosts.settle()
         for event in without_rule:
             self.ask_again(event, old.table)
-        yield from ()
+        if self._resolves:
+            yield  # the kernel tells of the table of each interface as well: 20 ms of 4,000
+            self._size(time.monotonic())
 
     def ask_again(self, event: NsEvent, before: Table) -> None:
         """One who waits for a target, by a rule of the table before: what does the one in force say?"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
@@ -12,7 +13,7 @@ from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.places import Places, Word
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
-from npd6_xdp.system.netlink.nlsocket import Overflow
+from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Overflow
 from npd6_xdp.system.netlink.requests import Requests
 
 TICK = 1.0
@@ -43,7 +44,7 @@ class Resync:
         self._hear_of = hear_of
         self._probe = probe
         self._reading: Iterator[None] | None = None
-        self._changed_meanwhile: set[Host] = set()
+        self._changed_meanwhile: set[Host] | None = None  # while the table is read
         self.again = False
         """Whether it is to be done again, TICK later."""
 
@@ -54,23 +55,25 @@ class Resync:
 
     def begin(self) -> None:
         """Notifications were lost: what they would have said is read."""
-        if self._reading is None:
-            self._reading, self.again = self._read(), False
+        if self._changed_meanwhile is None:
+            self._changed_meanwhile = announced = set[Host]()
+            self._reading, self.again = self._read(announced), False
         else:
             self.again = True  # when what is under way has ended
 
     def begin_again(self) -> None:
         """The same, if it is to be done again."""
-        if self.again and self._reading is None:
+        if self.again and self._changed_meanwhile is None:
             self.begin()
 
     def stop(self) -> None:
-        """What is under way is needless."""
-        self._reading = None
+        """What is under way is needless, and so is what was to be done again."""
+        self._reading = self._changed_meanwhile = None
+        self.again = False
 
     def announced(self, host: Host) -> None:
         """The kernel has said something of a host meanwhile."""
-        if self._reading is not None:
+        if self._changed_meanwhile is not None:
             self._changed_meanwhile.add(host)
 
     def go_on(self, deadline: float) -> bool:
@@ -78,34 +81,46 @@ class Resync:
         for _ in self._reading or ():
             if time.monotonic() >= deadline:
                 return False
-        self._reading, self._changed_meanwhile = None, set()
+        self._reading = self._changed_meanwhile = None
         return True
 
-    def words(self) -> dict[Host, Word]:
-        """The whole table at once; what is known of it where the kernel doesn't tell, and then it is asked again."""
+    def first(self) -> Iterator[list[tuple[Host, Word]]]:
+        """The whole table in pieces, for who knows nothing of it; where the kernel doesn't tell, it is asked again.
+
+        What changes meanwhile is announced, and whoever was announced isn't in it: what is read of him may be older.
+        """
+        self._reading, self._changed_meanwhile, self.again = None, set(), False
         try:
-            return self._requests.neighbours()
+            for _ in range(ATTEMPTS):
+                with suppress(Overflow):  # what two of them have together lacks less
+                    yield from map(self._unless_announced, self._watch().table())
+                    return
+            self.again = True
         except MachineError as error:
             self._fails(error)
-            return self._places.words()
+        finally:
+            self._changed_meanwhile = None
 
-    def _read(self) -> Iterator[None]:
+    def _unless_announced(self, piece: list[tuple[Host, Word]]) -> list[tuple[Host, Word]]:
+        announced = self._changed_meanwhile or ()
+        return [(host, word) for host, word in piece if host not in announced]
+
+    def _read(self, announced: set[Host]) -> Iterator[None]:
         """Take in the whole neighbour table, in steps that take a few milliseconds each.
 
         What changes meanwhile is announced as ever, and then what is read of it may be older.
         """
-        self._changed_meanwhile = set()
         there: set[Host] = set()
         try:
             for piece in self._watch().table():
                 for host, word in piece:
                     there.add(host)
-                    if host not in self._changed_meanwhile:
+                    if host not in announced:
                         self._hear_of(host, word)
                     yield
                 yield
             for host in self._places.hosts():
-                if host not in there and host not in self._changed_meanwhile:
+                if host not in there and host not in announced:
                     # one that shares a bucket with it may have gone just when a piece ended there: then it was skipped
                     self._hear_of(host, self._requests.neighbour(host))
                 yield
@@ -117,7 +132,7 @@ class Resync:
             return
         for key in self._pending.targets():
             for host in self._pending.places(*key):
-                if host not in there and host not in self._changed_meanwhile:
+                if host not in there and host not in announced:
                     self._probe(host)
             yield
 

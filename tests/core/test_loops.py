@@ -16,6 +16,7 @@ from npd6_xdp.core.loops import HOLD, LEAST, OTHER_PROXY_SECONDS, PERIOD, TESTS_
 from npd6_xdp.core.loops import _gather as gather
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Origin, Table
+from tests.core.test_steps import timed
 
 OTHER_PROXY, HOST = bytes.fromhex("0200000000b2"), bytes.fromhex("020000000042")
 COUNT = 30
@@ -205,3 +206,28 @@ def test_who_asks_for_a_target_himself_is_not_its_host() -> None:
     for number in range(10_000):
         testing.asks_too(Host(LAN, number.to_bytes(16, "big")), HOST, 101.0)
     assert len(testing._asking_too) <= 4096
+
+
+def test_what_is_to_be_tested_by_a_large_table_is_found_in_bits_before_it_is_in_force(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 100,000 rules it took 0.1 s in the turn that put them in force."""
+    rules = "".join(
+        f'[[interface.rule]]\nprefix = "2001:db8:{n:x}::/64"\nmethod = "neighbour"\nvia = ["lan0"]\n'
+        for n in range(5_000)
+    )
+    back = '[[interface.rule]]\nprefix = "2001:db8::/32"\nmethod = "neighbour"\nvia = ["wan0"]\n'
+    many = build(parse(f'[[interface]]\nname = "wan0"\n{rules}[[interface]]\nname = "lan0"\n{back}', "test"), LINKS)
+    testing, at_once = loops(), loops(many)
+    _, bits = timed(testing.expecting(many))
+    assert len(bits) >= 10
+    with monkeypatch.context() as patch:
+        patch.setattr(loops_module, "_ways", None)
+        testing.use(many)
+    assert testing._ways == at_once._ways
+    assert len(testing._ways) == 2
+    timed(testing.expecting(BOTH_WAYS))
+    testing.give_up()
+    assert testing._expected is None, "it would hold a large table"
+    testing.use(many)
+    assert testing._ways == at_once._ways

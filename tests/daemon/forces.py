@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
-from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 
 
 def in_force(table: Table, links: Mapping[str, LinkFacts], config: Config = NOTHING.config) -> InForce:
@@ -19,5 +20,8 @@ def in_force(table: Table, links: Mapping[str, LinkFacts], config: Config = NOTH
 
 def go_by(room: Follower, new: InForce, old: InForce = NOTHING) -> None:
     """It is in force from now on."""
+    with ExitStack() as undo:
+        finish(room.prepare(new, Change(undo, asked=True)))
+        undo.pop_all()
     room.apply(new)
     finish(room.settle(old, new))

@@ -14,6 +14,7 @@ import pytest
 
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.core.steps import finish
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
@@ -247,11 +248,11 @@ def test_of_thousands_of_routes_that_two_daemons_want_none_goes_with_the_one_tha
         hosts = {Host(lan, (0x20010DB8_00070000 << 64 | number).to_bytes(16, "big")) for number in range(1, 1501)}
         with closing(HostRoutes(Requests(), first_memory)) as first:
             first.use({}, {lan: "lan0"}, needed=True)
-            first.keep_only(hosts)
+            finish(first.keep_only(hosts, hosts.__contains__))
             assert until(lambda: settled(first) and there() == len(hosts))
             with closing(HostRoutes(Requests(), memory)) as second:
                 second.use({}, {lan: "lan0"}, needed=True)
-                second.keep_only(hosts)
+                finish(second.keep_only(hosts, hosts.__contains__))
                 assert until(lambda: settled(second) and len(second) == len(hosts))
             assert there() == len(hosts)
     assert there() == 0

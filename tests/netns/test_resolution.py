@@ -25,7 +25,7 @@ from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon import hosts as hosts_room
-from npd6_xdp.daemon.in_force import Change
+from npd6_xdp.daemon.in_force import Change, InForce
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.lab.topology import HOST_ADDRESS, HOST_MAC, Topology
 from npd6_xdp.system.netlink import nlsocket
@@ -63,12 +63,16 @@ class Edge:
 
     def go_by(self, rule: str, tables: Mapping[str, int] = {}, before: Table | None = None) -> None:
         """`tables` are the routing tables of VRFs that interfaces are said to be in; they needn't be there for that."""
+        go_by(self.resolution, self.to_be(rule, tables, before))
+
+    def to_be(self, rule: str, tables: Mapping[str, int] = {}, before: Table | None = None) -> InForce:
+        """What is to be in force by a rule."""
         config = parse(configuration(rule), "test")
         with self.topology.inside("edge"):
             links = link_facts(config)
         links = {name: replace(link, table=tables.get(name, 0)) for name, link in links.items()}
         self.table = build(config, links, before)
-        go_by(self.resolution, in_force(self.table, links))
+        return in_force(self.table, links)
 
     def close(self) -> None:
         self.resolution.close()

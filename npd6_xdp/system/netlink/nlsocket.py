@@ -155,20 +155,21 @@ class Switched(Announcements):
     def __init__(self, group: Group) -> None:
         super().__init__()
         self._group = group
-        self._listening = False
+        self.listening = False
+        """Whether it is heard."""
 
     def listen(self, *, wanted: bool) -> bool:
         """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something.
 
         Raises MachineError where the kernel has no room for one more; all is as before, then.
         """
-        if wanted == self._listening:
+        if wanted == self.listening:
             return False
         try:
             join(self.socket, self._group, wanted=wanted)
         except OSError as error:
             raise MachineError(f"can't hear from the kernel what changes: {remedy(error)}") from error
-        self._listening, self.lost = wanted, False
+        self.listening, self.lost = wanted, False
         if not wanted:
             discard(self.socket)
         return True
