@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps, finish, pieces
 
 
 def alternative_names(links: Mapping[str, LinkFacts]) -> dict[str, str]:
@@ -20,15 +21,24 @@ def alternative_names(links: Mapping[str, LinkFacts]) -> dict[str, str]:
 
 
 def with_names(config: Config, names: Mapping[str, str]) -> Config:
-    """The configuration with each alternative name replaced by the interface's name; the same object where it has none.
-    If another entry names the same interface by its name, for the same frames, the one with the alternative name is
-    left out: see duplicates().
+    """naming(), by whoever has nothing else to do."""
+    return finish(naming(config, names))
+
+
+def naming(config: Config, names: Mapping[str, str]) -> Steps[Config]:
+    """The configuration with each alternative name replaced by the interface's name, bit by bit; the same object where
+    it has none. If another entry names the same interface by its name, for the same frames, the one with the
+    alternative name is left out: see duplicates().
     """
     meant = {other: names[other] for other in config.names & names.keys()}
     if not meant:
         return config
     left_out = {id(interface) for interface, _ in _duplicates(config, meant)}
-    interfaces = [_named(interface, meant) for interface in config.interfaces if id(interface) not in left_out]
+    interfaces = []
+    for interface in config.interfaces:
+        if id(interface) not in left_out:
+            interfaces.append((yield from _named(interface, meant)))
+            yield
     return dataclasses.replace(config, interfaces=tuple(interfaces))
 
 
@@ -54,12 +64,12 @@ def _duplicates(config: Config, names: Mapping[str, str]) -> list[tuple[Interfac
     return found
 
 
-def _named(interface: InterfaceConfig, names: Mapping[str, str]) -> InterfaceConfig:
-    return dataclasses.replace(
-        interface,
-        name=names.get(interface.name, interface.name),
-        rules=tuple(_rule_named(rule, names) for rule in interface.rules),
-    )
+def _named(interface: InterfaceConfig, names: Mapping[str, str]) -> Steps[InterfaceConfig]:
+    rules: list[RuleConfig] = []
+    for some in pieces(interface.rules):
+        rules += [_rule_named(rule, names) for rule in some]
+        yield
+    return dataclasses.replace(interface, name=names.get(interface.name, interface.name), rules=tuple(rules))
 
 
 def _rule_named(rule: RuleConfig, names: Mapping[str, str]) -> RuleConfig:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from npd6_xdp.core.altnames import with_names
+from npd6_xdp.core.altnames import naming
 from npd6_xdp.core.build import building
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
@@ -167,10 +167,10 @@ def to_be(
     """
     machine.take_in(change)
     meant = machine.meant(written)
-    config = known.config if known is not None and known.meant == meant else with_names(written, meant)
+    config = known.config if known is not None and known.meant == meant else (yield from naming(written, meant))
     yield
     yield from machine.watch(config, change)
-    links = machine.facts(config)
+    links = yield from machine.facts(config)
     if known is not None and config is known.config and links == known.links:
         return known
     if change.asked:

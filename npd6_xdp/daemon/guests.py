@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.daemon.turns import SLICE
 from npd6_xdp.system.guests import ports_with_guests
 
 _PAUSE = 0.1  # seconds at least for which what was found is believed
@@ -26,28 +28,61 @@ class Guests:
         self._ports: frozenset[int] = frozenset()
         self._look_at = float("-inf")
         self._pause = _PAUSE
-        self.due: float | None = None
+        self._next: float | None = None
+        self._looking: Steps[frozenset[int]] | None = None
+        self._cost = 0.0  # seconds that this look has taken so far
+
+    @property
+    def due(self) -> float | None:
         """When to call tick() (seconds, monotonic)."""
+        return self._next if self._looking is None else 0.0
+
+    def begin(self) -> None:
+        """The first look, at once: nobody waits yet."""
+        self.look()
+        while self._looking is not None:
+            self._look_on()
 
     def look(self) -> bool:
-        """Look again, unless that was done just now; whether anything is different."""
-        began = time.monotonic()
-        if began < self._look_at:
+        """Look again, unless that was done just now; whether anything is different.
+
+        Among thousands of interfaces that takes longer than a slice: then tick() goes on with it.
+        """
+        if self._looking is not None or time.monotonic() < self._look_at:
             return False
-        before, self._ports = self._ports, ports_with_guests()
+        self._looking, self._cost = ports_with_guests(), 0.0
+        return self._look_on()
+
+    def _look_on(self) -> bool:
+        before, began = self._ports, time.monotonic()
+        looking, self._looking = self._looking, None
+        while looking is not None:
+            try:
+                next(looking)
+            except StopIteration as done:
+                self._ports = done.value
+                break
+            if time.monotonic() - began >= SLICE:
+                self._looking = looking
+                break
         ended = time.monotonic()
-        self._look_at = ended + max(_PAUSE, (ended - began) / _SHARE)
+        self._cost += ended - began
+        self._look_at = ended + max(_PAUSE, self._cost / _SHARE)
         return before != self._ports
 
     def expect(self) -> None:
         """The kernel said something of a link."""
         self._pause, soon = _PAUSE, time.monotonic() + _PAUSE
-        self.due = soon if self.due is None else min(self.due, soon)  # or words without end would put it off for ever
+        self._next = (
+            soon if self._next is None else min(self._next, soon)
+        )  # or words without end would put it off for ever
 
     def tick(self, now: float) -> bool:
         """Look for who may have come; whether anything is different."""
+        if self._looking is not None:
+            return self._look_on()
         self._pause *= 2
-        self.due = max(now + self._pause, self._look_at) if self._pause < _LAST_PAUSE else None
+        self._next = max(now + self._pause, self._look_at) if self._pause < _LAST_PAUSE else None
         return self.look()
 
     def beside(self, links: Mapping[str, LinkFacts]) -> dict[str, LinkFacts]:

@@ -17,6 +17,7 @@ from npd6_xdp.core.table import Decision
 from npd6_xdp.daemon.guests import Guests
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.turns import SLICE
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.routes import RouteWatch
 
@@ -74,7 +75,7 @@ class Machine(Follower):
             self.netlink.close()
             raise
         self._guests = Guests()
-        self._guests.look()
+        self._guests.begin()
 
     def close(self) -> None:
         """Close the sockets."""
@@ -85,6 +86,7 @@ class Machine(Follower):
         """Have the loop wait for changes. `tell_kinds` is called with what kinds of routes and rules there are."""
         self._tell_kinds = tell_kinds
         loop.watch("links", lambda: [(self.netlink.fileno(), self.on_link_change)], self._reopen_links)
+        loop.at(lambda: 0.0 if self.netlink.unfinished else None, lambda _: self.on_link_change(), "links")
         loop.watch("routes", self._readable_routes, self._reopen_routes)
         loop.at(lambda: self._guests.due, self._look_for_guests, "links")
         loop.at(lambda: self._routes.due, lambda _: self._routes.refresh(), "routes")
@@ -126,9 +128,9 @@ class Machine(Follower):
         """Whether all routes of them are known."""
         return all(map(self._routes.is_read, self._ports(config)))
 
-    def facts(self, config: Config) -> dict[str, LinkFacts]:
+    def facts(self, config: Config) -> Steps[dict[str, LinkFacts]]:
         """The facts of now. Ports whose next hops are yet to be read are as not there, if they weren't before."""
-        links, before = self.netlink.facts(self._routes.of), self._in_force.links
+        links, before = (yield from self.netlink.finding_facts(self._routes.of)), self._in_force.links
         known = {
             name: link
             for name, link in links.items()
@@ -154,7 +156,7 @@ class Machine(Follower):
         what has come is followed besides. Else that raises MachineError.
         """
         try:
-            if self.netlink.on_change() and change.asked:
+            if self.netlink.on_change(time.monotonic() + SLICE) and change.asked:
                 self._look.later()
         except BrokenSource as error:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
@@ -181,7 +183,7 @@ class Machine(Follower):
         if Decision.NEIGHBOUR in self._in_force.table.kinds:  # hosts are looked for
             self._guests.expect()
         try:
-            if self.netlink.on_change():
+            if self.netlink.on_change(time.monotonic() + SLICE):
                 self._look.later()
         except BrokenSource:
             raise  # the loop counts, and opens another

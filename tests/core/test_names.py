@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npd6_xdp.core.altnames import duplicates, with_names
-from npd6_xdp.core.config import Config
+from npd6_xdp.core.altnames import duplicates, naming, with_names
+from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.names import canonical, raw, shown
+from tests.core.test_steps import timed
 
 NAMES = st.binary(min_size=1, max_size=127)
 
@@ -98,6 +99,19 @@ def test_an_alternative_name_stands_for_the_name_wherever_a_name_may_stand() -> 
     assert named.rules[0].via == ("lan0", "lan1", "d*")
     assert named.rules[1].follows == "lan0"
     assert named.rules[1].prefix == "interface:down0"  # as the file has it: it is a label
+
+
+def test_of_many_rules_each_gets_its_names_in_bits_and_who_has_none_stays_the_very_same() -> None:
+    """With 100,000 that have one, it took 0.15 s in one turn."""
+    via = config(rule='method = "neighbour"\nvia = ["down0"]\n').interfaces[0].rules[0]
+    other = via._replace(via=("lan1",))
+    written = Config((InterfaceConfig("uplink0", (via, other) * 5_000), *config(name='"eth9"').interfaces))
+    _, (*bits, config_named) = timed(naming(written, {"uplink0": "eth0", "down0": "lan0"}))
+    assert len(bits) >= 10
+    named = config_named.interfaces[0]
+    assert named.name == "eth0"
+    assert [rule.via for rule in named.rules] == [("lan0",), ("lan1",)] * 5_000
+    assert all(rule is other for rule in named.rules[1::2])
 
 
 def test_a_glob_means_names_only() -> None:

@@ -50,8 +50,9 @@ class Machine:
     def watch(self, _: Config, change: Change) -> Steps[None]:
         yield
 
-    def facts(self, _: Config) -> Mapping[str, LinkFacts]:
+    def facts(self, _: Config) -> Steps[Mapping[str, LinkFacts]]:
         return self.links
+        yield
 
 
 class Room(Follower):

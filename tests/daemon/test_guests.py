@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import guests
 from npd6_xdp.daemon.guests import Guests
 
@@ -16,6 +19,12 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+
+def looking(there: Iterable[int] = ()) -> Steps[frozenset[int]]:
+    """A look that finds these."""
+    yield
+    return frozenset(there)
 
 
 @pytest.fixture
@@ -29,7 +38,7 @@ def test_after_a_word_of_a_link_guests_are_looked_for_ever_less_often_and_then_n
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     there: set[int] = set()
-    monkeypatch.setattr(guests, "ports_with_guests", lambda: frozenset(there))
+    monkeypatch.setattr(guests, "ports_with_guests", lambda: looking(there))
     found = Guests()
     assert found.due is None
     for _ in range(2):  # a word in between starts it again
@@ -58,7 +67,7 @@ def test_after_a_word_of_a_link_guests_are_looked_for_ever_less_often_and_then_n
 
 
 def test_words_without_end_put_no_look_off(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    monkeypatch.setattr(guests, "ports_with_guests", frozenset)
+    monkeypatch.setattr(guests, "ports_with_guests", looking)
     found = Guests()
     found.expect()
     first = found.due
@@ -68,16 +77,53 @@ def test_words_without_end_put_no_look_off(monkeypatch: pytest.MonkeyPatch, cloc
 
 
 def test_where_a_look_takes_long_there_are_fewer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    def slowly() -> frozenset[int]:
-        clock.now += 0.02  # 8,000 interfaces
+    looks: list[int] = []
+
+    def slowly() -> Steps[frozenset[int]]:
+        looks.append(1)
+        for _ in range(20):  # 8,000 interfaces
+            clock.now += 0.001
+            yield
         return frozenset()
 
     monkeypatch.setattr(guests, "ports_with_guests", slowly)
-    found, looks, began = Guests(), 0, clock.now
+    found, began = Guests(), clock.now
     while clock.now - began < 60:  # links come and go all the time
         found.expect()
         assert found.due is not None
-        clock.now = before = max(clock.now, found.due)
+        clock.now = max(clock.now, found.due)
         found.tick(clock.now)
-        looks += clock.now > before
-    assert looks <= 31, "a hundredth of the time"
+    assert len(looks) <= 31, "a hundredth of the time"
+
+
+def test_a_long_look_is_taken_in_slices_and_who_asks_meanwhile_begins_no_other(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Among 4,000 interfaces one takes 60 ms, and each question for somebody unknown may ask for it."""
+    begun: list[int] = []
+
+    def slowly() -> Steps[frozenset[int]]:
+        begun.append(1)
+        for _ in range(60):
+            clock.now += 0.001
+            yield
+        return frozenset({2})
+
+    monkeypatch.setattr(guests, "ports_with_guests", slowly)
+    found, slices = Guests(), 1
+    assert not found.look()
+    while found.due is not None:
+        before = clock.now
+        assert not found.look()
+        assert clock.now == before, "tick() goes on with it"
+        slices += 1
+        different = found.tick(clock.now)
+        assert clock.now - before < 0.01
+    assert different
+    assert slices > 10
+    assert begun == [1]
+    assert not found.look(), "not at once again"
+    at_once = Guests()
+    at_once.begin()
+    assert at_once.due is None
+    assert at_once.beside({"wan0": LinkFacts("wan0", 2, bytes(6))})["wan0"].shared == frozenset({()})

@@ -235,7 +235,7 @@ def test_the_kernels_table_is_measured_once_a_table_is_in_force_and_not_in_that_
 class Links:
     """Links and addresses that can't be read."""
 
-    def on_change(self) -> bool:
+    def on_change(self, _deadline: float) -> bool:
         raise MachineError(WHY)
 
 
@@ -259,8 +259,9 @@ class Ground:
     def watch(self, _: Config, change: Change) -> Steps[None]:
         yield from ()
 
-    def facts(self, _: Config) -> Mapping[str, LinkFacts]:
+    def facts(self, _: Config) -> Steps[Mapping[str, LinkFacts]]:
         return LINKS
+        yield
 
 
 def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFixture) -> None:

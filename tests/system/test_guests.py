@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from npd6_xdp.core.steps import finish
 from npd6_xdp.system.guests import ports_with_guests
+from tests.core.test_steps import timed
 
 FILTERS = """\
 2    wan0            2     0     333300000001
@@ -37,8 +39,19 @@ def test_a_port_with_groups_of_nobody_here_has_guests(tmp_path: Path, more: byte
     filters, memberships = tmp_path / "dev_mcast", tmp_path / "igmp6"
     filters.write_bytes(FILTERS.encode() + more)
     memberships.write_text(MEMBERSHIPS)
-    assert ports_with_guests(filters, memberships) == found
+    assert finish(ports_with_guests(filters, memberships)) == found
 
 
 def test_where_the_kernel_does_not_tell_there_are_none(tmp_path: Path) -> None:
-    assert ports_with_guests(tmp_path / "no", tmp_path / "no") == frozenset()
+    assert finish(ports_with_guests(tmp_path / "no", tmp_path / "no")) == frozenset()
+
+
+def test_of_many_groups_it_is_found_in_bits_wherever_a_piece_of_the_file_ends(tmp_path: Path) -> None:
+    filters, memberships = tmp_path / "dev_mcast", tmp_path / "igmp6"
+    groups = [(port, f"{port % 256:02x}{port // 256:02x}42") for port in range(2, 4_002)]
+    filters.write_text("".join(f"{port}    p{port}    1     0     3333ff{group}\n" for port, group in groups).rstrip())
+    joined = [f"{port} p{port} ff0200000000000000000001ff{group} 1 4 0\n" for port, group in groups if port % 100]
+    memberships.write_text("".join(joined))
+    _, (*bits, found) = timed(ports_with_guests(filters, memberships))
+    assert found == {port for port, _ in groups if not port % 100}
+    assert len(bits) >= 10

@@ -7,10 +7,13 @@ is read whole again.
 
 from __future__ import annotations
 
+import math
 import select
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from npd6_xdp.core import link_messages
 from npd6_xdp.core.errors import MachineError
@@ -18,7 +21,11 @@ from npd6_xdp.core.link_messages import AddressEntry, LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
-from npd6_xdp.system.netlink.nlsocket import Announcements, Asking, Group, Overflow
+from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.system.netlink.dumps import SlicedDump
+from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
+
+_BIT = 128  # links of which facts are made at once
 
 _MadeOf = tuple[LinkEntry, Mapping[IPv6Address, OwnAddress] | None, frozenset[IPv6Address], int]
 
@@ -32,6 +39,7 @@ class Netlink:
 
     def __init__(self, before: Netlink | None = None) -> None:
         self._asking = Asking()
+        self._dump = SlicedDump()
         self._changes = Announcements(Group.LINK, Group.IPV6_IFADDR, what="changes of links and addresses")
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
@@ -39,91 +47,79 @@ class Netlink:
         self._generations: dict[int, int] = dict(before._generations) if before else {}
         self._comings: int = before._comings if before else 0
         self._unread = False  # some announcements were lost
+        self._reading: Iterator[None] | None = None  # what they would have said
+        self._announced: _Announced | None = None  # meanwhile
         self._stacked: tuple[Mapping[int, LinkEntry], Stacking] = {}, Stacking({})
         # what facts() said, with all that it was made of where that is known
         self._known: dict[int, tuple[_MadeOf | None, LinkFacts]] = {}
         self.losses: int = before.losses + 1 if before else 0
-        self._read()
+        self._read_on(math.inf)
 
     def close(self) -> None:
-        """Close both sockets."""
+        """Close all sockets."""
         self._changes.close()
         self._asking.close()
+        self._dump.close()
 
     def fileno(self) -> int:
         """The socket that changes are announced on."""
         return self._changes.fileno()
 
-    def on_change(self) -> bool:
-        """Take in what was announced; whether anything is different.
+    @property
+    def unfinished(self) -> bool:
+        """Whether on_change() is to be called again, even if `fileno` isn't readable."""
+        return self._changes.lost or self._reading is not None
+
+    def on_change(self, deadline: float = math.inf) -> bool:
+        """Take in what was announced, until the deadline (seconds, monotonic); whether anything is different.
+
+        What is left waits. Where some was lost, all is read anew, and until that has ended what was known stays, as far
+        as nothing else is announced.
 
         Raises BrokenSource if nothing can be heard any more, and MachineError if what was lost can't be read now.
         """
         before = self._links, self._addresses
-        self._links, self._addresses = dict(self._links), dict(self._addresses)
+        self._links, self._addresses = dict(self._links), dict(self._addresses)  # as those are, somebody has them
+        self._generations = dict(self._generations)
         comings = self._comings
         try:
-            for message in self._changes.messages():
+            for message in self._changes.messages(deadline):
                 self._take(message)
         except Overflow:
-            self._unread = True
+            self._unread, self._reading = True, None
             self.losses += 1
         if self._unread:
-            self._read()
-            self._unread = False
+            self._read_on(deadline)
         return comings != self._comings or before != (self._links, self._addresses)
 
     def facts(self, next_hops: Callable[[int], frozenset[IPv6Address]]) -> dict[str, LinkFacts]:
         """The facts of all interfaces, by name; `next_hops` says what is known of an interface's gateways."""
+        return finish(self.finding_facts(next_hops))
+
+    def finding_facts(self, next_hops: Callable[[int], frozenset[IPv6Address]]) -> Steps[dict[str, LinkFacts]]:
+        """The same, bit by bit, of the links that there are when it begins: each that stands on others takes 15 us."""
+        now, known = _Known(self._links, self._addresses, self._generations), self._known
         stacking = self._stacking()
-        found, known = {}, self._known
-        self._known = {}
-        for ifindex, link in self._links.items():
-            made_of = (
-                (link, self._addresses.get(ifindex), next_hops(ifindex), self._generations.get(ifindex, 0))
-                if stacking.is_alone(link)
-                else None
-            )
-            before = known.get(ifindex)
-            if made_of is None or before is None or before[0] != made_of:
-                facts = self._facts_of(link, stacking.of(link), next_hops)
-                # the very same object where nothing is different: who compares has less to do
-                before = made_of, facts if before is None or before[1] != facts else before[1]
-            self._known[ifindex] = before
-            found[link.name] = before[1]
+        found: dict[str, LinkFacts] = {}
+        made: dict[int, tuple[_MadeOf | None, LinkFacts]] = {}
+        for some in pieces(now.links.items(), _BIT):
+            if made:
+                yield
+            for ifindex, link in some:
+                made_of = (
+                    (link, now.addresses.get(ifindex), next_hops(ifindex), now.generations.get(ifindex, 0))
+                    if stacking.is_alone(link)
+                    else None
+                )
+                before = known.get(ifindex)
+                if made_of is None or before is None or before[0] != made_of:
+                    facts = now.facts_of(link, stacking.of(link), next_hops)
+                    # the very same object where nothing is different: who compares has less to do
+                    before = made_of, facts if before is None or before[1] != facts else before[1]
+                made[ifindex] = before
+                found[link.name] = before[1]
+        self._known = made
         return found
-
-    def _facts_of(self, link: LinkEntry, stack: Stack, next_hops: Callable[[int], frozenset[IPv6Address]]) -> LinkFacts:
-        master = self._links.get(link.master)
-        return LinkFacts(
-            link.name,
-            link.ifindex,
-            link.mac,
-            link.up,
-            link.kind,
-            {tags: self._held(ifindex) for tags, ifindex in stack.l3.items()},
-            {tags: next_hops(ifindex) for tags, ifindex in stack.l3.items()},
-            stack.l3,
-            type=link.type,
-            flags=link.flags,
-            table=master.table if master is not None else 0,
-            bridge=master.name if master is not None and master.kind == "bridge" else "",
-            altnames=link.altnames,
-            generation=self._generations.get(link.ifindex, 0),
-            bridge_macs=stack.bridge_macs,
-            shared=stack.shared,
-            beside={
-                tags: tuple(address for ifindex in riders for address in self._held(ifindex))
-                for tags, riders in stack.riders.items()
-            },
-            lower=stack.lower,
-            lossy=stack.lossy,
-        )
-
-    def _held(self, ifindex: int) -> tuple[OwnAddress, ...]:
-        """The addresses of an interface, in order."""
-        held = self._addresses.get(ifindex)
-        return tuple(held[address] for address in sorted(held)) if held else ()
 
     def _stacking(self) -> Stacking:
         """How the links stand on one another now."""
@@ -173,27 +169,62 @@ class Netlink:
             for ifindex in ((link.ifindex,) if stacking.is_alone(link) else stacking.l3(link).values())
         }
 
-    def _read(self) -> None:
-        """All links and addresses, whole."""
-        links = [link_messages.parse_link(message.body) for message in self._dumped(link_messages.dump_links)]
-        held = [link_messages.parse_address(message.body) for message in self._dumped(link_messages.dump_addresses)]
-        self._links = {link.ifindex: link for link in links if link}
-        self._generations = {i: number for i, number in self._generations.items() if i in self._links}
-        addresses: defaultdict[int, dict[IPv6Address, OwnAddress]] = defaultdict(dict)
-        for entry in filter(None, held):
-            own = _own(entry)
-            addresses[entry.ifindex][own.address] = own
-        self._addresses = dict(addresses)
+    def _read_on(self, deadline: float) -> None:
+        reading, self._reading = self._reading or self._read(), None
+        for _ in reading:
+            if time.monotonic() >= deadline:
+                self._reading = reading
+                return
+        self._unread = False
 
-    def _dumped(self, request: Callable[[int], bytes]) -> list[Message]:
-        """What the kernel tells of all links or addresses. A change meanwhile is announced, and so is the end of a link
-        that is in a dump and has gone since.
+    def _read(self) -> Iterator[None]:
+        """All links and addresses, a piece at a time. What is announced meanwhile is known better."""
+        announced = self._announced = _Announced(set(), set(), set())
+        links: dict[int, LinkEntry] = {}
+        addresses: defaultdict[int, dict[IPv6Address, OwnAddress]] = defaultdict(dict)
+        for piece in self._dumped(link_messages.dump_links):
+            found = (link_messages.parse_link(message.body) for message in piece)
+            links |= {link.ifindex: link for link in found if link}
+            yield
+        for piece in self._dumped(link_messages.dump_addresses):
+            for entry in filter(None, (link_messages.parse_address(message.body) for message in piece)):
+                own = _own(entry)
+                addresses[entry.ifindex][own.address] = own
+            yield
+        self._announced = None
+        for ifindex in announced.links | announced.gone:
+            links.pop(ifindex, None)
+            if ifindex in self._links:
+                links[ifindex] = self._links[ifindex]
+        for ifindex in announced.gone:
+            addresses.pop(ifindex, None)
+        for ifindex, address in announced.addresses:
+            addresses[ifindex].pop(address, None)
+            if (now := self._addresses.get(ifindex, {}).get(address)) is not None:
+                addresses[ifindex][address] = now
+        self._links = links
+        self._generations = {i: number for i, number in self._generations.items() if i in self._links}
+        self._addresses = {ifindex: held for ifindex, held in addresses.items() if held}
+
+    def _dumped(self, request: Callable[[int], bytes]) -> Iterator[list[Message]]:
+        """What the kernel tells of all links or addresses, in pieces.
+
+        A dump that something changed under may lack a line. Where they change all the time, as thousands do while they
+        are made, what several of them have together lacks none, and of what has gone again the end is announced.
         """
-        try:
-            return self._asking.dump(request, all_lines=True)
-        except OSError as error:
-            why = error.strerror or "no answer"
-            raise MachineError(f"can't read links and addresses from the kernel: {why}") from error
+        failed: MachineError | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                yield from self._dump.pieces(request)
+            except Overflow:
+                failed = None
+            except MachineError as error:
+                failed = error
+            else:
+                return
+        if failed is not None:
+            why = getattr(failed.__cause__, "strerror", None) or "no answer"
+            raise MachineError(f"can't read links and addresses from the kernel: {why}") from failed
 
     def _take(self, message: Message) -> None:
         """One announcement."""
@@ -201,6 +232,8 @@ class Netlink:
             link = link_messages.parse_link(message.body)
             if link is None:
                 return
+            if self._announced is not None:
+                (self._announced.links if message.type == Type.NEWLINK else self._announced.gone).add(link.ifindex)
             if message.type == Type.NEWLINK:
                 if link.ifindex not in self._links:
                     self._comings += 1
@@ -214,6 +247,8 @@ class Netlink:
             if address is None:
                 return
             own = _own(address)
+            if self._announced is not None:
+                self._announced.addresses.add((address.ifindex, own.address))
             held = {**self._addresses.get(address.ifindex, {}), own.address: own}
             if message.type == Type.DELADDR:
                 del held[own.address]
@@ -231,3 +266,52 @@ def _own(entry: AddressEntry) -> OwnAddress:
         deprecated=entry.deprecated,
         advertised=entry.advertised,
     )
+
+
+class _Announced(NamedTuple):
+    """Of what the kernel has said something while all was read: links by index, those that went, and addresses."""
+
+    links: set[int]
+    gone: set[int]
+    addresses: set[tuple[int, IPv6Address]]
+
+
+class _Known(NamedTuple):
+    """What is known at one time; none of it changes any more."""
+
+    links: Mapping[int, LinkEntry]
+    addresses: Mapping[int, Mapping[IPv6Address, OwnAddress]]
+    generations: Mapping[int, int]
+
+    def facts_of(self, link: LinkEntry, stack: Stack, next_hops: Callable[[int], frozenset[IPv6Address]]) -> LinkFacts:
+        """The facts of one link, by what is above and below it."""
+        master = self.links.get(link.master)
+        return LinkFacts(
+            link.name,
+            link.ifindex,
+            link.mac,
+            link.up,
+            link.kind,
+            {tags: self._held(ifindex) for tags, ifindex in stack.l3.items()},
+            {tags: next_hops(ifindex) for tags, ifindex in stack.l3.items()},
+            stack.l3,
+            type=link.type,
+            flags=link.flags,
+            table=master.table if master is not None else 0,
+            bridge=master.name if master is not None and master.kind == "bridge" else "",
+            altnames=link.altnames,
+            generation=self.generations.get(link.ifindex, 0),
+            bridge_macs=stack.bridge_macs,
+            shared=stack.shared,
+            beside={
+                tags: tuple(address for ifindex in riders for address in self._held(ifindex))
+                for tags, riders in stack.riders.items()
+            },
+            lower=stack.lower,
+            lossy=stack.lossy,
+        )
+
+    def _held(self, ifindex: int) -> tuple[OwnAddress, ...]:
+        """The addresses of an interface, in order."""
+        held = self.addresses.get(ifindex)
+        return tuple(held[address] for address in sorted(held)) if held else ()
