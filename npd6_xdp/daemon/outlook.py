@@ -101,7 +101,7 @@ class Outlook(Follower):
 
     def _tick(self) -> None:
         if self._tags is not None and self._tags.silent != self._silent:
-            self.apply(self._in_force)  # a port has its tags within the frames again, say
+            self._follow(self._in_force)  # a port has its tags within the frames again, say
         else:
             self.look()
 
@@ -114,9 +114,16 @@ class Outlook(Follower):
         self._of_next = self._of_table
 
     def apply(self, new: InForce) -> None:
-        """Another table, other links."""
+        """Another table, other links: settle() looks at them."""
         if self._of_next[0] is new.table:
             self._of_table = self._of_next
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """Say what there is to warn of by now, in a turn of its own: of thousands of ports that takes 50 ms."""
+        yield
+        self._follow(new)
+
+    def _follow(self, new: InForce) -> None:
         if self._tags is not None:
             self._silent = self._tags.silent
         self.use(new, used_vias(new.config, new.links), self._by(new))

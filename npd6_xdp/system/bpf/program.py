@@ -107,6 +107,9 @@ class Program(Counters):
         known = self._fitting
         if known is None or known.table is not table or known.limits != limits:
             changes = yield from self._changes(table)
+            yield
+            self._pack_entries(table)  # thousands of them take a while, and are kept
+            yield
             fit = Fit.NOT
             if self._has_room(table, limits, changes):
                 fit = Fit.FEW if sum(len(each.put) + len(each.take) for each in changes) <= _FEW else Fit.MUCH
