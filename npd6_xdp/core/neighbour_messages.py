@@ -124,7 +124,7 @@ def dump_neighbour_tables(sequence: int) -> bytes:
     return pack_message(Type.GETNEIGHTBL, Flag.REQUEST | Flag.DUMP, sequence, _NDTMSG.pack(AF_INET6))
 
 
-def probe_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
+def use_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
     """Have the kernel resolve a neighbour, or confirm a stale one in its time (NTF_USE).
 
     The state is NUD_NONE: any other would make a permanent entry, beyond the reach of gc_thresh3. `keep` is what of
@@ -134,7 +134,7 @@ def probe_neighbour(sequence: int, ifindex: int, address: bytes, keep: Neighbour
     return _neighbour(Type.NEWNEIGH, flags, sequence, ifindex, address, NeighbourState.NONE, _NTF_USE, keep=keep)
 
 
-def confirm_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
+def probe_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
     """Have the kernel probe at once a neighbour that it has an entry of (RFC 4861 §7.3.3).
 
     NTF_USE would wait for DELAY_FIRST_PROBE_TIME (5 s), in which an upper layer may confirm it. Without NLM_F_CREATE:

@@ -19,7 +19,7 @@ _BIT = 128  # hosts that a table is asked about at once: a millisecond
 
 
 class Host(NamedTuple):
-    """A place in the neighbour table: behind which interface, at which address (16 bytes)."""
+    """A host, by what an entry of the neighbour table has for its key: the interface, and the address (16 bytes)."""
 
     ifindex: int
     address: bytes

@@ -38,7 +38,7 @@ class _Pending:
     (seconds, monotonic).
     """
 
-    probed: set[int]
+    resolving: set[int]
     began_by: Asker
     until: float
     askers: dict[tuple[int, bytes, bytes, bytes, int], NsEvent] = field(default_factory=dict)
@@ -130,18 +130,18 @@ class Pending:
         """
         key = via_set, event.target
         pending = self._targets.get(key)
-        probes = []
+        hosts = []
         if pending is None:
             began_by = Asker(entry, event.eth_destination)
             pending = self._targets[key] = _Pending(set(interfaces), began_by, now + PENDING_SECONDS)
             self._via_sets.setdefault(event.target, set()).add(via_set)
             self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
-            probes = [Host(ifindex, event.target) for ifindex in sorted(pending.probed)]
+            hosts = [Host(ifindex, event.target) for ifindex in sorted(pending.resolving)]
         question = (event.rule, event.source, event.eth_destination, event.tci, event.flags)
         if len(pending.askers) >= MAX_ASKERS and question not in pending.askers:
             return None
         pending.askers[question] = event
-        return probes
+        return hosts
 
     def resolved(self, host: Host, *, confirmed: bool = True) -> list[NsEvent]:
         """A target is there: returns those who wait for it. A DAD probe for it goes on waiting until the host is
@@ -162,15 +162,15 @@ class Pending:
         keys = self._looked_for(host)
         for key in keys:
             pending = self._targets[key]
-            pending.probed.discard(host.ifindex)
-            if not pending.probed:
+            pending.resolving.discard(host.ifindex)
+            if not pending.resolving:
                 self._end(key)
         return bool(keys)
 
     def places(self, via_set: int, address: bytes) -> list[Host]:
         """Where the kernel is looking for a target; nowhere, if it isn't under way."""
         pending = self._targets.get((via_set, address))
-        return [Host(ifindex, address) for ifindex in sorted(pending.probed)] if pending else []
+        return [Host(ifindex, address) for ifindex in sorted(pending.resolving)] if pending else []
 
     def awaits(self, host: Host) -> bool:
         """Whether the kernel is looking for a target behind that interface."""
@@ -212,7 +212,7 @@ class Pending:
 
     def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
         keys = [(via_set, host.address) for via_set in self._via_sets.get(host.address, ())]
-        return [key for key in keys if host.ifindex in self._targets[key].probed]
+        return [key for key in keys if host.ifindex in self._targets[key].resolving]
 
 
 def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:

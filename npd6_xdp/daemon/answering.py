@@ -54,7 +54,7 @@ class Answering(Follower):
         self._report = failed
         self._in_force = NOTHING
         self._responder = Responder(NOTHING.table)
-        self._before = NOTHING.table, self._responder
+        self._former, self._former_responder = NOTHING, self._responder
         self._outbox = Outbox(Frames(BATCH))
         self._debug_left = _DEBUG_LINES
         self._debug_second = 0.0
@@ -70,15 +70,15 @@ class Answering(Follower):
     def apply(self, new: InForce) -> None:
         """Answer by this table from now on; events that were matched by the one before, by that."""
         self.count()
-        if self._before[1] is not self._responder:
-            self._before[1].discard()
-        self._before = self._in_force.table, self._responder
+        if self._former_responder is not self._responder:
+            self._former_responder.discard()
+        self._former, self._former_responder = self._in_force, self._responder
         self._in_force, self._responder = new, Responder(new.table)
 
     def rule(self, number: int) -> Rule | None:
         """The rule of an event; that may be one of the table before this one."""
         rule = self._in_force.table.rules.get(number)
-        return self._before[0].rules.get(number) if rule is None else rule
+        return self._former.table.rules.get(number) if rule is None else rule
 
     def answer(self, runs: list[bytes]) -> int:
         """Answer runs of events, at most BATCH in all; how many there were."""
@@ -160,7 +160,7 @@ class Answering(Follower):
             self._counts.count_late(rule)
 
     def _send(self, event: NsEvent) -> bool:
-        responder = self._responder if event.rule in self._in_force.table.rules else self._before[1]
+        responder = self._responder if event.rule in self._in_force.table.rules else self._former_responder
         answer = responder.answer(event)
         if not self._ports.send(answer.ifindex, answer.frame):
             return False
@@ -174,6 +174,6 @@ class Answering(Follower):
             self._debug_second, self._debug_left = now, _DEBUG_LINES
         if self._debug_left:
             self._debug_left -= 1
-            entry = self._in_force.table.entries.get(rule.entry) or self._before[0].entries[rule.entry]
+            entry = self._in_force.table.entries.get(rule.entry) or self._former.table.entries[rule.entry]
             source, target = IPv6Address(event.source), IPv6Address(event.target)
             log.debug("%s: %s asks who has %s: %s", entry.label, source, target, outcome)

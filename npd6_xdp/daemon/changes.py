@@ -55,9 +55,9 @@ class Changes:
         loop.at(lambda: None if self._letting_go is None else self._turns.go_on_at, lambda _: self._let_go(), "table")
 
     @property
-    def asleep(self) -> float | None:
+    def asleep_until(self) -> float | None:
         """Until then (seconds, monotonic) there is nothing to do for the change that is under way."""
-        return None if self._change is None else self._change.asleep
+        return None if self._change is None else self._change.asleep_until
 
     @property
     def size(self) -> int:

@@ -65,7 +65,7 @@ class Following:
 
     def _due(self) -> float | None:
         if self._steps is not None:
-            return self._changes.asleep or 0.0
+            return self._changes.asleep_until or 0.0
         return None if self._waits() else self._look.at
 
     def go_on(self) -> None:
@@ -76,7 +76,7 @@ class Following:
             self._steps = self._changes.following()
         steps, self._steps = self._steps, None
         try:
-            if not take_slice(steps, lambda: self._changes.asleep is not None):
+            if not take_slice(steps, lambda: self._changes.asleep_until is not None):
                 self._steps = steps
                 return
         except MachineError as error:

@@ -63,7 +63,7 @@ class Hosts:
         self._places = Places()
         self._loops = Loops(secrets.randbelow)
         self._led = LedHosts(self.routes, self.neighbours)
-        self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._hear_of, self._probe)
+        self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._hear_of, self._resolve)
         self._in_force = NOTHING
         self._needed = False  # whether the table in force has any use for hosts
         self._frozen = 0
@@ -228,7 +228,7 @@ class Hosts:
             return True
         state = self._places.state(here)
         if state & NeighbourState.STALE:
-            self.confirm(here)  # if it has gone from there, the next question finds it behind us
+            self.probe(here)  # if it has gone from there, the next question finds it behind us
         if state:
             return True
         if here.ifindex not in self._loops.links or (rule.via_set, event.target) in self._pending:
@@ -252,9 +252,9 @@ class Hosts:
         """Have the kernel look for a host that isn't there, as far as is known."""
         self._loops.began(host, time.monotonic())
         if self._places.has(host):
-            self.confirm(host)  # somebody has claimed it: at once, not in the kernel's time for what is stale
+            self.probe(host)  # somebody has claimed it: at once, not in the kernel's time for what is stale
         else:
-            self._probe(host)
+            self._resolve(host)
 
     def heard(self, event: NsEvent, rule: Rule) -> None:
         """Whoever asks is new where it does, or has another MAC address, and the kernel isn't told by its question."""
@@ -267,14 +267,14 @@ class Hosts:
         if stale:
             self.watch.delete(host)
         self._loops.began(host, time.monotonic())
-        self.watch.probe(host)
+        self.watch.resolve(host)
 
-    def _probe(self, host: Host) -> None:
-        self.watch.probe(host, self._looked_after(host))
+    def _resolve(self, host: Host) -> None:
+        self.watch.resolve(host, self._looked_after(host))
 
-    def confirm(self, host: Host) -> None:
+    def probe(self, host: Host) -> None:
         """Have the kernel ask a host whether it is there, at once."""
-        self.watch.confirm(host, self._looked_after(host))
+        self.watch.probe(host, self._looked_after(host))
 
     def _looked_after(self, host: Host) -> NeighbourState:
         return self.neighbours.looked_after(host) or self._places.looked_after(host)
@@ -319,7 +319,7 @@ class Hosts:
             return  # by a table that is to come: nothing of it shows until then
         now = time.monotonic()
         for host in self._places.to_ask(now):
-            self.confirm(host)
+            self.probe(host)
         for host, stale in self._places.to_look_for(now):
             self._look_anew(host, stale=stale)
         for host in self._places.needless():
@@ -342,7 +342,7 @@ class Hosts:
             if not state & LOOKED_AFTER:
                 self.watch.delete(host)
         elif state == NeighbourState.NONE and self._pending.awaits(host):
-            self._probe(host)  # the entry went with its link, say, and the kernel looks for it no more
+            self._resolve(host)  # the entry went with its link, say, and the kernel looks for it no more
 
     def _resolved(self, host: Host, state: int) -> None:
         if not self._pending.awaits(host):
@@ -350,7 +350,7 @@ class Hosts:
         for event in self._pending.resolved(host, confirmed=bool(state & CONFIRMED)):
             self._late(event)
         if state & NeighbourState.STALE and self._pending.awaits(host):
-            self.confirm(host)  # who still waits wants to know better
+            self.probe(host)  # who still waits wants to know better
 
     # --- time ---
 
@@ -374,7 +374,7 @@ class Hosts:
             self._look_at = None
             self._resync.begin_again()
             for host in self._led.take_silent(now):
-                self.confirm(host)
+                self.probe(host)
         self._schedule(now)
 
     def _schedule(self, now: float) -> None:
@@ -387,7 +387,7 @@ class Hosts:
         now = time.monotonic()
         look, needless = self._loops.tests(now)
         for host in look:
-            self.watch.probe(host)
+            self.watch.resolve(host)
         for host in needless:
             self.watch.delete(host)
         self._apply(self._places.distrust(self._loops.other_proxies, now))

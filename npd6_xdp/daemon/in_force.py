@@ -64,12 +64,12 @@ class Change:
     undo: ExitStack
     asked: bool
     tries: int = 1
-    asleep: float | None = field(default=None)
+    asleep_until: float | None = field(default=None)
     """Until then (seconds, monotonic) there is nothing to do for it, unless it is woken."""
 
     def wake(self) -> None:
         """It can go on."""
-        self.asleep = None
+        self.asleep_until = None
 
 
 class Follower:

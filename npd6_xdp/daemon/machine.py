@@ -112,7 +112,7 @@ class Machine(Follower):
             return
         patience = time.monotonic() + _MOST_ROUTES
         while not self._is_read(config) and time.monotonic() < patience:
-            change.asleep = time.monotonic() + _LOOK_FOR_ROUTES
+            change.asleep_until = time.monotonic() + _LOOK_FOR_ROUTES
             yield
         change.wake()
         self._routes.watch(self._ports(config))

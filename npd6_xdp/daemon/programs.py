@@ -132,7 +132,7 @@ class Programs(Follower):
         self._loop.add(loading, change.wake, "table")
         try:
             while (loaded := loading.take()) is None:
-                change.asleep = loading.due
+                change.asleep_until = loading.due
                 yield
             return loaded
         finally:

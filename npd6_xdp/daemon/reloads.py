@@ -132,14 +132,14 @@ class Reloads:
         """When to go on with a configuration that was read; a change of the machine that is followed comes first."""
         if self._applying is None or self._following.is_under_way:
             return None
-        return self._changes.asleep or self._turns.go_on_at
+        return self._changes.asleep_until or self._turns.go_on_at
 
     def _go_on(self) -> None:
         going_on, self._applying = self._applying, None
         if going_on is None:
             return
         try:
-            if not take_slice(going_on, lambda: self._changes.asleep is not None):
+            if not take_slice(going_on, lambda: self._changes.asleep_until is not None):
                 self._applying = going_on
                 self._turns.rest()
                 return

@@ -164,7 +164,7 @@ class Resolution(Follower):
         if event.flags & EventFlag.HEARD:
             self._hosts.heard(event, rule)
         if event.flags & EventFlag.STALE:
-            self.confirm(event, rule)
+            self.probe(event, rule)
 
     def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """A target is asked for that the map doesn't know. None: it is there, answer."""
@@ -192,7 +192,7 @@ class Resolution(Follower):
         vias = tuple(self.neighbours.interfaces(rule.via_set, event.target))
         if not vias:
             return self.ask(event, rule)  # it has gone since
-        return self._await(event, rule, vias, self._hosts.confirm)
+        return self._await(event, rule, vias, self._hosts.probe)
 
     def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
@@ -211,11 +211,11 @@ class Resolution(Follower):
         self._gate.follow()
         return Outcome.PENDING
 
-    def confirm(self, event: NsEvent, rule: Rule) -> None:
+    def probe(self, event: NsEvent, rule: Rule) -> None:
         """A stale host was asked for: have the kernel probe it. If it fails, the host is forgotten."""
         for ifindex in self.neighbours.interfaces(rule.via_set, event.target):
             # at once: nobody confirms the hosts of a router but their own answers, so to wait for that gains nothing
-            self._hosts.confirm(Host(ifindex, event.target))
+            self._hosts.probe(Host(ifindex, event.target))
 
     # --- the kernel's word ---
 

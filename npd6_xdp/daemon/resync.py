@@ -21,7 +21,7 @@ TICK = 1.0
 
 
 class Resync:
-    """What the kernel has, beside what it announces. `hear_of` takes its word of a host, `probe` has one asked.
+    """What the kernel has, beside what it announces. `hear_of` takes its word of a host, `resolve` has one asked.
 
     `watch` returns the socket of now, `places` has the hosts that were known before, `pending` who is looked for.
     """
@@ -34,7 +34,7 @@ class Resync:
         pending: Pending,
         once: Once,
         hear_of: Callable[[Host, Word], None],
-        probe: Callable[[Host], None],
+        resolve: Callable[[Host], None],
     ) -> None:
         self._watch = watch
         self._requests = requests
@@ -42,7 +42,7 @@ class Resync:
         self._pending = pending
         self._once = once
         self._hear_of = hear_of
-        self._probe = probe
+        self._resolve = resolve
         self._reading: Iterator[None] | None = None
         self._changed_meanwhile: set[Host] | None = None  # while the table is read
         self.again = False
@@ -133,7 +133,7 @@ class Resync:
         for key in self._pending.targets():
             for host in self._pending.places(*key):
                 if host not in there and host not in announced:
-                    self._probe(host)
+                    self._resolve(host)
             yield
 
     def _fails(self, error: MachineError) -> None:

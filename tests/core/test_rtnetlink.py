@@ -41,7 +41,7 @@ from tests.core.pyroute2_words import (
 NEIGHBOURS = (
     (
         "probe",
-        neighbour_messages.probe_neighbour(7, 3, ADDRESS),
+        neighbour_messages.use_neighbour(7, 3, ADDRESS),
         Type.NEWNEIGH,
         Flag.REQUEST | Flag.CREATE,
         {"ifindex": 3, "state": 0, "flags": NTF_USE, "NDA_DST": TEXT},

@@ -21,7 +21,7 @@ from tests.daemon.forces import in_force
 class Changes:
     """From one to another, or not."""
 
-    asleep = None
+    asleep_until = None
 
     def __init__(self, old: InForce, new: InForce, *, refused: bool) -> None:
         self.in_force, self._new, self._refused = old, new, refused

@@ -24,7 +24,7 @@ def test_forty_thousand_probes_take_no_more_memory_than_ten_thousand_and_refusal
         tracemalloc.start()
         for number in range(40_000):
             host = Host(NOWHERE, number.to_bytes(16))
-            watch.probe(host)
+            watch.resolve(host)
             if number % 100 == 99:
                 refused = list(watch.refusals(time.monotonic() + 10))
                 assert refused[-1] == (host, errno.ENODEV)

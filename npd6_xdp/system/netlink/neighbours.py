@@ -15,7 +15,7 @@ from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import hash_in
 
-_PROBES = 8192  # whose hosts are known, the last ones: refusals come with the probe, and are read in the same turn
+_REMEMBERED = 8192  # hosts that the kernel was asked for last: it refuses in the same turn
 
 
 def _host(entry: NeighbourEntry) -> Host:
@@ -30,7 +30,7 @@ class NeighbourWatch:
 
     def __init__(self) -> None:
         self._changes = nlsocket.Switched(nlsocket.Group.NEIGH)
-        self._probes = nlsocket.opened()
+        self._requests = nlsocket.opened()
         self._dump = SlicedDump()
         self._sent: dict[int, Host] = {}
         self._sequence = 0
@@ -38,7 +38,7 @@ class NeighbourWatch:
     def close(self) -> None:
         """Close all sockets."""
         self._changes.socket.close()
-        self._probes.close()
+        self._requests.close()
         self._dump.close()
 
     def fileno(self) -> int:
@@ -47,7 +47,7 @@ class NeighbourWatch:
 
     def refusals_fileno(self) -> int:
         """The socket on which the kernel says what it doesn't resolve."""
-        return self._probes.fileno()
+        return self._requests.fileno()
 
     def listen(self, *, wanted: bool) -> bool:
         """Hear of changes from now on, or no longer; whether that is news."""
@@ -94,27 +94,27 @@ class NeighbourWatch:
         if hash_in(before) != hash_in(after):
             raise Overflow
 
-    def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
+    def resolve(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
         """Have the kernel resolve a host, or confirm it in its time where it is stale. refusals() says what it won't.
 
         `keep` is what of LOOKED_AFTER its entry has.
         """
-        self._sequence = self._sequence % _PROBES + 1  # 0 is what nobody asks the fate of
+        self._sequence = self._sequence % _REMEMBERED + 1  # 0 is what nobody asks the fate of
         self._sent[self._sequence] = host
-        self._send(neighbour_messages.probe_neighbour(self._sequence, *host, keep))
+        self._send(neighbour_messages.use_neighbour(self._sequence, *host, keep))
 
-    def confirm(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
+    def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
         """Have the kernel ask a host that it has an entry of, and now."""
-        self._send(neighbour_messages.confirm_neighbour(0, *host, keep))
+        self._send(neighbour_messages.probe_neighbour(0, *host, keep))
 
     def delete(self, host: Host) -> None:
         """Take out an entry that nobody needs: a target that isn't there."""
         self._send(neighbour_messages.delete_neighbour(0, *host))
 
     def refusals(self, deadline: float) -> Iterator[tuple[Host, int]]:
-        """What the kernel didn't do of the probes that were asked for, and why (errno); until the deadline."""
+        """What the kernel didn't do of what resolve() has asked for, and why (errno); until the deadline."""
         try:
-            for datagram in nlsocket.received(self._probes, deadline):
+            for datagram in nlsocket.received(self._requests, deadline):
                 for message in rtnetlink.messages(datagram):
                     host = self._sent.get(message.sequence)
                     if message.type == Type.ERROR and host is not None:
@@ -124,6 +124,6 @@ class NeighbourWatch:
 
     def _send(self, request: bytes) -> None:
         try:
-            self._probes.send(request)
+            self._requests.send(request)
         except OSError:
             return  # no room in our own queue: as if the kernel had found nobody

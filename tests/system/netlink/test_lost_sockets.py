@@ -112,7 +112,7 @@ def test_what_was_lost_and_could_not_be_read_then_is_read_when_next_asked(monkey
 
 def test_refusals_that_cannot_be_heard_are_a_broken_source_and_no_silence() -> None:
     watch = NeighbourWatch()
-    watch._probes.close()
+    watch._requests.close()
     with pytest.raises(BrokenSource, match="Bad file descriptor"):
         list(watch.refusals(math.inf))
 
