@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is to become of a frame: RFC 4861 and its kin, read aloud. It is to be held against the RFCs' text, so it is as
- * plain as it can be: bytes are compared with numbers of the RFCs, and each list is walked from its begin to its end.
- * Nothing of bpf/ns_filter.c is in it, nor of npd6_xdp/.
+ * What is to become of a frame: RFC 4861 and related RFCs, step by step. It is to be compared with the RFCs' text by
+ * eye, so it is as plain as it can be: bytes are compared with numbers of the RFCs, and each list is walked from its
+ * begin to its end. Nothing of bpf/ns_filter.c is in it, nor of npd6_xdp/.
  */
 #include <string.h>
 
@@ -449,7 +449,7 @@ static int is_refused_asker(const struct scene *scene, const struct entry *entry
 	return 0;
 }
 
-/* Whether an asker was heard last on another entry, by another MAC address, or never. Of link-local ones none tells. */
+/* Whether an asker was heard last on another entry, by another MAC address, or never. Link-local ones don't count. */
 static int is_news(const struct scene *scene, const struct entry *entry, const uint8_t *source, const uint8_t *asker)
 {
 	if (is(source, unspecified) || is_link_local(source))
@@ -540,7 +540,7 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 	if (is_among(s.target, scene->elsewhere, scene->elsewheres))
 		method = METHOD_STATIC;
 
-	/* others behind the port may be who is asked for, as long as it isn't said that it is us */
+	/* another station behind the port may hold the target, as long as it isn't known that we answer for it */
 	onward = entry->shared && is_group_mac(s.to);
 	/* tags were seen beside the port's frames: what seems to have none may be any VLAN's */
 	monitored = entry->datapath == MONITOR || (entry->silent && s.outer == 0);
@@ -551,7 +551,7 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 		else if (host->is_stale)
 			flags = STALE;
 	}
-	/* RFC 4862 §5.4: any answer to a probe takes the address from who probes; our proxy entry would have the kernel give one */
+	/* RFC 4862 §5.4: any answer to a probe takes the address from the prober; our proxy entry would have one given */
 	if (is_dad && !rule->defend)
 		return count(verdict, DAD, method == METHOD_KERNEL && host != NULL && !monitored ? DROP : PASS);
 	if (method == METHOD_ROUTE) {

@@ -104,7 +104,7 @@ struct heard {
 	mac mac;
 };
 
-/* Who may not have targets resolved: a MAC address on an entry, or, if that is zero, all there. */
+/* An asker that may not have targets resolved: a MAC address on an entry, or, if that is zero, all of the entry. */
 struct refused_asker {
 	int32_t entry;
 	mac mac;

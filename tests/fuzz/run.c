@@ -99,7 +99,7 @@ static uint64_t sum(const struct program *program, int number, int columns, int 
 	return total;
 }
 
-/* Whether all counters say what they should; what they say else is written into the report. */
+/* Whether all counters say what they should; the first that doesn't is written into the report. */
 static int counters_agree(const struct program *program, struct report *report)
 {
 	const int columns[] = { OUTCOMES + REASONS, OUTCOMES };
@@ -159,7 +159,7 @@ int start(const struct program *program)
 	return 0;
 }
 
-/* Have the program and the reference know what they knew at first of who is there and who was heard. */
+/* Reset what the program and the reference know of present targets and of heard addresses. */
 static void forget(const struct program *program, struct scene *scene)
 {
 	struct {
