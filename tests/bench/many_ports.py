@@ -17,7 +17,7 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.frames import ip6
 from tests.kinds import solicit
-from tests.netns.wire import SETTING
+from tests.netns.wire import SETTING, until
 
 TARGET = ip6("2001:db8:7::42")
 CONFIGURATION = """\
@@ -42,6 +42,12 @@ def mac(number: int) -> bytes:
     return bytes((2, 0, 0, 1, number >> 8, number & 0xFF))
 
 
+def _ready(topology: Topology) -> int:
+    """How many of the edge's ends take frames, and don't drop them: by its flags alone a link is up before."""
+    links = topology.ip("edge", "link", "show", "type", "veth")
+    return sum(link["operstate"] == "UP" for link in links if link["ifname"].startswith("sub"))
+
+
 def make(topology: Topology, count: int) -> None:
     """`count` cables: sub0, sub1, ... on the edge, their ends of the same names in the namespace `upstream`."""
     for namespace in ("edge", "upstream"):
@@ -56,6 +62,7 @@ def make(topology: Topology, count: int) -> None:
         topology.run("edge", "ip", "-batch", str(batch), check=True, timeout=120)
         batch.write_text("\n".join(f"link set sub{n} up" for n in numbers))
         topology.run("upstream", "ip", "-batch", str(batch), check=True, timeout=120)
+    assert until(lambda: _ready(topology) == count), "they don't come up"
 
 
 def settle(topology: Topology) -> None:

@@ -82,7 +82,7 @@ def test_a_killed_daemon_leaves_nothing_and_the_next_one_starts(topology: Topolo
     wanted = "native" if attach == "native" else "generic"
     assert topology.xdp_mode("edge", "wan0") == wanted
     reason = LOSSY if attach == "auto" else ""
-    assert f"wan0: attached in {wanted} mode{reason}; wan0 python" in running.log
+    assert until(lambda: f"wan0: attached in {wanted} mode{reason}; wan0 python" in running.log)
     stop = threading.Event()
     with Wire(topology) as wire:
 
@@ -149,7 +149,7 @@ def test_a_driver_that_refuses_native_mode_gets_generic_with_a_warning(topology:
     text = configuration().replace("wan0", "br0")
     running = daemon(text)
     assert topology.xdp_mode("edge", "br0") == "generic"
-    assert "warning: br0: the driver refuses an XDP program in native mode" in running.log
+    assert until(lambda: "warning: br0: the driver refuses an XDP program in native mode" in running.log)
     assert running.stop() == 0
     assert "br0: the driver refuses" in refusal(daemon, text.replace('"br0"', '"br0"\nattach = "native"'))
 

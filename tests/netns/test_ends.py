@@ -16,7 +16,7 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 from tests.kinds import solicit
-from tests.netns.wire import SETTING, Wire, configuration, scan, standing_still, until
+from tests.netns.wire import SETTING, Wire, configuration, says, scan, standing_still, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -66,7 +66,7 @@ def test_a_signal_ends_it_under_load_with_status_0_and_leaves_nothing(
         running.process.send_signal(signum)
         assert running.process.wait(180) == 0
         assert leftovers(topology) == {}
-    assert f"{signum.name}: ending" in running.log
+    assert until(lambda: f"{signum.name}: ending" in running.log)
     assert "Traceback" not in running.log
 
 
@@ -144,7 +144,7 @@ def test_an_interface_that_goes_away_is_said_once_and_the_other_goes_on(topology
     assert until(lambda: running.metrics()[up] == 0)
     with Wire(topology) as wire:
         assert wire.ask(solicit(SETTING)) is not None
-    assert running.log.count("lan0: the interface is gone") == 1
+    assert says(running, "lan0: the interface is gone")
     assert running.stop() == 0
     assert "Traceback" not in running.log
 

@@ -23,7 +23,7 @@ from npd6_xdp.lab.topology import (
 )
 from npd6_xdp.tools.control import ask
 from tests.frames import ip6
-from tests.netns.wire import EDGE, SETTING, Asker, Wire, configuration, flood, on_edge, question, until
+from tests.netns.wire import EDGE, SETTING, Asker, Wire, configuration, flood, on_edge, question, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -213,7 +213,7 @@ def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, dae
         assert asker.answered("2001:db8:1::2:1"), "and again"
         assert asker.outcome("2001:db8:1::1:1") == "kernel"
     assert len(proxies(topology)) == cap
-    assert running.log.count("limits.kernel_entries: 1024 proxy entries are there") == 1
+    assert says(running, "limits.kernel_entries: 1024 proxy entries are there")
     assert '"kernel proxy entries": 2' in running.command("status", "--json").stdout
     assert running.solicitations() == {"answered_python": cap + 2, "kernel": 1}
 
@@ -305,7 +305,7 @@ def test_a_reload_that_drops_a_rule_removes_its_entries_and_no_others(
 def test_entries_of_others_are_reported_and_never_touched(topology: Topology, daemon: Start) -> None:
     on_edge(topology, "-6 neigh add proxy 2001:db8:1::7 dev wan0", "-6 neigh add proxy 2001:db8:1::8 dev wan0")
     running = daemon(configuration(RULE))
-    assert "wan0: the kernel has 2 proxy entries that are not ours" in running.log
+    assert until(lambda: "wan0: the kernel has 2 proxy entries that are not ours" in running.log)
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert asker.outcome("2001:db8:1::7") == "answered_python"
@@ -359,10 +359,10 @@ def test_entries_and_sysctls_that_somebody_else_changes_are_put_back_and_that_is
 
         assert until(lambda: shown() == [HOST_ADDRESS], 3.0)
         assert proxies(topology, ours=False) == {other}
-    assert running.log.count("proxy entries of ours have gone") == 1
+    assert says(running, "proxy entries of ours have gone")
     for key in SYSCTLS:
-        assert running.log.count(f"net.ipv6.{key.replace('/', '.')}: somebody else changes this sysctl") == 1
-    assert "the kernel has 1 proxy entry that is not ours" in running.log
+        assert says(running, f"net.ipv6.{key.replace('/', '.')}: somebody else changes this sysctl")
+    assert until(lambda: "the kernel has 1 proxy entry that is not ours" in running.log)
     assert running.stop() == 0
     assert sysctls(topology) == before, "the value from before, not the one that somebody has set since"
     assert proxies(topology) == set()

@@ -199,7 +199,7 @@ def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topolo
         for address in addresses[:10]:
             assert wire.ask(question(address)) is not None
     assert until(lambda: running.solicitations() == {"pending": 10, "answered_xdp": 10, "rate_limited": 10})
-    assert "limits.neighbours: 10 hosts are there" in running.log
+    assert until(lambda: "limits.neighbours: 10 hosts are there" in running.log)
     assert running.metrics()["npd6_neighbours", frozenset({("interface", "lan0")})] == 10
 
 

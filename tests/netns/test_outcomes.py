@@ -118,4 +118,4 @@ def test_a_running_peer_is_reported(topology: Topology, daemon: Start) -> None:
     process = topology.popen("edge", str(fake), "60")
     assert until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "ndppd\n")
     running = daemon(configuration())
-    assert f"ndppd is running here (pid {process.pid})" in running.log
+    assert until(lambda: f"ndppd is running here (pid {process.pid})" in running.log)

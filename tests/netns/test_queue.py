@@ -14,7 +14,7 @@ from pathlib import Path
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.netns.wire import configuration, until
+from tests.netns.wire import configuration, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -80,9 +80,9 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
             running.settle()  # it has heard them
             assert running.log.count(DONE) == 0
         assert [json.loads(told(asker))["rules"] for asker in askers] == [RULES + 1] * 8
-    assert until(lambda: running.log.count(DONE) == 2)
+    assert says(running, DONE, 2)
     running.command("status")  # what is yet to come would come before
-    assert running.log.count(DONE) == 2
+    assert says(running, DONE, 2)
 
     with held(running, hold), ask_for_reload(running) as waiting:
         running.settle()
@@ -93,4 +93,4 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
         took = time.monotonic() - ends
         assert took < 5.0  # a fraction of a second where nobody else is at work
         assert "given up" in json.loads(told(waiting))["error"]
-    assert running.log.count(DONE) == 2
+    assert says(running, DONE, 2)

@@ -153,7 +153,7 @@ def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_count
             running.write(configuration("2001:db8:1::/64 static", *rules, **keys))
             assert ask(running.control, {"verb": "reload"})["rules"] == many + 1
             time.sleep(0.7)  # the old program's retirement
-    assert "the kernel maps have grown" in running.log
+    assert until(lambda: "the kernel maps have grown" in running.log)
     assert asked.steady()
     assert asked.all_answered_once()
     outcomes = running.solicitations()
@@ -278,7 +278,7 @@ def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_
     running.write(configuration("2001:db8:2::/64 nowhere"))
     running.process.send_signal(signal.SIGHUP)
     assert until(lambda: "reload: the old configuration stays" in running.log)
-    assert "interface[0].rule[0].method" in running.log
+    assert until(lambda: "interface[0].rule[0].method" in running.log)
     assert running.metrics()[FAILURES] == 1
     status = running.command("status").stdout
     assert "reloads that failed: 1" in status

@@ -52,7 +52,11 @@ def test_the_gateway_is_never_impersonated(topology: Topology, daemon: Start) ->
     with Wire(topology) as wire:
         assert wire.ask(frame, 0.3) is None
     assert running.solicitations()["ignored"] == 1
-    assert "warning: wan0: the static rule 2001:db8::/32 covers 2001:db8::/64, which is on-link there" in running.log
+    assert until(
+        lambda: (
+            "warning: wan0: the static rule 2001:db8::/32 covers 2001:db8::/64, which is on-link there" in running.log
+        )
+    )
 
 
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])

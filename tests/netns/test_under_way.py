@@ -28,7 +28,7 @@ from npd6_xdp.tools.control import ask
 from tests.bench.turns import PROGRAM, Turns
 from tests.frames import ip6
 from tests.kinds import solicit
-from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, until
+from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, says, until
 
 Start = Callable[..., RunningDaemon]
 Holding = Callable[[str], RunningDaemon]
@@ -183,7 +183,7 @@ def test_while_a_reload_is_made_ready_all_else_goes_on_and_no_change_of_the_mach
         for each in askers:
             each.join(120)
         assert [answer["rules"] for answer in heard] == [3 + 3_000] * 3
-        assert "the kernel maps have grown" in running.log
+        assert until(lambda: "the kernel maps have grown" in running.log)
         assert until(lambda: asker.outcome("2001:db8:2::98") == "own")
         assert asker.outcome("2001:db8:2::97") == "ignored", "a next hop"
         assert asker.answered("2001:db8:2::99", 3.0), "no longer our own"
@@ -274,7 +274,7 @@ def test_who_waits_hears_so_and_who_loads_a_program_may_be_killed(topology: Topo
         os.kill(child, signal.SIGKILL)
         assert until(lambda: "it takes more memory to load than there is, or so it seems" in running.log)
     assert until(lambda: state(child) == "")
-    assert until(lambda: running.log.count("reload: the new configuration is in use") == 1), "the other one's"
+    assert says(running, "reload: the new configuration is in use"), "the other one's"
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(TARGET, 3.0)
     assert until(lambda: len(files(running)) <= len(open_before))

@@ -19,7 +19,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import SETTING
-from tests.netns.wire import Wire, configuration, on_edge, until
+from tests.netns.wire import Wire, configuration, on_edge, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -47,7 +47,7 @@ def test_forwarding_is_followed_as_it_is_switched(topology: Topology, daemon: St
     topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 0)
     running = daemon(configuration("2001:db8:1::/64 route", "2001:db8:2::/64 kernel"))
     line = "wan0: forwarding is off"
-    assert running.log.count(f"warning: {line}") == 1
+    assert says(running, f"warning: {line}")
     assert counted(running, "forwarding") == 1
     for times in (1, 2):
         assert len(warnings(running)) == len(page(topology, running)) == 1
@@ -55,12 +55,12 @@ def test_forwarding_is_followed_as_it_is_switched(topology: Topology, daemon: St
         assert until(lambda: warnings(running) == [], 1.0)
         assert until(lambda: page(topology, running) == [])  # it is made anew once a second
         assert counted(running, "forwarding") == 0
-        assert running.log.count("info: wan0: no longer so: forwarding is off") == times
+        assert says(running, "info: wan0: no longer so: forwarding is off", times)
         topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 0)
         assert until(lambda: len(warnings(running)) == 1, 1.0)
         assert until(lambda: len(page(topology, running)) == 1)
         assert counted(running, "forwarding") == 1
-        assert running.log.count(f"warning: {line}") == times + 1
+        assert says(running, f"warning: {line}", times + 1)
     # of one interface alone, and of one that comes
     topology.sysctl("edge", "net/ipv6/conf/wan0/forwarding", 1)
     assert until(lambda: warnings(running) == [], 1.0)
@@ -102,7 +102,7 @@ def test_a_default_route_that_forwarding_has_taken_away_is_warned_of_until_it_ca
     assert until(lambda: any("the default route that they give is gone" in line for line in warnings(running)), 2.0)
     assert default_route(topology) == ""
     assert counted(running, "router_advertisements") == 1
-    assert running.log.count("warning: wan0: forwarding is on and accept_ra is 1") == 1
+    assert says(running, "warning: wan0: forwarding is on and accept_ra is 1")
 
     on_edge(topology, "-6 route add default via fe80::1 dev wan0")  # another one will do, too
     assert until(lambda: warnings(running) == [], 3.0)
@@ -113,7 +113,7 @@ def test_a_default_route_that_forwarding_has_taken_away_is_warned_of_until_it_ca
     topology.sysctl("edge", "net/ipv6/conf/wan0/accept_ra", 2)
     coming = "wan0: the kernel takes in router advertisements again, and the default route that they give comes with"
     assert until(lambda: [line.startswith(coming) for line in warnings(running)] == [True], 3.0)
-    assert running.log.count("wan0: no longer so: forwarding is on") == said, "it isn't back"
+    assert says(running, "wan0: no longer so: forwarding is on", said), "it isn't back"
     advertise(topology)
     assert until(lambda: "proto ra" in default_route(topology))
     assert until(lambda: warnings(running) == [], 3.0)
@@ -136,7 +136,7 @@ def test_advertisements_that_were_never_taken_in_are_noticed_and_their_absence_i
 def test_a_glob_that_no_interface_has_is_said_until_one_comes(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 static").replace("wan0", "wna*"))
     line = "wna*: no interface here has such a name; waiting for one"
-    assert f"warning: {line}" in running.log
+    assert until(lambda: f"warning: {line}" in running.log)
     assert warnings(running) == [line]
     on_edge(topology, "link add wna1 type bridge", "link set wna1 up")
     assert until(lambda: warnings(running) == [])

@@ -181,6 +181,11 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
+def says(running: RunningDaemon, line: str, times: int = 1) -> bool:
+    """Whether a daemon says something, so many times, or has: its log is written beside its work."""
+    return until(lambda: running.log.count(line) == times)
+
+
 LATE = 20.0
 """Seconds that an answer which must come may take where a machine is busy: who waits for it waits no longer than it."""
 
