@@ -365,9 +365,9 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 	return true;
 }
 
-/* Whether one more event may go up: by its source's budget, then by that of all (E3). */
-static __always_inline bool is_within_limits(const struct entry *entry, const struct scratch *s,
-					     const struct settings *settings, __u64 now)
+/* Spends an event of its source's budget, and of that of all; whether there was one left in both (E3). */
+static __always_inline bool limits_spend(const struct entry *entry, const struct scratch *s,
+					 const struct settings *settings, __u64 now)
 {
 	struct mac_key key = { .entry = entry->id };
 	u64 *paid, zero = 0;
@@ -435,7 +435,7 @@ static __always_inline bool event_hold(const struct entry *entry, const struct n
  * Whether a solicitation may have a hidden tag, and is to be held until that is known. What is held goes on to the
  * kernel, which would forward a unicast one, so samples are multicast only.
  */
-static __always_inline bool is_to_be_held(struct entry *entry, const struct scratch *s)
+static __always_inline bool hold_begin(struct entry *entry, const struct scratch *s)
 {
 	__u32 now;
 
@@ -465,7 +465,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 		return consume(OUTCOME_LOST);
 	if (flags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(entry, s, settings))
 		return consume(OUTCOME_RATE_LIMITED);
-	if (!is_within_limits(entry, s, settings, now))
+	if (!limits_spend(entry, s, settings, now))
 		return consume(OUTCOME_RATE_LIMITED);
 
 	struct ns_event event = {
@@ -509,7 +509,7 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 {
 	struct verdict verdict;
 
-	s->is_held = is_to_be_held(entry, s);
+	s->is_held = hold_begin(entry, s);
 	if (entry->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
 	    !(s->event_flags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {
 		if (!s->event_flags)
@@ -672,7 +672,7 @@ static __always_inline void held_record(const struct passed *passed, enum outcom
  * to be untagged. What XDP answers doesn't come here, but the next frame of the asker does. Whether its tag stood in
  * the frame or beside it can't be told.
  */
-static __always_inline bool is_first_tag(struct __sk_buff *skb, struct passed *passed)
+static __always_inline bool first_tag_take(struct __sk_buff *skb, struct passed *passed)
 {
 	struct entry_key key = { .ifindex = skb->ifindex };
 	struct entry *entry;
@@ -728,8 +728,6 @@ static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32
  * What was answered or consumed never comes here; what is held is handed up from here, if it has no such tag.
  * It also takes the first frame with any tag of a port, and cuts that to FIRST_TAG bytes.
  */
-#define FIRST_TAG 1
-
 int hidden_tag(struct __sk_buff *skb)
 {
 	__u32 l3 = sizeof(struct ethhdr), tags = skb->vlan_present;
@@ -743,7 +741,7 @@ int hidden_tag(struct __sk_buff *skb)
 	if (!passed || bpf_skb_load_bytes(skb, 12, &proto, sizeof(proto)))
 		return 0;
 	if (tags && passed->ifindex != skb->ifindex)
-		return is_first_tag(skb, passed) ? FIRST_TAG : 0;
+		return first_tag_take(skb, passed) ? FIRST_TAG : 0;
 #pragma unroll
 	for (int i = 0; i < MAX_TAGS; i++) {
 		if (proto != BE16(ETH_P_8021Q) && proto != BE16(ETH_P_8021AD))

@@ -13,6 +13,7 @@
 #define NO_LENGTH 255
 #define MAX_TAGS 2
 #define VIA_SET_NOWHERE 0 /* no rule's */
+#define FIRST_TAG 1       /* bytes that the tap leaves of a port's first frame with a tag */
 
 /* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
 enum outcome {

@@ -64,7 +64,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         ),
         "kernel_entries": Key("`kernel`: proxy entries of ours", beyond="Python answers: `answered_python`"),
         "kernel_entry_age": Key(
-            "`kernel`: seconds unasked until an entry goes; looked at every 10 s, or in half this if that is sooner"
+            "`kernel`: seconds unasked until an entry goes; looked at every 2 s, or in half this if that is sooner"
         ),
     },
     "interface": {

@@ -67,7 +67,7 @@ class HiddenTags:
         known.last, known.tagged = now, tagged
         return is_news
 
-    def mended(self, ifindex: int, tagged: int, now: float) -> bool:
+    def take_mended(self, ifindex: int, tagged: int, now: float) -> bool:
         """Whether a port is as it should be again, where that many came with tags in them by now; then it is let go."""
         known = self._silent[ifindex]
         quiet = now - known.last

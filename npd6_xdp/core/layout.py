@@ -70,6 +70,8 @@ LENGTHS = 8
 """Prefix lengths of which an entry has room to speak."""
 NO_LENGTH = 255
 """The value that ends the list of lengths."""
+FIRST_TAG = 1
+"""Bytes that the tap leaves of a port's first frame with a tag, which needn't be a hidden one."""
 _ADDRESS, _MAC = "16s", "6s"
 
 INDEX = Layout("int", index="I")

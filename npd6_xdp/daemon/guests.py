@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Others on a port whom netlink doesn't tell of: looked for when a question there isn't decided at once.
+"""Macvlan and ipvlan devices on a port whose namespaces are others': looked for when a question isn't decided at once.
 
 Nothing announces such a device in another namespace, but that the kernel says again what it has said of the port when
 one is made on it. It joins its via sets within moments then, so they are looked for some times after any such word.

@@ -80,7 +80,7 @@ class HostRoutes:
         self._watch.close()
 
     def _has_company(self) -> bool:
-        return self._memory is not None and self._memory.living()
+        return self._memory is not None and self._memory.look_for_others()
 
     def fileno(self) -> int:
         """Readable: on_change() is to be called."""

@@ -51,9 +51,8 @@ class Hosts:
         once: Once,
         gate: Gate,
     ) -> None:
-        self._limit = Limits().neighbours
         self.watch = NeighbourWatch()
-        self.neighbours = Neighbours(self._limit)
+        self.neighbours = Neighbours(Limits().neighbours)
         self.routes = HostRoutes(requests, memory)
         self._ns_filter = ns_filter
         self._pending = pending
@@ -110,7 +109,8 @@ class Hosts:
             self._settle_on(0.0)
             yield
         if begins:
-            self.neighbours.limit = limit if self._in_force is NOTHING else min(limit, self._limit)  # the map's room
+            room = self._in_force.config.limits.neighbours  # the map's
+            self.neighbours.limit = limit if self._in_force is NOTHING else min(limit, room)
         for changes in self.neighbours.expecting(new.table, limit):
             self._set_present(changes)
             yield
@@ -139,7 +139,9 @@ class Hosts:
             self._settling = self._settle(self.neighbours.touched)
 
     def _end(self) -> bool:
-        """Nobody needs to know who is there; whether that is news. What is known is forgotten bit by bit: _settle()."""
+        """No rule needs the hosts any more: stop listening. Returns whether that ends anything; _settle() then forgets
+        what is known, bit by bit.
+        """
         self._resync.stop()
         ends = self.watch.listen(wanted=False)
         self._routes_unsettled |= ends
@@ -148,7 +150,6 @@ class Hosts:
     def use(self, new: InForce) -> None:
         """Go by a table from now on: the map knows what it is asked for by it."""
         before, self._in_force, table = self._in_force, new, new.table
-        self._limit = new.config.limits.neighbours
         needed = self._needed = Decision.NEIGHBOUR in table.kinds
         tables = _vrfs(new)
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
@@ -160,7 +161,7 @@ class Hosts:
         if needed:
             # who is no other proxy any more, because no question is carried both ways, is heard again
             moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.other_proxies, now)]
-        self._set_present(self.neighbours.use(table, self._limit))
+        self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
         self._routes_unsettled |= bool(moved) or self.neighbours.unsettled
@@ -213,9 +214,9 @@ class Hosts:
 
     # --- who asks ---
 
-    def is_elsewhere(self, event: NsEvent, rule: Rule) -> bool:
-        """Whether a target needn't be looked for behind us: it is where the question comes from, or the question comes
-        of one that we have asked there.
+    def try_elsewhere(self, event: NsEvent, rule: Rule) -> bool:
+        """Whether a target needn't be looked for behind us: it is on the link that the question comes from, or our own
+        solicitation there has caused the question. What that tells of the link is noted.
         """
         entry = self._in_force.table.entries.get(rule.entry)
         if entry is None:
@@ -257,7 +258,7 @@ class Hosts:
             self._resolve(host)
 
     def heard(self, event: NsEvent, rule: Rule) -> None:
-        """Whoever asks is new where it does, or has another MAC address, and the kernel isn't told by its question."""
+        """An asker's address is new on its link, or has another MAC address, and the kernel didn't get the frame."""
         entry = self._in_force.table.entries.get(rule.entry)
         if entry is not None:
             self._places.heard(Host(entry.l3_ifindex, event.source), event.eth_destination, time.monotonic())

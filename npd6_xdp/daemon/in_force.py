@@ -42,7 +42,7 @@ class InForce:
 
     @property
     def summary(self) -> str:
-        """The same, and where."""
+        """How many rules there are and on which ports, in words."""
         where = some([*dict.fromkeys(entry.port for entry in self.table.entries.values())])
         return f"{self.rules} on {where or 'no interface that is there yet'}"
 

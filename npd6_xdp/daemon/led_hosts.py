@@ -86,7 +86,7 @@ class LedHosts:
             yield
 
     def settle(self, touched: Iterable[Host]) -> None:
-        """The same, of hosts of which the table may say something else."""
+        """As settle_all(), for those of which the table may say something else."""
         for host in touched:
             if not self._is_wanted(host):
                 self._routes.remove(host)

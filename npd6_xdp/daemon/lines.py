@@ -128,7 +128,7 @@ class Lines:
         self._said.setdefault((level, kind or text), []).append((name, text))
 
     def add_line(self, level: int, line: str) -> None:
-        """The same, of a line that begins with the name and a colon."""
+        """As add(), with a line that begins with the interface's name and a colon."""
         name, _, text = line.partition(": ")
         self.add(level, name, text)
 

@@ -48,7 +48,7 @@ class Listening(Generic[Place, Server]):
                 change.undo.callback(self._give_up)
 
     def take_over(self, place: Place) -> bool:
-        """It is to be there from now on; whether that is news."""
+        """Serve at this place from now on. Returns whether that is another one than before."""
         if self._next is None or self._next[0] != place:  # that of one to come
             return False
         self._leave(self.server)

@@ -128,7 +128,7 @@ class Loop:
         self._timers.append(_Timer(where, due, call))
 
     def renew(self, where: str, call: Callable[[], object]) -> None:
-        """How a source of that name is opened anew: all of that name are."""
+        """Register how a source is opened anew. Where several have one name, all of them are opened anew together."""
         self._renewals.setdefault(where, []).append(call)
 
     def watch(

@@ -56,12 +56,12 @@ class NextLook:
         self.in_a_while()
 
     def went_well(self) -> None:
-        """It could."""
+        """The machine was followed: what retry() said is over."""
         self._said.over()
 
 
 class Machine(Follower):
-    """Links, addresses, routes, and whoever is on a port besides. `look` is told when any of them has changed."""
+    """Links, addresses, routes, and macvlan or ipvlan devices on ports. `look` is told when any of them has changed."""
 
     def __init__(self, loop: Loop, look: NextLook) -> None:
         self._loop = loop
@@ -166,7 +166,7 @@ class Machine(Follower):
             self._look.retry(error)
 
     def look_for_guests(self) -> None:
-        """Somebody asks, on a port that others may be on, for whom we don't know."""
+        """An unknown target was asked for on a port that may carry macvlan or ipvlan devices: look for these."""
         if self._guests.look():
             self._look.at_once()
 

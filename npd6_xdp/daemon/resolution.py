@@ -173,7 +173,7 @@ class Resolution(Follower):
         vias = self._in_force.table.vias.get(rule.via_set)
         if not vias:
             return Outcome.ABSENT
-        if self._hosts.is_elsewhere(event, rule):
+        if self._hosts.try_elsewhere(event, rule):
             return Outcome.ABSENT
         if (rule.via_set, event.target) not in self._pending and self.neighbours.full:
             most = self._in_force.config.limits.neighbours

@@ -62,7 +62,7 @@ class Resync:
             self.again = True  # when what is under way has ended
 
     def begin_again(self) -> None:
-        """The same, if it is to be done again."""
+        """Read once more, if notifications were lost while the last reading was under way."""
         if self.again and self._changed_meanwhile is None:
             self.begin()
 

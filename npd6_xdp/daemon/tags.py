@@ -192,7 +192,7 @@ class Tags(Follower):
 
     def tick(self, now: float) -> bool:
         """Look whether a silent port is mended, and whether tags come within the frames. Whether one is, or some do."""
-        mended = [port for port in self.silent if self._hidden.mended(port, self._tagged(port), now)]
+        mended = [port for port in self.silent if self._hidden.take_mended(port, self._tagged(port), now)]
         for port in mended:
             log.info("%s: VLAN tags stand in the frames again; it answers", self._in_force.names.get(port, port))
         self._silence_at = now + _LOOK if self.silent else None

@@ -121,7 +121,7 @@ class View(Follower):
     def snapshot_bit_by_bit(
         self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0
     ) -> Steps[Snapshot]:
-        """The same; what is counted meanwhile may be in it."""
+        """As snapshot(), bit by bit; it may hold what is counted meanwhile."""
         taken = time.time()
         shown, by_entry, by_rule = yield from self._counters()
         table = shown.table

@@ -124,7 +124,7 @@ class Memory:
             dead = []
             for name, file in _remembered(turn, self._prefix, directory):
                 with os.fdopen(file, "rb") as opened:
-                    if _is_locked(file):
+                    if not _try_lock(file):
                         self.others.append(int(name.split("-")[2]))
                         continue
                     self.left += _values(opened.read(_MOST_LEFT), directory / name)
@@ -154,13 +154,13 @@ class Memory:
                 turn = stack.enter_context(_turn(self._path.parent))
                 for name, file in _remembered(turn, self._prefix, self._path.parent, quiet=True):
                     with os.fdopen(file, "rb") as opened:
-                        if name != self._path.name and _is_locked(file):
+                        if name != self._path.name and not _try_lock(file):
                             self.others.append(int(name.split("-")[2]))
                             found += _values(opened.read(_MOST_LEFT), self._path.parent / name)
             yield found
 
-    def living(self) -> bool:
-        """Whether another daemon lives in this network namespace now."""
+    def look_for_others(self) -> bool:
+        """Look once more for other daemons in this network namespace; whether one lives."""
         with self.turn():
             return bool(self.others)
 
@@ -203,20 +203,20 @@ def _turn(directory: Path) -> Iterator[int]:
     turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         ends = time.monotonic() + _TURN
-        while _is_locked(turn) and time.monotonic() < ends:
+        while not _try_lock(turn) and time.monotonic() < ends:
             time.sleep(0.001)
         yield turn
     finally:
         os.close(turn)
 
 
-def _is_locked(file: int) -> bool:
-    """Whether a living process has locked it; else we have, from now on."""
+def _try_lock(file: int) -> bool:
+    """Lock a file, if no living process has locked it; whether it is ours now."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False) -> Iterator[tuple[str, int]]:
@@ -263,7 +263,7 @@ def _sweep(directory: int, ours: str) -> None:
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
             with os.fdopen(file, "rb") as opened:
                 status = os.fstat(file)
-                if not stat.S_ISREG(status.st_mode) or _is_locked(file):
+                if not stat.S_ISREG(status.st_mode) or not _try_lock(file):
                     continue
                 if opened.read(2) in (b"", b"[]") or time.time() - status.st_mtime > _KEPT:
                     os.unlink(name, dir_fd=directory)

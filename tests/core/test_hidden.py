@@ -21,19 +21,19 @@ def test_a_port_is_silent_from_the_first_hidden_tag_on_and_each_vlan_is_news_onc
 def test_it_is_mended_when_tags_come_within_frames_while_none_is_hidden() -> None:
     hidden = HiddenTags()
     hidden.seen(7, 100, 5, 10.0)
-    assert not hidden.mended(7, 5, 10.0 + SEEMS_MENDED + 1), "nothing was seen since"
-    assert not hidden.mended(7, 6, 10.0 + SEEMS_MENDED - 1), "too early: some senders may still hide theirs"
+    assert not hidden.take_mended(7, 5, 10.0 + SEEMS_MENDED + 1), "nothing was seen since"
+    assert not hidden.take_mended(7, 6, 10.0 + SEEMS_MENDED - 1), "too early: some senders may still hide theirs"
     hidden.seen(7, 100, 6, 13.0)
-    assert not hidden.mended(7, 6, 13.0 + SEEMS_MENDED), "it has come before the last hidden one"
-    assert hidden.mended(7, 7, 13.0 + SEEMS_MENDED)
+    assert not hidden.take_mended(7, 6, 13.0 + SEEMS_MENDED), "it has come before the last hidden one"
+    assert hidden.take_mended(7, 7, 13.0 + SEEMS_MENDED)
     assert hidden.ports == frozenset()
 
 
 def test_it_is_mended_when_no_hidden_tag_has_come_for_long() -> None:
     hidden = HiddenTags()
     hidden.seen(7, 100, 0, 10.0)
-    assert not hidden.mended(7, 0, 10.0 + LONG - 1)
-    assert hidden.mended(7, 0, 10.0 + LONG)
+    assert not hidden.take_mended(7, 0, 10.0 + LONG - 1)
+    assert hidden.take_mended(7, 0, 10.0 + LONG)
 
 
 def test_a_port_that_is_none_any_more_is_forgotten() -> None:

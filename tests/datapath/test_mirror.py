@@ -120,6 +120,7 @@ def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed(
         ("LENGTHS", layout.LENGTHS),
         ("NO_LENGTH", layout.NO_LENGTH),
         ("VIA_SET_NOWHERE", NO_VIA_SET),
+        ("FIRST_TAG", layout.FIRST_TAG),
         ("MAX_TAGS", layout.NS_EVENT.fields["tci"].size // 2),
     ],
 )

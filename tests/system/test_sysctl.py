@@ -10,10 +10,9 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -316,21 +315,19 @@ def test_an_interface_that_is_called_all_has_no_sysctls_of_its_own(monkeypatch: 
 
 
 @pytest.fixture
-def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A sysctl of the interface with index 1, lo, that is there only 50 ms from now on, as after a rename."""
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sysctl of the interface with index 1, lo, that is there only at the fourth look, as after a rename."""
     monkeypatch.setattr(sysctl, "_ROOT", tmp_path)
     path = tmp_path / "conf/lo/proxy_ndp"
+    looks = count(1)
 
-    def appear() -> None:
-        path.parent.mkdir(parents=True)
-        whole = tmp_path / "whole"  # the kernel's are there with their values, or not at all
-        whole.write_text("0")
-        whole.rename(path)
+    def appear(_: float) -> None:
+        if next(looks) == 3:
+            path.parent.mkdir(parents=True)
+            path.write_text("0")
 
-    timer = threading.Timer(0.05, appear)
-    timer.start()
-    yield path
-    timer.join()
+    monkeypatch.setattr(time, "sleep", appear)
+    return path
 
 
 def test_the_sysctls_of_an_interface_that_was_just_renamed_are_waited_for(late: Path, tmp_path: Path) -> None:

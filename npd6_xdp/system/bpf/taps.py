@@ -16,6 +16,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.layout import FIRST_TAG
 from npd6_xdp.system.msghdr import MsgHdr
 
 _ETH_P_ALL = 3
@@ -28,7 +29,6 @@ _AUXDATA = struct.Struct("@IIIHHHH")  # struct tpacket_auxdata
 _SPACE = 64  # bytes for control messages
 _VLAN_VALID = 0x10  # TP_STATUS_VLAN_VALID
 _VID = 0x0FFF
-_FIRST_TAG = 1  # bytes that the filter leaves of a port's first frame with a tag, which needn't be a hidden one
 _ROOM = 1 << 16  # bytes: what waits there is a few frames a second
 _MOST_SOCKETS = 8
 """Ports with a socket each. Closing one takes the kernel some 13 ms, so further ones share one that hears all
@@ -160,7 +160,7 @@ def _receive(tap: socket.socket) -> tuple[int, int, bool]:
     _, level, kind = _CONTROL.unpack_from(control)
     status, _, length, _, _, tci, _ = _AUXDATA.unpack_from(control, _CONTROL.size)
     has_tag = (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and status & _VLAN_VALID
-    return ifindex, tci & _VID if has_tag else 0, length > _FIRST_TAG
+    return ifindex, tci & _VID if has_tag else 0, length > FIRST_TAG
 
 
 def _interface(tap: socket.socket) -> int:
