@@ -304,3 +304,12 @@ def _gather(origin: Origin) -> Steps[_Wide]:
                 prefixes.setdefault(rule.via_set, {}).update(dict.fromkeys(wide))
         yield
     return _Wide(origin, prefixes)
+
+
+def about_other_proxy(mac: bytes, table: Table) -> str:
+    """What to say of one that was found, behind the name of its link."""
+    if any(entry.mac == mac for entry in table.entries.values()):
+        what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
+    else:
+        what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
+    return f"{mac.hex(':')} asks for what is asked for elsewhere: {what}"

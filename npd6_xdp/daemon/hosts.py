@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.loops import Loops
+from npd6_xdp.core.loops import Loops, about_other_proxy
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget
 from npd6_xdp.core.pending import Pending
@@ -69,6 +69,7 @@ class Hosts:
         self._look_at: float | None = None
         self._hears = False
         self._routes_unsettled = True
+        self._distrusts = False  # another proxy was found, whose hosts are to be taken back
         self._settling: Steps[None] | None = None  # what the table in force doesn't ask for is being forgotten
         self._taken: set[Host] = set()  # hosts of which something was said meanwhile
 
@@ -80,7 +81,7 @@ class Hosts:
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        unsettled = self._needed and self._places.unsettled
+        unsettled = self._needed and (self._distrusts or self._places.unsettled)
         if self._resync.is_under_way or self._settling is not None or self.watch.unfinished or unsettled:
             return 0.0  # go on at once
         times = (self.routes.due, self._places.due if self._needed else None, self._loops.due, self._look_at)
@@ -240,14 +241,10 @@ class Hosts:
         return self._loops.is_echo(here, mac, now)
 
     def _distrust(self, link: int, mac: bytes) -> None:
-        """Another proxy was found on a link."""
-        name, other = self._in_force.names.get(link, str(link)), mac.hex(":")
-        if any(each.mac == mac for each in self._in_force.table.entries.values()):
-            what = "that is this machine, so two of its interfaces are on one link: it can't tell who is behind which"
-        else:
-            what = "it is another proxy between the same links, so what it answers there isn't taken for a host"
-        self._once.warn(f"{name}: {other} asks for what is asked for elsewhere: {what}", kind=f"other proxies {link}")
-        self._apply(self._places.distrust(self._loops.other_proxies, time.monotonic()))
+        """Another proxy was found on a link; tick() takes back its hosts, since whoever calls may be above us."""
+        name = self._in_force.names.get(link, str(link))
+        self._once.warn(f"{name}: {about_other_proxy(mac, self._in_force.table)}", kind=f"other proxies {link}")
+        self._distrusts = True
 
     def look_for(self, host: Host) -> None:
         """Have the kernel look for a host that isn't there, as far as is known."""
@@ -363,6 +360,9 @@ class Hosts:
             self._freeze()
         if self._settling is not None:
             self._settle_on(time.monotonic() + _SLICE)
+        if self._needed and self._distrusts:
+            self._distrusts = False
+            self._apply(self._places.distrust(self._loops.other_proxies, now))
         if self._needed and self._places.unsettled:
             self._apply(self._places.settle(now))
         if self.routes.due is not None and self.routes.due <= now:
