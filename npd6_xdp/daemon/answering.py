@@ -93,6 +93,10 @@ class Answering(Follower):
                 self._report(self.WHERE, error)
                 self._outbox.frames.clear()
                 others = [event for run in runs for event in NsEvent.unpack_run(run)]
+        if len(runs) > 1 and len(others) > 1:
+            # each CPU's ring has its own: what came first on one link may tell what to make of what came on another
+            now = machine_ns() // 1000
+            others.sort(key=lambda event: (now - event.time_us) & _MICROSECONDS, reverse=True)
         for event in others:
             try:
                 self._answer_one(event)

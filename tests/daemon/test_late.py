@@ -15,6 +15,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
@@ -96,6 +97,31 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
     with caplog.at_level(logging.DEBUG, "npd6-xdp"):
         answering.answer([event(rule).pack_record()])
     assert "wan0: 2001:db8::1 asks who has 2001:db8:1::42: pending" in caplog.text
+
+
+def test_events_of_several_processors_are_handled_in_the_order_in_which_they_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has a ring of its own; by the order, an edge knows another's question for the answer to its own."""
+    table = build(config("wan0"), LINKS)
+    (rule,) = table.rules
+    handled: list[int] = []
+    answering = Answering(NsFilter(), Counts(), lambda *_: None)  # type: ignore[arg-type]
+
+    def note(event: NsEvent, _: Rule) -> Outcome:
+        handled.append(event.tci[0])
+        return Outcome.PENDING
+
+    answering.join(dict.fromkeys(Method, note), lambda *_: None)
+    answering.apply(in_force(table, LINKS))
+    for now in (10**9, 2**32 + 25):  # microseconds; the second time, the 32 bits begin anew between them
+        monkeypatch.setattr("npd6_xdp.daemon.answering.machine_ns", lambda now=now: now * 1000)
+        events = [
+            event(rule)._replace(time_us=(now - age) % 2**32, tci=bytes([number, 0, 0, 0]))
+            for number, age in enumerate((10, 30, 20, 40))
+        ]
+        answering.answer([b"".join(each.pack_record() for each in half) for half in (events[:2], events[2:])])
+    assert handled == 2 * [3, 1, 2, 0]
 
 
 def test_who_waits_by_a_rule_of_the_table_before_the_last_is_let_go() -> None:

@@ -109,7 +109,7 @@ SOURCES = {
     "outlook": ("npd6_xdp.daemon.outlook:Outlook._on_readable", switch_forwarding),
     "tags": ("npd6_xdp.daemon.tags:Tags._on_readable", hide_tag),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
-    "signals": ("npd6_xdp.daemon.signals:Signals._on_signal", send_signal),
+    "signals": ("npd6_xdp.system.wakeup:Wakeup.take", send_signal),
     "rings": ("npd6_xdp.system.bpf.events:EventRing.read", solicit),
     # what the machine says is such a fault, too
     "links broken": ("npd6_xdp.system.netlink.links:Netlink.on_change=broken", change_link),
