@@ -60,6 +60,7 @@ class HostRoutes:
         self.due: float | None = None
         """When to call tick() (seconds, monotonic)."""
         self._unread = self._needed = False
+        self._knows = False  # which hosts there are to be routes to: a predecessor's stay until then
         self._read_at = 0.0
         self._reading: Iterator[None] | None = None
         self._changed_meanwhile: set[Host] = set()
@@ -178,6 +179,7 @@ class HostRoutes:
                     del self._wanted[self._key(host)]
                     self._todo[host] = None
             yield
+        self._knows = True
         self._work()
         self._schedule()
 
@@ -311,6 +313,8 @@ class HostRoutes:
         """Go on with what is left to do, and try again what was refused."""
         if self._watch.unfinished:
             self.on_change()
+        if not self._knows:
+            return
         if self._unread and self._reading is None and now >= self._read_at:
             self._unread, self._reading = False, self._read()
             self._read_at = now + _AGAIN
@@ -377,10 +381,11 @@ class HostRoutes:
         times: Iterator[float] = (
             due
             for due, is_due in (
-                (now, bool(self._todo) or self._watch.unfinished or self._reading is not None),
-                (max(now, self._read_at), self._unread),
-                (self._retry_at, bool(self._displaced)),
-                (self._soon_at, bool(self._soon)),
+                (now, self._watch.unfinished),
+                (now, self._knows and (bool(self._todo) or self._reading is not None)),
+                (max(now, self._read_at), self._knows and self._unread),
+                (self._retry_at, self._knows and bool(self._displaced)),
+                (self._soon_at, self._knows and bool(self._soon)),
             )
             if is_due
         )

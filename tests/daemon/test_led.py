@@ -96,3 +96,17 @@ def test_a_link_that_another_vrf_gets_concerns_its_own_hosts_only(routes: HostRo
     assert kernel.asked == [other, other]
     assert kernel.routes[other] == 9
     assert len(routes) == MANY + 1
+
+
+def test_the_routes_of_a_dead_predecessor_stay_until_it_is_known_which_of_them_are_to_be() -> None:
+    """To find that out takes some turns with thousands of hosts, and all of them would lose their routes meanwhile."""
+    kernel = Kernel()
+    kernel.routes = dict.fromkeys(HOSTS, 254)
+    kernel.host_routes = lambda: dict(kernel.routes)  # type: ignore[method-assign]
+    with closing(HostRoutes(kernel, None)) as routes:  # type: ignore[arg-type]
+        routes.use({}, {}, needed=False)
+        steps = routes.keep_only(HOSTS - {FIRST}, lambda host: host != FIRST)
+        for _ in steps:
+            settle(routes)
+        settle(routes)
+        assert kernel.asked == [FIRST]
