@@ -187,7 +187,7 @@ class Hosts:
     def _settle(self, addresses: set[bytes]) -> Steps[None]:
         """In steps that take less than _SLICE each; another table begins it anew."""
         self._taken.clear()
-        touched = self.neighbours.at(addresses)
+        self._led.touched.update(self.neighbours.at(addresses))
         for changes in self.neighbours.dropping():
             self._set_present(changes)
             yield
@@ -195,7 +195,7 @@ class Hosts:
         if self._routes_unsettled:
             yield from self._led.settle_all(self._taken)
             self._routes_unsettled = False
-        self._led.settle(touched)
+        self._led.settle()
         if not self._needed and not self.watch.listening:
             for changes in self.neighbours.forgetting():
                 self._set_present(changes)

@@ -29,6 +29,8 @@ class LedHosts:
         self._neighbours = neighbours
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
         self._in_force = NOTHING
+        self.touched: set[Host] = set()
+        """Hosts of which the table may say something else, until settle()."""
 
     def use(self, new: InForce) -> None:
         """Go by it from now on; settle() is to follow."""
@@ -85,13 +87,14 @@ class LedHosts:
                     self._hear(host, state, now)
             yield
 
-    def settle(self, touched: Iterable[Host]) -> None:
-        """As settle_all(), for those of which the table may say something else."""
-        for host in touched:
+    def settle(self) -> None:
+        """Have routes as the table wants them, of hosts that were touched."""
+        for host in self.touched:
             if not self._is_wanted(host):
                 self._routes.remove(host)
             elif host not in self._routes and self._neighbours.state(host):
                 self._lead_to(host)
+        self.touched.clear()
 
     def _is_to_have_one(self, host: Host) -> bool:
         return bool(self._neighbours.state(host)) and self._is_wanted(host)
