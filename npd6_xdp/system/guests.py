@@ -21,23 +21,29 @@ _MEMBERSHIPS = Path("/proc/thread-self/net/igmp6")
 
 def ports_with_guests(filters: Path = _FILTERS, memberships: Path = _MEMBERSHIPS) -> Steps[frozenset[int]]:
     """The indexes of interfaces that listen to solicited-node groups which no interface of this namespace has joined,
-    bit by bit: the kernel tells of some dozens of groups at a time, and of thousands of ports in 60 ms.
+    bit by bit: the kernel tells of some dozens of groups at a time, and of thousands of ports in 100 ms.
 
-    None of them where the kernel doesn't tell. What is joined meanwhile is ours: who has joined is asked for last.
+    None of them where the kernel doesn't tell. What is joined or left meanwhile is ours: who has joined is asked for
+    before and after. Where links go while the kernel tells, it leaves out lines of others, and not the same ones twice.
     """
     listened: list[tuple[bytes, bytes]] = []
     ours: set[bytes] = set()
     try:
+        yield from _take_in(memberships, ours)
         for lines in _lines(filters):
             found = [fields for fields in lines if len(fields) == 5 and fields[4].startswith(_SOLICITED_NODE)]
             listened += [(fields[0], fields[4]) for fields in found]
             yield
-        for lines in _lines(memberships):
-            ours.update([b"3333" + fields[2][-8:] for fields in lines if len(fields) > 2])
-            yield
+        yield from _take_in(memberships, ours)
     except OSError:
         return frozenset()
     return frozenset(int(ifindex) for ifindex, group in listened if group not in ours)
+
+
+def _take_in(memberships: Path, ours: set[bytes]) -> Steps[None]:
+    for lines in _lines(memberships):
+        ours.update([b"3333" + fields[2][-8:] for fields in lines if len(fields) > 2])
+        yield
 
 
 def _lines(path: Path) -> Iterator[list[list[bytes]]]:

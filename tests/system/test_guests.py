@@ -46,6 +46,19 @@ def test_where_the_kernel_does_not_tell_there_are_none(tmp_path: Path) -> None:
     assert finish(ports_with_guests(tmp_path / "no", tmp_path / "no")) == frozenset()
 
 
+def test_what_is_left_or_joined_while_it_is_looked_for_is_ours(tmp_path: Path) -> None:
+    """Between two bits, an address goes, or a link of many, and then the kernel tells of others by halves."""
+    filters, memberships = tmp_path / "dev_mcast", tmp_path / "igmp6"
+    filters.write_text(FILTERS)
+    lines = MEMBERSHIPS.splitlines(keepends=True)
+    for before, after in ((lines, lines[:2]), (lines[:2], lines)):
+        memberships.write_text("".join(before))
+        steps = ports_with_guests(filters, memberships)
+        next(steps)
+        memberships.write_text("".join(after))
+        assert finish(steps) == set()
+
+
 def test_of_many_groups_it_is_found_in_bits_wherever_a_piece_of_the_file_ends(tmp_path: Path) -> None:
     filters, memberships = tmp_path / "dev_mcast", tmp_path / "igmp6"
     groups = [(port, f"{port % 256:02x}{port // 256:02x}42") for port in range(2, 4_002)]
