@@ -138,9 +138,12 @@ class HostRoutes:
             self._tables = dict(tables)
             for key, _ in others:
                 del self._wanted[key]
-            self._wanted |= {self._key(host): host for _, host in others}
+            came = {self._key(host): host for _, host in others}
+            gave_way = [self._wanted[key] for key in came.keys() & self._wanted.keys()]  # it has that address there
+            self._wanted |= came
             self._later(host for host in self._there if host.ifindex in moved)
             self._later(host for _, host in others)
+            self._later(gave_way)  # first: see _work()
         self._schedule()
 
     def add(self, host: Host) -> None:

@@ -110,3 +110,19 @@ def test_the_routes_of_a_dead_predecessor_stay_until_it_is_known_which_of_them_a
             settle(routes)
         settle(routes)
         assert kernel.asked == [FIRST]
+
+
+def test_of_two_hosts_of_one_address_whose_links_get_into_one_vrf_one_keeps_its_route(
+    routes: HostRoutes, kernel: Kernel
+) -> None:
+    here, there = Host(LAN, FIRST.address), Host(DMZ, FIRST.address)
+    routes.use({DMZ: 7}, {}, needed=True)
+    finish(routes.keep_only({here, there}, lambda _: True))
+    settle(routes)
+    assert kernel.routes == {here: 254, there: 7}
+    kernel.asked.clear()
+    routes.use({}, {}, needed=True)
+    finish(routes.keep_only({there}, there.__eq__))
+    settle(routes)
+    assert kernel.routes == {there: 254}
+    assert kernel.asked[0] == here, "before the other is added: the kernel has one of them"
