@@ -141,7 +141,8 @@ class Neighbours:
                     self._note(host, wanted)
             yield changes
         self.unsettled, self.touched = False, set()
-        yield self._let_in()
+        while self._left_out and not self.full:
+            yield self._let_in(_BIT)
 
     def changed(self, host: Host, state: int) -> list[PresentTarget]:
         """The neighbour table says `state` of a host; NUD_NONE says that it isn't there any more."""
@@ -160,7 +161,7 @@ class Neighbours:
         self._note(host, frozenset())
         for via_set in via_sets:
             changes += self._take_out(host, via_set)
-        return changes + self._let_in() if changes else []
+        return changes + self._let_in(_BIT) if changes else []
 
     def forgetting(self) -> Iterator[list[PresentTarget]]:
         """None of them is there any more, bit by bit."""
@@ -229,10 +230,12 @@ class Neighbours:
         self._note(host, wanted | (held or frozenset()))
         return changes
 
-    def _let_in(self) -> list[PresentTarget]:
-        """The hosts that were refused and that there is room for now."""
+    def _let_in(self, most: int) -> list[PresentTarget]:
+        """So many of the hosts that were refused and that there is room for now."""
         changes: list[PresentTarget] = []
-        while self._left_out and not self.full:
+        for _ in range(min(most, len(self._left_out))):
+            if self.full:
+                break
             host = self._left_out.pop()
             changes += self._add(host, self._states[host])
         return changes
