@@ -256,3 +256,30 @@ def test_of_thousands_of_routes_that_two_daemons_want_none_goes_with_the_one_tha
                 assert until(lambda: settled(second) and len(second) == len(hosts))
             assert there() == len(hosts)
     assert there() == 0
+
+
+@pytest.mark.needs_table
+def test_of_thousands_of_routes_that_a_dead_daemon_has_left_its_successor_takes_none_back(
+    topology: Topology, daemon: Start
+) -> None:
+    many = 4000
+    added = [f"neigh replace 2001:db8::7:{number:x} {LLADDR} nud permanent dev lan0" for number in range(many)]
+    batch = topology.directory / "neighbours"
+    batch.write_text("\n".join(added))
+    topology.run("edge", "ip", "-batch", str(batch))
+    first = daemon(configuration(SAME_64))
+    assert until(lambda: len(kernels(topology)) == many, 30.0)
+    first.kill()
+    heard = topology.directory / "heard"
+    with heard.open("w") as said:
+        monitor = topology.popen("edge", "ip", "-6", "monitor", "route", stdout=said)
+        try:
+            time.sleep(0.5)
+            second = daemon(configuration(SAME_64))
+            assert until(lambda: len(shown(second)) == many, 30.0)
+            time.sleep(1.0)
+        finally:
+            monitor.kill()
+            monitor.wait()
+    assert len(kernels(topology)) == many
+    assert heard.read_text().count("Deleted 2001:db8::7:") == 0
