@@ -7,7 +7,7 @@ The kernel resolves, retransmits and ages; this keeps what its notifications sai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -181,9 +181,11 @@ class Neighbours:
         """All hosts that the neighbour table has, those that no rule covers too."""
         return tuple(self._states)
 
-    def at(self, addresses: Iterable[bytes]) -> list[Host]:
+    def at(self, addresses: Set[bytes]) -> list[Host]:
         """The hosts at some addresses, behind all via interfaces."""
-        vias = sorted({ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes})
+        vias = {ifindex for ifindexes in self._table.vias.values() for ifindex in ifindexes}
+        if len(addresses) * len(vias) > len(self._states):  # thousands of both, say
+            return [host for host in self._states if host.address in addresses and host.ifindex in vias]
         hosts = (Host(ifindex, address) for address in addresses for ifindex in vias)
         return [host for host in hosts if host in self._states]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,11 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.links import OwnAddress
+from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget, Quiet
 from npd6_xdp.core.table import Decisions, PresentFlag, Table
-from tests.core.hosts import LINKS, at, table
+from tests.core.hosts import LINKS, MAC, at, table
 
 S = NeighbourState
 FRESH, STALE = PresentFlag(0), PresentFlag.STALE
@@ -432,3 +433,17 @@ def test_thousands_that_there_was_no_room_for_are_let_in_bit_by_bit() -> None:
     assert sum(map(len, bits)) == PLENTY - 10
     assert max(map(len, bits)) <= PLENTY / 5
     assert len(neighbours) == PLENTY
+
+
+def test_of_thousands_of_addresses_and_interfaces_not_each_is_looked_for_on_each() -> None:
+    """A thousand addresses of this machine, and 4,000 interfaces, were a turn of 1.7 s."""
+    ports = {f"s{n}": LinkFacts(f"s{n}", 100 + n, MAC) for n in range(PLENTY)}
+    text = '[[interface]]\nname = "wan0"\n[[interface.rule]]\nprefix = "::/0"\nmethod = "neighbour"\nvia = ["s*"]'
+    neighbours = going_by(build(parse(text, "test"), LINKS | ports))
+    here, there = Host(100, at(0)), Host(99 + PLENTY, at(1))
+    for host in (here, there, Host(7, at(2))):
+        neighbours.changed(host, S.REACHABLE)
+    began = time.thread_time()
+    assert {*neighbours.at({at(number) for number in range(PLENTY)})} == {here, there}
+    assert time.thread_time() - began < 0.05
+    assert neighbours.at({at(1)}) == [there]
