@@ -52,7 +52,7 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct entry 
 		return false;
 
 	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
-	__builtin_memcpy(eth->h_dest, s->eth_destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, s->answer_mac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, entry->mac, ETH_ALEN);
 
 	adv->ip6h.flow = BE32(0x60000000);

@@ -38,14 +38,14 @@ struct scratch {
 	struct frame frame;
 	struct entry_key entry_key; /* by which the frame's entry is looked for */
 	/* volatile, or clang would keep them in registers through the loop over the options after all */
-	volatile __u32 option;          /* offset in `message` */
-	volatile __u32 has_sllao;       /* there is a source link-layer address option, of whatever length */
-	volatile __u32 sllao;           /* offset in `message` of the one that counts, 0 for none */
-	volatile __u32 presence;        /* enum presence, by the routing table */
-	volatile __u32 event_flags;     /* enum event_flag: what Python has to know */
-	volatile __u32 is_held;         /* it may have a tag that doesn't show, and is to be held until that is known */
-	struct rule rule;               /* the one that covers the target, from whichever map */
-	__u8 eth_destination[ETH_ALEN]; /* where an answer goes */
+	volatile __u32 option;      /* offset in `message` */
+	volatile __u32 has_sllao;   /* there is a source link-layer address option, of whatever length */
+	volatile __u32 sllao;       /* offset in `message` of the one that counts, 0 for none */
+	volatile __u32 presence;    /* enum presence, by the routing table */
+	volatile __u32 event_flags; /* enum event_flag: what Python has to know */
+	volatile __u32 is_held;     /* it may have a tag that doesn't show, and is to be held until that is known */
+	struct rule rule;           /* the one that covers the target, from whichever map */
+	__u8 answer_mac[ETH_ALEN];  /* where an answer goes (B8) */
 };
 
 /* What came of the checks. */
@@ -174,12 +174,12 @@ static __always_inline struct checked ns_check(struct xdp_md *ctx, struct scratc
 		if (s->has_sllao)
 			return invalid(REASON_DAD_SLLAO); /* A8 */
 	}
-	__builtin_memcpy(s->eth_destination, s->frame.h_source, ETH_ALEN);
+	__builtin_memcpy(s->answer_mac, s->frame.h_source, ETH_ALEN);
 	if (s->sllao) {
 		const __u8 *mac = &s->message[s->sllao & (MESSAGE_MAX - 8)] + 2;
 
 		if (!is_multicast_ether(mac) && !is_zero_ether(mac))
-			__builtin_memcpy(s->eth_destination, mac, ETH_ALEN);
+			__builtin_memcpy(s->answer_mac, mac, ETH_ALEN);
 	}
 	return (struct checked){ CHECK_PASSED };
 }

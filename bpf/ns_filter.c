@@ -8,9 +8,9 @@
  *  - An NS gets exactly one outcome. Those decided here are counted here, per CPU; an NS that went up as an
  *    event is counted by Python (npd6_xdp/daemon/counts.py), unless it says that it was answered here.
  *  - Fail open: what the program can't decide, it passes to the kernel untouched. It never aborts.
- *  - XDP_TX carries the advertisement, XDP_DROP means that the NS is ours and was handed up (or lost), and
- *    all else is XDP_PASS. Where other stations live behind the port, a multicast NS that may be meant for
- *    them is passed, too.
+ *  - XDP_TX carries the advertisement. XDP_DROP means that the NS is ours: handed up, refused (rate_limited), lost,
+ *    or a DAD probe that the kernel would defend (D3). All else is XDP_PASS. Where other stations live behind the
+ *    port, a multicast NS that may be meant for them is passed, too.
  *
  * What touches a map is here, and reads downward. What doesn't is in headers, each of which stands on the one
  * before it and can be skipped: wire.h (headers and constants of the RFCs), shared.h (what Python sees as well),
@@ -33,11 +33,12 @@
 
 /* What becomes of a solicitation's frame. */
 enum action {
-	ACTION_PASS,    /* the kernel gets it, untouched */
-	ACTION_CONSUME, /* it is ours: dropped, but where ns_record() says why it isn't */
-	ACTION_ANSWER,  /* it goes back as the advertisement */
-	ACTION_HAND_UP, /* it went up as an event, and Python answers and counts it: the outcome is what to expect */
-	ACTION_HOLD,    /* it goes on, and hidden_tag() hands up the event or counts it */
+	ACTION_PASS,         /* the kernel gets it, untouched */
+	ACTION_CONSUME,      /* it is ours: dropped, but where ns_record() says why it isn't */
+	ACTION_WANTS_ANSWER, /* of ns_decide(): ns_answer() says who answers, with an action and an outcome */
+	ACTION_ANSWER,       /* it goes back as the advertisement */
+	ACTION_HAND_UP,      /* it went up as an event, Python answers and counts it: the outcome is what to expect */
+	ACTION_HOLD,         /* it goes on, and hidden_tag() hands up the event or counts it */
 };
 
 struct verdict {
@@ -137,8 +138,8 @@ static __always_inline bool is_frame_ignored(const struct scratch *s, const stru
 	if (!is_multicast_ether(f->h_dest) && !is_same_ether(f->h_dest, entry->mac) &&
 	    !is_same_ether(f->h_dest, entry->port_mac))
 		return true; /* C5: another station's, flooded by a bridge */
-	/* C9: the source is no single station's MAC; an answer to it would reach other stations, or none */
-	return is_multicast_ether(s->eth_destination) || is_zero_ether(s->eth_destination);
+	/* C9: an answer would go to no single station's MAC: it would reach other stations, or none */
+	return is_multicast_ether(s->answer_mac) || is_zero_ether(s->answer_mac);
 }
 
 /* The mask of a prefix's first or last 64 bits, of which `bits` count. */
@@ -271,7 +272,7 @@ static __always_inline bool is_heard_anew(const struct entry *entry, const struc
 	if (is_unspecified(&s->source) || is_link_local(&s->source))
 		return false;
 	heard = heard_addresses.lookup(&key);
-	return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->eth_destination);
+	return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->answer_mac);
 }
 
 static __always_inline void heard_remember(const struct entry *entry, const struct scratch *s)
@@ -279,7 +280,7 @@ static __always_inline void heard_remember(const struct entry *entry, const stru
 	struct address_key key = { .address = s->source };
 	struct heard heard = { .entry = entry->id };
 
-	__builtin_memcpy(heard.mac, s->eth_destination, ETH_ALEN);
+	__builtin_memcpy(heard.mac, s->answer_mac, ETH_ALEN);
 	heard_addresses.update(&key, &heard);
 }
 
@@ -299,7 +300,7 @@ static __always_inline struct present_target *target_present(const struct rule *
 	return present;
 }
 
-/* Decides about a valid solicitation that a rule covers. ACTION_ANSWER: ns_answer() decides how. */
+/* Decides about a valid solicitation that a rule covers. ACTION_WANTS_ANSWER: ns_answer() goes on. */
 static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
@@ -338,7 +339,7 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		present->asked = bpf_ktime_get_ns() / 1000000000;
 	if (present && rule->decision == DECISION_KERNEL)
 		return pass(OUTCOME_KERNEL);
-	return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
+	return (struct verdict){ .action = ACTION_WANTS_ANSWER };
 }
 
 /* --- answer, or punt: up to Python --------------------------------------------------------------------- */
@@ -403,17 +404,18 @@ static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 }
 
 /*
- * Whether Python would refuse to have the target resolved: it has too many under way, or too many of this entry's
- * (whose key has no MAC), or of this asker's.
+ * Whether a target that isn't known may not become pending: too many are, or too many of this entry's (whose key has no
+ * MAC), or of this asker's. Which are pending already isn't known here. So an asker of one of those is refused as well,
+ * whom Python would remember.
  */
 static __always_inline bool is_resolving_refused(const struct entry *entry, const struct scratch *s,
 						 const struct settings *settings)
 {
 	struct mac_key key = { .entry = entry->id };
 
-	if (settings->resolving_full || refused_askers.lookup(&key))
+	if (settings->pending_full || refused_askers.lookup(&key))
 		return true;
-	__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);
+	__builtin_memcpy(key.mac, s->answer_mac, ETH_ALEN);
 	return refused_askers.lookup(&key);
 }
 
@@ -439,7 +441,7 @@ static __always_inline bool hold_begin(struct entry *entry, const struct scratch
 {
 	__u32 now;
 
-	if (!(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)) || s->frame.tags & EVENT_TAG_COUNT)
+	if (!(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)) || s->frame.tag_flags & EVENT_TAG_COUNT)
 		return false;
 	if (entry->flags & ENTRY_GUARDED)
 		return true;
@@ -474,10 +476,10 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 		.time_us = now / 1000,
 		.rule = rule->id,
 		.tci = { s->frame.tci[0], s->frame.tci[1] },
-		.flags = s->frame.tags | flags,
+		.flags = s->frame.tag_flags | flags,
 	};
 
-	__builtin_memcpy(event.eth_destination, s->eth_destination, ETH_ALEN);
+	__builtin_memcpy(event.answer_mac, s->answer_mac, ETH_ALEN);
 	if (s->is_held ? !event_hold(entry, &event) : !event_submit(ctx, &event))
 		return consume(OUTCOME_LOST);
 	if (s->is_held)
@@ -572,7 +574,7 @@ static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, 
 	__builtin_memcpy(&passed->head, &s->ns, sizeof(passed->head));
 	passed->ifindex = ifindex;
 	passed->is_held = is_held;
-	passed->tags = s->frame.tags & EVENT_TAG_COUNT;
+	passed->tags = s->frame.tag_flags & EVENT_TAG_COUNT;
 	passed->message = s->frame.message - s->frame.l3;
 }
 
@@ -583,7 +585,7 @@ static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, 
  */
 static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *f)
 {
-	__u32 tags = f->tags & EVENT_TAG_COUNT;
+	__u32 tags = f->tag_flags & EVENT_TAG_COUNT;
 	struct tagged *tagged;
 	__u16 checksum;
 	int key;
@@ -639,7 +641,7 @@ int ns_filter(struct xdp_md *ctx)
 			s->rule = *rule;
 			rule = &s->rule;
 			verdict = ns_decide(ctx, entry, rule, s);
-			if (verdict.action == ACTION_ANSWER)
+			if (verdict.action == ACTION_WANTS_ANSWER)
 				verdict = ns_answer(ctx, entry, rule, s);
 		}
 	}

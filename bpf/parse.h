@@ -14,12 +14,12 @@
 
 /* Where things stand in the frame, and what of it is needed after the frame has been rewritten. */
 struct frame {
-	__u32 l3;       /* offset of the IPv6 header */
-	__u32 message;  /* offset of the ICMPv6 message */
-	__u32 length;   /* of the message, by the IPv6 payload length */
-	__u16 extended; /* it stands behind extension headers */
-	__u16 fragment; /* one of those is a fragment header */
-	__u16 tags;     /* of enum event_flag: how many, and whose TPID is 802.1ad's */
+	__u32 l3;        /* offset of the IPv6 header */
+	__u32 message;   /* offset of the ICMPv6 message */
+	__u32 length;    /* of the message, by the IPv6 payload length */
+	__u16 extended;  /* it stands behind extension headers */
+	__u16 fragment;  /* one of those is a fragment header */
+	__u16 tag_flags; /* of enum event_flag: how many, and whose TPID is 802.1ad's */
 	__be16 tci[MAX_TAGS];
 	__u8 h_dest[ETH_ALEN];
 	__u8 h_source[ETH_ALEN];
@@ -103,8 +103,8 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 		if (is_beyond(nh, data_end))
 			return false;
 		if (proto == BE16(ETH_P_8021AD))
-			f->tags |= EVENT_OUTER_8021AD << i;
-		f->tags++;
+			f->tag_flags |= EVENT_OUTER_8021AD << i;
+		f->tag_flags++;
 		f->l3 += sizeof(*vlh);
 		f->tci[i] = vlh->h_vlan_TCI;
 		proto = vlh->h_vlan_encapsulated_proto;

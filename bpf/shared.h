@@ -206,7 +206,7 @@ struct heard {
 /* What concerns all entries. */
 struct settings {
 	__u64 event_cost;      /* nanoseconds that an event takes of the budget of all sources */
-	__u32 resolving_full;  /* Python can't have more targets resolved at the moment */
+	__u32 pending_full;    /* no more targets may be pending at the moment */
 	__u32 routing;         /* enum routing_flag */
 	__u32 kept_generation; /* the generation that still holds in `kept_routes`; 0: nothing does */
 	__u32 zero;
@@ -233,7 +233,7 @@ struct ns_event {
 	struct in6_addr source;
 	__u32 time_us; /* CLOCK_MONOTONIC, microseconds modulo 2^32 */
 	__u32 rule;
-	__u8 eth_destination[ETH_ALEN]; /* where the answer goes */
+	__u8 answer_mac[ETH_ALEN]; /* where the answer goes (B8) */
 	__be16 tci[MAX_TAGS];
 	__u16 flags; /* enum event_flag */
 } __attribute__((packed, aligned(4)));

@@ -52,7 +52,7 @@ class NsEvent(NamedTuple):
     """One event. Addresses are 16 bytes, MACs 6, in network order.
 
     `time_us` is CLOCK_MONOTONIC in microseconds modulo 2^32, read when the frame was seen; `rule` is the id of the
-    rule that covers the target (core.table.Table.rules); `eth_destination` is where the answer goes; `tci` holds
+    rule that covers the target (core.table.Table.rules); `answer_mac` is where the answer goes; `tci` holds
     two VLAN tag control fields, of which `flags` says how many count.
     """
 
@@ -60,7 +60,7 @@ class NsEvent(NamedTuple):
     source: bytes
     time_us: int
     rule: int
-    eth_destination: bytes
+    answer_mac: bytes
     tci: bytes
     flags: int
 

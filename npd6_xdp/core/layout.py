@@ -107,12 +107,12 @@ VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
 MAC_KEY = Layout("mac_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
-SETTINGS = Layout("settings", event_cost="Q", resolving_full="I", routing="I", kept_generation="I", zero="4x")
+SETTINGS = Layout("settings", event_cost="Q", pending_full="I", routing="I", kept_generation="I", zero="4x")
 KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
 NS_EVENT = Layout(
-    "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", eth_destination=_MAC, tci="4s", flags="H"
+    "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", answer_mac=_MAC, tci="4s", flags="H"
 )
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {

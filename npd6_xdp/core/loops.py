@@ -245,7 +245,7 @@ class Loops:
         self._asked[host] = now
 
     def is_echo(self, host: Host, mac: bytes, now: float) -> bool:
-        """Whether a question that comes in on a link, for a target that isn't under way there, is because of ours."""
+        """Whether a question that comes in on a link, for a target that isn't pending there, is because of ours."""
         return mac in self._other_proxies.get(host.ifindex, ()) and now - self._asked.get(host, _NEVER) < HOLD
 
     def asks_too(self, host: Host, mac: bytes, now: float) -> None:

@@ -165,7 +165,7 @@ class Neighbours:
 
     def forgetting(self) -> Iterator[list[PresentTarget]]:
         """None of them is there any more, bit by bit."""
-        for some in pieces(self.places(), _BIT):
+        for some in pieces(self.all_hosts(), _BIT):
             yield [change for host in some for change in self.changed(host, NeighbourState.NONE)]
 
     def resync(self, states: Mapping[Host, int]) -> list[PresentTarget]:
@@ -177,7 +177,7 @@ class Neighbours:
             changes += self.changed(host, state)
         return changes
 
-    def places(self) -> tuple[Host, ...]:
+    def all_hosts(self) -> tuple[Host, ...]:
         """All hosts that the neighbour table has, those that no rule covers too."""
         return tuple(self._states)
 

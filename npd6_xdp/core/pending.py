@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Method `neighbour`: which targets the kernel resolves at the moment, and who waits for which.
+"""Method `neighbour`: which targets are pending (the kernel resolves them at the moment), and who waits for which.
 
 They are bounded by what the kernel's own table has room for.
 """
@@ -16,7 +16,7 @@ from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Table
 
 MAX_ASKERS = 32
-"""Askers that are remembered for one target under way."""
+"""Askers that are remembered for one pending target."""
 PENDING_SECONDS = 10.0
 """After so long a target is given up, whatever the kernel does: it takes 3 s with its defaults."""
 
@@ -34,18 +34,18 @@ NOBODY = bytes(6)
 
 @dataclass(slots=True)
 class _Pending:
-    """A target under way: where it is looked for, whose share it counts in, who asked, and when it is given up
-    (seconds, monotonic).
+    """A pending target: behind which interfaces it is looked for, whose share it counts in, who asked, and when it is
+    given up (seconds, monotonic).
     """
 
-    resolving: set[int]
+    ifindexes: set[int]
     began_by: Asker
     until: float
     askers: dict[tuple[int, bytes, bytes, bytes, int], NsEvent] = field(default_factory=dict)
 
 
 class _Share:
-    """How many of the targets under way one entry's askers have, in all and each of them."""
+    """How many of the pending targets one entry's askers have, in all and each of them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -72,7 +72,7 @@ class _Share:
 
 
 class Pending:
-    """The targets that the kernel resolves, each with all who asked meanwhile.
+    """The pending targets, each with all who asked meanwhile.
 
     The room is shared between the entries first, and an entry's part between its askers: no entry has more targets than
     are left free, and within its part no asker has more than are left to the others. So one scan gets half of the room,
@@ -93,11 +93,11 @@ class Pending:
         return key in self._targets
 
     def targets(self) -> list[tuple[int, bytes]]:
-        """The targets under way: (via set, address)."""
+        """Those that are pending: (via set, address)."""
         return list(self._targets)
 
     def has_room_for(self, asker: Asker, room: int) -> bool:
-        """Whether one more target of an asker's may be under way, where there is room for so many."""
+        """Whether one more target of an asker's may be pending, where there is room for so many."""
         share = self._shares.get(asker.entry)
         return (share.each.get(asker.mac, 0) if share else 0) < self._left_to(asker.entry, room)
 
@@ -110,7 +110,7 @@ class Pending:
         return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
 
     def refused_askers(self, room: int) -> frozenset[Asker]:
-        """The askers that have targets under way and may not have more. NOBODY's MAC stands for all of an entry. If
+        """The askers that have targets pending and may not have more. NOBODY's MAC stands for all of an entry. If
         there is no room for any asker at all, it is empty.
         """
         if len(self._targets) >= room:
@@ -132,12 +132,12 @@ class Pending:
         pending = self._targets.get(key)
         hosts = []
         if pending is None:
-            began_by = Asker(entry, event.eth_destination)
+            began_by = Asker(entry, event.answer_mac)
             pending = self._targets[key] = _Pending(set(interfaces), began_by, now + PENDING_SECONDS)
             self._via_sets.setdefault(event.target, set()).add(via_set)
-            self._shares.setdefault(entry, _Share()).change(event.eth_destination, 1)
-            hosts = [Host(ifindex, event.target) for ifindex in sorted(pending.resolving)]
-        question = (event.rule, event.source, event.eth_destination, event.tci, event.flags)
+            self._shares.setdefault(entry, _Share()).change(event.answer_mac, 1)
+            hosts = [Host(ifindex, event.target) for ifindex in sorted(pending.ifindexes)]
+        question = (event.rule, event.source, event.answer_mac, event.tci, event.flags)
         if len(pending.askers) >= MAX_ASKERS and question not in pending.askers:
             return None
         pending.askers[question] = event
@@ -162,15 +162,15 @@ class Pending:
         keys = self._looked_for(host)
         for key in keys:
             pending = self._targets[key]
-            pending.resolving.discard(host.ifindex)
-            if not pending.resolving:
+            pending.ifindexes.discard(host.ifindex)
+            if not pending.ifindexes:
                 self._end(key)
         return bool(keys)
 
-    def places(self, via_set: int, address: bytes) -> list[Host]:
-        """Where the kernel is looking for a target; nowhere, if it isn't under way."""
+    def hosts(self, via_set: int, address: bytes) -> list[Host]:
+        """Whom the kernel looks for by a target's address: a host behind each interface; none, if it isn't pending."""
         pending = self._targets.get((via_set, address))
-        return [Host(ifindex, address) for ifindex in sorted(pending.resolving)] if pending else []
+        return [Host(ifindex, address) for ifindex in sorted(pending.ifindexes)] if pending else []
 
     def awaits(self, host: Host) -> bool:
         """Whether the kernel is looking for a target behind that interface."""
@@ -212,11 +212,11 @@ class Pending:
 
     def _looked_for(self, host: Host) -> list[tuple[int, bytes]]:
         keys = [(via_set, host.address) for via_set in self._via_sets.get(host.address, ())]
-        return [key for key in keys if host.ifindex in self._targets[key].resolving]
+        return [key for key in keys if host.ifindex in self._targets[key].ifindexes]
 
 
 def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:
-    """How many targets may be under way at once, by limits.pending and by the kernel's neighbour table.
+    """How many targets may be pending at once, by limits.pending and by the kernel's neighbour table.
 
     Above gc_thresh2 the kernel throws out entries that have been quiet for 5 s, hosts that are there among them
     (neigh_forced_gc in net/core/neighbour.c), so what we have resolved stays below it: half of what is free.

@@ -49,7 +49,7 @@ class Responder:
         source = event.target
         if rule.flags & RuleFlag.SOURCE_INTERFACE:
             source = self._interface_source(rule.entry, destination) or event.target
-        eth_destination = ALL_NODES_MAC if dad else event.eth_destination
+        eth_destination = ALL_NODES_MAC if dad else event.answer_mac
         return Answer(
             entry.ifindex,
             template.fill(eth_destination, source, destination, event.target, solicited=not dad),
@@ -66,22 +66,22 @@ class Responder:
         others: list[NsEvent] = []
         shapes, times, buffer = frames.shapes, frames.times, frames.buffer
         offset = len(shapes) * STRIDE
-        last_rule = last_tci = last_tags = None
+        last_rule = last_tci = last_flags = None
         integer = int.from_bytes
         shape = None
-        for target, source, time_us, rule, eth_destination, tci, tags in fields_of_run(run):
-            if rule != last_rule or tags != last_tags or tci != last_tci:
-                last_rule, last_tci, last_tags = rule, tci, tags
-                shape, parts = self._plain(rule, tci, tags)
+        for target, source, time_us, rule, answer_mac, tci, event_flags in fields_of_run(run):
+            if rule != last_rule or event_flags != last_flags or tci != last_tci:
+                last_rule, last_tci, last_flags = rule, tci, event_flags
+                shape, parts = self._plain(rule, tci, event_flags)
                 pack_into, before_source, checksum, flags, option = parts
             if shape is None or source == UNSPECIFIED:
-                others.append(NsEvent(target, source, time_us, rule, eth_destination, tci, tags))
+                others.append(NsEvent(target, source, time_us, rule, answer_mac, tci, event_flags))
                 continue
             field = (checksum - integer(source) - 2 * integer(target)) % 65535
             pack_into(
                 buffer,
                 offset,
-                eth_destination,
+                answer_mac,
                 before_source,
                 target,
                 source,
@@ -107,12 +107,12 @@ class Responder:
         mac = self._table.entries[rule.entry].mac
         return AdvertisementTemplate(mac, tags, router=bool(rule.flags & RuleFlag.ROUTER))  # B4
 
-    def _make_plain(self, rule_id: int, tci: bytes, tags: int) -> tuple[Shape | None, Plain]:
+    def _make_plain(self, rule_id: int, tci: bytes, flags: int) -> tuple[Shape | None, Plain]:
         """How the plain events with this rule and these tags are answered; no Shape where none are plain."""
         rule = self._table.rules.get(rule_id)
-        if rule is None or tags & _NOT_PLAIN or rule.flags & RuleFlag.SOURCE_INTERFACE:
+        if rule is None or flags & _NOT_PLAIN or rule.flags & RuleFlag.SOURCE_INTERFACE:
             return None, _NOTHING
-        template = self._template(rule_id, NsEvent(UNSPECIFIED, UNSPECIFIED, 0, 0, b"", tci, tags).vlan_tags())
+        template = self._template(rule_id, NsEvent(UNSPECIFIED, UNSPECIFIED, 0, 0, b"", tci, flags).vlan_tags())
         plain = template.plain
         size = len(template.fill(bytes(6), UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, solicited=True))
         return Shape(rule_id, self._table.entries[rule.entry].ifindex, size), plain

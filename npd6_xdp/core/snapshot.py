@@ -165,7 +165,7 @@ class Details:
     vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The globs of `via`, each with the interfaces that it matches now."""
     room: tuple[int, int] | None = None
-    """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
+    """How many targets may be pending at once, and limits.pending; None: no rule has any resolved."""
 
 
 @dataclass(frozen=True, slots=True)

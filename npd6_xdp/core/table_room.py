@@ -20,7 +20,7 @@ _KEYS = tuple(f"net.ipv6.neigh.default.gc_thresh{number}" for number in (1, 2, 3
 
 
 class TableRoom:
-    """How many targets may be under way at once: `targets`. `limit` is limits.pending.
+    """How many targets may be pending at once: `targets`. `limit` is limits.pending.
 
     With the defaults of both, the kernel's thresholds have less room than limits.pending. That alone isn't warned of,
     but only if somebody has set a higher limit, or if the room was nearly used up.
@@ -34,7 +34,7 @@ class TableRoom:
         self._full_until = self._needed_until = self._asked_at = -math.inf
 
     def sized(self, limit: int, entries: int, thresholds: tuple[int, int, int] | None, now: float) -> None:
-        """The kernel was asked: so many entries that aren't of targets under way, and gc_thresh1 to 3.
+        """The kernel was asked: so many entries that aren't of pending targets, and gc_thresh1 to 3.
 
         None is a kernel that doesn't say; limits.pending alone holds then.
         """
@@ -51,7 +51,7 @@ class TableRoom:
                 self._needed_until = now + _NEEDED
 
     def used(self, targets: int, now: float) -> bool:
-        """So many are under way, at a moment at which they are more than before; whether there is news for that."""
+        """So many are pending, at a moment at which they are more than before; whether there is news for that."""
         if not self._is_tight or targets < _USED_UP * self.targets:
             return False
         is_news = now >= self._needed_until

@@ -59,9 +59,10 @@ class Answering(Follower):
         self._debug_left = _DEBUG_LINES
         self._debug_second = 0.0
         self.times = AnswerTimes()
-        self._waits: list[int] = []  # of those that are to be counted yet: microseconds, shapes, and the unsent ones
-        self._sent: list[Shape] = []
-        self._unsent: list[Shape] = []
+        # of those that are to be counted yet:
+        self._tried: list[Shape] = []
+        self._unsent: list[Shape] = []  # of the tried ones
+        self._latencies: list[int] = []  # microseconds, of the others
 
     def join(self, handlers: Mapping[Method, Handler], notice: Callable[[NsEvent, Rule], None]) -> None:
         """Who handles the events of a method's rules, and who takes notice of what else the XDP program has seen."""
@@ -113,25 +114,27 @@ class Answering(Follower):
         if frames.shapes:
             failed = self._ports.send_all(self._outbox)
             now = machine_ns() // 1000
-            waits = [(now - then) & _MICROSECONDS for then in frames.times]
+            latencies = [(now - then) & _MICROSECONDS for then in frames.times]
             for index in reversed(failed):
-                del waits[index]
+                del latencies[index]
                 self._unsent.append(frames.shapes[index])
-            self._waits += waits
-            self._sent += frames.shapes
+            self._latencies += latencies
+            self._tried += frames.shapes
             frames.clear()
-            if len(self._sent) > _UNSETTLED:
+            if len(self._tried) > _UNSETTLED:
                 self.count()
         return others
 
     def count(self) -> None:
-        """Count what was answered. Not at once, since nobody but the asker is in a hurry."""
-        sent, failed = self._sent, self._unsent
-        if not sent:
+        """Count what was answered. Not with each answer, but once a look finds the rings empty or _UNSETTLED are
+        uncounted, since nobody but the asker is in a hurry.
+        """
+        tried, failed = self._tried, self._unsent
+        if not tried:
             return
-        self.times.observe_all(self._waits)
-        count = sent.count(sent[0])
-        counted = {sent[0]: count} if count == len(sent) else Counter(sent)
+        self.times.observe_all(self._latencies)
+        count = tried.count(tried[0])
+        counted = {tried[0]: count} if count == len(tried) else Counter(tried)
         for shape, count in counted.items():
             rule = self.rule(shape.rule)
             if rule is not None:
@@ -139,7 +142,7 @@ class Answering(Follower):
                 self._counts.count(rule, Outcome.ANSWERED_PYTHON, count - unsent)
                 if unsent:
                     self._counts.count(rule, Outcome.FAILED, unsent)
-        self._waits, self._sent, self._unsent = [], [], []
+        self._tried, self._unsent, self._latencies = [], [], []
 
     def _answer_one(self, event: NsEvent) -> None:
         rule = self.rule(event.rule)
@@ -158,7 +161,9 @@ class Answering(Follower):
             self._debug(event, rule, outcome)
 
     def answer_late(self, event: NsEvent) -> None:
-        """Answer one who has waited for a target to be resolved."""
+        """Answer one who has waited for a target to be resolved. It was counted as `pending`, so an advertisement that
+        can't be sent isn't counted as `failed`.
+        """
         rule = self.rule(event.rule)
         if rule is not None and self._send(event):
             self._counts.count_late(rule)

@@ -13,9 +13,10 @@ _REFUSED_PAUSE = 10  # times what it took to say who is refused, before it is sa
 
 
 class Gate:
-    """Tells the XDP program whom it is to refuse. Python would refuse them, too, at a higher price.
+    """Tells the XDP program whose unknown targets it is to refuse. Python would refuse them, too, at a higher price.
 
-    `pending` are the targets under way, `room` says how many may be.
+    For the program a pending target is unknown as well, so it also refuses those who ask for one that is pending
+    already. Those Python would remember. `room` says how many may be pending.
     """
 
     def __init__(self, ns_filter: NsFilter, pending: Pending, room: TableRoom) -> None:
@@ -32,7 +33,7 @@ class Gate:
 
     def follow(self) -> None:
         """Targets have begun or ended, or there is more room or less."""
-        self._ns_filter.set_resolving_full(len(self._pending) >= self._room.targets)
+        self._ns_filter.set_pending_full(len(self._pending) >= self._room.targets)
         began = time.monotonic()
         self._waits = began < self._not_before
         if not self._waits:

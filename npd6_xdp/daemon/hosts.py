@@ -62,12 +62,12 @@ class Hosts:
         self._places = Places()
         self._loops = Loops(secrets.randbelow)
         self._led = LedHosts(self.routes, self.neighbours)
-        self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._hear_of, self._resolve)
+        self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._on_word, self._resolve)
         self._in_force = NOTHING
         self._needed = False  # whether the table in force has any use for hosts
         self._frozen = 0
         self._look_at: float | None = None
-        self._hears = False
+        self._entries_hear = False
         self._routes_unsettled = True
         self._distrusts = False  # another proxy was found, whose hosts are to be taken back
         self._settling: Steps[None] | None = None  # what the table in force doesn't ask for is being forgotten
@@ -110,8 +110,8 @@ class Hosts:
             self._settle_on(0.0)
             yield
         if begins:
-            room = self._in_force.config.limits.neighbours  # the map's
-            self.neighbours.limit = limit if self._in_force is NOTHING else min(limit, room)
+            capacity = self._in_force.config.limits.neighbours  # the map's
+            self.neighbours.limit = limit if self._in_force is NOTHING else min(limit, capacity)
         for changes in self.neighbours.expecting(new.table, limit):
             self._set_present(changes)
             yield
@@ -134,8 +134,8 @@ class Hosts:
 
     def give_up(self) -> None:
         """The table that was expected isn't to be in force."""
-        for room in (self.neighbours, self._loops, self._places):
-            room.give_up()
+        for each in (self.neighbours, self._loops, self._places):
+            each.give_up()
         if (not self._needed and self._end()) or self.neighbours.unsettled:
             self._settling = self._settle(self.neighbours.touched)
 
@@ -154,7 +154,7 @@ class Hosts:
         needed = self._needed = Decision.NEIGHBOUR in table.kinds
         tables = _vrfs(new)
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
-        self._hears = any(map(table.hears, table.entries.values()))
+        self._entries_hear = any(map(table.hears, table.entries.values()))
         self._led.use(new)
         now = time.monotonic()
         self._loops.use(table)
@@ -222,7 +222,7 @@ class Hosts:
         entry = self._in_force.table.entries.get(rule.entry)
         if entry is None:
             return False
-        now, mac = time.monotonic(), event.eth_destination
+        now, mac = time.monotonic(), event.answer_mac
         here = Host(entry.l3_ifindex, event.target)
         if self._loops.is_test(event.target):
             if self._loops.heard(event.target, here.ifindex, mac, now):
@@ -254,11 +254,11 @@ class Hosts:
         else:
             self._resolve(host)
 
-    def heard(self, event: NsEvent, rule: Rule) -> None:
+    def asker_heard(self, event: NsEvent, rule: Rule) -> None:
         """An asker's address is new on its link, or has another MAC address, and the kernel didn't get the frame."""
         entry = self._in_force.table.entries.get(rule.entry)
         if entry is not None:
-            self._places.heard(Host(entry.l3_ifindex, event.source), event.eth_destination, time.monotonic())
+            self._places.heard(Host(entry.l3_ifindex, event.source), event.answer_mac, time.monotonic())
             self._apply(())
 
     def _look_anew(self, host: Host, *, stale: bool) -> None:
@@ -284,7 +284,7 @@ class Hosts:
         try:
             for host, word in self.watch.changes(time.monotonic() + _SLICE):
                 self._resync.announced(host)
-                self._hear_of(host, word)
+                self._on_word(host, word)
         except Overflow:
             self._resync.begin()
         self._freeze()
@@ -298,7 +298,7 @@ class Hosts:
             self._frozen = held
             gc.freeze()
 
-    def _hear_of(self, host: Host, word: Word) -> None:
+    def _on_word(self, host: Host, word: Word) -> None:
         """The neighbour table says something of a host; what that is worth, its other places decide as well."""
         if self._loops.is_test(host.address):
             return
@@ -312,7 +312,7 @@ class Hosts:
 
     def _apply(self, states: Iterable[tuple[Host, int]]) -> None:
         for host, state in states:
-            self._take(host, state)
+            self._state_changed(host, state)
         if not self._needed:
             return  # by a table that is to come: nothing of it shows until then
         now = time.monotonic()
@@ -324,7 +324,7 @@ class Hosts:
             if not self._pending.awaits(host):
                 self.watch.delete(host)
 
-    def _take(self, host: Host, state: int) -> None:
+    def _state_changed(self, host: Host, state: int) -> None:
         if self._settling is not None:
             self._taken.add(host)
         self._set_present(self.neighbours.changed(host, state))
@@ -332,7 +332,7 @@ class Hosts:
             self._led.there(host, state)
             self._resolved(host, state)
             return
-        if self._hears:
+        if self._entries_hear:
             self._ns_filter.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
         self._led.gone(host)
         if state & NeighbourState.FAILED and self._pending.failed(host):

@@ -57,9 +57,9 @@ class LedHosts:
         self._quiet.forget(host)
         if host in self._routes:
             self._routes.remove(host)
-            for place in self._elsewhere(host):
-                if self._neighbours.state(place) and self._is_wanted(place):
-                    self._lead_to(place)
+            for other in self._elsewhere(host):
+                if self._neighbours.state(other) and self._is_wanted(other):
+                    self._lead_to(other)
 
     def take_silent(self, now: float) -> Iterator[Host]:
         """Those to ask now whether they are there still; call it once a second."""
@@ -111,7 +111,7 @@ class LedHosts:
             self._routes.add(host)
 
     def _elsewhere(self, host: Host) -> list[Host]:
-        """The places behind other via interfaces that the host may be at, or have been at, too."""
+        """Whom the same address may be, or have been, behind other via interfaces."""
         vias = {ifindex for ifindexes in self._in_force.table.vias.values() for ifindex in ifindexes}
         return [Host(ifindex, host.address) for ifindex in sorted(vias - {host.ifindex})]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Method `neighbour` at work: targets that aren't known are resolved, and who asked for one waits for that."""
+"""Method `neighbour` at work: a target that isn't known becomes pending, and who asked for it waits."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Resolution(Follower):
 
     @property
     def pending(self) -> Pending:
-        """The targets under way."""
+        """The pending targets."""
         return self._pending
 
     @property
@@ -162,7 +162,7 @@ class Resolution(Follower):
     def notice(self, event: NsEvent, rule: Rule) -> None:
         """What the XDP program wants to be known besides, of an event of any rule."""
         if event.flags & EventFlag.HEARD:
-            self._hosts.heard(event, rule)
+            self._hosts.asker_heard(event, rule)
         if event.flags & EventFlag.STALE:
             self.probe(event, rule)
 
@@ -197,14 +197,14 @@ class Resolution(Follower):
     def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
         if (rule.via_set, event.target) not in self._pending and not self._pending.has_room_for(
-            Asker(rule.entry, event.eth_destination), self._room.targets
+            Asker(rule.entry, event.answer_mac), self._room.targets
         ):
             return Outcome.RATE_LIMITED
         now = time.monotonic()
-        places = self._pending.add(rule.via_set, event, vias, now, rule.entry)
-        if places is None:
+        hosts = self._pending.add(rule.via_set, event, vias, now, rule.entry)
+        if hosts is None:
             return Outcome.RATE_LIMITED
-        for host in places:
+        for host in hosts:
             look(host)
         self.has_news |= self._room.used(len(self._pending), now)
         self._schedule(now)
@@ -248,7 +248,7 @@ class Resolution(Follower):
             self._tick_at = now + TICK
 
     def _size(self, now: float) -> None:
-        """How many targets may be under way at once, by what the kernel's table has room for."""
+        """How many targets may be pending at once, by what the kernel's table has room for."""
         entries, thresholds = 0, None
         with suppress(MachineError):  # it is asked again; limits.pending holds until then
             entries, thresholds = self._requests.neighbour_table_size() or (0, None)
@@ -256,7 +256,7 @@ class Resolution(Follower):
 
     @property
     def room(self) -> tuple[int, int] | None:
-        """How many targets may be under way at once, and limits.pending; None: no rule has any resolved."""
+        """How many targets may be pending at once, and limits.pending; None: no rule has any resolved."""
         return (self._room.targets, self._room.limit) if self._resolves else None
 
     def take_news(self) -> list[str]:

@@ -21,7 +21,7 @@ TICK = 1.0
 
 
 class Resync:
-    """What the kernel has, beside what it announces. `hear_of` takes its word of a host, `resolve` has one asked.
+    """What the kernel has, beside what it announces. `on_word` takes its word of a host, `resolve` has one asked.
 
     `watch` returns the socket of now, `places` has the hosts that were known before, `pending` who is looked for.
     """
@@ -33,7 +33,7 @@ class Resync:
         places: Places,
         pending: Pending,
         once: Once,
-        hear_of: Callable[[Host, Word], None],
+        on_word: Callable[[Host, Word], None],
         resolve: Callable[[Host], None],
     ) -> None:
         self._watch = watch
@@ -41,7 +41,7 @@ class Resync:
         self._places = places
         self._pending = pending
         self._once = once
-        self._hear_of = hear_of
+        self._on_word = on_word
         self._resolve = resolve
         self._reading: Iterator[None] | None = None
         self._changed_meanwhile: set[Host] | None = None  # while the table is read
@@ -116,13 +116,13 @@ class Resync:
                 for host, word in piece:
                     there.add(host)
                     if host not in announced:
-                        self._hear_of(host, word)
+                        self._on_word(host, word)
                     yield
                 yield
             for host in self._places.hosts():
                 if host not in there and host not in announced:
                     # one that shares a bucket with it may have gone just when a piece ended there: then it was skipped
-                    self._hear_of(host, self._requests.neighbour(host))
+                    self._on_word(host, self._requests.neighbour(host))
                 yield
         except Overflow:
             self.again = True
@@ -131,7 +131,7 @@ class Resync:
             self._fails(error)
             return
         for key in self._pending.targets():
-            for host in self._pending.places(*key):
+            for host in self._pending.hosts(*key):
                 if host not in there and host not in announced:
                     self._resolve(host)
             yield

@@ -229,10 +229,10 @@ class View(Follower):
         pending = yield from in_order(self._resolution.pending.targets(), key=lambda target: target[1])
         details = Details(
             self._file,
-            (yield from listed(self._place(host, NeighbourState(state(host)).name or "") for host in hosts)),
+            (yield from listed(self._host(host, NeighbourState(state(host)).name or "") for host in hosts)),
             (yield from listed(IPv6Address(address) for _, address in pending)),
-            (yield from self._places(self._proxy_entries.entries())),
-            (yield from self._places(list(self._resolution.routes.hosts()))),
+            (yield from self._hosts(self._proxy_entries.entries())),
+            (yield from self._hosts(list(self._resolution.routes.hosts()))),
             (yield from self._targets(now.table)),
             globs,
             self._resolution.room,
@@ -278,12 +278,12 @@ class View(Follower):
             "kernel proxy entries": self._proxy_entries.refused,
         }
 
-    def _place(self, host: Host, state: str = "") -> HostSnapshot:
+    def _host(self, host: Host, state: str = "") -> HostSnapshot:
         return HostSnapshot(self._name(host.ifindex), IPv6Address(host.address), state.lower())
 
-    def _places(self, hosts: list[Host]) -> Steps[list[HostSnapshot]]:
+    def _hosts(self, hosts: list[Host]) -> Steps[list[HostSnapshot]]:
         in_turn = yield from in_order(hosts)
-        return (yield from listed(map(self._place, in_turn)))
+        return (yield from listed(map(self._host, in_turn)))
 
     def _targets(self, table: Table) -> Steps[list[TargetSnapshot]]:
         """Of each entry as many as it collects, those that were asked for last first."""

@@ -41,7 +41,7 @@ def test_where_no_question_is_carried_both_ways_any_more_a_proxy_is_a_host_like_
         go_by(resolution, in_force(table(("wan0", "lan0"), ("lan0", "wan0")), LINKS))
         resolution._hosts._loops._other_proxies[WAN] = {OTHER_PROXY: 0.0}
         resolution._hosts._apply(resolution._hosts._places.distrust(resolution._hosts._loops.other_proxies, 0.0))
-        resolution._hosts._hear_of(ITS, Word(NeighbourState.REACHABLE, OTHER_PROXY))
+        resolution._hosts._on_word(ITS, Word(NeighbourState.REACHABLE, OTHER_PROXY))
         assert ITS.address not in ns_filter.known
         go_by(resolution, in_force(table(("lan0", "wan0")), LINKS))
         assert ITS.address in ns_filter.known
@@ -56,7 +56,7 @@ def test_thousands_that_another_proxy_has_answered_for_are_no_hosts_any_more_in_
         hosts = resolution._hosts
         for number in range(1_000):
             host = Host(WAN, ip6(f"2001:db8:1::{number:x}"))
-            hosts._hear_of(host, Word(NeighbourState.REACHABLE, OTHER_PROXY))
+            hosts._on_word(host, Word(NeighbourState.REACHABLE, OTHER_PROXY))
         hosts._loops._other_proxies[WAN] = {OTHER_PROXY: time.monotonic()}
         before = len(resolution.neighbours)
         hosts._apply(hosts._places.distrust(hosts._loops.other_proxies, 0.0))

@@ -57,6 +57,6 @@ def test_a_route_that_the_table_before_the_last_has_taken_back_is_taken_back(
             go_by(resolution, last, *([before] if before else []))
             settle(turns)
             if before is None:
-                resolution._hosts._hear_of(host, Word(NeighbourState.REACHABLE, bytes((2, 0, 0, 0, 0, 9))))
+                resolution._hosts._on_word(host, Word(NeighbourState.REACHABLE, bytes((2, 0, 0, 0, 0, 9))))
                 assert host in resolution.routes
         assert host not in resolution.routes

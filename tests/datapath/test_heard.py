@@ -81,7 +81,7 @@ def test_an_asker_is_told_of_once_in_each_place_and_with_each_mac(bench: Bench) 
     seen = bench.see(question())
     (event,) = bench.events()
     assert (seen.action, seen.counted, event.flags) == (XDP_TX, (Outcome.ANSWERED_XDP,), HEARD | ANSWERED)
-    assert (event.source, event.eth_destination) == (ASKER, SETTING.asker_mac)
+    assert (event.source, event.answer_mac) == (ASKER, SETTING.asker_mac)
     told = (XDP_TX, [HEARD | ANSWERED])
     again: tuple[int, list[EventFlag]] = (XDP_TX, [])
     assert flags(bench, question()) == again

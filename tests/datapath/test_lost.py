@@ -79,4 +79,4 @@ def test_an_event_survives_packing_and_unpacking(small: Bench) -> None:
     (event,) = small.events()
     assert NsEvent.unpack(event.pack()) == event
     assert (event.target, event.source) == (SETTING.target, SETTING.asker_link_local)
-    assert event.eth_destination == SETTING.asker_mac
+    assert event.answer_mac == SETTING.asker_mac

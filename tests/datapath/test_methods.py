@@ -196,15 +196,15 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
             (Method.STATIC, None, XDP_TX, XDP),
         ):
             knows(one(method), known)
-            bench.ns_filter.set_resolving_full(True)
+            bench.ns_filter.set_pending_full(True)
             seen = bench.see(QUESTION)
             assert (seen.action, seen.counted) == (action, (outcome,) if outcome else ()), (method, known)
             bench.events()
         knows(one(NEIGHBOUR), None)
-        bench.ns_filter.set_resolving_full(False)
+        bench.ns_filter.set_pending_full(False)
         assert (bench.see(QUESTION).counted, [e.flags for e in bench.events()]) == ((), [MISS])
     finally:
-        bench.ns_filter.set_resolving_full(False)
+        bench.ns_filter.set_pending_full(False)
 
 
 def test_a_refused_asker_is_refused_misses_of_neighbour_and_nothing_else_and_nobody_else_is(

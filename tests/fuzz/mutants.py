@@ -134,8 +134,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "inner-tag-type",
         "an inner tag of 802.1ad is told as an outer one",
-        "f->tags |= EVENT_OUTER_8021AD << i;",
-        "f->tags |= EVENT_OUTER_8021AD;",
+        "f->tag_flags |= EVENT_OUTER_8021AD << i;",
+        "f->tag_flags |= EVENT_OUTER_8021AD;",
     ),
     # match
     Mutant(
@@ -260,20 +260,20 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "heard",
         "an asker's new MAC address is no news",
-        "return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->eth_destination);",
+        "return !heard || heard->entry != entry->id || !is_same_ether(heard->mac, s->answer_mac);",
         "return !heard || heard->entry != entry->id;",
     ),
     Mutant(
         "refused-askers",
         "the frame's MAC address is refused, not the one that is answered to",
-        "__builtin_memcpy(key.mac, s->eth_destination, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
+        "__builtin_memcpy(key.mac, s->answer_mac, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
         "__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);\n\treturn refused_askers.lookup(&key);",
     ),
     Mutant(
         "refused-entries",
         "an entry that is refused as a whole is refused nothing",
-        "if (settings->resolving_full || refused_askers.lookup(&key))",
-        "if (settings->resolving_full)",
+        "if (settings->pending_full || refused_askers.lookup(&key))",
+        "if (settings->pending_full)",
     ),
     Mutant(
         "event-tags",

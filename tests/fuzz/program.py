@@ -229,7 +229,7 @@ class Subject:
         elif verdict.goes_up and isinstance(said, NeighborSolicitation):
             event = NsEvent.unpack(bytes(verdict.event))
             here = said.target, said.source, said.tags, said.link_layer_address or said.eth_source
-            agrees = here == (event.target, event.source, event.vlan_tags(), event.eth_destination)
+            agrees = here == (event.target, event.source, event.vlan_tags(), event.answer_mac)
         else:
             agrees = isinstance(said, NeighborSolicitation)
         if agrees:
@@ -445,6 +445,6 @@ def _action(number: int) -> str:
 
 def _event_text(event: NsEvent) -> str:
     return (
-        f"{IPv6Address(event.target)} asked by {IPv6Address(event.source)} ({event.eth_destination.hex(':')}), rule"
+        f"{IPv6Address(event.target)} asked by {IPv6Address(event.source)} ({event.answer_mac.hex(':')}), rule"
         f" {event.rule}, flags {event.flags:#x} {event.tci.hex()}"
     )

@@ -43,6 +43,7 @@ GONE_WHOLE = {
     "line_key": "exact_key in C, match_key in Python",
     "prefix_key": "trie_key",
     "recents": "recent_targets",
+    "resolving_full": "pending_full",
     "running_peers": "other_daemons",
     "source_key": "mac_key",
 }

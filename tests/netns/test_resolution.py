@@ -447,11 +447,11 @@ def test_an_entry_that_somebody_looks_after_is_not_ours_to_take_out_and_stays_wh
     monkeypatch.setattr(resolution._hosts.watch, "delete", deleted.append)
     for mine in (False, True):
         assert edge.ask(HOST) is Outcome.PENDING
-        places = resolution.pending.places(*resolution.pending.targets()[0])
-        for place in places:
-            resolution._hosts._take(place, NeighbourState.FAILED | (0 if mine else mark))
+        hosts = resolution.pending.hosts(*resolution.pending.targets()[0])
+        for host in hosts:
+            resolution._hosts._state_changed(host, NeighbourState.FAILED | (0 if mine else mark))
         assert len(resolution.pending) == 0
-        assert deleted == (places if mine else [])
+        assert deleted == (hosts if mine else [])
 
 
 # --- thousands at once ---

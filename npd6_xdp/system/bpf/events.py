@@ -123,10 +123,8 @@ class EventRing:
     def read(self, *, watched: bool = True) -> list[bytes]:
         """The oldest events of each ring, at most BATCH in all, in runs of whole records (see core/event.py).
 
-        `watched` says that what comes from now on is to wake us.
-
-        Empty: there are no more. The rings take turns at being first, so that a flood on one CPU doesn't keep
-        those of another waiting.
+        `watched` says that what comes from now on is to wake us. Returns an empty list if there are no events. The
+        rings take turns at being first, so that a flood on one CPU doesn't keep those of another waiting.
         """
         if watched:
             self._flag[0] = 1

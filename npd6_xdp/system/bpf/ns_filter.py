@@ -54,7 +54,7 @@ class NsFilter(CountedPrograms):
         self._links = Links()
         self._present: dict[bytes, int] = {}
         self._limits = limits
-        self._resolving_full = False
+        self._pending_full = False
         self._refused_askers: Set[tuple[int, bytes]] = frozenset()
         self._routing = RoutingFlag(0)
         self._kept_generation = 0
@@ -74,10 +74,10 @@ class NsFilter(CountedPrograms):
         self._limits = limits
         self._set(self.program)
 
-    def set_resolving_full(self, full: bool) -> None:
-        """Whether solicitations for targets that would have to be resolved are refused for the moment."""
-        if full != self._resolving_full:
-            self._resolving_full = full
+    def set_pending_full(self, full: bool) -> None:
+        """Whether no more targets may be pending: solicitations for unknown ones are refused for the moment."""
+        if full != self._pending_full:
+            self._pending_full = full
             self._set(self.program)
 
     def refuse_askers(self, askers: Set[tuple[int, bytes]]) -> None:
@@ -103,7 +103,7 @@ class NsFilter(CountedPrograms):
         cost = _NANOSECONDS // self._limits.events_per_second
         routing = self._routing | (RoutingFlag.NOWHERE if self._table.nowhere else 0)
         settings = SETTINGS.pack_named(
-            event_cost=cost, resolving_full=self._resolving_full, routing=routing, kept_generation=self._kept_generation
+            event_cost=cost, pending_full=self._pending_full, routing=routing, kept_generation=self._kept_generation
         )
         program.update("settings_space", INDEX.pack(0), settings)
 
