@@ -55,7 +55,8 @@ SAID: Mapping[str, Mapping[str, Key]] = {
     "limits": {
         "events_per_second": Key("solicitations a second up to Python, of all ports", beyond="`rate_limited`"),
         "pending": Key(
-            "`neighbour`: targets being resolved at once; no interface has more than it leaves free, nor has one asker",
+            "`neighbour`: pending targets (the kernel resolves them) at once; no interface has more than it leaves"
+            " free, nor has one asker",
             beyond="unknown targets are `rate_limited`",
         ),
         "neighbours": Key(

@@ -75,9 +75,9 @@ class Pending:
     """The pending targets, each with all who asked meanwhile.
 
     The room is shared between the entries first, and an entry's part between its askers: no entry has more targets than
-    are left free, and within its part no asker has more than are left to the others. So one scan gets half of the room,
-    two scans a third each, and an asker with few targets always finds room. An entry that is the only one (`alone`)
-    need not leave any free.
+    are left free, and within its part no asker has more than are left to the others. An entry that is the only one
+    (`alone`) need not leave any free. So one scan gets half of the room, and two get a third each; where there are
+    other entries, one scan gets a quarter. An asker with few targets always finds room.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who waits for which target, and how many may be under way: state machines with random steps, and plain models."""
+"""Who waits for which target, and how many may be pending: state machines with random steps, and plain models."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_askers_of_one_target_are_bounded_and_who_is_one_too_many_is_told() 
 
 
 def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
-    """How many targets each asker gets under way, when all of them ask for others all the time, in turn."""
+    """How many targets each asker gets pending, when all of them ask for others all the time, in turn."""
     got = dict.fromkeys(askers, 0)
     for number in range(1000, 1000 + 3 * room):
         for asker in askers:
@@ -95,7 +95,7 @@ def test_nobody_has_more_under_way_than_is_left_free(room: int, askers: int, wan
 
 
 def begun(pending: Pending, room: int, entry: int, asker: int, number: int) -> bool:
-    """Whether one more target gets under way."""
+    """Whether one more target gets pending."""
     if not pending.has_room_for(Asker(entry, mac(asker)), room):
         return False
     assert pending.add(1, question(asker, at(number)), [8], 0.0, entry=entry)

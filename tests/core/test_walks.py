@@ -21,7 +21,7 @@ MOST = {
     "A neighbour's change": 5,
     "A reload": 8,
     "A change of the machine": 5,
-    "A scrape": 5,
+    "A scrape": 7,
 }
 
 
