@@ -34,7 +34,7 @@
 /* What becomes of a solicitation's frame. */
 enum action {
 	ACTION_PASS,         /* the kernel gets it, untouched */
-	ACTION_CONSUME,      /* it is ours: dropped, but where ns_record() says why it isn't */
+	ACTION_CONSUME,      /* it is ours: dropped, unless ns_record() passes it */
 	ACTION_WANTS_ANSWER, /* of ns_decide(): ns_answer() says who answers, with an action and an outcome */
 	ACTION_ANSWER,       /* it goes back as the advertisement */
 	ACTION_HAND_UP,      /* it went up as an event, Python answers and counts it: the outcome is what to expect */
@@ -57,7 +57,7 @@ static __always_inline struct verdict consume(enum outcome outcome)
 }
 
 /*
- * The last solicitation that was passed on a CPU, for hidden_tag(), and when hidden_tag() handed one up last
+ * The last solicitation that was passed on a CPU, for hidden_tag(), and when that told of a hidden tag last
  * (CLOCK_MONOTONIC).
  */
 struct passed {
@@ -104,7 +104,7 @@ BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: the ne
 /* --- match ----------------------------------------------------------------------------------------- */
 
 /*
- * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: not attached. `key` is
+ * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: the port has none. `key` is
  * in a map: on the stack, the verifier would follow each value of each VLAN id separately.
  */
 static __always_inline struct entry *entry_match(struct xdp_md *ctx, const struct frame *f, struct entry_key *key)
@@ -490,7 +490,10 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HAND_UP };
 }
 
-/* Python has been told, so the next solicitation needn't. If the event was lost, this isn't called. */
+/*
+ * Python has been told, so the next solicitation needn't tell it. If the event was lost, this isn't called; one that is
+ * held counts as told, though the tap may lose it.
+ */
 static __always_inline void told_note(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
 	struct address_key key = { .scope = rule->via_set, .address = s->ns.target };
@@ -784,5 +787,5 @@ int hidden_tag(struct __sk_buff *skb)
 		return 0;
 	passed->told = now;
 	passed->told_ifindex = skb->ifindex;
-	return sizeof(struct ethhdr);
+	return sizeof(struct ethhdr); /* bytes that the tap gets; 0 is none */
 }

@@ -106,7 +106,7 @@ class Changes:
         has tries; `made` is one that was made already. Without a try, what is in force is put in force once more.
         """
         old, whole, again = self.in_force, self.whole, not change.tries
-        known = old if whole and not change.asked else None  # if the machine is as it was, there is nothing to do
+        known = old if whole and not change.asked else None  # needn't be made again if the machine is as it was then
         new = old
         coming, leaving = (NOTHING.config, NOTHING.config) if written is old.written else (written, old.written)
         with change.undo as undo:

@@ -38,7 +38,7 @@ _VOUCHED = NeighbourState.PERMANENT | LOOKED_AFTER  # what somebody says who kno
 class Hosts:
     """The hosts that are there. `pending` has who waits for one, and `late` sends the answer to those.
 
-    `memory` is HostRoutes'.
+    `memory` is what host routes leave to a successor (system/sysctl.py).
     """
 
     def __init__(

@@ -35,7 +35,8 @@ _GIVEN_UP = 1024  # targets that are given up at once
 class Resolution(Follower):
     """Who waits for which target, until Hosts has it. `late` sends an answer to one who has waited.
 
-    `memory` is HostRoutes'. `look_for_guests` is called before a target is looked for: one of them may have it.
+    `memory` is what host routes leave to a successor (system/sysctl.py). `look_for_guests` is called before a target is
+    looked for: one of them may have it.
     """
 
     def __init__(
