@@ -44,6 +44,7 @@ def test_links_belong_together_where_rules_lead_from_one_to_the_next_within_a_vr
         assert found.belongs_to(link) == min(together, default=0)
 
 
+@pytest.mark.large
 def test_what_a_table_says_of_thousands_of_links_is_found_in_bits_before_it_is_in_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -94,6 +94,7 @@ def test_no_bit_is_long_of_what_a_table_to_come_means_to_many_hosts() -> None:
     assert max(longest.values()) < LONGEST, longest
 
 
+@pytest.mark.large
 def test_a_table_made_of_one_that_was_never_in_force_uses_no_number_of_the_one_that_is() -> None:
     """An event under way bears a number of the table in force: it must not be another rule's by then."""
     small = [config(number, Method.NEIGHBOUR, 64, count=3) for number in range(4)]

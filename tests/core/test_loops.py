@@ -208,6 +208,7 @@ def test_who_asks_for_a_target_himself_is_not_its_host() -> None:
     assert len(testing._asking_too) <= 4096
 
 
+@pytest.mark.large
 def test_what_is_to_be_tested_by_a_large_table_is_found_in_bits_before_it_is_in_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -101,6 +101,7 @@ def test_an_alternative_name_stands_for_the_name_wherever_a_name_may_stand() -> 
     assert named.rules[1].prefix == "interface:down0"  # as the file has it: it is a label
 
 
+@pytest.mark.large
 def test_of_many_rules_each_gets_its_names_in_bits_and_who_has_none_stays_the_very_same() -> None:
     """With 100,000 that have one, it took 0.15 s in one turn."""
     via = config(rule='method = "neighbour"\nvia = ["down0"]\n').interfaces[0].rules[0]

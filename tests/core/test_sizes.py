@@ -34,6 +34,7 @@ def test_no_file_is_above_its_folders_number_of_lines(folder: str, longest: int)
     assert {name: lines for name, lines in found.items() if lines > longest} == {}
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("folder", LONGEST_FILES)
 def test_no_function_is_longer_than_a_screen(folder: str) -> None:
     assert [(name, *found) for name, source in sources(folder) for found in long_functions(source)] == []
