@@ -29,7 +29,7 @@ class Guests:
         self._look_at = float("-inf")
         self._pause = _PAUSE
         self._next: float | None = None
-        self._looking: Steps[frozenset[int]] | None = None
+        self._looking: Steps[None] | None = None
         self._cost = 0.0  # seconds that this look has taken so far
 
     @property
@@ -50,21 +50,17 @@ class Guests:
         """
         if self._looking is not None or time.monotonic() < self._look_at:
             return False
-        self._looking, self._cost = ports_with_guests(), 0.0
+        self._looking, self._cost = self._find(), 0.0
         return self._look_on()
+
+    def _find(self) -> Steps[None]:
+        self._ports = yield from ports_with_guests()
 
     def _look_on(self) -> bool:
         before, began = self._ports, time.monotonic()
         looking, self._looking = self._looking, None
-        while looking is not None:
-            try:
-                next(looking)
-            except StopIteration as done:
-                self._ports = done.value
-                break
-            if time.monotonic() - began >= SLICE:
-                self._looking = looking
-                break
+        if looking is not None and not all(time.monotonic() - began < SLICE for _ in looking):
+            self._looking = looking
         ended = time.monotonic()
         self._cost += ended - began
         self._look_at = ended + max(_PAUSE, self._cost / _SHARE)
@@ -73,9 +69,8 @@ class Guests:
     def expect(self) -> None:
         """The kernel said something of a link."""
         self._pause, soon = _PAUSE, time.monotonic() + _PAUSE
-        self._next = (
-            soon if self._next is None else min(self._next, soon)
-        )  # or words without end would put it off for ever
+        # never later than it was, or words without end would put it off for ever
+        self._next = soon if self._next is None else min(self._next, soon)
 
     def tick(self, now: float) -> bool:
         """Look for who may have come; whether anything is different."""

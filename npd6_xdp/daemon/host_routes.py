@@ -16,6 +16,7 @@ from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.daemon.lines import Once
+from npd6_xdp.daemon.turns import SLICE
 from npd6_xdp.system.netlink.host_routes import HostRouteWatch, RouteChange
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests
@@ -23,7 +24,6 @@ from npd6_xdp.system.sysctl import Memory
 
 log = logging.getLogger("npd6-xdp")
 
-_SLICE = 0.005  # seconds that the loop is held for at most
 _BIT = 512  # hosts that are gone over at once
 _AGAIN = 1.0  # seconds between two readings of all routes
 _DISPLACED = 10.0  # seconds between two tries to put a route where somebody else's is
@@ -225,7 +225,7 @@ class HostRoutes:
     def on_change(self) -> None:
         """Routes have changed."""
         try:
-            for change in self._watch.changes(time.monotonic() + _SLICE):
+            for change in self._watch.changes(time.monotonic() + SLICE):
                 if self._reading is not None:
                     self._changed_meanwhile.add(Host(change.route.ifindex, change.route.destination))
                 self._take(change)
@@ -332,7 +332,7 @@ class HostRoutes:
         self._schedule()
 
     def _read(self) -> Iterator[None]:
-        """What of ours the kernel has, after announcements were lost; in steps that take less than _SLICE each.
+        """What of ours the kernel has, after announcements were lost; in steps that take less than SLICE each.
 
         What changes meanwhile, by others' hands or by ours, is known better than what is read of it.
         """
@@ -366,7 +366,7 @@ class HostRoutes:
         self._todo.update(dict.fromkeys(hosts))
 
     def _work(self) -> None:
-        deadline = time.monotonic() + _SLICE
+        deadline = time.monotonic() + SLICE
         for _ in self._reading or ():
             if time.monotonic() >= deadline:
                 return

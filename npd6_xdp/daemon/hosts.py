@@ -24,13 +24,13 @@ from npd6_xdp.daemon.in_force import NOTHING, InForce
 from npd6_xdp.daemon.led_hosts import LedHosts
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.resync import TICK, Resync
+from npd6_xdp.daemon.turns import SLICE
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import Overflow
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 
-_SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
 _FROZEN = 2048  # more hosts and targets, after which the garbage collector is told that they stay
 _VOUCHED = NeighbourState.PERMANENT | LOOKED_AFTER  # what somebody says who knows better than the wire
 
@@ -174,7 +174,7 @@ class Hosts:
     def settle(self) -> None:
         """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""
         self._settling = self._settle(self.neighbours.touched)
-        self._settle_on(time.monotonic() + _SLICE)
+        self._settle_on(time.monotonic() + SLICE)
         self._schedule(time.monotonic())
 
     def _settle_on(self, deadline: float) -> None:
@@ -185,7 +185,7 @@ class Hosts:
         self._taken.clear()
 
     def _settle(self, addresses: set[bytes]) -> Steps[None]:
-        """In steps that take less than _SLICE each; another table begins it anew."""
+        """In steps that take less than SLICE each; another table begins it anew."""
         self._taken.clear()
         self._led.touched.update(self.neighbours.at(addresses))
         for changes in self.neighbours.dropping():
@@ -282,7 +282,7 @@ class Hosts:
     def on_change(self) -> None:
         """The neighbour table changed."""
         try:
-            for host, word in self.watch.changes(time.monotonic() + _SLICE):
+            for host, word in self.watch.changes(time.monotonic() + SLICE):
                 self._resync.announced(host)
                 self._on_word(host, word)
         except Overflow:
@@ -356,10 +356,10 @@ class Hosts:
         """Go on with what is left to do."""
         if self.watch.unfinished:
             self.on_change()
-        if self._resync.is_under_way and not self._resync.go_on(time.monotonic() + _SLICE):
+        if self._resync.is_under_way and not self._resync.go_on(time.monotonic() + SLICE):
             self._freeze()
         if self._settling is not None:
-            self._settle_on(time.monotonic() + _SLICE)
+            self._settle_on(time.monotonic() + SLICE)
         if self._needed and self._distrusts:
             self._distrusts = False
             self._apply(self._places.distrust(self._loops.other_proxies, now))

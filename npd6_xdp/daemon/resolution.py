@@ -24,11 +24,11 @@ from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.resync import TICK
+from npd6_xdp.daemon.turns import SLICE
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 
-_SLICE = 0.005  # seconds that the loop is held for at most: what changed in thousands is taken in between its turns
 _GIVEN_UP = 1024  # targets that are given up at once
 
 
@@ -222,7 +222,7 @@ class Resolution(Follower):
 
     def on_refusal(self) -> None:
         """The kernel doesn't resolve what it was asked to."""
-        for host, code in self._hosts.watch.refusals(time.monotonic() + _SLICE):
+        for host, code in self._hosts.watch.refusals(time.monotonic() + SLICE):
             self._pending.failed(host)
             if code == errno.ENOBUFS:
                 self.has_news |= not self._room.is_full(now := time.monotonic())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from npd6_xdp.core.steps import Steps
 
-SLICE = 0.005  # seconds that following a change holds the loop for, but for its steps that can't be cut
+SLICE = 0.005  # seconds that the loop is held for by what comes in thousands, but for steps that can't be cut
 _SHARE = 2  # times such a slice that a turn with solicitations in it leaves to them, before there is another
 
 

@@ -19,7 +19,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import finish
 from npd6_xdp.daemon import ports
-from npd6_xdp.daemon.in_force import NOTHING, Change
+from npd6_xdp.daemon.in_force import NOTHING, Change, InForce
 from npd6_xdp.daemon.ports import Ports
 from tests.daemon.forces import in_force
 from tests.netns.wire import configuration
@@ -162,15 +162,21 @@ def test_what_was_made_anew_in_the_middle_of_a_look_is_not_taken_for_robbed(
     assert "somebody has taken" in caplog.text
 
 
-def test_a_port_that_is_put_back_before_a_reload_is_settled_is_attached_as_that_wants_it_in_the_end(
-    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Until then, the loop puts back and tries again by the configuration that is in force."""
+def between(attached: Ports) -> tuple[InForce, InForce]:
+    """In the middle of a reload: what is in force, in generic mode, and what is to be, in native mode."""
     links = {"wan0": WAN}
     generic, native = (parse(configuration(attach=f'"{mode}"'), "test") for mode in ("generic", "native"))
     old, new = (in_force(build(config, links), links, config) for config in (generic, native))
     finish(attached.settle(NOTHING, old))
     finish(attached.prepare(new, Change(ExitStack(), asked=True)))
+    return old, new
+
+
+def test_a_port_that_is_put_back_before_a_reload_is_settled_is_attached_as_that_wants_it_in_the_end(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then, the loop puts back and tries again by the configuration that is in force."""
+    old, new = between(attached)
     assert attached.generic() == frozenset()
     port = attached.get(WAN.ifindex)
     assert port is not None
@@ -197,11 +203,7 @@ def test_nothing_is_held_of_a_table_that_ports_were_attached_for_and_that_came_t
 def test_a_port_that_is_attached_for_a_reload_stays_so_while_another_is_tried_again(
     attached: Ports, card: Card
 ) -> None:
-    links = {"wan0": WAN}
-    generic, native = (parse(configuration(attach=f'"{mode}"'), "test") for mode in ("generic", "native"))
-    old, new = (in_force(build(config, links), links, config) for config in (generic, native))
-    finish(attached.settle(NOTHING, old))
-    finish(attached.prepare(new, Change(ExitStack(), asked=True)))
+    old, new = between(attached)
     changes = attached.changes
     attached.follow(old)
     assert (attached.generic(), attached.changes) == (frozenset(), changes)

@@ -38,7 +38,7 @@ def with_addresses(*addresses: str) -> dict[str, LinkFacts]:
 def test_a_route_that_the_table_before_the_last_has_taken_back_is_taken_back(
     bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_SLICE", 0.0)
+    monkeypatch.setattr(hosts, "SLICE", 0.0)
     requests = Tired()
     requests.rests = True
     ours = "2001:db8:1::5"

@@ -121,7 +121,7 @@ def test_hosts_that_no_rule_asks_for_any_more_are_forgotten_in_bits_and_known_ag
 ) -> None:
     edge.go_by(NEIGHBOUR)
     with monkeypatch.context() as patch:
-        patch.setattr(hosts_room, "_SLICE", 0.0)
+        patch.setattr(hosts_room, "SLICE", 0.0)
         edge.go_by(STATIC)
         turns = 0
         while edge.resolution.neighbours.held:

@@ -308,7 +308,7 @@ def test_a_reload_that_is_given_up_while_another_table_is_being_settled_leaves_n
     edge.go_by(rule)
     before = edge.table
     with monkeypatch.context() as patch:
-        patch.setattr(hosts_room, "_SLICE", 0.0)
+        patch.setattr(hosts_room, "SLICE", 0.0)
         edge.change(f"address add {HOST}/128 dev wan0 nodad")  # it is the edge's own now
         edge.go_by(rule, before=before)
         assert edge.resolution.neighbours.touched
