@@ -109,4 +109,5 @@ def test_ports_of_a_glob_that_no_descriptor_is_left_for_are_said_in_one_line_and
         topology.run("edge", "ip", "link", "del", name, check=True)
     assert until(lambda: len(left(topology)) == len(attached), 15.0), "others have their place"
     with closing(Asker(topology, FEW)) as asker:
-        assert asker.answered(0.3) == len(attached)
+        # more, for a moment: one that only its sockets find no descriptor for is detached again
+        assert asker.answered(0.3) >= len(attached)

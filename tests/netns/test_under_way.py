@@ -28,7 +28,7 @@ from npd6_xdp.tools.control import ask
 from tests.bench.turns import PROGRAM, Turns
 from tests.frames import ip6
 from tests.kinds import solicit
-from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, says, until
+from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, open_files_of, says, settled_files, until
 
 Start = Callable[..., RunningDaemon]
 Holding = Callable[[str], RunningDaemon]
@@ -134,15 +134,6 @@ def held(running: RunningDaemon, rules: Sequence[str], *, more: str = "", **keys
             os.kill(child, signal.SIGCONT)
 
 
-def files(running: RunningDaemon) -> list[str]:
-    """What of the kernel's the daemon has open."""
-    found = []
-    for each in Path(f"/proc/{running.process.pid}/fd").iterdir():
-        with suppress(OSError):
-            found.append(str(each.readlink()).partition(":")[0])
-    return sorted(found)
-
-
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_while_a_reload_is_made_ready_all_else_goes_on_and_no_change_of_the_machine_is_lost(
     topology: Topology, holding: Holding, datapath: str
@@ -209,7 +200,7 @@ def test_a_program_that_became_too_small_while_it_was_loaded_is_given_up_for_a_l
 ) -> None:
     """An interface has come meanwhile that the file has many rules for."""
     running = holding(configuration(*OLD))
-    open_before = files(running)
+    open_before = settled_files(running)
     late = configuration(*many(0xDBA, 7_000)).replace("wan0", "wan9")
     with held(running, OLD, more=late):
         on_edge(topology, "link add wan9 type veth peer name wan8", "link set wan9 up")
@@ -217,7 +208,7 @@ def test_a_program_that_became_too_small_while_it_was_loaded_is_given_up_for_a_l
     with Wire(topology) as wire:
         assert Asker(wire, running).answered("2001:db9::1", 3.0)
     assert ask(running.control, {"verb": "status"})["rules"][-1]["interface"] == "wan9"
-    assert until(lambda: len(files(running)) <= len(open_before) + 3), "a port has three"
+    assert until(lambda: open_files_of(running).total() <= open_before.total() + 3), "a port has three"
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -244,7 +235,7 @@ def test_a_failure_at_any_stage_leaves_the_old_configuration_in_force_and_nothin
         program=(sys.executable, str(FAULTY), stage, str(left)),
         environment={"PYTHONPATH": str(ROOT)},
     )
-    open_before = files(running)
+    open_before = settled_files(running)
     running.write(configuration(*OLD, *many(0xDB9, 3_000)))
     left.write_text("1")
     with pytest.raises(MachineError, match=r"^the old configuration stays: "):
@@ -255,17 +246,19 @@ def test_a_failure_at_any_stage_leaves_the_old_configuration_in_force_and_nothin
         assert asker.answered(TARGET, 3.0)
         assert until(lambda: asker.outcome("2001:db9::1") == "unmatched")
         if stage.endswith("=refused"):
-            assert until(lambda: files(running) == open_before), "else a program of its own gets the table, soon"
+            assert until(lambda: open_files_of(running) == open_before), (
+                "else a program of its own gets the table, soon"
+            )
         assert ask(running.control, {"verb": "reload"})["rules"] == 3_001
         assert asker.answered(TARGET, 3.0)
         assert asker.answered("2001:db9::1", 3.0)
         # bcc keeps maps open that nobody here asks for; of a program that was handed over, only what is needed is
-        assert until(lambda: len(files(running)) <= len(open_before))
+        assert until(lambda: open_files_of(running).total() <= open_before.total())
 
 
 def test_who_waits_hears_so_and_who_loads_a_program_may_be_killed(topology: Topology, holding: Holding) -> None:
     running = holding(configuration(*OLD))
-    open_before = files(running)
+    open_before = settled_files(running)
     with held(running, OLD) as child, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
         waiting.settimeout(60)
         waiting.connect(str(running.control))
@@ -277,4 +270,4 @@ def test_who_waits_hears_so_and_who_loads_a_program_may_be_killed(topology: Topo
     assert says(running, "reload: the new configuration is in use"), "the other one's"
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(TARGET, 3.0)
-    assert until(lambda: len(files(running)) <= len(open_before))
+    assert until(lambda: open_files_of(running).total() <= open_before.total())

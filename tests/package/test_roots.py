@@ -41,7 +41,7 @@ def test_nothing_stays_after_an_error(installed: Root) -> None:
         assert len(groups(root)) == 1
         root.run("bash", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")  # of its own network
         raise ZeroDivisionError
-    assert gone(roots[0].init)
+    assert until(lambda: gone(roots[0].init))
     assert groups(roots[0]) == []
     assert until(lambda: not set(mounts()) - set(before)), "others may have some for a moment"
 
