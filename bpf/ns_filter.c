@@ -80,7 +80,8 @@ struct tagged {
 
 /* --- maps ------------------------------------------------------------------------------------------ */
 
-BPF_F_TABLE("hash", struct entry_key, struct entry, entries, ENTRIES_MAX, BPF_F_NO_PREALLOC);
+/* entries and vias have their memory from the start: where a table comes in force, they can't be refused any */
+BPF_TABLE("hash", struct entry_key, struct entry, entries, ENTRIES_MAX);
 BPF_F_TABLE("hash", struct exact_key, struct rule, exact_matches, EXACT_MATCHES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct trie_key, struct rule, prefix_trie, PREFIX_TRIE_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRY_COUNTERS_MAX);
@@ -89,7 +90,7 @@ BPF_TABLE("percpu_array", int, struct scratch, scratch_space, 1);
 BPF_TABLE("percpu_array", int, struct passed, last_passed, 1);
 BPF_TABLE("array", int, struct tagged, tagged_passed, TAGGED_MAX); /* by checksum */
 BPF_F_TABLE("hash", struct address_key, struct present_target, present_targets, PRESENT_TARGETS_MAX, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct via_key, u32, vias, VIAS_MAX, BPF_F_NO_PREALLOC);
+BPF_TABLE("hash", struct via_key, u32, vias, VIAS_MAX);
 BPF_F_TABLE("hash", struct mac_key, u32, refused_askers, REFUSED_ASKERS_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("array", int, struct settings, settings_space, 1);
 BPF_TABLE("array", int, u64, event_budget, 1);

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -16,9 +17,13 @@ from hypothesis import strategies as st
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, InterfaceConfig, Limits, Vlan
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, EXACT_KEY, FLAG, RULE, TRIE_KEY, VIA_KEY, Layout
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import Decision, Match, Table
 from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.bpf import sizes
+from npd6_xdp.system.bpf.program import InDoubt
 from tests.datapath.harness import (
     IFINDEX,
     PORT,
@@ -110,17 +115,34 @@ class WithoutBatches:
 
 def watched_change(bench: Bench, old: Table, new: Table, *, batches: bool) -> int:
     """Go from one table to the next and look at every target after each step; the number of steps."""
+    steps, _ = watched_try(bench, old, new, batches=batches)
+    for key in FRAMES:
+        assert observed(bench, *key) == decided(new, *key), key
+    return steps
+
+
+def watched_try(bench: Bench, old: Table, new: Table, *, batches: bool, refused: int = 0) -> tuple[int, bool]:
+    """The same, where a map refuses what is put into it as the `refused`th; the number of steps, and whether it came to
+    that.
+    """
     program = bench.ns_filter.program
-    steps = 0
+    steps = puts = 0
     allowed = {key: {decided(old, *key), decided(new, *key)} for key in FRAMES}
 
     def watching(step: Callable[..., None]) -> Callable[..., None]:
-        def watched(*arguments: object) -> None:
-            nonlocal steps
-            step(*arguments)
+        def watched(*arguments: Any) -> None:
+            nonlocal steps, puts
+            puts += "update" in step.__name__
+            if is_refused := puts == refused and "update" in step.__name__:
+                name, *some = arguments
+                arguments = name, *(each[: len(each) // 2] if isinstance(each, list) else each for each in some)
+            if not is_refused or step.__name__ == "update_all":  # the first of them are in it then
+                step(*arguments)
             steps += 1
             for key, either in allowed.items():
                 assert observed(bench, *key) in either, (key, steps)
+            if is_refused:
+                raise Full
 
         return watched
 
@@ -129,10 +151,41 @@ def watched_change(bench: Bench, old: Table, new: Table, *, batches: bool) -> in
             patch.setattr(program, step, watching(getattr(program, step)))
         if not batches:
             patch.setattr(program, "_lib", WithoutBatches(program._lib))
-        bench.use(new)
-    for key in FRAMES:
-        assert observed(bench, *key) == decided(new, *key), key
-    return steps
+        try:
+            bench.use(new)
+        except Full:
+            return steps, True
+    return steps, False
+
+
+class Full(MachineError):
+    """A map refuses something."""
+
+
+MAPS: dict[str, tuple[Layout, Layout]] = {
+    "entries": (ENTRY_KEY, ENTRY),
+    "vias": (VIA_KEY, FLAG),
+    "exact_matches": (EXACT_KEY, RULE),
+    "prefix_trie": (TRIE_KEY, RULE),
+}
+
+
+def said(bench: Bench) -> dict[str, dict[bytes, bytes | None]]:
+    """All that the maps of a table say."""
+    program = bench.ns_filter.program
+    return {
+        name: {key: program.lookup(name, key, value.size) for key in keys(bench, name, layout.size)}
+        for name, (layout, value) in MAPS.items()
+    }
+
+
+def keys(bench: Bench, name: str, size: int) -> Iterator[bytes]:
+    """Those of a map."""
+    program = bench.ns_filter.program
+    key, last = ct.create_string_buffer(size), None
+    while program._lib.bpf_get_next_key(program.maps[name], last, key) == 0:
+        last = key.raw
+        yield last
 
 
 SPOKEN = st.lists(st.sampled_from(VLANS[:2]), min_size=1, unique=True).map(tuple)
@@ -156,6 +209,36 @@ def test_while_one_table_follows_another_every_target_is_decided_by_one_of_the_t
 
     compare()
     assert most > (5 if batches else 10)
+
+
+@pytest.mark.parametrize(("batches", "hashed"), [(True, False), (False, False), (True, True)])
+def test_where_a_map_refuses_anything_all_is_as_before_and_no_target_was_lost_meanwhile(
+    bench: Bench, batches: bool, hashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way back, too, every target is decided by one of the two tables."""
+    if hashed:  # prefixes of few lengths, which its entry has
+        monkeypatch.setattr("npd6_xdp.system.bpf.pack._HASHED_FROM", 1)
+    came_to_that = set[int]()
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(halves(SPOKEN), halves(SPOKEN), st.integers(1, 10))
+    def compare(before: Half, after: Half, refused: int) -> None:
+        old = build(Config(before[0]), {PORT: before[1]})
+        new = build(Config(after[0]), {PORT: after[1]}, old)
+        bench.ns_filter.apply(Table({}, {}, {}, {}, {}))
+        bench.use(old)
+        there = said(bench)
+        _, was_refused = watched_try(bench, old, new, batches=batches, refused=refused)
+        if was_refused:
+            came_to_that.add(refused)
+            assert said(bench) == there
+            for key in FRAMES:
+                assert observed(bench, *key) == decided(old, *key), key
+            watched_change(bench, old, new, batches=batches)
+
+    compare()
+    bench.ns_filter.apply(Table({}, {}, {}, {}, {}))
+    assert max(came_to_that) > 3
 
 
 LENGTHS = {
@@ -238,3 +321,64 @@ def test_where_a_map_is_full_all_lines_are_as_before(fresh: Callable[..., Bench]
     bench.use(after)
     for target, action in (("2001:db8::1", XDP_PASS), ("2001:db9::1", XDP_TX), ("2001:db9:0:1::1", XDP_PASS)):
         assert bench.run(solicit(SETTING, target=ip6(target)))[0] == action
+
+
+FEW = (rule("2001:db8::/32"), rule("2001:db8:1::/48", Method.IGNORE))
+OTHER = (rule("2001:db8::/32", Method.IGNORE), rule("2001:db8:1::/48"))
+TOO_MANY = {
+    "prefix_trie": (entry(*OTHER, rule("2001:db8:2::/48"), rule("2001:db8:3::/64")),),
+    "entries": tuple(entry(*OTHER, vlan=Vlan(tags=tags)) for tags in ((), (100,), (200,), (300,))),
+}
+
+
+@pytest.mark.parametrize("full", TOO_MANY)
+def test_what_the_kernel_has_no_room_for_comes_to_nothing_and_counts_as_before(
+    fresh: Callable[..., Bench], full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "_room", lambda name, wanted: wanted + 64 * (name != f"{full.upper()}_MAX"))
+    old = table(entry(*FEW))
+    bench = fresh(old)
+    answered = solicit(SETTING, target=ip6("2001:db8::1"))
+    assert bench.run(answered)[0] == XDP_TX
+    new = build(Config(TOO_MANY[full]), {PORT: link()}, old)
+    there = said(bench)
+    assert not bench.ns_filter.has_room(new, Limits())
+    with pytest.raises(MachineError, match=f"kernel map {full}: can't add an entry: it is full"):
+        bench.ns_filter.apply(new)
+    assert said(bench) == there
+    assert bench.run(answered)[0] == XDP_TX
+    assert sum(bench.ns_filter.entry_counters(0).outcomes.values()) == 2
+    assert sum(bench.ns_filter.all_rule_counters()[0].values()) == 2
+    assert bench.ns_filter.program.entries == old.entries.keys()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
+def test_a_line_that_cannot_be_written_back_is_tried_once_more_and_then_all_is_in_doubt(
+    fresh: Callable[..., Bench], again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no memory for it: the kernel writes no line over, but puts another in its place."""
+    old = table(entry(*FEW))
+    bench = fresh(old)
+    there, program = said(bench), bench.ns_filter.program
+    update, update_all, refused = program.update, program.update_all, 0
+
+    def first_of(name: str, keys: list[bytes], values: list[bytes]) -> None:
+        update_all(name, keys[:1], values[:1])
+        if values[0] == RULE.pack(*new.decisions[0].lines[Prefix.of("2001:db8::/32")]):  # the last of all
+            raise Full
+
+    def refuse(name: str, key: bytes, value: bytes) -> None:
+        nonlocal refused
+        if name == "prefix_trie" and (again or not refused):
+            refused += 1
+            raise Full("no memory")
+        update(name, key, value)
+
+    new = build(Config((entry(*OTHER, rule("2001:db8:2::/48")),)), {PORT: link()}, old)
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "update_all", first_of)
+        patch.setattr(program, "update", refuse)
+        with pytest.raises(InDoubt if again else Full):
+            bench.ns_filter.apply(new)
+    assert refused > again
+    assert (said(bench) == there) is not again

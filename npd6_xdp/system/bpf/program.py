@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -48,6 +48,24 @@ class Fit(Enum):
     MUCH = auto()
     """There is room, but while it is put there, some targets would be decided by it and others by the one before."""
     NOT = auto()
+
+
+class InDoubt(Exception):
+    """A map refuses to have back what was written over in it: it says neither the last table nor the one before."""
+
+
+class _Image(NamedTuple):
+    """What two maps say."""
+
+    vias: dict[bytes, bytes]
+    entries: dict[bytes, bytes]
+
+
+class _Put(NamedTuple):
+    """Lines that were put into their map, all or some; whether others, of the same prefixes, were there."""
+
+    lines: TableLines
+    was_there: bool
 
 
 class _Fitting(NamedTuple):
@@ -129,8 +147,9 @@ class Program(Counters):
             singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)
             needs["EXACT_MATCHES_MAX"] += singles
             needs["PREFIX_TRIE_MAX"] += len(each.take) - singles
+        needs["PREFIX_TRIE_MAX"] += 1  # before Linux 6.13, none is written over in a full one
         needs["VIAS_MAX"] = len(self._vias.keys() | pack_vias(table))
-        needs["ENTRIES_MAX"] = len(self._entries.keys() | self._pack_entries(table))
+        needs["ENTRIES_MAX"] += len(self._entries.keys() - self._pack_entries(table).keys())
         return all(wanted <= self._sizes[name] for name, wanted in needs.items())
 
     def apply(self, table: Table) -> None:
@@ -138,8 +157,10 @@ class Program(Counters):
 
         The order is such that at each moment every target is decided by the old table's rule for it or by the new
         one's, and by no other: what is added comes before what is removed, the narrowest first when adding and last
-        when removing. How an interface answers (its entry) changes after its rules, at once. Raises MachineError when a
-        map refuses.
+        when removing. How an interface answers (its entry) changes after its rules, at once.
+
+        Raises MachineError where a map refuses; then they say what they said before. Raises InDoubt where one refuses
+        that, too.
         """
         finish(self.applying(table))
 
@@ -149,16 +170,25 @@ class Program(Counters):
         changes = known.changes if known is not None and known.table is table else None
         if changes is None:
             changes = yield from self._changes(table)
+        counted = self.entries, self.rules
         yield from self._count_for(table.entries.keys(), table.rules.keys())
         yield
         vias, entries = pack_vias(table), self._pack_entries(table)
         put = yield from in_turn((each.entry, each.put, each.in_trie) for each in changes)
         take = yield from in_turn((each.entry, each.take, each.was_in_trie) for each in changes)
-        # in the order in which a target's way needs them: the entry leads to all else
-        self._put("entries", self._entries, self._entries_between(table))
-        self._put("vias", self._vias, vias)
-        yield from self._put_lines(put[::-1], {each.entry: each.put for each in changes})
-        self._put("entries", self._entries, dict(sorted(entries.items(), key=any_vlan_last)))
+        between, done = self._entries_between(table), list[_Put]()
+        before = _Image(dict(self._vias), dict(self._entries))
+        try:
+            # in the order in which a target's way needs them: the entry leads to all else
+            self._put("entries", self._entries, between)
+            self._put("vias", self._vias, vias)
+            yield from self._put_lines(put[::-1], {each.entry: each.put for each in changes}, done)
+            self._put("entries", self._entries, dict(sorted(entries.items(), key=any_vlan_last)))
+        except MachineError:
+            self.entries, self.rules = counted
+            self._go_back(before, between, done)
+            raise
+        # what is left is to be taken out, for which the kernel needs no memory
         self._take("entries", self._entries, entries)
         for name, entry, prefixes in take:
             for some in pieces(prefixes, SOME):
@@ -220,24 +250,57 @@ class Program(Counters):
             self.delete(name, key)
             del image[key]
 
-    def _put_lines(self, lines: Iterable[TableLines], matches: Mapping[int, Mapping[Prefix, Match]]) -> Steps[None]:
-        """Add or change lines of the flat table, in this order; where a map refuses one, all are as before."""
-        done: list[TableLines] = []
-        try:
+    def _put_lines(
+        self, lines: Sequence[TableLines], matches: Mapping[int, Mapping[Prefix, Match]], done: list[_Put]
+    ) -> Steps[None]:
+        """Add lines of the flat table, in this order, then change those that are there. `done` has what was begun.
+
+        Where one can't be added, those that were are taken out, and that can't be refused; so what is written over, and
+        would have to be written back, comes last.
+        """
+        for is_there in (False, True):
             for name, entry, prefixes in lines:
-                said = matches[entry]
+                said, there = matches[entry], self._lines_in(name, entry)
                 for some in pieces(prefixes, SOME):
-                    done.append(TableLines(name, entry, some))
-                    keys = [match_key(name, entry, prefix) for prefix in some]
-                    self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
-                    yield
-        except MachineError:
-            for name, entry, prefixes in reversed(done):
-                decisions = self._decisions.get(entry, NOTHING_DECIDED)
-                for prefix in reversed(prefixes):
-                    before = decisions.get(prefix)
-                    if before is None or map_of(prefix, is_in_trie(decisions)) != name:
-                        self.delete(name, match_key(name, entry, prefix))
-                    else:
-                        self.update(name, match_key(name, entry, prefix), RULE.pack(*before))
-            raise
+                    if some := [prefix for prefix in some if there(prefix) is is_there]:
+                        done.append(_Put(TableLines(name, entry, some), is_there))
+                        keys = [match_key(name, entry, prefix) for prefix in some]
+                        self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
+                        yield
+
+    def _lines_in(self, name: str, entry: int) -> Callable[[Prefix], bool]:
+        """Whether the map of that name has a line of an entry."""
+        decisions = self._decisions.get(entry, NOTHING_DECIDED)
+        in_trie = is_in_trie(decisions)
+        return lambda prefix: map_of(prefix, in_trie) == name and decisions.get(prefix) is not None
+
+    def _go_back(self, before: _Image, between: Mapping[bytes, bytes], done: Sequence[_Put]) -> None:
+        """Have the maps say what they said before, in the order that is the other one's reverse.
+
+        The kernel needs no memory for that, but to write a line over: that takes as much as to add it. Raises InDoubt.
+        """
+        try:
+            self._put("entries", self._entries, {**before.entries, **between})
+            self._take("entries", self._entries, before.entries)
+            self._take_back(done)
+            self._put("entries", self._entries, before.entries)
+            self._take("vias", self._vias, before.vias)
+        except MachineError as error:
+            raise InDoubt(f"{error}; it can't have back what it had before, either") from error
+
+    def _take_back(self, done: Sequence[_Put]) -> None:
+        """Write back lines that were written over, and take out those that were added. Raises MachineError."""
+        refused: list[tuple[str, bytes, bytes]] = []
+        for (name, entry, prefixes), was_there in reversed(done):
+            decisions = self._decisions.get(entry, NOTHING_DECIDED)
+            for prefix in reversed(prefixes):
+                key, match = match_key(name, entry, prefix), decisions.get(prefix)
+                if not was_there or match is None:
+                    self.delete(name, key)
+                elif self.lookup(name, key, RULE.size) != (value := RULE.pack(*match)):
+                    try:
+                        self.update(name, key, value)
+                    except MachineError:
+                        refused.append((name, key, value))
+        for each in refused:  # once more: those that were taken out have left their memory
+            self.update(*each)
