@@ -59,14 +59,13 @@ class HostRoutes:
         self._once = Once()
         self.due: float | None = None
         """When to call tick() (seconds, monotonic)."""
-        self._unread = self._needed = False
+        self._unread = self._needed = self._unheard = False
         self._knows = False  # which hosts there are to be routes to: a predecessor's stay until then
         self._read_at = 0.0
         self._reading: Iterator[None] | None = None
         self._changed_meanwhile: set[Host] = set()
-        if (
-            not self._has_company()
-        ):  # a dead predecessor's: those of hosts that are there stay, the others go with the first table
+        # a dead predecessor's: those of hosts that are there stay, the others go with the first table
+        if not self._has_company():
             self._there = requests.host_routes()
             self._todo = dict.fromkeys(self._there)
 
@@ -89,11 +88,11 @@ class HostRoutes:
 
     def reopen(self) -> None:
         """Another socket, because something is wrong with this one; what it may have told is read anew."""
-        self._watch.close()
-        self._watch = HostRouteWatch(self._requests.port)
-        self._watch.listen(wanted=self._needed)
+        before, self._watch = self._watch, HostRouteWatch(self._requests.port)
+        before.close()
+        self._watch.listen(wanted=before.listening)
         self._reading = None
-        self._unread = self._needed
+        self._unread, self._unheard = self._needed, not self._needed
         self._schedule()
 
     # --- what there is ---
@@ -122,16 +121,21 @@ class HostRoutes:
 
     # --- what there is to be ---
 
+    def listen(self, *, wanted: bool) -> None:
+        """Hear of changes from now on, before use() needs that; or no longer, if it doesn't. Raises MachineError."""
+        if self._watch.listen(wanted=wanted or self._needed):
+            self._unheard = wanted
+
     def use(self, tables: Mapping[int, int], names: Mapping[int, str], *, needed: bool) -> None:
         """From now on, routes out of these interfaces belong into these routing tables, those of others into main.
 
-        `needed` says whether there may be any routes; else nobody listens for them.
+        `needed` says whether there may be any routes; changes of them are heard of by then: see listen().
         """
         self._names, self._needed = names, needed
         if needed and self._memory is not None:
             self._memory.remember_routes(some=True)
-        if self._watch.listen(wanted=needed) and needed:
-            self._unread = True  # before that, nobody has told
+        if needed and self._unheard:
+            self._unread, self._unheard = True, False  # before that, nobody has told
         if tables != self._tables:
             moved = {link for link, _ in tables.items() ^ self._tables.items()}
             others = [(key, host) for key, host in self._wanted.items() if host.ifindex in moved]

@@ -102,10 +102,10 @@ class Hosts:
         """What the map is to know by a table that is to be in force, a bit at a time.
 
         Where that is the first that needs to know who is there, the kernel's table is read: who is there must be known
-        before somebody asks.
+        before somebody asks. Raises MachineError where the kernel has no room for one more that hears of changes.
         """
-        limit = new.config.limits.neighbours
-        begins = Decision.NEIGHBOUR in new.table.kinds and not self.watch.listening
+        limit, begins = new.config.limits.neighbours, Decision.NEIGHBOUR in new.table.kinds and not self.watch.listening
+        self.routes.listen(wanted=new.table.host_routes)
         while begins and self._settling is not None:  # what a table before that has had known is being forgotten
             self._settle_on(0.0)
             yield
@@ -136,6 +136,7 @@ class Hosts:
         """The table that was expected isn't to be in force."""
         for each in (self.neighbours, self._loops, self._places):
             each.give_up()
+        self.routes.listen(wanted=False)
         if (not self._needed and self._end()) or self.neighbours.unsettled:
             self._settling = self._settle(self.neighbours.touched)
 
@@ -166,10 +167,10 @@ class Hosts:
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
         self._routes_unsettled |= bool(moved) or self.neighbours.unsettled
-        if needed and self.watch.listen(wanted=True):
-            self._resync.begin()  # it wasn't prepared for
-        elif not needed and table is not before.table:  # else one that is prepared may need to know
-            self._end()
+        if table is not before.table:  # else one that is prepared may need to know
+            self.routes.listen(wanted=False)
+            if not needed:
+                self._end()
 
     def settle(self) -> None:
         """It is in force: what it doesn't ask for is forgotten. Where that takes longer, tick() goes on with it."""

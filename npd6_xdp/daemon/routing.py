@@ -57,8 +57,7 @@ class Routing(Follower):
     def apply(self, new: InForce) -> None:
         """Go by it from now on."""
         self._in_force = new
-        if self._keeps:
-            self._forget()
+        self._keep_none()  # the next change is still heard of, at the cost of one call: the kernel may refuse a filter
 
     def follow(self, kinds: RoutingFlag) -> None:
         """There are routes and rules of these kinds: XDP is to know."""
@@ -92,7 +91,10 @@ class Routing(Follower):
         self._not_before = time.monotonic() + _PAUSE
 
     def _forget(self) -> None:
+        self._keep_none()
+        self._changes.ignore()
+
+    def _keep_none(self) -> None:
         if self._keeps:
             self._keeps = False
             self._ns_filter.keep_routes(0)
-        self._changes.ignore()

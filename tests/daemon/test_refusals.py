@@ -196,6 +196,55 @@ def test_hosts_are_known_though_the_kernel_had_no_room_for_a_listener_when_their
     assert ns_filter.known == [TARGET]
 
 
+@pytest.mark.parametrize("before", [NO_TABLE, NEIGHBOUR], ids=["nothing", "hosts"])
+@pytest.mark.parametrize("in_time", [False, True], ids=["given up", "in force"])
+def test_what_a_table_needs_to_hear_of_is_heard_when_that_is_prepared_and_no_longer_where_that_comes_to_nothing(
+    resolution: tuple[Resolution, Tired, NsFilter], monkeypatch: pytest.MonkeyPatch, before: Table, *, in_time: bool
+) -> None:
+    """All rooms go by it within one turn after that, and none of them may be refused."""
+    at_work, requests, _ = resolution
+    requests.rests = True
+    heard: set[Group] = set()
+    whole = nlsocket.join
+
+    def join(netlink: socket.socket, group: Group, *, wanted: bool) -> None:
+        whole(netlink, group, wanted=wanted)
+        (heard.add if wanted else heard.discard)(group)
+
+    monkeypatch.setattr(nlsocket, "join", join)
+    old, new = in_force(before, LINKS), in_force(LED, LINKS)
+    go_by(at_work, old)
+    heard_before = set(heard)
+    with ExitStack() as undo:
+        finish(at_work.prepare(new, Change(undo, asked=True)))
+        assert heard == {Group.NEIGH, Group.IPV6_ROUTE}
+        at_work.apply(old)  # once more: hidden tags are seen meanwhile, say
+        assert heard == {Group.NEIGH, Group.IPV6_ROUTE}
+        assert not at_work.routes._unread
+        if in_time:
+            undo.pop_all()
+            monkeypatch.setattr(nlsocket, "join", closed)
+            at_work.apply(new)
+            assert at_work.routes._unread, "what was there before anybody told"
+    assert heard == ({Group.NEIGH, Group.IPV6_ROUTE} if in_time else heard_before)
+
+
+def test_host_routes_that_are_prepared_for_are_heard_of_by_other_sockets_too(
+    resolution: tuple[Resolution, Tired, NsFilter],
+) -> None:
+    at_work, requests, _ = resolution
+    requests.rests = True
+    go_by(at_work, in_force(NEIGHBOUR, LINKS))
+    new = in_force(LED, LINKS)
+    with ExitStack() as undo:
+        finish(at_work.prepare(new, Change(undo, asked=True)))
+        at_work.reopen()
+        undo.pop_all()
+    at_work.apply(new)
+    assert at_work.routes._watch.listening
+    assert at_work.routes._unread
+
+
 def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at_once(
     resolution: tuple[Resolution, Tired, NsFilter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,10 +430,9 @@ def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_rin
             return anything
 
         monkeypatch.setattr(room, "_loading", loading)
-        monkeypatch.setattr(rings, "drain", lambda _: None)
         monkeypatch.setattr("npd6_xdp.daemon.programs.EventRing", lambda maps: Part(maps, "ring"))
         opened: list[set[str]] = []
-        monkeypatch.setattr(successors, "limit", lambda _: opened.append(set(successors.open)), raising=False)
+        monkeypatch.setattr(rings, "drain", lambda _: opened.append(set(successors.open)))
         ground = Ground(parse(configuration(), "test"), room)
         ground.following.go_on()
         while ground.following.is_under_way:

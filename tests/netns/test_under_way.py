@@ -219,6 +219,7 @@ STAGES = (
     "npd6_xdp.system.bpf.ns_filter:NsFilter.successor=refused",
     "npd6_xdp.system.bpf.program:Program.update_all=refused",
     "npd6_xdp.daemon.ports:Ports.admit=refused",
+    "npd6_xdp.daemon.host_routes:HostRoutes.listen=refused",
     "npd6_xdp.daemon.resolution:Resolution.apply",
     "npd6_xdp.system.bpf.ns_filter:NsFilter.switch=refused",
     "npd6_xdp.daemon.counts:Counts.apply",

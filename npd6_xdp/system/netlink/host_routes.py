@@ -52,6 +52,11 @@ class HostRouteWatch:
         return self._changes.listen(wanted=wanted)
 
     @property
+    def listening(self) -> bool:
+        """Whether it hears of changes."""
+        return self._changes.listening
+
+    @property
     def unfinished(self) -> bool:
         """Whether changes() is to be called again, even if `fileno` isn't readable."""
         return self._changes.lost
