@@ -207,8 +207,8 @@ class Daemon:
         documents = Documents(loop, view, answering, rings, self._unread)
         exposition = keep(closing(Exposition(documents)))
         # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
-        # word others ask for comes before those; programs answers what is in the rings by the table before, so it comes
-        # before answering; exposition and control listen before ports attach, which makes some links flap.
+        # word others ask for comes before those; exposition and control listen before ports attach, which makes some
+        # links flap. Only programs, which commits, applies before all others, and answers what is in the rings first.
         turns = Turns(lambda: rings.busy)
         programs = Programs(loop, ns_filter, rings, answering, tags, turns, changing, reaper.reap)
         followers = [

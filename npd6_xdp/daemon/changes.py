@@ -24,7 +24,8 @@ _TRIES = 3  # of a reload
 
 
 class Changes:
-    """Leads all rooms (`followers`, in the order in which a verb reaches them) from one InForce to the next.
+    """Leads all rooms (`followers`, in the order in which a verb reaches them; but the one that commits applies first)
+    from one InForce to the next.
 
     `changing` is held while the meaning of counters changes. One change is made at a time: who begins one sees to it.
     """
@@ -42,6 +43,8 @@ class Changes:
         self._turns = turns
         self._changing = changing
         self._followers = followers
+        self._committing = [follower for follower in followers if follower.commits]
+        self._others = [follower for follower in followers if not follower.commits]
         self._remains = Remains()
         self._letting_go: Steps[None] | None = None  # tables and configurations that are not needed any more
         self._former = NOTHING.table  # events by it may still be under way
@@ -126,7 +129,9 @@ class Changes:
                 if self.in_force is not old or not (change.asked or new.meant == self._machine.meant(written)):
                     self._look.later()  # it is of another one, or speaks of other interfaces, by now
                     return
-            undo.callback(self._look.later)  # some of it may be in the kernel: all is done again
+            else:
+                self.whole = False  # until all rooms have what is different besides
+                undo.callback(self._look.later)
             self._put_in_force(new)
             undo.pop_all()
         self._let_go_of_remains()
@@ -138,13 +143,19 @@ class Changes:
         self.whole = whole or not again  # rooms that had yet to settle, or to do it again, still have
 
     def _put_in_force(self, new: InForce) -> None:
-        """All rooms go by it, within one turn."""
-        self.whole = False
-        with self._changing:
-            for follower in self._followers:
+        """All rooms go by it, within one turn. Raises MachineError where the one that commits was refused it: then
+        none does, and all is as it was.
+        """
+        with self._changing, ExitStack() as otherwise:
+            for follower in self._committing:
+                follower.apply(new)
+            self.whole = False
+            otherwise.callback(self._look.later)  # a mistake of ours, somewhere: all is done again
+            for follower in self._others:
                 follower.apply(new)
             if new is not self.in_force:
                 self._former, self.in_force = self.in_force.table, new
+            otherwise.pop_all()
 
     # --- what is left of former ones ---
 

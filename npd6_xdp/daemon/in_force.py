@@ -75,6 +75,9 @@ class Change:
 class Follower:
     """A room that goes by what is in force; of the three verbs, it has those that it needs."""
 
+    commits = False
+    """Whether its apply() may still be refused. It comes first, then; so one room may say so, at most."""
+
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """Whatever takes long or may fail, before it is in force, bit by bit; nothing of it shows until then.
 
@@ -86,8 +89,7 @@ class Follower:
         """Go by it from now on: all rooms do within one turn of the loop, under the lock that whoever reads counters
         takes.
 
-        Raises MachineError where the kernel refuses what it has been asked for (docs/architecture.md has the calls);
-        then what is in force is in doubt, and all of it is done again: it is to be such that it can be.
+        That can't fail, but in the one that `commits`: it raises MachineError, and then nothing has changed.
         """
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:

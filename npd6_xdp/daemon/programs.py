@@ -44,6 +44,8 @@ class Programs(Follower):
     has ended.
     """
 
+    commits = True
+
     def __init__(
         self,
         loop: Loop,
@@ -107,15 +109,15 @@ class Programs(Follower):
 
     def apply(self, new: InForce) -> None:
         """Let each target be decided by the new table, with not one in between that neither it nor the last one
-        decides.
+        decides. Raises MachineError where the kernel has no memory for a line of it, and all is as it was.
         """
         self._rings.drain(self._answering)
-        self._ns_filter.limit(new.config.limits)
         if self._successor is None or self._filled is not new:
             self._ns_filter.program.apply(new.table)
             self._ns_filter.follow(new.table)
         else:
             self._switch(self._successor, new.table)
+        self._ns_filter.limit(new.config.limits)
         self._in_force = new
 
     # --- programs ---

@@ -78,6 +78,26 @@ class Room(Follower):
         yield
 
 
+class Committing(Room):
+    """Notes how far the first of the others is when this one applies."""
+
+    commits = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: Room | None = None
+        self.came_after: list[str] = []
+
+    def prepare(self, new: InForce, change: Change) -> Steps[None]:
+        change.undo.callback(self._come, "undo")
+        yield from super().prepare(new, change)
+
+    def apply(self, new: InForce) -> None:
+        if self.others is not None:
+            self.came_after = self.others.verbs[-1:]
+        super().apply(new)
+
+
 class Scene:
     """The path of a change through the daemon, with a few rooms only."""
 
@@ -138,6 +158,49 @@ def test_where_a_room_fails_as_all_is_put_in_force_once_more_all_is_done_again_s
     del scene.room.does[verb]
     finish(scene.changes.following())
     assert scene.last.verbs == ["prepare", "apply", "settle"]
+    assert scene.changes.whole
+
+
+@pytest.mark.parametrize("reload", [False, True], ids=["a change of the machine", "a reload"])
+def test_the_room_that_commits_applies_first_and_where_it_is_refused_nothing_has_changed(*, reload: bool) -> None:
+    """There is no memory for a line of the table, say."""
+    committing = Committing()
+    scene = Scene(committing)
+    committing.others = scene.room
+    committing.verbs.clear()
+    changes, before = scene.changes, scene.changes.in_force
+
+    def try_it() -> None:
+        finish(changes.going_to(parse(TEXT + "\n", "test")) if reload else changes.following())
+
+    committing.does["apply"] = refuse
+    for times in (1, 2):
+        with pytest.raises(MachineError, match="not now"):
+            try_it()
+        assert scene.room.verbs == scene.last.verbs == ["prepare"] * times
+        assert committing.verbs == ["prepare", "apply", "undo"] * times
+    assert (changes.in_force, changes.whole, scene.look.at) == (before, True, None)
+    del committing.does["apply"]
+    try_it()
+    assert committing.came_after == ["prepare"]
+    assert scene.room.verbs[-2:] == scene.last.verbs[-2:] == ["apply", "settle"]
+    assert changes.in_force is not before
+
+
+def test_where_the_room_that_commits_is_refused_what_is_different_besides_all_is_done_again_soon() -> None:
+    """Hidden tags were seen, say."""
+    committing = Committing()
+    scene = Scene(committing)
+    finish(scene.changes.following())
+    scene.forget()
+    committing.does["apply"] = refuse
+    with pytest.raises(MachineError):
+        scene.changes.anew()
+    assert scene.room.verbs == []
+    assert scene.look.at is not None, "the loop follows the machine"
+    del committing.does["apply"]
+    finish(scene.changes.following())
+    assert scene.room.verbs == ["prepare", "apply", "settle"]
     assert scene.changes.whole
 
 
