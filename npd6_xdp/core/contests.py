@@ -92,8 +92,8 @@ class Contests:
         """A place of an address is gone, or was confirmed."""
         self._contests.pop(key, None)
 
-    def winner(self, key: Key, places: Mapping[int, Place], fixed: Collection[int], now: float) -> int:
-        """Which of several places counts; 0 for none. Where it isn't sure, they are asked.
+    def choose(self, key: Key, places: Mapping[int, Place], fixed: Collection[int], now: float) -> int:
+        """Choose which of several places counts; 0 for none. Where it isn't sure, they are asked.
 
         `fixed` are those of them that nobody can displace.
         """
@@ -163,7 +163,7 @@ class Contests:
             self._due = min(self._due, contest.due)
 
     def going_on(self, now: float, places_of: Callable[[Key], Mapping[int, Place]]) -> Iterator[Key]:
-        """Go on with those whose stage ends now. Returns those for which winner() may give another result now."""
+        """Go on with those whose stage ends now. Returns those for which choose() may give another result now."""
         if now < self._due:
             return
         for key, contest in tuple(self._contests.items()):

@@ -119,7 +119,7 @@ class Heard:
             self._missed.pop(host, None)
         self._due = min((heard.due for heard in self._hosts.values()), default=_NO_TIME)
 
-    def to_look_for(self, now: float, most: int) -> list[tuple[Host, bool]]:
+    def take_to_look_for(self, now: float, most: int) -> list[tuple[Host, bool]]:
         """Hosts that the kernel is to look for now, at most `most`. True: its entry is to be replaced by a new one."""
         found = []
         for host in list(self._missed)[:most]:
@@ -130,7 +130,7 @@ class Heard:
             found.append((host, heard.stale))
         return found
 
-    def needless(self) -> list[Host]:
+    def take_needless(self) -> list[Host]:
         """Hosts that were not found: the kernel can stop looking for them."""
         found, self._needless = self._needless, []
         return found

@@ -89,7 +89,7 @@ class Loops:
         self._tested: dict[int, float] = {}
         self._all_at = self._broke_at = _NEVER
         self.due: float | None = None
-        """When to call tests() (seconds, monotonic); None: there is nothing to test."""
+        """When to call take_tests() (seconds, monotonic); None: there is nothing to test."""
         self._nonces: dict[bytes, _Nonce] = {}
         self._other_proxies: dict[int, dict[bytes, float]] = {}
         self._asked: dict[Host, float] = {}
@@ -136,7 +136,7 @@ class Loops:
 
     # --- tests ---
 
-    def tests(self, now: float) -> tuple[list[Host], list[Host]]:
+    def take_tests(self, now: float) -> tuple[list[Host], list[Host]]:
         """Whom the kernel is to look for now, and whose entries aren't needed any longer; call it when it is `due`."""
         if self._ways and now >= self._all_at + PERIOD:
             self._all_at = now

@@ -26,10 +26,10 @@ class Pace:
         """Whether the look to come is to raise the flag: what comes behind it wakes us."""
         self._raised = -math.inf  # when it was raised, having been down
 
-    def after(self, events: int, began: float) -> float:
-        """Seconds to wait at most before the next look; inf: until something wakes us.
+    def looked(self, events: int, began: float) -> float:
+        """A look found so many `events`, and `began` at this time (seconds).
 
-        The last one found so many `events`, and `began` at this time (seconds).
+        Returns how many seconds to wait at most before the next one; inf: until something wakes us.
         """
         if events >= STREAM:  # each wake-up costs the program time, so for a while we look without being woken
             self.watched = False

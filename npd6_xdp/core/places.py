@@ -53,7 +53,7 @@ class Places:
     """Which of the neighbour table's entries are hosts. distrust() says which MACs are other proxies'.
 
     changed() and the others return (host, state) in order, as corrected here: callers use these instead of what the
-    neighbour table says. to_ask() tells which hosts are to be probed now.
+    neighbour table says. take_to_ask() hands out the hosts that are to be probed now.
     """
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class Places:
                     states += self._settle(address, now)
                 for ifindex, place in found.items():
                     if place.state & (_STALE | _LOOKED_AFTER) == _STALE:
-                        # to find out whether it matters takes a while: see to_ask()
+                        # to find out whether it matters takes a while: see take_to_ask()
                         self._sometime[Host(ifindex, address)] = None
             yield states
 
@@ -259,7 +259,7 @@ class Places:
                 for ifindex, place in places.items()
                 if place.proven and self._is_fixed(Host(ifindex, address), place)
             ]
-            winner = self._contests.winner((together, address), places, fixed, now)
+            winner = self._contests.choose((together, address), places, fixed, now)
             if winner:
                 winners[winner] = places[winner]
         states: list[tuple[Host, int]] = []
@@ -294,7 +294,7 @@ class Places:
 
     @property
     def due(self) -> float | None:
-        """When to call tick(), to_ask() and to_look_for() again (seconds, monotonic); None: nothing is to be done."""
+        """When to call tick() and the take_... again (seconds, monotonic); None: nothing is to be done."""
         due = min(self._contests.due, self._heard.due)
         if self._urgent or self._sometime or self._heard.has_work:
             due = min(due, self._spent_at + _PAUSE)
@@ -302,8 +302,8 @@ class Places:
 
     # --- probes ---
 
-    def to_ask(self, now: float) -> list[Host]:
-        """Which hosts are to be probed now: first those that somebody waits for, and no more than may be at once."""
+    def take_to_ask(self, now: float) -> list[Host]:
+        """The hosts that are to be probed now: first those that somebody waits for, and no more than may be at once."""
         self._budget = min(float(ASKED_PER_SECOND), self._budget + (now - self._spent_at) * ASKED_PER_SECOND)
         self._spent_at = now
         found: list[Host] = []
@@ -320,17 +320,18 @@ class Places:
                     self._asked(host, place, now)
         return found
 
-    def to_look_for(self, now: float) -> list[tuple[Host, bool]]:
-        """Which hosts the kernel is to look for now, within what to_ask() leaves of the budget; True: not by the entry
-        that it has.
+    def take_to_look_for(self, now: float) -> list[tuple[Host, bool]]:
+        """The hosts that the kernel is to look for now, within what take_to_ask() leaves of the budget.
+
+        True: not by the entry that it has.
         """
-        found = self._heard.to_look_for(now, int(self._budget))
+        found = self._heard.take_to_look_for(now, int(self._budget))
         self._budget -= len(found)
         return found
 
-    def needless(self) -> list[Host]:
+    def take_needless(self) -> list[Host]:
         """Hosts that were looked for and not found: entries that the kernel needn't keep."""
-        return [host for host in self._heard.needless() if not self.has(host)]
+        return [host for host in self._heard.take_needless() if not self.has(host)]
 
     def _asked(self, host: Host, place: Place, now: float) -> None:
         self._heard.asked(host, now)

@@ -21,8 +21,8 @@ class PutBacks:
         self._counts: dict[Hashable, tuple[float, int]] = {}
         self._repeated = (-math.inf, 0)
 
-    def wait(self, key: Hashable, now: float) -> float:
-        """Seconds until this is to be put back, which was just removed: 0, SOON, or PAUSE."""
+    def removed(self, key: Hashable, now: float) -> float:
+        """It was just removed; seconds until it is to be put back: 0, SOON, or PAUSE."""
         began, count = self._counts.get(key, (-math.inf, 0))
         if now - began >= PAUSE:
             self._counts[key] = now, 1

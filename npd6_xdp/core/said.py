@@ -25,8 +25,8 @@ class Said:
     def __contains__(self, about: Hashable) -> bool:
         return about in self._said
 
-    def is_known(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
-        """Whether the same was said of it, and not too long before `now` (seconds, monotonic)."""
+    def recall(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
+        """Whether the same was said of it, and not too long before `now` (seconds, monotonic). It is kept, then."""
         before = self._said.get(about)
         if before is None or before[0] != what or now - before[1] >= self._again:
             return False
@@ -34,9 +34,9 @@ class Said:
         self._said[about] = before
         return True
 
-    def is_news(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
-        """Whether this is to be said now (seconds, monotonic). From then on it is known."""
-        if self.is_known(about, what, now):
+    def note(self, about: Hashable = "", what: Hashable = "", now: float = 0.0) -> bool:
+        """Note that this is said now (seconds, monotonic), and whether it is to be: False where it was said already."""
+        if self.recall(about, what, now):
             return False
         self._said.pop(about, None)
         while len(self._said) >= self._most:

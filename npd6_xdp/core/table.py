@@ -232,8 +232,8 @@ class Decisions:
             yield
         return put, take
 
-    def is_in_force(self) -> None:
-        """Let go of what it was made of, which would be kept as long as this otherwise."""
+    def forget_made_of(self) -> None:
+        """It is in force: let go of what it was made of, which would be kept as long as this otherwise."""
         object.__setattr__(self, "made_of", None)
 
     @cached_property

@@ -83,7 +83,7 @@ class Patience:
         """As via_warnings(), of what lasts."""
         before, self._since, self.due = self._since, {}, None
 
-        def is_lasting(link: LinkFacts, reason: Reason) -> bool:
+        def note(link: LinkFacts, reason: Reason) -> bool:
             key = link.generation, reason.kind
             known, since = before.get(link.ifindex, (None, now))
             since = since if known == key else now
@@ -94,7 +94,7 @@ class Patience:
             self.due = over if self.due is None else min(self.due, over)
             return False
 
-        return via_warnings(used, sysctl, is_lasting)
+        return via_warnings(used, sysctl, note)
 
 
 def _is_news(link: LinkFacts) -> bool:

@@ -229,7 +229,7 @@ class HostRoutes:
     def on_change(self) -> None:
         """Routes have changed."""
         try:
-            for change in self._watch.changes(time.monotonic() + SLICE):
+            for change in self._watch.take_changes(time.monotonic() + SLICE):
                 if self._reading is not None:
                     self._changed_meanwhile.add(Host(change.route.ifindex, change.route.destination))
                 self._take(change)
@@ -275,7 +275,7 @@ class HostRoutes:
                 self._make_so(host)
             return
         now = time.monotonic()
-        wait = self._put_backs.wait(host, now)
+        wait = self._put_backs.removed(host, now)
         if wait > SOON:
             self._displaced.add(host)
             self._retry_at = min(self._retry_at, now + wait)

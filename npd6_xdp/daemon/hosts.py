@@ -283,7 +283,7 @@ class Hosts:
     def on_change(self) -> None:
         """The neighbour table changed."""
         try:
-            for host, word in self.watch.changes(time.monotonic() + SLICE):
+            for host, word in self.watch.take_changes(time.monotonic() + SLICE):
                 self._resync.announced(host)
                 self._on_word(host, word)
         except Overflow:
@@ -317,11 +317,11 @@ class Hosts:
         if not self._needed:
             return  # by a table that is to come: nothing of it shows until then
         now = time.monotonic()
-        for host in self._places.to_ask(now):
+        for host in self._places.take_to_ask(now):
             self.probe(host)
-        for host, stale in self._places.to_look_for(now):
+        for host, stale in self._places.take_to_look_for(now):
             self._look_anew(host, stale=stale)
-        for host in self._places.needless():
+        for host in self._places.take_needless():
             if not self._pending.awaits(host):
                 self.watch.delete(host)
 
@@ -387,7 +387,7 @@ class Hosts:
     def _test(self) -> None:
         """Look for other proxies."""
         now = time.monotonic()
-        look, needless = self._loops.tests(now)
+        look, needless = self._loops.take_tests(now)
         for host in look:
             self.watch.resolve(host)
         for host in needless:

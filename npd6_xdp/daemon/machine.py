@@ -51,7 +51,7 @@ class NextLook:
 
     def retry(self, error: MachineError) -> None:
         """The machine couldn't be followed, and is tried again; said once, until it goes well."""
-        if self._said.is_news(what=str(error)):
+        if self._said.note(what=str(error)):
             log.error("%s; going on with what is known", error)
         self.in_a_while()
 

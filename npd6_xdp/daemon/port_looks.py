@@ -159,5 +159,5 @@ class PortLooks:
 
     def complain(self, port: Attached, text: str) -> None:
         """Say something of a port, the same not again for a while."""
-        if self._said.is_news(port.ifindex, now=time.monotonic()):
+        if self._said.note(port.ifindex, now=time.monotonic()):
             self._lines.add(logging.WARNING, port.name, text)

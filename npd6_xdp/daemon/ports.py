@@ -381,7 +381,7 @@ class Ports(Follower):
         self._refused.keep({link.ifindex for link in links.values()})
 
     def _say_once(self, ifindex: int, line: str) -> None:
-        if self._refused.is_news(ifindex, line):
+        if self._refused.note(ifindex, line):
             self._lines.add_line(logging.ERROR, line)
 
 

@@ -147,7 +147,7 @@ class Programs(Follower):
         """A program that is to take over, and its ring."""
         with ExitStack() as otherwise:
             otherwise.callback(loaded.close)
-            program = self._ns_filter.successor(loaded, sizes)
+            program = self._ns_filter.add_successor(loaded, sizes)
             otherwise.pop_all()
             otherwise.callback(self._ns_filter.give_up, program)
             ring = EventRing(program.maps)

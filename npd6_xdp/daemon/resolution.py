@@ -222,7 +222,7 @@ class Resolution(Follower):
 
     def on_refusal(self) -> None:
         """The kernel doesn't resolve what it was asked to."""
-        for host, code in self._hosts.watch.refusals(time.monotonic() + SLICE):
+        for host, code in self._hosts.watch.take_refusals(time.monotonic() + SLICE):
             self._pending.failed(host)
             if code == errno.ENOBUFS:
                 self.has_news |= not self._room.is_full(now := time.monotonic())

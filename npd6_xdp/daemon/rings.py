@@ -99,7 +99,7 @@ class Rings:
             time.sleep(_NAP)
         elif watched and not events:
             answering.count()
-        return pace.after(events, began)
+        return pace.looked(events, began)
 
     def drain(self, answering: Answering) -> None:
         """Answer what is in them, so that no event is older than the table before the one to come."""

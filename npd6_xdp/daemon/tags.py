@@ -158,7 +158,7 @@ class Tags(Follower):
                 self._warn(error)
 
     def _warn(self, error: MachineError) -> None:
-        if self._said.is_news(what=str(error)):
+        if self._said.note(what=str(error)):
             log.warning("%s", error)
 
     def _look_for_tags(self, now: float) -> None:
@@ -179,7 +179,7 @@ class Tags(Follower):
     def on_hidden(self) -> bool:
         """A tap has something to tell. Whether anything is looked at otherwise now, or silent, or for more reasons."""
         now, news = time.monotonic(), False
-        for ifindex, vlan, is_hidden in self._taps.tags():
+        for ifindex, vlan, is_hidden in self._taps.take_tags():
             if ifindex not in self._ns_filter.program.tapped.ports:
                 continue
             if not is_hidden:

@@ -117,7 +117,7 @@ class ControlServer:
         self._loop.remove(self._socket)
         self.due = now = time.monotonic()
         self.due += _REST
-        if self._said.is_news(now=now):
+        if self._said.note(now=now):
             log.error("%s: no connection can be taken: %s; trying again every second", self._path, remedy(error))
 
     def tick(self, _now: float) -> None:

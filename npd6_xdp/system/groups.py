@@ -119,7 +119,7 @@ class Groups:
     def _say(self, ifindex: int, count: int, error: OSError) -> None:
         """Warn once for each reason."""
         code = error.errno or 0
-        if (code == errno.ENODEV and _is_gone(ifindex)) or not self._said.is_news(ifindex, code):
+        if (code == errno.ENODEV and _is_gone(ifindex)) or not self._said.note(ifindex, code):
             return
         why = remedy(error)
         if code in _NO_IPV6:

@@ -65,7 +65,7 @@ class ServiceManager:
                 manager.settimeout(_PATIENCE)
                 manager.sendto(message.encode(), self._address)
         except OSError as error:
-            if self._said.is_news():
+            if self._said.note():
                 log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", error.strerror or error)
 
 

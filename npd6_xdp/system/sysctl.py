@@ -184,7 +184,7 @@ class Memory:
         try:
             self._size = os.pwrite(self._file, text, 0)
         except OSError as error:
-            if self._said.is_news():
+            if self._said.note():
                 log.warning("%s: can't remember what sysctls were: %s", self._path, remedy(error))
         else:
             self._said.over()

@@ -52,7 +52,7 @@ def loops(using: Table = BOTH_WAYS) -> Loops:
 def test_both_links_are_asked_for_an_address_of_the_prefix_that_nobody_can_know() -> None:
     testing = loops()
     assert testing.links == {WAN, LAN}
-    look, needless = testing.tests(100.0)
+    look, needless = testing.take_tests(100.0)
     assert sorted(host.ifindex for host in look) == [WAN, LAN]
     assert needless == []
     drawn = [IPv6Address(host.address) for host in look]
@@ -60,11 +60,11 @@ def test_both_links_are_asked_for_an_address_of_the_prefix_that_nobody_can_know(
     assert len({*drawn}) == 2
     assert all(testing.is_test(host.address) for host in look)
     assert testing.due == 101.0
-    assert testing.tests(101.0) == ([], look), "the kernel needn't look for them any longer"
-    assert testing.tests(110.0) == ([], [])
+    assert testing.take_tests(101.0) == ([], look), "the kernel needn't look for them any longer"
+    assert testing.take_tests(110.0) == ([], [])
     assert not any(testing.is_test(host.address) for host in look)
     assert testing.due == 100.0 + PERIOD
-    again, _ = testing.tests(100.0 + PERIOD)
+    again, _ = testing.take_tests(100.0 + PERIOD)
     assert not {*again} & {*look}
 
 
@@ -82,7 +82,7 @@ def test_both_links_are_asked_for_an_address_of_the_prefix_that_nobody_can_know(
 )
 def test_where_no_question_is_carried_both_ways_nothing_is_asked(entries: tuple[str, ...]) -> None:
     testing = loops(table(*entries))
-    assert testing.tests(100.0)[0] == []
+    assert testing.take_tests(100.0)[0] == []
     assert not testing.heard(bytes(16), WAN, OTHER_PROXY, 100.0)
 
 
@@ -90,7 +90,7 @@ def test_only_what_both_entries_carry_is_drawn() -> None:
     testing = loops(table("wan0 2001:db8::/32 via lan0", f"lan0 {PREFIX} via wan0"))
     drawn: list[Host] = []
     for number in range(20):
-        drawn += testing.tests(100.0 + PERIOD * number)[0]
+        drawn += testing.take_tests(100.0 + PERIOD * number)[0]
     assert len(drawn) >= 20
     assert all(IPv6Address(host.address) in IPv6Network(PREFIX) for host in drawn)
 
@@ -118,7 +118,7 @@ def test_rules_that_are_as_they_were_are_not_looked_at_again(monkeypatch: pytest
 
 def test_who_asks_elsewhere_for_what_was_asked_here_is_a_proxy() -> None:
     testing = loops()
-    (asked,) = [host for host in testing.tests(100.0)[0] if host.ifindex == LAN]
+    (asked,) = [host for host in testing.take_tests(100.0)[0] if host.ifindex == LAN]
     assert not testing.heard(asked.address, LAN, HOST, 100.0), "who asks on the same link has heard it there himself"
     assert not testing.heard(IPv6Address("2001:db8:1::1").packed, WAN, HOST, 100.0)
     assert testing.other_proxies == {}
@@ -129,7 +129,7 @@ def test_who_asks_elsewhere_for_what_was_asked_here_is_a_proxy() -> None:
     assert testing.other_proxies == {WAN: {OTHER_PROXY, third}}
     testing.use(table(f"wan0 {PREFIX} via lan1", f"lan1 {PREFIX} via wan0"))
     assert testing.other_proxies == {WAN: {OTHER_PROXY, third}}
-    testing.tests(101.1 + OTHER_PROXY_SECONDS)
+    testing.take_tests(101.1 + OTHER_PROXY_SECONDS)
     assert testing.other_proxies == {}
     assert not testing.heard(asked.address, WAN, OTHER_PROXY, 110.1 + OTHER_PROXY_SECONDS), "too late"
 
@@ -138,7 +138,7 @@ def test_a_cycle_of_three_links_is_found_too() -> None:
     testing = loops(
         table(f"wan0 {PREFIX} via lan0 dmz0", f"lan0 {PREFIX} via dmz0 wan0", f"dmz0 {PREFIX} via wan0 lan0")
     )
-    look, _ = testing.tests(100.0)
+    look, _ = testing.take_tests(100.0)
     assert len(look) == 6
     (asked, *_) = [host for host in look if host.ifindex == LAN]
     assert testing.heard(asked.address, DMZ, OTHER_PROXY, 100.1)
@@ -151,27 +151,27 @@ def test_many_links_are_tested_a_few_at_a_time() -> None:
     testing = loops(table(f"wan0 {PREFIX} via {lans}", *(f"lan{n} {PREFIX} via wan0" for n in range(COUNT))))
     now, rounds, looked = 100.0, 0, 0
     while looked < 2 * COUNT:
-        look, _ = testing.tests(now)
+        look, _ = testing.take_tests(now)
         assert 0 < len(look) <= TESTS_AT_ONCE
         looked += len(look)
-        assert testing.tests(now + 0.5)[0] == []
+        assert testing.take_tests(now + 0.5)[0] == []
         now, rounds = now + 1.0, rounds + 1
     assert rounds == -(-2 * COUNT // TESTS_AT_ONCE)
 
 
 def test_who_is_new_on_a_link_calls_for_a_test_but_not_for_one_after_the_other() -> None:
     testing = loops()
-    testing.tests(100.0)
-    testing.tests(101.0)
+    testing.take_tests(100.0)
+    testing.take_tests(101.0)
     testing.met(LAN, HOST)
     assert testing.due == 100.0 + LEAST, "it was tested a moment ago, and a time that has passed would be due at once"
-    assert testing.tests(101.5)[0] == []
+    assert testing.take_tests(101.5)[0] == []
     assert testing.due == 100.0 + LEAST
-    assert len(testing.tests(100.0 + LEAST)[0]) == 2
-    testing.tests(103.0)
+    assert len(testing.take_tests(100.0 + LEAST)[0]) == 2
+    testing.take_tests(103.0)
     testing.met(LAN, HOST)
     testing.met(DMZ, OTHER_PROXY)
-    assert testing.tests(110.0)[0] == [], "nobody new, nor where it matters"
+    assert testing.take_tests(110.0)[0] == [], "nobody new, nor where it matters"
     for number in range(10_000):
         testing.met(LAN, number.to_bytes(6, "big"))
     assert len(testing._met) <= 4096
@@ -179,7 +179,7 @@ def test_who_is_new_on_a_link_calls_for_a_test_but_not_for_one_after_the_other()
 
 def test_the_questions_of_another_proxy_are_echoes_for_as_long_as_ours_may_cause_them() -> None:
     testing = loops()
-    (asked,) = [host for host in testing.tests(100.0)[0] if host.ifindex == WAN]
+    (asked,) = [host for host in testing.take_tests(100.0)[0] if host.ifindex == WAN]
     testing.heard(asked.address, LAN, OTHER_PROXY, 100.0)
     target = Host(LAN, IPv6Address("2001:db8:1::42").packed)
     assert not testing.is_echo(target, OTHER_PROXY, 100.0), "of nothing"

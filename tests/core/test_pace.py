@@ -61,7 +61,7 @@ def longest_wait(arrivals: list[tuple[float, float]], until: float = 5.0) -> flo
             rings.pass_until(max(left[0][0], rings.now))
             rings.arrive(left.pop(0)[1])
         rings.pass_until(began + LOOK)
-        wait = min(pace.after(events, began), HEARTBEAT)
+        wait = min(pace.looked(events, began), HEARTBEAT)
         end = rings.now + wait
         while not rings.woken and left and left[0][0] <= end:
             rings.pass_until(max(left[0][0], rings.now))
@@ -92,15 +92,15 @@ def test_who_is_held_up_by_d_in_the_middle_is_seen_within_ten_d(arrivals: list[t
 def test_quiet_is_a_rest_and_not_a_poll() -> None:
     pace = Pace()
     now, looks = 0.0, 0
-    while (wait := pace.after(0, now)) < math.inf:
+    while (wait := pace.looked(0, now)) < math.inf:
         now, looks = now + wait, looks + 1
     assert looks <= len(LOOKS)
-    assert pace.after(0, now) == math.inf  # whatever else wakes us
+    assert pace.looked(0, now) == math.inf  # whatever else wakes us
 
 
 def test_a_look_that_comes_too_early_is_not_taken_for_one_that_came_late_enough() -> None:
     pace = Pace()
-    assert pace.after(1, 1.0) == pytest.approx(0.001)
-    assert pace.after(0, 1.0002) == pytest.approx(0.0008)  # woken by something else
-    assert pace.after(0, 1.0004) == pytest.approx(0.0006)
-    assert pace.after(0, 1.002) == pytest.approx(0.008)
+    assert pace.looked(1, 1.0) == pytest.approx(0.001)
+    assert pace.looked(0, 1.0002) == pytest.approx(0.0008)  # woken by something else
+    assert pace.looked(0, 1.0004) == pytest.approx(0.0006)
+    assert pace.looked(0, 1.002) == pytest.approx(0.008)

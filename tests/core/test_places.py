@@ -80,9 +80,9 @@ class Known:
         return self.asked()
 
     def asked(self) -> list[int]:
-        asked = sorted(host.ifindex for host in self.places.to_ask(self.now))
-        self.looked_for += [(host.ifindex, stale) for host, stale in self.places.to_look_for(self.now)]
-        self.needless += self.places.needless()
+        asked = sorted(host.ifindex for host in self.places.take_to_ask(self.now))
+        self.looked_for += [(host.ifindex, stale) for host, stale in self.places.take_to_look_for(self.now)]
+        self.needless += self.places.take_needless()
         return asked
 
     def after(self, seconds: float) -> list[int]:

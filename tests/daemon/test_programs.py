@@ -57,7 +57,7 @@ class NsFilter:
         yield
         return self.fit
 
-    def successor(self, _loaded: object, _sizes: object) -> Program:
+    def add_successor(self, _loaded: object, _sizes: object) -> Program:
         self.made.append(Program())
         return self.made[-1]
 

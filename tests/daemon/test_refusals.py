@@ -253,7 +253,7 @@ def test_hosts_are_read_again_after_an_overflow_that_could_not_be_made_up_for_at
 
     at_work, requests, ns_filter = resolution
     go_by(at_work, in_force(NEIGHBOUR, LINKS))
-    monkeypatch.setattr(at_work._hosts.watch, "changes", overflow)
+    monkeypatch.setattr(at_work._hosts.watch, "take_changes", overflow)
     at_work._hosts.on_change()
     read_on(at_work)
     assert ns_filter.known == []
@@ -373,7 +373,7 @@ class Successors:
     def sizes(self, *_: object) -> dict[str, int]:
         return {}
 
-    def successor(self, *_: object) -> Part:
+    def add_successor(self, *_: object) -> Part:
         return Part(self.open, "program")
 
     def filling(self, *_: object) -> Steps[None]:

@@ -58,7 +58,7 @@ def table(*entries: InterfaceConfig, facts: LinkFacts | None = None) -> Table:
 def successor(ns_filter: NsFilter, table: Table, limits: Limits = Limits()) -> Program:  # noqa: B008 (frozen)
     """A program that is ready to take over with a table."""
     sizes = ns_filter.sizes(table, limits)
-    program = ns_filter.successor(load(sizes), sizes)
+    program = ns_filter.add_successor(load(sizes), sizes)
     finish(ns_filter.filling(program, table))
     return program
 

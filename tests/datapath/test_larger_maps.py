@@ -115,7 +115,7 @@ def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh:
     for address in addresses[:1_000]:
         path.set_present(via_set, address, FRESH)
     sizes = path.sizes(using, Limits())
-    program = path.successor(load(sizes), sizes)
+    program = path.add_successor(load(sizes), sizes)
     steps = path.filling(program, using)
     for number in range(100):  # before their turn, after it, and those that nobody knew of
         next(steps, None)

@@ -152,7 +152,7 @@ def test_announcements_that_are_lost_while_it_is_read_are_made_up_for(
                 run_batch(edge, "".join(f"neigh del 2001:db8:1::{n:x} dev lan0\n" for n in range(0x100, 0x100 + HOSTS)))
                 nlsocket.discard(edge.resolution._hosts.watch._changes.socket)
                 with monkeypatch.context() as patch:
-                    patch.setattr(edge.resolution._hosts.watch, "changes", overflow)
+                    patch.setattr(edge.resolution._hosts.watch, "take_changes", overflow)
                     edge.resolution._hosts.on_change()
                 assert not edge.resolution._hosts._resync.is_under_way, "one at a time"
         in_force(edge, new)

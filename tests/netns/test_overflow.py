@@ -44,8 +44,8 @@ def test_no_neighbour_comes_back_by_an_announcement_older_than_the_overflow(topo
         tell(topology, (f"neigh replace {host} lladdr 02:00:00:00:00:99 nud permanent dev lan0" for host in hosts))
         tell(topology, (f"neigh del {host} dev lan0" for host in hosts))
         with pytest.raises(Overflow):
-            list(watch.changes(time.monotonic() + 5))
-        assert [host for host, word in watch.changes(time.monotonic() + 5) if word.state] == []
+            list(watch.take_changes(time.monotonic() + 5))
+        assert [host for host, word in watch.take_changes(time.monotonic() + 5) if word.state] == []
 
 
 def test_no_address_comes_back_by_an_announcement_older_than_the_overflow(topology: Topology) -> None:
@@ -75,7 +75,7 @@ def test_what_was_lost_of_links_is_read_a_piece_at_a_time_and_what_is_said_meanw
         tell(topology, ["address add 2001:db8:77::2/128 dev v3 nodad", "link add y0 type veth peer name y1"])
         nlsocket.discard(links._changes.socket)
         with monkeypatch.context() as patch:
-            patch.setattr(links._changes, "messages", overflow)
+            patch.setattr(links._changes, "take_messages", overflow)
             links.on_change(0.0)
         assert links.unfinished
         assert plain(links).keys() >= {"v0", "v2"}, "nothing else is known yet"

@@ -26,7 +26,7 @@ def test_forty_thousand_probes_take_no_more_memory_than_ten_thousand_and_refusal
             host = Host(NOWHERE, number.to_bytes(16))
             watch.resolve(host)
             if number % 100 == 99:
-                refused = list(watch.refusals(time.monotonic() + 10))
+                refused = list(watch.take_refusals(time.monotonic() + 10))
                 assert refused[-1] == (host, errno.ENODEV)
                 assert len(refused) == 100
             if number in (10_000, 39_999):

@@ -365,7 +365,7 @@ def test_a_target_whose_entry_vanishes_while_it_is_looked_for_is_looked_for_agai
         edge.resolution._hosts.on_change()
     else:
         on_edge(edge.topology, f"neigh del {HOST} dev lan0")
-        monkeypatch.setattr(edge.resolution._hosts.watch, "changes", overflow)
+        monkeypatch.setattr(edge.resolution._hosts.watch, "take_changes", overflow)
         edge.resolution._hosts.on_change()
         edge.settle()
     assert looked_for(edge)
@@ -398,7 +398,7 @@ def test_a_reading_that_the_kernels_table_outgrew_meanwhile_forgets_nobody_and_i
     monkeypatch.setattr(watch._dump, "pieces", told)
     monkeypatch.setattr(neighbour_messages, "parse_neighbour_hash", lambda _: next(hashes, (2, 15)))
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "changes", overflow)
+        patch.setattr(watch, "take_changes", overflow)
         edge.resolution._hosts.on_change()
     while edge.resolution._hosts._resync.is_under_way:
         edge.resolution.tick(time.monotonic())

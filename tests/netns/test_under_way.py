@@ -216,7 +216,7 @@ def test_a_program_that_became_too_small_while_it_was_loaded_is_given_up_for_a_l
 STAGES = (
     "npd6_xdp.daemon.loading:Loading.take=refused",
     "npd6_xdp.system.bpf.events:EventRing._open_all",
-    "npd6_xdp.system.bpf.ns_filter:NsFilter.successor=refused",
+    "npd6_xdp.system.bpf.ns_filter:NsFilter.add_successor=refused",
     "npd6_xdp.system.bpf.program:Program.update_all=refused",
     "npd6_xdp.daemon.ports:Ports.admit=refused",
     "npd6_xdp.daemon.host_routes:HostRoutes.listen=refused",

@@ -121,7 +121,7 @@ class NsFilter(CountedPrograms):
         self._count_by(self._table, table)
         self._forget_recent_targets(self._table.entries.keys() - table.entries.keys())
         for decisions in table.decisions.values():
-            decisions.is_in_force()
+            decisions.forget_made_of()
         nowhere, self._table = self._table.nowhere, table
         if bool(nowhere) != bool(table.nowhere):
             self._set(self.program)
@@ -150,7 +150,7 @@ class NsFilter(CountedPrograms):
         """Of the maps of a program that is to take over: it has room for `table` and for the one in force."""
         return sizes_for([self._table, table], limits, len(self._present))
 
-    def successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
+    def add_successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
         """A program that is to take over: it is told of hosts, too, until switch() or give_up()."""
         program = Program(loaded, sizes)
         self._successors.append(program)

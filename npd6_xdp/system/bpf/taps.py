@@ -57,7 +57,7 @@ class Taps:
         self._epoll.close()
 
     def fileno(self) -> int:
-        """Readable: call tags()."""
+        """Readable: call take_tags()."""
         return self._epoll.fileno()
 
     def follow(self, ports: Set[int], program: int) -> Set[int]:
@@ -100,7 +100,7 @@ class Taps:
             if tap is not None:
                 tap.close()
 
-    def tags(self) -> Iterator[tuple[int, int, bool]]:
+    def take_tags(self) -> Iterator[tuple[int, int, bool]]:
         """What came of late: the interface's index, the VLAN id, and whether it is a solicitation's and hidden.
 
         Raises OSError where a socket is broken.

@@ -222,7 +222,7 @@ class Endpoint:
         return True
 
     def _complain(self, why: str) -> None:
-        if self._said.is_news(now=time.monotonic()):
+        if self._said.note(now=time.monotonic()):
             host, port = self.address
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             log.error("%s: no connection can be taken: %s; trying again every %.1f s", where, why, _REST)

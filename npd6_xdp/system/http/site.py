@@ -134,7 +134,7 @@ class Site:
     def _complain(self, path: str, error: Exception) -> None:
         """Once each: who asks again must not fill the log."""
         line = f"{path} can't be shown: {type(error).__name__}: {error}"
-        if len(self._said) < _MOST_SAID and self._said.is_news(line):
+        if len(self._said) < _MOST_SAID and self._said.note(line):
             log.error("%s", line)
         log.debug("where it happened", exc_info=error)
 

@@ -137,7 +137,7 @@ class SlicedDump:
             self._socket.send(request(self._number))
             self._telling = True
             while not answer.ended:
-                piece = answer.of(self._socket.recv(DATAGRAM))
+                piece = answer.add(self._socket.recv(DATAGRAM))
                 self._telling = not answer.ended
                 yield piece
         except OSError as error:

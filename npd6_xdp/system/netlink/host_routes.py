@@ -58,12 +58,12 @@ class HostRouteWatch:
 
     @property
     def unfinished(self) -> bool:
-        """Whether changes() is to be called again, even if `fileno` isn't readable."""
+        """Whether take_changes() is to be called again, even if `fileno` isn't readable."""
         return self._changes.lost
 
-    def changes(self, deadline: float) -> Iterator[RouteChange]:
+    def take_changes(self, deadline: float) -> Iterator[RouteChange]:
         """What changed, in order, until the deadline. Raises Overflow."""
-        for message in self._changes.messages(deadline):
+        for message in self._changes.take_messages(deadline):
             route = route_messages.parse_route(message.body)
             if route is not None and route.length == 128:
                 gone, replaced = message.type == Type.DELROUTE, bool(message.flags & rtnetlink.Flag.REPLACE)

@@ -83,7 +83,7 @@ class Netlink:
         self._generations = dict(self._generations)
         comings = self._comings
         try:
-            for message in self._changes.messages(deadline):
+            for message in self._changes.take_messages(deadline):
                 self._take(message)
         except Overflow:
             self._unread, self._reading = True, None

@@ -60,15 +60,15 @@ class NeighbourWatch:
 
     @property
     def unfinished(self) -> bool:
-        """Whether changes() is to be called again, even if `fileno` isn't readable."""
+        """Whether take_changes() is to be called again, even if `fileno` isn't readable."""
         return self._changes.lost
 
-    def changes(self, deadline: float) -> Iterator[tuple[Host, Word]]:
+    def take_changes(self, deadline: float) -> Iterator[tuple[Host, Word]]:
         """What changed, in order: hosts and the word for them, NUD_NONE where an entry is gone. Raises Overflow.
 
         It ends at the deadline (seconds, monotonic), and what is left waits.
         """
-        for message in self._changes.messages(deadline):
+        for message in self._changes.take_messages(deadline):
             entry = neighbour_messages.parse_neighbour(message.body)
             if entry is not None and not entry.proxy:
                 gone = message.type == Type.DELNEIGH
@@ -95,9 +95,9 @@ class NeighbourWatch:
             raise Overflow
 
     def resolve(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
-        """Have the kernel resolve a host, or confirm it in its time where it is stale. refusals() says what it won't.
+        """Have the kernel resolve a host, or confirm it in its time where it is stale.
 
-        `keep` is what of LOOKED_AFTER its entry has.
+        `keep` is what of LOOKED_AFTER its entry has. take_refusals() has what the kernel won't do.
         """
         self._sequence = self._sequence % _REMEMBERED + 1  # 0 is what nobody asks the fate of
         self._sent[self._sequence] = host
@@ -111,10 +111,10 @@ class NeighbourWatch:
         """Take out an entry that nobody needs: a target that isn't there."""
         self._send(neighbour_messages.delete_neighbour(0, *host))
 
-    def refusals(self, deadline: float) -> Iterator[tuple[Host, int]]:
+    def take_refusals(self, deadline: float) -> Iterator[tuple[Host, int]]:
         """What the kernel didn't do of what resolve() has asked for, and why (errno); until the deadline."""
         try:
-            for datagram in nlsocket.received(self._requests, deadline):
+            for datagram in nlsocket.take_datagrams(self._requests, deadline):
                 for message in rtnetlink.messages(datagram):
                     host = self._sent.get(message.sequence)
                     if message.type == Type.ERROR and host is not None:

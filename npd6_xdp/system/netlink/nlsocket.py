@@ -82,7 +82,7 @@ def attach_filter(netlink: socket.socket, code: bytes) -> None:
     netlink.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-def received(netlink: socket.socket, deadline: float = float("inf")) -> Iterator[bytes]:
+def take_datagrams(netlink: socket.socket, deadline: float = float("inf")) -> Iterator[bytes]:
     """The datagrams that wait, and no further once it is `deadline` (seconds, monotonic): the rest waits.
 
     Raises OSError with ENOBUFS where the kernel had to drop some: see unless_full().
@@ -124,7 +124,7 @@ class Announcements:
         """The socket."""
         return self.socket.fileno()
 
-    def messages(self, deadline: float = float("inf")) -> Iterator[Message]:
+    def take_messages(self, deadline: float = float("inf")) -> Iterator[Message]:
         """What was announced, in order, until the deadline (seconds, monotonic); what is left waits.
 
         Raises Overflow where some were lost and nothing older than that waits any more; BrokenSource where it tells
@@ -132,7 +132,7 @@ class Announcements:
         """
         try:
             if not self.lost:
-                for datagram in received(self.socket, deadline):
+                for datagram in take_datagrams(self.socket, deadline):
                     yield from rtnetlink.messages(datagram)
                 return
         except OSError as error:
@@ -194,8 +194,8 @@ class Telling:
         self.whole = True
         self.ended = False
 
-    def of(self, datagram: bytes) -> list[Message]:
-        """What a datagram adds to it. Raises Refused where the kernel says why there is none."""
+    def add(self, datagram: bytes) -> list[Message]:
+        """Take in a datagram, and return what it adds. Raises Refused where the kernel says why there is none."""
         found: list[Message] = []
         for message in rtnetlink.messages(datagram):
             if message.sequence != self._sequence:
@@ -234,7 +234,7 @@ class Asking:
         """Close the socket."""
         self.socket.close()
 
-    def next(self) -> int:
+    def take_number(self) -> int:
         """The number of the next question."""
         self._number = (self._number + 1) & 0x7FFFFFFF
         return self._number
@@ -244,11 +244,11 @@ class Asking:
 
         Raises Refused, or another OSError if there is no answer.
         """
-        number = self.next()
+        number = self.take_number()
         self.socket.send(request(number))
         telling, found = Telling(number), list[Message]()
         while not telling.ended:
-            found += telling.of(self.socket.recv(DATAGRAM))
+            found += telling.add(self.socket.recv(DATAGRAM))
         return Told(found, telling.whole)
 
     def dump(self, request: Callable[[int], bytes], *, all_lines: bool = False) -> list[Message]:

@@ -51,7 +51,7 @@ class Router:
         """Take in what was announced; whether anything is different. Raises MachineError if it can't be read."""
         before = dict(self._forwarding)
         try:
-            for message in self._changes.messages():
+            for message in self._changes.take_messages():
                 self._take(message)
         except Overflow:
             self._unread = True

@@ -157,7 +157,7 @@ class RouteWatch:
         Raises BrokenSource.
         """
         try:
-            for message in self._changes.messages(time.monotonic() + _SLICE):
+            for message in self._changes.take_messages(time.monotonic() + _SLICE):
                 self._take(message)
         except Overflow:
             self._routes.lost_announcements()
@@ -248,7 +248,7 @@ class RouteWatch:
                 self._end(self._reading.error)
             return
         try:
-            self._collected += self._telling.of(datagram)
+            self._collected += self._telling.add(datagram)
         except Refused as refused:
             self._end(refused.errno or 0)
         else:
@@ -317,7 +317,7 @@ class RouteWatch:
                 self._believe(dump, _all_told(asking, _REQUESTS[dump]))
                 return None
             for _ in range(ATTEMPTS):
-                number = asking.next()
+                number = asking.take_number()
                 asking.socket.send(_REQUESTS[dump](number))
                 reading = self._routes.begin()
                 try:

@@ -29,4 +29,4 @@ def test_a_tap_that_is_broken_is_an_error_and_one_of_an_interface_that_is_down_i
         found._sockets[1] = ready
         found._epoll.register(ready, select.EPOLLIN)
         other.send(b"x")
-        assert list(found.tags()) == []
+        assert list(found.take_tags()) == []

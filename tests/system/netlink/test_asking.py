@@ -119,10 +119,10 @@ def test_where_all_lines_are_wanted_interrupted_dumps_are_taken_together_and_one
 def test_an_answer_that_was_interrupted_in_a_piece_before_is_not_whole_at_its_end() -> None:
     telling = Telling(7)
     first, second = whole(7)
-    telling.of(message(Type.NEWLINK, 7, LINE, Flag.MULTI | Flag.DUMP_INTERRUPTED))
+    telling.add(message(Type.NEWLINK, 7, LINE, Flag.MULTI | Flag.DUMP_INTERRUPTED))
     assert (telling.whole, telling.ended) == (False, False)
-    telling.of(first)
-    telling.of(second)
+    telling.add(first)
+    telling.add(second)
     assert (telling.whole, telling.ended) == (False, True)
 
 

@@ -63,7 +63,7 @@ def test_a_group_that_is_broken_is_one_too(monkeypatch: pytest.MonkeyPatch) -> N
         group = (watch() if kind is NeighbourWatch else watch(1))._changes
         group.socket.close()
         with pytest.raises(BrokenSource, match="Bad file descriptor"):
-            list(group.messages(math.inf))
+            list(group.take_messages(math.inf))
 
 
 def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_announcements_that_were_dropped_are_no_error_but_read_anew(monkeypatch:
     group = NeighbourWatch()._changes
     monkeypatch.setattr(group, "socket", Full())
     with pytest.raises(Overflow):
-        list(group.messages(math.inf))
+        list(group.take_messages(math.inf))
 
 
 def test_what_was_lost_and_could_not_be_read_then_is_read_when_next_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_refusals_that_cannot_be_heard_are_a_broken_source_and_no_silence() -> N
     watch = NeighbourWatch()
     watch._requests.close()
     with pytest.raises(BrokenSource, match="Bad file descriptor"):
-        list(watch.refusals(math.inf))
+        list(watch.take_refusals(math.inf))
 
 
 def test_a_long_answer_comes_in_pieces() -> None:
