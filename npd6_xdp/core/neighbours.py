@@ -168,15 +168,6 @@ class Neighbours:
         for some in pieces(self.all_hosts(), _BIT):
             yield [change for host in some for change in self.changed(host, NeighbourState.NONE)]
 
-    def resync(self, states: Mapping[Host, int]) -> list[PresentTarget]:
-        """The whole neighbour table anew."""
-        changes: list[PresentTarget] = []
-        for host in self._states.keys() - states.keys():
-            changes += self.changed(host, NeighbourState.NONE)
-        for host, state in states.items():
-            changes += self.changed(host, state)
-        return changes
-
     def all_hosts(self) -> tuple[Host, ...]:
         """All hosts that the neighbour table has, those that no rule covers too."""
         return tuple(self._states)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget
 from npd6_xdp.core.table import Table
 
 MAC = bytes.fromhex("020000000001")
@@ -21,6 +24,13 @@ def table(*rules: str, before: Table | None = None) -> Table:
         lines.append(f'[[interface.rule]]\nprefix = "{prefix}"\nmethod = "neighbour"\nvia = {via}')
     lines += [] if rules else ['[[interface.rule]]\nprefix = "::/0"\nmethod = "static"']
     return build(parse("\n".join(lines), "test"), LINKS, before)
+
+
+def told(neighbours: Neighbours, states: Mapping[Host, NeighbourState]) -> list[PresentTarget]:
+    """All of the neighbour table, as it is read once notifications were lost: first who is in it, then who isn't."""
+    gone = dict.fromkeys([host for host in neighbours.all_hosts() if host not in states], NeighbourState.NONE)
+    changes = [neighbours.changed(host, state) for host, state in (*states.items(), *gone.items())]
+    return [change for some in changes for change in some]
 
 
 def at(suffix: int, prefix: str = "2001:db8:1::") -> bytes:

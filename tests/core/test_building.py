@@ -20,6 +20,7 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.warnings import finding_warnings
+from tests.core.hosts import told
 from tests.core.test_steps import timed
 
 RULES = 20_000
@@ -84,7 +85,7 @@ def test_no_bit_is_long_of_what_a_table_to_come_means_to_many_hosts() -> None:
     neighbours.use(before, HOSTS)
     first = (0x2001 << 112) + (0xDB9 << 96)
     hosts = {Host(8, (first + number).to_bytes(16)): NeighbourState.REACHABLE for number in range(HOSTS)}
-    assert len(neighbours.resync(hosts)) == HOSTS
+    assert len(told(neighbours, hosts)) == HOSTS
     neighbours.drop()
     longest = {}
     longest["it is expected"], _ = timed(neighbours.expecting(then, HOSTS))

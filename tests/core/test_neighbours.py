@@ -21,7 +21,7 @@ from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget, Quiet
 from npd6_xdp.core.table import Decisions, PresentFlag, Table
-from tests.core.hosts import LINKS, MAC, at, table
+from tests.core.hosts import LINKS, MAC, at, table, told
 
 S = NeighbourState
 FRESH, STALE = PresentFlag(0), PresentFlag.STALE
@@ -122,16 +122,16 @@ def test_a_resync_is_the_difference() -> None:
     neighbours = going_by(ONE)
     for suffix, state in ((1, S.REACHABLE), (2, S.REACHABLE), (3, S.STALE)):
         neighbours.changed(Host(8, at(suffix)), state)
-    told = {Host(8, at(2)): S.STALE, Host(8, at(3)): S.STALE, Host(8, at(4)): S.DELAY, Host(8, at(5)): S.FAILED}
-    assert sorted(neighbours.resync(told)) == sorted(
+    now = {Host(8, at(2)): S.STALE, Host(8, at(3)): S.STALE, Host(8, at(4)): S.DELAY, Host(8, at(5)): S.FAILED}
+    assert sorted(told(neighbours, now)) == sorted(
         [
             PresentTarget(VIA_SET, at(1), None),
             PresentTarget(VIA_SET, at(2), STALE),
             PresentTarget(VIA_SET, at(4), FRESH),
         ]
     )
-    assert neighbours.hosts() == {host: state for host, state in told.items() if state & PRESENT}
-    assert neighbours.resync(told) == []
+    assert neighbours.hosts() == {host: state for host, state in now.items() if state & PRESENT}
+    assert told(neighbours, now) == []
 
 
 def test_a_learned_entry_without_address_resolution_is_there_and_who_looks_after_an_entry_is_remembered() -> None:
@@ -279,10 +279,10 @@ class NeighboursMachine(RuleBasedStateMachine):
         if state & PRESENT:
             self.states[host] = state
 
-    @rule(told=st.dictionaries(hosts, states))
-    def resync(self, told: dict[Host, NeighbourState]) -> None:
-        self.known.apply(self.neighbours.resync(told))
-        self.states = {host: state for host, state in told.items() if state & PRESENT}
+    @rule(now=st.dictionaries(hosts, states))
+    def resync(self, now: dict[Host, NeighbourState]) -> None:
+        self.known.apply(told(self.neighbours, now))
+        self.states = {host: state for host, state in now.items() if state & PRESENT}
 
     @rule(to=st.sampled_from(TABLES), between=st.lists(st.tuples(hosts, states), max_size=2))
     def use(self, to: Table, between: list[tuple[Host, NeighbourState]]) -> None:
@@ -389,7 +389,7 @@ class LimitedMachine(RuleBasedStateMachine):
     @rule()
     def resync(self) -> None:
         held = set(self.neighbours.hosts())
-        self.known.apply(self.neighbours.resync(self.states))
+        self.known.apply(told(self.neighbours, self.states))
         assert set(self.neighbours.hosts()) >= held
 
     @invariant()
