@@ -238,6 +238,6 @@ struct ns_event {
 	__u16 flags; /* enum event_flag */
 } __attribute__((packed, aligned(4)));
 
-_Static_assert(sizeof(struct ns_event) == 52, "a record has room for 52 bytes");
+_Static_assert(sizeof(struct ns_event) == 52, "a record has 52 bytes for it");
 
 #endif

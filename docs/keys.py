@@ -126,7 +126,7 @@ METHODS: Mapping[Method, Way] = {
     Method.NEIGHBOUR: Way(
         "the neighbour table has it behind a `via` interface",
         "XDP; Python the first time, once the kernel has resolved it",
-        "a neighbour table with [room](operation.md#the-neighbour-table)",
+        "a neighbour table with [space](operation.md#the-neighbour-table)",
     ),
     Method.KERNEL: Way(
         "always",

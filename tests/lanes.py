@@ -14,12 +14,14 @@ def dealt(lanes: Sequence[Sequence[T]], rest: Iterable[T]) -> list[T]:
     """All items, in an order that has each lane at the beginning of one worker's share, and `rest` behind them.
 
     xdist's "worksteal" gives each worker as many tests as the others, one run of them after the other's; who has done
-    his takes from the end of the longest that is left. What a share has no room for goes to the others'.
+    his takes from the end of the longest that is left. What a share has no space for goes to the others'.
     """
-    room = _shares(sum(map(len, lanes)) + len(rest := list(rest)), len(lanes))
-    over = chain.from_iterable(lane[size:] for lane, size in zip(lanes, room, strict=True))
+    sizes = _shares(sum(map(len, lanes)) + len(rest := list(rest)), len(lanes))
+    over = chain.from_iterable(lane[size:] for lane, size in zip(lanes, sizes, strict=True))
     others = iter([*over, *rest])
-    filled = ([*lane[:size], *islice(others, max(0, size - len(lane)))] for lane, size in zip(lanes, room, strict=True))
+    filled = (
+        [*lane[:size], *islice(others, max(0, size - len(lane)))] for lane, size in zip(lanes, sizes, strict=True)
+    )
     return list(chain.from_iterable(filled))
 
 

@@ -25,7 +25,7 @@ def test_each_share_begins_with_its_lane_and_the_rest_fills_them_up() -> None:
     assert found == [["a1", "a2", "r1"], ["b1", "r2", "r3"], ["c1", "c2", "c3", "r4"]]
 
 
-def test_what_a_share_has_no_room_for_goes_to_the_others() -> None:
+def test_what_a_share_has_no_space_for_goes_to_the_others() -> None:
     found = shares(dealt((["a1", "a2", "a3", "a4"], [], ["c1"]), ["r1"]), 3)
     assert found == [["a1", "a2"], ["a3", "a4"], ["c1", "r1"]]
 

@@ -41,18 +41,18 @@ Part = Items | Rules | Interfaces | Config
 def parts(config: Config) -> Iterator[Part]:
     """The parts of a configuration. Assembly puts them together again."""
     ready: list[InterfaceConfig] = []
-    room = _MOST
+    left = _MOST
     for interface in config.interfaces:
         size = sum(map(_size, interface.rules)) + 1
-        if size > room and ready:
+        if size > left and ready:
             yield Interfaces(tuple(ready))
-            ready, room = [], _MOST
+            ready, left = [], _MOST
         if size > _MOST:
             yield from _of_rules(interface.rules)
             interface = replace(interface, rules=())
             size = 1
         ready.append(interface)
-        room -= size
+        left -= size
     if ready:
         yield Interfaces(tuple(ready))
     yield replace(config, interfaces=())
@@ -60,12 +60,12 @@ def parts(config: Config) -> Iterator[Part]:
 
 def _of_rules(rules: tuple[RuleConfig, ...]) -> Iterator[Part]:
     ready: list[RuleConfig] = []
-    room = _MOST
+    left = _MOST
     for rule in rules:
         size = _size(rule)
-        if size > room and ready:
+        if size > left and ready:
             yield Rules(tuple(ready))
-            ready, room = [], _MOST
+            ready, left = [], _MOST
         if size > _MOST:
             for key in _LISTS:
                 items = getattr(rule, key)
@@ -74,7 +74,7 @@ def _of_rules(rules: tuple[RuleConfig, ...]) -> Iterator[Part]:
             rule = rule._replace(via=(), include=(), exclude=())
             size = len(rule.networks) + 1
         ready.append(rule)
-        room -= size
+        left -= size
     if ready:
         yield Rules(tuple(ready))
 

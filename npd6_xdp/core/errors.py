@@ -73,7 +73,7 @@ class BrokenSource(MachineError):
     """A source of notifications gives nothing but errors. Reading again doesn't help, but it may be opened anew."""
 
 
-_NO_ROOM = {
+_USED_UP = {
     errno.EMFILE: "raise LimitNOFILE= (ulimit -n)",
     errno.ENFILE: "raise the sysctl fs.file-max",
     errno.ENOMEM: "this machine is short of memory",
@@ -83,9 +83,9 @@ _NO_ROOM = {
 }
 
 
-def is_want_of_room(code: int) -> bool:
+def is_used_up(code: int) -> bool:
     """Whether an errno says that a resource is used up: trying again now would fail as well."""
-    return code in _NO_ROOM
+    return code in _USED_UP
 
 
 def is_want_of_descriptors(code: int) -> bool:
@@ -96,7 +96,7 @@ def is_want_of_descriptors(code: int) -> bool:
 def remedy(error: OSError) -> str:
     """The kernel's words, and what to do where that is known."""
     said = error.strerror or str(error)
-    return f"{said}: {_NO_ROOM[error.errno]}" if error.errno in _NO_ROOM else said
+    return f"{said}: {_USED_UP[error.errno]}" if error.errno in _USED_UP else said
 
 
 def want_of_threads() -> str:

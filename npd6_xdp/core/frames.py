@@ -19,16 +19,16 @@ class Shape:
 
 
 class Frames:
-    """Up to `room` frames: the i-th stands at `buffer[i * STRIDE:]`, `shapes[i]` says how long it is and where it goes.
+    """Up to `capacity` frames: the i-th is at `buffer[i * STRIDE:]`, `shapes[i]` says how long it is and where it goes.
 
     `times` has the moments at which their questions were seen, as the events tell them.
     """
 
-    __slots__ = ("buffer", "room", "shapes", "times")
+    __slots__ = ("buffer", "capacity", "shapes", "times")
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.buffer = bytearray(room * STRIDE)
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.buffer = bytearray(capacity * STRIDE)
         self.shapes: list[Shape] = []
         self.times: list[int] = []
 

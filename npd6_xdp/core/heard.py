@@ -16,7 +16,7 @@ from enum import Enum, auto
 from npd6_xdp.core.neighbours import Host
 
 MAX_HEARD = 512
-"""Hosts that are looked for or probed at once. What the kernel looks for takes room in its table."""
+"""Hosts that are looked for or probed at once. What the kernel looks for takes space in its table."""
 LOOK_SECONDS = 2.5
 """Seconds for which the kernel looks for a host; in these it asks two or three times (RetransTimer, RFC 4861 §10)."""
 _GIVE_UP = 10.0  # seconds for which a probe waits for its turn

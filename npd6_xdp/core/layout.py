@@ -67,7 +67,7 @@ class Layout:
 
 
 LENGTHS = 8
-"""Prefix lengths of which an entry has room to speak."""
+"""Prefix lengths that an entry can name."""
 NO_LENGTH = 255
 """The value that ends the list of lengths."""
 FIRST_TAG = 1

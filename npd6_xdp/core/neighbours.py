@@ -34,7 +34,7 @@ class PresentTarget(NamedTuple):
 
 
 class Neighbours:
-    """The hosts that are there. `refused` counts those for which there was no room."""
+    """The hosts that are there. `refused` counts those for which there was no space."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -64,7 +64,7 @@ class Neighbours:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for one more."""
+        """Whether there is no space for one more."""
         return len(self._via_sets) >= self.limit
 
     def hosts(self) -> Mapping[Host, NeighbourState]:
@@ -224,7 +224,7 @@ class Neighbours:
         return changes
 
     def _let_in(self, most: int) -> list[PresentTarget]:
-        """So many of the hosts that were refused and that there is room for now."""
+        """So many of the hosts that were refused and that there is space for now."""
         changes: list[PresentTarget] = []
         for _ in range(min(most, len(self._left_out))):
             if self.full:

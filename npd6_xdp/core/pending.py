@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Method `neighbour`: which targets are pending (the kernel resolves them at the moment), and who waits for which.
 
-They are bounded by what the kernel's own table has room for.
+They are bounded by what the kernel's own table has space for.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class _Share:
 class Pending:
     """The pending targets, each with all who asked meanwhile.
 
-    The room is shared between the entries first, and an entry's part between its askers: no entry has more targets than
-    are left free, and within its part no asker has more than are left to the others. An entry that is the only one
-    (`alone`) need not leave any free. So one scan gets half of the room, and two get a third each; where there are
-    other entries, one scan gets a quarter. An asker with few targets always finds room.
+    The space is shared between the entries first, and an entry's part between its askers: no entry has more targets
+    than are left free, and within its part no asker has more than are left to the others. An entry that is the only one
+    (`alone`) need not leave any free. So one scan gets half of the space, and two get a third each; where there are
+    other entries, one scan gets a quarter. An asker with few targets always finds space.
     """
 
     def __init__(self) -> None:
@@ -96,28 +96,28 @@ class Pending:
         """Those that are pending: (via set, address)."""
         return list(self._targets)
 
-    def has_room_for(self, asker: Asker, room: int) -> bool:
-        """Whether one more target of an asker's may be pending, where there is room for so many."""
+    def has_space_for(self, asker: Asker, capacity: int) -> bool:
+        """Whether one more target of an asker's may be pending, where there is space for so many."""
         share = self._shares.get(asker.entry)
-        return (share.each.get(asker.mac, 0) if share else 0) < self._left_to(asker.entry, room)
+        return (share.each.get(asker.mac, 0) if share else 0) < self._left_to(asker.entry, capacity)
 
-    def _left_to(self, entry: int, room: int) -> int:
+    def _left_to(self, entry: int, capacity: int) -> int:
         """How many more an entry may have."""
-        free = room - len(self._targets)
+        free = capacity - len(self._targets)
         if self.alone:
             return free
         count = self._shares[entry].count if entry in self._shares else 0
         return (free - count + 1) // 2  # the last of them is one where as many are free as it has then
 
-    def refused_askers(self, room: int) -> frozenset[Asker]:
+    def refused_askers(self, capacity: int) -> frozenset[Asker]:
         """The askers that have targets pending and may not have more. NOBODY's MAC stands for all of an entry. If
-        there is no room for any asker at all, it is empty.
+        there is no space for any asker at all, it is empty.
         """
-        if len(self._targets) >= room:
+        if len(self._targets) >= capacity:
             return frozenset()
         found: list[Asker] = []
         for entry, share in self._shares.items():
-            left = self._left_to(entry, room)
+            left = self._left_to(entry, capacity)
             found += [Asker(entry, mac) for mac in ((NOBODY,) if left <= 0 else share.having(left))]
         return frozenset(found)
 
@@ -215,7 +215,7 @@ class Pending:
         return [key for key in keys if host.ifindex in self._targets[key].ifindexes]
 
 
-def room_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:
+def capacity_for_pending(limit: int, entries: int, thresholds: tuple[int, int, int] | None) -> int:
     """How many targets may be pending at once, by limits.pending and by the kernel's neighbour table.
 
     Above gc_thresh2 the kernel throws out entries that have been quiet for 5 s, hosts that are there among them

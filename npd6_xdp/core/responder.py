@@ -56,7 +56,7 @@ class Responder:
         )
 
     def answer_run(self, run: bytes, frames: Frames) -> list[NsEvent]:
-        """Write the answers to a run's plain events into `frames`, which has room for them; the others come back.
+        """Write the answers to a run's plain events into `frames`, which has space for them; the others come back.
 
         Plain is what nothing else is to be done for, and what answer() would answer from the target with the
         Solicited flag set: its bytes are the same. This loop is what a flood costs: 0.3 us an event here, where

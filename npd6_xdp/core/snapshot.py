@@ -74,7 +74,7 @@ class InterfaceSnapshot:
 
     @property
     def lost(self) -> int:
-        """Events that the ring had no room for: the solicitations of that outcome, seen from the ring."""
+        """Events that the ring had no space for: the solicitations of that outcome, seen from the ring."""
         return self.outcomes.get(Outcome.LOST, 0)
 
 
@@ -164,7 +164,7 @@ class Details:
     targets: Sequence[TargetSnapshot] = ()
     vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The globs of `via`, each with the interfaces that it matches now."""
-    room: tuple[int, int] | None = None
+    capacity: tuple[int, int] | None = None
     """How many targets may be pending at once, and limits.pending; None: no rule has any resolved."""
 
 
@@ -173,7 +173,7 @@ class Status:
     """What the status page and `status` say: the snapshot, and what is none of the metrics.
 
     The page's is without details, and so no address of a packet or a host is in it. `pending` and `host_routes` are how
-    many there are; `refused` counts hosts and proxy entries that there was no room for. `reload_error` says why the
+    many there are; `refused` counts hosts and proxy entries that there was no space for. `reload_error` says why the
     last reload failed, "" if it didn't. `warnings` says where the configuration doesn't do at the moment what its
     writer may expect.
     """

@@ -63,7 +63,7 @@ def _sections(status: Status) -> Iterator[tuple[str, Any]]:
     yield "rules", (_rule_row(status.snapshot, each) for each in status.snapshot.rules)
     yield "neighbours", map(_place_row, details.hosts)
     yield "pending", map(str, details.pending)
-    yield "pending_room", details.room and {"targets": details.room[0], "limit": details.room[1]}
+    yield "pending_room", details.capacity and {"targets": details.capacity[0], "limit": details.capacity[1]}
     yield "host_routes", map(_place_row, details.host_routes)
     yield "kernel_proxy_entries", map(_place_row, details.proxy_entries)
     yield "vias", {glob: list(names) for glob, names in details.vias.items()}
@@ -211,7 +211,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("via globs", vias, lambda each: _glob(*each))
     yield from _section("neighbours", status["neighbours"], _place)
     yield from _section("pending", status["pending"], str)
-    yield from _room(status.get("pending_room"))
+    yield from _capacity(status.get("pending_room"))
     yield from _section("host routes", status["host_routes"], _place)
     yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _place)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
@@ -220,13 +220,13 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("recent targets", status["targets"], _target)
 
 
-def _room(room: Mapping[str, int] | None) -> list[str]:
-    if room is None or room["targets"] >= room["limit"]:
+def _capacity(capacity: Mapping[str, int] | None) -> list[str]:
+    if capacity is None or capacity["targets"] >= capacity["limit"]:
         return []
     return [
         "",
-        f"at most {room['targets']} targets are resolved at once: the kernel's neighbour table (gc_thresh1, 2 and 3)"
-        f" has no room for limits.pending ({room['limit']})",
+        f"at most {capacity['targets']} targets are resolved at once: the kernel's neighbour table"
+        f" (gc_thresh1, 2 and 3) has no room for limits.pending ({capacity['limit']})",
     ]
 
 

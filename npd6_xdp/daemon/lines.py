@@ -98,12 +98,12 @@ class Once:
     def warn(self, line: str, about: str = "", kind: str = "") -> None:
         """Log it, unless this was said `about` the same. Of a `kind` that others give reason for, a few an hour."""
         key = about or line
-        if self._said.recall(key) or (kind and (line := self._with_room(line, kind)) == ""):
+        if self._said.recall(key) or (kind and (line := self._within_limit(line, kind)) == ""):
             return
         self._said.note(key)
         log.warning("%s", line)
 
-    def _with_room(self, line: str, kind: str) -> str:
+    def _within_limit(self, line: str, kind: str) -> str:
         now = time.monotonic()
         began, count = self._kinds.pop(kind, (now, 0))
         if now - began >= _HOUR:

@@ -83,7 +83,7 @@ class Programs(Follower):
     # --- the three verbs ---
 
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
-        """Where the maps have no room for a table, or much differs, another program is loaded and filled with it."""
+        """Where the maps have no space for a table, or much differs, another program is loaded and filled with it."""
         if self._in_force is NOTHING:
             return  # no frame comes to the program yet
         table, limits = new.table, new.config.limits

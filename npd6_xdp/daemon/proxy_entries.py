@@ -34,7 +34,7 @@ _SHARE = 0.005
 
 
 class ProxyEntries(Follower):
-    """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no room for."""
+    """The proxy entries of ours. `refused` counts those that limits.kernel_entries, or the kernel, had no space for."""
 
     def __init__(self, ns_filter: NsFilter, requests: Requests, memory: Memory) -> None:
         self._ns_filter = ns_filter
@@ -105,7 +105,7 @@ class ProxyEntries(Follower):
         return None
 
     def ask(self, event: NsEvent, rule: Rule) -> None:
-        """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is room."""
+        """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is space."""
         entry = self._in_force.table.entries.get(rule.entry)
         if entry is None:
             return  # an event by the table before: of an interface that the one to come doesn't have

@@ -15,7 +15,7 @@ from npd6_xdp.core.neighbours import Host, Neighbours
 from npd6_xdp.core.pending import Asker, Pending
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Match, Rule, Table
-from npd6_xdp.core.table_room import TableRoom
+from npd6_xdp.core.table_space import TableSpace
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.gate import Gate
 from npd6_xdp.daemon.host_routes import HostRoutes
@@ -53,8 +53,8 @@ class Resolution(Follower):
         self._look_for_guests = look_for_guests
         self._pending = Pending()
         self._once = Once()
-        self._room = TableRoom(NOTHING.config.limits.pending)
-        self._gate = Gate(ns_filter, self._pending, self._room)
+        self._space = TableSpace(NOTHING.config.limits.pending)
+        self._gate = Gate(ns_filter, self._pending, self._space)
         self._hosts = Hosts(ns_filter, requests, self._pending, late, memory, self._once, self._gate)
         self._in_force = NOTHING
         self.has_news = False
@@ -197,8 +197,8 @@ class Resolution(Follower):
 
     def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
         """Have an asker wait until the kernel says that a target is there."""
-        if (rule.via_set, event.target) not in self._pending and not self._pending.has_room_for(
-            Asker(rule.entry, event.answer_mac), self._room.targets
+        if (rule.via_set, event.target) not in self._pending and not self._pending.has_space_for(
+            Asker(rule.entry, event.answer_mac), self._space.targets
         ):
             return Outcome.RATE_LIMITED
         now = time.monotonic()
@@ -207,7 +207,7 @@ class Resolution(Follower):
             return Outcome.RATE_LIMITED
         for host in hosts:
             look(host)
-        self.has_news |= self._room.used(len(self._pending), now)
+        self.has_news |= self._space.used(len(self._pending), now)
         self._schedule(now)
         self._gate.follow()
         return Outcome.PENDING
@@ -225,8 +225,8 @@ class Resolution(Follower):
         for host, code in self._hosts.watch.take_refusals(time.monotonic() + SLICE):
             self._pending.failed(host)
             if code == errno.ENOBUFS:
-                self.has_news |= not self._room.is_full(now := time.monotonic())
-                self._room.refused(now)
+                self.has_news |= not self._space.is_full(now := time.monotonic())
+                self._space.refused(now)
         self._gate.follow()
 
     # --- bounds ---
@@ -238,7 +238,7 @@ class Resolution(Follower):
             self._tick_at = None
             if not self._pending.expire(now, _GIVEN_UP):
                 self._tick_at = now
-            if len(self._pending) and self._room.is_old(now):
+            if len(self._pending) and self._space.is_old(now):
                 self._size(now)
         self._schedule(now)
         self._gate.follow()
@@ -249,16 +249,16 @@ class Resolution(Follower):
             self._tick_at = now + TICK
 
     def _size(self, now: float) -> None:
-        """How many targets may be pending at once, by what the kernel's table has room for."""
+        """How many targets may be pending at once, by what the kernel's table has space for."""
         entries, thresholds = 0, None
         with suppress(MachineError):  # it is asked again; limits.pending holds until then
             entries, thresholds = self._requests.neighbour_table_size() or (0, None)
-        self._room.sized(self._in_force.config.limits.pending, entries - len(self._pending), thresholds, now)
+        self._space.sized(self._in_force.config.limits.pending, entries - len(self._pending), thresholds, now)
 
     @property
-    def room(self) -> tuple[int, int] | None:
+    def capacity(self) -> tuple[int, int] | None:
         """How many targets may be pending at once, and limits.pending; None: no rule has any resolved."""
-        return (self._room.targets, self._room.limit) if self._resolves else None
+        return (self._space.targets, self._space.limit) if self._resolves else None
 
     def take_news(self) -> list[str]:
         """What there is to say of the kernel's table, until there are other news; it is asked again where that may no
@@ -268,6 +268,6 @@ class Resolution(Follower):
         if not self._resolves:
             return []
         now = time.monotonic()
-        if self._room.warns(now) and self._room.is_old(now):
+        if self._space.warns(now) and self._space.is_old(now):
             self._size(now)
-        return self._room.warnings(now)
+        return self._space.warnings(now)

@@ -235,7 +235,7 @@ class View(Follower):
             (yield from self._hosts(list(self._resolution.routes.hosts()))),
             (yield from self._targets(now.table)),
             globs,
-            self._resolution.room,
+            self._resolution.capacity,
         )
         return replace((yield from self.overview(snapshot)), warnings=warnings, details=details)
 

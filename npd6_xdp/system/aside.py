@@ -136,8 +136,8 @@ class Aside:
     def _read(self) -> bytes:
         if self._socket is None:
             return os.read(self._reader, _PIECE)
-        room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
-        piece, ancillary, flags, _ = self._socket.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
+        size = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+        piece, ancillary, flags, _ = self._socket.recvmsg(_PIECE, size, socket.MSG_CMSG_CLOEXEC)
         for _, _, numbers in ancillary:  # SCM_RIGHTS is all that there can be
             self._handed += array.array("i", numbers)
         if flags & socket.MSG_CTRUNC:

@@ -13,7 +13,7 @@ from npd6_xdp.core.errors import MachineError
 _MEGABYTE = 1_000_000
 
 
-class Room(NamedTuple):
+class MemoryLimit(NamedTuple):
     """A group's limit and what of it is left, in bytes; `key` is the file that has the limit."""
 
     key: Path
@@ -34,21 +34,21 @@ _V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_
 
 
 def require(wanted: int, what: str) -> None:
-    """Raise MachineError if there is surely no room for so many bytes more. `what` takes them, in a few words."""
-    room = least_room()
-    if room is None or wanted <= room.left + _free_swap():
+    """Raise MachineError if there is surely no space for so many bytes more. `what` takes them, in a few words."""
+    limit = nearest_limit()
+    if limit is None or wanted <= limit.left + _free_swap():
         return
-    short = wanted - room.left
+    short = wanted - limit.left
     raise MachineError(
-        f"{what} takes some {_megabytes(wanted)} MB of memory, and of the {_megabytes(room.limit)} MB that"
-        f" {room.key} allows {_megabytes(max(room.left, 0))} are left: allow {_megabytes(room.limit + short)}"
+        f"{what} takes some {_megabytes(wanted)} MB of memory, and of the {_megabytes(limit.limit)} MB that"
+        f" {limit.key} allows {_megabytes(max(limit.left, 0))} are left: allow {_megabytes(limit.limit + short)}"
         " at the least (MemoryMax= of the service)"
     )
 
 
-def least_room(root: Path = Path("/")) -> Room | None:
+def nearest_limit(root: Path = Path("/")) -> MemoryLimit | None:
     """The limit that is nearest, of our group and those that it is in. None: there is none, or it can't be seen."""
-    found: list[Room] = []
+    found: list[MemoryLimit] = []
     with suppress(OSError, ValueError):
         for group, files in _groups(root):
             with suppress(OSError, ValueError):  # the root has no limit
@@ -56,8 +56,8 @@ def least_room(root: Path = Path("/")) -> Room | None:
                 usage = int((group / files.usage).read_text())
                 lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
                 back = sum(int(value) for name, value in lines if name in files.reclaimable)
-                found.append(Room(group / files.limit, limit, limit - usage + back))
-    return min(found, key=lambda room: room.left, default=None)
+                found.append(MemoryLimit(group / files.limit, limit, limit - usage + back))
+    return min(found, key=lambda limit: limit.left, default=None)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:

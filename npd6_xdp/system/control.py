@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from npd6_xdp.core.errors import MachineError, Npd6Error, is_want_of_room, remedy
+from npd6_xdp.core.errors import MachineError, Npd6Error, is_used_up, remedy
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -104,10 +104,10 @@ class ControlServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                if is_want_of_room(error.errno or 0):
+                if is_used_up(error.errno or 0):
                     self._rest(error)
                 return
-            self._make_room()
+            self._drop_one()
             connection.setblocking(False)
             client = self._clients[connection] = _Client()
             self._wait(connection, client, selectors.EVENT_READ)
@@ -125,7 +125,7 @@ class ControlServer:
         self.due = None
         self._loop.add(self._socket, self._accept, self.WHERE, selectors.EVENT_READ)
 
-    def _make_room(self) -> None:
+    def _drop_one(self) -> None:
         """Disconnect one client where there are as many as may be: the one that has been silent longest, or idle
         clients would keep all others out. One that waits for an answer is spared if possible. What a client has sent
         just now is read first.

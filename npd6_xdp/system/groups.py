@@ -10,12 +10,12 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from npd6_xdp.core.errors import is_want_of_room, remedy
+from npd6_xdp.core.errors import is_used_up, remedy
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
 
-_MOST_SOCKETS = 64  # each has room for some 400 groups where net.core.optmem_max is 20 KiB, as it was for long
+_MOST_SOCKETS = 64  # each has space for some 400 groups where net.core.optmem_max is 20 KiB, as it was for long
 _NONE: frozenset[bytes] = frozenset()
 _NO_IPV6 = (errno.EINVAL, errno.ENODEV)  # what the kernel says where the interface has no IPv6 at the moment
 
@@ -94,12 +94,12 @@ class Groups:
         return self._wanted.get(ifindex, _NONE) <= joined.keys()
 
     def _join_one(self, ifindex: int, group: bytes) -> socket.socket:
-        """Join by the first socket that has room (net.core.optmem_max is what one may use); which one."""
+        """Join by the first socket that has space (net.core.optmem_max is what one may use); which one."""
         for each in reversed(self._sockets):
             try:
                 self._membership(each, socket.IPV6_JOIN_GROUP, ifindex, group)
             except OSError as error:
-                if not is_want_of_room(error.errno or 0) or len(self._sockets) == _MOST_SOCKETS:
+                if not is_used_up(error.errno or 0) or len(self._sockets) == _MOST_SOCKETS:
                     raise
             else:
                 return each

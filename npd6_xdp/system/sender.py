@@ -77,18 +77,20 @@ class Outbox:
         self.frames = frames
         self._lent: Any = (ct.c_char * len(frames.buffer)).from_buffer(frames.buffer)
         base = ct.addressof(self._lent)
-        self._iovecs: Any = (IoVec * frames.room)(*(IoVec(base + index * STRIDE, 0) for index in range(frames.room)))
-        self._interfaces: Any = (_SockAddrLl * frames.room)(*(_interface(0) for _ in range(frames.room)))
-        self._bound: Any = (_MMsgHdr * frames.room)()
-        self._shared: Any = (_MMsgHdr * frames.room)()
-        for index in range(frames.room):
+        self._iovecs: Any = (IoVec * frames.capacity)(
+            *(IoVec(base + index * STRIDE, 0) for index in range(frames.capacity))
+        )
+        self._interfaces: Any = (_SockAddrLl * frames.capacity)(*(_interface(0) for _ in range(frames.capacity)))
+        self._bound: Any = (_MMsgHdr * frames.capacity)()
+        self._shared: Any = (_MMsgHdr * frames.capacity)()
+        for index in range(frames.capacity):
             for headers in (self._bound, self._shared):
                 headers[index].msg_hdr.msg_iov = ct.addressof(self._iovecs) + index * ct.sizeof(IoVec)
                 headers[index].msg_hdr.msg_iovlen = 1
             header = self._shared[index].msg_hdr
             header.msg_name = ct.addressof(self._interfaces) + index * ct.sizeof(_SockAddrLl)
             header.msg_namelen = ct.sizeof(_SockAddrLl)
-        self._shapes: list[Shape | None] = [None] * frames.room  # those that sizes and interfaces are for
+        self._shapes: list[Shape | None] = [None] * frames.capacity  # those that sizes and interfaces are for
 
     def prepare(self) -> None:
         """Take over the sizes of the frames that are to be sent, and where they go."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from npd6_xdp.core.errors import MachineError, Npd6Error, is_want_of_room, remedy
+from npd6_xdp.core.errors import MachineError, Npd6Error, is_used_up, remedy
 from npd6_xdp.tools import journal
 
 _LOG = logging.getLogger("npd6-xdp")
@@ -21,7 +21,7 @@ def complaint(error: Exception) -> tuple[str, int] | None:
             package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"
             text = f"npd6-xdp: scapy is missing, which this command needs: {package}"
             return text, MachineError.exit_status
-        case OSError() if is_want_of_room(error.errno or 0):
+        case OSError() if is_used_up(error.errno or 0):
             place = f"{error.filename}: " if error.filename else ""
             return f"npd6-xdp: {place}{remedy(error)}", MachineError.exit_status
     return None

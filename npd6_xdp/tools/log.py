@@ -27,7 +27,7 @@ _ENDING = 2.0  # seconds that it waits for it at the longest
 class LogThread(logging.Handler):
     """A handler for all loggers, whose lines a thread writes to a file descriptor; those that it can't are counted.
 
-    A line that there is no room for is dropped, and so are those that follow until half of the room is free; then the
+    A line that there is no space for is dropped, and so are those that follow until half of the space is free; then the
     log says how many. Its formatter is to be set before anything is logged. Raises MachineError if there is no thread.
 
     No lock is held while it waits, but by logging itself, which lets a signal's handler log whatever it interrupts.
@@ -49,7 +49,7 @@ class LogThread(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """Lines that nobody will read: there was no room for them, or their reader is gone."""
+        """Lines that nobody will read: there was no space for them, or their reader is gone."""
         return self._dropped + self._lost
 
     def emit(self, record: logging.LogRecord) -> None:

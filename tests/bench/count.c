@@ -3,7 +3,7 @@
  * Sits on the asker's interface and counts the advertisements that come back. They go no further, but for those to
  * one MAC address, `deliver`. It keeps a sample of them, and the moment at which one came for each target.
  *
- * -D: SAMPLE, of how many advertisements one is kept; PLACES, how many of these there is room for.
+ * -D: SAMPLE, of how many advertisements one is kept; PLACES, how many of these there is space for.
  */
 
 #define ND_NEIGHBOR_ADVERT 136

@@ -422,7 +422,7 @@ def test_stale_hosts_are_asked_the_longest_first_and_a_few_at_a_time() -> None:
     assert len(quiet) == 4
 
 
-def test_thousands_that_there_was_no_room_for_are_let_in_bit_by_bit() -> None:
+def test_thousands_that_there_was_no_space_for_are_let_in_bit_by_bit() -> None:
     """With 19,000 it was a turn of 0.3 s."""
     neighbours = going_by(ONE, 10)
     for number in range(PLENTY):

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.pending import MAX_ASKERS, NOBODY, PENDING_SECONDS, Asker, Pending, room_for_pending
+from npd6_xdp.core.pending import MAX_ASKERS, NOBODY, PENDING_SECONDS, Asker, Pending, capacity_for_pending
 from tests.core.hosts import at, table
 
 
@@ -67,12 +67,12 @@ def test_the_askers_of_one_target_are_bounded_and_who_is_one_too_many_is_told() 
     assert len(pending.resolved(Host(8, at(1)))) == MAX_ASKERS
 
 
-def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
+def scanned(pending: Pending, capacity: int, *askers: int) -> list[int]:
     """How many targets each asker gets pending, when all of them ask for others all the time, in turn."""
     got = dict.fromkeys(askers, 0)
-    for number in range(1000, 1000 + 3 * room):
+    for number in range(1000, 1000 + 3 * capacity):
         for asker in askers:
-            if pending.has_room_for(Asker(7, mac(asker)), room):
+            if pending.has_space_for(Asker(7, mac(asker)), capacity):
                 target = at(number * 100 + asker)
                 assert pending.add(1, question(asker, target), [8], 0.0, entry=7) == [Host(8, target)]
                 got[asker] += 1
@@ -80,46 +80,48 @@ def scanned(pending: Pending, room: int, *askers: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("room", "askers", "wanted"),
+    ("capacity", "askers", "wanted"),
     [(1, 1, [1]), (2, 1, [1]), (20, 1, [10]), (250, 1, [125]), (30, 2, [10, 10]), (30, 9, [3] * 9), (4, 9, [1] * 4)],
 )
-def test_nobody_has_more_under_way_than_is_left_free(room: int, askers: int, wanted: list[int]) -> None:
+def test_nobody_has_more_under_way_than_is_left_free(capacity: int, askers: int, wanted: list[int]) -> None:
     pending = Pending()
-    assert scanned(pending, room, *range(1, askers + 1)) == wanted + [0] * (askers - len(wanted))
+    assert scanned(pending, capacity, *range(1, askers + 1)) == wanted + [0] * (askers - len(wanted))
     refused_askers = {Asker(7, mac(asker)) for asker in range(1, len(wanted) + 1)}
-    assert pending.refused_askers(room) == (refused_askers if len(pending) < room else frozenset()), (
+    assert pending.refused_askers(capacity) == (refused_askers if len(pending) < capacity else frozenset()), (
         "where nobody has, none is refused by name"
     )
-    assert pending.has_room_for(Asker(7, mac(0)), room) == (len(pending) < room), "for another, while there is any"
-    assert pending.has_room_for(Asker(8, mac(1)), room) == (len(pending) < room), "or on another entry"
+    assert pending.has_space_for(Asker(7, mac(0)), capacity) == (len(pending) < capacity), (
+        "for another, while there is any"
+    )
+    assert pending.has_space_for(Asker(8, mac(1)), capacity) == (len(pending) < capacity), "or on another entry"
 
 
-def begun(pending: Pending, room: int, entry: int, asker: int, number: int) -> bool:
+def begun(pending: Pending, capacity: int, entry: int, asker: int, number: int) -> bool:
     """Whether one more target gets pending."""
-    if not pending.has_room_for(Asker(entry, mac(asker)), room):
+    if not pending.has_space_for(Asker(entry, mac(asker)), capacity):
         return False
     assert pending.add(1, question(asker, at(number)), [8], 0.0, entry=entry)
     return True
 
 
-@pytest.mark.parametrize("room", [2, 3, 4, 16, 250])
+@pytest.mark.parametrize("capacity", [2, 3, 4, 16, 250])
 @pytest.mark.parametrize("askers", [1, 2, 300])
-def test_an_entry_that_scans_leaves_as_many_free_as_it_has_whoever_asks_there(room: int, askers: int) -> None:
+def test_an_entry_that_scans_leaves_as_many_free_as_it_has_whoever_asks_there(capacity: int, askers: int) -> None:
     pending = Pending()
     pending.alone = False
-    for number in range(4 * room):
-        begun(pending, room, 7, number % askers, 1000 + number)
-    assert 1 <= len(pending) <= (room + 1) // 2
+    for number in range(4 * capacity):
+        begun(pending, capacity, 7, number % askers, 1000 + number)
+    assert 1 <= len(pending) <= (capacity + 1) // 2
     if askers == 300:
-        assert len(pending) == (room + 1) // 2
-        assert room < 3 or pending.refused_askers(room) == {Asker(7, NOBODY)}, (
+        assert len(pending) == (capacity + 1) // 2
+        assert capacity < 3 or pending.refused_askers(capacity) == {Asker(7, NOBODY)}, (
             "all of the entry is refused, and none else"
         )
-    elif room >= 16:
-        assert pending.refused_askers(room) == {Asker(7, mac(asker)) for asker in range(askers)}
-        assert begun(pending, room, 7, 999, 999), "another of the same entry finds a place"
+    elif capacity >= 16:
+        assert pending.refused_askers(capacity) == {Asker(7, mac(asker)) for asker in range(askers)}
+        assert begun(pending, capacity, 7, 999, 999), "another of the same entry finds a place"
     for number in range(100):  # hosts of another entry that are there: each found before the next is asked for
-        assert begun(pending, room, 8, 1, number)
+        assert begun(pending, capacity, 8, 1, number)
         pending.resolved(Host(8, at(number)))
 
 
@@ -163,7 +165,7 @@ def test_what_one_notification_costs_does_not_grow_with_what_is_under_way() -> N
                 pending.awaits(Host(8, at(100_000 + number)))
                 pending.failed(Host(8, at(number)))
                 pending.refused_askers(4 * few)
-                pending.has_room_for(Asker(0, mac(1)), 4 * few)
+                pending.has_space_for(Asker(0, mac(1)), 4 * few)
                 pending.expire(1.0)
         finally:
             sys.settrace(before)
@@ -205,7 +207,7 @@ def test_a_share_is_free_again_however_a_target_ends() -> None:
         assert pending.refused_askers(2) == {Asker(7, mac(1))}, "who came first, not who waits along"
         end(pending)
         assert (len(pending), pending.refused_askers(1)) == (0, frozenset())
-        assert pending.has_room_for(Asker(7, mac(1)), 1)
+        assert pending.has_space_for(Asker(7, mac(1)), 1)
 
     ended_by(lambda pending: pending.resolved(Host(8, at(1))))
     ended_by(lambda pending: pending.failed(Host(8, at(1))))
@@ -297,9 +299,9 @@ class PendingMachine(RuleBasedStateMachine):
         assert set(self.pending.targets()) == set(self.waiting)
         assert len(self.pending) == len(self.waiting)
         shares = Counter(next(iter(askers)) for _, _, askers in self.waiting.values())
-        for room in range(len(self.waiting) + 1, 8):
-            refused_askers = {asker for asker, share in shares.items() if share >= room - len(self.waiting)}
-            assert self.pending.refused_askers(room) == {Asker(0, mac(asker)) for asker in refused_askers}
+        for capacity in range(len(self.waiting) + 1, 8):
+            refused_askers = {asker for asker, share in shares.items() if share >= capacity - len(self.waiting)}
+            assert self.pending.refused_askers(capacity) == {Asker(0, mac(asker)) for asker in refused_askers}
 
     @invariant()
     def what_is_awaited_is_what_is_looked_for(self) -> None:
@@ -315,22 +317,24 @@ TestPending = pytest.mark.large(PendingMachine.TestCase)
 TestPending.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
-ROOMS = (
+CAPACITIES = (
     ("the kernel doesn't say", 512, 0, None, 512),
-    ("plenty of room", 512, 100, (1024, 16384, 32768), 512),
+    ("plenty of space", 512, 100, (1024, 16384, 32768), 512),
     ("half of what is free below gc_thresh2", 512, 100, (128, 512, 1024), 206),
     ("less than half of little", 512, 500, (128, 512, 1024), 16),
     ("more entries than gc_thresh2", 512, 600, (128, 512, 1024), 16),
 )
 
 
-@pytest.mark.parametrize(("what", "limit", "entries", "thresholds", "room"), ROOMS, ids=[r[0] for r in ROOMS])
-def test_what_is_under_way_leaves_the_kernels_table_room(
-    what: str, limit: int, entries: int, thresholds: tuple[int, int, int] | None, room: int
+@pytest.mark.parametrize(
+    ("what", "limit", "entries", "thresholds", "capacity"), CAPACITIES, ids=[r[0] for r in CAPACITIES]
+)
+def test_what_is_under_way_leaves_the_kernels_table_space(
+    what: str, limit: int, entries: int, thresholds: tuple[int, int, int] | None, capacity: int
 ) -> None:
-    assert room_for_pending(limit, entries, thresholds) == room
+    assert capacity_for_pending(limit, entries, thresholds) == capacity
 
 
 @given(st.integers(16, 65536), st.integers(0, 100000), st.tuples(*[st.integers(0, 100000)] * 3))
-def test_the_room_is_never_more_than_the_limit(limit: int, entries: int, thresholds: tuple[int, int, int]) -> None:
-    assert 16 <= room_for_pending(limit, entries, thresholds) <= limit
+def test_the_space_is_never_more_than_the_limit(limit: int, entries: int, thresholds: tuple[int, int, int]) -> None:
+    assert 16 <= capacity_for_pending(limit, entries, thresholds) <= limit

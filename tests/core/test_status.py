@@ -271,7 +271,7 @@ def test_answer_times_counted_together_are_those_counted_one_by_one(batches: lis
 
 
 def test_how_many_targets_are_resolved_at_once_is_said_where_that_is_fewer_than_the_file_says() -> None:
-    for room, shown in (((240, 512), True), ((512, 512), False), (None, False)):
-        said = status_json(detailed(STATUS, room=room))
-        assert said["pending_room"] == ({"targets": room[0], "limit": room[1]} if room else None)
+    for capacity, shown in (((240, 512), True), ((512, 512), False), (None, False)):
+        said = status_json(detailed(STATUS, capacity=capacity))
+        assert said["pending_room"] == ({"targets": capacity[0], "limit": capacity[1]} if capacity else None)
         assert ("at most 240 targets are resolved at once: the kernel's neighbour table" in status_text(said)) == shown

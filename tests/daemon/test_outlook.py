@@ -15,10 +15,10 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.pending import room_for_pending
+from npd6_xdp.core.pending import capacity_for_pending
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.table_room import AGE, TableRoom
+from npd6_xdp.core.table_space import AGE, TableSpace
 from npd6_xdp.core.warnings import MOST_SAID, WarningKind
 from npd6_xdp.daemon import outlook
 from npd6_xdp.daemon.in_force import NOTHING, Change
@@ -50,10 +50,10 @@ def look_out(neighbour_table: Callable[[], list[str]] = list) -> Outlook:
 
 def test_a_small_neighbour_table_is_warned_of_until_it_is_larger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "npd6-xdp")
-    room = TableRoom(500)
-    found = look_out(lambda: room.warnings(0.0))
+    space = TableSpace(500)
+    found = look_out(lambda: space.warnings(0.0))
     for thresholds in (SMALL, SMALL, LARGE, LARGE):
-        room.sized(500, 100, thresholds, 0.0)
+        space.sized(500, 100, thresholds, 0.0)
         changed = found.look()
         (*lines,) = found.current[WarningKind.NEIGHBOUR_TABLE]
         assert [line.startswith(TIGHT) for line in lines] == ([True] if thresholds is SMALL else [])
@@ -66,31 +66,31 @@ def test_a_small_neighbour_table_is_warned_of_until_it_is_larger(caplog: pytest.
 DEFAULT = Limits().pending
 
 
-def test_the_kernels_own_thresholds_are_no_reason_to_warn_until_the_room_is_used_up(
+def test_the_kernels_own_thresholds_are_no_reason_to_warn_until_the_space_is_used_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    room = TableRoom(DEFAULT)
-    room.sized(DEFAULT, 100, SMALL, 0.0)
-    assert room.targets == 206
-    assert room.warnings(0.0) == []
-    assert not room.used(102, 1.0)
-    assert room.warnings(1.0) == []
-    assert room.used(103, 1.0), "no asker gets more than half"
-    assert not room.used(150, 2.0), "no news any more"
+    space = TableSpace(DEFAULT)
+    space.sized(DEFAULT, 100, SMALL, 0.0)
+    assert space.targets == 206
+    assert space.warnings(0.0) == []
+    assert not space.used(102, 1.0)
+    assert space.warnings(1.0) == []
+    assert space.used(103, 1.0), "no asker gets more than half"
+    assert not space.used(150, 2.0), "no news any more"
     for now, warns in ((2.0, True), (601.9, True), (602.0, False)):
-        assert [line.startswith(TIGHT) for line in room.warnings(now)] == ([True] if warns else [])
-        assert room.warns(now) == warns
-    assert room.used(103, 700.0)
-    room.sized(DEFAULT, 100, LARGE, 701.0)
-    assert room.warnings(701.0) == []
-    assert not room.used(500, 702.0), "limits.pending is what bounds it"
+        assert [line.startswith(TIGHT) for line in space.warnings(now)] == ([True] if warns else [])
+        assert space.warns(now) == warns
+    assert space.used(103, 700.0)
+    space.sized(DEFAULT, 100, LARGE, 701.0)
+    assert space.warnings(701.0) == []
+    assert not space.used(500, 702.0), "limits.pending is what bounds it"
 
 
 def test_hosts_that_nearly_fill_the_table_are_reason_to_warn() -> None:
-    room = TableRoom(DEFAULT)
+    space = TableSpace(DEFAULT)
     for entries, warns in ((384, False), (385, True)):
-        room.sized(DEFAULT, entries, SMALL, 0.0)
-        assert bool(room.warnings(0.0)) == warns
+        space.sized(DEFAULT, entries, SMALL, 0.0)
+        assert bool(space.warnings(0.0)) == warns
 
 
 @pytest.mark.parametrize(
@@ -102,35 +102,35 @@ def test_hosts_that_nearly_fill_the_table_are_reason_to_warn() -> None:
         (500, 400, (4096, 512, 100_000), (4096, 2048, 100_000)),  # none is lowered
     ],
 )
-def test_the_mend_has_the_values_that_make_room(
+def test_the_mend_has_the_values_that_make_space(
     limit: int, entries: int, thresholds: tuple[int, int, int], values: tuple[int, int, int]
 ) -> None:
-    room = TableRoom(limit)
-    room.sized(limit, entries, thresholds, 0.0)
-    (line,) = room.warnings(0.0)
+    space = TableSpace(limit)
+    space.sized(limit, entries, thresholds, 0.0)
+    (line,) = space.warnings(0.0)
     words = line.partition(": sysctl -w ")[2].split()
     assert words == [f"net.ipv6.neigh.default.gc_thresh{n}={value}" for n, value in enumerate(values, 1)]
-    assert room_for_pending(limit, entries, values) == limit, "so it does"
-    room.sized(limit, entries - 90, thresholds, 1.0)
-    assert room.warnings(1.0) == [line], "not another one with each host that comes and goes"
+    assert capacity_for_pending(limit, entries, values) == limit, "so it does"
+    space.sized(limit, entries - 90, thresholds, 1.0)
+    assert space.warnings(1.0) == [line], "not another one with each host that comes and goes"
 
 
 def test_a_full_neighbour_table_is_warned_of_for_a_minute_and_asked_about_every_ten_seconds_at_most() -> None:
-    room = TableRoom(512)
-    assert room.is_old(0.0)
-    room.sized(512, 0, LARGE, 0.0)
-    assert room.warnings(0.0) == []
-    assert not room.warns(0.0)
-    room.refused(1.0)
-    assert room.warns(1.0)
-    (line,) = room.warnings(60.9)
+    space = TableSpace(512)
+    assert space.is_old(0.0)
+    space.sized(512, 0, LARGE, 0.0)
+    assert space.warnings(0.0) == []
+    assert not space.warns(0.0)
+    space.refused(1.0)
+    assert space.warns(1.0)
+    (line,) = space.warnings(60.9)
     assert line.startswith(
         "the kernel's neighbour table: it is full: sysctl -w net.ipv6.neigh.default.gc_thresh1=16384"
     )
-    assert room.warnings(61.0) == []
-    assert [room.is_old(after) for after in (AGE, AGE + 0.1)] == [False, True]
-    room.sized(512, 0, None, 20.0)
-    assert (room.targets, room.warnings(70.0)) == (512, [])
+    assert space.warnings(61.0) == []
+    assert [space.is_old(after) for after in (AGE, AGE + 0.1)] == [False, True]
+    space.sized(512, 0, None, 20.0)
+    assert (space.targets, space.warnings(70.0)) == (512, [])
 
 
 def trunks(count: int, **facts: Any) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from tests.daemon.forces import go_by, in_force
 
 
 class Program:
-    """One with room for every table."""
+    """One with space for every table."""
 
     def __init__(self) -> None:
         self.says: Table | None = None

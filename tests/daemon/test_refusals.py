@@ -175,7 +175,7 @@ def test_hosts_that_the_kernel_did_not_tell_of_at_the_start_are_known_once_it_do
 
 
 @pytest.mark.parametrize("group", [Group.NEIGH, Group.IPV6_ROUTE], ids=["hosts", "host routes"])
-def test_hosts_are_known_though_the_kernel_had_no_room_for_a_listener_when_their_table_came_in_force(
+def test_hosts_are_known_though_the_kernel_had_no_space_for_a_listener_when_their_table_came_in_force(
     resolution: tuple[Resolution, Tired, NsFilter], monkeypatch: pytest.MonkeyPatch, group: Group
 ) -> None:
     at_work, requests, ns_filter = resolution
@@ -445,7 +445,7 @@ def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_rin
 
 
 @pytest.mark.parametrize("fit", [Fit.MUCH, Fit.NOT])
-def test_where_no_program_can_be_loaded_what_the_maps_have_room_for_is_put_there_at_once(
+def test_where_no_program_can_be_loaded_what_the_maps_have_space_for_is_put_there_at_once(
     fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else no change of the machine would be followed until there can be another process again."""

@@ -152,7 +152,7 @@ def test_targets_that_rules_cover_are_remembered_with_their_count_and_times(fres
     assert one.entry == bench.table.entry_ids[IFINDEX, 0, 0]
 
 
-def test_no_more_are_remembered_than_there_is_room_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:
+def test_no_more_are_remembered_than_there_is_space_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:
     bench = fresh(table(entry(collect_targets=10)))
     most = bench.ns_filter.program._sizes["RECENT_TARGETS_MAX"]
     sent = [SETTING.target[:8] + number.to_bytes(8, "big") for number in range(3 * most)]

@@ -95,10 +95,10 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def info(fd: int, layout: str) -> tuple[Any, ...]:
     """What the kernel says of a map or a program, as far as the layout goes."""
-    room = ctypes.create_string_buffer(struct.calcsize(layout))
-    length = ctypes.c_uint32(len(room))
-    assert load_bcc().lib.bpf_obj_get_info_by_fd(fd, room, ctypes.byref(length)) == 0
-    return struct.unpack(layout, room.raw)
+    buffer = ctypes.create_string_buffer(struct.calcsize(layout))
+    length = ctypes.c_uint32(len(buffer))
+    assert load_bcc().lib.bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(length)) == 0
+    return struct.unpack(layout, buffer.raw)
 
 
 def map_info(fd: int) -> tuple[Any, ...]:

@@ -64,14 +64,14 @@ def test_a_larger_program_goes_on_with_counters_and_present_targets(fresh: Calla
     for _ in range(3):
         bench.run(QUESTION)
     big = build(Config((*[entry(*small_rules()), *vlans(80)],)), {PORT: link(), "lan0": LAN}, small)
-    assert bench.ns_filter.has_room(small, Limits())
-    assert not bench.ns_filter.has_room(big, Limits(neighbours=1, kernel_entries=1))
+    assert bench.ns_filter.has_space(small, Limits())
+    assert not bench.ns_filter.has_space(big, Limits(neighbours=1, kernel_entries=1))
     old = bench.ns_filter.program
     larger = successor(bench.ns_filter, big)
     ring = EventRing(larger.maps)
     bench.ns_filter.switch(larger, big)
     assert bench.ns_filter.program is larger is not old
-    assert bench.ns_filter.has_room(big, Limits())
+    assert bench.ns_filter.has_space(big, Limits())
     for _ in range(2):
         assert bench.run(QUESTION)[0] == XDP_TX, "known to the new one, too"
     assert counted(bench, small) == (5, 5)
@@ -180,15 +180,15 @@ def behind(first: int, count: int, before: Table | None = None) -> Table:
     return build(Config((entry(rules),)), {PORT: link(), **links}, before)
 
 
-def test_there_is_room_for_a_table_only_beside_what_it_replaces(fresh: Callable[..., Bench]) -> None:
+def test_there_is_space_for_a_table_only_beside_what_it_replaces(fresh: Callable[..., Bench]) -> None:
     """What is added comes before what is removed, so for a moment a map holds both."""
     old = behind(100, 40)
     new = behind(200, 60, old)
     bench = fresh(old)
-    assert bench.ns_filter.has_room(behind(200, 40, old), Limits())
-    assert not bench.ns_filter.has_room(new, Limits())
+    assert bench.ns_filter.has_space(behind(200, 40, old), Limits())
+    assert not bench.ns_filter.has_space(new, Limits())
     taken_over(bench.ns_filter, new)
-    assert bench.ns_filter.has_room(new, Limits())
+    assert bench.ns_filter.has_space(new, Limits())
 
 
 def test_recent_targets_stay_with_a_larger_program_and_go_with_their_entry(fresh: Callable[..., Bench]) -> None:
@@ -269,7 +269,7 @@ def test_a_number_used_again_starts_at_zero_when_a_larger_program_has_taken_over
     assert sum(bench.ns_filter.rule_counters(0).values()) == 0
 
 
-def test_a_larger_program_has_room_for_all_that_is_known_under_lower_limits_too(fresh: Callable[..., Bench]) -> None:
+def test_a_larger_program_has_space_for_all_that_is_known_under_lower_limits_too(fresh: Callable[..., Bench]) -> None:
     small = one(NEIGHBOUR)
     bench = fresh(small)
     for number in range(50):

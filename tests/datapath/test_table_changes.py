@@ -302,7 +302,7 @@ def test_where_a_map_is_full_all_lines_are_as_before(fresh: Callable[..., Bench]
     bench = fresh(old)
     too_many = [rule(f"2001:db9:{number >> 16:x}:{number & 0xFFFF:x}::/64") for number in range(20_000)]
     new = build(Config((entry(rule("2001:db8::/32", Method.IGNORE), *too_many),)), {PORT: link()}, old)
-    assert not bench.ns_filter.has_room(new, Limits())
+    assert not bench.ns_filter.has_space(new, Limits())
     with pytest.raises(MachineError, match="kernel map exact_matches: can't add an entry: it is full"):
         bench.ns_filter.apply(new)
     for target, action in (("2001:db8::1", XDP_TX), ("2001:db8:1::1", XDP_PASS), ("2001:db9::1", XDP_PASS)):

@@ -245,4 +245,4 @@ LARGEST = (
     + _interface(_BOTH_WAYS.format(9, "wan0"), "lan0")
     + "".join(_interface(_METHODS, vlan=str(number)) for number in range(1, 6))
 )
-"""What a program has to be loaded with to have room for each of them."""
+"""What a program has to be loaded with to have space for each of them."""

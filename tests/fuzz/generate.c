@@ -140,7 +140,7 @@ static int put_tags(struct generator *g, const struct scene *scene, uint8_t *p)
 	return length;
 }
 
-/* One option at `p`, where there is room for 3,000 bytes. */
+/* One option at `p`, where there is space for 3,000 bytes. */
 static int put_option(struct generator *g, const struct scene *scene, const uint8_t *from, uint8_t *p)
 {
 	static const int units[] = { 1, 1, 1, 1, 2, 2, 3, 30 };

@@ -308,8 +308,8 @@ class Subject:
 
     def _use(self, loaded: _Loaded, ready: _InForce) -> None:
         path, configuration = loaded.ns_filter, ready.configuration
-        if not path.has_room(ready.table, _UNLIMITED):
-            raise RuntimeError(f"the program has no room for configuration {configuration.name}")
+        if not path.has_space(ready.table, _UNLIMITED):
+            raise RuntimeError(f"the program has no space for configuration {configuration.name}")
         for via_set, target, _ in loaded.in_force.known if loaded.in_force else ():
             path.forget(via_set, target)
         ports = frozenset({self._indexes["wan0"]})
@@ -337,7 +337,7 @@ class Subject:
         sizes = {"entry": entries * columns["entry"], "rule": rules * columns["rule"]}
         for name, size in {
             **{f"{kind}_{what}": sizes[kind] for kind in sizes for what in ("base", "wanted")},
-            "room": cpus * max(sizes.values()),
+            "values": cpus * max(sizes.values()),
         }.items():
             setattr(program, name, ct.cast((ct.c_uint64 * size)(), ct.POINTER(ct.c_uint64)))
         return program

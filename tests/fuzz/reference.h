@@ -125,7 +125,7 @@ struct scene {
 	const struct route *route;
 	const struct kept *kept;
 	const struct refused_asker *refused_asker;
-	struct heard *heard; /* room for as many as a chunk has frames */
+	struct heard *heard; /* space for as many as a chunk has frames */
 	/* what the generator takes from */
 	int32_t ports, targets, askers, own_macs, macs, tag_kinds;
 	const int32_t *port;

@@ -22,7 +22,7 @@ struct program {
 	int32_t cpus, entries, rules;
 	uint64_t *entry_base, *rule_base;     /* what they said at the start */
 	uint64_t *entry_wanted, *rule_wanted; /* and what has come to that by the reference */
-	uint64_t *room;                       /* for all of one map's counters, of all CPUs */
+	uint64_t *values;                     /* for all of one map's counters, of all CPUs */
 };
 
 /* What became of frames. */
@@ -31,7 +31,7 @@ struct report {
 	int32_t events; /* how many of them went up */
 	int32_t port, length, action, out_length;
 	struct verdict verdict; /* the reference's, of the last frame */
-	uint8_t frame[FRAME_ROOM], out[FRAME_ROOM];
+	uint8_t frame[FRAME_SPACE], out[FRAME_SPACE];
 	char difference[512]; /* "": none */
 	uint64_t outcomes[OUTCOMES], reasons[REASONS], answered, handed_up;
 };
@@ -73,7 +73,7 @@ static int test_run(const struct program *program, int port, const uint8_t *fram
 	return 0;
 }
 
-/* All counters of a map into `room`: those of number 0 first, for each of them one CPU after the other. */
+/* All counters of a map into `values`: those of number 0 first, for each of them one CPU after the other. */
 static int read_map(const struct program *program, int fd, int numbers)
 {
 	uint32_t keys[numbers], place;
@@ -82,7 +82,7 @@ static int read_map(const struct program *program, int fd, int numbers)
 	memset(&attr, 0, sizeof(attr));
 	attr.batch.out_batch = (uintptr_t)&place;
 	attr.batch.keys = (uintptr_t)keys;
-	attr.batch.values = (uintptr_t)program->room;
+	attr.batch.values = (uintptr_t)program->values;
 	attr.batch.count = numbers;
 	attr.batch.map_fd = fd;
 	if (bpf(BPF_MAP_LOOKUP_BATCH, &attr) != 0 && attr.batch.count != (uint32_t)numbers)
@@ -95,7 +95,7 @@ static uint64_t sum(const struct program *program, int number, int columns, int 
 	uint64_t total = 0;
 
 	for (int cpu = 0; cpu < program->cpus; cpu++)
-		total += program->room[(number * program->cpus + cpu) * columns + column];
+		total += program->values[(number * program->cpus + cpu) * columns + column];
 	return total;
 }
 
@@ -241,7 +241,7 @@ static int run_frame(const struct program *program, struct scene *scene, struct 
 
 /*
  * The frames of a seed, or as many of them as agree. Counters are read after each `stride` of them: a difference that
- * shows there is one of the last `stride` frames. `told` has room for as many as there are frames.
+ * shows there is one of the last `stride` frames. `told` has space for as many as there are frames.
  */
 int run_chunk(const struct program *program, struct scene *scene, uint64_t seed, int frames, int stride,
 	      struct report *report, struct told *told)

@@ -25,7 +25,7 @@ from tests.fuzz.configurations import (
 )
 
 NONE = -1
-FRAME_ROOM, ANSWER_MAX, EVENT_SIZE = 8192, 96, 52
+FRAME_SPACE, ANSWER_MAX, EVENT_SIZE = 8192, 96, 52
 METHODS = ("static", "route", "neighbour", "kernel", "ignore")
 DATAPATHS = ("hybrid", "python", "monitor")
 OUTCOMES = len(Outcome)
@@ -136,8 +136,8 @@ class Report(ct.Structure):
         ("frames", ct.c_int64),
         *((name, _I) for name in ("events", "port", "length", "action", "out_length")),
         ("verdict", Verdict),
-        ("frame", ct.c_uint8 * FRAME_ROOM),
-        ("out", ct.c_uint8 * FRAME_ROOM),
+        ("frame", ct.c_uint8 * FRAME_SPACE),
+        ("out", ct.c_uint8 * FRAME_SPACE),
         ("difference", ct.c_char * 512),
         ("outcomes", ct.c_uint64 * OUTCOMES),
         ("reasons", ct.c_uint64 * REASONS),
@@ -161,7 +161,7 @@ class Program(ct.Structure):
             (name, _I)
             for name in ("fd", "entry_counters_fd", "rule_counters_fd", "heard_fd", "cpus", "entries", "rules")
         ),
-        *((n, ct.POINTER(ct.c_uint64)) for n in ("entry_base", "rule_base", "entry_wanted", "rule_wanted", "room")),
+        *((n, ct.POINTER(ct.c_uint64)) for n in ("entry_base", "rule_base", "entry_wanted", "rule_wanted", "values")),
     )
 
 

@@ -109,7 +109,7 @@ class Smoke(Scene):
         self.ground.check(f"{port}: as what it was", others, {**OUTCOMES, "pending": 1 + first})
 
     def grow(self) -> None:
-        """Have a larger program take over: the rules are more than the maps of the first have room for."""
+        """Have a larger program take over: the rules are more than the maps of the first have space for."""
         ground = self.ground
         before, count = ground.program(PORTS[0].name), 3 * len(ground.status()["rules"]) + 256
         rules = (Rule(f"2001:db8:{0x1000 + number:x}::/64", "static") for number in range(count))

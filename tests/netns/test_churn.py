@@ -143,12 +143,12 @@ def decisions(topology: Topology, running: RunningDaemon) -> dict[str, str]:
 
 
 def decided(asker: Asker, target: str) -> str:
-    """The outcome, once there is room for it in the neighbour table, which all namespaces share."""
+    """The outcome, once there is space for it in the neighbour table, which all namespaces share."""
     found: list[str] = []
 
-    def has_room() -> bool:
+    def has_space() -> bool:
         found.append(asker.outcome(target))
         return found[-1] != "rate_limited"
 
-    until(has_room)
+    until(has_space)
     return found[-1]

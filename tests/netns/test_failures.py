@@ -241,7 +241,7 @@ def test_a_due_call_that_always_fails_is_counted_each_second_and_all_else_goes_o
         def has_failed_twice() -> bool:
             wire.send(
                 question("2001:db8:2::1")
-            )  # to be resolved, if the kernel has room: it is looked after each second
+            )  # to be resolved, if the kernel has space: it is looked after each second
             return fault.counted("neighbours") >= 2
 
         assert until(has_failed_twice)

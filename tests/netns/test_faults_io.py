@@ -145,7 +145,7 @@ def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end_and_is_who
         for _ in range(60):  # 30 kilobytes and more, one after the other
             assert "the old configuration stays" in running.reload()
         assert answers(topology)
-        assert running.metrics()[LOST] == 0, "there was room for them"
+        assert running.metrics()[LOST] == 0, "there was space for them"
         said = b""
         while said.count(b"reload: the old configuration stays") < 60:
             assert select.select([reader], [], [], 60.0)[0], said[-200:]

@@ -111,7 +111,7 @@ def test_a_relative_path_from_a_working_directory_that_is_gone_is_said_to_lead_n
     )
 
 
-def test_with_no_room_for_its_memory_it_starts_says_so_once_and_leaves_nothing(
+def test_with_no_space_for_its_memory_it_starts_says_so_once_and_leaves_nothing(
     topology: Topology, daemon: Start
 ) -> None:
     fill = f"mkdir -p {RUN}; mount -t tmpfs -o size=4k tmpfs {RUN}; head -c 9000 /dev/zero > {RUN}/full || true"
@@ -159,7 +159,8 @@ LIMITED = """\
 import sys; from pathlib import Path
 from npd6_xdp import cli; from npd6_xdp.system import cgroup
 left = Path(sys.argv.pop(1))
-cgroup.least_room = lambda: cgroup.Room(Path("/sys/fs/cgroup/x/memory.max"), 100_000_000, int(left.read_text()))
+limit = Path("/sys/fs/cgroup/x/memory.max")
+cgroup.nearest_limit = lambda: cgroup.MemoryLimit(limit, 100_000_000, int(left.read_text()))
 cgroup._free_swap = lambda: 0
 sys.exit(cli.main())
 """

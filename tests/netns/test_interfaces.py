@@ -191,7 +191,7 @@ def test_an_address_of_its_own_is_followed_on_this_side_and_on_the_other(
     with Wire(topology) as wire, solicitations_sent(topology) as sent:
         asker, is_each_counted = Asker(wire, running), each_counted(sent, running)
         mine = "2001:db8:1::4711"
-        assert until(lambda: asker.outcome(mine) == "pending"), "the kernel has room for it by and by"
+        assert until(lambda: asker.outcome(mine) == "pending"), "the kernel has space for it by and by"
 
         def kernel_answers() -> bool:
             answer = wire.ask(question(mine), 0.02)

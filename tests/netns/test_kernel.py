@@ -38,7 +38,7 @@ both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 @pytest.fixture(autouse=True)
 def known_asker(topology: Topology) -> None:
-    """The edge's kernel needn't find out where to answer to, nor find room in the neighbour table, which all share."""
+    """The edge's kernel needn't find out where to answer to, nor find space in the neighbour table, which all share."""
     for address in ("fe80::ff:fe00:1", UPSTREAM_ADDRESS):
         on_edge(topology, f"neigh replace {address} lladdr {UPSTREAM_MAC} dev wan0 nud permanent")
 
@@ -79,7 +79,7 @@ def test_python_answers_the_first_and_the_kernel_all_others(topology: Topology, 
         assert running.metrics()["npd6_kernel_proxy_entries", frozenset({("interface", "wan0")})] == 1
         assert asker.outcome(EDGE_LAN_ADDRESS) != "kernel", "an address of its own needs no entry"
     words = ("ping", "-6", "-n", "-c", "2", "-i", "0.2", "-W", "3", HOST_ADDRESS)
-    assert until(lambda: topology.run("upstream", *words).returncode == 0), "there may be no room for a neighbour yet"
+    assert until(lambda: topology.run("upstream", *words).returncode == 0), "there may be no space for a neighbour yet"
     assert running.stop() == 0
     assert proxies(topology) == set()
     assert sysctls(topology) == before

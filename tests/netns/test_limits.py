@@ -92,7 +92,7 @@ def unanswered(wire: Wire, targets: Sequence[str], seconds: float) -> list[str]:
 
 def asks_as_a_router(wire: Wire, targets: Sequence[str]) -> int:
     """Have all of them answered, when the other MAC asks for each up to three times (MAX_MULTICAST_SOLICIT, RFC 4861
-    §10): what it asks for first may be what the kernel, whose table all namespaces share, has no room for just then.
+    §10): what it asks for first may be what the kernel, whose table all namespaces share, has no space for just then.
 
     How many questions that took.
     """
@@ -110,7 +110,7 @@ def asks_as_a_router(wire: Wire, targets: Sequence[str]) -> int:
 def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
     topology: Topology, daemon: Start, datapath: str
 ) -> None:
-    """At 900/s it stays below events_per_source, yet would soon have as many targets pending as there is room for."""
+    """At 900/s it stays below events_per_source, yet would soon have as many targets pending as there is space for."""
     hosts = [f"2001:db8:1::1:{number:x}" for number in range(10)]
     for address in hosts:
         topology.run("host", "ip", "addr", "add", f"{address}/128", "dev", "eth0", "nodad", check=True)

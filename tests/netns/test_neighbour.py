@@ -290,7 +290,7 @@ def test_a_neighbour_table_that_is_too_small_for_what_the_file_asks_for_is_said_
 
 
 @pytest.mark.alone
-def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_room(
+def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_space(
     topology: Topology, daemon: Start
 ) -> None:
     """All namespaces share the table, so it is full for a moment only."""
@@ -308,7 +308,7 @@ def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_roo
             return "warning: the kernel's neighbour table: it is full" in running.log
 
         try:
-            # the kernel makes room by what has failed in other namespaces, as long as there is any
+            # the kernel makes space by what has failed in other namespaces, as long as there is any
             assert any(said(number << 32) for number in range(1, 16))
         finally:
             topology.run("edge", "ip", "-6", "neigh", "flush", "dev", "lan0", check=True)

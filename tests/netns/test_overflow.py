@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""More announcements than a socket has room for: then all is read anew, and none of the old ones counts."""
+"""More announcements than a socket has space for: then all is read anew, and none of the old ones counts."""
 
 from __future__ import annotations
 

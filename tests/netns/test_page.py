@@ -68,7 +68,7 @@ def page(topology: Topology, tmp_path: Path) -> Iterator[Page]:
 
 @needs_browser
 def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daemon: Start, page: Page) -> None:
-    running = daemon("[limits]\npending = 16\n" + configuration(*RULES))  # for which any neighbour table has room
+    running = daemon("[limits]\npending = 16\n" + configuration(*RULES))  # for which any neighbour table has space
     with Wire(topology) as wire:
         assert wire.ask(question(HOST_ADDRESS)) is not None
         wire.send(question("2001:db8:2::7"), question("2001:db8:4::1"), question("2001:db8:9::1"))

@@ -533,12 +533,12 @@ def test_thousands_of_neighbours_that_come_and_go_never_hold_the_loop_for_long(
 def test_thousands_of_targets_under_way_never_hold_the_loop_for_long_while_they_fail(
     edge: Edge, uncollected: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel's table has no room for so many, so most of them are refused; the rest fails or is given up."""
+    """The kernel's table has no space for so many, so most of them are refused; the rest fails or is given up."""
     monkeypatch.setattr(pending, "PENDING_SECONDS", 3.0)
     slices = Slices(edge)
     for interface in ("lan0", "lan1"):  # it gives up in 0.3 s, not in 3
         edge.topology.sysctl("edge", f"net/ipv6/neigh/{interface}/retrans_time_ms", 100)
-    edge.resolution._room.sized(1 << 14, 0, None, float("inf"))
+    edge.resolution._space.sized(1 << 14, 0, None, float("inf"))
     count = 16_000
     for number in range(count):
         assert edge.ask(f"2001:db8:1::{number:x}", asker=number) in (Outcome.PENDING, Outcome.RATE_LIMITED)

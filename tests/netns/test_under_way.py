@@ -38,7 +38,7 @@ FAULTY, HELD = (Path(__file__).with_name(name) for name in ("faulty.py", "held.p
 TARGET, OTHER = "2001:db8:1::77", "2001:db8:2::77"
 OLD = ("2001:db8:1::/64 static",)
 MANY = 20_000
-"""Rules; the first maps have room for 16,384 lines."""
+"""Rules; the first maps have space for 16,384 lines."""
 LONGEST = 0.1
 """Seconds of processor time of a turn. It is a sixth of that here."""
 SOON = 5.0

@@ -26,7 +26,7 @@ _STRIPS = (
     _Strip("resident memory", "MiB", lambda sample: sample.resident / MIB),
     _Strip("descriptors", "", lambda sample: sample.descriptors),
     _Strip("threads", "", lambda sample: sample.threads),
-    _Strip("room in the kernel's maps", "1,000 entries", lambda sample: sample.map_room / 1000),
+    _Strip("space in the kernel's maps", "1,000 entries", lambda sample: sample.map_capacity / 1000),
     _Strip("memory of the kernel's maps", "MiB", lambda sample: sample.map_memory / MIB),
     _Strip("entries in the kernel's maps", "1,000", lambda sample: sum(sample.entries.values()) / 1000, True),
 )

@@ -33,7 +33,7 @@ class Sample:
     descriptors: int
     threads: int
     maps: int
-    map_room: int
+    map_capacity: int
     map_memory: int
     entries: Mapping[str, int] = field(default_factory=dict)
 
@@ -185,7 +185,7 @@ BOUNDS: Mapping[str, Bound] = {
     "descriptors": Bound(0.0, 0.0),
     "threads": Bound(0.0, 0.0),
     "maps": Bound(0.0, 0.0),
-    "map_room": Bound(0.0, 0.0),
+    "map_capacity": Bound(0.0, 0.0),
     "map_memory": Bound(0.02, MIB // 4, "bytes"),
 }
 UNSETTLED = 8 * MIB  # 5.2 were seen on a busy machine, where a minute has 14 rounds; 2 bytes a solicitation are more

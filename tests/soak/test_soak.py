@@ -113,7 +113,14 @@ def test_a_round_that_is_not_says_what_is_wrong(counted: Counter[str], driver: D
 
 
 def sample(time: float, **values: int) -> Sample:
-    usual = {"resident": 60 * MIB, "private": 40 * MIB, "descriptors": 60, "threads": 2, "maps": 19, "map_room": 10**5}
+    usual = {
+        "resident": 60 * MIB,
+        "private": 40 * MIB,
+        "descriptors": 60,
+        "threads": 2,
+        "maps": 19,
+        "map_capacity": 10**5,
+    }
     all_of_it: dict[str, Any] = {**usual, "map_memory": 6 * MIB, **values}
     return Sample(time, **all_of_it)
 
@@ -135,7 +142,7 @@ def test_what_grows_in_the_second_half_is_not_flat_and_what_grew_before_or_waver
     assert {each.name for each in growths(leaking, settled=False) if not each.flat} == {"private"}, "10.5 MiB"
     assert flat(descriptors=[60] * 15 + [61]) == {"descriptors"}
     assert flat(threads=[2 + n // 5 for n in range(16)]) == {"threads"}
-    assert flat(map_room=[1000 * n for n in range(16)]) == {"map_room"}
+    assert flat(map_capacity=[1000 * n for n in range(16)]) == {"map_capacity"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system import cgroup
-from npd6_xdp.system.cgroup import Room, least_room
+from npd6_xdp.system.cgroup import MemoryLimit, nearest_limit
 
 V2 = "31 24 0:27 {root} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "36 31 0:33 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
@@ -33,19 +33,19 @@ def test_the_nearest_limit_of_all_groups_around_counts_and_a_cache_can_be_had_ba
     stat = "anon 400\ninactive_file 100\nactive_file 20\nslab_reclaimable 3\nslab 99\n"
     files = v2("/a", "5000\n", 4000) | v2("/a/b", "max\n", 700) | v2("/a/b/c", "2000\n", 600, stat)
     root = machine(tmp_path, "0::/a/b/c\n", OTHER + V2.format(root="/"), files)
-    assert least_room(root) == Room(root / "sys/fs/cgroup/a/memory.max", 5000, 1000)
+    assert nearest_limit(root) == MemoryLimit(root / "sys/fs/cgroup/a/memory.max", 5000, 1000)
     machine(tmp_path, "0::/a/b/c\n", OTHER + V2.format(root="/"), v2("/a", "5000\n", 1000))
-    assert least_room(root) == Room(root / "sys/fs/cgroup/a/b/c/memory.max", 2000, 1523)
+    assert nearest_limit(root) == MemoryLimit(root / "sys/fs/cgroup/a/b/c/memory.max", 2000, 1523)
 
 
 def test_in_a_container_the_group_that_is_mounted_is_the_root(tmp_path: Path) -> None:
     files = v2("", "3000\n", 1000)
     root = machine(tmp_path, "0::/\n", V2.format(root="/"), files)
-    assert least_room(root) == Room(root / "sys/fs/cgroup/memory.max", 3000, 2000)
+    assert nearest_limit(root) == MemoryLimit(root / "sys/fs/cgroup/memory.max", 3000, 2000)
     machine(tmp_path, "0::/docker/x\n", V2.format(root="/docker/x"), {})
-    assert least_room(root) == Room(root / "sys/fs/cgroup/memory.max", 3000, 2000)
+    assert nearest_limit(root) == MemoryLimit(root / "sys/fs/cgroup/memory.max", 3000, 2000)
     machine(tmp_path, "0::/elsewhere\n", V2.format(root="/docker/x"), {})
-    assert least_room(root) is None
+    assert nearest_limit(root) is None
 
 
 def test_the_first_version_beside_an_empty_second_is_read_by_its_own_names(tmp_path: Path) -> None:
@@ -57,18 +57,18 @@ def test_the_first_version_beside_an_empty_second_is_read_by_its_own_names(tmp_p
     }
     unified = V2.format(root="/").replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
     root = machine(tmp_path, "5:cpu:/y\n4:memory:/x\n0::/\n", OTHER + V1 + unified, files)
-    assert least_room(root) == Room(root / place / "memory.limit_in_bytes", 900, 442)
+    assert nearest_limit(root) == MemoryLimit(root / place / "memory.limit_in_bytes", 900, 442)
 
 
 @pytest.mark.parametrize("groups", ["", "0::/\n", "nonsense\n", "0::/gone\n"])
-def test_where_nothing_is_limited_or_seen_there_is_no_room_to_speak_of(tmp_path: Path, groups: str) -> None:
-    assert least_room(machine(tmp_path, groups, OTHER + V2.format(root="/"), {})) is None
-    assert least_room(tmp_path / "nothing") is None
+def test_where_nothing_is_limited_or_seen_there_is_no_space_to_speak_of(tmp_path: Path, groups: str) -> None:
+    assert nearest_limit(machine(tmp_path, groups, OTHER + V2.format(root="/"), {})) is None
+    assert nearest_limit(tmp_path / "nothing") is None
 
 
 def test_what_surely_does_not_fit_is_an_error_that_says_how_much_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Room(Path("/sys/fs/cgroup/x/memory.max"), 100_000_000, 40_000_000)
-    monkeypatch.setattr(cgroup, "least_room", lambda: room)
+    limit = MemoryLimit(Path("/sys/fs/cgroup/x/memory.max"), 100_000_000, 40_000_000)
+    monkeypatch.setattr(cgroup, "nearest_limit", lambda: limit)
     monkeypatch.setattr(cgroup, "_free_swap", lambda: 0)
     cgroup.require(40_000_000, "loading 7 rules")
     with pytest.raises(MachineError) as caught:

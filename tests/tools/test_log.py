@@ -53,7 +53,7 @@ def test_lines_come_in_their_order_and_at_once() -> None:
     assert logged.handler.dropped == 0
 
 
-def test_of_what_nobody_reads_as_much_is_kept_as_there_is_room_for_and_the_rest_is_counted_and_said(
+def test_of_what_nobody_reads_as_much_is_kept_as_there_is_space_for_and_the_rest_is_counted_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "_MOST_HELD", HELD)

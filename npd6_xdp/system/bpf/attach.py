@@ -10,7 +10,7 @@ import resource
 from collections.abc import Iterable
 from enum import IntEnum
 
-from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy
+from npd6_xdp.core.errors import MachineError, is_used_up, remedy
 from npd6_xdp.system.bpf.compiler import load_bcc
 
 _BPF_XDP = 37  # enum bpf_attach_type
@@ -79,7 +79,7 @@ class Links:
             code = errno.EMFILE
         else:
             code = -fd if fd < -1 else ct.get_errno()
-        if is_want_of_room(code):
+        if is_used_up(code):
             raise MachineError(f"{name}: can't attach an XDP program: {remedy(OSError(code, os.strerror(code)))}")
         if code in (errno.EBUSY, errno.EEXIST):
             raise MachineError(

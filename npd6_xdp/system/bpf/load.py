@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError, as_machine_error, is_want_of_room, remedy
+from npd6_xdp.core.errors import MachineError, as_machine_error, is_used_up, remedy
 from npd6_xdp.system.bpf import compiled, compiler, shelf
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function, words_caught
 
@@ -94,7 +94,7 @@ def load(sizes: Mapping[str, int]) -> Loaded:
             return _load_kept(bcc, found, sizes)
         except MachineError as error:
             why = error.__cause__
-            if isinstance(why, OSError) and is_want_of_room(why.errno or 0):  # the compiler would need even more memory
+            if isinstance(why, OSError) and is_used_up(why.errno or 0):  # the compiler would need even more memory
                 raise MachineError(f"the XDP program can't be loaded: {remedy(why)}") from why
             shelf.remove(name)  # and compile it: if that fails, too, the error says why
     return _compile(bcc, source, name, sizes)

@@ -138,8 +138,8 @@ class NsFilter(CountedPrograms):
                 if recent.entry in entries:
                     self.program.delete("recent_targets", ADDRESS_KEY.pack(recent.entry, recent.target))
 
-    def has_room(self, table: Table, limits: Limits) -> bool:
-        """Whether the maps have room for a table."""
+    def has_space(self, table: Table, limits: Limits) -> bool:
+        """Whether the maps have space for a table."""
         return finish(self.fitting(table, limits)) is not Fit.NOT
 
     def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
@@ -147,7 +147,7 @@ class NsFilter(CountedPrograms):
         return self.program.fitting(table, limits)
 
     def sizes(self, table: Table, limits: Limits) -> dict[str, int]:
-        """Of the maps of a program that is to take over: it has room for `table` and for the one in force."""
+        """Of the maps of a program that is to take over: it has space for `table` and for the one in force."""
         return sizes_for([self._table, table], limits, len(self._present))
 
     def add_successor(self, loaded: Loaded, sizes: Mapping[str, int]) -> Program:
@@ -200,14 +200,14 @@ class NsFilter(CountedPrograms):
     # --- present targets ---
 
     def set_present(self, via_set: int, address: bytes, flags: PresentFlag) -> None:
-        """Count a target as there, for the rules of a via set; MachineError when there is no room for it."""
+        """Count a target as there, for the rules of a via set; MachineError when there is no space for it."""
         key = ADDRESS_KEY.pack(via_set, address)
         if self._present.get(key) != flags or flags:  # the program clears flags by itself
             value = PRESENT_TARGET.pack(flags, _now())
             self.program.update("present_targets", key, value)
             self._present[key] = flags
             for program in self._successors:
-                with suppress(MachineError):  # no room under lower limits: there it is looked for when it is asked for
+                with suppress(MachineError):  # no space under lower limits: there it is looked for when it is asked for
                     program.update("present_targets", key, value)
 
     def forget(self, via_set: int, address: bytes) -> None:
@@ -240,7 +240,7 @@ class NsFilter(CountedPrograms):
 
     def keep_route(self, entry: int, target: bytes, generation: int, *, there: bool) -> None:
         """What the kernel would do with packets for a target that came in by an entry."""
-        with suppress(MachineError):  # no room, where all is in use: then it is asked again
+        with suppress(MachineError):  # no space, where all is in use: then it is asked again
             self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(generation, there))
 
     # --- recent targets ---

@@ -46,7 +46,7 @@ class Fit(Enum):
     FEW = auto()
     """Few lines differ: it can be put in force at once."""
     MUCH = auto()
-    """There is room, but while it is put there, some targets would be decided by it and others by the one before."""
+    """There is space, but while it is put there, some targets would be decided by it and others by the one before."""
     NOT = auto()
 
 
@@ -121,7 +121,7 @@ class Program(Counters):
         return int(_PROGRAM_INFO.unpack(info.raw)[0])
 
     def fitting(self, table: Table, limits: Limits) -> Steps[Fit]:
-        """Whether the maps have room for a table, beside what of the last one goes only when all of it is in."""
+        """Whether the maps have space for a table, beside what of the last one goes only when all of it is in."""
         known = self._fitting
         if known is None or known.table is not table or known.limits != limits:
             changes = yield from self._changes(table)
@@ -129,7 +129,7 @@ class Program(Counters):
             self._pack_entries(table)  # thousands of them take a while, and are kept
             yield
             fit = Fit.NOT
-            if self._has_room(table, limits, changes):
+            if self._has_space(table, limits, changes):
                 fit = Fit.FEW if sum(len(each.put) + len(each.take) for each in changes) <= _FEW else Fit.MUCH
             known = self._fitting = _Fitting(table, limits, changes if fit is Fit.FEW else None, fit)
         return known.fit
@@ -141,7 +141,7 @@ class Program(Counters):
         if self._image is not None and self._image[0] is table:
             self._image = None
 
-    def _has_room(self, table: Table, limits: Limits, changes: EntryChanges) -> bool:
+    def _has_space(self, table: Table, limits: Limits, changes: EntryChanges) -> bool:
         needs = needs_of(table, limits)
         for each in changes:
             singles = sum(prefix.length == BITS for prefix in each.take) if each.was_in_trie else len(each.take)

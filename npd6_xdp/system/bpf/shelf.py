@@ -128,7 +128,7 @@ def _write(place: int, name: str, data: bytes) -> None:
     try:
         try:
             if os.write(file, data) != len(data):
-                raise OSError(0, "there is no room for all of it")
+                raise OSError(0, "there is no space for all of it")
         finally:
             os.close(file)
         os.rename(beside, name + _ENDING, src_dir_fd=place, dst_dir_fd=place)

@@ -18,14 +18,14 @@ _HEARD = 16384  # addresses of which the program knows where they were heard las
 
 
 def sizes_for(tables: Iterable[Table], limits: Limits, present: int = 0) -> dict[str, int]:
-    """Sizes of maps with room for twice what `tables` hold, and for so many present targets at the least."""
+    """Sizes of maps with space for twice what `tables` hold, and for so many present targets at the least."""
     needs = [needs_of(table, limits) for table in tables]
-    sizes = {name: _room(name, max(each[name] for each in needs)) for name in needs[0]}
+    sizes = {name: _size(name, max(each[name] for each in needs)) for name in needs[0]}
     return {**sizes, "PRESENT_TARGETS_MAX": max(sizes["PRESENT_TARGETS_MAX"], present)}
 
 
 def needs_of(table: Table, limits: Limits) -> dict[str, int]:
-    """How many entries each of the maps must have room for."""
+    """How many entries each of the maps must have space for."""
     entries = table.entries.values()
     decisions = table.decisions.values()
     return {
@@ -46,16 +46,16 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
 
 
 def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
-    """How many bytes it takes, at the least, to load a program with room for these tables: docs/capacity.md.
+    """How many bytes it takes, at the least, to load a program with space for these tables: docs/capacity.md.
 
     Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
-    lines = max(_room("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
+    lines = max(_size("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
     return (_VERIFIER_BYTES if is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES
 
 
-def _room(name: str, wanted: int) -> int:
+def _size(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
     if name in ("PRESENT_TARGETS_MAX", "SOURCE_BUDGETS_MAX", "KEPT_ROUTES_MAX", "HEARD_ADDRESSES_MAX"):
         return wanted

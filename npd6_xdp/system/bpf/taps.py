@@ -29,7 +29,7 @@ _AUXDATA = struct.Struct("@IIIHHHH")  # struct tpacket_auxdata
 _SPACE = 64  # bytes for control messages
 _VLAN_VALID = 0x10  # TP_STATUS_VLAN_VALID
 _VID = 0x0FFF
-_ROOM = 1 << 16  # bytes: what waits there is a few frames a second
+_RECEIVE_BUFFER = 1 << 16  # bytes: what waits there is a few frames a second
 _MOST_SOCKETS = 8
 """Ports with a socket each. Closing one takes the kernel some 13 ms, so further ones share one that hears all
 interfaces, whose filter then runs for each packet that comes to this machine (0.04 us)."""
@@ -129,7 +129,7 @@ def _open(ifindex: int, program: int) -> socket.socket:
         _attach(tap, program)
         tap.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)  # else each would be cloned for us
-        tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+        tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         if ifindex:
             _bind(tap, ifindex)
         else:

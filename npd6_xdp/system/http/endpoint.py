@@ -19,7 +19,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
 
-from npd6_xdp.core.errors import MachineError, is_want_of_room, remedy, want_of_threads
+from npd6_xdp.core.errors import MachineError, is_used_up, remedy, want_of_threads
 from npd6_xdp.core.said import Said
 from npd6_xdp.system.http.site import Response, Site, say
 
@@ -198,7 +198,7 @@ class Endpoint:
         try:
             connection, address = self._socket.accept()
         except OSError as error:
-            if is_want_of_room(error.errno or 0):
+            if is_used_up(error.errno or 0):
                 self._complain(remedy(error))
                 return False
             return True

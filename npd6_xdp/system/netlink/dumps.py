@@ -32,7 +32,7 @@ class Dump:
         self._told = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ending = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pieces: deque[bytes] = deque()
-        self._room = threading.Semaphore(_AHEAD)
+        self._free = threading.Semaphore(_AHEAD)
         self._thread: threading.Thread | None = None
         self._broken: OSError | None = None
 
@@ -40,7 +40,7 @@ class Dump:
         """End the thread, and close all."""
         if self._thread is not None:
             os.eventfd_write(self._ending, 1)
-            self._room.release()
+            self._free.release()
             self._thread.join()
             self._thread = None
         for fd in (self._told, self._ending):
@@ -76,7 +76,7 @@ class Dump:
             piece = self._pieces.popleft()
         except IndexError:
             raise BlockingIOError from None
-        self._room.release()
+        self._free.release()
         return piece
 
     def _say_broken(self, error: OSError) -> NoReturn:
@@ -103,7 +103,7 @@ class Dump:
                 self._broken = error
                 os.eventfd_write(self._told, 1)
                 return
-            self._room.acquire()
+            self._free.acquire()
             self._pieces.append(piece)
             os.eventfd_write(self._told, 1)
 

@@ -126,4 +126,4 @@ class NeighbourWatch:
         try:
             self._requests.send(request)
         except OSError:
-            return  # no room in our own queue: as if the kernel had found nobody
+            return  # no space in our own queue: as if the kernel had found nobody

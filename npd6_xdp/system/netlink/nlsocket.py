@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""rtnetlink sockets: opened with room for a storm, asked, heard, emptied. Whoever speaks rtnetlink stands on it."""
+"""rtnetlink sockets: opened with buffers for a storm, asked, heard, emptied. Whoever speaks rtnetlink stands on it."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Switched(Announcements):
     def listen(self, *, wanted: bool) -> bool:
         """Hear of changes from now on, or no longer; whether that is news. Each listener costs the kernel something.
 
-        Raises MachineError where the kernel has no room for one more; all is as before, then.
+        Raises MachineError where the kernel has no space for one more; all is as before, then.
         """
         if wanted == self.listening:
             return False

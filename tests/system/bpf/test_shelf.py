@@ -209,7 +209,7 @@ def test_a_symbolic_link_in_the_directorys_place_is_not_followed(
     assert names(place) == [file.name]
 
 
-# --- room -----------------------------------------------------------------------------------------------
+# --- space -----------------------------------------------------------------------------------------------
 
 
 def test_no_more_than_eight_are_kept_and_those_go_first_that_were_not_used_for_longest(place: Path) -> None:
@@ -278,7 +278,7 @@ print(shelf.read("one", bytes), os.listdir(os.environ["CACHE_DIRECTORY"]))
 
 @needs_root
 @pytest.mark.parametrize("options", ["ro", "size=8k", "nr_inodes=2"])
-def test_where_there_is_no_room_or_nothing_may_be_written_nothing_is_kept_and_nothing_left(
+def test_where_there_is_no_space_or_nothing_may_be_written_nothing_is_kept_and_nothing_left(
     place: Path, options: str
 ) -> None:
     place.mkdir()

@@ -310,7 +310,7 @@ def test_health_is_told_while_the_metrics_take_their_time(served: Served) -> Non
         assert scraper.recv(12) == b"HTTP/1.0 200"
 
 
-def test_more_who_wait_for_the_metrics_than_there_is_room_for_are_refused_and_come_back(served: Served) -> None:
+def test_more_who_wait_for_the_metrics_than_there_is_space_for_are_refused_and_come_back(served: Served) -> None:
     served.metrics_go.clear()
     before = threading.active_count()
     clients = []

@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much room the kernel's neighbour table has, and the warning for as long as that is too little."""
+"""How much space the kernel's neighbour table has, and the warning for as long as that is too little."""
 
 from __future__ import annotations
 
 import math
 
 from npd6_xdp.core.config import Limits
-from npd6_xdp.core.pending import room_for_pending
+from npd6_xdp.core.pending import capacity_for_pending
 
 AGE = 10.0
 """Seconds for which what the kernel said of the table's size is believed."""
 _FULL = 60.0  # seconds for which it counts as full after the kernel's last refusal
-_NEEDED = 600.0  # seconds for which it counts as too small after the room was last used up
-_USED_UP = 0.5  # of the room: one asker has no more of it (core/pending.py)
+_NEEDED = 600.0  # seconds for which it counts as too small after the space was last used up
+_USED_UP = 0.5  # of the space: one asker has no more of it (core/pending.py)
 _NEAR = 0.75  # of gc_thresh2, by entries that are there
 _DEFAULT = Limits().pending
 _SUBJECT = "the kernel's neighbour table"
 _KEYS = tuple(f"net.ipv6.neigh.default.gc_thresh{number}" for number in (1, 2, 3))
 
 
-class TableRoom:
+class TableSpace:
     """How many targets may be pending at once: `targets`. `limit` is limits.pending.
 
-    With the defaults of both, the kernel's thresholds have less room than limits.pending. That alone isn't warned of,
-    but only if somebody has set a higher limit, or if the room was nearly used up.
+    With the defaults of both, the kernel's thresholds have less space than limits.pending. That alone isn't warned of,
+    but only if somebody has set a higher limit, or if the space was nearly used up.
     """
 
     def __init__(self, limit: int) -> None:
@@ -39,7 +39,7 @@ class TableRoom:
         None is a kernel that doesn't say; limits.pending alone holds then.
         """
         self._asked_at = now
-        self.targets, self.limit = room_for_pending(limit, entries, thresholds), limit
+        self.targets, self.limit = capacity_for_pending(limit, entries, thresholds), limit
         self._is_tight = thresholds is not None and self.targets < limit
         if thresholds != self._thresholds:
             self._wanted = 0
@@ -88,7 +88,7 @@ class TableRoom:
         return lines
 
     def _mend(self) -> str:
-        """The command that makes room for limits.pending beside what was there."""
+        """The command that makes space for limits.pending beside what was there."""
         if self._thresholds is None:
             return f"raise {_KEYS[2]} (and 1 and 2)"
         values = self._wanted // 2, self._wanted, 2 * self._wanted
