@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A configuration file's tables and keys: TOML text in, a Config out, or a ConfigError with every mistake's place."""
+"""A configuration file's tables and keys: TOML text in; a Config out, or a ConfigError with each mistake."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from npd6_xdp.core.verdict import Method
 def parse(text: str, source: str) -> Config:
     """Read a configuration file's text; `source` is the file's name, for the errors.
 
-    Raises ConfigError with the first mistakes found, in the file's order, each with its place, and how many more there
-    are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
+    Raises ConfigError with the first mistakes found, in the file's order, each with where it is, and how many more
+    there are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
     """
     if deep := deep_key(text):
         raise ConfigError(source, [deep])
@@ -141,13 +141,13 @@ class _Reader:
         self.mistakes: list[Mistake] = []
         self.count = 0
 
-    def wrong(self, place: str, message: str | Callable[[], str]) -> None:
+    def wrong(self, where: str, message: str | Callable[[], str]) -> None:
         """Note a mistake. A message that takes long to make is passed as a function, which is called only if it is
         shown.
         """
         self.count += 1
         if self.count <= MOST_MISTAKES:
-            self.mistakes.append(Mistake(place, message if isinstance(message, str) else message()))
+            self.mistakes.append(Mistake(where, message if isinstance(message, str) else message()))
 
     def config(self, document: dict[str, object]) -> Config:
         """The whole file."""
@@ -172,37 +172,37 @@ class _Reader:
     def interfaces(self, raw: object) -> tuple[InterfaceConfig, ...]:
         """Every [[interface]]; one name and vlan may stand there once."""
         interfaces: list[InterfaceConfig] = []
-        places: dict[tuple[str, Vlan], str] = {}
+        firsts: dict[tuple[str, Vlan], str] = {}
         attached: dict[str, tuple[str, Attach]] = {}
-        for place, entry in self.entries("interface", "interface", raw):
-            values = self.values("interface", place, entry)
+        for where, entry in self.entries("interface", "interface", raw):
+            values = self.values("interface", where, entry)
             # the `via` of a VLAN's rules may name the port: hosts on its untagged side are somewhere else
             port = None if values.get("vlan", UNTAGGED).tags else values.get("name")
-            rules = self.rules(f"{place}.rule", entry.get("rule", []), port)
+            rules = self.rules(f"{where}.rule", entry.get("rule", []), port)
             if entry.get("rule", []) == []:
-                self.wrong(place, "no rule; write [[interface.rule]], its prefix and its method below it")
+                self.wrong(where, "no rule; write [[interface.rule]], its prefix and its method below it")
             if "name" not in values or ("vlan" in entry and "vlan" not in values):
                 continue
             interface = InterfaceConfig(rules=rules, **values)
-            first = places.setdefault((interface.name, interface.vlan), place)
-            if first != place:
-                self.wrong(place, f"the same name and vlan as {first}; put all rules into one of the two")
+            first = firsts.setdefault((interface.name, interface.vlan), where)
+            if first != where:
+                self.wrong(where, f"the same name and vlan as {first}; put all rules into one of the two")
             if "attach" in entry:
-                other, attach = attached.setdefault(interface.name, (place, interface.attach))
+                other, attach = attached.setdefault(interface.name, (where, interface.attach))
                 if attach is not interface.attach:
                     self.wrong(
-                        inside(place, "attach"),
+                        inside(where, "attach"),
                         f"{quoted(interface.attach)}, but {other} says {quoted(attach)}; the entries of one"
                         " interface share one XDP program, so write it once, or the same for all",
                     )
             interfaces.append(interface)
         return tuple(interfaces)
 
-    def rules(self, place: str, raw: object, port: str | None) -> tuple[RuleConfig, ...]:
+    def rules(self, where: str, raw: object, port: str | None) -> tuple[RuleConfig, ...]:
         """Every [[interface.rule]] of one entry; a prefix may belong to one of them, however it is spelled."""
         rules: list[RuleConfig] = []
-        places: dict[Prefix | str, str] = {}
-        for here, entry in self.entries("interface.rule", place, raw):
+        firsts: dict[Prefix | str, str] = {}
+        for here, entry in self.entries("interface.rule", where, raw):
             values = self.values("interface.rule", here, entry)
             self.ways(here, entry, values, port)
             mine: dict[Prefix | str, str] = {}  # within one rule they may overlap as they like
@@ -210,7 +210,7 @@ class _Reader:
                 mine.setdefault(network, part)
             said: set[str] = set()
             for network, part in mine.items():
-                first = places.setdefault(network, part)
+                first = firsts.setdefault(network, part)
                 if first != part and part not in said:
                     said.add(part)  # two ranges may have hundreds in common
                     message = f"the same prefix as {first}, {network}; leave it out of one of the two"
@@ -241,17 +241,17 @@ class _Reader:
             )
         if "via" not in values:
             return
-        places: dict[str, str] = {}
+        firsts: dict[str, str] = {}
         for index, name in enumerate(values["via"]):
             part = f"{here}.via[{index}]"
-            first = places.setdefault(name, part)
+            first = firsts.setdefault(name, part)
             if first != part:
                 self.wrong(part, f"the same interface as {first}; leave one of them out")
             elif name == port and not is_glob(name):  # a glob leaves out where the question comes from
                 self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
 
     def flattened(self, here: str, values: dict[str, Any]) -> Iterator[tuple[Prefix | str, str]]:
-        """The prefixes that a rule takes in the flat table, each with its place in the file; a prefix that it can't
+        """The prefixes that a rule takes in the flat table, each with where it stands; a prefix that it can't
         take is a mistake.
         """
         targets: Targets | None = values.get("prefix")
@@ -282,20 +282,20 @@ class _Reader:
                     for one in networks:
                         yield one, part
 
-    def entries(self, table: str, place: str, raw: object) -> Iterator[tuple[str, dict[str, object]]]:
-        """The tables of an array of tables, each with its place."""
+    def entries(self, table: str, where: str, raw: object) -> Iterator[tuple[str, dict[str, object]]]:
+        """The tables of an array of tables, each with where it is."""
         if isinstance(raw, dict):
-            self.wrong(place, f"must be written {header(table)}, in double brackets, since there may be several")
-            yield place, raw
+            self.wrong(where, f"must be written {header(table)}, in double brackets, since there may be several")
+            yield where, raw
             return
         for index, entry in enumerate(raw if isinstance(raw, list) else [raw]):
-            here = f"{place}[{index}]" if isinstance(raw, list) else place
+            here = f"{where}[{index}]" if isinstance(raw, list) else where
             if isinstance(entry, dict):
                 yield here, entry
             else:
                 self.wrong(here, f"must be a table; write {header(table)}; found {in_words(entry)}")
 
-    def values(self, table: str, place: str, raw: dict[str, object]) -> dict[str, Any]:
+    def values(self, table: str, where: str, raw: dict[str, object]) -> dict[str, Any]:
         """What the keys of one table say, without those that are wrong."""
         values: dict[str, Any] = {}
         parsers = KEYS[table]
@@ -303,30 +303,30 @@ class _Reader:
             parser = parsers.get(key)
             if parser is None:
                 if key not in _KNOWN[table]:
-                    self.wrong(inside(place, key), partial(_unknown, table, key))
+                    self.wrong(inside(where, key), partial(_unknown, table, key))
             elif isinstance(parser, ListOf):
-                if (items := self.array(inside(place, key), parser, value)) is not None:
+                if (items := self.array(inside(where, key), parser, value)) is not None:
                     values[key] = items
             else:
-                # the place is formatted only for a mistake: for 100,000 rules that takes a second
+                # that is formatted only for a mistake: for 100,000 rules that takes a second
                 try:
                     values[key] = parser(value)
                 except Wrong as wrong:
-                    self.wrong(inside(place, key), partial(_instead, wrong, value))
+                    self.wrong(inside(where, key), partial(_instead, wrong, value))
         for key, example in REQUIRED.get(table, {}).items():
             if key not in raw:
-                self.wrong(inside(place, key), f"missing; write one such as {example}")
+                self.wrong(inside(where, key), f"missing; write one such as {example}")
         return values
 
-    def array(self, place: str, kind: ListOf, raw: object) -> tuple[Any, ...] | None:
+    def array(self, where: str, kind: ListOf, raw: object) -> tuple[Any, ...] | None:
         """What an array's items say; None if one is wrong."""
         if not isinstance(raw, list) or not raw:
-            self.wrong(place, f"must be an array of strings, such as {kind.example}; found {in_words(raw)}")
+            self.wrong(where, f"must be an array of strings, such as {kind.example}; found {in_words(raw)}")
             return None
         items: list[Any] = []
         for index, item in enumerate(raw):
             try:
                 items.append(kind.parser(item))
             except Wrong as wrong:
-                self.wrong(f"{place}[{index}]", partial(_instead, wrong, item))
+                self.wrong(f"{where}[{index}]", partial(_instead, wrong, item))
         return tuple(items) if len(items) == len(raw) else None

@@ -68,10 +68,10 @@ def nearest(text: str, choices: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(text.lower(), choices, n=1)), None)
 
 
-def inside(place: str, key: str) -> str:
-    """The place of a key: interface[0].name, or interface[0]."odd key"."""
+def inside(where: str, key: str) -> str:
+    """Where a key is: interface[0].name, or interface[0]."odd key"."""
     name = key if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", key) else quoted(key)
-    return f"{place}.{name}" if place else name
+    return f"{where}.{name}" if where else name
 
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
@@ -108,7 +108,7 @@ def deep_key(text: str) -> Mistake | None:
 
 def syntax_mistake(error: str) -> Mistake:
     """What tomllib says, "Invalid value (at line 3, column 7)", as a Mistake."""
-    message, _, place = error.removesuffix(")").rpartition(" (at ")
+    message, _, where = error.removesuffix(")").rpartition(" (at ")
     if len(message) > _LONGEST_MESSAGE:  # a key in it may be as long as the file
         message = f"{message[:_LONGEST_MESSAGE]}..."
     quotes = "; text needs quotes; true, false and numbers need none"
@@ -119,4 +119,4 @@ def syntax_mistake(error: str) -> Mistake:
     }
     hint = hints.get(message, "")
     message = re.sub(r"\('(.*?)',?\)", lambda key: key[1].replace("', '", "."), message)  # ('a', 'b') is a.b
-    return Mistake(place, f"not valid TOML: {message}{hint}")
+    return Mistake(where, f"not valid TOML: {message}{hint}")

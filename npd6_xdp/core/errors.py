@@ -2,7 +2,7 @@
 """Every error that a user can meet, as one tree.
 
     Npd6Error                  exit 1: failed at run time
-    ├── ConfigError            exit 2: the configuration; one line per mistake, each with its place
+    ├── ConfigError            exit 2: the configuration; one line per mistake, each with where it is
     ├── UsageError             exit 2: the command line
     └── MachineError           exit 1: this machine: no bcc, no privilege, no such interface, a foreign program
 
@@ -27,15 +27,15 @@ class Npd6Error(Exception):
 class Mistake:
     """One mistake in a configuration file.
 
-    `place` is where it stands ("interface[0].rule[2].prefix", "line 3, column 7", or "" for the whole file);
+    `where` it stands ("interface[0].rule[2].prefix", "line 3, column 7", or "" for the whole file);
     `message` says what is wrong and what to write instead, in one line.
     """
 
-    place: str
+    where: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.place else self.message
+        return f"{self.where}: {self.message}" if self.where else self.message
 
 
 MOST_MISTAKES = 20
@@ -105,14 +105,14 @@ def want_of_threads() -> str:
 
 
 @contextmanager
-def as_machine_error(place: str) -> Iterator[None]:
-    """Make what the system refuses within the block a MachineError that names the place."""
+def as_machine_error(what: str) -> Iterator[None]:
+    """Make what the system refuses within the block a MachineError that says at what."""
     try:
         yield
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else ""
         at = f"{where}: " if where else ""
-        raise MachineError(f"{place}: {at}{remedy(error)}{_not_mounted(error.errno, where)}") from error
+        raise MachineError(f"{what}: {at}{remedy(error)}{_not_mounted(error.errno, where)}") from error
 
 
 def _not_mounted(code: int | None, path: str) -> str:

@@ -33,7 +33,7 @@ class Frames:
         self.times: list[int] = []
 
     def clear(self) -> None:
-        """Make all places free again."""
+        """Make all of it free again."""
         self.shapes.clear()
         self.times.clear()
 

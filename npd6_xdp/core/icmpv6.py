@@ -88,13 +88,13 @@ class NeighborSolicitation:
         None: no solicitation that we can see; the kernel gets it uncounted. A Reason: an invalid one, by the
         first check that fails. Outcome.UNMATCHED: longer than MAX_MESSAGE; left to the kernel, but counted.
         """
-        place = _locate(frame)
-        if place is None:
+        found = _locate(frame)
+        if found is None:
             return None
-        ip6, start, length = place.ip6, place.start, place.length
+        ip6, start, length = found.ip6, found.start, found.length
         source, destination = frame[ip6 + 8 : ip6 + 24], frame[ip6 + 24 : ip6 + 40]
         message = frame[start : start + length]  # H3: an Ethernet trailer is no part of it
-        if place.fragment:  # A10: RFC 6980 §5, atomic ones too
+        if found.fragment:  # A10: RFC 6980 §5, atomic ones too
             return Reason.FRAGMENT
         if length < FIXED_SIZE or len(message) < length:  # A4: RFC 4861 §7.1.1, as all that follow but one
             return Reason.LENGTH
@@ -267,7 +267,7 @@ class AdvertisementTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Located:
     """Where a message of type 135 stands in its frame: offsets, and the length that the IPv6 header tells."""
 
     ip6: int
@@ -287,7 +287,7 @@ def _ipv6_offset(frame: bytes) -> int | None:
     return ip6
 
 
-def _locate(frame: bytes) -> _Place | None:
+def _locate(frame: bytes) -> _Located | None:
     """Find the ICMPv6 message of type 135, behind extension headers or not; None if none can be seen."""
     ip6 = _ipv6_offset(frame)
     if ip6 is None:
@@ -316,7 +316,7 @@ def _locate(frame: bytes) -> _Place | None:
     length = int.from_bytes(frame[ip6 + 4 : ip6 + 6]) - (start - first)
     if length < 1 or frame[start : start + 1] != bytes([SOLICITATION]):
         return None
-    return _Place(ip6, start, length, fragment)
+    return _Located(ip6, start, length, fragment)
 
 
 def _split_options(area: bytes) -> list[bytes] | None:

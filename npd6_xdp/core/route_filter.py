@@ -157,15 +157,15 @@ def _find(attribute: int) -> tuple[Instruction, ...]:
 
 def _load_value() -> list[Instruction]:
     """From the offset of an attribute in A to its value, an integer in host order."""
-    places = range(4, 8) if sys.byteorder == "big" else range(7, 3, -1)
+    offsets = range(4, 8) if sys.byteorder == "big" else range(7, 3, -1)
     found = [Instruction(_ST, _OFFSET), Instruction(_LD_IMM, 0), Instruction(_ST, _VALUE)]
-    for place in places:
+    for offset in offsets:
         found += [
             Instruction(_LD_MEM, _VALUE),
             Instruction(_LSH, 8),
             Instruction(_ST, _VALUE),
             Instruction(_LDX_MEM, _OFFSET),
-            Instruction(_LD_IND_B, place),
+            Instruction(_LD_IND_B, offset),
             Instruction(_LDX_MEM, _VALUE),
             Instruction(_OR_X, 0),
             Instruction(_ST, _VALUE),

@@ -180,19 +180,19 @@ class Routes:
     def take(self, message: Message) -> None:
         """Take in an announcement: NEWROUTE or DELROUTE."""
         key, facts = self._parse(message.body)
-        places = [self._facts]
+        several = [self._facts]
         if self._reading is not None:
-            places.append(self._reading.found)
+            several.append(self._reading.found)
             if len(self._reading.touched) <= _MOST_TOUCHED:
                 self._reading.touched.add(key)
-        for place in places:
+        for each in several:
             if message.type == Type.DELROUTE:
-                place.withdraw(key, facts)
+                each.withdraw(key, facts)
             elif message.type == Type.NEWROUTE:
                 if message.flags & Flag.REPLACE:
-                    place.replace(key, facts)
+                    each.replace(key, facts)
                 for fact in facts:
-                    place.add(fact, key)
+                    each.add(fact, key)
 
     def lost_announcements(self) -> None:
         """Announcements were lost: what is known holds until all is read anew."""

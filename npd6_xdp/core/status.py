@@ -61,11 +61,11 @@ def _sections(status: Status) -> Iterator[tuple[str, Any]]:
     yield "configuration", details.file
     yield "interfaces", (_interface_row(status, each) for each in status.snapshot.interfaces)
     yield "rules", (_rule_row(status.snapshot, each) for each in status.snapshot.rules)
-    yield "neighbours", map(_place_row, details.hosts)
+    yield "neighbours", map(_host_row, details.hosts)
     yield "pending", map(str, details.pending)
     yield "pending_room", details.capacity and {"targets": details.capacity[0], "limit": details.capacity[1]}
-    yield "host_routes", map(_place_row, details.host_routes)
-    yield "kernel_proxy_entries", map(_place_row, details.proxy_entries)
+    yield "host_routes", map(_host_row, details.host_routes)
+    yield "kernel_proxy_entries", map(_host_row, details.proxy_entries)
     yield "vias", {glob: list(names) for glob, names in details.vias.items()}
     yield "refused", dict(status.refused)
     yield (
@@ -178,7 +178,7 @@ def _add(sums: dict[str, int], counts: Mapping[str, int]) -> None:
         sums[name] = sums.get(name, 0) + count
 
 
-def _place_row(host: HostSnapshot) -> dict[str, str]:
+def _host_row(host: HostSnapshot) -> dict[str, str]:
     return {"interface": host.interface, "address": str(host.address)} | ({"state": host.state} if host.state else {})
 
 
@@ -209,11 +209,11 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield from _some(rules.get(interface["interface"], ()), _rule)
     vias = [*status.get("vias", {}).items()]
     yield from _section("via globs", vias, lambda each: _glob(*each))
-    yield from _section("neighbours", status["neighbours"], _place)
+    yield from _section("neighbours", status["neighbours"], _host)
     yield from _section("pending", status["pending"], str)
     yield from _capacity(status.get("pending_room"))
-    yield from _section("host routes", status["host_routes"], _place)
-    yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _place)
+    yield from _section("host routes", status["host_routes"], _host)
+    yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _host)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
     if refused:
         yield from ("", f"refused, no room left: {', '.join(refused)}")
@@ -253,7 +253,7 @@ def _glob(glob: str, names: Sequence[str]) -> str:
     return f"{glob}: {', '.join(names[:_MOST_LINES]) or 'none here'}{more}"
 
 
-def _place(host: Mapping[str, str]) -> str:
+def _host(host: Mapping[str, str]) -> str:
     return " ".join(filter(None, (host["address"], "dev", host["interface"], host.get("state", ""))))
 
 

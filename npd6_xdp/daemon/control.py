@@ -25,7 +25,7 @@ class Control(Follower):
         def listen(path: str) -> ControlServer:
             return ControlServer(path, loop, self._answer)
 
-        # who has asked at a place that is left is yet to hear
+        # who has asked at an address that is left is yet to hear
         self._listening = Listening(path, listen(path), listen, ControlServer.close, ControlServer.stop_listening)
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Control(Follower):
         yield from ()
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
-        """Nobody asks at the old place any more."""
+        """Nobody asks at the old address any more."""
         self._listening.take_over(new.config.control)
         yield from ()
 

@@ -10,7 +10,7 @@ from npd6_xdp.daemon.listening import Listening
 from npd6_xdp.system.http.endpoint import Endpoint
 from npd6_xdp.system.http.metrics import metrics_app
 
-Place = tuple[str, int] | None
+Address = tuple[str, int] | None
 
 
 class Exposition(Follower):
@@ -19,13 +19,13 @@ class Exposition(Follower):
     def __init__(self, documents: Documents) -> None:
         self._serves = False
 
-        def listen(place: Place) -> Endpoint | None:
-            if place is None:
+        def listen(address: Address) -> Endpoint | None:
+            if address is None:
                 return None
             app = metrics_app(documents.snapshot)
-            return Endpoint(place, app, documents.overview, documents.unhealthy, beside=self._listening.server)
+            return Endpoint(address, app, documents.overview, documents.unhealthy, beside=self._listening.server)
 
-        self._listening: Listening[Place, Endpoint | None] = Listening(None, None, listen, _close, _close)
+        self._listening: Listening[Address, Endpoint | None] = Listening(None, None, listen, _close, _close)
 
     def close(self) -> None:
         """Stop serving: nobody asks for anything any more once this returns."""

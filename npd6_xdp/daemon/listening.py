@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 
 from npd6_xdp.daemon.in_force import Change
 
-Place = TypeVar("Place")
+Address = TypeVar("Address")
 Server = TypeVar("Server")
 
 
-class Listening(Generic[Place, Server]):
-    """A server at its place, and its successor at another.
+class Listening(Generic[Address, Server]):
+    """A server at its address, and its successor at another.
 
     `listen` makes one, and raises MachineError if that can't be; `close` gives up one that is not to take over after
     all, and `leave` one that another has taken over from.
@@ -21,44 +21,44 @@ class Listening(Generic[Place, Server]):
 
     def __init__(
         self,
-        place: Place,
+        address: Address,
         server: Server,
-        listen: Callable[[Place], Server],
+        listen: Callable[[Address], Server],
         close: Callable[[Server], object],
         leave: Callable[[Server], object],
     ) -> None:
-        self.place = place
+        self.address = address
         self.server = server
         self._listen = listen
         self._close = close
         self._leave = leave
-        self._next: tuple[Place, Server] | None = None
+        self._next: tuple[Address, Server] | None = None
 
     def close(self) -> None:
         """Close both."""
         self._give_up()
         self._close(self.server)
 
-    def prepare(self, place: Place, change: Change) -> None:
+    def prepare(self, address: Address, change: Change) -> None:
         """Listen where it is to be. Raises MachineError if that can't be."""
-        if self._next is None or self._next[0] != place:
+        if self._next is None or self._next[0] != address:
             self._give_up()
-            if place != self.place:
-                self._next = place, self._listen(place)
+            if address != self.address:
+                self._next = address, self._listen(address)
                 change.undo.callback(self._give_up)
 
-    def take_over(self, place: Place) -> bool:
-        """Serve at this place from now on. Returns whether that is another one than before."""
-        if self._next is None or self._next[0] != place:  # that of one to come
+    def take_over(self, address: Address) -> bool:
+        """Serve at this address from now on. Returns whether that is another one than before."""
+        if self._next is None or self._next[0] != address:  # that of one to come
             return False
         self._leave(self.server)
-        (self.place, self.server), self._next = self._next, None
+        (self.address, self.server), self._next = self._next, None
         return True
 
     def renew(self) -> None:
-        """Another at the same place, because something is wrong with the one there is. Raises MachineError."""
+        """Another at the same address, because something is wrong with the one there is. Raises MachineError."""
         self._close(self.server)
-        self.server = self._listen(self.place)
+        self.server = self._listen(self.address)
 
     def _give_up(self) -> None:
         if self._next is not None:

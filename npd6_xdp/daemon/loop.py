@@ -2,7 +2,7 @@
 """The loop, which knows nobody: it is handed file descriptors, due times and calls, each with a name for its failures.
 
 Nothing but stop() ends it, and a source of events that fails again and again. What a call raises is logged with its
-traceback (once for each place in the code), counted, and survived.
+traceback (once for each line of the code), counted, and survived.
 """
 
 from __future__ import annotations
@@ -221,8 +221,8 @@ class Loop:
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
-        place = ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-        new = (where, type(error).__name__, *place)
+        line = ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        new = (where, type(error).__name__, *line)
         if new not in self._logged:
             self._logged.add(new)
             log.error(

@@ -68,7 +68,7 @@ class PortLooks:
         self._attached = attached
         self._look_at_tags = look_at_tags
         self._links_to_look_at: list[int] = []
-        self._places_to_look_at: list[int] = []
+        self._interfaces_to_look_at: list[int] = []
         self._losses = netlink().losses
         self._hurried = 0
         self._postponed = 0
@@ -95,8 +95,8 @@ class PortLooks:
         self._postponed = 0
         if self._losses != self._netlink().losses:
             self._losses = self._netlink().losses
-            self._places_to_look_at = self._places()
-            self._hurried = len(self._places_to_look_at)
+            self._interfaces_to_look_at = self._interfaces()
+            self._hurried = len(self._interfaces_to_look_at)
         if not self._links_to_look_at:
             self._links_to_look_at = [*self._attached]
         some = min(-(-len(self._attached) // _ROUND), _MOST_LOOKS)
@@ -109,20 +109,20 @@ class PortLooks:
         self._lines.say()
         self.due = now + (_HURRY if self._hurried else _TURN)
 
-    def _places(self) -> list[int]:
+    def _interfaces(self) -> list[int]:
         return [*{*self._attached, *self._groups.interfaces}]
 
     def _look_closely(self) -> Iterator[Attached]:
         """At the counts and groups of interfaces: as many as the time allows, and all within a round at best."""
-        if not self._places_to_look_at:
-            self._places_to_look_at = self._places()
-        places = self._places_to_look_at
+        if not self._interfaces_to_look_at:
+            self._interfaces_to_look_at = self._interfaces()
+        ifindexes = self._interfaces_to_look_at
         ends = time.thread_time() + _LOOKING
         program = self._ns_filter.program_id
-        for _ in range(max(-(-len(places) // _ROUND), self._hurried)):
-            if not places or time.thread_time() > ends:
+        for _ in range(max(-(-len(ifindexes) // _ROUND), self._hurried)):
+            if not ifindexes or time.thread_time() > ends:
                 break
-            ifindex = places.pop()
+            ifindex = ifindexes.pop()
             self._hurried = max(self._hurried - 1, 0)
             if (port := self._attached.get(ifindex)) is not None:
                 yield from self._compare(port, program)

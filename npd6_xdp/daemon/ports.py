@@ -252,8 +252,8 @@ class Ports(Follower):
         if self._wanted_groups[0] is not table:
             self._wanted_groups = table, wanted_groups(table)
         self._groups.follow(self._wanted_groups[1], {link.ifindex: link.name for link in links.values()})
-        places = {*self._groups.interfaces}
-        seen = {link.ifindex: link for link in links.values() if link.ifindex in places}
+        here = {*self._groups.interfaces}
+        seen = {link.ifindex: link for link in links.values() if link.ifindex in here}
         for ifindex, link in seen.items():
             before = self._seen.get(ifindex)
             if before is not None and before != link:

@@ -18,14 +18,14 @@ PATIENCE = 600.0
 
 
 class Source(NamedTuple):
-    """The file: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `place`."""
+    """The file: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `where`."""
 
     read: Callable[[], str]
-    place: str
+    where: str
 
     def load(self) -> Config:
         """What it says now. Raises ConfigError."""
-        return parse(self.read(), self.place)
+        return parse(self.read(), self.where)
 
 
 class Reading:

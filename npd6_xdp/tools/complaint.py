@@ -22,8 +22,8 @@ def complaint(error: Exception) -> tuple[str, int] | None:
             text = f"npd6-xdp: scapy is missing, which this command needs: {package}"
             return text, MachineError.exit_status
         case OSError() if is_used_up(error.errno or 0):
-            place = f"{error.filename}: " if error.filename else ""
-            return f"npd6-xdp: {place}{remedy(error)}", MachineError.exit_status
+            where = f"{error.filename}: " if error.filename else ""
+            return f"npd6-xdp: {where}{remedy(error)}", MachineError.exit_status
     return None
 
 

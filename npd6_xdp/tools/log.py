@@ -69,7 +69,7 @@ class LogThread(logging.Handler):
             self._dropped += lines
             return
         if before:
-            self._queue.put((b"", 0, threading.Lock()))  # the place where they are missing
+            self._queue.put((b"", 0, threading.Lock()))  # where they are missing
         written = threading.Lock()
         written.acquire()
         self._put += len(data)

@@ -363,5 +363,5 @@ def test_a_limit_is_a_whole_number_within_its_bounds(key: str, low: int, high: i
         assert parse(limits(f"{key} = {value}"), "").limits == replace(Limits(), **{key: value})
     for wrong in (low - 1, high + 1, -1):
         (mistake,) = mistakes(limits(f"{key} = {wrong}"))
-        assert mistake.place == f"limits.{key}"
+        assert mistake.where == f"limits.{key}"
         assert mistake.message.startswith(f"must be a whole number from {low} to {high}, without quotes; found")

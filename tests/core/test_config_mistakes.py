@@ -32,7 +32,7 @@ MISTAKES = (
 @pytest.mark.parametrize(("text", "place", "fragment"), [pytest.param(*row, id=name) for name, *row in MISTAKES])
 def test_a_mistake_is_refused_at_its_place_in_words_that_help(text: str, place: str, fragment: str) -> None:
     (mistake,) = mistakes(text)
-    assert mistake.place == place
+    assert mistake.where == place
     assert fragment in mistake.message
 
 
@@ -72,7 +72,7 @@ def test_every_mistake_is_found_in_the_files_order(monkeypatch: pytest.MonkeyPat
         [metrics]
         listen = "localhost"
         """
-    assert [mistake.place for mistake in mistakes(text)] == [
+    assert [mistake.where for mistake in mistakes(text)] == [
         "daemon.log_level",
         "daemon.control",
         "interface[0].vlan",
@@ -114,7 +114,7 @@ def test_every_mistake_between_rules_and_between_interfaces_is_found_at_the_late
         name = "wan0"
         rule = [{ prefix = "fe80::1", method = "static" }]
         """
-    assert [mistake.place for mistake in mistakes(text)] == [
+    assert [mistake.where for mistake in mistakes(text)] == [
         "interface[0].rule[1].method",
         "interface[0].rule[1].prefix",
         "interface[0].rule[2].via",
@@ -127,7 +127,7 @@ def test_every_mistake_between_rules_and_between_interfaces_is_found_at_the_late
 
 def test_what_stands_in_single_brackets_is_read_all_the_same() -> None:
     text = '[interface]\nname = 7\n[interface.rule]\nprefix = "::1"\n'
-    assert [mistake.place for mistake in mistakes(text)] == [
+    assert [mistake.where for mistake in mistakes(text)] == [
         "interface",
         "interface.name",
         "interface.rule",
@@ -138,4 +138,4 @@ def test_what_stands_in_single_brackets_is_read_all_the_same() -> None:
 
 def test_an_entry_whose_vlan_is_wrong_is_nobodys_twin() -> None:
     """Whether it is one shows only when its vlan is right."""
-    assert [mistake.place for mistake in mistakes(MINIMAL + interface("vlan = 0"))] == ["interface[1].vlan"]
+    assert [mistake.where for mistake in mistakes(MINIMAL + interface("vlan = 0"))] == ["interface[1].vlan"]

@@ -121,7 +121,7 @@ def test_no_tables_raise_anything_but_config_errors(tables: dict[str, Any]) -> N
     assert tomllib.loads(text).keys() == tables.keys()
     found = mistakes(text)
     assert all(len(str(mistake).splitlines()) == 1 for mistake in found)
-    places = {mistake.place.partition(".")[0].partition("[")[0] for mistake in found}
+    places = {mistake.where.partition(".")[0].partition("[")[0] for mistake in found}
     told = len(found) <= MOST_MISTAKES  # and not only counted
     assert not told or tables.keys() - {"daemon", "metrics", "limits", "interface"} <= places | {
         key for key in tables if not re.fullmatch(r"[\w-]+", key, re.ASCII)
@@ -241,7 +241,7 @@ def test_a_selection_is_taken_if_it_lies_under_the_prefix_and_only_then(data: st
     inside = last < size or base <= first <= last < base + size
     found = mistakes(rule(f'exclude = ["{text}"]', prefix=f'"{IPv6Network((base, length))}"'))
     assert (found == []) == inside
-    assert [mistake.place for mistake in found] == [f"{ITS_RULE}.exclude[0]"] * (not inside)
+    assert [mistake.where for mistake in found] == [f"{ITS_RULE}.exclude[0]"] * (not inside)
 
 
 @settings(deadline=None)

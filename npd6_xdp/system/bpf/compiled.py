@@ -45,7 +45,7 @@ class Map(NamedTuple):
 class Function(NamedTuple):
     """A program to be loaded: its name, its kind (enum bpf_prog_type), its instructions.
 
-    An instruction that means a map has the map's place among the maps instead of a descriptor.
+    An instruction that means a map has the map's number among the maps instead of a descriptor.
     """
 
     name: str
@@ -130,8 +130,8 @@ def taken(lib: Any, module: Any, kinds: Mapping[str, int], sized_by: Mapping[str
     """
     name_of = ct.CFUNCTYPE(ct.c_char_p, ct.c_void_p, ct.c_size_t)(("bpf_table_name", lib))
     names = [name_of(module, number) for number in range(lib.bpf_num_tables(module))]
-    fds = {lib.bpf_table_fd(module, name): place for place, name in enumerate(names)}
-    maps = [_map(lib, fd, names[place].decode(), sized_by) for fd, place in fds.items()]
+    fds = {lib.bpf_table_fd(module, name): number for number, name in enumerate(names)}
+    maps = [_map(lib, fd, names[number].decode(), sized_by) for fd, number in fds.items()]
     functions = [
         Function(name, kind, _relocated(_code(lib, module, name.encode()), fds.get)) for name, kind in kinds.items()
     ]

@@ -24,7 +24,7 @@ class CountedPrograms:
         self._folded_entries: dict[int, EntryCounters] = {}
         self._folded_rules: dict[int, Mapping[Outcome, int]] = {}
         self.changes = 0
-        """Changes whenever a counter may have got another meaning, or has moved to another place."""
+        """Changes whenever a counter may have got another meaning, or has moved to another map."""
 
     def close(self) -> None:
         """Give up program and maps of each."""

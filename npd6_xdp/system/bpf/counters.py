@@ -93,11 +93,11 @@ class Counters(Maps):
         keys, values = (ct.create_string_buffer(PIECE * each) for each in (INDEX.size, size))
         for first in range(0, end, PIECE):
             wanted = min(PIECE, end - first)
-            count, place = ct.c_uint32(wanted), ct.c_uint32()
+            count, after = ct.c_uint32(wanted), ct.c_uint32()
             # the kernel goes on from the key that it is given
             before = ct.byref(ct.c_uint32(first - 1)) if first else None
             fd = self._fds[name]
-            failed = self._lib.bpf_map_lookup_batch(fd, before, ct.byref(place), keys, values, ct.byref(count), None)
+            failed = self._lib.bpf_map_lookup_batch(fd, before, ct.byref(after), keys, values, ct.byref(count), None)
             if failed == 0 and count.value == wanted:
                 yield first, values.raw[: wanted * size]
             else:  # a kernel without batches for this kind of map

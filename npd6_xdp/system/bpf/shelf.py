@@ -44,8 +44,8 @@ def read(name: str, unpack: Callable[[bytes], T]) -> T | None:
     `unpack` raises ValueError if it can't make anything of it.
     """
     try:
-        with _opened() as place:
-            file = os.open(name + _ENDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+        with _opened() as folder:
+            file = os.open(name + _ENDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 data = _content(file, name)
                 found = unpack(data)
@@ -53,7 +53,7 @@ def read(name: str, unpack: Callable[[bytes], T]) -> T | None:
                     os.utime(file)  # used now
             except ValueError as error:
                 log.debug("what is kept in %s can't be used, and is removed: %s", directory(), error)
-                os.unlink(name + _ENDING, dir_fd=place)
+                os.unlink(name + _ENDING, dir_fd=folder)
                 return None
             finally:
                 os.close(file)
@@ -70,29 +70,29 @@ def write(name: str, data: bytes) -> None:
     try:
         with suppress(FileExistsError):
             directory().mkdir(0o700)
-        with _opened() as place:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever has the lock most likely keeps the same
-            _write(place, name, _digest(name, data) + data)
-            _forget_oldest(place)
+        with _opened() as folder:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever has the lock most likely keeps the same
+            _write(folder, name, _digest(name, data) + data)
+            _forget_oldest(folder)
     except OSError as error:
         log.debug("nothing can be kept in %s: %s", directory(), error.strerror)
 
 
 def remove(name: str) -> None:
     """Keep it no longer."""
-    with suppress(OSError), _opened() as place:
-        os.unlink(name + _ENDING, dir_fd=place)
+    with suppress(OSError), _opened() as folder:
+        os.unlink(name + _ENDING, dir_fd=folder)
 
 
 @contextmanager
 def _opened() -> Iterator[int]:
     """The directory. Raises OSError if it isn't there, or others may write to it."""
-    place = os.open(directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    folder = os.open(directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _require_ours(os.fstat(place))
-        yield place
+        _require_ours(os.fstat(folder))
+        yield folder
     finally:
-        os.close(place)
+        os.close(folder)
 
 
 def _require_ours(found: os.stat_result) -> None:
@@ -119,26 +119,26 @@ def _digest(name: str, data: bytes) -> bytes:
     return _DIGEST(name.encode() + b"\0" + data).digest()
 
 
-def _write(place: int, name: str, data: bytes) -> None:
-    for left in os.listdir(place):  # by somebody who was killed: nobody else writes now
+def _write(folder: int, name: str, data: bytes) -> None:
+    for left in os.listdir(folder):  # by somebody who was killed: nobody else writes now
         if left.endswith(_UNDER_WAY):
-            os.unlink(left, dir_fd=place)
+            os.unlink(left, dir_fd=folder)
     beside = name + _UNDER_WAY
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=place)
+    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         try:
             if os.write(file, data) != len(data):
                 raise OSError(0, "there is no space for all of it")
         finally:
             os.close(file)
-        os.rename(beside, name + _ENDING, src_dir_fd=place, dst_dir_fd=place)
+        os.rename(beside, name + _ENDING, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        os.unlink(beside, dir_fd=place)
+        os.unlink(beside, dir_fd=folder)
         raise
 
 
-def _forget_oldest(place: int) -> None:
-    names = [name for name in os.listdir(place) if name.endswith(_ENDING)]
-    used = {name: os.stat(name, dir_fd=place, follow_symlinks=False).st_mtime_ns for name in names}
+def _forget_oldest(folder: int) -> None:
+    names = [name for name in os.listdir(folder) if name.endswith(_ENDING)]
+    used = {name: os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns for name in names}
     for name in sorted(used, key=used.__getitem__)[:-MOST_FILES]:
-        os.unlink(name, dir_fd=place)
+        os.unlink(name, dir_fd=folder)

@@ -149,7 +149,7 @@ class Netlink:
     def groups(self, ifindex: int) -> frozenset[bytes]:
         """The IPv6 multicast groups that a link is in now, whoever has joined them."""
         found = filter(None, map(link_messages.parse_group, self._asked(link_messages.dump_groups, ifindex)))
-        return frozenset(group for place, group in found if place == ifindex)
+        return frozenset(group for index, group in found if index == ifindex)
 
     def _asked(self, request: Callable[[int, int], bytes], ifindex: int) -> list[bytes]:
         """The bodies of what the kernel answers about one link; none if it can't."""

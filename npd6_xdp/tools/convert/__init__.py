@@ -25,7 +25,7 @@ _READERS = {"npd6.conf": npd6.read, "ndppd.conf": ndppd.read}
 class Converted:
     """A converted file: `toml` is the text of ours, `remarks` what it can't say, as "FILE:LINE: what and why".
 
-    Each remark stands in `toml` too, as a comment at its place. `kind` is what was read: "npd6.conf" or "ndppd.conf".
+    Each remark stands in `toml` too, as a comment where it belongs. `kind` is what was read: npd6.conf or ndppd.conf.
     """
 
     toml: str

@@ -29,7 +29,7 @@ class Notes:
         self.mistakes.append((line, message))
 
     def say(self, line: int, message: str, at: list[str] | None = None, *, equal: bool = False) -> None:
-        """Note a remark, which is also a comment at its place in the output, or on top.
+        """Note a remark, which is also a comment where it belongs in the output, or on top.
 
         Remarks on what has no equivalent come first; `equal` says that this has one, or needs none.
         """
