@@ -85,7 +85,7 @@ enum entry_flag {
 	ENTRY_HEARS = 32,   /* targets live behind it: Python is told of new source addresses */
 };
 
-/* Which kinds of routes and rules bpf_fib_lookup() can't decide by are there: npd6_xdp/core/routes.py RoutingFlag. */
+/* What of routes and rules there is that bpf_fib_lookup() can't decide by: npd6_xdp/core/routes.py RoutingFlag. */
 enum routing_flag {
 	ROUTING_UNFOUND = 1, /* what it doesn't find may be there: prefixes delivered here, throw routes */
 	ROUTING_ALL = 2,     /* rules pass over routes (suppress_prefixlength), and it doesn't */

@@ -170,7 +170,7 @@ class _Builder:
                         note = f"no VLAN device, so the kernel can't answer {rule.prefix}: npd6-xdp does"
                         self.notes[f"{where}: {note}"] = None
                 yield
-        if Decision.NEIGHBOUR in origin.kinds:
+        if Decision.NEIGHBOUR in origin.occurring:
             here = self._came_in_by(entry)
             vain = {via for via in {rule.via for rule in interface.rules} if self._via_sets.named(via) == {here}}
             for rules in pieces(interface.rules if vain else ()):
@@ -185,7 +185,7 @@ class _Builder:
 
     def _elsewhere(self, lines: Mapping[Prefix, Match], origin: Origin, own: set[int]) -> dict[Prefix, Match]:
         """Addresses of the host's other interfaces: Linux doesn't answer for them here, and they are surely there."""
-        if not origin.kinds & _THERE_OR_NOT:
+        if not origin.occurring & _THERE_OR_NOT:
             return {}
         held, owners = self._held, origin.bases.owners
         candidates: Iterable[int] = held

@@ -121,8 +121,8 @@ class EntryRules:
                 if said:
                     notes[base] = said
             yield
-        kinds, via_sets = yield from _occurring(rules)
-        self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, kinds, via_sets, notes)
+        occurring, via_sets = yield from _occurring(rules)
+        self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, occurring, via_sets, notes)
         return lines, None if lines_before is None else (lines_before, touched)
 
     def _rule_of(
@@ -152,8 +152,8 @@ class EntryRules:
         """Of an entry of the table before that is away, the rules that the file still has."""
         before = self._before.origins.get(entry)
         kept = {prefix: rule for prefix, rule in before.rules.items() if prefix in prefixes} if before else {}
-        kinds = frozenset({rule.decision for rule in kept.values()})
-        self.origins[entry] = Origin((), None, {}, bases((), {}), kept, kinds)
+        occurring = frozenset({rule.decision for rule in kept.values()})
+        self.origins[entry] = Origin((), None, {}, bases((), {}), kept, occurring)
         self.rules.update({rule.id: rule for rule in kept.values()})
 
 
@@ -163,7 +163,7 @@ def _occurring(rules: Mapping[str, Rule]) -> Steps[tuple[frozenset[Decision], fr
     for some in pieces(rules.values()):
         found.update([(int(rule.decision), rule.via_set) for rule in some])  # an enum's hash takes four times as long
         yield
-    return frozenset(Decision(kind) for kind, _ in found), frozenset(via_set for _, via_set in found) - {NO_VIA_SET}
+    return frozenset(Decision(each) for each, _ in found), frozenset(via_set for _, via_set in found) - {NO_VIA_SET}
 
 
 def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> Steps[bool]:

@@ -159,8 +159,8 @@ class Routes:
         return {fact for fact in self._facts.witnesses if not isinstance(fact, RoutingFlag)}
 
     @property
-    def kinds(self) -> RoutingFlag:
-        """What kinds of routes there are, of those that concern us."""
+    def flags(self) -> RoutingFlag:
+        """What of the routes that concern us bpf_fib_lookup() can't decide by."""
         return reduce(or_, (fact for fact in self._facts.witnesses if isinstance(fact, RoutingFlag)), RoutingFlag(0))
 
     @property
@@ -295,14 +295,14 @@ class Routes:
         if len(body) < _RTMSG:
             return b"", ()
         attributes = route_messages.route_attributes(body)
-        return _key(body, attributes), (*self._paths(attributes, body[7]), *_kinds(body))
+        return _key(body, attributes), (*self._paths(attributes, body[7]), *_flags(body))
 
     def _paths(self, attributes: Mapping[int, bytes], kind: int = RouteType.UNICAST) -> tuple[Fact, ...]:
         gateways = route_messages.route_gateways(attributes) if kind == RouteType.UNICAST else ()
         return tuple(gateway for gateway in gateways if gateway[0] in self._watched)
 
 
-def _kinds(body: bytes) -> Iterator[RoutingFlag]:
+def _flags(body: bytes) -> Iterator[RoutingFlag]:
     length, source_length, protocol, kind = body[1], body[2], body[5], body[7]
     if kind == RouteType.THROW:
         yield RoutingFlag.UNFOUND
@@ -330,7 +330,7 @@ def _key(body: bytes, attributes: Mapping[int, bytes]) -> bytes:
     return key + _PRIORITY + attributes.get(_RTA_PRIORITY, b"").ljust(4, b"\0")
 
 
-def kinds_of_rules(rules: Iterable[RuleEntry | None]) -> RoutingFlag:
+def flags_of_rules(rules: Iterable[RuleEntry | None]) -> RoutingFlag:
     """What routing rules do that bpf_fib_lookup() ignores with its default flags."""
     found = RoutingFlag(0)
     for rule in rules:
@@ -363,14 +363,14 @@ class RouteQuestion(NamedTuple):
     nowhere: Set[int]
 
 
-def question_of(event: NsEvent, rule: Rule, table: Table, kinds: RoutingFlag) -> RouteQuestion:
+def question_of(event: NsEvent, rule: Rule, table: Table, flags: RoutingFlag) -> RouteQuestion:
     """What to ask for a solicitation that bpf_fib_lookup() couldn't decide. The source is the asker's address where
     routes or rules depend on the source, unless it is link-local.
     """
     link_local = event.source[0] == 0xFE and event.source[1] & 0xC0 == 0x80
     return RouteQuestion(
         event.target,
-        event.source if kinds & RoutingFlag.SOURCE and not link_local else UNSPECIFIED,
+        event.source if flags & RoutingFlag.SOURCE and not link_local else UNSPECIFIED,
         table.entries[rule.entry].l3_ifindex,
         table.vias.get(rule.via_set, frozenset()) if rule.flags & RuleFlag.VIA else None,
         table.nowhere,

@@ -256,7 +256,7 @@ class Origin:
     """What an entry's decisions were made of, for the next table to reuse what is as before.
 
     `context` is all that they depend on beside the rules and the prefixes that these follow. `rules` holds what has
-    become of each, by its prefix as the file spells it, `kinds` and `via_sets` what occurs there; `notes` are by base.
+    become of each, by its prefix as the file spells it; `occurring` and `via_sets` are theirs; `notes` are by base.
     """
 
     config: tuple[RuleConfig, ...]
@@ -264,7 +264,7 @@ class Origin:
     followed: Mapping[str, tuple[Prefix, ...]]
     bases: Bases
     rules: Mapping[str, Rule]
-    kinds: frozenset[Decision] = frozenset()
+    occurring: frozenset[Decision] = frozenset()
     via_sets: frozenset[int] = frozenset()
     notes: Mapping[Prefix, Sequence[str]] = field(default_factory=dict)
 
@@ -310,15 +310,15 @@ class Table:
         return frozenset(ifindex for ifindex, _, _ in self.entry_ids)
 
     @cached_property
-    def kinds(self) -> frozenset[Decision]:
+    def occurring(self) -> frozenset[Decision]:
         """What the rules decide by, those of interfaces that are away too."""
-        return frozenset(kind for origin in self.origins.values() for kind in origin.kinds)
+        return frozenset(decision for origin in self.origins.values() for decision in origin.occurring)
 
     def live(self, decision: Decision) -> list[Entry]:
-        """The entries that frames lead to and that have rules of a kind."""
+        """The entries that frames lead to and that have rules which decide so."""
         live = sorted(set(self.entry_ids.values()))
         return [
-            self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].kinds
+            self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].occurring
         ]
 
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
@@ -347,7 +347,7 @@ class Table:
 
     def knowing(self) -> Steps[None]:
         """Compute now what takes a while for a large table, and is needed later when there is no time."""
-        _ = self.ports, self.kinds
+        _ = self.ports, self.occurring
         yield
         for decisions in self.decisions.values():
             _ = decisions.addresses

@@ -97,7 +97,7 @@ class Rooms:
             Method.ROUTE: self.route.handle,
         }
         self.answering.join(handlers, self.neighbour.notice)
-        self.route.follow(self.machine.kinds)
+        self.route.follow(self.machine.routing_flags)
         self.rings.open(EventRing(self.ns_filter.program.maps))
         for name, pid in other_daemons():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)

@@ -102,9 +102,12 @@ class Hosts:
         """What the map is to know by a table that is to be in force, a bit at a time.
 
         Where that is the first that needs to know who is there, the kernel's table is read: who is there must be known
-        before somebody asks. Raises MachineError where the kernel has no room for one more that hears of changes.
+        before somebody asks. Raises MachineError where the kernel has no space for one more that hears of changes.
         """
-        limit, begins = new.config.limits.neighbours, Decision.NEIGHBOUR in new.table.kinds and not self.watch.listening
+        limit, begins = (
+            new.config.limits.neighbours,
+            Decision.NEIGHBOUR in new.table.occurring and not self.watch.listening,
+        )
         self.routes.listen(wanted=new.table.host_routes)
         while begins and self._settling is not None:  # what a table before that has had known is being forgotten
             self._settle_on(0.0)
@@ -152,7 +155,7 @@ class Hosts:
     def use(self, new: InForce) -> None:
         """Go by a table from now on: the map knows what it is asked for by it."""
         before, self._in_force, table = self._in_force, new, new.table
-        needed = self._needed = Decision.NEIGHBOUR in table.kinds
+        needed = self._needed = Decision.NEIGHBOUR in table.occurring
         tables = _vrfs(new)
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
         self._entries_hear = any(map(table.hears, table.entries.values()))

@@ -67,7 +67,7 @@ class Machine(Follower):
         self._loop = loop
         self._look = look
         self._in_force = NOTHING
-        self._tell_kinds: Callable[[RoutingFlag], object] = lambda _: None
+        self._tell_flags: Callable[[RoutingFlag], object] = lambda _: None
         self.netlink = Netlink()
         try:
             self._routes = RouteWatch()
@@ -82,9 +82,9 @@ class Machine(Follower):
         self._routes.close()
         self.netlink.close()
 
-    def join(self, loop: Loop, tell_kinds: Callable[[RoutingFlag], object]) -> None:
-        """Have the loop wait for changes. `tell_kinds` is called with what kinds of routes and rules there are."""
-        self._tell_kinds = tell_kinds
+    def join(self, loop: Loop, tell_flags: Callable[[RoutingFlag], object]) -> None:
+        """Have the loop wait for changes. `tell_flags` is called with what of routes and rules there is."""
+        self._tell_flags = tell_flags
         loop.watch("links", lambda: [(self.netlink.fileno(), self.on_link_change)], self._reopen_links)
         loop.at(lambda: 0.0 if self.netlink.unfinished else None, lambda _: self.on_link_change(), "links")
         loop.watch("routes", self._readable_routes, self._reopen_routes)
@@ -107,7 +107,7 @@ class Machine(Follower):
         if change.asked:
             change.undo.callback(self._watch_again)
         self._routes.watch(self._ports(config), wait=False)
-        self._tell_kinds(self._routes.kinds)  # with other sockets than before, all was read anew
+        self._tell_flags(self._routes.flags)  # with other sockets than before, all was read anew
         if not change.asked or self._is_read(config):
             return
         patience = time.monotonic() + _MOST_ROUTES
@@ -139,9 +139,9 @@ class Machine(Follower):
         return self._guests.beside(known)
 
     @property
-    def kinds(self) -> RoutingFlag:
-        """What kinds of routes and rules there are."""
-        return self._routes.kinds
+    def routing_flags(self) -> RoutingFlag:
+        """What of routes and rules there is that bpf_fib_lookup() can't decide by."""
+        return self._routes.flags
 
     def apply(self, new: InForce) -> None:
         """These facts are in force."""
@@ -180,7 +180,7 @@ class Machine(Follower):
 
     def on_link_change(self) -> None:
         """Something was announced of links or addresses."""
-        if Decision.NEIGHBOUR in self._in_force.table.kinds:  # hosts are looked for
+        if Decision.NEIGHBOUR in self._in_force.table.occurring:  # hosts are looked for
             self._guests.expect()
         try:
             if self.netlink.on_change(time.monotonic() + SLICE):
@@ -193,12 +193,12 @@ class Machine(Follower):
     def _on_route_change(self) -> None:
         if self._routes.on_change():
             self._look.later()
-        self._tell_kinds(self._routes.kinds)
+        self._tell_flags(self._routes.flags)
 
     def _on_route_dump(self) -> None:
         if self._routes.on_dump():
             self._look.later()
-        self._tell_kinds(self._routes.kinds)
+        self._tell_flags(self._routes.flags)
 
     # --- sources opened anew, because they fail all the time ---
 

@@ -108,7 +108,7 @@ class Resolution(Follower):
     @property
     def _resolves(self) -> bool:
         """Whether any rule has targets resolved."""
-        return Decision.NEIGHBOUR in self._in_force.table.kinds
+        return Decision.NEIGHBOUR in self._in_force.table.occurring
 
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """What the map is to know by the table, a bit at a time."""

@@ -29,7 +29,7 @@ class Routing(Follower):
         self._questions = RouteQuestions()
         self._changes = RouteChanges()
         self._in_force = NOTHING
-        self._kinds = RoutingFlag(0)
+        self._flags = RoutingFlag(0)
         self._generation = 0
         self._keeps = False
         self._not_before = 0.0
@@ -59,12 +59,12 @@ class Routing(Follower):
         self._in_force = new
         self._keep_none()  # the next change is still heard of, at the cost of one call: the kernel may refuse a filter
 
-    def follow(self, kinds: RoutingFlag) -> None:
-        """There are routes and rules of these kinds: XDP is to know."""
-        if kinds != self._kinds:
-            self._kinds = kinds
+    def follow(self, flags: RoutingFlag) -> None:
+        """There are such routes and rules: XDP is to know."""
+        if flags != self._flags:
+            self._flags = flags
             self._forget()
-            self._ns_filter.set_routing(kinds)
+            self._ns_filter.set_routing(flags)
 
     def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
         """An event of a rule of method route. None: its target is there, answer."""
@@ -74,13 +74,13 @@ class Routing(Follower):
         """A target is asked for of which bpf_fib_lookup() couldn't tell. None: it is there, answer."""
         if rule.entry not in self._in_force.table.entries:
             return Outcome.ABSENT
-        by_source = RoutingFlag.SOURCE in self._kinds
+        by_source = RoutingFlag.SOURCE in self._flags
         if not self._keeps and not by_source and time.monotonic() >= self._not_before:
             self._changes.listen()
             self._keeps = True
             self._generation = self._generation % 0xFFFFFFFF + 1
             self._ns_filter.keep_routes(self._generation)
-        there = self._questions.is_behind(question_of(event, rule, self._in_force.table, self._kinds))
+        there = self._questions.is_behind(question_of(event, rule, self._in_force.table, self._flags))
         if self._keeps and there is not None:
             self._ns_filter.keep_route(rule.entry, event.target, self._generation, there=there)
         return None if there else Outcome.ABSENT

@@ -131,7 +131,7 @@ class _Replay:
         self._reasons: Counter[Reason] = Counter()
         self.unseen = 0
         self._questions = RouteQuestions()
-        self._kinds = RoutingFlag(0)
+        self._flags = RoutingFlag(0)
         self._meet_neighbours()
         self._meet_routes()
 
@@ -144,8 +144,8 @@ class _Replay:
         if self._table.live(Decision.ROUTE):
             with closing(RouteWatch()) as routes:
                 routes.watch(())
-                self._kinds = routes.kinds
-            self._bench.ns_filter.set_routing(self._kinds)
+                self._flags = routes.flags
+            self._bench.ns_filter.set_routing(self._flags)
 
     def _meet_neighbours(self) -> None:
         """Method neighbour goes by this machine's neighbour table as it is now."""
@@ -268,7 +268,7 @@ class _Replay:
         """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxy_entries.py)."""
         rule = self._table.rules[event.rule]
         if event.flags & EventFlag.MISS and rule.method is Method.ROUTE:
-            there = self._questions.is_behind(question_of(event, rule, self._table, self._kinds))
+            there = self._questions.is_behind(question_of(event, rule, self._table, self._flags))
             return Outcome.ANSWERED_PYTHON if there else Outcome.ABSENT
         if event.flags & EventFlag.MISS and rule.method is Method.NEIGHBOUR:
             if self._is_here and not self._table.vias.get(rule.via_set):

@@ -41,14 +41,14 @@ def announced(given: Given, kind: Type = Type.NEWROUTE, flags: int = 0) -> bytes
     return message(kind, given.body(), 0, flags)
 
 
-@pytest.mark.parametrize(("what", "route", "wanted", "kinds"), SAID, ids=[what for what, *_ in SAID])
+@pytest.mark.parametrize(("what", "route", "wanted", "flags"), SAID, ids=[what for what, *_ in SAID])
 def test_a_route_passes_if_it_says_something_of_a_watched_interface_or_of_the_machine(
-    what: str, route: Given, wanted: set[tuple[int, int]], kinds: int
+    what: str, route: Given, wanted: set[tuple[int, int]], flags: int
 ) -> None:
     for kind in (Type.NEWROUTE, Type.DELROUTE):
         datagram = announced(route, kind)
         passed = passing(routes_that_concern({WAN}), [datagram])
-        assert passed == ([datagram] if wanted or kinds else [])
+        assert passed == ([datagram] if wanted or flags else [])
 
 
 def test_a_route_in_anothers_place_passes_whatever_it_says_and_so_does_what_is_no_route() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npd6_xdp.core.route_messages import RouteReply, RuleEntry
-from npd6_xdp.core.routes import Reading, RouteQuestion, Routes, RoutingFlag, by_interface, is_behind, kinds_of_rules
+from npd6_xdp.core.routes import Reading, RouteQuestion, Routes, RoutingFlag, by_interface, flags_of_rules, is_behind
 from npd6_xdp.core.rtnetlink import Flag, Message, Type
 
 WAN, LAN = 3, 4
@@ -127,17 +127,17 @@ SAID: tuple[tuple[str, Given, set[tuple[int, int]], RoutingFlag], ...] = (
 )
 
 
-@pytest.mark.parametrize(("what", "route", "wanted", "kinds"), SAID, ids=[what for what, *_ in SAID])
+@pytest.mark.parametrize(("what", "route", "wanted", "flags"), SAID, ids=[what for what, *_ in SAID])
 def test_what_a_route_says_is_the_same_announced_and_read_and_ends_with_it(
-    what: str, route: Given, wanted: set[tuple[int, int]], kinds: RoutingFlag
+    what: str, route: Given, wanted: set[tuple[int, int]], flags: RoutingFlag
 ) -> None:
     announced, told = watching(), watching()
     announced.take(new(route))
     read(told, [route])
     for routes in (announced, told):
-        assert (gateways(routes), routes.kinds, routes.doubted) == (wanted, kinds, False)
+        assert (gateways(routes), routes.flags, routes.doubted) == (wanted, flags, False)
         routes.take(gone(route))
-        assert (gateways(routes), routes.kinds, routes.doubted) == (set(), NONE, False)
+        assert (gateways(routes), routes.flags, routes.doubted) == (set(), NONE, False)
 
 
 def test_of_many_routes_that_say_the_same_most_go_unnoticed_and_the_last_witness_calls_for_a_reading() -> None:
@@ -207,11 +207,11 @@ def test_after_lost_announcements_all_holds_until_it_is_read_anew() -> None:
     routes = watching()
     read(routes, [Given(1), Given(2, ((1, 0),), 64, kind=LOCAL)])
     routes.lost_announcements()
-    assert (gateways(routes), routes.kinds, routes.doubted) == ({(WAN, 1)}, UNFOUND, True)
+    assert (gateways(routes), routes.flags, routes.doubted) == ({(WAN, 1)}, UNFOUND, True)
     routes.take(gone(Given(1)))
     assert gateways(routes) == {(WAN, 1)}
     read(routes, [Given(3, ((WAN, 3),))])
-    assert (gateways(routes), routes.kinds, routes.doubted) == ({(WAN, 3)}, NONE, False)
+    assert (gateways(routes), routes.flags, routes.doubted) == ({(WAN, 3)}, NONE, False)
 
 
 @pytest.mark.parametrize("why", ["interrupted", "refused", "announcements lost", "too much announced"])
@@ -239,7 +239,7 @@ def test_only_watched_interfaces_count_and_kinds_are_everybodys() -> None:
     read(routes, given)
     assert gateways(routes) == {(WAN, 1)}
     routes.watch({LAN})
-    assert (gateways(routes), routes.kinds) == (set(), UNFOUND)
+    assert (gateways(routes), routes.flags) == (set(), UNFOUND)
     read(routes, given)
     assert gateways(routes) == {(LAN, 2)}
     routes.watch({WAN, LAN})
@@ -309,9 +309,9 @@ def test_nothing_that_a_route_says_is_ever_missed_and_undoubted_means_exact(
         for each in table.values():
             said.take(new(each))
         assert said.gateways <= routes.gateways
-        assert routes.kinds & said.kinds == said.kinds
+        assert routes.flags & said.flags == said.flags
         if not routes.doubted and reading is None:
-            assert (routes.gateways, routes.kinds) == (said.gateways, said.kinds)
+            assert (routes.gateways, routes.flags) == (said.gateways, said.flags)
     for _ in range(2):
         read(routes, table.values())
     assert not routes.doubted
@@ -319,10 +319,10 @@ def test_nothing_that_a_route_says_is_ever_missed_and_undoubted_means_exact(
 
 def test_rules_are_of_a_kind_where_they_go_by_the_source_or_pass_over_routes() -> None:
     plain, by_source, suppresses = RuleEntry(False, False), RuleEntry(True, False), RuleEntry(False, True)
-    assert kinds_of_rules([plain, None]) == NONE
-    assert kinds_of_rules([plain, by_source]) == SOURCE
-    assert kinds_of_rules([suppresses, plain]) == RoutingFlag.ALL
-    assert kinds_of_rules([suppresses, by_source]) == RoutingFlag.ALL | SOURCE
+    assert flags_of_rules([plain, None]) == NONE
+    assert flags_of_rules([plain, by_source]) == SOURCE
+    assert flags_of_rules([suppresses, plain]) == RoutingFlag.ALL
+    assert flags_of_rules([suppresses, by_source]) == RoutingFlag.ALL | SOURCE
 
 
 def test_gateways_are_told_apart_by_the_interface_that_they_are_behind() -> None:

@@ -329,7 +329,7 @@ def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFi
 
 def test_what_kinds_of_routes_there_are_is_told_once_they_are_read_by_other_sockets() -> None:
     """Such a route may have come or gone while nothing was heard, and none is announced for long."""
-    read: Any = SimpleNamespace(kinds=RoutingFlag.UNFOUND, watch=lambda *_, **__: None)
+    read: Any = SimpleNamespace(flags=RoutingFlag.UNFOUND, watch=lambda *_, **__: None)
     told: list[RoutingFlag] = []
     with closing(Loop()) as loop, closing(Machine(loop, NextLook())) as machine:
         machine.join(loop, told.append)

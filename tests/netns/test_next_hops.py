@@ -281,7 +281,7 @@ def test_nexthop_objects_that_go_with_their_link_without_a_word_are_forgotten(
 def test_kinds_of_routes_and_rules_come_and_go(topology: Topology, hops: RouteWatch) -> None:
     unfound, everything, source = RoutingFlag.UNFOUND, RoutingFlag.ALL, RoutingFlag.SOURCE
     hops.watch({index("wan0")})
-    assert hops.kinds == RoutingFlag(0), "a plain machine has none"
+    assert hops.flags == RoutingFlag(0), "a plain machine has none"
     for command, wanted in (
         ("route add local 2001:db8:77::/64 dev lo", unfound),
         ("route add local 2001:db8:77::5 dev lo", unfound),
@@ -298,14 +298,14 @@ def test_kinds_of_routes_and_rules_come_and_go(topology: Topology, hops: RouteWa
         on_edge(topology, f"-6 {command}")
         hops.on_change()
         settle(hops)
-        assert hops.kinds == wanted, command
+        assert hops.flags == wanted, command
         with closing(RouteWatch()) as fresh:
             fresh.watch({index("wan0")})
-            assert fresh.kinds == wanted, command
+            assert fresh.flags == wanted, command
         on_edge(topology, f"-6 {command.replace(' add', ' del', 1).removesuffix(' nodad')}")
         hops.on_change()
         settle(hops)
-        assert hops.kinds == RoutingFlag(0), command
+        assert hops.flags == RoutingFlag(0), command
 
 
 def test_a_port_that_comes_where_routes_are_many_is_answered_on_once_its_next_hops_are_known(

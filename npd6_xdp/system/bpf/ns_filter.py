@@ -228,9 +228,9 @@ class NsFilter(CountedPrograms):
 
     # --- routes that the kernel was asked about ---
 
-    def set_routing(self, kinds: RoutingFlag) -> None:
-        """Which kinds of routes and rules bpf_fib_lookup() can't decide by are there; Python asks the kernel then."""
-        self._routing = kinds
+    def set_routing(self, flags: RoutingFlag) -> None:
+        """What of routes and rules there is that bpf_fib_lookup() can't decide by; Python asks the kernel then."""
+        self._routing = flags
         self._set(self.program)
 
     def keep_routes(self, generation: int) -> None:

@@ -40,7 +40,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "REFUSED_ASKERS_MAX": limits.pending + len(table.entries),
         "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "RECENT_TARGETS_MAX": 2 * sum(entry.collect for entry in entries),
-        "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.kinds else 1,
+        "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.occurring else 1,
         "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
 

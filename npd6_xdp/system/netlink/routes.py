@@ -20,7 +20,7 @@ from npd6_xdp.core.routes import (
     Routes,
     RoutingFlag,
     by_interface,
-    kinds_of_rules,
+    flags_of_rules,
 )
 from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system.netlink import nlsocket
@@ -59,10 +59,10 @@ _REQUESTS: Mapping[_Dump, Callable[[int], bytes]] = {
 
 
 class RouteWatch:
-    """The gateways of the routes out of some interfaces, and what kinds of routes and rules there are.
+    """The gateways of the routes out of some interfaces, and what of routes and rules there is besides.
 
     Kept by notifications, of which a socket filter lets pass what may concern us (core/route_filter.py), and by
-    readings where those don't tell (core/routes.py). `kinds` may differ after each on_change() and on_dump().
+    readings where those don't tell (core/routes.py). `flags` may differ after each on_change() and on_dump().
     """
 
     def __init__(self) -> None:
@@ -105,9 +105,9 @@ class RouteWatch:
         return ifindex in self._read
 
     @property
-    def kinds(self) -> RoutingFlag:
+    def flags(self) -> RoutingFlag:
         """What routes and rules there are that bpf_fib_lookup() can't tell of."""
-        return self._routes.kinds | kinds_of_rules(self._rules)
+        return self._routes.flags | flags_of_rules(self._rules)
 
     def watch(self, ifindexes: Iterable[int], *, wait: bool = True) -> None:
         """Follow these interfaces from now on; those that are new are read at once.
