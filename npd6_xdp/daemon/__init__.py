@@ -27,7 +27,6 @@ from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.documents import Documents
 from npd6_xdp.daemon.exposition import Exposition
-from npd6_xdp.daemon.following import Following
 from npd6_xdp.daemon.in_force import Change, InForce
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
@@ -45,6 +44,7 @@ from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.signals import Signals
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.daemon.tracking import Tracking
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system import cgroup
@@ -82,7 +82,7 @@ class Rooms:
     exposition: Exposition
     programs: Programs
     changes: Changes
-    following: Following
+    tracking: Tracking
     reloads: Reloads
     damper: Damper
     reaper: Reaper
@@ -97,7 +97,7 @@ class Rooms:
             Method.ROUTE: self.route.handle,
         }
         self.answering.join(handlers, self.neighbour.notice)
-        self.route.follow(self.machine.routing_flags)
+        self.route.use(self.machine.routing_flags)
         self.rings.open(EventRing(self.ns_filter.program.maps))
         for name, pid in other_daemons():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
@@ -106,13 +106,13 @@ class Rooms:
 
     def join(self, loop: Loop, signals: Signals, manager: ServiceManager) -> None:
         """Say what the loop waits for, and whom it calls then; in this order, where several are due."""
-        self.machine.join(loop, self.route.follow)
+        self.machine.join(loop, self.route.use)
         self.route.join(loop)
         signals.join(loop, {signal.SIGHUP: self.reloads.ask, signal.SIGUSR1: self.documents.log_status})
         verbs = {"status": self.documents.answer_status, "reload": lambda _, reply: self.reloads.ask(reply)}
         self.control.join(loop, verbs)
         self.reloads.join(self.control.say_at_work)
-        self.following.join(lambda: self.reloads.is_applying)
+        self.tracking.join(lambda: self.reloads.is_applying)
         self.changes.join(loop)
         self.neighbour.join(loop)
         self.outlook.join(loop, self.tags, lambda: self.neighbour.has_news)
@@ -216,8 +216,8 @@ class Daemon:
             *(exposition, control, ports, tags),
         ]
         changes = Changes(machine, look, turns, changing, followers)
-        following = Following(loop, look, changes, programs, manager)
-        reloads = Reloads(loop, source, self._configured, changes, following, view, manager, turns, reaper.reap)
+        tracking = Tracking(loop, look, changes, programs, manager)
+        reloads = Reloads(loop, source, self._configured, changes, tracking, view, manager, turns, reaper.reap)
         return Rooms(
             machine=machine,
             control=control,
@@ -233,7 +233,7 @@ class Daemon:
             exposition=exposition,
             programs=programs,
             changes=changes,
-            following=following,
+            tracking=tracking,
             reloads=reloads,
             damper=damper,
             reaper=reaper,
@@ -252,7 +252,7 @@ class Daemon:
         """Detach, answer what is still in the ring, and let go of everything."""
         rooms = self._rooms
         rooms.reloads.close()
-        rooms.following.close()
+        rooms.tracking.close()
         rooms.ports.detach_all()
         try:
             rooms.rings.empty(rooms.answering)

@@ -79,12 +79,15 @@ class Changes:
         """A configuration that was read comes in force. Raises what is the reason why it can't be; then all is as it
         was.
 
-        What changes of the machine until then is in it, or followed afterwards.
+        What changes of the machine until then is in it, or taken in afterwards.
         """
         return self._under_way(written, Change(ExitStack(), asked=True, tries=_TRIES))
 
-    def following(self) -> Steps[None]:
-        """What is in force follows the machine. Raises MachineError if that can't be now; then all is as it was."""
+    def tracking(self) -> Steps[None]:
+        """What is in force comes to go by the machine as it is now.
+
+        Raises MachineError if that can't be now; then all is as it was.
+        """
         return self._under_way(self.in_force.written, Change(ExitStack(), asked=False))
 
     def anew(self) -> None:

@@ -58,7 +58,7 @@ class Change:
 
     `asked`: somebody has asked for it, by a start or a reload, so what can't be as the configuration wants it is its
     end. Else the machine has changed, and what can't be now is tried again later. `tries`: how often it is made, at
-    most, where the machine changes meanwhile; what has then changed is followed afterwards.
+    most, where the machine changes meanwhile; what has then changed is taken in afterwards.
     """
 
     undo: ExitStack

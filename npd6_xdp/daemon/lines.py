@@ -117,7 +117,7 @@ class Once:
 
 
 class Lines:
-    """Collects lines while a change is followed, and logs them at its end: say(). `damper` sees to what repeats."""
+    """Collects lines while a change is taken in, and logs them at its end: say(). `damper` sees to what repeats."""
 
     def __init__(self, damper: Damper | None = None) -> None:
         self._damper = damper or Damper()

@@ -13,7 +13,7 @@ from npd6_xdp.daemon.lines import Damper, Lines
 
 
 class LinkLog(Follower):
-    """What can't be followed at once is tried again, and isn't said again."""
+    """What can't be taken in at once is tried again, and isn't said again."""
 
     def __init__(self, damper: Damper) -> None:
         self._lines = Lines(damper)

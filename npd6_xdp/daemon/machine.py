@@ -50,13 +50,13 @@ class NextLook:
         self.at = time.monotonic() + _RETRY
 
     def retry(self, error: MachineError) -> None:
-        """The machine couldn't be followed, and is tried again; said once, until it goes well."""
+        """The machine's changes couldn't be taken in, and are tried again; said once, until it goes well."""
         if self._said.note(what=str(error)):
             log.error("%s; going on with what is known", error)
         self.in_a_while()
 
     def went_well(self) -> None:
-        """The machine was followed: what retry() said is over."""
+        """They were taken in: what retry() said is over."""
         self._said.over()
 
 
@@ -153,7 +153,7 @@ class Machine(Follower):
         """Take in what was announced of links for a change, and all where that was lost.
 
         A change that somebody has asked for goes by what is known where what was lost can't be read at the moment, and
-        what has come is followed besides. Else that raises MachineError.
+        what has come is taken in besides. Else that raises MachineError.
         """
         try:
             if self.netlink.on_change(time.monotonic() + SLICE) and change.asked:

@@ -14,9 +14,9 @@ from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.changes import Changes
-from npd6_xdp.daemon.following import Following
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.reading import Reading, Source
+from npd6_xdp.daemon.tracking import Tracking
 from npd6_xdp.daemon.turns import Turns, take_slice
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import AT_WORK, Reply
@@ -38,7 +38,7 @@ class Reloads:
         source: Source,
         configured: Callable[[Config], None],
         changes: Changes,
-        following: Following,
+        tracking: Tracking,
         view: View,
         manager: ServiceManager,
         turns: Turns,
@@ -48,7 +48,7 @@ class Reloads:
         self._source = source
         self._configured = configured
         self._changes = changes
-        self._following = following
+        self._tracking = tracking
         self._view = view
         self._manager = manager
         self._turns = turns
@@ -129,8 +129,8 @@ class Reloads:
             self._applying = self._going_by(config, took)
 
     def _due(self) -> float | None:
-        """When to go on with a configuration that was read; a change of the machine that is followed comes first."""
-        if self._applying is None or self._following.is_under_way:
+        """When to go on with a configuration that was read; a change of the machine that is under way comes first."""
+        if self._applying is None or self._tracking.is_under_way:
             return None
         return self._changes.asleep_until or self._turns.go_on_at
 
@@ -168,7 +168,7 @@ class Reloads:
         why = str(error)
         if not isinstance(error, Npd6Error):  # a mistake of ours, and how far it came nobody knows
             self._loop.failed("reload", error)
-            self._following.doubt()
+            self._tracking.doubt()
             why = f"internal error: {error}; see the log"
         self._view.reload_failed(why)
         for line in why.splitlines():

@@ -59,7 +59,7 @@ class Routing(Follower):
         self._in_force = new
         self._keep_none()  # the next change is still heard of, at the cost of one call: the kernel may refuse a filter
 
-    def follow(self, flags: RoutingFlag) -> None:
+    def use(self, flags: RoutingFlag) -> None:
         """There are such routes and rules: XDP is to know."""
         if flags != self._flags:
             self._flags = flags

@@ -125,7 +125,7 @@ def test_nothing_comes_between_the_verb_that_puts_it_in_force_and_the_first_room
     """What hosts the last table knew is still being forgotten, say, and would be taken for this one's."""
     scene = Scene()
     changes = scene.changes
-    steps = changes.going_to(parse(TEXT + "\n", "test")) if reload else changes.following()
+    steps = changes.going_to(parse(TEXT + "\n", "test")) if reload else changes.tracking()
     for _ in steps:
         assert scene.room.verbs[-1:] != ["apply"]
     assert scene.room.verbs[-2:] == ["apply", "settle"]
@@ -139,7 +139,7 @@ def test_what_is_put_in_force_once_more_while_rooms_settle_or_are_in_doubt_makes
     scene.changes.anew()
     assert scene.last.verbs == ["apply", "settle anew"]
     assert not scene.changes.whole
-    finish(scene.changes.following())
+    finish(scene.changes.tracking())
     assert scene.changes.whole
     scene.changes.anew()
     assert scene.changes.whole
@@ -156,7 +156,7 @@ def test_where_a_room_fails_as_all_is_put_in_force_once_more_all_is_done_again_s
     assert not scene.changes.whole
     scene.forget()
     del scene.room.does[verb]
-    finish(scene.changes.following())
+    finish(scene.changes.tracking())
     assert scene.last.verbs == ["prepare", "apply", "settle"]
     assert scene.changes.whole
 
@@ -213,7 +213,7 @@ def test_where_a_room_fails_to_settle_after_a_reload_the_others_do_soon() -> Non
     assert scene.last.verbs[-1] == "apply"
     assert scene.look.at is not None, "the loop follows the machine"
     del scene.room.does["settle"]
-    finish(scene.changes.following())
+    finish(scene.changes.tracking())
     assert scene.last.verbs[-1] == "settle"
 
 

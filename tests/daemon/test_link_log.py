@@ -17,7 +17,7 @@ from tests.core.tables import config, facts, rule
 from tests.daemon.forces import in_force
 
 
-def test_a_change_that_cannot_be_followed_yet_isnt_said_again_where_hidden_tags_are_seen_meanwhile(
+def test_a_change_that_cannot_be_taken_in_yet_isnt_said_again_where_hidden_tags_are_seen_meanwhile(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "npd6-xdp")

@@ -31,7 +31,6 @@ from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import turns
 from npd6_xdp.daemon.changes import Changes
-from npd6_xdp.daemon.following import Following
 from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
@@ -39,6 +38,7 @@ from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Ring, Rings
+from npd6_xdp.daemon.tracking import Tracking
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.system.bpf.program import Fit
 from npd6_xdp.system.netlink import nlsocket
@@ -297,7 +297,7 @@ class Ground:
         self.changes = Changes(self, self.look, self.turns, nullcontext(), followers)  # type: ignore[arg-type]
         self.changes.in_force = in_force(NO_TABLE, {}, config)
         doubtful: Any = SimpleNamespace(doubtful=False)
-        self.following = Following(Anything(), self.look, self.changes, doubtful, Anything())  # type: ignore[arg-type]
+        self.tracking = Tracking(Anything(), self.look, self.changes, doubtful, Anything())  # type: ignore[arg-type]
 
     def meant(self, _: Config) -> Mapping[str, str]:
         return {}
@@ -318,8 +318,8 @@ def test_links_that_cannot_be_read_are_looked_at_again(said: pytest.LogCaptureFi
     with closing(Loop()) as loop, closing(Machine(loop, ground.look)) as machine:
         there, machine.netlink = machine.netlink, Links()  # type: ignore[assignment]
         changes = Changes(machine, ground.look, ground.turns, nullcontext(), [])
-        following = Following(loop, ground.look, changes, Anything(), Anything())  # type: ignore[arg-type]
-        for look in (machine.on_link_change, following.go_on, following.go_on):
+        tracking = Tracking(loop, ground.look, changes, Anything(), Anything())  # type: ignore[arg-type]
+        for look in (machine.on_link_change, tracking.go_on, tracking.go_on):
             ground.look.at = None
             look()
             assert ground.look.at is not None
@@ -339,7 +339,7 @@ def test_what_kinds_of_routes_there_are_is_told_once_they_are_read_by_other_sock
     assert told == [RoutingFlag.UNFOUND]
 
 
-def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_could_not_be_taken_in_is_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
     ground = Ground(Config(()))
     changes = ground.changes
     monkeypatch.setattr("npd6_xdp.daemon.garbage.LARGE", 1)
@@ -351,8 +351,8 @@ def test_a_change_that_could_not_be_followed_is_followed_at_the_next_look(monkey
         raise MachineError(WHY)
 
     monkeypatch.setattr(changes, "_put_in_force", put_in_force)
-    ground.following.go_on()
-    ground.following.go_on()
+    ground.tracking.go_on()
+    ground.tracking.go_on()
     assert tried == [LINKS, LINKS]
     assert ground.look.at is not None
     changes._let_go()
@@ -434,9 +434,9 @@ def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_rin
         opened: list[set[str]] = []
         monkeypatch.setattr(rings, "drain", lambda _: opened.append(set(successors.open)))
         ground = Ground(parse(configuration(), "test"), room)
-        ground.following.go_on()
-        while ground.following.is_under_way:
-            ground.following.go_on()
+        ground.tracking.go_on()
+        while ground.tracking.is_under_way:
+            ground.tracking.go_on()
     assert opened == [{"program", "ring"}]
     assert said.text.count(WHY) == 1
     assert successors.open == set()
@@ -448,7 +448,7 @@ def test_a_larger_program_that_cannot_take_over_is_given_up_and_the_old_ones_rin
 def test_where_no_program_can_be_loaded_what_the_maps_have_space_for_is_put_there_at_once(
     fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else no change of the machine would be followed until there can be another process again."""
+    """Else no change of the machine would be taken in until there can be another process again."""
     ns_filter, anything = Successors(), Anything()
     room = programs(ns_filter, anything)  # type: ignore[arg-type]
 
@@ -513,24 +513,24 @@ class Seen(Follower):
         yield from ()
 
 
-def test_a_change_among_thousands_is_followed_in_steps_and_anew_where_another_table_comes_in_between(
+def test_a_change_among_thousands_is_taken_in_by_steps_and_anew_where_another_table_comes_in_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turns, "SLICE", 0.0)
     seen = Seen()
     ground = Ground(parse(configuration().replace('"wan0"', '"*0"'), "test"), seen)
-    changes, following = ground.changes, ground.following
-    following.go_on()
-    assert following.is_under_way
+    changes, tracking = ground.changes, ground.tracking
+    tracking.go_on()
+    assert tracking.is_under_way
     changes.in_force = meanwhile = replace(changes.in_force, table=build(changes.in_force.config, {}))
-    while following.is_under_way:
-        following.go_on()
+    while tracking.is_under_way:
+        tracking.go_on()
     assert seen.decided == seen.followed == []
     assert ground.look.at is not None, "it begins anew"
-    following.go_on()
+    tracking.go_on()
     assert changes.in_force is meanwhile
-    while following.is_under_way:
-        following.go_on()
+    while tracking.is_under_way:
+        tracking.go_on()
     assert len(seen.decided) == 1
     assert seen.followed == seen.decided
     assert seen.decided[0].ports == {7, 8}

@@ -32,6 +32,7 @@ GONE = {
 GONE_WHOLE = {
     "DatapathKind": "Datapath",
     "FRAME_ROOM": "FRAME_SPACE",
+    "Following": "Tracking",
     "GroupKey": "ViaSetKey",
     "KnownFlag": "PresentFlag",
     "NO_GROUP": "NO_VIA_SET",
@@ -43,6 +44,7 @@ GONE_WHOLE = {
     "has_room_for": "has_space_for",
     "heard_sources": "heard_addresses",
     "is_want_of_room": "is_used_up",
+    "kinds_of_rules": "flags_of_rules",
     "known_flag": "present_flag",
     "known_targets": "present_targets",
     "least_room": "nearest_limit",
@@ -55,6 +57,7 @@ GONE_WHOLE = {
     "room_for_pending": "capacity_for_pending",
     "running_peers": "other_daemons",
     "source_key": "mac_key",
+    "tell_kinds": "tell_flags",
 }
 """Names that are gone as a whole, and the names instead."""
 

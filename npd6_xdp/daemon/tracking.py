@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When what is in force is to follow the machine: soon, and at a pace that leaves most of the time to solicitations."""
+"""When changes of the machine are taken in: soon, and at a pace that leaves most of the time to solicitations."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.turns import take_slice
 from npd6_xdp.system.manager import ServiceManager
 
-# After a change was followed comes a pause, so that a storm of changes takes a tenth of our time: so many times the
+# After a change was taken in comes a pause, so that a storm of changes takes a tenth of our time: so many times the
 # processor time that it took. It is cut to what may pass unnoticed, and then a storm takes half of our time at most.
 _PAUSE = 10
 _UNNOTICED = 0.05  # seconds
 
 
-class Following:
+class Tracking:
     """Makes one change at a time of whatever of the machine has changed. `look` says when."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Following:
         self._changes = changes
         self._programs = programs
         self._manager = manager
-        self._steps: Steps[None] | None = None  # of the change that is followed
+        self._steps: Steps[None] | None = None  # of the change that is taken in
         self._before = NOTHING  # what was in force when that began
         self._cost = 0.0  # seconds of processor time that it has taken so far
         self._waits: Callable[[], bool] = lambda: False
@@ -45,7 +45,7 @@ class Following:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a change is being followed."""
+        """Whether a change is being taken in."""
         return self._steps is not None
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Following:
         began = time.thread_time()
         if self._steps is None:
             self._look.at, self._cost, self._before = None, 0.0, self._changes.in_force
-            self._steps = self._changes.following()
+            self._steps = self._changes.tracking()
         steps, self._steps = self._steps, None
         try:
             if not take_slice(steps, lambda: self._changes.asleep_until is not None):
