@@ -12,10 +12,10 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import as_machine_error
@@ -63,31 +63,66 @@ log = logging.getLogger("npd6-xdp")
 _SWITCH = 0.001  # seconds after which a thread of HTTP's that works lets the loop have its turn; Python has 5 ms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """All of the daemon's that call or are called once it is at work."""
+class Given(NamedTuple):
+    """What a daemon is given: see Daemon."""
 
-    machine: Machine
-    control: Control
-    ns_filter: NsFilter
-    ports: Ports
-    rings: Rings
-    answering: Answering
-    neighbour: Resolution
-    kernel: ProxyEntries
-    route: Routing
-    tags: Tags
-    outlook: Outlook
-    documents: Documents
-    exposition: Exposition
-    programs: Programs
-    changes: Changes
-    tracking: Tracking
-    reloads: Reloads
-    damper: Damper
-    reaper: Reaper
-    beside: Sequence[int]
-    """Processes of other npd6-xdps in this network namespace."""
+    source: Source
+    configured: Callable[[Config], None]
+    file: str
+    unread: Callable[[], int]
+
+
+class Rooms:
+    """All of the daemon's, each made with those that it calls; what has a name here is called once it is at work."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        loop: Loop,
+        manager: ServiceManager,
+        given: Given,
+        machine: Machine,
+        look: NextLook,
+        first: InForce,
+    ) -> None:
+        keep, self.machine = stack.enter_context, machine
+        changing = threading.RLock()
+        self.damper, self.reaper = Damper(), Reaper()
+        self.control = keep(closing(Control(first.config.control, loop)))
+        requests = keep(closing(Requests()))
+        # who answers
+        cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
+        self.ns_filter = keep(closing(NsFilter(first.table, first.config.limits)))
+        self.ports = keep(closing(Ports(self.ns_filter, lambda: machine.netlink, self.damper)))
+        counts, self.rings = Counts(), keep(closing(Rings(loop)))
+        self.answering = Answering(self.ports, counts, loop.failed)
+        late, guests = self.answering.answer_late, machine.look_for_guests
+        memory = keep(closing(Memory()))  # what a dead one has left is this one's from here: `kernel` puts it back
+        self.beside = [*memory.others]
+        """Processes of other npd6-xdps in this network namespace."""
+        self.kernel = keep(closing(ProxyEntries(self.ns_filter, requests, memory)))
+        self.neighbour = keep(closing(Resolution(self.ns_filter, requests, late, memory, guests)))
+        self.route = keep(closing(Routing(self.ns_filter)))
+        self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
+        # who tells of it
+        view = View(self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, changing, given.file)
+        self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
+        self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
+        self.exposition = keep(closing(Exposition(self.documents)))
+        # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
+        # word others ask for comes before those; exposition and control listen before ports attach, which makes some
+        # links flap. Only programs, which commits, applies before all others, and answers what is in the rings first.
+        turns = Turns(lambda: self.rings.busy)
+        rings, answering, reap = self.rings, self.answering, self.reaper.reap
+        self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
+        followers = [
+            *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.programs),
+            *(answering, counts, view, self.exposition, self.control, self.ports, self.tags),
+        ]
+        self.changes = Changes(machine, look, turns, changing, followers)
+        tracking = self.tracking = Tracking(loop, look, self.changes, self.programs, manager)
+        source, configured = given.source, given.configured
+        self.reloads = Reloads(loop, source, configured, self.changes, tracking, view, manager, turns, reap)
 
     def begin(self, first: InForce) -> None:
         """Put the first table in force, and serve. Raises Npd6Error."""
@@ -140,10 +175,7 @@ class Daemon:
         file: str,
         unread: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._source = source
-        self._configured = configured
-        self._file = file
-        self._unread = unread
+        self._given = Given(source, configured, file, unread)
         with _uncollected():
             self._written = source.load()
         self._stack = ExitStack()
@@ -170,76 +202,16 @@ class Daemon:
         keep, loop = self._stack.enter_context, self._loop
         keep(_thread_failures(loop))
         signals = keep(closing(Signals(loop)))
-        self._configured(self._written)
+        self._given.configured(self._written)
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
         first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)))
-        rooms = self._rooms = self._compose(machine, look, first)
+        rooms = self._rooms = Rooms(self._stack, loop, self._manager, self._given, machine, look, first)
         rooms.begin(first)
         rooms.join(loop, signals, self._manager)
         for pid in rooms.beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
         log.info("ready: %s", first.summary)
-
-    def _compose(self, machine: Machine, look: NextLook, first: InForce) -> Rooms:
-        """Make all rooms, each with those that it calls."""
-        keep, loop, manager = self._stack.enter_context, self._loop, self._manager
-        changing = threading.RLock()
-        damper, reaper, source = Damper(), Reaper(), self._source
-        control = keep(closing(Control(first.config.control, loop)))
-        requests = keep(closing(Requests()))
-        # who answers
-        cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
-        ns_filter = keep(closing(NsFilter(first.table, first.config.limits)))
-        ports = keep(closing(Ports(ns_filter, lambda: machine.netlink, damper)))
-        counts, rings = Counts(), keep(closing(Rings(loop)))
-        answering = Answering(ports, counts, loop.failed)
-        late, guests = answering.answer_late, machine.look_for_guests
-        memory = keep(closing(Memory()))  # what a dead one has left is this one's from here: `kernel` puts it back
-        beside = [*memory.others]
-        kernel = keep(closing(ProxyEntries(ns_filter, requests, memory)))
-        neighbour = keep(closing(Resolution(ns_filter, requests, late, memory, guests)))
-        route = keep(closing(Routing(ns_filter)))
-        tags = keep(closing(Tags(ns_filter, ports, _counted(ns_filter, counts), changing)))
-        # who tells of it
-        view = View(ns_filter, ports, tags, counts, neighbour, kernel, changing, self._file)
-        outlook = keep(closing(Outlook(Router(), neighbour.take_news, damper, view.warn)))
-        documents = Documents(loop, view, answering, rings, self._unread)
-        exposition = keep(closing(Exposition(documents)))
-        # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
-        # word others ask for comes before those; exposition and control listen before ports attach, which makes some
-        # links flap. Only programs, which commits, applies before all others, and answers what is in the rings first.
-        turns = Turns(lambda: rings.busy)
-        programs = Programs(loop, ns_filter, rings, answering, tags, turns, changing, reaper.reap)
-        followers = [
-            *(LinkLog(damper), machine, neighbour, outlook, kernel, route, programs, answering, counts, view),
-            *(exposition, control, ports, tags),
-        ]
-        changes = Changes(machine, look, turns, changing, followers)
-        tracking = Tracking(loop, look, changes, programs, manager)
-        reloads = Reloads(loop, source, self._configured, changes, tracking, view, manager, turns, reaper.reap)
-        return Rooms(
-            machine=machine,
-            control=control,
-            ports=ports,
-            rings=rings,
-            answering=answering,
-            neighbour=neighbour,
-            kernel=kernel,
-            route=route,
-            tags=tags,
-            outlook=outlook,
-            documents=documents,
-            exposition=exposition,
-            programs=programs,
-            changes=changes,
-            tracking=tracking,
-            reloads=reloads,
-            damper=damper,
-            reaper=reaper,
-            beside=beside,
-            ns_filter=ns_filter,
-        )
 
     def run(self) -> None:
         """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""
