@@ -99,15 +99,12 @@ class Hosts:
     # --- table ---
 
     def expecting(self, new: InForce) -> Steps[None]:
-        """What the map is to know by a table that is to be in force, a bit at a time.
+        """What the map is to know by a table to be in force, bit by bit. Raises MachineError: it can't hear of changes.
 
-        Where that is the first that needs to know who is there, the kernel's table is read: who is there must be known
-        before somebody asks. Raises MachineError where the kernel has no space for one more that hears of changes.
+        Where that is the first that needs to know who is there, the kernel's table is read before somebody asks.
         """
-        limit, begins = (
-            new.config.limits.neighbours,
-            Decision.NEIGHBOUR in new.table.occurring and not self.watch.listening,
-        )
+        limit = new.config.limits.neighbours
+        begins = Decision.NEIGHBOUR in new.table.occurring and not self.watch.listening
         self.routes.listen(wanted=new.table.host_routes)
         while begins and self._settling is not None:  # what a table before that has had known is being forgotten
             self._settle_on(0.0)

@@ -171,7 +171,7 @@ def test_the_room_that_commits_applies_first_and_where_it_is_refused_nothing_has
     changes, before = scene.changes, scene.changes.in_force
 
     def try_it() -> None:
-        finish(changes.going_to(parse(TEXT + "\n", "test")) if reload else changes.following())
+        finish(changes.going_to(parse(TEXT + "\n", "test")) if reload else changes.tracking())
 
     committing.does["apply"] = refuse
     for times in (1, 2):
@@ -191,7 +191,7 @@ def test_where_the_room_that_commits_is_refused_what_is_different_besides_all_is
     """Hidden tags were seen, say."""
     committing = Committing()
     scene = Scene(committing)
-    finish(scene.changes.following())
+    finish(scene.changes.tracking())
     scene.forget()
     committing.does["apply"] = refuse
     with pytest.raises(MachineError):
@@ -199,7 +199,7 @@ def test_where_the_room_that_commits_is_refused_what_is_different_besides_all_is
     assert scene.room.verbs == []
     assert scene.look.at is not None, "the loop follows the machine"
     del committing.does["apply"]
-    finish(scene.changes.following())
+    finish(scene.changes.tracking())
     assert scene.room.verbs == ["prepare", "apply", "settle"]
     assert scene.changes.whole
 

@@ -335,14 +335,14 @@ TOO_MANY = {
 def test_what_the_kernel_has_no_room_for_comes_to_nothing_and_counts_as_before(
     fresh: Callable[..., Bench], full: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "_room", lambda name, wanted: wanted + 64 * (name != f"{full.upper()}_MAX"))
+    monkeypatch.setattr(sizes, "_size", lambda name, wanted: wanted + 64 * (name != f"{full.upper()}_MAX"))
     old = table(entry(*FEW))
     bench = fresh(old)
     answered = solicit(SETTING, target=ip6("2001:db8::1"))
     assert bench.run(answered)[0] == XDP_TX
     new = build(Config(TOO_MANY[full]), {PORT: link()}, old)
     there = said(bench)
-    assert not bench.ns_filter.has_room(new, Limits())
+    assert not bench.ns_filter.has_space(new, Limits())
     with pytest.raises(MachineError, match=f"kernel map {full}: can't add an entry: it is full"):
         bench.ns_filter.apply(new)
     assert said(bench) == there
