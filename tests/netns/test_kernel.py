@@ -268,7 +268,7 @@ def test_addresses_of_its_own_get_no_entry_whichever_side_they_are_on(
         asker = Asker(wire, running)
         for _ in range(2):
             assert asker.outcome(EDGE_WAN_ADDRESS) == "own"
-            own = wire.ask(question(EDGE_WAN_ADDRESS))
+            own = wire.ask_kernel(question(EDGE_WAN_ADDRESS))
             assert own is not None
             assert NeighborAdvertisement.parse(own).override, "the kernel's, for it owns the address"
             assert asker.outcome(EDGE_LAN_ADDRESS) == answered

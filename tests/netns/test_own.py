@@ -58,7 +58,7 @@ def test_the_link_local_address_of_the_port_is_its_own_even_where_a_rule_names_i
     rules = ("2001:db8:1::/64 static", f"{EDGE_LINK_LOCAL} static", "fe80::1234 static")
     running = daemon(configuration(*rules, datapath=f'"{datapath}"'))
     with Wire(topology) as wire:
-        answer = wire.ask(question(EDGE_LINK_LOCAL))
+        answer = wire.ask_kernel(question(EDGE_LINK_LOCAL))
         assert answer is not None
         assert NeighborAdvertisement.parse(answer).override, "the kernel's"
         assert answered not in running.solicitations()
@@ -73,7 +73,7 @@ def test_the_kernels_anycast_address_of_the_port_is_left_to_it(topology: Topolog
     """C1: the subnet-router anycast address of its prefix, which every router has (RFC 4291 §2.6.1)."""
     running = daemon(configuration("2001:db8::/32 static"))
     with Wire(topology) as wire:
-        assert wire.ask(question("2001:db8::"), 20.0) is not None, "after up to a second (RFC 4861 §7.2.7)"
+        assert wire.ask_kernel(question("2001:db8::")) is not None, "after up to a second (RFC 4861 §7.2.7)"
         assert wire.advertisements(0.1) == []
     assert "answered_xdp" not in running.solicitations()
 

@@ -32,7 +32,7 @@ def test_own_addresses_are_left_to_the_kernel_and_those_of_the_other_side_answer
     answered = "answered_xdp" if datapath == "hybrid" else "answered_python"
     with Wire(topology) as wire:
         before = running.solicitations()
-        own = wire.ask(question(EDGE_WAN_ADDRESS))
+        own = wire.ask_kernel(question(EDGE_WAN_ADDRESS))
         assert own is not None
         assert NeighborAdvertisement.parse(own).override, "the kernel's, for it owns the address"
         assert running.solicitations()["own"] > before.get("own", 0)
