@@ -195,7 +195,9 @@ class RunningDaemon:
         deadline = time.monotonic() + self._timeout
         while time.monotonic() < deadline:
             if (status := self.process.poll()) is not None:
-                raise StartError(f"lab: the daemon didn't start: exit status {status}", self.log)
+                said = self.log
+                last = ": ".join(["", *said.splitlines()[-1:]])
+                raise StartError(f"lab: the daemon didn't start: exit status {status}{last}", said)
             if _READY.search(self.log_file.read_text(errors="replace")):
                 return
             time.sleep(0.01)

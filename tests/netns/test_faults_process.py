@@ -109,31 +109,25 @@ def test_after_ten_stopped_seconds_all_is_counted_and_the_machine_is_as_it_is_by
 
 # --- killed --------------------------------------------------------------------------------------------------------
 
-_DAEMON, _PORTS, _DATAPATH, _PROGRAM = (
-    "npd6_xdp.daemon:Daemon",
-    "npd6_xdp.daemon.ports:Ports",
-    "npd6_xdp.system.bpf.ns_filter:NsFilter",
-    "npd6_xdp.system.bpf.program:Program",
-)
 STARTING = (
     "<npd6_xdp.system.sysctl:Memory.write",
     ">npd6_xdp.system.sysctl:Memory.write",
     ">npd6_xdp.system.sysctl:Sysctls.set",
-    f"<{_PROGRAM}.apply",
-    f">{_PORTS}.follow",
-    f"<{_DAEMON}.run",
+    "<npd6_xdp.system.bpf.program:Program.apply",
+    ">npd6_xdp.daemon.ports:Ports.follow",
+    "<npd6_xdp.daemon:Daemon.run",
 )
 RELOADING = (
     "<npd6_xdp.system.sysctl:Sysctls.put_back",
-    f"<{_PROGRAM}.apply",
-    f">{_PROGRAM}.apply",
+    "<npd6_xdp.system.bpf.program:Program.apply",
+    ">npd6_xdp.system.bpf.program:Program.apply",
 )
 GROWING = (
     ">npd6_xdp.daemon.loading:Loading.__init__",
-    f">{_DATAPATH}.successor",
-    f"<{_DATAPATH}.switch",
-    f">{_DATAPATH}.switch",
-    f"<{_DATAPATH}.retiring",
+    ">npd6_xdp.system.bpf.ns_filter:NsFilter.add_successor",
+    "<npd6_xdp.system.bpf.ns_filter:NsFilter.switch",
+    ">npd6_xdp.system.bpf.ns_filter:NsFilter.switch",
+    "<npd6_xdp.system.bpf.ns_filter:NsFilter.retiring",
 )
 
 
