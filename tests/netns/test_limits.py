@@ -43,6 +43,11 @@ OTHER = replace(
 )
 
 
+def is_each_counted(running: RunningDaemon, sent: int) -> bool:
+    """Whether so many are counted, or a few more: the longer it takes, the more the upstream's kernel asks besides."""
+    return until(lambda: 0 <= sum(running.solicitations().values()) - sent < 10)
+
+
 @pytest.mark.fills_table
 @pytest.mark.parametrize(
     ("rule", "datapath", "outcomes"),
@@ -66,7 +71,7 @@ def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
             time.sleep(0.02)
     assert answers == asked
     assert flooding.rate > 500, "the generator is at fault"
-    assert until(lambda: sum(running.solicitations().values()) == flooding.sent + asked)
+    assert is_each_counted(running, flooding.sent + asked)
     counts = running.solicitations()
     assert set(counts) == outcomes
     assert counts["rate_limited"] > flooding.sent / 2
@@ -120,7 +125,7 @@ def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
         assert until(lambda: running.solicitations().get("rate_limited", 0) > 300, 10.0), "it has its share"
         asked = asks_as_a_router(wire, hosts)
     assert flooding.rate > 400, "the generator is at fault"
-    assert until(lambda: sum(running.solicitations().values()) == flooding.sent + asked)
+    assert is_each_counted(running, flooding.sent + asked)
     outcomes = {"pending", "rate_limited"} | ({"answered_xdp", "answered_python"} if asked > len(hosts) else set())
     assert {"pending", "rate_limited"} <= set(running.solicitations()) <= outcomes
 
@@ -139,7 +144,7 @@ def test_a_scan_by_one_mac_costs_little_where_no_budget_of_a_source_stands_befor
         scanned, spent, seconds = flooding.sent - before, cpu_seconds(running) - cpu, time.monotonic() - began
     print(f"{scanned} scanned in {seconds:.2f} s: {spent:.2f} s of CPU")
     assert spent < 0.1 * seconds
-    assert until(lambda: sum(running.solicitations().values()) == flooding.sent)
+    assert is_each_counted(running, flooding.sent)
     assert set(running.solicitations()) == {"pending", "rate_limited"}
 
 
