@@ -44,6 +44,7 @@ enum action {
 struct verdict {
 	enum outcome outcome;
 	enum action action;
+	enum limit limit; /* of OUTCOME_RATE_LIMITED */
 };
 
 static __always_inline struct verdict pass(enum outcome outcome)
@@ -54,6 +55,11 @@ static __always_inline struct verdict pass(enum outcome outcome)
 static __always_inline struct verdict consume(enum outcome outcome)
 {
 	return (struct verdict){ outcome, ACTION_CONSUME };
+}
+
+static __always_inline struct verdict refuse(enum limit limit)
+{
+	return (struct verdict){ OUTCOME_RATE_LIMITED, ACTION_CONSUME, limit };
 }
 
 /*
@@ -367,22 +373,26 @@ static __always_inline bool budget_spend(u64 *paid_until, __u64 cost, __u64 now)
 	return true;
 }
 
-/* Spends an event of its source's budget, and of that of all; whether there was one left in both (E3). */
-static __always_inline bool limits_spend(const struct entry *entry, const struct scratch *s,
-					 const struct settings *settings, __u64 now)
+/* Spends an event of its source's budget; whether there was one left (E3). */
+static __always_inline bool source_spend(const struct entry *entry, const struct scratch *s, __u64 now)
 {
 	struct mac_key key = { .entry = entry->id };
 	u64 *paid, zero = 0;
-	int first = 0;
 
-	if (entry->source_cost) {
-		__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
-		paid = source_budgets.lookup_or_try_init(&key, &zero);
-		/* if the map is full, nobody is refused: the common budget still holds */
-		if (paid && !budget_spend(paid, entry->source_cost, now))
-			return false;
-	}
-	paid = event_budget.lookup(&first);
+	if (!entry->source_cost)
+		return true;
+	__builtin_memcpy(key.mac, s->frame.h_source, ETH_ALEN);
+	paid = source_budgets.lookup_or_try_init(&key, &zero);
+	/* if the map is full, nobody is refused: the common budget still holds */
+	return !paid || budget_spend(paid, entry->source_cost, now);
+}
+
+/* Spends an event of the budget of all sources together; whether there was one left (E3). */
+static __always_inline bool event_spend(const struct settings *settings, __u64 now)
+{
+	int first = 0;
+	u64 *paid = event_budget.lookup(&first);
+
 	return paid && budget_spend(paid, settings->event_cost, now);
 }
 
@@ -405,16 +415,15 @@ static __always_inline bool event_submit(void *ctx, struct ns_event *event)
 }
 
 /*
- * Whether a target that isn't known may not become pending: too many are, or too many of this entry's (whose key has no
- * MAC), or of this asker's. Which are pending already isn't known here. So an asker of one of those is refused as well,
+ * Whether a target that isn't known may not become pending: of those that are, too many are this entry's (whose key has
+ * no MAC), or this asker's. Which are pending already isn't known here. So an asker of one of those is refused as well,
  * whom Python would remember.
  */
-static __always_inline bool is_resolving_refused(const struct entry *entry, const struct scratch *s,
-						 const struct settings *settings)
+static __always_inline bool is_asker_refused(const struct entry *entry, const struct scratch *s)
 {
 	struct mac_key key = { .entry = entry->id };
 
-	if (settings->pending_full || refused_askers.lookup(&key))
+	if (refused_askers.lookup(&key))
 		return true;
 	__builtin_memcpy(key.mac, s->answer_mac, ETH_ALEN);
 	return refused_askers.lookup(&key);
@@ -466,10 +475,16 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	settings = settings_space.lookup(&key);
 	if (!settings)
 		return consume(OUTCOME_LOST);
-	if (flags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR && is_resolving_refused(entry, s, settings))
-		return consume(OUTCOME_RATE_LIMITED);
-	if (!limits_spend(entry, s, settings, now))
-		return consume(OUTCOME_RATE_LIMITED);
+	if (flags & EVENT_MISS && rule->decision == DECISION_NEIGHBOUR) {
+		if (settings->pending_full)
+			return refuse(LIMIT_PENDING);
+		if (is_asker_refused(entry, s))
+			return refuse(LIMIT_CROWDED);
+	}
+	if (!source_spend(entry, s, now))
+		return refuse(LIMIT_SOURCE);
+	if (!event_spend(settings, now))
+		return refuse(LIMIT_ALL);
 
 	struct ns_event event = {
 		.target = s->ns.target,
@@ -554,6 +569,8 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 		return XDP_PASS;
 	if (verdict.action != ACTION_HAND_UP) {
 		counter->outcome[outcome]++;
+		if (outcome == OUTCOME_RATE_LIMITED)
+			counter->limit[verdict.limit]++;
 		if (rule)
 			rule_count(rule->id, outcome);
 	}

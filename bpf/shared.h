@@ -49,6 +49,16 @@ enum reason {
 };
 #define REASONS (REASON_DAD_SLLAO + 1)
 
+/* Which limit is in its way, where it is refused: numbers of npd6_xdp/core/verdict.py Limit. */
+enum limit {
+	LIMIT_SOURCE,  /* events_per_source */
+	LIMIT_ALL,     /* limits.events_per_second */
+	LIMIT_PENDING, /* as many targets are pending as there is space for */
+	LIMIT_CROWDED, /* the entry, the asker or the target has its share of that */
+	LIMIT_FULL,    /* limits.neighbours: found by Python only */
+};
+#define LIMITS (LIMIT_FULL + 1)
+
 /* How a target is decided: numbers of npd6_xdp/core/table.py Decision. */
 enum decision {
 	DECISION_OWN,      /* C1: the ingress interface's own address: the kernel answers */
@@ -221,6 +231,7 @@ struct kept_route {
 struct entry_counter {
 	__u64 outcome[OUTCOMES];
 	__u64 reason[REASONS];
+	__u64 limit[LIMITS]; /* of OUTCOME_RATE_LIMITED */
 };
 
 struct rule_counter {

@@ -19,7 +19,7 @@ from npd6_xdp.core.snapshot import (
     RuleSnapshot,
     Snapshot,
 )
-from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind
 from npd6_xdp.system.http.metrics import SnapshotCollector
 
@@ -36,6 +36,7 @@ EXAMPLE = Snapshot(
             dict.fromkeys(Outcome, 0),
             dict.fromkeys(Reason, 0),
             dict.fromkeys(PATHS, 0),
+            dict.fromkeys(Limit, 0),
         )
     ],
     rules=[RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {})],
@@ -53,7 +54,8 @@ EXAMPLE = Snapshot(
 LABELS: Mapping[str, str] = {
     "interface": "the port, with the VLAN where its entry has one (`wan0:100`); of `npd6_neighbours` the `via` one",
     "outcome": "{outcomes}; [operation.md](operation.md#outcomes) says what they mean",
-    "reason": "{reasons}, in the order in which they are checked: the first that fails counts",
+    "reason": "of `npd6_invalid_solicitations_total` {reasons}, in the order in which they are checked: the first that"
+    " fails counts; of `npd6_rate_limited_total` {limits}: [operation.md](operation.md#which-limit)",
     "rule": "the `prefix` as the configuration has it",
     "path": "{paths}: who wrote the advertisement; of `npd6_answer_seconds` always `python`",
     "attach": "{modes}: how it is attached, which `auto` leaves open",
@@ -89,6 +91,7 @@ Besides, prometheus-client's `process_` metrics: processor time, memory, file de
 
 - `npd6_solicitations_total` over all outcomes is the number of solicitations received: each has exactly one.
 - `npd6_invalid_solicitations_total` over all reasons is its outcome `invalid`.
+- `npd6_rate_limited_total` over all reasons is the outcome `rate_limited`.
 - `npd6_advertisements_total` by `xdp` is the outcome `answered_xdp`; by `python` it is `answered_python`, and the late
   answers to those that were `pending`.
 - `npd6_events_lost_total` is the outcome `lost`.
@@ -123,6 +126,7 @@ def page() -> str:
     known = {
         "outcomes": words(Outcome),
         "reasons": words(Reason),
+        "limits": words(Limit),
         "paths": words(PATHS),
         "kinds": words(WarningKind),
         "modes": words(mode for mode in Attach if mode is not Attach.AUTO),

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 
 
 class Field(NamedTuple):
@@ -109,7 +109,7 @@ RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
 SETTINGS = Layout("settings", event_cost="Q", pending_full="I", routing="I", kept_generation="I", zero="4x")
 KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
-ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q")
+ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q", limit=f"{len(Limit)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
 NS_EVENT = Layout(
     "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", answer_mac=_MAC, tci="4s", flags="H"

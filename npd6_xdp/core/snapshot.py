@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 
 ANSWER_BUCKETS = (
     10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0,
@@ -71,6 +71,7 @@ class InterfaceSnapshot:
     outcomes: Mapping[Outcome, int]
     reasons: Mapping[Reason, int]
     advertisements: Mapping[str, int]
+    limits: Mapping[Limit, int] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:

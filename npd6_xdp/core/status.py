@@ -20,6 +20,8 @@ _MOST_LINES = 20
 
 _ROWS = 64  # rows of a list that are made at once
 
+_SUMMED = ("solicitations", "invalid", "rate_limited", "advertisements")
+
 MOST_SHOWN = 500
 """Interfaces, and rules, in an overview: it is made and sent every second."""
 
@@ -95,7 +97,7 @@ def overview_json(status: Status) -> dict[str, Any]:
 def overview_values(status: Status) -> Steps[dict[str, Any]]:
     """The same, bit by bit."""
     now = status.snapshot
-    totals: dict[str, dict[str, int]] = {key: {} for key in ("solicitations", "invalid", "advertisements")}
+    totals: dict[str, dict[str, int]] = {key: {} for key in _SUMMED}
     interfaces: list[dict[str, Any]] = []
     for some in pieces(now.interfaces, _ROWS):
         for interface in some:
@@ -146,6 +148,7 @@ def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, An
         "up": interface.up,
         "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
         "invalid": {str(reason): count for reason, count in interface.reasons.items()},
+        "rate_limited": {str(limit): count for limit, count in interface.limits.items()},
         "advertisements": dict(interface.advertisements),
         "lost": interface.lost,
         "xdp_tx_errors": status.tx_errors.get(interface.port),
@@ -238,6 +241,8 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     ]
     if any(interface["invalid"].values()):
         lines.append(f"  invalid: {_counts(interface['invalid'])}")
+    if any(interface["rate_limited"].values()):
+        lines.append(f"  rate_limited: {_counts(interface['rate_limited'])}")
     lines.append(f"  advertisements: {_counts(interface['advertisements'])}")
     if interface["xdp_tx_errors"]:
         lines.append(f"  the driver dropped {interface['xdp_tx_errors']} of those by XDP (xdp_tx_errors)")

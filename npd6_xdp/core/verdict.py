@@ -44,6 +44,21 @@ class Reason(StrEnum):
     DAD_SLLAO = "dad_sllao"
 
 
+class Limit(StrEnum):
+    """Which limit was in a solicitation's way that is `rate_limited`; each such has exactly one."""
+
+    SOURCE = "source"
+    """events_per_source: what one source MAC address may send up to Python."""
+    ALL = "all"
+    """limits.events_per_second: what all of them may."""
+    PENDING = "pending"
+    """limits.pending, or what the kernel's table has space for: so many targets are pending."""
+    CROWDED = "crowded"
+    """The share that one entry, or one asker, has of that; or so many wait for the same target."""
+    FULL = "full"
+    """limits.neighbours: so many hosts are there."""
+
+
 class Method(StrEnum):
     """How a rule decides whether a target is there (docs/configuration.md, "Methods")."""
 

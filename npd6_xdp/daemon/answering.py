@@ -14,7 +14,7 @@ from npd6_xdp.core.frames import Frames, Shape
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.table import Rule
-from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.verdict import Limit, Method, Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
@@ -30,8 +30,10 @@ _NOTICED = EventFlag.HEARD | EventFlag.STALE
 _MICROSECONDS = 0xFFFFFFFF  # an event's time is modulo this and one
 
 
-Handler = Callable[[NsEvent, Rule], Outcome | None]
-"""Does what there is to do for an event besides answering it, and says what became of it. None: answer it."""
+Handler = Callable[[NsEvent, Rule], Outcome | Limit | None]
+"""Does what there is to do for an event besides answering it, and says what became of it: a limit that was in its way,
+if it was refused. None: answer it.
+"""
 
 
 class Answering(Follower):
@@ -156,7 +158,10 @@ class Answering(Follower):
         outcome = None if handler is None else handler(event, rule)
         if outcome is None:
             outcome = Outcome.ANSWERED_PYTHON if self._send(event) else Outcome.FAILED
-        self._counts.count(rule, outcome)
+        if isinstance(outcome, Limit):
+            self._counts.count_refused(rule, outcome)
+        else:
+            self._counts.count(rule, outcome)
         if log.isEnabledFor(logging.DEBUG):
             self._debug(event, rule, outcome)
 
@@ -176,7 +181,7 @@ class Answering(Follower):
         self.times.observe_all([(machine_ns() // 1000 - event.time_us) & _MICROSECONDS])
         return True
 
-    def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome) -> None:
+    def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome | Limit) -> None:
         """A line about one solicitation, but not so many that the log is a flood of its own."""
         now = time.monotonic()
         if now - self._debug_second >= 1:
@@ -185,4 +190,5 @@ class Answering(Follower):
             self._debug_left -= 1
             entry = self._in_force.table.entries.get(rule.entry) or self._former.table.entries[rule.entry]
             source, target = IPv6Address(event.source), IPv6Address(event.target)
-            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, outcome)
+            became = f"{Outcome.RATE_LIMITED} ({outcome})" if isinstance(outcome, Limit) else outcome
+            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, became)

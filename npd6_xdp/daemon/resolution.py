@@ -16,7 +16,7 @@ from npd6_xdp.core.pending import Asker, Pending
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Match, Rule, Table
 from npd6_xdp.core.table_space import TableSpace
-from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.verdict import Limit, Method, Outcome
 from npd6_xdp.daemon.gate import Gate
 from npd6_xdp.daemon.host_routes import HostRoutes
 from npd6_xdp.daemon.hosts import Hosts
@@ -153,7 +153,7 @@ class Resolution(Follower):
 
     # --- solicitations ---
 
-    def handle(self, event: NsEvent, rule: Rule) -> Outcome | None:
+    def handle(self, event: NsEvent, rule: Rule) -> Outcome | Limit | None:
         """An event of a rule of method neighbour. None: its target is there, answer."""
         if event.flags & EventFlag.MISS:
             self._look_for_guests()
@@ -167,7 +167,7 @@ class Resolution(Follower):
         if event.flags & EventFlag.STALE:
             self.probe(event, rule)
 
-    def ask(self, event: NsEvent, rule: Rule) -> Outcome | None:
+    def ask(self, event: NsEvent, rule: Rule) -> Outcome | Limit | None:
         """A target is asked for that the map doesn't know. None: it is there, answer."""
         if any(self.neighbours.interfaces(rule.via_set, event.target)):
             return self.defend(event, rule) if event.is_dad else None
@@ -179,10 +179,10 @@ class Resolution(Follower):
         if (rule.via_set, event.target) not in self._pending and self.neighbours.full:
             most = self._in_force.config.limits.neighbours
             self._once.warn(f"limits.neighbours: {most} hosts are there; no further ones are resolved")
-            return Outcome.RATE_LIMITED
+            return Limit.FULL
         return self._await(event, rule, vias, self._hosts.look_for)
 
-    def defend(self, event: NsEvent, rule: Rule) -> Outcome | None:
+    def defend(self, event: NsEvent, rule: Rule) -> Outcome | Limit | None:
         """Somebody wants a target's address, which the neighbour table has. None: its host is there, answer.
 
         Where that is an old entry's word, the host is asked first: else the address of one that has gone could be
@@ -195,16 +195,17 @@ class Resolution(Follower):
             return self.ask(event, rule)  # it has gone since
         return self._await(event, rule, vias, self._hosts.probe)
 
-    def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome:
+    def _await(self, event: NsEvent, rule: Rule, vias: Iterable[int], look: Callable[[Host], None]) -> Outcome | Limit:
         """Have an asker wait until the kernel says that a target is there."""
-        if (rule.via_set, event.target) not in self._pending and not self._pending.has_space_for(
-            Asker(rule.entry, event.answer_mac), self._space.targets
-        ):
-            return Outcome.RATE_LIMITED
+        if (rule.via_set, event.target) not in self._pending:
+            if len(self._pending) >= self._space.targets:
+                return Limit.PENDING
+            if not self._pending.has_space_for(Asker(rule.entry, event.answer_mac), self._space.targets):
+                return Limit.CROWDED
         now = time.monotonic()
         hosts = self._pending.add(rule.via_set, event, vias, now, rule.entry)
         if hosts is None:
-            return Outcome.RATE_LIMITED
+            return Limit.CROWDED
         for host in hosts:
             look(host)
         self.has_news |= self._space.used(len(self._pending), now)

@@ -31,7 +31,7 @@ from npd6_xdp.core.snapshot import (
 )
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
@@ -49,7 +49,7 @@ _MOST_NAMED = 5  # interfaces in one line
 _TRIES = 4  # to read counters, none of which gets another meaning meanwhile
 _ENTRIES = 100  # whose counters are added up at once
 _PORTS = 16  # whose drivers are asked at once
-_NOTHING = EntryCounters({}, {})
+_NOTHING = EntryCounters({}, {}, {})
 
 
 class View(Follower):
@@ -174,6 +174,7 @@ class View(Follower):
     def _interfaces(self, now: InForce, counters: Mapping[int, EntryCounters]) -> Steps[list[InterfaceSnapshot]]:
         outcomes: dict[str, Mapping[Outcome, int]] = {}
         reasons: dict[str, Mapping[Reason, int]] = {}
+        limits: dict[str, Mapping[Limit, int]] = {}
         late: Counter[str] = Counter()
         shown: dict[str, tuple[str, str]] = {}
         for entries in pieces(now.table.entries.values(), _ENTRIES):
@@ -182,6 +183,8 @@ class View(Follower):
                 python = self._counts.entry(entry.id)
                 outcomes[label] = added(added(outcomes.get(label, {}), counted.outcomes), python)
                 reasons[label] = added(reasons.get(label, {}), counted.reasons)
+                here = added(counted.limits, self._counts.limits(entry.id))
+                limits[label] = added(limits.get(label, {}), here)
                 late[label] += self._counts.late(entry.id)
                 if entry.spoken or label not in shown:
                     shown[label] = (entry.port, entry.datapath)
@@ -193,6 +196,7 @@ class View(Follower):
             for label, (port, datapath) in some:
                 attached, link = self._ports.by_name(port), now.links.get(port)
                 counts, why = outcomes.get(label, {}), reasons.get(label, {})
+                refused = limits.get(label, {})
                 interfaces.append(
                     InterfaceSnapshot(
                         label,
@@ -206,6 +210,7 @@ class View(Follower):
                             "xdp": counts.get(Outcome.ANSWERED_XDP, 0),
                             "python": counts.get(Outcome.ANSWERED_PYTHON, 0) + late[label],
                         },
+                        {name: refused.get(name, 0) for name in Limit},
                     )
                 )
             yield

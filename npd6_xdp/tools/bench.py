@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.testrun import LOOPBACK, TestRun
@@ -21,12 +22,15 @@ UNLIMITED = Limits(events_per_second=1_000_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the program did with one frame: `counted` and `reasons` are the counters that went up, by one each."""
+    """What the program did with one frame: `counted`, `reasons` and `limits` are the counters that went up, by one
+    each.
+    """
 
     action: int
     frame: bytes
     counted: tuple[Outcome, ...]
     reasons: tuple[Reason, ...]
+    limits: tuple[Limit, ...] = ()
 
 
 class Bench:
@@ -62,9 +66,9 @@ class Bench:
 
     def see(self, frame: bytes) -> Seen:
         """Run a frame and compare all counters before and after."""
-        before = self.totals()
+        before, refused_before = self.totals(), self.refused()
         action, out = self.run(frame)
-        after = self.totals()
+        after, refused = self.totals(), self.refused()
         grown: list[Any] = []
         for name, count in after.items():
             assert count - before[name] in (0, 1), name
@@ -74,10 +78,16 @@ class Bench:
             out,
             tuple(name for name in grown if isinstance(name, Outcome)),
             tuple(name for name in grown if isinstance(name, Reason)),
+            tuple((refused - refused_before).elements()),
         )
 
+    def refused(self) -> Counter[Limit]:
+        """How many were refused by which limit, summed over the entries."""
+        each = (self.ns_filter.entry_counters(entry).limits for entry in self.table.entries)
+        return sum(map(Counter, each), Counter[Limit]())
+
     def totals(self) -> Mapping[Outcome | Reason, int]:
-        """All counters, summed over the entries."""
+        """All counters of outcomes and reasons, summed over the entries."""
         counters = [self.ns_filter.entry_counters(entry) for entry in self.table.entries]
         sums: dict[Outcome | Reason, int] = {}
         for outcome in Outcome:

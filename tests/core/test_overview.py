@@ -12,7 +12,7 @@ import pytest
 
 from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.status import MOST_SHOWN, overview_json
-from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 from npd6_xdp.core.watch import Look, Watch
 
 WAN = InterfaceSnapshot(
@@ -24,9 +24,11 @@ WAN = InterfaceSnapshot(
     {Outcome.ANSWERED_XDP: 7, Outcome.INVALID: 3, Outcome.LOST: 2},
     {Reason.HOP_LIMIT: 3},
     {"xdp": 7, "python": 1},
+    {Limit.CROWDED: 5},
 )
 LAN = InterfaceSnapshot(
-    "lan0:100", "lan0", "", "monitor", False, {Outcome.INVALID: 1}, {Reason.HOP_LIMIT: 1}, {"xdp": 1, "python": 1}
+    *("lan0:100", "lan0", "", "monitor", False, {Outcome.INVALID: 1}, {Reason.HOP_LIMIT: 1}, {"xdp": 1, "python": 1}),
+    {Limit.CROWDED: 2},
 )
 OVERVIEW = Status(
     Snapshot(
@@ -93,6 +95,7 @@ def test_totals_are_sums_over_all_interfaces() -> None:
     totals = said()["totals"]
     assert totals["solicitations"] == {str(o): {"answered_xdp": 7, "invalid": 4, "lost": 2}.get(o, 0) for o in Outcome}
     assert totals["invalid"]["hop_limit"] == 4
+    assert totals["rate_limited"]["crowded"] == 7
     assert totals["advertisements"] == {"xdp": 8, "python": 2}
 
 

@@ -28,7 +28,7 @@ from npd6_xdp.core.snapshot import (
     TargetSnapshot,
 )
 from npd6_xdp.core.status import status_json, status_text
-from npd6_xdp.core.verdict import Method, Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 
 WAN = InterfaceSnapshot(
     "wan0",
@@ -39,6 +39,7 @@ WAN = InterfaceSnapshot(
     {Outcome.ANSWERED_XDP: 7, Outcome.INVALID: 3, Outcome.LOST: 2},
     {Reason.HOP_LIMIT: 3},
     {"xdp": 7, "python": 1},
+    {Limit.SOURCE: 0, Limit.ALL: 4},
 )
 TAGGED = InterfaceSnapshot("lan0:100", "lan0", "", "monitor", False, {}, {}, {})
 SNAPSHOT = Snapshot(
@@ -77,7 +78,9 @@ STATUS = Status(
 )
 QUIET = replace(
     STATUS,
-    snapshot=replace(SNAPSHOT, interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={})], rules=[]),
+    snapshot=replace(
+        SNAPSHOT, interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={}, limits={})], rules=[]
+    ),
     pending=0,
     host_routes=0,
     refused={"neighbours": 0},
@@ -110,6 +113,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "datapath": "hybrid",
         "up": True,
         "invalid": {"hop_limit": 3},
+        "rate_limited": {"source": 0, "all": 4},
         "advertisements": {"xdp": 7, "python": 1},
         "lost": 2,
         "xdp_tx_errors": 9,
@@ -168,6 +172,7 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "wan0: hybrid, attached in native mode, up",
         "  solicitations: answered_xdp 7, invalid 3, lost 2",
         "  invalid: hop_limit 3",
+        "  rate_limited: all 4",
         "  advertisements: xdp 7, python 1",
         "  the driver dropped 9 of those by XDP (xdp_tx_errors)",
         "  rule 2001:db8:1::/64 static: answered_xdp 7",

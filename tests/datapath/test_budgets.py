@@ -16,7 +16,7 @@ import pytest
 
 from npd6_xdp.core.config import Limits, Vlan
 from npd6_xdp.core.table import PresentFlag
-from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.verdict import Limit, Method, Outcome
 from tests.datapath.harness import (
     IFINDEX,
     XDP_DROP,
@@ -41,12 +41,14 @@ from tests.frames import SETTING, TAGS_8021Q, ip6
 from tests.kinds import solicit
 
 
-def burst(bench: Bench, count: int, mac: bytes = SETTING.asker_mac) -> tuple[int, int]:
-    """Ask in a row: how many went up, how many were refused; and all are consumed."""
-    before = bench.totals()[Outcome.RATE_LIMITED]
+def burst(bench: Bench, count: int, mac: bytes = SETTING.asker_mac, limit: Limit = Limit.SOURCE) -> tuple[int, int]:
+    """Ask in a row: how many went up, how many were refused, all by that limit; and all are consumed."""
+    before, refused_before = bench.totals()[Outcome.RATE_LIMITED], bench.refused()
     frame = question(eth_source=mac)
     assert {bench.run(frame)[0] for _ in range(count)} == {XDP_DROP}
-    return len(bench.events()), bench.totals()[Outcome.RATE_LIMITED] - before
+    refused = bench.totals()[Outcome.RATE_LIMITED] - before
+    assert bench.refused() - refused_before == ({limit: refused} if refused else {})
+    return len(bench.events()), refused
 
 
 def promptly(make: Callable[[], Bench], check: Callable[[Bench], None], seconds: float) -> Bench:
@@ -108,7 +110,10 @@ def test_all_sources_together_have_a_budget_too(fresh: Callable[..., Bench]) -> 
     macs = [bytes.fromhex(f"0200000001{number:02x}") for number in range(10)]
 
     def check(bench: Bench) -> None:
-        assert [sum(column) for column in zip(*[burst(bench, 1, mac) for mac in macs], strict=True)] == [4, 6]
+        assert [sum(column) for column in zip(*[burst(bench, 1, mac, Limit.ALL) for mac in macs], strict=True)] == [
+            4,
+            6,
+        ]
 
     promptly(lambda: fresh(table(entry(datapath=PYTHON)), limits=Limits(events_per_second=4)), check, 0.25)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.verdict import Limit, Outcome
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.load import load
 from tests.datapath.harness import (
@@ -128,6 +129,27 @@ def test_a_successor_is_told_of_hosts_that_come_and_go_while_it_is_filled(fresh:
     there = {address for address in addresses if path.asked(via_set, address)}
     gone = {addresses[10 * number] for number in range(1, 100)} | {addresses[1_000]}
     assert there == {*addresses[:1_000], *addresses[1_000::2]} - gone
+
+
+def test_why_some_were_refused_is_still_known_when_a_larger_program_has_taken_over(
+    fresh: Callable[..., Bench],
+) -> None:
+    using = one(NEIGHBOUR)
+    bench = fresh(using)
+    bench.ns_filter.set_pending_full(True)
+    bench.run(QUESTION)
+    taken_over(bench.ns_filter, using)
+    bench.run(QUESTION)
+    bench.ns_filter.set_pending_full(False)
+    bench.ns_filter.refuse_askers({(using.rules[0].entry, SETTING.asker_mac)})
+    bench.run(QUESTION)
+    for _ in range(2):
+        counted = bench.ns_filter.entry_counters(using.rules[0].entry)
+        assert +Counter(counted.limits) == {Limit.PENDING: 2, Limit.CROWDED: 1}
+        assert counted.outcomes[Outcome.RATE_LIMITED] == 3
+        ((number, read),) = finish(bench.ns_filter.counters())[0].items()
+        assert (number, +Counter(read.limits)) == (using.rules[0].entry, +Counter(counted.limits))
+        bench.ns_filter.retire()
 
 
 def test_counters_are_the_same_at_each_bit_of_a_retirement_and_go_with_rules_that_go(

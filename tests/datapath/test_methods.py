@@ -16,7 +16,7 @@ from npd6_xdp.core.layout import ADDRESS_KEY, PRESENT_TARGET
 from npd6_xdp.core.pending import NOBODY
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.table import PresentFlag
-from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.core.verdict import Limit, Method, Outcome
 from tests.datapath.harness import (
     XDP_DROP,
     XDP_PASS,
@@ -199,6 +199,7 @@ def test_while_no_more_can_be_resolved_misses_of_neighbour_are_refused_and_nothi
             bench.ns_filter.set_pending_full(True)
             seen = bench.see(QUESTION)
             assert (seen.action, seen.counted) == (action, (outcome,) if outcome else ()), (method, known)
+            assert seen.limits == ((Limit.PENDING,) if outcome == Outcome.RATE_LIMITED else ())
             bench.events()
         knows(one(NEIGHBOUR), None)
         bench.ns_filter.set_pending_full(False)
@@ -215,6 +216,7 @@ def test_a_refused_asker_is_refused_misses_of_neighbour_and_nothing_else_and_nob
 
     def outcome(**fields: Any) -> Outcome | EventFlag:
         seen = bench.see(question(**fields))
+        assert seen.limits == ((Limit.CROWDED,) if Outcome.RATE_LIMITED in seen.counted else ())
         found: list[Outcome | EventFlag] = [*seen.counted, *(EventFlag(event.flags) for event in bench.events())]
         return found[0]
 

@@ -16,7 +16,7 @@ from npd6_xdp.core.event import EVENT_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.links import SourceFlag
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import DATAPATHS, NO_VIA_SET, VLAN_ANY, Decision, EntryFlag, PresentFlag, RuleFlag
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.sizes import sizes_for
 from tests.datapath.btf import Type, types_of_map
@@ -37,7 +37,7 @@ def c_enum(name: str) -> dict[str, int]:
     return members
 
 
-def numbered(prefix: str, names: type[Outcome] | type[Reason] | tuple[str, ...]) -> dict[str, int]:
+def numbered(prefix: str, names: type[Outcome] | type[Reason] | type[Limit] | tuple[str, ...]) -> dict[str, int]:
     return {f"{prefix}_{name.upper()}": number for number, name in enumerate(names)}
 
 
@@ -48,6 +48,7 @@ def valued(prefix: str, members: type[IntEnum] | type[IntFlag]) -> dict[str, int
 ENUMS: dict[str, dict[str, int]] = {
     "outcome": numbered("OUTCOME", Outcome),
     "reason": numbered("REASON", Reason),
+    "limit": numbered("LIMIT", Limit),
     "decision": valued("DECISION", Decision),
     "rule_flag": valued("RULE", RuleFlag),
     "present_flag": valued("PRESENT", PresentFlag),

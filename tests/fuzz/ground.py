@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from tests.fuzz.configurations import CONFIGURATIONS, PORTS, UNREACHABLE
 from tests.fuzz.scene import MIRRORED
 
@@ -28,14 +28,15 @@ class GroundError(Exception):
 
 
 def verdict_header() -> str:
-    """The header that reference.h includes: the outcomes and the reasons as enums, and as the metrics have them.
+    """The header that reference.h includes: the outcomes, reasons and limits as enums, and as the metrics have them.
 
     It is written from npd6_xdp/core/verdict.py, whose order is that of the program's counters.
     """
     lines = ["#pragma once"]
-    for kind in (Outcome, Reason):
+    for kind in (Outcome, Reason, Limit):
         name = kind.__name__.upper()
-        lines.append(f"enum {{ {', '.join((*kind.__members__, f'{name}S'))} }};")
+        members = [f"LIMIT_{member}" for member in Limit.__members__] if kind is Limit else kind.__members__
+        lines.append(f"enum {{ {', '.join((*members, f'{name}S'))} }};")
         lines.append(f"#define {name}_NAMES {', '.join(map(json.dumps, kind))}")
     return "\n".join(lines) + "\n"
 

@@ -272,8 +272,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "refused-entries",
         "an entry that is refused as a whole is refused nothing",
-        "if (settings->pending_full || refused_askers.lookup(&key))",
-        "if (settings->pending_full)",
+        "if (refused_askers.lookup(&key))\n\t\treturn true;\n",
+        "",
     ),
     Mutant(
         "event-tags",
@@ -292,6 +292,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "a rule counts all under one outcome",
         "rule_counter->outcome[outcome]++;",
         "rule_counter->outcome[OUTCOME_ANSWERED_XDP]++;",
+    ),
+    Mutant(
+        "limit-counter",
+        "what is refused for the share of an entry or an asker counts as refused for all",
+        "return refuse(LIMIT_CROWDED);",
+        "return refuse(LIMIT_PENDING);",
     ),
 )
 

@@ -27,7 +27,7 @@ from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import PresentFlag, Table
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf import compiler
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.ns_filter import NsFilter
@@ -170,9 +170,12 @@ class Subject:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each outcome and reason came, by the reference; `handed_up` are those that went up to Python."""
+        """How often each outcome and reason came, by the reference, and each limit (with `by_` before it); `handed_up`
+        are those that went up to Python.
+        """
         counts = Counter({str(name): n for name, n in zip(Outcome, self.report.outcomes, strict=True)})
         counts.update({str(name): n for name, n in zip(Reason, self.report.reasons, strict=True)})
+        counts.update({f"by_{name}": n for name, n in zip(Limit, self.report.limits, strict=True)})
         counts["handed_up"] = self.report.handed_up
         return +counts
 
@@ -333,7 +336,7 @@ class Subject:
         program = Program(
             owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_addresses"], cpus, entries, rules
         )
-        columns = {"entry": len(Outcome) + len(Reason), "rule": len(Outcome)}
+        columns = {"entry": len(Outcome) + len(Reason) + len(Limit), "rule": len(Outcome)}
         sizes = {"entry": entries * columns["entry"], "rule": rules * columns["rule"]}
         for name, size in {
             **{f"{kind}_{what}": sizes[kind] for kind in sizes for what in ("base", "wanted")},
@@ -426,6 +429,8 @@ class Subject:
             words.append(f"counted as {tuple(Outcome)[verdict.outcome]}")
         if verdict.reason != NONE:
             words.append(f"({tuple(Reason)[verdict.reason]})")
+        if verdict.limit != NONE:
+            words.append(f"({tuple(Limit)[verdict.limit]})")
         if verdict.entry != NONE:
             words.append(f"of entry {verdict.entry}")
         if verdict.rule != NONE:

@@ -496,7 +496,7 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 
 	memset(verdict, 0, sizeof(*verdict));
 	verdict->action = PASS;
-	verdict->outcome = verdict->reason = verdict->entry = verdict->rule = NONE;
+	verdict->outcome = verdict->reason = verdict->limit = verdict->entry = verdict->rule = NONE;
 
 	if (!is_solicitation(frame, size, &s))
 		return;
@@ -586,6 +586,7 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 		flags += ANSWERED;
 	} else if (flags & MISS && method == METHOD_NEIGHBOUR && is_refused_asker(scene, entry, asker)) {
 		verdict->answer_length = 0;
+		verdict->limit = LIMIT_CROWDED;
 		return count(verdict, RATE_LIMITED, onward ? PASS : DROP);
 	} else if (!scene->is_read) {
 		verdict->answer_length = 0;

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "verdict.h" /* the outcomes and reasons, which ground.py writes from npd6_xdp/core/verdict.py */
+#include "verdict.h" /* the outcomes, reasons and limits, which ground.py writes from npd6_xdp/core/verdict.py */
 
 #define NONE (-1)
 
@@ -140,6 +140,7 @@ struct scene {
 struct verdict {
 	int32_t action;
 	int32_t outcome, reason; /* NONE: nothing is counted here */
+	int32_t limit;           /* of RATE_LIMITED */
 	int32_t entry, rule;     /* whose counters */
 	int32_t goes_up;
 	int32_t answer_length;     /* 0: none */

@@ -14,6 +14,7 @@
 
 #define RECORD_SIZE 64
 #define RECORD_HEADER 12
+#define ENTRY_COLUMNS (OUTCOMES + REASONS + LIMITS)
 #define EVENT_TIME 32 /* where in an event the time stands, 4 bytes: no two are the same */
 
 /* The loaded program. Counters are per CPU, 8 bytes each. */
@@ -33,7 +34,7 @@ struct report {
 	struct verdict verdict; /* the reference's, of the last frame */
 	uint8_t frame[FRAME_SPACE], out[FRAME_SPACE];
 	char difference[512]; /* "": none */
-	uint64_t outcomes[OUTCOMES], reasons[REASONS], answered, handed_up;
+	uint64_t outcomes[OUTCOMES], reasons[REASONS], limits[LIMITS], answered, handed_up;
 };
 
 /* What Python is to be handed, and what it is to answer. */
@@ -47,6 +48,7 @@ static const char *const actions[] = { "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "X
 /* The metric labels, in the order of the counters. */
 static const char *const outcomes[] = { OUTCOME_NAMES };
 static const char *const reasons[] = { REASON_NAMES };
+static const char *const limits[] = { LIMIT_NAMES };
 
 static long bpf(int command, union bpf_attr *attr)
 {
@@ -102,7 +104,7 @@ static uint64_t sum(const struct program *program, int number, int columns, int 
 /* Whether all counters say what they should; the first that doesn't is written into the report. */
 static int counters_agree(const struct program *program, struct report *report)
 {
-	const int columns[] = { OUTCOMES + REASONS, OUTCOMES };
+	const int columns[] = { ENTRY_COLUMNS, OUTCOMES };
 	char *to = report->difference;
 	size_t left = sizeof(report->difference);
 
@@ -126,8 +128,12 @@ static int counters_agree(const struct program *program, struct report *report)
 				continue;
 			said = snprintf(to, left, "%sthe counter %s %s of %s %d is %+lld off",
 					left < sizeof(report->difference) ? "; " : "",
-					column < OUTCOMES ? "outcome" : "reason",
-					column < OUTCOMES ? outcomes[column] : reasons[column - OUTCOMES],
+					column < OUTCOMES             ? "outcome"
+					: column < OUTCOMES + REASONS ? "reason"
+								      : "limit",
+					column < OUTCOMES             ? outcomes[column]
+					: column < OUTCOMES + REASONS ? reasons[column - OUTCOMES]
+								      : limits[column - OUTCOMES - REASONS],
 					map == 0 ? "entry" : "rule", number, off);
 			to += said;
 			left -= said;
@@ -139,7 +145,7 @@ static int counters_agree(const struct program *program, struct report *report)
 /* Begin to count: what the counters say now is what they started with. */
 int start(const struct program *program)
 {
-	const int columns[] = { OUTCOMES + REASONS, OUTCOMES };
+	const int columns[] = { ENTRY_COLUMNS, OUTCOMES };
 
 	for (int map = 0; map < 2; map++) {
 		int numbers = map == 0 ? program->entries : program->rules;
@@ -188,13 +194,17 @@ static void count(const struct program *program, const struct verdict *v, struct
 {
 	if (v->outcome != NONE) {
 		report->outcomes[v->outcome]++;
-		program->entry_wanted[v->entry * (OUTCOMES + REASONS) + v->outcome]++;
+		program->entry_wanted[v->entry * ENTRY_COLUMNS + v->outcome]++;
 		if (v->rule != NONE)
 			program->rule_wanted[v->rule * OUTCOMES + v->outcome]++;
 	}
 	if (v->reason != NONE) {
 		report->reasons[v->reason]++;
-		program->entry_wanted[v->entry * (OUTCOMES + REASONS) + OUTCOMES + v->reason]++;
+		program->entry_wanted[v->entry * ENTRY_COLUMNS + OUTCOMES + v->reason]++;
+	}
+	if (v->limit != NONE) {
+		report->limits[v->limit]++;
+		program->entry_wanted[v->entry * ENTRY_COLUMNS + OUTCOMES + REASONS + v->limit]++;
 	}
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network, summarize_address_range
 from typing import Any
 
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from tests.fuzz.configurations import (
     ASKER_MACS,
     BRIDGE_MAC,
@@ -30,6 +30,7 @@ METHODS = ("static", "route", "neighbour", "kernel", "ignore")
 DATAPATHS = ("hybrid", "python", "monitor")
 OUTCOMES = len(Outcome)
 REASONS = len(Reason)
+LIMITS = len(Limit)
 
 _I = ct.c_int32
 
@@ -125,7 +126,7 @@ class Scene(ct.Structure):
 
 class Verdict(ct.Structure):
     _fields_ = (
-        *((name, _I) for name in ("action", "outcome", "reason", "entry", "rule", "goes_up", "answer_length")),
+        *((name, _I) for name in ("action", "outcome", "reason", "limit", "entry", "rule", "goes_up", "answer_length")),
         ("event", ct.c_uint8 * EVENT_SIZE),
         ("answer", ct.c_uint8 * ANSWER_MAX),
     )
@@ -141,6 +142,7 @@ class Report(ct.Structure):
         ("difference", ct.c_char * 512),
         ("outcomes", ct.c_uint64 * OUTCOMES),
         ("reasons", ct.c_uint64 * REASONS),
+        ("limits", ct.c_uint64 * LIMITS),
         ("answered", ct.c_uint64),
         ("handed_up", ct.c_uint64),
     )

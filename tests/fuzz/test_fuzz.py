@@ -13,7 +13,7 @@ from random import SystemRandom
 
 import pytest
 
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from tests.fuzz import __main__ as command
 from tests.fuzz.configurations import CONFIGURATIONS
 from tests.fuzz.mutants import MUTANTS, MutantError, apply
@@ -23,6 +23,8 @@ SECONDS = 60
 MUTANTS_IN_CI = 2
 PYTHONS = {Outcome.ANSWERED_PYTHON, Outcome.PENDING, Outcome.FAILED}
 """Outcomes that the program itself counts nothing under."""
+LIMITS = {Limit.CROWDED}
+"""Limits that a configuration there has; the others are of time, or Python's."""
 
 
 def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +50,9 @@ def test_the_program_and_the_reference_agree_on_all_frames_of_a_minute() -> None
         assert re.search(rf"^ +{configuration.name} +[0-9,]+ frames$", done.stdout, re.MULTILINE), configuration.name
     (counted,) = re.findall("of these: (.*)", done.stdout)
     came = set(re.findall("([a-z_]+) [0-9]", counted))
-    assert came == {*Reason, *Outcome, "handed_up"} - PYTHONS, "all that can come of a frame has come of some"
+    assert came == {*Reason, *Outcome, "handed_up", *(f"by_{limit}" for limit in LIMITS)} - PYTHONS, (
+        "all that can come of a frame has come of some"
+    )
 
 
 def test_faults_in_the_program_are_found() -> None:

@@ -25,6 +25,7 @@ Start = Callable[..., RunningDaemon]
 NAMES = (
     "npd6_solicitations_total",
     "npd6_invalid_solicitations_total",
+    "npd6_rate_limited_total",
     "npd6_rule_solicitations_total",
     "npd6_advertisements_total",
     "npd6_events_lost_total",

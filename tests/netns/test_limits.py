@@ -75,6 +75,19 @@ def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
     counts = running.solicitations()
     assert set(counts) == outcomes
     assert counts["rate_limited"] > flooding.sent / 2
+    # where others have filled the kernel's table, its share of what is left there is what a flood meets first
+    assert set(refused_by(running)) <= ({"source"} if "static" in rule else {"source", "crowded"})
+
+
+def refused_by(running: RunningDaemon) -> dict[str, int]:
+    """The solicitations on wan0 that were refused, by the limit that was in their way."""
+    found = {
+        dict(labels)["reason"]: int(count)
+        for (name, labels), count in running.metrics().items()
+        if name == "npd6_rate_limited_total" and count and ("interface", "wan0") in labels
+    }
+    assert sum(found.values()) == running.solicitations().get("rate_limited", 0), "each has one reason"
+    return found
 
 
 def answered(wire: Wire, targets: Sequence[str], seconds: float) -> int:
@@ -160,6 +173,7 @@ def test_who_asks_beyond_those_that_one_target_remembers_is_refused_and_counted_
         for number in range(MAX_ASKERS + 8):
             wire.send(solicit(replace(OTHER, asker_mac=bytes((2, 0, 0, 1, 0, number)))))
         assert until(lambda: running.solicitations() == {"pending": MAX_ASKERS, "rate_limited": 8}, 2.0)
+        assert refused_by(running) == {"crowded": 8}
         topology.run("host", "ip", "addr", "add", f"{HOST_ADDRESS}/64", "dev", "eth0", "nodad", check=True)
         assert len(wire.advertisements(20.0, enough=MAX_ASKERS)) == MAX_ASKERS
         assert wire.advertisements(0.2) == []
@@ -185,6 +199,7 @@ def test_a_budget_for_all_holds_whoever_asks(topology: Topology, daemon: Start) 
     assert until(lambda: sum(running.solicitations().values()) == 400)
     counts = running.solicitations()
     assert set(counts) == {"answered_python", "rate_limited"}
+    assert set(refused_by(running)) == {"all"}
     assert 50 <= counts["answered_python"] <= 50 * (time.monotonic() - began + 2)
 
 
@@ -204,6 +219,7 @@ def test_hosts_beyond_the_limit_are_refused_and_those_that_are_known_stay(topolo
         for address in addresses[:10]:
             assert wire.ask(question(address)) is not None
     assert until(lambda: running.solicitations() == {"pending": 10, "answered_xdp": 10, "rate_limited": 10})
+    assert refused_by(running) == {"full": 10}
     assert until(lambda: "limits.neighbours: 10 hosts are there" in running.log)
     assert running.metrics()["npd6_neighbours", frozenset({("interface", "lan0")})] == 10
 
@@ -220,6 +236,7 @@ def test_no_more_targets_are_under_way_than_the_limit_allows(topology: Topology,
     assert until(lambda: sum(running.solicitations().values()) == 200)
     counts = running.solicitations()
     assert set(counts) == {"pending", "rate_limited"}
+    assert set(refused_by(running)) == {"pending"}
     assert 16 <= counts["pending"] <= 20, "fewer, where other namespaces fill the kernel's table"
     topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 1)
     assert until(lambda: ask(running.control, {"verb": "status"})["pending"] == [], 6.0), "given up in time"

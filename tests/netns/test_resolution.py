@@ -23,7 +23,7 @@ from npd6_xdp.core.neighbours import Host, Quiet
 from npd6_xdp.core.rtnetlink import Message
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.verdict import Limit, Outcome
 from npd6_xdp.daemon import hosts as hosts_room
 from npd6_xdp.daemon.in_force import Change, InForce
 from npd6_xdp.daemon.resolution import Resolution
@@ -118,7 +118,7 @@ class Edge:
         found = self.topology.neighbour("edge", "lan0", address)
         return found.state if found else ""
 
-    def ask(self, target: str, asker: int = 0) -> Outcome | None:
+    def ask(self, target: str, asker: int = 0) -> Outcome | Limit | None:
         (rule,) = self.table.rules.values()
         mac = bytes([2, 0]) + asker.to_bytes(4)
         event = NsEvent(ip6(target), ip6("2001:db8::1"), 0, rule.id, mac, bytes(4), EventFlag.MISS)
@@ -541,7 +541,7 @@ def test_thousands_of_targets_under_way_never_hold_the_loop_for_long_while_they_
     edge.resolution._space.sized(1 << 14, 0, None, float("inf"))
     count = 16_000
     for number in range(count):
-        assert edge.ask(f"2001:db8:1::{number:x}", asker=number) in (Outcome.PENDING, Outcome.RATE_LIMITED)
+        assert edge.ask(f"2001:db8:1::{number:x}", asker=number) in (Outcome.PENDING, Limit.CROWDED)
     assert len(edge.resolution.pending) > 1000
     began = time.thread_time()
     for number in range(1000):

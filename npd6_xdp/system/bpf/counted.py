@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf.counters import EntryCounters, added, sum_of
 from npd6_xdp.system.bpf.program import Program
 
-NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0))
+NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0), dict.fromkeys(Limit, 0))
 
 
 class CountedPrograms:
@@ -134,7 +134,7 @@ class CountedPrograms:
             yield
         for kept in pieces(tuple(self._folded_entries.items())):
             for number, gone in kept:
-                entries[number] = sum_of(entries.get(number, EntryCounters({}, {})), gone)
+                entries[number] = sum_of(entries.get(number, EntryCounters({}, {}, {})), gone)
             yield
         return entries, rules
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.layout import ENTRY_COUNTER, INDEX, RULE_COUNTER, Layout
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.maps import Maps
 
@@ -21,10 +21,13 @@ PIECE = 512  # counters that are read at once
 
 @dataclass(frozen=True, slots=True)
 class EntryCounters:
-    """Solicitations of one entry that the program itself counted, by outcome and, of the invalid ones, by reason."""
+    """Solicitations of one entry that the program itself counted, by outcome; the invalid ones by reason as well, and
+    those that were refused by the limit.
+    """
 
     outcomes: Mapping[Outcome, int]
     reasons: Mapping[Reason, int]
+    limits: Mapping[Limit, int]
 
 
 class Counters(Maps):
@@ -112,7 +115,12 @@ class Counters(Maps):
 
 
 def _by_name(sums: Sequence[int]) -> EntryCounters:
-    return EntryCounters(dict(zip(Outcome, sums, strict=False)), dict(zip(Reason, sums[len(Outcome) :], strict=True)))
+    reasons, limits = sums[len(Outcome) :], sums[len(Outcome) + len(Reason) :]
+    return EntryCounters(
+        dict(zip(Outcome, sums, strict=False)),
+        dict(zip(Reason, reasons, strict=False)),
+        dict(zip(Limit, limits, strict=True)),
+    )
 
 
 def _sums(layout: Layout, values: bytes) -> list[int]:
@@ -128,4 +136,6 @@ def added(one: Mapping[T, int], other: Mapping[T, int]) -> dict[T, int]:
 
 def sum_of(one: EntryCounters, other: EntryCounters) -> EntryCounters:
     """The sums of both."""
-    return EntryCounters(added(one.outcomes, other.outcomes), added(one.reasons, other.reasons))
+    return EntryCounters(
+        added(one.outcomes, other.outcomes), added(one.reasons, other.reasons), added(one.limits, other.limits)
+    )

@@ -102,46 +102,70 @@ def _by_interface(name: str, help: str, values: Mapping[str, int]) -> Metric:
     return family
 
 
-def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
-    def in_parts(make: Callable[[], Metric], add: Callable[[Any, InterfaceSnapshot], object]) -> Iterator[Metric]:
-        yield make()
-        for interfaces in pieces(now.interfaces, _INTERFACES):
-            family = make()
-            for interface in interfaces:
-                add(family, interface)
-            yield family
+def _of_interfaces(
+    now: Snapshot, make: Callable[[], Metric], add: Callable[[Any, InterfaceSnapshot], object]
+) -> Iterator[Metric]:
+    """The parts of a family that has samples of each interface."""
+    yield make()
+    for interfaces in pieces(now.interfaces, _INTERFACES):
+        family = make()
+        for interface in interfaces:
+            add(family, interface)
+        yield family
 
-    yield in_parts(
-        lambda: CounterMetricFamily(
-            "npd6_solicitations",
-            "Neighbor Solicitations received, by what became of them.",
-            labels=["interface", "outcome"],
-        ),
-        lambda family, each: _add_all(family, each.label, each.outcomes),
+
+def _counted(
+    now: Snapshot, name: str, help: str, label: str, counts: Callable[[InterfaceSnapshot], Mapping[Any, int]]
+) -> Iterator[Metric]:
+    return _of_interfaces(
+        now,
+        lambda: CounterMetricFamily(name, help, labels=["interface", label]),
+        lambda family, each: _add_all(family, each.label, counts(each)),
     )
-    yield in_parts(
-        lambda: CounterMetricFamily(
-            "npd6_invalid_solicitations",
-            "Invalid Neighbor Solicitations, by the first check that failed.",
-            labels=["interface", "reason"],
-        ),
-        lambda family, each: _add_all(family, each.label, each.reasons),
+
+
+def _interface_counters(now: Snapshot) -> Iterator[Iterator[Metric]]:
+    yield _counted(
+        now,
+        "npd6_solicitations",
+        "Neighbor Solicitations received, by what became of them.",
+        "outcome",
+        lambda each: each.outcomes,
     )
-    yield in_parts(
-        lambda: CounterMetricFamily(
-            "npd6_advertisements",
-            "Neighbor Advertisements sent, late ones too, by who wrote them.",
-            labels=["interface", "path"],
-        ),
-        lambda family, each: _add_all(family, each.label, each.advertisements),
+    yield _counted(
+        now,
+        "npd6_invalid_solicitations",
+        "Invalid Neighbor Solicitations, by the first check that failed.",
+        "reason",
+        lambda each: each.reasons,
     )
-    yield in_parts(
+    yield _counted(
+        now,
+        "npd6_rate_limited",
+        "Neighbor Solicitations that were refused, by the limit that was in their way.",
+        "reason",
+        lambda each: each.limits,
+    )
+    yield _counted(
+        now,
+        "npd6_advertisements",
+        "Neighbor Advertisements sent, late ones too, by who wrote them.",
+        "path",
+        lambda each: each.advertisements,
+    )
+
+
+def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
+    yield from _interface_counters(now)
+    yield _of_interfaces(
+        now,
         lambda: CounterMetricFamily(
             "npd6_events_lost", "Solicitations that the ring to Python had no room for.", labels=["interface"]
         ),
         lambda family, each: family.add_metric([each.label], each.lost),
     )
-    yield in_parts(
+    yield _of_interfaces(
+        now,
         lambda: GaugeMetricFamily(
             "npd6_interface_info",
             "How the XDP program is attached; 1 where it is.",
@@ -149,7 +173,8 @@ def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
         ),
         lambda family, each: each.attach and family.add_metric([each.label, each.attach, each.datapath], 1),
     )
-    yield in_parts(
+    yield _of_interfaces(
+        now,
         lambda: GaugeMetricFamily(
             "npd6_interface_up",
             "1 if the interface is there and up and the XDP program attached, and sees the VLAN tags.",
