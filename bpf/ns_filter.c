@@ -101,6 +101,8 @@ BPF_F_TABLE("hash", struct mac_key, u32, refused_askers, REFUSED_ASKERS_MAX, BPF
 BPF_TABLE("array", int, struct settings, settings_space, 1);
 BPF_TABLE("array", int, u64, event_budget, 1);
 BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
+BPF_TABLE("array", int, u64, target_budgets, TARGET_BUDGETS_MAX); /* of new targets, by entry */
+BPF_TABLE("lru_hash", struct address_key, u32, answered, ANSWERED_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_ROUTES_MAX);    /* by entry */
 BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
@@ -397,6 +399,29 @@ static __always_inline bool event_spend(const struct settings *settings, __u64 n
 }
 
 /*
+ * Whether a target may be answered at all: it was lately, or one more is left of its entry's budget of new ones (E4).
+ * Each that is new fills the asker's neighbour cache, so a scan would push out what others need. A probe fills none,
+ * nor does a target that was found to be there (neighbour), or that has a proxy entry (kernel) and doesn't come here.
+ */
+static __always_inline bool target_admit(const struct entry *entry, const struct rule *rule, const struct scratch *s)
+{
+	struct address_key key = { .scope = entry->id, .address = s->ns.target };
+	int index = entry->id;
+	u32 is_set = 1;
+	u64 *paid;
+
+	if (rule->decision == DECISION_NEIGHBOUR || is_unspecified(&s->source))
+		return true;
+	if (answered.lookup(&key)) /* which makes it the one that was asked for last */
+		return true;
+	paid = target_budgets.lookup(&index);
+	if (paid && !budget_spend(paid, entry->new_target_cost, bpf_ktime_get_ns()))
+		return false;
+	answered.update(&key, &is_set);
+	return true;
+}
+
+/*
  * A wake-up costs 6.7 us here in softirq, an event without one 0.4. So the first event after Python has begun to look
  * wakes it, and those that follow don't: it looks once more before it sleeps. One at a time is answered as fast as with
  * a wake-up each, and a flood at the cost of a wake-up for hundreds.
@@ -530,6 +555,8 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 {
 	struct verdict verdict;
 
+	if (entry->flags & ENTRY_BUDGETED && !target_admit(entry, rule, s))
+		return refuse(LIMIT_NEW_TARGET);
 	s->is_held = hold_begin(entry, s);
 	if (entry->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
 	    !(s->event_flags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {

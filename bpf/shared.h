@@ -51,13 +51,14 @@ enum reason {
 
 /* Which limit is in its way, where it is refused: numbers of npd6_xdp/core/verdict.py Limit. */
 enum limit {
-	LIMIT_SOURCE,  /* events_per_source */
-	LIMIT_ALL,     /* limits.events_per_second */
-	LIMIT_PENDING, /* as many targets are pending as there is space for */
-	LIMIT_CROWDED, /* the entry, the asker or the target has its share of that */
-	LIMIT_FULL,    /* limits.neighbours: found by Python only */
+	LIMIT_SOURCE,     /* events_per_source */
+	LIMIT_ALL,        /* limits.events_per_second */
+	LIMIT_PENDING,    /* as many targets are pending as there is space for */
+	LIMIT_CROWDED,    /* the entry, the asker or the target has its share of that */
+	LIMIT_FULL,       /* limits.neighbours: found by Python only */
+	LIMIT_NEW_TARGET, /* new_targets_per_second */
 };
-#define LIMITS (LIMIT_FULL + 1)
+#define LIMITS (LIMIT_NEW_TARGET + 1)
 
 /* How a target is decided: numbers of npd6_xdp/core/table.py Decision. */
 enum decision {
@@ -87,12 +88,13 @@ enum datapath {
 
 /* What is known of an entry's port: npd6_xdp/core/table.py EntryFlag. */
 enum entry_flag {
-	ENTRY_SHARED = 1,   /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
-	ENTRY_TAPPED = 2,   /* tags may stand beside its frames: hidden_tag() looks at what is passed */
-	ENTRY_GUARDED = 4,  /* tags probably do: what seems untagged waits for hidden_tag() */
-	ENTRY_SAMPLED = 8,  /* tags might: the same for about one solicitation a second */
-	ENTRY_TAGLESS = 16, /* no tag was seen on the port so far: hidden_tag() is to tell of any */
-	ENTRY_HEARS = 32,   /* targets live behind it: Python is told of new source addresses */
+	ENTRY_SHARED = 1,    /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
+	ENTRY_TAPPED = 2,    /* tags may stand beside its frames: hidden_tag() looks at what is passed */
+	ENTRY_GUARDED = 4,   /* tags probably do: what seems untagged waits for hidden_tag() */
+	ENTRY_SAMPLED = 8,   /* tags might: the same for about one solicitation a second */
+	ENTRY_TAGLESS = 16,  /* no tag was seen on the port so far: hidden_tag() is to tell of any */
+	ENTRY_HEARS = 32,    /* targets live behind it: Python is told of new source addresses */
+	ENTRY_BUDGETED = 64, /* so many new targets a second, and no more: new_target_cost */
 };
 
 /* What of routes and rules there is that bpf_fib_lookup() can't decide by: npd6_xdp/core/routes.py RoutingFlag. */
@@ -150,6 +152,7 @@ struct entry {
 	__u16 flags;             /* enum entry_flag */
 	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
 	__u32 sampled;           /* when a solicitation was held last as a sample: in units of about a second */
+	__u64 new_target_cost;   /* nanoseconds that a new target takes of the entry's budget, where it has one */
 };
 
 /* Which of an entry's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */

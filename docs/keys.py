@@ -67,6 +67,11 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "kernel_entry_age": Key(
             "`kernel`: seconds unasked until an entry goes; looked at every 2 s, or in half this if that is sooner"
         ),
+        "remembered_targets": Key(
+            "targets that were answered lately, where `new_targets_per_second` asks; the one that wasn't asked for"
+            " longest goes first",
+            beyond="forgotten ones are new again",
+        ),
     },
     "interface": {
         "name": Key(
@@ -89,6 +94,11 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             beyond="`rate_limited`",
         ),
         "collect_targets": Key("how many recent targets `status` shows, for each port; 0 is off"),
+        "new_targets_per_second": Key(
+            "how many targets that weren't answered lately are answered a second under `static`, `route` and `kernel`,"
+            " on one port and VLAN ([more](#the-upstreams-cache)); 0 is no limit",
+            beyond="`rate_limited`",
+        ),
     },
     "interface.rule": {
         "prefix": Key("the targets", 'a prefix, an address, a range `"A-B"`, or `"interface:NAME"`'),
@@ -206,11 +216,12 @@ def _table(of: str) -> str:
 
 def _limits() -> str:
     rows = []
-    for of, name in (("interface", "events_per_source"), *(("limits", name) for name in KEYS["limits"])):
+    first, *others = (("limits", name) for name in KEYS["limits"])
+    source, new_targets = (("interface", name) for name in ("events_per_source", "new_targets_per_second"))
+    for of, name in (first, source, *others, new_targets):
         key = SAID[of][name]
         rows.append((f"`{header(of)}` `{name}`", values(of, name), default(of, name), key.does, key.beyond))
-    first, second, *rest = rows
-    return table(("key", "from, to", "default", "bounds", "beyond it"), second, first, *rest)
+    return table(("key", "from, to", "default", "bounds", "beyond it"), *rows)
 
 
 def parts() -> dict[str, str]:

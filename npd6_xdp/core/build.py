@@ -221,6 +221,7 @@ class _Builder:
             link.mac if link.mac_of(vlan.tags) != link.mac else b"",
             link.is_shared(vlan.tags),
             link.lower,
+            interface.new_targets_per_second,
         )
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different, which shows that its bytes for the maps are made already

@@ -137,6 +137,7 @@ class InterfaceConfig:
     na_source: NaSource = NaSource.TARGET
     events_per_source: int | None = None
     collect_targets: int = 0
+    new_targets_per_second: int = 0
 
     @property
     def is_glob(self) -> bool:
@@ -173,6 +174,7 @@ class Limits:
     neighbours: int = 65_536
     kernel_entries: int = 1024
     kernel_entry_age: int = 600
+    remembered_targets: int = 65_536
 
 
 class SearchedVia(NamedTuple):

@@ -77,6 +77,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "neighbours": parsers.Whole(1, 1_000_000),
         "kernel_entries": parsers.Whole(1, 65_536),
         "kernel_entry_age": parsers.Whole(1, 1_000_000),
+        "remembered_targets": parsers.Whole(1, 1_000_000),
     },
     "interface": {
         "name": parsers.interface_name,
@@ -88,6 +89,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "na_source": parsers.OneOf(NaSource),
         "events_per_source": parsers.Whole(0, 10_000_000),
         "collect_targets": parsers.Whole(0, 1_000_000),
+        "new_targets_per_second": parsers.Whole(0, 1_000_000),
     },
     "interface.rule": {
         "prefix": parsers.targets,

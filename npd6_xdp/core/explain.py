@@ -73,6 +73,8 @@ def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
     globs = via_globs(config, links)
     for interface in config.interfaces:
         limit = f", events_per_source {interface.source_limit}" if interface.source_limit else ""
+        if interface.new_targets_per_second:
+            limit += f", new_targets_per_second {interface.new_targets_per_second}"
         lines = [
             f"{interface.label}: {interface.datapath}, attach {interface.attach}, router {_yes(interface.router)},"
             f" dad {interface.dad}, na_source {interface.na_source}{limit}"

@@ -78,6 +78,8 @@ INDEX = Layout("int", index="I")
 """The key of an array."""
 FLAG = Layout("unsigned int", value="I")
 """The value of a map that is used as a set."""
+BUDGET = Layout("unsigned long long", paid_until="Q")
+"""The value of a map of token buckets: until when (CLOCK_MONOTONIC, nanoseconds) what was spent of it is paid for."""
 ENTRY_KEY = Layout("entry_key", ifindex="I", outer="H", inner="H")
 ENTRY = Layout(
     "entry",
@@ -95,6 +97,7 @@ ENTRY = Layout(
     flags="H",
     lengths=f"{LENGTHS}s",
     sampled="4x",
+    new_target_cost="Q",
 )
 RULE = Layout("rule", id="I", decision="H", flags="H", via_set="I")
 EXACT_KEY = Layout("exact_key", entry="I", length="I", address=_ADDRESS)
@@ -123,6 +126,8 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
     "refused_askers": (MAC_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
+    "target_budgets": (INDEX, BUDGET),
+    "answered": (ADDRESS_KEY, FLAG),
     "recent_targets": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
     "heard_addresses": (ADDRESS_KEY, HEARD),

@@ -63,6 +63,7 @@ class EntryFlag(IntFlag):
     SAMPLED = 8
     TAGLESS = 16
     HEARS = 32
+    BUDGETED = 64
 
 
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
@@ -115,7 +116,8 @@ class Entry:
     """One [[interface]] on one port. `id` is the scope in the kernel maps and the index of its counters.
 
     `spoken` is False for the frames of a port that no [[interface]] speaks for: those have no rules, and
-    whatever is asked there is `unmatched`. `source_limit` is in NS/s, 0 is none.
+    whatever is asked there is `unmatched`. `source_limit` is in NS/s, `new_target_limit`
+    in targets a second, 0 is none.
 
     `mac` is what is advertised: the port's, or that of the bridge that it belongs to. `port_mac` is the port's own,
     where that is another one. `shared` says that others live behind the port, so what isn't surely ours goes on to
@@ -137,6 +139,7 @@ class Entry:
     port_mac: bytes = b""
     shared: bool = False
     lower: tuple[int, ...] = ()
+    new_target_limit: int = 0
 
     @property
     def macs(self) -> frozenset[bytes]:

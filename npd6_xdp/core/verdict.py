@@ -57,6 +57,8 @@ class Limit(StrEnum):
     """The share that one entry, or one asker, has of that; or so many wait for the same target."""
     FULL = "full"
     """limits.neighbours: so many hosts are there."""
+    NEW_TARGET = "new_target"
+    """new_targets_per_second: so many targets were answered that hadn't been lately."""
 
 
 class Method(StrEnum):

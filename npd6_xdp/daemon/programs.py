@@ -120,6 +120,12 @@ class Programs(Follower):
         self._ns_filter.limit(new.config.limits)
         self._in_force = new
 
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """What was known of entries that are gone is forgotten."""
+        entries = old.table.entries
+        gone = {number for number in entries.keys() - new.table.entries.keys() if entries[number].new_target_limit}
+        yield from self._ns_filter.forgetting(gone)
+
     # --- programs ---
 
     def _sizes(self, new: InForce) -> Mapping[str, int]:

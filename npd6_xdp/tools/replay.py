@@ -107,7 +107,7 @@ class _Replay:
             link = replace(link, mac=mac, bridge_macs={})
         # a replay has no clock, so limits can't be applied
         entries = tuple(
-            replace(entry, name=interface, events_per_source=0, collect_targets=0)
+            replace(entry, name=interface, events_per_source=0, collect_targets=0, new_targets_per_second=0)
             for entry in config.entries(interface)
         )
         self._limits = config.limits

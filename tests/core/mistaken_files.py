@@ -379,6 +379,7 @@ LIMITS = tuple(
         (limits, "limits.pending", "must be a whole number from 1 to 65536, without quotes"),
         (interface, f"{HERE}.events_per_source", "must be a whole number from 0 to 10000000, without quotes"),
         (interface, f"{HERE}.collect_targets", "must be a whole number from 0 to 1000000, without quotes"),
+        (interface, f"{HERE}.new_targets_per_second", "must be a whole number from 0 to 1000000, without quotes"),
     )
     for value, found in (
         ("true", "true"),

@@ -97,17 +97,17 @@ def test_an_entry_carries_the_limits_and_the_datapath_of_its_interface() -> None
     heads = (
         'name = "wan0"; datapath = "python"',
         'name = "lan0"',
-        'name = "lan1"; events_per_source = 7; collect_targets = 9',
+        'name = "lan1"; events_per_source = 7; collect_targets = 9; new_targets_per_second = 3',
     )
     table = build(
         text(*[f'{head}\nprefix = "::/0"; method = "static"' for head in heads]),
         facts(side("lan0", 8), side("lan1", 9)),
     )
     found = [table.entry_of(ifindex) for ifindex in (7, 8, 9)]
-    assert [(e.datapath, e.source_limit, e.collect) for e in found if e] == [
-        (Datapath.PYTHON, 0, 0),
-        (Datapath.HYBRID, 1000, 0),
-        (Datapath.HYBRID, 7, 9),
+    assert [(e.datapath, e.source_limit, e.collect, e.new_target_limit) for e in found if e] == [
+        (Datapath.PYTHON, 0, 0, 0),
+        (Datapath.HYBRID, 1000, 0, 0),
+        (Datapath.HYBRID, 7, 9, 3),
     ]
 
 

@@ -55,6 +55,7 @@ def test_a_minimal_file_has_the_contracts_defaults() -> None:
                 na_source=NaSource.TARGET,
                 events_per_source=None,
                 collect_targets=0,
+                new_targets_per_second=0,
             ),
         ),
         control="/run/npd6-xdp/control.sock",
@@ -93,6 +94,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         neighbours = 3
         kernel_entries = 4
         kernel_entry_age = 5
+        remembered_targets = 6
         """
     assert parse(text + MINIMAL, "") == Config(
         parse(MINIMAL, "").interfaces,
@@ -100,7 +102,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         log_level="debug",
         log_format="json",
         metrics_listen=("127.0.0.1", 80),
-        limits=Limits(1, 2, 3, 4, 5),
+        limits=Limits(1, 2, 3, 4, 5, 6),
     )
 
 
@@ -114,6 +116,7 @@ def test_each_key_of_an_interface_means_what_it_says() -> None:
         na_source = "interface"
         events_per_source = 0
         collect_targets = 7
+        new_targets_per_second = 8
         """
     assert only(parse(interface(text), "")) == InterfaceConfig(
         name="wan0",
@@ -126,6 +129,7 @@ def test_each_key_of_an_interface_means_what_it_says() -> None:
         na_source=NaSource.INTERFACE,
         events_per_source=0,
         collect_targets=7,
+        new_targets_per_second=8,
     )
 
 

@@ -363,8 +363,13 @@ def test_a_rule_that_answers_for_the_ports_own_side_is_told_where_the_target_is_
 
 
 def test_the_table_is_printed_the_most_specific_first() -> None:
-    head, *rules = table_text(config('vlan = 100\ndatapath = "monitor"'), LINKS).splitlines()
-    assert head == ("wan0:100: monitor, attach auto, router yes, dad ignore, na_source target, events_per_source 1000")
+    head, *rules = table_text(
+        config('vlan = 100\ndatapath = "monitor"\nnew_targets_per_second = 7'), LINKS
+    ).splitlines()
+    assert head == (
+        "wan0:100: monitor, attach auto, router yes, dad ignore, na_source target, events_per_source 1000,"
+        " new_targets_per_second 7"
+    )
     assert [rule.split(maxsplit=1) for rule in rules] == [
         ["2001:db8:1::9/128", "ignore (left out of 2001:db8:1::/64)"],
         ["fe80::42/128", "static"],
@@ -461,6 +466,7 @@ def test_the_json_of_the_table_has_the_same_lines() -> None:
         "na_source": "target",
         "events_per_source": 1000,
         "collect_targets": 0,
+        "new_targets_per_second": 0,
     }
     rules = {rule["prefix"]: {k: v for k, v in rule.items() if k != "prefix"} for rule in wan["rules"]}
     assert rules["2001:db8:1::9/128"] == {"rule": "2001:db8:1::/64", "method": "ignore"}

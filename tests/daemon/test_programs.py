@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from npd6_xdp.core.config import Limits
+from npd6_xdp.core.build import build
+from npd6_xdp.core.config import Config, Limits, Vlan
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon import programs
@@ -21,6 +22,7 @@ from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.system import cgroup
 from npd6_xdp.system.bpf.program import Fit
 from tests.daemon.forces import go_by, in_force
+from tests.datapath.harness import IFINDEX, PORT, entry, link
 
 
 class Program:
@@ -47,6 +49,7 @@ class NsFilter:
     def __init__(self) -> None:
         self.program, self.fit = Program(), Fit.FEW
         self.made: list[Program] = []
+        self.forgot: set[int] = set()
 
     def limit(self, _: Limits) -> None: ...
 
@@ -65,6 +68,10 @@ class NsFilter:
         yield
         assert not program.closed, "its descriptors may be those of other maps by now"
         program.says = table
+
+    def forgetting(self, entries: Set[int]) -> Steps[None]:
+        yield
+        self.forgot |= entries
 
     def give_up(self, program: Program) -> None:
         program.closed = True
@@ -198,3 +205,17 @@ def test_no_table_is_held_that_a_program_was_filled_with_and_another_has_followe
     finish(room.prepare(last, Change(ExitStack(), asked=True)))
     room.apply(last)
     assert not [each for each in gc.get_referrers(filled) if each is not locals()]
+
+
+def test_what_was_answered_on_entries_that_are_gone_is_forgotten_once_the_table_is_in_force(
+    room: Programs, ns_filter: NsFilter
+) -> None:
+    keys: dict[str, Any] = {"new_targets_per_second": 1}
+    vlans = [entry(vlan=Vlan(tags=(number,)), **keys) for number in (1, 2)]
+    before = build(Config((entry(**keys), *vlans, entry(vlan=Vlan(tags=(3,))))), {PORT: link()})
+    after = build(Config((entry(**keys), vlans[0])), {PORT: link()}, before)
+    old, new = in_force(before, {}), in_force(after, {})
+    go_by(room, old)
+    assert ns_filter.forgot == set()
+    go_by(room, new, old)
+    assert ns_filter.forgot == {before.entry_ids[IFINDEX, 2, 0]}, "the other that is gone has no budget"

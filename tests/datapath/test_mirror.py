@@ -87,7 +87,7 @@ def maps() -> Iterator[dict[str, tuple[Type, Type, dict[str, Type]]]]:
 
 NAMES = (*layout.MAPS, "last_passed")
 STRUCTS = {each.name: each for each in vars(layout).values() if isinstance(each, layout.Layout)}
-PLAIN = {"int", "unsigned int"}
+PLAIN = {"int", "unsigned int", "unsigned long long"}
 
 
 @pytest.mark.parametrize("name", sorted(STRUCTS.keys() - PLAIN))

@@ -6,6 +6,7 @@ The program gets the text by way of npd6_xdp, the reference by way of `scene.py`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,7 @@ class Configuration:
     `sides` are those of wan0, by VLAN ids; `lan` are the addresses on lan0. `known` has the hosts that are there by a
     rule's prefix, those whose entry is stale with a "?" behind. `routes` lead to an interface, or one of UNREACHABLE.
     `kept` is what the kernel said about targets on wan0's untagged entry, where only that can tell.
+    `answered` were answered lately there: budgets of new targets are spent for good, so that no time is in it.
     `refused_askers` may have nothing resolved there (b"" is all). On a guarded port tags may stand beside the frames,
     on a silent one they do (core/hidden.py). Where nobody `reads` the ring, what goes up is lost.
     """
@@ -49,6 +51,7 @@ class Configuration:
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routes: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, bool] = field(default_factory=dict)
+    answered: tuple[str, ...] = ()
     refused_askers: tuple[bytes, ...] = ()
     is_guarded: bool = False
     is_silent: bool = False
@@ -156,9 +159,13 @@ _MACHINE_SIDE: dict[tuple[int, ...], Side] = {
 }
 
 
-def _interface(rules: str, name: str = "wan0", **keys: str) -> str:
+def _interface(rules: str, name: str = "wan0", **keys: str | int) -> str:
     """An [[interface]] with no limit for a source, which would be one of time."""
-    lines = [f'name = "{name}"', "events_per_source = 0", *(f'{key} = "{value}"' for key, value in keys.items())]
+    lines = [
+        f'name = "{name}"',
+        "events_per_source = 0",
+        *(f"{key} = {json.dumps(value)}" for key, value in keys.items()),
+    ]
     return "[[interface]]\n" + "\n".join(lines) + rules
 
 
@@ -228,6 +235,15 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         "crowded", _interface(_METHODS), _MACHINE_SIDE, is_bridge_port=True, refused_askers=(ASKER_MACS[0],), **_MACHINE
     ),
     Configuration("refused", _interface(_METHODS, datapath="python"), _MACHINE_SIDE, refused_askers=(b"",), **_MACHINE),
+    Configuration(
+        "budget",
+        _interface(_METHODS, new_targets_per_second=1)
+        + _interface(_METHODS + _ALL, vlan="100", new_targets_per_second=1),
+        _MACHINE_SIDE,
+        is_bridge_port=True,
+        answered=("2001:db8:7::1", "2001:db8:6::1", "2001:db8:6:6::1", "2001:db8:6:8000::5", "2001:db8:5::3"),
+        **_MACHINE,
+    ),
     Configuration("guarded", _interface(_NESTED) + _interface(_ALL, vlan="100"), {(): _WAN}, is_guarded=True),
     Configuration(
         "silent",
@@ -241,7 +257,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
 NAMES = tuple(each.name for each in CONFIGURATIONS)
 
 LARGEST = (
-    _interface(_MANY + _METHODS + _BOTH_WAYS.format(8, "lan0"))
+    _interface(_MANY + _METHODS + _BOTH_WAYS.format(8, "lan0"), new_targets_per_second=1)
     + _interface(_BOTH_WAYS.format(9, "wan0"), "lan0")
     + "".join(_interface(_METHODS, vlan=str(number)) for number in range(1, 6))
 )

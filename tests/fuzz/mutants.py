@@ -294,6 +294,30 @@ MUTANTS: tuple[Mutant, ...] = (
         "rule_counter->outcome[OUTCOME_ANSWERED_XDP]++;",
     ),
     Mutant(
+        "budget-probe",
+        "a probe that is defended takes of the budget of new targets",
+        "if (rule->decision == DECISION_NEIGHBOUR || is_unspecified(&s->source))\n\t\treturn true;",
+        "if (rule->decision == DECISION_NEIGHBOUR)\n\t\treturn true;",
+    ),
+    Mutant(
+        "budget-neighbour",
+        "a host that was found to be there takes of the budget of new targets",
+        "if (rule->decision == DECISION_NEIGHBOUR || is_unspecified(&s->source))\n\t\treturn true;",
+        "if (is_unspecified(&s->source))\n\t\treturn true;",
+    ),
+    Mutant(
+        "budget-entry",
+        "what was answered on one entry counts as answered on all",
+        "if (answered.lookup(&key))",
+        "key.scope = 0;\n\tif (answered.lookup(&key))",
+    ),
+    Mutant(
+        "budget-spent",
+        "what is over the budget of new targets is answered all the same",
+        "if (paid && !budget_spend(paid, entry->new_target_cost, bpf_ktime_get_ns()))\n\t\treturn false;",
+        "if (paid && !budget_spend(paid, entry->new_target_cost, bpf_ktime_get_ns()))\n\t\treturn true;",
+    ),
+    Mutant(
         "limit-counter",
         "what is refused for the share of an entry or an asker counts as refused for all",
         "return refuse(LIMIT_CROWDED);",

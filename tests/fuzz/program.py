@@ -23,9 +23,11 @@ from npd6_xdp.core.event import RECORD_SIZE, NsEvent
 from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.icmpv6 import NeighborSolicitation
+from npd6_xdp.core.layout import ADDRESS_KEY, BUDGET, FLAG, INDEX
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf import compiler
@@ -275,6 +277,8 @@ class Subject:
             self._use(loaded, ready)
         for via_set, target, flags in ready.known:
             loaded.ns_filter.set_present(via_set, target, flags)
+        if any(entry.new_target_limit for entry in ready.table.entries.values()):
+            self._spend(loaded, ready)
         program = self._program(loaded, ready)
         loaded.records()
         if loaded.ring is not None:
@@ -328,6 +332,19 @@ class Subject:
         for kept, there in configuration.kept.items():
             path.keep_route(ready.here, IPv6Address(kept).packed, 1, there=there)
         loaded.in_force = ready
+
+    @staticmethod
+    def _spend(loaded: _Loaded, ready: _InForce) -> None:
+        """Spend the budgets of new targets for good; the targets that were answered before are those of the
+        configuration.
+        """
+        program = loaded.ns_filter.program
+        finish(loaded.ns_filter.forgetting(ready.table.entries.keys()))
+        for target in ready.configuration.answered:
+            key = ADDRESS_KEY.pack(ready.here, IPv6Address(target).packed)
+            program.update("answered", key, FLAG.pack(1))
+        for entry in ready.table.entries:
+            program.update("target_budgets", INDEX.pack(entry), BUDGET.pack(1 << 62))
 
     def _program(self, loaded: _Loaded, ready: _InForce) -> Program:
         owner = loaded.ns_filter.program

@@ -449,6 +449,15 @@ static int is_refused_asker(const struct scene *scene, const struct entry *entry
 	return 0;
 }
 
+static int was_answered(const struct scene *scene, const struct entry *entry, const uint8_t *target)
+{
+	for (int i = 0; i < scene->answereds; i++) {
+		if (scene->answered[i].entry == entry->number && is(scene->answered[i].target.byte, target))
+			return 1;
+	}
+	return 0;
+}
+
 /* Whether an asker was heard last on another entry, by another MAC address, or never. Link-local ones don't count. */
 static int is_news(const struct scene *scene, const struct entry *entry, const uint8_t *source, const uint8_t *asker)
 {
@@ -566,6 +575,11 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 		return count(verdict, MONITORED, PASS);
 	if (method == METHOD_KERNEL && host != NULL)
 		return count(verdict, KERNEL, PASS);
+	/* what isn't found out to be there would fill the asker's cache, but for a probe, which leaves nothing there */
+	if (entry->budgeted && method != METHOD_NEIGHBOUR && !is_dad && !was_answered(scene, entry, s.target)) {
+		verdict->limit = LIMIT_NEW_TARGET;
+		return count(verdict, RATE_LIMITED, onward ? PASS : DROP);
+	}
 	if (entry->hears && is_news(scene, entry, s.source, asker))
 		flags += HEARD;
 

@@ -72,6 +72,7 @@ struct entry {
 	int32_t l3;           /* the index of the interface that the kernel takes its frames to come in by */
 	int32_t datapath;
 	int32_t shared, hears, guarded, silent;
+	int32_t budgeted;  /* it has a budget of new targets, and it is spent for good: a time has no place here */
 	mac mac, port_mac; /* what is advertised; the port's own, the same but on a bridge */
 	int32_t rules, owns, next_hops, sources;
 	const struct rule *rule;
@@ -104,6 +105,12 @@ struct heard {
 	mac mac;
 };
 
+/* A target that was answered lately on an entry with a budget of new ones. */
+struct answered {
+	int32_t entry;
+	address target;
+};
+
 /* An asker that may not have targets resolved: a MAC address on an entry, or, if that is zero, all of the entry. */
 struct refused_asker {
 	int32_t entry;
@@ -118,12 +125,13 @@ struct tags {
 struct scene {
 	int32_t is_read;     /* somebody reads the ring; else all that goes up is lost */
 	int32_t asks_kernel; /* routes are as the kernel said; what it wasn't asked goes up */
-	int32_t entries, elsewheres, hosts, routes, kepts, refused_askers, heards;
+	int32_t entries, elsewheres, hosts, routes, kepts, answereds, refused_askers, heards;
 	const struct entry *entry;
 	const address *elsewhere; /* of the host, on other interfaces */
 	struct host *host;
 	const struct route *route;
 	const struct kept *kept;
+	const struct answered *answered;
 	const struct refused_asker *refused_asker;
 	struct heard *heard; /* space for as many as a chunk has frames */
 	/* what the generator takes from */

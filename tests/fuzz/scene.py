@@ -62,6 +62,7 @@ class Entry(ct.Structure):
     _fields_ = (
         *((name, _I) for name in ("number", "port", "outer", "inner", "l3", "datapath", "shared", "hears", "guarded")),
         ("silent", _I),
+        ("budgeted", _I),
         ("mac", Mac),
         ("port_mac", Mac),
         *((name, _I) for name in ("rules", "owns", "next_hops", "sources")),
@@ -86,6 +87,10 @@ class Heard(ct.Structure):
     _fields_ = (("entry", _I), ("address", Address), ("mac", Mac))
 
 
+class Answered(ct.Structure):
+    _fields_ = (("entry", _I), ("target", Address))
+
+
 class RefusedAsker(ct.Structure):
     _fields_ = (("entry", _I), ("mac", Mac))
 
@@ -100,6 +105,7 @@ _LISTS: tuple[tuple[str, str, Any], ...] = (
     ("hosts", "host", Host),
     ("routes", "route", Route),
     ("kepts", "kept", Kept),
+    ("answereds", "answered", Answered),
     ("refused_askers", "refused_asker", RefusedAsker),
     ("heards", "heard", Heard),
 )
@@ -291,6 +297,9 @@ class Drawn:
         here = entry_number("wan0", 0, 0) or 0
         fill(scene, "kepts", "kept", Kept, (Kept(here, there, address(target)) for target, there in kept))
         self._interesting.update(int(IPv6Address(target)) for target, _ in kept)
+        answered = configuration.answered
+        fill(scene, "answereds", "answered", Answered, (Answered(here, address(target)) for target in answered))
+        self._interesting.update(int(IPv6Address(target)) for target in answered)
         refused_askers = (RefusedAsker(here, _mac(mac or bytes(6))) for mac in configuration.refused_askers)
         fill(scene, "refused_askers", "refused_asker", RefusedAsker, refused_askers)
         fill(scene, "heards", "heard", Heard, (Heard() for _ in range(chunk)))
@@ -314,6 +323,7 @@ class Drawn:
             entry.l3 = indexes["wan0.100"]
         entry.datapath = DATAPATHS.index(raw.get("datapath", "hybrid"))
         entry.guarded, entry.silent = configuration.is_guarded, configuration.is_silent
+        entry.budgeted = raw.get("new_targets_per_second", 0) > 0
         entry.shared = configuration.is_bridge_port and port == "wan0"
         entry.port_mac = _mac(MACS[port])
         entry.mac = _mac(BRIDGE_MAC) if entry.shared else entry.port_mac

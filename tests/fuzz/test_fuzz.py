@@ -23,7 +23,7 @@ SECONDS = 60
 MUTANTS_IN_CI = 2
 PYTHONS = {Outcome.ANSWERED_PYTHON, Outcome.PENDING, Outcome.FAILED}
 """Outcomes that the program itself counts nothing under."""
-LIMITS = {Limit.CROWDED}
+LIMITS = {Limit.CROWDED, Limit.NEW_TARGET}
 """Limits that a configuration there has; the others are of time, or Python's."""
 
 

@@ -60,7 +60,7 @@ class Maps:
     def items(self, name: str, key_size: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         """All keys and values of a map; what changes meanwhile may come twice or not at all."""
         key, last = ct.create_string_buffer(key_size), None
-        for _ in range(2 * self._sizes["RECENT_TARGETS_MAX"]):
+        for _ in range(2 * self._sizes[f"{name.upper()}_MAX"]):
             if self._lib.bpf_get_next_key(self._fds[name], last, key) != 0:
                 return
             last = key.raw

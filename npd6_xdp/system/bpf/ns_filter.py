@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import ADDRESS_KEY, FLAG, INDEX, KEPT_ROUTE, MAC_KEY, PRESENT_TARGET, RECENT, SETTINGS
+from npd6_xdp.core.layout import (
+    ADDRESS_KEY,
+    BUDGET,
+    FLAG,
+    INDEX,
+    KEPT_ROUTE,
+    MAC_KEY,
+    PRESENT_TARGET,
+    RECENT,
+    SETTINGS,
+)
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
@@ -173,6 +183,37 @@ class NsFilter(CountedPrograms):
         for recent_targets in pieces(self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size), PIECE):
             for key, value in recent_targets:
                 program.update("recent_targets", key, value)
+            yield
+        yield from self._hand_answered(program, {id for id, entry in table.entries.items() if entry.new_target_limit})
+
+    def _hand_answered(self, program: Program, budgeted: Set[int]) -> Steps[None]:
+        """Tell a successor which targets were answered lately on these entries, and what they have spent of their
+        budgets: a reload is no reason to answer more new ones.
+        """
+        for entries in pieces(budgeted):
+            for entry in entries:
+                spent = self.program.lookup("target_budgets", INDEX.pack(entry), BUDGET.size)
+                if spent is not None:
+                    program.update("target_budgets", INDEX.pack(entry), spent)
+            yield
+        for answered in pieces(self._answered_targets(), PIECE):
+            keys = [key for key in answered if ADDRESS_KEY.get(key, "scope") in budgeted]
+            if keys:
+                program.update_all("answered", keys, [_SET] * len(keys))
+            yield
+
+    def _answered_targets(self) -> Iterator[bytes]:
+        """The keys of the targets that were answered lately, on entries with a budget of new ones."""
+        return (key for key, _ in self.program.items("answered", ADDRESS_KEY.size, FLAG.size))
+
+    def forgetting(self, entries: Set[int]) -> Steps[None]:
+        """Forget which targets were answered on entries that are gone: their numbers may be others' by and by."""
+        gone: list[bytes] = []
+        for answered in pieces(self._answered_targets() if entries else (), PIECE):
+            gone += (key for key in answered if ADDRESS_KEY.get(key, "scope") in entries)
+            yield
+        for some in pieces(gone, PIECE):  # not before: the kernel finds no way on from a key that is gone
+            self.program.delete_all("answered", some)
             yield
 
     def give_up(self, program: Program) -> None:

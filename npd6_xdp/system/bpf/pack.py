@@ -148,10 +148,11 @@ def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bo
         port_mac=entry.port_mac or entry.mac,
         flags=flags,
         lengths=pack_lengths(() if in_trie else decisions.lengths),
+        new_target_cost=_NANOSECONDS // entry.new_target_limit if entry.new_target_limit else 0,
     )
 
 
-_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS = map(int, EntryFlag)
+_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED = map(int, EntryFlag)
 
 
 def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
@@ -164,6 +165,8 @@ def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int
         flags |= _SAMPLED
     if port in tapped.tagless:
         flags |= _TAGLESS
+    if entry.new_target_limit:
+        flags |= _BUDGETED
     return flags | _HEARS if hears else flags
 
 

@@ -13,6 +13,7 @@ from npd6_xdp.system.bpf.pack import is_in_trie
 _COMPILER_BYTES = 66_000_000  # that it takes for a while, with its library: 66 to 72 MB were measured
 _VERIFIER_BYTES = 31_000_000  # of these, that the kernel takes for a while, with the library loaded: Linux 6.18
 _LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
+_ANSWERED_BYTES = 96  # of the map of answered targets, which takes all of it at once: 80 each, and 16 for its bucket
 _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
 _HEARD = 16384  # addresses of which the program knows where they were heard last
 
@@ -39,10 +40,17 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "PRESENT_TARGETS_MAX": limits.neighbours + limits.kernel_entries,
         "REFUSED_ASKERS_MAX": limits.pending + len(table.entries),
         "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
+        "TARGET_BUDGETS_MAX": max(table.entries) + 1 if is_budgeted(table) else 0,
+        "ANSWERED_MAX": limits.remembered_targets if is_budgeted(table) else 0,
         "RECENT_TARGETS_MAX": 2 * sum(entry.collect for entry in entries),
         "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.occurring else 1,
         "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
+
+
+def is_budgeted(table: Table) -> bool:
+    """Whether any entry has a budget of new targets."""
+    return any(entry.new_target_limit for entry in table.entries.values())
 
 
 def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
@@ -52,15 +60,16 @@ def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
     lines = max(_size("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
-    return (_VERIFIER_BYTES if is_kept() else _COMPILER_BYTES) + lines * _LINE_BYTES
+    answered = max(_size("ANSWERED_MAX", needs_of(table, limits)["ANSWERED_MAX"]) for table in tables)
+    loading = _VERIFIER_BYTES if is_kept() else _COMPILER_BYTES
+    return loading + lines * _LINE_BYTES + answered * _ANSWERED_BYTES
 
 
 def _size(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
     if name in ("PRESENT_TARGETS_MAX", "SOURCE_BUDGETS_MAX", "KEPT_ROUTES_MAX", "HEARD_ADDRESSES_MAX"):
         return wanted
-    if name == "RECENT_TARGETS_MAX":
-        return (
-            max(wanted, 1024) if wanted else 1
-        )  # a kernel LRU map keeps some entries per CPU: small ones forget early
+    if name in ("RECENT_TARGETS_MAX", "ANSWERED_MAX"):
+        # a kernel LRU map keeps some entries per CPU: small ones forget early
+        return max(wanted, 1024) if wanted else 1
     return max(16384 if name in ("EXACT_MATCHES_MAX", "PREFIX_TRIE_MAX") else 64, 2 * wanted)
