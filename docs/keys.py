@@ -94,6 +94,10 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             beyond="`rate_limited`",
         ),
         "collect_targets": Key("how many recent targets `status` shows, for each port; 0 is off"),
+        "multicast_router": Key(
+            "announce a multicast router, so that"
+            " [switches with MLD snooping](operation.md#switches-with-mld-snooping) send all groups here"
+        ),
         "new_targets_per_second": Key(
             "how many targets that weren't answered lately are answered a second under `static`, `route` and `kernel`,"
             " on one port and VLAN ([more](#the-upstreams-cache)); 0 is no limit",

@@ -159,6 +159,8 @@ class _Builder:
     def _note(self, entry: int, interface: InterfaceConfig, where: str, *, proxied: bool) -> Steps[None]:
         """The rules of an entry that have no effect at the moment, a line each."""
         origin = self._rules.origins[entry]
+        if interface.multicast_router and interface.datapath is Datapath.MONITOR:
+            self.notes[f'{where}: multicast_router has no effect under datapath = "monitor": nothing is sent'] = None
         self.notes |= dict.fromkeys(f"{where}: {note}" for note in origin.bases.notes)
         for some in pieces(origin.notes.values()):
             self.notes |= dict.fromkeys(f"{where}: {note}" for each in some for note in each)
@@ -221,6 +223,7 @@ class _Builder:
             link.mac if link.mac_of(vlan.tags) != link.mac else b"",
             link.is_shared(vlan.tags),
             link.lower,
+            interface.multicast_router,
             interface.new_targets_per_second,
         )
         before = self._before.entries.get(entry_id)

@@ -137,6 +137,7 @@ class InterfaceConfig:
     na_source: NaSource = NaSource.TARGET
     events_per_source: int | None = None
     collect_targets: int = 0
+    multicast_router: bool = False
     new_targets_per_second: int = 0
 
     @property

@@ -172,7 +172,7 @@ class NeighborAdvertisement:
     @staticmethod
     def parse(frame: bytes) -> NeighborAdvertisement:
         """Read what `serialize` writes; for any other bytes raises ValueError, which says what they are."""
-        ip6 = _ipv6_offset(frame)
+        ip6 = ipv6_offset(frame)
         if ip6 is None:
             raise ValueError("no IPv6 header behind the MAC addresses and up to two VLAN tags")
         label, length, next_header, hop_limit = struct.unpack_from("!IHBB", frame, ip6)
@@ -276,7 +276,7 @@ class _Located:
     fragment: bool
 
 
-def _ipv6_offset(frame: bytes) -> int | None:
+def ipv6_offset(frame: bytes) -> int | None:
     """Where the IPv6 header starts, behind at most two tags; None if none does, or not all of it is there."""
     ethertype = 12
     while ethertype < 20 and frame[ethertype : ethertype + 2] in VLAN_TPIDS:
@@ -289,7 +289,7 @@ def _ipv6_offset(frame: bytes) -> int | None:
 
 def _locate(frame: bytes) -> _Located | None:
     """Find the ICMPv6 message of type 135, behind extension headers or not; None if none can be seen."""
-    ip6 = _ipv6_offset(frame)
+    ip6 = ipv6_offset(frame)
     if ip6 is None:
         return None
     next_header = frame[ip6 + 6]

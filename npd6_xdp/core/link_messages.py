@@ -30,7 +30,8 @@ _IFLA_ALLMULTI = 61  # Linux 6.0
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _IFLA_BOND_SLAVE_STATE = 1
 _BOND_STATE_BACKUP = 1
-_IFLA_VLAN_ID = 1
+_IFLA_VLAN_ID, _IFLA_VLAN_PROTOCOL = 1, 5
+_DOT1Q = 0x8100  # ETH_P_8021Q
 _IFLA_VRF_TABLE = 1
 _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8  # three quarters of what the kernel tells of a link
@@ -87,6 +88,8 @@ class LinkEntry(NamedTuple):
     allmulti: int = -1
     xdp: tuple[int, int, int] = (0, 0, 0)
     backup: bool = False
+    tpid: int = _DOT1Q
+    """The TPID of a VLAN device's tags."""
 
 
 class AddressEntry(NamedTuple):
@@ -137,6 +140,7 @@ def parse_link(body: bytes) -> LinkEntry | None:
         number(attributes[_IFLA_ALLMULTI]) if _IFLA_ALLMULTI in attributes else -1,
         _programs(attributes.get(_IFLA_XDP, b"")),
         number(slave.get(_IFLA_BOND_SLAVE_STATE, b"")) == _BOND_STATE_BACKUP,
+        int.from_bytes(data[_IFLA_VLAN_PROTOCOL]) if driver == "vlan" and _IFLA_VLAN_PROTOCOL in data else _DOT1Q,
     )
 
 

@@ -80,6 +80,8 @@ class LinkFacts:
     beside: Mapping[tuple[int, ...], tuple[OwnAddress, ...]] = field(default_factory=dict)
     lower: tuple[int, ...] = ()
     lossy: bool = False
+    tpids: Mapping[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
+    """The TPIDs of the tags that frames with these VLAN ids have, as the VLAN devices make them."""
 
     @property
     def why_no_port(self) -> str:

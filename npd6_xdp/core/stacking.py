@@ -33,6 +33,7 @@ class Stack(NamedTuple):
     riders: Mapping[Tags, tuple[int, ...]]
     lower: tuple[int, ...]
     lossy: bool
+    tpids: Mapping[Tags, tuple[int, ...]]
 
 
 class Stacking:
@@ -71,6 +72,7 @@ class Stacking:
             # it (bond_should_deliver_exact_match()), and to the program it is nobody's.
             tuple(sorted(slave.ifindex for slave in slaves if not slave.backup)),
             port.kind == "veth" or any(slave.kind == "veth" for slave in slaves),
+            {tags: tuple(link.tpid for link in way[1:] if link.kind == "vlan") for tags, way in ways.items() if tags},
         )
 
     def l3(self, port: LinkEntry) -> Mapping[Tags, int]:

@@ -139,6 +139,7 @@ class Entry:
     port_mac: bytes = b""
     shared: bool = False
     lower: tuple[int, ...] = ()
+    multicast_router: bool = False
     new_target_limit: int = 0
 
     @property

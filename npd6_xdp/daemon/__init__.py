@@ -32,6 +32,7 @@ from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
+from npd6_xdp.daemon.mrd import RouterDiscovery
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.programs import Programs
@@ -104,6 +105,7 @@ class Rooms:
         self.neighbour = keep(closing(Resolution(self.ns_filter, requests, late, memory, guests)))
         self.route = keep(closing(Routing(self.ns_filter)))
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
+        self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
         # who tells of it
         view = View(self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, changing, given.file)
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
@@ -111,13 +113,14 @@ class Rooms:
         self.exposition = keep(closing(Exposition(self.documents)))
         # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
         # word others ask for comes before those; exposition and control listen before ports attach, which makes some
-        # links flap. Only programs, which commits, applies before all others, and answers what is in the rings first.
+        # links flap, and discovery ends what they still send. Only programs, which commits, applies before all others,
+        # and answers what is in the rings first.
         turns = Turns(lambda: self.rings.busy)
         rings, answering, reap = self.rings, self.answering, self.reaper.reap
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
         followers = [
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.programs),
-            *(answering, counts, view, self.exposition, self.control, self.ports, self.tags),
+            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         tracking = self.tracking = Tracking(loop, look, self.changes, self.programs, manager)
@@ -155,6 +158,7 @@ class Rooms:
         self.kernel.join(loop)
         self.ports.join(loop)
         self.tags.join(loop, self.changes.anew)
+        self.discovery.join(loop)
         self.programs.join()
         self.documents.join(loop)
         self.reaper.join(loop)
@@ -225,6 +229,7 @@ class Daemon:
         rooms = self._rooms
         rooms.reloads.close()
         rooms.tracking.close()
+        rooms.discovery.end()
         rooms.ports.detach_all()
         try:
             rooms.rings.empty(rooms.answering)

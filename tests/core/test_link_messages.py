@@ -40,6 +40,12 @@ LINKS: tuple[tuple[str, dict[str, int], list[tuple[str, Any]], LinkEntry], ...] 
     ("a tunnel", {"ifi_type": 768}, [UP], ETHER._replace(mac=b"", type=768)),
     ("a VLAN device", {}, [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100))], VLAN),
     (
+        "a VLAN device of 802.1ad",
+        {},
+        [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100), ("IFLA_VLAN_PROTOCOL", 0x88A8))],
+        VLAN._replace(tpid=0x88A8),
+    ),
+    (
         "a VLAN device on an interface of another namespace",
         {},
         [MAC, UP, ("IFLA_LINK", 9), info("vlan", ("IFLA_VLAN_ID", 100)), ("IFLA_LINK_NETNSID", 1)],

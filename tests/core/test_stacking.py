@@ -38,7 +38,7 @@ def stack(port: str, machine: dict[str, LinkEntry]) -> Stack:
 
 
 def test_a_port_alone_takes_its_frames_in_by_itself_and_nobody_else_gets_them() -> None:
-    assert stack("wan0", links(wan0={})) == Stack({(): 1}, {}, frozenset(), {}, (), False)
+    assert stack("wan0", links(wan0={})) == Stack({(): 1}, {}, frozenset(), {}, (), False, {})
 
 
 def test_a_bridges_port_speaks_with_the_bridges_mac_and_shares_its_frames() -> None:
@@ -148,3 +148,14 @@ def test_an_ipvlan_device_is_no_port_and_the_reason_names_the_way(kind: str) -> 
     assert "name the parent" in facts.why_no_port
     assert build(Config((InterfaceConfig("guest0", ()),)), {"guest0": facts}).entry_ids == {}
     assert LinkFacts("guest0", 7, mac(7), kind="macvlan").why_no_port == ""
+
+
+def test_the_tags_of_a_vlan_are_as_its_devices_make_them_the_outermost_first() -> None:
+    machine = links(
+        wan0={},
+        outer={"kind": "vlan", "vlan": 100, "parent": "wan0", "tpid": 0x88A8},
+        inner={"kind": "vlan", "vlan": 7, "parent": "outer"},
+        other={"kind": "vlan", "vlan": 8, "parent": "wan0", "master": "br0"},
+        br0={"kind": "bridge"},
+    )
+    assert stack("wan0", machine).tpids == {(100,): (0x88A8,), (100, 7): (0x88A8, 0x8100), (8,): (0x8100,)}

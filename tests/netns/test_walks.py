@@ -14,7 +14,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
-from tests.netns.wire import Wire, configuration, on_edge, question, until
+from tests.netns.wire import Wire, configuration, on_edge, question, says, until
 from tests.walks import PROJECT, Step, Walked, among, steps
 
 TRACED = Path(__file__).with_name("traced.py")
@@ -69,10 +69,13 @@ def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
             on_edge(topology, f"neigh replace {ANOTHER_HOST} lladdr 02:00:00:00:00:42 nud permanent dev lan0")
         found["A neighbour's change"] = traced.lines
         assert wire.ask(question(ONE_MORE.split()[0]), 0.1) is None
+        running.write(configuration(*RULES, **keys, multicast_router="true"))
+        assert running.command("reload").returncode == 0
+        assert until(lambda: "announced as a multicast router" in running.log)
         running.write(configuration(*RULES, ONE_MORE, **keys))
         with traced.while_so(running, "daemon/view.py:View.in_use"):
             running.process.send_signal(signal.SIGHUP)
-            assert until(lambda: "the new configuration is in use" in running.log)
+            assert says(running, "the new configuration is in use", 2)
         found["A reload"] = found["A line of the file, at a reload"] = traced.lines
         assert wire.ask(question(ONE_MORE.split()[0])) is not None
         with traced.while_so(running, "daemon/tags.py:Tags.settle"):

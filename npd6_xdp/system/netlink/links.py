@@ -309,6 +309,7 @@ class _Known(NamedTuple):
             },
             lower=stack.lower,
             lossy=stack.lossy,
+            tpids=stack.tpids,
         )
 
     def _held(self, ifindex: int) -> tuple[OwnAddress, ...]:
