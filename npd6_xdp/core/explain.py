@@ -72,12 +72,13 @@ def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
     blocks = []
     globs = via_globs(config, links)
     for interface in config.interfaces:
-        limit = f", events_per_source {interface.source_limit}" if interface.source_limit else ""
+        more = f", events_per_source {interface.source_limit}" if interface.source_limit else ""
+        more += ", multicast_router yes" if interface.multicast_router else ""
         if interface.new_targets_per_second:
-            limit += f", new_targets_per_second {interface.new_targets_per_second}"
+            more += f", new_targets_per_second {interface.new_targets_per_second}"
         lines = [
             f"{interface.label}: {interface.datapath}, attach {interface.attach}, router {_yes(interface.router)},"
-            f" dad {interface.dad}, na_source {interface.na_source}{limit}"
+            f" dad {interface.dad}, na_source {interface.na_source}{more}"
         ]
         flat = _most_specific_first(interface, links)
         width = max((len(str(line.network)) for line in flat), default=0)

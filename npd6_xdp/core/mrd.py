@@ -22,8 +22,8 @@ from npd6_xdp.core.icmpv6 import (
 )
 from npd6_xdp.core.route_filter import ACCEPT, DROP, Instruction
 
-ADVERTISEMENT, SOLICITATION, TERMINATION = 151, 152, 153  # ICMPv6 types, RFC 4286 §7
-HOP_LIMIT = 1  # I1: §2, no router passes them on
+ADVERTISEMENT, SOLICITATION, TERMINATION = 151, 152, 153  # ICMPv6 types, RFC 4286
+HOP_LIMIT = 1  # I1: no router passes them on
 INTERVAL = 20  # seconds: AdvertisementInterval, §3.1.1
 
 ALL_SNOOPERS = bytes.fromhex("ff02000000000000000000000000006a")
@@ -33,7 +33,7 @@ ALL_ROUTERS = bytes.fromhex("ff020000000000000000000000000002")
 _ROUTER_ALERT = b"\x05\x02\0\0"  # RFC 2711 §2.1, value 0: for MLD, of which these are messages
 _PAD = b"\x01\0"  # PadN of no bytes, RFC 8200 §4.2: the header is a multiple of 8
 _HEADER = bytes([ICMPV6, 0]) + _ROUTER_ALERT + _PAD
-_SOLICITATION_SIZE = 4  # §4.1
+_SOLICITATION_SIZE = 4  # §4
 _VID = 0x0FFF
 
 Tags = tuple[int, ...]
@@ -42,14 +42,14 @@ Tags = tuple[int, ...]
 def advertisement(mac: bytes, source: bytes, tags: bytes = b"") -> bytes:
     """The frame of a Multicast Router Advertisement (I1).
 
-    Its query interval and robustness variable are 0 (I2): §3.2 wants those of the MLD querier that the sender is, and
+    Its query interval and robustness variable are 0 (I2): §3 wants those of the MLD querier that the sender is, and
     this machine is none on account of us.
     """
     return _frame(mac, source, tags, struct.pack("!BBHHH", ADVERTISEMENT, INTERVAL, 0, 0, 0))
 
 
 def termination(mac: bytes, source: bytes, tags: bytes = b"") -> bytes:
-    """The frame of a Multicast Router Termination (I1, §5.1)."""
+    """The frame of a Multicast Router Termination (I1, §5)."""
     return _frame(mac, source, tags, struct.pack("!BBH", TERMINATION, 0, 0))
 
 
@@ -57,7 +57,7 @@ def solicited(frame: bytes) -> Tags | None:
     """The VLAN ids of a frame that is a valid Multicast Router Solicitation, tags with VID 0 left out; else None.
 
     I4: ICMPv6 type 152 from a link-local address to ff02::2, with the hop limit 1 and a right checksum. The Router
-    Alert isn't asked for, nor is what its header has besides, and the reserved octet is ignored (§4.1).
+    Alert isn't asked for, nor is what its header has besides, and the reserved octet is ignored (§4).
     """
     ip6 = ipv6_offset(frame)
     if ip6 is None:

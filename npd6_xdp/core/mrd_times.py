@@ -13,7 +13,7 @@ from npd6_xdp.core.mrd import INTERVAL
 JITTER = 0.025 * INTERVAL  # seconds: AdvertisementJitter, §3.1.2
 MOST_INITIAL_WAIT = 2.0  # seconds: MaxInitialAdvertisementInterval, §3.1.3
 INITIAL = 3  # MaxInitialAdvertisements, §3.1.4
-MOST_RESPONSE_DELAY = 2.0  # seconds: MAX_RESPONSE_DELAY, §3.3
+MOST_RESPONSE_DELAY = 2.0  # seconds: MAX_RESPONSE_DELAY, §3
 LEAST_BETWEEN = 1.0  # seconds between two of which the second is an answer: I5
 RETRY = 1.0  # seconds after which one that couldn't be sent is tried again
 _MOST_STALE = 64  # times that count no more, beyond as many as there are segments
@@ -53,7 +53,7 @@ class Times(Generic[P]):
         return self._queue[0][0] if self._queue else None
 
     def begin(self, segment: P, now: float) -> None:
-        """A segment comes, or is another than before: the first ones, each after a random time (I3, §3.3)."""
+        """A segment comes, or is another than before: the first ones, each after a random time (I3, §3)."""
         self._of[segment] = _Times(0.0)
         self._set(segment, now + self._draw() * MOST_INITIAL_WAIT)
 
@@ -63,7 +63,7 @@ class Times(Generic[P]):
 
     def solicited(self, segment: P, now: float) -> None:
         """Somebody asks there: answered after a random time, or by one that comes before; ignored while an answer is
-        due (I5, §3.3).
+        due (I5, §3).
         """
         times = self._of.get(segment)
         if times is None or times.answers:

@@ -141,9 +141,9 @@ class RouterDiscovery(Follower):
         self._lines.say()
 
     def _on_solicitations(self) -> None:
-        heard, now = self._heard.heard(), time.monotonic()
-        self._listen_at = now + _REST if self._heard.resting else None
-        for ifindex, frame in heard:
+        now = time.monotonic()
+        self._listen_at = now + _REST  # whatever comes of it: else nobody might listen any more
+        for ifindex, frame in self._heard.heard():
             tags = solicited(frame)
             if tags is not None:
                 self._times.solicited(Segment(ifindex, tags), now)

@@ -105,11 +105,6 @@ class Solicitations:
                         raise
         return found
 
-    @property
-    def resting(self) -> bool:
-        """Whether nobody listens somewhere."""
-        return bool(self._resting)
-
     def listen(self) -> None:
         """Listen everywhere again; what has come since and still waits is heard."""
         for ifindex in self._resting & self._sockets.keys():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.build import build
+from npd6_xdp.core.explain import table_text
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.mrd_segments import Segment, Segments, Sender, finding_segments
 from npd6_xdp.core.steps import finish
@@ -81,6 +82,13 @@ def test_i6_without_an_address_or_a_link_it_waits_and_says_so_only_where_no_addr
     assert found(port(addresses={(): tentative}), key) == Segments({}, {here: ""})
     assert found(port("fe80::1", up=False), key) == Segments({}, {here: ""})
     assert found(port(up=False), key) == Segments({}, {here: ""})
+
+
+def test_check_says_where_a_router_is_announced() -> None:
+    config = text(f'name = "wan0"; multicast_router = true\n{RULE}', f'name = "lan0"\n{RULE}')
+    said = [line.endswith(", multicast_router yes") for line in table_text(config, {}).splitlines()]
+    assert said[0]
+    assert sum(said) == 1
 
 
 def test_an_interface_that_is_away_is_no_segment() -> None:

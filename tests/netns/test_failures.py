@@ -14,6 +14,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.core.test_mrd import solicitation
 from tests.netns.test_hidden_tags import tag_beside
 from tests.netns.wire import Asker, Wire, configuration, cpu_seconds, on_edge, question, says, until
 
@@ -35,7 +36,8 @@ class Fault:
         self.topology = topology
         self.stack = ExitStack()
         self.tagging: Wire | None = None
-        text = configuration("2001:db8:1::/64 static", "2001:db8:2::/64 neighbour via=lan0", datapath='"python"')
+        keys = {"datapath": '"python"', "multicast_router": "true"}
+        text = configuration("2001:db8:1::/64 static", "2001:db8:2::/64 neighbour via=lan0", **keys)
         text += configuration("2001:db8:3::/64 static").replace("wan0", "lan0")
         program = (sys.executable, str(FAULTY), place, str(self._file))
         self.running = start(text, program=program, environment={"PYTHONPATH": str(ROOT)})
@@ -98,6 +100,11 @@ def hide_tag(fault: Fault, n: int) -> None:
     fault.tagging.send(question(f"2001:db8:9::{n:x}"))  # no rule's: what is passed, the tap looks at
 
 
+def ask_for_routers(fault: Fault, n: int) -> None:
+    with Wire(fault.topology) as wire:
+        wire.send(solicitation(f"fe80::{n:x}"))
+
+
 def change_rule(fault: Fault, n: int) -> None:
     on_edge(fault.topology, f"-6 rule add pref {1000 + n} lookup main")
 
@@ -108,6 +115,7 @@ SOURCES = {
     "neighbours": ("npd6_xdp.daemon.hosts:Hosts.on_change", change_neighbour),
     "outlook": ("npd6_xdp.daemon.outlook:Outlook._on_readable", switch_forwarding),
     "tags": ("npd6_xdp.daemon.tags:Tags._on_readable", hide_tag),
+    "mrd": ("npd6_xdp.daemon.mrd:RouterDiscovery._on_solicitations", ask_for_routers),
     "control": ("npd6_xdp.system.control:ControlServer._accept", ask_status),
     "signals": ("npd6_xdp.system.wakeup:Wakeup.take", send_signal),
     "rings": ("npd6_xdp.system.bpf.events:EventRing.read", solicit),
