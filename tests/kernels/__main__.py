@@ -27,6 +27,7 @@ from tests.kernels.machine import WALKED, walked
 from tests.kernels.many import Many
 from tests.kernels.scene import Scene
 from tests.kernels.smoke import Smoke
+from tests.kernels.snooping import Snooping
 from tests.kernels.stations import Stations
 from tests.kernels.team import Teams
 from tests.kernels.tunnels import Tunnels
@@ -47,6 +48,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "tunnels": Tunnels,
     "wireguard": WireGuard,
     "stations": Stations,
+    "snooping": Snooping,
     "anchors": Anchors,
     "drivers": Drivers,
     "growth": Growth,

@@ -36,10 +36,16 @@ class Rule(NamedTuple):
 def interface(name: str, *rules: Rule, **keys: str | int) -> str:
     """An [[interface]] with its rules, as TOML."""
     lines = ["[[interface]]", f'name = "{name}"']
-    lines += [f"{key} = {value}" if isinstance(value, int) else f'{key} = "{value}"' for key, value in keys.items()]
+    lines += [f"{key} = {_toml(value)}" for key, value in keys.items()]
     for rule in rules:
         lines += ["[[interface.rule]]", f'prefix = "{rule.prefix}"', f'method = "{rule.method}"', rule.more]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | int) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else f'"{value}"'
 
 
 class Reload(NamedTuple):
