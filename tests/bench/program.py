@@ -111,6 +111,11 @@ class Harness:
         if self._lib.bpf_update_elem(fd, _INDEX.pack(0), value, 0) != 0:
             raise RuntimeError(f"map {name} of the harness takes no entry")
 
+    def run(self, program: int, times: int) -> None:
+        """Give so many of the frames that the harness makes to a program, within one system call."""
+        self._put("next", _INDEX.pack(program))
+        self._runs.run(self._function.fd, self._frame, times)
+
     def cost(self, program: int, bare: int, action: int, repeats: Repeats) -> Cost:
         """Of the frames that the harness makes; each program is reached by a tail call."""
         for fd, wanted in ((program, action), (bare, XDP_PASS)):

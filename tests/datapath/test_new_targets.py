@@ -6,7 +6,9 @@ Budgets are of time, so each test that spends one has a program of its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -20,15 +22,18 @@ from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import finish
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Limit, Method, Outcome
 from npd6_xdp.system.bpf.sizes import sizes_for
 from npd6_xdp.system.clock import machine_ns
+from tests.bench.program import Harness, Vary
 from tests.datapath.harness import (
     IFINDEX,
     PORT,
     UNLIMITED,
     XDP_DROP,
     XDP_PASS,
+    XDP_TX,
     Bench,
     entry,
     link,
@@ -89,6 +94,36 @@ def test_so_many_new_targets_are_answered_and_then_only_those_that_were(
 
     using = one(method, datapath=datapath, new_targets_per_second=MOST)
     promptly(lambda: fresh(using, limits=UNLIMITED), check, 0.19)
+
+
+def test_a_scan_of_a_million_targets_gains_the_budget_and_a_thousand_that_were_answered_before_always_are(
+    fresh: Callable[..., Bench],
+) -> None:
+    def budget(per_second: int) -> Table:
+        return table(entry(new_targets_per_second=per_second))
+
+    scanned, pieces, per_second = 1_000_000, 10, 100
+    known = [question(target) for target in targets(1_000)]
+    bench = fresh(budget(1_000_000))
+
+    def answered() -> int:
+        return bench.totals()[Outcome.ANSWERED_XDP]
+
+    def ask_known() -> None:
+        assert {bench.run(frame)[0] for frame in known} == {XDP_TX}
+
+    ask_known()
+    bench.use(budget(per_second))
+    before, began = answered(), time.monotonic()
+    with closing(Harness(Vary.PREFIX, 1)) as harness:  # of one /64, each another one
+        for _ in range(pieces):
+            harness.run(bench.ns_filter.program.fd, scanned // pieces)
+            ask_known()
+    seconds, gained = time.monotonic() - began, answered() - before - pieces * len(known)
+    print(f"{gained} of {scanned} gained in {seconds:.2f} s")
+    # what is left of the second's worth that the first thousand were answered by, and then as time goes
+    assert 0 < gained <= per_second * (seconds + 1)
+    assert bench.refused() == {Limit.NEW_TARGET: scanned - gained}
 
 
 def spend_all(bench: Bench, entry_id: int) -> None:
