@@ -84,8 +84,14 @@ class RouterDiscovery(Follower):
         self._wait(found.waiting, now)
         self._follow()
 
-    def end(self) -> None:
-        """The daemon ends: so does what it has announced, while the ports still send."""
+    def end(self, *, leave: bool = False) -> None:
+        """The daemon ends: so does what it has announced, while the ports still send.
+
+        `leave`: a successor is to come, who announces the same anew. Nothing is ended: a switch that went by it would
+        keep from us what is asked meanwhile.
+        """
+        if leave:
+            self._announced.clear()
         for segment in tuple(self._announced):
             self._leave(segment, wanted=False)
 
