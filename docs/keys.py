@@ -67,6 +67,11 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "kernel_entry_age": Key(
             "`kernel`: seconds unasked until an entry goes; looked at every 2 s, or in half this if that is sooner"
         ),
+        "host_route_keep": Key(
+            "`neighbour`: seconds that a host's route (`host_routes`) outlives the host"
+            " ([more](operation.md#method-neighbour-closer)); 0 is not at all",
+            beyond="where `neighbours` has no space for it, the route that has been kept for longest goes",
+        ),
         "remembered_targets": Key(
             "targets that were answered lately, where `new_targets_per_second` asks; the one that wasn't asked for"
             " longest goes first",

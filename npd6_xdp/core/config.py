@@ -175,6 +175,7 @@ class Limits:
     neighbours: int = 65_536
     kernel_entries: int = 1024
     kernel_entry_age: int = 600
+    host_route_keep: int = 120
     remembered_targets: int = 65_536
 
 

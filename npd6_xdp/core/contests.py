@@ -10,7 +10,7 @@ from enum import Enum, auto
 from npd6_xdp.core.neighbour_messages import CONFIRMED
 from npd6_xdp.core.neighbours import Host
 
-PATIENCE = 0.7
+PATIENCE = 0.5
 """Seconds after which a probe counts as unanswered. The kernel sends its second one later (RetransTimer, RFC 4861 §10).
 """
 FRESH = 0.2

@@ -91,6 +91,10 @@ class Places:
         place = self._places.get(host.address, {}).get(host.ifindex)
         return NeighbourState(place.state) if place and place.counts else NeighbourState.NONE
 
+    def is_elsewhere(self, host: Host) -> bool:
+        """Whether another place of its address counts, among links that belong together."""
+        return any(it.counts and link != host.ifindex for link, it in self._rivals(self._key(host)).items())
+
     # --- the neighbour table's word ---
 
     def expecting(self, table: Table, vrfs: Mapping[int, int] | None = None) -> Steps[None]:

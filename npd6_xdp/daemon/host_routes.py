@@ -50,7 +50,8 @@ class HostRoutes:
         self._memory = memory
         self._there: dict[Host, int] = {}
         self._others: set[Host] = set()  # those of them that another daemon has added
-        self._displaced: set[Host] = set()
+        self.displaced: set[Host] = set()
+        """Whose routes the kernel doesn't take: another's is in its place, or the interface is down."""
         self._todo: dict[Host, None] = {}
         self._put_backs = PutBacks()
         self._soon: dict[Host, None] = {}
@@ -201,7 +202,7 @@ class HostRoutes:
                 self._requests.delete_host_route(host, there)
             there = None
         if host not in self:
-            self._displaced.discard(host)
+            self.displaced.discard(host)
             self._put_backs.forget(host)
         elif there is None:
             self._add(host, table)
@@ -216,11 +217,11 @@ class HostRoutes:
             code = self._requests.add_host_route(host, table)  # it was ours, but for something
         if code == 0:
             self._there[host] = table
-            self._displaced.discard(host)
+            self.displaced.discard(host)
         elif code == errno.EEXIST:
             self._displace(host)
         else:
-            self._displaced.add(host)
+            self.displaced.add(host)
             if code not in _NOT_NOW:
                 self._once.warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
 
@@ -277,7 +278,7 @@ class HostRoutes:
         now = time.monotonic()
         wait = self._put_backs.removed(host, now)
         if wait > SOON:
-            self._displaced.add(host)
+            self.displaced.add(host)
             self._retry_at = min(self._retry_at, now + wait)
             return
         if wait:
@@ -299,8 +300,8 @@ class HostRoutes:
 
     def _displace(self, host: Host) -> None:
         """Somebody else's route is in the place of ours."""
-        if host not in self._displaced:
-            self._displaced.add(host)
+        if host not in self.displaced:
+            self.displaced.add(host)
             self._say_foreign(host)
 
     def _say_foreign(self, host: Host) -> None:
@@ -325,9 +326,9 @@ class HostRoutes:
         if self._unread and self._reading is None and now >= self._read_at:
             self._unread, self._reading = False, self._read()
             self._read_at = now + _AGAIN
-        if self._displaced and now >= self._retry_at:
+        if self.displaced and now >= self._retry_at:
             self._retry_at = float("inf")
-            self._later(self._displaced)
+            self._later(self.displaced)
         if now >= self._soon_at:
             self._later(self._soon)
             self._soon.clear()
@@ -383,7 +384,7 @@ class HostRoutes:
 
     def _schedule(self) -> None:
         now = time.monotonic()
-        if self._displaced and self._retry_at == float("inf"):
+        if self.displaced and self._retry_at == float("inf"):
             self._retry_at = now + _DISPLACED
         times: Iterator[float] = (
             due
@@ -391,7 +392,7 @@ class HostRoutes:
                 (now, self._watch.unfinished),
                 (now, self._knows and (bool(self._todo) or self._reading is not None)),
                 (max(now, self._read_at), self._knows and self._unread),
-                (self._retry_at, self._knows and bool(self._displaced)),
+                (self._retry_at, self._knows and bool(self.displaced)),
                 (self._soon_at, self._knows and bool(self._soon)),
             )
             if is_due

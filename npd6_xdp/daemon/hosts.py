@@ -61,7 +61,7 @@ class Hosts:
         self._gate = gate
         self._places = Places()
         self._loops = Loops(secrets.randbelow)
-        self._led = LedHosts(self.routes, self.neighbours)
+        self._led = LedHosts(self.routes, self.neighbours, self._places)
         self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._on_word, self._resolve)
         self._in_force = NOTHING
         self._needed = False  # whether the table in force has any use for hosts
@@ -84,7 +84,8 @@ class Hosts:
         unsettled = self._needed and (self._distrusts or self._places.unsettled)
         if self._resync.is_under_way or self._settling is not None or self.watch.unfinished or unsettled:
             return 0.0  # go on at once
-        times = (self.routes.due, self._places.due if self._needed else None, self._loops.due, self._look_at)
+        places = self._places.due if self._needed else None
+        times = (self.routes.due, places, self._loops.due, self._look_at, self._led.due)
         return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
@@ -116,7 +117,7 @@ class Hosts:
             self._set_present(changes)
             yield
         yield from self._loops.expecting(new.table)
-        yield from self._places.expecting(new.table, _vrfs(new))
+        yield from self._places.expecting(new.table, new.vrfs)
         if begins:
             yield from self._begin(new)
 
@@ -124,7 +125,7 @@ class Hosts:
         """Hear of hosts from now on, and know those that there are."""
         self._routes_unsettled = True
         self.watch.listen(wanted=True)
-        self._places.use(new.table, time.monotonic(), _vrfs(new))
+        self._places.use(new.table, time.monotonic(), new.vrfs)
         for states in self._places.beginning(self._resync.first(), time.monotonic()):
             for host, state in states:
                 self._set_present(self.neighbours.changed(host, state))
@@ -153,7 +154,7 @@ class Hosts:
         """Go by a table from now on: the map knows what it is asked for by it."""
         before, self._in_force, table = self._in_force, new, new.table
         needed = self._needed = Decision.NEIGHBOUR in table.occurring
-        tables = _vrfs(new)
+        tables = new.vrfs
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
         self._entries_hear = any(map(table.hears, table.entries.values()))
         self._led.use(new)
@@ -188,7 +189,7 @@ class Hosts:
     def _settle(self, addresses: set[bytes]) -> Steps[None]:
         """In steps that take less than SLICE each; another table begins it anew."""
         self._taken.clear()
-        self._led.touched.update(self.neighbours.at(addresses))
+        self._led.touch(addresses)
         for changes in self.neighbours.dropping():
             self._set_present(changes)
             yield
@@ -306,6 +307,7 @@ class Hosts:
         now = time.monotonic()
         if word.state & PRESENT and not word.state & _VOUCHED and self._loops.is_asking(host, word.mac, now):
             word = Word(NeighbourState.FAILED)
+            self._led.gone(host, for_good=True)
             self.watch.delete(host)  # a later question is to find out anew
         self._apply(self._places.changed(host, word, now))
         if word.state & NeighbourState.REACHABLE:
@@ -335,7 +337,7 @@ class Hosts:
             return
         if self._entries_hear:
             self._ns_filter.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
-        self._led.gone(host)
+        self._led.gone(host, for_good=self._places.has(host))
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
             if not state & LOOKED_AFTER:
@@ -372,6 +374,7 @@ class Hosts:
             self._apply(self._places.tick(now))
         if self._loops.due is not None and self._loops.due <= now:
             self._test()
+        self._led.let_go(now)
         if self._look_at is not None and self._look_at <= now:
             self._look_at = None
             self._resync.begin_again()
@@ -393,8 +396,3 @@ class Hosts:
         for host in needless:
             self.watch.delete(host)
         self._apply(self._places.distrust(self._loops.other_proxies, now))
-
-
-def _vrfs(new: InForce) -> dict[int, int]:
-    """The routing tables of those links that belong to a VRF."""
-    return {link.ifindex: link.table for link in new.links.values() if link.table}

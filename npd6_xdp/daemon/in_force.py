@@ -41,6 +41,11 @@ class InForce:
         return f"{count} rule{'' if count == 1 else 's'}"
 
     @property
+    def vrfs(self) -> dict[int, int]:
+        """The routing tables of those links that belong to a VRF."""
+        return {link.ifindex: link.table for link in self.links.values() if link.table}
+
+    @property
     def summary(self) -> str:
         """How many rules there are and on which ports, in words."""
         where = some([*dict.fromkeys(entry.port for entry in self.table.entries.values())])

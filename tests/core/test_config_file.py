@@ -94,6 +94,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         neighbours = 3
         kernel_entries = 4
         kernel_entry_age = 5
+        host_route_keep = 7
         remembered_targets = 6
         """
     assert parse(text + MINIMAL, "") == Config(
@@ -102,7 +103,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         log_level="debug",
         log_format="json",
         metrics_listen=("127.0.0.1", 80),
-        limits=Limits(1, 2, 3, 4, 5, 6),
+        limits=Limits(1, 2, 3, 4, 5, 7, 6),
     )
 
 

@@ -181,7 +181,9 @@ def test_with_the_same_64_on_both_sides_host_routes_lead_to_who_is_behind_us(
 ) -> None:
     topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
     topology.run("upstream", "ip", "addr", "add", f"{UPSTREAMS}/64", "dev", "eth0", "nodad", check=True)
-    text = configuration("2001:db8::/64 neighbour via=lan0 host_routes=true", datapath=f'"{datapath}"')
+    text = "[limits]\nhost_route_keep = 0\n" + configuration(
+        "2001:db8::/64 neighbour via=lan0 host_routes=true", datapath=f'"{datapath}"'
+    )
 
     def routes() -> list[str]:
         found = topology.ip("edge", "-6", "route", "show", "proto", str(PROTOCOL))

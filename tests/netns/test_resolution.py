@@ -67,12 +67,12 @@ class Edge:
 
     def to_be(self, rule: str, tables: Mapping[str, int] = {}, before: Table | None = None) -> InForce:
         """What is to be in force by a rule."""
-        config = parse(configuration(rule), "test")
+        config = parse("[limits]\nhost_route_keep = 0\n" + configuration(rule), "test")  # a route goes with its host
         with self.topology.inside("edge"):
             links = link_facts(config)
         links = {name: replace(link, table=tables.get(name, 0)) for name, link in links.items()}
         self.table = build(config, links, before)
-        return in_force(self.table, links)
+        return in_force(self.table, links, config)
 
     def close(self) -> None:
         self.resolution.close()
