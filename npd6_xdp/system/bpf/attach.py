@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a program sits: attached to interfaces by links that the kernel undoes when this process ends."""
+"""Where a program sits: attached to interfaces by links, which the kernel undoes when nobody holds them any more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import ctypes as ct
 import errno
 import os
 import resource
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy
 from npd6_xdp.system.bpf.compiler import load_bcc
@@ -16,7 +18,9 @@ from npd6_xdp.system.bpf.compiler import load_bcc
 _BPF_XDP = 37  # enum bpf_attach_type
 _XDP_FLAGS_SKB_MODE = 2
 _XDP_FLAGS_DRV_MODE = 4
-_XDP_LINK_INFO_SIZE, _XDP_LINK_IFINDEX = 24, 16  # struct bpf_link_info as far as it is used, and xdp.ifindex in it
+_XDP_LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what is at which byte in it
+_LINK_TYPE, _LINK_PROGRAM, _XDP_LINK_IFINDEX = 0, 8, 16
+_BPF_LINK_TYPE_XDP = 6
 _SPARE = 64  # file descriptors
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 
@@ -51,29 +55,100 @@ class _XdpQueryOpts(ct.Structure):
     )
 
 
+class Inherited(NamedTuple):
+    """A link that was held for a predecessor, by what its holder says: the interface, a descriptor that is whoever's it
+    is given to, and its name there. `is_wanted`: whether its program may go on until another takes its place.
+    """
+
+    ifindex: int
+    fd: int
+    name: str
+    is_wanted: bool = True
+
+
+class Keeper:
+    """Who holds links besides, so that they outlive this process. This one holds none."""
+
+    inherited: Sequence[Inherited] = ()
+    """What was held for a predecessor. Of each, adopt() or drop() is called once."""
+
+    def keep(self, ifindex: int, fd: int) -> None:
+        """Hold a link from now on."""
+
+    def adopt(self, link: Inherited) -> None:
+        """One that was inherited is held for this process from now on."""
+
+    def drop(self, link: Inherited) -> None:
+        """Hold one that was inherited no longer."""
+
+    def release(self, ifindex: int) -> None:
+        """Hold the link of an interface no longer, whether it was kept or adopted."""
+
+
 class Links:
-    """The links by which a program is attached, by interface index: their file descriptors."""
+    """The links by which a program is attached, by interface index: their file descriptors.
 
-    def __init__(self) -> None:
+    Those that a keeper has for a predecessor go on answering by its program, until attach() puts another there or
+    let_go() ends them.
+    """
+
+    def __init__(self, keeper: Keeper | None = None) -> None:
         self._lib = load_bcc().lib
+        self._keeper = keeper or Keeper()
         self.fds: dict[int, int] = {}
+        self._inherited: dict[int, tuple[Inherited, AttachMode]] = {}
+        for link in self._keeper.inherited:
+            mode = self._mode(link.fd, link.ifindex)
+            if mode is not None and link.is_wanted:
+                self._inherited[link.ifindex] = link, mode
+            else:
+                self._drop(link, detach=mode is not None)
 
-    def close(self) -> None:
-        """Detach from every interface."""
-        for ifindex in tuple(self.fds):
-            self.detach(ifindex)
+    def close(self, *, leave: bool = False) -> None:
+        """Detach from every interface. Or let the keeper hold them alone, inherited ones as well: whoever's program
+        sits there goes on.
+        """
+        if not leave:
+            for ifindex in tuple(self.fds):
+                self.detach(ifindex)
+        for fd in (*self.fds.values(), *(link.fd for link, _ in self._inherited.values())):
+            os.close(fd)
+        self.fds.clear()
+        self._inherited.clear()
 
-    def attach(self, program: int, ifindex: int, name: str, mode: AttachMode) -> None:
-        """Attach a program to an interface, by a link that the kernel undoes when this process ends, however it ends.
+    def let_go(self) -> list[int]:
+        """Detach what was inherited and nobody has attached to: from which interfaces."""
+        found = [*self._inherited]
+        for ifindex in found:
+            self._drop(self._inherited.pop(ifindex)[0])
+        return found
+
+    @property
+    def inherits(self) -> bool:
+        """Whether there is anything left of a predecessor's."""
+        return bool(self._inherited)
+
+    def inherited(self, ifindex: int) -> AttachMode | None:
+        """In which mode a predecessor's program sits on an interface, by a link that attach() can take over."""
+        found = self._inherited.get(ifindex)
+        return None if found is None else found[1]
+
+    def attach(self, program: int, ifindex: int, name: str, mode: AttachMode) -> bool:
+        """Attach a program to an interface, by a link that the kernel undoes when this process ends, however it ends,
+        unless a keeper holds it. Where one was inherited in the same mode, the program takes its predecessor's place,
+        with no frame in between that neither sees: then it returns True.
 
         Raises Refused if the driver can't have the program in this mode, MachineError if another program is
         there already: it is never replaced.
         """
+        if ifindex in self._inherited and self._take_over(program, ifindex, mode):
+            return True
         opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=mode)
         fd = self._lib.bpf_link_create(program, ifindex, _BPF_XDP, ct.byref(opts))
         if 0 <= fd < _first_spare():
             self.fds[ifindex] = fd
-            return
+            self._keeper.keep(ifindex, fd)
+            return False
         if fd >= 0:
             os.close(fd)
             code = errno.EMFILE
@@ -95,7 +170,41 @@ class Links:
         """Take the program off an interface; nothing happens if it isn't there."""
         fd = self.fds.pop(ifindex, None)
         if fd is not None:
+            self._lib.bpf_link_detach(fd)  # a keeper would hold it
             os.close(fd)
+            self._keeper.release(ifindex)
+
+    def _take_over(self, program: int, ifindex: int, mode: AttachMode) -> bool:
+        """Put a program where the predecessor's sits; else that one is taken off, and whether it was the former."""
+        link, sits = self._inherited.pop(ifindex)
+        if sits is mode and self._lib.bpf_link_update(link.fd, program, None) == 0:
+            self.fds[ifindex] = link.fd
+            self._keeper.adopt(link)
+            return True
+        self._drop(link)
+        return False
+
+    def _drop(self, link: Inherited, *, detach: bool = True) -> None:
+        """Let go of what was inherited, which isn't to be detached where it is something else."""
+        if detach:
+            self._lib.bpf_link_detach(link.fd)
+        os.close(link.fd)
+        self._keeper.drop(link)
+
+    def _mode(self, fd: int, ifindex: int) -> AttachMode | None:
+        """In which mode the program of a link sits on an interface; None if it isn't such a link, or sits elsewhere."""
+        info = ct.create_string_buffer(_XDP_LINK_INFO_SIZE)
+        if self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(ct.c_uint32(_XDP_LINK_INFO_SIZE))) != 0:
+            return None
+        kind, program, place = (
+            int.from_bytes(info.raw[at : at + 4], sys.byteorder)
+            for at in (_LINK_TYPE, _LINK_PROGRAM, _XDP_LINK_IFINDEX)
+        )
+        opts = _XdpQueryOpts(sz=ct.sizeof(_XdpQueryOpts))
+        if kind != _BPF_LINK_TYPE_XDP or place != ifindex or self._lib.bpf_xdp_query(ifindex, 0, ct.byref(opts)) != 0:
+            return None
+        modes = {opts.drv_prog_id: AttachMode.NATIVE, opts.skb_prog_id: AttachMode.GENERIC}
+        return modes.get(program)
 
     def replace(self, program: int, before: int) -> None:
         """Replace one program of ours by another, given their descriptors; each frame is seen by one of them. Raises

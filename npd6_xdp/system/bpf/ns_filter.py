@@ -24,7 +24,7 @@ from npd6_xdp.core.layout import (
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
-from npd6_xdp.system.bpf.attach import AttachMode, Links
+from npd6_xdp.system.bpf.attach import AttachMode, Keeper, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
 from npd6_xdp.system.bpf.counted import CountedPrograms
 from npd6_xdp.system.bpf.counters import PIECE
@@ -57,11 +57,11 @@ class NsFilter(CountedPrograms):
     frame is seen by one of them. The old one's counts are added to the new one's.
     """
 
-    def __init__(self, table: Table, limits: Limits) -> None:
+    def __init__(self, table: Table, limits: Limits, keeper: Keeper | None = None) -> None:
         sizes = sizes_for([table], limits)
         super().__init__(Program(load(sizes), sizes))
         give_back_memory()
-        self._links = Links()
+        self._links = Links(keeper)
         self._present: dict[bytes, int] = {}
         self._limits = limits
         self._pending_full = False
@@ -72,9 +72,9 @@ class NsFilter(CountedPrograms):
         self._successors: list[Program] = []  # made ready to take over; they are told of hosts, too
         self.limit(limits)
 
-    def close(self) -> None:
-        """Detach from every interface, then give up program and maps."""
-        self._links.close()
+    def close(self, *, leave: bool = False) -> None:
+        """Detach from every interface, or leave the program there to a successor; then give up program and maps."""
+        self._links.close(leave=leave)
         super().close()
 
     # --- table and limits ---
@@ -297,9 +297,22 @@ class NsFilter(CountedPrograms):
 
     # --- attach ---
 
-    def attach(self, ifindex: int, name: str, mode: AttachMode) -> None:
+    def attach(self, ifindex: int, name: str, mode: AttachMode) -> bool:
         """Attach to an interface, as Links.attach(). Raises Refused and MachineError as that does."""
-        self._links.attach(self.program.fd, ifindex, name, mode)
+        return self._links.attach(self.program.fd, ifindex, name, mode)
+
+    def inherited(self, ifindex: int) -> AttachMode | None:
+        """In which mode a predecessor's program answers on an interface until attach() puts this one there."""
+        return self._links.inherited(ifindex)
+
+    @property
+    def inherits(self) -> bool:
+        """Whether a predecessor's program answers anywhere until attach() or let_go() is called."""
+        return self._links.inherits
+
+    def let_go(self) -> list[int]:
+        """Take a predecessor's program off where attach() wasn't called: from which interfaces."""
+        return self._links.let_go()
 
     def detach(self, ifindex: int) -> None:
         """Take the program off an interface; nothing happens if it isn't there."""
