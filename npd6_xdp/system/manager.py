@@ -6,11 +6,12 @@ PyPI's and Debian's `sdnotify` is the same few lines, and has had no release sin
 
 from __future__ import annotations
 
+import array
 import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from npd6_xdp.core.said import Said
 
@@ -29,6 +30,7 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._status = ""
         self._said = Said()
+        self._gets_through = True
         self._pause = _watchdog_seconds(environment) / 2
         self.due: float | None = time.monotonic() if self._address and self._pause else None
 
@@ -57,16 +59,26 @@ class ServiceManager:
         self.due = now + self._pause
         self._send("WATCHDOG=1")
 
-    def _send(self, message: str) -> None:
+    def send(self, message: str, fds: Sequence[int] = ()) -> bool:
+        """Send one of many messages, and descriptors beside it; whether it went out. Behind one that didn't, it waits
+        for nobody: a manager that hangs isn't to hang thousands of ports.
+        """
+        self._gets_through = self._send(message, fds, _PATIENCE if self._gets_through else 0.0)
+        return self._gets_through
+
+    def _send(self, message: str, fds: Sequence[int] = (), patience: float = _PATIENCE) -> bool:
         if not self._address:
-            return
+            return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-                manager.settimeout(_PATIENCE)
-                manager.sendto(message.encode(), self._address)
+                manager.settimeout(patience)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                manager.sendmsg([message.encode()], rights, 0, self._address)
         except OSError as error:
             if self._said.note():
                 log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", error.strerror or error)
+            return False
+        return True
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:

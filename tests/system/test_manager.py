@@ -6,11 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from npd6_xdp.system import manager as manager_module
 from npd6_xdp.system.manager import ServiceManager
 
 
@@ -89,3 +91,18 @@ def test_a_manager_that_is_gone_is_said_once(caplog: pytest.LogCaptureFixture, t
     assert [record.getMessage() for record in caplog.records] == [
         "NOTIFY_SOCKET: can't tell the service manager how we are: No such file or directory"
     ]
+
+
+def test_a_manager_that_hangs_is_waited_for_once_and_not_by_each_descriptor_that_he_is_to_keep(
+    heard: tuple[str, Callable[[], list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "_PATIENCE", 0.5)
+    name, read = heard
+    manager = ServiceManager({"NOTIFY_SOCKET": name})
+    while manager.send("FDSTORE=1", [0]):  # the kernel's queue for him is short
+        pass
+    began = time.monotonic()
+    assert not any(manager.send("FDSTORE=1", [0]) for _ in range(200))
+    assert time.monotonic() - began < 50, "and not 100"
+    assert read()
+    assert manager.send("FDSTORE=1", [0])
