@@ -23,6 +23,7 @@ from npd6_xdp.arguments import CONFIG
 from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import KEYS, header
+from npd6_xdp.system import ended
 
 EXIT_STATUS: Mapping[int, str] = {
     0: "Done. Of `run`: ended by a signal.",
@@ -33,7 +34,8 @@ EXIT_STATUS: Mapping[int, str] = {
 }
 
 SIGNALS: Mapping[str, str] = {
-    "SIGTERM, SIGINT": "End: detach, answer what is under way, take back routes, proxy entries and sysctls.",
+    "SIGTERM, SIGINT": "End: detach, answer what is under way, take back routes, proxy entries and sysctls; or leave"
+    " these to a successor, where the service manager keeps descriptors (`FDSTORE`).",
     "SIGHUP": "Read the configuration again, as `npd6-xdp reload` has it done. The log says what became of it.",
     "SIGUSR1": "Write into the log what `npd6-xdp status` shows.",
 }
@@ -41,6 +43,11 @@ SIGNALS: Mapping[str, str] = {
 ENVIRONMENT: Mapping[str, str] = {
     "JOURNAL_STREAM": "Where it names what stderr is, the journal is told how grave each line is (systemd.exec(5)).",
     "NOTIFY_SOCKET": "Where `run` tells the service manager how it is (sd_notify(3)).",
+    "FDSTORE": "How many descriptors the service manager keeps beyond the end of `run`: where it is above 0, the XDP"
+    " program goes on answering until a successor takes over.",
+    "ENDED": "Where the service's unit has it written down when a process of its has ended.",
+    "LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES": "What a predecessor of `run` has left with the service manager.",
+    "RUNTIME_DIRECTORY": "Where `run` counts the starts that didn't get ready; the service manager says it.",
     "WATCHDOG_USEC, WATCHDOG_PID": "The service manager's watchdog, which the main loop of `run` feeds.",
     "CACHE_DIRECTORY": "Where what was compiled is kept for the next start, instead of /var/cache/npd6-xdp; the service"
     " manager says it (systemd.exec(5)). `/dev/null` keeps nothing.",
@@ -53,6 +60,9 @@ FILES: Mapping[str, str] = {
     " where it is.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
     " back after a crash.",
+    "/run/npd6-xdp/starts": "How many starts in a row didn't get ready. After three, what a process before them has"
+    " left is taken away.",
+    str(ended.SAID): "When the last process of the service has ended, and whether another was to come.",
     "/var/cache/npd6-xdp/": "What the compiler has made of the XDP program, so that the next start needs none. Empty it"
     " whenever you like.",
 }
@@ -74,8 +84,8 @@ A Neighbor Solicitation for a target that the configuration covers is checked as
 program in the network driver, with this router's link-layer address. What the driver can't decide goes to the daemon.
 All else is left to the kernel, untouched. The methods by which a target is taken to be there are in npd6-xdp.toml(5).
 
-Needs Linux 5.18 or newer, and an Ethernet interface. The XDP program goes with the daemon, however that ends. Another
-XDP program on the interface is never replaced.
+Needs Linux 5.18 or newer, and an Ethernet interface. The XDP program goes with the daemon, however that ends, or, as a
+service, goes on answering until the next one takes over. Another XDP program on the interface is never replaced.
 
 ## COMMANDS
 

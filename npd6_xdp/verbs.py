@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     "answer solicitations until told to stop",
     "The daemon, in the foreground. SIGTERM or SIGINT ends it, SIGHUP has it read its file again, SIGUSR1 has it "
     "log its state; whatever ends it, the kernel takes the XDP "
-    "program off the interfaces. Logs to stderr. Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and "
-    "CAP_NET_RAW.",
+    "program off the interfaces, unless a service manager keeps it there for the next daemon. Logs to stderr. Needs "
+    "root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW.",
     "",
     "--config npd6-xdp.toml",
     takes=(CONFIG_FILE,),
@@ -40,16 +40,17 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until the daemon handles them, which it does once it has read its file
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
-    from npd6_xdp import daemon
-    from npd6_xdp.daemon.reading import Source
     from npd6_xdp.tools.complaint import complaint
     from npd6_xdp.tools.log import LogThread
     from npd6_xdp.tools.log_format import set_up
 
-    config = _lasting(arguments.config)
     log = LogThread()
     set_up("warning", "text", log)
     try:
+        from npd6_xdp import daemon
+        from npd6_xdp.daemon.reading import Source
+
+        config = _lasting(arguments.config)
         daemon.run(
             Source(lambda: _text(config), str(config)),
             lambda config: set_up(config.log_level, config.log_format, log),
@@ -188,6 +189,27 @@ def reload(arguments: argparse.Namespace) -> None:
     rules = found["rules"]
     where = ", ".join(found["interfaces"]) or "no interface that is there yet"
     print(f"npd6-xdp: the new configuration is in use: {rules} rule{'' if rules == 1 else 's'} on {where}")
+
+
+@verb(
+    "take away what a daemon that was killed has left",
+    "Takes away the host routes and the kernel's proxy entries that a daemon has added which has ended without taking "
+    "them back, and gives sysctls their values from before. The next start would do the same, but for what it needs "
+    "itself. Where another daemon runs in this network namespace, routes and entries are left to it.",
+    "",
+)
+def clean(_: argparse.Namespace) -> None:
+    """`clean`: take away what a daemon that was killed has left."""
+    from npd6_xdp.daemon.clean import clean as take_away
+
+    done = take_away()
+    print(
+        f"npd6-xdp: taken away: host routes {done.routes}, proxy entries {done.proxy_entries}; put back: sysctls"
+        f" {done.sysctls}"
+    )
+    if done.others:
+        pids = ", ".join(map(str, done.others))
+        print(f"npd6-xdp: note: host routes and proxy entries are left to another daemon (pid {pids})", file=sys.stderr)
 
 
 @verb(

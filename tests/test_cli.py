@@ -145,6 +145,18 @@ def test_check_prints_the_table_most_specific_rule_first_and_needs_no_bcc(good: 
     }
 
 
+def test_a_module_that_is_missing_is_one_line_that_no_restart_mends(good: str) -> None:
+    """Status 2: else a service would be started again and again, while an old program answers."""
+    hide = "import sys; sys.modules['npd6_xdp.daemon.rings'] = None"
+    words = f"{hide}; from npd6_xdp.cli import main; sys.exit(main(['run', '--config', '{good}']))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", words], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "npd6-xdp: the Python module npd6_xdp.daemon.rings is missing: install its package, or npd6-xdp, once more\n"
+    )
+
+
 def test_check_needs_no_root(good: str) -> None:
     words = f"import os, sys; os.setuid(65534); sys.argv = ['npd6-xdp', 'check', '--config', {good!r}]"
     Path(good).parent.chmod(0o755)

@@ -27,6 +27,7 @@ from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.documents import Documents
 from npd6_xdp.daemon.exposition import Exposition
+from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import Change, InForce
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
@@ -43,6 +44,7 @@ from npd6_xdp.daemon.reloads import Reloads
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.routing import Routing
+from npd6_xdp.daemon.service import Service, begin
 from npd6_xdp.daemon.signals import Signals
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.tracking import Tracking
@@ -67,6 +69,7 @@ _SWITCH = 0.001  # seconds after which a thread of HTTP's that works lets the lo
 class Given(NamedTuple):
     """What a daemon is given: see Daemon."""
 
+    service: Service
     source: Source
     configured: Callable[[Config], None]
     file: str
@@ -80,7 +83,7 @@ class Rooms:
         self,
         stack: ExitStack,
         loop: Loop,
-        manager: ServiceManager,
+        hand_over: HandOver,
         given: Given,
         machine: Machine,
         look: NextLook,
@@ -93,16 +96,18 @@ class Rooms:
         requests = keep(closing(Requests()))
         # who answers
         cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
-        self.ns_filter = keep(closing(NsFilter(first.table, first.config.limits)))
-        self.ports = keep(closing(Ports(self.ns_filter, lambda: machine.netlink, self.damper)))
+        left, links = hand_over.left, hand_over.links(first)
+        self.ns_filter = left(NsFilter(first.table, first.config.limits, links))
+        self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets()))
         counts, self.rings = Counts(), keep(closing(Rings(loop)))
         self.answering = Answering(self.ports, counts, loop.failed)
         late, guests = self.answering.answer_late, machine.look_for_guests
-        memory = keep(closing(Memory()))  # what a dead one has left is this one's from here: `kernel` puts it back
+        memory = Memory()  # what a dead one has left is this one's from here: `kernel` puts it back
         self.beside = [*memory.others]
         """Processes of other npd6-xdps in this network namespace."""
-        self.kernel = keep(closing(ProxyEntries(self.ns_filter, requests, memory)))
-        self.neighbour = keep(closing(Resolution(self.ns_filter, requests, late, memory, guests)))
+        company = left(memory, memory.look_for_others).look_for_others
+        self.kernel = left(ProxyEntries(self.ns_filter, requests, memory), company)
+        self.neighbour = left(Resolution(self.ns_filter, requests, late, memory, guests), company)
         self.route = keep(closing(Routing(self.ns_filter)))
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
@@ -120,11 +125,11 @@ class Rooms:
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
         followers = [
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.programs),
-            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
+            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
+        source, configured, manager = given.source, given.configured, given.service.manager
         tracking = self.tracking = Tracking(loop, look, self.changes, self.programs, manager)
-        source, configured = given.source, given.configured
         self.reloads = Reloads(loop, source, configured, self.changes, tracking, view, manager, turns, reap)
 
     def begin(self, first: InForce) -> None:
@@ -174,18 +179,20 @@ class Daemon:
 
     def __init__(
         self,
+        service: Service,
         source: Source,
         configured: Callable[[Config], None],
         file: str,
         unread: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._given = Given(source, configured, file, unread)
+        self._given = Given(service, source, configured, file, unread)
         with _uncollected():
             self._written = source.load()
         self._stack = ExitStack()
         self._loop = Loop()
         self._stack.callback(self._loop.close)
-        self._manager = ServiceManager()
+        self._manager = service.manager
+        self._hand_over = HandOver(service.store, self._stack)
 
     def __enter__(self) -> Daemon:
         try:
@@ -210,8 +217,9 @@ class Daemon:
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
         first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)))
-        rooms = self._rooms = Rooms(self._stack, loop, self._manager, self._given, machine, look, first)
+        rooms = self._rooms = Rooms(self._stack, loop, self._hand_over, self._given, machine, look, first)
         rooms.begin(first)
+        self._hand_over.taken_over()
         rooms.join(loop, signals, self._manager)
         for pid in rooms.beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
@@ -221,6 +229,7 @@ class Daemon:
         """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""
         rings, answering = self._rooms.rings, self._rooms.answering
         self._manager.ready(self._rooms.changes.in_force.summary)
+        self._given.service.starts.ready()
         self._loop.run(partial(rings.look, answering), Rings.WHERE)
         self._manager.stopping()
 
@@ -229,10 +238,15 @@ class Daemon:
         rooms = self._rooms
         rooms.reloads.close()
         rooms.tracking.close()
-        rooms.discovery.end()
-        rooms.ports.detach_all()
+        rooms.discovery.end(leave=self._hand_over.lasts)
+        if not self._hand_over.lasts:
+            rooms.ports.detach_all()
         try:
-            rooms.rings.empty(rooms.answering)
+            if self._hand_over.lasts:  # the program goes on, and what it hands up comes to no end
+                rooms.rings.drain(rooms.answering)
+                rooms.answering.count()
+            else:
+                rooms.rings.empty(rooms.answering)
         except Exception as error:  # it may be what has ended us
             self._loop.failed(Rings.WHERE, error)
         self._stack.close()
@@ -271,5 +285,5 @@ def _uncollected() -> Iterator[None]:
 def run(source: Source, configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:
     """`npd6-xdp run`: the daemon in the foreground; see Daemon."""
     sys.setswitchinterval(_SWITCH)
-    with Daemon(source, configured, file, unread) as daemon:
+    with Daemon(begin(), source, configured, file, unread) as daemon:
         daemon.run()

@@ -70,13 +70,13 @@ class HostRoutes:
             self._there = requests.host_routes()
             self._todo = dict.fromkeys(self._there)
 
-    def close(self) -> None:
-        """Take our routes back."""
-        kept = self._others if self._others and self._has_company() else ()
+    def close(self, *, leave: bool = False) -> None:
+        """Take our routes back, or leave them to a successor, who knows them by our number."""
+        kept = self._there if leave else self._others if self._others and self._has_company() else ()
         for host, table in self._there.items():
             if host not in kept:
                 self._requests.delete_host_route(host, table)
-        if self._memory is not None:
+        if self._memory is not None and not leave:
             self._memory.remember_routes(some=False)
         self._watch.close()
 

@@ -73,9 +73,9 @@ class Hosts:
         self._settling: Steps[None] | None = None  # what the table in force doesn't ask for is being forgotten
         self._taken: set[Host] = set()  # hosts of which something was said meanwhile
 
-    def close(self) -> None:
-        """Let go of the sockets, and take our host routes back."""
-        self.routes.close()
+    def close(self, *, leave: bool = False) -> None:
+        """Let go of the sockets, and take our host routes back, or leave them to a successor."""
+        self.routes.close(leave=leave)
         self.watch.close()
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from npd6_xdp.core.config import Attach
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.said import Said
+from npd6_xdp.daemon.attaching import AttachedAs
 from npd6_xdp.daemon.lines import Lines
 from npd6_xdp.system.bpf.attach import AttachMode
 from npd6_xdp.system.bpf.ns_filter import NsFilter
@@ -37,13 +38,18 @@ class Attached:
     name: str
     ifindex: int
     wish: Attach
-    mode: AttachMode
+    attached: AttachedAs
     socket: Port
     generation: int
     hides_tags: bool
     """Whether VLAN tags may stand beside its frames, where the program can't see them."""
     trunk: bool = False
     """Whether there are VLANs on it, so that it matters in native mode."""
+
+    @property
+    def mode(self) -> AttachMode:
+        """Where the program sits."""
+        return self.attached.mode
 
 
 class PortLooks:

@@ -15,16 +15,17 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Entry, Table
+from npd6_xdp.daemon.attaching import attach
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.port_looks import Attached, PortLooks
-from npd6_xdp.system.bpf.attach import AttachMode, Refused
+from npd6_xdp.system.bpf.attach import AttachMode
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
-from npd6_xdp.system.sender import Outbox, Sockets
+from npd6_xdp.system.sender import NOBODY, Holder, Outbox, Sockets
 
 log = logging.getLogger("npd6-xdp")
 
@@ -35,10 +36,16 @@ _RETRY_PAUSE = 10  # times what the trying took, where that is longer
 class Ports(Follower):
     """The attached ports, by interface index."""
 
-    def __init__(self, ns_filter: NsFilter, netlink: Callable[[], Netlink], damper: Damper | None = None) -> None:
+    def __init__(
+        self,
+        ns_filter: NsFilter,
+        netlink: Callable[[], Netlink],
+        damper: Damper | None = None,
+        holder: Holder = NOBODY,
+    ) -> None:
         self._ns_filter = ns_filter
-        self._sockets = Sockets()
-        self._groups = Groups(lambda *which: netlink().groups(*which))
+        self._sockets = Sockets(holder)
+        self._groups = Groups(lambda *which: netlink().groups(*which), *holder)
         self._attached: dict[int, Attached] = {}
         self._named: dict[str, Attached] = {}
         self._announced: set[int] = set()
@@ -57,10 +64,10 @@ class Ports(Follower):
         self.due: float | None = None
         """When to call tick(): an interface has refused, or it is time to look (seconds, monotonic)."""
 
-    def close(self) -> None:
-        """Detach everywhere, and leave the groups."""
-        for ifindex in self._attached:
-            self._ns_filter.detach(ifindex)
+    def close(self, *, leave: bool = False) -> None:
+        """Detach everywhere, or leave that to a successor; let go of the sockets."""
+        if not leave:
+            self.detach_all()
         self._attached.clear()
         self._named.clear()
         self._sockets.close()  # and with them all that they hold, at once
@@ -139,12 +146,14 @@ class Ports(Follower):
         if old is new:
             return
         yield  # a turn of its own
-        if old is NOTHING:
+        if old is NOTHING and not self._ns_filter.inherits:  # else one that refuses is tried again: the others go on
             with ExitStack() as undo:
                 self.admit(new, Change(undo, asked=True))
                 undo.pop_all()
         self._admitted.clear()
         self.follow(new)
+        if old is NOTHING:
+            self._ns_filter.let_go()
 
     def admit(self, new: InForce, change: Change) -> None:
         """Attach to what the table wants beside what there is, and as the configuration wants it.
@@ -319,12 +328,12 @@ class Ports(Follower):
     def _attach(self, wish: Attach, link: LinkFacts) -> None:
         socket = self._sockets.open(link.name, link.ifindex)
         try:
-            mode = self._attach_as(link, wish)
+            attached = attach(self._ns_filter, link, wish, self._lines)
         except BaseException:
             self._sockets.close_port(socket)
             raise
-        generic = mode is AttachMode.GENERIC
-        port = Attached(link.name, link.ifindex, wish, mode, socket, link.generation, hides_tags=generic)
+        generic = attached.mode is AttachMode.GENERIC
+        port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation, hides_tags=generic)
         self._attached[link.ifindex] = self._named[link.name] = port
         if not generic:
             port.trunk = self._is_trunk(link)
@@ -335,26 +344,11 @@ class Ports(Follower):
         self._announced.add(link.ifindex)
         entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
         port = self._attached[link.ifindex]
-        attached = f"attached in {port.mode.name.lower()} mode"
+        attached = str(port.attached)
         if port.wish is Attach.AUTO and link.why_lossy:  # the driver's refusals are said by themselves
             attached += f" ({link.why_lossy})"
         what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
         self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached)
-
-    def _attach_as(self, link: LinkFacts, wish: Attach) -> AttachMode:
-        if wish is Attach.AUTO and link.lossy:
-            wish = Attach.GENERIC
-        if wish is not Attach.GENERIC:
-            try:
-                self._ns_filter.attach(link.ifindex, link.name, AttachMode.NATIVE)
-            except Refused as refused:
-                if wish is Attach.NATIVE:
-                    raise MachineError(f'{refused}; allow attach = "auto" or "generic"') from refused
-                self._lines.add_line(logging.WARNING, f"{refused}; falling back to generic mode, which is slower")
-            else:
-                return AttachMode.NATIVE
-        self._ns_filter.attach(link.ifindex, link.name, AttachMode.GENERIC)
-        return AttachMode.GENERIC
 
     def _detach(self, ifindex: int) -> None:
         self.changes += 1

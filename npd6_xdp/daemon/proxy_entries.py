@@ -58,8 +58,10 @@ class ProxyEntries(Follower):
         """The entries of ours."""
         return list(self._entries)
 
-    def close(self) -> None:
-        """Remove our entries, and put the sysctls back."""
+    def close(self, *, leave: bool = False) -> None:
+        """Remove our entries, and put the sysctls back; or leave both to a successor."""
+        if leave:
+            return
         for host in self._entries:
             self._requests.delete_proxy(host)
         self._entries.clear()

@@ -61,9 +61,9 @@ class Resolution(Follower):
         """Whether take_news() has one more."""
         self._tick_at: float | None = None
 
-    def close(self) -> None:
-        """Let go of the sockets, and take our host routes back."""
-        self._hosts.close()
+    def close(self, *, leave: bool = False) -> None:
+        """Let go of the sockets, and take our host routes back, or leave them to a successor."""
+        self._hosts.close(leave=leave)
 
     def join(self, loop: Loop) -> None:
         """Have the loop wait for the kernel's word, and go on with what is under way."""

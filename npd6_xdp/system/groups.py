@@ -21,15 +21,23 @@ _NO_IPV6 = (errno.EINVAL, errno.ENODEV)  # what the kernel says where the interf
 
 
 class Groups:
-    """The groups that this process holds, by interface index.
+    """The groups that this process holds, by interface index. `keep` and `release` are called with the descriptors of
+    the sockets that hold them, so that somebody may keep them beyond this process's end.
 
     `held` says which groups the kernel has an interface in: memberships are lost, without an error, when an interface
     goes, or is without IPv6 for a while (an MTU below 1280).
     """
 
-    def __init__(self, held: Callable[[int], frozenset[bytes]]) -> None:
+    def __init__(
+        self,
+        held: Callable[[int], frozenset[bytes]],
+        keep: Callable[[int], object] = lambda fd: None,
+        release: Callable[[int], object] = lambda fd: None,
+    ) -> None:
         self._held = held
+        self._keep, self._release = keep, release
         self._sockets = [_opened()]
+        keep(self._sockets[0].fileno())
         self._joined: dict[int, dict[bytes, socket.socket]] = {}
         self._wanted: Mapping[int, frozenset[bytes]] = {}
         self._names: Mapping[int, str] = {}
@@ -55,6 +63,7 @@ class Groups:
         used = {id(by) for joined in self._joined.values() for by in joined.values()}
         for each in [each for each in self._sockets[1:] if id(each) not in used]:
             self._sockets.remove(each)
+            self._release(each.fileno())
             each.close()
         self._said.keep(wanted)
 
@@ -110,6 +119,7 @@ class Groups:
             fresh.close()
             raise
         self._sockets.append(fresh)
+        self._keep(fresh.fileno())
         return fresh
 
     @staticmethod

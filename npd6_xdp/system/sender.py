@@ -8,8 +8,9 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import MachineError, remedy
 from npd6_xdp.core.frames import STRIDE, Frames, Shape
@@ -118,6 +119,16 @@ class Outbox:
         return failed
 
 
+class Holder(NamedTuple):
+    """Who keeps sockets besides, by their descriptors, so that their memberships outlive this process."""
+
+    keep: Callable[[int], object]
+    release: Callable[[int], object]
+
+
+NOBODY = Holder(lambda fd: None, lambda fd: None)
+
+
 class PacketSocket:
     """A packet socket, bound to one interface or to none. It receives nothing (protocol 0). Raises OSError."""
 
@@ -196,7 +207,8 @@ class Port:
 class Sockets:
     """The packet sockets of all ports: each of the first ones has its own, the others share a few."""
 
-    def __init__(self) -> None:
+    def __init__(self, holder: Holder = NOBODY) -> None:
+        self._holder = holder
         self._own: dict[int, PacketSocket] = {}
         self._shared: list[PacketSocket] = []
 
@@ -238,12 +250,15 @@ class Sockets:
     def _way(self, ifindex: int) -> PacketSocket:
         if len(self._own) < _OWN_SOCKETS:
             way = self._own[ifindex] = PacketSocket(ifindex)
+            self._holder.keep(way.fileno())
             return way
         if len(self._shared) < _SHARED_SOCKETS:
             self._shared.append(PacketSocket())
+            self._holder.keep(self._shared[-1].fileno())
         return min(self._shared, key=lambda way: way.ports)
 
     def _drop(self, ifindex: int, way: PacketSocket) -> None:
         if way.bound and not way.ports:
             del self._own[ifindex]
+            self._holder.release(way.fileno())
             way.close()

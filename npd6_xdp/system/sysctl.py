@@ -189,10 +189,11 @@ class Memory:
         else:
             self._said.over()
 
-    def close(self) -> None:
-        """There is nothing to remember any more."""
+    def close(self, *, leave: bool = False) -> None:
+        """There is nothing to remember any more; or a successor is to find it."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            if not leave:
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._path = None
 
@@ -314,6 +315,10 @@ class Sysctls:
                 self._before.setdefault(*found)
             else:
                 log.warning("ignored of what a daemon has left: %.80r is no sysctl that one sets", line)
+
+    def __len__(self) -> int:
+        """How many it remembers what they were."""
+        return len(self._before)
 
     def set(self, setting: Setting, value: str) -> None:
         """Set one; a warning says so if that can't be."""

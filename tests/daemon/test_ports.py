@@ -35,11 +35,16 @@ class NsFilter:
     """Takes what it is told, and has a program everywhere."""
 
     program_id = 1
+    inherits = False
 
-    def attach(self, *_: object) -> None:
+    def attach(self, *_: object) -> bool:
         """As if it were there."""
+        return False
 
-    detach = attach
+    detach = let_go = attach
+
+    def inherited(self, _: int) -> None:
+        """Nobody has left one."""
 
     def taken_off(self, _: object) -> list[int]:
         return []
@@ -62,6 +67,8 @@ class Netlink:
 
 class Sockets:
     """None are opened."""
+
+    def __init__(self, _: object) -> None: ...
 
     def __getattr__(self, _: str) -> Callable[..., Any]:
         return lambda *_: SimpleNamespace(way=None)

@@ -22,7 +22,7 @@ from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
 from npd6_xdp.core.config_file import KEYS, REQUIRED, header, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system import sysctl
+from npd6_xdp.system import ended, starts, sysctl
 from npd6_xdp.system.bpf import shelf
 
 ROOT = Path(manual.__file__).parents[1]
@@ -158,12 +158,13 @@ def test_signals_are_those_that_the_daemon_notes() -> None:
 
 def test_the_environment_is_what_the_code_asks_for() -> None:
     sources = [path for path in (ROOT / "npd6_xdp").rglob("*.py") if "lab" not in path.parts]
-    asked = {name for path in sources for name in re.findall(r'environ\w*\.get\(\s*"(\w+)"', path.read_text())}
+    asked = {name for path in sources for name in re.findall(r'environ\w*\.(?:get|pop)\(\s*"(\w+)"', path.read_text())}
     assert {name for row in manual.ENVIRONMENT for name in row.split(", ")} == asked
 
 
 def test_files_are_where_the_code_has_them() -> None:
-    others = f"{sysctl._DIRECTORY}/sysctl-*", f"{shelf.USUAL}/"
+    runtime = sysctl._DIRECTORY  # the unit's RuntimeDirectory=
+    others = f"{runtime}/sysctl-*", f"{runtime / starts._FILE}", str(ended.SAID), f"{shelf.USUAL}/"
     assert set(manual.FILES) == {str(CONFIG), Config(()).control, *others}
 
 

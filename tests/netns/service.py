@@ -220,7 +220,9 @@ class UnderSystemd:
         self._directory.chmod(0o755)
         system = self._directory / "system"
         system.mkdir()
-        (system / UNIT.name).write_text(UNIT.read_text() + _DROP_IN + drop_in)
+        text = UNIT.read_text().replace("/usr/bin/npd6-xdp clean", f"/run/{_PYTHON} -m npd6_xdp clean")
+        text = text.replace("/usr/lib/npd6-xdp/next", "/run/tree/deploy/systemd/next")
+        (system / UNIT.name).write_text(text + _DROP_IN + drop_in)
         (system / "nothing.target").write_text(_NOTHING)
         self.configure(config)
         self._said = self._directory / "systemd.log"

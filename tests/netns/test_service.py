@@ -31,6 +31,7 @@ from tests.netns.service import (
     capabilities,
     left,
     mask,
+    unit,
 )
 from tests.netns.wire import Wire, configuration, paused, question, until
 
@@ -52,9 +53,10 @@ def config(**keys: str) -> str:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """The unit, with a program that is on this machine."""
+    """The unit, with programs that are on this machine."""
     file = tmp_path / UNIT.name
-    file.write_text(UNIT.read_text().replace("/usr/bin/npd6-xdp", sys.executable))
+    text = UNIT.read_text().replace("/usr/bin/npd6-xdp", sys.executable)
+    file.write_text(text.replace("/usr/lib/npd6-xdp/next", str(SYSTEMD / "next")))
     return file
 
 
@@ -80,6 +82,12 @@ def test_the_unit_gives_four_capabilities(here: Path) -> None:
     bounding = re.findall(r"^CapabilityBoundingSet=(.*)$", here.read_text(), re.MULTILINE)
     assert ambient == bounding
     assert len(ambient) == 1
+
+
+def test_the_unit_says_how_much_its_store_holds_and_a_process_may_inherit_all_of_it() -> None:
+    keys = unit()["Service"]
+    assert keys["Environment"].split()[0] == f"FDSTORE={keys['FileDescriptorStoreMax']}"
+    assert int(keys["LimitNOFILE"]) >= 2 * int(keys["FileDescriptorStoreMax"])
 
 
 # --- with its privileges ---------------------------------------------------------------------------------

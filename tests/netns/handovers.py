@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hand-overs under load: questions by each method and pings through a host route, while one daemon follows another.
+
+    python -m tests.netns.handovers [--rounds N] [--rate N] [--how restart|kill|hang]
+
+It runs the unit under a systemd of its own, as the tests do, which do it a few times at a lower rate. Exit status 1 if
+one question was left unanswered, or answered twice, or a ping was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from itertools import cycle
+
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.netns.service import UnderSystemd
+from tests.netns.wire import Flood, Wire, configuration, flood, on_edge, question, scan, until
+
+CONTROL = '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n'
+PROXIED = "2001:db8:2::7"
+PINGED = "2001:db8:5::9"
+"""A host that nothing but its own route leads to."""
+RULES = (
+    "2001:db8:1::/64 neighbour via=lan0",
+    "2001:db8:2::/64 kernel",
+    "2001:db8:3::/64 static",
+    "2001:db8:4::/64 route via=lan0",
+    "2001:db8:5::/64 neighbour via=lan0 host_routes=true",
+)
+CONFIG = CONTROL + configuration(*RULES)
+WATCHED = "WatchdogSec=3\nTimeoutAbortSec=1\n"
+_STATIC, _ROUTED, _KNOWN = 500, 300, 198  # of a thousand; what is left is for the kernel's own proxy
+
+
+def set_out(topology: Topology) -> None:
+    """The rest of what CONFIG speaks of."""
+    on_edge(topology, "route add 2001:db8:4::/64 dev lan0")
+    topology.run("host", "ip", "address", "add", f"{PINGED}/128", "dev", "eth0", "nodad", check=True)
+    topology.run("upstream", "ip", "route", "add", "2001:db8:5::/64", "dev", "eth0", check=True)
+
+
+def make_known(topology: Topology, wire: Wire) -> None:
+    """Have each host found, and each entry made, that the questions are for."""
+    for target in (HOST_ADDRESS, PROXIED, PINGED):
+        assert wire.ask(question(target)) is not None, target
+    routed, proxied = ("-6", "route", "show", PINGED), ("-6", "neigh", "show", "proxy")
+    assert until(lambda: bool(topology.ip("edge", *routed)) and bool(topology.ip("edge", *proxied)))
+
+
+def _frames() -> list[bytes]:
+    found = [*scan(_STATIC, "2001:db8:3::"), *scan(_ROUTED, "2001:db8:4::")]
+    found += [question(HOST_ADDRESS)] * _KNOWN
+    found += [question(PROXIED)] * (1000 - len(found))
+    random.Random(6).shuffle(found)  # noqa: S311
+    return found
+
+
+class Asking:
+    """What was asked for, and how often each target was answered."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self._frames = frames
+        self.flooding = Flood()
+        self.answers: Counter[bytes] = Counter()
+        self.lost_pings = 0
+
+    @property
+    def sent(self) -> int:
+        return self.flooding.sent
+
+    def unequal(self) -> dict[str, tuple[int, int]]:
+        """The targets that weren't answered as often as asked for: how often each was."""
+        whole, rest = divmod(self.sent, len(self._frames))
+        asked: Counter[bytes] = Counter()
+        for number, frame in enumerate(self._frames):
+            asked[frame[62:78]] += whole + (number < rest)
+        return {
+            target.hex(":", 2): (asked[target], self.answers[target])
+            for target in asked
+            if asked[target] != self.answers[target]
+        }
+
+
+@contextmanager
+def asking(topology: Topology, per_second: int) -> Iterator[Asking]:
+    """Ask, and ping, beside what the block does."""
+    frames = _frames()
+    targets = {frame[62:78] for frame in frames}
+    found = Asking(frames)
+    ready, done = threading.Event(), threading.Event()
+
+    def receive() -> None:
+        with Wire(topology) as wire:
+            wire.only_advertisements()
+            ready.set()
+            while not done.is_set():
+                found.answers.update(frame[62:78] for frame in wire.received(0.1) if frame[62:78] in targets)
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    ping = topology.popen("upstream", "ping", "-6", "-n", "-q", "-i", "0.02", PINGED, stdout=subprocess.PIPE)
+    try:
+        assert ready.wait(60)
+        with flood(topology, cycle(frames), per_second) as found.flooding:
+            yield found
+        until(lambda: found.answers.total() >= found.sent, 3.0)
+        ping.send_signal(signal.SIGINT)
+        said, _ = ping.communicate(timeout=60)
+        counted = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        assert counted is not None, said
+        # the last one may be on its way
+        found.lost_pings = max(0, int(counted[1]) - int(counted[2]) - 1)
+    finally:
+        ping.kill()
+        done.set()
+        receiver.join()
+
+
+def restart(service: UnderSystemd) -> None:
+    assert service.systemctl("restart", "npd6-xdp").returncode == 0
+
+
+def kill(service: UnderSystemd) -> None:
+    _end(service, signal.SIGKILL)
+
+
+def hang(service: UnderSystemd) -> None:
+    """It stands, until the watchdog ends it."""
+    _end(service, signal.SIGSTOP)
+
+
+def _end(service: UnderSystemd, by: signal.Signals) -> None:
+    before = service.show("NRestarts")
+    service.send(by)
+    assert until(lambda: service.show("NRestarts") != before and service.show("ActiveState") == "active", 20.0)
+
+
+HOW: Mapping[str, Callable[[UnderSystemd], None]] = {"restart": restart, "kill": kill, "hang": hang}
+
+
+def link_id(topology: Topology) -> int:
+    """The id of the program on wan0."""
+    (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
+    return int(link["xdp"]["prog"]["id"])
+
+
+def hand_over(topology: Topology, service: UnderSystemd, ways: Iterable[str], per_second: int) -> Asking:
+    """Have one daemon follow another in each of these ways, one after the other, under so many questions a second."""
+    with Wire(topology) as wire:
+        make_known(topology, wire)
+    with asking(topology, per_second) as found:
+        for how in ways:
+            program = link_id(topology)
+            HOW[how](service)
+            assert until(lambda program=program: link_id(topology) != program)  # type: ignore[misc]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.netns.handovers", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20, help="how often, each way")
+    parser.add_argument("--rate", type=int, default=20_000, help="questions a second")
+    parser.add_argument("--how", choices=[*HOW], action="append", help="in which way; all, if none is named")
+    arguments = parser.parse_args()
+    failed = False
+    for how in arguments.how or HOW:
+        with Topology() as topology:
+            set_out(topology)
+            drop_in = WATCHED if how == "hang" else ""
+            with redirect_stdout(sys.stderr), UnderSystemd(topology, CONFIG, drop_in) as service:
+                found = hand_over(topology, service, [how] * arguments.rounds, arguments.rate)
+        unequal = found.unequal()
+        failed |= bool(unequal) or found.lost_pings > 0
+        short = sum(max(0, asked - answered) for asked, answered in unequal.values())
+        print(
+            f"{how}: {arguments.rounds} times: {found.sent} asked ({found.flooding.rate:.0f}/s),"
+            f" {found.answers.total()} answered, {short} unanswered, {found.lost_pings} pings lost"
+        )
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

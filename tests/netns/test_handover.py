@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hand-over: whatever ends a daemon that a service manager runs, its program answers until a successor takes over."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
+from tests.frames import ether
+from tests.netns.handovers import (
+    CONFIG,
+    CONTROL,
+    PINGED,
+    PROXIED,
+    RULES,
+    WATCHED,
+    hand_over,
+    kill,
+    link_id,
+    make_known,
+    restart,
+    set_out,
+)
+from tests.netns.service import UnderSystemd, left
+from tests.netns.test_reload import SCANNED, stream
+from tests.netns.wire import Wire, configuration, on_edge, question, until
+
+Start = Callable[..., RunningDaemon]
+
+LATE = "RestartSec=2s\n"
+OTHER_MAC = "02:00:00:00:00:77"
+BROKEN = CONTROL + "[metrics]\nlisten = '[2001:db8:ffff::1]:9846'\n" + configuration(*RULES)
+"""With an address to listen on that this machine hasn't got: no start gets ready."""
+
+
+def held(topology: Topology) -> dict[str, Any]:
+    """What is left in the kernel. All multicast frames are asked for by both for a moment, which isn't told apart."""
+    found = left(topology)
+    return found | {"allmulti": found["allmulti"] > 0}
+
+
+@contextmanager
+def unchanging(topology: Topology, there: dict[str, Any]) -> Iterator[None]:
+    """What is left in the kernel is the same all the time, as often as that can be asked."""
+    done, seen = threading.Event(), []
+
+    def look() -> None:
+        while not done.is_set():
+            seen.append(held(topology))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        looking.join()
+    assert [each for each in seen if each != there] == []
+
+
+def die(service: UnderSystemd) -> None:
+    """Be killed, and come again after RestartSec= only: it is away now."""
+    pid = service.show("MainPID")
+    service.send(signal.SIGKILL)
+    assert until(lambda: service.show("MainPID") not in (pid,) and service.show("ActiveState") != "active")
+
+
+def back(service: UnderSystemd) -> None:
+    assert until(lambda: service.show("ActiveState") == "active", 20.0)
+
+
+# --- nobody is left unanswered ---------------------------------------------------------------------------------
+
+
+@pytest.mark.needs_table
+@pytest.mark.parametrize(
+    ("ways", "drop_in"), [(("restart", "kill", "restart", "kill"), ""), (("hang",), WATCHED)], ids=["ended", "hangs"]
+)
+def test_none_is_unanswered_by_any_method_and_no_ping_is_lost_while_one_daemon_follows_another(
+    topology: Topology, ways: Sequence[str], drop_in: str
+) -> None:
+    """`python -m tests.netns.handovers` does the same twenty times over, at ten times the rate."""
+    set_out(topology)
+    before = left(topology)
+    with UnderSystemd(topology, CONFIG, drop_in) as service:
+        found = hand_over(topology, service, ways, per_second=2_000)
+        assert (found.unequal(), found.lost_pings) == ({}, 0)
+        assert service.log.count("taken over in generic mode") >= len(ways)
+        assert service.stop() == 0
+        assert left(topology) == before
+        assert service.show("NFileDescriptorStore") == "0"
+
+
+def test_none_is_unanswered_in_native_mode(topology: Topology) -> None:
+    topology.xdp_pass("upstream", "eth0")  # veth's condition for what the other end sends in that mode
+    with UnderSystemd(topology, CONTROL + configuration(attach='"native"')) as service:
+        with stream(topology, 2_000) as asked:
+            for how in (restart, kill):
+                program = link_id(topology)
+                how(service)
+                assert until(lambda program=program: link_id(topology) != program)  # type: ignore[misc]
+        assert asked.all_answered_once()
+        assert service.log.count("taken over in native mode") == 2
+
+
+def test_where_python_answers_only_what_comes_while_it_is_away_is_unanswered(topology: Topology) -> None:
+    config = CONTROL + configuration("2001:db8:1::/64 static", datapath='"python"', events_per_source="0")
+    with UnderSystemd(topology, config) as service:
+        with stream(topology, 1_000, unanswered=True) as asked:
+            for how in (restart, kill):
+                program, answers = link_id(topology), asked.answers
+                how(service)
+                assert until(lambda program=program: link_id(topology) != program)  # type: ignore[misc]
+                assert until(lambda answers=answers: asked.answers > answers + 500)  # type: ignore[misc]
+        assert service.stop() == 0
+    base = int.from_bytes(SCANNED + b"\0" * 8) + (1 << 32)
+    missed = [number for number in range(asked.sent) if (base + number).to_bytes(16) not in asked.answered]
+    assert asked.answers == len(asked.answered), "none is answered a second time"
+    # in one piece each time; where it begins and ends, what came by another processor may be a few frames ahead
+    ends = [number for number, after in zip(missed, [*missed[1:], asked.sent], strict=True) if after - number > 100]
+    assert len(ends) <= 2 + 1, "the last is what was on its way at the end"
+
+
+# --- what stays, and what goes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.needs_table
+def test_what_it_has_left_in_the_kernel_stays_for_a_successor_and_goes_if_there_is_none(topology: Topology) -> None:
+    set_out(topology)
+    before = left(topology)
+    with UnderSystemd(topology, CONFIG, LATE) as service, Wire(topology) as wire:
+        make_known(topology, wire)
+        there = held(topology)
+        assert (there["routes"], there["proxies"]) == ([PINGED], [PROXIED])
+        for how in (restart, kill):
+            with unchanging(topology, there):
+                how(service)
+        kept = service.show("NFileDescriptorStore")
+        restart(service)
+        assert service.show("NFileDescriptorStore") == kept, "nothing gathers there"
+        assert service.stop() == 0
+        assert left(topology) == before
+        assert service.show("NFileDescriptorStore") == "0"
+
+
+@pytest.mark.needs_table
+def test_all_of_it_goes_with_a_configuration_that_cant_be_used(topology: Topology) -> None:
+    set_out(topology)
+    before = left(topology)
+    with UnderSystemd(topology, CONFIG) as service, Wire(topology) as wire:
+        make_known(topology, wire)
+        service.configure("a mistake")
+        assert service.systemctl("restart", "npd6-xdp").returncode == 1
+        assert (service.show("ActiveState"), service.show("NRestarts")) == ("failed", "0")
+        assert service.show("NFileDescriptorStore") == "0"
+        assert left(topology) == before
+        # nor does a crash bring it back
+        service.configure(CONFIG)
+        assert service.systemctl("start", "npd6-xdp").returncode == 0
+        make_known(topology, wire)
+        service.configure("a mistake")
+        service.send(signal.SIGKILL)
+        assert until(lambda: service.show("ActiveState") == "failed")
+        assert service.show("NFileDescriptorStore") == "0"
+        assert left(topology) == before
+
+
+@pytest.mark.needs_table
+def test_after_three_starts_that_come_to_nothing_nobody_answers_by_an_old_table(topology: Topology) -> None:
+    set_out(topology)
+    before = left(topology)
+    with UnderSystemd(topology, CONFIG) as service, Wire(topology) as wire:
+        make_known(topology, wire)
+        service.configure(BROKEN)
+        service.send(signal.SIGKILL)
+        for failed in range(1, 4):
+            assert until(lambda failed=failed: service.log.count("2001:db8:ffff::1") >= failed, 20.0)  # type: ignore[misc]
+            if failed < 3:
+                assert wire.ask(question("2001:db8:3::7")) is not None, f"{failed} failed"
+        assert until(lambda: "3 starts in a row didn't get ready" in service.log, 20.0)
+        assert until(lambda: left(topology) == before)
+        assert service.show("NFileDescriptorStore") == "0"
+        assert wire.ask(question("2001:db8:3::7"), 0.1) is None
+        service.configure(CONFIG)
+        back(service)
+        assert wire.ask(question("2001:db8:3::7")) is not None
+        # and the row is over
+        said = service.log.count("didn't get ready")
+        kill(service)
+        assert service.log.count("didn't get ready") == said
+        assert "taken over" in service.log
+        # a stop between two such starts
+        make_known(topology, wire)
+        service.configure(BROKEN)
+        service.send(signal.SIGKILL)
+        assert until(lambda: service.show("SubState") == "start-pre", 20.0)
+        service.stop()
+        assert service.show("NFileDescriptorStore") == "0"
+        assert left(topology) == before
+
+
+@pytest.mark.needs_table
+def test_beside_another_daemon_it_takes_back_what_nobody_could_tell_from_the_others(
+    topology: Topology, daemon: Start
+) -> None:
+    """And `npd6-xdp clean` leaves that alone. Without another, it stays until then."""
+    before = left(topology)
+    other = configuration("2001:db8:9::/64 static").replace("wan0", "lan0")
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager, Wire(topology) as wire:
+        manager.bind(str(topology.directory / "notify"))
+        reader = threading.Thread(target=lambda: [*iter(lambda: manager.recv(4096), b"")])
+        reader.start()
+        environment = {"NOTIFY_SOCKET": str(topology.directory / "notify"), "FDSTORE": "64"}
+        try:
+            for alone in (False, True):
+                first = daemon(configuration("2001:db8:2::/64 kernel"), environment=environment)
+                assert wire.ask(question(PROXIED)) is not None
+                assert until(lambda: left(topology)["proxies"] == [PROXIED])
+                beside = None if alone else daemon("[metrics]\nlisten = ''\n" + other)
+                if beside is not None:
+                    said = beside.command("clean")
+                    assert said.stdout.startswith("npd6-xdp: taken away: host routes 0, proxy entries 0;")
+                    assert "host routes and proxy entries are left to another daemon (pid " in said.stderr
+                    assert left(topology)["proxies"] == [PROXIED]
+                first.stop()
+                assert left(topology)["proxies"] == ([PROXIED] if alone else [])
+                if beside is not None:
+                    beside.stop()
+        finally:
+            manager.shutdown(socket.SHUT_RDWR)
+            reader.join()
+        said = first.command("clean")
+        assert (said.stdout, said.stderr) == (
+            "npd6-xdp: taken away: host routes 0, proxy entries 1; put back: sysctls 3\n",
+            "",
+        )
+        assert left(topology) == before
+
+
+# --- what has changed in between -------------------------------------------------------------------------------
+
+
+def test_another_mac_address_and_another_route_are_followed_by_the_successor(topology: Topology) -> None:
+    config = CONTROL + configuration("2001:db8:3::/64 static", "2001:db8:4::/64 route via=lan0")
+    with UnderSystemd(topology, config, LATE) as service, Wire(topology) as wire:
+        for change in (f"link set wan0 address {OTHER_MAC}", f"link set wan0 address {EDGE_WAN_MAC}"):
+            die(service)
+            on_edge(topology, change)
+            back(service)
+            assert _advertised(wire, "2001:db8:3::7") == ether(change.split()[-1])
+        assert service.log.count("a predecessor's program is taken off wan0: another MAC address since then") == 2
+        # one that comes while it is at work is no reason
+        on_edge(topology, f"link set wan0 address {OTHER_MAC}")
+        assert until(lambda: _advertised(wire, "2001:db8:3::7") == ether(OTHER_MAC))
+        assert wire.ask(question("2001:db8:4::7"), 0.1) is None
+        die(service)
+        on_edge(topology, "route add 2001:db8:4::/64 dev lan0")
+        back(service)
+        assert wire.ask(question("2001:db8:4::7")) is not None
+        assert service.log.count("taken over in generic mode") == 1
+
+
+def _advertised(wire: Wire, target: str) -> bytes:
+    """The MAC address that an answer gives."""
+    frame = wire.ask(question(target))
+    assert frame is not None
+    return NeighborAdvertisement.parse(frame).link_layer_address
+
+
+def test_a_port_that_is_none_any_more_is_let_go_of_and_a_new_one_is_attached(topology: Topology) -> None:
+    with UnderSystemd(topology, CONTROL + configuration("2001:db8:3::/64 static")) as service:
+        service.configure(CONTROL + configuration("2001:db8:3::/64 static").replace("wan0", "lan0"))
+        restart(service)
+        xdp = {link["ifname"]: "xdp" in link for link in topology.ip("edge", "link", "show")}
+        assert (xdp["wan0"], xdp["lan0"]) == (False, True)
+        assert left(topology)["allmulti"] == 0
+        assert "a predecessor's program is taken off wan0: no port of this configuration" in service.log
+        # and so it is by a reload, though the store holds it
+        kept = service.show("NFileDescriptorStore")
+        for name, other in (("wan0", "lan0"), ("lan0", "wan0")):
+            service.configure(CONTROL + configuration("2001:db8:3::/64 static").replace("wan0", name))
+            assert service.reload().returncode == 0
+            xdp = {link["ifname"]: "xdp" in link for link in topology.ip("edge", "link", "show")}
+            assert (xdp[name], xdp[other]) == (True, False)
+            assert service.show("NFileDescriptorStore") == kept
+
+
+def test_a_port_that_refuses_takes_no_other_ports_program_off(topology: Topology) -> None:
+    """It is tried again instead, where it would end a start that inherits nothing."""
+    both = CONTROL + configuration() + configuration().replace("wan0", "lan0")
+    with UnderSystemd(topology, CONTROL + configuration()) as service:
+        topology.xdp_pass("edge", "lan0")
+        service.configure(both)
+        with stream(topology, 1_000) as asked:
+            for how in (kill, restart):
+                how(service)
+                assert until(lambda: "lan0: another XDP program is attached" in service.log)
+        assert asked.all_answered_once()
+        assert service.log.count("wan0: taken over") == 2
+        topology.xdp_pass_end()
+        assert until(lambda: "lan0: attached in generic mode" in service.log)
+
+
+def test_starts_that_cant_even_be_counted_end_it(topology: Topology) -> None:
+    """A Python that is broken, or half of a package."""
+    before = left(topology)
+    with UnderSystemd(topology, CONTROL + configuration("2001:db8:2::/64 kernel")) as service, Wire(topology) as wire:
+        assert wire.ask(question(PROXIED)) is not None
+        broken = "[Service]\nExecStart=\nExecStart=/bin/false\n"
+        place = "/run/systemd/system/npd6-xdp.service.d"
+        words = f"mkdir {place} && printf '{broken}' >{place}/broken.conf && systemctl daemon-reload"
+        assert service.enter("sh", "-c", words).returncode == 0
+        service.send(signal.SIGKILL)
+        assert until(lambda: service.show("ActiveState") in ("failed", "inactive"), 20.0)
+        assert "4 starts in a row didn't even begin" in service.log
+        assert left(topology) == before
+        assert service.show("NFileDescriptorStore") == "0"
+
+
+# --- a program whose process is dead ---------------------------------------------------------------------------
+
+
+def test_what_needs_python_is_dropped_while_its_process_is_dead_and_the_rest_answered(topology: Topology) -> None:
+    """The kernel has no answer for it either; and a flood is to reach the stack no more than while it lives."""
+    with UnderSystemd(topology, CONFIG, "RestartSec=1h\n") as service, Wire(topology) as wire:
+        assert wire.ask(question(HOST_ADDRESS)) is not None
+        assert wire.ask(question(HOST_ADDRESS)) is not None, "by XDP, from the second on"
+        die(service)
+        assert wire.ask(question("2001:db8:3::7")) is not None
+        assert wire.ask(question(HOST_ADDRESS)) is not None
+        with Wire(topology, "edge", "wan0") as passed:
+            unknown, nobodys = question("2001:db8:1::77"), question("2001:db8:9::77")
+            wire.send(*[unknown] * 20, *[nobodys] * 20)
+            found: Counter[bytes] = Counter()
+            assert until(lambda: bool(found.update(passed.received(0.1))) or found[nobodys] == 20)
+            assert found[unknown] == 0
+        assert wire.ask(unknown, 0.1) is None
