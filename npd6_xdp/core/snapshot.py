@@ -116,6 +116,8 @@ class Snapshot:
     """Mistakes of ours that were survived, by the part of the daemon that made them."""
     log_lines_dropped: int = 0
     """Lines of the log that nobody read in time."""
+    handover_uncounted: float = 0.0
+    """Seconds for which a predecessor's program answered after its end, and nobody counted."""
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.

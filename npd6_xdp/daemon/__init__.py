@@ -112,7 +112,8 @@ class Rooms:
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
         # who tells of it
-        view = View(self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, changing, given.file)
+        seen = self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, hand_over
+        view = View(*seen, changing, given.file)
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition = keep(closing(Exposition(self.documents)))

@@ -34,6 +34,7 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
 from npd6_xdp.daemon.counts import Counts
+from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
@@ -67,6 +68,7 @@ class View(Follower):
         counts: Counts,
         resolution: Resolution,
         proxy_entries: ProxyEntries,
+        hand_over: HandOver,
         changing: AbstractContextManager[object],
         file: str,
     ) -> None:
@@ -76,6 +78,7 @@ class View(Follower):
         self._counts = counts
         self._resolution = resolution
         self._proxy_entries = proxy_entries
+        self._hand_over = hand_over
         self._changing = changing
         self._file = file
         self._in_force = NOTHING
@@ -146,6 +149,7 @@ class View(Follower):
             internal_errors=internal_errors,
             warnings=self._warned,
             log_lines_dropped=unread,
+            handover_uncounted=self._hand_over.uncounted,
         )
 
     def _counters(self) -> Steps[tuple[InForce, dict[int, EntryCounters], dict[int, Mapping[Outcome, int]]]]:

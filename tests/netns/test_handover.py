@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import socket
 import threading
@@ -66,6 +67,16 @@ def unchanging(topology: Topology, there: dict[str, Any]) -> Iterator[None]:
         done.set()
         looking.join()
     assert [each for each in seen if each != there] == []
+
+
+def uncounted(topology: Topology) -> float:
+    """What npd6_handover_uncounted_seconds says."""
+    with closing(http.client.HTTPConnection("::1", 9846, timeout=60)) as connection:
+        with topology.inside("edge"):
+            connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+    (value,) = [line.split()[1] for line in page.splitlines() if line.startswith("npd6_handover_uncounted_seconds ")]
+    return float(value)
 
 
 def die(service: UnderSystemd) -> None:
@@ -139,12 +150,14 @@ def test_what_it_has_left_in_the_kernel_stays_for_a_successor_and_goes_if_there_
     set_out(topology)
     before = left(topology)
     with UnderSystemd(topology, CONFIG, LATE) as service, Wire(topology) as wire:
+        assert uncounted(topology) == 0.0, "there was none before"
         make_known(topology, wire)
         there = held(topology)
         assert (there["routes"], there["proxies"]) == ([PINGED], [PROXIED])
-        for how in (restart, kill):
+        for how, least in ((restart, 0.0), (kill, 2.0)):
             with unchanging(topology, there):
                 how(service)
+            assert uncounted(topology) > least
         kept = service.show("NFileDescriptorStore")
         restart(service)
         assert service.show("NFileDescriptorStore") == kept, "nothing gathers there"

@@ -71,6 +71,11 @@ def _other_metrics(now: Snapshot) -> Iterator[Metric]:
         "Reloads that left the old configuration in use.",
         value=now.reload_failures,
     )
+    yield GaugeMetricFamily(
+        "npd6_handover_uncounted_seconds",
+        "For how long before this start a predecessor's program answered, and nobody counted; 0 if there was none.",
+        value=now.handover_uncounted,
+    )
     warned = GaugeMetricFamily(
         "npd6_warnings", "What there is to warn of now, by what it is about; `status` has each.", labels=["kind"]
     )
