@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,21 @@ def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(
         tree, out, TMPDIR=str(out / "a place"), PYTHON="/none", DEBFULLNAME="npd6 & xdp/", DEBEMAIL="a@b.invalid"
     )
+
+
+@pytest.fixture(scope="package")
+def earlier_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package with a unit as it was before there was a store; EARLIER_DEB may name the file of a real one."""
+    if named := os.environ.get("EARLIER_DEB"):
+        return Path(named)
+    place = tmp_path_factory.mktemp("earlier")
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, place / "tree"], check=True)
+    (unit,) = (place / "tree").rglob("systemd/system/npd6-xdp.service")
+    unit.write_text(re.sub(r"(?m)^(ExecStopPost|FileDescriptorStoreMax|Environment)=.*\n", "", unit.read_text()))
+    shutil.rmtree(place / "tree/usr/lib/npd6-xdp")
+    words = ("dpkg-deb", "--root-owner-group", "-Zgzip", "--build", place / "tree", place / "earlier.deb")
+    subprocess.run(words, check=True, capture_output=True)
+    return place / "earlier.deb"
 
 
 def build(tree: Path, out: Path, **environment: str) -> Path:

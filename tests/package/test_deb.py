@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -12,12 +13,18 @@ from tempfile import TemporaryDirectory
 from npd6_xdp import __version__
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.netns.service import SYSCTLS, left
+from tests.netns.test_reload import stream
 from tests.netns.wire import Wire, configuration, question, until
 from tests.package.sources import bpf_files, copy_tree
 from tests.roots import PROJECT, Root, fresh_root
 
 CONFIGURATION = "etc/npd6-xdp/npd6-xdp.toml"
-RULES = ("2001:db8:1::/64 neighbour via=lan0 host_routes=true", "2001:db8:2::/64 kernel", "2001:db8:3::/64 static")
+RULES = (
+    "2001:db8:1::/64 neighbour via=lan0 host_routes=true",
+    "2001:db8:1::1:0:0/96 static",  # of which stream() asks for
+    "2001:db8:2::/64 kernel",
+    "2001:db8:3::/64 static",
+)
 
 
 def test_lintian_finds_nothing(deb: Path) -> None:
@@ -107,7 +114,9 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         assert ": info: " not in grave
         configuration_file.write_text(configuration(*RULES))
 
-        said = root.install(later_deb, options=("--force-confold",))
+        with stream(topology, 1_000) as asked:
+            said = root.install(later_deb, options=("--force-confold",))
+        assert asked.all_answered_once()
         assert "npd6-xdp (99.0~rc1)" in said
         assert configuration_file.read_text() == configuration(*RULES)
         assert "a later version's word" in configuration_file.with_suffix(".toml.dpkg-dist").read_text()
@@ -131,6 +140,30 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         root.install(deb)
         assert root.systemctl("is-active", "npd6-xdp", check=False) == "inactive"
         assert configuration_file.read_bytes() == (PROJECT / "deploy/npd6-xdp.toml").read_bytes()
+
+
+def test_an_upgrade_from_a_package_without_a_store_and_the_way_back_leave_nothing(
+    installed: Root, deb: Path, earlier_deb: Path, topology: Topology
+) -> None:
+    before = left(topology)
+    files = {earlier_deb: "/tmp/earlier.deb", deb: "/tmp/this.deb"}  # noqa: S108 (the root's)
+    with fresh_root(over=installed, namespace=topology.name("edge"), boot=True) as root, Wire(topology) as wire:
+        for package, name in files.items():
+            shutil.copy(package, root.path / name[1:])
+        root.run("dpkg", "-i", files[earlier_deb])
+        (root.path / CONFIGURATION).write_text(configuration(*RULES))
+        root.systemctl("enable", "--now", "npd6-xdp")
+        answers(topology, wire)
+        for package in (deb, earlier_deb):
+            with stream(topology, 500, unanswered=True) as asked:
+                root.run("dpkg", "--force-confold", "-i", files[package])
+                answers(topology, wire)
+            missed = asked.sent - len(asked.answered)
+            print(f"{package}: {missed} of {asked.sent} unanswered, at {asked.flooding.rate:.0f}/s")
+            kept = root.systemctl("show", "--value", "--property", "NFileDescriptorStore", "npd6-xdp")
+            assert (kept == "0") is (package is earlier_deb)
+        root.systemctl("stop", "npd6-xdp")
+        assert left(topology) == before
 
 
 def test_it_can_be_purged_though_its_user_and_group_are_still_needed(installed: Root) -> None:
