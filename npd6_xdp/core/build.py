@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from npd6_xdp.core.config import (
     Config,
@@ -12,23 +12,13 @@ from npd6_xdp.core.config import (
     InterfaceConfig,
     Vlan,
 )
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.entry_rules import EntryRules
 from npd6_xdp.core.ids import Ids
 from npd6_xdp.core.links import LinkFacts, OwnAddress, held_addresses
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
-from npd6_xdp.core.table import (
-    NO_RULE,
-    VLAN_ANY,
-    Decision,
-    Decisions,
-    Entry,
-    Match,
-    Origin,
-    RuleFlag,
-    Table,
-    entry_key,
-)
+from npd6_xdp.core.table import NO_RULE, VLAN_ANY, Decision, Decisions, Match, Origin, RuleFlag, Table, entry_key
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.via_sets import ViaSets
 
@@ -41,24 +31,32 @@ _OWN = Match(NO_RULE, Decision.OWN, RuleFlag(0))
 _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 
 
-def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
+def build(
+    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None, held: Set[str] | None = None
+) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
     Interfaces that can't be ports get no entry. Entries, rules and via sets keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
-    table after the next.
+    table after the next. `held` are those addresses that this machine holds of which entries are active with one; None:
+    all of them.
     """
-    return finish(building(config, links, before))
+    return finish(building(config, links, before, held=held))
 
 
 def building(
-    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None, in_force: Table | None = None
+    config: Config,
+    links: Mapping[str, LinkFacts],
+    before: Table | None = None,
+    in_force: Table | None = None,
+    *,
+    held: Set[str] | None = None,
 ) -> Steps[Table]:
     """As build(), in steps that take a few milliseconds each at most.
 
     Where `before` was never in force, `in_force` is the one that is: an id of that one isn't given to something else.
     """
-    builder = _Builder(config, links, before, in_force)
+    builder = _Builder(config, links, before, in_force, config.role_addresses if held is None else held)
     for link in links.values():
         builder.learn(link)
         yield
@@ -74,10 +72,16 @@ class _Builder:
     """Collects the parts of a Table."""
 
     def __init__(
-        self, config: Config, links: Mapping[str, LinkFacts], before: Table | None, in_force: Table | None
+        self,
+        config: Config,
+        links: Mapping[str, LinkFacts],
+        before: Table | None,
+        in_force: Table | None,
+        roles: Set[str],
     ) -> None:
         self._config = config
         self._links = links
+        self._roles = roles
         self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
         other = in_force or self._before
@@ -225,6 +229,8 @@ class _Builder:
             link.lower,
             interface.multicast_router,
             interface.new_targets_per_second,
+            interface.active_with,
+            bool(interface.active_with) and interface.active_with not in self._roles,
         )
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different, which shows that its bytes for the maps are made already

@@ -91,6 +91,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "events_per_source": parsers.Whole(0, 10_000_000),
         "collect_targets": parsers.Whole(0, 1_000_000),
         "multicast_router": parsers.boolean,
+        "active_with": parsers.active_with,
         "new_targets_per_second": parsers.Whole(0, 1_000_000),
     },
     "interface.rule": {

@@ -22,7 +22,8 @@ class SourceFlag(IntFlag):
 class OwnAddress:
     """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate.
 
-    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3).
+    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3). `settled` says that
+    Duplicate Address Detection has found nobody else to have it: an optimistic one (RFC 4429) is usable before that.
     """
 
     address: IPv6Address
@@ -30,6 +31,7 @@ class OwnAddress:
     usable: bool = True
     deprecated: bool = False
     advertised: bool = False
+    settled: bool = True
 
     @property
     def network(self) -> Prefix:

@@ -112,6 +112,8 @@ class Responder:
         rule = self._table.rules.get(rule_id)
         if rule is None or flags & _NOT_PLAIN or rule.flags & RuleFlag.SOURCE_INTERFACE:
             return None, _NOTHING
+        if self._table.on_standby(rule.entry):  # the program has matched it by the table before
+            return None, _NOTHING
         template = self._template(rule_id, NsEvent(UNSPECIFIED, UNSPECIFIED, 0, 0, b"", tci, flags).vlan_tags())
         plain = template.plain
         size = len(template.fill(bytes(6), UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, solicited=True))

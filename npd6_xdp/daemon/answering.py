@@ -150,6 +150,10 @@ class Answering(Follower):
         rule = self.rule(event.rule)
         if rule is None:
             return  # of an entry that is gone, and whose counters are, too
+        if self._in_force.table.on_standby(rule.entry):  # by now
+            if not event.flags & EventFlag.ANSWERED:
+                self._counts.count(rule, Outcome.STANDBY)
+            return
         if event.flags & _NOTICED:
             self._notice(event, rule)
         if event.flags & EventFlag.ANSWERED:
@@ -170,7 +174,7 @@ class Answering(Follower):
         can't be sent isn't counted as `failed`.
         """
         rule = self.rule(event.rule)
-        if rule is not None and self._send(event):
+        if rule is not None and not self._in_force.table.on_standby(rule.entry) and self._send(event):
             self._counts.count_late(rule)
 
     def _send(self, event: NsEvent) -> bool:

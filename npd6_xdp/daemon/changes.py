@@ -185,13 +185,14 @@ def to_be(
     yield
     yield from machine.watch(config, change)
     links = yield from machine.facts(config)
-    if known is not None and config is known.config and links == known.links:
+    held = machine.held(config)
+    if known is not None and config is known.config and links == known.links and held == known.held:
         return known
     if change.asked:
         check(config, links)
         yield
-    table = yield from building(config, links, (known or old).table, old.table)
-    return InForce(written, config, links, table, meant)
+    table = yield from building(config, links, (known or old).table, old.table, held=held)
+    return InForce(written, config, links, table, meant, held)
 
 
 def check(config: Config, links: Mapping[str, LinkFacts]) -> None:

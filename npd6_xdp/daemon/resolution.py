@@ -145,7 +145,7 @@ class Resolution(Follower):
         table = self._in_force.table
         match = table.lookup(asked.entry, IPv6Address(event.target))
         rule = table.rules.get(match.rule) if isinstance(match, Match) else None
-        if rule is None or rule.decision is Decision.IGNORE:
+        if rule is None or rule.decision is Decision.IGNORE or table.on_standby(rule.entry):
             return
         event = event._replace(rule=rule.id)
         if rule.method is not Method.NEIGHBOUR or self.ask(event, rule) is None:

@@ -176,7 +176,7 @@ class View(Follower):
         reasons: dict[str, Mapping[Reason, int]] = {}
         limits: dict[str, Mapping[Limit, int]] = {}
         late: Counter[str] = Counter()
-        shown: dict[str, tuple[str, str]] = {}
+        shown: dict[str, tuple[str, str, str]] = {}
         for entries in pieces(now.table.entries.values(), _ENTRIES):
             for entry in entries:
                 label, counted = entry.label, counters.get(entry.id, _NOTHING)
@@ -187,13 +187,13 @@ class View(Follower):
                 limits[label] = added(limits.get(label, {}), here)
                 late[label] += self._counts.late(entry.id)
                 if entry.spoken or label not in shown:
-                    shown[label] = (entry.port, entry.datapath)
+                    shown[label] = (entry.port, entry.datapath, entry.active_with)
             yield
         for interface in _configured(now.config):  # it may not be there, or have gone before the file changed
-            shown[interface.label] = (interface.name, interface.datapath)
+            shown[interface.label] = (interface.name, interface.datapath, interface.active_with)
         interfaces = []
         for some in pieces(shown.items(), _ENTRIES):
-            for label, (port, datapath) in some:
+            for label, (port, datapath, active_with) in some:
                 attached, link = self._ports.by_name(port), now.links.get(port)
                 counts, why = outcomes.get(label, {}), reasons.get(label, {})
                 refused = limits.get(label, {})
@@ -211,6 +211,8 @@ class View(Follower):
                             "python": counts.get(Outcome.ANSWERED_PYTHON, 0) + late[label],
                         },
                         {name: refused.get(name, 0) for name in Limit},
+                        active_with,
+                        not active_with or active_with in now.held,
                     )
                 )
             yield

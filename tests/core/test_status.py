@@ -112,6 +112,8 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "attach": "native",
         "datapath": "hybrid",
         "up": True,
+        "active_with": "",
+        "active": True,
         "invalid": {"hop_limit": 3},
         "rate_limited": {"source": 0, "all": 4},
         "advertisements": {"xdp": 7, "python": 1},
