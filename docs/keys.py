@@ -72,6 +72,10 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             " ([more](operation.md#method-neighbour-closer)); 0 is not at all",
             beyond="where `neighbours` has no space for it, the route that has been kept for longest goes",
         ),
+        "announcements_per_second": Key(
+            "unsolicited advertisements, when an entry becomes active and by `npd6-xdp announce`",
+            beyond="the others wait for their turn",
+        ),
         "remembered_targets": Key(
             "targets that were answered lately, where `new_targets_per_second` asks, and those that are announced where"
             " `active_with` does; the one that wasn't asked for longest goes first",

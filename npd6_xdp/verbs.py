@@ -193,6 +193,26 @@ def reload(arguments: argparse.Namespace) -> None:
 
 
 @verb(
+    "tell the upstream whose its targets are now",
+    "Has the running daemon send unsolicited advertisements for these targets, or for all that it remembers (of "
+    "interfaces with active_with or new_targets_per_second): up to three times, at limits.announcements_per_second. "
+    "Only what the rules answer now is announced, and nothing on standby. Exit status 1 if there is nothing to do.",
+    "",
+    "2001:db8:1::42 --interface wan0",
+    takes=(
+        option("targets", metavar="TARGET", nargs="*", type=ipv6_address, help="the targets (default: all remembered)"),
+        option("--interface", metavar="IF", help="on this interface only, or on this VLAN of it (wan0:100)"),
+        CONTROL_SOCKET,
+    ),
+)
+def announce(arguments: argparse.Namespace) -> int:
+    """`announce`: have the daemon send unsolicited advertisements."""
+    from npd6_xdp.tools import announce as tool
+
+    return tool.run(arguments.control, arguments.targets, arguments.interface)
+
+
+@verb(
     "turn an npd6.conf or ndppd.conf into a configuration",
     "Reads a configuration file of npd6 or ndppd and writes one for npd6-xdp. What has no equal is said on "
     "stderr, and stands as a comment in the output.",

@@ -178,6 +178,7 @@ class Limits:
     kernel_entries: int = 1024
     kernel_entry_age: int = 600
     host_route_keep: int = 120
+    announcements_per_second: int = 1000
     remembered_targets: int = 65_536
 
 

@@ -78,6 +78,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "kernel_entries": parsers.Whole(1, 65_536),
         "kernel_entry_age": parsers.Whole(1, 1_000_000),
         "host_route_keep": parsers.Whole(0, 1_000_000),
+        "announcements_per_second": parsers.Whole(1, 1_000_000),
         "remembered_targets": parsers.Whole(1, 1_000_000),
     },
     "interface": {

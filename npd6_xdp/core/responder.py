@@ -55,6 +55,15 @@ class Responder:
             template.fill(eth_destination, source, destination, event.target, solicited=not dad),
         )
 
+    def announcement(self, event: NsEvent) -> Answer:
+        """The unsolicited advertisement for the target of an event that nobody has sent: its rule and tags count."""
+        rule = self._table.rules[event.rule]
+        source = event.target
+        if rule.flags & RuleFlag.SOURCE_INTERFACE:
+            source = self._interface_source(rule.entry, ALL_NODES) or event.target
+        frame = self._template(event.rule, event.vlan_tags()).unsolicited(source, event.target)
+        return Answer(self._table.entries[rule.entry].ifindex, frame)
+
     def answer_run(self, run: bytes, frames: Frames) -> list[NsEvent]:
         """Write the answers to a run's plain events into `frames`, which has space for them; the others come back.
 

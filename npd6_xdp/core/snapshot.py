@@ -78,6 +78,7 @@ class InterfaceSnapshot:
     limits: Mapping[Limit, int] = field(default_factory=dict)
     active_with: str = ""
     active: bool = True
+    announcements: int = 0
 
     @property
     def lost(self) -> int:

@@ -149,6 +149,7 @@ def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, An
         "up": interface.up,
         "active_with": interface.active_with,
         "active": interface.active,
+        "announcements": interface.announcements,
         "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
         "invalid": {str(reason): count for reason, count in interface.reasons.items()},
         "rate_limited": {str(limit): count for limit, count in interface.limits.items()},
@@ -248,6 +249,8 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     if any(interface["rate_limited"].values()):
         lines.append(f"  rate_limited: {_counts(interface['rate_limited'])}")
     lines.append(f"  advertisements: {_counts(interface['advertisements'])}")
+    if interface["announcements"]:
+        lines.append(f"  announcements: {interface['announcements']}")
     if interface["xdp_tx_errors"]:
         lines.append(f"  the driver dropped {interface['xdp_tx_errors']} of those by XDP (xdp_tx_errors)")
     return lines

@@ -182,6 +182,17 @@ class Resolution(Follower):
             return Limit.FULL
         return self._await(event, rule, vias, self._hosts.look_for)
 
+    def seek(self, event: NsEvent, rule: Rule) -> bool:
+        """Look for a target that nobody asks for (NsEvent.is_ours). False: there is no room for it now."""
+        vias = self._in_force.table.vias.get(rule.via_set)
+        if not vias or self.neighbours.full:
+            return True  # and it won't be found
+        return self._await(event, rule, vias, self._hosts.look_for) is Outcome.PENDING
+
+    def is_there(self, via_set: int, target: bytes) -> bool:
+        """Whether a target is known to be there."""
+        return any(True for _ in self.neighbours.interfaces(via_set, target))
+
     def defend(self, event: NsEvent, rule: Rule) -> Outcome | Limit | None:
         """Somebody wants a target's address, which the neighbour table has. None: its host is there, answer.
 

@@ -33,6 +33,7 @@ from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
+from npd6_xdp.daemon.announcing import Announcing
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
@@ -67,6 +68,7 @@ class View(Follower):
         counts: Counts,
         resolution: Resolution,
         proxy_entries: ProxyEntries,
+        announcing: Announcing,
         changing: AbstractContextManager[object],
         file: str,
     ) -> None:
@@ -76,6 +78,7 @@ class View(Follower):
         self._counts = counts
         self._resolution = resolution
         self._proxy_entries = proxy_entries
+        self._announcing = announcing
         self._changing = changing
         self._file = file
         self._in_force = NOTHING
@@ -176,6 +179,7 @@ class View(Follower):
         reasons: dict[str, Mapping[Reason, int]] = {}
         limits: dict[str, Mapping[Limit, int]] = {}
         late: Counter[str] = Counter()
+        announced: Counter[str] = Counter()
         shown: dict[str, tuple[str, str, str]] = {}
         for entries in pieces(now.table.entries.values(), _ENTRIES):
             for entry in entries:
@@ -186,6 +190,7 @@ class View(Follower):
                 here = added(counted.limits, self._counts.limits(entry.id))
                 limits[label] = added(limits.get(label, {}), here)
                 late[label] += self._counts.late(entry.id)
+                announced[label] += self._announcing.sent(entry.id)
                 if entry.spoken or label not in shown:
                     shown[label] = (entry.port, entry.datapath, entry.active_with)
             yield
@@ -213,6 +218,7 @@ class View(Follower):
                         {name: refused.get(name, 0) for name in Limit},
                         active_with,
                         not active_with or active_with in now.held,
+                        announced[label],
                     )
                 )
             yield

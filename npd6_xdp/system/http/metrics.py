@@ -183,6 +183,15 @@ def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
         lambda family, each: family.add_metric([each.label], each.up),
     )
     yield _roles(now)
+    yield _of_interfaces(
+        now,
+        lambda: CounterMetricFamily(
+            "npd6_announcements",
+            "Unsolicited Neighbor Advertisements sent, by an edge that has become active or by hand.",
+            labels=["interface"],
+        ),
+        lambda family, each: family.add_metric([each.label], each.announcements),
+    )
 
 
 def _roles(now: Snapshot) -> Iterator[Metric]:
