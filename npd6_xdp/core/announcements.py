@@ -105,11 +105,12 @@ class Announcements:
             turn.todo.appendleft(one)
             self._get_ready(turn)
 
-    def due(self, now: float) -> float | None:
+    @property
+    def due(self) -> float | None:
         """When to call go_on(); None: nothing is to be announced."""
         times = []
         if self._ready or self._again:
-            begins = now if self._ready else self._again[0].due
+            begins = 0.0 if self._ready else self._again[0].due
             times.append(max(self._next, self._rests_until, begins))
         if self._seekers and len(self._sought) < MOST_SOUGHT:
             times.append(self._seek_at)

@@ -101,7 +101,7 @@ class Announcing(Follower):
     # --- one after the other ---
 
     def _due(self) -> float | None:
-        return 0.0 if self._reading is not None else self._under_way.due(time.monotonic())
+        return 0.0 if self._reading is not None else self._under_way.due
 
     def _go_on(self, now: float) -> None:
         if self._reading is not None:

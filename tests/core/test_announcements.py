@@ -63,7 +63,7 @@ class Wire:
         """Let time pass, as the loop does: it calls when something is due."""
         end = self.now + seconds
         for _ in range(1_000_000):
-            due = self.announcements.due(self.now)
+            due = self.announcements.due
             if due is None or due > end:
                 break
             self.now = max(self.now, due)
@@ -97,7 +97,7 @@ def test_each_is_announced_three_times_a_second_apart_and_no_faster_than_the_pac
         wire.begin(entry, range(count))
     wire.run()
     assert len(wire.announcements) == 0
-    assert wire.announcements.due(wire.now) is None
+    assert wire.announcements.due is None
     found = wire.times()
     assert found.keys() == {(entry, n) for entry, count in enumerate(counts) for n in range(count)} - {
         (entry, n) for entry in range(len(counts)) for n in left_out
@@ -189,7 +189,7 @@ def test_what_nobody_looks_for_is_no_matter() -> None:
     wire = Wire()
     wire.announcements.found(1, bytes(16))
     wire.begin(1, range(0))
-    assert (wire.announcements.due(0.0), len(wire.announcements)) == (None, 0)
+    assert (wire.announcements.due, len(wire.announcements)) == (None, 0)
 
 
 MACS = st.binary(min_size=6, max_size=6)
