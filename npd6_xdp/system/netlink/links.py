@@ -133,8 +133,8 @@ class Netlink:
         return self._stacked[1]
 
     def held(self, wanted: Set[str]) -> frozenset[str]:
-        """Those of the addresses (as an InterfaceConfig.active_with) that this machine holds now, beyond doubt (I1): what
-        is tentative, or a duplicate, is somebody else's as well, perhaps.
+        """Those of the addresses (as an InterfaceConfig.active_with) that this machine holds now, beyond doubt (I1):
+        what is tentative, or a duplicate, is somebody else's as well, perhaps.
         """
         return frozenset(text for text in wanted if self._is_held(role_address(text)))
 
