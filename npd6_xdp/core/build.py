@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 
 from npd6_xdp.core.config import (
     Config,
@@ -230,8 +231,8 @@ class _Builder:
             interface.multicast_router,
             interface.new_targets_per_second,
             interface.active_with,
-            bool(interface.active_with) and interface.active_with not in self._roles,
         )
+        entry = replace(entry, standby=True) if entry.is_to_stand_by(self._roles) else entry
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different, which shows that its bytes for the maps are made already
         self.entries[entry_id] = before if before is not None and before == entry else entry

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -62,6 +63,10 @@ class Entry:
     new_target_limit: int = 0
     active_with: str = ""
     standby: bool = False
+
+    def is_to_stand_by(self, held: Set[str]) -> bool:
+        """Whether it is on standby where this machine holds these addresses."""
+        return bool(self.active_with) and self.active_with not in held
 
     @property
     def is_at_work(self) -> bool:

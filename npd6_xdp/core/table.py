@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
 from ipaddress import IPv6Address
@@ -272,6 +272,15 @@ class Table:
         return [
             self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].occurring
         ]
+
+    def with_roles(self, held: Set[str]) -> Table:
+        """The same, where this machine holds these addresses now of those that entries are active with."""
+        changed = {
+            number: replace(entry, standby=not entry.standby)
+            for number, entry in self.entries.items()
+            if entry.is_to_stand_by(held) is not entry.standby
+        }
+        return replace(self, entries={**self.entries, **changed})
 
     def at_work(self, decision: Decision) -> list[Entry]:
         """Those of them that are at work."""

@@ -126,6 +126,17 @@ def test_a_change_of_role_makes_no_other_rules_lines_or_numbers() -> None:
     assert only(table(before=standby)) is only(standby)
 
 
+@pytest.mark.parametrize("held", [(), (ADDRESS,)])
+@pytest.mark.parametrize("before", [(), (ADDRESS,)])
+def test_where_nothing_but_roles_is_different_the_table_is_what_it_would_be_if_it_were_built(
+    before: tuple[str, ...], held: tuple[str, ...]
+) -> None:
+    first = table(*before)
+    found = first.with_roles(set(held))
+    assert found == table(*held, before=first)
+    assert (only(found) is only(first)) is (before == held)
+
+
 def test_on_standby_nothing_is_proxied_routed_or_looked_for() -> None:
     active, standby = table(ADDRESS), table()
     target = IPv6Address("2001:db8:3::1")
