@@ -108,6 +108,11 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             ' see [A pair of edges](failover.md); `""` is always',
             'an IPv4 or IPv6 address, `"fe80::1%lan0"`, or `""`',
         ),
+        "link_address": Key(
+            "the MAC address to advertise and to send from, VRRP's virtual one, say: see"
+            ' [A virtual MAC address](failover.md#a-virtual-mac-address); `""` is the port\'s',
+            'a MAC address, or `""`',
+        ),
         "multicast_router": Key(
             "announce a multicast router, so that"
             " [switches with MLD snooping](operation.md#switches-with-mld-snooping) send all groups here"

@@ -40,7 +40,7 @@ def build(
     Interfaces that can't be ports get no entry. Entries, rules and via sets keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
     table after the next. `held` are those addresses that this machine holds of which entries are active with one; None:
-    all of them.
+    all of them, and devices for each link_address.
     """
     return finish(building(config, links, before, held=held))
 
@@ -57,7 +57,7 @@ def building(
 
     Where `before` was never in force, `in_force` is the one that is: an id of that one isn't given to something else.
     """
-    builder = _Builder(config, links, before, in_force, config.role_addresses if held is None else held)
+    builder = _Builder(config, links, before, in_force, held)
     for link in links.values():
         builder.learn(link)
         yield
@@ -78,11 +78,12 @@ class _Builder:
         links: Mapping[str, LinkFacts],
         before: Table | None,
         in_force: Table | None,
-        roles: Set[str],
+        roles: Set[str] | None,
     ) -> None:
         self._config = config
         self._links = links
-        self._roles = roles
+        self._roles = config.role_addresses if roles is None else roles
+        self._supposes = roles is None  # that all is there which active_with and link_address need
         self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
         other = in_force or self._before
@@ -166,6 +167,9 @@ class _Builder:
         origin = self._rules.origins[entry]
         if interface.multicast_router and interface.datapath is Datapath.MONITOR:
             self.notes[f'{where}: multicast_router has no effect under datapath = "monitor": nothing is sent'] = None
+        if self.entries[entry].lacks_device:
+            note = f"{self.entries[entry].why_standby}: nothing is answered, as nobody takes in what is sent there"
+            self.notes[f"{where}: {note}"] = None
         self.notes |= dict.fromkeys(f"{where}: {note}" for note in origin.bases.notes)
         for some in pieces(origin.notes.values()):
             self.notes |= dict.fromkeys(f"{where}: {note}" for each in some for note in each)
@@ -212,12 +216,13 @@ class _Builder:
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]
+        port_mac, mac = link.mac, bytes.fromhex(interface.link_address.replace(":", "")) or link.mac_of(vlan.tags)
         entry = Entry(
             entry_id,
             interface.labelled(link.name) if spoken else link.name,
             link.name,
             link.ifindex,
-            link.mac_of(vlan.tags),
+            mac,
             interface.datapath,
             vlan,
             link.own(vlan.tags) if spoken else (),
@@ -225,12 +230,13 @@ class _Builder:
             link.l3_ifindex(vlan.tags),
             interface.source_limit,
             interface.collect_targets,
-            link.mac if link.mac_of(vlan.tags) != link.mac else b"",
+            port_mac if mac != port_mac else b"",
             link.is_shared(vlan.tags),
             link.lower,
             interface.multicast_router,
             interface.new_targets_per_second,
             interface.active_with,
+            lacks_device=not self._supposes and bool(interface.link_address) and not link.takes_in(vlan.tags, mac),
         )
         entry = replace(entry, standby=True) if entry.is_to_stand_by(self._roles) else entry
         before = self._before.entries.get(entry_id)

@@ -125,7 +125,8 @@ class InterfaceConfig:
     """One [[interface]]: the frames of `vlan` on the port `name`, and the rules for their targets.
 
     `name` may be a glob ("wan*"). `events_per_source` None is the default of the datapath. `active_with` is the address
-    that this machine has to hold for the entry to answer (core/roles.py); "" is none.
+    that this machine has to hold for the entry to answer (core/roles.py); "" is none. `link_address` is a MAC address
+    to advertise instead of the port's own, which "" is.
     """
 
     name: str
@@ -140,6 +141,7 @@ class InterfaceConfig:
     collect_targets: int = 0
     multicast_router: bool = False
     active_with: str = ""
+    link_address: str = ""
     new_targets_per_second: int = 0
 
     @property

@@ -93,6 +93,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "collect_targets": parsers.Whole(0, 1_000_000),
         "multicast_router": parsers.boolean,
         "active_with": parsers.active_with,
+        "link_address": parsers.link_address,
         "new_targets_per_second": parsers.Whole(0, 1_000_000),
     },
     "interface.rule": {
@@ -187,6 +188,12 @@ class _Reader:
             rules = self.rules(f"{where}.rule", entry.get("rule", []), port)
             if entry.get("rule", []) == []:
                 self.wrong(where, "no rule; write [[interface.rule]], its prefix and its method below it")
+            if values.get("link_address") and any(rule.method is Method.KERNEL for rule in rules):
+                self.wrong(
+                    inside(where, "link_address"),
+                    f'method "{Method.KERNEL}" answers with the port\'s own MAC address; leave link_address out, or'
+                    f' write method = "{Method.STATIC}"',
+                )
             if "name" not in values or ("vlan" in entry and "vlan" not in values):
                 continue
             interface = InterfaceConfig(rules=rules, **values)

@@ -196,6 +196,19 @@ def active_with(value: object) -> str:
     return str(RoleAddress(address, exact_name(name) if percent else ""))
 
 
+def link_address(value: object) -> str:
+    """A MAC address that is advertised instead of the port's own; "" is none."""
+    text = _string(value, "00:00:5e:00:02:33")
+    if not text:
+        return ""
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+        raise Wrong('must be a MAC address such as "00:00:5e:00:02:33", or "" for the port\'s own')
+    mac = bytes.fromhex(text.replace(":", ""))
+    if mac[0] & 1 or not any(mac):
+        raise Wrong("must be one station's MAC address: the first byte is even, and not all are 0")
+    return mac.hex(":")
+
+
 _BROADCAST = IPv4Address("255.255.255.255")
 _MOST_NAME, _MOST_ALTERNATIVE_NAME = 15, 127  # bytes
 

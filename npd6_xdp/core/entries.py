@@ -9,6 +9,7 @@ from enum import IntFlag
 
 from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.links import OwnAddress
+from npd6_xdp.core.roles import role_text
 
 
 class EntryFlag(IntFlag):
@@ -37,11 +38,12 @@ class Entry:
     whatever is asked there is `unmatched`. `source_limit` is in NS/s, `new_target_limit`
     in targets a second, 0 is none.
 
-    `active_with` is the address that it is active with ("" is always); on `standby`, this machine doesn't hold that.
+    `active_with` is the address that it is active with ("" is always); on `standby`, this machine doesn't hold that, or
+    `lacks_device`: no device here takes in what is sent to `mac`.
 
-    `mac` is what is advertised: the port's, or that of the bridge that it belongs to. `port_mac` is the port's own,
-    where that is another one. `shared` says that others live behind the port, so what isn't surely ours goes on to
-    them. `lower` are the indexes of interfaces whose frames are this port's, too (a bond's slaves).
+    `mac` is what is advertised: the port's, or that of the bridge that it belongs to, or the link_address. `port_mac`
+    is the port's own, where that is another one. `shared` says that others live behind the port, so what isn't surely
+    ours goes on to them. `lower` are the indexes of interfaces whose frames are this port's, too (a bond's slaves).
     """
 
     id: int
@@ -63,10 +65,25 @@ class Entry:
     new_target_limit: int = 0
     active_with: str = ""
     standby: bool = False
+    lacks_device: bool = False
 
     def is_to_stand_by(self, held: Set[str]) -> bool:
         """Whether it is on standby where this machine holds these addresses."""
-        return bool(self.active_with) and self.active_with not in held
+        return self.lacks_device or (bool(self.active_with) and self.active_with not in held)
+
+    @property
+    def role(self) -> str:
+        """Which role it has, and why, in words; "" where it has none."""
+        if self.lacks_device:
+            return f"on standby: {self.why_standby}"
+        return role_text(self.active_with, active=not self.standby)
+
+    @property
+    def why_standby(self) -> str:
+        """Why it is on standby, if it is."""
+        if self.lacks_device:
+            return f"no device on {self.port} has its link_address, {self.mac.hex(':')}, and is up"
+        return f"{self.active_with} isn't on this machine"
 
     @property
     def is_at_work(self) -> bool:

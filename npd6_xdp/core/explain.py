@@ -162,7 +162,7 @@ def explain(
     link = here or LinkFacts(question.interface, 0, _NO_MAC)
     if link.why_no_port:
         return f"{link.name} is {link.why_no_port}"
-    table = build(config, {**links, link.name: link}, held=held)
+    table = build(config, {**links, link.name: link}, held=held if here else None)
     entry = table.entry_of(link.ifindex, question.tags)
     assert entry is not None, "the caller asks for an interface of the configuration"
     lines = [f"{question.source} asks on {_frames(question)} who has {question.target}"]
@@ -237,7 +237,7 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
             f"  while it is {Outcome.PENDING}, a multicast question goes on to the others behind {entry.port}"
         )
     if entry.standby:
-        return lines + _outcome(Outcome.STANDBY, f"{why}, but {entry.active_with} isn't on this machine") + condition
+        return lines + _outcome(Outcome.STANDBY, f"{why}, but {entry.why_standby}") + condition
     if entry.datapath is Datapath.MONITOR:
         return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
     by_xdp = (

@@ -32,5 +32,7 @@ def role_address(text: str) -> RoleAddress:
 
 
 def role_text(active_with: str, *, active: bool) -> str:
-    """The role of an entry that has one, in words."""
+    """The role of an entry, in words; "" where it has none."""
+    if not active_with:
+        return ""
     return f"active: {active_with} is on this machine" if active else f"on standby: {active_with} isn't on this machine"

@@ -64,7 +64,8 @@ class AnswerTimes:
 class InterfaceSnapshot:
     """One entry: `label` is what the metrics call it; `attach` is "native", "generic" or "" where detached.
 
-    `active_with` is the address that it is active with, "" where it always is; `active` says whether it is now.
+    `active_with` is the address that it is active with, "" where it always is; `active` says whether it is now,
+    `role` in words.
     """
 
     label: str
@@ -79,6 +80,7 @@ class InterfaceSnapshot:
     active_with: str = ""
     active: bool = True
     announcements: int = 0
+    role: str = ""
 
     @property
     def lost(self) -> int:

@@ -9,7 +9,6 @@ from datetime import datetime
 from heapq import nlargest
 from typing import Any, TypeVar
 
-from npd6_xdp.core.roles import role_text
 from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.steps import Steps, finish, listed, pieces
 from npd6_xdp.core.verdict import Outcome
@@ -149,6 +148,7 @@ def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, An
         "up": interface.up,
         "active_with": interface.active_with,
         "active": interface.active,
+        "role": interface.role,
         "announcements": interface.announcements,
         "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
         "invalid": {str(reason): count for reason, count in interface.reasons.items()},
@@ -241,7 +241,7 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     attached = f"attached in {interface['attach']} mode" if interface["attach"] else "not attached"
     lines = [
         f"{interface['interface']}: {interface['datapath']}, {attached}, {'up' if interface['up'] else 'down'}",
-        *_role(interface),
+        *([f"  {interface['role']}"] if interface["role"] else []),
         f"  solicitations: {_counts(interface['solicitations'])}",
     ]
     if any(interface["invalid"].values()):
@@ -254,11 +254,6 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     if interface["xdp_tx_errors"]:
         lines.append(f"  the driver dropped {interface['xdp_tx_errors']} of those by XDP (xdp_tx_errors)")
     return lines
-
-
-def _role(interface: Mapping[str, Any]) -> list[str]:
-    active_with = interface["active_with"]
-    return [f"  {role_text(active_with, active=interface['active'])}"] if active_with else []
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

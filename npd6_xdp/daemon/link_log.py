@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.roles import role_text
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
@@ -35,11 +34,9 @@ class LinkLog(Follower):
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Say which entries have got another role, or one at all."""
         before = old.table.entries
-        roles = [entry for entry in new.table.entries.values() if entry.active_with]
-        for entry in roles:
-            known = before.get(entry.id)
-            if known is None or (known.active_with, known.standby) != (entry.active_with, entry.standby):
-                self._lines.add(logging.INFO, entry.label, role_text(entry.active_with, active=not entry.standby))
+        for entry in new.table.entries.values():
+            if (role := entry.role) and (entry.id not in before or before[entry.id].role != role):
+                self._lines.add(logging.INFO, entry.label, role)
         self._lines.say()
         yield from ()
 

@@ -19,6 +19,7 @@ from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxy_entries import proxying_interfaces
+from npd6_xdp.core.roles import role_text
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     Details,
@@ -180,6 +181,7 @@ class View(Follower):
         limits: dict[str, Mapping[Limit, int]] = {}
         late: Counter[str] = Counter()
         announced: Counter[str] = Counter()
+        lacking: dict[str, str] = {}
         shown: dict[str, tuple[str, str, str]] = {}
         for entries in pieces(now.table.entries.values(), _ENTRIES):
             for entry in entries:
@@ -191,6 +193,8 @@ class View(Follower):
                 limits[label] = added(limits.get(label, {}), here)
                 late[label] += self._counts.late(entry.id)
                 announced[label] += self._announcing.sent(entry.id)
+                if entry.lacks_device:
+                    lacking[label] = entry.role
                 if entry.spoken or label not in shown:
                     shown[label] = (entry.port, entry.datapath, entry.active_with)
             yield
@@ -217,8 +221,9 @@ class View(Follower):
                         },
                         {name: refused.get(name, 0) for name in Limit},
                         active_with,
-                        not active_with or active_with in now.held,
+                        label not in lacking and (not active_with or active_with in now.held),
                         announced[label],
+                        lacking.get(label) or role_text(active_with, active=active_with in now.held),
                     )
                 )
             yield

@@ -82,7 +82,7 @@ def why(
     if outcome is Outcome.KERNEL:
         return "the kernel's proxy entry for it answers"
     if outcome is Outcome.STANDBY:
-        return f"it would be answered or resolved, but {entry.active_with} isn't on this machine"
+        return f"it would be answered or resolved, but {entry.why_standby}"
     if outcome is Outcome.MONITORED:
         return 'it would be answered or resolved, but for datapath = "monitor"'
     return _why_there(held, asked, rule, match)

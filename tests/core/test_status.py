@@ -114,6 +114,8 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "up": True,
         "active_with": "",
         "active": True,
+        "role": "",
+        "announcements": 0,
         "invalid": {"hop_limit": 3},
         "rate_limited": {"source": 0, "all": 4},
         "advertisements": {"xdp": 7, "python": 1},

@@ -158,7 +158,7 @@ def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int
         flags |= _TAGLESS
     if entry.new_target_limit:
         flags |= _BUDGETED
-    if entry.active_with:
+    if entry.active_with or entry.standby:
         flags |= _REMEMBERS | _STANDBY if entry.standby else _REMEMBERS
     return flags | _HEARS if hears else flags
 

@@ -368,6 +368,7 @@ class _Known(NamedTuple):
             lower=stack.lower,
             lossy=stack.lossy,
             tpids=stack.tpids,
+            beside_macs=stack.rider_macs,
         )
 
     def _held(self, ifindex: int) -> tuple[OwnAddress, ...]:
