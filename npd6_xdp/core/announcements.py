@@ -15,11 +15,11 @@ APART = 1.0
 TICK = 0.01
 """Seconds for which those that are due are sent together."""
 MOST_SOUGHT = 64
-"""Targets that are looked for at once. Nobody has asked for them, and questions need the same room."""
+"""Targets that are looked for at once. Nobody has asked for them, and questions need the same space."""
 PATIENCE = 4.0
 """Seconds after which such a target isn't there: the kernel asks three times, a second apart."""
 _MOST_TRIED = 256  # targets that are decided at once: 5 ms
-_LATER = 0.1  # seconds until there may be room to look for one more
+_LATER = 0.1  # seconds until there may be space to look for one more
 
 
 class Announced(NamedTuple):
@@ -61,7 +61,7 @@ class _Again(NamedTuple):
 
 
 class Announcements:
-    """Those that are under way. `say` announces one, or says why not; `seek` has one looked for, if there is room.
+    """Those that are under way. `say` announces one, or says why not; `seek` has one looked for, if there is space.
 
     Each is announced once before any is again, and entries take turns. All times are seconds (monotonic).
     """
@@ -130,13 +130,13 @@ class Announcements:
                     if one.times + 1 < MOST_TIMES:
                         self._again.append(_Again(now + APART, one.turn, one.one, one.times + 1))
                     else:
-                        self._is_done(one.turn)
+                        self._finish(one.turn)
                 case Fate.UNKNOWN if not one.times:
                     if not one.turn.unknown:
                         self._seekers.append(one.turn)
                     one.turn.unknown.append(one.one)
                 case _:
-                    self._is_done(one.turn)
+                    self._finish(one.turn)
         self._rests_until = now + TICK if self._next > now else now
         self._look(now)
 
@@ -161,7 +161,7 @@ class Announcements:
                 return again
         return None
 
-    def _is_done(self, turn: _Turn) -> None:
+    def _finish(self, turn: _Turn) -> None:
         """One of its targets needs no more."""
         turn.left -= 1
         mine = self._turns.get(turn.entry, [])
@@ -177,7 +177,7 @@ class Announcements:
             if until > now:
                 break
             del self._sought[key]
-            self._is_done(turn)
+            self._finish(turn)
         self._seek_at = now + _LATER
         while self._seekers and len(self._sought) < MOST_SOUGHT:
             turn = self._seekers[0]

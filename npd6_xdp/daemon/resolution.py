@@ -183,7 +183,7 @@ class Resolution(Follower):
         return self._await(event, rule, vias, self._hosts.look_for)
 
     def seek(self, event: NsEvent, rule: Rule) -> bool:
-        """Look for a target that nobody asks for (NsEvent.is_ours). False: there is no room for it now."""
+        """Look for a target that nobody asks for (NsEvent.is_ours). False: there is no space for it now."""
         vias = self._in_force.table.vias.get(rule.via_set)
         if not vias or self.neighbours.full:
             return True  # and it won't be found

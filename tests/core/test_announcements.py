@@ -37,7 +37,7 @@ class Wire:
         self.left_out: set[int] = set()
         self.there: set[int] = set()
         self.sought: list[int] = []
-        self.room = 1 << 30
+        self.space = 1 << 30
         self.announcements = Announcements(self.say, self.seek)
 
     def say(self, entry: int, one: Announced) -> Fate:
@@ -50,9 +50,9 @@ class Wire:
         return Fate.SAID
 
     def seek(self, entry: int, one: Announced) -> bool:
-        if self.room <= 0:
+        if self.space <= 0:
             return False
-        self.room -= 1
+        self.space -= 1
         self.sought.append(int.from_bytes(one.target))
         return True
 
@@ -174,13 +174,13 @@ def test_only_so_many_are_looked_for_at_once_the_first_ones_first() -> None:
     assert (wire.said, len(wire.announcements)) == ([], 0)
 
 
-def test_where_there_is_no_room_to_look_it_is_tried_again() -> None:
+def test_where_there_is_no_space_to_look_it_is_tried_again() -> None:
     wire = Wire()
-    wire.unknown, wire.there, wire.room = {0, 1, 2}, {0, 1, 2}, 1
+    wire.unknown, wire.there, wire.space = {0, 1, 2}, {0, 1, 2}, 1
     wire.begin(1, range(3))
     wire.run(0.5)
     assert [number for _, _, number in wire.said] == [0]
-    wire.room = 10
+    wire.space = 10
     wire.run()
     assert Counter(number for _, _, number in wire.said) == {0: 3, 1: 3, 2: 3}
 

@@ -113,7 +113,7 @@ def test_what_no_station_has_is_refused(written: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse(TEXT.format(written, "", "static"), "test")
     (mistake,) = refused.value.mistakes
-    assert mistake.place == "interface[0].link_address"
+    assert mistake.where == "interface[0].link_address"
     assert message in mistake.message
 
 

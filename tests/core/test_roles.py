@@ -103,7 +103,7 @@ def test_what_cant_move_from_one_machine_to_another_is_refused(written: str, mes
     with pytest.raises(ConfigError) as refused:
         config(written)
     (mistake,) = refused.value.mistakes
-    assert mistake.place == "interface[0].active_with"
+    assert mistake.where == "interface[0].active_with"
     assert message in mistake.message
 
 

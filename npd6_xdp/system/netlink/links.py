@@ -136,19 +136,23 @@ class Netlink:
         """Those of the addresses (as an InterfaceConfig.active_with) that this machine holds now, beyond doubt (I1):
         what is tentative, or a duplicate, is somebody else's as well, perhaps.
         """
+        if wanted and self._holders is None:
+            self._holders = self._find_holders()
         return frozenset(text for text in wanted if self._is_held(role_address(text)))
 
+    def _find_holders(self) -> _Holders:
+        found: _Holders = defaultdict(set)
+        for ifindex, held in self._addresses.items():
+            for own in held.values():
+                if own.settled:
+                    found[own.address].add(ifindex)
+        for ipv4 in self._ipv4:
+            found[ipv4.address].add(ipv4.ifindex)
+        return found
+
     def _is_held(self, role: RoleAddress) -> bool:
-        if self._holders is None:
-            found: _Holders = defaultdict(set)
-            for ifindex, held in self._addresses.items():
-                for own in held.values():
-                    if own.settled:
-                        found[own.address].add(ifindex)
-            for ipv4 in self._ipv4:
-                found[ipv4.address].add(ipv4.ifindex)
-            self._holders = found
-        links = filter(None, map(self._links.get, self._holders.get(role.address, ())))
+        holders = self._holders.get(role.address, ()) if self._holders else ()
+        links = filter(None, map(self._links.get, holders))
         return any(role.interface in ("", link.name, *link.altnames) for link in links)
 
     def altnames(self) -> dict[str, str]:
