@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import AddressValueError, IPv6Address
+from operator import itemgetter
 from typing import Any
 
 from npd6_xdp.core.announcements import Announced, Announcements, Fate
@@ -22,10 +23,11 @@ from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.turns import SLICE
-from npd6_xdp.system.bpf.ns_filter import AnsweredTarget, NsFilter
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.control import Reply
 
 _BIT = 256  # targets that are read from the map at once
+_ASKED = itemgetter(0)
 _MOST_BY_HAND = 64  # turns of entries that may be under way where somebody asks for one more
 
 
@@ -86,16 +88,16 @@ class Announcing(Follower):
     def _read(self) -> Iterator[None]:
         """The targets that the wanted entries remember, a bit at a time; those that were asked for last go first."""
         wanted = frozenset(self._wanted)
-        found: dict[int, list[AnsweredTarget]] = {entry: [] for entry in wanted}
+        found: dict[int, dict[bytes, tuple[int, Announced]]] = {entry: {} for entry in wanted}
         for some in pieces(self._ns_filter.each_answered_target(), _BIT):
-            for each in some:
-                if each.entry in wanted:
-                    found[each.entry].append(each)
+            for entry, target, asked, tci, flags in some:
+                if entry in wanted:  # one may come twice
+                    found[entry][target] = asked, Announced(target, tci, flags)
             yield
         for entry in wanted & self._wanted:  # others are on standby again
-            found[entry].sort(key=lambda each: each.asked, reverse=True)
+            ordered = sorted(found[entry].values(), key=_ASKED, reverse=True)
             yield
-            self._under_way.begin(entry, (Announced(each.target, each.tci, each.flags) for each in found[entry]))
+            self._under_way.begin(entry, [one for _, one in ordered])
         self._wanted -= wanted
 
     # --- one after the other ---

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, RuleConfig, Vlan
-from npd6_xdp.core.layout import BUDGET, INDEX
+from npd6_xdp.core.layout import ADDRESS_KEY, ANSWERED, BUDGET, INDEX
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import Table
@@ -162,3 +164,35 @@ def test_an_entry_without_the_key_remembers_nothing_beside_one_that_has_it(fresh
     assert remembered(bench) == set()
     assert fate(bench, QUESTION) == "standby"
     assert remembered(bench) == {TARGET}
+
+
+def test_all_that_is_remembered_is_read_whether_the_kernel_has_batches_or_not(
+    fresh: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = fresh(one(STATIC, STANDBY))
+    fates(bench, targets(3))
+    program, number = bench.ns_filter.program, 2_500
+    keys = [ADDRESS_KEY.pack(7, target) for target in targets(number)]
+    program.update_all("answered", keys, [ANSWERED.pack(n, bytes(4), 0) for n in range(number)])
+    found = sorted(bench.ns_filter.each_answered_target())
+    assert [(each.target, each.asked) for each in found if each.entry == 7] == [
+        *zip(targets(number), range(number), strict=True)
+    ]
+    assert len(found) == number + 3
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "_lib", WithoutBatches(program._lib))
+        assert sorted(bench.ns_filter.each_answered_target()) == found
+
+
+class WithoutBatches:
+    """A kernel that has none for this kind of map."""
+
+    def __init__(self, lib: Any) -> None:
+        self._lib = lib
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lib, name)
+
+    def bpf_map_lookup_batch(self, *_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1

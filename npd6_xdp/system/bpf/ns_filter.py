@@ -218,7 +218,7 @@ class NsFilter(CountedPrograms):
 
     def _answered(self) -> Iterator[tuple[bytes, bytes]]:
         """The targets that were answered lately, on entries that remember them: keys and values."""
-        return self.program.items("answered", ADDRESS_KEY.size, ANSWERED.size)
+        return self.program.all_items("answered", ADDRESS_KEY.size, ANSWERED.size)
 
     def each_answered_target(self) -> Iterator[AnsweredTarget]:
         """The targets that were answered lately, by this edge or by the other."""
