@@ -16,8 +16,11 @@ TICK = 0.01
 """Seconds for which those that are due are sent together."""
 MOST_SOUGHT = 64
 """Targets that are looked for at once. Nobody has asked for them, and questions need the same space."""
-PATIENCE = 4.0
-"""Seconds after which such a target isn't there: the kernel asks three times, a second apart."""
+PATIENCE = 1.2
+"""Seconds after which such a target is left out. Who is there answers in milliseconds, or the kernel's second
+question, after one."""
+MOST_MISSED = 1024
+"""Targets of one turn that aren't found; then no more are looked for. A scan may have left 65,536 that never were."""
 _MOST_TRIED = 256  # targets that are decided at once: 5 ms
 _LATER = 0.1  # seconds until there may be space to look for one more
 
@@ -49,6 +52,7 @@ class _Turn:
         self.left = len(self.todo)
         self.is_ready = False  # its next one may be announced
         self.unknown: deque[Announced] = deque()
+        self.missed = 0  # of those that were looked for
 
 
 class _Again(NamedTuple):
@@ -177,6 +181,7 @@ class Announcements:
             if until > now:
                 break
             del self._sought[key]
+            turn.missed += 1
             self._finish(turn)
         self._seek_at = now + _LATER
         while self._seekers and len(self._sought) < MOST_SOUGHT:
@@ -185,6 +190,10 @@ class Announcements:
                 self._seekers.popleft()
                 continue
             one = turn.unknown[0]
+            if turn.missed >= MOST_MISSED or (turn.entry, one.target) in self._sought:  # or another turn looks for it
+                turn.unknown.popleft()
+                self._finish(turn)
+                continue
             self._sought[turn.entry, one.target] = now + PATIENCE, turn, one  # before: it may be found at once
             if not self._seek(turn.entry, one):
                 self._sought.pop((turn.entry, one.target), None)

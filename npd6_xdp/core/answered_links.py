@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv6Address
 
+from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import Decision, Match, Table
@@ -29,7 +30,8 @@ class AnsweredLinks:
     def finding(cls, table: Table, vrfs: Mapping[int, int]) -> Steps[AnsweredLinks]:
         """All that a table says of links, bit by bit: there may be thousands."""
         found = cls(table, vrfs)
-        live = table.at_work(Decision.NEIGHBOUR)
+        # those on standby, too: who claims an address then has to be confirmed when they get active
+        live = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
         yield
         for some in pieces(live):
             for entry in some:

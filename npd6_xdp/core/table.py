@@ -286,6 +286,11 @@ class Table:
         """Those of them that are at work."""
         return [entry for entry in self.live(decision) if entry.is_at_work]
 
+    @cached_property
+    def waiting(self) -> frozenset[int]:
+        """The entries that are on standby."""
+        return frozenset(number for number, entry in self.entries.items() if entry.standby)
+
     def on_standby(self, entry: int) -> bool:
         """Whether an entry is; not one that the table hasn't."""
         return entry in self.entries and self.entries[entry].standby

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from heapq import merge
 from ipaddress import AddressValueError, IPv6Address
 from operator import itemgetter
 from typing import Any
@@ -27,6 +28,7 @@ from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.control import Reply
 
 _BIT = 256  # targets that are read from the map at once
+_RUN = 2048  # and sorted
 _ASKED = itemgetter(0)
 _MOST_BY_HAND = 64  # turns of entries that may be under way where somebody asks for one more
 
@@ -95,9 +97,17 @@ class Announcing(Follower):
                     found[entry][target] = asked, Announced(target, tci, flags)
             yield
         for entry in wanted & self._wanted:  # others are on standby again
-            ordered = sorted(found[entry].values(), key=_ASKED, reverse=True)
-            yield
-            self._under_way.begin(entry, [one for _, one in ordered])
+            runs: list[list[tuple[int, Announced]]] = []
+            for run in pieces(found[entry].values(), _RUN):
+                runs.append(sorted(run, key=_ASKED, reverse=True))
+                yield
+            ordered: list[Announced] = []
+            for part in pieces(merge(*runs, key=_ASKED, reverse=True), _BIT):
+                ordered += [one for _, one in part]
+                yield
+            if entry in self._wanted:
+                self._under_way.end(entry)  # what is under way is among these, or was asked for by hand
+                self._under_way.begin(entry, ordered)
         self._wanted -= wanted
 
     # --- one after the other ---

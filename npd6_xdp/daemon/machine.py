@@ -160,8 +160,9 @@ class Machine(Follower):
         what has come is taken in besides. Else that raises MachineError.
         """
         try:
-            if self.netlink.on_change(time.monotonic() + SLICE) and change.asked:
-                self._look.later()
+            changed = self.netlink.on_change(time.monotonic() + SLICE)
+            if change.asked and (changed or self.held(self._in_force.config) != self._in_force.held):
+                self._look.later()  # what that asked for may come to nothing
         except BrokenSource as error:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
         except MachineError as error:

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npd6_xdp.core.announcements import APART, MOST_SOUGHT, MOST_TIMES, PATIENCE, Announced, Announcements, Fate
+from npd6_xdp.core.announcements import (
+    APART,
+    MOST_MISSED,
+    MOST_SOUGHT,
+    MOST_TIMES,
+    PATIENCE,
+    Announced,
+    Announcements,
+    Fate,
+)
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import UNSPECIFIED, EventFlag, NsEvent
@@ -190,6 +199,27 @@ def test_what_nobody_looks_for_is_no_matter() -> None:
     wire.announcements.found(1, bytes(16))
     wire.begin(1, range(0))
     assert (wire.announcements.due, len(wire.announcements)) == (None, 0)
+
+
+def test_a_target_that_is_looked_for_already_ends_no_turn_late() -> None:
+    """Twice in one turn, or in two: else a turn would wait for it for ever."""
+    wire = Wire()
+    wire.unknown = {1}
+    wire.announcements.begin(1, [target(1), target(1), target(2)])
+    wire.run(0.3)
+    wire.begin(1, range(1, 2))
+    wire.run()
+    assert (len(wire.announcements), wire.announcements.due) == (0, None)
+    assert Counter(number for _, _, number in wire.said) == {2: MOST_TIMES}
+
+
+def test_after_many_that_arent_there_no_more_are_looked_for() -> None:
+    wire = Wire(100_000)
+    wire.unknown = set(range(MOST_MISSED + 5_000))
+    wire.begin(1, range(MOST_MISSED + 5_000))
+    wire.run()
+    assert MOST_MISSED <= len(wire.sought) < MOST_MISSED + MOST_SOUGHT
+    assert len(wire.announcements) == 0
 
 
 MACS = st.binary(min_size=6, max_size=6)

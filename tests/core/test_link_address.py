@@ -74,6 +74,8 @@ def test_it_takes_both_the_device_and_the_role_to_be_active() -> None:
     assert not only(table(WITH, held, keys=keys)).standby
     assert only(table(WITH, keys=keys)).standby
     assert only(table(PORT, held, keys=keys)).standby
+    assert table(PORT, held, keys=keys).waiting == {0}
+    assert not table(WITH, held, keys=keys).waiting
 
 
 def test_the_advertisement_comes_from_it_and_has_it() -> None:

@@ -17,8 +17,10 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.pending import Pending
+from npd6_xdp.core.places import Places, Word
 from npd6_xdp.core.proxy_entries import proxying_interfaces, via_set_of
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.roles import RoleAddress, role_address
@@ -153,6 +155,21 @@ def test_on_standby_nothing_is_proxied_routed_or_looked_for() -> None:
 def test_who_is_there_is_known_on_standby_too_so_that_the_first_question_finds_it() -> None:
     host = IPv6Address("2001:db8:2::1")
     assert table().neighbour_via_sets(LAN.ifindex, host) == table(ADDRESS).neighbour_via_sets(LAN.ifindex, host) != []
+
+
+def test_a_host_that_nobody_has_confirmed_is_no_host_on_standby_either_and_is_asked_once_it_matters() -> None:
+    """One solicitation of anybody's makes a stale entry; else it would be announced, and nobody would have asked."""
+    claim, word = Host(LAN.ifindex, IPv6Address("2001:db8:2::1").packed), Word(NeighbourState.STALE, b"\2" + bytes(5))
+    places = Places()
+    places.use(table(), 0.0)
+    assert places.changed(claim, word, 1.0) == []
+    assert (places.take_to_ask(1.0), places.due) == ([], None), "nobody is asked on standby"
+    assert places.use(table(ADDRESS), 2.0) == []
+    assert places.due is not None
+    assert places.take_to_ask(2.0) == [claim]
+    assert places.changed(claim, word._replace(state=NeighbourState.REACHABLE), 2.1) == [
+        (claim, NeighbourState.REACHABLE)
+    ]
 
 
 def event(table: Table, target: str) -> NsEvent:

@@ -52,3 +52,18 @@ def test_the_virtual_mac_address_is_advertised_while_a_device_has_it_and_leads_t
         assert [each.get("lladdr") for each in shown] == [MAC]
         on_edge(topology, "link del vrrp0")
         assert until(lambda: asker.outcome("2001:db8:1::7") == "standby")
+
+
+def test_host_routes_come_and_go_with_the_device(topology: Topology, daemon: Start) -> None:
+    """It is no address that changes, but the entry has another role."""
+    on_edge(topology, f"link add vrrp0 link wan0 address {MAC} type macvlan mode private")
+    daemon(configuration("2001:db8:1::/64 neighbour via=lan0 host_routes=true", link_address=f'"{MAC}"'))
+    assert topology.run("edge", "ping", "-c", "1", "-W", "20", HOST_ADDRESS).returncode == 0
+
+    def routes() -> int:
+        return len(topology.run("edge", "ip", "-6", "route", "show", "proto", "136").stdout.splitlines())
+
+    assert routes() == 0
+    for words, wanted in (("up", 1), ("down", 0), ("up", 1)):
+        on_edge(topology, f"link set vrrp0 {words}")
+        assert until(lambda wanted=wanted: routes() == wanted)  # type: ignore[misc]
