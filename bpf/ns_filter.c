@@ -341,7 +341,7 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 			s->event_flags = EVENT_MISS;
 	}
 	if (entry->flags & ENTRY_STANDBY)
-		return (struct verdict){ .action = ACTION_WANTS_ANSWER }; /* I2: by the other edge */
+		return (struct verdict){ .action = ACTION_WANTS_ANSWER }; /* J2: by the other edge */
 	if (entry->datapath == DATAPATH_MONITOR)
 		return pass(OUTCOME_MONITORED);
 	if (entry->flags & ENTRY_HEARS && is_heard_anew(entry, s))
@@ -404,7 +404,7 @@ static __always_inline bool event_spend(const struct settings *settings, __u64 n
  * Whether a target may be answered at all: it was lately, or one more is left of its entry's budget of new ones (E4).
  * Each that is new fills the asker's neighbour cache, so a scan would push out what others need. A probe fills none,
  * nor does a target that was found to be there (neighbour), or that has a proxy entry (kernel) and doesn't come here.
- * I3: one of two edges remembers all that may be in the asker's cache, whichever of the two has answered: these are what it
+ * J3: one of two edges remembers all that may be in the asker's cache, whichever of the two has answered: these are what it
  * announces when it gets active.
  */
 static __always_inline bool target_admit(const struct entry *entry, const struct rule *rule, const struct scratch *s)

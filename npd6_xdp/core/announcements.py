@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which target is to be announced next, and when: unsolicited advertisements at a pace (I5, RFC 4861 §7.2.6)."""
+"""Which target is to be announced next, and when: unsolicited advertisements at a pace (J5, RFC 4861 §7.2.6)."""
 
 from __future__ import annotations
 

@@ -91,9 +91,9 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "na_source": parsers.OneOf(NaSource),
         "events_per_source": parsers.Whole(0, 10_000_000),
         "collect_targets": parsers.Whole(0, 1_000_000),
-        "multicast_router": parsers.boolean,
         "active_with": parsers.active_with,
         "link_address": parsers.link_address,
+        "multicast_router": parsers.boolean,
         "new_targets_per_second": parsers.Whole(0, 1_000_000),
     },
     "interface.rule": {

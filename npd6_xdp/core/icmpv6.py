@@ -267,7 +267,7 @@ class AdvertisementTemplate:
         return before + field.to_bytes(2) + self._flags[solicited] + target + self._option
 
     def unsolicited(self, source: bytes, target: bytes) -> bytes:
-        """The whole frame of one that nobody has asked for, to all nodes (I4, RFC 4861 §7.2.6). Override is 1: who has
+        """The whole frame of one that nobody has asked for, to all nodes (J4, RFC 4861 §7.2.6). Override is 1: who has
         another proxy's address is to take this one. That it be 0 is said of answers (§7.2.8).
         """
         addresses = source + ALL_NODES

@@ -116,7 +116,7 @@ class LinkFacts:
         return self.bridge_macs.get(self._device(tags), self.mac)
 
     def takes_in(self, tags: tuple[int, ...], mac: bytes) -> bool:
-        """Whether a device here takes in frames with these VLAN ids that are sent to a MAC address (I6)."""
+        """Whether a device here takes in frames with these VLAN ids that are sent to a MAC address (J6)."""
         return mac in (self.mac, self.mac_of(tags)) or mac in self.beside_macs.get(self._device(tags), ())
 
     def is_shared(self, tags: tuple[int, ...]) -> bool:

@@ -28,7 +28,7 @@ from npd6_xdp.core.heard import Heard
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.steps import Steps, finish, pieces
-from npd6_xdp.core.table import Decision, Table
+from npd6_xdp.core.table import Table
 
 ASKED_PER_SECOND = 256
 """Probes at once that we send by ourselves. Hosts that somebody is asking for are probed besides."""
@@ -61,7 +61,6 @@ class Places:
         self._unsettled: dict[bytes, None] = {}  # addresses of which another place may count by now
         self._places: dict[bytes, dict[int, Place]] = {}
         self._claims: set[Host] = set()
-        self._asks = True
         self._other_proxies: dict[int, set[bytes]] = {}
         self._heard = Heard(PATIENCE)
         self._urgent: dict[Host, None] = {}
@@ -111,7 +110,6 @@ class Places:
 
     def use(self, table: Table, now: float, vrfs: Mapping[int, int] | None = None) -> list[tuple[Host, int]]:
         """Go by another table: other links may belong together, and other addresses matter. settle() is to follow."""
-        self._asks = bool(table.at_work(Decision.NEIGHBOUR))  # nobody is asked by an entry that is on standby
         if self._links.is_of(table, vrfs or {}):
             return []  # and what is expected may still come
         if not self._links_to_come.is_of(table, vrfs or {}):
@@ -302,7 +300,7 @@ class Places:
     def due(self) -> float | None:
         """When to call tick() and the take_... again (seconds, monotonic); None: nothing is to be done."""
         due = min(self._contests.due, self._heard.due)
-        if self._asks and (self._urgent or self._sometime or self._heard.has_work):
+        if self._links.asks and (self._urgent or self._sometime or self._heard.has_work):
             due = min(due, self._spent_at + _PAUSE)
         return None if due == NO_TIME else due
 
@@ -310,10 +308,9 @@ class Places:
 
     def take_to_ask(self, now: float) -> list[Host]:
         """The hosts that are to be probed now: first those that somebody waits for, and no more than may be at once."""
-        self._budget = min(float(ASKED_PER_SECOND), self._budget + (now - self._spent_at) * ASKED_PER_SECOND)
-        self._spent_at = now
-        self._budget *= self._asks
-        found: list[Host] = []
+        grown = self._budget + (now - self._spent_at) * ASKED_PER_SECOND
+        self._budget = self._links.asks * min(float(ASKED_PER_SECOND), grown)
+        found, self._spent_at = list[Host](), now
         for waiting in (self._urgent, self._sometime):
             while waiting and self._budget >= 1:
                 host = next(iter(waiting))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""I4 and I5 of docs/rules.md: which target is announced when, how often, and in which bytes."""
+"""J4 and J5 of docs/rules.md: which target is announced when, how often, and in which bytes."""
 
 from __future__ import annotations
 

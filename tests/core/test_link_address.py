@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""I6 of docs/rules.md: a MAC address that is not the port's own is advertised, while a device takes in what comes."""
+"""J6 of docs/rules.md: a MAC address that is not the port's own is advertised, while a device takes in what comes."""
 
 from __future__ import annotations
 

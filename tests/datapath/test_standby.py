@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""I1, I2 and I3 of docs/rules.md: on standby nothing is answered, and what would have been is remembered."""
+"""J1, J2 and J3 of docs/rules.md: on standby nothing is answered, and what would have been is remembered."""
 
 from __future__ import annotations
 

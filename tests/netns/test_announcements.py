@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An edge that becomes active tells the upstream so (docs/rules.md, I4, I5): its kernel takes the new MAC address."""
+"""An edge that becomes active tells the upstream so (docs/rules.md, J4, J5): its kernel takes the new MAC address."""
 
 from __future__ import annotations
 

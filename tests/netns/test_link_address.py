@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VRRP's virtual MAC address (docs/rules.md, I6): advertised while a macvlan device has it, which takes packets in."""
+"""VRRP's virtual MAC address (docs/rules.md, J6): advertised while a macvlan device has it, which takes packets in."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A pair of edges on one link (docs/rules.md, I1, I4): one answers, and when the address moves, the other one does."""
+"""A pair of edges on one link (docs/rules.md, J1, J4): one answers, and when the address moves, the other one does."""
 
 from __future__ import annotations
 

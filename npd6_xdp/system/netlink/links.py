@@ -133,7 +133,7 @@ class Netlink:
         return self._stacked[1]
 
     def held(self, wanted: Set[str]) -> frozenset[str]:
-        """Those of the addresses (as an InterfaceConfig.active_with) that this machine holds now, beyond doubt (I1):
+        """Those of the addresses (as an InterfaceConfig.active_with) that this machine holds now, beyond doubt (J1):
         what is tentative, or a duplicate, is somebody else's as well, perhaps.
         """
         if wanted and self._holders is None:
