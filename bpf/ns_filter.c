@@ -101,8 +101,8 @@ BPF_F_TABLE("hash", struct mac_key, u32, refused_askers, REFUSED_ASKERS_MAX, BPF
 BPF_TABLE("array", int, struct settings, settings_space, 1);
 BPF_TABLE("array", int, u64, event_budget, 1);
 BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
-BPF_TABLE("array", int, u64, target_budgets, TARGET_BUDGETS_MAX); /* of new targets, by entry */
-BPF_TABLE("lru_hash", struct address_key, u32, answered, ANSWERED_MAX);
+BPF_TABLE("array", int, u64, target_budgets, TARGET_BUDGETS_MAX);                   /* of new targets, by entry */
+BPF_TABLE("lru_hash", struct address_key, struct answered, answered, ANSWERED_MAX); /* by entry */
 BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_ROUTES_MAX);    /* by entry */
 BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
@@ -340,6 +340,8 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		if (s->presence == PRESENCE_UNKNOWN)
 			s->event_flags = EVENT_MISS;
 	}
+	if (entry->flags & ENTRY_STANDBY)
+		return (struct verdict){ .action = ACTION_WANTS_ANSWER }; /* J2: by the other edge */
 	if (entry->datapath == DATAPATH_MONITOR)
 		return pass(OUTCOME_MONITORED);
 	if (entry->flags & ENTRY_HEARS && is_heard_anew(entry, s))
@@ -402,22 +404,34 @@ static __always_inline bool event_spend(const struct settings *settings, __u64 n
  * Whether a target may be answered at all: it was lately, or one more is left of its entry's budget of new ones (E4).
  * Each that is new fills the asker's neighbour cache, so a scan would push out what others need. A probe fills none,
  * nor does a target that was found to be there (neighbour), or that has a proxy entry (kernel) and doesn't come here.
+ * J3: one of two edges remembers all that may be in the asker's cache, whichever of the two has answered: these are what it
+ * announces when it gets active.
  */
 static __always_inline bool target_admit(const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
 	struct address_key key = { .scope = entry->id, .address = s->ns.target };
+	struct answered *known, now = {
+		.asked = bpf_ktime_get_ns(),
+		.tci = { s->frame.tci[0], s->frame.tci[1] },
+		.tag_flags = s->frame.tag_flags,
+	};
+	bool is_free = rule->decision == DECISION_NEIGHBOUR;
 	int index = entry->id;
-	u32 is_set = 1;
 	u64 *paid;
 
-	if (rule->decision == DECISION_NEIGHBOUR || is_unspecified(&s->source))
+	if (is_unspecified(&s->source) || (is_free && !(entry->flags & ENTRY_REMEMBERS)))
 		return true;
-	if (answered.lookup(&key)) /* which makes it the one that was asked for last */
+	known = answered.lookup(&key); /* which makes it the one that was asked for last */
+	if (known) {
+		*known = now;
 		return true;
-	paid = target_budgets.lookup(&index);
-	if (paid && !budget_spend(paid, entry->new_target_cost, bpf_ktime_get_ns()))
-		return false;
-	answered.update(&key, &is_set);
+	}
+	if (!is_free && entry->flags & ENTRY_BUDGETED) {
+		paid = target_budgets.lookup(&index);
+		if (paid && !budget_spend(paid, entry->new_target_cost, now.asked))
+			return false;
+	}
+	answered.update(&key, &now);
 	return true;
 }
 
@@ -555,8 +569,14 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 {
 	struct verdict verdict;
 
-	if (entry->flags & ENTRY_BUDGETED && !target_admit(entry, rule, s))
-		return refuse(LIMIT_NEW_TARGET);
+	if (entry->flags & (ENTRY_BUDGETED | ENTRY_REMEMBERS)) {
+		bool admitted = target_admit(entry, rule, s);
+
+		if (entry->flags & ENTRY_STANDBY)
+			return pass(OUTCOME_STANDBY);
+		if (!admitted)
+			return refuse(LIMIT_NEW_TARGET);
+	}
 	s->is_held = hold_begin(entry, s);
 	if (entry->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
 	    !(s->event_flags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {

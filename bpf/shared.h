@@ -31,8 +31,9 @@ enum outcome {
 	OUTCOME_MONITORED,
 	OUTCOME_LOST,
 	OUTCOME_FAILED,
+	OUTCOME_STANDBY,
 };
-#define OUTCOMES (OUTCOME_FAILED + 1)
+#define OUTCOMES (OUTCOME_STANDBY + 1)
 
 /* Why it is invalid, in the order of the checks: numbers of npd6_xdp/core/verdict.py Reason. */
 enum reason {
@@ -79,22 +80,24 @@ enum rule_flag {
 	RULE_VIA = 8,              /* only out of the interfaces of the rule's via set */
 };
 
-/* Who answers on an entry: npd6_xdp/core/table.py. */
+/* Who answers on an entry: npd6_xdp/core/entries.py. */
 enum datapath {
 	DATAPATH_HYBRID,
 	DATAPATH_PYTHON,
 	DATAPATH_MONITOR,
 };
 
-/* What is known of an entry's port: npd6_xdp/core/table.py EntryFlag. */
+/* What is known of an entry's port: npd6_xdp/core/entries.py EntryFlag. */
 enum entry_flag {
-	ENTRY_SHARED = 1,    /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
-	ENTRY_TAPPED = 2,    /* tags may stand beside its frames: hidden_tag() looks at what is passed */
-	ENTRY_GUARDED = 4,   /* tags probably do: what seems untagged waits for hidden_tag() */
-	ENTRY_SAMPLED = 8,   /* tags might: the same for about one solicitation a second */
-	ENTRY_TAGLESS = 16,  /* no tag was seen on the port so far: hidden_tag() is to tell of any */
-	ENTRY_HEARS = 32,    /* targets live behind it: Python is told of new source addresses */
-	ENTRY_BUDGETED = 64, /* so many new targets a second, and no more: new_target_cost */
+	ENTRY_SHARED = 1,      /* others live behind it: a bridge's port, or one with macvlan or ipvlan devices */
+	ENTRY_TAPPED = 2,      /* tags may stand beside its frames: hidden_tag() looks at what is passed */
+	ENTRY_GUARDED = 4,     /* tags probably do: what seems untagged waits for hidden_tag() */
+	ENTRY_SAMPLED = 8,     /* tags might: the same for about one solicitation a second */
+	ENTRY_TAGLESS = 16,    /* no tag was seen on the port so far: hidden_tag() is to tell of any */
+	ENTRY_HEARS = 32,      /* targets live behind it: Python is told of new source addresses */
+	ENTRY_BUDGETED = 64,   /* so many new targets a second, and no more: new_target_cost */
+	ENTRY_REMEMBERS = 128, /* one of two edges: its targets are remembered for when it gets active */
+	ENTRY_STANDBY = 256,   /* the other edge answers */
 };
 
 /* What of routes and rules there is that bpf_fib_lookup() can't decide by: npd6_xdp/core/routes.py RoutingFlag. */
@@ -199,6 +202,17 @@ struct via_key {
 struct mac_key {
 	__u32 entry;
 	__u8 mac[ETH_ALEN];
+	__u16 zero;
+};
+
+/*
+ * A target that was answered lately, by this edge or, on standby, by the other: when it was asked for last
+ * (CLOCK_MONOTONIC, nanoseconds), and the tags of that frame.
+ */
+struct answered {
+	__u64 asked;
+	__be16 tci[MAX_TAGS];
+	__u16 tag_flags; /* enum event_flag, as far as tags go */
 	__u16 zero;
 };
 

@@ -72,10 +72,14 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             " ([more](operation.md#method-neighbour-closer)); 0 is not at all",
             beyond="where `neighbours` has no space for it, the route that has been kept for longest goes",
         ),
+        "announcements_per_second": Key(
+            "unsolicited advertisements, when an entry becomes active and by `npd6-xdp announce`",
+            beyond="the others wait for their turn",
+        ),
         "remembered_targets": Key(
-            "targets that were answered lately, where `new_targets_per_second` asks; the one that wasn't asked for"
-            " longest goes first",
-            beyond="forgotten ones are new again",
+            "targets that were answered lately, where `new_targets_per_second` asks, and those that are announced where"
+            " `active_with` does; the one that wasn't asked for longest goes first",
+            beyond="forgotten ones are new again, and aren't announced",
         ),
     },
     "interface": {
@@ -99,6 +103,16 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             beyond="`rate_limited`",
         ),
         "collect_targets": Key("how many recent targets `status` shows, for each port; 0 is off"),
+        "active_with": Key(
+            "the address that this machine has to hold, on any interface, for the entry to answer:"
+            ' see [A pair of edges](failover.md); `""` is always',
+            'an IPv4 or IPv6 address, `"fe80::1%lan0"`, or `""`',
+        ),
+        "link_address": Key(
+            "the MAC address to advertise and to send from, VRRP's virtual one, say: see"
+            ' [A virtual MAC address](failover.md#a-virtual-mac-address); `""` is the port\'s',
+            'a MAC address, or `""`',
+        ),
         "multicast_router": Key(
             "announce a multicast router, so that"
             " [switches with MLD snooping](operation.md#switches-with-mld-snooping) send all groups here"

@@ -37,6 +37,7 @@ EXAMPLE = Snapshot(
             dict.fromkeys(Reason, 0),
             dict.fromkeys(PATHS, 0),
             dict.fromkeys(Limit, 0),
+            "192.0.2.1",
         )
     ],
     rules=[RuleSnapshot("wan0", "2001:db8:1::/64", Method.STATIC, {})],
@@ -63,6 +64,7 @@ LABELS: Mapping[str, str] = {
     "kind": "{kinds}: what it is about",
     "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload`, others;"
     " see [operation.md](operation.md#mistakes-of-its-own)",
+    "active_with": "the address of [`active_with`](failover.md); entries without it have no sample",
     "version": "npd6-xdp's",
     "bcc": "bcc's",
     "kernel": "Linux's",

@@ -92,10 +92,12 @@ def check(arguments: argparse.Namespace) -> None:
     """`check`: validate a configuration file and print the table that results."""
     from npd6_xdp.core.absent import absent_remark
     from npd6_xdp.core.explain import table_json, table_text
+    from npd6_xdp.tools.facts import roles_held
 
     config = _load(arguments.config)
     config, links, warned = _machine(config)
-    table = json.dumps(table_json(config, links), indent=2) if arguments.json else table_text(config, links)
+    held = roles_held(config) if links else frozenset()
+    table = json.dumps(table_json(config, links, held), indent=2) if arguments.json else table_text(config, links, held)
     print(table, flush=True)
     if remark := absent_remark(config, links) if links else "":
         # no warning: the file may be another machine's, or the interfaces yet to come
@@ -128,7 +130,7 @@ def explain(arguments: argparse.Namespace) -> None:
     """`explain`: which rule decides about a target, and what advertisement would go out."""
     from npd6_xdp.core.explain import Question
     from npd6_xdp.core.explain import explain as tell
-    from npd6_xdp.tools.facts import link_facts, sysctl
+    from npd6_xdp.tools.facts import link_facts, roles_held, sysctl
 
     config = _load(arguments.config)
     try:
@@ -140,7 +142,7 @@ def explain(arguments: argparse.Namespace) -> None:
     links = link_facts(config)
     config, interface = _named(config, arguments.interface, links, arguments.config)
     question = Question(interface, vlan.tags, arguments.address, arguments.source)
-    print(tell(config, links, question, sysctl))
+    print(tell(config, links, question, sysctl, roles_held(config)))
 
 
 @verb(
@@ -213,6 +215,26 @@ def clean(_: argparse.Namespace) -> None:
 
 
 @verb(
+    "tell the upstream whose its targets are now",
+    "Has the running daemon send unsolicited advertisements for these targets, or for all that it remembers (of "
+    "interfaces with active_with or new_targets_per_second): up to three times, at limits.announcements_per_second. "
+    "Only what the rules answer now is announced, and nothing on standby. Exit status 1 if there is nothing to do.",
+    "",
+    "2001:db8:1::42 --interface wan0",
+    takes=(
+        option("targets", metavar="TARGET", nargs="*", type=ipv6_address, help="the targets (default: all remembered)"),
+        option("--interface", metavar="IF", help="on this interface only, or on this VLAN of it (wan0:100)"),
+        CONTROL_SOCKET,
+    ),
+)
+def announce(arguments: argparse.Namespace) -> int:
+    """`announce`: have the daemon send unsolicited advertisements."""
+    from npd6_xdp.tools import announce as tool
+
+    return tool.run(arguments.control, arguments.targets, arguments.interface)
+
+
+@verb(
     "turn an npd6.conf or ndppd.conf into a configuration",
     "Reads a configuration file of npd6 or ndppd and writes one for npd6-xdp. What has no equal is said on "
     "stderr, and stands as a comment in the output.",
@@ -275,13 +297,14 @@ def probe(arguments: argparse.Namespace) -> int:
 def replay(arguments: argparse.Namespace) -> None:
     """`replay`: what would become of the solicitations in a capture."""
     from npd6_xdp.tools import replay as tool
-    from npd6_xdp.tools.facts import link_facts
+    from npd6_xdp.tools.facts import link_facts, roles_held
 
     config = _load(arguments.config)
     interface = arguments.interface or _only_interface(config, arguments.config)
     links = link_facts(config)
     config, interface = _named(config, interface, links, arguments.config)
-    tool.run(arguments.file, config, links, interface, arguments.mac, as_json=arguments.json)
+    held = roles_held(config)
+    tool.run(arguments.file, config, links, interface, arguments.mac, held, as_json=arguments.json)
 
 
 @verb(

@@ -25,11 +25,15 @@ class AnsweredLinks:
         self._entries: defaultdict[int, list[int]] = defaultdict(list)  # and by the via sets of their rules
         self._behind: defaultdict[int, list[int]] = defaultdict(list)  # via sets by via
         self._together: dict[int, int] = {}
+        self.asks = True
+        """Whether any of the entries is at work: on standby, nobody is asked."""
 
     @classmethod
     def finding(cls, table: Table, vrfs: Mapping[int, int]) -> Steps[AnsweredLinks]:
         """All that a table says of links, bit by bit: there may be thousands."""
         found = cls(table, vrfs)
+        found.asks = bool(table.at_work(Decision.NEIGHBOUR))
+        # those on standby, too: who claims an address then has to be confirmed when they get active
         live = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
         yield
         for some in pieces(live):

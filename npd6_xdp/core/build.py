@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 
 from npd6_xdp.core.config import (
     Config,
@@ -12,23 +13,13 @@ from npd6_xdp.core.config import (
     InterfaceConfig,
     Vlan,
 )
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.entry_rules import EntryRules
 from npd6_xdp.core.ids import Ids
 from npd6_xdp.core.links import LinkFacts, OwnAddress, held_addresses
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
-from npd6_xdp.core.table import (
-    NO_RULE,
-    VLAN_ANY,
-    Decision,
-    Decisions,
-    Entry,
-    Match,
-    Origin,
-    RuleFlag,
-    Table,
-    entry_key,
-)
+from npd6_xdp.core.table import NO_RULE, VLAN_ANY, Decision, Decisions, Match, Origin, RuleFlag, Table, entry_key
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.via_sets import ViaSets
 
@@ -41,24 +32,32 @@ _OWN = Match(NO_RULE, Decision.OWN, RuleFlag(0))
 _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 
 
-def build(config: Config, links: Mapping[str, LinkFacts], before: Table | None = None) -> Table:
+def build(
+    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None, held: Set[str] | None = None
+) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
     Interfaces that can't be ports get no entry. Entries, rules and via sets keep the ids that they have in
     `before`, so counters and events go on meaning the same; an id that is no longer used may come again in the
-    table after the next.
+    table after the next. `held` are those addresses that this machine holds of which entries are active with one; None:
+    all of them, and devices for each link_address.
     """
-    return finish(building(config, links, before))
+    return finish(building(config, links, before, held=held))
 
 
 def building(
-    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None, in_force: Table | None = None
+    config: Config,
+    links: Mapping[str, LinkFacts],
+    before: Table | None = None,
+    in_force: Table | None = None,
+    *,
+    held: Set[str] | None = None,
 ) -> Steps[Table]:
     """As build(), in steps that take a few milliseconds each at most.
 
     Where `before` was never in force, `in_force` is the one that is: an id of that one isn't given to something else.
     """
-    builder = _Builder(config, links, before, in_force)
+    builder = _Builder(config, links, before, in_force, held)
     for link in links.values():
         builder.learn(link)
         yield
@@ -74,10 +73,17 @@ class _Builder:
     """Collects the parts of a Table."""
 
     def __init__(
-        self, config: Config, links: Mapping[str, LinkFacts], before: Table | None, in_force: Table | None
+        self,
+        config: Config,
+        links: Mapping[str, LinkFacts],
+        before: Table | None,
+        in_force: Table | None,
+        roles: Set[str] | None,
     ) -> None:
         self._config = config
         self._links = links
+        self._roles = config.role_addresses if roles is None else roles
+        self._supposes = roles is None  # that all is there which active_with and link_address need
         self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
         other = in_force or self._before
@@ -161,6 +167,9 @@ class _Builder:
         origin = self._rules.origins[entry]
         if interface.multicast_router and interface.datapath is Datapath.MONITOR:
             self.notes[f'{where}: multicast_router has no effect under datapath = "monitor": nothing is sent'] = None
+        if self.entries[entry].lacks_device:
+            note = f"{self.entries[entry].why_standby}: nothing is answered, as nobody takes in what is sent there"
+            self.notes[f"{where}: {note}"] = None
         self.notes |= dict.fromkeys(f"{where}: {note}" for note in origin.bases.notes)
         for some in pieces(origin.notes.values()):
             self.notes |= dict.fromkeys(f"{where}: {note}" for each in some for note in each)
@@ -207,12 +216,13 @@ class _Builder:
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]
+        port_mac, mac = link.mac, bytes.fromhex(interface.link_address.replace(":", "")) or link.mac_of(vlan.tags)
         entry = Entry(
             entry_id,
             interface.labelled(link.name) if spoken else link.name,
             link.name,
             link.ifindex,
-            link.mac_of(vlan.tags),
+            mac,
             interface.datapath,
             vlan,
             link.own(vlan.tags) if spoken else (),
@@ -220,12 +230,15 @@ class _Builder:
             link.l3_ifindex(vlan.tags),
             interface.source_limit,
             interface.collect_targets,
-            link.mac if link.mac_of(vlan.tags) != link.mac else b"",
+            port_mac if mac != port_mac else b"",
             link.is_shared(vlan.tags),
             link.lower,
             interface.multicast_router,
             interface.new_targets_per_second,
+            interface.active_with,
+            lacks_device=not self._supposes and bool(interface.link_address) and not link.takes_in(vlan.tags, mac),
         )
+        entry = replace(entry, standby=True) if entry.is_to_stand_by(self._roles) else entry
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different, which shows that its bytes for the maps are made already
         self.entries[entry_id] = before if before is not None and before == entry else entry

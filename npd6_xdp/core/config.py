@@ -124,7 +124,9 @@ class RuleConfig(NamedTuple):
 class InterfaceConfig:
     """One [[interface]]: the frames of `vlan` on the port `name`, and the rules for their targets.
 
-    `name` may be a glob ("wan*"). `events_per_source` None is the default of the datapath.
+    `name` may be a glob ("wan*"). `events_per_source` None is the default of the datapath. `active_with` is the address
+    that this machine has to hold for the entry to answer (core/roles.py); "" is none. `link_address` is a MAC address
+    to advertise instead of the port's own, which "" is.
     """
 
     name: str
@@ -138,6 +140,8 @@ class InterfaceConfig:
     events_per_source: int | None = None
     collect_targets: int = 0
     multicast_router: bool = False
+    active_with: str = ""
+    link_address: str = ""
     new_targets_per_second: int = 0
 
     @property
@@ -176,6 +180,7 @@ class Limits:
     kernel_entries: int = 1024
     kernel_entry_age: int = 600
     host_route_keep: int = 120
+    announcements_per_second: int = 1000
     remembered_targets: int = 65_536
 
 
@@ -227,6 +232,11 @@ class Config:
         rules = [rule for interface in self.interfaces for rule in interface.rules]
         followed = {rule.follows for rule in rules if rule.follows}
         return frozenset({interface.name for interface in self.interfaces} | followed | self.via_names)
+
+    @cached_property
+    def role_addresses(self) -> frozenset[str]:
+        """All that its `active_with` have."""
+        return frozenset(interface.active_with for interface in self.interfaces if interface.active_with)
 
     @cached_property
     def via_names(self) -> frozenset[str]:

@@ -78,6 +78,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "kernel_entries": parsers.Whole(1, 65_536),
         "kernel_entry_age": parsers.Whole(1, 1_000_000),
         "host_route_keep": parsers.Whole(0, 1_000_000),
+        "announcements_per_second": parsers.Whole(1, 1_000_000),
         "remembered_targets": parsers.Whole(1, 1_000_000),
     },
     "interface": {
@@ -90,6 +91,8 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "na_source": parsers.OneOf(NaSource),
         "events_per_source": parsers.Whole(0, 10_000_000),
         "collect_targets": parsers.Whole(0, 1_000_000),
+        "active_with": parsers.active_with,
+        "link_address": parsers.link_address,
         "multicast_router": parsers.boolean,
         "new_targets_per_second": parsers.Whole(0, 1_000_000),
     },
@@ -185,6 +188,12 @@ class _Reader:
             rules = self.rules(f"{where}.rule", entry.get("rule", []), port)
             if entry.get("rule", []) == []:
                 self.wrong(where, "no rule; write [[interface.rule]], its prefix and its method below it")
+            if values.get("link_address") and any(rule.method is Method.KERNEL for rule in rules):
+                self.wrong(
+                    inside(where, "link_address"),
+                    f'method "{Method.KERNEL}" answers with the port\'s own MAC address; leave link_address out, or'
+                    f' write method = "{Method.STATIC}"',
+                )
             if "name" not in values or ("vlan" in entry and "vlan" not in values):
                 continue
             interface = InterfaceConfig(rules=rules, **values)

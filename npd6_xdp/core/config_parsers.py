@@ -15,6 +15,7 @@ from npd6_xdp.core.config import Selection, Vlan, is_glob
 from npd6_xdp.core.config_words import Float, Wrong, in_words, nearest, quoted
 from npd6_xdp.core.names import canonical, raw
 from npd6_xdp.core.prefix import BITS, Prefix, of_range, read_plain
+from npd6_xdp.core.roles import RoleAddress
 
 Parser = Callable[[object], object]
 PREFIX = "2001:db8:1::/64"
@@ -176,6 +177,39 @@ def interface_name(value: object) -> str:
     return _linux_name(name, _shortest(name) if is_glob(name) else name)
 
 
+def active_with(value: object) -> str:
+    """The address that an entry is active with, as RoleAddress spells it; "" is none."""
+    text = _string(value, "2001:db8::1")
+    if not text:
+        return ""
+    before, percent, name = text.partition("%")
+    address = _ip_address(before)
+    if address is None:
+        raise Wrong('must be an IPv4 or IPv6 address without a prefix length, such as "2001:db8::1", or "" for always')
+    if address.is_multicast or address.is_unspecified or address.is_loopback or address == _BROADCAST:
+        raise Wrong("must be an address that one machine holds at a time, and another one may get")
+    link_local = isinstance(address, IPv6Address) and address.is_link_local
+    if link_local and not percent:
+        raise Wrong(f'a link-local address needs its interface; write one such as "{address}%wan0"')
+    if percent and not link_local:
+        raise Wrong(f'only a link-local address takes an interface (%); write "{address}", which counts on any')
+    return str(RoleAddress(address, exact_name(name) if percent else ""))
+
+
+def link_address(value: object) -> str:
+    """A MAC address that is advertised instead of the port's own; "" is none."""
+    text = _string(value, "00:00:5e:00:02:33")
+    if not text:
+        return ""
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+        raise Wrong('must be a MAC address such as "00:00:5e:00:02:33", or "" for the port\'s own')
+    mac = bytes.fromhex(text.replace(":", ""))
+    if mac[0] & 1 or not any(mac):
+        raise Wrong("must be one station's MAC address: the first byte is even, and not all are 0")
+    return mac.hex(":")
+
+
+_BROADCAST = IPv4Address("255.255.255.255")
 _MOST_NAME, _MOST_ALTERNATIVE_NAME = 15, 127  # bytes
 
 

@@ -8,12 +8,13 @@ from itertools import chain, product
 from typing import NamedTuple
 
 from npd6_xdp.core.config import DadPolicy, InterfaceConfig, NaSource, RuleConfig
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.flatten import Bases, bases, collecting, lines_of
 from npd6_xdp.core.ids import fresh
 from npd6_xdp.core.links import LinkFacts, followed_prefixes
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import NO_VIA_SET, Decision, Entry, MadeOf, Match, Origin, Rule, RuleFlag, Table
+from npd6_xdp.core.table import NO_VIA_SET, Decision, MadeOf, Match, Origin, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.via_sets import ViaSets
 

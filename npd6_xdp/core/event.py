@@ -83,6 +83,11 @@ class NsEvent(NamedTuple):
         return bytes(RECORD_SIZE - EVENT_SIZE) + self.pack()
 
     @property
+    def is_ours(self) -> bool:
+        """Whether nobody has asked: a target is looked for to be announced. No answer goes to a group (C9)."""
+        return bool(self.answer_mac[0] & 1)
+
+    @property
     def is_dad(self) -> bool:
         """Whether the asker probes an address that it wants for itself."""
         return self.source == UNSPECIFIED

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
@@ -12,12 +12,14 @@ from npd6_xdp.core.absent import absent, via_globs
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.config_file import KEYS
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, SourceFlag, advert_sources, followed_prefixes, held_addresses
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.table import Decision, Entry, Match, Rule, RuleFlag, Table
+from npd6_xdp.core.roles import role_text
+from npd6_xdp.core.table import Decision, Match, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import ReadSysctl, notes, port_down
 from npd6_xdp.core.warnings import Receiver, forwarding_warning, on_link_warning
@@ -33,11 +35,12 @@ _RULE_KEYS = sorted(
 DAD_IGNORED = f'a DAD probe, and dad = "{DadPolicy.IGNORE}"'
 
 
-def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
+def table_json(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = frozenset()) -> dict[str, Any]:
     """The table as plain values: each entry with its keys and its flat rules, the most specific first.
 
     `links` says what rules that follow an interface's prefixes mean now, what the globs of `via` do ("via_now"), and
-    what the file has for which there is no interface here ("absent").
+    what the file has for which there is no interface here ("absent"). `held` are the role addresses that this machine
+    has; "active" is which role that gives an entry.
     """
     globs = via_globs(config, links)
     return {
@@ -48,6 +51,7 @@ def table_json(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, Any]
                 **{key: getattr(interface, key) for key in KEYS["interface"]},
                 "vlan": str(interface.vlan),
                 "events_per_source": interface.source_limit,
+                **({"active": interface.active_with in held} if interface.active_with and links else {}),
                 "rules": [_line_json(line, globs) for line in _most_specific_first(interface, links)],
             }
             for interface in config.interfaces
@@ -67,7 +71,7 @@ def _line_json(line: Flat, globs: Mapping[str, Sequence[str]]) -> dict[str, Any]
     return found
 
 
-def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
+def table_text(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = frozenset()) -> str:
     """The same, to read."""
     blocks = []
     globs = via_globs(config, links)
@@ -82,6 +86,9 @@ def table_text(config: Config, links: Mapping[str, LinkFacts]) -> str:
         ]
         flat = _most_specific_first(interface, links)
         width = max((len(str(line.network)) for line in flat), default=0)
+        if interface.active_with:
+            role = role_text(interface.active_with, active=interface.active_with in held)
+            lines.append(f"  {role}" if links else f"  active with {interface.active_with}")
         lines += [f"  {line.network!s:<{width}}  {_line_text(line, globs)}" for line in flat]
         lines += [
             f"  {rule.prefix}: {_why_without(rule, links)} ({rule.method})"
@@ -139,18 +146,23 @@ class Question:
 
 
 def explain(
-    config: Config, links: Mapping[str, LinkFacts], question: Question, sysctl: ReadSysctl = lambda _: None
+    config: Config,
+    links: Mapping[str, LinkFacts],
+    question: Question,
+    sysctl: ReadSysctl = lambda _: None,
+    held: Set[str] | None = None,
 ) -> str:
     """What becomes of a solicitation, and why, a line a step.
 
     `links` holds the facts of those interfaces that are on this machine; for another one, own addresses and
-    next hops can't be considered, and the text says so. `sysctl` says what is set here.
+    next hops can't be considered, and the text says so. `sysctl` says what is set here. `held` are the role addresses
+    that this machine has; None: all of them.
     """
     here = links.get(question.interface)
     link = here or LinkFacts(question.interface, 0, _NO_MAC)
     if link.why_no_port:
         return f"{link.name} is {link.why_no_port}"
-    table = build(config, {**links, link.name: link})
+    table = build(config, {**links, link.name: link}, held=held if here else None)
     entry = table.entry_of(link.ifindex, question.tags)
     assert entry is not None, "the caller asks for an interface of the configuration"
     lines = [f"{question.source} asks on {_frames(question)} who has {question.target}"]
@@ -160,8 +172,8 @@ def explain(
         )
     elif not here.up:
         lines.append(f"note: {port_down(here)}")
-    held = {each for link in links.values() for own in link.addresses.values() for each in held_addresses(own)}
-    lines += _way(table, entry, question, is_held=question.target in held)
+    own = {each for link in links.values() for all in link.addresses.values() for each in held_addresses(all)}
+    lines += _way(table, entry, question, is_held=question.target in own)
     found = table.lookup(entry.id, question.target)
     if isinstance(found, Match) and found.rule in table.rules:
         lines += [f"note: {line}" for line in _hindrances(table, entry, found, links, sysctl)]
@@ -224,6 +236,8 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
         condition.append(
             f"  while it is {Outcome.PENDING}, a multicast question goes on to the others behind {entry.port}"
         )
+    if entry.standby:
+        return lines + _outcome(Outcome.STANDBY, f"{why}, but {entry.why_standby}") + condition
     if entry.datapath is Datapath.MONITOR:
         return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
     by_xdp = (

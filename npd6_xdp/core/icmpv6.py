@@ -41,6 +41,7 @@ UNSPECIFIED = bytes(16)
 LOOPBACK = bytes(15) + b"\x01"
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
 ALL_NODES_MAC = bytes.fromhex("333300000001")  # RFC 2464 §7
+_OVERRIDE, _OVERRIDE_WORD = 0x20, 0x2000  # the flag, in the first byte of the flags and in its word
 SOLICITED_NODE_PREFIX = bytes.fromhex("ff0200000000000000000001ff")  # ff02::1:ff00:0/104, RFC 4291 §2.7.1
 
 
@@ -264,6 +265,16 @@ class AdvertisementTemplate:
         field = (self._checksums[solicited] - int.from_bytes(addresses + target)) % 0xFFFF
         before = eth_destination + self._before_source + addresses + b"\x88\x00"  # type 136, code 0
         return before + field.to_bytes(2) + self._flags[solicited] + target + self._option
+
+    def unsolicited(self, source: bytes, target: bytes) -> bytes:
+        """The whole frame of one that nobody has asked for, to all nodes (J4, RFC 4861 §7.2.6). Override is 1: who has
+        another proxy's address is to take this one. That it be 0 is said of answers (§7.2.8).
+        """
+        addresses = source + ALL_NODES
+        field = (self._checksums[False] - _OVERRIDE_WORD - int.from_bytes(addresses + target)) % 0xFFFF
+        before = ALL_NODES_MAC + self._before_source + addresses + b"\x88\x00"
+        flags = bytes([self._flags[False][0] | _OVERRIDE]) + self._flags[False][1:]
+        return before + field.to_bytes(2) + flags + target + self._option
 
 
 @dataclass(frozen=True, slots=True)

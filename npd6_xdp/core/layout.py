@@ -111,6 +111,7 @@ MAC_KEY = Layout("mac_key", entry="I", mac=_MAC, zero="2x")
 RECENT = Layout("recent", first="Q", last="Q", count="Q")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
 SETTINGS = Layout("settings", event_cost="Q", pending_full="I", routing="I", kept_generation="I", zero="4x")
+ANSWERED = Layout("answered", asked="Q", tci="4s", tag_flags="H", zero="2x")
 KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q", limit=f"{len(Limit)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
@@ -127,7 +128,7 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "refused_askers": (MAC_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
     "target_budgets": (INDEX, BUDGET),
-    "answered": (ADDRESS_KEY, FLAG),
+    "answered": (ADDRESS_KEY, ANSWERED),
     "recent_targets": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
     "heard_addresses": (ADDRESS_KEY, HEARD),

@@ -8,7 +8,17 @@ from enum import IntFlag
 from typing import NamedTuple
 
 from npd6_xdp.core.names import shown
-from npd6_xdp.core.rtnetlink import AF_INET6, AF_UNSPEC, Flag, Type, attributes_of, number, pack_attribute, pack_message
+from npd6_xdp.core.rtnetlink import (
+    AF_INET,
+    AF_INET6,
+    AF_UNSPEC,
+    Flag,
+    Type,
+    attributes_of,
+    number,
+    pack_attribute,
+    pack_message,
+)
 
 _ARPHRD_ETHER = 1
 _IFF_UP = 1
@@ -50,6 +60,7 @@ _IFINFOMSG = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFADDRMSG = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _NETCONFMSG = struct.Struct("=Bxxx")  # struct netconfmsg
 _NETCONFA = struct.Struct("=i")
+_ADDRESS_SIZES = {AF_INET: 4, AF_INET6: 16}
 
 
 class LinkFlag(IntFlag):
@@ -93,7 +104,9 @@ class LinkEntry(NamedTuple):
 
 
 class AddressEntry(NamedTuple):
-    """An IPv6 address (16 bytes) that an interface holds; `usable` as a source: neither tentative nor a duplicate."""
+    """An address (of IPv6: 16 bytes, of IPv4: 4) that an interface holds; `usable` as a source: neither tentative nor a
+    duplicate, or an optimistic one. `settled`: it isn't an optimistic one either.
+    """
 
     ifindex: int
     address: bytes
@@ -102,6 +115,7 @@ class AddressEntry(NamedTuple):
     deprecated: bool
     advertised: bool = False
     """The kernel made it by a router's advertisement."""
+    settled: bool = True
 
 
 def parse_link(body: bytes) -> LinkEntry | None:
@@ -152,19 +166,20 @@ def _programs(xdp: bytes) -> tuple[int, int, int]:
 
 
 def parse_address(body: bytes) -> AddressEntry | None:
-    """The body of NEWADDR or DELADDR; None if it is no IPv6 address."""
+    """The body of NEWADDR or DELADDR; None if it is no IP address."""
     if len(body) < _IFADDRMSG.size:
         return None
     family, length, flags, _, ifindex = _IFADDRMSG.unpack_from(body)
     attributes = dict(attributes_of(body, _IFADDRMSG.size))
     # with a point-to-point peer, IFA_ADDRESS is the peer's
     address = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
-    if family != AF_INET6 or len(address) != 16 or length > 128:
+    if len(address) != _ADDRESS_SIZES.get(family) or length > 8 * len(address):
         return None
     flags = number(attributes.get(_IFA_FLAGS, b"")) or flags
-    unusable = flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) and not flags & _IFA_F_OPTIMISTIC
+    settled = family == AF_INET or not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED)
+    usable = settled or bool(flags & _IFA_F_OPTIMISTIC)
     advertised = attributes.get(_IFA_PROTO, b"\0")[0] == _IFAPROT_KERNEL_RA
-    return AddressEntry(ifindex, address, length, not unusable, bool(flags & _IFA_F_DEPRECATED), advertised)
+    return AddressEntry(ifindex, address, length, usable, bool(flags & _IFA_F_DEPRECATED), advertised, settled)
 
 
 def parse_netconf_ifindex(body: bytes) -> int:
@@ -217,6 +232,11 @@ def parse_group(body: bytes) -> tuple[int, bytes] | None:
 def dump_addresses(sequence: int) -> bytes:
     """Ask for all IPv6 addresses."""
     return pack_message(Type.GETADDR, Flag.REQUEST | Flag.DUMP, sequence, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, 0))
+
+
+def dump_ipv4_addresses(sequence: int) -> bytes:
+    """Ask for all IPv4 addresses."""
+    return pack_message(Type.GETADDR, Flag.REQUEST | Flag.DUMP, sequence, _IFADDRMSG.pack(AF_INET, 0, 0, 0, 0))
 
 
 def dump_forwarding(sequence: int) -> bytes:

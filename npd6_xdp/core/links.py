@@ -22,7 +22,8 @@ class SourceFlag(IntFlag):
 class OwnAddress:
     """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate.
 
-    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3).
+    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3). `settled` says that
+    Duplicate Address Detection has found nobody else to have it: an optimistic one (RFC 4429) is usable before that.
     """
 
     address: IPv6Address
@@ -30,6 +31,7 @@ class OwnAddress:
     usable: bool = True
     deprecated: bool = False
     advertised: bool = False
+    settled: bool = True
 
     @property
     def network(self) -> Prefix:
@@ -82,6 +84,8 @@ class LinkFacts:
     lossy: bool = False
     tpids: Mapping[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
     """The TPIDs of the tags that frames with these VLAN ids have, as the VLAN devices make them."""
+    beside_macs: Mapping[tuple[int, ...], frozenset[bytes]] = field(default_factory=dict)
+    """The MAC addresses of those devices, where they are up."""
 
     @property
     def why_no_port(self) -> str:
@@ -110,6 +114,10 @@ class LinkFacts:
     def mac_of(self, tags: tuple[int, ...]) -> bytes:
         """The MAC address that frames with these VLAN ids are answered from."""
         return self.bridge_macs.get(self._device(tags), self.mac)
+
+    def takes_in(self, tags: tuple[int, ...], mac: bytes) -> bool:
+        """Whether a device here takes in frames with these VLAN ids that are sent to a MAC address (J6)."""
+        return mac in (self.mac, self.mac_of(tags)) or mac in self.beside_macs.get(self._device(tags), ())
 
     def is_shared(self, tags: tuple[int, ...]) -> bool:
         """Whether frames with these VLAN ids may be for others behind the port."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, finish, in_order, pieces
@@ -268,7 +267,7 @@ def _ways(table: Table, wide: Mapping[int, _Wide]) -> Steps[tuple[list[_Way], di
 
     This is asked with each table, of which some have 100,000 rules: no rule is looked at that is as it was.
     """
-    entries = [entry for entry in table.live(Decision.NEIGHBOUR) if entry.datapath is not Datapath.MONITOR]
+    entries = table.at_work(Decision.NEIGHBOUR)
     behind: dict[tuple[int, int], dict[tuple[int, int], None]] = {}  # (entry, via set) by (their link, a via of theirs)
     for entry in entries:
         for via_set in table.origins[entry.id].via_sets & table.vias.keys():

@@ -8,10 +8,11 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts, choose_source
 from npd6_xdp.core.mrd import Tags, tags_of
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import Entry, Table
+from npd6_xdp.core.table import Table
 
 _PIECE = 256  # entries that are looked at at once
 _ALL_NODES = IPv6Address("ff02::1")

@@ -188,9 +188,14 @@ class Pending:
         return len(gone) < at_most
 
     def forget(self, table: Table) -> list[NsEvent]:
-        """Give up the targets of rules that aren't in a table; returns those who wait for them."""
+        """Give up the targets of rules that aren't in a table; returns those who wait for them. Who waits on an entry
+        that is on standby now isn't answered any more.
+        """
         unanswered: list[NsEvent] = []
         for key, pending in tuple(self._targets.items()):
+            for asker, event in tuple(pending.askers.items()):
+                if event.rule in table.rules and table.on_standby(table.rules[event.rule].entry):
+                    del pending.askers[asker]
             gone = {asker for asker, event in pending.askers.items() if event.rule not in table.rules}
             unanswered += [pending.askers.pop(asker) for asker in sorted(gone)]
             if not pending.askers or key[0] not in table.vias:

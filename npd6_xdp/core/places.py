@@ -300,7 +300,7 @@ class Places:
     def due(self) -> float | None:
         """When to call tick() and the take_... again (seconds, monotonic); None: nothing is to be done."""
         due = min(self._contests.due, self._heard.due)
-        if self._urgent or self._sometime or self._heard.has_work:
+        if self._links.asks and (self._urgent or self._sometime or self._heard.has_work):
             due = min(due, self._spent_at + _PAUSE)
         return None if due == NO_TIME else due
 
@@ -308,9 +308,9 @@ class Places:
 
     def take_to_ask(self, now: float) -> list[Host]:
         """The hosts that are to be probed now: first those that somebody waits for, and no more than may be at once."""
-        self._budget = min(float(ASKED_PER_SECOND), self._budget + (now - self._spent_at) * ASKED_PER_SECOND)
-        self._spent_at = now
-        found: list[Host] = []
+        grown = self._budget + (now - self._spent_at) * ASKED_PER_SECOND
+        self._budget = self._links.asks * min(float(ASKED_PER_SECOND), grown)
+        found, self._spent_at = list[Host](), now
         for waiting in (self._urgent, self._sometime):
             while waiting and self._budget >= 1:
                 host = next(iter(waiting))

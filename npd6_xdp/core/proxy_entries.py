@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
-from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Decision, Match, Table
 
@@ -14,7 +13,7 @@ def via_set_of(table: Table, host: Host) -> int | None:
     """The via set in which a proxy entry is a present target of method kernel; None where no rule wants it."""
     for entry_id in set(table.entry_ids.values()):
         entry = table.entries[entry_id]
-        if entry.l3_ifindex != host.ifindex or entry.datapath is Datapath.MONITOR:
+        if entry.l3_ifindex != host.ifindex or not entry.is_at_work:
             continue
         match = table.lookup(entry_id, IPv6Address(host.address))
         if isinstance(match, Match) and match.decision is Decision.KERNEL:
@@ -24,4 +23,4 @@ def via_set_of(table: Table, host: Host) -> int | None:
 
 def proxying_interfaces(table: Table) -> set[int]:
     """The L3 interfaces that rules of method kernel need the kernel to proxy on."""
-    return {entry.l3_ifindex for entry in table.live(Decision.KERNEL) if entry.datapath is not Datapath.MONITOR}
+    return {entry.l3_ifindex for entry in table.at_work(Decision.KERNEL)}

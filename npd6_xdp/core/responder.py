@@ -55,6 +55,15 @@ class Responder:
             template.fill(eth_destination, source, destination, event.target, solicited=not dad),
         )
 
+    def announcement(self, event: NsEvent) -> Answer:
+        """The unsolicited advertisement for the target of an event that nobody has sent: its rule and tags count."""
+        rule = self._table.rules[event.rule]
+        source = event.target
+        if rule.flags & RuleFlag.SOURCE_INTERFACE:
+            source = self._interface_source(rule.entry, ALL_NODES) or event.target
+        frame = self._template(event.rule, event.vlan_tags()).unsolicited(source, event.target)
+        return Answer(self._table.entries[rule.entry].ifindex, frame)
+
     def answer_run(self, run: bytes, frames: Frames) -> list[NsEvent]:
         """Write the answers to a run's plain events into `frames`, which has space for them; the others come back.
 
@@ -111,6 +120,8 @@ class Responder:
         """How the plain events with this rule and these tags are answered; no Shape where none are plain."""
         rule = self._table.rules.get(rule_id)
         if rule is None or flags & _NOT_PLAIN or rule.flags & RuleFlag.SOURCE_INTERFACE:
+            return None, _NOTHING
+        if self._table.on_standby(rule.entry):  # the program has matched it by the table before
             return None, _NOTHING
         template = self._template(rule_id, NsEvent(UNSPECIFIED, UNSPECIFIED, 0, 0, b"", tci, flags).vlan_tags())
         plain = template.plain

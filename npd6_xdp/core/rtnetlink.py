@@ -18,6 +18,7 @@ from typing import NamedTuple
 PROTOCOL = 136
 """Our number in rtm_protocol and NDA_PROTOCOL: the routes and proxy entries that bear it are npd6-xdp's."""
 
+AF_INET = 2
 AF_INET6 = 10
 
 

@@ -25,6 +25,7 @@ _ANSWERED = (
     Outcome.RATE_LIMITED,
     Outcome.LOST,
     Outcome.FAILED,
+    Outcome.STANDBY,
 )
 RULE_OUTCOMES: Mapping[Method, tuple[Outcome, ...]] = {
     Method.STATIC: _ANSWERED,
@@ -61,7 +62,11 @@ class AnswerTimes:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSnapshot:
-    """One entry: `label` is what the metrics call it; `attach` is "native", "generic" or "" where detached."""
+    """One entry: `label` is what the metrics call it; `attach` is "native", "generic" or "" where detached.
+
+    `active_with` is the address that it is active with, "" where it always is; `active` says whether it is now,
+    `role` in words.
+    """
 
     label: str
     port: str
@@ -72,6 +77,10 @@ class InterfaceSnapshot:
     reasons: Mapping[Reason, int]
     advertisements: Mapping[str, int]
     limits: Mapping[Limit, int] = field(default_factory=dict)
+    active_with: str = ""
+    active: bool = True
+    announcements: int = 0
+    role: str = ""
 
     @property
     def lost(self) -> int:

@@ -6,10 +6,10 @@ them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from npd6_xdp.core.link_messages import LinkEntry
+from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
 
 Tags = tuple[int, ...]
 
@@ -23,8 +23,8 @@ mode, nor a team."""
 class Stack(NamedTuple):
     """What is above and below a port, for LinkFacts: see there.
 
-    `l3`, `bridge_macs`, `shared` and `riders` are by VLAN ids; `riders` are the indexes of the devices that get such
-    frames as well.
+    `l3`, `bridge_macs`, `shared`, `riders` and `rider_macs` are by VLAN ids; `riders` are the indexes of the devices
+    that get such frames as well, `rider_macs` the MAC addresses of those that are up.
     """
 
     l3: Mapping[Tags, int]
@@ -34,6 +34,7 @@ class Stack(NamedTuple):
     lower: tuple[int, ...]
     lossy: bool
     tpids: Mapping[Tags, tuple[int, ...]]
+    rider_macs: Mapping[Tags, frozenset[bytes]]
 
 
 class Stacking:
@@ -73,7 +74,14 @@ class Stacking:
             tuple(sorted(slave.ifindex for slave in slaves if not slave.backup)),
             port.kind == "veth" or any(slave.kind == "veth" for slave in slaves),
             {tags: tuple(link.tpid for link in way[1:] if link.kind == "vlan") for tags, way in ways.items() if tags},
+            {tags: frozenset(self._macs_of(found)) for tags, found in riders.items() if found},
         )
+
+    def _macs_of(self, ifindexes: Iterable[int]) -> Iterator[bytes]:
+        """The MAC addresses of those of some devices that are up, and so take in what is sent there."""
+        for link in (self._links[ifindex] for ifindex in ifindexes):
+            if link.mac and link.flags & LinkFlag.UP:
+                yield link.mac
 
     def l3(self, port: LinkEntry) -> Mapping[Tags, int]:
         """The indexes of the L3 interfaces that a port's frames come in by."""

@@ -146,6 +146,10 @@ def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, An
         "attach": interface.attach,
         "datapath": interface.datapath,
         "up": interface.up,
+        "active_with": interface.active_with,
+        "active": interface.active,
+        "role": interface.role,
+        "announcements": interface.announcements,
         "solicitations": {str(outcome): interface.outcomes.get(outcome, 0) for outcome in Outcome},
         "invalid": {str(reason): count for reason, count in interface.reasons.items()},
         "rate_limited": {str(limit): count for limit, count in interface.limits.items()},
@@ -237,6 +241,7 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     attached = f"attached in {interface['attach']} mode" if interface["attach"] else "not attached"
     lines = [
         f"{interface['interface']}: {interface['datapath']}, {attached}, {'up' if interface['up'] else 'down'}",
+        *([f"  {interface['role']}"] if interface["role"] else []),
         f"  solicitations: {_counts(interface['solicitations'])}",
     ]
     if any(interface["invalid"].values()):
@@ -244,6 +249,8 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     if any(interface["rate_limited"].values()):
         lines.append(f"  rate_limited: {_counts(interface['rate_limited'])}")
     lines.append(f"  advertisements: {_counts(interface['advertisements'])}")
+    if interface["announcements"]:
+        lines.append(f"  announcements: {interface['announcements']}")
     if interface["xdp_tx_errors"]:
         lines.append(f"  the driver dropped {interface['xdp_tx_errors']} of those by XDP (xdp_tx_errors)")
     return lines

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
 from ipaddress import IPv6Address
 from operator import itemgetter
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Datapath, RuleConfig, Vlan
+from npd6_xdp.core.config import RuleConfig, Vlan
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.flatten import Bases
-from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Method, Outcome
@@ -53,21 +53,6 @@ class PresentFlag(IntFlag):
 
     STALE = 1
 
-
-class EntryFlag(IntFlag):
-    """`enum entry_flag`: what is known of an entry's port."""
-
-    SHARED = 1
-    TAPPED = 2
-    GUARDED = 4
-    SAMPLED = 8
-    TAGLESS = 16
-    HEARS = 32
-    BUDGETED = 64
-
-
-DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
-"""In the order of `enum datapath`."""
 
 _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 
@@ -109,43 +94,6 @@ class Rule(NamedTuple):
     def host_routes(self) -> bool:
         """Whether present hosts get a route each."""
         return self.config.host_routes
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One [[interface]] on one port. `id` is the scope in the kernel maps and the index of its counters.
-
-    `spoken` is False for the frames of a port that no [[interface]] speaks for: those have no rules, and
-    whatever is asked there is `unmatched`. `source_limit` is in NS/s, `new_target_limit`
-    in targets a second, 0 is none.
-
-    `mac` is what is advertised: the port's, or that of the bridge that it belongs to. `port_mac` is the port's own,
-    where that is another one. `shared` says that others live behind the port, so what isn't surely ours goes on to
-    them. `lower` are the indexes of interfaces whose frames are this port's, too (a bond's slaves).
-    """
-
-    id: int
-    label: str
-    port: str
-    ifindex: int
-    mac: bytes
-    datapath: Datapath
-    vlan: Vlan
-    addresses: tuple[OwnAddress, ...]
-    spoken: bool = True
-    l3_ifindex: int = 0
-    source_limit: int = 0
-    collect: int = 0
-    port_mac: bytes = b""
-    shared: bool = False
-    lower: tuple[int, ...] = ()
-    multicast_router: bool = False
-    new_target_limit: int = 0
-
-    @property
-    def macs(self) -> frozenset[bytes]:
-        """The MAC addresses by which frames come to the port, and leave it."""
-        return frozenset({self.mac, self.port_mac or self.mac})
 
 
 class Match(NamedTuple):
@@ -325,6 +273,28 @@ class Table:
             self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].occurring
         ]
 
+    def with_roles(self, held: Set[str]) -> Table:
+        """The same, where this machine holds these addresses now of those that entries are active with."""
+        changed = {
+            number: replace(entry, standby=not entry.standby)
+            for number, entry in self.entries.items()
+            if entry.is_to_stand_by(held) is not entry.standby
+        }
+        return replace(self, entries={**self.entries, **changed})
+
+    def at_work(self, decision: Decision) -> list[Entry]:
+        """Those of them that are at work."""
+        return [entry for entry in self.live(decision) if entry.is_at_work]
+
+    @cached_property
+    def waiting(self) -> frozenset[int]:
+        """The entries that are on standby."""
+        return frozenset(number for number, entry in self.entries.items() if entry.standby)
+
+    def on_standby(self, entry: int) -> bool:
+        """Whether an entry is; not one that the table hasn't."""
+        return entry in self.entries and self.entries[entry].standby
+
     def entry_of(self, ifindex: int, tags: tuple[int, ...] = ()) -> Entry | None:
         """The entry that speaks for frames with these VLAN ids on a port; None where the port isn't attached."""
         found = self.entry_ids.get(
@@ -375,6 +345,7 @@ class Table:
             and self.rules[match.rule].host_routes
             for via_set in self.neighbour_via_sets(ifindex, address)
             for entry in self._neighbour_entries[via_set]
+            if not self.entries[entry].standby
         )
 
     def _is_neighbours(self, via_set: int, entry: int, address: IPv6Address) -> bool:

@@ -27,6 +27,7 @@ class Outcome(StrEnum):
     MONITORED = "monitored"
     LOST = "lost"
     FAILED = "failed"
+    STANDBY = "standby"
 
 
 class Reason(StrEnum):

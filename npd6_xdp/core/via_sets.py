@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from npd6_xdp.core.config import RuleConfig, is_glob, matches
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.ids import Ids
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.table import NO_VIA_SET, Entry, Table, ViaSetKey
+from npd6_xdp.core.table import NO_VIA_SET, Table, ViaSetKey
 from npd6_xdp.core.verdict import Method
 
 

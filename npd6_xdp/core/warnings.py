@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
-from npd6_xdp.core.table import NOTHING_DECIDED, Decision, Decisions, Entry, Match, Table
+from npd6_xdp.core.table import NOTHING_DECIDED, Decision, Decisions, Match, Table
 
 MOST_SAID = 20
 """Warnings that are said at once, a line each: as many as of a file's mistakes."""

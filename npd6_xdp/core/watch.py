@@ -152,7 +152,7 @@ class Watch:
         rows = [
             (
                 interface["interface"],
-                "up" if interface["up"] else "DOWN" if interface["attach"] else "NOT ATTACHED",
+                _state(interface),
                 interface["attach"] or "-",
                 interface["datapath"],
                 _per_second(self._rate(("interface", interface["interface"]))),
@@ -184,6 +184,12 @@ class Watch:
     def _left_out(self, kind: str, more: int = 0) -> list[Line]:
         more += self._said["left_out"][kind]
         return [Line(f"{self._ellipsis} and {more:,} more {kind} (status --json has all)", Look.FAINT)] if more else []
+
+
+def _state(interface: Mapping[str, Any]) -> str:
+    if interface["up"]:
+        return "up" if interface["active"] else "standby"
+    return "DOWN" if interface["attach"] else "NOT ATTACHED"
 
 
 def _alerts(notes: Iterable[str], width: int) -> Iterable[Line]:

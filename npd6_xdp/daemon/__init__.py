@@ -21,6 +21,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import as_machine_error
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Method
+from npd6_xdp.daemon.announcing import Announcing
 from npd6_xdp.daemon.answering import Answering, Handler
 from npd6_xdp.daemon.changes import Changes, to_be
 from npd6_xdp.daemon.control import Control
@@ -111,8 +112,9 @@ class Rooms:
         self.route = keep(closing(Routing(self.ns_filter)))
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
+        self.announcing = Announcing(self.ns_filter, self.ports, self.neighbour, self.route)
         # who tells of it
-        seen = self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, hand_over
+        seen = self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, self.announcing, hand_over
         view = View(*seen, changing, given.file)
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
@@ -126,7 +128,8 @@ class Rooms:
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
         followers = [
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.programs),
-            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags, hand_over),
+            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
+            *(self.announcing, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         source, configured, manager = given.source, given.configured, given.service.manager
@@ -140,7 +143,7 @@ class Rooms:
             Method.KERNEL: self.kernel.handle,
             Method.ROUTE: self.route.handle,
         }
-        self.answering.join(handlers, self.neighbour.notice)
+        self.answering.join(handlers, self.neighbour.notice, self.announcing.found)
         self.route.use(self.machine.routing_flags)
         self.rings.open(EventRing(self.ns_filter.program.maps))
         for name, pid in other_daemons():
@@ -153,7 +156,11 @@ class Rooms:
         self.machine.join(loop, self.route.use)
         self.route.join(loop)
         signals.join(loop, {signal.SIGHUP: self.reloads.ask, signal.SIGUSR1: self.documents.log_status})
-        verbs = {"status": self.documents.answer_status, "reload": lambda _, reply: self.reloads.ask(reply)}
+        verbs = {
+            "status": self.documents.answer_status,
+            "reload": lambda _, reply: self.reloads.ask(reply),
+            "announce": self.announcing.ask,
+        }
         self.control.join(loop, verbs)
         self.reloads.join(self.control.say_at_work)
         self.tracking.join(lambda: self.reloads.is_applying)
@@ -165,6 +172,7 @@ class Rooms:
         self.ports.join(loop)
         self.tags.join(loop, self.changes.anew)
         self.discovery.join(loop)
+        self.announcing.join(loop)
         self.programs.join()
         self.documents.join(loop)
         self.reaper.join(loop)

@@ -53,6 +53,7 @@ class Answering(Follower):
         self._counts = counts
         self._handlers: Mapping[Method, Handler] = {}
         self._notice: Callable[[NsEvent, Rule], None] = lambda *_: None
+        self._found: Callable[[NsEvent, Rule], None] = lambda *_: None
         self._report = failed
         self._in_force = NOTHING
         self._responder = Responder(NOTHING.table)
@@ -66,9 +67,16 @@ class Answering(Follower):
         self._unsent: list[Shape] = []  # of the tried ones
         self._latencies: list[int] = []  # microseconds, of the others
 
-    def join(self, handlers: Mapping[Method, Handler], notice: Callable[[NsEvent, Rule], None]) -> None:
-        """Who handles the events of a method's rules, and who takes notice of what else the XDP program has seen."""
-        self._handlers, self._notice = handlers, notice
+    def join(
+        self,
+        handlers: Mapping[Method, Handler],
+        notice: Callable[[NsEvent, Rule], None],
+        found: Callable[[NsEvent, Rule], None],
+    ) -> None:
+        """Who handles the events of a method's rules, who takes notice of what else the XDP program has seen, and who
+        is told of targets that were found though nobody has asked for them.
+        """
+        self._handlers, self._notice, self._found = handlers, notice, found
 
     def apply(self, new: InForce) -> None:
         """Answer by this table from now on; events that were matched by the one before, by that."""
@@ -150,6 +158,10 @@ class Answering(Follower):
         rule = self.rule(event.rule)
         if rule is None:
             return  # of an entry that is gone, and whose counters are, too
+        if self._in_force.table.on_standby(rule.entry):  # by now
+            if not event.flags & EventFlag.ANSWERED:
+                self._counts.count(rule, Outcome.STANDBY)
+            return
         if event.flags & _NOTICED:
             self._notice(event, rule)
         if event.flags & EventFlag.ANSWERED:
@@ -170,7 +182,11 @@ class Answering(Follower):
         can't be sent isn't counted as `failed`.
         """
         rule = self.rule(event.rule)
-        if rule is not None and self._send(event):
+        if rule is None or self._in_force.table.on_standby(rule.entry):
+            return
+        if event.is_ours:
+            self._found(event, rule)
+        elif self._send(event):
             self._counts.count_late(rule)
 
     def _send(self, event: NsEvent) -> bool:

@@ -185,13 +185,16 @@ def to_be(
     yield
     yield from machine.watch(config, change)
     links = yield from machine.facts(config)
+    held = machine.held(config)
     if known is not None and config is known.config and links == known.links:
-        return known
+        if held == known.held:
+            return known
+        return InForce(written, config, links, known.table.with_roles(held), meant, held)  # quick, whatever it has
     if change.asked:
         check(config, links)
         yield
-    table = yield from building(config, links, (known or old).table, old.table)
-    return InForce(written, config, links, table, meant)
+    table = yield from building(config, links, (known or old).table, old.table, held=held)
+    return InForce(written, config, links, table, meant, held)
 
 
 def check(config: Config, links: Mapping[str, LinkFacts]) -> None:

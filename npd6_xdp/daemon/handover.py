@@ -15,11 +15,10 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol, TypeVar
 
-from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.daemon.in_force import Follower, InForce
 from npd6_xdp.daemon.lines import some
@@ -58,7 +57,7 @@ class LinkKeeper(Keeper):
     def __init__(self, store: FdStore, token: str, first: InForce) -> None:
         self._store = store
         self._token = token
-        self._links = {link.ifindex: link for link in first.links.values()}
+        self._answers_by = _macs(first)
         self._kept: dict[int, _Kept] = {}
         self.adopted = 0
         """How many links were a predecessor's until this process took its place."""
@@ -107,13 +106,13 @@ class LinkKeeper(Keeper):
         if (kept := self._kept.pop(ifindex, None)) is not None:
             self._store.release(kept.name)
 
-    def follow(self, links: Mapping[str, LinkFacts]) -> Steps[None]:
-        """Links have other MAC addresses: by those, the program answers from now on, and the names are to say so."""
-        self._links = {link.ifindex: link for link in links.values()}
+    def follow(self, new: InForce) -> Steps[None]:
+        """Programs answer by other MAC addresses from now on, and the names are to say so."""
+        self._answers_by = _macs(new)
         for ifindexes in pieces([*self._kept]):
             for ifindex in ifindexes:
                 kept = self._kept.get(ifindex)
-                if kept is not None and ifindex in self._links and not kept.name.startswith(self._stem(ifindex)):
+                if kept is not None and ifindex in self._answers_by and not kept.name.startswith(self._stem(ifindex)):
                     self._store.release(kept.name)
                     self.keep(ifindex, kept.fd)
             yield
@@ -123,11 +122,12 @@ class LinkKeeper(Keeper):
         return f"l{_base36(ifindex)}-{self._macs(ifindex)}"
 
     def _macs(self, ifindex: int) -> str:
-        """A digest of the MAC addresses by which the program on a port answers: its own, and those of its bridges."""
-        if (link := self._links.get(ifindex)) is None:
+        """A digest of the MAC addresses by which the program on a port answers."""
+        if (macs := self._answers_by.get(ifindex)) is None:
             return ""
-        macs = b"".join(sorted({link.mac, *link.bridge_macs.values()}))
-        return base64.b32encode(hashlib.blake2s(macs, digest_size=5).digest()).decode()[:_MACS].lower()
+        return (
+            base64.b32encode(hashlib.blake2s(b"".join(sorted(macs)), digest_size=5).digest()).decode()[:_MACS].lower()
+        )
 
 
 class HandOver(Follower):
@@ -171,8 +171,8 @@ class HandOver(Follower):
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Ports may have other MAC addresses."""
-        if self.lasts and self._keeper is not None and old.links is not new.links:
-            yield from self._keeper.follow(new.links)
+        if self.lasts and self._keeper is not None and (old.links is not new.links or old.table is not new.table):
+            yield from self._keeper.follow(new)
 
     def left(self, room: Left, has_company: Callable[[], bool] = lambda: False) -> Left:
         """It is closed at the end, and what it has in the kernel is left to a successor, where one may come.
@@ -194,6 +194,17 @@ class HandOver(Follower):
                 with suppress(OSError):
                     os.close(fd)
         self._store.inherited.clear()
+
+
+def _macs(new: InForce) -> dict[int, set[bytes]]:
+    """The MAC addresses by which programs answer, by the port's index: its own, its bridges', and each link_address
+    that a device takes in.
+    """
+    found = {link.ifindex: {link.mac, *link.bridge_macs.values()} for link in new.links.values()}
+    for entry in new.table.entries.values():
+        if entry.ifindex in found and not entry.lacks_device:
+            found[entry.ifindex].add(entry.mac)
+    return found
 
 
 def _base36(number: int) -> str:

@@ -167,7 +167,7 @@ class Hosts:
         self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
-        self._routes_unsettled |= bool(moved) or self.neighbours.unsettled
+        self._routes_unsettled |= bool(moved) or self.neighbours.unsettled or table.waiting != before.table.waiting
         if table is not before.table:  # else one that is prepared may need to know
             self.routes.listen(wanted=False)
             if not needed:

@@ -19,7 +19,8 @@ class InForce:
     """A configuration, the facts of the links, and the table that was built of the two.
 
     `config` has the names of interfaces that are `meant` where `written`, the configuration as it was read, has
-    alternative ones.
+    alternative ones. `held` are those of the configuration's role addresses that this machine holds: what its entries
+    are active with.
     """
 
     written: Config
@@ -27,6 +28,7 @@ class InForce:
     links: Mapping[str, LinkFacts]
     table: Table
     meant: Mapping[str, str] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
     names: Mapping[int, str] = field(init=False, repr=False)
     """The interfaces' names, by index."""
 

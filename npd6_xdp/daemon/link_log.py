@@ -31,6 +31,15 @@ class LinkLog(Follower):
         if new is not self._in_force:  # else what was said since is known as well
             self._in_force, self._said = new, new.links
 
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """Say which entries have got another role, or one at all."""
+        before = old.table.entries
+        for entry in new.table.entries.values():
+            if (role := entry.role) and (entry.id not in before or before[entry.id].role != role):
+                self._lines.add(logging.INFO, entry.label, role)
+        self._lines.say()
+        yield from ()
+
     def _say(self, links: Mapping[str, LinkFacts]) -> None:
         known, self._said = self._said, links
         changed = [name for name, before in known.items() if links.get(name) is not before]

@@ -138,6 +138,10 @@ class Machine(Follower):
         }
         return self._guests.beside(known)
 
+    def held(self, config: Config) -> frozenset[str]:
+        """Those of a configuration's role addresses that this machine holds now."""
+        return self.netlink.held(config.role_addresses)
+
     @property
     def routing_flags(self) -> RoutingFlag:
         """What of routes and rules there is that bpf_fib_lookup() can't decide by."""
@@ -156,8 +160,9 @@ class Machine(Follower):
         what has come is taken in besides. Else that raises MachineError.
         """
         try:
-            if self.netlink.on_change(time.monotonic() + SLICE) and change.asked:
-                self._look.later()
+            changed = self.netlink.on_change(time.monotonic() + SLICE)
+            if change.asked and (changed or self.held(self._in_force.config) != self._in_force.held):
+                self._look.later()  # what that asked for may come to nothing
         except BrokenSource as error:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
         except MachineError as error:
@@ -189,6 +194,8 @@ class Machine(Follower):
             raise  # the loop counts, and opens another
         except MachineError as error:  # what was lost can't be read at the moment
             self._look.retry(error)
+        if self.held(self._in_force.config) != self._in_force.held:
+            self._look.at_once()  # a role has changed: until it is followed, nobody answers, or two do
 
     def _on_route_change(self) -> None:
         if self._routes.on_change():

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from npd6_xdp.core.config import Attach, Config
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import finding_groups, wanted_groups
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
-from npd6_xdp.core.table import Entry, Table
+from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.attaching import attach
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines

@@ -123,7 +123,7 @@ class Programs(Follower):
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """What was known of entries that are gone is forgotten."""
         entries = old.table.entries
-        gone = {number for number in entries.keys() - new.table.entries.keys() if entries[number].new_target_limit}
+        gone = {number for number in entries.keys() - new.table.entries.keys() if entries[number].remembers}
         yield from self._ns_filter.forgetting(gone)
 
     # --- programs ---

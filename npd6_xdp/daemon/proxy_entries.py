@@ -109,8 +109,8 @@ class ProxyEntries(Follower):
     def ask(self, event: NsEvent, rule: Rule) -> None:
         """A target that the kernel doesn't proxy yet is asked for: from now on it does, if there is space."""
         entry = self._in_force.table.entries.get(rule.entry)
-        if entry is None:
-            return  # an event by the table before: of an interface that the one to come doesn't have
+        if entry is None or entry.standby:
+            return  # an event by the table before: of an interface that the one to come doesn't have, or leaves alone
         host = Host(entry.l3_ifindex, event.target)
         if host in self._entries or host in self._foreign:
             return

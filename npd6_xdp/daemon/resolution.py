@@ -145,7 +145,7 @@ class Resolution(Follower):
         table = self._in_force.table
         match = table.lookup(asked.entry, IPv6Address(event.target))
         rule = table.rules.get(match.rule) if isinstance(match, Match) else None
-        if rule is None or rule.decision is Decision.IGNORE:
+        if rule is None or rule.decision is Decision.IGNORE or table.on_standby(rule.entry):
             return
         event = event._replace(rule=rule.id)
         if rule.method is not Method.NEIGHBOUR or self.ask(event, rule) is None:
@@ -181,6 +181,17 @@ class Resolution(Follower):
             self._once.warn(f"limits.neighbours: {most} hosts are there; no further ones are resolved")
             return Limit.FULL
         return self._await(event, rule, vias, self._hosts.look_for)
+
+    def seek(self, event: NsEvent, rule: Rule) -> bool:
+        """Look for a target that nobody asks for (NsEvent.is_ours). False: there is no space for it now."""
+        vias = self._in_force.table.vias.get(rule.via_set)
+        if not vias or self.neighbours.full:
+            return True  # and it won't be found
+        return self._await(event, rule, vias, self._hosts.look_for) is Outcome.PENDING
+
+    def is_there(self, via_set: int, target: bytes) -> bool:
+        """Whether a target is known to be there."""
+        return any(True for _ in self.neighbours.interfaces(via_set, target))
 
     def defend(self, event: NsEvent, rule: Rule) -> Outcome | Limit | None:
         """Somebody wants a target's address, which the neighbour table has. None: its host is there, answer.

@@ -85,6 +85,10 @@ class Routing(Follower):
             self._ns_filter.keep_route(rule.entry, event.target, self._generation, there=there)
         return None if there else Outcome.ABSENT
 
+    def leads_to(self, event: NsEvent, rule: Rule) -> bool:
+        """Whether a target is there, for who asks seldom."""
+        return bool(self._questions.is_behind(question_of(event, rule, self._in_force.table, self._flags)))
+
     def on_change(self) -> None:
         """Something about routes has changed."""
         self._forget()

@@ -19,6 +19,7 @@ from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxy_entries import proxying_interfaces
+from npd6_xdp.core.roles import role_text
 from npd6_xdp.core.snapshot import (
     AnswerTimes,
     Details,
@@ -33,6 +34,7 @@ from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
+from npd6_xdp.daemon.announcing import Announcing
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
@@ -68,6 +70,7 @@ class View(Follower):
         counts: Counts,
         resolution: Resolution,
         proxy_entries: ProxyEntries,
+        announcing: Announcing,
         hand_over: HandOver,
         changing: AbstractContextManager[object],
         file: str,
@@ -78,6 +81,7 @@ class View(Follower):
         self._counts = counts
         self._resolution = resolution
         self._proxy_entries = proxy_entries
+        self._announcing = announcing
         self._hand_over = hand_over
         self._changing = changing
         self._file = file
@@ -180,7 +184,9 @@ class View(Follower):
         reasons: dict[str, Mapping[Reason, int]] = {}
         limits: dict[str, Mapping[Limit, int]] = {}
         late: Counter[str] = Counter()
-        shown: dict[str, tuple[str, str]] = {}
+        announced: Counter[str] = Counter()
+        lacking: dict[str, str] = {}
+        shown: dict[str, tuple[str, str, str]] = {}
         for entries in pieces(now.table.entries.values(), _ENTRIES):
             for entry in entries:
                 label, counted = entry.label, counters.get(entry.id, _NOTHING)
@@ -190,14 +196,17 @@ class View(Follower):
                 here = added(counted.limits, self._counts.limits(entry.id))
                 limits[label] = added(limits.get(label, {}), here)
                 late[label] += self._counts.late(entry.id)
+                announced[label] += self._announcing.sent(entry.id)
+                if entry.lacks_device:
+                    lacking[label] = entry.role
                 if entry.spoken or label not in shown:
-                    shown[label] = (entry.port, entry.datapath)
+                    shown[label] = (entry.port, entry.datapath, entry.active_with)
             yield
         for interface in _configured(now.config):  # it may not be there, or have gone before the file changed
-            shown[interface.label] = (interface.name, interface.datapath)
+            shown[interface.label] = (interface.name, interface.datapath, interface.active_with)
         interfaces = []
         for some in pieces(shown.items(), _ENTRIES):
-            for label, (port, datapath) in some:
+            for label, (port, datapath, active_with) in some:
                 attached, link = self._ports.by_name(port), now.links.get(port)
                 counts, why = outcomes.get(label, {}), reasons.get(label, {})
                 refused = limits.get(label, {})
@@ -215,6 +224,10 @@ class View(Follower):
                             "python": counts.get(Outcome.ANSWERED_PYTHON, 0) + late[label],
                         },
                         {name: refused.get(name, 0) for name in Limit},
+                        active_with,
+                        label not in lacking and (not active_with or active_with in now.held),
+                        announced[label],
+                        lacking.get(label) or role_text(active_with, active=active_with in now.held),
                     )
                 )
             yield

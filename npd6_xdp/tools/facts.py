@@ -21,6 +21,14 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
         return netlink.facts(routes.of)
 
 
+def roles_held(config: Config) -> frozenset[str]:
+    """Those of a configuration's role addresses that this machine holds."""
+    if not config.role_addresses:
+        return frozenset()
+    with closing(Netlink()) as netlink:
+        return netlink.held(config.role_addresses)
+
+
 def sysctl(key: str) -> str | None:
     """A sysctl of this machine below net.ipv6, as "conf/wan0/forwarding"; None if it isn't there."""
     return read(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -49,17 +49,25 @@ _SHORTEST, _LONGEST = 14, 3000  # bytes that a test run takes at the least, and 
 
 
 def run(
-    file: Path, config: Config, links: Mapping[str, LinkFacts], interface: str, mac: bytes | None, *, as_json: bool
+    file: Path,
+    config: Config,
+    links: Mapping[str, LinkFacts],
+    interface: str,
+    mac: bytes | None,
+    held: Set[str],
+    *,
+    as_json: bool,
 ) -> None:
     """Say what would become of each solicitation in a capture, as if it had come in by `interface`.
 
-    `mac` is that interface's MAC address, where it isn't among `links`. What comes by standard input (STDIN) is told as
+    `mac` is that interface's MAC address, where it isn't among `links`. `held` are the role addresses that this machine
+    has; of another machine's interface, it is supposed to have all. What comes by standard input (STDIN) is told as
     it comes. Raises UsageError for a file that can't be used, and MachineError at the end if parts of it couldn't: what
     could be is printed then; and so it is on a Ctrl-C.
     """
     capture = frames(file)
     first = next(capture, None)  # before anything is loaded
-    with closing(_Replay(config, links, interface, mac)) as replay:
+    with closing(_Replay(config, links, interface, mac, held)) as replay:
         told = []
         incomplete: MachineError | KeyboardInterrupt | None = None
         if not as_json:
@@ -97,7 +105,9 @@ def run(
 class _Replay:
     """The program with the configuration's table, and what it made of the frames so far."""
 
-    def __init__(self, config: Config, links: Mapping[str, LinkFacts], interface: str, mac: bytes | None) -> None:
+    def __init__(
+        self, config: Config, links: Mapping[str, LinkFacts], interface: str, mac: bytes | None, held: Set[str]
+    ) -> None:
         here = links.get(interface)
         if here is not None and here.why_no_port:
             raise UsageError(f"{interface} is {here.why_no_port}")
@@ -114,7 +124,7 @@ class _Replay:
         config = replace(config, interfaces=entries, limits=replace(config.limits, events_per_second=_UNLIMITED))
         # first: where it isn't on this machine, the loopback interface stands in, and has the same index
         links = {interface: link, **{name: other for name, other in links.items() if name != interface}}
-        self._table = build(config, links)
+        self._table = build(config, links, held=held if here else None)
         self._is_here = here is not None
         self._mac = link.mac
         self._speaks_of_tags = any(entry.vlan != UNTAGGED for entry in entries)

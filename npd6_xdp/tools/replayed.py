@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.explain import DAD_IGNORED, why_surely_there, why_unanswered
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
-from npd6_xdp.core.table import Decision, Entry, Match, Rule, RuleFlag, Table
+from npd6_xdp.core.table import Decision, Match, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome, Reason
 from npd6_xdp.tools import cooked
 
@@ -80,6 +81,8 @@ def why(
         return f"the neighbour table doesn't have it behind {via}; the kernel would resolve it{onward}"
     if outcome is Outcome.KERNEL:
         return "the kernel's proxy entry for it answers"
+    if outcome is Outcome.STANDBY:
+        return f"it would be answered or resolved, but {entry.why_standby}"
     if outcome is Outcome.MONITORED:
         return 'it would be answered or resolved, but for datapath = "monitor"'
     return _why_there(held, asked, rule, match)

@@ -55,6 +55,8 @@ def test_a_minimal_file_has_the_contracts_defaults() -> None:
                 na_source=NaSource.TARGET,
                 events_per_source=None,
                 collect_targets=0,
+                active_with="",
+                link_address="",
                 new_targets_per_second=0,
             ),
         ),
@@ -95,6 +97,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         kernel_entries = 4
         kernel_entry_age = 5
         host_route_keep = 7
+        announcements_per_second = 8
         remembered_targets = 6
         """
     assert parse(text + MINIMAL, "") == Config(
@@ -103,7 +106,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         log_level="debug",
         log_format="json",
         metrics_listen=("127.0.0.1", 80),
-        limits=Limits(1, 2, 3, 4, 5, 7, 6),
+        limits=Limits(1, 2, 3, 4, 5, 7, 8, 6),
     )
 
 
@@ -117,6 +120,8 @@ def test_each_key_of_an_interface_means_what_it_says() -> None:
         na_source = "interface"
         events_per_source = 0
         collect_targets = 7
+        active_with = "192.0.2.1"
+        link_address = "00:00:5e:00:02:33"
         new_targets_per_second = 8
         """
     assert only(parse(interface(text), "")) == InterfaceConfig(
@@ -130,6 +135,8 @@ def test_each_key_of_an_interface_means_what_it_says() -> None:
         na_source=NaSource.INTERFACE,
         events_per_source=0,
         collect_targets=7,
+        active_with="192.0.2.1",
+        link_address="00:00:5e:00:02:33",
         new_targets_per_second=8,
     )
 

@@ -282,6 +282,7 @@ interfaces = st.builds(
     na_source=st.sampled_from(NaSource),
     events_per_source=st.none() | st.integers(0, 10_000_000),
     collect_targets=st.integers(0, 1_000_000),
+    active_with=st.sampled_from(["", "192.0.2.1", "2001:db8::1", "fe80::1%lan0"]),
     new_targets_per_second=st.integers(0, 1_000_000),
 )
 
@@ -325,6 +326,7 @@ def test_a_valid_configuration_says_what_it_was_written_to_say(config: Config) -
             "dad": entry.dad,
             "na_source": entry.na_source,
             "collect_targets": entry.collect_targets,
+            "active_with": entry.active_with,
             "new_targets_per_second": entry.new_targets_per_second,
             **({} if entry.events_per_source is None else {"events_per_source": entry.events_per_source}),
             "rule": [{"prefix": rule.prefix, "method": rule.method} for rule in entry.rules],

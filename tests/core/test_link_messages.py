@@ -133,24 +133,33 @@ def test_a_radios_event_which_says_nothing_of_the_link_is_none() -> None:
     assert parse_link(encoded(ifinfmsg, {"family": socket.AF_UNSPEC, "index": 3, "ifi_type": 1}, attributes)) is None
 
 
-ADDRESSES: tuple[tuple[str, int, list[tuple[str, Any]], tuple[bool, bool]], ...] = (
-    ("settled", 0x80, [], (True, False)),
-    ("tentative", 0x40, [], (False, False)),
-    ("tentative and optimistic", 0x44, [], (True, False)),
-    ("a duplicate", 0x48, [], (False, False)),
-    ("deprecated", 0x20, [], (True, True)),
-    ("flags that need more than a byte", 0x40, [("IFA_FLAGS", 0x320)], (True, True)),
-    ("a peer's beside it", 0, [("IFA_LOCAL", TEXT)], (True, False)),
+ADDRESSES: tuple[tuple[str, int, list[tuple[str, Any]], tuple[bool, bool, bool]], ...] = (
+    # usable, deprecated, settled
+    ("settled", 0x80, [], (True, False, True)),
+    ("tentative", 0x40, [], (False, False, False)),
+    ("tentative and optimistic", 0x44, [], (True, False, False)),
+    ("a duplicate", 0x48, [], (False, False, False)),
+    ("deprecated", 0x20, [], (True, True, True)),
+    ("flags that need more than a byte", 0x40, [("IFA_FLAGS", 0x320)], (True, True, True)),
+    ("a peer's beside it", 0, [("IFA_LOCAL", TEXT)], (True, False, True)),
 )
 
 
 @pytest.mark.parametrize(("what", "flags", "attributes", "wanted"), ADDRESSES, ids=[what for what, *_ in ADDRESSES])
 def test_we_read_the_addresses_that_pyroute2_writes(
-    what: str, flags: int, attributes: list[tuple[str, Any]], wanted: tuple[bool, bool]
+    what: str, flags: int, attributes: list[tuple[str, Any]], wanted: tuple[bool, bool, bool]
 ) -> None:
+    usable, deprecated, settled = wanted
     fields = {"index": 3, "prefixlen": 64, "flags": flags}
     address = "fe80::1" if attributes and attributes[0][0] == "IFA_LOCAL" else TEXT
     body = encoded(ifaddrmsg, fields, [("IFA_ADDRESS", address), *attributes])
-    assert parse_address(body) == AddressEntry(3, ADDRESS, 64, *wanted)
-    ipv4 = encoded(ifaddrmsg, {**fields, "family": socket.AF_INET}, [("IFA_ADDRESS", "192.0.2.1")])
-    assert parse_address(ipv4) is None
+    assert parse_address(body) == AddressEntry(3, ADDRESS, 64, usable, deprecated, settled=settled)
+
+
+def test_we_read_ipv4_addresses_for_which_nothing_is_ever_tentative() -> None:
+    """With a point-to-point peer, IFA_ADDRESS is the peer's. A bit of IPv6's flags means something else there."""
+    attributes = [("IFA_ADDRESS", "192.0.2.9"), ("IFA_LOCAL", "192.0.2.1"), ("IFA_LABEL", "wan0")]
+    fields = {"index": 3, "prefixlen": 24, "flags": 0x40}
+    body = encoded(ifaddrmsg, {**fields, "family": socket.AF_INET}, attributes)
+    assert parse_address(body) == AddressEntry(3, bytes([192, 0, 2, 1]), 24, usable=True, deprecated=False)
+    assert parse_address(encoded(ifaddrmsg, {**fields, "family": socket.AF_INET, "prefixlen": 33}, attributes)) is None

@@ -38,7 +38,7 @@ def stack(port: str, machine: dict[str, LinkEntry]) -> Stack:
 
 
 def test_a_port_alone_takes_its_frames_in_by_itself_and_nobody_else_gets_them() -> None:
-    assert stack("wan0", links(wan0={})) == Stack({(): 1}, {}, frozenset(), {}, (), False, {})
+    assert stack("wan0", links(wan0={})) == Stack({(): 1}, {}, frozenset(), {}, (), False, {}, {})
 
 
 def test_a_bridges_port_speaks_with_the_bridges_mac_and_shares_its_frames() -> None:

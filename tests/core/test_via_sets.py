@@ -8,8 +8,9 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.absent import absent_vias
 from npd6_xdp.core.build import build
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.table import NO_VIA_SET, Decision, Entry, Match, Table
+from npd6_xdp.core.table import NO_VIA_SET, Decision, Match, Table
 from npd6_xdp.core.warnings import warnings
 from tests.core.tables import MAC, facts, meaning, side, text, under
 

@@ -50,6 +50,9 @@ class Machine:
     def watch(self, _: Config, change: Change) -> Steps[None]:
         yield
 
+    def held(self, _: Config) -> frozenset[str]:
+        return frozenset()
+
     def facts(self, _: Config) -> Steps[Mapping[str, LinkFacts]]:
         return self.links
         yield

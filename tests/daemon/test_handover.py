@@ -61,9 +61,9 @@ def manager() -> Iterator[Manager]:
             os.close(fd)
 
 
-def force(*links: LinkFacts) -> InForce:
-    config, by_name = parse(configuration(), "test"), {link.name: link for link in links}
-    return in_force(build(config, by_name), by_name, config)
+def force(*links: LinkFacts, **keys: str) -> InForce:
+    config, by_name = parse(configuration(**keys), "test"), {link.name: link for link in links}
+    return in_force(build(config, by_name, held=frozenset()), by_name, config)
 
 
 def name_of(ifindex: int, first: InForce) -> str:
@@ -217,3 +217,10 @@ def test_what_nobody_has_taken_over_stays_in_the_store_at_the_end(manager: Manag
         HandOver(manager.store, stack)
     assert not is_open(left["s5-abc"])
     assert manager.said == []
+
+
+def test_a_link_address_is_among_those_that_a_name_says_while_a_device_takes_in_what_is_sent_there() -> None:
+    lacking = force(WAN, link_address='"02:00:00:00:00:77"')
+    beside = force(replace(WAN, beside_macs={(): frozenset({OTHER})}), link_address='"02:00:00:00:00:77"')
+    names = [name_of(7, each)[: -len("abc")] for each in (force(WAN), lacking, beside)]
+    assert names[0] == names[1] != names[2]

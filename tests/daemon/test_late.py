@@ -89,7 +89,7 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
 ) -> None:
     before = build(config("wan0"), LINKS)
     answering = Answering(NsFilter(), Counts(), lambda *_: None)  # type: ignore[arg-type]
-    answering.join(dict.fromkeys(Method, lambda *_: Outcome.PENDING), lambda *_: None)
+    answering.join(dict.fromkeys(Method, lambda *_: Outcome.PENDING), lambda *_: None, lambda *_: None)
     for table in (before, build(config("wan9"), LINKS, before)):
         answering.apply(in_force(table, LINKS))
     (rule,) = before.rules
@@ -112,7 +112,7 @@ def test_events_of_several_processors_are_handled_in_the_order_in_which_they_cam
         handled.append(event.tci[0])
         return Outcome.PENDING
 
-    answering.join(dict.fromkeys(Method, note), lambda *_: None)
+    answering.join(dict.fromkeys(Method, note), lambda *_: None, lambda *_: None)
     answering.apply(in_force(table, LINKS))
     for now in (10**9, 2**32 + 25):  # microseconds; the second time, the 32 bits begin anew between them
         monkeypatch.setattr("npd6_xdp.daemon.answering.machine_ns", lambda now=now: now * 1000)

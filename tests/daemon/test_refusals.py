@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +287,9 @@ class Links:
     def on_change(self, _deadline: float) -> bool:
         raise MachineError(WHY)
 
+    def held(self, _: Set[str]) -> frozenset[str]:
+        return frozenset()
+
 
 class Ground:
     """Whatever leads rooms from one table to the next, on a machine that has LINKS, and doesn't change."""
@@ -307,6 +310,9 @@ class Ground:
 
     def watch(self, _: Config, change: Change) -> Steps[None]:
         yield from ()
+
+    def held(self, _: Config) -> frozenset[str]:
+        return frozenset()
 
     def facts(self, _: Config) -> Steps[Mapping[str, LinkFacts]]:
         return LINKS

@@ -78,8 +78,10 @@ def counts(table: Table) -> Counts:
 @pytest.fixture
 def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> View:
     monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
-    rest: Any = SimpleNamespace(neighbours=neighbours, entries=list, by_name=lambda _: None, uncounted=0.0)
-    view = View(NsFilter(), rest, rest, counts, rest, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
+    rest: Any = SimpleNamespace(
+        neighbours=neighbours, entries=list, by_name=lambda _: None, sent=lambda _: 0, uncounted=0.0
+    )
+    view = View(NsFilter(), rest, rest, counts, rest, rest, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
     view.apply(in_force(table, LINKS, parse(CONFIG, "test")))
     return view
 

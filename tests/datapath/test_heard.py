@@ -13,10 +13,11 @@ import pytest
 from npd6_xdp.core import layout
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, Limits, RuleConfig
+from npd6_xdp.core.entries import EntryFlag
 from npd6_xdp.core.event import EventFlag
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.table import EntryFlag, PresentFlag, Table
+from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.bpf.pack import pack_entries
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link

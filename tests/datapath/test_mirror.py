@@ -12,10 +12,11 @@ import pytest
 
 from npd6_xdp.core import layout
 from npd6_xdp.core.config import Limits
+from npd6_xdp.core.entries import DATAPATHS, EntryFlag
 from npd6_xdp.core.event import EVENT_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.links import SourceFlag
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import DATAPATHS, NO_VIA_SET, VLAN_ANY, Decision, EntryFlag, PresentFlag, RuleFlag
+from npd6_xdp.core.table import NO_VIA_SET, VLAN_ANY, Decision, PresentFlag, RuleFlag
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.sizes import sizes_for

@@ -17,7 +17,7 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, DadPolicy, Datapath, Limits, RuleConfig, Vlan
-from npd6_xdp.core.layout import ADDRESS_KEY, BUDGET, INDEX
+from npd6_xdp.core.layout import BUDGET, INDEX
 from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.routes import RoutingFlag
@@ -172,7 +172,7 @@ def test_what_fills_no_cache_takes_nothing_of_the_budget(
 ) -> None:
     bench = fresh(one(**keys, new_targets_per_second=1))
     assert set(fates(bench, targets(20), **fields)) == {found}
-    assert list(bench.ns_filter._answered_targets()) == []
+    assert list(bench.ns_filter.each_answered_target()) == []
 
 
 def test_a_target_that_no_route_leads_to_or_that_has_a_proxy_entry_takes_nothing_of_the_budget(
@@ -195,7 +195,7 @@ def test_a_target_that_no_route_leads_to_or_that_has_a_proxy_entry_takes_nothing
     for target in targets(20):
         bench.ns_filter.set_present(using.rules[0].via_set, target, FRESH)
     assert set(fates(bench, targets(20))) == {"kernel"}
-    assert list(bench.ns_filter._answered_targets()) == []
+    assert list(bench.ns_filter.each_answered_target()) == []
 
 
 def tagged(target: bytes) -> bytes:
@@ -218,7 +218,7 @@ def test_without_a_budget_nothing_is_remembered_and_the_map_has_no_space(fresh: 
     using = one(STATIC)
     bench = fresh(using)
     assert set(fates(bench, targets(50))) == {"answered_xdp"}
-    assert list(bench.ns_filter._answered_targets()) == []
+    assert list(bench.ns_filter.each_answered_target()) == []
     assert sizes_for([using], Limits())["ANSWERED_MAX"] == 1
     budgeted = one(STATIC, new_targets_per_second=1)
     assert sizes_for([budgeted], Limits())["ANSWERED_MAX"] == 65_536
@@ -236,7 +236,7 @@ def test_a_program_that_takes_over_knows_what_was_answered_and_what_is_spent(fre
     assert fates(bench, targets(2)) == ["answered_xdp", REFUSED]
     taken_over(bench.ns_filter, both)
     assert fates(bench, targets(2)) == ["answered_xdp", REFUSED]
-    assert len(list(bench.ns_filter._answered_targets())) == 2
+    assert len(list(bench.ns_filter.each_answered_target())) == 2
 
 
 @pytest.mark.parametrize("by_another", [False, True], ids=["by the same program", "by another"])
@@ -247,14 +247,14 @@ def test_what_was_answered_on_an_entry_is_forgotten_with_it(fresh: Callable[...,
     fates(bench, targets(1_500))
     for target in targets(1_500):
         bench.run(tagged(target))
-    assert len(list(bench.ns_filter._answered_targets())) == 3_000
+    assert len(list(bench.ns_filter.each_answered_target())) == 3_000
     left = build(Config((entry(**keys),)), {PORT: link()}, both)
     if by_another:
         taken_over(bench.ns_filter, left)
     else:
         bench.ns_filter.apply(left)
         finish(bench.ns_filter.forgetting(both.entries.keys() - left.entries.keys()))
-    scopes = [ADDRESS_KEY.get(key, "scope") for key in bench.ns_filter._answered_targets()]
+    scopes = [answered.entry for answered in bench.ns_filter.each_answered_target()]
     assert (len(scopes), set(scopes)) == (1_500, {left.entry_ids[IFINDEX, 0, 0]})
 
 
@@ -266,7 +266,7 @@ def test_no_more_are_remembered_than_the_limit_says_and_those_that_are_asked_for
     for first in range(0, 4 * most, 256):
         for target in (*targets(100), *targets(256, 1_000 + first)):
             bench.run(question(target))
-    remembered = {key[-16:] for key in bench.ns_filter._answered_targets()}
+    remembered = {answered.target for answered in bench.ns_filter.each_answered_target()}
     assert most / 2 < len(remembered) <= most
     assert set(targets(100)) <= remembered
 
@@ -280,4 +280,4 @@ def test_an_address_that_this_machine_has_elsewhere_is_as_under_static_and_one_t
     using = build(Config((entry(rules, new_targets_per_second=1),)), {PORT: link(own=[str(here)]), "lan0": lan})
     bench = fresh(using)
     assert [fate(bench, question(address.packed)) for address in (here, elsewhere)] == ["own", "answered_xdp"]
-    assert [key[-16:] for key in bench.ns_filter._answered_targets()] == [elsewhere.packed]
+    assert [answered.target for answered in bench.ns_filter.each_answered_target()] == [elsewhere.packed]

@@ -38,6 +38,7 @@ class Configuration:
     rule's prefix, those whose entry is stale with a "?" behind. `routes` lead to an interface, or one of UNREACHABLE.
     `kept` is what the kernel said about targets on wan0's untagged entry, where only that can tell.
     `answered` were answered lately there: budgets of new targets are spent for good, so that no time is in it.
+    `held` are the addresses of `active_with` that it has.
     `refused_askers` may have nothing resolved there (b"" is all). On a guarded port tags may stand beside the frames,
     on a silent one they do (core/hidden.py). Where nobody `reads` the ring, what goes up is lost.
     """
@@ -52,6 +53,7 @@ class Configuration:
     routes: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, bool] = field(default_factory=dict)
     answered: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     refused_askers: tuple[bytes, ...] = ()
     is_guarded: bool = False
     is_silent: bool = False
@@ -244,6 +246,16 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         answered=("2001:db8:7::1", "2001:db8:6::1", "2001:db8:6:6::1", "2001:db8:6:8000::5", "2001:db8:5::3"),
         **_MACHINE,
     ),
+    Configuration(
+        "standby",
+        _interface(_METHODS, active_with="192.0.2.1", dad="defend")
+        + _interface(_METHODS + _ALL, vlan="100", active_with="192.0.2.2")
+        + _interface(_METHODS, vlan="any", active_with="192.0.2.1", datapath="monitor"),
+        _MACHINE_SIDE,
+        is_bridge_port=True,
+        held=("192.0.2.2",),
+        **_MACHINE,
+    ),
     Configuration("guarded", _interface(_NESTED) + _interface(_ALL, vlan="100"), {(): _WAN}, is_guarded=True),
     Configuration(
         "silent",
@@ -257,7 +269,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
 NAMES = tuple(each.name for each in CONFIGURATIONS)
 
 LARGEST = (
-    _interface(_MANY + _METHODS + _BOTH_WAYS.format(8, "lan0"), new_targets_per_second=1)
+    _interface(_MANY + _METHODS + _BOTH_WAYS.format(8, "lan0"), new_targets_per_second=1, active_with="192.0.2.1")
     + _interface(_BOTH_WAYS.format(9, "wan0"), "lan0")
     + "".join(_interface(_METHODS, vlan=str(number)) for number in range(1, 6))
 )

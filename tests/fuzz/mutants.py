@@ -278,8 +278,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "event-tags",
         "the tags of an event are the other way round",
-        ".tci = { s->frame.tci[0], s->frame.tci[1] },",
-        ".tci = { s->frame.tci[1], s->frame.tci[0] },",
+        ".rule = rule->id,\n\t\t.tci = { s->frame.tci[0], s->frame.tci[1] },",
+        ".rule = rule->id,\n\t\t.tci = { s->frame.tci[1], s->frame.tci[0] },",
     ),
     Mutant(
         "onward",
@@ -296,26 +296,38 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "budget-probe",
         "a probe that is defended takes of the budget of new targets",
-        "if (rule->decision == DECISION_NEIGHBOUR || is_unspecified(&s->source))\n\t\treturn true;",
-        "if (rule->decision == DECISION_NEIGHBOUR)\n\t\treturn true;",
+        "if (is_unspecified(&s->source) || (is_free && !(entry->flags & ENTRY_REMEMBERS)))",
+        "if (is_free && !(entry->flags & ENTRY_REMEMBERS))",
     ),
     Mutant(
         "budget-neighbour",
         "a host that was found to be there takes of the budget of new targets",
-        "if (rule->decision == DECISION_NEIGHBOUR || is_unspecified(&s->source))\n\t\treturn true;",
-        "if (is_unspecified(&s->source))\n\t\treturn true;",
+        "bool is_free = rule->decision == DECISION_NEIGHBOUR;",
+        "bool is_free = false;",
     ),
     Mutant(
         "budget-entry",
         "what was answered on one entry counts as answered on all",
-        "if (answered.lookup(&key))",
-        "key.scope = 0;\n\tif (answered.lookup(&key))",
+        "known = answered.lookup(&key);",
+        "key.scope = 0;\n\tknown = answered.lookup(&key);",
     ),
     Mutant(
         "budget-spent",
         "what is over the budget of new targets is answered all the same",
-        "if (paid && !budget_spend(paid, entry->new_target_cost, bpf_ktime_get_ns()))\n\t\treturn false;",
-        "if (paid && !budget_spend(paid, entry->new_target_cost, bpf_ktime_get_ns()))\n\t\treturn true;",
+        "if (paid && !budget_spend(paid, entry->new_target_cost, now.asked))\n\t\t\treturn false;",
+        "if (paid && !budget_spend(paid, entry->new_target_cost, now.asked))\n\t\t\treturn true;",
+    ),
+    Mutant(
+        "standby",
+        "on standby all is answered",
+        "if (entry->flags & ENTRY_STANDBY)\n\t\t\treturn pass(OUTCOME_STANDBY);",
+        "",
+    ),
+    Mutant(
+        "standby-monitor",
+        "what is only counted has no role",
+        "if (entry->flags & ENTRY_STANDBY)\n\t\treturn (struct verdict)",
+        "if (entry->flags & ENTRY_STANDBY && entry->datapath != DATAPATH_MONITOR)\n\t\treturn (struct verdict)",
     ),
     Mutant(
         "limit-counter",

@@ -23,7 +23,7 @@ from npd6_xdp.core.event import RECORD_SIZE, NsEvent
 from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.icmpv6 import NeighborSolicitation
-from npd6_xdp.core.layout import ADDRESS_KEY, BUDGET, FLAG, INDEX
+from npd6_xdp.core.layout import ADDRESS_KEY, ANSWERED, BUDGET, INDEX
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.routes import RoutingFlag
@@ -289,7 +289,8 @@ class Subject:
 
     def _prepare(self, configuration: Configuration) -> _InForce:
         indexes = self._indexes
-        table = build(parse(configuration.toml, configuration.name), facts(configuration, indexes))
+        config = parse(configuration.toml, configuration.name)
+        table = build(config, facts(configuration, indexes), held=set(configuration.held))
         rules = {(rule.entry, rule.prefix): rule.id for rule in table.rules.values()}
 
         def entry_number(port: str, outer: int, inner: int) -> int | None:
@@ -342,7 +343,7 @@ class Subject:
         finish(loaded.ns_filter.forgetting(ready.table.entries.keys()))
         for target in ready.configuration.answered:
             key = ADDRESS_KEY.pack(ready.here, IPv6Address(target).packed)
-            program.update("answered", key, FLAG.pack(1))
+            program.update("answered", key, ANSWERED.pack(0, bytes(4), 0))
         for entry in ready.table.entries:
             program.update("target_budgets", INDEX.pack(entry), BUDGET.pack(1 << 62))
 

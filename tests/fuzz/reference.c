@@ -571,6 +571,9 @@ void decide(struct scene *scene, int port, const uint8_t *frame, int size, struc
 		if (there == NONE)
 			flags = MISS;
 	}
+	/* of two edges, the one that has the address answers */
+	if (entry->standby)
+		return count(verdict, STANDBY, PASS);
 	if (monitored)
 		return count(verdict, MONITORED, PASS);
 	if (method == METHOD_KERNEL && host != NULL)

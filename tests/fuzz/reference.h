@@ -72,6 +72,7 @@ struct entry {
 	int32_t l3;           /* the index of the interface that the kernel takes its frames to come in by */
 	int32_t datapath;
 	int32_t shared, hears, guarded, silent;
+	int32_t standby;   /* the other one of two edges answers */
 	int32_t budgeted;  /* it has a budget of new targets, and it is spent for good: a time has no place here */
 	mac mac, port_mac; /* what is advertised; the port's own, the same but on a bridge */
 	int32_t rules, owns, next_hops, sources;

@@ -61,8 +61,7 @@ class Rule(ct.Structure):
 class Entry(ct.Structure):
     _fields_ = (
         *((name, _I) for name in ("number", "port", "outer", "inner", "l3", "datapath", "shared", "hears", "guarded")),
-        ("silent", _I),
-        ("budgeted", _I),
+        *((name, _I) for name in ("silent", "standby", "budgeted")),
         ("mac", Mac),
         ("port_mac", Mac),
         *((name, _I) for name in ("rules", "owns", "next_hops", "sources")),
@@ -323,6 +322,7 @@ class Drawn:
             entry.l3 = indexes["wan0.100"]
         entry.datapath = DATAPATHS.index(raw.get("datapath", "hybrid"))
         entry.guarded, entry.silent = configuration.is_guarded, configuration.is_silent
+        entry.standby = raw.get("active_with", "") not in ("", *configuration.held)
         entry.budgeted = raw.get("new_targets_per_second", 0) > 0
         entry.shared = configuration.is_bridge_port and port == "wan0"
         entry.port_mac = _mac(MACS[port])

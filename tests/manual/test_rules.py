@@ -12,7 +12,7 @@ from npd6_xdp.core.verdict import Outcome, Reason
 
 ROOT = Path(npd6_xdp.__file__).parents[1]
 RULE = re.compile(r"^\| ([A-Z]\d+) \|(.*)\| ([^|]*) \|$", re.MULTILINE)
-ID = r"[A-I][1-9]\d?"
+ID = r"[A-J][1-9]\d?"
 CITED = re.compile(rf"(?<![\w\\/#:]){ID}(?![\w/]|[.:]\w)")
 """An id by itself: no part of a word, a path, an address or a number."""
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import (
     ADDRESS_KEY,
+    ANSWERED,
     BUDGET,
     FLAG,
     INDEX,
@@ -47,6 +49,18 @@ class Recent:
     first: int
     last: int
     count: int
+
+
+class AnsweredTarget(NamedTuple):
+    """A target that was answered: on which entry, when it was asked for last (CLOCK_MONOTONIC, nanoseconds), and with
+    which tags: `tci` and `flags` are an NsEvent's.
+    """
+
+    entry: int
+    target: bytes
+    asked: int
+    tci: bytes
+    flags: int
 
 
 class NsFilter(CountedPrograms):
@@ -184,33 +198,38 @@ class NsFilter(CountedPrograms):
             for key, value in recent_targets:
                 program.update("recent_targets", key, value)
             yield
-        yield from self._hand_answered(program, {id for id, entry in table.entries.items() if entry.new_target_limit})
+        yield from self._hand_answered(program, {id for id, entry in table.entries.items() if entry.remembers})
 
-    def _hand_answered(self, program: Program, budgeted: Set[int]) -> Steps[None]:
+    def _hand_answered(self, program: Program, remembering: Set[int]) -> Steps[None]:
         """Tell a successor which targets were answered lately on these entries, and what they have spent of their
-        budgets: a reload is no reason to answer more new ones.
+        budgets: a reload is no reason to answer more new ones, or to announce less.
         """
-        for entries in pieces(budgeted):
+        for entries in pieces(remembering):
             for entry in entries:
                 spent = self.program.lookup("target_budgets", INDEX.pack(entry), BUDGET.size)
                 if spent is not None:
                     program.update("target_budgets", INDEX.pack(entry), spent)
             yield
-        for answered in pieces(self._answered_targets(), PIECE):
-            keys = [key for key in answered if ADDRESS_KEY.get(key, "scope") in budgeted]
-            if keys:
-                program.update_all("answered", keys, [_SET] * len(keys))
+        for answered in pieces(self._answered(), PIECE):
+            kept = {key: value for key, value in answered if ADDRESS_KEY.get(key, "scope") in remembering}
+            if kept:
+                program.update_all("answered", [*kept], [*kept.values()])
             yield
 
-    def _answered_targets(self) -> Iterator[bytes]:
-        """The keys of the targets that were answered lately, on entries with a budget of new ones."""
-        return (key for key, _ in self.program.items("answered", ADDRESS_KEY.size, FLAG.size))
+    def _answered(self) -> Iterator[tuple[bytes, bytes]]:
+        """The targets that were answered lately, on entries that remember them: keys and values."""
+        return self.program.all_items("answered", ADDRESS_KEY.size, ANSWERED.size)
+
+    def each_answered_target(self) -> Iterator[AnsweredTarget]:
+        """The targets that were answered lately, by this edge or by the other."""
+        for key, value in self._answered():
+            yield AnsweredTarget(*ADDRESS_KEY.unpack(key), *ANSWERED.unpack(value))
 
     def forgetting(self, entries: Set[int]) -> Steps[None]:
         """Forget which targets were answered on entries that are gone: their numbers may be others' by and by."""
         gone: list[bytes] = []
-        for answered in pieces(self._answered_targets() if entries else (), PIECE):
-            gone += (key for key in answered if ADDRESS_KEY.get(key, "scope") in entries)
+        for answered in pieces(self._answered() if entries else (), PIECE):
+            gone += (key for key, _ in answered if ADDRESS_KEY.get(key, "scope") in entries)
             yield
         for some in pieces(gone, PIECE):  # not before: the kernel finds no way on from a key that is gone
             self.program.delete_all("answered", some)

@@ -8,22 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.entries import DATAPATHS, Entry, EntryFlag
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, EXACT_KEY, FLAG, LENGTHS, NO_LENGTH, PREFIX_SCOPE, TRIE_KEY, VIA_KEY
 from npd6_xdp.core.links import advert_sources
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import (
-    DATAPATHS,
-    NO_VIA_SET,
-    NOTHING_DECIDED,
-    VLAN_ANY,
-    Decisions,
-    Entry,
-    EntryFlag,
-    Match,
-    Table,
-)
+from npd6_xdp.core.table import NO_VIA_SET, NOTHING_DECIDED, VLAN_ANY, Decisions, Match, Table
 
 _MOST_LENGTHS = 4
 _HASHED_FROM = 64
@@ -152,7 +143,7 @@ def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bo
     )
 
 
-_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED = map(int, EntryFlag)
+_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED, _REMEMBERS, _STANDBY = map(int, EntryFlag)
 
 
 def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:
@@ -167,6 +158,8 @@ def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int
         flags |= _TAGLESS
     if entry.new_target_limit:
         flags |= _BUDGETED
+    if entry.active_with or entry.standby:
+        flags |= _REMEMBERS | _STANDBY if entry.standby else _REMEMBERS
     return flags | _HEARS if hears else flags
 
 

@@ -13,7 +13,7 @@ from npd6_xdp.system.bpf.pack import is_in_trie
 _COMPILER_BYTES = 66_000_000  # that it takes for a while, with its library: 66 to 72 MB were measured
 _VERIFIER_BYTES = 31_000_000  # of these, that the kernel takes for a while, with the library loaded: Linux 6.18
 _LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
-_ANSWERED_BYTES = 96  # of the map of answered targets, which takes all of it at once: 80 each, and 16 for its bucket
+_ANSWERED_BYTES = 112  # of the map of answered targets, which takes all of it at once: 96 each, and 16 for its bucket
 _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
 _HEARD = 16384  # addresses of which the program knows where they were heard last
 
@@ -41,7 +41,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "REFUSED_ASKERS_MAX": limits.pending + len(table.entries),
         "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "TARGET_BUDGETS_MAX": max(table.entries) + 1 if is_budgeted(table) else 0,
-        "ANSWERED_MAX": limits.remembered_targets if is_budgeted(table) else 0,
+        "ANSWERED_MAX": limits.remembered_targets if any(entry.remembers for entry in entries) else 0,
         "RECENT_TARGETS_MAX": 2 * sum(entry.collect for entry in entries),
         "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.occurring else 1,
         "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,

@@ -187,6 +187,28 @@ def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
         ),
         lambda family, each: family.add_metric([each.label], each.up),
     )
+    yield _roles(now)
+    yield _of_interfaces(
+        now,
+        lambda: CounterMetricFamily(
+            "npd6_announcements",
+            "Unsolicited Neighbor Advertisements sent, by an edge that has become active or by hand.",
+            labels=["interface"],
+        ),
+        lambda family, each: family.add_metric([each.label], each.announcements),
+    )
+
+
+def _roles(now: Snapshot) -> Iterator[Metric]:
+    return _of_interfaces(
+        now,
+        lambda: GaugeMetricFamily(
+            "npd6_interface_active",
+            "1 if this machine holds the address that the interface is active with, 0 on standby.",
+            labels=["interface", "active_with"],
+        ),
+        lambda family, each: each.active_with and family.add_metric([each.label, each.active_with], each.active),
+    )
 
 
 def _add_all(family: CounterMetricFamily, label: str, counts: Mapping[Any, int]) -> None:

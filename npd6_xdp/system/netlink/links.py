@@ -11,14 +11,15 @@ import math
 import select
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv6Address
+from collections.abc import Callable, Iterator, Mapping, Set
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core import link_messages
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.link_messages import AddressEntry, LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.roles import RoleAddress, role_address
 from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.core.stacking import Stack, Stacking
 from npd6_xdp.core.steps import Steps, finish, pieces
@@ -26,6 +27,7 @@ from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
 
 _BIT = 128  # links of which facts are made at once
+_IPV4_BYTES = 4
 
 _MadeOf = tuple[LinkEntry, Mapping[IPv6Address, OwnAddress] | None, frozenset[IPv6Address], int]
 
@@ -40,9 +42,12 @@ class Netlink:
     def __init__(self, before: Netlink | None = None) -> None:
         self._asking = Asking()
         self._dump = SlicedDump()
-        self._changes = Announcements(Group.LINK, Group.IPV6_IFADDR, what="changes of links and addresses")
+        groups = Group.LINK, Group.IPV6_IFADDR, Group.IPV4_IFADDR
+        self._changes = Announcements(*groups, what="changes of links and addresses")
         self._links: dict[int, LinkEntry] = {}
         self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
+        self._ipv4: set[_Ipv4] = set()  # of roles only: no frame of ours has any to do with these
+        self._holders: _Holders | None = None  # made of the two, when somebody asks
         # of the links that have come since the start
         self._generations: dict[int, int] = dict(before._generations) if before else {}
         self._comings: int = before._comings if before else 0
@@ -127,6 +132,29 @@ class Netlink:
             self._stacked = self._links, Stacking(self._links)
         return self._stacked[1]
 
+    def held(self, wanted: Set[str]) -> frozenset[str]:
+        """Those of the addresses (as an InterfaceConfig.active_with) that this machine holds now, beyond doubt (J1):
+        what is tentative, or a duplicate, is somebody else's as well, perhaps.
+        """
+        if wanted and self._holders is None:
+            self._holders = self._find_holders()
+        return frozenset(text for text in wanted if self._is_held(role_address(text)))
+
+    def _find_holders(self) -> _Holders:
+        found: _Holders = defaultdict(set)
+        for ifindex, held in self._addresses.items():
+            for own in held.values():
+                if own.settled:
+                    found[own.address].add(ifindex)
+        for ipv4 in self._ipv4:
+            found[ipv4.address].add(ipv4.ifindex)
+        return found
+
+    def _is_held(self, role: RoleAddress) -> bool:
+        holders = self._holders.get(role.address, ()) if self._holders else ()
+        links = filter(None, map(self._links.get, holders))
+        return any(role.interface in ("", link.name, *link.altnames) for link in links)
+
     def altnames(self) -> dict[str, str]:
         """The names of links by their alternative ones."""
         return {other: link.name for link in self._links.values() for other in link.altnames}
@@ -179,9 +207,10 @@ class Netlink:
 
     def _read(self) -> Iterator[None]:
         """All links and addresses, a piece at a time. What is announced meanwhile is known better."""
-        announced = self._announced = _Announced(set(), set(), set())
+        announced = self._announced = _Announced(set(), set(), set(), set())
         links: dict[int, LinkEntry] = {}
         addresses: defaultdict[int, dict[IPv6Address, OwnAddress]] = defaultdict(dict)
+        ipv4: set[_Ipv4] = set()
         for piece in self._dumped(link_messages.dump_links):
             found = (link_messages.parse_link(message.body) for message in piece)
             links |= {link.ifindex: link for link in found if link}
@@ -190,6 +219,9 @@ class Netlink:
             for entry in filter(None, (link_messages.parse_address(message.body) for message in piece)):
                 own = _own(entry)
                 addresses[entry.ifindex][own.address] = own
+            yield
+        for piece in self._dumped(link_messages.dump_ipv4_addresses):
+            ipv4.update(map(_Ipv4.of, filter(None, (link_messages.parse_address(message.body) for message in piece))))
             yield
         self._announced = None
         for ifindex in announced.links | announced.gone:
@@ -202,6 +234,8 @@ class Netlink:
             addresses[ifindex].pop(address, None)
             if (now := self._addresses.get(ifindex, {}).get(address)) is not None:
                 addresses[ifindex][address] = now
+        self._ipv4 = {each for each in ipv4 - announced.ipv4 | self._ipv4 & announced.ipv4 if each.ifindex in links}
+        self._holders = None
         self._links = links
         self._generations = {i: number for i, number in self._generations.items() if i in self._links}
         self._addresses = {ifindex: held for ifindex, held in addresses.items() if held}
@@ -246,6 +280,13 @@ class Netlink:
             address = link_messages.parse_address(message.body)
             if address is None:
                 return
+            self._holders = None
+            if len(address.address) == _IPV4_BYTES:
+                ipv4 = _Ipv4.of(address)
+                (self._ipv4.add if message.type == Type.NEWADDR else self._ipv4.discard)(ipv4)
+                if self._announced is not None:
+                    self._announced.ipv4.add(ipv4)
+                return
             own = _own(address)
             if self._announced is not None:
                 self._announced.addresses.add((address.ifindex, own.address))
@@ -265,15 +306,36 @@ def _own(entry: AddressEntry) -> OwnAddress:
         usable=entry.usable,
         deprecated=entry.deprecated,
         advertised=entry.advertised,
+        settled=entry.settled,
     )
 
 
+class _Ipv4(NamedTuple):
+    """An IPv4 address; an interface may hold the same one several times, by different lengths."""
+
+    ifindex: int
+    address: IPv4Address
+    length: int
+
+    @classmethod
+    def of(cls, entry: AddressEntry) -> _Ipv4:
+        return cls(entry.ifindex, IPv4Address(entry.address), entry.length)
+
+
+_Holders = defaultdict[IPv4Address | IPv6Address, set[int]]
+"""The interfaces that hold an address, by their indexes."""
+
+
 class _Announced(NamedTuple):
-    """Of what the kernel has said something while all was read: links by index, those that went, and addresses."""
+    """Of what the kernel has said something while all was read: links by index, those that went, and addresses.
+
+    `addresses` are those of IPv6, `ipv4` those of IPv4.
+    """
 
     links: set[int]
     gone: set[int]
     addresses: set[tuple[int, IPv6Address]]
+    ipv4: set[_Ipv4]
 
 
 class _Known(NamedTuple):
@@ -310,6 +372,7 @@ class _Known(NamedTuple):
             lower=stack.lower,
             lossy=stack.lossy,
             tpids=stack.tpids,
+            beside_macs=stack.rider_macs,
         )
 
     def _held(self, ifindex: int) -> tuple[OwnAddress, ...]:

@@ -39,6 +39,7 @@ class Group(IntEnum):
 
     LINK = 1
     NEIGH = 3
+    IPV4_IFADDR = 5
     IPV6_IFADDR = 9
     IPV6_ROUTE = 11
     IPV6_RULE = 19

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VRRP's virtual MAC address (docs/rules.md, J6): advertised while a macvlan device has it, which takes packets in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from tests.frames import ether
+from tests.netns.wire import Asker, Wire, configuration, on_edge, question, says, until
+
+pytestmark = pytest.mark.needs_table
+Start = Callable[..., RunningDaemon]
+
+MAC = "00:00:5e:00:02:33"
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_the_virtual_mac_address_is_advertised_while_a_device_has_it_and_leads_to_the_host(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    keys = {"link_address": f'"{MAC}"', "datapath": f'"{datapath}"'}
+    running = daemon(configuration("2001:db8:1::/64 static", **keys))
+    why = f"no device on wan0 has its link_address, {MAC}, and is up"
+    assert says(running, f"wan0: on standby: {why}")
+    assert f"{why}: nothing is answered" in running.log
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        assert asker.outcome("2001:db8:1::7") == "standby"
+        on_edge(topology, f"link add vrrp0 link wan0 address {MAC} type macvlan mode private")
+        topology.sysctl("edge", "net/ipv6/conf/vrrp0/forwarding", 1)
+        on_edge(topology, "link set vrrp0 up")
+        answers: list[NeighborAdvertisement] = []
+
+        def answered() -> bool:
+            answer = wire.ask(question("2001:db8:1::7"), 0.2)
+            answers[:] = [] if answer is None else [NeighborAdvertisement.parse(answer)]
+            return bool(answers)
+
+        assert until(answered)
+        assert (answers[0].eth_source, answers[0].link_layer_address) == (ether(MAC), ether(MAC))
+        probe = question("2001:db8:1::7", eth_destination=ether(MAC))
+        answer = wire.ask(probe)
+        assert answer is not None, "as the upstream probes, by unicast"
+        ping = topology.run("upstream", "ping", "-c", "1", "-W", "20", HOST_ADDRESS)
+        assert ping.returncode == 0, "what is sent to the virtual address is forwarded"
+        shown = topology.ip("upstream", "-6", "neigh", "show", HOST_ADDRESS, "dev", "eth0")
+        assert [each.get("lladdr") for each in shown] == [MAC]
+        on_edge(topology, "link del vrrp0")
+        assert until(lambda: asker.outcome("2001:db8:1::7") == "standby")
+
+
+def test_host_routes_come_and_go_with_the_device(topology: Topology, daemon: Start) -> None:
+    """It is no address that changes, but the entry has another role."""
+    on_edge(topology, f"link add vrrp0 link wan0 address {MAC} type macvlan mode private")
+    daemon(configuration("2001:db8:1::/64 neighbour via=lan0 host_routes=true", link_address=f'"{MAC}"'))
+    assert topology.run("edge", "ping", "-c", "1", "-W", "20", HOST_ADDRESS).returncode == 0
+
+    def routes() -> int:
+        return len(topology.run("edge", "ip", "-6", "route", "show", "proto", "136").stdout.splitlines())
+
+    assert routes() == 0
+    for words, wanted in (("up", 1), ("down", 0), ("up", 1)):
+        on_edge(topology, f"link set vrrp0 {words}")
+        assert until(lambda wanted=wanted: routes() == wanted)  # type: ignore[misc]
