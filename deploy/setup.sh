@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Installs what npd6-xdp needs: distribution packages, and the project in .venv. Run it as often as you like.
-#   setup.sh [--lab] [--test] [--bench]     --lab: also what the lab needs; --test: also what the tests need (and the
-#                                           lab); --bench: also what the benchmark needs (and the tests)
+#   setup.sh [--lab] [--failover] [--test] [--bench]
+# --lab: also what the lab needs; --failover: also what the lab with two edges needs; --test: also what the tests need (and
+# both labs); --bench: also what the benchmark needs (and the tests)
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -10,13 +11,14 @@ export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_U
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
-extra="" lab=no
+extra="" lab=no failover=no
 for argument in "$@"; do
     case $argument in
         --lab) lab=yes ;;
-        --test) lab=yes extra="${extra:-[test]}" ;;
-        --bench) lab=yes extra="[bench]" ;;
-        *) fail "unknown argument $argument; it takes --lab, --test and --bench" ;;
+        --failover) lab=yes failover=yes ;;
+        --test) lab=yes failover=yes extra="${extra:-[test]}" ;;
+        --bench) lab=yes failover=yes extra="[bench]" ;;
+        *) fail "unknown argument $argument; it takes --lab, --failover, --test and --bench" ;;
     esac
 done
 
@@ -30,6 +32,8 @@ case ${ID:-}-${VERSION_ID:-} in
     debian-12 | debian-13 | ubuntu-24.04)
         packages=(python3 python3-venv python3-bpfcc iproute2)
         [ $lab = no ] || packages+=(iputils-ping ndisc6 tcpdump)
+        # Its service doesn't start: it waits for a configuration file, and the package brings none.
+        [ $failover = no ] || packages+=(keepalived)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
         [ -z "$extra" ] || packages+=(ethtool libstdc++6 man-db mandoc shellcheck systemd zsh)
         # What compiles the fuzzer's reference.
@@ -58,6 +62,7 @@ case ${ID:-}-${VERSION_ID:-} in
         missing=()
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
+        [ $failover = no ] || wanted+=(keepalived)
         [ -z "$extra" ] || wanted+=(ethtool gcc man mandoc shellcheck systemd-analyze zsh)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
@@ -68,10 +73,10 @@ case ${ID:-}-${VERSION_ID:-} in
         if [ ${#missing[@]} -gt 0 ]; then
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
-  Fedora:          python3 python3-bcc iproute iputils ndisc6 tcpdump ethtool gcc man-db mandoc ShellCheck systemd
-                   zsh
-  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping ndisc6 tcpdump ethtool gcc libc6-dev man-db mandoc
-                   shellcheck systemd zsh"
+  Fedora:          python3 python3-bcc iproute iputils keepalived ndisc6 tcpdump ethtool gcc man-db mandoc ShellCheck
+                   systemd zsh
+  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping keepalived ndisc6 tcpdump ethtool gcc libc6-dev
+                   man-db mandoc shellcheck systemd zsh"
         fi
         ;;
 esac

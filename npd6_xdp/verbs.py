@@ -310,11 +310,30 @@ def replay(arguments: argparse.Namespace) -> None:
 @verb(
     "see it work, in network namespaces on this machine",
     "Builds an upstream, an edge and a host in network namespaces, runs the daemon on real traffic, shows what "
-    "happens, and cleans up. Needs root.",
+    "happens, and cleans up. With --failover there are two edges with keepalived, of which one dies, loses its link "
+    "and comes back, while it is measured which hosts the upstream reaches. Needs root.",
     "",
+    "--failover --hosts 100",
+    takes=(
+        option("--failover", action="store_true", help="show how one of two edges takes over from the other"),
+        option(
+            "--hosts",
+            type=count,
+            metavar="N",
+            help="how many hosts are behind the two edges, 10,000 at most (default: 1000)",
+        ),
+    ),
 )
-def lab(_: argparse.Namespace) -> int:
+def lab(arguments: argparse.Namespace) -> int:
     """`lab`: the demonstration in network namespaces."""
+    if arguments.hosts and not arguments.failover:
+        raise UsageError("--hosts: only the lab with --failover has several")
+    if arguments.failover:
+        from npd6_xdp.lab import failover
+
+        if (hosts := arguments.hosts or failover.HOSTS) > failover.MOST_HOSTS:
+            raise UsageError(f"--hosts {hosts}: {failover.MOST_HOSTS} at most")
+        return failover.run(hosts)
     from npd6_xdp.lab import story
 
     return story.run()

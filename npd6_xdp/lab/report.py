@@ -24,11 +24,7 @@ class Check:
     name: str
     expected: str
     seen: str
-
-    @property
-    def held(self) -> bool:
-        """Whether the two are the same."""
-        return self.expected == self.seen
+    held: bool
 
 
 class Report:
@@ -73,10 +69,16 @@ class Report:
 
     def check(self, name: str, expected: object, seen: object) -> bool:
         """Record a check, and say at once if it failed. Returns whether it held."""
-        check = Check(self._act, name, str(expected), str(seen))
+        return self._record(Check(self._act, name, str(expected), str(seen), str(expected) == str(seen)))
+
+    def at_most(self, name: str, limit: float, seen: float) -> bool:
+        """The same for a time in seconds that mustn't be longer than another."""
+        return self._record(Check(self._act, name, f"at most {limit:.2f} s", f"{seen:.2f} s", seen <= limit))
+
+    def _record(self, check: Check) -> bool:
         self.checks.append(check)
         if not check.held:
-            self._print(f"  FAILED  {name}: expected {check.expected}, seen {check.seen}", _RED)
+            self._print(f"  FAILED  {check.name}: expected {check.expected}, seen {check.seen}", _RED)
         return check.held
 
     def close(self, seconds: float) -> bool:

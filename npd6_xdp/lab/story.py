@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
 from typing import NamedTuple, TextIO
@@ -82,7 +82,7 @@ def run(program: Sequence[str] = PROGRAM, out: TextIO | None = None) -> int:
 
     Raises MachineError when the lab can't be built here: no root, a tool missing.
     """
-    _require()
+    require(_TOOLS)
     began = time.monotonic()
     report = Report(out)
     try:
@@ -262,12 +262,13 @@ class _Story:
         return done.stdout
 
 
-def _require() -> None:
+def require(tools: Mapping[str, str]) -> None:
+    """Raise MachineError if a lab can't run here: without root, or without one of its tools ({tool: package})."""
     if os.geteuid() != 0:
         raise MachineError("lab: network namespaces and XDP need root: sudo npd6-xdp lab")
-    missing = [tool for tool in _TOOLS if not shutil.which(tool)]
+    missing = [tool for tool in tools if not shutil.which(tool)]
     if missing:
-        packages = " ".join(_TOOLS[tool] for tool in missing)
+        packages = " ".join(tools[tool] for tool in missing)
         raise MachineError(f"lab: {', '.join(missing)} not found; install the package: apt install {packages}")
 
 

@@ -34,7 +34,7 @@ from typing import IO, Any, Literal, Self
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
-Namespace = Literal["upstream", "edge", "host"]
+Namespace = Literal["upstream", "edge", "second", "switch", "host"]
 NAMESPACES: tuple[Namespace, ...] = ("upstream", "edge", "host")
 
 LINK_PREFIX = "2001:db8::/64"
@@ -80,7 +80,7 @@ _INTERFACES: dict[Namespace, tuple[str, ...]] = {
 
 _RUN = Path("/run")
 _NETNS = _RUN / "netns"
-_LABEL = re.compile(r"(npd6-([0-9]+)-[0-9]+)(-upstream|-edge|-host)?")
+_LABEL = re.compile(r"(npd6-([0-9]+)-[0-9]+)(-upstream|-edge|-second|-switch|-host)?")
 _BPF_XDP = 37  # enum bpf_attach_type
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -113,6 +113,10 @@ class Topology:
 
     Raises MachineError when the machine refuses to build it, and Stopped in the `with` block on a signal.
     """
+
+    namespaces: tuple[Namespace, ...] = NAMESPACES
+    setup: Mapping[Namespace, tuple[str, ...]] = _SETUP
+    interfaces: Mapping[Namespace, tuple[str, ...]] = _INTERFACES
 
     def __init__(self) -> None:
         self.label = f"npd6-{os.getpid()}-{next(_numbers)}"
@@ -246,7 +250,7 @@ class Topology:
             return
         for signum in self._handlers:
             signal.signal(signum, signal.SIG_IGN)  # also for ip(8), which a Ctrl-C would reach too
-        _remove(self.label, [self.name(namespace) for namespace in NAMESPACES])
+        _remove(self.label, [self.name(namespace) for namespace in self.namespaces])
         for process in self._processes:
             process.kill()
             process.wait()
@@ -273,22 +277,31 @@ class Topology:
     def _build(self) -> None:
         _live.add(self.label)
         self.directory.mkdir(mode=0o700)
-        for namespace in NAMESPACES:
+        for namespace in self.namespaces:
             _command("ip", "netns", "add", self.name(namespace))
             # Link-local addresses would be tentative for up to two seconds, which is no part of the story.
             self.sysctl(namespace, "net/ipv6/conf/default/accept_dad", 0)
-        self.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
-        self._cable("upstream", "eth0", "edge", "wan0")
-        self._cable("edge", "lan0", "host", "eth0")
-        for namespace, lines in _SETUP.items():
+        self.connect()
+        for namespace, lines in self.setup.items():
             _command("ip", "-netns", self.name(namespace), "-batch", "-", stdin="\n".join(lines))
-        for namespace, interfaces in _INTERFACES.items():
+        for namespace, interfaces in self.interfaces.items():
             for interface in interfaces:
                 self._wait_for_link_local(namespace, interface)
             for conf in ("default", *interfaces):
                 self.sysctl(namespace, f"net/ipv6/conf/{conf}/accept_dad", 1)
 
-    def _cable(self, namespace: Namespace, interface: str, peer: Namespace, peer_interface: str) -> None:
+    def connect(self) -> None:
+        """Put the cables in, between namespaces that have none yet."""
+        self.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
+        self.cable("upstream", "eth0", "edge", "wan0")
+        self.cable("edge", "lan0", "host", "eth0")
+
+    def kill_all(self, namespace: Namespace) -> None:
+        """End all that runs in a namespace, by SIGKILL, as where the power fails."""
+        _kill_all([self.name(namespace)])
+
+    def cable(self, namespace: Namespace, interface: str, peer: Namespace, peer_interface: str) -> None:
+        """Put in one."""
         # From within, since Linux 6.1 refuses a name that is taken where ip(8) runs, such as eth0.
         words = ("ip", "-netns", self.name(namespace), "link", "add", interface, "type", "veth")
         _command(*words, "peer", "name", peer_interface, "netns", self.name(peer))
@@ -327,16 +340,20 @@ def _alive(label: str, pid: int) -> bool:
 def _remove(label: str, names: list[str]) -> None:
     """Remove a topology's namespaces, with what runs in them, and its directory."""
     names = [name for name in names if (_NETNS / name).exists()]
+    _kill_all(names)
+    for name in names:
+        with suppress(MachineError):  # two sweeps at once: the other was faster
+            _command("ip", "netns", "delete", name)
+    shutil.rmtree(_RUN / label, ignore_errors=True)
+
+
+def _kill_all(names: list[str]) -> None:
     deadline = time.monotonic() + 30.0
     while (pids := {pid for name in names for pid in _pids(name)}) and time.monotonic() < deadline:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-    for name in names:
-        with suppress(MachineError):  # two sweeps at once: the other was faster
-            _command("ip", "netns", "delete", name)
-    shutil.rmtree(_RUN / label, ignore_errors=True)
 
 
 def _pids(name: str) -> set[int]:
