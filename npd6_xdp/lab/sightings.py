@@ -35,11 +35,14 @@ class Sightings:
 class Change(NamedTuple):
     """A change of hands, in seconds. What nobody has asked or pinged meanwhile isn't counted as unanswered."""
 
-    role: float | None  # until the successor had the address
+    role: float  # until the successor had the address
+    shared: float  # for how long both had it
+    vacant: float  # for how long neither had it, if the other one has given it up
     silence: float  # for how long nobody answered: from the first question that nobody did
     both: float  # for how long both did
     outages: dict[str, float]  # each host, for how long nothing came back from it: from the first ping that was lost
     turns: dict[str, int]  # each target that was announced by the successor, as which one: 1 is the first
+    pace: float  # announcements a second, each target's first one
 
     def late(self, at_most: float, per_second: float) -> dict[str, float]:
         """The hosts that were away for longer than `at_most` and their turn in the announcements, and for how long."""
@@ -58,12 +61,29 @@ def change(seen: Sightings, event: float, successor: Edge) -> Change | None:
         return None
     last = max((answer.at for answer in since if answer.edge != successor), default=event)
     unanswered = min((asked for asked in seen.questions if asked >= last), default=first)
-    role = min((one.at - event for one in seen.came if one.edge == successor and one.at >= event), default=None)
-    turns: dict[str, int] = {}
+    role = min((one.at for one in seen.came if one.edge == successor and one.at >= event), default=event)
+    given_up = min((one.at for one in seen.went if one.edge != successor and one.at >= event), default=role)
+    announced = _announced(seen, event, successor)
+    took = max(announced.values(), default=0.0) - min(announced.values(), default=0.0)
+    return Change(
+        role=role - event,
+        shared=max(0.0, given_up - role),
+        vacant=max(0.0, role - given_up),
+        silence=max(0.0, first - unanswered),
+        both=max(0.0, last - first),
+        outages=outages(seen, event),
+        turns={target: number for number, target in enumerate(announced, 1)},
+        pace=(len(announced) - 1) / took if took else 0.0,
+    )
+
+
+def _announced(seen: Sightings, event: float, successor: Edge) -> dict[str, float]:
+    """When the successor has announced each target first, in that order."""
+    found: dict[str, float] = {}
     for one in seen.announcements:
         if one.at >= event and one.edge == successor:
-            turns.setdefault(one.target, len(turns) + 1)
-    return Change(role, max(0.0, first - unanswered), max(0.0, last - first), outages(seen, event), turns)
+            found.setdefault(one.target, one.at)
+    return found
 
 
 def outages(seen: Sightings, event: float) -> dict[str, float]:
