@@ -244,6 +244,8 @@ class _Story:
         lines.append(self.hosts(found))
         if len(found.turns) > 1:
             lines.append(f"  {len(found.turns)} targets announced, {found.pace:.0f} a second")
+        if refusals := self.upstream.refusals():
+            lines.append(f"  this machine's neighbour table was full {refusals} times meanwhile, as others fill it")
         self.report.show("\n".join(lines))
         took = max(rule, waited)
         self.report.at_most(f"nobody answered until {successor} did", took + ALLOWED, found.silence)

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv6Address
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -78,6 +79,7 @@ class Upstream:
         self._sockets: list[socket.socket] = []
         self._ears: dict[int, tuple[socket.socket, Edge, bool]] = {}  # by fd; whether it is a port
         self._pair = pair
+        self._full_before = times_full()
         self._open(pair)
         self._thread = threading.Thread(target=self._run, name="upstream")
 
@@ -95,6 +97,7 @@ class Upstream:
 
     def anew(self) -> float:
         """Forget what was seen so far; returns the time, as what is seen from now on has it."""
+        self._full_before = times_full()
         self.seen = Sightings()
         return time.time()
 
@@ -111,6 +114,10 @@ class Upstream:
             for entry in self._pair.ip("upstream", "-6", "neigh", "show", "dev", "eth0")
         }
         return found + Counter(kernels.get(each, "none") for each in self.hosts[: self.by_kernel])
+
+    def refusals(self) -> int:
+        """How many neighbours the kernel has had no room for since anew(), in all namespaces together."""
+        return times_full() - self._full_before
 
     @property
     def failed(self) -> bool:
@@ -219,6 +226,16 @@ class Upstream:
             if target in self._by_cache and (frame[58] & 0x20 or target not in self.cache):
                 self.cache[target] = mac
                 self._ping(target)
+
+
+def times_full() -> int:
+    """How often the kernel's neighbour table was full, by its own count; 0 where that can't be read."""
+    try:
+        names, *processors = Path("/proc/net/stat/ndisc_cache").read_text().splitlines()
+    except OSError:  # only the machine's first namespace has it
+        return 0
+    where = names.split().index("table_fulls")
+    return sum(int(line.split()[where], 16) for line in processors)
 
 
 def _only_icmpv6(port: socket.socket) -> None:
