@@ -324,4 +324,4 @@ def _kill(pids: Sequence[int]) -> None:
 
 
 def _words(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} at {mac}" for mac, count in sorted(counts.items()))
+    return ", ".join(f"{mac}: {count}" for mac, count in sorted(counts.items()))
