@@ -14,6 +14,8 @@ APART = 1.0
 """RetransTimer: seconds between two for the same target, at the least."""
 TICK = 0.01
 """Seconds for which those that are due are sent together."""
+ARREARS = 0.1
+"""Seconds for which those are made up for that a turn was late, as each is a little, and by much on a busy machine."""
 MOST_SOUGHT = 64
 """Targets that are looked for at once. Nobody has asked for them, and questions need the same space."""
 PATIENCE = 1.2
@@ -81,6 +83,7 @@ class Announcements:
         self._seek_at = 0.0
         self._next = 0.0  # when the next one is paid for
         self._rests_until = 0.0
+        self._waits = False  # whether the turn before has left some that it hadn't paid for
 
     def __len__(self) -> int:
         """How many turns of entries are under way."""
@@ -124,7 +127,7 @@ class Announcements:
 
     def go_on(self, now: float, rate: int) -> None:
         """Announce those that are due, `rate` a second."""
-        self._next = max(self._next, now - TICK)
+        self._next = max(self._next, now - (ARREARS if self._waits else TICK))
         tried = 0
         while self._next <= now and tried < _MOST_TRIED and (one := self._take(now)) is not None:
             tried += 1
@@ -142,6 +145,7 @@ class Announcements:
                 case _:
                     self._finish(one.turn)
         self._rests_until = now + TICK if self._next > now else now
+        self._waits = bool(self._ready or (self._again and self._again[0].due <= now))
         self._look(now)
 
     def _get_ready(self, turn: _Turn) -> None:
