@@ -89,7 +89,7 @@ def _tell(report: Report, pair: Pair, kind: Kind, hosts: int, short: bool, progr
     with ExitStack() as stack:
         story = _Story(report, pair, kind, stack, program)
         try:
-            story.begin(stack.enter_context(Upstream(pair, [host(number) for number in range(hosts)], KERNELS_HOSTS)))
+            story.begin([host(number) for number in range(hosts)])
             story.dies_and_comes_back()
             if not short:
                 story.loses_its_link()
@@ -114,15 +114,16 @@ class _Story:
         self._stack = stack
         self._program = program
 
-    def begin(self, upstream: Upstream) -> None:
+    def begin(self, hosts: Sequence[str]) -> None:
         """Both edges start, and the one with the higher priority is active."""
-        self.upstream = upstream
         self.report.act(f"{_TITLES[self.kind]}: start")
         self.report.say("The same on both, and keepalived's file, which differs in the priority (100 on second):")
         self.report.command("/etc/npd6-xdp/npd6-xdp.toml", CONFIG.format(more=_MORE[self.kind]))
         self.report.command("/etc/keepalived/keepalived.conf", configuration(self.kind, "edge"))
         for edge in EDGES:
             self.start_daemon(edge)
+        # only now, so that both have heard of each host
+        self.upstream = self._stack.enter_context(Upstream(self.pair, hosts, KERNELS_HOSTS))
         for edge in EDGES:
             self.keepalived[edge].start()
         self.wait("all hosts are reachable through edge", lambda: self.is_settled("edge"))
@@ -269,13 +270,22 @@ class _Story:
     def change(self, event: float, successor: Edge) -> Change | None:
         return change(self.upstream.seen, event, successor)
 
+    def state(self) -> str:
+        """Who answers, and how many hosts are reachable."""
+        answering, reached = self._lately()
+        return f"{' and '.join(sorted(answering)) or 'nobody'} answers, {len(reached)} hosts are reachable"
+
     def is_settled(self, successor: Edge) -> bool:
         """Whether for some time only one edge has answered, and each host."""
+        answering, reached = self._lately()
+        return answering == {successor} and len(reached) == len(self.upstream.hosts)
+
+    def _lately(self) -> tuple[set[Edge], set[str]]:
+        """The edges that have answered, and the hosts that were heard, within so long that each was to be."""
         since = time.time() - max(_QUIET, 3 * self.upstream.every)
         seen = self.upstream.seen
         answering = {one.edge for one in takewhile(lambda one: one.at >= since, reversed(seen.answers))}
-        reached = {one.target for one in takewhile(lambda one: one.at >= since, reversed(seen.echoes))}
-        return answering == {successor} and len(reached) == len(self.upstream.hosts)
+        return answering, {one.target for one in takewhile(lambda one: one.at >= since, reversed(seen.echoes))}
 
     def lost(self, event: float, edge: Edge) -> float | None:
         return next((one.at - event for one in self.upstream.seen.went if one.edge == edge), None)
@@ -285,7 +295,7 @@ class _Story:
         deadline = time.monotonic() + _PATIENCE
         while not (given := condition()):
             if time.monotonic() > deadline or self.upstream.failed:
-                raise MachineError(f"lab: waited in vain until {what}")
+                raise MachineError(f"lab: waited in vain until {what}: {self.state()}")
             time.sleep(0.05)
         return float(given) if isinstance(given, int | float) else 0.0
 

@@ -34,6 +34,7 @@ ASKED = "2001:db8:1::f"
 
 QUESTION_EVERY: Final = 0.01  # seconds
 _ASK_AGAIN = 1.0  # seconds: RFC 4861 §10, RETRANS_TIMER
+_UNREACHABLE = 8.0  # seconds: RFC 4861 §10, DELAY_FIRST_PROBE_TIME and MAX_UNICAST_SOLICIT times RETRANS_TIMER
 _PINGS_PER_SECOND = 2000
 _FASTEST = 0.02  # seconds between two pings of a host
 _BURST = 100  # pings at once, where the machine was busy meanwhile
@@ -71,6 +72,7 @@ class Upstream:
         self._names = {IPv6Address(each).packed: each for each in (*hosts, ASKED)}
         self._by_cache = frozenset(self.hosts[self.by_kernel :])
         self._asked_at: dict[str, float] = {}
+        self._alive_at: dict[str, float] = {}  # when each host of `cache` was heard last, or found
         self._questions = {each: question(each) for each in (*self._by_cache, ASKED)}
         self._pings = {each: ping(each) for each in self._by_cache}
         self._echo = struct.pack("!BBHHH", 128, 0, 0, _IDENTIFIER, 0)
@@ -108,7 +110,7 @@ class Upstream:
 
     def cached(self) -> Counter[str]:
         """How many of the hosts have which MAC address in the two caches; "none" are those without."""
-        found = Counter(self.cache[each].hex(":") if each in self.cache else "none" for each in self._by_cache)
+        found = Counter(mac.hex(":") if (mac := self.cache.get(each)) else "none" for each in self._by_cache)
         kernels = {
             entry["dst"]: entry.get("lladdr", "none")
             for entry in self._pair.ip("upstream", "-6", "neigh", "show", "dev", "eth0")
@@ -185,11 +187,12 @@ class Upstream:
             self.seen.pings.append((at, host))
             with suppress(OSError):  # the kernel's resolution has failed, it says by the next one
                 self._kernel.sendto(self._echo, (host, 0))
-        elif mac := self.cache.get(host):
+        elif (mac := self.cache.get(host)) and at - self._alive_at[host] < max(_UNREACHABLE, 3 * self.every):
             self.seen.pings.append((at, host))
             self._send(mac + self._pings[host])
         elif at - self._asked_at.get(host, 0.0) >= _ASK_AGAIN:
             self._asked_at[host] = at
+            self.cache.pop(host, None)
             self._send(self._questions[host])
 
     def _hear(self, ear: socket.socket, edge: Edge, is_port: bool) -> None:
@@ -216,6 +219,7 @@ class Upstream:
         if frame[54] == _ECHO_REPLY and frame[58:60] == self._echo[4:6]:
             if host := self._names.get(frame[22:38]):
                 self.seen.echoes.append(Seen(at, edge, host))
+                self._alive_at[host] = at
         elif frame[54] == _NA and (target := self._names.get(frame[62:78])):
             mac = frame[80:86]
             if not frame[58] & 0x40:
@@ -224,6 +228,7 @@ class Upstream:
                 self.seen.answers.append(Seen(at, edge, target, mac.hex(":")))
             # RFC 4861 §7.2.5: an address that is known changes by an advertisement with the Override flag only
             if target in self._by_cache and (frame[58] & 0x20 or target not in self.cache):
+                self._alive_at[target] = at
                 self.cache[target] = mac
                 self._ping(target)
 
