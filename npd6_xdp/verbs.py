@@ -205,10 +205,8 @@ def clean(_: argparse.Namespace) -> None:
     from npd6_xdp.daemon.clean import clean as take_away
 
     done = take_away()
-    print(
-        f"npd6-xdp: taken away: host routes {done.routes}, proxy entries {done.proxy_entries}; put back: sysctls"
-        f" {done.sysctls}"
-    )
+    taken = f"host routes {done.routes}, proxy entries {done.proxy_entries}"
+    print(f"npd6-xdp: taken away: {taken}; put back: sysctls {done.sysctls}")
     if done.others:
         pids = ", ".join(map(str, done.others))
         print(f"npd6-xdp: note: host routes and proxy entries are left to another daemon (pid {pids})", file=sys.stderr)
