@@ -10,19 +10,34 @@ SOON = 0.02
 """Seconds. `ip route flush` dumps and deletes until it finds nothing: by then it has found nothing, and has ended."""
 PAUSE = 1.0
 """Seconds in which one thing is put back a few times only: somebody who always removes it must not keep us busy."""
+LATER = 10.0
+"""Seconds until what was refused is tried again."""
 _EACH = 8
 _REPEATED = 1_000  # of all things together, beyond the first time for each
 
 
 class PutBacks:
-    """Counts what is put back, by key, within the last PAUSE or so."""
+    """Counts what is put back, by key, within the last PAUSE or so; and knows which links have refused it since.
+
+    A link that is taken down takes tens of thousands of routes along, and the kernel takes none of them back.
+    """
 
     def __init__(self) -> None:
         self._counts: dict[Hashable, tuple[float, int]] = {}
         self._repeated = (-math.inf, 0)
+        self._refused: dict[int, float] = {}  # when, by link
 
-    def removed(self, key: Hashable, now: float) -> float:
-        """It was just removed; seconds until it is to be put back: 0, SOON, or PAUSE."""
+    def tried(self, link: int, now: float, *, refused: bool) -> None:
+        """Whether the kernel has just refused something because of the state of its link (an interface's index)."""
+        if refused:
+            self._refused[link] = now
+        else:
+            self._refused.pop(link, None)
+
+    def removed(self, key: Hashable, now: float, link: int = 0) -> float:
+        """It was just removed; seconds until it is to be put back: 0, SOON, PAUSE, or LATER if its link refuses."""
+        if now - self._refused.get(link, -math.inf) < PAUSE:
+            return LATER
         began, count = self._counts.get(key, (-math.inf, 0))
         if now - began >= PAUSE:
             self._counts[key] = now, 1

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.put_backs import SOON, PutBacks
+from npd6_xdp.core.put_backs import LATER, SOON, PutBacks
 from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.steps import Steps, pieces
@@ -26,7 +26,6 @@ log = logging.getLogger("npd6-xdp")
 
 _BIT = 512  # hosts that are gone over at once
 _AGAIN = 1.0  # seconds between two readings of all routes
-_DISPLACED = 10.0  # seconds between two tries to put a route where somebody else's is
 _BY_ITSELF = 0  # the sender of what the kernel does of its own accord
 # what the kernel says of an interface that is down, gone, or without IPv6: its routes come with it
 _NOT_NOW = (errno.ENETDOWN, errno.ENODEV, errno.EACCES)
@@ -215,6 +214,7 @@ class HostRoutes:
                 self._others.add(host)
         elif code == errno.EEXIST and self._requests.delete_host_route(host, table) == 0:
             code = self._requests.add_host_route(host, table)  # it was ours, but for something
+        self._put_backs.tried(host.ifindex, time.monotonic(), refused=code in _NOT_NOW)
         if code == 0:
             self._there[host] = table
             self.displaced.discard(host)
@@ -276,7 +276,7 @@ class HostRoutes:
                 self._make_so(host)
             return
         now = time.monotonic()
-        wait = self._put_backs.removed(host, now)
+        wait = self._put_backs.removed(host, now, host.ifindex)
         if wait > SOON:
             self.displaced.add(host)
             self._retry_at = min(self._retry_at, now + wait)
@@ -385,7 +385,7 @@ class HostRoutes:
     def _schedule(self) -> None:
         now = time.monotonic()
         if self.displaced and self._retry_at == float("inf"):
-            self._retry_at = now + _DISPLACED
+            self._retry_at = now + LATER
         times: Iterator[float] = (
             due
             for due, is_due in (

@@ -35,6 +35,7 @@ class LedHosts:
         self._neighbours = neighbours
         self._places = places
         self._away = Away()
+        self._displaced: list[Host] = []  # those whose routes the kernel doesn't take, until let_go() has seen to them
         self._confirmed: set[Host] = set()  # those that have a route and have answered for their address since
         self._quiet = Quiet(_QUIET, _QUIET_PER_SECOND)
         self._in_force = NOTHING
@@ -87,13 +88,22 @@ class LedHosts:
     @property
     def due(self) -> float | None:
         """When to call let_go() (seconds, monotonic); None: there is nothing to do."""
-        return 0.0 if len(self._away) > self._space else self._away.due
+        return 0.0 if self._displaced or len(self._away) > self._space else self._away.due
 
     def let_go(self, now: float) -> None:
-        """Remove the routes that have been kept for long enough, and those that there is no space for. For a slice."""
+        """Remove the routes that have been kept for long enough, those that there is no space for, and of those that
+        are kept the ones that the kernel doesn't take. For a slice: a link may have had tens of thousands behind it.
+        """
+        deadline = time.monotonic() + SLICE
+        while self._displaced:
+            kept = self._displaced.pop()
+            if kept in self._away and kept in self._routes.displaced:
+                self._forget(kept)
+            if time.monotonic() >= deadline:
+                return
         while (host := self._away.take_due(now, self._space)) is not None:
             self._routes.remove(host)
-            if time.monotonic() >= now + SLICE:
+            if time.monotonic() >= deadline:
                 return
 
     @property
@@ -132,8 +142,8 @@ class LedHosts:
                 yield host
             else:
                 self._quiet.forget(host)
-        for host in [host for host in self._routes.displaced if host in self._away]:
-            self._forget(host)  # its link was taken down, say
+        if self._away:
+            self._displaced = [*self._routes.displaced]  # their link was taken down, say
 
     def settle_all(self, meanwhile: Iterable[Host]) -> Steps[None]:
         """Have routes as the table wants them, bit by bit. `meanwhile` are hosts of which something was said since."""

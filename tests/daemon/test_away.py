@@ -17,9 +17,11 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
-from npd6_xdp.core.route_messages import TABLE_MAIN
+from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN, RouteEntry
+from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.daemon.in_force import InForce
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.system.netlink.host_routes import RouteChange
 from tests.core.tables import own
 from tests.daemon.forces import go_by
 from tests.daemon.test_refusals import NsFilter, Tired
@@ -116,6 +118,15 @@ class Edge:
     @property
     def routes(self) -> set[Host]:
         return set(self.kernel.routes)
+
+
+def goes_down(edge: Edge, *hosts: Host) -> None:
+    """The kernel removes the routes of hosts by itself, and announces it."""
+    for host in hosts:
+        del edge.kernel.routes[host]
+        route = RouteEntry(host.address, 128, host.ifindex, PROTOCOL, (), TABLE_MAIN, HOST_ROUTE_METRIC)
+        edge.resolution.routes._take(RouteChange(route, gone=True, replaced=False, sender=0))
+    edge.resolution.routes._schedule()
 
 
 @pytest.fixture
@@ -307,6 +318,59 @@ def test_a_link_that_goes_down_takes_what_was_kept_behind_it_along(edge: Edge) -
     edge.kernel.refusal = 0
     edge.tick(60.0)
     assert edge.routes == set()
+
+
+def test_behind_a_link_that_goes_down_the_kept_ones_go_in_slices(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 65,536 of them nothing else was done for a second and a half."""
+    monkeypatch.setattr("npd6_xdp.daemon.led_hosts.SLICE", 0.0)
+    hosts = [at(number) for number in range(1, 6)]
+    edge.use()
+    edge.says(THERE, *hosts)
+    edge.says(GONE, *hosts)
+    edge.kernel.refusal = errno.ENETDOWN
+    goes_down(edge, *hosts)
+    edge.tick()
+    now = time.monotonic() + 2.0
+    left: list[int] = []
+    while not left or left[-1]:
+        edge.resolution.tick(now)
+        left.append(len(edge.resolution._hosts._led._away))
+        assert not left[-1] or edge.resolution.due == 0.0, "the rest is done at once, but other things in between"
+    assert left == [5, 4, 3, 2, 1, 0]
+    assert not any(host in edge.resolution.routes for host in hosts)
+
+
+def test_a_host_that_comes_back_before_its_turn_keeps_its_route(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("npd6_xdp.daemon.led_hosts.SLICE", 0.0)
+    edge.use()
+    edge.says(THERE, HOST, at(2))
+    edge.says(GONE, HOST, at(2))
+    edge.kernel.refusal = errno.ENETDOWN
+    goes_down(edge, HOST, at(2))
+    edge.tick()
+    edge.resolution.tick(time.monotonic() + 2.0)
+    edge.kernel.refusal = 0
+    edge.says(THERE, HOST, at(2))
+    edge.tick(20.0)
+    assert edge.routes == {HOST, at(2)}
+
+
+def test_a_link_that_goes_down_is_told_once_of_a_route_that_it_does_not_take(edge: Edge) -> None:
+    hosts = [at(number) for number in range(1, 51)]
+    there = at(98, DMZ)
+    edge.use()
+    edge.says(THERE, *hosts)
+    asked = edge.kernel.asked
+    edge.kernel.refusal = errno.ENETDOWN
+    goes_down(edge, *hosts)
+    assert edge.kernel.asked == asked + 1
+    assert edge.routes == set()
+    edge.kernel.refusal = 0
+    edge.says(THERE, at(99), there)  # it is up again
+    goes_down(edge, at(99))
+    assert edge.routes == {at(99), there}, "what somebody else removes is put back at once"
+    edge.tick(20.0)
+    assert edge.routes == {*hosts, at(99), there}
 
 
 def test_what_a_dead_predecessor_has_left_goes_where_nobody_is_there() -> None:
