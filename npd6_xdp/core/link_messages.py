@@ -50,7 +50,7 @@ _IFA_LOCAL = 2
 _IFA_MULTICAST = 7
 _IFA_FLAGS = 8
 _IFA_PROTO = 11
-_IFAPROT_KERNEL_RA = 2
+_IFAPROT_KERNEL_RA, _IFAPROT_KERNEL_LL = 2, 3
 _IFA_F_OPTIMISTIC = 0x04
 _IFA_F_DADFAILED = 0x08
 _IFA_F_DEPRECATED = 0x20
@@ -116,6 +116,8 @@ class AddressEntry(NamedTuple):
     advertised: bool = False
     """The kernel made it by a router's advertisement."""
     settled: bool = True
+    by_kernel: bool = False
+    """It is the link-local one that the kernel made for the interface."""
 
 
 def parse_link(body: bytes) -> LinkEntry | None:
@@ -178,8 +180,17 @@ def parse_address(body: bytes) -> AddressEntry | None:
     flags = number(attributes.get(_IFA_FLAGS, b"")) or flags
     settled = family == AF_INET or not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED)
     usable = settled or bool(flags & _IFA_F_OPTIMISTIC)
-    advertised = attributes.get(_IFA_PROTO, b"\0")[0] == _IFAPROT_KERNEL_RA
-    return AddressEntry(ifindex, address, length, usable, bool(flags & _IFA_F_DEPRECATED), advertised, settled)
+    maker = attributes.get(_IFA_PROTO, b"\0")[0]
+    return AddressEntry(
+        ifindex,
+        address,
+        length,
+        usable,
+        deprecated=bool(flags & _IFA_F_DEPRECATED),
+        advertised=maker == _IFAPROT_KERNEL_RA,
+        settled=settled,
+        by_kernel=maker == _IFAPROT_KERNEL_LL,
+    )
 
 
 def parse_netconf_ifindex(body: bytes) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 from ipaddress import IPv6Address
 
-from npd6_xdp.core.prefix import MASKS, Prefix
+from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 
 
 class SourceFlag(IntFlag):
@@ -22,8 +22,9 @@ class SourceFlag(IntFlag):
 class OwnAddress:
     """An IPv6 address that an interface holds. `usable` says that it may be a source: not tentative, no duplicate.
 
-    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3). `settled` says that
-    Duplicate Address Detection has found nobody else to have it: an optimistic one (RFC 4429) is usable before that.
+    `advertised` says that the kernel made it by a router's advertisement (RFC 4862 §5.5.3), and `by_kernel` that it is
+    the link-local one that the kernel made for the interface (§5.3). `settled` says that Duplicate Address Detection
+    has found nobody else to have it: an optimistic one (RFC 4429) is usable before that.
     """
 
     address: IPv6Address
@@ -32,6 +33,7 @@ class OwnAddress:
     deprecated: bool = False
     advertised: bool = False
     settled: bool = True
+    by_kernel: bool = False
 
     @property
     def network(self) -> Prefix:
@@ -172,6 +174,24 @@ def choose_source(addresses: Iterable[OwnAddress], destination: IPv6Address) -> 
     if not candidates:
         return None
     return max(candidates, key=lambda a: (not a.deprecated, -(int(a.address) ^ int(destination)).bit_length())).address
+
+
+def own_link_local(addresses: Iterable[OwnAddress], mac: bytes) -> IPv6Address | None:
+    """The link-local address that is an interface's own, rather than one that moves between machines (VRRP, RFC 9568);
+    None if none is usable. `mac` is its MAC address.
+
+    First the one that the kernel made. Where another program makes it, as NetworkManager does: the one of the MAC
+    address (RFC 4291 §2.5.1), and else one with a prefix, since keepalived adds a virtual address as a /128 if it isn't
+    told otherwise; of several, one that isn't deprecated, and the lowest.
+    """
+    of_mac = b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+
+    def rank(own: OwnAddress) -> tuple[bool, bool, bool, bool, IPv6Address]:
+        is_of_mac, is_single = own.address.packed == of_mac, own.prefix_length == BITS
+        return not own.by_kernel, not is_of_mac, is_single, own.deprecated, own.address
+
+    best = min((own for own in addresses if own.usable and own.address.is_link_local), key=rank, default=None)
+    return best.address if best else None
 
 
 def advert_sources(addresses: Sequence[OwnAddress]) -> tuple[SourceFlag, IPv6Address, IPv6Address]:

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.entries import Entry
-from npd6_xdp.core.links import LinkFacts, choose_source
+from npd6_xdp.core.links import LinkFacts, own_link_local
 from npd6_xdp.core.mrd import Tags, tags_of
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import Table
 
 _PIECE = 256  # entries that are looked at at once
-_ALL_NODES = IPv6Address("ff02::1")
 
 
 class Segment(NamedTuple):
@@ -28,8 +26,8 @@ class Segment(NamedTuple):
 class Sender(NamedTuple):
     """Who announces himself in a segment: another one, and all begins anew. `tags` are the raw VLAN tags.
 
-    The MAC address is the port's own (or its bridge's), and the source the link-local address that goes with it: this
-    machine announces itself, also while another one answers under an address that moves between the two.
+    The MAC address is the port's own (or its bridge's), and so is the source (own_link_local()): this machine announces
+    itself, also while an address that moves between two machines is here.
     """
 
     label: str
@@ -74,11 +72,11 @@ def finding_segments(table: Table, links: Mapping[str, LinkFacts]) -> Steps[Segm
 
 def _sender(entry: Entry, link: LinkFacts) -> Sender | None:
     tags = entry.vlan.tags
-    source = choose_source(entry.addresses, _ALL_NODES) if link.up else None
+    mac = link.mac_of(tags)
+    source = own_link_local(entry.addresses, mac) if link.up else None
     if source is None:
         return None
-    raw = tags_of(tags, link.tpids.get(tags, ()))
-    return Sender(entry.label, link.mac_of(tags), source.packed, raw, link.generation)
+    return Sender(entry.label, mac, source.packed, tags_of(tags, link.tpids.get(tags, ())), link.generation)
 
 
 def _why_not(entry: Entry, link: LinkFacts) -> str:

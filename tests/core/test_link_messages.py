@@ -145,6 +145,18 @@ ADDRESSES: tuple[tuple[str, int, list[tuple[str, Any]], tuple[bool, bool, bool]]
 )
 
 
+@pytest.mark.parametrize(
+    ("maker", "wanted"), [(None, (False, False)), (2, (True, False)), (3, (False, True)), (18, (False, False))]
+)
+def test_who_made_an_address_is_a_router_the_kernel_or_somebody_else_such_as_keepalived(
+    maker: int | None, wanted: tuple[bool, bool]
+) -> None:
+    attributes: list[tuple[str, Any]] = [("IFA_ADDRESS", TEXT)] + ([("IFA_PROTO", maker)] if maker else [])
+    entry = parse_address(encoded(ifaddrmsg, {"index": 3, "prefixlen": 64}, attributes))
+    assert entry is not None
+    assert (entry.advertised, entry.by_kernel) == wanted
+
+
 @pytest.mark.parametrize(("what", "flags", "attributes", "wanted"), ADDRESSES, ids=[what for what, *_ in ADDRESSES])
 def test_we_read_the_addresses_that_pyroute2_writes(
     what: str, flags: int, attributes: list[tuple[str, Any]], wanted: tuple[bool, bool, bool]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npd6_xdp.core.build import build
-from npd6_xdp.core.links import OwnAddress, SourceFlag, advert_sources, choose_source, followed_prefixes
+from npd6_xdp.core.links import OwnAddress, SourceFlag, advert_sources, choose_source, followed_prefixes, own_link_local
 from npd6_xdp.core.prefix import Prefix
 from tests.core.tables import config, facts, link, own, rule, side
 
@@ -40,6 +41,30 @@ def test_a_tentative_address_is_no_source_and_a_deprecated_one_the_last() -> Non
     destination = IPv6Address("2001:db8::9")
     assert choose_source([old, tentative, fresh], destination) == fresh.address
     assert choose_source([old, tentative], destination) == old.address
+
+
+VIRTUAL, EUI64 = OwnAddress(IPv6Address("fe80::1")), OwnAddress(IPv6Address("fe80::ff:fe00:1"))
+HOST_ROUTE = OwnAddress(IPv6Address("fe80::1"), 128)
+KERNELS = OwnAddress(IPv6Address("fe80::abcd:1"), by_kernel=True)
+OWN_LINK_LOCALS: tuple[tuple[str, tuple[OwnAddress, ...], OwnAddress | None], ...] = (
+    ("the kernel's before all", (VIRTUAL, EUI64, KERNELS), KERNELS),
+    ("without one, that of the MAC address", (VIRTUAL, EUI64), EUI64),
+    ("else one with a prefix", (HOST_ROUTE, replace(KERNELS, by_kernel=False)), KERNELS),
+    ("else the lowest", (replace(KERNELS, by_kernel=False), VIRTUAL), VIRTUAL),
+    ("the only one", (HOST_ROUTE,), HOST_ROUTE),
+    ("none that isn't confirmed", (VIRTUAL, replace(KERNELS, usable=False)), VIRTUAL),
+    ("no global one", (OwnAddress(IPv6Address("2001:db8::1")),), None),
+    ("none at all", (), None),
+)
+
+
+@pytest.mark.parametrize(("what", "held", "wanted"), OWN_LINK_LOCALS, ids=[what for what, *_ in OWN_LINK_LOCALS])
+def test_an_interfaces_own_link_local_address_is_not_one_that_moves_between_machines(
+    what: str, held: tuple[OwnAddress, ...], wanted: OwnAddress | None
+) -> None:
+    mac = bytes.fromhex("020000000001")
+    for addresses in (held, held[::-1]):
+        assert own_link_local(addresses, mac) == (wanted.address if wanted else None)
 
 
 held_addresses = st.builds(

@@ -74,6 +74,14 @@ def test_under_monitor_nothing_is_announced_and_that_is_said() -> None:
     )
 
 
+def test_i1_a_virtual_address_that_comes_and_goes_changes_nothing_of_who_announces_himself() -> None:
+    """As keepalived puts it on the port itself: each change of roles would begin all anew."""
+    key, own = "multicast_router = true", OwnAddress(IPv6Address("fe80::ff:fe00:1"), by_kernel=True)
+    backup, master = ((own,), (OwnAddress(IPv6Address("fe80::1")), own))
+    assert found(port(addresses={(): master}), key) == found(port(addresses={(): backup}), key)
+    assert found(port(addresses={(): master}), key).senders[Segment(7, ())].source == own.address.packed
+
+
 def test_i6_without_an_address_or_a_link_it_waits_and_says_so_only_where_no_address_is_on_its_way() -> None:
     here, key = Segment(7, ()), "multicast_router = true"
     line = "wan0: no link-local address, so multicast_router announces nothing; it does once there is one"

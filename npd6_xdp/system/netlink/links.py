@@ -307,6 +307,7 @@ def _own(entry: AddressEntry) -> OwnAddress:
         deprecated=entry.deprecated,
         advertised=entry.advertised,
         settled=entry.settled,
+        by_kernel=entry.by_kernel,
     )
 
 
