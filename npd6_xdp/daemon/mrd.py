@@ -23,6 +23,7 @@ from npd6_xdp.system.mrd import Solicitations
 _MOST_SENT = 64  # in one turn
 _PIECE = 64  # segments that are gone through in one turn
 _PATIENCE = 5.0  # seconds that a link which has come up may be without an address before that is said
+_AGAIN = 10.0  # seconds until a socket that was refused is tried again
 _REST = 0.25  # seconds between two looks at what was heard, so that a storm costs no more than these
 
 
@@ -39,6 +40,7 @@ class RouterDiscovery(Follower):
         self._waiting: dict[Segment, tuple[float, str]] = {}  # since when (seconds, monotonic), and what to say of it
         self._say_at: float | None = None
         self._deaf = Said()
+        self._follow_at: float | None = None
         self._times: Times[Segment] = Times(random.random)
         self._senders: dict[Segment, Sender] = {}
         self._found = NO_TABLE, NOWHERE
@@ -54,6 +56,7 @@ class RouterDiscovery(Follower):
         """Have the loop announce what is due, and hear who asks."""
         loop.watch("mrd", lambda: [(self._heard.fileno(), self._on_solicitations)], self._reopen)
         loop.at(lambda: self._listen_at, self._listen, "mrd")
+        loop.at(lambda: self._follow_at, self._follow, "mrd")
         loop.at(lambda: self._times.due, self._announce, "mrd")
         loop.at(lambda: self._say_at, self._say, "mrd")
 
@@ -82,7 +85,7 @@ class RouterDiscovery(Follower):
                     self._times.begin(segment, now)
             yield
         self._wait(found.waiting, now)
-        self._follow()
+        self._follow(now)
 
     def end(self, *, leave: bool = False) -> None:
         """The daemon ends: so does what it has announced, while the ports still send.
@@ -158,17 +161,22 @@ class RouterDiscovery(Follower):
         self._listen_at = None
         self._heard.listen()
 
-    def _follow(self) -> None:
-        """Listen where it is announced."""
+    def _follow(self, now: float) -> None:
+        """Listen where it is announced; what is refused is tried again."""
+        self._follow_at = None
         try:
             self._heard.follow({segment.ifindex for segment in self._senders})
         except MachineError as error:
+            self._follow_at = now + _AGAIN
             if self._deaf.note(what=str(error)):
-                self._lines.add_line(logging.WARNING, f"{error}; announcing by time only")
+                line = f"{error}; announcing by time only there, and trying again every {_AGAIN:.0f} s"
+                self._lines.add_line(logging.WARNING, line)
                 self._lines.say()
+        else:
+            self._deaf.over()
 
     def _reopen(self) -> None:
         self._heard.close()
         self._heard = Solicitations()
         self._listen_at = None
-        self._follow()
+        self._follow(time.monotonic())

@@ -64,7 +64,7 @@ class Solicitations:
         return self._epoll.fileno()
 
     def follow(self, ports: Set[int]) -> None:
-        """Listen on these interfaces. Raises MachineError where the kernel refuses."""
+        """Listen on these interfaces. Raises MachineError where the kernel refuses some; the others are heard then."""
         kept = self._sockets.keys() & ports
         wanted = kept | set(sorted(ports - kept)[: _MOST_SOCKETS - len(kept)])
         if len(wanted) < len(ports):
@@ -73,14 +73,24 @@ class Solicitations:
             if ifindex not in wanted or _interface(each) != ifindex:  # its interface was deleted
                 self._resting.discard(ifindex)
                 self._sockets.pop(ifindex).close()
+        refused = None
         for ifindex in wanted - self._sockets.keys():
             try:
-                self._sockets[ifindex] = each = _open(ifindex)
+                self._hear(ifindex)
             except OSError as error:
-                if error.errno in _INTERFACE_GONE:  # follow() comes again
-                    continue
-                raise MachineError(f"can't listen for Multicast Router Solicitations: {remedy(error)}") from error
+                if error.errno not in _INTERFACE_GONE:  # of those, follow() comes again
+                    refused = error
+        if refused is not None:
+            raise MachineError(f"can't listen for Multicast Router Solicitations: {remedy(refused)}") from refused
+
+    def _hear(self, ifindex: int) -> None:
+        each = _open(ifindex)
+        try:
             self._epoll.register(each.fileno(), select.EPOLLIN)
+        except BaseException:
+            each.close()
+            raise
+        self._sockets[ifindex] = each
 
     def heard(self) -> list[tuple[int, bytes]]:
         """What came of late: the interface's index, and the frame with its tags, cut where it is longer than a

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a daemon that ends says of the multicast routers that it has announced (RFC 4286 §5)."""
+"""Multicast routers that are announced (RFC 4286): what a daemon that ends says of them, and one that can't listen."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.mrd import advertisement, termination
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.mrd import RouterDiscovery
 from npd6_xdp.daemon.ports import Ports
 from tests.core.tables import own
@@ -61,3 +64,36 @@ def test_i6_who_has_a_successor_says_nothing(announced: tuple[RouterDiscovery, S
     discovery.end(leave=True)
     discovery.end()
     assert ports.frames[1:] == []
+
+
+def test_i5_a_socket_that_is_refused_is_tried_again_and_that_is_said_once(
+    announced: tuple[RouterDiscovery, Sent], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    discovery, _ = announced
+    followed: list[Set[int]] = []
+    refused = [True, True, False, True]
+
+    def follow(ports: Set[int]) -> None:
+        followed.append(ports)
+        if refused[len(followed) - 1]:
+            raise MachineError("can't listen for Multicast Router Solicitations: No buffer space available")
+
+    monkeypatch.setattr(discovery._heard, "follow", follow)
+    caplog.set_level(logging.WARNING, "npd6-xdp")
+    discovery._follow(100.0)
+    with closing(Loop()) as loop:
+        discovery.join(loop)
+        assert discovery._follow_at == 110.0
+        again = next(timer for timer in loop._timers if timer.due() == 110.0)
+        again.call(110.0)
+        assert discovery._follow_at == 120.0
+        again.call(120.0)
+        assert discovery._follow_at is None
+    line = (
+        "can't listen for Multicast Router Solicitations: No buffer space available; announcing by time only there, and"
+        " trying again every 10 s"
+    )
+    assert [record.getMessage() for record in caplog.records] == [line]
+    discovery._follow(200.0)
+    assert len(caplog.records) == 2, "after it had worked it is news again"
+    assert followed == [{WAN.ifindex}] * 4

@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
 
+import pytest
+
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.mrd import advertisement, solicited, termination
 from npd6_xdp.core.mrd_times import INITIAL, LEAST_BETWEEN
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, Topology
-from npd6_xdp.system.mrd import Solicitations
+from npd6_xdp.system.mrd import Solicitations, _open
 from tests.core.test_mrd import solicitation
 from tests.frames import TAGS_8021Q, TAGS_QINQ, ether, ip6
 from tests.kinds import solicit
@@ -141,6 +148,11 @@ def test_i3_i6_it_follows_the_interface_and_its_addresses_and_waits_where_there_
     topology: Topology, daemon: Start
 ) -> None:
     with Wire(topology) as wire:
+        on_edge(topology, "-6 address add fe80::1/64 dev wan0 nodad")  # one that moves between machines, and is here
+        running = daemon(configuration(SCOPE, **ROUTER))
+        assert following(wire).frame == advertisement(EDGE, ip6(OWN))
+        running.stop()
+        assert following(wire, lambda each: each.kind == "termination").frame == termination(EDGE, ip6(OWN))
         on_edge(topology, "link set wan0 addrgenmode none", "-6 address flush dev wan0 scope link")
         running = daemon(configuration(SCOPE, **ROUTER))
         line = "wan0: no link-local address, so multicast_router announces nothing; it does once there is one"
@@ -177,6 +189,32 @@ def test_each_vlan_is_announced_with_its_tags_and_asked_for_itself(topology: Top
             found[tags] += 1  # none comes without tags, or with others
             wire.send(solicitation(tags=tags[:2] + b"\xe0" + tags[3:]))  # a priority beside the VLAN id
         assert time.monotonic() - began < 38, "by themselves three come at first, and then one each 20 s"
+
+
+def test_where_one_ports_socket_is_refused_the_others_are_heard_and_that_one_the_next_time(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes = {each["ifname"]: each["ifindex"] for each in topology.ip("edge", "link", "show")}
+    peers = {indexes["wan0"]: "upstream", indexes["lan0"]: "host"}
+
+    for refused in peers:  # whichever of them is opened first
+
+        def opened(ifindex: int, refused: int = refused) -> socket.socket:
+            if ifindex == refused:
+                raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+            return _open(ifindex)
+
+        with topology.inside("edge"), closing(Solicitations()) as sockets:
+            with monkeypatch.context() as patch:
+                patch.setattr("npd6_xdp.system.mrd._open", opened)
+                with pytest.raises(MachineError, match="can't listen for Multicast Router Solicitations"):
+                    sockets.follow(peers.keys())
+            for ifindex in sorted(peers, key=refused.__eq__):
+                with Wire(topology, peers[ifindex]) as wire:
+                    wire.send(solicitation())
+                assert until(lambda ifindex=ifindex: {each for each, _ in sockets.heard()} == {ifindex})  # type: ignore[misc]
+                sockets.listen()
+                sockets.follow(peers.keys())
 
 
 def test_the_sockets_hear_each_of_many_ports_and_rest_until_they_are_told_to_listen(topology: Topology) -> None:
