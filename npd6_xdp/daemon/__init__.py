@@ -230,6 +230,7 @@ class Daemon:
         rooms.begin(first)
         self._hand_over.taken_over()
         rooms.join(loop, signals, self._manager)
+        self._hand_over.join(loop)
         for pid in rooms.beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
         log.info("ready: %s", first.summary)

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.daemon.in_force import Follower, InForce
 from npd6_xdp.daemon.lines import some
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.attach import Inherited, Keeper
 from npd6_xdp.system.ended import seconds_since_end
 from npd6_xdp.system.fd_store import FdStore
@@ -169,6 +170,10 @@ class HandOver(Follower):
         for name in [*self._store.inherited]:
             self._store.release(name)
 
+    def join(self, loop: Loop) -> None:
+        """Have what the manager is too busy to hear said again."""
+        loop.at(lambda: self._store.due, self._store.say, "manager")
+
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Ports may have other MAC addresses."""
         if self.lasts and self._keeper is not None and (old.links is not new.links or old.table is not new.table):
@@ -189,6 +194,7 @@ class HandOver(Follower):
         if not self._is_over and not (self._keeper and self._keeper.holds):
             for name in self._sockets.values():
                 self._store.release(name)
+        self._store.close()
         for fds in self._store.inherited.values():
             for fd in fds:
                 with suppress(OSError):

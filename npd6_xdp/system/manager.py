@@ -31,11 +31,13 @@ class ServiceManager:
         self._status = ""
         self._said = Said()
         self._gets_through = True
+        self._is_at_work = False
         self._pause = _watchdog_seconds(environment) / 2
         self.due: float | None = time.monotonic() if self._address and self._pause else None
 
     def ready(self, status: str) -> None:
         """The start, or a reload, is done. `status` is a line for `systemctl status`."""
+        self._is_at_work = True
         self._status = status
         self._send(f"READY=1\nSTATUS={status}")
 
@@ -52,6 +54,7 @@ class ServiceManager:
 
     def stopping(self) -> None:
         """The end begins."""
+        self._is_at_work, self._gets_through = False, True
         self._send("STOPPING=1\nSTATUS=ending")
 
     def feed(self, now: float) -> None:
@@ -60,25 +63,31 @@ class ServiceManager:
         self._send("WATCHDOG=1")
 
     def send(self, message: str, fds: Sequence[int] = ()) -> bool:
-        """Send one of many messages, and descriptors beside it; whether it went out. Behind one that didn't, it waits
-        for nobody: a manager that hangs isn't to hang thousands of ports.
+        """Send one of many messages, and descriptors beside it; whether it went out, which is the caller's to tell.
+
+        Behind one that didn't, it waits for nobody: a manager that hangs isn't to hang thousands of ports. Nor does it
+        while we are at work, when whoever waits holds the loop.
         """
-        self._gets_through = self._send(message, fds, _PATIENCE if self._gets_through else 0.0)
+        is_patient = self._gets_through and not self._is_at_work
+        self._gets_through = bool(self._address) and not self._attempt(message, fds, _PATIENCE if is_patient else 0.0)
         return self._gets_through
 
-    def _send(self, message: str, fds: Sequence[int] = (), patience: float = _PATIENCE) -> bool:
+    def _send(self, message: str) -> None:
+        if (why := self._attempt(message, (), _PATIENCE)) and self._said.note():
+            log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", why)
+
+    def _attempt(self, message: str, fds: Sequence[int], patience: float) -> str:
+        """Send a message; why that can't be, or ""."""
         if not self._address:
-            return False
+            return ""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.settimeout(patience)
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
                 manager.sendmsg([message.encode()], rights, 0, self._address)
         except OSError as error:
-            if self._said.note():
-                log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", error.strerror or error)
-            return False
-        return True
+            return error.strerror or str(error)
+        return ""
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +22,10 @@ from npd6_xdp.core.steps import finish
 from npd6_xdp.daemon import handover
 from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import InForce
+from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.system.bpf.attach import Inherited
 from npd6_xdp.system.fd_store import MOST_NAMES, FdStore
+from npd6_xdp.system.manager import ServiceManager
 from tests.daemon.forces import in_force
 from tests.netns.wire import configuration
 
@@ -177,6 +182,52 @@ def test_another_mac_address_gives_a_link_another_name_and_the_store_has_it_once
     assert manager.said[1:] == [kept.replace("FDSTORE", "FDSTOREREMOVE"), now]
     keeper.release(7)
     assert manager.said[3:] == [now.replace("FDSTORE", "FDSTOREREMOVE")]
+
+
+def test_the_loop_says_again_what_a_busy_manager_didnt_hear_of_links(tmp_path: Path) -> None:
+    """The link has another name by then: a successor that found it under the old one would take it off."""
+    words = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "FDSTORE": "64"}
+    with (
+        ExitStack() as stack,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hears,
+        Path(os.devnull).open() as link,
+    ):
+        hears.bind(words["NOTIFY_SOCKET"])
+        hears.setblocking(False)
+        service, loop = ServiceManager(words), stack.enter_context(closing(Loop()))
+        hand_over = HandOver(FdStore(service.send, words), stack)
+        hand_over.join(loop)
+        first, then = force(WAN, LAN), force(replace(WAN, mac=OTHER), LAN)
+        keeper = hand_over.links(first)
+        keeper.keep(7, link.fileno())
+        service.ready("")
+        assert [line[:7] for line, _ in _heard(hears)] == ["FDSTORE", "READY=1"]
+        while service.send("FILLS=1"):
+            pass
+        finish(hand_over.settle(first, then))
+        assert {line for line, _ in _heard(hears)} == {"FILLS=1"}
+        found: list[tuple[str, bool]] = []
+        until = time.monotonic() + 60
+        while len(found) < 2 and time.monotonic() < until:
+            loop.turn(0.05)
+            found += _heard(hears)
+        old, new = (name_of(7, each)[: -len("abc")] for each in (first, then))
+        assert [(line.split("\n")[0], new in line, old in line, fd) for line, fd in found] == [
+            ("FDSTOREREMOVE=1", False, True, False),
+            ("FDSTORE=1", True, False, True),
+        ]
+
+
+def _heard(hears: socket.socket) -> list[tuple[str, bool]]:
+    """What has come in, and whether a descriptor came with it."""
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            message, fds, _, _ = socket.recv_fds(hears, 4096, 8)
+            for fd in fds:
+                os.close(fd)
+            found.append((message.decode(), bool(fds)))
+    return found
 
 
 def test_nobody_has_left_uncounted_answers_who_has_left_no_program(

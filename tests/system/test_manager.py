@@ -106,3 +106,29 @@ def test_a_manager_that_hangs_is_waited_for_once_and_not_by_each_descriptor_that
     assert time.monotonic() - began < 50, "and not 100"
     assert read()
     assert manager.send("FDSTORE=1", [0])
+
+
+def test_the_loop_waits_for_no_manager_who_is_to_keep_a_descriptor_but_the_end_does(
+    heard: tuple[str, Callable[[], list[str]]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waited: list[float | None] = []
+
+    class Socket(socket.socket):
+        def settimeout(self, value: float | None, /) -> None:
+            waited.append(value)
+            super().settimeout(value)
+
+    name, read = heard
+    manager = ServiceManager({"NOTIFY_SOCKET": name})
+    monkeypatch.setattr(socket, "socket", Socket)
+    manager.ready("2 rules on wan0")
+    waited.clear()
+    while manager.send("FDSTORE=1", [0]):
+        pass
+    assert {*waited} == {0.0}
+    assert caplog.messages == [], "who wants it kept says it again"
+    read()
+    manager.stopping()
+    waited.clear()
+    assert manager.send("FDSTORE=1", [0])
+    assert waited == [1.0]
