@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from tests.netns.handovers import (
 )
 from tests.netns.service import UnderSystemd, left
 from tests.netns.test_reload import SCANNED, stream
-from tests.netns.wire import Wire, configuration, on_edge, question, until
+from tests.netns.wire import Wire, configuration, on_edge, question, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -258,6 +259,38 @@ def test_beside_another_daemon_it_takes_back_what_nobody_could_tell_from_the_oth
             "",
         )
         assert left(topology) == before
+
+
+def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: Topology, daemon: Start) -> None:
+    """As of a systemd in a long daemon-reload: it answers meanwhile, and says so."""
+    before, path = left(topology), str(topology.directory / "notify")
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager, Wire(topology) as wire:
+        manager.bind(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:
+                other.sendto(b"BUSY=1", path)
+        running = daemon(configuration("2001:db8:3::/64 static"), environment={"NOTIFY_SOCKET": path, "FDSTORE": "64"})
+        assert says(running, "the service manager is too busy to hear ")
+        assert wire.ask(question("2001:db8:3::42")) is not None
+        manager.setblocking(False)
+        heard: list[tuple[str, int]] = []
+
+        def has_heard_all() -> bool:
+            with suppress(BlockingIOError):
+                while True:
+                    message, fds, _, _ = socket.recv_fds(manager, 4096, 8)
+                    for fd in fds:
+                        os.close(fd)
+                    heard.append((message.decode().rpartition("=")[2][:1], len(fds)))
+            return "the service manager has heard all that our successor needs" in running.log
+
+        assert until(has_heard_all)
+        has_heard_all()
+        assert {("l", 1), ("s", 1)} <= {*heard}, "a link, and a socket"
+        running.stop()
+        running.command("clean")
+    assert until(lambda: left(topology) == before)
 
 
 # --- what has changed in between -------------------------------------------------------------------------------
