@@ -194,14 +194,15 @@ def test_a_role_changes_though_another_change_of_the_machine_fails_each_time() -
         scene.forget()
         changes.take_roles()
         assert last.verbs == ["apply", "settle"]
-        assert (last.on_standby, changes.in_force.held, changes.whole) == (not addresses, addresses, True)
+        assert (last.on_standby, set(changes.in_force.held)) == (not addresses, addresses)
+        assert changes.whole
     del scene.room.does["prepare"]
     finish(changes.tracking())
     assert changes.in_force.links == {}
 
 
 @pytest.mark.parametrize("given_up", [False, True], ids=["in force", "given up"])
-@pytest.mark.parametrize("turn", range(24))
+@pytest.mark.parametrize("turn", range(28))
 def test_a_role_changes_at_once_whatever_a_reload_is_at_and_so_it_is_after_that(turn: int, *, given_up: bool) -> None:
     """Routes are read for it, say, for up to ten seconds, or a program is loaded."""
     scene = Scene()
@@ -220,7 +221,6 @@ def test_a_role_changes_at_once_whatever_a_reload_is_at_and_so_it_is_after_that(
         assert changes.in_force.written is written
     else:
         finish(steps)
-        assert changes.in_force.written is not None
         assert [str(rule.prefix) for rule in changes.in_force.table.rules.values()] == ["2001:db8:2::/64"]
         assert (changes.whole, scene.look.at) == (True, None)
     assert not last.on_standby
