@@ -65,7 +65,7 @@ class Room(Follower):
 
     def __init__(self) -> None:
         self.verbs: list[str] = []
-        self.goes_by = NOTHING
+        self.goes_by = self.came_from = NOTHING
         self.does: dict[str, Callable[[], object]] = {}
 
     @property
@@ -87,6 +87,7 @@ class Room(Follower):
         self.goes_by = new
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        self.came_from = old
         self._come("settle" if old is not new else "settle anew")
         yield
 
@@ -208,6 +209,7 @@ def test_a_role_changes_at_once_whatever_a_reload_is_at_and_so_it_is_after_that(
     scene = Scene()
     changes, last = scene.changes, scene.last
     finish(changes.going_to(parse(WITH_ROLE, "test")))
+    before = changes.in_force.written
     steps = changes.going_to(parse(WITH_ROLE.replace("db8:1:", "db8:2:"), "test"))
     for _ in islice(steps, turn):
         pass
@@ -223,6 +225,7 @@ def test_a_role_changes_at_once_whatever_a_reload_is_at_and_so_it_is_after_that(
         finish(steps)
         assert [str(rule.prefix) for rule in changes.in_force.table.rules.values()] == ["2001:db8:2::/64"]
         assert (changes.whole, scene.look.at) == (True, None)
+        assert (last.came_from.held == {ADDRESS}) is (written is before), "the log has said so of the role"
     assert not last.on_standby
     assert not scene.room.on_standby
 
