@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 
 from npd6_xdp.core.altnames import naming
 from npd6_xdp.core.build import building
@@ -54,7 +55,8 @@ class Changes:
         """Whether all rooms go by what is in force; else some of them go by what was to be."""
 
     def join(self, loop: Loop) -> None:
-        """Have the loop let go of what isn't needed any more, a bit at a time."""
+        """Have the loop let roles change at once, and let go of what isn't needed any more, a bit at a time."""
+        loop.at(lambda: 0.0 if self._look.roles else None, lambda _: self.take_roles(), "table")
         loop.at(lambda: None if self._letting_go is None else self._turns.go_on_at, lambda _: self._let_go(), "table")
 
     @property
@@ -96,6 +98,21 @@ class Changes:
         """
         finish(self._walk(self.in_force.written, Change(ExitStack(), asked=False, tries=0)))
 
+    def take_roles(self) -> None:
+        """What is in force stays so, but for who is active by now. At once, also while a change is under way, and
+        whatever else of the machine can't be taken in: until then nobody answers, or two do.
+        """
+        self._look.roles = False
+        if (new := self._by_roles()) is not self.in_force:
+            finish(self._walk(self.in_force.written, Change(ExitStack(), asked=False, tries=0), new))
+
+    def _by_roles(self) -> InForce:
+        """What is in force, with the roles of now. It has no decision besides, so nothing is to be prepared for it, and
+        the kernel needs no memory: lines of the map `entries` are written over.
+        """
+        known, held = self.in_force, self._machine.held(self.in_force.config)
+        return known if held == known.held else replace(known, table=known.table.with_roles(held), held=held)
+
     def _under_way(self, written: Config, change: Change) -> Steps[None]:
         self._change = change
         try:
@@ -109,11 +126,12 @@ class Changes:
         """From what is in force to what is to be by a configuration as it was read, whoever has set out.
 
         It is made of the machine as that is now, and once more where that has changed meanwhile, as often as the change
-        has tries; `made` is one that was made already. Without a try, what is in force is put in force once more.
+        has tries; `made` is one that was made already. Without a try, what is in force is put in force once more, or
+        the one that was made: so roles may be others by the end of another walk than they were at its beginning.
         """
         old, whole, again = self.in_force, self.whole, not change.tries
         known = old if whole and not change.asked else None  # needn't be made again if the machine is as it was then
-        new = old
+        new = made if made is not None and again else old
         coming, leaving = (NOTHING.config, NOTHING.config) if written is old.written else (written, old.written)
         with change.undo as undo:
             undo.callback(self._let_go_of_remains)
@@ -129,9 +147,11 @@ class Changes:
                 if new is old:
                     return
                 yield from self._remains.holding(self._former, leaving)
-                if self.in_force is not old or not (change.asked or new.meant == self._machine.meant(written)):
+                is_known = self.in_force.is_but_for_roles(old)
+                if not is_known or not (change.asked or new.meant == self._machine.meant(written)):
                     self._look.later()  # it is of another one, or speaks of other interfaces, by now
                     return
+                old = self.in_force
             else:
                 self.whole = False  # until all rooms have what is different besides
                 undo.callback(self._look.later)
@@ -140,8 +160,10 @@ class Changes:
         self._let_go_of_remains()
         with ExitStack() as otherwise:
             otherwise.callback(self._look.later)  # those that have yet to settle do then
+            if (now := self._by_roles()) is not new:  # they have changed while it was made ready
+                self._put_in_force(now)
             for follower in self._followers:
-                yield from follower.settle(old, new)
+                yield from follower.settle(old, self.in_force)  # roles may change in between
             otherwise.pop_all()
         self.whole = whole or not again  # rooms that had yet to settle, or to do it again, still have
 
@@ -156,8 +178,9 @@ class Changes:
             otherwise.callback(self._look.later)  # a mistake of ours, somewhere: all is done again
             for follower in self._others:
                 follower.apply(new)
-            if new is not self.in_force:
-                self._former, self.in_force = self.in_force.table, new
+            if not new.is_but_for_roles(self.in_force):  # else its rules are those of the one before
+                self._former = self.in_force.table
+            self.in_force = new
             otherwise.pop_all()
 
     # --- what is left of former ones ---

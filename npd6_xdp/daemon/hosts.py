@@ -168,7 +168,7 @@ class Hosts:
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
         self._routes_unsettled |= bool(moved) or self.neighbours.unsettled or table.waiting != before.table.waiting
-        if table is not before.table:  # else one that is prepared may need to know
+        if not new.is_but_for_roles(before):  # else one that is prepared may need to know
             self.routes.listen(wanted=False)
             if not needed:
                 self._end()

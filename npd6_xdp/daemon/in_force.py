@@ -36,6 +36,11 @@ class InForce:
         """Say the names once for all rooms."""
         object.__setattr__(self, "names", {link.ifindex: link.name for link in self.links.values()})
 
+    def is_but_for_roles(self, other: InForce) -> bool:
+        """Whether it is as another, but for which addresses this machine holds."""
+        is_same = self.config is other.config and self.links is other.links
+        return is_same and self.table.decisions is other.table.decisions
+
     @property
     def rules(self) -> str:
         """How many rules there are, in words."""

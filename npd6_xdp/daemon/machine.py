@@ -34,6 +34,8 @@ class NextLook:
     def __init__(self) -> None:
         self.at: float | None = None
         self.not_before = 0.0
+        self.roles = False
+        """Whether roles are to be looked at, beside all else and at once."""
         self._said = Said()
 
     def later(self) -> None:
@@ -161,7 +163,7 @@ class Machine(Follower):
         """
         try:
             changed = self.netlink.on_change(time.monotonic() + SLICE)
-            if change.asked and (changed or self.held(self._in_force.config) != self._in_force.held):
+            if change.asked and changed:
                 self._look.later()  # what that asked for may come to nothing
         except BrokenSource as error:
             self._loop.failed("links", error)  # and the source itself will be, too, until it is opened anew
@@ -169,6 +171,12 @@ class Machine(Follower):
             if not change.asked:
                 raise
             self._look.retry(error)
+        self._look_at_roles()
+
+    def _look_at_roles(self) -> None:
+        """Until a role that has changed is followed, nobody answers, or two do."""
+        if self.held(self._in_force.config) != self._in_force.held:
+            self._look.roles = True
 
     def look_for_guests(self) -> None:
         """An unknown target was asked for on a port that may carry macvlan or ipvlan devices: look for these."""
@@ -194,8 +202,7 @@ class Machine(Follower):
             raise  # the loop counts, and opens another
         except MachineError as error:  # what was lost can't be read at the moment
             self._look.retry(error)
-        if self.held(self._in_force.config) != self._in_force.held:
-            self._look.at_once()  # a role has changed: until it is followed, nobody answers, or two do
+        self._look_at_roles()
 
     def _on_route_change(self) -> None:
         if self._routes.on_change():

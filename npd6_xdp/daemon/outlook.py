@@ -117,6 +117,8 @@ class Outlook(Follower):
         """Another table, other links: settle() looks at them."""
         if self._of_next[0] is new.table:
             self._of_table = self._of_next
+        elif self._of_table[0].decisions is new.table.decisions:
+            self._of_table = new.table, self._of_table[1]  # but for roles, it is the same
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Say what there is to warn of by now, in a turn of its own: of thousands of ports that takes 50 ms."""

@@ -144,8 +144,8 @@ class Ports(Follower):
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Have the program sit where the table in force wants it."""
-        if old is new:
-            return
+        if new.is_but_for_roles(old):
+            return  # what it is to do for a change that is under way is done with that
         yield  # a turn of its own
         if old is NOTHING and not self._ns_filter.inherits:  # else one that refuses is tried again: the others go on
             with ExitStack() as undo:

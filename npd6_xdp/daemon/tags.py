@@ -78,7 +78,7 @@ class Tags(Follower):
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Have taps where the ports are by now."""
-        if old is not new:
+        if not new.is_but_for_roles(old):
             self.follow_ports()
         yield from ()
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.links: Mapping[str, LinkFacts] = facts()
+        self.addresses: set[str] = set()
 
     def take_in(self, change: Change) -> None:
         """Nothing was announced."""
@@ -50,8 +52,8 @@ class Machine:
     def watch(self, _: Config, change: Change) -> Steps[None]:
         yield
 
-    def held(self, _: Config) -> frozenset[str]:
-        return frozenset()
+    def held(self, config: Config) -> frozenset[str]:
+        return config.role_addresses & self.addresses
 
     def facts(self, _: Config) -> Steps[Mapping[str, LinkFacts]]:
         return self.links
@@ -63,7 +65,14 @@ class Room(Follower):
 
     def __init__(self) -> None:
         self.verbs: list[str] = []
+        self.goes_by = self.came_from = NOTHING
         self.does: dict[str, Callable[[], object]] = {}
+
+    @property
+    def on_standby(self) -> bool:
+        """Whether the entry with a role is, by what this room goes by."""
+        (found,) = {entry.standby for entry in self.goes_by.table.entries.values() if entry.active_with}
+        return found
 
     def _come(self, verb: str) -> None:
         self.verbs.append(verb)
@@ -75,8 +84,10 @@ class Room(Follower):
 
     def apply(self, new: InForce) -> None:
         self._come("apply")
+        self.goes_by = new
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        self.came_from = old
         self._come("settle" if old is not new else "settle anew")
         yield
 
@@ -162,6 +173,86 @@ def test_where_a_room_fails_as_all_is_put_in_force_once_more_all_is_done_again_s
     finish(scene.changes.tracking())
     assert scene.last.verbs == ["prepare", "apply", "settle"]
     assert scene.changes.whole
+
+
+ADDRESS = "2001:db8::51"
+WITH_ROLE = TEXT.replace("[[interface.rule]]", f'active_with = "{ADDRESS}"\n[[interface.rule]]')
+
+
+def test_a_role_changes_though_another_change_of_the_machine_fails_each_time() -> None:
+    """There is no memory for a larger program, say: the edge that has lost the address is to be silent all the same."""
+    scene = Scene()
+    changes, last = scene.changes, scene.last
+    finish(changes.going_to(parse(WITH_ROLE, "test")))
+    assert last.on_standby
+    scene.machine.links = {}
+    scene.room.does["prepare"] = refuse
+    for addresses in ({ADDRESS}, set[str]()):
+        scene.machine.addresses = addresses
+        with pytest.raises(MachineError):
+            finish(changes.tracking())
+        assert last.on_standby == bool(addresses), "as before"
+        scene.forget()
+        changes.take_roles()
+        assert last.verbs == ["apply", "settle"]
+        assert (last.on_standby, set(changes.in_force.held)) == (not addresses, addresses)
+        assert changes.whole
+    del scene.room.does["prepare"]
+    finish(changes.tracking())
+    assert changes.in_force.links == {}
+
+
+@pytest.mark.parametrize("given_up", [False, True], ids=["in force", "given up"])
+@pytest.mark.parametrize("turn", range(28))
+def test_a_role_changes_at_once_whatever_a_reload_is_at_and_so_it_is_after_that(turn: int, *, given_up: bool) -> None:
+    """Routes are read for it, say, for up to ten seconds, or a program is loaded."""
+    scene = Scene()
+    changes, last = scene.changes, scene.last
+    finish(changes.going_to(parse(WITH_ROLE, "test")))
+    before = changes.in_force.written
+    steps = changes.going_to(parse(WITH_ROLE.replace("db8:1:", "db8:2:"), "test"))
+    for _ in islice(steps, turn):
+        pass
+    written = changes.in_force.written
+    for addresses in ({ADDRESS}, set[str](), {ADDRESS}):
+        scene.machine.addresses = addresses
+        changes.take_roles()
+        assert (last.on_standby, changes.in_force.written) == (not addresses, written)
+    if given_up:
+        steps.close()
+        assert changes.in_force.written is written
+    else:
+        finish(steps)
+        assert [str(rule.prefix) for rule in changes.in_force.table.rules.values()] == ["2001:db8:2::/64"]
+        assert (changes.whole, scene.look.at) == (True, None)
+        assert (last.came_from.held == {ADDRESS}) is (written is before), "the log has said so of the role"
+    assert not last.on_standby
+    assert not scene.room.on_standby
+
+
+def test_a_role_that_changes_as_a_reload_is_put_in_force_is_that_of_now_before_any_room_settles() -> None:
+    """It was made ready with the one before; the rules of the configuration before are let go of, all the same."""
+    scene = Scene()
+    changes, last = scene.changes, scene.last
+    finish(changes.going_to(parse(WITH_ROLE, "test")))
+    before = changes.in_force.table
+    scene.forget()
+    scene.room.does["apply"] = lambda: scene.machine.addresses.add(ADDRESS)
+    scene.room.does["settle"] = lambda: said.append(last.on_standby)
+    said: list[bool] = []
+    finish(changes.going_to(parse(WITH_ROLE.replace("db8:1:", "db8:2:"), "test")))
+    assert last.verbs == ["prepare", "apply", "apply", "settle"]
+    assert said == [False]
+    assert changes._former is before
+
+
+def test_a_role_that_is_as_it_was_reaches_no_room() -> None:
+    scene = Scene()
+    finish(scene.changes.going_to(parse(WITH_ROLE, "test")))
+    scene.forget()
+    scene.look.roles = True
+    scene.changes.take_roles()
+    assert (scene.room.verbs, scene.look.roles) == ([], False)
 
 
 @pytest.mark.parametrize("reload", [False, True], ids=["a change of the machine", "a reload"])

@@ -221,3 +221,15 @@ def test_a_port_that_is_attached_for_a_reload_stays_so_while_another_is_tried_ag
         assert attached.generic() == {WAN.ifindex}
     attached.tick(attached.due or 0.0)
     assert attached.generic() == frozenset(), "it was given up"
+
+
+def test_a_port_that_is_attached_for_a_reload_stays_so_while_roles_change(attached: Ports, card: Card) -> None:
+    """All rooms go by the table in force with the roles of now, and settle; what is made ready is for another one."""
+    old, new = between(attached)
+    changes = attached.changes
+    finish(attached.settle(old, replace(old, table=old.table.with_roles({"192.0.2.1"}), held=frozenset({"192.0.2.1"}))))
+    assert (attached.generic(), attached.changes) == (frozenset(), changes)
+    attached.follow(old)
+    assert (attached.generic(), attached.changes) == (frozenset(), changes), "by the loop, where another has refused"
+    finish(attached.settle(old, new))
+    assert (attached.generic(), attached.changes) == (frozenset(), changes)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -182,6 +183,37 @@ def netlink(topology: Topology) -> Iterator[Netlink]:
 def holds(netlink: Netlink, *addresses: str) -> set[str]:
     netlink.on_change()
     return set(netlink.held(frozenset(addresses)))
+
+
+def test_a_role_that_comes_and_goes_while_a_reload_is_made_ready_is_had_by_both_tables(
+    topology: Topology, daemon: Start
+) -> None:
+    """Another program is loaded for so many rules, and hosts begin to be known: whatever rooms are at, it comes."""
+    keys = {"active_with": f'"{ADDRESS}"'}
+    running = daemon(configuration("2001:db8:2::/64 static", **keys))
+    many = [f"2001:db8:{number:x}::/64 static" for number in range(0x1000, 0x1000 + 5000)]
+    neighbour = "2001:db8:1::/64 neighbour via=lan0 host_routes=true"
+    flips = 0
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        lan0 = '[[interface]]\nname = "lan0"\n[[interface.rule]]\nprefix = "2001:db8:9::/64"\nmethod = "static"\n'
+        running.write(configuration(*many, neighbour, "2001:db8:2::/64 static", **keys) + lan0)
+        running.process.send_signal(signal.SIGHUP)
+        while "the new configuration is in use" not in running.log:
+            flips += 1
+            on_edge(topology, f"address {'add' if flips % 2 else 'del'} {ADDRESS}/24 dev lan0")
+            assert gets(running, flips % 2)
+        print(f"{flips} changes of role meanwhile")
+        for active in (1, 0, 1):
+            if flips % 2 != active:
+                flips += 1
+                on_edge(topology, f"address {'add' if active else 'del'} {ADDRESS}/24 dev lan0")
+            assert gets(running, active)
+            outcome = BY["hybrid"] if active else "standby"
+            assert [asker.outcome(f"2001:db8:{number}::7") for number in ("2", "1000")] == [outcome, outcome]
+            assert (wire.ask(question(HOST_ADDRESS)) is not None) is bool(active)
+    assert "rror" not in running.log
+    assert running.log.count("lan0: attached") == 1, "it was attached for the reload, and is kept"
 
 
 def test_an_address_counts_that_an_interface_has_twice_until_both_are_gone(
