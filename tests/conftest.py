@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -136,6 +137,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 TABLE = Path("/run/lock/npd6-xdp-tests-neighbour-table")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A test that runs a command in this process has the log go elsewhere: the next one finds it as it was."""
+    ours, root = logging.getLogger("npd6-xdp"), logging.getLogger()
+    before = [(each, each.handlers[:], each.level, each.propagate) for each in (ours, root)]
+    yield
+    for each, handlers, level, propagate in before:
+        each.handlers[:], each.propagate = handlers, propagate
+        each.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

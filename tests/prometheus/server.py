@@ -21,7 +21,7 @@ HURRY = (
     (r"(scrape|evaluation)_interval: \w+", r"\1_interval: 500ms"),
     (r"\[\d+m\]", "[5s]"),
     (r"offset 1m", "offset 2s"),
-    (r"for: \d+m", "for: 1s"),
+    (r"for: \d+[ms]", "for: 1s"),
 )
 """What a copy of the files has instead, so that minutes become seconds."""
 

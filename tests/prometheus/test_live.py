@@ -33,8 +33,10 @@ RULES = (
     "2001:db8:3::/64 kernel",
     "2001:db8:4::/64 route",
 )
-USUAL = configuration(*RULES, attach='"native"', events_per_source="50")
-GENERIC = configuration(*RULES, events_per_source="50")  # "auto" is generic on veth
+ACTIVE = "2001:db8:a::1"  # the address that makes this edge the active one
+ROLE = {"active_with": f'"{ACTIVE}"'}
+USUAL = configuration(*RULES, attach='"native"', events_per_source="50", **ROLE)
+GENERIC = configuration(*RULES, events_per_source="50", **ROLE)  # "auto" is generic on veth
 BY_PYTHON = "[limits]\nevents_per_second = 10000000\n" + configuration(attach='"native"', datapath='"python"')
 WARNING = configuration(*RULES, "2001:db8:5::/64 neighbour via=lan7", attach='"native"')  # which isn't there
 BROKEN = configuration("2001:db8:1::/64 nowhere")
@@ -43,6 +45,7 @@ BY_TRAFFIC = ("Npd6InvalidSolicitations", "Npd6RateLimited", "Npd6ScanUnderWay",
 BY_RELOADS = MODE, _ = "Npd6GenericMode", "Npd6ReloadFailed"
 BY_LOSSES = LOST, FAILED = "Npd6EventsLost", "Npd6SendFailed"
 BY_LINKS = DOWN, DETACHED = "Npd6InterfaceDown", "Npd6Detached"
+NOBODY = "Npd6NoActiveEdge"
 BY_STATE = MISTAKE, WARNED, UNREAD = "Npd6InternalError", "Npd6Warning", "Npd6LogDropped"
 ABSENT = "Npd6Absent"
 
@@ -59,6 +62,7 @@ class Scene:
         self.prometheus = stack.enter_context(Prometheus(topology))
         self.faults = topology.directory / "faults"
         """How often the daemon is to fail where it looks at the machine's state: see faulty.py."""
+        on_edge(topology, f"address add {ACTIVE}/128 dev lan0 nodad")
         self.daemon = self.start()
 
     def start(self) -> RunningDaemon:
@@ -180,6 +184,14 @@ def test_alerts_about_mistakes_of_ours_warnings_and_a_log_that_is_lost_fire_and_
     assert scene.all_clear(), scene.prometheus.firing()
 
 
+def test_an_alert_tells_that_no_edge_is_active_until_one_is(scene: Scene) -> None:
+    assert scene.clears(NOBODY)
+    on_edge(scene.topology, f"address del {ACTIVE}/128 dev lan0")
+    assert scene.fires(NOBODY), scene.prometheus.firing()
+    on_edge(scene.topology, f"address add {ACTIVE}/128 dev lan0 nodad")
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
 def test_an_alert_tells_that_the_daemon_was_killed_until_there_is_another(scene: Scene) -> None:
     assert scene.clears(ABSENT)
     scene.daemon.kill()
@@ -189,7 +201,7 @@ def test_an_alert_tells_that_the_daemon_was_killed_until_there_is_another(scene:
 
 
 def test_every_alert_is_made_to_fire_here() -> None:
-    assert {*BY_TRAFFIC, *BY_RELOADS, *BY_LOSSES, *BY_LINKS, *BY_STATE, ABSENT} == set(alerts())
+    assert {*BY_TRAFFIC, *BY_RELOADS, *BY_LOSSES, *BY_LINKS, *BY_STATE, NOBODY, ABSENT} == set(alerts())
 
 
 def substituted(expression: str, **variables: str) -> str:
