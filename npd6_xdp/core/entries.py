@@ -9,7 +9,7 @@ from enum import IntFlag
 
 from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.links import OwnAddress
-from npd6_xdp.core.roles import role_text
+from npd6_xdp.core.roles import lack_text, role_text
 
 
 class EntryFlag(IntFlag):
@@ -82,7 +82,7 @@ class Entry:
     def why_standby(self) -> str:
         """Why it is on standby, if it is."""
         if self.lacks_device:
-            return f"no device on {self.port} has its link_address, {self.mac.hex(':')}, and is up"
+            return lack_text(self.port, self.mac)
         return f"{self.active_with} isn't on this machine"
 
     @property

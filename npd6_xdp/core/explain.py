@@ -18,7 +18,7 @@ from npd6_xdp.core.flatten import Flat, flatten, rule_networks
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, SourceFlag, advert_sources, followed_prefixes, held_addresses
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.roles import role_text
+from npd6_xdp.core.roles import lack_text, role_text
 from npd6_xdp.core.table import Decision, Match, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import ReadSysctl, notes, port_down
@@ -40,7 +40,7 @@ def table_json(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = 
 
     `links` says what rules that follow an interface's prefixes mean now, what the globs of `via` do ("via_now"), and
     what the file has for which there is no interface here ("absent"). `held` are the role addresses that this machine
-    has; "active" is which role that gives an entry.
+    has; "active" is which role that, and the devices for a link_address, give an entry; of a glob, any port's.
     """
     globs = via_globs(config, links)
     return {
@@ -51,7 +51,7 @@ def table_json(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = 
                 **{key: getattr(interface, key) for key in KEYS["interface"]},
                 "vlan": str(interface.vlan),
                 "events_per_source": interface.source_limit,
-                **({"active": interface.active_with in held} if interface.active_with and links else {}),
+                **({"active": role[0]} if (role := _role(config, interface, links, held)) else {}),
                 "rules": [_line_json(line, globs) for line in _most_specific_first(interface, links)],
             }
             for interface in config.interfaces
@@ -86,9 +86,10 @@ def table_text(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = 
         ]
         flat = _most_specific_first(interface, links)
         width = max((len(str(line.network)) for line in flat), default=0)
-        if interface.active_with:
-            role = role_text(interface.active_with, active=interface.active_with in held)
-            lines.append(f"  {role}" if links else f"  active with {interface.active_with}")
+        if role := _role(config, interface, links, held):
+            lines += [f"  {line}" for line in role[1]]
+        elif interface.active_with:
+            lines.append(f"  active with {interface.active_with}")
         lines += [f"  {line.network!s:<{width}}  {_line_text(line, globs)}" for line in flat]
         lines += [
             f"  {rule.prefix}: {_why_without(rule, links)} ({rule.method})"
@@ -97,6 +98,28 @@ def table_text(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = 
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _role(
+    config: Config, interface: InterfaceConfig, links: Mapping[str, LinkFacts], held: Set[str]
+) -> tuple[bool, list[str]] | None:
+    """Whether an [[interface]] is active here, and why, in the words of `status`; None: it has no role, or nothing is
+    known of the machine.
+
+    Of a glob, each port has its own device for the link_address, or lacks it.
+    """
+    if not links or not (interface.active_with or interface.link_address):
+        return None
+    mac = bytes.fromhex(interface.link_address.replace(":", ""))
+    names = () if not mac else links if interface.is_glob else links.keys() & {interface.name}
+    ports = [links[name] for name in names if not links[name].why_no_port and interface in config.entries(name)]
+    lacking = [link.name for link in ports if not link.takes_in(interface.vlan.tags, mac)]
+    lines = [f"on standby: {lack_text(name, mac)}" for name in sorted(lacking)]
+    if lacking and len(lacking) == len(ports):
+        return False, lines
+    active = not interface.active_with or interface.active_with in held
+    role = role_text(interface.active_with, active=active)
+    return active, [role, *lines] if role else lines
 
 
 def _why_without(rule: RuleConfig, links: Mapping[str, LinkFacts]) -> str:
@@ -159,10 +182,10 @@ def explain(
     that this machine has; None: all of them.
     """
     here = links.get(question.interface)
-    link = here or LinkFacts(question.interface, 0, _NO_MAC)
+    link = here or _supposed(config, question.interface)
     if link.why_no_port:
         return f"{link.name} is {link.why_no_port}"
-    table = build(config, {**links, link.name: link}, held=held if here else None)
+    table = build(config, {**links, link.name: link}, held=held if links else None)
     entry = table.entry_of(link.ifindex, question.tags)
     assert entry is not None, "the caller asks for an interface of the configuration"
     lines = [f"{question.source} asks on {_frames(question)} who has {question.target}"]
@@ -178,6 +201,12 @@ def explain(
     if isinstance(found, Match) and found.rule in table.rules:
         lines += [f"note: {line}" for line in _hindrances(table, entry, found, links, sysctl)]
     return "\n".join(lines)
+
+
+def _supposed(config: Config, name: str) -> LinkFacts:
+    """An interface that isn't here, as if there were a device on it for each link_address, too."""
+    macs = {bytes.fromhex(each.link_address.replace(":", "")) for each in config.entries(name)} - {b""}
+    return LinkFacts(name, 0, _NO_MAC, beside_macs={(): frozenset(macs)})
 
 
 def _hindrances(

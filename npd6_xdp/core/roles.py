@@ -36,3 +36,8 @@ def role_text(active_with: str, *, active: bool) -> str:
     if not active_with:
         return ""
     return f"active: {active_with} is on this machine" if active else f"on standby: {active_with} isn't on this machine"
+
+
+def lack_text(port: str, mac: bytes) -> str:
+    """Why an entry stands by on a port where no device takes in what is sent to its link_address."""
+    return f"no device on {port} has its link_address, {mac.hex(':')}, and is up"

@@ -13,7 +13,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.errors import ConfigError
 from npd6_xdp.core.event import NsEvent
-from npd6_xdp.core.explain import Question, explain
+from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
 from npd6_xdp.core.links import LinkFacts
@@ -130,3 +130,31 @@ def test_a_device_on_the_port_counts_while_it_is_up(flags: LinkFlag, found: dict
     port = LinkEntry(2, "wan0", PORT.mac, True, "", 0, 0, 0, flags=LinkFlag.UP)
     rider = LinkEntry(3, "vrrp.51", VIRTUAL, True, "macvlan", 0, 2, 0, flags=flags)
     assert Stacking({2: port, 3: rider}).of(port).rider_macs == found
+
+
+@pytest.mark.parametrize("keys", ["", 'active_with = "192.0.2.1"'])
+def test_check_and_explain_say_what_status_says_where_there_is_no_device(keys: str) -> None:
+    its, held = parse(TEXT.format(MAC, keys, "static"), "test"), frozenset({"192.0.2.1"})
+    question = Question("wan0", (), IPv6Address("2001:db8:1::1"), IPv6Address("fe80::1"))
+
+    def said(link: LinkFacts) -> tuple[str, bool]:
+        (entry,) = table_json(its, {"wan0": link}, held)["interfaces"]
+        return table_text(its, {"wan0": link}, held).splitlines()[1].strip(), entry["active"]
+
+    role = only(table(PORT, held, keys=keys)).role
+    assert role.startswith("on standby: no device on wan0")
+    assert said(PORT) == (role, False)
+    assert "outcome: standby" in explain(its, {"wan0": PORT}, question, held=held)
+    assert said(WITH)[1]
+    assert "on standby" not in table_text(its, {"wan0": WITH}, held)
+    absent = replace(PORT, name="lan0")  # wan0 isn't there, and no device on it can be missed
+    assert "on standby" not in table_text(its, {"lan0": absent}, held)
+    assert "outcome: answered_xdp" in explain(its, {"lan0": absent}, question, held=held)
+
+
+def test_check_says_which_ports_of_a_glob_have_no_device() -> None:
+    its = parse(TEXT.format(MAC, "", "static").replace('"wan0"', '"wan*"'), "test")
+    links = {"wan0": WITH, "wan1": replace(PORT, name="wan1", ifindex=3)}
+    lines = table_text(its, links).splitlines()
+    assert lines[1] == f"  on standby: no device on wan1 has its link_address, {MAC}, and is up"
+    assert table_json(its, links)["interfaces"][0]["active"] is True

@@ -219,3 +219,16 @@ def test_explain_says_that_the_other_edge_answers(datapath: Datapath) -> None:
     assert outcome("2001:db8:2::1").endswith(why)
     assert outcome("2001:db8:9::1") == "outcome: unmatched (no rule covers it)"
     assert "standby" not in outcome("2001:db8:1::1", ADDRESS)
+
+
+def test_explain_says_the_role_of_this_machine_as_check_does_also_for_an_interface_that_is_yet_to_come() -> None:
+    def outcome(links: dict[str, LinkFacts], *held: str) -> str:
+        question = Question("wan0", (), IPv6Address("2001:db8:1::1"), IPv6Address("fe80::1"))
+        lines = explain(config(), links, question, held=set(held)).splitlines()
+        return next(line for line in lines if line.startswith("outcome: "))
+
+    without = {name: link for name, link in LINKS.items() if name != "wan0"}
+    assert table_text(config(), without).splitlines()[1] == f"  on standby: {ADDRESS} isn't on this machine"
+    assert outcome(without).startswith("outcome: standby ")
+    assert outcome(without, ADDRESS).startswith("outcome: answered_xdp ")
+    assert outcome({}).startswith("outcome: answered_xdp "), "nothing is known of the machine"
