@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from ipaddress import AddressValueError, IPv6Address
 from operator import itemgetter
@@ -33,6 +33,10 @@ _ASKED = itemgetter(0)
 _MOST_BY_HAND = 64  # turns of entries that may be under way where somebody asks for one more
 
 
+_Asked = tuple[dict[int, dict[str, Any]], Callable[[], None]]
+"""The rows of an answer by their entries, and how to give it once all is read that is remembered."""
+
+
 class Announcing(Follower):
     """Announces the targets that an entry remembers, as far as its rules answer them now."""
 
@@ -48,6 +52,7 @@ class Announcing(Follower):
         self._under_way = Announcements(self._say, self._seek)
         self._wanted: set[int] = set()  # entries whose targets are to be read
         self._reading: Iterator[None] | None = None
+        self._asked: list[_Asked] = []  # who waits for what is remembered
         self._on_standby: set[int] = set()  # of the table that was in force last
         self._sent: Counter[int] = Counter()
 
@@ -73,7 +78,7 @@ class Announcing(Follower):
         for number in self._sent.keys() - new.table.entries.keys():
             del self._sent[number]
         if self._reading is not None:  # of a program that another may have taken over from
-            self._reading = self._read() if self._wanted else None
+            self._reading = self._read()  # also where none is wanted any more, for those who have asked
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
         """Entries that have become active announce what they remember."""
@@ -91,7 +96,7 @@ class Announcing(Follower):
         """The targets that the wanted entries remember, a bit at a time; those that were asked for last go first."""
         wanted = frozenset(self._wanted)
         found: dict[int, dict[bytes, tuple[int, Announced]]] = {entry: {} for entry in wanted}
-        for some in pieces(self._ns_filter.each_answered_target(), _BIT):
+        for some in pieces(self._ns_filter.each_answered_target() if wanted else (), _BIT):
             for entry, target, asked, tci, flags in some:
                 if entry in wanted:  # one may come twice
                     found[entry][target] = asked, Announced(target, tci, flags)
@@ -108,7 +113,13 @@ class Announcing(Follower):
             if entry in self._wanted:
                 self._under_way.end(entry)  # what is under way is among these, or was asked for by hand
                 self._under_way.begin(entry, ordered)
+            for rows, _ in self._asked:
+                if entry in self._wanted and entry in rows:
+                    rows[entry]["remembered"] = len(ordered)
         self._wanted -= wanted
+        answered, self._asked = self._asked, []
+        for _, reply in answered:
+            reply()
 
     # --- one after the other ---
 
@@ -170,14 +181,33 @@ class Announcing(Follower):
         live = [table.entries[number] for number in sorted(set(table.entry_ids.values()))]
         chosen = [entry for entry in live if entry.spoken and interface in (None, entry.label, entry.port)]
         if not chosen:
-            reply({"error": f"no [[interface]] speaks for {interface}" if interface else "no interface is there"})
+            reply({"error": self._why_none(interface) if interface else "no interface is there"})
         elif len(self._under_way) + len(chosen) > _MOST_BY_HAND + len(live):
             reply({"error": "so many are being announced already; try again in some seconds"})
         else:
             rows = [self._begin(entry, targets) for entry in chosen]
-            if not targets:
-                self._want(entry.id for entry in chosen if entry.remembers and entry.is_at_work)
-            reply({"interfaces": rows})
+            read = (
+                {}
+                if targets
+                else {
+                    entry.id: row
+                    for entry, row in zip(chosen, rows, strict=True)
+                    if entry.remembers and entry.is_at_work
+                }
+            )
+            if read:  # what is remembered is known when the map has been read
+                self._asked.append((read, lambda: reply({"interfaces": rows})))
+                self._want(read)
+            else:
+                reply({"interfaces": rows})
+
+    def _why_none(self, interface: str) -> str:
+        """Why there is no entry of that name."""
+        config = self._in_force.config
+        port, _, vlan = interface.partition(":")
+        if config.entries(interface) or any(each.labelled(port) == interface for each in config.entries(port) if vlan):
+            return f"{port if vlan else interface} isn't there (yet)"
+        return f"no [[interface]] speaks for {interface}"
 
     def _begin(self, entry: Entry, targets: list[bytes]) -> dict[str, Any]:
         """Begin with what the rules may have answered; what becomes of it."""
@@ -188,9 +218,10 @@ class Announcing(Follower):
         return {
             "interface": entry.label,
             "active": not entry.standby,
-            "active_with": entry.active_with,
+            "role": entry.role,
             "at_work": entry.is_at_work,
             "remembers": entry.remembers,
+            "remembered": 0,
             "targets": [str(IPv6Address(target)) for target in ours],
         }
 

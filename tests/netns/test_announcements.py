@@ -138,6 +138,8 @@ def test_targets_are_announced_by_hand_as_far_as_role_and_rules_go(topology: Top
         take_over(topology)
         assert gets(running, 1)
         assert announced(wire, 1, 0.2) == [], "nothing is remembered"
+        nothing = running.command("announce")
+        assert (nothing.returncode, nothing.stdout, nothing.stderr) == (1, "wan0: nothing is remembered\n", "")
         done = running.command("announce", *TARGETS[:2], "2001:db8:7::1", "--interface", "wan0")
         assert (done.returncode, done.stdout) == (0, "wan0: 2 targets\n")
         assert done.stderr == "npd6-xdp: 2001:db8:7::1: no rule answers it on wan0\n"
@@ -159,9 +161,34 @@ def test_without_a_memory_targets_have_to_be_named(topology: Topology, daemon: S
     running = daemon(configuration("2001:db8:1::/64 static"))
     failed = running.command("announce")
     assert failed.returncode == 1
-    assert failed.stdout == "wan0: no target is remembered without active_with; name some\n"
+    why = "no target is remembered without active_with or new_targets_per_second; name some"
+    assert failed.stdout == f"wan0: {why}\n"
     with Wire(topology) as wire:
         assert running.command("announce", TARGETS[0]).returncode == 0
         assert [one.target for one in announced(wire, 3)] == [ip6(TARGETS[0])] * 3
     (interface,) = json.loads(running.command("status", "--json").stdout)["interfaces"]
     assert interface["announcements"] == 3
+
+
+@pytest.mark.parametrize("keys", [{}, ACTIVE], ids=["link_address", "both"])
+def test_without_a_device_for_the_link_address_that_is_why_nothing_is_announced(
+    topology: Topology, daemon: Start, keys: dict[str, str]
+) -> None:
+    take_over(topology)
+    running = daemon(configuration("2001:db8:1::/64 static", link_address='"00:00:5e:00:02:33"', **keys))
+    refused = running.command("announce", TARGETS[0])
+    why = "on standby: no device on wan0 has its link_address, 00:00:5e:00:02:33, and is up"
+    assert (refused.returncode, refused.stdout) == (1, f"wan0: {why}, so nothing is announced\n")
+    assert why in running.command("status").stdout
+
+
+def test_an_interface_that_is_yet_to_come_is_told_from_one_that_the_file_hasnt(
+    topology: Topology, daemon: Start
+) -> None:
+    more = '\n[[interface]]\nname = "late0"\nvlan = "100"\nrule = [{prefix = "2001:db8:1::/64", method = "static"}]\n'
+    running = daemon(configuration("2001:db8:1::/64 static") + more)
+    for name in ("late0", "late0:100"):
+        failed = running.command("announce", TARGETS[0], "--interface", name)
+        assert (failed.returncode, failed.stderr) == (1, "npd6-xdp: late0 isn't there (yet)\n")
+    failed = running.command("announce", TARGETS[0], "--interface", "late0:200")
+    assert failed.stderr == "npd6-xdp: no [[interface]] speaks for late0:200\n"
