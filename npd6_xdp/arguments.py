@@ -32,11 +32,19 @@ def mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-def count(text: str) -> int:
-    """The type of a number of times."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100000")
-    return int(text)
+def count_to(most: int) -> Callable[[str], int]:
+    """The type of a number of times, or of things."""
+
+    def count(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return count
+
+
+count = count_to(100_000)
+"""The type of a number of times."""
 
 
 Takes = Callable[[argparse.ArgumentParser], object]

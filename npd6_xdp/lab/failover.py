@@ -26,7 +26,6 @@ from npd6_xdp.lab.topology import HOST_PREFIX, Stopped
 from npd6_xdp.lab.upstream import Upstream
 
 HOSTS = 1000
-MOST_HOSTS = 10_000  # above, a host is pinged less often than each five seconds
 KERNELS_HOSTS = 50  # at most, as all namespaces share a table of 1,024 neighbours
 ALLOWED = 0.1  # seconds that a change of hands may take beyond keepalived's own time
 ANNOUNCEMENTS_PER_SECOND = 1000  # the default of limits.announcements_per_second
