@@ -40,7 +40,8 @@ _ARRAY = "array of addresses, prefixes, ranges"
 SAID: Mapping[str, Mapping[str, Key]] = {
     "daemon": {
         "control": Key(
-            "the socket behind `status` and `reload`; its directory is made", "absolute path, at most 107 bytes"
+            "the socket behind `status`, `reload` and `announce`; its directory is made",
+            "absolute path, at most 107 bytes",
         ),
         "log_level": Key("what is logged: this, and all that is more severe"),
         "log_format": Key("a line to read, or an object a line"),

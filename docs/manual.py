@@ -56,8 +56,8 @@ ENVIRONMENT: Mapping[str, str] = {
 
 FILES: Mapping[str, str] = {
     str(CONFIG): "The configuration, where `--config` names no other. See npd6-xdp.toml(5).",
-    Config(()).control: "The control socket behind `status` and `reload`, for root and its group. `daemon.control` says"
-    " where it is.",
+    Config(()).control: "The control socket behind `status`, `reload` and `announce`, for root and its group."
+    " `daemon.control` says where it is.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
     " back after a crash.",
     "/run/npd6-xdp/starts": "How many starts in a row didn't get ready. After three, what a process before them has"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The control socket behind `status` and `reload`: one question, one answer, both JSON, each over a connection."""
+"""The control socket behind `status`, `reload` and `announce`: one question, one answer, in JSON, over a connection."""
 
 from __future__ import annotations
 
