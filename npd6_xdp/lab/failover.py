@@ -243,7 +243,7 @@ class _Story:
         lines.append(f"questions: nobody answered for {found.silence:.2f} s, both for {found.both:.2f} s")
         lines.append(self.hosts(found))
         if len(found.turns) > 1:
-            lines.append(f"  {len(found.turns)} targets announced, {found.pace:.0f} a second")
+            lines.append(f"  {found.announced}")
         if refusals := self.upstream.refusals():
             lines.append(f"  this machine's neighbour table was full {refusals} times meanwhile, as others fill it")
         self.report.show("\n".join(lines))

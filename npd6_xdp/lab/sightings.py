@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from npd6_xdp.lab.pair import Edge
 
+_ENOUGH_FOR_A_PACE = 100  # targets; of fewer, a burst may be all of them
+
 
 class Seen(NamedTuple):
     """Something that an edge sent for a target (or did), at a time in seconds; `mac` is the one that it advertised."""
@@ -43,6 +45,12 @@ class Change(NamedTuple):
     outages: dict[str, float]  # each host, for how long nothing came back from it: from the first ping that was lost
     turns: dict[str, int]  # each target that was announced by the successor, as which one: 1 is the first
     pace: float  # announcements a second, each target's first one
+
+    @property
+    def announced(self) -> str:
+        """How many targets were announced, and how fast where there are enough to tell, in words."""
+        pace = f", {self.pace:.0f} a second" if len(self.turns) >= _ENOUGH_FOR_A_PACE else ""
+        return f"{len(self.turns)} targets announced{pace}"
 
     def late(self, at_most: float, per_second: float) -> dict[str, float]:
         """The hosts that were away for longer than `at_most` and their turn in the announcements, and for how long."""

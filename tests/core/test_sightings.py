@@ -79,3 +79,14 @@ def test_a_host_may_be_away_until_its_turn_in_the_announcements() -> None:
     assert found.pace == pytest.approx(2 / 0.3)
     assert found.late(1.0, 10) == {ONE: 1.25}
     assert found.late(1.1, 10) == {}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"), [(20, "20 targets announced"), (201, "201 targets announced, 2000 a second")]
+)
+def test_no_pace_is_said_of_so_few_that_a_burst_may_be_all_of_them(hosts: int, said: str) -> None:
+    seen = sightings(first=0.1)
+    seen.announcements = [Seen(1 + number / 2000, "second", f"2001:db8:1::{number:x}") for number in range(hosts)]
+    found = change(seen, 0.0, "second")
+    assert found is not None
+    assert found.announced == said
