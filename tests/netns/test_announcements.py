@@ -192,3 +192,14 @@ def test_an_interface_that_is_yet_to_come_is_told_from_one_that_the_file_hasnt(
         assert (failed.returncode, failed.stderr) == (1, "npd6-xdp: late0 isn't there (yet)\n")
     failed = running.command("announce", TARGETS[0], "--interface", "late0:200")
     assert failed.stderr == "npd6-xdp: no [[interface]] speaks for late0:200\n"
+
+
+def test_of_too_many_by_hand_it_is_said_how_many_were_taken(topology: Topology, daemon: Start) -> None:
+    running = daemon("[limits]\nannouncements_per_second = 1\n" + configuration("2001:db8:1::/64 static"))
+    many = [f"2001:db8:1::{number:x}" for number in range(1, 4201)]
+    done = running.command("announce", *many[:100])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "wan0: 100 targets\n", "")
+    failed = running.command("announce", *many)
+    assert (failed.returncode, failed.stdout) == (1, "wan0: 4096 targets\n")
+    why = "so many are being announced already; try again in some seconds"
+    assert failed.stderr == f"npd6-xdp: {why}; the first 4096 of 4200 targets were taken\n"
