@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.table import Table
 
+_TAGS = EventFlag.COUNT | EventFlag.OUTER_8021AD | EventFlag.INNER_8021AD  # of the flags, what tells askers apart
 MAX_ASKERS = 32
 """Askers that are remembered for one pending target."""
 PENDING_SECONDS = 10.0
@@ -137,7 +138,7 @@ class Pending:
             self._via_sets.setdefault(event.target, set()).add(via_set)
             self._shares.setdefault(entry, _Share()).change(event.answer_mac, 1)
             hosts = [Host(ifindex, event.target) for ifindex in sorted(pending.ifindexes)]
-        question = (event.rule, event.source, event.answer_mac, event.tci, event.flags)
+        question = (event.rule, event.source, event.answer_mac, event.tci, event.flags & _TAGS)
         if len(pending.askers) >= MAX_ASKERS and question not in pending.askers:
             return None
         pending.askers[question] = event

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from npd6_xdp.core.event import NsEvent
+from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.pending import MAX_ASKERS, NOBODY, PENDING_SECONDS, Asker, Pending, capacity_for_pending
 from tests.core.hosts import at, table
@@ -49,6 +49,14 @@ def test_everyone_who_asked_is_answered_once_and_by_the_last_that_they_said() ->
     assert Counter(pending.resolved(Host(8, at(1)))) == Counter(asked[1:])
     assert pending.resolved(Host(8, at(1))) == []
     assert len(pending) == 0
+
+
+def test_who_is_heard_for_the_first_time_and_asks_again_is_answered_once() -> None:
+    pending = Pending()
+    first, again = (question(1)._replace(flags=flags) for flags in (EventFlag.MISS | EventFlag.HEARD, EventFlag.MISS))
+    pending.add(1, first, [8], 0.0)
+    pending.add(1, again, [8], 0.0)
+    assert pending.resolved(Host(8, at(1))) == [again]
 
 
 def test_askers_from_different_vlans_are_different() -> None:
