@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import MachineError, remedy
 from npd6_xdp.core.frames import STRIDE, Frames, Shape
-from npd6_xdp.system.msghdr import IoVec, MsgHdr
+from npd6_xdp.system.packets import IoVec, MsgHdr
 
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP = 1, 2

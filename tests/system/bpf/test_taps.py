@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 from contextlib import closing, nullcontext
 from typing import NoReturn
 
 import pytest
 
-from npd6_xdp.system.bpf import taps
+from npd6_xdp.system import packets
 from npd6_xdp.system.bpf.taps import Taps
 
 
@@ -20,13 +19,12 @@ from npd6_xdp.system.bpf.taps import Taps
 def test_a_tap_that_is_broken_is_an_error_and_one_of_an_interface_that_is_down_is_none(
     monkeypatch: pytest.MonkeyPatch, code: int, ends: bool
 ) -> None:
-    def fail(_: socket.socket) -> NoReturn:
+    def fail(_: socket.socket, __: int) -> NoReturn:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(taps, "_receive", fail)
+    monkeypatch.setattr(packets, "receive", fail)
     ready, other = socket.socketpair()
     with closing(Taps()) as found, other, nullcontext() if ends else pytest.raises(OSError, match=os.strerror(code)):
-        found._sockets[1] = ready
-        found._epoll.register(ready, select.EPOLLIN)
+        found._sockets.add(1, ready)
         other.send(b"x")
         assert list(found.take_tags()) == []
