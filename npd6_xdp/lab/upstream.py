@@ -25,6 +25,7 @@ from typing import Final, Self
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import Ether
 
+from npd6_xdp.core.groups import solicited_node
 from npd6_xdp.lab.pair import EDGES, GATEWAY, Edge, Pair
 from npd6_xdp.lab.sightings import Seen, Sightings
 from npd6_xdp.lab.topology import UPSTREAM_ADDRESS, UPSTREAM_MAC
@@ -41,7 +42,7 @@ _BURST = 100  # pings at once, where the machine was busy meanwhile
 _IDENTIFIER = 0x6E64
 
 _ETH_P_ALL = 3  # as a bridge takes a port's frames before they are anybody's of one protocol
-_ICMPV6_IN = (  # classic BPF, struct sock_filter as (code, jt, jf, k): what comes in, of IPv6, with ICMPv6 in it
+_ICMPV6_IN = (  # classic BPF, for attach_filter(): what comes in, of IPv6, with ICMPv6 in it
     (0x30, 0, 0, 0xFFFFF004),  # SKF_AD_PKTTYPE
     (0x15, 4, 0, socket.PACKET_OUTGOING),
     (0x28, 0, 0, 12),
@@ -139,7 +140,7 @@ class Upstream:
                 port = self._kept(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
             port.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 32 << 20)
             port.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            _only_icmpv6(port)
+            attach_filter(port, _ICMPV6_IN)
             port.bind((f"wan-{edge}", _ETH_P_ALL))
             with pair.inside(edge):
                 told = self._kept(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
@@ -243,16 +244,16 @@ def times_full() -> int:
     return sum(int(line.split()[where], 16) for line in processors)
 
 
-def _only_icmpv6(port: socket.socket) -> None:
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in _ICMPV6_IN)
+def attach_filter(to: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    """Have a socket take what a classic BPF program does: struct sock_filter as (code, jt, jf, k)."""
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HP", len(_ICMPV6_IN), ctypes.addressof(buffer))
-    port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(buffer)))
 
 
 def question(target: str) -> bytes:
     """A solicitation from the upstream to the target's solicited-node group (RFC 4861 §4.3)."""
-    group = IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(IPv6Address(target)) & 0xFFFFFF)
+    group = IPv6Address(solicited_node(int(IPv6Address(target))))
     ether = Ether(src=UPSTREAM_MAC, dst=f"33:33:{group.packed[12:].hex(':')}")
     ip = IPv6(src=UPSTREAM_ADDRESS, dst=str(group), hlim=255)
     return bytes(ether / ip / ICMPv6ND_NS(tgt=target) / ICMPv6NDOptSrcLLAddr(lladdr=UPSTREAM_MAC))

@@ -7,7 +7,6 @@ drops.
 
 from __future__ import annotations
 
-import ctypes as ct
 import socket
 import struct
 from collections.abc import Set
@@ -15,9 +14,8 @@ from collections.abc import Set
 from npd6_xdp.core.errors import MachineError, remedy
 from npd6_xdp.core.mrd import SOLICITATIONS
 from npd6_xdp.core.route_filter import pack
-from npd6_xdp.system.packets import PortSockets, Received, bind, frames, is_of_a_gone_interface, prepare
+from npd6_xdp.system.packets import PortSockets, Received, attach_filter, bind, frames, is_of_a_gone_interface, prepare
 
-_SO_ATTACH_FILTER = 26
 _LARGEST = 256  # bytes of a frame: a solicitation has 66, and its tags
 _BUFFER = 1 << 14  # bytes: some 20 frames, and what comes beyond is dropped before it is copied
 _MOST_READ = 32  # frames
@@ -77,10 +75,7 @@ def _open(ifindex: int) -> socket.socket:
     # one of no protocol hears nothing until it is bound, so nothing comes before it has its filter
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
-        code = pack(SOLICITATIONS)
-        buffer = ct.create_string_buffer(code, len(code))
-        program = struct.pack("@HP", len(SOLICITATIONS), ct.addressof(buffer))  # struct sock_fprog
-        made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        attach_filter(made, pack(SOLICITATIONS))
         prepare(made, _BUFFER)
         bind(made, ifindex)
     except BaseException:

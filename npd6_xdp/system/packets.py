@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What our packet sockets (AF_PACKET) share: the structs to send or receive many frames, a frame with the VLAN tag that
-the kernel holds beside it, and sockets that hear ports.
+the kernel holds beside it, and sockets that hear ports; and the filter of any socket.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ ALL = 0
 """Instead of an interface's index: all interfaces."""
 
 _ETH_P_ALL = 3
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = 8  # bytes of a struct sock_filter
 _SOL_PACKET = 263
 _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 8, 23
 _SOCKADDR = struct.Struct("@HHiHBB8s")  # struct sockaddr_ll
@@ -116,6 +118,13 @@ class PortSockets:
     def wake(self, each: socket.socket, *, wanted: bool) -> None:
         """Whether one makes `fileno` readable."""
         self._epoll.modify(each.fileno(), select.EPOLLIN if wanted else 0)
+
+
+def attach_filter(to: socket.socket, code: bytes) -> None:
+    """Let a classic BPF program (its struct sock_filters) choose among what comes in from now on."""
+    buffer = ct.create_string_buffer(code, len(code))
+    program = struct.pack("@HP", len(code) // _INSTRUCTION, ct.addressof(buffer))  # struct sock_fprog
+    to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def prepare(made: socket.socket, buffer: int) -> None:

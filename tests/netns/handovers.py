@@ -15,7 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -23,7 +22,7 @@ from itertools import cycle
 
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.netns.service import UnderSystemd
-from tests.netns.wire import Flood, Wire, configuration, flood, on_edge, question, scan, until
+from tests.netns.wire import Flood, Wire, configuration, flood, hearing, on_edge, question, scan, until
 
 CONTROL = '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n'
 PROXIED = "2001:db8:2::7"
@@ -96,33 +95,25 @@ def asking(topology: Topology, per_second: int) -> Iterator[Asking]:
     frames = _frames()
     targets = {frame[62:78] for frame in frames}
     found = Asking(frames)
-    ready, done = threading.Event(), threading.Event()
 
-    def receive() -> None:
-        with Wire(topology) as wire:
-            wire.only_advertisements()
-            ready.set()
-            while not done.is_set():
-                found.answers.update(frame[62:78] for frame in wire.received(0.1) if frame[62:78] in targets)
+    def hear(frame: bytes) -> None:
+        if frame[62:78] in targets:
+            found.answers[frame[62:78]] += 1
 
-    receiver = threading.Thread(target=receive)
-    receiver.start()
-    ping = topology.popen("upstream", "ping", "-6", "-n", "-q", "-i", "0.02", PINGED, stdout=subprocess.PIPE)
-    try:
-        assert ready.wait(60)
-        with flood(topology, cycle(frames), per_second) as found.flooding:
-            yield found
-        until(lambda: found.answers.total() >= found.sent, 3.0)
-        ping.send_signal(signal.SIGINT)
-        said, _ = ping.communicate(timeout=60)
-        counted = re.search(r"(\d+) packets transmitted, (\d+) received", said)
-        assert counted is not None, said
-        # the last one may be on its way
-        found.lost_pings = max(0, int(counted[1]) - int(counted[2]) - 1)
-    finally:
-        ping.kill()
-        done.set()
-        receiver.join()
+    with hearing(topology, hear):
+        ping = topology.popen("upstream", "ping", "-6", "-n", "-q", "-i", "0.02", PINGED, stdout=subprocess.PIPE)
+        try:
+            with flood(topology, cycle(frames), per_second) as found.flooding:
+                yield found
+            until(lambda: found.answers.total() >= found.sent, 3.0)
+            ping.send_signal(signal.SIGINT)
+            said, _ = ping.communicate(timeout=60)
+            counted = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+            assert counted is not None, said
+            # the last one may be on its way
+            found.lost_pings = max(0, int(counted[1]) - int(counted[2]) - 1)
+        finally:
+            ping.kill()
 
 
 def restart(service: UnderSystemd) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import ip6
-from tests.netns.wire import Asker, Flood, Wire, configuration, flood, on_edge, question, scan, until
+from tests.netns.wire import Asker, Flood, Wire, configuration, flood, hearing, on_edge, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -67,31 +66,19 @@ def stream(topology: Topology, per_second: int, *, unanswered: bool = False) -> 
 
     `unanswered` says that they needn't be: nobody waits for the last answers then, and the link may go down.
     """
-    ready, done = threading.Event(), threading.Event()
 
-    def receive() -> None:
-        with Wire(topology) as wire:
-            wire.only_advertisements()
-            ready.set()
-            while not done.is_set():
-                for frame in wire.received(0.1):
-                    target = frame[62:78]
-                    if target.startswith(SCANNED):  # the edge's kernel may be asked for an address of its own
-                        found.answers += 1
-                        found.answered.add(target)
+    def hear(frame: bytes) -> None:
+        target = frame[62:78]
+        if target.startswith(SCANNED):  # the edge's kernel may be asked for an address of its own
+            found.answers += 1
+            found.answered.add(target)
 
     found = Stream(Flood(), per_second)
-    receiver = threading.Thread(target=receive)
-    receiver.start()
-    try:
-        assert ready.wait(60)
+    with hearing(topology, hear):
         with flood(topology, scan(1 << 24), per_second, lossy=unanswered) as found.flooding:
             yield found
         if not unanswered:
             until(lambda: found.answers >= found.sent, 3.0)
-    finally:
-        done.set()
-        receiver.join()
 
 
 def variant(number: int, datapath: str) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import socket
 import struct
@@ -20,6 +19,7 @@ from typing import Any, Self
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation, checksum
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, UPSTREAM_MAC, Topology
+from npd6_xdp.lab.upstream import attach_filter
 from tests.frames import Setting, ether, ip6
 from tests.kinds import solicit
 
@@ -33,7 +33,6 @@ SETTING = Setting(
 )
 
 _ETH_P_ALL = 3
-_SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _LD_H, _LD_B, _JEQ, _RET = 0x28, 0x30, 0x15, 0x06
 _SKF_AD_PKTTYPE = 0xFFFFF000 + 4
@@ -107,10 +106,7 @@ class Wire:
 
     def _filter(self, *program: tuple[int, int, int, int]) -> None:
         """A classic BPF program: struct sock_filter as (code, jt, jf, k)."""
-        code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
-        buffer = ctypes.create_string_buffer(code, len(code))
-        fprog = struct.pack("HP", len(program), ctypes.addressof(buffer))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        attach_filter(self._socket, program)
 
     def send(self, *frames: bytes) -> None:
         for frame in frames:
@@ -306,6 +302,29 @@ def flood(topology: Topology, frames: Iterable[bytes], per_second: int, *, lossy
         finally:
             flooding.stop()
             thread.join()
+
+
+@contextmanager
+def hearing(topology: Topology, hear: Callable[[bytes], None]) -> Iterator[None]:
+    """Each advertisement that comes to the upstream, beside what the block does."""
+    ready, done = threading.Event(), threading.Event()
+
+    def receive() -> None:
+        with Wire(topology) as wire:
+            wire.only_advertisements()
+            ready.set()
+            while not done.is_set():
+                for frame in wire.received(0.1):
+                    hear(frame)
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    try:
+        assert ready.wait(60)
+        yield
+    finally:
+        done.set()
+        receiver.join()
 
 
 @contextmanager

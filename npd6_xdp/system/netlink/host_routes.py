@@ -13,6 +13,7 @@ from npd6_xdp.core.rtnetlink import Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.requests import dump_host_routes, host_routes_in
+from npd6_xdp.system.packets import attach_filter
 
 
 class RouteChange(NamedTuple):
@@ -35,7 +36,7 @@ class HostRouteWatch:
         self._changes = nlsocket.Switched(nlsocket.Group.IPV6_ROUTE)
         program = route_filter.host_routes_of_others(ours)
         code = route_filter.pack(program)
-        nlsocket.attach_filter(self._changes.socket, code)
+        attach_filter(self._changes.socket, code)
         self._dump = SlicedDump()
 
     def close(self) -> None:

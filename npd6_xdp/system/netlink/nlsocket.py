@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from enum import IntEnum
@@ -30,8 +28,6 @@ _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
 _NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
-_SO_ATTACH_FILTER = 26
-_INSTRUCTION = 8  # bytes of a struct sock_filter
 
 
 class Group(IntEnum):
@@ -74,13 +70,6 @@ def opened(*groups: Group, blocking: bool = False, buffer: int = 0) -> socket.so
 def join(netlink: socket.socket, group: Group, *, wanted: bool) -> None:
     """Hear a group, or no longer."""
     netlink.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP, group)
-
-
-def attach_filter(netlink: socket.socket, code: bytes) -> None:
-    """Let a classic BPF program (its struct sock_filters) choose among what comes in from now on."""
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("@HP", len(code) // _INSTRUCTION, ctypes.addressof(buffer))  # struct sock_fprog
-    netlink.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def take_datagrams(netlink: socket.socket, deadline: float = float("inf")) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from npd6_xdp.core.routes import (
 from npd6_xdp.core.rtnetlink import Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.nlsocket import Group, Refused
+from npd6_xdp.system.packets import attach_filter
 
 _LEAST_BUFFER = 1  # the kernel makes the least of it: who only wants to know that there is something needs no more
 _NOTHING_THERE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.ENODEV, errno.EAGAIN}
@@ -80,9 +81,9 @@ class RouteChanges:
 
     def listen(self) -> None:
         """Tell of the next change."""
-        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.SIGNS))
+        attach_filter(self._socket, route_filter.pack(route_filter.SIGNS))
 
     def ignore(self) -> None:
         """Tell of none from now on."""
-        nlsocket.attach_filter(self._socket, route_filter.pack(route_filter.NOTHING))
+        attach_filter(self._socket, route_filter.pack(route_filter.NOTHING))
         nlsocket.discard(self._socket)

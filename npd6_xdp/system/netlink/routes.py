@@ -35,6 +35,7 @@ from npd6_xdp.system.netlink.nlsocket import (
     Refused,
     Telling,
 )
+from npd6_xdp.system.packets import attach_filter
 
 _SLICE = 0.002  # seconds of a reading in a row, then other work has its turn
 _READ_AT_ONCE = 10_000  # routes: a reading of so many takes no longer than other work may have to wait
@@ -142,7 +143,7 @@ class RouteWatch:
         self._find()
 
     def _let_pass(self, ifindexes: Iterable[int]) -> None:
-        nlsocket.attach_filter(self._changes.socket, route_filter.pack(route_filter.routes_that_concern(ifindexes)))
+        attach_filter(self._changes.socket, route_filter.pack(route_filter.routes_that_concern(ifindexes)))
 
     def _find(self) -> bool:
         """Whether the gateways are others than before."""

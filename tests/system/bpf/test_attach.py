@@ -83,6 +83,14 @@ def xdp(topology: Topology) -> dict[str, Any] | None:
     return {"mode": link["xdp"]["mode"], "program": link["xdp"]["prog"]["id"]} if "xdp" in link else None
 
 
+def leave(shelf: Shelf, program: int, *names: str) -> None:
+    """A predecessor's program sits on these, and it has ended."""
+    links = Links(shelf.keeper())
+    for name in names:
+        links.attach(program, socket.if_nametoindex(name), name, GENERIC)
+    links.close(leave=True)
+
+
 def test_a_program_stays_when_its_links_are_left_and_its_successor_takes_its_place(
     topology: Topology, programs: list[int], shelf: Shelf
 ) -> None:
@@ -116,9 +124,7 @@ def test_one_that_sits_in_another_mode_is_taken_off_first(
 ) -> None:
     with topology.inside("edge"):
         wan0 = socket.if_nametoindex("wan0")
-        first = Links(shelf.keeper())
-        first.attach(programs[0], wan0, "wan0", GENERIC)
-        first.close(leave=True)
+        leave(shelf, programs[0], "wan0")
         second = Links(shelf.keeper())
         assert not second.attach(programs[1], wan0, "wan0", NATIVE)
         assert [*shelf.fds] == [wan0]
@@ -132,10 +138,7 @@ def test_what_nobody_attaches_to_is_let_go(topology: Topology, programs: list[in
     before = open_files()
     with topology.inside("edge"):
         wan0, lan0 = (socket.if_nametoindex(name) for name in ("wan0", "lan0"))
-        first = Links(shelf.keeper())
-        for ifindex, name in ((wan0, "wan0"), (lan0, "lan0")):
-            first.attach(programs[0], ifindex, name, GENERIC)
-        first.close(leave=True)
+        leave(shelf, programs[0], "wan0", "lan0")
         second = Links(shelf.keeper())
         second.attach(programs[1], lan0, "lan0", GENERIC)
         assert second.let_go() == [wan0]
@@ -150,10 +153,7 @@ def test_what_is_no_link_of_that_interface_isnt_believed(topology: Topology, pro
     before = open_files()
     with topology.inside("edge"):
         wan0, lan0 = (socket.if_nametoindex(name) for name in ("wan0", "lan0"))
-        first = Links(shelf.keeper())
-        for ifindex, name in ((wan0, "wan0"), (lan0, "lan0")):
-            first.attach(programs[0], ifindex, name, GENERIC)
-        first.close(leave=True)
+        leave(shelf, programs[0], "wan0", "lan0")
         shelf.fds[7777] = os.dup(shelf.fds[wan0])
         with socket.socket() as other:
             shelf.fds[7778] = os.dup(other.fileno())
@@ -171,9 +171,7 @@ def test_what_isnt_wanted_any_more_is_taken_off_before_anything_is_attached(
     before = open_files()
     with topology.inside("edge"):
         wan0 = socket.if_nametoindex("wan0")
-        first = Links(shelf.keeper())
-        first.attach(programs[0], wan0, "wan0", GENERIC)
-        first.close(leave=True)
+        leave(shelf, programs[0], "wan0")
         second = Links(shelf.keeper(unwanted=[wan0]))
         assert (second.inherited(wan0), xdp(topology), shelf.fds) == (None, None, {})
         assert not second.attach(programs[1], wan0, "wan0", GENERIC)
