@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -22,7 +21,7 @@ from npd6_xdp.lab.pair import EDGES, GATEWAY, MACS, Edge, Pair, host
 from npd6_xdp.lab.report import Report
 from npd6_xdp.lab.sightings import Change, change
 from npd6_xdp.lab.story import require
-from npd6_xdp.lab.topology import HOST_PREFIX, Stopped
+from npd6_xdp.lab.topology import HOST_PREFIX
 from npd6_xdp.lab.upstream import Upstream
 
 HOSTS = 1000
@@ -69,18 +68,16 @@ def run(
     Raises MachineError when the lab can't be built here: no root, a tool missing.
     """
     require(_TOOLS)
-    began = time.monotonic()
     report = Report(out)
-    report.say("Two edges, each a network namespace, between an upstream and its hosts; real keepalived on both:")
-    report.show(PICTURE)
-    try:
+
+    def story() -> None:
+        report.say("Two edges, each a network namespace, between an upstream and its hosts; real keepalived on both:")
+        report.show(PICTURE)
         for kind in kinds:
             with Pair() as pair:
                 _tell(report, pair, kind, hosts, short, program)
-    except Stopped as stopped:
-        print(f"npd6-xdp lab: stopped by {stopped.signum.name}; the namespaces are removed", file=sys.stderr)
-        return 128 + stopped.signum
-    return 0 if report.close(time.monotonic() - began) else 1
+
+    return report.tell(story)
 
 
 def _tell(report: Report, pair: Pair, kind: Kind, hosts: int, short: bool, program: Sequence[str]) -> None:

@@ -7,8 +7,12 @@ import io
 import os
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
+
+from npd6_xdp.lab.topology import Stopped
 
 WIDTH = 98
 _NAME, _EXPECTED = 40, 24
@@ -80,6 +84,16 @@ class Report:
         if not check.held:
             self._print(f"  FAILED  {check.name}: expected {check.expected}, seen {check.seen}", _RED)
         return check.held
+
+    def tell(self, story: Callable[[], None]) -> int:
+        """Tell a story to its end, or until a signal ends it; the exit status: 0 if all of it held."""
+        began = time.monotonic()
+        try:
+            story()
+        except Stopped as stopped:
+            print(f"npd6-xdp lab: stopped by {stopped.signum.name}; the namespaces are removed", file=sys.stderr)
+            return 128 + stopped.signum
+        return 0 if self.close(time.monotonic() - began) else 1
 
     def close(self, seconds: float) -> bool:
         """The closing summary, one line a check. Returns whether every one held, and there was one."""

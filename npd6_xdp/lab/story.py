@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ from npd6_xdp.lab.topology import (
     UPSTREAM_ADDRESS,
     UPSTREAM_MAC,
     Namespace,
-    Stopped,
     Topology,
 )
 
@@ -83,15 +81,13 @@ def run(program: Sequence[str] = PROGRAM, out: TextIO | None = None) -> int:
     Raises MachineError when the lab can't be built here: no root, a tool missing.
     """
     require(_TOOLS)
-    began = time.monotonic()
     report = Report(out)
-    try:
+
+    def story() -> None:
         with Topology() as topology:
             _Story(report, topology, program).tell()
-    except Stopped as stopped:
-        print(f"npd6-xdp lab: stopped by {stopped.signum.name}; the namespaces are removed", file=sys.stderr)
-        return 128 + stopped.signum
-    return 0 if report.close(time.monotonic() - began) else 1
+
+    return report.tell(story)
 
 
 class _Story:
