@@ -301,3 +301,9 @@ class UnderSystemd:
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def says(self, words: str, times: int = 1) -> bool:
+        """Whether the log has this so often, and no more: a thread writes it, which a busy machine runs later than
+        READY and all else that the process does.
+        """
+        return until(lambda: self.log.count(words) >= times) and self.log.count(words) == times

@@ -167,7 +167,7 @@ def test_systemd_hears_that_it_is_ready_what_it_does_and_that_it_lives(topology:
         assert failed.returncode == 1
         assert "failed" in service.show("StatusText")
         assert service.show("ActiveState") == "active"
-        assert 'unknown key "metod"' in service.log
+        assert until(lambda: 'unknown key "metod"' in service.log)
         # a configuration that can't be used is not tried again and again
         service.systemctl("stop", "npd6-xdp")
         assert service.systemctl("start", "npd6-xdp").returncode == 1
