@@ -23,6 +23,7 @@ from tests.netns.wire import (
     SETTING,
     Flood,
     Wire,
+    became,
     configuration,
     cpu_seconds,
     flood,
@@ -72,7 +73,7 @@ def test_a_flood_from_one_mac_keeps_no_other_from_being_answered(
     assert answers == asked
     assert flooding.rate > 500, "the generator is at fault"
     assert is_each_counted(running, flooding.sent + asked)
-    counts = running.solicitations()
+    counts = became(running)
     assert set(counts) == outcomes
     assert counts["rate_limited"] > flooding.sent / 2
     # where others have filled the kernel's table, its share of what is left there is what a flood meets first
@@ -140,7 +141,7 @@ def test_one_mac_that_scans_keeps_no_other_from_having_present_hosts_resolved(
     assert flooding.rate > 400, "the generator is at fault"
     assert is_each_counted(running, flooding.sent + asked)
     outcomes = {"pending", "rate_limited"} | ({"answered_xdp", "answered_python"} if asked > len(hosts) else set())
-    assert {"pending", "rate_limited"} <= set(running.solicitations()) <= outcomes
+    assert {"pending", "rate_limited"} <= set(became(running)) <= outcomes
 
 
 @pytest.mark.fills_table
@@ -158,7 +159,7 @@ def test_a_scan_by_one_mac_costs_little_where_no_budget_of_a_source_stands_befor
     print(f"{scanned} scanned in {seconds:.2f} s: {spent:.2f} s of CPU")
     assert spent < 0.1 * seconds
     assert is_each_counted(running, flooding.sent)
-    assert set(running.solicitations()) == {"pending", "rate_limited"}
+    assert set(became(running)) == {"pending", "rate_limited"}
 
 
 @pytest.mark.needs_table
@@ -267,7 +268,7 @@ def test_a_scan_from_hundreds_of_macs_on_one_link_keeps_no_other_links_new_hosts
         try:
             assert until(lambda: running.solicitations("wan1").get("rate_limited", 0) > 200, 10.0)
             answers = sum(answered(wire, [host], LATE) for host in hosts)
-            found = running.solicitations()
+            found = became(running)
         finally:
             sending.stop()
             thread.join()

@@ -374,6 +374,14 @@ def each_counted(sent: Callable[[], int], running: RunningDaemon) -> Callable[[]
     return lambda: ahead() == seen[-1]
 
 
+def became(running: RunningDaemon) -> dict[str, int]:
+    """The outcomes on wan0 where the neighbour table, which all namespaces share, is full: then the upstream's kernel
+    loses the edge's addresses out of it, and asks for them again.
+    """
+    found = running.solicitations()
+    return {outcome: count for outcome, count in found.items() if outcome not in ("own", "ignored")}
+
+
 class Asker:
     """Asks for targets on the wire, and says what became of each.
 
