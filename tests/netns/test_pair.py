@@ -53,9 +53,11 @@ class Pair:
         self.scene.wires["wan"].send(solicit(replace(setting, target=ip6(target)), source=setting.asker_global))
 
     def answers(self, seconds: float) -> Iterator[NeighborAdvertisement]:
+        """The edges' word on TARGETS; their kernels have one on their own addresses, where another's asks."""
+        targets = {ip6(target) for target in TARGETS}
         for frame in self.scene.wires["wan"].advertisements(seconds):
             found = NeighborAdvertisement.parse(frame)
-            if found.eth_source in MACS:
+            if found.eth_source in MACS and found.target in targets:
                 yield found
 
 
