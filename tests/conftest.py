@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Generator, Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,7 @@ os.environ["CACHE_DIRECTORY"] = str(Path(__file__).resolve().parents[1] / ".venv
 # Of what takes a minute, the rest is not to wait for it at the end; what takes a moment fills the gaps there.
 LONG = ("vagrant", "package", "fuzz", "bench", "prometheus")
 HEAVY = ("datapath", "netns")
+ALONE = ("alone", "fills_table")
 
 
 def _has_workers(config: pytest.Config) -> bool:
@@ -58,14 +59,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+def _is_alone(item: pytest.Item) -> bool:
+    """One that fills the neighbour table is, too: nearly every other test on namespaces has some host resolved."""
+    return any(item.get_closest_marker(name) for name in ALONE)
+
+
 def _says_alone(path: Path) -> bool:
-    return b"pytest.mark.alone" in path.read_bytes()
+    text = path.read_bytes()
+    return any(f"pytest.mark.{name}".encode() in text for name in ALONE)
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Under -n, xdist's workers have those tests that may run side by side, and this process has the others."""
     if is_xdist_worker(session):
-        alone = [item for item in items if item.get_closest_marker("alone")]
+        alone = [item for item in items if _is_alone(item)]
         assert all(_says_alone(item.path) for item in alone), "else nobody would run it"
         items[:] = [item for item in items if item not in alone]
         items[:] = _in_order(
@@ -73,26 +80,19 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
             workers=session.config.workerinput["workercount"],  # type: ignore[attr-defined]  # xdist's
         )
     elif _has_workers(session.config):
-        items[:] = [item for item in items if item.get_closest_marker("alone")]
+        items[:] = [item for item in items if _is_alone(item)]
 
 
 def _in_order(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """One worker begins with the long tests, one with those that would wait for the neighbour table, the others share
-    the rest. The second begins with the tests that fill the table, and then runs those that need it.
-    """
-    kinds: dict[str, list[pytest.Item]] = {"long": [], "fills": [], "needs": [], "heavy": [], "light": []}
+    """One worker begins with the long tests, the others share those on namespaces; what takes a moment comes last."""
+    kinds: dict[str, list[pytest.Item]] = {"long": [], "heavy": [], "light": []}
     for item in items:
-        fills, needs = (item.get_closest_marker(name) for name in ("fills_table", "needs_table"))
         room = item.path.parent.name
-        kind = "long" if room in LONG else "heavy" if room in HEAVY else "light"
-        kinds["fills" if fills else "needs" if needs else kind].append(item)
-    longest_first = sorted(kinds["long"], key=lambda item: LONG.index(item.path.parent.name))
-    lanes = [longest_first, [*kinds["fills"], *kinds["needs"]]]
+        kinds["long" if room in LONG else "heavy" if room in HEAVY else "light"].append(item)
+    lanes = [sorted(kinds["long"], key=lambda item: LONG.index(item.path.parent.name))]
     others = max(0, workers - len(lanes))
     heavy = kinds["heavy"]
     lanes += [heavy[len(heavy) * n // others : len(heavy) * (n + 1) // others] for n in range(others)]
-    if len(lanes) > workers:
-        lanes = [list(chain.from_iterable(lanes))]
     return dealt(lanes, [*([] if others else heavy), *kinds["light"]])
 
 
@@ -152,7 +152,7 @@ def log_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def neighbour_table(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that fills the kernel's neighbour table never runs, in any process, beside one that needs the table."""
+    """A test that fills the kernel's neighbour table never runs beside one that needs it, of another run either."""
     fills, needs = (request.node.get_closest_marker(name) for name in ("fills_table", "needs_table"))
     if os.geteuid() != 0 or not (fills or needs):
         yield

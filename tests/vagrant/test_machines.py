@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS
+from tests.netns.wire import until
 from tests.prometheus.files import GRAFANA, alerts
 from tests.roots import PROJECT, ROOTS, Root
 from tests.vagrant.machines import NAT_ADDRESS, Lab, lab
@@ -110,10 +111,15 @@ def the_metrics_are_to_be_had_on_the_management_network_only(machines: Lab) -> N
 
 def prometheus_scrapes_the_edge_has_all_rules_and_nothing_to_tell(machines: Lab) -> None:
     monitor = machines.roots["monitor"]
-    groups = json.loads(fetch(monitor, "http://localhost:9090/api/v1/rules"))["data"]["groups"]
-    states = {rule["name"]: rule["state"] for group in groups for rule in group["rules"] if rule["type"] == "alerting"}
-    assert set(states) == set(alerts())
-    assert "firing" not in states.values()
+
+    def states() -> dict[str, str]:
+        groups = json.loads(fetch(monitor, "http://localhost:9090/api/v1/rules"))["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        return {rule["name"]: rule["state"] for rule in rules if rule["type"] == "alerting"}
+
+    assert set(states()) == set(alerts())
+    # Prometheus may have looked at them for the first time before it had scraped anything
+    assert until(lambda: "firing" not in states().values(), 60.0), states()
     found = json.loads(fetch(monitor, "http://localhost:9090/api/v1/query?query=up"))["data"]["result"]
     # The package's own configuration, which was in use for a moment, has another job.
     (up,) = [series for series in found if series["metric"]["job"] == "npd6-xdp"]
