@@ -29,13 +29,14 @@ pytestmark = pytest.mark.needs_table
 UPSTREAM_MAC = "02:00:00:00:00:01"
 UPSTREAM = "fe80::ff:fe00:1"
 
+Cable = tuple[Namespace, str, Namespace, str]
+Setup = Mapping[Namespace, tuple[str, ...]]
+
 
 class Bare(Topology):
     """Namespaces as a scene has them: `cables` as (namespace, interface, namespace, interface), and lines for ip(8)."""
 
-    def __init__(
-        self, cables: tuple[tuple[Namespace, str, Namespace, str], ...], setup: Mapping[Namespace, tuple[str, ...]]
-    ) -> None:
+    def __init__(self, cables: tuple[Cable, ...], setup: Setup) -> None:
         super().__init__()
         self.namespaces = tuple(dict.fromkeys(ns for a, _, b, _ in cables for ns in (a, b)))
         self.interfaces = {}
@@ -62,9 +63,12 @@ class Bare(Topology):
         for line in lines:
             self.run(namespace, *line.split(), check=True)
 
-    def pings(self, address: str, namespace: Namespace = "upstream", patience: float = 20.0) -> bool:
-        words = ("ping", "-6", "-n", "-c", "1", "-W", "1", address)
-        return until(lambda: self.run(namespace, *words).returncode == 0, patience)
+    def ping(self, address: str, namespace: Namespace) -> bool:
+        return self.run(namespace, "ping", "-6", "-n", "-c", "1", "-W", "1", address).returncode == 0
+
+    def pings(self, address: str, namespace: Namespace) -> bool:
+        """Whether it is reached, now or soon."""
+        return until(lambda: self.ping(address, namespace))
 
     def default(self) -> list[str]:
         """The edge's default routes."""
@@ -80,9 +84,7 @@ class Bare(Topology):
 
 
 @contextmanager
-def scene(
-    cables: tuple[tuple[Namespace, str, Namespace, str], ...], setup: Mapping[Namespace, tuple[str, ...]]
-) -> Iterator[Bare]:
+def scene(cables: tuple[Cable, ...], setup: Setup) -> Iterator[Bare]:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     with Bare(cables, setup) as bare:
@@ -90,17 +92,23 @@ def scene(
         yield bare
 
 
-def advertise(bare: Bare, prefix: str, *, autonomous: bool = True) -> None:
-    """A router advertisement of the upstream's, as radvd sends it."""
+def advertised(bare: Bare, prefix: str) -> list[str]:
+    """The default route that router advertisements of the upstream give; they have a prefix, as radvd sends them."""
     advertisement: Packet = (
         Ether(src=UPSTREAM_MAC, dst="33:33:00:00:00:01")
         / IPv6(src=UPSTREAM, dst="ff02::1", hlim=255)
         / ICMPv6ND_RA(routerlifetime=1800)
-        / ICMPv6NDOptPrefixInfo(prefix=prefix, prefixlen=64, L=1, A=int(autonomous), validlifetime=7200)
+        / ICMPv6NDOptPrefixInfo(prefix=prefix, prefixlen=64, L=1, A=1, validlifetime=7200, preferredlifetime=3600)
         / ICMPv6NDOptSrcLLAddr(lladdr=UPSTREAM_MAC)
     )
     with Wire(bare) as wire:
-        wire.send(bytes(advertisement))
+
+        def is_heard() -> bool:
+            wire.send(bytes(advertisement))
+            return bool(bare.default()) and bare.is_settled()
+
+        assert until(is_heard)
+    return bare.default()
 
 
 def advised(said: str) -> tuple[list[str], list[str]]:
@@ -130,7 +138,7 @@ def is_reached(bare: Bare, hosts: Mapping[str, tuple[Namespace, str]]) -> None:
     for address, (asker, interface) in hosts.items():
         explained = bare.npd6("explain", address, "--interface", interface).stdout
         assert "outcome: answered_xdp" in explained, explained
-        assert not bare.pings(address, asker, 0.0)
+        assert not bare.ping(address, asker)
         bare.run(asker, "ip", "-6", "neigh", "flush", "all")
     with ExitStack() as stack:
         running = stack.enter_context(RunningDaemon(bare, bare.text()))
@@ -138,8 +146,12 @@ def is_reached(bare: Bare, hosts: Mapping[str, tuple[Namespace, str]]) -> None:
             assert bare.pings(address, asker), f"{address} isn't reached by {asker}\n{running.log}"
 
 
-VPS = (("upstream", "eth0", "edge", "eth0"), ("edge", "veth1", "host", "eth0"), ("edge", "veth2", "second", "eth0"))
-CONTAINERS = {
+VPS: tuple[Cable, ...] = (
+    ("upstream", "eth0", "edge", "eth0"),
+    ("edge", "veth1", "host", "eth0"),
+    ("edge", "veth2", "second", "eth0"),
+)
+CONTAINERS: Setup = {
     "host": ("link set eth0 up", "address add 2001:db8:1::10/64 dev eth0 nodad"),
     "second": ("link set eth0 up", "address add 2001:db8:1::11/128 dev eth0 nodad"),
 }
@@ -172,9 +184,7 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
     """accept_ra is 2 before forwarding is on; the other way round the kernel throws the route away."""
     edge = ("link set eth0 up", *VPS_BRIDGE)
     with scene(VPS, {"upstream": VPS_UPSTREAM, "edge": edge, **CONTAINERS}) as bare:
-        assert until(lambda: bool(advertise(bare, "2001:db8:1::") or bare.default()), 20.0)
-        assert until(bare.is_settled, 30.0)
-        (before,) = bare.default()
+        (before,) = advertised(bare, "2001:db8:1::")
         assert "proto ra" in before
         said = from_nothing(bare, ("host", "second"))
         assert said.index("net/ipv6/conf/eth0/accept_ra = 2, was 1") < said.index("all.forwarding = 1, was 0")
@@ -195,11 +205,11 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
 
 
 SYSCTLS = ("net.ipv6.conf.all.forwarding", "net.ipv6.conf.eth0.accept_ra")
-HOME = (("upstream", "eth0", "edge", "wan0"), ("edge", "lan0", "host", "eth0"))
+HOME: tuple[Cable, ...] = (("upstream", "eth0", "edge", "wan0"), ("edge", "lan0", "host", "eth0"))
 
 
 def test_one_64_that_is_routed_behind_and_that_the_upstream_believes_on_its_link() -> None:
-    setup = {
+    setup: Setup = {
         "upstream": (
             *VPS_UPSTREAM[:1],
             "address add 2001:db8::1/64 dev eth0 nodad",
@@ -214,14 +224,14 @@ def test_one_64_that_is_routed_behind_and_that_the_upstream_believes_on_its_link
         ),
         "host": ("link set eth0 up", "address add 2001:db8:1::42/64 dev eth0 nodad"),
     }
-    with scene(HOME, setup) as bare:  # type: ignore[arg-type]
+    with scene(HOME, setup) as bare:
         from_nothing(bare)
         assert 'prefix = "2001:db8:1::/64"\nmethod = "route"\nvia = ["lan0"]\n' in bare.text()
         is_reached(bare, {"2001:db8:1::42": ("upstream", "wan0")})
 
 
 def test_the_same_64_on_both_sides() -> None:
-    setup = {
+    setup: Setup = {
         "upstream": VPS_UPSTREAM,
         "edge": (
             "link set lan0 up",
@@ -232,7 +242,7 @@ def test_the_same_64_on_both_sides() -> None:
         ),
         "host": ("link set eth0 up", "address add 2001:db8:1::42/64 dev eth0 nodad"),
     }
-    with scene(HOME, setup) as bare:  # type: ignore[arg-type]
+    with scene(HOME, setup) as bare:
         said = from_nothing(bare)
         assert "ip -6 address change 2001:db8:1::3/64 dev lan0 noprefixroute" in said
         routes = bare.run("edge", "ip", "-6", "route", "show", "2001:db8:1::/64").stdout.splitlines()
@@ -241,13 +251,13 @@ def test_the_same_64_on_both_sides() -> None:
 
 
 def test_a_delegated_prefix() -> None:
-    setup = {
+    setup: Setup = {
         "upstream": (*VPS_UPSTREAM, "route add 2001:db8:100::/56 dev eth0"),
         "edge": ("link set wan0 up", "link set lan0 up"),
         "host": ("link set eth0 up", "address add 2001:db8:100:1::42/64 dev eth0 nodad"),
     }
-    with scene(HOME, setup) as bare:  # type: ignore[arg-type]
-        assert until(lambda: bool(advertise(bare, "2001:db8:1::") or bare.default()), 20.0)
+    with scene(HOME, setup) as bare:
+        assert advertised(bare, "2001:db8:1::")
         # as a DHCPv6 client does with what it was given
         bare.tell(
             "edge",
@@ -262,8 +272,8 @@ def test_a_delegated_prefix() -> None:
 
 
 def test_two_uplinks_each_with_a_64_of_its_own_and_a_prefix_behind_both() -> None:
-    cables = (*HOME, ("switch", "eth0", "edge", "wan1"))
-    setup = {
+    cables: tuple[Cable, ...] = (*HOME, ("switch", "eth0", "edge", "wan1"))
+    setup: Setup = {
         "upstream": (
             *VPS_UPSTREAM[:1],
             "address add 2001:db8:a::1/64 dev eth0 nodad",
@@ -287,7 +297,7 @@ def test_two_uplinks_each_with_a_64_of_its_own_and_a_prefix_behind_both() -> Non
             "address add 2001:db8:1::42/64 dev eth0 nodad",
         ),
     }
-    with scene(cables, setup) as bare:  # type: ignore[arg-type]
+    with scene(cables, setup) as bare:
         said = from_nothing(bare)
         assert "2 uplinks" in bare.text()
         assert said

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.tools.init.behind import insides
 from npd6_xdp.tools.init.machine import Machine
-from npd6_xdp.tools.init.plan import Entry, Plan, Rule
-from npd6_xdp.tools.init.rules import Ruled, on_link_rules, other_sides, routed_rules
+from npd6_xdp.tools.init.plan import Entry, Plan
+from npd6_xdp.tools.init.rules import Ruled, on_link_rules, ordered, other_sides, routed_rules
 from npd6_xdp.tools.init.settings import settings
 from npd6_xdp.tools.init.steps import steps
 from npd6_xdp.tools.init.uplinks import Uplink, uplinks
@@ -23,10 +23,10 @@ def decide(machine: Machine) -> Plan:
     found: list[Ruled] = []
     for up in ups:
         inside = insides(machine, up, ups)
-        own = on_link_rules(machine, up, inside)
         routed = routed_rules(machine, up, inside, on_links, several=len(ups) > 1)
+        own = on_link_rules(machine, up, inside, guess=not routed.rules)
         found += [own, routed]
-        entries.append(Entry(up.port.name, _why(up, ups), _ordered([*own.rules, *routed.rules])))
+        entries.append(Entry(up.port.name, _why(up, ups), ordered([*own.rules, *routed.rules])))
     shared = [each for ruled in found for each in ruled.shared]
     entries += other_sides(shared)
     lans = list({link.ifindex: link for ruled in found for link in ruled.lans}.values())
@@ -41,11 +41,6 @@ def decide(machine: Machine) -> Plan:
         asked_on,
         "" if any(entry.active for entry in entries) else _nothing(machine, ups, on_links),
     )
-
-
-def _ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Rules that follow an interface come last: where its prefix is another rule's as well, that one has it."""
-    return tuple(sorted(rules, key=lambda rule: rule.prefix.startswith("interface:")))
 
 
 def _why(up: Uplink, ups: Sequence[Uplink]) -> tuple[str, ...]:

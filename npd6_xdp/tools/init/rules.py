@@ -41,8 +41,11 @@ class Ruled(NamedTuple):
     hosts: tuple[IPv6Address, ...]
 
 
-def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry]) -> Ruled:
-    """Rules for the prefixes that are on an uplink's link: its upstream asks for each address of them."""
+def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry], *, guess: bool) -> Ruled:
+    """Rules for the prefixes that are on an uplink's link: its upstream asks for each address of them.
+
+    With `guess`, hosts of them may be on interfaces of which nothing says so.
+    """
     rules: dict[str, Rule] = {}
     shared: list[Shared] = []
     lans: dict[int, LinkEntry] = {}
@@ -51,7 +54,7 @@ def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry])
         if prefix.length >= BITS - 2:  # a link between two routers
             continue
         found = behind(machine, uplink, prefix, inside)
-        mains, vias = _for_prefix(machine, uplink, prefix, found)
+        mains, vias = _for_prefix(machine, uplink, prefix, found, guess=guess)
         followed = _followed(machine, uplink, prefix)
         for main in mains:
             text = followed if main.prefix == str(prefix) and followed else main.prefix
@@ -83,7 +86,7 @@ def _merged(before: Rule | None, rule: Rule) -> Rule:
 
 
 def _for_prefix(
-    machine: Machine, uplink: Uplink, prefix: Prefix, found: Behind
+    machine: Machine, uplink: Uplink, prefix: Prefix, found: Behind, *, guess: bool
 ) -> tuple[list[Rule], tuple[LinkEntry, ...]]:
     """The rules for one of them, and the interfaces that have hosts of it without a part of their own."""
     name = uplink.link.name
@@ -93,7 +96,7 @@ def _for_prefix(
             f" It was given for a time, so the rule follows {name}: interface:{name} is the prefix that it has then."
         )
     asked = [each for each in found.found if has_neighbours(each.link)]
-    if not asked and not found.longer:
+    if not asked and not found.longer and guess:
         asked = list(found.idle)
     passed_over = [f"Passed over: {'; '.join(found.passed_over)}."] if found.passed_over else []
     if asked:
@@ -109,10 +112,13 @@ def _for_prefix(
         more = f" and {len(found.longer) - 4} more" if len(found.longer) > 4 else ""
         said = f"Parts of it are routed behind: {ways}{more}. {_ROUTE.format(', '.join(_names(links)))}."
         return [Rule(str(prefix), "route", _names(links), (*why, said, *passed_over))], ()
-    why += [
-        "Nothing is behind yet that could have hosts of it. This is what it takes once there is, with its name in via."
-    ]
-    return [Rule(str(prefix), "neighbour", ("br0",), (*why, *passed_over), host_routes=True, active=False)], ()
+    why += (
+        [f"{'; '.join(each.how for each in found.idle)}. But other prefixes are behind. If hosts of this one are, too:"]
+        if found.idle
+        else ["Nothing is behind yet that could have hosts of it. Once there is, it takes this, with its name in via:"]
+    )
+    names = _names([each.link for each in found.idle]) or ("br0",)
+    return [Rule(str(prefix), "neighbour", names, (*why, *passed_over), host_routes=True, active=False)], ()
 
 
 def _sentences(asked: Sequence[Found]) -> list[str]:
@@ -171,7 +177,7 @@ def _routed(machine: Machine, link: LinkEntry, way: Way, several: bool) -> Rule:
             f"The rule follows {link.name}: interface:{link.name} is the prefixes that it has, also when they change."
         )
     why.append(
-        f'{_ROUTE.format(link.name)}; method = "neighbour" instead answers only for hosts that are there.'
+        f"{_ROUTE.format(link.name)}; method neighbour would answer for those that are."
         if has_neighbours(link) and not gateway
         else f"{_ROUTE.format(link.name)}."
     )
@@ -202,7 +208,12 @@ def other_sides(shared: Sequence[Shared]) -> list[Entry]:
         "For hosts behind {} that believe the whole prefix to be on their link (they have their address as a /64): they"
         " ask there for hosts on the upstream's side. Without such hosts it does nothing."
     )
-    return [Entry(name, (why.format(name),), tuple(found)) for name, found in rules.items()]
+    return [Entry(name, (why.format(name),), ordered(found)) for name, found in rules.items()]
+
+
+def ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Rules that follow an interface come last: where its prefix is another rule's as well, that one has it."""
+    return tuple(sorted(rules, key=lambda rule: rule.prefix.startswith("interface:")))
 
 
 def _names(links: Sequence[LinkEntry]) -> tuple[str, ...]:
