@@ -52,10 +52,13 @@ class Bare(Topology):
         """The edge's /etc, as its commands see it: the machine's own stays as it is."""
         return self.directory / "etc"
 
-    def npd6(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command of the program on the edge."""
+    def npd6(self, *words: str, read_only: str = "") -> subprocess.CompletedProcess[str]:
+        """A command of the program on the edge; it can't write to the file `read_only`."""
         self.etc.mkdir(exist_ok=True)
-        script = 'mount --bind "$0" /etc && exec "$@"'
+        barrier = (
+            f"mount --bind {read_only} {read_only} && mount -o remount,ro,bind {read_only} &&" if read_only else ""
+        )
+        script = f'mount --bind "$0" /etc && {barrier} exec "$@"'
         program = (sys.executable, "-m", "npd6_xdp")
         return self.run("edge", "sh", "-c", script, str(self.etc), *program, *words, env=dict(os.environ))
 
@@ -73,6 +76,11 @@ class Bare(Topology):
     def default(self) -> list[str]:
         """The edge's default routes."""
         return self.run("edge", "ip", "-6", "route", "show", "default").stdout.splitlines()
+
+    def sysctls(self) -> list[str]:
+        """The edge's, of all forwarding and of eth0's accept_ra."""
+        keys = ("net.ipv6.conf.all.forwarding", "net.ipv6.conf.eth0.accept_ra")
+        return self.run("edge", "sysctl", "-n", *keys).stdout.split()
 
     def is_settled(self) -> bool:
         """Whether no address is tentative any more."""
@@ -186,6 +194,11 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
     with scene(VPS, {"upstream": VPS_UPSTREAM, "edge": edge, **CONTAINERS}) as bare:
         (before,) = advertised(bare, "2001:db8:1::")
         assert "proto ra" in before
+        refused = bare.npd6("init", "--apply", read_only="/proc/sys/net/ipv6/conf/eth0/accept_ra")
+        assert refused.returncode == 1
+        assert "can't set net/ipv6/conf/eth0/accept_ra to 2" in refused.stderr.splitlines()[-1]
+        assert bare.sysctls() == ["0", "1"], "what is second waits for what is first"
+        assert list(bare.etc.iterdir()) == []
         said = from_nothing(bare, ("host", "second"))
         assert said.index("net/ipv6/conf/eth0/accept_ra = 2, was 1") < said.index("all.forwarding = 1, was 0")
         (after,) = bare.default()
@@ -201,10 +214,9 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
         assert again.stderr.count("\n") == 1
         back = [line.strip() for line in said.partition("the way back:\n")[2].splitlines() if "sysctl -w" in line]
         bare.tell("edge", *back)
-        assert [bare.run("edge", "sysctl", "-n", key).stdout.strip() for key in SYSCTLS] == ["0", "1"]
+        assert bare.sysctls() == ["0", "1"]
 
 
-SYSCTLS = ("net.ipv6.conf.all.forwarding", "net.ipv6.conf.eth0.accept_ra")
 HOME: tuple[Cable, ...] = (("upstream", "eth0", "edge", "wan0"), ("edge", "lan0", "host", "eth0"))
 
 

@@ -22,6 +22,10 @@ _ROUTE = "route: answers for all that the routing table leads to by {}, whether 
 _HOST_ROUTES = (
     "host_routes: the prefix itself leads to {}, so each host that is there gets a /128 route to where it is."
 )
+_IF_ROUTED = (
+    "If nobody ever asks while an address of it is pinged from outside (npd6-xdp status), the prefix is routed to this"
+    " machine after all: make the address of {} a /128 and give {} the prefix (docs/recipes/hetzner.md)."
+)
 
 
 class Shared(NamedTuple):
@@ -102,8 +106,11 @@ def _for_prefix(
     if asked:
         host_routes = machine.has_route(uplink.link, prefix)
         why += _sentences(asked)
-        why += [_NEIGHBOUR, *([_HOST_ROUTES.format(name)] if host_routes else [])]
         vias = tuple(each.link for each in asked)
+        why += [
+            _NEIGHBOUR,
+            *([_HOST_ROUTES.format(name), _IF_ROUTED.format(name, vias[0].name)] if host_routes else []),
+        ]
         main = Rule(str(prefix), "neighbour", _names(vias), (*why, *passed_over), host_routes=host_routes)
         return [main, *_parts(found)], vias
     if found.longer:

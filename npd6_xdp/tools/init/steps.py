@@ -27,7 +27,9 @@ def steps(
 ) -> tuple[Step, ...]:
     """All of them, in the order in which they are worth doing."""
     found = [*_second_routes(machine, shared, lans), *_tunnels(machine, ups), *_advertised(machine, ups)]
-    found += [step for link in lans if has_neighbours(link) for step in _ways_out(machine, link)]
+    for link in filter(has_neighbours, lans):
+        outside = [prefix for each in shared if link in each.vias for prefix in machine.on_link(each.uplink.link)]
+        found += _ways_out(machine, link, [*machine.on_link(link), *outside])
     return tuple(found)
 
 
@@ -90,8 +92,8 @@ def _advertised(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Step]:
             )
 
 
-def _ways_out(machine: Machine, link: LinkEntry) -> Iterator[Step]:
-    """The way out for the hosts behind an interface: this machine's address there."""
+def _ways_out(machine: Machine, link: LinkEntry, prefixes: Sequence[Prefix]) -> Iterator[Step]:
+    """The way out for the hosts behind an interface, with addresses of `prefixes`: this machine's address there."""
     if who := manager(link):
         if not machine.on_link(link):
             page = f" ({_PAGES[who]})" if who in _PAGES else ""
@@ -107,9 +109,10 @@ def _ways_out(machine: Machine, link: LinkEntry) -> Iterator[Step]:
             f"{link.name} needs an address that stays, for the hosts behind it to send to:",
             (f"ip -6 address add {_GATEWAY}/64 dev {link.name}",),
         )
+    of = f" of {prefixes[0]}" if prefixes else ""
     yield Step(
-        f"The hosts behind {link.name} need an address of the prefix, and a default route by this machine, if they"
-        " have none yet:",
+        f"The hosts behind {link.name} need an address{of} each, and a default route by this machine, if they"
+        " have none:",
         (f"ip -6 route add default via {gateway or _GATEWAY} dev eth0",),
         f"on each host behind {link.name}",
     )

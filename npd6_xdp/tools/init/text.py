@@ -72,12 +72,14 @@ def proof(plan: Plan, config: str) -> list[str]:
     """How to see that it works; `config` is the file, "" for the usual one."""
     option = f" --config {config}" if config else ""
     target = plan.example or "ADDRESS"
-    run = f"npd6-xdp run{option}"
     commands = (
         (f"npd6-xdp check{option}", "what the file means"),
         (f"npd6-xdp explain {target} --interface {plan.asked_on}{option}", "what would be answered, and why"),
-        (run if config else f"systemctl enable --now npd6-xdp   (or {run})", "answer"),
-        (f"npd6-xdp probe {target} --interface IF", "on the upstream's side; or from outside: ping -6 " + target),
+        (
+            f"npd6-xdp run{option}",
+            "as root: answer" + ("" if config else "; as a service: systemctl enable --now npd6-xdp"),
+        ),
+        (f"npd6-xdp probe {target} --interface IF", f"on the upstream's side, or from outside: ping -6 {target}"),
         (f"npd6-xdp doctor{option}", "what on this machine is still in the way"),
     )
     width = max(len(command) for command, _ in commands)
