@@ -217,6 +217,34 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
         assert bare.sysctls() == ["0", "1"]
 
 
+def test_a_default_route_that_forwarding_has_taken_away_comes_back_with_the_next_advertisement() -> None:
+    edge = ("link set eth0 up", *VPS_BRIDGE)
+    with scene(VPS, {"upstream": VPS_UPSTREAM, "edge": edge, **CONTAINERS}) as bare:
+        assert advertised(bare, "2001:db8:1::")
+        bare.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
+        assert bare.default() == []
+        done = bare.npd6("init", "--apply")
+        assert (done.returncode, bare.sysctls()) == (0, ["1", "2"]), done.stderr
+        assert advised(done.stderr)[0][0] == "rdisc6 eth0", "asks for it"
+        assert advertised(bare, "2001:db8:1::")
+
+
+def test_where_nothing_is_behind_one_line_says_so_and_nothing_is_written_or_set() -> None:
+    edge = (
+        "link set wan0 up",
+        "address add 2001:db8:1::2/64 dev wan0 nodad",
+        f"route add default via {UPSTREAM} dev wan0",
+    )
+    cables: tuple[Cable, ...] = (("upstream", "eth0", "edge", "wan0"),)
+    with scene(cables, {"upstream": VPS_UPSTREAM, "edge": edge}) as bare:
+        done = bare.npd6("init", "--write", "--apply")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("npd6-xdp: nothing is behind wan0 that could have hosts of 2001:db8:1::/64")
+        assert done.stderr.count("\n") == 1
+        assert list(bare.etc.iterdir()) == []
+        assert bare.run("edge", "sysctl", "-n", "net.ipv6.conf.all.forwarding").stdout == "0\n"
+
+
 HOME: tuple[Cable, ...] = (("upstream", "eth0", "edge", "wan0"), ("edge", "lan0", "host", "eth0"))
 
 

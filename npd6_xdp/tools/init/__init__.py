@@ -70,11 +70,17 @@ def _apply(found: Machine, plan: Plan) -> None:
         for setting in plan.settings:
             set_now(setting)
             done.append(setting)
-        kept = [f"    for the next boot: {SYSCTLS}{'' if keep(plan.settings) else ' has them already'}"]
+        written = keep(plan.settings)
+        kept = [f"    for the next boot: {SYSCTLS}{'' if written else ' has them already'}"]
     finally:
         lines = [f"    {shown(each.key)} = {each.value}, was {each.now or 'not set'}: {each.why}" for each in done]
         _say(["set:", *lines, *kept] if lines else [])
-    _say(["the way back:", *(f"    {line}" for line in [f"rm {SYSCTLS}", *ways_back(found, done)])])
+    _say(
+        [
+            "the way back:",
+            *(f"    {line}" for line in [*([f"rm {SYSCTLS}"] if written else []), *ways_back(found, done)]),
+        ]
+    )
     _look_again(plan)
 
 

@@ -105,12 +105,14 @@ class Machine:
         return any(link.ifindex in way.on_link and way.destination.covers(prefix) for way in self.ways(link))
 
     def passes(self, link: LinkEntry, prefix: Prefix) -> bool:
-        """Whether an interface's address in a prefix may become another one: somebody gives it for a time."""
-        found = [held for held in self.held(link) if held.network == prefix]
-        by_route = any(
-            way.destination == prefix and (way.protocol == Protocol.RA or way.passing) for way in self.ways(link)
-        )
-        return bool(found) and (by_route or any(held.advertised or held.passing for held in found))
+        """Whether an interface's prefix may become another one: somebody gives it for a time."""
+        held = any(h.advertised or h.passing for h in self.held(link) if h.network == prefix)
+        ways = (way for way in self.ways(link) if way.destination == prefix)
+        return held or any(way.protocol == Protocol.RA or way.passing for way in ways)
+
+    def follows(self, link: LinkEntry, prefix: Prefix) -> bool:
+        """Whether "interface:NAME" means a prefix: an address of the interface has it."""
+        return any(held.network == prefix for held in self.held(link))
 
     def aggregate(self, prefix: Prefix) -> Way | None:
         """The longest route around a prefix that leads nowhere, as there is one for a delegated prefix."""

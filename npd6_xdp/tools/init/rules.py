@@ -75,7 +75,8 @@ def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry],
 
 def _followed(machine: Machine, uplink: Uplink, prefix: Prefix) -> str:
     """How a rule says a prefix that may change: by the interface that has it; "" where it stays."""
-    return f"interface:{uplink.link.name}" if machine.passes(uplink.link, prefix) else ""
+    follows = machine.passes(uplink.link, prefix) and machine.follows(uplink.link, prefix)
+    return f"interface:{uplink.link.name}" if follows else ""
 
 
 def _merged(before: Rule | None, rule: Rule) -> Rule:
@@ -99,6 +100,8 @@ def _for_prefix(
         why[0] += (
             f" It was given for a time, so the rule follows {name}: interface:{name} is the prefix that it has then."
         )
+    elif machine.passes(uplink.link, prefix):
+        why[0] += f" It was given for a time, and {name} has no address of it: where another one comes, change it here."
     asked = [each for each in found.found if has_neighbours(each.link)]
     if not asked and not found.longer and guess:
         asked = list(found.idle)
@@ -155,6 +158,7 @@ def routed_rules(
     rules: dict[str, Rule] = {}
     lans: dict[int, LinkEntry] = {}
     hosts: list[IPv6Address] = []
+    left = 0
     for link in inside:
         for way in sorted(machine.ways(link), key=lambda way: way.destination):
             if any(prefix.covers(way.destination) for prefix in on_links):
@@ -162,10 +166,15 @@ def routed_rules(
             rule = _routed(machine, link, way, several)
             before = rules.get(rule.prefix)
             if before is None and len(rules) >= _MOST:
+                left += 1
                 continue
             rules[rule.prefix] = _merged(before, rule)
             lans[link.ifindex] = link
             hosts += machine.neighbours_in(link, way.destination)
+    if left:
+        text, last = rules.popitem()
+        more = f"{left} more prefix{'' if left == 1 else 'es'} routed behind and without a rule here: ip -6 route."
+        rules[text] = last._replace(why=(*last.why, more))
     return Ruled(tuple(rules.values()), (), tuple(lans.values()), tuple(hosts))
 
 
@@ -173,8 +182,7 @@ def _routed(machine: Machine, link: LinkEntry, way: Way, several: bool) -> Rule:
     prefix = way.destination
     gateway = next((str(gateway) for ifindex, gateway in way.hops if ifindex == link.ifindex and gateway), "")
     aggregate = machine.aggregate(prefix)
-    held = any(each.network == prefix for each in machine.held(link))
-    follows = held and (machine.passes(link, prefix) or aggregate is not None)
+    follows = machine.follows(link, prefix) and (machine.passes(link, prefix) or aggregate is not None)
     where = f"a route leads there by {gateway} out of {link.name}" if gateway else f"it is on the link of {link.name}"
     why = [f"{prefix} is behind this machine: {where} ({what_it_is(link)})."]
     if aggregate is not None:
@@ -206,16 +214,18 @@ def _routed(machine: Machine, link: LinkEntry, way: Way, several: bool) -> Rule:
 
 def other_sides(shared: Sequence[Shared]) -> list[Entry]:
     """Entries for interfaces behind whose hosts have the whole of an uplink's prefix on their link."""
-    rules: dict[str, list[Rule]] = {}
+    rules: dict[str, dict[str, Rule]] = {}
     for each in shared:
         for link in each.vias:
             others = [other.name for other in each.vias if other is not link]
-            rules.setdefault(link.name, []).append(Rule(each.text, "neighbour", (each.uplink.link.name, *others), ()))
+            rule = Rule(each.text, "neighbour", (each.uplink.link.name, *others), ())
+            found = rules.setdefault(link.name, {})
+            found[each.text] = _merged(found.get(each.text), rule)
     why = (
         "For hosts behind {} that believe the whole prefix to be on their link (they have their address as a /64): they"
         " ask there for hosts on the upstream's side. Without such hosts it does nothing."
     )
-    return [Entry(name, (why.format(name),), ordered(found)) for name, found in rules.items()]
+    return [Entry(name, (why.format(name),), ordered([*found.values()])) for name, found in rules.items()]
 
 
 def ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -24,7 +24,9 @@ def settings(machine: Machine, ups: Sequence[Uplink], lans: Sequence[LinkEntry])
 def _accepting(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Setting]:
     for up in ups:
         now = machine.sysctl(up.link, "accept_ra")
-        if (up.advertised or up.link.name in machine.heard) and now == "1":
+        # where they are ignored already, and nothing is lost by it, they stay so
+        takes_in = machine.sysctl(up.link, "forwarding") != "1" and up.link.name in machine.heard
+        if now == "1" and (up.advertised or takes_in):
             why = f"{up.link.name} goes on taking in router advertisements when it forwards"
             why += ": its default route comes by them" if up.advertised else ""
             yield Setting(f"conf/{up.link.name}/accept_ra", now, "2", why)

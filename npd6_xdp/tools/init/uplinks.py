@@ -14,7 +14,8 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.survey import UNICAST, Protocol, Way
 from npd6_xdp.tools.init.machine import Machine
 
-_EVERYTHING = Prefix(0, 0)
+_EVERYWHERE = Prefix.of("2000::/3")
+"""All global unicast addresses (RFC 4291 §2.4): a route for them does as a default route."""
 _HARDWARE = ("", "bond", "vlan", "team")  # kinds of a bridge's port that leads out of this machine
 _NO_PORT = ("ipvlan", "ipvtap")
 
@@ -63,7 +64,7 @@ def _defaults(machine: Machine) -> Iterator[tuple[Way, LinkEntry, IPv6Address | 
     found = [
         (way.table != machine.table(link), way.metric, at, (way, link, gateway))
         for at, way in enumerate(machine.routes)
-        if way.destination == _EVERYTHING and way.type == UNICAST
+        if way.destination.covers(_EVERYWHERE) and way.type == UNICAST
         for ifindex, gateway in way.hops
         if (link := machine.links.get(ifindex)) is not None
     ]

@@ -256,6 +256,26 @@ def test_what_is_in_another_vrf_is_left_out() -> None:
     assert "Left out: lan1, which is in another VRF than the uplink." in document(decide(sketch.machine))
 
 
+def test_an_on_link_prefix_of_which_the_uplink_has_no_address_cannot_be_followed() -> None:
+    dhcp = Sketch().link("eth0").address("2001:db8:1::9/128", "eth0", "dynamic").link("br0", "bridge")
+    dhcp = dhcp.route("default", "eth0", "fe80::1", "ra").route("2001:db8:1::/64", "eth0", proto="ra")
+    assert rules(dhcp) == [ON_LINK, BACK]
+    assert "where another one comes, change it here" in re.sub(r"\n# ", " ", document(decide(dhcp.machine)))
+
+
+def test_a_route_for_all_global_addresses_does_as_a_default_route() -> None:
+    sketch = Sketch().link("eth0").address("2001:db8:1::2/64", "eth0").route("2000::/3", "eth0", "fe80::1")
+    assert rules(sketch.link("br0", "bridge")) == [ON_LINK, BACK]
+
+
+def test_of_very_many_routed_prefixes_it_is_said_how_many_have_no_rule() -> None:
+    many = home()
+    for number in range(40):
+        many.route(f"2001:db8:{0x100 + number:x}::/48", "lan0", "fe80::9")
+    assert len(rules(many)) == 16
+    assert "24 more prefixes routed behind" in document(decide(many.machine))
+
+
 NOTHING = (
     ("no default route", Sketch().link("eth0").address("2001:db8:1::2/64", "eth0"), "no IPv6 default route here"),
     ("a tunnel", Sketch().link("ppp0", "ppp").route("default", "ppp0"), "leads out of ppp0, which has no Ethernet"),
@@ -326,6 +346,13 @@ def test_accept_ra_is_set_before_forwarding_and_only_where_the_kernel_takes_adve
     assert "IPv6AcceptRA=yes" in said(managed)
     assert to_set(advertised.sysctl("conf/eth0/accept_ra", "2")) == [forwarding]
     assert to_set(vps().link("br0", "bridge")) == [forwarding]
+
+
+def test_advertisements_that_are_taken_in_go_on_being_and_those_that_are_ignored_stay_so() -> None:
+    heard = vps().link("br0", "bridge").hears("eth0")
+    forwarding = "net.ipv6.conf.all.forwarding=1"
+    assert to_set(heard) == ["net/ipv6/conf/eth0/accept_ra=2", forwarding], "an address may come by them"
+    assert to_set(heard.sysctl("conf/eth0/forwarding", "1")) == [forwarding], "a static default route, and no others"
 
 
 def test_where_all_forward_but_one_that_one_is_set() -> None:
