@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.tools.init.behind import insides
 from npd6_xdp.tools.init.machine import Machine
 from npd6_xdp.tools.init.plan import Entry, Plan
-from npd6_xdp.tools.init.rules import Ruled, on_link_rules, ordered, other_sides, routed_rules
+from npd6_xdp.tools.init.rules import Ruled, merged, on_link_rules, ordered, other_sides, routed_rules
 from npd6_xdp.tools.init.settings import settings
 from npd6_xdp.tools.init.steps import steps
 from npd6_xdp.tools.init.uplinks import Uplink, uplinks
@@ -33,7 +33,7 @@ def decide(machine: Machine) -> Plan:
     host = next((str(host) for ruled in found for host in ruled.hosts), "")
     asked_on = next((up.port.name for up, ruled in zip(ups, found[::2], strict=True) if ruled.rules), ups[0].port.name)
     return Plan(
-        tuple(entry for entry in entries if entry.rules),
+        _each_once(entry for entry in entries if entry.rules),
         _notes(machine, ups),
         settings(machine, ups, lans),
         steps(machine, ups, lans, shared),
@@ -41,6 +41,19 @@ def decide(machine: Machine) -> Plan:
         asked_on,
         "" if any(entry.active for entry in entries) else _nothing(machine, ups, on_links),
     )
+
+
+def _each_once(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Entries with those of one name in one: two uplinks by one port, or an uplink that is behind another one."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        before = found.get(entry.name, Entry(entry.name, (), ()))
+        rules = {rule.prefix: rule for rule in before.rules}
+        for rule in entry.rules:
+            rules[rule.prefix] = merged(rules.get(rule.prefix), rule)
+        why = tuple(dict.fromkeys([*before.why, *entry.why]))
+        found[entry.name] = Entry(entry.name, why, ordered([*rules.values()]))
+    return tuple(found.values())
 
 
 def _why(up: Uplink, ups: Sequence[Uplink]) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry],
             before = rules.get(text)
             if before is not None and (before.method, before.active) != (main.method, main.active):
                 text, before = main.prefix, None  # the one that follows is another method's
-            rules[text] = _merged(before, main._replace(prefix=text))
+            rules[text] = merged(before, main._replace(prefix=text))
         if vias:
             shared.append(Shared(uplink, followed or str(prefix), vias))
         lans |= {link.ifindex: link for link in (*vias, *(link for link, _ in found.longer))}
@@ -79,10 +79,12 @@ def _followed(machine: Machine, uplink: Uplink, prefix: Prefix) -> str:
     return f"interface:{uplink.link.name}" if follows else ""
 
 
-def _merged(before: Rule | None, rule: Rule) -> Rule:
-    """A rule for two prefixes of one interface."""
-    if before is None:
+def merged(before: Rule | None, rule: Rule) -> Rule:
+    """A rule for what two have the same prefix for; `before` may be none."""
+    if before is None or (rule.active and not before.active):
         return rule
+    if before.method != rule.method or before.active != rule.active:
+        return before
     return rule._replace(
         via=tuple(dict.fromkeys([*before.via, *rule.via])),
         why=tuple(dict.fromkeys([*before.why, *rule.why])),
@@ -168,7 +170,7 @@ def routed_rules(
             if before is None and len(rules) >= _MOST:
                 left += 1
                 continue
-            rules[rule.prefix] = _merged(before, rule)
+            rules[rule.prefix] = merged(before, rule)
             lans[link.ifindex] = link
             hosts += machine.neighbours_in(link, way.destination)
     if left:
@@ -220,7 +222,7 @@ def other_sides(shared: Sequence[Shared]) -> list[Entry]:
             others = [other.name for other in each.vias if other is not link]
             rule = Rule(each.text, "neighbour", (each.uplink.link.name, *others), ())
             found = rules.setdefault(link.name, {})
-            found[each.text] = _merged(found.get(each.text), rule)
+            found[each.text] = merged(found.get(each.text), rule)
     why = (
         "For hosts behind {} that believe the whole prefix to be on their link (they have their address as a /64): they"
         " ask there for hosts on the upstream's side. Without such hosts it does nothing."

@@ -240,6 +240,19 @@ def test_an_uplink_that_is_a_bridge_is_named_by_its_port() -> None:
     assert rules(proxmox) == [("eno1", "2001:db8:1::/64", "route", ("vmbr1",), False)]
 
 
+def test_two_uplinks_by_one_port_are_one_entry() -> None:
+    """Or the file would be refused."""
+    sketch = Sketch().link("br0", "bridge").link("eth0", master="br0").link("br1", "bridge")
+    for name, prefix in (("br0", "2001:db8:1::2/64"), ("eth0", "2001:db8:2::2/64")):
+        sketch.address(prefix, name).route("default", name, "fe80::1")
+    assert [rule[:2] for rule in rules(sketch)] == [
+        ("eth0", "2001:db8:1::/64"),
+        ("eth0", "2001:db8:2::/64"),
+        ("br1", "2001:db8:1::/64"),
+        ("br1", "2001:db8:2::/64"),
+    ]
+
+
 def test_what_is_in_another_vrf_is_left_out() -> None:
     sketch = (
         Sketch()
