@@ -27,6 +27,8 @@ def steps(
 ) -> tuple[Step, ...]:
     """All of them, in the order in which they are worth doing."""
     found = [*_second_routes(machine, shared, lans), *_tunnels(machine, ups), *_advertised(machine, ups)]
+    if len(ups) > 1:
+        found.append(_several(ups))
     for link in filter(has_neighbours, lans):
         outside = [prefix for each in shared if link in each.vias for prefix in machine.on_link(each.uplink.link)]
         found += _ways_out(machine, link, [*machine.on_link(link), *outside])
@@ -46,18 +48,18 @@ def _second_routes(machine: Machine, shared: Sequence[Shared], lans: Sequence[Li
 def _second_route(machine: Machine, outside: LinkEntry, link: LinkEntry, prefix: Prefix) -> Step:
     words = (
         f"{prefix} has two routes, by {outside.name} and by {link.name}, of which the kernel takes one for all: what is"
-        f" for the other side is lost. Only {outside.name} may bring it, since each host behind gets its own route."
+        " for the other side is lost."
     )
     held = [h for h in machine.held(link) if h.network == prefix and not h.bare]
     if (who := manager(link)) and held:
         return Step(
-            f"{words} {who} would give {link.name} its address again, so make that of {outside.name} a /128 instead, in"
-            f" the network's configuration ({_PAGES.get(who, 'docs/recipes/incus.md')})."
+            f"{words} {who} would give {link.name} its address again, so make that of {outside.name} a /128, in the"
+            f" network's configuration ({_PAGES.get(who, 'docs/recipes/incus.md')})."
         )
     if held:
         return Step(
-            f"{words} Keep the address of {link.name} without that route, and write it as a /128 into the network's"
-            " configuration for the next boot:",
+            f"{words} Each host behind gets its own route, so keep the address of {link.name} without that for the"
+            " prefix, and write it as a /128 into the network's configuration for the next boot:",
             tuple(f"ip -6 address change {h.address}/{h.length} dev {link.name} noprefixroute" for h in held),
         )
     return Step(words, (f"ip -6 route del {prefix} dev {link.name}",))
@@ -92,13 +94,24 @@ def _advertised(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Step]:
             )
 
 
+def _several(ups: Sequence[Uplink]) -> Step:
+    names = [up.link.name for up in ups]
+    return Step(
+        f"{' and '.join(names)} are uplinks. Which of them a prefix behind belongs to can't be told from here: npd6-xdp"
+        " status shows on which it is asked for; take its rule out of the others. What the hosts send leaves by the"
+        f" default route that the kernel prefers, now by {names[0]}; where a provider drops what comes from the other's"
+        " prefix, routes by source (ip -6 rule add from PREFIX table N) send each out by its own."
+    )
+
+
 def _ways_out(machine: Machine, link: LinkEntry, prefixes: Sequence[Prefix]) -> Iterator[Step]:
     """The way out for the hosts behind an interface, with addresses of `prefixes`: this machine's address there."""
     if who := manager(link):
         if not machine.on_link(link):
             page = f" ({_PAGES[who]})" if who in _PAGES else ""
             yield Step(
-                f"{who} gives the hosts behind {link.name} their addresses: give it the prefix, or a part{page}."
+                f"{who} gives the hosts behind {link.name} their addresses: give it the prefix, or a part of"
+                f" it{page}; then run init again."
             )
         return
     own = machine.link_locals(link)

@@ -219,6 +219,7 @@ def test_each_of_two_uplinks_has_its_own_prefix_and_all_that_is_routed_behind() 
         ("wan1", "2001:db8:1::/64", "route", ("lan0",)),
         ("br0", "2001:db8:b::/64", "neighbour", ("wan1",)),
     ]
+    assert "wan0 and wan1 are uplinks." in said(two)
     text = document(decide(two.machine))
     assert "There are 2 uplinks: wan0, wan1." in text
     assert '# prefix = "2001:db8::/64"\n# method = "neighbour"\n# via = ["br0"]\n' in text, (
