@@ -24,11 +24,12 @@ from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import KEYS, header
 from npd6_xdp.system import ended
+from npd6_xdp.tools.init.write import SYSCTLS
 
 EXIT_STATUS: Mapping[int, str] = {
     0: "Done. Of `run`: ended by a signal.",
     1: "Failed at run time: a missing privilege or interface, another XDP program, no daemon to ask, no answer to"
-    " `probe`, a reload that left the old configuration in use.",
+    " `probe`, nothing that `init` could write a configuration for, a reload that left the old configuration in use.",
     2: "The command line, or the configuration, can't be used.",
     130: "Interrupted by Ctrl-C.",
 }
@@ -56,6 +57,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 FILES: Mapping[str, str] = {
     str(CONFIG): "The configuration, where `--config` names no other. See npd6-xdp.toml(5).",
+    str(SYSCTLS): "The sysctls that `init --apply` sets, for the next boot.",
     Config(()).control: "The control socket behind `status`, `reload` and `announce`, for root and its group."
     " `daemon.control` says where it is.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: runs one of the verbs (npd6_xdp/verbs.py), and says what ends it."""
+"""The command line: runs one of the verbs (npd6_xdp/verbs*.py), and says what ends it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import npd6_xdp
-from npd6_xdp import verbs
+from npd6_xdp import verbs, verbs_init
 from npd6_xdp.arguments import Verb
 
 DESCRIPTION = """\
@@ -78,9 +78,10 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"npd6-xdp {npd6_xdp.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb in vars(verbs).values():
-        if isinstance(verb, Verb):
-            verb.add_to(commands)
+    for module in (verbs, verbs_init):
+        for verb in vars(module).values():
+            if isinstance(verb, Verb):
+                verb.add_to(commands)
     return parser
 
 

@@ -394,5 +394,5 @@ def _text(path: Path) -> str:
     from npd6_xdp.tools.files import read_text
 
     if path == CONFIG and not os.path.lexists(path):
-        raise UsageError(f"{path}: no such file; write it (see npd6-xdp.toml(5)), or name another one by --config")
+        raise UsageError(f"{path}: no such file; npd6-xdp init writes a first one, or name another by --config")
     return read_text(path)

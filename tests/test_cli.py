@@ -70,11 +70,11 @@ def no_bcc(tmp_path: Path) -> str:
 def test_help_names_every_command() -> None:
     done = npd6("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version"):
+    for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version", "init"):
         assert f"\n    {verb} " in done.stdout
 
 
-VERBS = ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version")
+VERBS = ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version", "init")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -112,7 +112,7 @@ def test_a_configuration_that_is_not_named_is_the_services(good: str) -> None:
     done = where_etc_has("", "check")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "npd6-xdp: /etc/npd6-xdp/npd6-xdp.toml: no such file; write it (see npd6-xdp.toml(5)), or name another one by"
+        "npd6-xdp: /etc/npd6-xdp/npd6-xdp.toml: no such file; npd6-xdp init writes a first one, or name another by"
         " --config\n"
     )
     done = where_etc_has(good, "check")

@@ -29,14 +29,18 @@ ROOMS = {
         {
             *("", "core", "tools"),
             *(f"system.bpf.{room}" for room in ("ns_filter", "events", "testrun")),
-            *(f"system.netlink.{room}" for room in ("links", "requests", "route_questions", "routes")),
+            *(
+                f"system.netlink.{room}"
+                for room in ("links", "requests", "route_questions", "router", "routes", "survey")
+            ),
             "system.sysctl",
         },
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, IMPURE - MACHINE),
-    "cli": ({"", "arguments", "verbs"}, IMPURE - MACHINE),
+    "cli": ({"", "arguments", "verbs", "verbs_init"}, IMPURE - MACHINE),
     "verbs": ({"", "arguments", "core"}, IMPURE - MACHINE),
+    "verbs_init": ({"", "arguments", "core"}, IMPURE - MACHINE),
     "arguments": ({"core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
@@ -68,12 +72,13 @@ WINGS = {
         "route_questions",
         "router",
         "requests",
+        "survey",
         "dumps",
         "nlsocket",
     ),
     "http": ("endpoint", "site", "metrics"),
 }
-LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs")}
+LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs", "verbs_init")}
 """What a room may import inside its functions, besides."""
 
 

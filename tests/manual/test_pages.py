@@ -24,6 +24,7 @@ from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.system import ended, starts, sysctl
 from npd6_xdp.system.bpf import shelf
+from npd6_xdp.tools.init import write
 
 ROOT = Path(manual.__file__).parents[1]
 PAGES = ("man8/npd6-xdp.8", "man5/npd6-xdp.toml.5")
@@ -165,7 +166,7 @@ def test_the_environment_is_what_the_code_asks_for() -> None:
 def test_files_are_where_the_code_has_them() -> None:
     runtime = sysctl._DIRECTORY  # the unit's RuntimeDirectory=
     others = f"{runtime}/sysctl-*", f"{runtime / starts._FILE}", str(ended.SAID), f"{shelf.USUAL}/"
-    assert set(manual.FILES) == {str(CONFIG), Config(()).control, *others}
+    assert set(manual.FILES) == {str(CONFIG), str(write.SYSCTLS), Config(()).control, *others}
 
 
 # --- npd6-xdp.toml(5), and docs/configuration.md ---
