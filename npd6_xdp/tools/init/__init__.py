@@ -15,7 +15,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.tools.init.decide import decide
 from npd6_xdp.tools.init.facts import machine
-from npd6_xdp.tools.init.machine import Machine
+from npd6_xdp.tools.init.machine import BareMachine
 from npd6_xdp.tools.init.plan import Plan, Setting
 from npd6_xdp.tools.init.settings import shown, ways_back
 from npd6_xdp.tools.init.text import by_hand, document, proof
@@ -59,7 +59,7 @@ def _to_set(plan: Plan) -> list[str]:
     return ["to set, in this order (npd6-xdp init --apply does, also for the next boot):", *commands]
 
 
-def _apply(found: Machine, plan: Plan) -> None:
+def _apply(found: BareMachine, plan: Plan) -> None:
     """Set what is to be set, one after the other, and say each with the way back."""
     if not plan.settings:
         _say(["nothing to set: forwarding is on, and what router advertisements give stays"])

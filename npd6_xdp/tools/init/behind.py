@@ -10,7 +10,7 @@ from typing import NamedTuple
 from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.survey import Way
-from npd6_xdp.tools.init.machine import Machine, has_neighbours, what_it_is
+from npd6_xdp.tools.init.machine import BareMachine, has_neighbours, what_it_is
 from npd6_xdp.tools.init.uplinks import Uplink
 
 _STATIONS = ("bridge", "veth", "tun", "vlan")
@@ -41,7 +41,7 @@ class Behind(NamedTuple):
     passed_over: tuple[str, ...]
 
 
-def insides(machine: Machine, uplink: Uplink, others: Iterable[Uplink]) -> list[LinkEntry]:
+def insides(machine: BareMachine, uplink: Uplink, others: Iterable[Uplink]) -> list[LinkEntry]:
     """The interfaces that may have hosts behind them which an uplink's upstream asks for, in order of their names."""
     outside = {link.ifindex for each in (uplink, *others) for link in (each.link, each.port)}
     return [
@@ -54,7 +54,7 @@ def insides(machine: Machine, uplink: Uplink, others: Iterable[Uplink]) -> list[
     ]
 
 
-def behind(machine: Machine, uplink: Uplink, prefix: Prefix, inside: Sequence[LinkEntry]) -> Behind:
+def behind(machine: BareMachine, uplink: Uplink, prefix: Prefix, inside: Sequence[LinkEntry]) -> Behind:
     """What is behind for a prefix that is on an uplink's link."""
     longer = tuple(
         (link, way)
@@ -68,7 +68,9 @@ def behind(machine: Machine, uplink: Uplink, prefix: Prefix, inside: Sequence[Li
     return Behind(tuple(found), longer, idle, passed_over)
 
 
-def _found(machine: Machine, link: LinkEntry, prefix: Prefix, longer: Sequence[tuple[LinkEntry, Way]]) -> Found | None:
+def _found(
+    machine: BareMachine, link: LinkEntry, prefix: Prefix, longer: Sequence[tuple[LinkEntry, Way]]
+) -> Found | None:
     """An interface that holds an address of a prefix itself, or has hosts of it in its neighbour table."""
     parts = [way.destination for other, way in longer if other is link]
     held = [h for h in machine.held(link) if prefix.covers(h.network) and h.length in (prefix.length, BITS)]
@@ -91,7 +93,9 @@ def _seen(hosts: Sequence[IPv6Address]) -> str:
     return f", and {', '.join(map(str, hosts[:2]))}{more} in its neighbour table" if hosts else ""
 
 
-def _idle(machine: Machine, uplink: Uplink, links: Iterable[LinkEntry]) -> tuple[tuple[Found, ...], tuple[str, ...]]:
+def _idle(
+    machine: BareMachine, uplink: Uplink, links: Iterable[LinkEntry]
+) -> tuple[tuple[Found, ...], tuple[str, ...]]:
     """Interfaces without any prefix, which hosts may be on: those that are made for that, else other Ethernet ones."""
     free, passed_over = [], []
     for link in links:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.tools.init.behind import insides
-from npd6_xdp.tools.init.machine import Machine
+from npd6_xdp.tools.init.machine import BareMachine
 from npd6_xdp.tools.init.plan import Entry, Plan
 from npd6_xdp.tools.init.rules import Ruled, merged, on_link_rules, ordered, other_sides, routed_rules
 from npd6_xdp.tools.init.settings import settings
@@ -15,7 +15,7 @@ from npd6_xdp.tools.init.steps import steps
 from npd6_xdp.tools.init.uplinks import Uplink, uplinks
 
 
-def decide(machine: Machine) -> Plan:
+def decide(machine: BareMachine) -> Plan:
     """What a machine takes. Raises MachineError, in a line, where there is nothing to say of it."""
     ups = uplinks(machine)
     on_links = [prefix for up in ups for prefix in machine.on_link(up.link)]
@@ -70,7 +70,7 @@ def _why(up: Uplink, ups: Sequence[Uplink]) -> tuple[str, ...]:
     return tuple(why)
 
 
-def _notes(machine: Machine, ups: Sequence[Uplink]) -> tuple[str, ...]:
+def _notes(machine: BareMachine, ups: Sequence[Uplink]) -> tuple[str, ...]:
     """Interfaces with prefixes that are left out, and why."""
     tables = {machine.table(up.link) for up in ups}
     apart = [
@@ -81,7 +81,7 @@ def _notes(machine: Machine, ups: Sequence[Uplink]) -> tuple[str, ...]:
     return tuple(f"Left out: {name}, which is in another VRF than the uplink." for name in sorted(apart))
 
 
-def _nothing(machine: Machine, ups: Sequence[Uplink], on_links: Sequence[Prefix]) -> str:
+def _nothing(machine: BareMachine, ups: Sequence[Uplink], on_links: Sequence[Prefix]) -> str:
     names = ", ".join(up.link.name for up in ups)
     usable = [prefix for prefix in on_links if prefix.length < BITS - 2]
     if usable:

@@ -9,17 +9,17 @@ from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.survey import look
 from npd6_xdp.system.sysctl import read
-from npd6_xdp.tools.init.machine import Machine
+from npd6_xdp.tools.init.machine import BareMachine
 
 _KEYS = ("accept_ra", "forwarding", "disable_ipv6")
 
 
-def machine() -> Machine:
+def machine() -> BareMachine:
     """As it is now. Raises MachineError where the kernel doesn't tell."""
     seen = look()
     names = [link.name for link in seen.links]
     sysctls = {key: read(key) for name in ("all", *names) for key in (f"conf/{name}/{each}" for each in _KEYS)}
-    return Machine(
+    return BareMachine(
         {link.ifindex: link for link in seen.links},
         seen.addresses,
         seen.routes,

@@ -42,7 +42,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class BareMachine:
     """`links` by index. `neighbours` are those that are there, as (index, address). `sysctls` are below net.ipv6, as
     "conf/eth0/accept_ra". `heard` are the names of interfaces by which router advertisements have come in.
     """

@@ -11,7 +11,7 @@ from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.survey import Way
 from npd6_xdp.tools.init.behind import Behind, Found, behind
-from npd6_xdp.tools.init.machine import Machine, has_neighbours, what_it_is
+from npd6_xdp.tools.init.machine import BareMachine, has_neighbours, what_it_is
 from npd6_xdp.tools.init.plan import Entry, Rule
 from npd6_xdp.tools.init.uplinks import Uplink
 
@@ -45,7 +45,7 @@ class Ruled(NamedTuple):
     hosts: tuple[IPv6Address, ...]
 
 
-def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry], *, guess: bool) -> Ruled:
+def on_link_rules(machine: BareMachine, uplink: Uplink, inside: Sequence[LinkEntry], *, guess: bool) -> Ruled:
     """Rules for the prefixes that are on an uplink's link: its upstream asks for each address of them.
 
     With `guess`, hosts of them may be on interfaces of which nothing says so.
@@ -73,7 +73,7 @@ def on_link_rules(machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry],
     return Ruled(tuple(rules.values()), tuple(dict.fromkeys(shared)), tuple(lans.values()), tuple(hosts))
 
 
-def _followed(machine: Machine, uplink: Uplink, prefix: Prefix) -> str:
+def _followed(machine: BareMachine, uplink: Uplink, prefix: Prefix) -> str:
     """How a rule says a prefix that may change: by the interface that has it; "" where it stays."""
     follows = machine.passes(uplink.link, prefix) and machine.follows(uplink.link, prefix)
     return f"interface:{uplink.link.name}" if follows else ""
@@ -93,7 +93,7 @@ def merged(before: Rule | None, rule: Rule) -> Rule:
 
 
 def _for_prefix(
-    machine: Machine, uplink: Uplink, prefix: Prefix, found: Behind, *, guess: bool
+    machine: BareMachine, uplink: Uplink, prefix: Prefix, found: Behind, *, guess: bool
 ) -> tuple[list[Rule], tuple[LinkEntry, ...]]:
     """The rules for one of them, and the interfaces that have hosts of it without a part of their own."""
     name = uplink.link.name
@@ -154,7 +154,7 @@ def _parts(found: Behind) -> Iterator[Rule]:
 
 
 def routed_rules(
-    machine: Machine, uplink: Uplink, inside: Sequence[LinkEntry], on_links: Sequence[Prefix], several: bool
+    machine: BareMachine, uplink: Uplink, inside: Sequence[LinkEntry], on_links: Sequence[Prefix], several: bool
 ) -> Ruled:
     """Rules for prefixes that are routed behind, and lie in none of `on_links`, the uplinks' own."""
     rules: dict[str, Rule] = {}
@@ -180,7 +180,7 @@ def routed_rules(
     return Ruled(tuple(rules.values()), (), tuple(lans.values()), tuple(hosts))
 
 
-def _routed(machine: Machine, link: LinkEntry, way: Way, several: bool) -> Rule:
+def _routed(machine: BareMachine, link: LinkEntry, way: Way, several: bool) -> Rule:
     prefix = way.destination
     gateway = next((str(gateway) for ifindex, gateway in way.hops if ifindex == link.ifindex and gateway), "")
     aggregate = machine.aggregate(prefix)

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from npd6_xdp.core.link_messages import LinkEntry
-from npd6_xdp.tools.init.machine import Machine
+from npd6_xdp.tools.init.machine import BareMachine
 from npd6_xdp.tools.init.plan import Setting
 from npd6_xdp.tools.init.uplinks import Uplink
 
 _ALL = "conf/all/forwarding"
 
 
-def settings(machine: Machine, ups: Sequence[Uplink], lans: Sequence[LinkEntry]) -> tuple[Setting, ...]:
+def settings(machine: BareMachine, ups: Sequence[Uplink], lans: Sequence[LinkEntry]) -> tuple[Setting, ...]:
     """What is to be set, in this order: while an interface forwards and its accept_ra is 1, the kernel throws away the
     default route that router advertisements gave there, and takes in no other (Documentation/networking/ip-sysctl.rst).
     """
@@ -21,7 +21,7 @@ def settings(machine: Machine, ups: Sequence[Uplink], lans: Sequence[LinkEntry])
     return tuple(setting for setting in wanted if setting.now != setting.value)
 
 
-def _accepting(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Setting]:
+def _accepting(machine: BareMachine, ups: Sequence[Uplink]) -> Iterator[Setting]:
     for up in ups:
         now = machine.sysctl(up.link, "accept_ra")
         # where they are ignored already, and nothing is lost by it, they stay so
@@ -32,7 +32,7 @@ def _accepting(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Setting]:
             yield Setting(f"conf/{up.link.name}/accept_ra", now, "2", why)
 
 
-def _forwarding(machine: Machine, ups: Sequence[Uplink], lans: Sequence[LinkEntry]) -> Iterator[Setting]:
+def _forwarding(machine: BareMachine, ups: Sequence[Uplink], lans: Sequence[LinkEntry]) -> Iterator[Setting]:
     now = machine.sysctls.get(_ALL, "")
     yield Setting(_ALL, now, "1", "this machine is a router: for its hosts, and for the proxy's method route")
     for link in (*(up.link for up in ups), *lans) if now == "1" else ():
@@ -45,7 +45,7 @@ def shown(key: str) -> str:
     return f"net/ipv6/{key}" if key != _ALL else "net.ipv6.conf.all.forwarding"
 
 
-def ways_back(machine: Machine, done: Sequence[Setting]) -> list[str]:
+def ways_back(machine: BareMachine, done: Sequence[Setting]) -> list[str]:
     """The commands that undo settings, forwarding first."""
     back = [f"sysctl -w {shown(setting.key)}={setting.now or '0'}" for setting in reversed(done)]
     if any(setting.key == _ALL for setting in done):  # it is given to each interface, whatever that had before

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.tools.init.machine import Machine, has_neighbours, manager
+from npd6_xdp.tools.init.machine import BareMachine, has_neighbours, manager
 from npd6_xdp.tools.init.plan import Step
 from npd6_xdp.tools.init.rules import Shared
 from npd6_xdp.tools.init.uplinks import Uplink
@@ -23,7 +23,7 @@ _PAGES = {
 
 
 def steps(
-    machine: Machine, ups: Sequence[Uplink], lans: Sequence[LinkEntry], shared: Sequence[Shared]
+    machine: BareMachine, ups: Sequence[Uplink], lans: Sequence[LinkEntry], shared: Sequence[Shared]
 ) -> tuple[Step, ...]:
     """All of them, in the order in which they are worth doing."""
     found = [*_second_routes(machine, shared, lans), *_tunnels(machine, ups), *_advertised(machine, ups)]
@@ -35,7 +35,7 @@ def steps(
     return tuple(found)
 
 
-def _second_routes(machine: Machine, shared: Sequence[Shared], lans: Sequence[LinkEntry]) -> Iterator[Step]:
+def _second_routes(machine: BareMachine, shared: Sequence[Shared], lans: Sequence[LinkEntry]) -> Iterator[Step]:
     """Interfaces behind that bring a second route for the uplink's prefix: the kernel takes one of the two for all."""
     for each in shared:
         outside = each.uplink.link
@@ -45,7 +45,7 @@ def _second_routes(machine: Machine, shared: Sequence[Shared], lans: Sequence[Li
                     yield _second_route(machine, outside, link, prefix)
 
 
-def _second_route(machine: Machine, outside: LinkEntry, link: LinkEntry, prefix: Prefix) -> Step:
+def _second_route(machine: BareMachine, outside: LinkEntry, link: LinkEntry, prefix: Prefix) -> Step:
     words = (
         f"{prefix} has two routes, by {outside.name} and by {link.name}, of which the kernel takes one for all: what is"
         " for the other side is lost."
@@ -65,7 +65,7 @@ def _second_route(machine: Machine, outside: LinkEntry, link: LinkEntry, prefix:
     return Step(words, (f"ip -6 route del {prefix} dev {link.name}",))
 
 
-def _tunnels(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Step]:
+def _tunnels(machine: BareMachine, ups: Sequence[Uplink]) -> Iterator[Step]:
     """Tunnels with the uplink's very prefix: nobody can be asked for there, and no route tells who is."""
     outside = {up.link.ifindex for up in ups}
     prefixes = {prefix for up in ups for prefix in machine.on_link(up.link)}
@@ -79,7 +79,7 @@ def _tunnels(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Step]:
             )
 
 
-def _advertised(machine: Machine, ups: Sequence[Uplink]) -> Iterator[Step]:
+def _advertised(machine: BareMachine, ups: Sequence[Uplink]) -> Iterator[Step]:
     for up in ups:
         if up.advertised and machine.sysctl(up.link, "accept_ra") == "0":
             yield Step(
@@ -104,7 +104,7 @@ def _several(ups: Sequence[Uplink]) -> Step:
     )
 
 
-def _ways_out(machine: Machine, link: LinkEntry, prefixes: Sequence[Prefix]) -> Iterator[Step]:
+def _ways_out(machine: BareMachine, link: LinkEntry, prefixes: Sequence[Prefix]) -> Iterator[Step]:
     """The way out for the hosts behind an interface, with addresses of `prefixes`: this machine's address there."""
     if who := manager(link):
         if not machine.on_link(link):

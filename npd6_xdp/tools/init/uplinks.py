@@ -12,7 +12,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.survey import UNICAST, Protocol, Way
-from npd6_xdp.tools.init.machine import Machine
+from npd6_xdp.tools.init.machine import BareMachine
 
 _EVERYWHERE = Prefix.of("2000::/3")
 """All global unicast addresses (RFC 4291 §2.4): a route for them does as a default route."""
@@ -32,7 +32,7 @@ class Uplink(NamedTuple):
     lost: bool = False
 
 
-def uplinks(machine: Machine) -> list[Uplink]:
+def uplinks(machine: BareMachine) -> list[Uplink]:
     """The uplinks, the one that the kernel prefers first. Raises MachineError, in a line, where there are none."""
     defaults = list(_defaults(machine))
     found: dict[int, Uplink] = {}
@@ -57,7 +57,7 @@ def uplinks(machine: Machine) -> list[Uplink]:
     )
 
 
-def _defaults(machine: Machine) -> Iterator[tuple[Way, LinkEntry, IPv6Address | None]]:
+def _defaults(machine: BareMachine) -> Iterator[tuple[Way, LinkEntry, IPv6Address | None]]:
     """The default routes by the interfaces that they lead out of, those first that the kernel prefers; and behind those
     of the usual table others, which rules (`ip -6 rule`) choose for some sources.
     """
@@ -71,7 +71,7 @@ def _defaults(machine: Machine) -> Iterator[tuple[Way, LinkEntry, IPv6Address | 
     yield from (each for *_, each in sorted(found, key=lambda each: each[:3]))
 
 
-def _uplink(machine: Machine, way: Way, link: LinkEntry, gateway: IPv6Address | None) -> Uplink:
+def _uplink(machine: BareMachine, way: Way, link: LinkEntry, gateway: IPv6Address | None) -> Uplink:
     advertised = way.protocol == Protocol.RA
     by = f", by {gateway}" if gateway else ""
     vrf = machine.vrf(link)
@@ -80,7 +80,7 @@ def _uplink(machine: Machine, way: Way, link: LinkEntry, gateway: IPv6Address | 
     return Uplink(link, port(machine, link), f"the default route{of} leads out of it{by}{source}", advertised)
 
 
-def _lost(machine: Machine) -> list[Uplink]:
+def _lost(machine: BareMachine) -> list[Uplink]:
     """Where router advertisements came in and gave an address, while the kernel takes no default route from them."""
     found = []
     for link in sorted(machine.links.values(), key=lambda link: link.name):
@@ -98,7 +98,7 @@ def _is_port(link: LinkEntry) -> bool:
     return bool(link.mac) and link.kind not in _NO_PORT and not is_glob(link.name)
 
 
-def port(machine: Machine, link: LinkEntry) -> LinkEntry:
+def port(machine: BareMachine, link: LinkEntry) -> LinkEntry:
     """The interface that frames of an uplink come in by: of a bridge the one port that leads out of this machine."""
     if link.kind != "bridge":
         return link

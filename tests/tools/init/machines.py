@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, IPv6Network
 from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.survey import Held, Way
-from npd6_xdp.tools.init.machine import Machine
+from npd6_xdp.tools.init.machine import BareMachine
 
 PROTOCOLS = {"kernel": 2, "boot": 3, "static": 4, "ra": 9, "dhcp": 16, "136": 136}
 TYPES = {"unreachable": 7, "blackhole": 6}
@@ -96,8 +96,8 @@ class Sketch:
         return master.table if master is not None and master.kind == "vrf" else 254
 
     @property
-    def machine(self) -> Machine:
-        return Machine(
+    def machine(self) -> BareMachine:
+        return BareMachine(
             {link.ifindex: link for link in self.links.values()},
             tuple(self.addresses),
             tuple(self.routes),
