@@ -13,14 +13,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.tools.doctor import machine, unit
+from npd6_xdp.tools.doctor import firewall, forwarding, interface, machine, others, routes, running, unit
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, findings_json, findings_text, is_failed
 from npd6_xdp.tools.doctor.reading import read
 
 Checks = Callable[[Facts], Iterator[Finding]]
 
-SUBJECTS: tuple[Checks, ...] = (machine.checks, unit.checks)
+SUBJECTS: tuple[Checks, ...] = (
+    machine.checks,
+    unit.checks,
+    interface.checks,
+    forwarding.checks,
+    routes.checks,
+    firewall.checks,
+    others.checks,
+    running.checks,
+)
 
 
 def examine(facts: Facts) -> list[Finding]:

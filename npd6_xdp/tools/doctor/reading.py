@@ -50,7 +50,7 @@ from npd6_xdp.tools.doctor.unit import read_unit
 
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
 _MOST_ECHOES = 3  # hosts that are asked behind an interface
-_PROTOCOL_RA = 9
+_ANSWERERS = ("ndppd", "npd6", "odhcpd")
 _NETWORKD = (Path("/etc/systemd/network"), Path("/run/systemd/network"), Path("/usr/lib/systemd/network"))
 
 
@@ -100,7 +100,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         status=status,
         no_daemon=no_daemon,
         sysctls=_sysctls(config, links),
-        daemons=other_daemons(),
+        daemons=other_daemons(_ANSWERERS),
         networkd=_networkd(),
         firewall=read_firewall(),
         unit=read_unit(),
