@@ -67,7 +67,7 @@ def _ways(facts: Facts) -> Iterator[Way]:
 
 
 def _seen_by(chain: Chain, hooks: Sequence[str], interface: str) -> bool:
-    return chain.hook in hooks and chain.device in ("", interface)
+    return chain.hook in hooks and (not chain.devices or interface in chain.devices)
 
 
 def _discovery(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def _discovery(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding
 def _open_discovery(chain: Chain, name: str, kinds: Sequence[int]) -> list[str]:
     comes_in = chain.hook in _IN
     if chain.tool == "nft":
-        where = "" if chain.device else f"{'iifname' if comes_in else 'oifname'} {_name(name)} "
+        where = "" if chain.devices else f"{'iifname' if comes_in else 'oifname'} {_name(name)} "
         types = ", ".join(_NFT_TYPES[kind] for kind in kinds)
         return [f"{chain.insert} {where}icmpv6 type '{{ {types} }}' accept"]
     option = "-i" if comes_in else "-o"
@@ -146,7 +146,7 @@ def _judged(
 
 def _open_way(chain: Chain, way: Way, *, inward: bool) -> list[str]:
     come, go = (way.near, way.behind) if inward else (way.behind, way.near)
-    has_iif = chain.hook != "postrouting" and not chain.device
+    has_iif = chain.hook != "postrouting" and not chain.devices
     has_oif = chain.hook in ("forward", "postrouting")
     if chain.tool == "nft":
         words = [chain.insert]

@@ -24,6 +24,7 @@ _NATIVE_DRIVERS = (
     *("thunder-nicvf", "ti_cpsw", "tsnep", "tun", "veth", "virtio_net", "vmxnet3", "xen-netfront"),
 )
 """Drivers that run XDP programs, for kernels that don't say it of their own (before 6.3)."""
+_OURS = "ns_filter"  # the program's name in the kernel
 _LARGEST_MTU = {"veth": 3506}
 _USUAL_MTU = 3498  # what fits into one page beside headroom and the rest, without xdp.frags
 _MOST_NAMED = 8
@@ -74,12 +75,16 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
     if _is_ours(facts, link.name):
         return ok("xdp", f"{link.name}: the daemon's program sits there")
     for program in port.programs:
-        what = f"{link.name}: another XDP program sits there ({program.mode}, id {program.id}"
-        for holder, pid in program.holders:
-            if pid == 1:
-                return fail("xdp", f"{what}, kept by systemd): a stopped service's", "systemctl stop npd6-xdp")
-            return fail("xdp", f"{what}, held by {holder}, pid {pid})", f"kill {pid}")
-        return fail("xdp", f"{what})", f"ip link set dev {link.name} {program.mode} off")
+        what = f"{program.mode}, id {program.id}{f', {program.name}' if program.name else ''}"
+        pids = ", ".join(f"{holder}, pid {pid}" for holder, pid in program.holders)
+        if program.name == _OURS:
+            return note(
+                "xdp", f"{link.name}: an npd6-xdp that isn't to be asked has its program there ({what}; {pids})"
+            )
+        text = f"{link.name}: another XDP program sits there ({what}"
+        if program.holders:
+            return fail("xdp", f"{text}; held by {pids})", *(f"kill {pid}" for _, pid in program.holders if pid > 1))
+        return fail("xdp", f"{text})", f"ip link set dev {link.name} {program.mode} off")
     return ok("xdp", f"{link.name}: no other XDP program")
 
 

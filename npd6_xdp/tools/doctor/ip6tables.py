@@ -95,7 +95,7 @@ def _test(option: str, values: list[str]) -> Test | None:
             return ruleset.unknown
         return ruleset.by_address("saddr" if option == "-s" else "daddr", network[0], network[-1])
     if option == "-p":
-        return ruleset.always if value == "all" else ruleset.by_protocol(value in _ICMP6)
+        return ruleset.always if value == "all" else ruleset.by_protocol(is_icmp=value in _ICMP6)
     if option == "--icmpv6-type":
         number = ruleset.ICMP_TYPES.get(value, int(value) if value.isdigit() else None)
         return ruleset.unknown if number is None else ruleset.by_icmp_type(number)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
@@ -17,13 +18,15 @@ _HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 _VERDICTS = {"accept": "accept", "drop": "drop", "reject": "drop", "return": "return", "jump": "jump", "goto": "goto"}
 _HARMLESS = ("counter", "log", "comment", "notrack", "mangle", "set", "flow offload", "continue", "dup", "tproxy")
 _ICMP6 = ("ipv6-icmp", "icmpv6", 58)
+_DEVICES = re.compile(r"^\s*type .* (?:device (\S+)|devices = \{ (.*?) \}) priority")
 _XTABLES = ("filter", "mangle", "raw", "security", "nat")
 
 
-def chains(text: str, *, without_xtables: bool) -> tuple[Chain, ...]:
-    """The base chains that see IPv6 packets; not those that ip6tables has made, where that tells them itself. Raises
-    ValueError.
+def chains(text: str, listed: str, *, without_xtables: bool) -> tuple[Chain, ...]:
+    """The base chains that see IPv6 packets; not those that ip6tables has made, where that tells them itself. `listed`
+    is what nft lists as text: some versions have a chain's devices only there. Raises ValueError.
     """
+    devices = _devices(listed)
     objects = json.loads(text)["nftables"]
     sets = {(each["family"], each["table"], each["name"]): each.get("elem", []) for each in _each(objects, "set")}
     sets |= {(each["family"], each["table"], each["name"]): each.get("elem", []) for each in _each(objects, "map")}
@@ -40,7 +43,6 @@ def chains(text: str, *, without_xtables: bool) -> tuple[Chain, ...]:
         if without_xtables and table[0] == "ip6" and table[1] in _XTABLES and each["name"].isupper():
             continue
         others = {name: tuple(some) for name, some in rules.get(table, {}).items()}
-        device = each.get("dev", "")
         found.append(
             Chain(
                 f"nftables: {' '.join(table)} {each['name']}",
@@ -50,10 +52,24 @@ def chains(text: str, *, without_xtables: bool) -> tuple[Chain, ...]:
                 each.get("policy") == "drop",
                 others.get(each["name"], ()),
                 others,
-                device if isinstance(device, str) else "",
+                devices.get((*table, each["name"]), ()),
             )
         )
     return tuple(found)
+
+
+def _devices(listed: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """The devices of chains, by family, table and name."""
+    found, table, chain = {}, ("", ""), ""
+    for line in listed.splitlines():
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = words[1], words[2]
+        elif words[:1] == ["chain"]:
+            chain = words[1]
+        elif match := _DEVICES.search(line):
+            found[(*table, chain)] = tuple(name.strip(' "') for name in (match[1] or match[2]).split(","))
+    return found
 
 
 def has_xtables(text: str) -> bool:
@@ -132,11 +148,13 @@ class _Reader:
             case {"meta": {"key": "protocol"}} | {"payload": {"protocol": "ether", "field": "type"}}:
                 return ruleset.always if value in ("ip6", 0x86DD) else ruleset.never
             case {"meta": {"key": "l4proto"}} | {"payload": {"protocol": "ip6", "field": "nexthdr"}}:
-                return ruleset.by_protocol(value in _ICMP6)
+                return ruleset.by_protocol(is_icmp=value in _ICMP6)
             case {"payload": {"protocol": "ip6", "field": "saddr" | "daddr" as field}}:
                 return _addresses(field, value)
-            case {"payload": {"protocol": "ip" | "arp"}}:
+            case {"payload": {"protocol": "ip" | "arp" | "icmp" | "igmp"}}:
                 return ruleset.never
+            case {"payload": {"protocol": "tcp" | "udp" | "th" | "sctp" | "dccp" | "udplite"}}:
+                return ruleset.by_protocol(is_icmp=False)
             case {"payload": {"protocol": "icmpv6", "field": "type"}}:
                 number = ruleset.ICMP_TYPES.get(value, value)
                 return ruleset.by_icmp_type(number) if isinstance(number, int) else ruleset.unknown

@@ -22,7 +22,7 @@ from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourEntry
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
-from npd6_xdp.system.bpf.attach import AttachMode, Links
+from npd6_xdp.system.bpf.attach import AttachMode, Links, program_name
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
 from npd6_xdp.system.bpf.load import Loaded, load
@@ -74,7 +74,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
             driver(name),
             features.get(entry.ifindex),
             tuple(
-                Program(number, mode, holders=holders_of_program(number))
+                Program(number, mode, program_name(number) if machine.bcc else "", holders_of_program(number))
                 for mode, number in zip(_MODES, entry.xdp, strict=True)
                 if number
             ),

@@ -46,6 +46,7 @@ def _read_nftables(found: list[Chain], unread: list[str]) -> None:
             tool = "ip6tables-nft" if find("ip6tables-nft-save") else "ip6tables"
             told, why = said(f"{tool}-save")
             found += ip6tables.chains(told, tool)
-        found += nft.chains(text, without_xtables=bool(told))
+        listed, _ = said("nft", "list", "ruleset")
+        found += nft.chains(text, listed, without_xtables=bool(told))
     except (ValueError, KeyError, TypeError) as error:
         unread.append(f"nftables has tables that can't be understood: {error}")

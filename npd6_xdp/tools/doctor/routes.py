@@ -11,6 +11,7 @@ from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.route_messages import TABLE_MAIN, RouteEntry, RouteType
+from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import Facts, Sample
@@ -20,7 +21,6 @@ from npd6_xdp.tools.doctor.samples import MOST_RULES
 _HERE = (RouteType.LOCAL, RouteType.ANYCAST)
 _WIDE = 20  # bits: routes of shorter prefixes are for the rest of the world, whatever they are called
 _ALIKE = 3  # digits by which a prefix may differ from the one that is meant
-_PROTOCOL_KERNEL = 2
 _GLOBAL = Prefix(0x2000 << 112, 3)
 _UNIQUE_LOCAL = Prefix(0xFC00 << 112, 7)
 
@@ -103,6 +103,8 @@ def _meant(facts: Facts, rule: Rule) -> Prefix | None:
     taken = {each for other in facts.table.rules.values() if other.entry == rule.entry for each in other.networks}
     known = {held.network for link in facts.links.values() for held in link.own(())}
     known |= {_prefix(route) for route in facts.routes}
+    if rule.decision is not Decision.NEIGHBOUR:  # what is on the questions' own link isn't to be answered for
+        known -= {_prefix(each) for each in facts.routes if each.ifindex == facts.table.entries[rule.entry].l3_ifindex}
     alike = [
         each
         for each in known - taken
@@ -208,6 +210,8 @@ def _is_right(facts: Facts, rule: Rule, entry: Entry, sample: Sample) -> bool:
 def _to_neighbours(facts: Facts, rule: Rule, name: str, wrong: Sequence[Sample]) -> Finding | None:
     if not wrong:
         return None
+    if not rule.host_routes and any(each.covers(network) for each in _doubled(facts) for network in rule.networks):
+        return note("route", f"{name}: its prefix has routes out of two interfaces: see both_sides")
     if not rule.host_routes:
         where = wrong[0].reply
         back = where is not None and where.type == RouteType.UNICAST
@@ -224,16 +228,24 @@ def _to_neighbours(facts: Facts, rule: Rule, name: str, wrong: Sequence[Sample])
     return None
 
 
-def _not_by_via(facts: Facts, rule: Rule, name: str, out: str) -> Finding:
+def _not_by_via(facts: Facts, rule: Rule, name: str, out: str) -> Finding | None:
+    if any(via in facts.links and facts.links[via].bridge == out for via in rule.via):
+        return None  # a bridge's port, which is said of the via
     named = [via for via in rule.via if not is_glob(via)]
     mend = _place(facts, rule).replace(("via", f'"{named[0]}"', f'"{out}"')) if len(rule.via) == len(named) == 1 else ()
     return fail("route", f"{name}: the routes lead out of {out}, which via doesn't name", *mend)
 
 
 def _has_routes_within(facts: Facts, rule: Rule, entry: Entry) -> bool:
-    """Whether there are routes for parts of it that lead elsewhere than back."""
+    """Whether there are routes for parts of it that lead where they should."""
+    behind = facts.table.vias.get(rule.via_set) if rule.via else None
+    own = {Prefix(int(held.address), BITS) for link in facts.links.values() for held in link.own(())}
     return any(
-        network.covers(_prefix(route)) and route.ifindex not in (entry.l3_ifindex, 0)
+        network.covers(_prefix(route))
+        and _prefix(route) not in own
+        and route.protocol != PROTOCOL
+        and route.ifindex not in (entry.l3_ifindex, 0)
+        and (behind is None or route.ifindex in behind)
         for network in rule.networks
         for route in facts.routes
     )
@@ -301,6 +313,16 @@ def _both_sides(facts: Facts, rules: Sequence[Rule]) -> Iterator[Finding]:
                 continue
             said.add(frozenset((route.ifindex, entry.l3_ifindex, prefix)))
             yield _on_both(facts, entry, other, route)
+
+
+def _doubled(facts: Facts) -> set[Prefix]:
+    """The prefixes that have direct routes out of two interfaces."""
+    out_of: dict[Prefix, set[int]] = {}
+    for route in facts.routes:
+        prefix = _prefix(route)
+        if _is_direct(route) and route.table == TABLE_MAIN and (_GLOBAL.covers(prefix) or _UNIQUE_LOCAL.covers(prefix)):
+            out_of.setdefault(prefix, set()).add(route.ifindex)
+    return {prefix for prefix, ifindexes in out_of.items() if len(ifindexes) > 1}
 
 
 def _on_both(facts: Facts, entry: Entry, other: LinkFacts, route: RouteEntry) -> Finding:

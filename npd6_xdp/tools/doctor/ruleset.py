@@ -57,8 +57,8 @@ class Chain:
     """Its policy."""
     rules: tuple[Rule, ...]
     others: Mapping[str, tuple[Rule, ...]]
-    device: str = ""
-    """Of a chain that sees one interface's packets alone: its name."""
+    devices: tuple[str, ...] = ()
+    """Of a chain that sees some interfaces' packets alone: their names."""
 
 
 class Certainty(Enum):
@@ -203,7 +203,7 @@ def by_icmp_type(number: int) -> Test:
     return lambda packet: None if packet.icmp is None else packet.icmp == number
 
 
-def by_protocol(is_icmp: bool) -> Test:
+def by_protocol(*, is_icmp: bool) -> Test:
     """Whether it is ICMPv6, or of another protocol, of which nothing is known."""
 
     def of_it(packet: Packet) -> bool | None:

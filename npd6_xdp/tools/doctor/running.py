@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from npd6_xdp.core.config import Attach
+from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
@@ -37,14 +38,12 @@ def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
     if used.resolve() != facts.path.resolve():
         return warn(
             "file",
-            f"the daemon uses {used}, and not {facts.path}",
-            f"npd6-xdp doctor --config {shlex.quote(str(used))}",
+            f"the daemon uses {used}, and not {facts.path}: look at that one by --config, or have it started with this",
         )
     if status["reload_error"]:
         why = "; ".join(status["reload_error"].splitlines())
-        return fail(
-            "file", f"the daemon goes on with the configuration of before, as it couldn't use {used}: {why}", reload
-        )
+        mend = () if refused_vias(facts.config, facts.links) else (reload,)
+        return fail("file", f"the daemon couldn't use {used}, and goes on with what it had: {why}", *mend)
     if facts.modified > status["last_reload"]:
         return warn("file", f"{used} has changed since the daemon read it ({_time(status['last_reload'])})", reload)
     return ok("file", f"{used} is in use as it is, since {_time(status['last_reload'])}")
