@@ -42,7 +42,9 @@ def _bcc(machine: Machine) -> Finding:
 def _capabilities(machine: Machine) -> Finding:
     if machine.missing:
         missing = ", ".join(machine.missing)
-        return note("capabilities", f"this command runs without {missing}, so it can't look at all: run it as root")
+        return note(
+            "capabilities", f"this command runs without {missing}, so it can't look at everything: run it as root"
+        )
     return ok("capabilities", "all that are needed")
 
 
