@@ -50,10 +50,10 @@ class Doctor:
 
 def of(findings: Sequence[Finding], check: str, *levels: Level) -> list[Finding]:
     """Those of a check that aren't ok; of these levels, if any are named."""
-    return [each for each in findings if each.check == check and each.level in (levels or GRAVER)]
+    return [each for each in findings if each.check == check and each.level in (levels or NOT_OK)]
 
 
-GRAVER = (Level.NOTE, Level.WARN, Level.FAIL)
+NOT_OK = (Level.NOTE, Level.WARN, Level.FAIL)
 
 
 def attached(interface: str, how: str) -> None:

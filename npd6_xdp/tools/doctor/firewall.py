@@ -13,8 +13,10 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+from npd6_xdp.tools.doctor.routes import behind_of
 from npd6_xdp.tools.doctor.ruleset import Certainty, Chain, Fate, Packet, fate
 
 _SOLICITATION, _ADVERTISEMENT = 135, 136
@@ -56,9 +58,13 @@ def _ways(facts: Facts) -> Iterator[Way]:
     for sample in facts.samples:
         rule = facts.table.rules[sample.rule]
         behind = set(facts.table.vias.get(rule.via_set, ()))
-        if sample.reply is not None and sample.reply.type == 1:
+        if sample.reply is not None and sample.reply.type == RouteType.UNICAST:
             behind.add(sample.reply.ifindex)
-        for ifindex in sorted(behind - {sample.interface, 0}):
+        behind -= {sample.interface, 0}
+        if not behind:  # the route is missing, which is said elsewhere, and isn't all perhaps
+            side = facts.links.get(behind_of(facts, rule, facts.table.entries[rule.entry]))
+            behind = {side.ifindex} if side else set()
+        for ifindex in sorted(behind):
             network = next((each for each in rule.networks if each.covers(Prefix(int(sample.target), 128))), None)
             key = sample.interface, ifindex, network
             if network is not None and key not in seen:

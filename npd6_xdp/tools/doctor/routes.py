@@ -177,7 +177,7 @@ def _way(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
     assert reply is not None
     if reply.type == RouteType.UNICAST and reply.ifindex != entry.l3_ifindex:
         return _not_by_via(facts, rule, name, facts.name(reply.ifindex))
-    side = _behind(facts, rule, entry)
+    side = behind_of(facts, rule, entry)
     if rule.decision is Decision.ROUTE and _is_on_link(facts, rule, entry):
         way = 'method = "neighbour"', f'via = ["{side}"]', "host_routes = true"
         return fail(
@@ -266,7 +266,7 @@ def _is_direct(route: RouteEntry) -> bool:
     return not route.gateways and route.length > 0
 
 
-def _behind(facts: Facts, rule: Rule, entry: Entry) -> str:
+def behind_of(facts: Facts, rule: Rule, entry: Entry) -> str:
     """The interface that the hosts are behind, if there is one only that may be it; else ""."""
     named = [via for via in rule.via if via in facts.links]
     if len(named) == 1:
