@@ -81,6 +81,8 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
             return note(
                 "xdp", f"{link.name}: an npd6-xdp that isn't to be asked has its program there ({what}; {pids})"
             )
+        if not program.name and not program.holders:  # every program of bcc's, clang's and ip's has a name
+            return note("xdp", f"{link.name}: an XDP program sits there ({what}); whose it is, only root may see")
         text = f"{link.name}: another XDP program sits there ({what}"
         if program.holders:
             return fail("xdp", f"{text}; held by {pids})", *(f"kill {pid}" for _, pid in program.holders if pid > 1))
