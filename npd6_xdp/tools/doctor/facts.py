@@ -41,6 +41,8 @@ class Machine(NamedTuple):
     """The sysctl kernel.perf_event_paranoid; "" where it can't be read."""
     locked_memory: int
     """RLIMIT_MEMLOCK in bytes; -1: no limit."""
+    memory_wanted: int
+    """What the rings take (bytes), twice: while a reload replaces a program."""
     time: float
     """Seconds since the epoch."""
     synchronised: bool | None

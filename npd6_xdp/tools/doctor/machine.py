@@ -21,8 +21,8 @@ def checks(facts: Facts) -> Iterator[Finding]:
     yield _bcc(machine)
     yield _capabilities(machine)
     yield _program(machine)
-    yield _perf_events(machine)
-    yield _memory(machine)
+    yield _perf_events(facts)
+    yield _memory(facts)
     yield _clock(machine)
 
 
@@ -56,25 +56,38 @@ def _program(machine: Machine) -> Finding:
     return ok("program", "the kernel takes the XDP program (it was loaded, and let go)")
 
 
-def _perf_events(machine: Machine) -> Finding:
-    paranoid = f"perf_event_paranoid is {machine.paranoid or 'unknown'}"
+def _perf_events(facts: Facts) -> Finding:
+    machine = facts.machine
+    paranoid = f"perf_event_paranoid is {machine.paranoid or 'unknown'}, which CAP_PERFMON is above"
     if machine.program != "":
         return note("perf_events", f"not tried; {paranoid}")
     if machine.no_ring:
-        return fail("perf_events", f"{machine.no_ring} ({paranoid})", "sysctl -w kernel.perf_event_paranoid=2")
+        return fail("perf_events", f"{machine.no_ring}; {_limit(machine)}", *_more_memory(facts))
     return ok("perf_events", f"the kernel grants the rings to Python ({paranoid})")
 
 
-def _memory(machine: Machine) -> Finding:
-    limit = "no limit" if machine.locked_memory < 0 else f"{machine.locked_memory >> 10} KiB"
+def _limit(machine: Machine) -> str:
+    return f"locked memory: {'no limit' if machine.locked_memory < 0 else f'{machine.locked_memory >> 10} KiB'}"
+
+
+def _more_memory(facts: Facts) -> list[str]:
+    """For the unit, if there is one; else for what is started from the same shell."""
+    if (facts.unit.properties or {}).get("LoadState") != "loaded":
+        return [f"ulimit -l {facts.machine.memory_wanted >> 10}"]
+    write = f"mkdir -p {_UNIT} && printf '[Service]\\nLimitMEMLOCK=512M\\n' > {_UNIT}/memory.conf"
+    return [write, "systemctl daemon-reload", "systemctl restart npd6-xdp"]
+
+
+def _memory(facts: Facts) -> Finding:
+    machine = facts.machine
     if machine.pages and machine.pages < machine.pages_wanted:
         return warn(
             "locked_memory",
             f"the kernel grants {machine.pages} pages a CPU for the ring to Python, not {machine.pages_wanted}, so a"
-            f" burst is lost sooner (locked memory: {limit})",
-            f"mkdir -p {_UNIT} && printf '[Service]\\nLimitMEMLOCK=512M\\n' > {_UNIT}/memory.conf",
+            f" burst is lost sooner ({_limit(machine)})",
+            *_more_memory(facts),
         )
-    return ok("locked_memory", f"enough (locked memory: {limit})")
+    return ok("locked_memory", _limit(machine))
 
 
 def _clock(machine: Machine) -> Finding:

@@ -49,6 +49,7 @@ from npd6_xdp.tools.doctor.samples import samples
 from npd6_xdp.tools.doctor.unit import read_unit
 
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
+_RING_BYTES = 2304 << 10  # of two programs, a CPU
 _MOST_ECHOES = 3  # hosts that are asked behind an interface
 _ANSWERERS = ("ndppd", "npd6", "odhcpd")
 _NETWORKD = (Path("/etc/systemd/network"), Path("/run/systemd/network"), Path("/usr/lib/systemd/network"))
@@ -152,6 +153,7 @@ def _machine(
         no_ring,
         paranoid,
         locked_memory(),
+        _RING_BYTES * (os.cpu_count() or 1),
         time.time(),
         is_clock_synchronised(),
     )
@@ -159,11 +161,17 @@ def _machine(
 
 
 def _ring(loaded: Loaded) -> tuple[int, str]:
+    stderr = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # bcc prints each refusal there
     try:
         with closing(EventRing(loaded.maps)) as ring:
             return ring.pages, ""
     except MachineError as error:
         return 0, str(error)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _tried(loaded: Loaded, link: LinkFacts) -> str:
