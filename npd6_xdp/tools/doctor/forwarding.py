@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.warnings import advertisement_warnings
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
 _ALL = "sysctl -w net.ipv6.conf.all.forwarding=1"
+LOCAL = (RouteType.LOCAL, RouteType.ANYCAST)
+"""What is sent there is for this machine."""
 _FORWARDED = (Decision.ROUTE, Decision.KERNEL, Decision.NEIGHBOUR, Decision.STATIC)
 
 
@@ -26,7 +29,9 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
         yield note("forwarding", "net.ipv6.conf.all.forwarding can't be read: is /proc/sys mounted?")
         return
     off = [name for name in _ports(facts) if facts.forwards.get(facts.links[name].l3_ifindex(())) is False]
-    if whole == "0":
+    if whole == "0" and not _is_needed(facts):
+        yield ok("forwarding", "off, and all targets are this machine's own")
+    elif whole == "0":
         kept = [
             f"sysctl -w net/ipv6/conf/{each.name}/accept_ra=2"
             for each in facts.receivers
@@ -38,6 +43,16 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
         yield fail("forwarding", f"forwarding is off on {', '.join(off)}, so no target is found by routes", *mends)
     else:
         yield ok("forwarding", "on")
+
+
+def _is_needed(facts: Facts) -> bool:
+    """Whether any rule's targets are elsewhere than on this machine."""
+    here = {sample.rule for sample in facts.samples if sample.reply is not None and sample.reply.type in LOCAL}
+    elsewhere = {sample.rule for sample in facts.samples if sample.reply is None or sample.reply.type not in LOCAL}
+    return any(
+        rule.decision in _FORWARDED and not (rule.decision is Decision.STATIC and rule.id in here - elsewhere)
+        for rule in facts.table.rules.values()
+    )
 
 
 def _ports(facts: Facts) -> list[str]:
