@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourEntry
-from npd6_xdp.core.route_messages import RouteEntry, RouteReply
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.route_messages import TABLE_MAIN, RouteEntry, RouteReply
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.tools.doctor.ruleset import Chain
@@ -109,6 +111,7 @@ class Unit(NamedTuple):
     unread: str = ""
 
 
+UNICAST = (Prefix(0x2000 << 112, 3), Prefix(0xFC00 << 112, 7))  # global (RFC 4291 §2.4), and unique local (RFC 4193)
 _NO_FIREWALL, _NO_UNIT = Firewall(), Unit()
 
 
@@ -163,6 +166,20 @@ class Facts:
     firewall: Firewall = _NO_FIREWALL
     unit: Unit = _NO_UNIT
     echoes: Sequence[Echo] = ()
+
+    @cached_property
+    def prefixes(self) -> Sequence[Prefix]:
+        """The routes' destinations, in their order: of hundreds of thousands, made once."""
+        return [Prefix(int.from_bytes(route.destination), route.length) for route in self.routes]
+
+    @cached_property
+    def direct(self) -> Mapping[Prefix, Sequence[RouteEntry]]:
+        """The routes of the table main that need no gateway, by destination: those of unicast that isn't link-local."""
+        found: dict[Prefix, list[RouteEntry]] = {}
+        for prefix, route in zip(self.prefixes, self.routes, strict=True):
+            if not route.gateways and route.table == TABLE_MAIN and any(each.covers(prefix) for each in UNICAST):
+                found.setdefault(prefix, []).append(route)
+        return found
 
     @property
     def names(self) -> Mapping[int, str]:

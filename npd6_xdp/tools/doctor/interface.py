@@ -116,9 +116,7 @@ def _native(facts: Facts, link: LinkFacts, port: Port) -> Finding:
             f'{name}: {link.why_lossy.removesuffix(", too")}, and attach = "native"',
             *place.replace(("attach", "native", "auto")),
         )
-    return ok(
-        "native", f"{name}: native mode{'' if port.features is not None else ', by what the driver is known for'}"
-    )
+    return ok("native", f"{name}: native mode{', as the driver is known for it' if port.features is None else ''}")
 
 
 def _why_not_native(link: LinkFacts, port: Port) -> str:

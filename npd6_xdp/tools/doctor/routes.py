@@ -10,19 +10,17 @@ from npd6_xdp.core.config import is_glob
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.route_messages import TABLE_MAIN, RouteEntry, RouteType
+from npd6_xdp.core.route_messages import RouteEntry, RouteType
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.tools.doctor import edits
-from npd6_xdp.tools.doctor.facts import Facts, Sample
+from npd6_xdp.tools.doctor.facts import UNICAST, Facts, Sample
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 from npd6_xdp.tools.doctor.samples import MOST_RULES
 
 _HERE = (RouteType.LOCAL, RouteType.ANYCAST)
 _WIDE = 20  # bits: routes of shorter prefixes are for the rest of the world, whatever they are called
 _ALIKE = 3  # digits by which a prefix may differ from the one that is meant
-_GLOBAL = Prefix(0x2000 << 112, 3)
-_UNIQUE_LOCAL = Prefix(0xFC00 << 112, 7)
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -89,10 +87,7 @@ def _is_known(facts: Facts, network: Prefix) -> bool:
     there = (IPv6Address(each.address) for each in facts.neighbours)
     if any(network.covers(Prefix(int(address), BITS)) for address in (*own, *there)):
         return True
-    return any(
-        network.covers(route) or (route.covers(network) and route.length >= _WIDE)
-        for route in map(_prefix, facts.routes)
-    )
+    return any(network.covers(route) or (route.covers(network) and route.length >= _WIDE) for route in facts.prefixes)
 
 
 def _meant(facts: Facts, rule: Rule) -> Prefix | None:
@@ -102,14 +97,15 @@ def _meant(facts: Facts, rule: Rule) -> Prefix | None:
     (network,) = rule.networks
     taken = {each for other in facts.table.rules.values() if other.entry == rule.entry for each in other.networks}
     known = {held.network for link in facts.links.values() for held in link.own(())}
-    known |= {_prefix(route) for route in facts.routes}
+    known |= {*facts.prefixes}
     if rule.decision is not Decision.NEIGHBOUR:  # what is on the questions' own link isn't to be answered for
-        known -= {_prefix(each) for each in facts.routes if each.ifindex == facts.table.entries[rule.entry].l3_ifindex}
+        here = facts.table.entries[rule.entry].l3_ifindex
+        known -= {prefix for prefix, routes in facts.direct.items() if any(each.ifindex == here for each in routes)}
     alike = [
         each
         for each in known - taken
         if each.length == network.length
-        and (_GLOBAL.covers(each) or _UNIQUE_LOCAL.covers(each))
+        and any(kind.covers(each) for kind in UNICAST)
         and _differing_digits(each, network) <= _ALIKE
     ]
     best = min((_differing_digits(each, network) for each in alike), default=0)
@@ -119,10 +115,6 @@ def _meant(facts: Facts, rule: Rule) -> Prefix | None:
 
 def _differing_digits(one: Prefix, other: Prefix) -> int:
     return sum(a != b for a, b in zip(f"{one.address:032x}", f"{other.address:032x}", strict=True))
-
-
-def _prefix(route: RouteEntry) -> Prefix:
-    return Prefix(int.from_bytes(route.destination), route.length)
 
 
 # --- the wrong side ---
@@ -241,29 +233,23 @@ def _has_routes_within(facts: Facts, rule: Rule, entry: Entry) -> bool:
     behind = facts.table.vias.get(rule.via_set) if rule.via else None
     own = {Prefix(int(held.address), BITS) for link in facts.links.values() for held in link.own(())}
     return any(
-        network.covers(_prefix(route))
-        and _prefix(route) not in own
+        network.covers(prefix)
+        and prefix not in own
         and route.protocol != PROTOCOL
         and route.ifindex not in (entry.l3_ifindex, 0)
         and (behind is None or route.ifindex in behind)
         for network in rule.networks
-        for route in facts.routes
+        for prefix, route in zip(facts.prefixes, facts.routes, strict=True)
     )
 
 
 def _is_on_link(facts: Facts, rule: Rule, entry: Entry) -> bool:
     return any(
-        held.length < BITS and (held.covers(network) or network.covers(held))
-        for held in (
-            _prefix(route) for route in facts.routes if _is_direct(route) and route.ifindex == entry.l3_ifindex
-        )
-        if _GLOBAL.covers(held) or _UNIQUE_LOCAL.covers(held)
+        prefix.length < BITS and (prefix.covers(network) or network.covers(prefix))
+        for prefix, routes in facts.direct.items()
+        if any(route.ifindex == entry.l3_ifindex for route in routes)
         for network in rule.networks
     )
-
-
-def _is_direct(route: RouteEntry) -> bool:
-    return not route.gateways and route.length > 0
 
 
 def behind_of(facts: Facts, rule: Rule, entry: Entry) -> str:
@@ -291,43 +277,33 @@ def _is_of(rule: Rule, address: bytes) -> bool:
 # --- the same prefix on both sides ---
 
 
+def _doubled(facts: Facts) -> dict[Prefix, Sequence[RouteEntry]]:
+    """The prefixes that have direct routes out of several interfaces, with these."""
+    return {
+        prefix: routes
+        for prefix, routes in facts.direct.items()
+        if prefix.length < BITS and len({route.ifindex for route in routes}) > 1
+    }
+
+
 def _both_sides(facts: Facts, rules: Sequence[Rule]) -> Iterator[Finding]:
     """Two routes for one prefix: one of the two sides is out of reach, whichever the kernel takes."""
-    said = set()
-    for rule in rules:
-        entry = facts.table.entries[rule.entry]
-        direct = [route for route in facts.routes if _is_direct(route) and route.table == TABLE_MAIN]
-        here = {_prefix(route) for route in direct if route.ifindex == entry.l3_ifindex}
-        for route in direct:
-            prefix = _prefix(route)
-            concerned = any(prefix.covers(each) or each.covers(prefix) for each in rule.networks)
-            other = facts.links.get(facts.name(route.ifindex))
-            if (
-                prefix.length == BITS
-                or prefix not in here
-                or not concerned
-                or other is None
-                or route.ifindex == entry.l3_ifindex
-                or frozenset((route.ifindex, entry.l3_ifindex, prefix)) in said
-            ):
-                continue
-            said.add(frozenset((route.ifindex, entry.l3_ifindex, prefix)))
-            yield _on_both(facts, entry, other, route)
+    for prefix, routes in _doubled(facts).items():
+        concerned = [
+            facts.table.entries[rule.entry]
+            for rule in rules
+            if any(prefix.covers(each) or each.covers(prefix) for each in rule.networks)
+        ]
+        ifindexes = {route.ifindex for route in routes}
+        entry = next((each for each in concerned if each.l3_ifindex in ifindexes), None)
+        for other in sorted(ifindexes - {entry.l3_ifindex}) if entry else ():
+            if entry and (link := facts.links.get(facts.name(other))) is not None:
+                yield _on_both(facts, entry, link, prefix)
 
 
-def _doubled(facts: Facts) -> set[Prefix]:
-    """The prefixes that have direct routes out of two interfaces."""
-    out_of: dict[Prefix, set[int]] = {}
-    for route in facts.routes:
-        prefix = _prefix(route)
-        if _is_direct(route) and route.table == TABLE_MAIN and (_GLOBAL.covers(prefix) or _UNIQUE_LOCAL.covers(prefix)):
-            out_of.setdefault(prefix, set()).add(route.ifindex)
-    return {prefix for prefix, ifindexes in out_of.items() if len(ifindexes) > 1}
-
-
-def _on_both(facts: Facts, entry: Entry, other: LinkFacts, route: RouteEntry) -> Finding:
+def _on_both(facts: Facts, entry: Entry, other: LinkFacts, prefix: Prefix) -> Finding:
     """The route to take away is the one that doesn't lead where the default route does."""
-    prefix, here = _prefix(route), facts.links[facts.name(entry.l3_ifindex)]
+    here = facts.links[facts.name(entry.l3_ifindex)]
     upstream = facts.default.interface if facts.default else here.name
     wrong, right = (here, other) if other.name == upstream else (other, here)
     held = [each for each in wrong.own(()) if each.network == prefix]
