@@ -29,11 +29,11 @@ from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.sizes import sizes_for
 from npd6_xdp.system.echo import answers
 from npd6_xdp.system.ethtool import driver, receive_vlan_offload
+from npd6_xdp.system.netlink.inspection import Inspection, xdp_features
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
-from npd6_xdp.system.netlink.inspection import Inspection, xdp_features
 from npd6_xdp.system.other_daemons import other_daemons
 from npd6_xdp.system.privileges import (
     holders_of_program,
