@@ -8,7 +8,8 @@ from npd6_xdp.tools.doctor import ip6tables, nft
 from npd6_xdp.tools.doctor.facts import Firewall
 from npd6_xdp.tools.doctor.ruleset import Chain
 
-_INSTALL = "apt-get install {}"
+_NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError)
+"""What a version of these tools that writes otherwise makes of our reading."""
 
 
 def read_firewall() -> Firewall:
@@ -22,7 +23,10 @@ def read_firewall() -> Firewall:
     elif legacy.strip():
         tool = "ip6tables-legacy" if find("ip6tables-legacy-save") else "ip6tables"
         text, why = said(f"{tool}-save")
-        found += ip6tables.chains(text, tool)
+        try:
+            found += ip6tables.chains(text, tool)
+        except _NOT_UNDERSTOOD as error:
+            why = str(error)
         if why:
             unread.append(f"ip6tables has the tables {', '.join(legacy.split())}, which can't be read: {why}")
     return Firewall(tuple(found), tuple(unread))
@@ -48,5 +52,5 @@ def _read_nftables(found: list[Chain], unread: list[str]) -> None:
             found += ip6tables.chains(told, tool)
         listed, _ = said("nft", "list", "ruleset")
         found += nft.chains(text, listed, without_xtables=bool(told))
-    except (ValueError, KeyError, TypeError) as error:
+    except _NOT_UNDERSTOOD as error:
         unread.append(f"nftables has tables that can't be understood: {error}")
