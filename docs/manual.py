@@ -29,7 +29,8 @@ from npd6_xdp.tools.init.write import SYSCTLS
 EXIT_STATUS: Mapping[int, str] = {
     0: "Done. Of `run`: ended by a signal.",
     1: "Failed at run time: a missing privilege or interface, another XDP program, no daemon to ask, no answer to"
-    " `probe`, nothing that `init` could write a configuration for, a reload that left the old configuration in use.",
+    " `probe`, nothing that `init` could write a configuration for, a reload that left the old configuration in use,"
+    " something that `doctor` calls `fail`.",
     2: "The command line, or the configuration, can't be used.",
     130: "Interrupted by Ctrl-C.",
 }
@@ -52,13 +53,14 @@ ENVIRONMENT: Mapping[str, str] = {
     "WATCHDOG_USEC, WATCHDOG_PID": "The service manager's watchdog, which the main loop of `run` feeds.",
     "CACHE_DIRECTORY": "Where what was compiled is kept for the next start, instead of /var/cache/npd6-xdp; the service"
     " manager says it (systemd.exec(5)). `/dev/null` keeps nothing.",
-    "TERM": "`status --watch` writes plain lines where it is `dumb`.",
+    "NO_COLOR": "`doctor` writes without colours where it is set to anything.",
+    "TERM": "`status --watch` writes plain lines, and `doctor` no colours, where it is `dumb`.",
 }
 
 FILES: Mapping[str, str] = {
     str(CONFIG): "The configuration, where `--config` names no other. See npd6-xdp.toml(5).",
     str(SYSCTLS): "The sysctls that `init --apply` sets, for the next boot.",
-    Config(()).control: "The control socket behind `status`, `reload` and `announce`, for root and its group."
+    Config(()).control: "The control socket behind `status`, `reload`, `announce` and `doctor`, for root and its group."
     " `daemon.control` says where it is.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
     " back after a crash.",

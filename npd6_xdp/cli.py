@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import npd6_xdp
-from npd6_xdp import verbs, verbs_init
+from npd6_xdp import verbs, verbs_init, verbs_see
 from npd6_xdp.arguments import Verb
 
 DESCRIPTION = """\
@@ -78,7 +78,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"npd6-xdp {npd6_xdp.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (verbs, verbs_init):
+    for module in (verbs, verbs_init, verbs_see):
         for verb in vars(module).values():
             if isinstance(verb, Verb):
                 verb.add_to(commands)

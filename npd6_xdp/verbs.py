@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         config = _lasting(arguments.config)
         daemon.run(
-            Source(lambda: _text(config), str(config)),
+            Source(lambda: config_text(config), str(config)),
             lambda config: set_up(config.log_level, config.log_format, log),
             str(config.absolute()),
             lambda: log.dropped,
@@ -387,10 +387,11 @@ def _only_interface(config: Config, path: Path) -> str:
 
 
 def _load(path: Path) -> Config:
-    return parse(_text(path), str(path))
+    return parse(config_text(path), str(path))
 
 
-def _text(path: Path) -> str:
+def config_text(path: Path) -> str:
+    """The text of a configuration file. Raises UsageError where the usual one isn't there, and ConfigError."""
     from npd6_xdp.tools.files import read_text
 
     if path == CONFIG and not os.path.lexists(path):

@@ -100,7 +100,7 @@ class RunningDaemon:
 
     def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run another command of the program in the daemon's namespace: command("status", "--json")."""
-        if argv[0] in ("status", "reload", "announce"):
+        if argv[0] in ("status", "reload", "announce", "doctor"):
             argv = (*argv, "--control", str(self.control))
         return self.topology.run(self.namespace, *self._program, *argv, env=self._environment)
 

@@ -11,17 +11,24 @@ import struct
 from npd6_xdp.core.names import raw
 
 _SIOCETHTOOL = 0x8946
-_ETHTOOL_GFLAGS = 0x25
+_ETHTOOL_GDRVINFO, _ETHTOOL_GFLAGS = 0x3, 0x25
 _ETHTOOL_GSTRINGS, _ETHTOOL_GSTATS, _ETHTOOL_GSSET_INFO = 0x1B, 0x1D, 0x37
 _ETH_SS_STATS = 1
 _ETH_FLAG_RXVLAN = 1 << 8
 _U32 = struct.Struct("=I")
+_DRVINFO = struct.Struct("=I32s160x")  # struct ethtool_drvinfo
 
 
 def receive_vlan_offload(port: str) -> bool:
     """Whether the NIC takes VLAN tags out of the frames before XDP sees them (`ethtool -k`: rx-vlan-offload)."""
     flags = _ethtool(port, struct.pack("=II", _ETHTOOL_GFLAGS, 0))  # struct ethtool_value
     return bool(flags and _U32.unpack_from(flags, 4)[0] & _ETH_FLAG_RXVLAN)
+
+
+def driver(port: str) -> str:
+    """The name of its driver (`ethtool -i`); "" where it doesn't say."""
+    found = _ethtool(port, _DRVINFO.pack(_ETHTOOL_GDRVINFO, b""))
+    return "" if found is None else _DRVINFO.unpack(found)[1].rstrip(b"\0").decode(errors="replace")
 
 
 def xdp_tx_errors(port: str) -> int | None:

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 _NAMES = ("ndppd", "npd6")
 
 
-def other_daemons() -> list[tuple[str, int]]:
-    """The npd6 and ndppd that run in our network namespace: names and process ids."""
+def other_daemons(names: Collection[str] = _NAMES) -> list[tuple[str, int]]:
+    """The processes in our network namespace that have one of these names: names and process ids."""
     ours = Path("/proc/self/ns/net").readlink()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or isn't ours to look at
             name = os.fsdecode((process / "comm").read_bytes()).strip()  # anybody may call a process anything
-            if name in _NAMES and (process / "ns/net").readlink() == ours:
+            if name in names and (process / "ns/net").readlink() == ours:
                 found.append((name, int(process.name)))
     return sorted(found)

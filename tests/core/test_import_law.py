@@ -28,19 +28,23 @@ ROOMS = {
     "tools": (
         {
             *("", "core", "tools"),
-            *(f"system.bpf.{room}" for room in ("ns_filter", "events", "testrun")),
+            *(
+                f"system.bpf.{room}"
+                for room in ("ns_filter", "attach", "compiler", "events", "load", "sizes", "testrun")
+            ),
             *(
                 f"system.netlink.{room}"
-                for room in ("links", "requests", "route_questions", "router", "routes", "survey")
+                for room in ("inspection", "links", "requests", "route_questions", "router", "routes", "survey")
             ),
-            "system.sysctl",
+            *(f"system.{room}" for room in ("echo", "ethtool", "firewall", "other_daemons", "privileges", "sysctl")),
         },
         IMPURE,
     ),
     "daemon": ({"", "core", "daemon", "system"}, IMPURE - MACHINE),
-    "cli": ({"", "arguments", "verbs", "verbs_init"}, IMPURE - MACHINE),
+    "cli": ({"", "arguments", "verbs", "verbs_init", "verbs_see"}, IMPURE - MACHINE),
     "verbs": ({"", "arguments", "core"}, IMPURE - MACHINE),
     "verbs_init": ({"", "arguments", "core"}, IMPURE - MACHINE),
+    "verbs_see": ({"arguments", "core", "verbs"}, IMPURE - MACHINE),
     "arguments": ({"core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
@@ -71,6 +75,7 @@ WINGS = {
         "routes",
         "route_questions",
         "router",
+        "inspection",
         "requests",
         "survey",
         "dumps",
@@ -78,7 +83,7 @@ WINGS = {
     ),
     "http": ("endpoint", "site", "metrics"),
 }
-LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs", "verbs_init")}
+LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs", "verbs_init", "verbs_see")}
 """What a room may import inside its functions, besides."""
 
 

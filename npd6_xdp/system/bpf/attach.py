@@ -248,22 +248,24 @@ class Links:
             ("offload", opts.hw_prog_id),
         ):
             if program:
-                name = self._program_name(program)
+                name = program_name(program)
                 ours = ", another npd6-xdp's" if name == "ns_filter" else ""
                 where = f"another XDP program is attached in {mode} mode: id {program}"
                 return where + (f" ({name}{ours})" if name else "")
         return f"another XDP program is attached: id {opts.prog_id}"
 
-    def _program_name(self, program: int) -> str:
-        """The name of a loaded program; "" without CAP_SYS_ADMIN, which looking at others' takes."""
-        fd = self._lib.bpf_prog_get_fd_by_id(program)
-        if fd < 0:
-            return ""
-        info = ct.create_string_buffer(80)  # struct bpf_prog_info up to and with `name`
-        length = ct.c_uint32(len(info))
-        failed = self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
-        os.close(fd)
-        return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+
+def program_name(program: int) -> str:
+    """The name of a loaded program, by its id; "" without CAP_SYS_ADMIN, which looking at others' takes."""
+    lib = load_bcc().lib
+    fd = lib.bpf_prog_get_fd_by_id(program)
+    if fd < 0:
+        return ""
+    info = ct.create_string_buffer(80)  # struct bpf_prog_info up to and with `name`
+    length = ct.c_uint32(len(info))
+    failed = lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
+    os.close(fd)
+    return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
 
 
 def _first_spare() -> int:

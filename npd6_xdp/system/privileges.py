@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What this process may do, and what holds what on the machine: capabilities, limits, links of BPF programs, clock."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_PROC = Path("/proc")
+_CAP_SYS_ADMIN = 21  # includes the two newer ones
+CAPABILITIES = {
+    "CAP_BPF": (39, _CAP_SYS_ADMIN),
+    "CAP_NET_ADMIN": (12,),
+    "CAP_PERFMON": (38, _CAP_SYS_ADMIN),
+    "CAP_NET_RAW": (13,),
+}
+"""What `run` needs, each with the numbers that do."""
+_LINK = re.compile(r"^link_type:\txdp$", re.MULTILINE)
+_STA_UNSYNC = 0x40
+
+
+def missing_capabilities() -> tuple[str, ...]:
+    """Those of CAPABILITIES that this process lacks."""
+    lines = (_PROC / "self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return tuple(name for name, bits in CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits))
+
+
+def locked_memory() -> int:
+    """RLIMIT_MEMLOCK in bytes; -1: no limit."""
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+
+
+def holders_of_program(program: int) -> tuple[tuple[str, int], ...]:
+    """The processes that hold a link by which an XDP program (by its id) is attached: names and process ids."""
+    return tuple(sorted(set(_holders(re.compile(rf"^prog_id:\t{program}$", re.MULTILINE)))))
+
+
+def _holders(wanted: re.Pattern[str]) -> Iterator[tuple[str, int]]:
+    for info in _PROC.glob("[0-9]*/fdinfo/*"):
+        with suppress(OSError):  # it has ended, or isn't ours to look at
+            text = info.read_text()
+            if wanted.search(text) and _LINK.search(text):
+                process = info.parents[1]
+                yield (process / "comm").read_text().strip(), int(process.name)
+
+
+def is_clock_synchronised() -> bool | None:
+    """Whether the kernel believes that its clock is kept right; None: it doesn't say."""
+
+    class Timex(ct.Structure):
+        """struct timex up to `status`, and space for the rest."""
+
+        _fields_ = (
+            ("modes", ct.c_uint),
+            ("offset", ct.c_long),
+            ("freq", ct.c_long),
+            ("maxerror", ct.c_long),
+            ("esterror", ct.c_long),
+            ("status", ct.c_int),
+            ("rest", ct.c_char * 256),
+        )
+
+    now = Timex()
+    if ct.CDLL(None, use_errno=True).adjtimex(ct.byref(now)) < 0:
+        return None
+    return not now.status & _STA_UNSYNC

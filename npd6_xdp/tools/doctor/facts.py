@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All that the checks of `doctor` look at, as values: read once (reading.py), so that a check only judges.
+
+What couldn't be looked at is said by a word of its own, never by an empty value: to have no firewall and not to be
+allowed to see one are different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.link_messages import LinkEntry
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import NeighbourEntry
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.route_messages import TABLE_MAIN, RouteEntry, RouteReply
+from npd6_xdp.core.table import Table
+from npd6_xdp.core.warnings import DefaultRoute, Receiver
+from npd6_xdp.tools.doctor.ruleset import Chain
+
+
+class Machine(NamedTuple):
+    """The machine itself: `bcc` is its version, or "" and `no_bcc` says why. `missing` are capabilities that this
+    process lacks. `program` says why the program doesn't load: "" is that it does, None that it wasn't tried. `pages`
+    are those of a ring to Python that the kernel grants, of `pages_wanted`; `no_ring` says why it grants none.
+    """
+
+    kernel: str
+    bcc: str
+    no_bcc: str
+    missing: tuple[str, ...]
+    program: str | None
+    pages: int
+    pages_wanted: int
+    no_ring: str
+    paranoid: str
+    """The sysctl kernel.perf_event_paranoid; "" where it can't be read."""
+    locked_memory: int
+    """RLIMIT_MEMLOCK in bytes; -1: no limit."""
+    memory_wanted: int
+    """What the rings take (bytes), twice: while a reload replaces a program."""
+    time: float
+    """Seconds since the epoch."""
+    synchronised: bool | None
+    """Whether something keeps the clock right; None: the kernel doesn't say."""
+
+
+class Program(NamedTuple):
+    """An XDP program on an interface: its id and mode ("xdp", "xdpgeneric", "xdpoffload", as `ip link set` has them).
+
+    `name` is "" where this process may not see it; `holders` are those that hold the link by which it is attached.
+    """
+
+    id: int
+    mode: str
+    name: str = ""
+    holders: tuple[tuple[str, int], ...] = ()
+
+
+class Port(NamedTuple):
+    """An interface of the configuration, beside its LinkFacts: `features` are the kernel's NETDEV_XDP_ACT_* of its
+    driver, None where the kernel doesn't tell; `driver` is the driver's name, "" where nobody says.
+    """
+
+    entry: LinkEntry
+    driver: str
+    features: int | None
+    programs: tuple[Program, ...]
+    rxvlan: bool
+    tried: str | None = None
+    """What the driver said to the program in native mode: "" took it; None: it wasn't tried."""
+
+
+class Bridge(NamedTuple):
+    """A bridge: whether it snoops MLD, whether there is a querier, and its multicast_router (2: it is one)."""
+
+    snooping: bool
+    querier: bool
+    router: int
+
+
+class Sample(NamedTuple):
+    """Where the kernel sends a packet for a target of a rule (its id) that comes in by an interface; None: it doesn't
+    say. `found`: it is a host that is there.
+    """
+
+    rule: int
+    interface: int
+    target: IPv6Address
+    found: bool
+    reply: RouteReply | None
+
+
+class Firewall(NamedTuple):
+    """Base chains that see packets, from nftables and ip6tables; `unread` says what couldn't be looked at, and why."""
+
+    chains: tuple[Chain, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+class Unit(NamedTuple):
+    """The systemd unit, by its properties; None of them where there is no systemd. `unread`: it couldn't be asked."""
+
+    properties: Mapping[str, str] | None = None
+    unread: str = ""
+
+
+UNICAST = (Prefix(0x2000 << 112, 3), Prefix(0xFC00 << 112, 7))  # global (RFC 4291 §2.4), and unique local (RFC 4193)
+_NO_FIREWALL, _NO_UNIT = Firewall(), Unit()
+
+
+class Echo(NamedTuple):
+    """A host behind `interface` that answers an echo request from `near`, on its own link; and whether it answers one
+    from `far`, which is off it, and which it needs a default route for.
+    """
+
+    host: IPv6Address
+    interface: str
+    near: IPv6Address
+    far: IPv6Address
+    from_far: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything. `config` has this machine's names of interfaces, and `path` is its file. `status` is the daemon's
+    (None: none answers at `control`, for the reason `no_daemon`). `sysctls` has what was read below net.ipv6.
+    """
+
+    config: Config
+    path: Path
+    text: str
+    modified: float
+    control: Path
+    links: Mapping[str, LinkFacts]
+    table: Table
+    machine: Machine
+    ports: Mapping[str, Port] = field(default_factory=dict)
+    bridges: Mapping[str, Bridge] = field(default_factory=dict)
+    status: Mapping[str, Any] | None = None
+    no_daemon: str = ""
+    forwards: Mapping[int, bool] = field(default_factory=dict)
+    receivers: Sequence[Receiver] = ()
+    default: DefaultRoute | None = None
+    default_expires: float | None = None
+    """Seconds until the advertised default route goes."""
+    routers: Sequence[tuple[str, IPv6Address]] = ()
+    """Neighbours that have said of themselves that they are routers, with the interface."""
+    sysctls: Mapping[str, str | None] = field(default_factory=dict)
+    routes: Sequence[RouteEntry] = ()
+    samples: Sequence[Sample] = ()
+    neighbours: Sequence[NeighbourEntry] = ()
+    table_size: tuple[int, tuple[int, int, int]] | None = None
+    proxies: Sequence[tuple[str, IPv6Address]] = ()
+    """The kernel's proxy entries that aren't ours."""
+    daemons: Sequence[tuple[str, int]] = ()
+    """Other answerers that run here."""
+    networkd: Sequence[str] = ()
+    """Lines of systemd-networkd's files that have it proxy, with their file."""
+    firewall: Firewall = _NO_FIREWALL
+    unit: Unit = _NO_UNIT
+    echoes: Sequence[Echo] = ()
+
+    @cached_property
+    def prefixes(self) -> Sequence[Prefix]:
+        """The routes' destinations, in their order: of hundreds of thousands, made once."""
+        return [Prefix(int.from_bytes(route.destination), route.length) for route in self.routes]
+
+    @cached_property
+    def direct(self) -> Mapping[Prefix, Sequence[RouteEntry]]:
+        """The routes of the table main that need no gateway, by destination: those of unicast that isn't link-local."""
+        found: dict[Prefix, list[RouteEntry]] = {}
+        for prefix, route in zip(self.prefixes, self.routes, strict=True):
+            if not route.gateways and route.table == TABLE_MAIN and any(each.covers(prefix) for each in UNICAST):
+                found.setdefault(prefix, []).append(route)
+        return found
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """The names of interfaces by their indexes."""
+        return {link.ifindex: link.name for link in self.links.values()}
+
+    def name(self, ifindex: int) -> str:
+        """That of one; its index where it is gone."""
+        return self.names.get(ifindex, f"interface {ifindex}")

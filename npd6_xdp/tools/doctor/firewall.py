@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packet filters that drop what the configuration needs: Neighbor Discovery, and packets to the hosts and from them.
+
+What the XDP program takes in passes no filter, so solicitations from the upstream are no matter here. A filter that
+lets replies through, and no new connections from outside, is as somebody has meant it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address
+from typing import NamedTuple
+
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.tools.doctor.facts import Facts
+from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+from npd6_xdp.tools.doctor.routes import behind_of
+from npd6_xdp.tools.doctor.ruleset import Certainty, Chain, Fate, Packet, fate
+
+_SOLICITATION, _ADVERTISEMENT = 135, 136
+_NFT_TYPES = {_SOLICITATION: "nd-neighbor-solicit", _ADVERTISEMENT: "nd-neighbor-advert"}
+_WORDS = {_SOLICITATION: "solicitations", _ADVERTISEMENT: "advertisements"}
+_IN, _OUT = ("prerouting", "input", "ingress"), ("output", "postrouting")
+_THROUGH = ("prerouting", "forward", "postrouting", "ingress")
+_UNTRACKED = "untracked"  # conntrack leaves Neighbor Discovery alone
+
+
+class Way(NamedTuple):
+    """Where packets for a prefix come in and go out: the questions' side, and the hosts'."""
+
+    near: str
+    behind: str
+    network: Prefix
+    host: IPv6Address
+
+
+def checks(facts: Facts) -> Iterator[Finding]:
+    """What there is to say of the filters."""
+    for line in facts.firewall.unread:
+        missing = line.partition(": ")[2].endswith("isn't installed")
+        tool = "nftables" if " nft " in f" {line.replace(':', ' ')} " else "iptables"
+        yield note("firewall", line, *([f"apt-get install {tool}"] if missing else []))
+    ways = list(_ways(facts))
+    found = [*_discovery(facts.firewall.chains, ways), *_forwarded(facts.firewall.chains, ways)]
+    yield from found
+    if not found and not facts.firewall.unread:
+        number = len(facts.firewall.chains)
+        yield ok(
+            "firewall", f"nothing that is needed is dropped ({number} chains looked at)" if number else "no filter"
+        )
+
+
+def _ways(facts: Facts) -> Iterator[Way]:
+    """Those of the samples, each pair of interfaces and network once."""
+    seen = set()
+    for sample in facts.samples:
+        rule = facts.table.rules[sample.rule]
+        behind = set(facts.table.vias.get(rule.via_set, ()))
+        if sample.reply is not None and sample.reply.type == RouteType.UNICAST:
+            behind.add(sample.reply.ifindex)
+        behind -= {sample.interface, 0}
+        if not behind:  # the route is missing, which is said elsewhere, and isn't all perhaps
+            side = facts.links.get(behind_of(facts, rule, facts.table.entries[rule.entry]))
+            behind = {side.ifindex} if side else set()
+        for ifindex in sorted(behind):
+            network = next((each for each in rule.networks if each.covers(Prefix(int(sample.target), 128))), None)
+            key = sample.interface, ifindex, network
+            if network is not None and key not in seen:
+                seen.add(key)
+                yield Way(facts.name(sample.interface), facts.name(ifindex), network, sample.target)
+
+
+def _seen_by(chain: Chain, hooks: Sequence[str], interface: str) -> bool:
+    return chain.hook in hooks and (not chain.devices or interface in chain.devices)
+
+
+def _discovery(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding]:
+    names = dict.fromkeys(name for way in ways for name in (way.behind, way.near))
+    asked_behind = {way.near for way in ways}
+    for chain in chains:
+        for name in names:
+            dropped: list[tuple[int, Fate]] = []
+            for kind in _WORDS:
+                if _seen_by(chain, (*_IN, *_OUT), name):
+                    iif, oif = (name, "") if chain.hook in _IN else ("", name)
+                    its = fate(chain, Packet(chain.hook, iif, oif, icmp=kind, state=_UNTRACKED))
+                    if its.certainty is not Certainty.PASSED:
+                        dropped.append((kind, its))
+            if not dropped:
+                continue
+            what = " and ".join(_WORDS[kind] for kind, _ in dropped)
+            direction = "from" if chain.hook in _IN else "to"
+            text = f"{name}: neighbor {what} {direction} there are dropped by {dropped[0][1].by}"
+            mend = _open_discovery(chain, name, [kind for kind, _ in dropped])
+            if any(its.certainty is Certainty.DROPPED for _, its in dropped):
+                # from the upstream's side, XDP takes in the questions before any filter; advertisements it doesn't
+                needed = name not in asked_behind or any(kind == _ADVERTISEMENT for kind, _ in dropped)
+                yield (fail if needed else warn)("firewall", text, *mend)
+            else:
+                yield note("firewall", text.replace("are dropped", "may be dropped"), *mend)
+
+
+def _open_discovery(chain: Chain, name: str, kinds: Sequence[int]) -> list[str]:
+    comes_in = chain.hook in _IN
+    if chain.tool == "nft":
+        where = "" if chain.devices else f"{'iifname' if comes_in else 'oifname'} {_name(name)} "
+        types = ", ".join(_NFT_TYPES[kind] for kind in kinds)
+        return [f"{chain.insert} {where}icmpv6 type '{{ {types} }}' accept"]
+    option = "-i" if comes_in else "-o"
+    return [
+        f"{chain.insert} {option} {shlex.quote(name)} -p ipv6-icmp --icmpv6-type {kind} -j ACCEPT" for kind in kinds
+    ]
+
+
+def _forwarded(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding]:
+    for chain in chains:
+        for way in ways:
+            to_host = {state: _passage(chain, way, state, inward=True) for state in ("new", "established")}
+            from_host = {state: _passage(chain, way, state, inward=False) for state in ("new", "established")}
+            yield from _judged(chain, way, to_host, inward=True, others=from_host)
+            yield from _judged(chain, way, from_host, inward=False, others=to_host)
+
+
+def _passage(chain: Chain, way: Way, state: str, *, inward: bool) -> Fate:
+    come, go = (way.near, way.behind) if inward else (way.behind, way.near)
+    if not _seen_by(chain, _THROUGH, go if chain.hook == "postrouting" else come):
+        return Fate(Certainty.PASSED)
+    source, destination = (None, way.host) if inward else (way.host, None)
+    iif = come if chain.hook != "postrouting" else ""
+    oif = go if chain.hook in ("forward", "postrouting") else ""
+    return fate(chain, Packet(chain.hook, iif, oif, source, destination, None, state))
+
+
+def _judged(
+    chain: Chain, way: Way, fates: dict[str, Fate], *, inward: bool, others: dict[str, Fate]
+) -> Iterator[Finding]:
+    new, established = fates["new"], fates["established"]
+    direction = f"from {way.near} to {way.network}" if inward else f"from {way.network} to {way.near}"
+    mend = _open_way(chain, way, inward=inward)
+    if established.certainty is Certainty.DROPPED:
+        yield fail("firewall", f"what is forwarded {direction} is dropped by {established.by}", *mend)
+    elif new.certainty is Certainty.DROPPED and others["new"].certainty is Certainty.DROPPED and inward:
+        yield fail("firewall", f"no connection is let through {direction}, or back, by {new.by}", *mend)
+    elif new.certainty is Certainty.DROPPED:
+        yield note("firewall", f"new connections {direction} are dropped by {new.by}; replies pass", *mend)
+    elif Certainty.PERHAPS in (new.certainty, established.certainty):
+        by = established.by or new.by
+        yield note("firewall", f"what is forwarded {direction} may be dropped by {by}", *mend)
+
+
+def _open_way(chain: Chain, way: Way, *, inward: bool) -> list[str]:
+    come, go = (way.near, way.behind) if inward else (way.behind, way.near)
+    has_iif = chain.hook != "postrouting" and not chain.devices
+    has_oif = chain.hook in ("forward", "postrouting")
+    if chain.tool == "nft":
+        words = [chain.insert]
+        words += ["iifname", _name(come)] if has_iif else []
+        words += ["oifname", _name(go)] if has_oif else []
+        return [" ".join([*words, "ip6", "daddr" if inward else "saddr", str(way.network), "accept"])]
+    words = [chain.insert]
+    words += ["-i", shlex.quote(come)] if has_iif else []
+    words += ["-o", shlex.quote(go)] if has_oif else []
+    return [" ".join([*words, "-d" if inward else "-s", str(way.network), "-j", "ACCEPT"])]
+
+
+def _name(name: str) -> str:
+    """An interface's name for nft(8), from a shell."""
+    return name if name.replace("-", "").replace("_", "").isalnum() and name[0].isalpha() else shlex.quote(f'"{name}"')

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether this machine is a router: forwarding, and the default route that forwarding may take away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.table import Decision
+from npd6_xdp.core.warnings import advertisement_warnings
+from npd6_xdp.tools.doctor.facts import Facts
+from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+
+_ALL = "sysctl -w net.ipv6.conf.all.forwarding=1"
+LOCAL = (RouteType.LOCAL, RouteType.ANYCAST)
+"""What is sent there is for this machine."""
+_FORWARDED = (Decision.ROUTE, Decision.KERNEL, Decision.NEIGHBOUR, Decision.STATIC)
+
+
+def checks(facts: Facts) -> Iterator[Finding]:
+    """What there is to say of it."""
+    yield from _forwarding(facts)
+    yield from _default_route(facts)
+
+
+def _forwarding(facts: Facts) -> Iterator[Finding]:
+    whole = facts.sysctls.get("conf/all/forwarding")
+    if whole is None:
+        yield note("forwarding", "net.ipv6.conf.all.forwarding can't be read: is /proc/sys mounted?")
+        return
+    off = [name for name in _ports(facts) if facts.forwards.get(facts.links[name].l3_ifindex(())) is False]
+    if whole == "0" and not _is_needed(facts):
+        yield ok("forwarding", "off, and all targets are this machine's own")
+    elif whole == "0":
+        kept = [
+            f"sysctl -w net/ipv6/conf/{each.name}/accept_ra=2"
+            for each in facts.receivers
+            if each.advertised and each.accept_ra == 1
+        ]
+        yield fail("forwarding", "forwarding is off, so nothing that is sent to the hosts gets to them", *kept, _ALL)
+    elif off:
+        mends = [f"sysctl -w net/ipv6/conf/{name}/forwarding=1" for name in off]
+        yield fail("forwarding", f"forwarding is off on {', '.join(off)}, so no target is found by routes", *mends)
+    else:
+        yield ok("forwarding", "on")
+
+
+def _is_needed(facts: Facts) -> bool:
+    """Whether any rule's targets are elsewhere than on this machine."""
+    here = {sample.rule for sample in facts.samples if sample.reply is not None and sample.reply.type in LOCAL}
+    elsewhere = {sample.rule for sample in facts.samples if sample.reply is None or sample.reply.type not in LOCAL}
+    return any(
+        rule.decision in _FORWARDED and not (rule.decision is Decision.STATIC and rule.id in here - elsewhere)
+        for rule in facts.table.rules.values()
+    )
+
+
+def _ports(facts: Facts) -> list[str]:
+    live = {entry.l3_ifindex for decision in _FORWARDED for entry in facts.table.live(decision)}
+    return sorted(name for name, link in facts.links.items() if link.ifindex in live)
+
+
+def _default_route(facts: Facts) -> Iterator[Finding]:
+    lost = advertisement_warnings(facts.receivers, facts.default)
+    for line in lost:
+        text, _, mend = line.rpartition(": ")
+        name = line.partition(": ")[0]
+        if facts.default is None:
+            yield fail("default_route", text, mend, f"rdisc6 -1 {name}")
+        else:
+            yield fail("default_route", f"{text}{_within(facts)}", mend)
+    if lost:
+        return
+    if facts.default is not None:
+        how = f", by router advertisements{_within(facts)}" if facts.default.advertised else ""
+        yield ok("default_route", f"out of {facts.default.interface}{how}")
+        return
+    ports = _ports(facts)
+    mends = [f"ip -6 route add default via {address} dev {name}" for name, address in facts.routers if name in ports]
+    accepting = [each.name for each in facts.receivers if each.accept_ra and not each.ignores_ra]
+    asked = [f"rdisc6 -1 {name}" for name in accepting if name in ports]
+    yield warn(
+        "default_route", "there is none, so what hosts send to the rest of the world is lost", *(mends or asked)[:1]
+    )
+
+
+def _within(facts: Facts) -> str:
+    if facts.default_expires is None:
+        return ""
+    return f" (in {max(facts.default_expires, 0):.0f} s, if none comes until then)"

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Each interface of the configuration: there, up, and fit for the program; and the `via` interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from npd6_xdp.core.absent import absent_names, absent_vias
+from npd6_xdp.core.config import Attach, is_glob
+from npd6_xdp.core.link_messages import LinkFlag
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.verdict import Method
+from npd6_xdp.core.vias import used_vias, why_nobody
+from npd6_xdp.core.warnings import offload_warning, warnings
+from npd6_xdp.system.netlink.inspection import NATIVE_XDP
+from npd6_xdp.tools.doctor import edits
+from npd6_xdp.tools.doctor.facts import Facts, Port
+from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+
+_NATIVE_DRIVERS = (
+    *("atlantic", "bnxt_en", "dpaa2-eth", "dpaa_eth", "ena", "enetc", "fec", "fsl_dpaa2_eth", "fsl_enetc", "gve"),
+    *("hv_netvsc", "i40e", "ice", "igb", "igc", "ixgbe", "ixgbevf", "lan966x-switch", "mana", "mlx4_en", "mlx5_core"),
+    *("mvneta", "mvpp2", "netsec", "nfp", "nicvf", "octeontx2-nicpf", "qede", "sfc", "st_gmac", "stmmac"),
+    *("thunder-nicvf", "ti_cpsw", "tsnep", "tun", "veth", "virtio_net", "vmxnet3", "xen-netfront"),
+)
+"""Drivers that run XDP programs, for kernels that don't say it of their own (before 6.3)."""
+_OURS = "ns_filter"  # the program's name in the kernel
+_LARGEST_MTU = {"veth": 3506}
+_USUAL_MTU = 3498  # what fits into one page beside headroom and the rest, without xdp.frags
+_MOST_NAMED = 8
+
+
+def checks(facts: Facts) -> Iterator[Finding]:
+    """What there is to say of all interfaces."""
+    for name in absent_names(facts.config, facts.links):
+        yield _absent(facts, name)
+    for name in sorted(facts.ports):
+        link, port = facts.links[name], facts.ports[name]
+        if link.why_no_port:
+            yield fail("interface", f"{name}: {link.why_no_port}")
+            continue
+        yield _state(link, port)
+        yield _programs(facts, link, port)
+        yield _native(facts, link, port)
+        yield from _offload(facts, link, port)
+        yield from _snooping(facts, link)
+    yield from _vias(facts)
+    lines = warnings(facts.table)
+    yield from (warn("on_link", line) for line in lines)
+
+
+def _absent(facts: Facts, name: str) -> Finding:
+    there = ", ".join(sorted(each for each, link in facts.links.items() if not link.why_no_port)[:_MOST_NAMED])
+    if is_glob(name):
+        return warn("interface", f"{name}: no interface here has such a name; there are {there}")
+    return fail("interface", f"{name}: no such interface here, and npd6-xdp waits for it; there are {there}")
+
+
+def _state(link: LinkFacts, port: Port) -> Finding:
+    if not link.flags & LinkFlag.UP:
+        return fail("interface", f"{link.name}: it is down", f"ip link set dev {link.name} up")
+    if not link.up:
+        return fail("interface", f"{link.name}: no carrier: the cable, or the other end's interface, which is down")
+    driver = f", driver {port.driver}" if port.driver else ""
+    return ok("interface", f"{link.name}: Ethernet, up, MTU {port.entry.mtu}{driver}")
+
+
+def _is_ours(facts: Facts, name: str) -> bool:
+    """Whether the daemon that answers has its program there."""
+    rows = facts.status["interfaces"] if facts.status else ()
+    return any(row["port"] == name and row["attach"] for row in rows)
+
+
+def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
+    if _is_ours(facts, link.name):
+        return ok("xdp", f"{link.name}: the daemon's program sits there")
+    for program in port.programs:
+        what = f"{program.mode}, id {program.id}{f', {program.name}' if program.name else ''}"
+        pids = ", ".join(f"{holder}, pid {pid}" for holder, pid in program.holders)
+        if program.name == _OURS:
+            return note(
+                "xdp", f"{link.name}: an npd6-xdp that isn't to be asked has its program there ({what}; {pids})"
+            )
+        if not program.name and not program.holders:  # every program of bcc's, clang's and ip's has a name
+            return note("xdp", f"{link.name}: an XDP program sits there ({what}); whose it is, only root may see")
+        text = f"{link.name}: another XDP program sits there ({what}"
+        if program.holders:
+            return fail("xdp", f"{text}; held by {pids})", *(f"kill {pid}" for _, pid in program.holders if pid > 1))
+        return fail("xdp", f"{text})", f"ip link set dev {link.name} {program.mode} off")
+    return ok("xdp", f"{link.name}: no other XDP program")
+
+
+def _native(facts: Facts, link: LinkFacts, port: Port) -> Finding:
+    name, wish = link.name, facts.config.attach(link.name)
+    place = edits.interface_place(facts.path, facts.text, name)
+    if wish is Attach.GENERIC:
+        return ok("native", f'{name}: attach = "generic"')
+    if port.tried == "":
+        return ok("native", f"{name}: the driver takes the program")
+    if wish is Attach.AUTO and link.lossy:
+        return ok("native", f"{name}: generic mode, since {link.why_lossy.removesuffix(', too')}")
+    why = port.tried or _why_not_native(link, port)
+    largest = _LARGEST_MTU.get(port.driver, _USUAL_MTU)
+    if not why and port.entry.mtu > largest:
+        text = f"{name}: MTU {port.entry.mtu} is more than most drivers take a program at ({largest})"
+        if wish is Attach.NATIVE:
+            return fail("mtu", text, f"ip link set dev {name} mtu {largest}")
+        return note("mtu", f"{text}: generic mode then, which is slower", f"ip link set dev {name} mtu {largest}")
+    if why and wish is Attach.NATIVE:
+        return fail("native", f'{name}: {why}, and attach = "native"', *place.replace(("attach", "native", "auto")))
+    if why:
+        return note("native", f"{name}: {why}: generic mode then, which is slower")
+    if link.lossy:
+        return warn(
+            "native",
+            f'{name}: {link.why_lossy.removesuffix(", too")}, and attach = "native"',
+            *place.replace(("attach", "native", "auto")),
+        )
+    return ok("native", f"{name}: native mode{', as the driver is known for it' if port.features is None else ''}")
+
+
+def _why_not_native(link: LinkFacts, port: Port) -> str:
+    if port.features is not None:
+        return "" if port.features & NATIVE_XDP else f"the driver ({port.driver or link.kind}) runs no XDP programs"
+    known = port.driver in _NATIVE_DRIVERS
+    return "" if known else f"the driver ({port.driver or link.kind or 'unknown'}) isn't known to run XDP programs"
+
+
+def _offload(facts: Facts, link: LinkFacts, port: Port) -> Iterator[Finding]:
+    tagged = any(entry.vlan.any or entry.vlan.tags for entry in facts.config.entries(link.name))
+    if not tagged and len(link.addresses) < 2:
+        return
+    if port.rxvlan and not link.lossy:
+        text, _, mend = offload_warning(link.name).rpartition(": ")
+        yield warn("offload", text, mend)
+    else:
+        yield ok("offload", f"{link.name}: VLAN tags stay in the frames")
+
+
+def _snooping(facts: Facts, link: LinkFacts) -> Iterator[Finding]:
+    """A bridge takes in groups itself only where it has joined them, once it snoops and somebody asks for listeners."""
+    bridge = facts.bridges.get(link.name)
+    if bridge is None:
+        return
+    if not bridge.snooping or bridge.router == 2:
+        yield ok("snooping", f"{link.name}: the bridge takes in all groups")
+        return
+    mend = f"ip link set dev {link.name} type bridge mcast_router 2"
+    text = f"{link.name}: the bridge snoops MLD, so solicitations of a larger prefix don't get in"
+    yield warn("snooping", text, mend) if bridge.querier else note("snooping", f"{text} once there is a querier", mend)
+
+
+def _vias(facts: Facts) -> Iterator[Finding]:
+    for name in absent_vias(facts.config, facts.links):
+        glob = is_glob(name)
+        text = f"via {name}: {'no interface here has such a name' if glob else 'no such interface here'}"
+        yield warn("via", text) if glob else fail("via", text)
+    for via in used_vias(facts.config, facts.links):
+        why = why_nobody(via.link, lambda key: facts.sysctls.get(key))
+        if not why.text:
+            yield ok("via", via.say("hosts can be found there"))
+        elif via.named:
+            yield fail(
+                "via",
+                via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]),
+                *_mend(facts, via.link, why.kind),
+            )
+    for interface in facts.config.interfaces:
+        for rule in interface.rules:
+            for name in rule.via if rule.method is Method.ROUTE else ():
+                link = facts.links.get(name)
+                if link is not None and link.bridge:
+                    yield fail(
+                        "via",
+                        f"{interface.label}: rule {rule.prefix}: via {name}: it is a port of {link.bridge}, which the"
+                        " routes lead out of",
+                        *_mend(facts, link, ""),
+                    )
+
+
+def _mend(facts: Facts, link: LinkFacts, kind: str) -> tuple[str, ...]:
+    match kind:
+        case "down":
+            return (f"ip link set dev {link.name} up",)
+        case "off":
+            return (f"sysctl -w net/ipv6/conf/{link.name}/disable_ipv6=0",)
+        case "address":
+            return (f"ip -6 address add fe80::1/64 dev {link.name}",)
+    if not link.bridge:
+        return ()
+    commands = [
+        edits.rule_place(facts.path, facts.text, interface.name, rule.prefix).replace(
+            ("via", f'"{link.name}"', f'"{link.bridge}"')
+        )
+        for interface in facts.config.interfaces
+        for rule in interface.rules
+        if link.name in rule.via
+    ]
+    return edits.both(*commands)

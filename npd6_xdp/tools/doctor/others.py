@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Others on this machine that answer for the same targets: daemons, and the kernel's own proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from npd6_xdp.core.table import Decision, Match
+from npd6_xdp.tools.doctor.facts import Facts
+from npd6_xdp.tools.doctor.finding import Finding, note, ok, warn
+
+_MOST_NAMED = 8
+
+
+def checks(facts: Facts) -> Iterator[Finding]:
+    """What there is to say of them."""
+    for name, pid in facts.daemons:
+        if name == "odhcpd":
+            yield note("others", f"odhcpd runs here (pid {pid}): it answers, too, where its ndp is relay or hybrid")
+            continue
+        yield warn("others", f"{name} runs here (pid {pid}): two that answer on one link are a mistake", f"kill {pid}")
+    for line in facts.networkd:
+        yield note("others", f"systemd-networkd has the kernel proxy: {line}; take it out where a rule covers it")
+    if not facts.daemons:
+        yield ok("others", "no npd6, ndppd or odhcpd runs here")
+    foreign = [
+        f"ip -6 neigh del proxy {address} dev {name}"
+        for name, address in facts.proxies
+        for entry in facts.table.entries.values()
+        if name == facts.name(entry.l3_ifindex)
+        and isinstance(match := facts.table.lookup(entry.id, address), Match)
+        and match.decision > Decision.IGNORE
+    ]
+    if foreign:
+        number = f"{len(foreign)} entr{'y' if len(foreign) == 1 else 'ies'}"
+        yield warn(
+            "proxy_entries",
+            f"the kernel's own proxy has {number} that rules cover: who is asked there may answer twice",
+            *dict.fromkeys(foreign[:_MOST_NAMED]),
+        )
+    else:
+        yield ok("proxy_entries", "the kernel's own proxy has none that a rule covers")

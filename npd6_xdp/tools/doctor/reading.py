@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the machine once for `doctor`: everything that can be read without privilege, and what this process may."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.altnames import with_names
+from npd6_xdp.core.build import build
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourEntry
+from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.table import Table
+from npd6_xdp.core.warnings import DefaultRoute, Receiver
+from npd6_xdp.system.bpf.attach import AttachMode, Links, program_name
+from npd6_xdp.system.bpf.compiler import load_bcc
+from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
+from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.sizes import sizes_for
+from npd6_xdp.system.echo import answers
+from npd6_xdp.system.ethtool import driver, receive_vlan_offload
+from npd6_xdp.system.netlink.inspection import Inspection, xdp_features
+from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.requests import Requests
+from npd6_xdp.system.netlink.router import Router
+from npd6_xdp.system.netlink.routes import RouteWatch
+from npd6_xdp.system.other_daemons import other_daemons
+from npd6_xdp.system.privileges import (
+    holders_of_program,
+    is_clock_synchronised,
+    locked_memory,
+    missing_capabilities,
+)
+from npd6_xdp.system.sysctl import read as read_sysctl
+from npd6_xdp.tools.control import ask
+from npd6_xdp.tools.doctor.facts import Bridge, Echo, Facts, Machine, Port, Program
+from npd6_xdp.tools.doctor.reading_firewall import read_firewall
+from npd6_xdp.tools.doctor.samples import samples
+from npd6_xdp.tools.doctor.unit import read_unit
+
+_MODES = ("xdp", "xdpgeneric", "xdpoffload")
+_RING_BYTES = 2304 << 10  # of two programs, a CPU
+_MOST_ECHOES = 3  # hosts that are asked behind an interface
+_ANSWERERS = ("ndppd", "npd6", "odhcpd")
+_NETWORKD = (Path("/etc/systemd/network"), Path("/run/systemd/network"), Path("/usr/lib/systemd/network"))
+
+
+def read(config: Config, path: Path, text: str, control: Path | None, *, attach: bool) -> Facts:
+    """Everything; `attach` has the program attached to each port for a moment, in native mode. Raises MachineError."""
+    with closing(Netlink()) as netlink, closing(RouteWatch()) as watch:
+        config = with_names(config, netlink.altnames())
+        watch.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
+        links = netlink.facts(watch.of)
+        held = netlink.held(config.role_addresses)
+        table = build(config, links, held=held)
+        wanted = {name for name in links if config.entries(name)}
+        entries = {name: entry for name in wanted if (entry := netlink.link(links[name].ifindex)) is not None}
+    control = control or Path(config.control)
+    status, no_daemon = _status(control)
+    machine, tried = _machine(config, table, links, sorted(wanted) if attach and status is None else ())
+    features = xdp_features([entry.ifindex for entry in entries.values()])
+    ports = {
+        name: Port(
+            entry,
+            driver(name),
+            features.get(entry.ifindex),
+            tuple(
+                Program(number, mode, program_name(number) if machine.bcc else "", holders_of_program(number))
+                for mode, number in zip(_MODES, entry.xdp, strict=True)
+                if number
+            ),
+            receive_vlan_offload(name),
+            tried.get(name),
+        )
+        for name, entry in entries.items()
+    }
+    try:
+        routing = _routing(table, links)
+    except OSError as error:
+        raise MachineError(f"can't read from the kernel: {error.strerror or error}") from error
+    facts = Facts(
+        config,
+        path,
+        text,
+        path.stat().st_mtime,
+        control,
+        links,
+        table,
+        machine,
+        ports,
+        status=status,
+        no_daemon=no_daemon,
+        sysctls=_sysctls(config, links),
+        daemons=other_daemons(_ANSWERERS),
+        networkd=_networkd(),
+        firewall=read_firewall(),
+        unit=read_unit(),
+        **routing,
+    )
+    return _with_echoes(facts)
+
+
+def _status(control: Path) -> tuple[Mapping[str, Any] | None, str]:
+    try:
+        return ask(control, {"verb": "status"}), ""
+    except MachineError as error:
+        return None, str(error)
+
+
+def _machine(
+    config: Config, table: Table, links: Mapping[str, LinkFacts], ports: Sequence[str]
+) -> tuple[Machine, dict[str, str]]:
+    """The machine, and what the drivers of some ports have said to the program."""
+    bcc = no_bcc = no_ring = paranoid = ""
+    program: str | None = None
+    pages, missing, tried = 0, missing_capabilities(), dict[str, str]()
+    try:
+        bcc = str(load_bcc().__version__)
+    except MachineError as error:
+        no_bcc = str(error)
+    if bcc and not set(missing) & {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"}:
+        try:
+            loaded = load(sizes_for([table], config.limits))
+        except MachineError as error:
+            program = str(error)
+        else:
+            program = ""
+            try:
+                pages, no_ring = _ring(loaded)
+                tried = {name: _tried(loaded, links[name]) for name in ports}
+            finally:
+                loaded.close()
+    with suppress(OSError):
+        paranoid = Path("/proc/sys/kernel/perf_event_paranoid").read_text().strip()
+    machine = Machine(
+        os.uname().release,
+        bcc,
+        no_bcc,
+        missing,
+        program,
+        pages,
+        RING_PAGES,
+        no_ring,
+        paranoid,
+        locked_memory(),
+        _RING_BYTES * (os.cpu_count() or 1),
+        time.time(),
+        is_clock_synchronised(),
+    )
+    return machine, tried
+
+
+def _ring(loaded: Loaded) -> tuple[int, str]:
+    stderr = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # bcc prints each refusal there
+    try:
+        with closing(EventRing(loaded.maps)) as ring:
+            return ring.pages, ""
+    except MachineError as error:
+        return 0, str(error)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _tried(loaded: Loaded, link: LinkFacts) -> str:
+    links = Links()
+    try:
+        links.attach(loaded.fd, link.ifindex, link.name, AttachMode.NATIVE)
+    except MachineError as error:
+        return str(error).removeprefix(f"{link.name}: ")
+    finally:
+        links.close()
+    return ""
+
+
+def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
+    """What the kernel knows of routes and neighbours, by the names of Facts."""
+    names = {link.ifindex: link.name for link in links.values()}
+    with closing(Inspection()) as inspection, closing(Requests()) as requests, closing(Router()) as router:
+        routes, neighbours = inspection.routes(), inspection.neighbours()
+        table_neighbours = [entry for entry, _ in neighbours]
+        found = router.default_route()
+        default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
+        expires = [each.expires for each in routes if not each.route.length and each.expires is not None]
+        bridges = {names[index]: Bridge(*each) for index, each in inspection.bridges().items() if index in names}
+        proxies = [
+            (names.get(host.ifindex, str(host.ifindex)), IPv6Address(host.address))
+            for host, protocol in requests.proxy_entries().items()
+            if protocol != rtnetlink.PROTOCOL
+        ]
+        return {
+            "forwards": {index: bool(router.forwards(index)) for index in names},
+            "receivers": list(_receivers(router, table, links, default)),
+            "default": default,
+            "default_expires": min(expires, default=None),
+            "routers": [
+                (names[entry.ifindex], IPv6Address(entry.address))
+                for entry, is_router in neighbours
+                if is_router and entry.ifindex in names
+            ],
+            "routes": [each.route for each in routes],
+            "samples": list(samples(table, table_neighbours, inspection.way)),
+            "neighbours": table_neighbours,
+            "table_size": requests.neighbour_table_size(),
+            "proxies": proxies,
+            "bridges": bridges,
+        }
+
+
+def _receivers(
+    router: Router, table: Table, links: Mapping[str, LinkFacts], default: DefaultRoute | None
+) -> Iterator[Receiver]:
+    """The L3 interfaces that router advertisements may matter on: ours, and those that have addresses by one."""
+    ours = {entry.l3_ifindex for entry in table.entries.values()}
+    for link in links.values():
+        advertised = any(address.advertised for address in link.own(()))
+        by_one = default is not None and default.advertised and default.interface == link.name
+        if link.l3_ifindex(()) == link.ifindex and (link.ifindex in ours or advertised or by_one):
+            heard = router.heard(link.name)
+            yield Receiver(
+                link.name, bool(router.forwards(link.ifindex)), router.accept_ra(link.name), advertised or by_one, heard
+            )
+
+
+def _sysctls(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, str | None]:
+    keys = ["conf/all/forwarding", "conf/all/proxy_ndp"]
+    concerned = {name for name in links if config.entries(name)} | (config.via_names & links.keys())
+    concerned |= {links[name].bridge for name in concerned if links[name].bridge}
+    for name in sorted(concerned):
+        keys += [f"conf/{name}/{key}" for key in ("disable_ipv6", "dad_transmits", "proxy_ndp", "accept_ra")]
+    return {key: read_sysctl(key) for key in keys}
+
+
+def _networkd() -> list[str]:
+    found = []
+    for directory in _NETWORKD:
+        with suppress(OSError):
+            for file in sorted([*directory.glob("*.network"), *directory.glob("*.network.d/*.conf")]):
+                for line in file.read_text(errors="replace").splitlines():
+                    key, _, value = (word.strip() for word in line.partition("="))
+                    if key == "IPv6ProxyNDPAddress" or (key == "IPv6ProxyNDP" and value in ("yes", "true", "1", "on")):
+                        found.append(f"{file}: {line.strip()}")
+    return found
+
+
+def _with_echoes(facts: Facts) -> Facts:
+    """Ask some hosts that are there for an echo, from their own link and from off it."""
+    return replace(facts, echoes=tuple(_echoes(facts)))
+
+
+def _echoes(facts: Facts) -> Iterator[Echo]:
+    if "CAP_NET_RAW" in facts.machine.missing:
+        return
+    asked: dict[int, int] = {}
+    for entry in facts.neighbours:
+        if not _is_behind(facts, entry) or asked.get(entry.ifindex, 0) >= _MOST_ECHOES:
+            continue
+        link, host = facts.links[facts.name(entry.ifindex)], IPv6Address(entry.address)
+        own = [each for each in link.own(()) if each.usable and not each.address.is_link_local]
+        near = next((each.address for each in own if _holds(each.network, host)), None)
+        others = [
+            each.address
+            for other in facts.links.values()
+            for each in (other.own(()) if other.ifindex != link.ifindex else ())
+            if each.usable and not each.address.is_link_local and not each.address.is_loopback
+        ]
+        far = next((each for each in others if not any(_holds(mine.network, each) for mine in own)), None)
+        if near is None or far is None:
+            continue  # it can't be told from here
+        asked[entry.ifindex] = asked.get(entry.ifindex, 0) + 1
+        if answers(host, near):
+            yield Echo(host, link.name, near, far, bool(answers(host, far)))
+
+
+def _is_behind(facts: Facts, entry: NeighbourEntry) -> bool:
+    """Whether a neighbour is a host that a rule covers, on another link than the questions come from."""
+    if not entry.state & PRESENT or IPv6Address(entry.address).is_link_local:
+        return False
+    return any(sample.found and sample.target.packed == entry.address for sample in facts.samples)
+
+
+def _holds(network: Prefix, address: IPv6Address) -> bool:
+    return network.covers(Prefix(int(address), BITS))

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon, if one answers: whether it does what the file says, and what it has lost or refused."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp.core.config import Attach
+from npd6_xdp.core.vias import refused_vias
+from npd6_xdp.tools.doctor.facts import Facts
+from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+
+
+def checks(facts: Facts) -> Iterator[Finding]:
+    """What there is to say of it."""
+    status = facts.status
+    if status is None:
+        yield note("daemon", f"none to ask: {facts.no_daemon}")
+        return
+    yield ok("daemon", f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}")
+    yield _file(facts, status)
+    for row in status["interfaces"]:
+        yield from _interface(facts, row)
+    for what, count in status["refused"].items():
+        if count:
+            yield warn("refused", f"no space was left for {count} {what}: raise the limit of these in [limits]")
+    for line in status["warnings"]:
+        yield warn("warning", f"the daemon warns: {line}")
+
+
+def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
+    reload = f"npd6-xdp reload --control {shlex.quote(str(facts.control.absolute()))}"
+    used = Path(status["configuration"])
+    if used.resolve() != facts.path.resolve():
+        return warn(
+            "file",
+            f"the daemon uses {used}, and not {facts.path}: look at that one by --config, or have it started with this",
+        )
+    if status["reload_error"]:
+        why = "; ".join(status["reload_error"].splitlines())
+        mend = () if refused_vias(facts.config, facts.links) else (reload,)
+        return fail("file", f"the daemon couldn't use {used}, and goes on with what it had: {why}", *mend)
+    if facts.modified > status["last_reload"]:
+        return warn("file", f"{used} has changed since the daemon read it ({_time(status['last_reload'])})", reload)
+    return ok("file", f"{used} is in use as it is, since {_time(status['last_reload'])}")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
+    name = row["interface"]
+    link = facts.links.get(row["port"])
+    if link is None:
+        return  # said already
+    if not row["attach"]:
+        yield fail("attached", f"{name}: the daemon's program isn't on it; its log says why")
+    elif not row["up"]:
+        yield fail(
+            "attached", f"{name}: attached, and nothing comes in: it is down, or silent for tags beside its frames"
+        )
+    elif row["attach"] == "generic" and facts.config.attach(row["port"]) is Attach.AUTO and not link.lossy:
+        yield note("attached", f"{name}: in generic mode, which is slower")
+    else:
+        yield ok("attached", f"{name}: in {row['attach']} mode")
+    if not row["active"]:
+        yield note("standby", f"{name}: {row['role']}")
+    if row["lost"]:
+        yield warn("lost", f"{name}: {row['lost']} solicitations were lost on their way to Python, all in all")
+    if count := row["solicitations"]["rate_limited"]:
+        limits = ", ".join(f"{limit} {number}" for limit, number in row["rate_limited"].items() if number)
+        yield note("rate_limited", f"{name}: {count} solicitations were refused ({limits})")
+    if row["xdp_tx_errors"]:
+        yield warn("lost", f"{name}: the driver dropped {row['xdp_tx_errors']} advertisements (xdp_tx_errors)")

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""doctor on what surrounds the daemon: its unit under a real systemd, privileges, bcc; and on what that has counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.tools.doctor.finding import Finding, Level
+from tests.netns.doctoring import of
+from tests.netns.service import UnderSystemd
+from tests.netns.wire import Wire, configuration, question, until
+
+Start = Callable[..., RunningDaemon]
+
+CONTROL = '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n'
+FILE = "/run/lab/npd6-xdp.toml"
+COMMAND = (sys.executable, "-m", "npd6_xdp", "doctor", "--json", "--config")
+
+
+def findings(text: str) -> list[Finding]:
+    return [
+        Finding(each["check"], Level(each["level"]), each["message"], tuple(each["mend"])) for each in json.loads(text)
+    ]
+
+
+def test_the_unit_is_told_of_failed_masked_not_enabled_or_changed_and_what_is_printed_mends_it(
+    topology: Topology,
+) -> None:
+    good = CONTROL + configuration("2001:db8:1::/64 route")
+    with UnderSystemd(topology, good) as service:
+
+        def unit() -> list[Finding]:
+            done = service.enter(*service.program("doctor", "--json", "--config", FILE))
+            return of(findings(done.stdout), "unit")
+
+        def mended(level: Level, words: str) -> None:
+            (found,) = unit()
+            assert found.level is level
+            assert words in found.message
+            for mend in found.mend:
+                done = service.enter("sh", "-c", mend)
+                assert done.returncode == 0, done.stderr
+            assert found.mend
+            assert words not in " ".join(each.message for each in unit())
+
+        mended(Level.WARN, "won't after a boot")
+        assert unit() == []
+        service.enter("sh", "-c", "echo '# changed' >> /run/systemd/system/npd6-xdp.service")
+        mended(Level.WARN, "has changed on disk")
+        service.configure(good.replace("route", "rote"))
+        service.systemctl("restart", "npd6-xdp")
+        service.configure(good)
+        assert until(lambda: service.show("ActiveState") == "failed")
+        mended(Level.FAIL, "has failed (exit-code, exit status 2)")
+        assert unit() == []
+
+
+def test_another_package_by_the_name_of_bcc_is_no_bcc(topology: Topology, tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").write_text("cubic = 'body-centred'\n")
+    file = tmp_path / "npd6-xdp.toml"
+    file.write_text(configuration("2001:db8:1::/64 route"))
+    path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
+    done = topology.run("edge", *COMMAND, str(file), env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 1
+    (found,) = of(findings(done.stdout), "bcc")
+    assert found.level is Level.FAIL
+    assert found.mend == ("apt-get install python3-bpfcc",)
+    (program,) = of(findings(done.stdout), "program")
+    assert program.level is Level.NOTE
+
+
+@pytest.mark.parametrize(("kibibytes", "check", "level"), [(0, "perf_events", "fail"), (1024, "locked_memory", "warn")])
+def test_little_locked_memory_is_told_and_more_of_it_mends_it(
+    topology: Topology, tmp_path: Path, kibibytes: int, check: str, level: str
+) -> None:
+    file = tmp_path / "npd6-xdp.toml"
+    file.write_text(configuration("2001:db8:1::/64 route"))
+
+    def look(first: str) -> list[Finding]:
+        """By one who is above no limit of memory, in a shell where something is done first."""
+        shell = ("setpriv", "--bounding-set=-ipc_lock,-sys_admin", "prlimit", f"--memlock={kibibytes << 10}:8388608")
+        done = topology.run("edge", *shell, "sh", "-c", f'{first}; exec "$@"', "sh", *COMMAND, str(file))
+        return of(findings(done.stdout), check)
+
+    (found,) = look(":")
+    assert found.level == level
+    assert f"locked memory: {kibibytes} KiB" in found.message
+    (mend,) = found.mend
+    assert look(mend) == []
+
+
+def test_what_the_daemon_has_refused_and_what_it_warns_of_is_told(topology: Topology, daemon: Start) -> None:
+    running = daemon(
+        "[limits]\npending = 60000\n"
+        + configuration("2001:db8:1::/64 neighbour via=lan0", datapath='"python"', events_per_source="1")
+    )
+    with Wire(topology) as wire:
+        for number in range(1, 9):
+            wire.send(question(f"2001:db8:1::99:{number}"))
+    assert until(lambda: running.solicitations().get("rate_limited", 0) > 0)
+    found = findings(running.command("doctor", "--json", "--config", str(running.config_file)).stdout)
+    (refused,) = of(found, "rate_limited")
+    assert refused.message.startswith("wan0: ")
+    assert "source" in refused.message
+    assert any("limits.pending" in each.message for each in of(found, "warning")), of(found, "warning")

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks that this machine gives no reason for: an old kernel, a card that hides tags, a full table, a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.build import build
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.link_messages import LinkEntry
+from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.tools.doctor import interface, machine, others, routes
+from npd6_xdp.tools.doctor.facts import Facts, Machine, Port
+from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
+
+TEXT = """\
+[[interface]]
+name = "wan0"
+[[interface.rule]]
+prefix = "2001:db8:1::/64"
+method = "static"
+[[interface]]
+name = "wan0"
+vlan = 100
+[[interface.rule]]
+prefix = "2001:db8:2::/64"
+method = "static"
+"""
+MAC = bytes.fromhex("020000000002")
+WELL = Machine("6.12.1-1", "0.31.0", "", (), "", 256, 256, "", "2", -1, 1 << 22, 1.8e9, None)
+
+
+def facts() -> Facts:
+    config = parse(TEXT, "x")
+    link = LinkFacts("wan0", 2, MAC, addresses={(): (OwnAddress(IPv6Address("2001:db8::2")),)})
+    port = Port(LinkEntry(2, "wan0", MAC, True, "", 0, 0, 0, flags=1, mtu=1500), "ixgbe", None, (), rxvlan=False)
+    links = {"wan0": link}
+    path = Path("/etc/x.toml")
+    return Facts(config, path, TEXT, 0.0, path, links, build(config, links), WELL, {"wan0": port})
+
+
+def of(found: Iterator[Finding], check: str) -> Finding:
+    (one,) = [each for each in found if each.check == check]
+    return one
+
+
+@pytest.mark.parametrize(
+    ("changed", "check", "level", "words"),
+    [
+        (WELL, "kernel", Level.OK, "Linux 6.12.1-1"),
+        (WELL._replace(kernel="5.15.0-91-generic"), "kernel", Level.FAIL, "5.18 or newer"),
+        (WELL._replace(kernel="7.2-rc1"), "kernel", Level.OK, "7.2"),
+        (WELL._replace(time=86400.0), "clock", Level.WARN, "1970-01-02"),
+        (WELL._replace(program="the verifier says no\nand why"), "program", Level.FAIL, "no; and why"),
+        (WELL._replace(program=None, missing=("CAP_BPF",)), "program", Level.NOTE, "not tried"),
+        (WELL._replace(missing=("CAP_BPF",)), "capabilities", Level.NOTE, "CAP_BPF"),
+    ],
+)
+def test_the_machine(changed: Machine, check: str, level: Level, words: str) -> None:
+    found = of(machine.checks(replace(facts(), machine=changed)), check)
+    assert found.level is level
+    assert words in found.message
+
+
+def port(**changes: Any) -> Facts:
+    its = facts()
+    return replace(its, ports={"wan0": its.ports["wan0"]._replace(**changes)})
+
+
+@pytest.mark.parametrize(
+    ("its", "check", "level", "words"),
+    [
+        (lambda: port(), "offload", Level.OK, "stay in the frames"),
+        (lambda: port(rxvlan=True), "offload", Level.WARN, "hide VLAN tags"),
+        (lambda: port(), "native", Level.OK, "as the driver is known for it"),
+        (lambda: port(driver="r8169"), "native", Level.NOTE, "r8169"),
+        (lambda: port(driver="r8169", features=1), "native", Level.OK, "native mode"),
+        (lambda: port(features=0), "native", Level.NOTE, "runs no XDP programs"),
+        (lambda: port(tried="the driver refuses"), "native", Level.NOTE, "the driver refuses"),
+        (lambda: port(entry=facts().ports["wan0"].entry._replace(mtu=9000)), "mtu", Level.NOTE, "MTU 9000"),
+    ],
+)
+def test_an_interface(its: Callable[[], Facts], check: str, level: Level, words: str) -> None:
+    found = of(interface.checks(its()), check)
+    assert found.level is level
+    assert words in found.message
+    if check == "offload" and level is Level.WARN:
+        assert found.mend == ("ethtool -K wan0 rxvlan off",)
+
+
+def test_a_neighbour_table_that_is_nearly_full_is_told_with_what_makes_it_larger() -> None:
+    assert of(routes.checks(replace(facts(), table_size=(383, (128, 512, 1024)))), "neighbour_table").level is Level.OK
+    found = of(routes.checks(replace(facts(), table_size=(384, (128, 512, 1024)))), "neighbour_table")
+    assert found.level is Level.WARN
+    assert "net.ipv6.neigh.default.gc_thresh2=2048" in found.mend[0]
+
+
+def test_systemd_networkd_that_proxies_is_told_with_its_file() -> None:
+    its = replace(facts(), networkd=["/etc/systemd/network/wan.network: IPv6ProxyNDP=yes"])
+    first = next(others.checks(its))
+    assert (first.check, first.level) == ("others", Level.NOTE)
+    assert "/etc/systemd/network/wan.network" in first.message
+
+
+def test_text_and_json_say_the_same() -> None:
+    found = [ok("kernel", "Linux"), warn("clock", "it is late", "date -s now", "hwclock -w")]
+    assert findings_text(found).splitlines() == [
+        "ok    kernel  Linux",
+        "warn  clock   it is late",
+        "              $ date -s now",
+        "              $ hwclock -w",
+        "",
+        "2 checks: 1 warn",
+    ]
+    assert "\x1b[33mwarn\x1b[0m  clock" in findings_text(found, colours=True)
+    assert findings_json(found)[1] == {
+        "check": "clock",
+        "level": "warn",
+        "message": "it is late",
+        "mend": ["date -s now", "hwclock -w"],
+    }
+    assert not is_failed(found)

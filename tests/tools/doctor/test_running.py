@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the daemon has counted or found, as doctor tells it; and filters that can't be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.tools.doctor import firewall, running
+from npd6_xdp.tools.doctor.facts import Facts, Firewall
+from npd6_xdp.tools.doctor.finding import Finding, Level
+from tests.tools.doctor.test_checks import facts
+
+
+def status(**row: Any) -> Facts:
+    """A daemon that is well, but for what its row of wan0 says."""
+    its = facts()
+    well = {
+        "interface": "wan0",
+        "port": "wan0",
+        "attach": "native",
+        "up": True,
+        "active": True,
+        "role": "",
+        "lost": 0,
+        "solicitations": {"rate_limited": 0, "unmatched": 0},
+        "rate_limited": {},
+        "xdp_tx_errors": None,
+    }
+    said = {
+        "build": {"version": "0.1.0"},
+        "pid": 7,
+        "configuration": str(its.path),
+        "reload_error": "",
+        "last_reload": 1.0,
+        "refused": {"neighbours": 0, "kernel proxy entries": 0},
+        "warnings": [],
+        "interfaces": [{**well, **row}],
+    }
+    return replace(its, status=said)
+
+
+def grave(its: Facts) -> list[Finding]:
+    return [each for each in running.checks(its) if each.level is not Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("row", "check", "level", "words"),
+    [
+        ({"attach": ""}, "attached", Level.FAIL, "isn't on it"),
+        ({"up": False}, "attached", Level.FAIL, "silent"),
+        ({"attach": "generic"}, "attached", Level.NOTE, "generic mode"),
+        ({"active": False, "role": "on standby: elsewhere"}, "standby", Level.NOTE, "on standby: elsewhere"),
+        ({"lost": 3}, "lost", Level.WARN, "3 solicitations"),
+        ({"xdp_tx_errors": 5}, "lost", Level.WARN, "dropped 5"),
+        (
+            {"solicitations": {"rate_limited": 4}, "rate_limited": {"source": 4, "all": 0}},
+            "rate_limited",
+            Level.NOTE,
+            "(source 4)",
+        ),
+    ],
+)
+def test_a_row_of_status(row: dict[str, Any], check: str, level: Level, words: str) -> None:
+    assert grave(status()) == []
+    (found,) = grave(status(**row))
+    assert (found.check, found.level) == (check, level)
+    assert words in found.message
+
+
+def test_another_file_than_the_one_in_use_is_told() -> None:
+    (found,) = grave(replace(status(), path=Path("/etc/y.toml")))
+    assert (found.check, found.level) == ("file", Level.WARN)
+    assert "/etc/x.toml, and not /etc/y.toml" in found.message
+
+
+@pytest.mark.parametrize(
+    ("line", "mend"),
+    [
+        ("nftables has tables, which can't be read: nft isn't installed", ("apt-get install nftables",)),
+        (
+            "ip6tables has the tables filter, which can't be read: ip6tables-save isn't installed",
+            ("apt-get install iptables",),
+        ),
+        ("nftables: only root may see its tables", ()),
+    ],
+)
+def test_a_filter_that_cant_be_read_is_told_with_what_reads_it(line: str, mend: tuple[str, ...]) -> None:
+    (found,) = firewall.checks(replace(facts(), firewall=Firewall((), (line,))))
+    assert (found.level, found.mend) == (Level.NOTE, mend)
