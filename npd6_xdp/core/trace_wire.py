@@ -199,16 +199,14 @@ class Record(NamedTuple):
             frame = data[RECORD_LEAST : RECORD_LEAST + kept]
             if len(frame) != kept or advert_size > TRACE_ADVERT_MAX:
                 raise ValueError("a trace record is cut short")
-            return cls(
-                *fields[:_BEFORE_KEPT],
+            words = (
                 _KINDS[kind],
                 _OUTCOMES[outcome],
                 None if reason == TRACE_NOTHING else _REASONS[reason],
                 None if limit == TRACE_NOTHING else _LIMITS[limit],
                 None if decision == TRACE_NOTHING else _DECISIONS[decision],
-                advert[:advert_size] if advert_size else None,
-                frame,
             )
+            return cls._make((*fields[:_BEFORE_KEPT], *words, advert[:advert_size] if advert_size else None, frame))
         except (struct.error, IndexError) as error:
             raise ValueError(f"no trace record: {error}") from error
 
