@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import UsageError
 from npd6_xdp.core.event import EventFlag, NsEvent
+from npd6_xdp.core.frames import STRIDE, Frames
 from npd6_xdp.core.layout import TRACE_ADVERT_MAX, TRACE_FILTER, TRACE_NOTHING, TRACE_RECORD
 from npd6_xdp.core.prefix import MASKS, Prefix
 from npd6_xdp.core.table import NO_RULE, VLAN_ANY, Decision
@@ -227,10 +228,11 @@ _KINDS, _DECISIONS = tuple(TraceKind), tuple(Decision)
 
 
 class MessageKind(IntEnum):
-    """What a message holds: words in JSON, or verdicts."""
+    """What a message holds: words in JSON, verdicts, or those of plain events, which Python has answered."""
 
     WORDS = 0
     VERDICTS = 1
+    PLAIN = 2
 
 
 class Verdict(NamedTuple):
@@ -289,6 +291,57 @@ def unpack_verdicts(body: bytes) -> Iterator[Verdict]:
             )
         except IndexError:
             raise ValueError("a message of verdicts has a number that means nothing") from None
+
+
+_COUNT = struct.Struct("=I")
+_TARGET_AT, _SOURCE_AT = 48, 24  # in an advertisement, behind the tags: its target, and to whom it goes, who has asked
+
+
+def pack_plain(frames: Frames, numbers: Sequence[int] | None = None) -> bytes:
+    """A message's bytes, header included, of advertisements that lie side by side: of these, or of all. No bytes of a
+    single one are touched: a flood comes this way.
+    """
+    shapes, times, buffer = frames.shapes, frames.times, memoryview(frames.buffer)
+    count = len(shapes)
+    if numbers is None:
+        body = bytes(buffer[: count * STRIDE])
+    else:
+        count = len(numbers)
+        shapes, times = [shapes[number] for number in numbers], [times[number] for number in numbers]
+        body = b"".join([buffer[number * STRIDE : (number + 1) * STRIDE] for number in numbers])
+    columns = struct.pack(
+        f"={count}I{count}I{count}B", *times, *[shape.rule for shape in shapes], *[shape.size for shape in shapes]
+    )
+    return framed(MessageKind.PLAIN, b"".join((_COUNT.pack(count), columns, body)))
+
+
+def unpack_plain(body: bytes) -> Iterator[Verdict]:
+    """The verdicts of such a message's body. Raises ValueError for what isn't one."""
+    if len(body) < _COUNT.size or len(body) != _COUNT.size + (count := _COUNT.unpack_from(body)[0]) * (9 + STRIDE):
+        raise ValueError("a message of plain answers is cut short")
+    columns = struct.unpack_from(f"={count}I{count}I{count}B", body, _COUNT.size)
+    start = len(body) - count * STRIDE
+    for number in range(count):
+        size = columns[2 * count + number]
+        advertisement = body[start : start + min(size, STRIDE)]
+        yield Verdict(_plain_key(advertisement, columns[number], columns[count + number]), _PLAIN, None, advertisement)
+        start += STRIDE
+
+
+_PLAIN = Outcome.ANSWERED_PYTHON
+_BARE = 72  # bytes of an advertisement from the IPv6 header on
+
+
+def _plain_key(advertisement: bytes, time_us: int, rule: int) -> Key:
+    """The key of the solicitation that has such an advertisement, which isn't to a group."""
+    l3 = max(len(advertisement) - _BARE, 0)
+    target, source = l3 + _TARGET_AT, l3 + _SOURCE_AT
+    return Key(time_us, advertisement[target : target + 16], advertisement[source : source + 16], rule)
+
+
+def plain_key(frames: Frames, number: int) -> Key:
+    """The key of the solicitation of one of such advertisements."""
+    return _plain_key(frames.frame(number), frames.times[number], frames.shapes[number].rule)
 
 
 def framed(kind: MessageKind, body: bytes) -> bytes:

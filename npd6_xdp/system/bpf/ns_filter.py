@@ -263,8 +263,8 @@ class NsFilter(CountedPrograms):
     # --- who looks on ---
 
     def look(self, looking: Looking, rules: Set[int]) -> None:
-        """Have the program tell of solicitations, by these rules if it goes by any; what was counted for who looked last
-        is forgotten. Raises MachineError: look_away() then.
+        """Have the program tell of solicitations, by these rules if it goes by any. What was counted for the last who
+        looked is forgotten. Raises MachineError: look_away() then.
         """
         self._looks.begin(looking, rules, self._programs())
         self.program.traced = looking.port

@@ -97,8 +97,8 @@ class Looks:
                 program.update("trace_rules", FLAG.pack(rule), _SET)
 
     def end(self, programs: Iterable[Program]) -> None:
-        """Nobody looks any more, and the entries of the program at work say so already: the kernel takes the ring out once
-        no CPU is in a program that still knew it (some milliseconds), so what is counted then is all.
+        """Nobody looks any more, and the entries of the program at work say so already. The kernel takes the ring out
+        once no CPU is in a program that still knew it (some milliseconds), so what is counted then is all.
         """
         programs = tuple(programs)
         self.at_rules(frozenset(), programs)
