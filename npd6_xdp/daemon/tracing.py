@@ -113,7 +113,7 @@ class Tracing(Follower):
         rules = frozenset() if wanted.rule is None else _rules(table, wanted.rule)
         if wanted.rule is not None and not 0 < len(rules) <= MOST_RULES:
             raise UsageError(f"trace: rule: {_why_not(table, wanted.rule, len(rules))}")
-        ring, tracer = TraceRing(), Tracer(connection)
+        tracer, ring = Tracer(connection), TraceRing()
         try:
             self._told = self._dropped = 0
             with self._changing:
@@ -136,9 +136,8 @@ class Tracing(Follower):
         port = self._in_force.meant.get(interface, interface)
         ports = {entry.port for entry in self._in_force.table.entries.values()}
         if port not in ports:
-            raise UsageError(
-                f"trace: interface: no rules for {interface}; there are for {some(sorted(ports)) or 'none'}"
-            )
+            there = some(sorted(ports)) or "none"
+            raise UsageError(f"trace: interface: {interface} has no rules; there are interfaces with rules: {there}")
         return port
 
     # --- what Python finds (Told of daemon/answering.py) ---
