@@ -113,7 +113,7 @@ BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_A
 BPF_PERF_OUTPUT(events);                                        /* wakes Python for each event */
 BPF_PERF_OUTPUT(more_events);                                   /* for every 64th only */
 BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: the next event is to wake Python */
-BPF_TABLE("array", int, struct trace_filter, trace_filter_space, 1);
+BPF_TABLE("array", int, struct trace_filter, trace_filters, 1);
 BPF_F_TABLE("hash", u32, u32, trace_rules, TRACE_RULES_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("percpu_array", int, struct trace_count, trace_counts, 1);
 BPF_TABLE("percpu_array", int, struct trace_record, trace_space, 1);
@@ -133,7 +133,7 @@ static __always_inline void trace_begin(struct xdp_md *ctx, const struct entry *
 	struct trace_count *count;
 	int key = 0;
 
-	filter = trace_filter_space.lookup(&key);
+	filter = trace_filters.lookup(&key);
 	if (!filter || !is_frame_traced(filter, &s->frame))
 		return;
 	record = trace_space.lookup(&key);
@@ -154,7 +154,7 @@ static __always_inline bool is_rule_traced(const struct trace_filter *filter, __
 	return !filter->by_rule || trace_rules.lookup(&rule);
 }
 
-/* Whether somebody wants to hear what becomes of a solicitation that isn't decided here. */
+/* Whether somebody waits for what becomes of a solicitation that isn't decided here. */
 static __always_inline bool is_event_traced(const struct rule *rule, const struct scratch *s)
 {
 	struct trace_filter *filter;
@@ -162,7 +162,7 @@ static __always_inline bool is_event_traced(const struct rule *rule, const struc
 
 	if (!s->traced_at || s->event_flags & EVENT_ANSWERED)
 		return false;
-	filter = trace_filter_space.lookup(&key);
+	filter = trace_filters.lookup(&key);
 	return filter && filter->outcomes & TRACE_FOUND_LATER && is_rule_traced(filter, rule->id);
 }
 
@@ -730,7 +730,7 @@ static __always_inline void trace_end(struct xdp_md *ctx, const struct scratch *
 
 	if (!s->traced_at)
 		return;
-	filter = trace_filter_space.lookup(&key);
+	filter = trace_filters.lookup(&key);
 	record = trace_space.lookup(&key);
 	if (!filter || !record)
 		return;
@@ -873,7 +873,7 @@ static __always_inline void trace_found(const struct passed *passed, enum outcom
 	struct trace_record *record;
 	int key = 0;
 
-	filter = trace_filter_space.lookup(&key);
+	filter = trace_filters.lookup(&key);
 	record = trace_space.lookup(&key);
 	if (!filter || !record || !(filter->outcomes >> outcome & 1))
 		return;

@@ -174,7 +174,7 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "entry_counters": (INDEX, ENTRY_COUNTER),
     "rule_counters": (INDEX, RULE_COUNTER),
     "need_wakeup": (INDEX, FLAG),
-    "trace_filter_space": (INDEX, TRACE_FILTER),
+    "trace_filters": (INDEX, TRACE_FILTER),
     "trace_rules": (FLAG, FLAG),
     "trace_counts": (INDEX, TRACE_COUNT),
 }

@@ -64,6 +64,7 @@ class Tracing(Follower):
         self._in_force = NOTHING
         self._wanted = Filter()
         self._tracer: Tracer | None = None
+        self._ring: TraceRing | None = None
         self._events = 0  # that the loop waits for
         self._is_on = False
         self._heard = 0.0
@@ -122,11 +123,10 @@ class Tracing(Follower):
         except (MachineError, OSError) as error:
             with self._changing:
                 self._ns_filter.look_away()
+            ring.close()
             said = remedy(error) if isinstance(error, OSError) else str(error)
             raise MachineError(f"trace: can't be switched on: {said}") from error
-        finally:
-            ring.close()  # the program has it, and the client
-        self._wanted, self._tracer, self._is_on = wanted, tracer, True
+        self._wanted, self._tracer, self._ring, self._is_on = wanted, tracer, ring, True
         self._answering.told = self
         self._heard = time.monotonic()
         self._wait(selectors.EVENT_READ)
@@ -214,6 +214,9 @@ class Tracing(Follower):
         self._follow_unsent()
 
     def _silent(self, _now: float) -> None:
+        self._on_ready()  # it may be us who have stood still
+        if self._tracer is None or time.monotonic() < self._heard + SILENCE:
+            return
         if self._is_on:
             log.info("nothing was heard for %.0f s of process %d, which traces", SILENCE, self._tracer_pid)
         self._end(f"nothing was heard of this client for {SILENCE:.0f} s")
@@ -238,6 +241,9 @@ class Tracing(Follower):
         finally:
             self._answering.told = None
             self._verdicts.clear()
+            if self._ring is not None:
+                self._ring.close()
+                self._ring = None
         self._say(end=why)
         self._heard = time.monotonic()
         log.info("solicitations are traced no more by process %d", self._tracer_pid)

@@ -89,14 +89,22 @@ class Session:
         """What was decided since. Never waits. Raises MachineError once the daemon has ended the trace, when all that
         came before was read.
         """
+        self.stay()
         now = time.monotonic()
-        self._say_alive(now)
         self._receive()
         count = self._read_ring(now, _MOST_RECORDS)
         found = self._joined.take(now)
         if not count and not found and self._is_over:
             raise MachineError(self._why_over())
         return found
+
+    def stay(self) -> None:
+        """Let the daemon know that we are there, once a second at most: for who can't read() for a while."""
+        now = time.monotonic()
+        if now >= self._alive_at and not self._is_over:
+            self._alive_at = now + _ALIVE_EACH
+            with contextlib.suppress(OSError):  # it has gone, or doesn't listen: _receive() tells
+                self._socket.send(b"alive\n")
 
     def stop(self) -> list[Traced]:
         """Have the trace switched off; what was decided until then and not read yet. Raises MachineError."""
@@ -181,12 +189,6 @@ class Session:
         self._received += rest
         size = understood(self._control, said).get("ring")
         return size if isinstance(size, int) else None
-
-    def _say_alive(self, now: float) -> None:
-        if now >= self._alive_at and not self._is_over:
-            self._alive_at = now + _ALIVE_EACH
-            with contextlib.suppress(OSError):  # it has gone, or doesn't listen: _receive() tells
-                self._socket.send(b"alive\n")
 
     def _receive(self) -> bool:
         """Take in what the daemon has sent; whether there was anything."""

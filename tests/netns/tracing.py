@@ -9,11 +9,12 @@ import re
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from npd6_xdp.core.entries import EntryFlag
 from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, INDEX
@@ -23,6 +24,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.tools.trace_session import Session, Summary
 from tests.netns.wire import until
 
+T = TypeVar("T")
 _CLIENT = """
 import sys
 from pathlib import Path
@@ -58,6 +60,23 @@ class Trace:
     def has(self, count: int) -> bool:
         """Whether so many lines have come, which are waited for."""
         return until(lambda: len(self.read()) >= count)
+
+    def during(self, call: Callable[[], T]) -> T:
+        """What something gives that takes a while; he who traces has to be heard of meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(call)
+            while not under_way.done():
+                self.read()
+            return under_way.result()
+
+    @property
+    def decided(self) -> list[Traced]:
+        """Those that aren't late answers."""
+        return [line for line in self.lines if not line.late]
+
+    def has_decided(self, count: int) -> bool:
+        """The same of those."""
+        return until(lambda: bool(self.read()) and len(self.decided) >= count)
 
     def end(self) -> Summary:
         """Switch it off; the lines are complete then."""

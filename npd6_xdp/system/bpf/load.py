@@ -35,7 +35,7 @@ _MAPS = (
     "events",
     "more_events",
     "need_wakeup",
-    "trace_filter_space",
+    "trace_filters",
     "trace_rules",
     "trace_counts",
     "trace_ring",

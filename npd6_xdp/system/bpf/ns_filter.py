@@ -195,7 +195,8 @@ class NsFilter(CountedPrograms):
             yield
         self._refuse(program, self._refused_askers)
         program.tapped, program.traced = self.program.tapped, self.program.traced
-        self._looks.take_in(program)
+        with suppress(MachineError):  # who looks misses something
+            self._looks.take_in(program)
         yield from program.applying(table)
         for recent_targets in pieces(self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size), PIECE):
             for key, value in recent_targets:

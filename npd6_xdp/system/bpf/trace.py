@@ -21,7 +21,7 @@ MOST_RULES = 4096
 """Rules that a filter may be by: TRACE_RULES_MAX of the program."""
 
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
-_SLOT, _SET = INDEX.pack(0), FLAG.pack(1)
+_ONLY, _SET = INDEX.pack(0), FLAG.pack(1)
 
 
 class TraceRing:
@@ -74,7 +74,7 @@ class Looks:
         self._looking, self._rules, self._left = looking, frozenset(), TraceCounts(0, 0)
         programs = tuple(programs)
         for program in programs:
-            program.update("trace_counts", _SLOT, bytes(TRACE_COUNT.size * program.cpus))
+            program.update("trace_counts", _ONLY, bytes(TRACE_COUNT.size * program.cpus))
             self.take_in(program)
         self.at_rules(rules, programs)
 
@@ -82,10 +82,10 @@ class Looks:
         """One more program; nothing happens if nobody looks."""
         looking = self._looking
         if looking is not None:
-            program.update("trace_filter_space", _SLOT, looking.filter)
+            program.update("trace_filters", _ONLY, looking.filter)
             for rule in self._rules:
                 program.update("trace_rules", FLAG.pack(rule), _SET)
-            program.update("trace_ring", _SLOT, INDEX.pack(looking.ring))
+            program.update("trace_ring", _ONLY, INDEX.pack(looking.ring))
 
     def at_rules(self, rules: Set[int], programs: Iterable[Program]) -> None:
         """By which rules what is wanted has to be. Raises MachineError if they are too many."""
@@ -104,7 +104,7 @@ class Looks:
         self.at_rules(frozenset(), programs)
         self._looking = None
         for program in programs:
-            program.delete("trace_ring", _SLOT)
+            program.delete("trace_ring", _ONLY)
 
     def leave(self, program: Program) -> None:
         """A program is about to be given up; what it has counted is kept."""
@@ -114,7 +114,7 @@ class Looks:
         """What these and those that are gone have counted."""
         matched, lost = self._left
         for program in programs:
-            values = program.lookup("trace_counts", _SLOT, TRACE_COUNT.size * program.cpus)
+            values = program.lookup("trace_counts", _ONLY, TRACE_COUNT.size * program.cpus)
             if values is not None:
                 _, here, lost_here = sums_of(TRACE_COUNT, values)
                 matched, lost = matched + here, lost + lost_here
