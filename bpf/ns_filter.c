@@ -134,15 +134,15 @@ static __always_inline void trace_begin(struct xdp_md *ctx, const struct entry *
 	int key = 0;
 
 	filter = trace_filters.lookup(&key);
-	if (!filter || !is_frame_traced(filter, &s->frame))
+	if (!filter || !is_frame_traced(filter, &s->frame) || !are_addresses_traced(ctx, filter, &s->frame))
 		return;
+	if (filter->sample > 1) {
+		count = trace_counts.lookup(&key);
+		if (!count || count->sampled++ % filter->sample)
+			return;
+	}
 	record = trace_space.lookup(&key);
-	count = trace_counts.lookup(&key);
-	if (!record || !count || !are_addresses_traced(ctx, filter, &s->frame, record))
-		return;
-	if (filter->sample > 1 && count->sampled++ % filter->sample)
-		return;
-	if (!trace_copy(ctx, record))
+	if (!record || !trace_copy(ctx, &s->frame, record))
 		return;
 	record->ifindex = ctx->ingress_ifindex;
 	record->entry = entry->id;
@@ -725,7 +725,6 @@ static __always_inline void trace_end(struct xdp_md *ctx, const struct scratch *
 	bool is_decided = ended->action != ACTION_HAND_UP && ended->action != ACTION_HOLD;
 	struct trace_filter *filter;
 	struct trace_record *record;
-	__u64 advert_size;
 	int key = 0;
 
 	if (!s->traced_at)
@@ -743,13 +742,9 @@ static __always_inline void trace_end(struct xdp_md *ctx, const struct scratch *
 	record->limit = ended->outcome == OUTCOME_RATE_LIMITED ? ended->limit : TRACE_NOTHING;
 	record->rule = ended->rule;
 	record->decision = ended->decision;
-	record->advert_size = 0;
-	if (ended->action == ACTION_ANSWER) {
-		advert_size = (s->frame.l3 & L3_MASK) + sizeof(struct advert);
-		at_most(advert_size, TRACE_ADVERT_MAX);
-		if (!bpf_xdp_load_bytes(ctx, 0, record->advert, advert_size))
-			record->advert_size = advert_size;
-	}
+	record->is_answered = 0;
+	if (ended->action == ACTION_ANSWER)
+		trace_advert(ctx, &s->frame, record);
 	trace_put(record, is_decided);
 }
 
@@ -885,7 +880,7 @@ static __always_inline void trace_found(const struct passed *passed, enum outcom
 	record->outcome = outcome;
 	record->kept = 0;
 	record->size = 0;
-	record->advert_size = 0;
+	record->is_answered = 0;
 	trace_put(record, true);
 }
 

@@ -16,7 +16,7 @@
 #define FIRST_TAG 1       /* bytes that the tap leaves of a port's first frame with a tag */
 #define NO_RULE 0xffffffff
 #define TRACE_FRAME_MAX 1536 /* bytes that are kept of a traced frame: any of the usual MTU, with its tags */
-#define TRACE_ADVERT_MAX 96  /* an advertisement has 86, and at most 8 of VLAN tags */
+#define TRACE_ADVERT 72      /* bytes of an advertisement behind its tags */
 #define TRACE_NOTHING 255    /* in a trace record: it has no reason, limit or decision */
 
 /* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
@@ -319,8 +319,10 @@ struct trace_record {
 	__u8 reason;
 	__u8 limit;
 	__u8 decision;
-	__u8 advert_size; /* 0: no advertisement went out */
-	__u8 advert[TRACE_ADVERT_MAX];
+	__u8 is_answered;
+	__u8 advert_macs[2 * ETH_ALEN]; /* of the advertisement that went out; its tags are those of the frame */
+	__u8 zero[4];
+	__u8 advert[TRACE_ADVERT];
 	__u8 frame[TRACE_FRAME_MAX];
 };
 

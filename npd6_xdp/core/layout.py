@@ -135,7 +135,8 @@ TRACE_FILTER = Layout(
 TRACE_COUNT = Layout("trace_count", sampled="Q", matched="Q", lost="Q")
 TRACE_FRAME_MAX = 1536
 """Bytes that are kept of a traced frame."""
-TRACE_ADVERT_MAX = 96
+TRACE_ADVERT = 72
+"""Bytes of a traced advertisement behind its tags."""
 TRACE_NOTHING = 255
 """Stands in a trace record for a reason, a limit or a decision that it hasn't got."""
 TRACE_RECORD = Layout(
@@ -153,8 +154,10 @@ TRACE_RECORD = Layout(
     reason="B",
     limit="B",
     decision="B",
-    advert_size="B",
-    advert=f"{TRACE_ADVERT_MAX}s",
+    is_answered="B",
+    advert_macs="12s",
+    zero="4x",
+    advert=f"{TRACE_ADVERT}s",
     frame=f"{TRACE_FRAME_MAX}s",
 )
 

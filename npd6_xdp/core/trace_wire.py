@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from npd6_xdp.core.errors import UsageError
 from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.frames import STRIDE, Frames
-from npd6_xdp.core.layout import TRACE_ADVERT_MAX, TRACE_FILTER, TRACE_NOTHING, TRACE_RECORD
+from npd6_xdp.core.layout import TRACE_FILTER, TRACE_NOTHING, TRACE_RECORD
 from npd6_xdp.core.prefix import MASKS, Prefix
 from npd6_xdp.core.table import NO_RULE, VLAN_ANY, Decision
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
@@ -196,9 +196,9 @@ class Record(NamedTuple):
         """From its bytes on the ring. Raises ValueError for what the program can't have written."""
         try:
             fields = _HEAD_STRUCT.unpack_from(data)
-            kept, kind, outcome, reason, limit, decision, advert_size, advert = fields[_BEFORE_KEPT:]
+            kept, kind, outcome, reason, limit, decision, is_answered, macs, advert = fields[_BEFORE_KEPT:]
             frame = data[RECORD_LEAST : RECORD_LEAST + kept]
-            if len(frame) != kept or advert_size > TRACE_ADVERT_MAX:
+            if len(frame) != kept:
                 raise ValueError("a trace record is cut short")
             words = (
                 _KINDS[kind],
@@ -207,7 +207,8 @@ class Record(NamedTuple):
                 None if limit == TRACE_NOTHING else _LIMITS[limit],
                 None if decision == TRACE_NOTHING else _DECISIONS[decision],
             )
-            return cls._make((*fields[:_BEFORE_KEPT], *words, advert[:advert_size] if advert_size else None, frame))
+            advertisement = macs + _tags(frame) + advert if is_answered else None
+            return cls._make((*fields[:_BEFORE_KEPT], *words, advertisement, frame))
         except (struct.error, IndexError) as error:
             raise ValueError(f"no trace record: {error}") from error
 
@@ -222,6 +223,15 @@ class Record(NamedTuple):
         return None if self.rule == NO_RULE else self.rule
 
 
+def _tags(frame: bytes) -> bytes:
+    """What stands between the MAC addresses and the IPv6 header: VLAN tags, two at the most, and the EtherType."""
+    at = 2 * _MAC_SIZE
+    while frame[at : at + 2] in _TPIDS and at < 2 * _MAC_SIZE + 4 * _MOST_TAGS:
+        at += 4
+    return frame[2 * _MAC_SIZE : at + 2]
+
+
+_TPIDS = (b"\x81\x00", b"\x88\xa8")
 _KINDS, _DECISIONS = tuple(TraceKind), tuple(Decision)
 
 # --- messages ----------------------------------------------------------------------------------------------

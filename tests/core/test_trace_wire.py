@@ -34,7 +34,7 @@ from npd6_xdp.core.trace_wire import (
     unpack_verdicts,
 )
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
-from tests.frames import SETTING, TAGS_8021Q, TAGS_QINQ
+from tests.frames import SETTING, TAGS_8021Q, TAGS_MENU, TAGS_QINQ
 
 u32 = st.integers(0, 2**32 - 1)
 address, mac = st.binary(min_size=16, max_size=16), st.binary(min_size=6, max_size=6)
@@ -97,8 +97,16 @@ records = st.tuples(
     *(st.integers(0, 2**64 - 1), u32, u32, u32, u32, address, address),
     *(st.sampled_from(TraceKind), st.sampled_from(Outcome), st.none() | st.sampled_from(Reason)),
     *(st.none() | st.sampled_from(Limit), st.none() | st.sampled_from(Decision)),
-    *(st.none() | st.binary(min_size=1, max_size=96), st.binary(max_size=200)),
-).map(Record._make)
+    *(st.none() | st.binary(min_size=84, max_size=84), st.sampled_from((b"", *TAGS_MENU)), st.binary(max_size=200)),
+).map(lambda fields: _record(*fields))
+
+
+def _record(*fields: Any) -> Record:
+    """Of a frame with these tags, which the advertisement has as well."""
+    *others, answered, tags, rest = fields
+    between = tags + b"\x86\xdd"
+    frame = bytes(12) + between + rest if answered or rest else b""
+    return Record._make((*others, answered and answered[:12] + between + answered[12:], frame))
 
 
 def written(record: Record) -> bytes:
@@ -115,8 +123,9 @@ def written(record: Record) -> bytes:
         number(record.reason, Reason),
         number(record.limit, Limit),
         number(record.decision, Decision),
-        len(record.advertisement or b""),
-        record.advertisement or b"",
+        record.advertisement is not None,
+        (record.advertisement or b"")[:12],
+        (record.advertisement or b"")[-72:],
         record.frame,
     )[: RECORD_LEAST + len(record.frame)]
 

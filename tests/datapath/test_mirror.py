@@ -127,7 +127,7 @@ def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed(
         ("FIRST_TAG", layout.FIRST_TAG),
         ("NO_RULE", NO_RULE),
         ("TRACE_FRAME_MAX", layout.TRACE_FRAME_MAX),
-        ("TRACE_ADVERT_MAX", layout.TRACE_ADVERT_MAX),
+        ("TRACE_ADVERT", layout.TRACE_ADVERT),
         ("TRACE_NOTHING", layout.TRACE_NOTHING),
         ("MAX_TAGS", layout.NS_EVENT.fields["tci"].size // 2),
     ],

@@ -217,7 +217,7 @@ def test_a_trace_goes_on_through_reloads_and_a_program_that_takes_over(native: T
         assert trace.has(3)
         assert trace.end() == (3, 0, 3)
     assert [line.frame for line in trace.lines] == 3 * [question(STATIC)]
-    assert switched_on(running) == set()
+    assert until(lambda: not switched_on(running)), "once the program is given up that another has taken over from"
 
 
 def test_when_the_daemon_ends_the_client_is_told_so(native: Topology, daemon: Start) -> None:
