@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from unittest.mock import patch
 
 from npd6_xdp.core.trace_wire import Filter
-from npd6_xdp.system.bpf import load
+from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.testrun import XDP_TX
 from npd6_xdp.system.bpf.trace import Looking, TraceRing
 from npd6_xdp.tools.trace_ring import TraceRing as Reader
@@ -31,7 +31,7 @@ _PAUSE = 0.0005  # seconds between two looks of the reader: it takes 16,000 reco
 @contextmanager
 def untraceable() -> Iterator[Bench]:
     """The real program but for all that looks whether it is traced."""
-    source = load._source(load.compiler.BPF_DIRECTORY)
+    source = load._source(compiler.BPF_DIRECTORY)
     for what, instead in _LOOKS:
         if what not in source:
             raise RuntimeError(f"the program has no {what!r} any more")

@@ -69,6 +69,11 @@ class Trace:
                 self.read()
             return under_way.result()
 
+    def unread(self, call: Callable[[], T]) -> T:
+        """What something gives, by one who is there and reads nothing."""
+        self.session.stay()
+        return call()
+
     @property
     def decided(self) -> list[Traced]:
         """Those that aren't late answers."""

@@ -41,11 +41,12 @@ class Served:
                 reply({"asked": question})
 
     def _keep(self, question: dict[str, Any], connection: Connection) -> bool:
-        if question["verb"] == "stay" and self.kept:
+        if question["verb"] != "stay":
+            return False
+        if self.kept:
             raise MachineError("one at a time")
-        if question["verb"] == "stay":
-            self.kept.append(connection)
-        return question["verb"] == "stay"
+        self.kept.append(connection)
+        return True
 
     def answer_all(self) -> None:
         for reply in self.waiting:
