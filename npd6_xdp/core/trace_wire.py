@@ -8,6 +8,7 @@ what the program leaves to it, and how things stand. The two are told to be of o
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from ipaddress import IPv6Network
@@ -319,10 +320,12 @@ def pack_plain(frames: Frames, numbers: Sequence[int] | None = None) -> bytes:
         count = len(numbers)
         shapes, times = [shapes[number] for number in numbers], [times[number] for number in numbers]
         body = b"".join([buffer[number * STRIDE : (number + 1) * STRIDE] for number in numbers])
-    columns = struct.pack(
-        f"={count}I{count}I{count}B", *times, *[shape.rule for shape in shapes], *[shape.size for shape in shapes]
-    )
-    return framed(MessageKind.PLAIN, b"".join((_COUNT.pack(count), columns, body)))
+    if count and shapes.count(shapes[0]) == count:  # nearly always
+        rules, sizes = array("I", [shapes[0].rule]) * count, array("B", [shapes[0].size]) * count
+    else:
+        rules, sizes = array("I", [shape.rule for shape in shapes]), array("B", [shape.size for shape in shapes])
+    columns = array("I", times).tobytes(), rules.tobytes(), sizes.tobytes()
+    return framed(MessageKind.PLAIN, b"".join((_COUNT.pack(count), *columns, body)))
 
 
 def unpack_plain(body: bytes) -> Iterator[Verdict]:

@@ -18,6 +18,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.trace_session import Session
+from tests.bench.generators import Order, flood
 from tests.frames import TAGS_8021Q
 from tests.netns.tracing import Trace, client, switched_on
 from tests.netns.wire import LATE, Wire, configuration, paused, question, says, scan, until
@@ -198,6 +199,24 @@ def test_of_a_flood_that_nobody_reads_all_is_answered_and_what_was_not_seen_is_c
     assert lost > 0
     assert seen + lost == counted == flood
     assert seen == len(trace.lines)
+
+
+def test_at_the_peak_of_live_frames_no_answer_is_lost_and_what_was_not_seen_is_counted(
+    native: Topology, daemon: Start
+) -> None:
+    running = daemon(config())
+    asked = question("2001:db8:4::")
+    with Trace(running) as trace, flood(native, asked, 4096) as generator:
+        generator.start(Order(None, 1.0))
+        while sum(trace.unread(running.solicitations).values()) < FLOOD:
+            trace.read()
+        sent = trace.during(generator.finish)
+        counted = running.solicitations()
+        seen, lost, told = trace.end()
+    assert set(counted) == {"answered_xdp"}
+    assert seen + lost == told == counted["answered_xdp"] <= sent.frames
+    assert seen == len(trace.lines) > 0
+    assert {line.frame[:56] for line in trace.lines} == {asked[:56]}, "up to the checksum: its target varies"
 
 
 def test_a_trace_goes_on_through_reloads_and_a_program_that_takes_over(native: Topology, daemon: Start) -> None:
