@@ -20,7 +20,7 @@ from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.trace_session import Session
 from tests.bench.generators import Order, flood
 from tests.frames import TAGS_8021Q
-from tests.netns.tracing import Trace, client, switched_on
+from tests.netns.tracing import Trace, client, flood_paced, switched_on
 from tests.netns.wire import LATE, Wire, configuration, paused, question, says, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -168,8 +168,7 @@ def test_a_client_that_goes_or_stands_leaves_nothing_switched_on_and_no_answer_i
     with client(running) as tracer, Wire(native) as wire:
         tracer.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         wire.deafen()
-        wire.send(*scan(FLOOD, "2001:db8:4::"))
-        assert until(lambda: sum(running.solicitations().values()) == FLOOD)
+        assert flood_paced(wire, scan(FLOOD, "2001:db8:4::"), lambda: sum(running.solicitations().values()))
         assert until(lambda: not switched_on(running))
         assert says(running, "solicitations are traced no more")
         counted = running.solicitations()
@@ -192,8 +191,8 @@ def test_of_a_flood_that_nobody_reads_all_is_answered_and_what_was_not_seen_is_c
     flood = 2 * FLOOD
     with Trace(running) as trace, Wire(native) as wire:
         wire.deafen()
-        wire.send(*scan(flood, "2001:db8:4::"))
-        assert until(lambda: sum(trace.unread(running.solicitations).values()) == flood)
+        flooding = scan(flood, "2001:db8:4::")
+        assert flood_paced(wire, flooding, lambda: sum(trace.unread(running.solicitations).values()))
         assert running.solicitations() == {answered: flood}
         seen, lost, counted = trace.end()
     assert lost > 0

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import os
 import re
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,9 +25,10 @@ from npd6_xdp.core.trace_wire import Filter
 from npd6_xdp.core.traced import Traced
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.tools.trace_session import Session, Summary
-from tests.netns.wire import until
+from tests.netns.wire import Wire, until
 
 T = TypeVar("T")
+_BATCH = 500  # frames
 _CLIENT = """
 import sys
 from pathlib import Path
@@ -87,6 +91,32 @@ class Trace:
         """Switch it off; the lines are complete then."""
         self.lines += self.session.stop()
         return self.session.end()
+
+
+def flood_paced(wire: Wire, frames: Iterable[bytes], counted: Callable[[], int]) -> bool:
+    """Send frames at the pace at which they are counted, so that none is lost before; whether all are."""
+    sent = 0
+    while batch := tuple(islice(frames, _BATCH)):
+        for frame in batch:
+            assert until(partial(_takes, wire, frame))
+        sent += len(batch)
+        if not until(partial(_is_at, counted, sent)):
+            return False
+    return counted() == sent
+
+
+def _is_at(counted: Callable[[], int], least: int) -> bool:
+    return counted() >= least
+
+
+def _takes(wire: Wire, frame: bytes) -> bool:
+    try:
+        wire.send(frame)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # the other end has no time now
+            raise
+        return False
+    return True
 
 
 @contextmanager
