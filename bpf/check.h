@@ -22,6 +22,18 @@ enum presence {
 	PRESENCE_UNKNOWN, /* only the kernel can tell, and Python ask it */
 };
 
+/* What became of a solicitation: an enum action, enum outcome and so on each. */
+struct ended {
+	volatile __u8 action;
+	volatile __u8 outcome;
+	volatile __u8 limit;
+	volatile __u8 check;
+	volatile __u8 reason;
+	volatile __u8 xdp_action;
+	volatile __u16 decision;
+	volatile __u32 rule;
+};
+
 /*
  * What is known of one solicitation: the message after its pseudo-header's addresses (adjacent, for the checksum), and
  * the results of each step. It is in a map, not on the stack, because the verifier doesn't track what a map holds: else
@@ -44,6 +56,8 @@ struct scratch {
 	volatile __u32 presence;    /* enum presence, by the routing table */
 	volatile __u32 event_flags; /* enum event_flag: what Python has to know */
 	volatile __u32 is_held;     /* it may have a tag that doesn't show, and is to be held until that is known */
+	volatile __u64 traced_at;   /* CLOCK_MONOTONIC, nanoseconds: it is traced, and its record begun; 0: it isn't */
+	struct ended ended;         /* what became of it, for who looks on */
 	struct rule rule;           /* the one that covers the target, from whichever map */
 	__u8 answer_mac[ETH_ALEN];  /* where an answer goes (B8) */
 };

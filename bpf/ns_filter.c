@@ -14,7 +14,7 @@
  *
  * What touches a map is here, and reads downward. What doesn't is in headers, each of which stands on the one
  * before it and can be skipped: wire.h (headers and constants of the RFCs), shared.h (what Python sees as well),
- * then a solicitation's first steps, parse.h and check.h, and the answer to it, advert.h.
+ * then a solicitation's first steps, parse.h and check.h, the answer to it, advert.h, and who looks on, trace.h.
  * There is no map in a header: bcc gives a meaning to `map.lookup()` in a program's main file only, and else the
  * kernel says "unknown opcode 8d". Python puts the headers in their places before it hands the text to bcc
  * (npd6_xdp/system/bpf/load.py), which sizes the maps with -D.
@@ -25,11 +25,14 @@
 #include "parse.h"
 #include "check.h"
 #include "advert.h"
+#include "trace.h"
 
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1 /* lo's, in every network namespace */
 #define TAGGED_MAX 16384   /* a note for each checksum modulo this */
 #define TAGGED_SHIFT 28    /* nanoseconds to units of 0.27 s, in which a frame gets from here to the taps */
+#define TRACE_RULES_MAX 4096
+#define PAGE_SIZE 4096 /* for BPF_RINGBUF_OUTPUT(): 16 of them are whole pages on every machine */
 
 /* What becomes of a solicitation's frame. */
 enum action {
@@ -76,6 +79,7 @@ struct passed {
 	__u16 message; /* where the message stands behind the IPv6 header's begin */
 	__u32 is_held;
 	__u32 entry;
+	__u64 traced_at;
 	struct ns_event event; /* of one that is held */
 };
 
@@ -109,6 +113,81 @@ BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_A
 BPF_PERF_OUTPUT(events);                                        /* wakes Python for each event */
 BPF_PERF_OUTPUT(more_events);                                   /* for every 64th only */
 BPF_F_TABLE("array", int, u32, need_wakeup, 1, BPF_F_MMAPABLE); /* not 0: the next event is to wake Python */
+BPF_TABLE("array", int, struct trace_filter, trace_filters, 1);
+BPF_F_TABLE("hash", u32, u32, trace_rules, TRACE_RULES_MAX, BPF_F_NO_PREALLOC);
+BPF_TABLE("percpu_array", int, struct trace_count, trace_counts, 1);
+BPF_TABLE("percpu_array", int, struct trace_record, trace_space, 1);
+BPF_RINGBUF_OUTPUT(trace_model, 16);             /* what the one in trace_ring is like; nothing goes into it */
+BPF_ARRAY_OF_MAPS(trace_ring, "trace_model", 1); /* empty, but while somebody looks */
+
+/* --- trace: while somebody looks -------------------------------------------------------------------------- */
+
+/*
+ * Begins the record of a solicitation that may be wanted, while the frame is as it came. What is wanted by its outcome
+ * or its rule isn't known yet.
+ */
+static __always_inline void trace_begin(struct xdp_md *ctx, const struct entry *entry, struct scratch *s)
+{
+	struct trace_filter *filter;
+	struct trace_record *record;
+	struct trace_count *count;
+	int key = 0;
+
+	filter = trace_filters.lookup(&key);
+	if (!filter || !is_frame_traced(filter, &s->frame) || !are_addresses_traced(ctx, filter, &s->frame))
+		return;
+	if (filter->sample > 1) {
+		count = trace_counts.lookup(&key);
+		if (!count || count->sampled++ % filter->sample)
+			return;
+	}
+	record = trace_space.lookup(&key);
+	if (!record || !trace_copy(ctx, &s->frame, record))
+		return;
+	record->ifindex = ctx->ingress_ifindex;
+	record->entry = entry->id;
+	record->time = s->traced_at = bpf_ktime_get_ns();
+}
+
+static __always_inline bool is_rule_traced(const struct trace_filter *filter, __u32 rule)
+{
+	return !filter->by_rule || trace_rules.lookup(&rule);
+}
+
+/* Whether somebody waits for what becomes of a solicitation that isn't decided here. */
+static __always_inline bool is_event_traced(const struct rule *rule, const struct scratch *s)
+{
+	struct trace_filter *filter;
+	int key = 0;
+
+	if (!s->traced_at || s->event_flags & EVENT_ANSWERED)
+		return false;
+	filter = trace_filters.lookup(&key);
+	return filter && filter->outcomes & TRACE_FOUND_LATER && is_rule_traced(filter, rule->id);
+}
+
+/* Puts a record onto the ring, and counts it, if it says what became of a solicitation. */
+static __always_inline void trace_put(struct trace_record *record, bool is_counted)
+{
+	__u64 size = record->kept;
+	struct trace_count *count;
+	void *ring;
+	int key = 0;
+	bool is_lost;
+
+	at_most(size, TRACE_FRAME_MAX);
+	size += __builtin_offsetof(struct trace_record, frame);
+	ring = trace_ring.lookup(&key);
+	is_lost = !ring || bpf_ringbuf_output(ring, record, size, 0);
+	if (!is_counted)
+		return; /* if it is lost, whoever hears what becomes of it will miss it */
+	count = trace_counts.lookup(&key);
+	if (!count)
+		return;
+	count->matched++;
+	if (is_lost)
+		count->lost++;
+}
 
 /* --- match ----------------------------------------------------------------------------------------- */
 
@@ -469,7 +548,7 @@ static __always_inline bool is_asker_refused(const struct entry *entry, const st
 }
 
 /* Leaves an event to hidden_tag(), which runs next on this CPU, unless the frame is lost in between. */
-static __always_inline bool event_hold(const struct entry *entry, const struct ns_event *event)
+static __always_inline bool event_hold(const struct entry *entry, const struct scratch *s, const struct ns_event *event)
 {
 	int key = 0;
 	struct passed *passed = last_passed.lookup(&key);
@@ -477,6 +556,7 @@ static __always_inline bool event_hold(const struct entry *entry, const struct n
 	if (!passed)
 		return false;
 	passed->event = *event;
+	passed->traced_at = s->traced_at;
 	passed->entry = entry->id;
 	passed->is_held = 1;
 	return true;
@@ -506,11 +586,13 @@ static __always_inline bool hold_begin(struct entry *entry, const struct scratch
 static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
 					      const struct scratch *s)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = s->traced_at; /* the event's time is the record's, by which the two are told to be one's */
 	struct settings *settings;
 	__u16 flags = s->event_flags;
 	int key = 0;
 
+	if (!now)
+		now = bpf_ktime_get_ns();
 	settings = settings_space.lookup(&key);
 	if (!settings)
 		return consume(OUTCOME_LOST);
@@ -535,7 +617,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	};
 
 	__builtin_memcpy(event.answer_mac, s->answer_mac, ETH_ALEN);
-	if (s->is_held ? !event_hold(entry, &event) : !event_submit(ctx, &event))
+	if (s->is_held ? !event_hold(entry, s, &event) : !event_submit(ctx, &event))
 		return consume(OUTCOME_LOST);
 	if (s->is_held)
 		return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HOLD };
@@ -584,6 +666,8 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 			return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 		s->event_flags |= EVENT_ANSWERED;
 	}
+	if (entry->flags & ENTRY_TRACED && is_event_traced(rule, s))
+		s->event_flags |= EVENT_TRACED;
 	verdict = ns_punt(ctx, entry, rule, s);
 	if (verdict.action == ACTION_HAND_UP || verdict.action == ACTION_HOLD)
 		told_note(entry, rule, s);
@@ -629,6 +713,39 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 	    (outcome == OUTCOME_PENDING || outcome == OUTCOME_LOST || outcome == OUTCOME_RATE_LIMITED))
 		return XDP_PASS;
 	return XDP_DROP; /* lost or refused ones as well: if passed, a flood would reach the stack */
+}
+
+/*
+ * Ends the record of a solicitation, with what became of it, and tells who looks, if it is wanted: of one whose outcome
+ * Python or hidden_tag() finds, in any case where one of those is.
+ */
+static __always_inline void trace_end(struct xdp_md *ctx, const struct scratch *s)
+{
+	const struct ended *ended = &s->ended;
+	bool is_decided = ended->action != ACTION_HAND_UP && ended->action != ACTION_HOLD;
+	struct trace_filter *filter;
+	struct trace_record *record;
+	int key = 0;
+
+	if (!s->traced_at)
+		return;
+	filter = trace_filters.lookup(&key);
+	record = trace_space.lookup(&key);
+	if (!filter || !record)
+		return;
+	if (is_decided ? !(filter->outcomes >> ended->outcome & 1) || !is_rule_traced(filter, ended->rule)
+		       : !(s->event_flags & EVENT_TRACED))
+		return;
+	record->kind = is_decided ? TRACE_DECIDED : ended->action == ACTION_HOLD ? TRACE_HELD : TRACE_HANDED_UP;
+	record->outcome = ended->outcome;
+	record->reason = ended->check == CHECK_FAILED ? ended->reason : TRACE_NOTHING;
+	record->limit = ended->outcome == OUTCOME_RATE_LIMITED ? ended->limit : TRACE_NOTHING;
+	record->rule = ended->rule;
+	record->decision = ended->decision;
+	record->is_answered = 0;
+	if (ended->action == ACTION_ANSWER)
+		trace_advert(ctx, &s->frame, record);
+	trace_put(record, is_decided);
 }
 
 /* Notes a valid solicitation that goes on to the kernel, so that hidden_tag() can compare it with what it sees. */
@@ -688,6 +805,7 @@ int ns_filter(struct xdp_md *ctx)
 		return XDP_PASS;
 	entry = entry_match(ctx, &f, &s->entry_key);
 	s->frame = f; /* read this copy from here on: the verifier would follow each state of `f` separately */
+	s->traced_at = 0;
 	if (!entry) {
 		tagged_note(ctx, &s->frame);
 		return XDP_PASS;
@@ -697,6 +815,8 @@ int ns_filter(struct xdp_md *ctx)
 	if (!counter)
 		return XDP_PASS;
 
+	if (entry->flags & ENTRY_TRACED)
+		trace_begin(ctx, entry, s);
 	checked = ns_check(ctx, s);
 	if (checked.check == CHECK_FAILED) {
 		counter->reason[checked.reason]++;
@@ -714,17 +834,55 @@ int ns_filter(struct xdp_md *ctx)
 		}
 	}
 	action = ns_record(counter, rule, verdict, entry->flags & ENTRY_SHARED && is_multicast_ether(f.h_dest));
-	if (action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
+	if (!(entry->flags & (ENTRY_TRACED | ENTRY_TAPPED)))
+		return action;
+	/* from the map, or the verifier would walk what follows once for each that there may be */
+	s->ended = (struct ended){
+		.action = verdict.action,
+		.outcome = verdict.outcome,
+		.limit = verdict.limit,
+		.check = checked.check,
+		.reason = checked.reason,
+		.xdp_action = action,
+		.decision = rule ? rule->decision : TRACE_NOTHING,
+		.rule = rule ? rule->id : NO_RULE,
+	};
+	if (entry->flags & ENTRY_TRACED)
+		trace_end(ctx, s);
+	if (s->ended.xdp_action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
 		tagged_note(ctx, &s->frame);
-		if (checked.check == CHECK_PASSED)
-			passed_note(s, ctx->ingress_ifindex, verdict.action == ACTION_HOLD);
+		if (s->ended.check == CHECK_PASSED)
+			passed_note(s, ctx->ingress_ifindex, s->ended.action == ACTION_HOLD);
 	}
-	return action;
+	return s->ended.xdp_action;
 }
 
 /* --- tap: tags that stand beside the frame ------------------------------------------------------------- */
 
 #define TOLD_PAUSE 100000000ULL /* nanoseconds */
+
+/* Tells who looks what became of one that was held, if it is wanted. */
+static __always_inline void trace_found(const struct passed *passed, enum outcome outcome)
+{
+	struct trace_filter *filter;
+	struct trace_record *record;
+	int key = 0;
+
+	filter = trace_filters.lookup(&key);
+	record = trace_space.lookup(&key);
+	if (!filter || !record || !(filter->outcomes >> outcome & 1))
+		return;
+	record->time = passed->traced_at;
+	record->rule = passed->event.rule;
+	record->target = passed->event.target;
+	record->source = passed->event.source;
+	record->kind = TRACE_FOUND;
+	record->outcome = outcome;
+	record->kept = 0;
+	record->size = 0;
+	record->is_answered = 0;
+	trace_put(record, true);
+}
 
 /* Counts one that was held, and didn't become an event. */
 static __always_inline void held_record(const struct passed *passed, enum outcome outcome)
@@ -735,6 +893,8 @@ static __always_inline void held_record(const struct passed *passed, enum outcom
 	if (counter)
 		counter->outcome[outcome]++;
 	rule_count(passed->event.rule, outcome);
+	if (passed->event.flags & EVENT_TRACED)
+		trace_found(passed, outcome);
 }
 
 /*

@@ -14,6 +14,10 @@
 #define MAX_TAGS 2
 #define VIA_SET_NOWHERE 0 /* no rule's */
 #define FIRST_TAG 1       /* bytes that the tap leaves of a port's first frame with a tag */
+#define NO_RULE 0xffffffff
+#define TRACE_FRAME_MAX 1536 /* bytes that are kept of a traced frame: any of the usual MTU, with its tags */
+#define TRACE_ADVERT 72      /* bytes of an advertisement behind its tags */
+#define TRACE_NOTHING 255    /* in a trace record: it has no reason, limit or decision */
 
 /* What becomes of a solicitation: numbers of npd6_xdp/core/verdict.py Outcome. */
 enum outcome {
@@ -98,6 +102,7 @@ enum entry_flag {
 	ENTRY_BUDGETED = 64,   /* so many new targets a second, and no more: new_target_cost */
 	ENTRY_REMEMBERS = 128, /* one of two edges: its targets are remembered for when it gets active */
 	ENTRY_STANDBY = 256,   /* the other edge answers */
+	ENTRY_TRACED = 512,    /* somebody looks at what becomes of its solicitations: trace_begin() */
 };
 
 /* What of routes and rules there is that bpf_fib_lookup() can't decide by: npd6_xdp/core/routes.py RoutingFlag. */
@@ -118,11 +123,20 @@ enum event_flag {
 	EVENT_STALE = 32,    /* the target is present, but stale: have the kernel probe it */
 	EVENT_ANSWERED = 64, /* answered and counted already */
 	EVENT_HEARD = 128,   /* the source is new on this entry, or has another MAC: the kernel won't learn it */
+	EVENT_TRACED = 256,  /* somebody waits to hear what becomes of it */
 };
 
 /* Flags of a present target: npd6_xdp/core/table.py PresentFlag. */
 enum present_flag {
 	PRESENT_STALE = 1, /* its neighbour entry is NUD_STALE; cleared once Python has been told */
+};
+
+/* What a trace record tells: npd6_xdp/core/trace_wire.py TraceKind. */
+enum trace_kind {
+	TRACE_DECIDED,   /* a solicitation, and its outcome */
+	TRACE_HANDED_UP, /* one whose outcome Python finds */
+	TRACE_HELD,      /* one that waits for hidden_tag(): either hands it up, or tells by TRACE_FOUND */
+	TRACE_FOUND,     /* the outcome of one that was held, and no frame */
 };
 
 struct rule {
@@ -267,5 +281,49 @@ struct ns_event {
 } __attribute__((packed, aligned(4)));
 
 _Static_assert(sizeof(struct ns_event) == 52, "a record has 52 bytes for it");
+
+/* Which solicitations somebody wants to see. Which entries' is in their flags. */
+struct trace_filter {
+	struct in6_addr target;
+	struct in6_addr target_mask;
+	struct in6_addr source;
+	struct in6_addr source_mask;
+	__u8 mac[ETH_ALEN]; /* of the frame's source */
+	__u16 by_mac;
+	__u16 outer; /* VLAN ids as in an entry_key; VLAN_ANY: all */
+	__u16 inner;
+	__u32 outcomes; /* a bit each */
+	__u32 by_rule;  /* those of `trace_rules` only */
+	__u32 sample;   /* one of so many, on each CPU */
+};
+
+/* What was seen for that on one CPU. */
+struct trace_count {
+	__u64 sampled; /* what the filter let through before it was decided, of which each n-th is traced */
+	__u64 matched; /* of what was decided here: what the filter wants */
+	__u64 lost;    /* of those: what the ring had no space for */
+};
+
+/* One solicitation, on the ring as far as `kept` says; `time` is its event's, too (CLOCK_MONOTONIC, nanoseconds). */
+struct trace_record {
+	__u64 time;
+	__u32 ifindex;
+	__u32 entry;
+	__u32 rule; /* or NO_RULE */
+	__u32 size; /* of the frame on the wire */
+	struct in6_addr target;
+	struct in6_addr source;
+	__u16 kept; /* bytes of it that are here */
+	__u8 kind;  /* enum trace_kind */
+	__u8 outcome;
+	__u8 reason;
+	__u8 limit;
+	__u8 decision;
+	__u8 is_answered;
+	__u8 advert_macs[2 * ETH_ALEN]; /* of the advertisement that went out; its tags are those of the frame */
+	__u8 zero[4];
+	__u8 advert[TRACE_ADVERT];
+	__u8 frame[TRACE_FRAME_MAX];
+};
 
 #endif

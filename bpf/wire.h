@@ -41,6 +41,8 @@
 #define ND_OPT_TARGET_LL_ADDR 2
 
 #define CHECKSUM_AT 2 /* in an ICMPv6 message */
+#define TARGET_AT 8
+#define SOURCE_AT 8 /* in an IPv6 header */
 
 struct in6_addr {
 	union {

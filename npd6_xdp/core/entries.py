@@ -24,6 +24,7 @@ class EntryFlag(IntFlag):
     BUDGETED = 64
     REMEMBERS = 128
     STANDBY = 256
+    TRACED = 512
 
 
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)

@@ -36,7 +36,7 @@ class EventFlag(IntFlag):
     MISS: the target is to be resolved (method neighbour) or added (kernel), or the kernel asked about it (route).
     STALE: it is known, and the kernel is to probe whether that still holds. ANSWERED: XDP has answered and counted
     already. HEARD: the asker is new on this link, or has another MAC address than before, and the kernel doesn't see
-    this solicitation.
+    this solicitation. TRACED: somebody waits to hear what becomes of it.
     """
 
     COUNT = 3
@@ -46,6 +46,7 @@ class EventFlag(IntFlag):
     STALE = 32
     ANSWERED = 64
     HEARD = 128
+    TRACED = 256
 
 
 class NsEvent(NamedTuple):

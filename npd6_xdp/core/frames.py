@@ -11,11 +11,14 @@ STRIDE = 96
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """What the advertisements of one rule under one set of VLAN tags share: the port, and the size in bytes."""
+    """What the advertisements of one rule under one set of VLAN tags share: the port, the size in bytes, and whether
+    somebody waits to hear of them.
+    """
 
     rule: int
     ifindex: int
     size: int
+    traced: bool = False
 
 
 class Frames:

@@ -118,6 +118,48 @@ RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
 NS_EVENT = Layout(
     "ns_event", target=_ADDRESS, source=_ADDRESS, time_us="I", rule="I", answer_mac=_MAC, tci="4s", flags="H"
 )
+TRACE_FILTER = Layout(
+    "trace_filter",
+    target=_ADDRESS,
+    target_mask=_ADDRESS,
+    source=_ADDRESS,
+    source_mask=_ADDRESS,
+    mac=_MAC,
+    by_mac="H",
+    outer="H",
+    inner="H",
+    outcomes="I",
+    by_rule="I",
+    sample="I",
+)
+TRACE_COUNT = Layout("trace_count", sampled="Q", matched="Q", lost="Q")
+TRACE_FRAME_MAX = 1536
+"""Bytes that are kept of a traced frame."""
+TRACE_ADVERT = 72
+"""Bytes of a traced advertisement behind its tags."""
+TRACE_NOTHING = 255
+"""Stands in a trace record for a reason, a limit or a decision that it hasn't got."""
+TRACE_RECORD = Layout(
+    "trace_record",
+    time="Q",
+    ifindex="I",
+    entry="I",
+    rule="I",
+    size="I",
+    target=_ADDRESS,
+    source=_ADDRESS,
+    kept="H",
+    kind="B",
+    outcome="B",
+    reason="B",
+    limit="B",
+    decision="B",
+    is_answered="B",
+    advert_macs="12s",
+    zero="4x",
+    advert=f"{TRACE_ADVERT}s",
+    frame=f"{TRACE_FRAME_MAX}s",
+)
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "entries": (ENTRY_KEY, ENTRY),
@@ -135,5 +177,8 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "entry_counters": (INDEX, ENTRY_COUNTER),
     "rule_counters": (INDEX, RULE_COUNTER),
     "need_wakeup": (INDEX, FLAG),
+    "trace_filters": (INDEX, TRACE_FILTER),
+    "trace_rules": (FLAG, FLAG),
+    "trace_counts": (INDEX, TRACE_COUNT),
 }
 """The program's maps that Python reads or writes, with their keys and values."""

@@ -126,7 +126,8 @@ class Responder:
         template = self._template(rule_id, NsEvent(UNSPECIFIED, UNSPECIFIED, 0, 0, b"", tci, flags).vlan_tags())
         plain = template.plain
         size = len(template.fill(bytes(6), UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, solicited=True))
-        return Shape(rule_id, self._table.entries[rule.entry].ifindex, size), plain
+        traced = bool(flags & EventFlag.TRACED)
+        return Shape(rule_id, self._table.entries[rule.entry].ifindex, size, traced), plain
 
     def _choose_source(self, entry: int, destination: bytes) -> bytes | None:
         """The interface's own address; None if it has none: then the target is the source."""

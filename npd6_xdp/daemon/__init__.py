@@ -48,6 +48,7 @@ from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.service import Service, begin
 from npd6_xdp.daemon.signals import Signals
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.daemon.tracing import Tracing
 from npd6_xdp.daemon.tracking import Tracking
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.daemon.view import View
@@ -126,8 +127,10 @@ class Rooms:
         turns = Turns(lambda: self.rings.busy)
         rings, answering, reap = self.rings, self.answering, self.reaper.reap
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
+        self.tracing = keep(closing(Tracing(loop, self.ns_filter, self.rings, self.answering, changing)))
         followers = [
-            *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.programs),
+            *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
+            self.programs,
             *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
             *(self.announcing, hand_over),
         ]
@@ -161,7 +164,8 @@ class Rooms:
             "reload": lambda _, reply: self.reloads.ask(reply),
             "announce": self.announcing.ask,
         }
-        self.control.join(loop, verbs)
+        self.control.join(loop, verbs, {"trace": self.tracing.ask})
+        self.tracing.join()
         self.reloads.join(self.control.say_at_work)
         self.tracking.join(lambda: self.reloads.is_applying)
         self.changes.join(loop)

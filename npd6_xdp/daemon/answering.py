@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address
+from typing import Protocol
 
 from npd6_xdp.core.event import RECORD_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.frames import Frames, Shape
@@ -36,6 +37,26 @@ if it was refused. None: answer it.
 """
 
 
+class Told(Protocol):
+    """Who hears of each solicitation that the program has marked (EventFlag.TRACED)."""
+
+    def plain(self, frames: Frames, failed: Sequence[int]) -> None:
+        """Advertisements were sent side by side, but for these."""
+        ...
+
+    def one(self, event: NsEvent, outcome: Outcome | Limit, advertisement: bytes | None) -> None:
+        """What became of one."""
+        ...
+
+    def late(self, event: NsEvent, advertisement: bytes) -> None:
+        """One who has waited was answered."""
+        ...
+
+    def pause(self) -> None:
+        """That was all of this look into the rings."""
+        ...
+
+
 class Answering(Follower):
     """Answers by the table in force, and counts. What an event makes us raise is told to `failed`, and costs that event
     only.
@@ -62,6 +83,8 @@ class Answering(Follower):
         self._debug_left = _DEBUG_LINES
         self._debug_second = 0.0
         self.times = AnswerTimes()
+        self.told: Told | None = None
+        """Who hears of what the program has marked, if anybody does."""
         # of those that are to be counted yet:
         self._tried: list[Shape] = []
         self._unsent: list[Shape] = []  # of the tried ones
@@ -113,6 +136,8 @@ class Answering(Follower):
                 self._answer_one(event)
             except Exception as error:
                 self._report(self.WHERE, error)
+        if self.told is not None:
+            self.told.pause()
         return sum(map(len, runs)) // RECORD_SIZE
 
     def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:
@@ -128,6 +153,8 @@ class Answering(Follower):
             for index in reversed(failed):
                 del latencies[index]
                 self._unsent.append(frames.shapes[index])
+            if self.told is not None and any(shape.traced for shape in frames.shapes):
+                self.told.plain(frames, failed)
             self._latencies += latencies
             self._tried += frames.shapes
             frames.clear()
@@ -161,6 +188,7 @@ class Answering(Follower):
         if self._in_force.table.on_standby(rule.entry):  # by now
             if not event.flags & EventFlag.ANSWERED:
                 self._counts.count(rule, Outcome.STANDBY)
+                self._tell(event, Outcome.STANDBY)
             return
         if event.flags & _NOTICED:
             self._notice(event, rule)
@@ -168,8 +196,11 @@ class Answering(Follower):
             return  # counted where it was answered
         handler = self._handlers.get(rule.method)
         outcome = None if handler is None else handler(event, rule)
+        advertisement = None
         if outcome is None:
-            outcome = Outcome.ANSWERED_PYTHON if self._send(event) else Outcome.FAILED
+            advertisement = self._send(event)
+            outcome = Outcome.FAILED if advertisement is None else Outcome.ANSWERED_PYTHON
+        self._tell(event, outcome, advertisement)
         if isinstance(outcome, Limit):
             self._counts.count_refused(rule, outcome)
         else:
@@ -186,16 +217,23 @@ class Answering(Follower):
             return
         if event.is_ours:
             self._found(event, rule)
-        elif self._send(event):
+        elif (advertisement := self._send(event)) is not None:
             self._counts.count_late(rule)
+            if self.told is not None and event.flags & EventFlag.TRACED:
+                self.told.late(event, advertisement)
 
-    def _send(self, event: NsEvent) -> bool:
+    def _tell(self, event: NsEvent, outcome: Outcome | Limit, advertisement: bytes | None = None) -> None:
+        if self.told is not None and event.flags & EventFlag.TRACED:
+            self.told.one(event, outcome, advertisement)
+
+    def _send(self, event: NsEvent) -> bytes | None:
+        """The advertisement that has gone out."""
         responder = self._responder if event.rule in self._in_force.table.rules else self._former_responder
         answer = responder.answer(event)
         if not self._ports.send(answer.ifindex, answer.frame):
-            return False
+            return None
         self.times.observe_all([(machine_ns() // 1000 - event.time_us) & _MICROSECONDS])
-        return True
+        return answer.frame
 
     def _debug(self, event: NsEvent, rule: Rule, outcome: Outcome | Limit) -> None:
         """A line about one solicitation, but not so many that the log is a flood of its own."""

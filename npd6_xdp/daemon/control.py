@@ -10,10 +10,14 @@ from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.in_force import Change, Follower, InForce
 from npd6_xdp.daemon.listening import Listening
 from npd6_xdp.daemon.loop import Loop
-from npd6_xdp.system.control import ControlServer, Reply
+from npd6_xdp.system.control import Connection, ControlServer, Reply
 
 Verb = Callable[[dict[str, Any], Reply], None]
 """What a question that has this verb is answered by, now or later."""
+
+
+Stays = Callable[[dict[str, Any], Connection], None]
+"""Whose the connection of such a question is, unless that raises Npd6Error, which the client is told."""
 
 
 class Control(Follower):
@@ -21,9 +25,10 @@ class Control(Follower):
 
     def __init__(self, path: str, loop: Loop) -> None:
         self._verbs: Mapping[str, Verb] = {}
+        self._stays: Mapping[str, Stays] = {}
 
         def listen(path: str) -> ControlServer:
-            return ControlServer(path, loop, self._answer)
+            return ControlServer(path, loop, self._answer, self._keep)
 
         # who has asked at an address that is left is yet to hear
         self._listening = Listening(path, listen(path), listen, ControlServer.close, ControlServer.stop_listening)
@@ -32,9 +37,9 @@ class Control(Follower):
         """Let go of the socket, and hang up."""
         self._listening.close()
 
-    def join(self, loop: Loop, verbs: Mapping[str, Verb]) -> None:
+    def join(self, loop: Loop, verbs: Mapping[str, Verb], stays: Mapping[str, Stays]) -> None:
         """From now on, questions are answered."""
-        self._verbs = verbs
+        self._verbs, self._stays = verbs, stays
         loop.renew(ControlServer.WHERE, self._listening.renew)
         loop.at(lambda: self._server.due, lambda now: self._server.tick(now), ControlServer.WHERE)
 
@@ -56,10 +61,16 @@ class Control(Follower):
         self._listening.take_over(new.config.control)
         yield from ()
 
+    def _keep(self, question: dict[str, Any], connection: Connection) -> bool:
+        stays = self._stays.get(question["verb"])
+        if stays is not None:
+            stays(question, connection)
+        return stays is not None
+
     def _answer(self, question: dict[str, Any], reply: Reply) -> None:
         verb = self._verbs.get(question["verb"])
         if verb is None:
-            known = " and ".join(self._verbs)
+            known = " and ".join((*self._verbs, *self._stays))
             reply({"error": f"unknown verb {question['verb']!r}: it knows {known}"})
         else:
             verb(question, reply)

@@ -38,6 +38,12 @@ Answer = dict[str, Any] | bytes
 Reply = Callable[[Answer], None]
 """To be called once, at any time, with the answer to a question."""
 
+Connection = socket.socket
+"""A client's, for whoever keeps it."""
+
+Keep = Callable[[dict[str, Any], Connection], bool]
+"""Whether it is asked by a question whose connection stays; from then on that is the callee's. Raises Npd6Error."""
+
 
 class Waiting(Protocol):
     """The loop that waits for our sockets, and calls."""
@@ -52,17 +58,25 @@ class Waiting(Protocol):
 
 
 class ControlServer:
-    """Listens. Each question is passed to `answer`, with a function to call with the answer, at once or later.
+    """Listens. Each question is passed to `keep`, which may take the connection over, else to `answer`, with a function
+    to call with the answer, at once or later.
 
     `due` is when to call tick() (seconds, monotonic): it can take no connection for the moment.
     """
 
     WHERE = "control"
 
-    def __init__(self, path: str, loop: Waiting, answer: Callable[[dict[str, Any], Reply], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        loop: Waiting,
+        answer: Callable[[dict[str, Any], Reply], None],
+        keep: Keep = lambda *_: False,
+    ) -> None:
         self._path = Path(path)
         self._loop = loop
         self._answer = answer
+        self._keep = keep
         self._clients: dict[socket.socket, _Client] = {}
         self._copies: list[bytes] = []  # long answers that are being sent, the oldest first
         self._said = Said(again=_COMPLAIN)
@@ -165,11 +179,11 @@ class ControlServer:
         client.asked += data
         if b"\n" in client.asked:
             self._wait(connection, client, 0)
-            self._understand(client.asked, lambda answer: self._reply(connection, answer))
+            self._understand(client.asked, connection, lambda answer: self._reply(connection, answer))
         elif not data or len(client.asked) >= _MOST_ASKED:
             self._drop(connection)
 
-    def _understand(self, asked: bytes, reply: Reply) -> None:
+    def _understand(self, asked: bytes, connection: Connection, reply: Reply) -> None:
         try:
             question = json.loads(asked.partition(b"\n")[0])
         except (ValueError, RecursionError):  # the latter by brackets within brackets
@@ -178,7 +192,10 @@ class ControlServer:
             reply({"error": 'not a question: send one line with a JSON object that has a "verb"'})
             return
         try:
-            self._answer(question, reply)
+            if self._keep(question, connection):
+                del self._clients[connection]
+            else:
+                self._answer(question, reply)
         except Exception as error:  # whatever it is: the client is told, and so is the loop
             reply({"error": str(error) if isinstance(error, Npd6Error) else f"internal error: {error}; see the log"})
             if not isinstance(error, Npd6Error):

@@ -44,6 +44,8 @@ class Plan:
     """Seconds until what comes with the interfaces' appearing is over (row 13)."""
     idle: float
     """Seconds over which an idle daemon's processor time is taken (row 13)."""
+    traced: int
+    """How often the programs of row 14 are loaded."""
     rules: int
     changed: int
     """Row 12."""
@@ -69,6 +71,7 @@ FULL = Plan(
     settle=10.0,
     calm=2.0,
     idle=10.0,
+    traced=7,
     rules=100_000,
     changed=1_000,
     interfaces=(10, 100, 400),
@@ -93,6 +96,7 @@ QUICK = Plan(
     settle=0.2,
     calm=0.5,
     idle=0.5,
+    traced=1,
     rules=2_000,
     changed=100,
     interfaces=(2, 10),

@@ -118,7 +118,14 @@ class Harness:
 
     def cost(self, program: int, bare: int, action: int, repeats: Repeats) -> Cost:
         """Of the frames that the harness makes; each program is reached by a tail call."""
-        for fd, wanted in ((program, action), (bare, XDP_PASS)):
+        return self._between((program, action), (bare, XDP_PASS), repeats)
+
+    def between(self, program: int, other: int, action: int, repeats: Repeats) -> Cost:
+        """Of a program over another one that does the same with the frames."""
+        return self._between((program, action), (other, action), repeats)
+
+    def _between(self, program: tuple[int, int], bare: tuple[int, int], repeats: Repeats) -> Cost:
+        for fd, wanted in (program, bare):
             self._put("next", _INDEX.pack(fd))
             for _ in range(10):
                 found = self._runs.run(self._function.fd, self._frame).action
@@ -129,7 +136,7 @@ class Harness:
             self._put("next", _INDEX.pack(fd))
             return _timed(self._runs, self._function.fd, self._frame, repeats.runs)
 
-        return _compare(run, program, bare, repeats.rounds)
+        return _compare(run, program[0], bare[0], repeats.rounds)
 
 
 def cost_of_answers(wanted: Table, vary: Vary, count: int, repeats: Repeats, action: int = XDP_TX) -> Cost:

@@ -54,6 +54,7 @@ WINGS = {
     "bpf": (
         "ns_filter",
         "counted",
+        "trace",
         "program",
         "attach",
         "sizes",

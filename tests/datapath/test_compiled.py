@@ -134,7 +134,7 @@ def compiled_now(sizes: Mapping[str, int]) -> tuple[Compiled, Loaded]:
         loaded = load(sizes)
     bcc = load_bcc()
     kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
-    return compiled.taken(bcc.lib, loaded.module.module, kinds, loading._SIZED_BY), loaded
+    return compiled.taken(bcc.lib, loaded.module.module, kinds, loading._SIZED_BY, loading._MODELS), loaded
 
 
 def test_no_instruction_depends_on_the_size_of_a_map_and_each_size_is_one_maps() -> None:
@@ -402,7 +402,7 @@ def test_without_privileges_it_says_what_it_says_when_it_is_compiled(
 
 words = st.text(st.characters(codec="utf-8"), max_size=8)
 numbers = st.integers(0, 2**32 - 1)
-maps = st.builds(Map, words, numbers, numbers, numbers, numbers, numbers, words)
+maps = st.builds(Map, words, numbers, numbers, numbers, numbers, numbers, words, words)
 functions = st.builds(Function, words, numbers, st.binary(max_size=64))
 some = st.builds(Compiled, st.lists(maps).map(tuple), st.lists(functions).map(tuple), words, numbers)
 

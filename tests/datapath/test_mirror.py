@@ -16,7 +16,8 @@ from npd6_xdp.core.entries import DATAPATHS, EntryFlag
 from npd6_xdp.core.event import EVENT_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.links import SourceFlag
 from npd6_xdp.core.routes import RoutingFlag
-from npd6_xdp.core.table import NO_VIA_SET, VLAN_ANY, Decision, PresentFlag, RuleFlag
+from npd6_xdp.core.table import NO_RULE, NO_VIA_SET, VLAN_ANY, Decision, PresentFlag, RuleFlag
+from npd6_xdp.core.trace_wire import TraceKind
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.sizes import sizes_for
@@ -57,6 +58,7 @@ ENUMS: dict[str, dict[str, int]] = {
     "source_flag": valued("SOURCE", SourceFlag),
     "entry_flag": valued("ENTRY", EntryFlag),
     "datapath": numbered("DATAPATH", DATAPATHS),
+    "trace_kind": valued("TRACE", TraceKind),
     "event_flag": {f"EVENT_{name}": int(tag) for name, tag in EventFlag.__members__.items()},
 }
 
@@ -86,7 +88,7 @@ def maps() -> Iterator[dict[str, tuple[Type, Type, dict[str, Type]]]]:
         module.cleanup()
 
 
-NAMES = (*layout.MAPS, "last_passed")
+NAMES = (*layout.MAPS, "last_passed", "trace_space")
 STRUCTS = {each.name: each for each in vars(layout).values() if isinstance(each, layout.Layout)}
 PLAIN = {"int", "unsigned int", "unsigned long long"}
 
@@ -95,7 +97,7 @@ PLAIN = {"int", "unsigned int", "unsigned long long"}
 def test_a_struct_of_the_program_has_its_fields_where_python_has_them(
     maps: dict[str, tuple[Type, Type, dict[str, Type]]], name: str
 ) -> None:
-    _, _, structs = maps["last_passed"]  # which holds an event, too
+    structs = maps["last_passed"][2] | maps["trace_space"][2]  # which hold an event, and a trace record
     fields = {field.name: (field.offset, field.size) for field in STRUCTS[name].fields.values()}
     assert structs[name].fields == fields
     assert structs[name].size == STRUCTS[name].size
@@ -111,7 +113,7 @@ def test_a_map_of_the_program_has_the_keys_and_values_that_python_packs(
 
 def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed() -> None:
     assert set(re.findall(r"^struct (\w+) {", SOURCE, re.MULTILINE)) == STRUCTS.keys() - PLAIN
-    rings = {"events", "more_events"}
+    rings = {"events", "more_events", "trace_ring"}
     assert set(load._MAPS) == layout.MAPS.keys() | rings
 
 
@@ -123,6 +125,10 @@ def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed(
         ("NO_LENGTH", layout.NO_LENGTH),
         ("VIA_SET_NOWHERE", NO_VIA_SET),
         ("FIRST_TAG", layout.FIRST_TAG),
+        ("NO_RULE", NO_RULE),
+        ("TRACE_FRAME_MAX", layout.TRACE_FRAME_MAX),
+        ("TRACE_ADVERT", layout.TRACE_ADVERT),
+        ("TRACE_NOTHING", layout.TRACE_NOTHING),
         ("MAX_TAGS", layout.NS_EVENT.fields["tci"].size // 2),
     ],
 )

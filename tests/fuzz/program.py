@@ -349,7 +349,7 @@ class Subject:
 
     def _program(self, loaded: _Loaded, ready: _InForce) -> Program:
         owner = loaded.ns_filter.program
-        fds, cpus = owner._fds, owner._cpus
+        fds, cpus = owner._fds, owner.cpus
         entries, rules = max(ready.table.entries) + 1, max(ready.table.rules) + 1
         program = Program(
             owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_addresses"], cpus, entries, rules

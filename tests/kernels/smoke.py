@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
+from npd6_xdp.core.trace_wire import Filter
+from npd6_xdp.core.traced import Traced
+from npd6_xdp.tools.trace_session import Session
 from tests.kernels.ground import Rule, interface, until
 from tests.kernels.machine import xdp_pass
 from tests.kernels.scene import Scene
@@ -47,6 +52,11 @@ OUTCOMES = {"ignored": 1, "absent": 2, "pending": 1, "unmatched": 1, "invalid": 
 """Of what is silent."""
 
 _GROWTH = 900.0  # seconds
+
+
+def _read_into(came: list[Traced], session: Session) -> bool:
+    came += session.read()
+    return bool(came)
 
 
 class Smoke(Scene):
@@ -97,6 +107,7 @@ class Smoke(Scene):
             target = "2001:db8:10:1::2"
             ground.check(f"{port}: a wrong checksum", wire.silent(target, checksum_error=0x5555), SILENCE)
             self._check_counters(port, wire)
+        self._check_trace()
 
     def _check_counters(self, port: Port, wire: Wire) -> None:
         read = self.ground.outcomes
@@ -107,6 +118,17 @@ class Smoke(Scene):
         others = {outcome: count for outcome, count in found.items() if not outcome.startswith("answered")}
         first = port is PORTS[0]  # and so the neighbour wasn't known yet
         self.ground.check(f"{port}: as what it was", others, {**OUTCOMES, "pending": 1 + first})
+
+    def _check_trace(self) -> None:
+        """A ring buffer within an array of maps, which a client maps: of what XDP answers, and of what Python does."""
+        with closing(Session(self.ground.daemon.control, Filter())) as session:
+            for port in PORTS:
+                wire, mac, came = self.ground.wire(port.asker), self.ground.mac(port.name), list[Traced]()
+                found = wire.ask(ANSWERED["static"], mac, tries=3)
+                self.ground.check(f"{port}: static, while it is traced", found, ANSWER)
+                until(partial(_read_into, came, session), 30.0)
+                by = "python" if port.datapath == "python" else "xdp"
+                self.ground.check(f"{port}: the trace tells who has answered", [line.by for line in came][:1], [by])
 
     def grow(self) -> None:
         """Have a larger program take over: the rules are more than the maps of the first have space for."""

@@ -17,12 +17,14 @@ from contextlib import contextmanager
 import pytest
 
 from npd6_xdp.core.hidden import SEEMS_MENDED
+from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from tests.bench.counter import Counter
 from tests.bench.generators import Order
 from tests.frames import TAGS_8021Q, TAGS_MENU
+from tests.netns.tracing import Trace
 from tests.netns.wire import EDGE, Wire, configuration, flood, on_edge, question, says, scan, until
 from tests.soak.traffic import STATIC, generator
 
@@ -346,3 +348,15 @@ def test_a_flood_with_tags_within_the_frames_silences_nothing(topology: Topology
     assert set(ups(running).values()) == {1.0}
     assert "beside" not in running.log
     assert "monitored" not in running.solicitations()
+
+
+def test_a_trace_tells_what_became_of_what_was_held_for_its_hidden_tag(
+    topology: Topology, daemon: Start, hidden: Wire
+) -> None:
+    running = daemon(TRUNK)
+    with Trace(running) as trace:
+        hidden.send(asked("2001:db8:1::9"))
+        assert trace.has(1)
+        assert trace.end() == (1, 0, 1)
+    (line,) = trace.lines
+    assert (line.frame, line.outcome, line.advertisement) == (asked("2001:db8:1::9"), Outcome.MONITORED, None)

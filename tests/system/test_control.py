@@ -17,7 +17,7 @@ import pytest
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.daemon.loop import Loop
-from npd6_xdp.system.control import ControlServer, Reply
+from npd6_xdp.system.control import Connection, ControlServer, Reply
 from npd6_xdp.tools.control import ask
 
 
@@ -27,8 +27,9 @@ class Served:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.loop = Loop()
-        self.server = ControlServer(str(path), self.loop, self._answer)
+        self.server = ControlServer(str(path), self.loop, self._answer, self._keep)
         self.waiting: list[Reply] = []
+        self.kept: list[Connection] = []
 
     def _answer(self, question: dict[str, Any], reply: Reply) -> None:
         match question["verb"]:
@@ -38,6 +39,14 @@ class Served:
                 raise RuntimeError("a mistake of ours")
             case _:
                 reply({"asked": question})
+
+    def _keep(self, question: dict[str, Any], connection: Connection) -> bool:
+        if question["verb"] != "stay":
+            return False
+        if self.kept:
+            raise MachineError("one at a time")
+        self.kept.append(connection)
+        return True
 
     def answer_all(self) -> None:
         for reply in self.waiting:
@@ -65,6 +74,8 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     served = Served(tmp_path / "control.sock")
     yield served
+    for connection in served.kept:
+        connection.close()
     served.server.close()
     served.loop.close()
 
@@ -282,3 +293,20 @@ def test_a_socket_whose_owner_takes_no_connection_is_another_daemons(tmp_path: P
         ControlServer(str(served.path), served.loop, lambda *_: None)
     for client in waiting:
         client.close()
+
+
+def test_a_connection_that_stays_is_no_client_any_more_and_is_not_dropped_for_others(served: Served) -> None:
+    with served.client() as staying, contextlib.ExitStack() as stack:
+        staying.sendall(b'{"verb": "stay"}\n')
+        served.turn()
+        assert served.ask(b'{"verb": "stay"}\n') == {"error": "one at a time"}
+        for _ in range(40):
+            stack.enter_context(served.client())
+        (connection,) = served.kept
+        connection.sendall(b"it is still there")
+        assert staying.recv(64) == b"it is still there"
+        staying.sendall(b"whatever")
+        served.turn()
+        assert connection.recv(64) == b"whatever", "nobody else reads it"
+    served.server.close()
+    connection.getpeername()  # raises where it is closed

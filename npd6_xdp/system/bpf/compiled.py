@@ -31,7 +31,9 @@ _LENGTH = struct.Struct("=I")
 
 
 class Map(NamedTuple):
-    """A map to be made: numbers as the kernel has them. `sized_by`: the definition that says `entries`, or ""."""
+    """A map to be made: numbers as the kernel has them. `sized_by`: the definition that says `entries`, or "". Of one
+    that holds maps, `model` is an earlier one that those are like.
+    """
 
     name: str
     kind: int
@@ -40,6 +42,7 @@ class Map(NamedTuple):
     entries: int
     flags: int
     sized_by: str
+    model: str = ""
 
 
 class Function(NamedTuple):
@@ -122,16 +125,18 @@ def _libraries() -> list[tuple[str, int, int]]:
     return [(name, each.st_size, each.st_mtime_ns) for name, each in found]
 
 
-def taken(lib: Any, module: Any, kinds: Mapping[str, int], sized_by: Mapping[str, str]) -> Compiled:
+def taken(
+    lib: Any, module: Any, kinds: Mapping[str, int], sized_by: Mapping[str, str], models: Mapping[str, str]
+) -> Compiled:
     """What bcc has made and loaded: functions by name, of these kinds, and all maps.
 
-    `sized_by` names the definition that says a map's size. Raises ValueError where something is among it that can't be
-    loaded by another process.
+    `sized_by` names the definition that says a map's size, `models` the map that those which it holds are like. Raises
+    ValueError where something is among it that can't be loaded by another process.
     """
     name_of = ct.CFUNCTYPE(ct.c_char_p, ct.c_void_p, ct.c_size_t)(("bpf_table_name", lib))
     names = [name_of(module, number) for number in range(lib.bpf_num_tables(module))]
     fds = {lib.bpf_table_fd(module, name): number for number, name in enumerate(names)}
-    maps = [_map(lib, fd, names[number].decode(), sized_by) for fd, number in fds.items()]
+    maps = [_map(lib, fd, names[number].decode(), sized_by, models) for fd, number in fds.items()]
     functions = [
         Function(name, kind, _relocated(_code(lib, module, name.encode()), fds.get)) for name, kind in kinds.items()
     ]
@@ -143,12 +148,12 @@ def _code(lib: Any, module: Any, name: bytes) -> bytes:
     return ct.string_at(lib.bpf_function_start(module, name), lib.bpf_function_size(module, name))
 
 
-def _map(lib: Any, fd: int, name: str, sized_by: Mapping[str, str]) -> Map:
+def _map(lib: Any, fd: int, name: str, sized_by: Mapping[str, str], models: Mapping[str, str]) -> Map:
     info, length = ct.create_string_buffer(_MAP_INFO.size), ct.c_uint32(_MAP_INFO.size)
     if lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length)) != 0:
         raise ValueError(f"nothing is known of map {name}")
     kind, _, key_size, value_size, entries, flags = _MAP_INFO.unpack(info.raw)
-    return Map(name, kind, key_size, value_size, entries, flags, sized_by.get(name, ""))
+    return Map(name, kind, key_size, value_size, entries, flags, sized_by.get(name, ""), models.get(name, ""))
 
 
 def _relocated(code: bytes, number_for: Callable[[int], int | None]) -> bytes:
@@ -170,9 +175,6 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
 
     Raises OSError with the kernel's errno; what the verifier says is printed to file descriptor 2, as bcc does.
     """
-    create: Any = ct.CFUNCTYPE(ct.c_int, ct.c_int, ct.c_char_p, *(ct.c_int,) * 4, use_errno=True)(
-        ("bcc_create_map", lib)
-    )
     load: Any = ct.CFUNCTYPE(
         *(ct.c_int, ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_int, ct.c_char_p, ct.c_uint, ct.c_int),
         *(ct.c_void_p, ct.c_uint),
@@ -188,11 +190,10 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
         return fd
 
     try:
-        maps = {}
+        maps: dict[str, int] = {}
         for each in compiled.maps:
             entries = sizes[each.sized_by] if each.sized_by else each.entries
-            fd = create(each.kind, each.name.encode(), each.key_size, each.value_size, entries, each.flags)
-            maps[each.name] = kept(fd, f"map {each.name}")
+            maps[each.name] = kept(_created(lib, each, entries, maps.get(each.model)), f"map {each.name}")
         fds = dict(enumerate(maps.values()))
         functions = {}
         for name, kind, code in compiled.functions:
@@ -203,3 +204,40 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
             os.close(fd)
         raise
     return InKernel(maps, functions)
+
+
+class _MapOptions(ct.Structure):
+    """struct bpf_map_create_opts of libbpf."""
+
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("btf_fd", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("inner_map_fd", ct.c_uint32),
+        ("map_flags", ct.c_uint32),
+        ("map_extra", ct.c_uint64),
+        ("numa_node", ct.c_uint32),
+        ("map_ifindex", ct.c_uint32),
+    )
+
+
+def _created(lib: Any, of: Map, entries: int, model: int | None) -> int:
+    """A map with so many entries: its descriptor, or -1 and the errno of ctypes. `model`: of one that holds maps."""
+    if model is None:
+        create: Any = ct.CFUNCTYPE(ct.c_int, ct.c_int, ct.c_char_p, *(ct.c_int,) * 4, use_errno=True)(
+            ("bcc_create_map", lib)
+        )
+        return int(create(of.kind, of.name.encode(), of.key_size, of.value_size, entries, of.flags))
+    options = _MapOptions(sz=ct.sizeof(_MapOptions), inner_map_fd=model, map_flags=of.flags)
+    return create_map(lib, Map(of.name, of.kind, of.key_size, of.value_size, entries, of.flags, ""), options)
+
+
+def create_map(lib: Any, of: Map, options: _MapOptions | None = None) -> int:
+    """A map by libbpf's own call: its descriptor, or -1 (or less) and the errno of ctypes."""
+    create: Any = ct.CFUNCTYPE(ct.c_int, ct.c_int, ct.c_char_p, *(ct.c_uint32,) * 3, ct.c_void_p, use_errno=True)(
+        ("bpf_map_create", lib)
+    )
+    chosen = None if options is None else ct.addressof(options)
+    return int(create(of.kind, of.name.encode(), of.key_size, of.value_size, of.entries, chosen))

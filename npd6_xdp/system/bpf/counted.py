@@ -36,6 +36,9 @@ class CountedPrograms:
         self._retired.append(self.program)
         self.program = program
 
+    def _retires(self, program: Program) -> None:
+        """One that was at work is about to be given up."""
+
     def _count_by(self, before: Table, table: Table) -> None:
         """Another table is in the maps: numbers that are gone or new begin at 0, as they may stand for something else
         now.
@@ -83,6 +86,7 @@ class CountedPrograms:
             self.changes += 1
             self._folded_entries, self._folded_rules = entries, rules
             self._retired.remove(program)
+            self._retires(program)
             program.close()
             yield
 

@@ -36,7 +36,7 @@ class Counters(Maps):
     def __init__(self, fds: Mapping[str, int], sizes: Mapping[str, int]) -> None:
         super().__init__(fds, sizes)
         self._used: dict[str, set[int]] = {"entry_counters": set(), "rule_counters": set()}
-        self._cpus = len(load_bcc().utils.get_possible_cpus())
+        self.cpus = len(load_bcc().utils.get_possible_cpus())
         self.entries: set[int] = set()
         self.rules: set[int] = set()
 
@@ -51,7 +51,7 @@ class Counters(Maps):
         for some in pieces(ids & self._used[name], PIECE):
             for number in some:
                 if any(self._read_per_cpu(name, number, layout)):
-                    self.update(name, INDEX.pack(number), bytes(layout.size * self._cpus))
+                    self.update(name, INDEX.pack(number), bytes(layout.size * self.cpus))
             yield
         self._used[name] |= ids
 
@@ -80,7 +80,7 @@ class Counters(Maps):
 
     def _counted(self, name: str, numbers: Set[int], layout: Layout) -> Iterator[dict[int, list[int]]]:
         """What isn't 0 of the counters of these numbers, summed over the CPUs, some at a time."""
-        size = layout.size * self._cpus
+        size = layout.size * self.cpus
         nothing = bytes(size)
         for first, values in self._read_all(name, max(numbers, default=-1) + 1, size):
             found: dict[int, list[int]] = {}
@@ -88,7 +88,7 @@ class Counters(Maps):
                 for start in range(0, len(values), size):
                     row, number = values[start : start + size], first + start // size
                     if row != nothing and number in numbers:
-                        found[number] = _sums(layout, row)
+                        found[number] = sums_of(layout, row)
             yield found
 
     def _read_all(self, name: str, end: int, size: int) -> Iterator[tuple[int, bytes]]:
@@ -108,10 +108,10 @@ class Counters(Maps):
                 yield first, b"".join(value or bytes(size) for value in singly)
 
     def _read_per_cpu(self, name: str, index: int, layout: Layout) -> list[int]:
-        values = self.lookup(name, INDEX.pack(index), layout.size * self._cpus)
+        values = self.lookup(name, INDEX.pack(index), layout.size * self.cpus)
         if values is None:
             raise MachineError(f"kernel map {name}: no entry {index}")
-        return _sums(layout, values)
+        return sums_of(layout, values)
 
 
 def _by_name(sums: Sequence[int]) -> EntryCounters:
@@ -123,7 +123,7 @@ def _by_name(sums: Sequence[int]) -> EntryCounters:
     )
 
 
-def _sums(layout: Layout, values: bytes) -> list[int]:
+def sums_of(layout: Layout, values: bytes) -> list[int]:
     """The counters of all CPUs together."""
     return [sum(column) for column in zip(*layout.iter_unpack(values), strict=True)]
 

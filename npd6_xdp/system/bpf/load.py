@@ -35,6 +35,10 @@ _MAPS = (
     "events",
     "more_events",
     "need_wakeup",
+    "trace_filters",
+    "trace_rules",
+    "trace_counts",
+    "trace_ring",
 )
 _SIZED_BY = {
     "entries": "ENTRIES_MAX",
@@ -53,6 +57,8 @@ _SIZED_BY = {
     "heard_addresses": "HEARD_ADDRESSES_MAX",
 }
 """Maps of the program, and the definitions that say how large they are, and nothing else."""
+_MODELS = {"trace_ring": "trace_model"}
+"""Maps of the program that hold maps, and the one that those are like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def _compile(bcc: Any, source: str, name: str, sizes: Mapping[str, int]) -> Load
     if name and name == _name_of(bcc, source):  # else another version of the files was installed meanwhile
         with suppress(ValueError):  # what can't be kept
             kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
-            made = compiled.taken(bcc.lib, module.module, kinds, _SIZED_BY)
+            made = compiled.taken(bcc.lib, module.module, kinds, _SIZED_BY, _MODELS)
             if all(sizes.get(each.sized_by) == each.entries for each in made.maps if each.sized_by):
                 shelf.write(name, made.pack())
     return Loaded(maps, int(function.fd), int(tap.fd), module)
@@ -129,7 +135,10 @@ def _name_of(bcc: Any, source: str) -> str:
     """The name by which the compiled program is kept; "" where nothing can be."""
     try:
         return compiled.fingerprint(
-            bcc, source, compiler.BPF_DIRECTORY / "include", (*compiler.FLAGS, *map(" ".join, _SIZED_BY.items()))
+            bcc,
+            source,
+            compiler.BPF_DIRECTORY / "include",
+            (*compiler.FLAGS, *map(" ".join, (*_SIZED_BY.items(), *_MODELS.items()))),
         )
     except OSError:
         return ""

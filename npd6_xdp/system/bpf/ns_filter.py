@@ -33,6 +33,7 @@ from npd6_xdp.system.bpf.counters import PIECE
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.program import Fit, Program
 from npd6_xdp.system.bpf.sizes import sizes_for
+from npd6_xdp.system.bpf.trace import Looking, Looks, TraceCounts
 from npd6_xdp.system.clock import machine_ns
 
 _NO_SCOPE = 0
@@ -84,6 +85,7 @@ class NsFilter(CountedPrograms):
         self._kept_generation = 0
         self._table = Table({}, {}, {}, {}, {})
         self._successors: list[Program] = []  # made ready to take over; they are told of hosts, too
+        self._looks = Looks()
         self.limit(limits)
 
     def close(self, *, leave: bool = False) -> None:
@@ -192,7 +194,9 @@ class NsFilter(CountedPrograms):
                     program.update("present_targets", key, PRESENT_TARGET.pack(flags, _now()))
             yield
         self._refuse(program, self._refused_askers)
-        program.tapped = self.program.tapped
+        program.tapped, program.traced = self.program.tapped, self.program.traced
+        with suppress(MachineError):  # who looks misses something
+            self._looks.take_in(program)
         yield from program.applying(table)
         for recent_targets in pieces(self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size), PIECE):
             for key, value in recent_targets:
@@ -247,8 +251,8 @@ class NsFilter(CountedPrograms):
 
         Raises MachineError, with the old one on all of them, if it can't be.
         """
-        if program.tapped != self.program.tapped:
-            program.tapped = self.program.tapped
+        if program.seen_by != self.program.seen_by:
+            program.tapped, program.traced = self.program.tapped, self.program.traced
             program.apply(table)
         self._set(program)  # else it would go by no settings at all for a moment
         self._links.replace(program.fd, self.program.fd)
@@ -256,6 +260,33 @@ class NsFilter(CountedPrograms):
         self._successors.remove(program)
         self.follow(table)
         self._set(program)
+
+    # --- who looks on ---
+
+    def look(self, looking: Looking, rules: Set[int]) -> None:
+        """Have the program tell of solicitations, by these rules if it goes by any. What was counted for the last who
+        looked is forgotten. Raises MachineError: look_away() then.
+        """
+        self._looks.begin(looking, rules, self._programs())
+        self.program.traced = looking.port
+        self.program.apply(self._table)
+
+    def look_at_rules(self, rules: Set[int]) -> None:
+        """By these rules from now on. Raises MachineError."""
+        self._looks.at_rules(rules, self._programs())
+
+    def look_away(self) -> None:
+        """Nobody looks any more; see Looks.end()."""
+        self.program.traced = None
+        self.program.apply(self._table)
+        self._looks.end((*self._retired, *self._programs()))
+
+    def looked(self) -> TraceCounts:
+        """What the programs have counted for who looks."""
+        return self._looks.counts((*self._retired, *self._programs()))
+
+    def _retires(self, program: Program) -> None:
+        self._looks.leave(program)
 
     # --- present targets ---
 

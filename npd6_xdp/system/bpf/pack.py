@@ -94,8 +94,11 @@ def pack_entries(
     table: Table,
     tapped: Tapped = Tapped(),  # noqa: B008 (frozen)
     packed: Packed | None = None,
+    traced: str | None = None,
 ) -> dict[bytes, bytes]:
     """The kernel's map of entries for a table. `packed` has what was packed before, and is brought up to date.
+
+    Somebody looks at what comes by the port `traced` ("": by any; None: nobody does).
 
     On a silent port, what looks untagged may be another VLAN's, so that is monitored only; a tag that is in the frame
     is believed.
@@ -109,6 +112,8 @@ def pack_entries(
         entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
         flags = _entry_flags(entry, port, tapped, hears=table.hears(entry))
+        if traced is not None and traced in ("", entry.port):
+            flags |= _TRACED
         before = known.get(entry_id)
         if before is None or before[0] is not entry or before[1] is not decisions or before[2:4] != (is_silent, flags):
             before = entry, decisions, is_silent, flags, _pack_entry(entry, decisions, flags, is_silent=is_silent)
@@ -143,7 +148,7 @@ def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bo
     )
 
 
-_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED, _REMEMBERS, _STANDBY = map(int, EntryFlag)
+_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED, _REMEMBERS, _STANDBY, _TRACED = map(int, EntryFlag)
 
 
 def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:

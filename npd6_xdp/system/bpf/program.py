@@ -89,9 +89,11 @@ class Program(Counters):
         self._entries: dict[bytes, bytes] = {}
         self._packed: Packed = {}
         self._fitting: _Fitting | None = None  # what was said last, which another table may change
-        self._image: tuple[Table, Tapped, dict[bytes, bytes]] | None = None
+        self._image: tuple[Table, tuple[Tapped, str | None], dict[bytes, bytes]] | None = None
         self.tapped = Tapped()
         """The ports with a tap for hidden tags, for the next apply()."""
+        self.traced: str | None = None
+        """The port at whose solicitations somebody looks, for the next apply(); "": at those of any. None: nobody."""
 
     def close(self) -> None:
         """Give up program and maps; what is attached holds on to them."""
@@ -101,6 +103,11 @@ class Program(Counters):
     def module(self) -> Any:
         """The bcc module that it was compiled to, if that was in this process."""
         return self._loaded.module
+
+    @property
+    def seen_by(self) -> tuple[Tapped, str | None]:
+        """Who looks at what comes by which ports: what the entries say of that from the next apply() on."""
+        return self.tapped, self.traced
 
     @property
     def fd(self) -> int:
@@ -199,8 +206,8 @@ class Program(Counters):
 
     def _pack_entries(self, table: Table) -> dict[bytes, bytes]:
         """As pack_entries(), once where a table is first looked at and then applied."""
-        if self._image is None or self._image[0] is not table or self._image[1] is not self.tapped:
-            self._image = table, self.tapped, pack_entries(table, self.tapped, self._packed)
+        if self._image is None or self._image[0] is not table or self._image[1] != self.seen_by:
+            self._image = table, self.seen_by, pack_entries(table, self.tapped, self._packed, self.traced)
         return self._image[2]
 
     def _changes(self, table: Table) -> Steps[EntryChanges]:
