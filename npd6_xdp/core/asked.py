@@ -14,31 +14,43 @@ class Asked(NamedTuple):
     """The frame's MAC addresses (6 bytes), the VLAN ids of its tags, and the addresses (16 bytes), as far as it has
     them.
 
-    `answer_mac` is where an answer would go. `is_long`: its message is longer than we look at (MAX_MESSAGE).
+    `is_long`: its message is longer than we look at (MAX_MESSAGE).
     """
 
-    eth_destination: bytes
-    eth_source: bytes
+    frame: bytes
     vlan: tuple[int, ...]
     source: bytes | None
     target: bytes | None
-    answer_mac: bytes
     is_long: bool
 
     @classmethod
     def of(cls, frame: bytes) -> Asked:
         """As the frame has it; never raises."""
         source = target = None
-        answer_mac, is_long = frame[6:12], False
+        is_long = False
         if (found := locate(frame)) is not None:
             source = frame[found.ip6 + 8 : found.ip6 + 24]
             is_long = found.length > MAX_MESSAGE
             if found.length >= FIXED_SIZE and len(frame) >= found.start + FIXED_SIZE:
                 target = frame[found.start + 8 : found.start + FIXED_SIZE]
-        valid = NeighborSolicitation.parse(frame)
-        if isinstance(valid, NeighborSolicitation) and valid.link_layer_address is not None:
-            answer_mac = valid.link_layer_address
-        return cls(frame[:6], frame[6:12], vlan_ids(frame), source, target, answer_mac, is_long)
+        return cls(frame, vlan_ids(frame), source, target, is_long)
+
+    @property
+    def eth_destination(self) -> bytes:
+        """Whom the frame went to."""
+        return self.frame[:6]
+
+    @property
+    def eth_source(self) -> bytes:
+        """Whom it came from."""
+        return self.frame[6:12]
+
+    @property
+    def answer_mac(self) -> bytes:
+        """Where an answer would go."""
+        valid = NeighborSolicitation.parse(self.frame)
+        link_layer = valid.link_layer_address if isinstance(valid, NeighborSolicitation) else None
+        return self.eth_source if link_layer is None else link_layer
 
 
 def vlan_ids(frame: bytes) -> tuple[int, ...]:
