@@ -88,7 +88,7 @@ def why(decided: Decided) -> str:
             return DAD_IGNORED
         case Outcome.ABSENT:
             return _why_absent(decided)
-        case Outcome.PENDING if not decided.late:
+        case Outcome.PENDING:
             return _why_pending(decided) + decided.goes_on
         case Outcome.RATE_LIMITED if decided.limit is not None:
             return REFUSED[decided.limit] + decided.goes_on

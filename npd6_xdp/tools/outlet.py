@@ -7,13 +7,14 @@ import os
 import select
 import signal
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from npd6_xdp.core.errors import MachineError, remedy
 
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+_SECOND = 1.0
 _GRACE = 2.0  # seconds that a slow reader is waited for, once a signal has come
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,6 +32,8 @@ class Stop:
         self.reader = reader
         """Readable once it has come."""
         self.is_awaited = self.has_come = False
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called about each second while an outlet waits for a slow reader."""
 
     def come(self, number: int, _: FrameType | None) -> None:
         """A signal's handler."""
@@ -83,6 +86,11 @@ class Outlet:
         self._stop = stop
         self._blocks = not stat.S_ISREG(os.fstat(fd).st_mode)
 
+    def empty(self) -> None:
+        """Of a file, let go of what was in it before."""
+        if not self._blocks:
+            os.ftruncate(self.fd, 0)
+
     def write(self, data: bytes) -> None:
         """All of it. Raises StoppedError, BrokenPipeError: whoever read it has gone, and MachineError."""
         left = memoryview(data)
@@ -106,8 +114,9 @@ class Outlet:
             stopped = self._stop.has_come
             if not stopped:
                 poll.register(self._stop.reader, select.POLLIN)
-            ready = [fd for fd, _ in poll.poll(1000 * _GRACE if stopped else None)]
+            ready = [fd for fd, _ in poll.poll(1000 * (_GRACE if stopped else _SECOND))]
             if self.fd in ready:
                 return
+            self._stop.meanwhile()
             if stopped:
                 raise StoppedError

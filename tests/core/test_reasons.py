@@ -96,7 +96,7 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
         "a DAD probe to be defended; the kernel asks whether it is still there behind lan0 or lan1",
     ),
     (
-        decided(Outcome.PENDING, rule=BEHIND, decision=Decision.NEIGHBOUR, late=True),
+        decided(Outcome.ANSWERED_PYTHON, rule=BEHIND, decision=Decision.NEIGHBOUR, late=True),
         "it was pending, and has been found behind lan0 or lan1",
     ),
     (decided(Outcome.OWN, decision=Decision.OWN), "wan0 holds this address itself; the kernel answers"),

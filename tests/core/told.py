@@ -73,7 +73,7 @@ def examples() -> list[Told]:
         told(Outcome.INVALID, frame=solicit(SETTING, hop_limit=64), rule=None, decision=None, reason=Reason.HOP_LIMIT),
         told(Outcome.UNMATCHED, frame=solicit(SETTING)[:60], size=4158, rule=None, decision=None),
         told(Outcome.PENDING, rule=BEHIND, decision=Decision.NEIGHBOUR),
-        told(Outcome.PENDING, rule=BEHIND, decision=Decision.NEIGHBOUR, late=True),
+        told(Outcome.ANSWERED_PYTHON, rule=BEHIND, decision=Decision.NEIGHBOUR, late=True),
         told(Outcome.RATE_LIMITED, limit=Limit.ALL),
         told(Outcome.UNMATCHED, rule=None, decision=None),
     ]

@@ -61,6 +61,22 @@ def test_a_reader_that_has_gone_is_noticed_while_there_is_nothing_to_write(stop:
         outlet.write(b"x")
 
 
+def test_a_reader_that_rests_leaves_time_for_something_else(stop: Stop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    found: list[bytes] = []
+    thread = threading.Thread(target=lambda: found.extend(iter(lambda: os.read(reader, 1 << 16), b"")))
+
+    def begin() -> None:
+        if not thread.is_alive():
+            thread.start()
+
+    stop.meanwhile = begin
+    Outlet(writer, "a pipe", stop).write(MUCH)
+    os.close(writer)
+    thread.join()
+    assert b"".join(found) == MUCH
+
+
 def test_a_full_disk_is_one_line_that_says_what_is_full(stop: Stop) -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(MachineError) as caught:
