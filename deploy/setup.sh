@@ -37,6 +37,8 @@ case ${ID:-}-${VERSION_ID:-} in
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
         [ -z "$extra" ] || packages+=(ethtool iptables libstdc++6 man-db mandoc nftables shellcheck systemd
             zsh)
+        # What reads the captures that trace writes.
+        [ -z "$extra" ] || packages+=(tshark)
         # What compiles the fuzzer's reference.
         [ -z "$extra" ] || packages+=(gcc libc6-dev)
         # What reads the Vagrantfile, for its tests. They are skipped elsewhere.
@@ -64,7 +66,7 @@ case ${ID:-}-${VERSION_ID:-} in
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
         [ $failover = no ] || wanted+=(keepalived)
-        [ -z "$extra" ] || wanted+=(ethtool gcc ip6tables man mandoc nft shellcheck systemd-analyze zsh)
+        [ -z "$extra" ] || wanted+=(ethtool gcc ip6tables man mandoc nft shellcheck systemd-analyze tshark zsh)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
@@ -75,9 +77,9 @@ case ${ID:-}-${VERSION_ID:-} in
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
   Fedora:          python3 python3-bcc iproute iputils keepalived ndisc6 tcpdump ethtool gcc iptables-nft man-db mandoc
-                   nftables ShellCheck systemd zsh
+                   nftables ShellCheck systemd wireshark-cli zsh
   Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping keepalived ndisc6 tcpdump ethtool gcc iptables
-                   libc6-dev man-db mandoc nftables shellcheck systemd zsh"
+                   libc6-dev man-db mandoc nftables shellcheck systemd tshark zsh"
         fi
         ;;
 esac

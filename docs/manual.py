@@ -53,14 +53,16 @@ ENVIRONMENT: Mapping[str, str] = {
     "WATCHDOG_USEC, WATCHDOG_PID": "The service manager's watchdog, which the main loop of `run` feeds.",
     "CACHE_DIRECTORY": "Where what was compiled is kept for the next start, instead of /var/cache/npd6-xdp; the service"
     " manager says it (systemd.exec(5)). `/dev/null` keeps nothing.",
-    "NO_COLOR": "`doctor` writes without colours where it is set to anything.",
-    "TERM": "`status --watch` writes plain lines, and `doctor` no colours, where it is `dumb`.",
+    "NO_COLOR": "`doctor` and `trace` write without colours where it is set to anything.",
+    "TERM": "`status --watch` writes plain lines, and `doctor` and `trace` no colours, where it is `dumb`.",
 }
 
 FILES: Mapping[str, str] = {
     str(CONFIG): "The configuration, where `--config` names no other. See npd6-xdp.toml(5).",
     str(SYSCTLS): "The sysctls that `init --apply` sets, for the next boot.",
-    Config(()).control: "The control socket behind `status`, `reload`, `announce` and `doctor`, for root and its group."
+    Config(
+        ()
+    ).control: "The control socket behind `status`, `reload`, `announce`, `trace` and `doctor`, for root and its group."
     " `daemon.control` says where it is.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
     " back after a crash.",

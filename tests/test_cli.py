@@ -70,11 +70,11 @@ def no_bcc(tmp_path: Path) -> str:
 def test_help_names_every_command() -> None:
     done = npd6("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version", "init"):
+    for verb in VERBS:
         assert f"\n    {verb} " in done.stdout
 
 
-VERBS = ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version", "init")
+VERBS = ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version", "init", "trace")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -89,7 +89,7 @@ def test_help_of_a_command_ends_with_examples_that_it_takes(verb: str, monkeypat
     _, *lines = examples.splitlines()
     assert lines
     for line in lines:
-        words = shlex.split(line.partition(" > ")[0])
+        words = shlex.split(line.partition(" > ")[0].partition(" | ")[0])
         assert words[:2] == ["npd6-xdp", verb]
         parser.parse_args(words[1:])
 
@@ -271,6 +271,38 @@ def test_a_question_that_cannot_be_is_status_2(good: str, argv: tuple[str, ...],
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--vlan", "0"), "--vlan 0: VLAN 0 is none"),
+        (("--target", "2001:db8:1::1/64"), "--target 2001:db8:1::1/64: its address has bits set behind its length"),
+        (("--source", "02:00"), "--source 02:00: write an IPv6 address or prefix, or a MAC address"),
+        (("--outcome", "gone"), "--outcome gone: 'gone' is none: name some of answered_xdp, "),
+        (("--count", "0"), "--count 0: write a number from 1 to 1,000,000,000"),
+        (("--sample", "none"), "--sample none: write a number from 1 to 2,147,483,647"),
+        (("--write", "/nowhere/a.pcapng"), "--write /nowhere/a.pcapng: can't write it: No such file or directory"),
+        (("--json", "--write", "-"), "--json --write -: standard output takes one of the two: name a file"),
+    ],
+)
+def test_what_a_trace_cannot_be_asked_for_is_one_line_of_status_2(argv: tuple[str, ...], message: str) -> None:
+    done = npd6("trace", *argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"npd6-xdp: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_trace_without_a_daemon_says_so_and_leaves_files_as_they_were(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.pcapng", tmp_path / "b.pcapng"
+    other.write_text("what was there")
+    for each in (file, other):
+        done = npd6("trace", "--control", str(tmp_path / "a.sock"), "--write", str(each))
+        assert (done.returncode, done.stdout) == (1, "")
+        said = f"{tmp_path}/a.sock: no npd6-xdp is running there; see --control, and daemon.control"
+        assert done.stderr == f"npd6-xdp: {said}\n"
+    assert not file.exists()
+    assert other.read_text() == "what was there"
 
 
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
+from npd6_xdp.core import reasons
 from npd6_xdp.core.absent import absent, via_globs
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, NaSource, RuleConfig
+from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.config_file import KEYS
+from npd6_xdp.core.described import EntryFacts, RuleFacts
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.flatten import Flat, flatten, rule_networks
@@ -32,7 +34,6 @@ _RULE_KEYS = sorted(
     (key for key in KEYS["interface.rule"] if key not in _IN_LINES), key=lambda key: key not in KEYS["interface"]
 )
 """The other keys of a rule: those first that it may set otherwise than its interface."""
-DAD_IGNORED = f'a DAD probe, and dad = "{DadPolicy.IGNORE}"'
 
 
 def table_json(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = frozenset()) -> dict[str, Any]:
@@ -242,33 +243,31 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
     `is_held` says that the target is an address of this host.
     """
     source, target = question.source, question.target
-    if target.is_multicast:
-        return _outcome(Outcome.INVALID, "the target is a multicast address (RFC 4861 §7.1.1)")
-    if source.is_multicast:
-        return _outcome(Outcome.INVALID, "the source is a multicast address (RFC 4291 §2.7)")
-    if source.is_loopback:
-        return _outcome(Outcome.INVALID, "the source is ::1, which no frame on a link comes from (RFC 4291 §2.5.3)")
+    if invalid := reasons.why_invalid(source, target):
+        return _outcome(Outcome.INVALID, invalid)
     found = table.lookup(entry.id, target)
-    unanswered = why_unanswered(table, entry, found, target, _frames(question))
-    if not isinstance(found, Match) or found.rule not in table.rules:
+    rule = table.rules.get(found.rule) if isinstance(found, Match) else None
+    entry_facts, facts = EntryFacts.of(entry), None if rule is None else RuleFacts.of(rule)
+    decided = found.decision if isinstance(found, Match) else found
+    unanswered = reasons.why_unanswered(entry_facts, facts, decided, target, _frames(question))
+    if rule is None or facts is None or not isinstance(found, Match):
         assert unanswered is not None, "what no rule covers is not answered"
         return _outcome(*unanswered)
-    rule = table.rules[found.rule]
     lines = [f"rule: {rule.prefix} ({rule.method}) of {entry.label}"]
     if unanswered is not None:
         return lines + _outcome(*unanswered)
     dad = source.is_unspecified
     if dad and not found.flags & RuleFlag.DEFEND:
-        return lines + _outcome(Outcome.DAD, DAD_IGNORED)
-    why, condition = _presence(rule, found, is_held=is_held)
+        return lines + _outcome(Outcome.DAD, reasons.DAD_IGNORED)
+    why, condition = reasons.if_there(found.decision, facts, is_held=is_held)
     if entry.shared and found.decision is Decision.NEIGHBOUR:
         condition.append(
             f"  while it is {Outcome.PENDING}, a multicast question goes on to the others behind {entry.port}"
         )
     if entry.standby:
-        return lines + _outcome(Outcome.STANDBY, f"{why}, but {entry.why_standby}") + condition
+        return lines + _outcome(Outcome.STANDBY, reasons.though_standby(why, entry_facts)) + condition
     if entry.datapath is Datapath.MONITOR:
-        return lines + _outcome(Outcome.MONITORED, f'{why}, but for datapath = "{Datapath.MONITOR}"') + condition
+        return lines + _outcome(Outcome.MONITORED, reasons.though_monitored(why)) + condition
     by_xdp = (
         entry.datapath is Datapath.HYBRID
         and not dad
@@ -280,58 +279,11 @@ def _way(table: Table, entry: Entry, question: Question, *, is_held: bool) -> li
     return lines + _advertisement(table, entry, rule, found, question)
 
 
-def why_unanswered(
-    table: Table, entry: Entry, found: Match | Outcome, target: IPv6Address, frames: str
-) -> tuple[Outcome, str] | None:
-    """The outcome and the reason where the table, which has `found` for a target, says that it isn't answered; else
-    None.
-
-    `frames` says which frames those are that the entry is for.
-    """
-    if found is Outcome.IGNORED:
-        exactly = ", unless a rule names exactly this address" if target.is_link_local else ""
-        return found, f"such a target is never answered{exactly}"
-    if isinstance(found, Outcome):  # C7 of docs/rules.md
-        return found, "no rule covers it" if entry.spoken else f"no [[interface]] speaks for {frames}"
-    if found.decision is Decision.OWN:
-        return Outcome.OWN, f"{entry.port} holds this address itself; the kernel answers"
-    if found.decision is Decision.NEXT_HOP:
-        return Outcome.IGNORED, f"it is a next hop of a route out of {entry.port}; never impersonated"
-    if found.decision is not Decision.IGNORE:  # C8
-        return None
-    by_rule = table.rules[found.rule].method is Method.IGNORE
-    return Outcome.IGNORED, "the rule says so" if by_rule else "its include and exclude leave it out"
-
-
-def why_surely_there(rule: Rule, *, is_held: bool) -> str:
-    """Why a target is there for which the table says `static`. `is_held` says that it is an address of this host."""
-    if rule.method is Method.KERNEL and not is_held:
-        return "there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does"
-    if rule.method is not Method.STATIC:
-        return "this host holds the address on another interface"
-    return f"present, by method {rule.method}"
-
-
 def _xdp_knows_source(entry: Entry, found: Match, asker: IPv6Address) -> bool:
     """Whether XDP can tell the advertisement's source by itself."""
     sources, _, _ = advert_sources(entry.addresses)
     needed = SourceFlag.LINK_LOCAL if asker.is_link_local else SourceFlag.GLOBAL
     return not found.flags & RuleFlag.SOURCE_INTERFACE or bool(sources & needed)
-
-
-def _presence(rule: Rule, found: Match, *, is_held: bool) -> tuple[str, list[str]]:
-    """Why the target is there, and under what condition where that shows only in the kernel at the moment."""
-    via = f" by {' or '.join(rule.via)}" if rule.via else " by another interface"
-    match found.decision:
-        case Decision.ROUTE:
-            return "if it is routed", [f"  if the routing table leads to it{via}; else {Outcome.ABSENT}"]
-        case Decision.NEIGHBOUR:
-            behind = f"if the neighbour table has it behind {' or '.join(rule.via)}"
-            return "if it is there", [f"  {behind}; else {Outcome.PENDING}, and the kernel resolves it"]
-        case Decision.KERNEL:
-            return "the first time", [f"  from then on {Outcome.KERNEL}: the kernel's own proxy entry answers"]
-        case _:
-            return why_surely_there(rule, is_held=is_held), []
 
 
 def _advertisement(table: Table, entry: Entry, rule: Rule, found: Match, question: Question) -> list[str]:
@@ -359,13 +311,7 @@ def _outcome(outcome: Outcome, why: str) -> list[str]:
 
 
 def _frames(question: Question) -> str:
-    return frames_of(question.interface, question.tags)
-
-
-def frames_of(interface: str, tags: tuple[int, ...]) -> str:
-    """The frames with these VLAN ids on an interface, in words."""
-    vlan = ".".join(map(str, tags))
-    return f"VLAN {vlan} of {interface}" if vlan else interface
+    return reasons.frames_of(question.interface, question.tags)
 
 
 def _most_specific_first(interface: InterfaceConfig, links: Mapping[str, LinkFacts]) -> list[Flat]:

@@ -89,7 +89,7 @@ class NeighborSolicitation:
         None: no solicitation that we can see; the kernel gets it uncounted. A Reason: an invalid one, by the
         first check that fails. Outcome.UNMATCHED: longer than MAX_MESSAGE; left to the kernel, but counted.
         """
-        found = _locate(frame)
+        found = locate(frame)
         if found is None:
             return None
         ip6, start, length = found.ip6, found.start, found.length
@@ -278,7 +278,7 @@ class AdvertisementTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Located:
+class Located:
     """Where a message of type 135 stands in its frame: offsets, and the length that the IPv6 header tells."""
 
     ip6: int
@@ -298,7 +298,7 @@ def ipv6_offset(frame: bytes) -> int | None:
     return ip6
 
 
-def _locate(frame: bytes) -> _Located | None:
+def locate(frame: bytes) -> Located | None:
     """Find the ICMPv6 message of type 135, behind extension headers or not; None if none can be seen."""
     ip6 = ipv6_offset(frame)
     if ip6 is None:
@@ -327,7 +327,7 @@ def _locate(frame: bytes) -> _Located | None:
     length = int.from_bytes(frame[ip6 + 4 : ip6 + 6]) - (start - first)
     if length < 1 or frame[start : start + 1] != bytes([SOLICITATION]):
         return None
-    return _Located(ip6, start, length, fragment)
+    return Located(ip6, start, length, fragment)
 
 
 def _split_options(area: bytes) -> list[bytes] | None:

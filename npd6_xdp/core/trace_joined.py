@@ -21,7 +21,9 @@ WAITS_FOR_VERDICT = 2.0
 WAITS_FOR_ANSWER = 12.0
 """Seconds for which a question that is pending is kept for its late answer: it is given up after ten."""
 MOST_WAITING = 16384
-"""Records that wait for their verdicts; verdicts for their records; and questions for their late answers: of each."""
+"""Records that wait for their verdicts, verdicts for their records, questions for their late answers, and these for
+their questions: of each.
+"""
 
 _Place = tuple[int, bytes, bytes]  # of a Key, but for the rule: a reload gives who waits to another
 
@@ -87,6 +89,7 @@ class Joined:
         self._undecided = _Shelf(WAITS_FOR_VERDICT)
         self._alone = _Shelf(WAITS_FOR_RECORD)
         self._asked = _Shelf(WAITS_FOR_ANSWER)
+        self._late = _Shelf(WAITS_FOR_VERDICT)
         self._found: list[Traced] = []
         self.seen = 0
         """Solicitations of which there was a line, without those of late answers."""
@@ -117,6 +120,8 @@ class Joined:
             question = self._asked.take(verdict.key, exactly=False)
             if isinstance(question, Record):
                 self._tell(question, verdict.outcome, verdict, "python", late=True)
+            else:
+                self._late.put(verdict.key, verdict, now)  # that it is pending may still be on its way, or its record
             return
         record = self._undecided.take(verdict.key)
         if isinstance(record, Record):
@@ -129,6 +134,7 @@ class Joined:
         self.lost += self._alone.expire(now)
         self.undecided += self._undecided.expire(now)
         self._asked.expire(now)
+        self._late.expire(now)
         found, self._found = self._found, []
         return found
 
@@ -138,7 +144,12 @@ class Joined:
 
     def _decide(self, record: Record, verdict: Verdict, now: float) -> None:
         self._tell(record, verdict.outcome, verdict, "python" if verdict.advertisement else None)
-        if verdict.outcome is Outcome.PENDING:
+        if verdict.outcome is not Outcome.PENDING:
+            return
+        late = self._late.take(record.key, exactly=False)
+        if isinstance(late, Verdict):
+            self._tell(record, late.outcome, late, "python", late=True)
+        else:
             self._asked.put(record.key, record, now)
 
     def _tell(

@@ -35,6 +35,7 @@ from npd6_xdp.daemon.link_log import LinkLog
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.mrd import RouterDiscovery
+from npd6_xdp.daemon.names import Names
 from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.programs import Programs
@@ -119,7 +120,7 @@ class Rooms:
         view = View(*seen, changing, given.file)
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
-        self.exposition = keep(closing(Exposition(self.documents)))
+        self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
         # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
         # word others ask for comes before those; exposition and control listen before ports attach, which makes some
         # links flap, and discovery ends what they still send. Only programs, which commits, applies before all others,
@@ -132,7 +133,7 @@ class Rooms:
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
             self.programs,
             *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
-            *(self.announcing, hand_over),
+            *(self.announcing, self.names, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         source, configured, manager = given.source, given.configured, given.service.manager
@@ -163,6 +164,7 @@ class Rooms:
             "status": self.documents.answer_status,
             "reload": lambda _, reply: self.reloads.ask(reply),
             "announce": self.announcing.ask,
+            "names": self.names.answer,
         }
         self.control.join(loop, verbs, {"trace": self.tracing.ask})
         self.tracing.join()

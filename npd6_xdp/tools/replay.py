@@ -21,15 +21,18 @@ from scapy.config import conf
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
 
+from npd6_xdp.core.asked import Asked, vlan_ids
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import UNTAGGED, Config
+from npd6_xdp.core.described import EntryFacts, RuleFacts
+from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.event import EventFlag, NsEvent
-from npd6_xdp.core.explain import frames_of
-from npd6_xdp.core.icmpv6 import NeighborSolicitation
+from npd6_xdp.core.icmpv6 import UNSPECIFIED, NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts, held_addresses
 from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.core.places import Places
+from npd6_xdp.core.reasons import Decided, why
 from npd6_xdp.core.routes import RoutingFlag, question_of
 from npd6_xdp.core.table import Decision, Match, PresentFlag
 from npd6_xdp.core.verdict import Method, Outcome, Reason
@@ -41,7 +44,7 @@ from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.tools import cooked
 from npd6_xdp.tools.bench import Bench, Seen
 from npd6_xdp.tools.pcap import ETHERNET, SLL2, STDIN, Frame, frames
-from npd6_xdp.tools.replayed import INVALID, Replayed, as_dict, as_text, some, summary_text, why
+from npd6_xdp.tools.replayed import Replayed, as_dict, as_text, some, summary_text
 
 _NO_MAC = bytes(6)
 _UNLIMITED = 1_000_000_000  # events a second
@@ -237,17 +240,18 @@ class _Replay:
         return wire
 
     def _tell(self, frame: Frame, asked: object, seen: Seen, events: list[NsEvent]) -> Replayed:
-        vlan = _vlan(frame.data)
+        vlan = vlan_ids(frame.data)
         at = frame.at - (self._began or 0.0)
         if not isinstance(asked, NeighborSolicitation):
             source, target = _addresses(frame.data)
             reason = seen.reasons[0] if seen.reasons else None
-            cause = "it is longer than 4,096 bytes" if reason is None else INVALID[reason]
+            entry = self._entry(vlan)
+            decided = Decided(seen.counted[0], Asked.of(frame.data), EntryFacts.of(entry), reason=reason)
             return Replayed(
-                frame.number, at, frame.data[6:12], vlan, source, target, seen.counted[0], cause, reason=reason
+                *(frame.number, at, frame.data[6:12], vlan, source, target, decided.outcome, why(decided)),
+                reason=reason,
             )
-        entry = self._table.entry_of(self._ifindex, vlan)
-        assert entry is not None, "a port's frames all have an entry"
+        entry = self._entry(vlan)
         match = self._table.lookup(entry.id, IPv6Address(asked.target))
         rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
         answer, late = None, False
@@ -268,11 +272,34 @@ class _Replay:
             str(IPv6Address(asked.source)),
             str(IPv6Address(asked.target)),
             outcome,
-            why(self._table, self._held, asked, entry, match, outcome, frames_of(entry.port, vlan)),
+            self._why(frame.data, entry, match, outcome),
             rule=rule,
             answer=answer,
             late=late,
         )
+
+    def _entry(self, vlan: tuple[int, ...]) -> Entry:
+        entry = self._table.entry_of(self._ifindex, vlan)
+        assert entry is not None, "a port's frames all have an entry"
+        return entry
+
+    def _why(self, frame: bytes, entry: Entry, match: Match | Outcome, outcome: Outcome) -> str:
+        """Why a valid solicitation has its outcome."""
+        asked = Asked.of(frame)
+        is_others = asked.eth_destination == cooked.OTHER_HOST
+        if outcome is Outcome.IGNORED and is_others and not {asked.eth_source, cooked.OTHER_HOST} & entry.macs:
+            return f"it went to another station, not to {entry.port}"
+        rule = self._table.rules.get(match.rule) if isinstance(match, Match) else None
+        decided = Decided(
+            outcome,
+            asked,
+            EntryFacts.of(entry),
+            None if rule is None else RuleFacts.of(rule),
+            match.decision if isinstance(match, Match) else None,
+            is_held=IPv6Address(asked.target or UNSPECIFIED) in self._held,
+            would=True,
+        )
+        return why(decided)
 
     def _hand_up(self, event: NsEvent) -> Outcome:
         """What Python makes of an event (daemon/resolution.py, daemon/routing.py, daemon/proxy_entries.py)."""
@@ -302,16 +329,6 @@ def _notes(interface: str, mac: bytes | None) -> list[str]:
     if mac is None:
         notes.append(f"{interface}'s MAC address is unknown: unicast solicitations are ignored; see --mac")
     return notes
-
-
-def _vlan(frame: bytes) -> tuple[int, ...]:
-    """The VLAN ids of a frame; a tag with VID 0 names none."""
-    found: list[int] = []
-    at = 12
-    while len(found) < 2 and frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
-        found.append(int.from_bytes(frame[at + 2 : at + 4]) & 0xFFF)
-        at += 4
-    return tuple(found[1:] if found and not found[0] else found)
 
 
 def _addresses(frame: bytes) -> tuple[str | None, str | None]:

@@ -3,33 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from npd6_xdp.core.entries import Entry
-from npd6_xdp.core.explain import DAD_IGNORED, why_surely_there, why_unanswered
-from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
-from npd6_xdp.core.table import Decision, Match, Rule, RuleFlag, Table
-from npd6_xdp.core.verdict import Method, Outcome, Reason
-from npd6_xdp.tools import cooked
-
-_NO_MAC = bytes(6)
-
-INVALID = {
-    Reason.FRAGMENT: "it has a fragment header (RFC 6980 §5)",
-    Reason.LENGTH: "it is shorter than it says, or than 24 bytes (RFC 4861 §7.1.1)",
-    Reason.HOP_LIMIT: "its hop limit isn't 255, so it came through a router (RFC 4861 §7.1.1)",
-    Reason.CODE: "its code isn't 0 (RFC 4861 §7.1.1)",
-    Reason.CHECKSUM: "its checksum is wrong (RFC 4861 §7.1.1)",
-    Reason.TARGET: "its target is a multicast address (RFC 4861 §7.1.1)",
-    Reason.SOURCE: "its source is a multicast address, or ::1 (RFC 4291 §2.7, §2.5.3)",
-    Reason.OPTION_LENGTH: "an option has length 0, or goes on behind the end (RFC 4861 §7.1.1)",
-    Reason.DAD_DESTINATION: "from ::, but not to a solicited-node address (RFC 4861 §7.1.1)",
-    Reason.DAD_SLLAO: "from ::, but with a source link-layer address (RFC 4861 §7.1.1)",
-}
-"""Why a solicitation is invalid, in words."""
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.table import Rule
+from npd6_xdp.core.verdict import Outcome, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,74 +31,6 @@ class Replayed:
     rule: Rule | None = None
     answer: bytes | None = None
     late: bool = False
-
-
-def why(
-    table: Table,
-    held: Container[IPv6Address],
-    asked: NeighborSolicitation,
-    entry: Entry,
-    match: Match | Outcome,
-    outcome: Outcome,
-    where: str,
-) -> str:
-    """Why a solicitation has its outcome. `held` are the host's addresses, `where` says which frames are meant."""
-    if outcome is Outcome.IGNORED and (odd := _why_frame_ignored(asked, entry)):
-        return odd
-    unanswered = why_unanswered(table, entry, match, IPv6Address(asked.target), where)
-    if unanswered is not None:
-        return unanswered[1]
-    if outcome is Outcome.DAD:
-        return DAD_IGNORED
-    assert isinstance(match, Match), "a rule covers it"
-    rule = table.rules[match.rule]
-    via = " or ".join(rule.via)
-    if outcome is Outcome.ABSENT:
-        if rule.method is Method.NEIGHBOUR:
-            return f"there is no {via} on this machine"
-        return f"the routing table doesn't lead to it by {via or 'another interface'}"
-    if outcome is Outcome.PENDING:
-        onward = f", and it goes on to the others behind {entry.port}" if _goes_on(asked, entry) else ""
-        return f"the neighbour table doesn't have it behind {via}; the kernel would resolve it{onward}"
-    if outcome is Outcome.KERNEL:
-        return "the kernel's proxy entry for it answers"
-    if outcome is Outcome.STANDBY:
-        return f"it would be answered or resolved, but {entry.why_standby}"
-    if outcome is Outcome.MONITORED:
-        return 'it would be answered or resolved, but for datapath = "monitor"'
-    return _why_there(held, asked, rule, match)
-
-
-def _why_there(held: Container[IPv6Address], asked: NeighborSolicitation, rule: Rule, match: Match) -> str:
-    dad = "a DAD probe to be defended; " if match.flags & RuleFlag.DEFEND and not any(asked.source) else ""
-    match match.decision:
-        case Decision.ROUTE:
-            return f"{dad}the routing table leads to it"
-        case Decision.NEIGHBOUR:
-            return f"{dad}the neighbour table has it behind {' or '.join(rule.via)}"
-        case Decision.KERNEL:
-            return f"{dad}the first time; the kernel's proxy entry answers from then on"
-        case _:
-            return dad + why_surely_there(rule, is_held=IPv6Address(asked.target) in held)
-
-
-def _why_frame_ignored(asked: NeighborSolicitation, entry: Entry) -> str:
-    """Why a frame is never answered, whatever it asks for; "" where it may be."""
-    if asked.eth_source in entry.macs:
-        return f"it comes from {entry.port}'s own MAC address"
-    if asked.eth_destination == cooked.OTHER_HOST and cooked.OTHER_HOST not in entry.macs:
-        return f"it went to another station, not to {entry.port}"
-    if not asked.eth_destination[0] & 1 and asked.eth_destination not in entry.macs:
-        return f"it went to {asked.eth_destination.hex(':')}, which isn't {entry.port}'s MAC address"
-    asker = asked.link_layer_address or asked.eth_source
-    if asker[0] & 1 or asker == _NO_MAC:
-        return "its answer would go to a group, or to nobody"
-    return ""
-
-
-def _goes_on(asked: NeighborSolicitation, entry: Entry) -> bool:
-    """Whether a solicitation that isn't answered at once is passed on."""
-    return entry.shared and bool(asked.eth_destination[0] & 1)
 
 
 def as_dict(told: Replayed) -> dict[str, Any]:

@@ -36,7 +36,10 @@ ROOMS = {
                 f"system.netlink.{room}"
                 for room in ("inspection", "links", "requests", "route_questions", "router", "routes", "survey")
             ),
-            *(f"system.{room}" for room in ("echo", "ethtool", "firewall", "other_daemons", "privileges", "sysctl")),
+            *(
+                f"system.{room}"
+                for room in ("clock", "echo", "ethtool", "firewall", "other_daemons", "privileges", "sysctl")
+            ),
         },
         IMPURE,
     ),

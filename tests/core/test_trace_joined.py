@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +65,26 @@ def test_two_of_one_moment_on_two_ports_are_told_apart_by_their_rules() -> None:
     joined.see(record(1)._replace(rule=4, ifindex=9), 0)
     joined.hear(verdict(1, rule=4), 0)
     assert [line.ifindex for line in joined.take(0)] == [9]
+
+
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+def test_a_late_answer_follows_its_question_in_whatever_order_the_three_come(order: tuple[int, ...]) -> None:
+    """The kernel may find a host in less time than whoever reads takes from one source to the other."""
+    joined = Joined()
+    words = (
+        lambda: joined.see(record(1), 0),
+        lambda: joined.hear(verdict(1, Outcome.PENDING), 0),
+        lambda: joined.hear(verdict(1, late=True, rule=77), 0),
+    )
+    for number in order:
+        words[number]()
+    first, late = joined.take(0)
+    assert (first.outcome, first.late, first.by) == (Outcome.PENDING, False, None)
+    assert (late.outcome, late.late, late.by, late.frame) == (Outcome.ANSWERED_PYTHON, True, "python", first.frame)
+    assert (joined.seen, joined.lost) == (1, 0)
+    joined.see(record(1), 1)
+    joined.hear(verdict(1, Outcome.PENDING), 1)
+    assert len(joined.take(1)) == 1, "it was the one answer to the one question"
 
 
 def test_a_late_answer_has_its_questions_frame_also_by_another_rule_since() -> None:

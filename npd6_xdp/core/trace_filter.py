@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `trace` is asked for on the command line, read into the filter that the XDP program goes by."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
+
+from npd6_xdp.core.config_parsers import parse_vlan
+from npd6_xdp.core.errors import UsageError
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.trace_wire import MOST_SAMPLE, Filter
+from npd6_xdp.core.verdict import Outcome
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_DIGITS = 10  # of the longest number that anybody means
+
+
+def filter_of(
+    interface: str | None,
+    vlan: str | None,
+    target: str | None,
+    source: str | None,
+    outcome: str | None,
+    rule: str | None,
+    sample: str | None,
+) -> Filter:
+    """The options' values, None where one isn't given. Raises UsageError, a line that says what to write instead."""
+    mac = source is not None and _MAC.fullmatch(source)
+    return Filter(
+        interface=interface,
+        vlan=None if vlan is None else _vlan(vlan),
+        target=None if target is None else _prefix("--target", target, "an IPv6 address or prefix"),
+        source=None
+        if source is None or mac
+        else _prefix("--source", source, "an IPv6 address or prefix, or a MAC address"),
+        source_mac=bytes.fromhex(source.replace(":", "")) if source is not None and mac else None,
+        outcomes=frozenset() if outcome is None else _outcomes(outcome),
+        rule=rule,
+        sample=1 if sample is None else number("--sample", sample, MOST_SAMPLE - 1),
+    )
+
+
+def number(option: str, text: str, most: int) -> int:
+    """A number from 1 on. Raises UsageError."""
+    if not re.fullmatch(rf"[0-9]{{1,{_DIGITS}}}", text, re.ASCII) or not 1 <= int(text) <= most:
+        raise UsageError(f"{option} {text}: write a number from 1 to {most:,}")
+    return int(text)
+
+
+def _vlan(text: str) -> tuple[int, ...] | None:
+    try:
+        vlan = parse_vlan(text)
+    except ValueError as error:
+        raise UsageError(f"--vlan {text}: {error}") from error
+    return None if vlan.any else vlan.tags
+
+
+def _prefix(option: str, text: str, what: str) -> Prefix:
+    if "%" in text:
+        raise UsageError(f"{option} {text}: leave the zone out, and name the --interface")
+    try:
+        network = IPv6Network(text, strict=False)
+    except (AddressValueError, NetmaskValueError):
+        raise UsageError(f"{option} {text}: write {what}, such as 2001:db8:1::/64") from None
+    if network.network_address != (address := IPv6Address(text.partition("/")[0])):
+        raise UsageError(
+            f"{option} {text}: its address has bits set behind its length: write {network}, or {address} for that alone"
+        )
+    return Prefix.of(network)
+
+
+def _outcomes(text: str) -> frozenset[Outcome]:
+    found = set()
+    for word in text.split(","):
+        try:
+            found.add(Outcome(word.strip()))
+        except ValueError:
+            raise UsageError(f"--outcome {text}: {word!r} is none: name some of {', '.join(Outcome)}") from None
+    return frozenset(found)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the entries and rules are that solicitations were decided by: asked of the daemon, and kept for a while."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from npd6_xdp.core.config import Datapath
+from npd6_xdp.core.described import EntryFacts, RuleFacts
+from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.traced import Traced
+from npd6_xdp.tools.control import ask
+
+_AT_ONCE = 100  # ids in a question, which has at most 4,096 bytes (daemon/names.py)
+_FRESH = 2.0  # seconds that an answer holds: a reload gives what stays the same id, and other keys maybe
+_MOST = 100_000  # rules that are remembered
+
+
+class Named:
+    """Entries and rules by their ids. A daemon that doesn't answer isn't reported here: what else it is asked fails."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._entries: dict[int, tuple[float, EntryFacts | None]] = {}
+        self._rules: dict[int, tuple[float, RuleFacts | None]] = {}
+
+    def learn(self, several: Iterable[Traced]) -> None:
+        """Ask for those of some solicitations that aren't known, or were asked for long ago."""
+        now = time.monotonic()
+        entries, rules = set(), set()
+        for traced in several:
+            entries.add(traced.entry)
+            if traced.rule is not None:
+                rules.add(traced.rule)
+        asked_entries, asked_rules = _due(entries, self._entries, now), _due(rules, self._rules, now)
+        for some_entries, some_rules in _pieces(asked_entries, asked_rules):
+            try:
+                said = ask(self._control, {"verb": "names", "entries": some_entries, "rules": some_rules})
+            except MachineError:
+                return
+            if len(self._rules) > _MOST:
+                self._rules.clear()
+            self._entries |= {number: (now, _entry(said, number)) for number in some_entries}
+            self._rules |= {number: (now, _rule(said, number)) for number in some_rules}
+
+    def entry(self, traced: Traced) -> EntryFacts:
+        """The entry of a solicitation; of one that is gone, what the kernel knows of its port."""
+        _, found = self._entries.get(traced.entry, (0.0, None))
+        if found is not None:
+            return found
+        try:
+            port = socket.if_indextoname(traced.ifindex)
+        except OSError:
+            port = f"interface {traced.ifindex}"
+        unknown = "it was on standby"
+        return EntryFacts(port, port, "", frozenset(), True, False, Datapath.MONITOR, False, unknown)
+
+    def rule(self, traced: Traced) -> RuleFacts | None:
+        """The rule of a solicitation; None if there is none, or it is gone."""
+        return None if traced.rule is None else self._rules.get(traced.rule, (0.0, None))[1]
+
+
+def _due(wanted: Iterable[int], known: Mapping[int, tuple[float, object]], now: float) -> list[int]:
+    return sorted(number for number in wanted if number not in known or now - known[number][0] > _FRESH)
+
+
+def _pieces(entries: Sequence[int], rules: Sequence[int]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    for first in range(0, max(len(entries), len(rules)), _AT_ONCE):
+        yield entries[first : first + _AT_ONCE], rules[first : first + _AT_ONCE]
+
+
+def _entry(said: Mapping[str, Any], number: int) -> EntryFacts | None:
+    found = said["entries"].get(str(number))
+    return None if found is None else EntryFacts.parse(found)
+
+
+def _rule(said: Mapping[str, Any], number: int) -> RuleFacts | None:
+    found = said["rules"].get(str(number))
+    return None if found is None else RuleFacts.parse(found)

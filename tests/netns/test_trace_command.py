@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`npd6-xdp trace` beside a real daemon: each kind of solicitation, each outcome, and why, as it is told of."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.reasons import DAD_IGNORED, INVALID
+from npd6_xdp.core.verdict import Outcome, Reason
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, UPSTREAM_MAC, Topology
+from npd6_xdp.tools.pcap import frames
+from tests.frames import FOREIGN_MAC, TAGS_8021Q
+from tests.kinds import KINDS, Kind, Wanted
+from tests.netns.commanded import Commanded, commanded, tshark
+from tests.netns.wire import SETTING, Wire, configuration, paused, question, says, scan, until
+
+Start = Callable[..., RunningDaemon]
+
+PRESENT = "present, by method static"
+IGNORED = {
+    "C2": "such a target is never answered, unless a rule names exactly this address",
+    "C3": "such a target is never answered",
+    "C4": "it comes from wan0's own MAC address",
+    "C5": f"it went to {FOREIGN_MAC.hex(':')}, which isn't wan0's MAC address",
+    "C9": "its answer would go to a group, or to nobody",
+}
+
+
+def be_a_wire(topology: Topology) -> None:
+    """Nothing comes from the upstream but what a test sends: its kernel would ask, too.
+
+    And no tag can stand beside the frames (native mode): else an untagged question might go a longer way.
+    """
+    topology.sysctl("upstream", "net/ipv6/conf/eth0/disable_ipv6", 1)
+    topology.xdp_pass("upstream", "eth0")
+
+
+def wanted_of(kind: Kind, frame: bytes, datapath: str) -> tuple[str, str]:
+    """The outcome of a frame under a static rule, and why."""
+    if isinstance(kind.wanted, Reason):
+        return Outcome.INVALID, INVALID[kind.wanted]
+    if kind.wanted is Wanted.DAD:
+        return Outcome.DAD, DAD_IGNORED
+    if kind.wanted is Wanted.IGNORED:
+        return Outcome.IGNORED, IGNORED[kind.rfc]
+    plain = frame[frame.index(b"\x86\xdd", 12) + 2 + 6] == 58
+    return Outcome.ANSWERED_XDP if plain and datapath == "hybrid" else Outcome.ANSWERED_PYTHON, PRESENT
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_every_kind_is_told_of_with_its_frame_its_outcome_and_why(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    be_a_wire(topology)
+    keys = {"datapath": f'"{datapath}"', "attach": '"native"'}
+    running = daemon("".join(configuration(vlan=vlan, **keys) for vlan in ('"untagged"', "100")))
+    file = topology.directory / "a.pcapng"
+    sent: list[bytes] = []
+    wanted: Counter[tuple[object, ...]] = Counter()
+    for tags, vlan in ((b"", ()), (TAGS_8021Q, (100,))):
+        for kind in KINDS:
+            target = SETTING.target[:8] + (len(sent) + 0x1000).to_bytes(8, "big")
+            frame = kind.build(replace(SETTING, target=target, tags=tags))
+            sent.append(frame)
+            if kind.wanted is not Wanted.UNSEEN:
+                wanted[frame, vlan, *wanted_of(kind, frame, datapath)] += 1
+    with Wire(topology) as wire, commanded(running, "--json", "--write", str(file)) as trace:
+        began = time.time()
+        wire.send(*sent)
+        assert trace.has(wanted.total())
+        ended = time.time()
+        answers = wire.advertisements(0.5)
+        assert trace.end() == {"seen": wanted.total(), "lost": 0, "counted": wanted.total()}
+    objects = trace.objects()
+    times = [datetime.fromisoformat(each["time"]).timestamp() for each in objects]
+    assert began - 0.01 <= min(times) <= max(times) <= ended + 0.01, "the clocks may go apart by a little"
+    inbound = [each.data for each in frames(file) if each.data[6:12] != SETTING.mac or each.data in sent]
+    told = Counter(
+        (frame, tuple(each["vlan"]), each["outcome"], each["reason"])
+        for frame, each in zip(inbound, objects, strict=True)
+    )
+    assert told == wanted
+    assert sorted(each["advertisement"] for each in objects if each["advertisement"]) == sorted(
+        answer.hex() for answer in answers
+    )
+    assert {each["by"] for each in objects if each["outcome"] == Outcome.ANSWERED_XDP} <= {"xdp"}
+    assert {each["by"] for each in objects if each["outcome"] == Outcome.ANSWERED_PYTHON} == {"python"}
+    assert {each["rule"] for each in objects if each["outcome"] == Outcome.DAD} == {"2001:db8:1::/64"}
+    # as others read what it has written
+    outbound = Counter(each.data for each in frames(file)) - Counter(inbound)
+    assert outbound == Counter(answers)
+    by_tshark = tshark(str(file), "frame.interface_name", "frame.comment", "icmpv6.type")
+    assert len(by_tshark) == len(inbound) + len(answers)
+    assert {name for name, _, _ in by_tshark} == {"wan0"}
+    assert sum(comment.startswith("invalid: ") for _, comment, _ in by_tshark) == sum(
+        count for (*_, outcome, _), count in wanted.items() if outcome == Outcome.INVALID
+    )
+    assert sum(kind == "136" for _, _, kind in by_tshark) == len(answers)
+    read = subprocess.run(["tcpdump", "-n", "-r", str(file)], capture_output=True, text=True, timeout=120, check=True)
+    assert len(read.stdout.splitlines()) == len(by_tshark)
+
+
+RULES = (
+    "2001:db8:1::/64 neighbour via=lan0",
+    "2001:db8:2::/64 kernel",
+    "2001:db8:3::/64 route",
+    "2001:db8:4::/64 static exclude=::dead",
+    "2001:db8:5::/64 ignore",
+    "2001:db8:7::/64 neighbour via=gone0",
+)
+DAD = {"source": bytes(16), "options": b""}
+NEVER = "such a target is never answered, unless a rule names exactly this address"
+RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel resolves it"
+ROUTED = "the routing table doesn't lead to it by another interface"
+NEXT_HOP = "it is a next hop of a route out of wan0; never impersonated"
+LATE = "it was pending, and has been found behind lan0"
+FIRST = "the first time; the kernel's proxy entry answers from then on, if it has got one"
+
+
+@pytest.mark.needs_table
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_each_outcome_is_told_of_with_its_sentence_and_rule(topology: Topology, daemon: Start, datapath: str) -> None:
+    answered = Outcome.ANSWERED_XDP if datapath == "hybrid" else Outcome.ANSWERED_PYTHON
+    be_a_wire(topology)
+    keys = {"attach": '"native"'}
+    more = configuration("2001:db8:4::/64 static", vlan="100", datapath='"monitor"', **keys)
+    more += configuration("2001:db8:4::/64 static", vlan="200", active_with='"192.0.2.77"', **keys)
+    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **keys) + more)
+    topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
+    untold = question("2001:db8:4::1")
+    tagged = untold[:12] + TAGS_8021Q + untold[12:]
+    for_standby = untold[:12] + bytes.fromhex("810000c8") + untold[12:]
+    of_nobody = untold[:12] + bytes.fromhex("8100012c") + untold[12:]
+    steps: tuple[tuple[bytes, str, str, int | None], ...] = (
+        (question("2001:db8:1::99"), answered, "the neighbour table has it behind lan0", 1),
+        (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
+        (question("2001:db8:2::1"), Outcome.ANSWERED_PYTHON, FIRST, 2),
+        (question("2001:db8:2::1"), Outcome.KERNEL, "the kernel's proxy entry for it answers", 2),
+        (question("2001:db8:3::1"), Outcome.ABSENT, ROUTED, 3),
+        (question("2001:db8:4::1"), answered, PRESENT, 4),
+        (question("2001:db8:4::dead"), Outcome.IGNORED, "its include and exclude leave it out", 4),
+        (question("2001:db8:5::1"), Outcome.IGNORED, "the rule says so", 5),
+        (question(UPSTREAM_ADDRESS), Outcome.IGNORED, NEXT_HOP, None),
+        (question("fe80::dead"), Outcome.IGNORED, NEVER, None),
+        (question(EDGE_WAN_ADDRESS), Outcome.OWN, "wan0 holds this address itself; the kernel answers", None),
+        (question("2001:db8:6::1"), Outcome.UNMATCHED, "no rule covers it", None),
+        (question("2001:db8:4::1", **DAD), Outcome.DAD, DAD_IGNORED, 4),
+        (question("2001:db8:2::1", **DAD), Outcome.DAD, DAD_IGNORED, 2),
+        (tagged, Outcome.MONITORED, 'it would be answered or resolved, but for datapath = "monitor"', 4),
+        (
+            for_standby,
+            Outcome.STANDBY,
+            "it would be answered or resolved, but 192.0.2.77 isn't on this machine",
+            4,
+        ),
+        (of_nobody, Outcome.UNMATCHED, "no [[interface]] speaks for VLAN 300 of wan0", None),
+    )
+    with Wire(topology) as wire, commanded(running, "--json", "--source", UPSTREAM_MAC) as trace:
+        before = told = is_found(trace, wire)
+        for frame, outcome, why, rule in steps:
+            wire.send(frame)
+            assert trace.has(told + 1), (outcome, why)
+            each = trace.objects()[told]
+            prefix = None if rule is None else f"2001:db8:{rule}::/64"
+            assert (each["outcome"], each["reason"], each["rule"]) == (outcome, why, prefix)
+            assert "late" not in each
+            told += 1
+        count = before - 1 + len(steps)  # the late answer isn't one more
+        assert trace.end() == {"seen": count, "lost": 0, "counted": count}
+
+
+def is_found(trace: Commanded, wire: Wire) -> int:
+    """Ask for a host until it is found, and see that this is told of; how many lines that takes.
+
+    Others may have filled the kernel's neighbour table, which all namespaces share: then one more question is needed.
+    """
+    asked = 0
+
+    def late() -> list[dict[str, Any]]:
+        return [each for each in trace.objects() if each.get("late")]
+
+    def ask() -> bool:
+        nonlocal asked
+        wire.send(question("2001:db8:1::99"))
+        asked += 1
+        deadline = time.monotonic() + 3.0
+        while not late() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return bool(late())
+
+    assert until(ask)
+    assert trace.has(asked + 1)
+    *_, question_told = [each for each in trace.objects() if each["outcome"] == Outcome.PENDING]
+    assert question_told["reason"] == RESOLVES
+    (answer,) = late()
+    assert (answer["reason"], answer["by"], answer["rule"]) == (LATE, "python", "2001:db8:1::/64")
+    pending = {(each["target"], each["time"]) for each in trace.objects() if each["outcome"] == Outcome.PENDING}
+    assert (answer["target"], answer["time"]) in pending, "it has its question's time"
+    return asked + 1
+
+
+LIMITED = (
+    # a limit's words, the configuration, and who asks: each from a MAC address of its own, or one for all
+    ("events_per_source", configuration(datapath='"python"', events_per_source="2"), False),
+    (
+        "limits.events_per_second",
+        "[limits]\nevents_per_second = 2\n" + configuration(datapath='"python"', events_per_source="0"),
+        True,
+    ),
+    ("new_targets_per_second", configuration(new_targets_per_second="2"), True),
+    (
+        "limits.pending, or the kernel's",
+        "[limits]\npending = 2\n" + configuration("2001:db8:1::/64 neighbour via=lan0", events_per_source="0"),
+        True,
+    ),
+    (
+        "its share of limits.pending",
+        "[limits]\npending = 2\n" + configuration("2001:db8:1::/64 neighbour via=lan0", events_per_source="0"),
+        False,
+    ),
+)
+
+
+@pytest.mark.needs_table
+@pytest.mark.parametrize(("words", "config", "many"), LIMITED, ids=[words for words, *_ in LIMITED])
+def test_each_limit_is_told_by_the_key_that_it_is(
+    topology: Topology, daemon: Start, words: str, config: str, many: bool
+) -> None:
+    running = daemon(config)
+    with Wire(topology) as wire, commanded(running, "--json", "--outcome", "rate_limited", "--count", "1") as trace:
+
+        def ask_for_more() -> bool:
+            for number in range(1, 9):
+                mac = bytes((2, 0, 0, 1, 0, number)) if many else SETTING.asker_mac
+                wire.send(*scan(1, first=number << 32, mac=mac))
+            return trace.process.poll() is not None
+
+        assert until(ask_for_more)
+    (each,) = trace.objects()
+    assert words in each["reason"]
+
+
+@pytest.mark.needs_table
+def test_a_full_table_of_hosts_is_told_by_the_key_that_it_is(topology: Topology, daemon: Start) -> None:
+    rule = "2001:db8:1::/64 neighbour via=lan0"
+    running = daemon(f"[limits]\nneighbours = 1\n{configuration(rule, events_per_source='0')}")
+    with Wire(topology) as wire, commanded(running, "--json", "--outcome", "rate_limited", "--count", "1") as trace:
+        assert wire.ask(question(HOST_ADDRESS)) is not None
+
+        def ask_for_more() -> bool:
+            wire.send(question("2001:db8:1::77"))
+            return trace.process.poll() is not None
+
+        assert until(ask_for_more)
+    (each,) = trace.objects()
+    assert each["reason"] == "as many hosts are there as limits.neighbours allows"
+
+
+def test_what_is_lost_or_cannot_be_sent_is_told_of(topology: Topology, daemon: Start) -> None:
+    limits = "[limits]\nevents_per_second = 10000000\n"
+    running = daemon(limits + configuration(datapath='"python"'))
+    some = list(scan(4_000))
+    with Wire(topology) as wire:
+        wire.deafen()
+        with commanded(running, "--json", "--outcome", "lost", "--count", "2") as trace:
+            with paused(running):
+                for _ in range(35):
+                    wire.send(*some)
+            assert trace.process.wait(120) == 0
+        assert {each["reason"] for each in trace.objects()} == {"the ring to Python was full"}
+        with commanded(running, "--json", "--outcome", "failed") as trace:
+            with paused(running):
+                wire.send(*some[:10])
+                topology.run("edge", "ip", "link", "set", "wan0", "down", check=True)
+            assert trace.has(10)
+            assert trace.end() == {"seen": 10, "lost": 0, "counted": 10}
+    assert {each["reason"] for each in trace.objects()} == {"its advertisement couldn't be sent out of wan0"}
+
+
+def test_a_line_to_read_has_all_of_it(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    with Wire(topology) as wire, commanded(running, "--target", "2001:db8:1::42", "--count", "1") as trace:
+        assert wire.ask(question("2001:db8:1::42")) is not None
+        assert trace.process.wait(120) == 0
+    (line,) = trace.out.read_text().splitlines()
+    source = IPv6Address(SETTING.asker_link_local)
+    assert line.split()[1:7] == ["wan0", str(source), SETTING.asker_mac.hex(":"), ">", "2001:db8:1::42", "answered_xdp"]
+    assert line.endswith(
+        f"{PRESENT}; rule 2001:db8:1::/64; NA by XDP: {EDGE_WAN_MAC}, R=1 S=1 O=0 to {SETTING.asker_mac.hex(':')}"
+    )
+    assert trace.log.read_text().splitlines()[-1] == "npd6-xdp: 1 seen, 0 lost, 1 counted"
+
+
+def test_a_capture_is_read_live_behind_a_pipe_and_a_reader_that_goes_ends_it(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    said, log = topology.directory / "tshark.out", topology.directory / "trace.log"
+    words = f"{sys.executable} -m npd6_xdp trace --control {running.control} --write - 2>{log}; echo ended >>{log}"
+    fields = "-T fields -e frame.interface_name -e icmpv6.type -e frame.comment"
+    process = topology.popen("edge", "sh", "-c", f"({words}) | tshark -l -n -r - -c 3 {fields} >{said}")
+    assert until(lambda: log.exists() and "npd6-xdp: tracing" in log.read_text())
+    with Wire(topology) as wire:
+        assert wire.ask(question("2001:db8:1::42")) is not None
+        assert until(lambda: len(said.read_text().splitlines()) >= 2), "while it goes on"
+        assert process.poll() is None
+        assert wire.ask(question("2001:db8:1::43")) is not None
+    assert process.wait(120) == 0
+    assert [line.split("\t") for line in said.read_text().splitlines()][:2] == [
+        ["wan0", "135", "answered_xdp: present, by method static; rule 2001:db8:1::/64"],
+        ["wan0", "136", "answered_xdp: by xdp; present, by method static; rule 2001:db8:1::/64"],
+    ]
+    assert until(lambda: log.read_text().endswith("ended\n")), "nobody has asked once more"
+    assert says(running, "solicitations are traced no more")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_as_a_user_does(topology: Topology, daemon: Start, number: signal.Signals) -> None:
+    running = daemon(configuration())
+    with Wire(topology) as wire, commanded(running, "--json") as trace:
+        assert wire.ask(question("2001:db8:1::42")) is not None
+        assert trace.has(1)
+        assert trace.end(number) == {"seen": 1, "lost": 0, "counted": 1}
+    assert says(running, "solicitations are traced no more")
+
+
+def test_a_full_disk_ends_it_in_one_line(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    full = Commanded(running, "--write", "/dev/full")
+    assert full.process.wait(120) == 1
+    assert full.log.read_text() == "npd6-xdp: --write /dev/full: No space left on device: make room there\n"
+    assert says(running, "solicitations are traced no more")
+
+
+def test_the_second_who_traces_hears_who_the_first_is_and_a_filter_of_nothing_what_there_is(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(configuration())
+    with commanded(running) as first:
+        second = Commanded(running)
+        assert second.process.wait(120) == 1
+        assert f"somebody is tracing already (pid {first.process.pid}): one at a time" in second.log.read_text()
+    for argv, said in (
+        (("--interface", "wan9"), "wan9 has no rules"),
+        (("--rule", "2001:db8:9::/64"), "there is no 2001:db8:9::/64; there are 2001:db8:1::/64"),
+    ):
+        wrong = Commanded(running, *argv)
+        assert wrong.process.wait(120) != 0
+        (line,) = wrong.log.read_text().splitlines()
+        assert said in line
+    file = topology.directory / "old.pcapng"
+    file.write_bytes(bytes(100_000))
+    with commanded(running, "--json", "--write", str(file)) as again:
+        again.end()
+    assert list(frames(file)) == [], "what was there is gone"
+
+
+def test_a_daemon_that_ends_is_said_to_whoever_traces(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    with commanded(running, "--json") as trace:
+        running.stop()
+        assert trace.process.wait(120) == 1
+        last = trace.log.read_text().splitlines()[-1]
+    assert "the trace has ended: npd6-xdp ends" in last
+
+
+def test_of_a_sample_and_of_a_count_so_many_are_shown(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    with Wire(topology) as wire, commanded(running, "--json", "--sample", "10", "--count", "7") as trace:
+        wire.deafen()
+        wire.send(*scan(200))
+        assert trace.process.wait(120) == 0
+    assert len(trace.objects()) == 7
+    assert json.loads(trace.out.read_text().splitlines()[-1]) == {"summary": {"seen": 7, "lost": 0, "counted": 7}}
+
+
+def test_who_may_use_the_control_socket_may_trace_without_any_privilege(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    trace = Commanded(running, "--json", "--count", "1", prefix=bare)
+    assert until(lambda: trace.is_on or trace.process.poll() is not None)
+    capabilities = Path(f"/proc/{trace.process.pid}/status").read_text().partition("CapEff:")[2].split()[0]
+    assert int(capabilities, 16) == 0
+    with Wire(topology) as wire:
+        assert wire.ask(question("2001:db8:1::42")) is not None
+    assert trace.process.wait(120) == 0
+    assert [each["outcome"] for each in trace.objects()] == ["answered_xdp"]
+
+
+def test_outcomes_have_colours_on_a_terminal_that_can_and_for_who_wants_them(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    words = (sys.executable, "-m", "npd6_xdp", "trace", "--control", str(running.control), "--count", "1")
+    usual = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    for more, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)):
+        master, slave = pty.openpty()
+        log = topology.directory / "colours.log"
+        with log.open("wb") as said:
+            process = topology.popen("edge", *words, stdout=slave, stderr=said, env={**usual, **more})
+        os.close(slave)
+        assert until(lambda: "npd6-xdp: tracing" in log.read_text())  # noqa: B023
+        with Wire(topology) as wire:
+            assert wire.ask(question("2001:db8:1::42")) is not None
+        assert process.wait(120) == 0
+        line = os.read(master, 4096)
+        os.close(master)
+        assert (b"\x1b[32manswered_xdp\x1b[0m" in line) == coloured
+        assert b"answered_xdp" in line
+
+
+def test_a_trace_goes_on_over_a_reload_by_the_new_rules(topology: Topology, daemon: Start) -> None:
+    be_a_wire(topology)
+    running = daemon(configuration())
+    with Wire(topology) as wire, commanded(running, "--json") as trace:
+        wire.send(question("2001:db8:1::42"))
+        assert trace.has(1)
+        running.write(configuration("2001:db8:1::40/124 ignore", "2001:db8:1::/64 static"))
+        assert running.command("reload").returncode == 0
+        wire.send(question("2001:db8:1::42"))
+        assert trace.has(2)
+        assert trace.end() == {"seen": 2, "lost": 0, "counted": 2}
+    assert [(each["outcome"], each["rule"], each["reason"]) for each in trace.objects()] == [
+        ("answered_xdp", "2001:db8:1::/64", PRESENT),
+        ("ignored", "2001:db8:1::40/124", "the rule says so"),
+    ]
