@@ -104,6 +104,15 @@ class RunningDaemon:
             argv = (*argv, "--control", str(self.control))
         return self.topology.run(self.namespace, *self._program, *argv, env=self._environment)
 
+    def trace(self, *argv: str) -> subprocess.Popen[str]:
+        """A trace of this daemon, which is under way once this returns; communicate() has what it tells."""
+        words = (*self._program, "trace", *argv, "--control", str(self.control))
+        pipe = subprocess.PIPE
+        trace = self.topology.popen(self.namespace, *words, stdout=pipe, stderr=pipe, env=self._environment)
+        assert trace.stderr is not None, "it was asked for"
+        trace.stderr.readline()
+        return trace
+
     @property
     def process(self) -> subprocess.Popen[str]:
         """The daemon's own process (no wrapper around it)."""

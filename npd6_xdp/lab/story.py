@@ -7,11 +7,13 @@ neighbour table, and a capture. The exit status is 0 only if all of them held.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,15 @@ method = "static"
 [[interface.rule]]
 prefix = "{IGNORED_ADDRESS}"
 method = "ignore"
+"""
+
+ROUTED = f"""\
+[[interface]]
+name = "wan0"
+
+[[interface.rule]]
+prefix = "{HOST_PREFIX}"
+method = "route"
 """
 
 PICTURE = f"""
@@ -111,6 +122,8 @@ class _Story:
             self.with_daemon("python")
             self.report.act("Act 4: kill -9, and start again")
             self.crash()
+            self.report.act("Act 5: the host isn't reachable, and why")
+            self.missing_route()
         except MachineError as error:
             self.report.check("the lab goes on", "no error", error)
 
@@ -126,7 +139,7 @@ class _Story:
 
     def with_daemon(self, datapath: str) -> None:
         """The daemon starts, the host is found, what happened is decoded and counted, the daemon ends."""
-        with self.daemon(datapath) as daemon:
+        with self.daemon(CONFIG.format(datapath=datapath)) as daemon:
             with Capture(self.topology, "upstream", "eth0") as capture:
                 begin = _agreed(daemon, capture)
                 self.ping()
@@ -145,21 +158,47 @@ class _Story:
 
     def crash(self) -> None:
         """Nothing is left of a killed daemon, and the next one starts as the first did."""
-        with self.daemon("hybrid") as daemon:
+        with self.daemon(CONFIG.format(datapath="hybrid")) as daemon:
             self.edge("ip", "link", "show", "dev", "wan0")
             self.report.command(f"edge# kill -9 {daemon.process.pid}", "")
             self.report.check("exit status after kill -9", -9, daemon.kill())
             self.edge("ip", "link", "show", "dev", "wan0")
             self.interface_is_clean("wan0 after kill -9")
         self.report.say("The kernel is to take the program off with the process. Without any tidying up, again:")
-        with self.daemon("hybrid"):
+        with self.daemon(CONFIG.format(datapath="hybrid")):
             self.ping()
 
+    def missing_route(self) -> None:
+        """A mistake as they happen: trace says what became of the question, doctor why, and what mends it."""
+        self.report.say("Now the rule goes by the edge's routes, and one is lost. Nothing else says so:")
+        self.report.show(ROUTED)
+        with self.daemon(ROUTED) as daemon:
+            self.edge("ip", "route", "del", HOST_PREFIX, "dev", "lan0")
+            argv = ("--target", HOST_ADDRESS, "--count", "1")
+            trace = daemon.trace(*argv)
+            self.ping_unanswered("ping the host, no route to it")
+            told, _ = trace.communicate(timeout=60)
+            self.report.command(f"edge# npd6-xdp trace {' '.join(argv)}", _folded(told))
+            outcome = re.search(rf"{HOST_ADDRESS}\s+(\S+)", told)
+            self.report.check("trace: what became of the question", "absent", outcome and outcome[1])
+            found = daemon.command("doctor", "--config", str(daemon.config_file), "--json")
+            (failed,) = [each for each in json.loads(found.stdout or "[]") if each["level"] == "fail"] or [{}]
+            self.report.check("doctor: what is wrong", "route", failed.get("check"))
+            said = [str(failed.get("message")), *(f"$ {line}" for line in failed.get("mend", ()))]
+            self.report.command(f"edge# npd6-xdp doctor --config {daemon.config_file}", _folded(*said))
+            self.report.say("What it prints is to mend it:")
+            for command in failed.get("mend", ()):
+                self.edge(*command.split())
+            self.ping()
+            found = daemon.command("doctor", "--config", str(daemon.config_file))
+            self.report.command(f"edge# npd6-xdp doctor --config {daemon.config_file}", found.stdout.splitlines()[-1])
+            self.report.check("doctor: exit status", 0, found.returncode)
+
     @contextmanager
-    def daemon(self, datapath: str) -> Iterator[RunningDaemon]:
+    def daemon(self, config: str) -> Iterator[RunningDaemon]:
         """The daemon on the edge, its start checked; its log is shown if anything goes wrong meanwhile."""
         failures = self.report.failures
-        daemon = RunningDaemon(self.topology, CONFIG.format(datapath=datapath), program=self.program)
+        daemon = RunningDaemon(self.topology, config, program=self.program)
         self.topology.run("upstream", "ip", "-6", "neigh", "flush", "dev", "eth0", check=True)
         try:
             with daemon:
@@ -342,6 +381,11 @@ def _ndisc6(address: str, seconds: int) -> tuple[str, ...]:
 def _link_layer_address(ndisc6: str) -> str:
     match = re.search(r"^Target link-layer address: (\S+)", ndisc6, re.MULTILINE)
     return match[1].lower() if match else "silence"
+
+
+def _folded(*lines: str) -> str:
+    """Lines that are longer than the page go on in the next one."""
+    return "\n".join(textwrap.fill(line, WIDTH - 4, subsequent_indent="  ") for line in lines)
 
 
 def _cut(text: str) -> str:

@@ -87,6 +87,10 @@ def test_it_takes_less_than_forty_seconds(told: subprocess.CompletedProcess[str]
     [
         pytest.param(r"Act 1.*Address unreachable.*Act 2", id="unreachable without the daemon"),
         pytest.param(r"Act 2.*3 received.*Act 3.*3 received.*Act 4", id="reachable in both datapaths"),
+        pytest.param(
+            r"Act 5.*0 received.*trace .*absent.*doctor .*\$ (ip -6 route add \S+ dev lan0)\n.*edge# \1\n.*3 received",
+            id="what trace and doctor say, and that it mends it",
+        ),
         pytest.param(r"Act 2.*3 received.*SIGTERM.*Address unreachable.*Act 3", id="unreachable when it ended"),
         pytest.param(r"2001:db8:1::42 is at 02:00:00:00:00:02 .*R=1 S=1 O=0", id="the decoded advertisement"),
         pytest.param(r"2001:db8:1::42 lladdr 02:00:00:00:00:02", id="the upstream's neighbour entry"),
