@@ -42,6 +42,7 @@ from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.reading import Source
 from npd6_xdp.daemon.reaper import Reaper
+from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.reloads import Reloads
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Rings
@@ -102,8 +103,8 @@ class Rooms:
         left, links = hand_over.left, hand_over.links(first)
         self.ns_filter = left(NsFilter(first.table, first.config.limits, links))
         self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets()))
-        counts, self.rings = Counts(), keep(closing(Rings(loop)))
-        self.answering = Answering(self.ports, counts, loop.failed)
+        counts, recent = Counts(), RecentTargets(self.ns_filter)
+        self.rings, self.answering = keep(closing(Rings(loop))), Answering(self.ports, counts, recent, loop.failed)
         late, guests = self.answering.answer_late, machine.look_for_guests
         memory = Memory()  # what a dead one has left is this one's from here: `kernel` puts it back
         self.beside = [*memory.others]
@@ -116,8 +117,8 @@ class Rooms:
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
         self.announcing = Announcing(self.ns_filter, self.ports, self.neighbour, self.route)
         # who tells of it
-        seen = self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, self.announcing, hand_over
-        view = View(*seen, changing, given.file)
+        found = counts, recent, self.neighbour, self.kernel, self.announcing, hand_over
+        view = View(self.ns_filter, self.ports, self.tags, *found, changing, given.file)
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
@@ -132,8 +133,8 @@ class Rooms:
         followers = [
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
             self.programs,
-            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
-            *(self.announcing, self.names, hand_over),
+            *(answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
+            *(self.tags, self.announcing, self.names, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         source, configured, manager = given.source, given.configured, given.service.manager

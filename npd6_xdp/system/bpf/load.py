@@ -30,6 +30,7 @@ _MAPS = (
     "target_budgets",
     "answered",
     "recent_targets",
+    "other_targets",
     "kept_routes",
     "heard_addresses",
     "events",
@@ -53,6 +54,7 @@ _SIZED_BY = {
     "target_budgets": "TARGET_BUDGETS_MAX",
     "answered": "ANSWERED_MAX",
     "recent_targets": "RECENT_TARGETS_MAX",
+    "other_targets": "OTHER_TARGETS_MAX",
     "kept_routes": "KEPT_ROUTES_MAX",
     "heard_addresses": "HEARD_ADDRESSES_MAX",
 }
