@@ -169,6 +169,8 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
     "refused_askers": (MAC_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
+    "source_budgets": (MAC_KEY, BUDGET),
+    "event_budget": (INDEX, BUDGET),
     "target_budgets": (INDEX, BUDGET),
     "answered": (ADDRESS_KEY, ANSWERED),
     "recent_targets": (ADDRESS_KEY, RECENT),

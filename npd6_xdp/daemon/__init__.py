@@ -27,6 +27,7 @@ from npd6_xdp.daemon.changes import Changes, to_be
 from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.documents import Documents
+from npd6_xdp.daemon.explaining import Explaining
 from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import Change, InForce
@@ -122,6 +123,7 @@ class Rooms:
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
+        self.explaining = Explaining(self.ns_filter, requests, self.ports, recent, self.neighbour, self.route)
         # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
         # word others ask for comes before those; exposition and control listen before ports attach, which makes some
         # links flap, and discovery ends what they still send. Only programs, which commits, applies before all others,
@@ -134,7 +136,7 @@ class Rooms:
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
             self.programs,
             *(answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
-            *(self.tags, self.announcing, self.names, hand_over),
+            *(self.tags, self.announcing, self.names, self.explaining, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         source, configured, manager = given.source, given.configured, given.service.manager
@@ -166,6 +168,7 @@ class Rooms:
             "reload": lambda _, reply: self.reloads.ask(reply),
             "announce": self.announcing.ask,
             "names": self.names.answer,
+            "explain": self.explaining.answer,
         }
         self.control.join(loop, verbs, {"trace": self.tracing.ask})
         self.tracing.join()
@@ -182,6 +185,7 @@ class Rooms:
         self.announcing.join(loop)
         self.programs.join()
         self.documents.join(loop)
+        self.explaining.join(loop, lambda: self.rings.busy)
         self.reaper.join(loop)
         loop.at(lambda: manager.due, manager.feed, "manager")
 

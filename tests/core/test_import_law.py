@@ -58,6 +58,7 @@ WINGS = {
         "ns_filter",
         "counted",
         "trace",
+        "budgets",
         "recent",
         "program",
         "attach",

@@ -27,6 +27,8 @@ _MAPS = (
     "present_targets",
     "refused_askers",
     "settings_space",
+    "source_budgets",
+    "event_budget",
     "target_budgets",
     "answered",
     "recent_targets",

@@ -316,6 +316,13 @@ class NsFilter(CountedPrograms):
         with suppress(MachineError):  # no space, where all is in use: then it is asked again
             self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(generation, there))
 
+    def kept_route(self, entry: int, target: bytes, generation: int) -> bool | None:
+        """What was kept of a target, of a generation; None: nothing."""
+        value = self.program.lookup("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.size)
+        if value is None or KEPT_ROUTE.get(value, "generation") != generation:
+            return None
+        return bool(KEPT_ROUTE.get(value, "there"))
+
     # --- recent targets ---
 
     def each_recent_target(self) -> Iterator[Recent]:
