@@ -123,10 +123,15 @@ def trace(arguments: argparse.Namespace) -> int:
     "Looks at all of this machine that would keep the configuration from working, before the daemon runs and while "
     "it does: a line for each check, ok, note, warn or fail, and below what isn't ok the commands that mend it. It "
     "changes nothing, but asks some hosts that are there for an echo. Exit status 1 if anything fails: then what the "
-    "configuration says can't work. As root it sees all; without, it says what it couldn't look at.",
+    "configuration says can't work. As root it sees all; without, it says what it couldn't look at. With ADDRESS it "
+    "follows that one from the question to the host and back, and names the step that fails.",
     "",
     "--json",
+    "2001:db8:1::42",
     takes=(
+        option(
+            "address", metavar="ADDRESS", nargs="?", type=ipv6_address, help="follow this one (default: look at all)"
+        ),
         CONFIG_FILE,
         option(
             "--try",
@@ -150,4 +155,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     text = config_text(arguments.config)
     config = parse(text, str(arguments.config))
+    if arguments.address is not None:
+        if arguments.attach:
+            raise UsageError("--try: without an ADDRESS only, which is followed with the daemon at work")
+        given = config, arguments.config, text, arguments.control
+        return tool.run_follow(*given, arguments.address, as_json=arguments.json)
     return tool.run(config, arguments.config, text, arguments.control, attach=arguments.attach, as_json=arguments.json)

@@ -75,6 +75,7 @@ class Known(NamedTuple):
     refuses: tuple[Limit, ...] = ()
     space: str = ""
     recent: Mapping[str, Any] | None = None
+    collects: bool = False
 
     @property
     def is_dad(self) -> bool:

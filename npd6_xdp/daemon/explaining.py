@@ -167,6 +167,7 @@ class Explaining(Follower):
             self._unanswered(facts, rule_facts, found, source, target, vlan),
             hidden=self._hidden(entry),
             recent=None if recent is None else _row(recent),
+            collects=entry.collect > 0,
         )
         if known.unanswered or rule is None or not isinstance(found, Match):
             return known
