@@ -58,6 +58,7 @@ struct scratch {
 	volatile __u32 is_held;     /* it may have a tag that doesn't show, and is to be held until that is known */
 	volatile __u64 traced_at;   /* CLOCK_MONOTONIC, nanoseconds: it is traced, and its record begun; 0: it isn't */
 	struct ended ended;         /* what became of it, for who looks on */
+	__u64 handed_up;            /* when it became an event: CLOCK_MONOTONIC, nanoseconds */
 	struct rule rule;           /* the one that covers the target, from whichever map */
 	__u8 answer_mac[ETH_ALEN];  /* where an answer goes (B8) */
 };

@@ -108,6 +108,8 @@ BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
 BPF_TABLE("array", int, u64, target_budgets, TARGET_BUDGETS_MAX);                   /* of new targets, by entry */
 BPF_TABLE("lru_hash", struct address_key, struct answered, answered, ANSWERED_MAX); /* by entry */
 BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
+/* those that no rule covers, or one ignores, which are as many as a scan makes them: they push out none of the others */
+BPF_TABLE("lru_hash", struct address_key, struct recent, other_targets, OTHER_TARGETS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct kept_route, kept_routes, KEPT_ROUTES_MAX);    /* by entry */
 BPF_TABLE("lru_hash", struct address_key, struct heard, heard_addresses, HEARD_ADDRESSES_MAX); /* in no scope */
 BPF_PERF_OUTPUT(events);                                        /* wakes Python for each event */
@@ -332,21 +334,6 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 	return !vias.lookup(&via) == !(rule->flags & RULE_VIA) ? PRESENCE_THERE : PRESENCE_ABSENT;
 }
 
-static __always_inline void target_remember(const struct entry *entry, const struct scratch *s)
-{
-	struct address_key key = { .scope = entry->id, .address = s->ns.target };
-	__u64 now = bpf_ktime_get_ns();
-	struct recent *recent, fresh = { .first = now, .last = now, .count = 1 };
-
-	recent = recent_targets.lookup(&key);
-	if (recent) {
-		recent->last = now;
-		__sync_fetch_and_add(&recent->count, 1);
-	} else {
-		recent_targets.update(&key, &fresh);
-	}
-}
-
 /*
  * Whether the asker's address was heard last on another link, or with another MAC, or never. The kernel would learn it
  * from the solicitation (RFC 4861 §7.2.3), which it doesn't get. A link-local address on another link is another
@@ -399,8 +386,6 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		return pass(OUTCOME_OWN); /* C1 */
 	if (rule->decision == DECISION_NEXT_HOP || rule->decision == DECISION_IGNORE)
 		return pass(OUTCOME_IGNORED); /* C6, C8 */
-	if (entry->collect)
-		target_remember(entry, s);
 	s->event_flags = 0;
 	present = target_present(rule, s);
 	if (dad && !(rule->flags & RULE_DEFEND)) {
@@ -584,7 +569,7 @@ static __always_inline bool hold_begin(struct entry *entry, const struct scratch
 }
 
 static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
-					      const struct scratch *s)
+					      struct scratch *s)
 {
 	__u64 now = s->traced_at; /* the event's time is the record's, by which the two are told to be one's */
 	struct settings *settings;
@@ -617,6 +602,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 	};
 
 	__builtin_memcpy(event.answer_mac, s->answer_mac, ETH_ALEN);
+	s->handed_up = now;
 	if (s->is_held ? !event_hold(entry, s, &event) : !event_submit(ctx, &event))
 		return consume(OUTCOME_LOST);
 	if (s->is_held)
@@ -677,6 +663,42 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 }
 
 /* --- record ----------------------------------------------------------------------------------------- */
+
+/*
+ * Remembers a target of an entry that collects them, by what came of it. Not those of this host's own addresses and next
+ * hops, and of those that are never answered: whoever is on the link asks for these all the time.
+ */
+static __always_inline void target_remember(const struct entry *entry, const struct rule *rule, const struct scratch *s,
+					    struct verdict verdict)
+{
+	struct address_key key = { .scope = entry->id, .address = s->ns.target };
+	bool is_event = verdict.action == ACTION_HAND_UP || verdict.action == ACTION_HOLD;
+	__u64 now = is_event ? s->handed_up : bpf_ktime_get_ns();
+	struct recent *recent, fresh = {
+		.first = now,
+		.last = now,
+		.count = 1,
+		.source = s->source,
+		.outcome = verdict.outcome,
+	};
+	bool is_answered = rule && rule->decision != DECISION_IGNORE;
+
+	if (rule ? rule->decision < DECISION_IGNORE : verdict.outcome != OUTCOME_UNMATCHED)
+		return;
+	__builtin_memcpy(fresh.source_mac, s->frame.h_source, ETH_ALEN);
+	recent = is_answered ? recent_targets.lookup(&key) : other_targets.lookup(&key);
+	if (recent) {
+		recent->last = now;
+		recent->source = fresh.source;
+		__builtin_memcpy(recent->source_mac, fresh.source_mac, ETH_ALEN);
+		recent->outcome = fresh.outcome;
+		__sync_fetch_and_add(&recent->count, 1);
+	} else if (is_answered) {
+		recent_targets.update(&key, &fresh);
+	} else {
+		other_targets.update(&key, &fresh);
+	}
+}
 
 static __always_inline void rule_count(__u32 id, enum outcome outcome)
 {
@@ -833,6 +855,8 @@ int ns_filter(struct xdp_md *ctx)
 				verdict = ns_answer(ctx, entry, rule, s);
 		}
 	}
+	if (entry->collect && checked.check == CHECK_PASSED)
+		target_remember(entry, rule, s, verdict);
 	action = ns_record(counter, rule, verdict, entry->flags & ENTRY_SHARED && is_multicast_ether(f.h_dest));
 	if (!(entry->flags & (ENTRY_TRACED | ENTRY_TAPPED)))
 		return action;
@@ -887,14 +911,19 @@ static __always_inline void trace_found(const struct passed *passed, enum outcom
 /* Counts one that was held, and didn't become an event. */
 static __always_inline void held_record(const struct passed *passed, enum outcome outcome)
 {
+	struct address_key target = { .scope = passed->entry, .address = passed->event.target };
 	int key = passed->entry;
 	struct entry_counter *counter = entry_counters.lookup(&key);
+	struct recent *recent;
 
 	if (counter)
 		counter->outcome[outcome]++;
 	rule_count(passed->event.rule, outcome);
 	if (passed->event.flags & EVENT_TRACED)
 		trace_found(passed, outcome);
+	recent = recent_targets.lookup(&target);
+	if (recent)
+		recent->outcome = outcome;
 }
 
 /*

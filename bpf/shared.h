@@ -230,11 +230,17 @@ struct answered {
 	__u16 zero;
 };
 
-/* A target that was asked for; times are CLOCK_MONOTONIC in nanoseconds. */
+/*
+ * A target that was asked for: times (CLOCK_MONOTONIC, nanoseconds), and what became of the last one that asked, and who
+ * that was. Of an event, `outcome` is the one to expect, and `last` the event's own time: Python says what it found.
+ */
 struct recent {
 	__u64 first;
 	__u64 last;
 	__u64 count;
+	struct in6_addr source;
+	__u8 source_mac[ETH_ALEN];
+	__u16 outcome; /* enum outcome */
 };
 
 /* On which entry an address was heard last, and with which MAC. */

@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ import npd6_xdp
 from npd6_xdp.arguments import CONFIG, CONFIG_FILE, CONTROL_SOCKET, count, count_to, ipv6_address, mac, option, verb
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.config_parsers import parse_vlan
 from npd6_xdp.core.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -104,45 +102,6 @@ def check(arguments: argparse.Namespace) -> None:
         print(f"npd6-xdp: note: {remark}", file=sys.stderr)
     for line in warned:
         print(f"npd6-xdp: warning: {line}", file=sys.stderr)
-
-
-@verb(
-    "say which rule decides about an address",
-    "Says which rule decides about a target, by which method, and what advertisement would go out. Takes the "
-    "interface's MAC, own addresses and next hops into account where the interface is on this machine.",
-    "2001:db8:1::42 --interface wan0",
-    "2001:db8:1::42 --interface wan0 --vlan 100 --source ::",
-    takes=(
-        option("address", metavar="ADDRESS", type=ipv6_address, help="the target that is asked for"),
-        option("--interface", required=True, metavar="IF", help="the interface that the question comes in by"),
-        CONFIG_FILE,
-        option("--vlan", default="untagged", metavar="V", help='its VLAN: 100, or 100.7 (default: "untagged")'),
-        option(
-            "--source",
-            type=ipv6_address,
-            default=IPv6Address("fe80::1"),
-            metavar="A",
-            help="who asks; :: is a probe of Duplicate Address Detection (default: %(default)s)",
-        ),
-    ),
-)
-def explain(arguments: argparse.Namespace) -> None:
-    """`explain`: which rule decides about a target, and what advertisement would go out."""
-    from npd6_xdp.core.explain import Question
-    from npd6_xdp.core.explain import explain as tell
-    from npd6_xdp.tools.facts import link_facts, roles_held, sysctl
-
-    config = _load(arguments.config)
-    try:
-        vlan = parse_vlan(arguments.vlan)
-    except ValueError as error:
-        raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
-    if vlan.any:
-        raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
-    links = link_facts(config)
-    config, interface = _named(config, arguments.interface, links, arguments.config)
-    question = Question(interface, vlan.tags, arguments.address, arguments.source)
-    print(tell(config, links, question, sysctl, roles_held(config)))
 
 
 @verb(
@@ -300,7 +259,7 @@ def replay(arguments: argparse.Namespace) -> None:
     config = _load(arguments.config)
     interface = arguments.interface or _only_interface(config, arguments.config)
     links = link_facts(config)
-    config, interface = _named(config, interface, links, arguments.config)
+    config, interface = named_here(config, interface, links, arguments.config)
     held = roles_held(config)
     tool.run(arguments.file, config, links, interface, arguments.mac, held, as_json=arguments.json)
 
@@ -367,7 +326,7 @@ def _known(config: Config) -> str:
     return ", ".join(sorted({interface.name for interface in config.interfaces}))
 
 
-def _named(config: Config, interface: str, links: Mapping[str, LinkFacts], path: Path) -> tuple[Config, str]:
+def named_here(config: Config, interface: str, links: Mapping[str, LinkFacts], path: Path) -> tuple[Config, str]:
     """A configuration and the interface that is asked for in it, by the names of this machine's interfaces."""
     from npd6_xdp.core.altnames import alternative_names, with_names
     from npd6_xdp.core.names import canonical

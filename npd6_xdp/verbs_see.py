@@ -4,11 +4,77 @@
 from __future__ import annotations
 
 import argparse
+from ipaddress import IPv6Address
 from pathlib import Path
 
-from npd6_xdp.arguments import CONFIG_FILE, CONTROL_SOCKET, option, verb
+from npd6_xdp.arguments import CONFIG_FILE, CONTROL_SOCKET, ipv6_address, option, verb
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.verbs import config_text
+from npd6_xdp.core.config_parsers import parse_vlan
+from npd6_xdp.core.errors import UsageError
+from npd6_xdp.verbs import config_text, named_here
+
+_ASKER = IPv6Address("fe80::1")
+
+
+@verb(
+    "say which rule decides about an address",
+    "Says which rule decides about a target, by which method, and what advertisement would go out. Takes the "
+    "interface's MAC, own addresses and next hops into account where the interface is on this machine. With --live it "
+    "asks the running daemon and the kernel's tables instead, now: how the port is attached, whether the target is in "
+    "the neighbour table, where a route leads, whether it is known, pending or refused, who asked for it last and what "
+    "became of that; it ends with the outcome that the next solicitation gets. Live, it needs root or the control "
+    "socket's group, and no file.",
+    "2001:db8:1::42 --interface wan0",
+    "2001:db8:1::42 --interface wan0 --vlan 100 --source ::",
+    "2001:db8:1::42 --live",
+    takes=(
+        option("address", metavar="ADDRESS", type=ipv6_address, help="the target that is asked for"),
+        option(
+            "--interface",
+            metavar="IF",
+            help="the interface that the question comes in by (with --live, default: all whose rules cover it)",
+        ),
+        CONFIG_FILE,
+        option(
+            "--vlan",
+            metavar="V",
+            help="its VLAN: 100, or 100.7 (default: untagged; with --live, the entry's)",
+        ),
+        option(
+            "--source",
+            type=ipv6_address,
+            metavar="A",
+            help=f"who asks; :: probes for Duplicate Address Detection (default: {_ASKER}; with --live, the last one)",
+        ),
+        option("--live", action="store_true", help="ask the running daemon and the kernel's tables"),
+        CONTROL_SOCKET,
+    ),
+)
+def explain(arguments: argparse.Namespace) -> None:
+    """`explain`: which rule decides about a target, and what advertisement would go out."""
+    try:
+        vlan = None if arguments.vlan is None else parse_vlan(arguments.vlan)
+    except ValueError as error:
+        raise UsageError(f"--vlan {arguments.vlan}: {error}") from error
+    if vlan is not None and vlan.any:
+        raise UsageError("--vlan any: name one VLAN, or leave it out for untagged frames")
+    if arguments.live:
+        from npd6_xdp.tools import explain_live
+
+        tags = None if vlan is None else vlan.tags
+        explain_live.run(arguments.control, arguments.address, arguments.interface, tags, arguments.source)
+        return
+    if arguments.interface is None:
+        raise UsageError("--interface: name the one that the question comes in by, or ask the running daemon: --live")
+    from npd6_xdp.core.explain import Question
+    from npd6_xdp.core.explain import explain as tell
+    from npd6_xdp.tools.facts import link_facts, roles_held, sysctl
+
+    config = parse(config_text(arguments.config), str(arguments.config))
+    links = link_facts(config)
+    config, interface = named_here(config, arguments.interface, links, arguments.config)
+    question = Question(interface, vlan.tags if vlan else (), arguments.address, arguments.source or _ASKER)
+    print(tell(config, links, question, sysctl, roles_held(config)))
 
 
 @verb(
@@ -57,10 +123,15 @@ def trace(arguments: argparse.Namespace) -> int:
     "Looks at all of this machine that would keep the configuration from working, before the daemon runs and while "
     "it does: a line for each check, ok, note, warn or fail, and below what isn't ok the commands that mend it. It "
     "changes nothing, but asks some hosts that are there for an echo. Exit status 1 if anything fails: then what the "
-    "configuration says can't work. As root it sees all; without, it says what it couldn't look at.",
+    "configuration says can't work. As root it sees all; without, it says what it couldn't look at. With ADDRESS it "
+    "follows that one from the question to the host and back, and names the step that fails.",
     "",
     "--json",
+    "2001:db8:1::42",
     takes=(
+        option(
+            "address", metavar="ADDRESS", nargs="?", type=ipv6_address, help="follow this one (default: look at all)"
+        ),
         CONFIG_FILE,
         option(
             "--try",
@@ -84,4 +155,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     text = config_text(arguments.config)
     config = parse(text, str(arguments.config))
+    if arguments.address is not None:
+        if arguments.attach:
+            raise UsageError("--try: without an ADDRESS only, which is followed with the daemon at work")
+        given = config, arguments.config, text, arguments.control
+        return tool.run_follow(*given, arguments.address, as_json=arguments.json)
     return tool.run(config, arguments.config, text, arguments.control, attach=arguments.attach, as_json=arguments.json)

@@ -263,6 +263,10 @@ def test_explain_shows_the_advertisement(good: str) -> None:
         (("2001:db8::1", "--interface", "wan8"), "npd6-xdp: --interface wan8: "),
         (("2001:db8::1", "--interface", "wan7", "--vlan", "5000"), "npd6-xdp: --vlan 5000: a VLAN is 1 to 4094"),
         (("2001:db8::1", "--interface", "wan7", "--vlan", "any"), "npd6-xdp: --vlan any: name one VLAN"),
+        (
+            ("2001:db8::1",),
+            "npd6-xdp: --interface: name the one that the question comes in by, or ask the running daemon",
+        ),
         (("192.0.2.1", "--interface", "wan7"), "'192.0.2.1' is not an IPv6 address"),
     ],
 )

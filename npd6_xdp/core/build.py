@@ -139,7 +139,8 @@ class _Builder:
             yield from self._add(link, interface, interface.vlan)
         if entries and (link.ifindex, VLAN_ANY, VLAN_ANY) not in self.entry_ids:
             # what no entry speaks for: an entry without rules, so all is unmatched
-            nothing = InterfaceConfig(link.name, (), Vlan(any=True), datapath=Datapath.MONITOR)
+            collect = max(interface.collect_targets for interface in entries)  # what a wrong VLAN looks like
+            nothing = InterfaceConfig(link.name, (), Vlan(any=True), datapath=Datapath.MONITOR, collect_targets=collect)
             self._enter(link, nothing, nothing.vlan, spoken=False)
 
     def _add(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan) -> Steps[None]:

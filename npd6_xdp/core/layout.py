@@ -108,7 +108,7 @@ ADDRESS_KEY = Layout("address_key", scope="I", zero="4x", address=_ADDRESS)
 PRESENT_TARGET = Layout("present_target", flags="I", asked="I")
 VIA_KEY = Layout("via_key", via_set="I", ifindex="I")
 MAC_KEY = Layout("mac_key", entry="I", mac=_MAC, zero="2x")
-RECENT = Layout("recent", first="Q", last="Q", count="Q")
+RECENT = Layout("recent", first="Q", last="Q", count="Q", source=_ADDRESS, source_mac=_MAC, outcome="H")
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
 SETTINGS = Layout("settings", event_cost="Q", pending_full="I", routing="I", kept_generation="I", zero="4x")
 ANSWERED = Layout("answered", asked="Q", tci="4s", tag_flags="H", zero="2x")
@@ -169,9 +169,12 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "present_targets": (ADDRESS_KEY, PRESENT_TARGET),
     "refused_askers": (MAC_KEY, FLAG),
     "settings_space": (INDEX, SETTINGS),
+    "source_budgets": (MAC_KEY, BUDGET),
+    "event_budget": (INDEX, BUDGET),
     "target_budgets": (INDEX, BUDGET),
     "answered": (ADDRESS_KEY, ANSWERED),
     "recent_targets": (ADDRESS_KEY, RECENT),
+    "other_targets": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),
     "heard_addresses": (ADDRESS_KEY, HEARD),
     "entry_counters": (INDEX, ENTRY_COUNTER),

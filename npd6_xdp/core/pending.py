@@ -29,6 +29,14 @@ class Asker(NamedTuple):
     mac: bytes
 
 
+class Waiting(NamedTuple):
+    """Of a pending target: for how long it has been (seconds), how many wait, and behind which interfaces."""
+
+    seconds: float
+    askers: int
+    ifindexes: tuple[int, ...]
+
+
 NOBODY = bytes(6)
 """Stands for all askers of an entry, where an Asker has a MAC. No solicitation is answered to this address."""
 
@@ -172,6 +180,13 @@ class Pending:
         """Whom the kernel looks for by a target's address: a host behind each interface; none, if it isn't pending."""
         pending = self._targets.get((via_set, address))
         return [Host(ifindex, address) for ifindex in sorted(pending.ifindexes)] if pending else []
+
+    def waiting(self, via_set: int, address: bytes, now: float) -> Waiting | None:
+        """Who waits for a target at the moment (seconds, monotonic); None: it isn't pending."""
+        pending = self._targets.get((via_set, address))
+        if pending is None:
+            return None
+        return Waiting(now - pending.until + PENDING_SECONDS, len(pending.askers), tuple(sorted(pending.ifindexes)))
 
     def awaits(self, host: Host) -> bool:
         """Whether the kernel is looking for a target behind that interface."""

@@ -207,10 +207,13 @@ def dump_routes(sequence: int, *, protocol: int = 0, kind: RouteType = RouteType
     return pack_message(Type.GETROUTE, Flag.REQUEST | Flag.DUMP, sequence, body)
 
 
-def get_route(sequence: int, iif: int, source: bytes, target: bytes) -> bytes:
-    """Ask what the kernel would do with a packet that came in by the interface `iif`; :: as its source names none."""
-    named = any(source)
-    body = _RTMSG.pack(AF_INET6, 128, 128 if named else 0, 0, 0, 0, 0, 0, 0) + pack_attribute(_RTA_DST, target)
+def get_route(sequence: int, iif: int, source: bytes, target: bytes, *, matched: bool = False) -> bytes:
+    """Ask what the kernel would do with a packet that came in by the interface `iif`; :: as its source names none.
+
+    `matched`: ask for the route itself that it would go by.
+    """
+    named, flags = any(source), _RTM_F_FIB_MATCH if matched else 0
+    body = _RTMSG.pack(AF_INET6, 128, 128 if named else 0, 0, 0, 0, 0, 0, flags) + pack_attribute(_RTA_DST, target)
     if named:
         body += pack_attribute(_RTA_SRC, source)
     return pack_message(Type.GETROUTE, Flag.REQUEST, sequence, body + pack_attribute(_RTA_IIF, struct.pack("=i", iif)))

@@ -151,13 +151,19 @@ class HostSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TargetSnapshot:
-    """A target that was asked for on an entry that collects them; times are seconds since the epoch."""
+    """A target that was asked for on an entry that collects them; times are seconds since the epoch.
+
+    `outcome` is what became of the last solicitation, `source` and `source_mac` are that one's.
+    """
 
     label: str
     target: IPv6Address
     first: float
     last: float
     count: int
+    outcome: Outcome
+    source: IPv6Address
+    source_mac: str
 
 
 @dataclass(frozen=True, slots=True)

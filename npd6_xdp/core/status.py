@@ -76,6 +76,9 @@ def _sections(status: Status) -> Iterator[tuple[str, Any]]:
             {
                 "interface": target.label,
                 "target": str(target.target),
+                "outcome": str(target.outcome),
+                "source": str(target.source),
+                "source_mac": target.source_mac,
                 "first": target.first,
                 "last": target.last,
                 "count": target.count,
@@ -272,7 +275,8 @@ def _host(host: Mapping[str, str]) -> str:
 def _target(target: Mapping[str, Any]) -> str:
     return (
         f"{target['target']} on {target['interface']}: {_times(target['count'])},"
-        f" first {_time(target['first'])}, last {_time(target['last'])}"
+        f" first {_time(target['first'])}, last {_time(target['last'])} by {target['source']} ({target['source_mac']}):"
+        f" {target['outcome']}"
     )
 
 

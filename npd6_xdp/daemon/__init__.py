@@ -27,6 +27,7 @@ from npd6_xdp.daemon.changes import Changes, to_be
 from npd6_xdp.daemon.control import Control
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.documents import Documents
+from npd6_xdp.daemon.explaining import Explaining
 from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import Change, InForce
@@ -42,6 +43,7 @@ from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.reading import Source
 from npd6_xdp.daemon.reaper import Reaper
+from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.reloads import Reloads
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Rings
@@ -102,8 +104,8 @@ class Rooms:
         left, links = hand_over.left, hand_over.links(first)
         self.ns_filter = left(NsFilter(first.table, first.config.limits, links))
         self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets()))
-        counts, self.rings = Counts(), keep(closing(Rings(loop)))
-        self.answering = Answering(self.ports, counts, loop.failed)
+        counts, recent = Counts(), RecentTargets(self.ns_filter)
+        self.rings, self.answering = keep(closing(Rings(loop))), Answering(self.ports, counts, recent, loop.failed)
         late, guests = self.answering.answer_late, machine.look_for_guests
         memory = Memory()  # what a dead one has left is this one's from here: `kernel` puts it back
         self.beside = [*memory.others]
@@ -116,11 +118,12 @@ class Rooms:
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
         self.announcing = Announcing(self.ns_filter, self.ports, self.neighbour, self.route)
         # who tells of it
-        seen = self.ns_filter, self.ports, self.tags, counts, self.neighbour, self.kernel, self.announcing, hand_over
-        view = View(*seen, changing, given.file)
+        found = counts, recent, self.neighbour, self.kernel, self.announcing, hand_over
+        view = View(self.ns_filter, self.ports, self.tags, *found, changing, given.file)
         self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
+        self.explaining = Explaining(self.ns_filter, requests, self.ports, recent, self.neighbour, self.route)
         # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
         # word others ask for comes before those; exposition and control listen before ports attach, which makes some
         # links flap, and discovery ends what they still send. Only programs, which commits, applies before all others,
@@ -132,8 +135,8 @@ class Rooms:
         followers = [
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
             self.programs,
-            *(answering, counts, view, self.exposition, self.control, self.discovery, self.ports, self.tags),
-            *(self.announcing, self.names, hand_over),
+            *(answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
+            *(self.tags, self.announcing, self.names, self.explaining, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         source, configured, manager = given.source, given.configured, given.service.manager
@@ -165,6 +168,7 @@ class Rooms:
             "reload": lambda _, reply: self.reloads.ask(reply),
             "announce": self.announcing.ask,
             "names": self.names.answer,
+            "explain": self.explaining.answer,
         }
         self.control.join(loop, verbs, {"trace": self.tracing.ask})
         self.tracing.join()
@@ -181,6 +185,7 @@ class Rooms:
         self.announcing.join(loop)
         self.programs.join()
         self.documents.join(loop)
+        self.explaining.join(loop, lambda: self.rings.busy)
         self.reaper.join(loop)
         loop.at(lambda: manager.due, manager.feed, "manager")
 

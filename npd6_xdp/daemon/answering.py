@@ -12,6 +12,7 @@ from typing import Protocol
 
 from npd6_xdp.core.event import RECORD_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.frames import Frames, Shape
+from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.table import Rule
@@ -19,6 +20,7 @@ from npd6_xdp.core.verdict import Limit, Method, Outcome
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.system.bpf.events import BATCH
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.sender import Outbox
@@ -68,10 +70,12 @@ class Answering(Follower):
         self,
         ports: Ports,
         counts: Counts,
+        recent_targets: RecentTargets,
         failed: Callable[[str, BaseException], None],
     ) -> None:
         self._ports = ports
         self._counts = counts
+        self._recent_targets = recent_targets
         self._handlers: Mapping[Method, Handler] = {}
         self._notice: Callable[[NsEvent, Rule], None] = lambda *_: None
         self._found: Callable[[NsEvent, Rule], None] = lambda *_: None
@@ -153,6 +157,7 @@ class Answering(Follower):
             for index in reversed(failed):
                 del latencies[index]
                 self._unsent.append(frames.shapes[index])
+                self._note_unsent(frames, index)
             if self.told is not None and any(shape.traced for shape in frames.shapes):
                 self.told.plain(frames, failed)
             self._latencies += latencies
@@ -161,6 +166,11 @@ class Answering(Follower):
             if len(self._tried) > _UNSETTLED:
                 self.count()
         return others
+
+    def _note_unsent(self, frames: Frames, index: int) -> None:
+        rule, advertisement = self.rule(frames.shapes[index].rule), NeighborAdvertisement.parse(frames.frame(index))
+        if rule is not None:
+            self._recent_targets.unsent(rule, advertisement.target, frames.times[index])
 
     def count(self) -> None:
         """Count what was answered. Not with each answer, but once a look finds the rings empty or _UNSETTLED are
@@ -188,6 +198,7 @@ class Answering(Follower):
         if self._in_force.table.on_standby(rule.entry):  # by now
             if not event.flags & EventFlag.ANSWERED:
                 self._counts.count(rule, Outcome.STANDBY)
+                self._recent_targets.found(event, rule, Outcome.STANDBY)
                 self._tell(event, Outcome.STANDBY)
             return
         if event.flags & _NOTICED:
@@ -205,6 +216,7 @@ class Answering(Follower):
             self._counts.count_refused(rule, outcome)
         else:
             self._counts.count(rule, outcome)
+        self._recent_targets.found(event, rule, outcome)
         if log.isEnabledFor(logging.DEBUG):
             self._debug(event, rule, outcome)
 

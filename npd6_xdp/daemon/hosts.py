@@ -59,10 +59,10 @@ class Hosts:
         self._late = late
         self._once = once
         self._gate = gate
-        self._places = Places()
+        self.places = Places()
         self._loops = Loops(secrets.randbelow)
-        self._led = LedHosts(self.routes, self.neighbours, self._places)
-        self._resync = Resync(lambda: self.watch, requests, self._places, pending, once, self._on_word, self._resolve)
+        self.led = LedHosts(self.routes, self.neighbours, self.places)
+        self._resync = Resync(lambda: self.watch, requests, self.places, pending, once, self._on_word, self._resolve)
         self._in_force = NOTHING
         self._needed = False  # whether the table in force has any use for hosts
         self._frozen = 0
@@ -81,11 +81,11 @@ class Hosts:
     @property
     def due(self) -> float | None:
         """When to call tick() (seconds, monotonic); None: there is nothing to do."""
-        unsettled = self._needed and (self._distrusts or self._places.unsettled)
+        unsettled = self._needed and (self._distrusts or self.places.unsettled)
         if self._resync.is_under_way or self._settling is not None or self.watch.unfinished or unsettled:
             return 0.0  # go on at once
-        places = self._places.due if self._needed else None
-        times = (self.routes.due, places, self._loops.due, self._look_at, self._led.due)
+        places = self.places.due if self._needed else None
+        times = (self.routes.due, places, self._loops.due, self._look_at, self.led.due)
         return min((due for due in times if due is not None), default=None)
 
     def reopen(self) -> None:
@@ -117,7 +117,7 @@ class Hosts:
             self._set_present(changes)
             yield
         yield from self._loops.expecting(new.table)
-        yield from self._places.expecting(new.table, new.vrfs)
+        yield from self.places.expecting(new.table, new.vrfs)
         if begins:
             yield from self._begin(new)
 
@@ -125,8 +125,8 @@ class Hosts:
         """Hear of hosts from now on, and know those that there are."""
         self._routes_unsettled = True
         self.watch.listen(wanted=True)
-        self._places.use(new.table, time.monotonic(), new.vrfs)
-        for states in self._places.beginning(self._resync.first(), time.monotonic()):
+        self.places.use(new.table, time.monotonic(), new.vrfs)
+        for states in self.places.beginning(self._resync.first(), time.monotonic()):
             for host, state in states:
                 self._set_present(self.neighbours.changed(host, state))
             self._freeze()
@@ -135,7 +135,7 @@ class Hosts:
 
     def give_up(self) -> None:
         """The table that was expected isn't to be in force."""
-        for each in (self.neighbours, self._loops, self._places):
+        for each in (self.neighbours, self._loops, self.places):
             each.give_up()
         self.routes.listen(wanted=False)
         if (not self._needed and self._end()) or self.neighbours.unsettled:
@@ -157,13 +157,13 @@ class Hosts:
         tables = new.vrfs
         self.routes.use(tables, new.names, needed=needed and table.host_routes)
         self._entries_hear = any(map(table.hears, table.entries.values()))
-        self._led.use(new)
+        self.led.use(new)
         now = time.monotonic()
         self._loops.use(table)
         moved: list[tuple[Host, int]] = []
         if needed:
             # who is no other proxy any more, because no question is carried both ways, is heard again
-            moved = [*self._places.use(table, now, tables), *self._places.distrust(self._loops.other_proxies, now)]
+            moved = [*self.places.use(table, now, tables), *self.places.distrust(self._loops.other_proxies, now)]
         self._set_present(self.neighbours.use(table, new.config.limits.neighbours))
         for host, state in moved:
             self._set_present(self.neighbours.changed(host, state))
@@ -189,20 +189,20 @@ class Hosts:
     def _settle(self, addresses: set[bytes]) -> Steps[None]:
         """In steps that take less than SLICE each; another table begins it anew."""
         self._taken.clear()
-        self._led.touch(addresses)
+        self.led.touch(addresses)
         for changes in self.neighbours.dropping():
             self._set_present(changes)
             yield
         self._gate.follow()
         if self._routes_unsettled:
-            yield from self._led.settle_all(self._taken)
+            yield from self.led.settle_all(self._taken)
             self._routes_unsettled = False
-        self._led.settle()
+        self.led.settle()
         if not self._needed and not self.watch.listening:
             for changes in self.neighbours.forgetting():
                 self._set_present(changes)
                 yield
-            yield from self._places.forgetting()
+            yield from self.places.forgetting()
 
     def _set_present(self, changes: Iterable[PresentTarget]) -> None:
         for via_set, address, flags in changes:
@@ -230,7 +230,7 @@ class Hosts:
             if self._loops.heard(event.target, here.ifindex, mac, now):
                 self._distrust(here.ifindex, mac)
             return True
-        state = self._places.state(here)
+        state = self.places.state(here)
         if state & NeighbourState.STALE:
             self.probe(here)  # if it has gone from there, the next question finds it behind us
         if state:
@@ -251,7 +251,7 @@ class Hosts:
     def look_for(self, host: Host) -> None:
         """Have the kernel look for a host that isn't there, as far as is known."""
         self._loops.began(host, time.monotonic())
-        if self._places.has(host):
+        if self.places.has(host):
             self.probe(host)  # somebody has claimed it: at once, not in the kernel's time for what is stale
         else:
             self._resolve(host)
@@ -260,7 +260,7 @@ class Hosts:
         """An asker's address is new on its link, or has another MAC address, and the kernel didn't get the frame."""
         entry = self._in_force.table.entries.get(rule.entry)
         if entry is not None:
-            self._places.heard(Host(entry.l3_ifindex, event.source), event.answer_mac, time.monotonic())
+            self.places.heard(Host(entry.l3_ifindex, event.source), event.answer_mac, time.monotonic())
             self._apply(())
 
     def _look_anew(self, host: Host, *, stale: bool) -> None:
@@ -277,7 +277,7 @@ class Hosts:
         self.watch.probe(host, self._looked_after(host))
 
     def _looked_after(self, host: Host) -> NeighbourState:
-        return self.neighbours.looked_after(host) or self._places.looked_after(host)
+        return self.neighbours.looked_after(host) or self.places.looked_after(host)
 
     # --- the kernel's word ---
 
@@ -307,9 +307,9 @@ class Hosts:
         now = time.monotonic()
         if word.state & PRESENT and not word.state & _VOUCHED and self._loops.is_asking(host, word.mac, now):
             word = Word(NeighbourState.FAILED)
-            self._led.gone(host, for_good=True)
+            self.led.gone(host, for_good=True)
             self.watch.delete(host)  # a later question is to find out anew
-        self._apply(self._places.changed(host, word, now))
+        self._apply(self.places.changed(host, word, now))
         if word.state & NeighbourState.REACHABLE:
             self._loops.met(host.ifindex, word.mac)
 
@@ -319,11 +319,11 @@ class Hosts:
         if not self._needed:
             return  # by a table that is to come: nothing of it shows until then
         now = time.monotonic()
-        for host in self._places.take_to_ask(now):
+        for host in self.places.take_to_ask(now):
             self.probe(host)
-        for host, stale in self._places.take_to_look_for(now):
+        for host, stale in self.places.take_to_look_for(now):
             self._look_anew(host, stale=stale)
-        for host in self._places.take_needless():
+        for host in self.places.take_needless():
             if not self._pending.awaits(host):
                 self.watch.delete(host)
 
@@ -332,12 +332,12 @@ class Hosts:
             self._taken.add(host)
         self._set_present(self.neighbours.changed(host, state))
         if state & PRESENT:
-            self._led.there(host, state)
+            self.led.there(host, state)
             self._resolved(host, state)
             return
         if self._entries_hear:
             self._ns_filter.forget_heard(host.address)  # its next word, wherever that is, tells where it has gone
-        self._led.gone(host, for_good=self._places.has(host))
+        self.led.gone(host, for_good=self.places.has(host))
         if state & NeighbourState.FAILED and self._pending.failed(host):
             # the kernel would keep it for a while, and a scan would fill its table
             if not state & LOOKED_AFTER:
@@ -365,26 +365,26 @@ class Hosts:
             self._settle_on(time.monotonic() + SLICE)
         if self._needed and self._distrusts:
             self._distrusts = False
-            self._apply(self._places.distrust(self._loops.other_proxies, now))
-        if self._needed and self._places.unsettled:
-            self._apply(self._places.settle(now))
+            self._apply(self.places.distrust(self._loops.other_proxies, now))
+        if self._needed and self.places.unsettled:
+            self._apply(self.places.settle(now))
         if self.routes.due is not None and self.routes.due <= now:
             self.routes.tick(now)
-        if self._needed and self._places.due is not None and self._places.due <= now:
-            self._apply(self._places.tick(now))
+        if self._needed and self.places.due is not None and self.places.due <= now:
+            self._apply(self.places.tick(now))
         if self._loops.due is not None and self._loops.due <= now:
             self._test()
-        self._led.let_go(now)
+        self.led.let_go(now)
         if self._look_at is not None and self._look_at <= now:
             self._look_at = None
             self._resync.begin_again()
-            for host in self._led.take_silent(now):
+            for host in self.led.take_silent(now):
                 self.probe(host)
         self._schedule(now)
 
     def _schedule(self, now: float) -> None:
         """Look again in a while, if there is something to be read again, or somebody may be quiet for long."""
-        if self._look_at is None and (self._resync.again or self._led.waits):
+        if self._look_at is None and (self._resync.again or self.led.waits):
             self._look_at = now + TICK
 
     def _test(self) -> None:
@@ -395,4 +395,4 @@ class Hosts:
             self.watch.resolve(host)
         for host in needless:
             self.watch.delete(host)
-        self._apply(self._places.distrust(self._loops.other_proxies, now))
+        self._apply(self.places.distrust(self._loops.other_proxies, now))

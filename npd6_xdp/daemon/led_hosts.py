@@ -85,6 +85,10 @@ class LedHosts:
 
     # --- hosts that are away ---
 
+    def away_at(self, address: bytes) -> list[Host]:
+        """The hosts that are away and had this address: their routes are kept."""
+        return self._away.at(address)
+
     @property
     def due(self) -> float | None:
         """When to call let_go() (seconds, monotonic); None: there is nothing to do."""

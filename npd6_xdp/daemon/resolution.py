@@ -11,8 +11,9 @@ from ipaddress import IPv6Address
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventFlag, NsEvent
+from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours
-from npd6_xdp.core.pending import Asker, Pending
+from npd6_xdp.core.pending import NOBODY, Asker, Pending
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Match, Rule, Table
 from npd6_xdp.core.table_space import TableSpace
@@ -102,6 +103,29 @@ class Resolution(Follower):
     def routes(self) -> HostRoutes:
         """The host routes of ours."""
         return self._hosts.routes
+
+    # --- one target, for who asks what is known of it ---
+
+    def places_of(self, address: bytes, ifindexes: Iterable[int]) -> dict[int, tuple[NeighbourState, bool]]:
+        """What the neighbour table says of an address on those of some links where it has it; whether that counts."""
+        places, found = self._hosts.places, dict[int, tuple[NeighbourState, bool]]()
+        for ifindex in ifindexes:
+            host = Host(ifindex, address)
+            if state := places.state(host):
+                found[ifindex] = state, True
+            elif places.has(host):
+                found[ifindex] = NeighbourState.NONE, False
+        return found
+
+    def away_at(self, address: bytes) -> list[int]:
+        """Behind which interfaces a host with this address was that is away: its route is kept."""
+        return [host.ifindex for host in self._hosts.led.away_at(address)]
+
+    def refuses(self, entry: int, mac: bytes) -> Limit | None:
+        """Which limit is in the way of one more target of an asker's, by his MAC address (6 bytes; b"": anybody's)."""
+        if len(self._pending) >= self._space.targets:
+            return Limit.PENDING
+        return None if self._pending.has_space_for(Asker(entry, mac or NOBODY), self._space.targets) else Limit.CROWDED
 
     # --- table ---
 

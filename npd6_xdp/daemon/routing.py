@@ -89,6 +89,15 @@ class Routing(Follower):
         """Whether a target is there, for who asks seldom."""
         return bool(self._questions.is_behind(question_of(event, rule, self._in_force.table, self._flags)))
 
+    @property
+    def flags(self) -> RoutingFlag:
+        """What of routes and rules there is that bpf_fib_lookup() can't tell of."""
+        return self._flags
+
+    def kept(self, entry: int, target: bytes) -> bool | None:
+        """What XDP goes by of what the kernel was asked of a target; None: nothing."""
+        return self._ns_filter.kept_route(entry, target, self._generation) if self._keeps else None
+
     def on_change(self) -> None:
         """Something about routes has changed."""
         self._forget()

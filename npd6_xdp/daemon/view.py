@@ -28,7 +28,6 @@ from npd6_xdp.core.snapshot import (
     RuleSnapshot,
     Snapshot,
     Status,
-    TargetSnapshot,
 )
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
@@ -40,12 +39,12 @@ from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
+from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.counters import EntryCounters, added
 from npd6_xdp.system.bpf.ns_filter import NsFilter
-from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.ethtool import xdp_tx_errors
 
 _MOST_NAMED = 5  # interfaces in one line
@@ -68,6 +67,7 @@ class View(Follower):
         ports: Ports,
         tags: Tags,
         counts: Counts,
+        recent_targets: RecentTargets,
         resolution: Resolution,
         proxy_entries: ProxyEntries,
         announcing: Announcing,
@@ -79,6 +79,7 @@ class View(Follower):
         self._ports = ports
         self._tags = tags
         self._counts = counts
+        self._recent_targets = recent_targets
         self._resolution = resolution
         self._proxy_entries = proxy_entries
         self._announcing = announcing
@@ -255,7 +256,7 @@ class View(Follower):
             (yield from listed(IPv6Address(address) for _, address in pending)),
             (yield from self._hosts(self._proxy_entries.entries())),
             (yield from self._hosts(list(self._resolution.routes.hosts()))),
-            (yield from self._targets(now.table)),
+            (yield from self._recent_targets.all(now.table)),
             globs,
             self._resolution.capacity,
         )
@@ -306,25 +307,6 @@ class View(Follower):
     def _hosts(self, hosts: list[Host]) -> Steps[list[HostSnapshot]]:
         in_turn = yield from in_order(hosts)
         return (yield from listed(map(self._host, in_turn)))
-
-    def _targets(self, table: Table) -> Steps[list[TargetSnapshot]]:
-        """Of each entry as many as it collects, those that were asked for last first."""
-        to_epoch = time.time_ns() - machine_ns()
-        left = {entry.id: entry.collect for entry in table.entries.values()}
-        each = yield from listed(self._ns_filter.each_recent_target())
-        recent_targets = {(recent.entry, recent.target): recent for recent in each}  # one may come twice
-        ordered = yield from in_order(recent_targets.values(), key=lambda recent: recent.last, reverse=True)
-        found = []
-        for some in pieces(ordered):
-            for recent in some:
-                if left.get(recent.entry, 0) <= 0:
-                    continue
-                left[recent.entry] -= 1
-                first, last = ((moment + to_epoch) / 1e9 for moment in (recent.first, recent.last))
-                label = table.entries[recent.entry].label
-                found.append(TargetSnapshot(label, IPv6Address(recent.target), first, last, recent.count))
-            yield
-        return found
 
 
 def _configured(config: Config) -> list[InterfaceConfig]:

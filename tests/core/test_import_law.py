@@ -58,6 +58,8 @@ WINGS = {
         "ns_filter",
         "counted",
         "trace",
+        "budgets",
+        "recent",
         "program",
         "attach",
         "sizes",

@@ -30,6 +30,7 @@ from npd6_xdp.core.snapshot import (
 from npd6_xdp.core.status import status_json, status_text
 from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 
+ASKED = (Outcome.ANSWERED_XDP, IPv6Address("2001:db8::1"), "02:00:00:00:00:01")
 WAN = InterfaceSnapshot(
     "wan0",
     "wan0",
@@ -73,7 +74,7 @@ STATUS = Status(
         [IPv6Address("2001:db8:2::2")],
         [HostSnapshot("wan0", IPv6Address("2001:db8:3::1"))],
         [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
-        [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12)],
+        [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12, *ASKED)],
     ),
 )
 QUIET = replace(
@@ -149,6 +150,9 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
             {
                 "interface": "wan0",
                 "target": "2001:db8:1::42",
+                "outcome": "answered_xdp",
+                "source": "2001:db8::1",
+                "source_mac": "02:00:00:00:00:01",
                 "first": 1_700_000_000.5,
                 "last": 1_700_000_001.5,
                 "count": 12,
@@ -202,7 +206,8 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "refused, no room left: 5 kernel proxy entries",
         "",
         "recent targets: 1",
-        f"  2001:db8:1::42 on wan0: 12 times, first {at(1_700_000_000)}, last {at(1_700_000_001)}",
+        f"  2001:db8:1::42 on wan0: 12 times, first {at(1_700_000_000)}, last {at(1_700_000_001)} by 2001:db8::1"
+        " (02:00:00:00:00:01): answered_xdp",
     ]
 
 
@@ -216,7 +221,7 @@ def test_a_glob_of_via_is_shown_with_the_interfaces_that_it_means_now() -> None:
 
 
 def test_a_target_that_was_asked_for_once_is_said_so() -> None:
-    target = TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_000.5, 1)
+    target = TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_000.5, 1, *ASKED)
     said = status_text(status_json(detailed(QUIET, targets=[target])))
     assert "  2001:db8:1::42 on wan0: once, first " in said
 

@@ -156,7 +156,7 @@ def test_what_was_found_in_the_table_and_has_never_answered_is_not_kept(edge: Ed
     """Anybody can have put it there while nobody watched."""
     edge.use()
     hosts = edge.resolution._hosts
-    for states in hosts._places.beginning([[(HOST, Word(NeighbourState.STALE, THERE.mac))]], time.monotonic()):
+    for states in hosts.places.beginning([[(HOST, Word(NeighbourState.STALE, THERE.mac))]], time.monotonic()):
         hosts._apply(states)
     assert edge.routes == {HOST}
     edge.says(GONE, HOST)
@@ -166,7 +166,7 @@ def test_what_was_found_in_the_table_and_has_never_answered_is_not_kept(edge: Ed
     edge.says(GONE, HOST)
     assert edge.routes == {HOST}
     edge.use(RULE)
-    assert not hosts._led._confirmed
+    assert not hosts.led._confirmed
 
 
 @pytest.mark.parametrize("keep", [1, 120, 1000])
@@ -290,7 +290,7 @@ def test_one_address_has_one_route_also_between_links_that_no_rule_connects(edge
     edge.says(GONE, HOST)
     edge.says(THERE, at(1, DMZ))
     assert edge.routes == {at(1, DMZ)}
-    assert not edge.resolution._hosts._led._away
+    assert not edge.resolution._hosts.led._away
     edge.tick(1000.0)
     assert edge.routes == {at(1, DMZ)}
 
@@ -299,7 +299,7 @@ def test_what_another_proxy_has_answered_for_was_no_host(edge: Edge) -> None:
     edge.use()
     edge.says(THERE, HOST)
     hosts = edge.resolution._hosts
-    hosts._apply(hosts._places.distrust({LAN: [THERE.mac]}, time.monotonic()))
+    hosts._apply(hosts.places.distrust({LAN: [THERE.mac]}, time.monotonic()))
     assert edge.routes == set()
 
 
@@ -334,7 +334,7 @@ def test_behind_a_link_that_goes_down_the_kept_ones_go_in_slices(edge: Edge, mon
     left: list[int] = []
     while not left or left[-1]:
         edge.resolution.tick(now)
-        left.append(len(edge.resolution._hosts._led._away))
+        left.append(len(edge.resolution._hosts.led._away))
         assert not left[-1] or edge.resolution.due == 0.0, "the rest is done at once, but other things in between"
     assert left == [5, 4, 3, 2, 1, 0]
     assert not any(host in edge.resolution.routes for host in hosts)

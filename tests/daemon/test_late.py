@@ -20,6 +20,7 @@ from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
+from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.system.sysctl import Memory
 from tests.daemon.forces import in_force
@@ -88,7 +89,7 @@ def test_the_debug_line_names_the_interface_that_was_asked_on_when_it_is_gone_to
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(config("wan0"), LINKS)
-    answering = Answering(NsFilter(), Counts(), lambda *_: None)  # type: ignore[arg-type]
+    answering = Answering(NsFilter(), Counts(), RecentTargets(NsFilter()), lambda *_: None)  # type: ignore[arg-type]
     answering.join(dict.fromkeys(Method, lambda *_: Outcome.PENDING), lambda *_: None, lambda *_: None)
     for table in (before, build(config("wan9"), LINKS, before)):
         answering.apply(in_force(table, LINKS))
@@ -106,7 +107,7 @@ def test_events_of_several_processors_are_handled_in_the_order_in_which_they_cam
     table = build(config("wan0"), LINKS)
     (rule,) = table.rules
     handled: list[int] = []
-    answering = Answering(NsFilter(), Counts(), lambda *_: None)  # type: ignore[arg-type]
+    answering = Answering(NsFilter(), Counts(), RecentTargets(NsFilter()), lambda *_: None)  # type: ignore[arg-type]
 
     def note(event: NsEvent, _: Rule) -> Outcome:
         handled.append(event.tci[0])

@@ -40,7 +40,7 @@ def test_where_no_question_is_carried_both_ways_any_more_a_proxy_is_a_host_like_
     with closing(Resolution(ns_filter, requests, lambda _: None)) as resolution:  # type: ignore[arg-type]
         go_by(resolution, in_force(table(("wan0", "lan0"), ("lan0", "wan0")), LINKS))
         resolution._hosts._loops._other_proxies[WAN] = {OTHER_PROXY: 0.0}
-        resolution._hosts._apply(resolution._hosts._places.distrust(resolution._hosts._loops.other_proxies, 0.0))
+        resolution._hosts._apply(resolution._hosts.places.distrust(resolution._hosts._loops.other_proxies, 0.0))
         resolution._hosts._on_word(ITS, Word(NeighbourState.REACHABLE, OTHER_PROXY))
         assert ITS.address not in ns_filter.known
         go_by(resolution, in_force(table(("lan0", "wan0")), LINKS))
@@ -59,9 +59,9 @@ def test_thousands_that_another_proxy_has_answered_for_are_no_hosts_any_more_in_
             hosts._on_word(host, Word(NeighbourState.REACHABLE, OTHER_PROXY))
         hosts._loops._other_proxies[WAN] = {OTHER_PROXY: time.monotonic()}
         before = len(resolution.neighbours)
-        hosts._apply(hosts._places.distrust(hosts._loops.other_proxies, 0.0))
+        hosts._apply(hosts.places.distrust(hosts._loops.other_proxies, 0.0))
         turns = 1
-        while hosts._places.unsettled:
+        while hosts.places.unsettled:
             assert len(resolution.neighbours) > 0
             assert resolution.due == 0.0
             resolution.tick(0.0)

@@ -81,7 +81,8 @@ def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pyte
     rest: Any = SimpleNamespace(
         neighbours=neighbours, entries=list, by_name=lambda _: None, sent=lambda _: 0, uncounted=0.0
     )
-    view = View(NsFilter(), rest, rest, counts, rest, rest, rest, rest, threading.RLock(), "")  # type: ignore[arg-type]
+    rooms = rest, rest, counts, rest, rest, rest, rest, rest
+    view = View(NsFilter(), *rooms, threading.RLock(), "")  # type: ignore[arg-type]
     view.apply(in_force(table, LINKS, parse(CONFIG, "test")))
     return view
 

@@ -7,6 +7,7 @@ What is spent of a budget stays spent for a second, so each test has a program o
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.config import Limits, Vlan
+from npd6_xdp.core.config import Datapath, Limits, Vlan
 from npd6_xdp.core.table import PresentFlag
 from npd6_xdp.core.verdict import Limit, Method, Outcome
 from tests.datapath.harness import (
@@ -23,6 +24,7 @@ from tests.datapath.harness import (
     XDP_TX,
     Bench,
     entry,
+    link,
     rule,
     table,
 )
@@ -139,22 +141,67 @@ def test_a_stale_target_is_answered_however_little_may_go_up_and_python_is_told_
 # --- recent targets ---
 
 
-def test_targets_that_rules_cover_are_remembered_with_their_count_and_times(fresh: Callable[..., Bench]) -> None:
+def test_targets_are_remembered_with_their_count_and_times_those_too_that_no_rule_covers(
+    fresh: Callable[..., Bench],
+) -> None:
     rules = (rule("2001:db8:1::/64"), rule("2001:db8:1::9", Method.IGNORE))
-    bench = fresh(table(entry(*rules, collect_targets=10), entry(*rules, vlan=Vlan(tags=(100,)))))
+    entries = entry(*rules, collect_targets=10), entry(*rules, vlan=Vlan(tags=(100,)))
+    bench = fresh(table(*entries, facts=link(["2001:db8:1::5"], ["2001:db8:1::6"])))
     started = time.monotonic_ns()
     for target, times in (("2001:db8:1::1", 3), ("2001:db8:1::2", 1), ("2001:db8:1::9", 2), ("2001:db8:9::1", 1)):
         for _ in range(times):
             bench.run(question(ip6(target)))
+    for never in ("fe80::77", "::1", "ff02::1", "2001:db8:1::5", "2001:db8:1::6"):
+        bench.run(question(ip6(never)))
+    bench.run(QUESTION[:21] + b"\1" + QUESTION[22:])  # a hop limit of 1: it isn't valid, and may be anybody's
     bench.run(solicit(replace(SETTING, tags=TAGS_8021Q)))  # of an entry that collects none
     recent_targets = {recent.target: recent for recent in bench.ns_filter.recent_targets()}
-    assert {str(IPv6Address(target)): recent.count for target, recent in recent_targets.items()} == {
-        "2001:db8:1::1": 3,
-        "2001:db8:1::2": 1,
+    assert {str(IPv6Address(target)): (recent.count, recent.outcome) for target, recent in recent_targets.items()} == {
+        "2001:db8:1::1": (3, XDP),
+        "2001:db8:1::2": (1, XDP),
+        "2001:db8:1::9": (2, Outcome.IGNORED),
+        "2001:db8:9::1": (1, Outcome.UNMATCHED),
     }
     one, two = recent_targets[ip6("2001:db8:1::1")], recent_targets[ip6("2001:db8:1::2")]
     assert started <= one.first < one.last < two.first == two.last <= time.monotonic_ns()
     assert one.entry == bench.table.entry_ids[IFINDEX, 0, 0]
+
+
+def test_a_recent_target_has_the_last_askers_address_and_mac_and_what_became_of_that_one(
+    fresh: Callable[..., Bench],
+) -> None:
+    bench = fresh(table(entry(rule("2001:db8:1::/64"), collect_targets=10, datapath=Datapath.PYTHON)))
+    bench.run(QUESTION)
+    (event,) = bench.events()
+    (one,) = bench.ns_filter.recent_targets()
+    assert (one.outcome, one.source, one.source_mac) == (
+        Outcome.ANSWERED_PYTHON,
+        SETTING.asker_link_local,
+        SETTING.asker_mac,
+    )
+    assert one.last // 1000 % (1 << 32) == event.time_us, "by which Python says what it has found"
+    other = replace(SETTING, asker_link_local=ip6("fe80::99"), asker_mac=bytes.fromhex("020000000099"))
+    bench.ns_filter.limit(Limits(events_per_second=1))
+    while bench.see(solicit(other)).counted != (Outcome.RATE_LIMITED,):
+        pass
+    (one,) = bench.ns_filter.recent_targets()
+    assert (one.outcome, one.source, one.source_mac) == (
+        Outcome.RATE_LIMITED,
+        other.asker_link_local,
+        other.asker_mac,
+    )
+
+
+def test_a_scan_of_what_no_rule_covers_pushes_out_none_that_a_rule_does(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(table(entry(rule("2001:db8:1::/64"), collect_targets=10)))
+    covered = [question(SETTING.target[:8] + number.to_bytes(8, "big")) for number in range(10)]
+    for frame in covered:
+        bench.run(frame)
+    for number in range(3 * bench.ns_filter.program._sizes["OTHER_TARGETS_MAX"]):
+        bench.run(QUESTION[:22] + solicit_bytes(ip6("2001:db8:9::")[:8] + number.to_bytes(8, "big")))
+    outcomes = Counter(recent.outcome for recent in bench.ns_filter.recent_targets())
+    assert outcomes[XDP] == len(covered)
+    assert outcomes[Outcome.UNMATCHED] >= 10
 
 
 def test_no_more_are_remembered_than_there_is_space_for_and_rather_the_late_ones(fresh: Callable[..., Bench]) -> None:

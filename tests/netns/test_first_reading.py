@@ -111,7 +111,7 @@ def test_a_reload_that_is_given_up_leaves_no_host_and_nobody_listens(edge: Edge,
     edge.settle()
     hosts = edge.resolution._hosts
     assert known(edge) == set()
-    assert (hosts.neighbours.held, [*hosts._places.hosts()], hosts.watch.listening) == (0, [], False)
+    assert (hosts.neighbours.held, [*hosts.places.hosts()], hosts.watch.listening) == (0, [], False)
     edge.go_by(NEIGHBOUR)
     assert known(edge) == there(edge)
 

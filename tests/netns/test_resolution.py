@@ -330,7 +330,7 @@ def test_a_dead_predecessors_routes_in_other_tables_go_too(topology: Topology) -
 def test_a_route_to_a_host_that_has_gone_in_silence_goes_when_nobody_asks_either(edge: Edge) -> None:
     """Its entry would stay stale for as long as the kernel's table is small."""
     edge.topology.sysctl("edge", "net/ipv6/neigh/lan0/retrans_time_ms", 100)
-    edge.resolution._hosts._led._quiet = Quiet(1.0, 1)
+    edge.resolution._hosts.led._quiet = Quiet(1.0, 1)
     stale = "nud stale dev lan0"
     both_there(edge)
     began = time.monotonic()

@@ -15,7 +15,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
-from tests.netns.wire import LATE, Asker, Wire, configuration, question, scan, until
+from tests.netns.wire import LATE, SETTING, Asker, Wire, configuration, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -70,19 +70,51 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
 
 @both
 def test_recent_targets_are_remembered_in_both_datapaths(topology: Topology, daemon: Start, datapath: str) -> None:
-    running = daemon(configuration(datapath=f'"{datapath}"', collect_targets="3", events_per_source="0"))
+    running = daemon(configuration(datapath=f'"{datapath}"', collect_targets="4", events_per_source="0"))
     before = time.time()
+    typo = "2001:db8:2::1"  # no rule covers it
     with Wire(topology) as wire:
         wire.send(*scan(5_000))
+        wire.send(*scan(5_000, "2001:db8:9::"))
         for _ in range(3):
             assert wire.ask(question(HOST_ADDRESS)) is not None
-            wire.ask(question("2001:db8:2::1"), 0.01)  # no rule covers it
+            wire.ask(question(typo), 0.01)
+        assert until(lambda: status(running)["targets"][0]["target"] == typo)
     targets = status(running)["targets"]
-    assert len(targets) == 3
-    assert (targets[0]["target"], targets[0]["count"]) == (HOST_ADDRESS, 3)
-    assert before - 1 < targets[0]["first"] < targets[0]["last"] < time.time() + 1
-    assert {target["count"] for target in targets[1:]} == {1}
-    assert f"{HOST_ADDRESS} on wan0: 3 times" in running.command("status").stdout
+    by_target = {target["target"]: target for target in targets}
+    assert len(targets) == len(by_target) == 4
+    assert [targets[0]["target"], targets[1]["target"]] == [typo, HOST_ADDRESS]
+    asker = {"source": "fe80::ff:fe00:1", "source_mac": SETTING.asker_mac.hex(":"), "interface": "wan0", "count": 3}
+    answered = "answered_xdp" if datapath == "hybrid" else "answered_python"
+    assert by_target[HOST_ADDRESS].items() >= {**asker, "outcome": answered}.items()
+    assert by_target[typo].items() >= {**asker, "outcome": "unmatched"}.items()
+    assert before - 1 < targets[1]["first"] < targets[1]["last"] < time.time() + 1
+    assert [target["count"] for target in targets[2:]] == [1, 1]
+    assert {target["outcome"] for target in targets[2:]} == {answered, "unmatched"}
+    line = f" by fe80::ff:fe00:1 ({asker['source_mac']}): {answered}"
+    text = running.command("status").stdout
+    assert f"{HOST_ADDRESS} on wan0: 3 times" in text
+    assert line in text
+    running.process.send_signal(signal.SIGUSR1)
+    assert until(lambda: line in running.log)
+
+
+@both
+@pytest.mark.needs_table
+def test_a_recent_target_has_the_outcome_that_python_has_found(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    rules = "2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 kernel"
+    running = daemon(configuration(*rules, datapath=f'"{datapath}"', collect_targets="10"))
+
+    def outcomes() -> dict[str, str]:
+        return {target["target"]: target["outcome"] for target in status(running)["targets"]}
+
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        counted = {target: asker.outcome(target) for target in ("2001:db8:1::dead", "2001:db8:2::1")}
+    assert counted == {"2001:db8:1::dead": "pending", "2001:db8:2::1": "answered_python"}
+    assert outcomes() == counted
 
 
 def test_nobody_but_root_and_its_group_gets_at_the_control_socket(topology: Topology, daemon: Start) -> None:

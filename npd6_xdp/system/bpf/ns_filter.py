@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Limits
@@ -20,7 +19,6 @@ from npd6_xdp.core.layout import (
     KEPT_ROUTE,
     MAC_KEY,
     PRESENT_TARGET,
-    RECENT,
     SETTINGS,
 )
 from npd6_xdp.core.routes import RoutingFlag
@@ -32,6 +30,7 @@ from npd6_xdp.system.bpf.counted import CountedPrograms
 from npd6_xdp.system.bpf.counters import PIECE
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.program import Fit, Program
+from npd6_xdp.system.bpf.recent import Recent, each_recent, forget_recent, handing_recent, recent_of
 from npd6_xdp.system.bpf.sizes import sizes_for
 from npd6_xdp.system.bpf.trace import Looking, Looks, TraceCounts
 from npd6_xdp.system.clock import machine_ns
@@ -39,17 +38,6 @@ from npd6_xdp.system.clock import machine_ns
 _NO_SCOPE = 0
 _SET = FLAG.pack(1)
 _NANOSECONDS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Recent:
-    """A target that was asked for: when first and last (CLOCK_MONOTONIC, nanoseconds), and how often."""
-
-    entry: int
-    target: bytes
-    first: int
-    last: int
-    count: int
 
 
 class AnsweredTarget(NamedTuple):
@@ -158,11 +146,8 @@ class NsFilter(CountedPrograms):
         return before != tapped
 
     def _forget_recent_targets(self, entries: Set[int]) -> None:
-        """What was asked for on entries that are gone: their numbers may be others' by and by."""
         if any(self._table.entries[entry].collect for entry in entries):
-            for recent in self.recent_targets():
-                if recent.entry in entries:
-                    self.program.delete("recent_targets", ADDRESS_KEY.pack(recent.entry, recent.target))
+            forget_recent(self.program, entries)
 
     def has_space(self, table: Table, limits: Limits) -> bool:
         """Whether the maps have space for a table."""
@@ -198,10 +183,7 @@ class NsFilter(CountedPrograms):
         with suppress(MachineError):  # who looks misses something
             self._looks.take_in(program)
         yield from program.applying(table)
-        for recent_targets in pieces(self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size), PIECE):
-            for key, value in recent_targets:
-                program.update("recent_targets", key, value)
-            yield
+        yield from handing_recent(self.program, program)
         yield from self._hand_answered(program, {id for id, entry in table.entries.items() if entry.remembers})
 
     def _hand_answered(self, program: Program, remembering: Set[int]) -> Steps[None]:
@@ -334,12 +316,22 @@ class NsFilter(CountedPrograms):
         with suppress(MachineError):  # no space, where all is in use: then it is asked again
             self.program.update("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.pack(generation, there))
 
+    def kept_route(self, entry: int, target: bytes, generation: int) -> bool | None:
+        """What was kept of a target, of a generation; None: nothing."""
+        value = self.program.lookup("kept_routes", ADDRESS_KEY.pack(entry, target), KEPT_ROUTE.size)
+        if value is None or KEPT_ROUTE.get(value, "generation") != generation:
+            return None
+        return bool(KEPT_ROUTE.get(value, "there"))
+
     # --- recent targets ---
 
     def each_recent_target(self) -> Iterator[Recent]:
-        """The targets that were asked for on entries that collect them."""
-        for key, value in self.program.items("recent_targets", ADDRESS_KEY.size, RECENT.size):
-            yield Recent(*ADDRESS_KEY.unpack(key), *RECENT.unpack(value))
+        """The targets that were asked for on entries that collect them, what no rule answers at the end."""
+        return each_recent(self.program)
+
+    def recent_target(self, entry: int, target: bytes) -> Recent | None:
+        """The same of one target; None: it isn't remembered, or its entry collects none."""
+        return recent_of(self.program, entry, target)
 
     def recent_targets(self) -> list[Recent]:
         """The same, all at once."""

@@ -42,7 +42,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "TARGET_BUDGETS_MAX": max(table.entries) + 1 if is_budgeted(table) else 0,
         "ANSWERED_MAX": limits.remembered_targets if any(entry.remembers for entry in entries) else 0,
-        "RECENT_TARGETS_MAX": 2 * sum(entry.collect for entry in entries),
+        **dict.fromkeys(("RECENT_TARGETS_MAX", "OTHER_TARGETS_MAX"), 2 * sum(entry.collect for entry in entries)),
         "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.occurring else 1,
         "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
@@ -69,7 +69,7 @@ def _size(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
     if name in ("PRESENT_TARGETS_MAX", "SOURCE_BUDGETS_MAX", "KEPT_ROUTES_MAX", "HEARD_ADDRESSES_MAX"):
         return wanted
-    if name in ("RECENT_TARGETS_MAX", "ANSWERED_MAX"):
+    if name in ("RECENT_TARGETS_MAX", "OTHER_TARGETS_MAX", "ANSWERED_MAX"):
         # a kernel LRU map keeps some entries per CPU: small ones forget early
         return max(wanted, 1024) if wanted else 1
     return max(16384 if name in ("EXACT_MATCHES_MAX", "PREFIX_TRIE_MAX") else 64, 2 * wanted)

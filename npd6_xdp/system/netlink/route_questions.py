@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from npd6_xdp.core import route_filter, route_messages
-from npd6_xdp.core.route_messages import RouteReply
+from npd6_xdp.core.route_messages import RouteEntry, RouteReply
 from npd6_xdp.core.routes import (
     RouteQuestion,
     is_behind,
@@ -34,11 +34,26 @@ class RouteQuestions:
 
     def is_behind(self, asked: RouteQuestion) -> bool | None:
         """Whether a target is there, for method route; None: the kernel doesn't tell."""
-        reply = self._ask(asked)
-        return None if reply is None else is_behind(reply, asked, forwarding=_is_forwarding(asked.came_in_by))
+        reply = self.ask(asked)
+        return None if reply is None else judge(reply, asked)
 
-    def _ask(self, asked: RouteQuestion) -> RouteReply | None:
-        """Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC."""
+    def route(self, asked: RouteQuestion) -> RouteEntry | None:
+        """The route that it would go by; None: none, or not one to another machine."""
+        try:
+            found = self._asking.ask(
+                lambda number: route_messages.get_route(
+                    number, asked.came_in_by, asked.source, asked.target, matched=True
+                )
+            ).messages
+        except OSError:
+            return None
+        return next((route_messages.parse_route(message.body) for message in found), None)
+
+    def ask(self, asked: RouteQuestion) -> RouteReply | None:
+        """What the kernel would do; None: it doesn't tell.
+
+        Where no route leads there, or one that says so (unreachable, blackhole, prohibit), it is of type UNSPEC.
+        """
         try:
             found = self._asking.ask(
                 lambda number: route_messages.get_route(number, asked.came_in_by, asked.source, asked.target)
@@ -49,6 +64,11 @@ class RouteQuestions:
             return None
         routes = (message.body for message in found if message.type == Type.NEWROUTE)
         return next(map(route_messages.parse_route_reply, routes), RouteReply(route_messages.RouteType.UNSPEC, 0))
+
+
+def judge(reply: RouteReply, asked: RouteQuestion) -> bool:
+    """Whether a target is there by what the kernel has said, for method route."""
+    return is_behind(reply, asked, forwarding=_is_forwarding(asked.came_in_by))
 
 
 def _is_forwarding(ifindex: int) -> bool:

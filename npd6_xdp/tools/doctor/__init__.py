@@ -10,12 +10,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.tools.doctor import firewall, forwarding, interface, machine, others, routes, running, unit
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, findings_json, findings_text, is_failed
+from npd6_xdp.tools.doctor.follow import follow
 from npd6_xdp.tools.doctor.reading import read
 
 Checks = Callable[[Facts], Iterator[Finding]]
@@ -35,6 +37,13 @@ SUBJECTS: tuple[Checks, ...] = (
 def examine(facts: Facts) -> list[Finding]:
     """What all checks find."""
     return [finding for checks in SUBJECTS for finding in checks(facts)]
+
+
+def run_follow(
+    config: Config, path: Path, text: str, control: Path | None, target: IPv6Address, *, as_json: bool
+) -> int:
+    """Follow one target, and print what is found of each step; the exit status. Raises MachineError."""
+    return say(follow(read(config, path, text, control, attach=False), target), as_json=as_json)
 
 
 def run(config: Config, path: Path, text: str, control: Path | None, *, attach: bool, as_json: bool) -> int:

@@ -52,6 +52,12 @@ def checks(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def along(facts: Facts, way: Way) -> Iterator[Finding]:
+    """What there is to say of one way, there and back."""
+    yield from _discovery(facts.firewall.chains, [way])
+    yield from _forwarded(facts.firewall.chains, [way])
+
+
 def _ways(facts: Facts) -> Iterator[Way]:
     """Those of the samples, each pair of interfaces and network once."""
     seen = set()
