@@ -25,7 +25,7 @@ from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.tools.doctor.ruleset import Chain
 
 
-class Machine(NamedTuple):
+class MachineFacts(NamedTuple):
     """The machine itself: `bcc` is its version, or "" and `no_bcc` says why. `missing` are capabilities that this
     process lacks. `program` says why the program doesn't load: "" is that it does, None that it wasn't tried. `pages`
     are those of a ring to Python that the kernel grants, of `pages_wanted`; `no_ring` says why it grants none.
@@ -140,7 +140,7 @@ class Facts:
     control: Path
     links: Mapping[str, LinkFacts]
     table: Table
-    machine: Machine
+    machine: MachineFacts
     ports: Mapping[str, Port] = field(default_factory=dict)
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
     status: Mapping[str, Any] | None = None

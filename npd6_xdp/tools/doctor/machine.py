@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from npd6_xdp.system.bpf.compiler import OLDEST_KERNEL
-from npd6_xdp.tools.doctor.facts import Facts, Machine
+from npd6_xdp.tools.doctor.facts import Facts, MachineFacts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -26,20 +26,20 @@ def checks(facts: Facts) -> Iterator[Finding]:
     yield _clock(machine)
 
 
-def _kernel(machine: Machine) -> Finding:
+def _kernel(machine: MachineFacts) -> Finding:
     oldest = ".".join(map(str, OLDEST_KERNEL))
     if tuple(int(part) for part in machine.kernel.split("-")[0].split(".")[:2] if part.isdigit()) < OLDEST_KERNEL:
         return fail("kernel", f"Linux {machine.kernel} is too old: npd6-xdp needs {oldest} or newer")
     return ok("kernel", f"Linux {machine.kernel} ({oldest} or newer is needed)")
 
 
-def _bcc(machine: Machine) -> Finding:
+def _bcc(machine: MachineFacts) -> Finding:
     if machine.bcc:
         return ok("bcc", f"bcc {machine.bcc}")
     return fail("bcc", machine.no_bcc, "apt-get install python3-bpfcc")
 
 
-def _capabilities(machine: Machine) -> Finding:
+def _capabilities(machine: MachineFacts) -> Finding:
     if machine.missing:
         missing = ", ".join(machine.missing)
         return note(
@@ -48,7 +48,7 @@ def _capabilities(machine: Machine) -> Finding:
     return ok("capabilities", "all that are needed")
 
 
-def _program(machine: Machine) -> Finding:
+def _program(machine: MachineFacts) -> Finding:
     if machine.program is None:
         return note("program", "not tried, since loading it takes bcc, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
     if machine.program:
@@ -66,7 +66,7 @@ def _perf_events(facts: Facts) -> Finding:
     return ok("perf_events", f"the kernel grants the rings to Python ({paranoid})")
 
 
-def _limit(machine: Machine) -> str:
+def _limit(machine: MachineFacts) -> str:
     return f"locked memory: {'no limit' if machine.locked_memory < 0 else f'{machine.locked_memory >> 10} KiB'}"
 
 
@@ -90,7 +90,7 @@ def _memory(facts: Facts) -> Finding:
     return ok("locked_memory", _limit(machine))
 
 
-def _clock(machine: Machine) -> Finding:
+def _clock(machine: MachineFacts) -> Finding:
     now = datetime.fromtimestamp(machine.time, UTC)
     if machine.time < _BUILT:
         return warn(

@@ -43,7 +43,7 @@ from npd6_xdp.system.privileges import (
 )
 from npd6_xdp.system.sysctl import read as read_sysctl
 from npd6_xdp.tools.control import ask
-from npd6_xdp.tools.doctor.facts import Bridge, Echo, Facts, Machine, Port, Program
+from npd6_xdp.tools.doctor.facts import Bridge, Echo, Facts, MachineFacts, Port, Program
 from npd6_xdp.tools.doctor.reading_firewall import read_firewall
 from npd6_xdp.tools.doctor.samples import samples
 from npd6_xdp.tools.doctor.unit import read_unit
@@ -119,7 +119,7 @@ def _status(control: Path) -> tuple[Mapping[str, Any] | None, str]:
 
 def _machine(
     config: Config, table: Table, links: Mapping[str, LinkFacts], ports: Sequence[str]
-) -> tuple[Machine, dict[str, str]]:
+) -> tuple[MachineFacts, dict[str, str]]:
     """The machine, and what the drivers of some ports have said to the program."""
     bcc = no_bcc = no_ring = paranoid = ""
     program: str | None = None
@@ -142,7 +142,7 @@ def _machine(
                 loaded.close()
     with suppress(OSError):
         paranoid = Path("/proc/sys/kernel/perf_event_paranoid").read_text().strip()
-    machine = Machine(
+    machine = MachineFacts(
         os.uname().release,
         bcc,
         no_bcc,

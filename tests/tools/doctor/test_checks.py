@@ -16,7 +16,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.tools.doctor import interface, machine, others, routes
-from npd6_xdp.tools.doctor.facts import Facts, Machine, Port
+from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Port
 from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
 
 TEXT = """\
@@ -33,7 +33,7 @@ prefix = "2001:db8:2::/64"
 method = "static"
 """
 MAC = bytes.fromhex("020000000002")
-WELL = Machine("6.12.1-1", "0.31.0", "", (), "", 256, 256, "", "2", -1, 1 << 22, 1.8e9, None)
+WELL = MachineFacts("6.12.1-1", "0.31.0", "", (), "", 256, 256, "", "2", -1, 1 << 22, 1.8e9, None)
 
 
 def facts() -> Facts:
@@ -62,7 +62,7 @@ def of(found: Iterator[Finding], check: str) -> Finding:
         (WELL._replace(missing=("CAP_BPF",)), "capabilities", Level.NOTE, "CAP_BPF"),
     ],
 )
-def test_the_machine(changed: Machine, check: str, level: Level, words: str) -> None:
+def test_the_machine(changed: MachineFacts, check: str, level: Level, words: str) -> None:
     found = of(machine.checks(replace(facts(), machine=changed)), check)
     assert found.level is level
     assert words in found.message
