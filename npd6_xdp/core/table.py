@@ -337,15 +337,17 @@ class Table:
     def _looked_behind(self) -> frozenset[int]:
         return frozenset(via for via_set in self._neighbour_entries for via in self.vias.get(via_set, ()))
 
-    def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
-        """Whether a rule with host_routes covers a host at `address` behind an interface."""
+    def host_route_wanted(self, ifindex: int, address: IPv6Address, *, on_standby: bool = False) -> bool:
+        """Whether a rule with host_routes covers a host at `address` behind an interface; an entry's that is at
+        work, or also one's that is `on_standby`.
+        """
         return any(
             isinstance(match := self.lookup(entry, address), Match)
             and match.via_set == via_set
             and self.rules[match.rule].host_routes
             for via_set in self.neighbour_via_sets(ifindex, address)
             for entry in self._neighbour_entries[via_set]
-            if not self.entries[entry].standby
+            if on_standby or not self.entries[entry].standby
         )
 
     def _is_neighbours(self, via_set: int, entry: int, address: IPv6Address) -> bool:

@@ -52,21 +52,21 @@ def held(topology: Topology) -> dict[str, Any]:
 
 
 @contextmanager
-def unchanging(topology: Topology, there: dict[str, Any]) -> Iterator[None]:
-    """What is left in the kernel is the same all the time, as often as that can be asked."""
+def unchanging_so(look: Callable[[], Any], there: Any) -> Iterator[None]:
+    """What is seen there is the same all the time, as often as that can be asked."""
     done, seen = threading.Event(), []
 
-    def look() -> None:
+    def watch() -> None:
         while not done.is_set():
-            seen.append(held(topology))
+            seen.append(look())
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    watching = threading.Thread(target=watch)
+    watching.start()
     try:
         yield
     finally:
         done.set()
-        looking.join()
+        watching.join()
     assert [each for each in seen if each != there] == []
 
 
@@ -156,7 +156,7 @@ def test_what_it_has_left_in_the_kernel_stays_for_a_successor_and_goes_if_there_
         there = held(topology)
         assert (there["routes"], there["proxies"]) == ([PINGED], [PROXIED])
         for how, least in ((restart, 0.0), (kill, 2.0)):
-            with unchanging(topology, there):
+            with unchanging_so(lambda: held(topology), there):
                 how(service)
             assert uncounted(topology) > least
         kept = service.show("NFileDescriptorStore")
