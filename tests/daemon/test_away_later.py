@@ -54,20 +54,20 @@ def test_a_host_that_a_predecessor_led_to_counts_as_one_that_has_answered() -> N
 
 
 @pytest.mark.parametrize(
-    ("rule", "limits", "left"),
+    ("rule", "keep", "left"),
     [
-        (LED, {"host_route_keep": 0}, HOST),
-        (RULE, {}, HOST),
-        (LED.replace("db8:1::", "db8:2::"), {}, HOST),
-        (LED.replace('"lan0", ', ""), {}, HOST),
-        ('prefix = "::/0"\nmethod = "static"', {}, HOST),
-        (LED, {}, at(1, WAN)),
+        (LED, 0, HOST),
+        (RULE, 120, HOST),
+        (LED.replace("db8:1::", "db8:2::"), 120, HOST),
+        (LED.replace('"lan0", ', ""), 120, HOST),
+        ('prefix = "::/0"\nmethod = "static"', 120, HOST),
+        (LED, 120, at(1, WAN)),
     ],
     ids=["no time", "no host routes", "another prefix", "another via", "another method", "no via"],
 )
-def test_what_no_rule_keeps_goes_with_the_start(rule: str, limits: dict[str, int], left: Host) -> None:
+def test_what_no_rule_keeps_goes_with_the_start(rule: str, keep: int, left: Host) -> None:
     with succeeding([left]) as edge:
-        edge.use(rule, **limits)
+        edge.use(rule, host_route_keep=keep)
         assert edge.routes == set()
         edge.use(LED)
         assert edge.routes == set(), "nor does it come back"
