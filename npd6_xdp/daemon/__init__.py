@@ -187,7 +187,7 @@ class Rooms:
         self.documents.join(loop)
         self.explaining.join(loop, lambda: self.rings.busy)
         self.reaper.join(loop)
-        loop.at(lambda: manager.due, manager.feed, "manager")
+        loop.at(lambda: manager.due, manager.tick, "manager")
 
 
 class Daemon:

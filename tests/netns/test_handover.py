@@ -275,6 +275,7 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
         assert wire.ask(question("2001:db8:3::42")) is not None
         manager.setblocking(False)
         heard: list[tuple[str, int]] = []
+        states: set[str] = set()
 
         def has_heard_all() -> bool:
             with suppress(BlockingIOError):
@@ -282,11 +283,11 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
                     message, fds, _, _ = socket.recv_fds(manager, 4096, 8)
                     for fd in fds:
                         os.close(fd)
+                    states.add(message.decode().partition("\n")[0])
                     heard.append((message.decode().rpartition("=")[2][:1], len(fds)))
             return "the service manager has heard all that our successor needs" in running.log
 
-        assert until(has_heard_all)
-        has_heard_all()
+        assert until(lambda: has_heard_all() and "READY=1" in states)
         assert {("l", 1), ("s", 1)} <= {*heard}, "a link, and a socket"
         running.stop()
         running.command("clean")
