@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
 
 from npd6_xdp.core.config import (
     Config,
@@ -18,6 +17,7 @@ from npd6_xdp.core.entry_rules import EntryRules
 from npd6_xdp.core.ids import Ids
 from npd6_xdp.core.links import LinkFacts, OwnAddress, held_addresses
 from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.roles import MacDevice
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import NO_RULE, VLAN_ANY, Decision, Decisions, Match, Origin, RuleFlag, Table, entry_key
 from npd6_xdp.core.verdict import Method
@@ -33,7 +33,10 @@ _NEXT_HOP = Match(NO_RULE, Decision.NEXT_HOP, RuleFlag(0))
 
 
 def build(
-    config: Config, links: Mapping[str, LinkFacts], before: Table | None = None, held: Set[str] | None = None
+    config: Config,
+    links: Mapping[str, LinkFacts],
+    before: Table | None = None,
+    held: Set[str | MacDevice] | None = None,
 ) -> Table:
     """The table for those interfaces of the machine, `links` by name, that `config` speaks of.
 
@@ -51,7 +54,7 @@ def building(
     before: Table | None = None,
     in_force: Table | None = None,
     *,
-    held: Set[str] | None = None,
+    held: Set[str | MacDevice] | None = None,
 ) -> Steps[Table]:
     """As build(), in steps that take a few milliseconds each at most.
 
@@ -78,11 +81,11 @@ class _Builder:
         links: Mapping[str, LinkFacts],
         before: Table | None,
         in_force: Table | None,
-        roles: Set[str] | None,
+        roles: Set[str | MacDevice] | None,
     ) -> None:
         self._config = config
         self._links = links
-        self._roles = config.role_addresses if roles is None else roles
+        self._roles: Set[str | MacDevice] = config.role_addresses if roles is None else roles
         self._supposes = roles is None  # that all is there which active_with and link_address need
         self._names = {link.ifindex: name for name, link in links.items()}
         self._before = before or Table({}, {}, {}, {}, {})
@@ -237,14 +240,19 @@ class _Builder:
             interface.multicast_router,
             interface.new_targets_per_second,
             interface.active_with,
-            lacks_device=not self._supposes and bool(interface.link_address) and not link.takes_in(vlan.tags, mac),
+            needs_device=bool(interface.link_address) and mac not in (link.mac, link.mac_of(vlan.tags)),
         )
-        entry = replace(entry, standby=True) if entry.is_to_stand_by(self._roles) else entry
+        entry = entry.in_role(self._roles | self._device(entry, link) if entry.needs_device else self._roles)
         before = self._before.entries.get(entry_id)
         # the very same object where nothing is different, which shows that its bytes for the maps are made already
         self.entries[entry_id] = before if before is not None and before == entry else entry
         self.entry_ids[entry_key(link.ifindex, vlan)] = entry_id
         return entry_id
+
+    def _device(self, entry: Entry, link: LinkFacts) -> Set[MacDevice]:
+        """The device that an entry needs, if it is there."""
+        is_there = self._supposes or link.takes_in(entry.vlan.tags, entry.mac)
+        return frozenset({MacDevice(entry.l3_ifindex, entry.mac)} if is_there else ())
 
     def _keep_what_is_away(self) -> None:
         """Keep entries and rules of interfaces that the file names and that are away, so that their counters stay."""

@@ -239,6 +239,12 @@ class Config:
         return frozenset(interface.active_with for interface in self.interfaces if interface.active_with)
 
     @cached_property
+    def device_macs(self) -> frozenset[bytes]:
+        """All that its `link_address` have: a device is to take in what is sent there."""
+        found = (bytes.fromhex(interface.link_address.replace(":", "")) for interface in self.interfaces)
+        return frozenset(filter(None, found))
+
+    @cached_property
     def via_names(self) -> frozenset[str]:
         """All names and globs that `via` has."""
         vias = {rule.via for interface in self.interfaces for rule in interface.rules}

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 
 from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.links import OwnAddress
-from npd6_xdp.core.roles import lack_text, role_text
+from npd6_xdp.core.roles import MacDevice, lack_text, role_text
 
 
 class EntryFlag(IntFlag):
@@ -40,7 +40,7 @@ class Entry:
     in targets a second, 0 is none.
 
     `active_with` is the address that it is active with ("" is always); on `standby`, this machine doesn't hold that, or
-    `lacks_device`: no device here takes in what is sent to `mac`.
+    it `lacks_device`, where it `needs_device`: no device here takes in what is sent to `mac`.
 
     `mac` is what is advertised: the port's, or that of the bridge that it belongs to, or the link_address. `port_mac`
     is the port's own, where that is another one. `shared` says that others live behind the port, so what isn't surely
@@ -67,10 +67,15 @@ class Entry:
     active_with: str = ""
     standby: bool = False
     lacks_device: bool = False
+    needs_device: bool = False
 
-    def is_to_stand_by(self, held: Set[str]) -> bool:
-        """Whether it is on standby where this machine holds these addresses."""
-        return self.lacks_device or (bool(self.active_with) and self.active_with not in held)
+    def in_role(self, held: Set[str | MacDevice]) -> Entry:
+        """The same, where this machine has these (core/roles.py); itself, where it has that role already."""
+        lacks_device = self.needs_device and MacDevice(self.l3_ifindex, self.mac) not in held
+        standby = lacks_device or (bool(self.active_with) and self.active_with not in held)
+        if (lacks_device, standby) == (self.lacks_device, self.standby):
+            return self
+        return replace(self, lacks_device=lacks_device, standby=standby)
 
     @property
     def role(self) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which of two edges is active: the address that says so, as `active_with` has it, and what it means here."""
+"""Which of two edges is active: what says so, as `active_with` and `link_address` have it, and what it means here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ class RoleAddress(NamedTuple):
     def __str__(self) -> str:
         """As the configuration has it; the same for all ways to write it."""
         return f"{self.address}%{self.interface}" if self.interface else str(self.address)
+
+
+class MacDevice(NamedTuple):
+    """A MAC address that a device on an interface has which is up, so what is sent there is taken in (J6)."""
+
+    ifindex: int
+    mac: bytes
+
+
+Held = frozenset[str | MacDevice]
+"""What this machine has of what entries are active with: role addresses, as they are written, and such devices."""
 
 
 @lru_cache(_MOST)

@@ -6,10 +6,11 @@ them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
+from npd6_xdp.core.roles import MacDevice
 
 Tags = tuple[int, ...]
 
@@ -18,6 +19,15 @@ _HANDS_XDP_DOWN = ("bond", "")
 """Kinds of masters whose native XDP program runs on their slaves, under the slaves' indexes: a bond, and Hyper-V's
 synthetic device with a virtual function (drivers/net/hyperv/netvsc_bpf.c), which has no kind. A bridge has no native
 mode, nor a team."""
+
+
+def mac_devices(links: Iterable[LinkEntry], macs: Set[bytes]) -> frozenset[MacDevice]:
+    """The devices among some links that are up and have one of these MAC addresses, by what each stands on."""
+    return frozenset(
+        MacDevice(link.parent, link.mac)
+        for link in links
+        if link.mac in macs and link.kind in _RIDERS and link.flags & LinkFlag.UP
+    )
 
 
 class Stack(NamedTuple):

@@ -20,6 +20,7 @@ from npd6_xdp.core.config import RuleConfig, Vlan
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.flatten import Bases
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
+from npd6_xdp.core.roles import MacDevice
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Method, Outcome
 
@@ -273,14 +274,12 @@ class Table:
             self.entries[entry] for entry in live if entry in self.origins and decision in self.origins[entry].occurring
         ]
 
-    def with_roles(self, held: Set[str]) -> Table:
-        """The same, where this machine holds these addresses now of those that entries are active with."""
-        changed = {
-            number: replace(entry, standby=not entry.standby)
-            for number, entry in self.entries.items()
-            if entry.is_to_stand_by(held) is not entry.standby
-        }
-        return replace(self, entries={**self.entries, **changed})
+    def with_roles(self, held: Set[str | MacDevice]) -> Table:
+        """The same, where this machine has these now of what entries are active with; itself, where no role differs."""
+        entries = {number: entry.in_role(held) for number, entry in self.entries.items()}
+        if all(entry is self.entries[number] for number, entry in entries.items()):
+            return self
+        return replace(self, entries=entries)
 
     def at_work(self, decision: Decision) -> list[Entry]:
         """Those of them that are at work."""
@@ -337,15 +336,17 @@ class Table:
     def _looked_behind(self) -> frozenset[int]:
         return frozenset(via for via_set in self._neighbour_entries for via in self.vias.get(via_set, ()))
 
-    def host_route_wanted(self, ifindex: int, address: IPv6Address) -> bool:
-        """Whether a rule with host_routes covers a host at `address` behind an interface."""
+    def host_route_wanted(self, ifindex: int, address: IPv6Address, *, on_standby: bool = False) -> bool:
+        """Whether a rule with host_routes covers a host at `address` behind an interface; an entry's that is at
+        work, or also one's that is `on_standby`.
+        """
         return any(
             isinstance(match := self.lookup(entry, address), Match)
             and match.via_set == via_set
             and self.rules[match.rule].host_routes
             for via_set in self.neighbour_via_sets(ifindex, address)
             for entry in self._neighbour_entries[via_set]
-            if not self.entries[entry].standby
+            if on_standby or not self.entries[entry].standby
         )
 
     def _is_neighbours(self, via_set: int, entry: int, address: IPv6Address) -> bool:

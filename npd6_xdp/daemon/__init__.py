@@ -31,6 +31,7 @@ from npd6_xdp.daemon.explaining import Explaining
 from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import Change, InForce
+from npd6_xdp.daemon.left_targets import LeftTargets
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
 from npd6_xdp.daemon.loop import Loop
@@ -117,6 +118,7 @@ class Rooms:
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
         self.announcing = Announcing(self.ns_filter, self.ports, self.neighbour, self.route)
+        self.left_targets = LeftTargets(self.ns_filter, lasts=hand_over.lasts)
         # who tells of it
         found = counts, recent, self.neighbour, self.kernel, self.announcing, hand_over
         view = View(self.ns_filter, self.ports, self.tags, *found, changing, given.file)
@@ -155,7 +157,9 @@ class Rooms:
         self.rings.open(EventRing(self.ns_filter.program.maps))
         for name, pid in other_daemons():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
+        self.left_targets.take(first.table, first.config.limits.remembered_targets)
         self.changes.begin(first)
+        self.left_targets.taken()
         self.exposition.serve()
 
     def join(self, loop: Loop, signals: Signals, manager: ServiceManager) -> None:
@@ -187,7 +191,7 @@ class Rooms:
         self.documents.join(loop)
         self.explaining.join(loop, lambda: self.rings.busy)
         self.reaper.join(loop)
-        loop.at(lambda: manager.due, manager.feed, "manager")
+        loop.at(lambda: manager.due, manager.tick, "manager")
 
 
 class Daemon:
@@ -270,6 +274,7 @@ class Daemon:
                 rooms.rings.empty(rooms.answering)
         except Exception as error:  # it may be what has ended us
             self._loop.failed(Rings.WHERE, error)
+        rooms.left_targets.leave(rooms.changes.in_force.table)
         self._stack.close()
 
 

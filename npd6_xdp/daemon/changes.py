@@ -217,7 +217,7 @@ def to_be(
         check(config, links)
         yield
     table = yield from building(config, links, (known or old).table, old.table, held=held)
-    return InForce(written, config, links, table, meant, held)
+    return InForce(written, config, links, table.with_roles(held), meant, held)  # the facts may be older than these
 
 
 def check(config: Config, links: Mapping[str, LinkFacts]) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.daemon import left_targets
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory, Sysctls
 
@@ -28,6 +29,7 @@ def clean() -> TakenAway:
     Routes and proxy entries bear our number, and not their daemon's: where another lives, they may be its.
     """
     routes = proxy_entries = 0
+    left_targets.file().remove()
     with closing(Memory()) as memory, closing(Requests()) as requests:
         if not memory.others:
             for host, table in requests.host_routes().items():

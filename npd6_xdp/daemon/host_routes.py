@@ -54,8 +54,7 @@ class HostRoutes:
         self._todo: dict[Host, None] = {}
         self._put_backs = PutBacks()
         self._soon: dict[Host, None] = {}
-        self._soon_at = float("inf")
-        self._retry_at = float("inf")
+        self._soon_at = self._retry_at = float("inf")
         self._once = Once()
         self.due: float | None = None
         """When to call tick() (seconds, monotonic)."""
@@ -107,6 +106,10 @@ class HostRoutes:
     def hosts(self) -> Set[Host]:
         """The hosts to which a route of ours leads: what the kernel has."""
         return self._there.keys()
+
+    def inherited(self) -> list[Host]:
+        """Those whose routes a dead predecessor has left, in the table where they belong, until keep_only() is done."""
+        return [] if self._knows else [host for host, table in self._there.items() if table == self._table(host)]
 
     def leads_to(self, host: Host) -> Host | None:
         """Where the route to a host's address is to lead; None where there is to be none."""
@@ -169,9 +172,7 @@ class HostRoutes:
 
     def keep_only(self, wanted: Set[Host], is_wanted: Callable[[Host], bool]) -> Steps[None]:
         """Remove the routes of all other hosts, and what a dead predecessor has left; add() those that lack. Bit by
-        bit: `is_wanted` says of one whether it still is.
-
-        Where there is much to do, tick() goes on with it.
+        bit: `is_wanted` says of one whether it still is. Where there is much to do, tick() goes on with it.
         """
         for some in pieces(tuple(wanted), _BIT):
             for host in some:
@@ -337,9 +338,8 @@ class HostRoutes:
         self._schedule()
 
     def _read(self) -> Iterator[None]:
-        """What of ours the kernel has, after announcements were lost; in steps that take less than SLICE each.
-
-        What changes meanwhile, by others' hands or by ours, is known better than what is read of it.
+        """What of ours the kernel has, after announcements were lost; in steps that take less than SLICE each. What
+        changes meanwhile, by others' hands or by ours, is known better than what is read of it.
         """
         self._changed_meanwhile = set()
         found: dict[Host, int] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.roles import Held
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.lines import some
@@ -19,8 +20,7 @@ class InForce:
     """A configuration, the facts of the links, and the table that was built of the two.
 
     `config` has the names of interfaces that are `meant` where `written`, the configuration as it was read, has
-    alternative ones. `held` are those of the configuration's role addresses that this machine holds: what its entries
-    are active with.
+    alternative ones. `held` is what this machine has of what the configuration's entries are active with.
     """
 
     written: Config
@@ -28,7 +28,7 @@ class InForce:
     links: Mapping[str, LinkFacts]
     table: Table
     meant: Mapping[str, str] = field(default_factory=dict)
-    held: frozenset[str] = frozenset()
+    held: Held = frozenset()
     names: Mapping[int, str] = field(init=False, repr=False)
     """The interfaces' names, by index."""
 
@@ -37,7 +37,7 @@ class InForce:
         object.__setattr__(self, "names", {link.ifindex: link.name for link in self.links.values()})
 
     def is_but_for_roles(self, other: InForce) -> bool:
-        """Whether it is as another, but for which addresses this machine holds."""
+        """Whether it is as another, but for what this machine has of what entries are active with."""
         is_same = self.config is other.config and self.links is other.links
         return is_same and self.table.decisions is other.table.decisions
 

@@ -25,7 +25,9 @@ class LedHosts:
     """Adds and removes the routes of hosts that rules with host_routes cover, and knows who of them is quiet for long.
 
     A host that has gone has its route for limits.host_route_keep longer: what the upstream sends without asking, the
-    kernel then brings to the host as soon as that is back. The route is all that it has; nobody is answered for it.
+    kernel then brings to the host as soon as that is back. The route is all that it has; nobody is answered for it. A
+    predecessor's routes of hosts that have gone are kept as long from the start on, as nobody knows since when they
+    have. On standby there is no route, and who is away stays so: it has one again if the entry is active in time.
 
     `neighbours` has the hosts' states, `places` where else they are.
     """
@@ -51,6 +53,10 @@ class LedHosts:
         """Whether a rule that has host routes covers a host."""
         return self._in_force.table.host_route_wanted(host.ifindex, IPv6Address(host.address))
 
+    def _is_covered(self, host: Host) -> bool:
+        """The same, if whatever is on standby were at work."""
+        return self._in_force.table.host_route_wanted(host.ifindex, IPv6Address(host.address), on_standby=True)
+
     @property
     def waits(self) -> bool:
         """Whether take_silent() may have somebody in a while."""
@@ -71,13 +77,13 @@ class LedHosts:
         `for_good`: it isn't the kernel's word that is gone, but what it was worth, so no route is kept.
         """
         self._quiet.forget(host)
-        if host not in self._routes or (host in self._away and not for_good):
+        is_known = host in self._routes or host in self._away or host in self._confirmed  # the last two: on standby
+        if not is_known or (host in self._away and not for_good):
             self._confirmed.discard(host)
             return
         others = [other for other in self._elsewhere(host) if self._neighbours.state(other) and self._is_wanted(other)]
         if not for_good and not others and self._is_to_stay(host):
-            self._away.add(host, time.monotonic())
-            self._confirmed.discard(host)
+            self._send_away(host)
             return
         self._forget(host)
         for other in others:
@@ -121,10 +127,21 @@ class LedHosts:
             self._away.seconds > 0
             and self._space > 0
             and host in self._confirmed
-            and host in self._routes.hosts()
-            and self._is_wanted(host)
+            and (host in self._routes.hosts() if self._is_wanted(host) else self._is_covered(host))
             and not self._places.is_elsewhere(host)
         )
+
+    def _send_away(self, host: Host) -> None:
+        """A host has gone, and what it has is kept."""
+        self._away.add(host, time.monotonic())
+        self._confirmed.discard(host)
+
+    def _inherit(self, hosts: Iterable[Host]) -> None:
+        """A predecessor led to these, so they were there; those that aren't now are away."""
+        for host in hosts:
+            self._confirmed.add(host)
+            if not self._neighbours.state(host):
+                self.gone(host, for_good=False)
 
     def _returned(self, host: Host) -> None:
         """A host is there: a route that was kept for it is its own again, one that leads elsewhere goes."""
@@ -152,15 +169,22 @@ class LedHosts:
     def settle_all(self, meanwhile: Iterable[Host]) -> Steps[None]:
         """Have routes as the table wants them, bit by bit. `meanwhile` are hosts of which something was said since."""
         wanted: set[Host] = set()
+        for some in pieces(self._routes.inherited(), _BIT):
+            self._inherit(some)
+            yield
         for some in pieces(self._neighbours.covered(), _BIT):
             wanted.update([host for host in some if self._is_wanted(host)])
             yield
         for some in pieces(self._away.hosts(), _BIT):
             for host in some:
-                (wanted.add if self._is_wanted(host) else self._away.discard)(host)
+                if self._is_wanted(host):
+                    wanted.add(host)
+                elif not self._is_covered(host):
+                    self._away.discard(host)
             yield
         for some in pieces(tuple(self._confirmed), _BIT):
-            self._confirmed.difference_update([host for host in some if host not in wanted])
+            others = [host for host in some if host not in wanted and not self._is_covered(host)]
+            self._confirmed.difference_update(others)
             yield
         for host in meanwhile:  # what has been said of it meanwhile is younger
             (wanted.add if self._is_to_have_one(host) else wanted.discard)(host)
@@ -184,7 +208,10 @@ class LedHosts:
         """Have routes as the table wants them, of hosts that were touched."""
         for host in self.touched:
             if not self._is_wanted(host):
-                self._forget(host)
+                if self._is_covered(host):
+                    self._routes.remove(host)
+                else:
+                    self._forget(host)
             elif host not in self._routes and self._neighbours.state(host):
                 self._lead_to(host)
         self.touched.clear()

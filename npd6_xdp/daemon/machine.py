@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import BrokenSource, MachineError
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.roles import Held
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
@@ -140,9 +141,9 @@ class Machine(Follower):
         }
         return self._guests.beside(known)
 
-    def held(self, config: Config) -> frozenset[str]:
-        """Those of a configuration's role addresses that this machine holds now."""
-        return self.netlink.held(config.role_addresses)
+    def held(self, config: Config) -> Held:
+        """What this machine has now of what a configuration's entries are active with."""
+        return self.netlink.held(config.role_addresses) | self.netlink.devices(config.device_macs)
 
     @property
     def routing_flags(self) -> RoutingFlag:

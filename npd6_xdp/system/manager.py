@@ -17,12 +17,16 @@ from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
 
+_READY = "READY=1"
 _PATIENCE = 1.0  # seconds that a message may wait for a manager that is busy
+_AGAIN = 1.0  # seconds until what he hasn't heard is said again
+_UNNOTICED = 1.0  # seconds that he may be too busy for before the log says so
 
 
 class ServiceManager:
-    """The service manager: systemd, under Type=notify. `due` is when its watchdog is to get a sign of life (seconds,
-    monotonic), twice in the time that it waits; None: there is no watchdog.
+    """The service manager: systemd, under Type=notify. Nobody waits for him to hear how we are: what he hasn't heard is
+    said again, as far as it still holds, by tick(), which the loop calls when it is `due` (seconds, monotonic). Where
+    he has a watchdog, that gets a sign of life then, twice in the time that it waits.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -33,34 +37,47 @@ class ServiceManager:
         self._gets_through = True
         self._is_at_work = False
         self._pause = _watchdog_seconds(environment) / 2
-        self.due: float | None = time.monotonic() if self._address and self._pause else None
+        self._feed_at: float | None = time.monotonic() if self._address and self._pause else None
+        self._unheard = ""  # what is to be said again
+        self._unheard_since = 0.0
+        self._again_at: float | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When to call tick(); None: all is said, and there is no watchdog."""
+        return min((at for at in (self._feed_at, self._again_at) if at is not None), default=None)
 
     def ready(self, status: str) -> None:
         """The start, or a reload, is done. `status` is a line for `systemctl status`."""
         self._is_at_work = True
         self._status = status
-        self._send(f"READY=1\nSTATUS={status}")
+        self._tell(f"{_READY}\nSTATUS={status}")
 
     def status(self, status: str) -> None:
         """Another line for `systemctl status`; nothing is sent where it is the same."""
         if status != self._status:
             self._status = status
-            self._send(f"STATUS={status}")
+            self._tell(f"{_READY}\nSTATUS={status}" if self._unheard.startswith(_READY) else f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload begins; ready() says that it is over, whatever became of it."""
+        """A reload begins; ready() says that it is over, whatever became of it, and so this isn't said twice."""
         # the time is for Type=notify-reload, of systemd 253 and newer
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._attempt(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """The end begins."""
         self._is_at_work, self._gets_through = False, True
-        self._send("STOPPING=1\nSTATUS=ending")
+        self._again_at, self._unheard = None, ""
+        if error := self._attempt("STOPPING=1\nSTATUS=ending", patience=_PATIENCE):
+            self._say(error)
 
-    def feed(self, now: float) -> None:
-        """Give a sign of life. Only what the watchdog watches, the loop, may call this."""
-        self.due = now + self._pause
-        self._send("WATCHDOG=1")
+    def tick(self, now: float) -> None:
+        """Do what is due. Only what the watchdog watches, the loop, may call this."""
+        if self._feed_at is not None and self._feed_at <= now:
+            unheard = self._attempt("WATCHDOG=1") is not None
+            self._feed_at = now + (min(self._pause, _AGAIN) if unheard else self._pause)
+        if self._again_at is not None and self._again_at <= now:
+            self._tell(self._unheard)
 
     def send(self, message: str, fds: Sequence[int] = ()) -> bool:
         """Send one of many messages, and descriptors beside it; whether it went out, which is the caller's to tell.
@@ -69,25 +86,41 @@ class ServiceManager:
         while we are at work, when whoever waits holds the loop.
         """
         is_patient = self._gets_through and not self._is_at_work
-        self._gets_through = bool(self._address) and not self._attempt(message, fds, _PATIENCE if is_patient else 0.0)
+        error = self._attempt(message, fds, patience=_PATIENCE if is_patient else 0.0)
+        self._gets_through = bool(self._address) and error is None
         return self._gets_through
 
-    def _send(self, message: str) -> None:
-        if (why := self._attempt(message, (), _PATIENCE)) and self._said.note():
+    def _tell(self, message: str) -> None:
+        """Say how we are, now or as soon as he hears it; what was unheard before holds no more."""
+        error, now = self._attempt(message), time.monotonic()
+        if error is None:
+            if self._unheard and "" in self._said:
+                self._said.over()
+                log.info("the service manager has heard how we are")
+            self._again_at, self._unheard = None, ""
+            return
+        self._unheard_since = self._unheard_since if self._unheard else now
+        self._again_at, self._unheard = now + _AGAIN, message
+        if not isinstance(error, BlockingIOError) or now - self._unheard_since >= _UNNOTICED:
+            self._say(error)
+
+    def _say(self, error: OSError) -> None:
+        if self._said.note():
+            why = error.strerror or str(error)
             log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", why)
 
-    def _attempt(self, message: str, fds: Sequence[int], patience: float) -> str:
-        """Send a message; why that can't be, or ""."""
+    def _attempt(self, message: str, fds: Sequence[int] = (), *, patience: float = 0.0) -> OSError | None:
+        """Send a message; why that can't be."""
         if not self._address:
-            return ""
+            return None
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.settimeout(patience)
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
                 manager.sendmsg([message.encode()], rights, 0, self._address)
         except OSError as error:
-            return error.strerror or str(error)
-        return ""
+            return error
+        return None
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:

@@ -18,7 +18,8 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.responder import Responder
-from npd6_xdp.core.stacking import Stacking
+from npd6_xdp.core.roles import MacDevice
+from npd6_xdp.core.stacking import Stacking, mac_devices
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import warnings
 
@@ -130,6 +131,24 @@ def test_a_device_on_the_port_counts_while_it_is_up(flags: LinkFlag, found: dict
     port = LinkEntry(2, "wan0", PORT.mac, True, "", 0, 0, 0, flags=LinkFlag.UP)
     rider = LinkEntry(3, "vrrp.51", VIRTUAL, True, "macvlan", 0, 2, 0, flags=flags)
     assert Stacking({2: port, 3: rider}).of(port).rider_macs == found
+    devices = mac_devices([port, rider], {VIRTUAL, PORT.mac})
+    assert devices == {MacDevice(2, mac) for macs in found.values() for mac in macs}
+    assert not mac_devices([port, rider], {PORT.mac})
+
+
+def test_with_the_device_nothing_but_the_entry_changes_and_that_as_if_it_were_built_anew() -> None:
+    """So it takes no time, and waits for nobody."""
+    device = frozenset({MacDevice(PORT.ifindex, VIRTUAL)})
+    with_it, without = table(WITH), table(PORT)
+    for before, held, after in ((without, device, with_it), (with_it, frozenset[MacDevice](), without)):
+        found = before.with_roles(held)
+        assert found.decisions is before.decisions
+        assert only(found) == only(after)
+        assert found.with_roles(held) is found
+    for other in (MacDevice(9, VIRTUAL), MacDevice(PORT.ifindex, PORT.mac)):
+        assert without.with_roles({other}) is without
+    needless = table(PORT, address=OWN)
+    assert needless.with_roles(frozenset()) is needless
 
 
 @pytest.mark.parametrize("keys", ["", 'active_with = "192.0.2.1"'])

@@ -42,6 +42,7 @@ def at(number: int, link: int = LAN) -> Host:
 
 
 HOST = at(1)
+ROLE = "192.0.2.1"
 
 
 class Kernel(Tired):
@@ -96,12 +97,17 @@ class Edge:
         self.resolution = resolution
         self.before: InForce | None = None
 
-    def use(self, rule: str = LED, links: dict[str, LinkFacts] = LINKS, **limits: int) -> None:
+    def use(
+        self, rule: str = LED, links: dict[str, LinkFacts] = LINKS, *, active: bool | None = None, **limits: int
+    ) -> None:
+        """Go by a rule; `active` is the entry's role, None where it has none."""
         lines = [f"{key} = {value}" for key, value in limits.items()]
-        text = "\n".join(["[limits]", *lines, '[[interface]]\nname = "wan0"', "[[interface.rule]]", rule])
+        role = "" if active is None else f'active_with = "{ROLE}"'
+        text = "\n".join(["[limits]", *lines, '[[interface]]\nname = "wan0"', role, "[[interface.rule]]", rule])
         config = parse(text, "test")
-        table = build(config, links, self.before.table if self.before else None)
-        before, self.before = self.before, InForce(config, config, links, table)
+        held = frozenset({ROLE} if active else ())
+        table = build(config, links, self.before.table if self.before else None, held=held)
+        before, self.before = self.before, InForce(config, config, links, table, held=held)
         go_by(self.resolution, self.before, *([before] if before else []))
         self.tick()
 
@@ -371,14 +377,3 @@ def test_a_link_that_goes_down_is_told_once_of_a_route_that_it_does_not_take(edg
     assert edge.routes == {at(99), there}, "what somebody else removes is put back at once"
     edge.tick(20.0)
     assert edge.routes == {*hosts, at(99), there}
-
-
-def test_what_a_dead_predecessor_has_left_goes_where_nobody_is_there() -> None:
-    """It can't be known since when."""
-    kernel, ns_filter = Kernel(), Map()
-    kernel.routes = {HOST: TABLE_MAIN, at(2): TABLE_MAIN}
-    with closing(Resolution(ns_filter, kernel, lambda _: None)) as resolution:  # type: ignore[arg-type]
-        edge = Edge(kernel, resolution, ns_filter.present)
-        edge.use()
-        edge.tick()
-        assert (edge.routes, edge.answered) == (set(), set())

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from npd6_xdp.daemon import Daemon
+from npd6_xdp.daemon.in_force import NOTHING
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.rings import Ring, Rings
 
@@ -33,7 +34,17 @@ def test_what_comes_without_end_doesnt_keep_it_from_ending_where_the_program_sta
     answering = SimpleNamespace(answer=len, count=lambda: None)
     nothing = SimpleNamespace(close=lambda: None, end=lambda *, leave: None)
     daemon = Daemon.__new__(Daemon)
-    rooms: Any = SimpleNamespace(reloads=nothing, tracking=nothing, discovery=nothing, rings=rings, answering=answering)
+    changes = SimpleNamespace(in_force=NOTHING)
+    left_targets = SimpleNamespace(leave=lambda _: None)
+    rooms: Any = SimpleNamespace(
+        reloads=nothing,
+        tracking=nothing,
+        discovery=nothing,
+        rings=rings,
+        answering=answering,
+        left_targets=left_targets,
+        changes=changes,
+    )
     daemon._rooms = rooms
     daemon._hand_over = SimpleNamespace(lasts=True)  # type: ignore[assignment]
     daemon._stack, daemon._loop = ExitStack(), loop

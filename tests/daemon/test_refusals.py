@@ -26,6 +26,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.places import Word
+from npd6_xdp.core.roles import MacDevice
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
@@ -288,6 +289,9 @@ class Links:
         raise MachineError(WHY)
 
     def held(self, _: Set[str]) -> frozenset[str]:
+        return frozenset()
+
+    def devices(self, _: Set[bytes]) -> frozenset[MacDevice]:
         return frozenset()
 
 

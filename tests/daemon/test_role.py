@@ -25,6 +25,9 @@ class Links:
     def held(self, _: object) -> frozenset[str]:
         return frozenset({ADDRESS})
 
+    def devices(self, _: object) -> frozenset[str]:
+        return frozenset()
+
 
 @pytest.mark.parametrize("held", [frozenset[str](), frozenset({ADDRESS})])
 @pytest.mark.parametrize("by_a_reload", [False, True])

@@ -52,21 +52,21 @@ def held(topology: Topology) -> dict[str, Any]:
 
 
 @contextmanager
-def unchanging(topology: Topology, there: dict[str, Any]) -> Iterator[None]:
-    """What is left in the kernel is the same all the time, as often as that can be asked."""
+def unchanging_so(look: Callable[[], Any], there: Any) -> Iterator[None]:
+    """What is seen there is the same all the time, as often as that can be asked."""
     done, seen = threading.Event(), []
 
-    def look() -> None:
+    def watch() -> None:
         while not done.is_set():
-            seen.append(held(topology))
+            seen.append(look())
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    watching = threading.Thread(target=watch)
+    watching.start()
     try:
         yield
     finally:
         done.set()
-        looking.join()
+        watching.join()
     assert [each for each in seen if each != there] == []
 
 
@@ -156,7 +156,7 @@ def test_what_it_has_left_in_the_kernel_stays_for_a_successor_and_goes_if_there_
         there = held(topology)
         assert (there["routes"], there["proxies"]) == ([PINGED], [PROXIED])
         for how, least in ((restart, 0.0), (kill, 2.0)):
-            with unchanging(topology, there):
+            with unchanging_so(lambda: held(topology), there):
                 how(service)
             assert uncounted(topology) > least
         kept = service.show("NFileDescriptorStore")
@@ -275,6 +275,7 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
         assert wire.ask(question("2001:db8:3::42")) is not None
         manager.setblocking(False)
         heard: list[tuple[str, int]] = []
+        states: set[str] = set()
 
         def has_heard_all() -> bool:
             with suppress(BlockingIOError):
@@ -282,11 +283,11 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
                     message, fds, _, _ = socket.recv_fds(manager, 4096, 8)
                     for fd in fds:
                         os.close(fd)
+                    states.add(message.decode().partition("\n")[0])
                     heard.append((message.decode().rpartition("=")[2][:1], len(fds)))
             return "the service manager has heard all that our successor needs" in running.log
 
-        assert until(has_heard_all)
-        has_heard_all()
+        assert until(lambda: has_heard_all() and "READY=1" in states)
         assert {("l", 1), ("s", 1)} <= {*heard}, "a link, and a socket"
         running.stop()
         running.command("clean")

@@ -11,12 +11,14 @@ from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.frames import ether
+from tests.netns.test_under_way import held, holding
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, says, until
 
 pytestmark = pytest.mark.needs_table
 Start = Callable[..., RunningDaemon]
 
 MAC = "00:00:5e:00:02:33"
+__all__ = ["holding"]
 
 
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
@@ -67,3 +69,41 @@ def test_host_routes_come_and_go_with_the_device(topology: Topology, daemon: Sta
     for words, wanted in (("up", 1), ("down", 0), ("up", 1)):
         on_edge(topology, f"link set vrrp0 {words}")
         assert until(lambda wanted=wanted: routes() == wanted)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_a_device_that_comes_or_goes_waits_for_no_reload_that_is_made_ready(
+    topology: Topology, holding: Start, datapath: str
+) -> None:
+    """As a role's address doesn't: until then nobody answers, or two do."""
+    keys = {"link_address": f'"{MAC}"', "datapath": f'"{datapath}"', "events_per_source": "0"}
+    rules = ("2001:db8:1::/64 static",)
+    running = holding(configuration(*rules, **keys))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+
+        def comes_to(outcome: str) -> bool:
+            return until(lambda: asker.outcome("2001:db8:1::7") == outcome)
+
+        assert comes_to("standby")
+        by = "answered_xdp" if datapath == "hybrid" else "answered_python"
+        with held(running, rules, **keys):
+            for _ in range(2):
+                on_edge(topology, f"link add vrrp0 link wan0 address {MAC} type macvlan mode private")
+                on_edge(topology, "link set vrrp0 up")
+                assert comes_to(by)
+                on_edge(topology, "link set vrrp0 down")
+                assert comes_to("standby")
+                on_edge(topology, "link set vrrp0 up")
+                assert comes_to(by)
+                on_edge(topology, "link del vrrp0")
+                assert comes_to("standby")
+            on_edge(topology, f"link add vrrp0 link wan0 address {MAC} type macvlan mode private", "link set vrrp0 up")
+            assert comes_to(by)
+            assert asker.outcome("2001:db9::1") == "unmatched", "it is still made ready"
+        assert says(running, "the new configuration is in use")
+        assert comes_to(by)
+        assert until(lambda: asker.outcome("2001:db9::1") == by)
+        assert until(lambda: "warnings" not in running.command("status").stdout)
+        on_edge(topology, "link del vrrp0")
+        assert comes_to("standby")

@@ -19,6 +19,7 @@ from tests.package.sources import bpf_files, copy_tree
 from tests.roots import PROJECT, Root, fresh_root
 
 CONFIGURATION = "etc/npd6-xdp/npd6-xdp.toml"
+CACHE = "/var/cache/npd6-xdp"
 RULES = (
     "2001:db8:1::/64 neighbour via=lan0 host_routes=true",
     "2001:db8:1::1:0:0/96 static",  # of which stream() asks for
@@ -155,9 +156,14 @@ def test_an_upgrade_from_a_package_without_a_store_and_the_way_back_leave_nothin
         root.systemctl("enable", "--now", "npd6-xdp")
         answers(topology, wire)
         for package in (deb, earlier_deb):
+            root.run("rm", "-rf", CACHE)
             with stream(topology, 500, unanswered=True) as asked:
-                root.run("dpkg", "--force-confold", "-i", files[package])
+                said = root.run("dpkg", "--force-confold", "-i", files[package]).stdout
                 answers(topology, wire)
+            if package is deb:  # nobody answers while a start compiles that nothing is handed over to
+                assert "npd6-xdp: the XDP program is compiled, for the next start to find\n" in said
+                owners = root.run("find", CACHE, "-printf", "%u %M\n").stdout.splitlines()
+                assert owners == ["npd6-xdp drwx------", "npd6-xdp -rw-------"]
             missed = asked.sent - len(asked.answered)
             print(f"{package}: {missed} of {asked.sent} unanswered, at {asked.flooding.rate:.0f}/s")
             kept = root.systemctl("show", "--value", "--property", "NFileDescriptorStore", "npd6-xdp")

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,9 @@ def test_the_watchdog_is_fed_twice_in_the_time_that_it_waits(heard: tuple[str, C
     name, read = heard
     manager = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())})
     assert manager.due is not None
-    manager.feed(100.0)
-    assert manager.due == 101.5
+    now = manager.due
+    manager.tick(now)
+    assert manager.due == now + 1.5
     assert read() == ["WATCHDOG=1"]
 
 
@@ -87,6 +89,7 @@ def test_a_manager_that_is_gone_is_said_once(caplog: pytest.LogCaptureFixture, t
     manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     with caplog.at_level(logging.WARNING, "npd6-xdp"):
         manager.ready("2 rules on wan0")
+        manager.tick(time.monotonic() + 10.0)
         manager.stopping()
     assert [record.getMessage() for record in caplog.records] == [
         "NOTIFY_SOCKET: can't tell the service manager how we are: No such file or directory"
@@ -132,3 +135,89 @@ def test_the_loop_waits_for_no_manager_who_is_to_keep_a_descriptor_but_the_end_d
     waited.clear()
     assert manager.send("FDSTORE=1", [0])
     assert waited == [1.0]
+
+
+# --- a manager who is too busy ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy(heard: tuple[str, Callable[[], list[str]]]) -> tuple[ServiceManager, Callable[[], list[str]]]:
+    """One who hears nothing, until what was sent to him is read; what else has come by then."""
+    name, read = heard
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+        other.setblocking(False)
+        while True:
+            other.sendto(b"BUSY=1", name.replace("@", "\0"))
+    manager = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000"})
+    return manager, lambda: [each for each in read() if each != "BUSY=1"]
+
+
+def test_what_a_busy_manager_hasnt_heard_is_said_again_until_he_has(
+    busy: tuple[ServiceManager, Callable[[], list[str]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a start that got ready is ended after TimeoutStartSec=."""
+    manager, read = busy
+    began = time.monotonic()
+    with caplog.at_level(logging.INFO, "npd6-xdp"):
+        manager.ready("2 rules on wan0")
+        assert manager.due is not None
+        assert manager.due <= time.monotonic() + 1.0
+        assert caplog.messages == [], "that is nothing yet"
+        manager._unheard_since = began - 5.0
+        manager.tick(began + 5.0)
+        assert read() == []
+        manager.tick(began + 10.0)
+        assert read() == ["WATCHDOG=1", "READY=1\nSTATUS=2 rules on wan0"]
+        manager.tick(began + 40.0)
+    assert caplog.messages == [
+        "NOTIFY_SOCKET: can't tell the service manager how we are: Resource temporarily unavailable",
+        "the service manager has heard how we are",
+    ]
+    assert read() == ["WATCHDOG=1"], "and it isn't said twice"
+
+
+def test_what_he_hears_later_is_what_holds_by_then(busy: tuple[ServiceManager, Callable[[], list[str]]]) -> None:
+    manager, read = busy
+    manager.ready("2 rules on wan0")
+    manager.status("2 rules on wan0, wan1")
+    manager.reloading()
+    manager.ready("3 rules on wan0")
+    manager.status("3 rules on wan0, wan1")
+    read()
+    manager.tick(time.monotonic() + 10.0)
+    assert [each for each in read() if each != "WATCHDOG=1"] == ["READY=1\nSTATUS=3 rules on wan0, wan1"]
+    manager.tick(time.monotonic() + 10.0)
+    assert read() == []
+
+
+def test_a_status_alone_is_no_word_that_a_reload_is_over(
+    busy: tuple[ServiceManager, Callable[[], list[str]]],
+) -> None:
+    manager, read = busy
+    manager.status("2 rules on wan0")
+    read()
+    manager.tick(time.monotonic() + 10.0)
+    assert [each for each in read() if each != "WATCHDOG=1"] == ["STATUS=2 rules on wan0"]
+
+
+def test_at_the_end_only_that_is_said(busy: tuple[ServiceManager, Callable[[], list[str]]]) -> None:
+    manager, read = busy
+    manager.ready("2 rules on wan0")
+    read()
+    manager.stopping()
+    assert read() == ["STOPPING=1\nSTATUS=ending"]
+
+
+def test_a_sign_of_life_that_isnt_heard_is_given_again_soon(
+    busy: tuple[ServiceManager, Callable[[], list[str]]],
+) -> None:
+    """Not after half of the watchdog's time, of which another such one would be its end."""
+    manager, read = busy
+    now = manager.due
+    assert now is not None
+    manager.tick(now)
+    assert manager.due == now + 1.0
+    read()
+    manager.tick(now + 1.0)
+    assert read() == ["WATCHDOG=1"]
+    assert manager.due == now + 16.0

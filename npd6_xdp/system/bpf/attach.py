@@ -7,12 +7,16 @@ import ctypes as ct
 import errno
 import os
 import resource
+import socket
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy
+from npd6_xdp.core.link_messages import get_link, parse_link
+from npd6_xdp.core.rtnetlink import Type, messages
 from npd6_xdp.system.bpf.compiler import load_bcc
 
 _BPF_XDP = 37  # enum bpf_attach_type
@@ -22,6 +26,8 @@ _XDP_LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what 
 _LINK_TYPE, _LINK_PROGRAM, _XDP_LINK_IFINDEX = 0, 8, 16
 _BPF_LINK_TYPE_XDP = 6
 _SPARE = 64  # file descriptors
+_LINK_BYTES = 1 << 16  # of what the kernel tells of one link: a few thousand
+_PATIENCE = 1.0  # seconds; it answers at once
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 
 
@@ -40,19 +46,6 @@ class _LinkCreateOpts(ct.Structure):
     """struct bpf_link_create_opts of libbpf, as far as it is used; `sz` tells libbpf how far that is."""
 
     _fields_ = (("sz", ct.c_size_t), ("flags", ct.c_uint32))
-
-
-class _XdpQueryOpts(ct.Structure):
-    """struct bpf_xdp_query_opts of libbpf."""
-
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("prog_id", ct.c_uint32),
-        ("drv_prog_id", ct.c_uint32),
-        ("hw_prog_id", ct.c_uint32),
-        ("skb_prog_id", ct.c_uint32),
-        ("attach_mode", ct.c_uint8),
-    )
 
 
 class Inherited(NamedTuple):
@@ -200,11 +193,10 @@ class Links:
             int.from_bytes(info.raw[at : at + 4], sys.byteorder)
             for at in (_LINK_TYPE, _LINK_PROGRAM, _XDP_LINK_IFINDEX)
         )
-        opts = _XdpQueryOpts(sz=ct.sizeof(_XdpQueryOpts))
-        if kind != _BPF_LINK_TYPE_XDP or place != ifindex or self._lib.bpf_xdp_query(ifindex, 0, ct.byref(opts)) != 0:
+        if kind != _BPF_LINK_TYPE_XDP or place != ifindex:
             return None
-        modes = {opts.drv_prog_id: AttachMode.NATIVE, opts.skb_prog_id: AttachMode.GENERIC}
-        return modes.get(program)
+        native, generic, _ = _programs_on(ifindex)
+        return {native: AttachMode.NATIVE, generic: AttachMode.GENERIC}.get(program)
 
     def replace(self, program: int, before: int) -> None:
         """Replace one program of ours by another, given their descriptors; each frame is seen by one of them. Raises
@@ -239,20 +231,14 @@ class Links:
         return found
 
     def _foreign_program(self, ifindex: int) -> str:
-        opts = _XdpQueryOpts(sz=ct.sizeof(_XdpQueryOpts))
-        if self._lib.bpf_xdp_query(ifindex, 0, ct.byref(opts)) != 0:
-            return "another XDP program is attached"
-        for mode, program in (
-            ("generic", opts.skb_prog_id),
-            ("native", opts.drv_prog_id),
-            ("offload", opts.hw_prog_id),
-        ):
+        native, generic, offloaded = _programs_on(ifindex)
+        for mode, program in (("generic", generic), ("native", native), ("offload", offloaded)):
             if program:
                 name = program_name(program)
                 ours = ", another npd6-xdp's" if name == "ns_filter" else ""
                 where = f"another XDP program is attached in {mode} mode: id {program}"
                 return where + (f" ({name}{ours})" if name else "")
-        return f"another XDP program is attached: id {opts.prog_id}"
+        return "another XDP program is attached"
 
 
 def program_name(program: int) -> str:
@@ -266,6 +252,21 @@ def program_name(program: int) -> str:
     failed = lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
     os.close(fd)
     return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+
+
+def _programs_on(ifindex: int) -> tuple[int, int, int]:
+    """The ids of the programs that sit on an interface: native, generic, offloaded; 0 is none, or it isn't known.
+
+    libbpf's bpf_xdp_query() has the kernel tell of all links for each that it is asked about: with 4,000 ports that
+    took longer than a start may.
+    """
+    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
+        asking.settimeout(_PATIENCE)
+        asking.sendto(get_link(1, ifindex), (0, 0))
+        for message in messages(asking.recv(_LINK_BYTES)):
+            if message.type == Type.NEWLINK and (link := parse_link(message.body)) is not None:
+                return link.xdp
+    return 0, 0, 0
 
 
 def _first_spare() -> int:

@@ -211,6 +211,14 @@ class NsFilter(CountedPrograms):
         for key, value in self._answered():
             yield AnsweredTarget(*ADDRESS_KEY.unpack(key), *ANSWERED.unpack(value))
 
+    def remember(self, targets: Iterable[AnsweredTarget]) -> None:
+        """Take these for answered lately, those that were asked for last at the end: the map forgets the first ones."""
+        for some in pieces(targets, PIECE):
+            keys = [ADDRESS_KEY.pack(each.entry, each.target) for each in some]
+            self.program.update_all(
+                "answered", keys, [ANSWERED.pack(each.asked, each.tci, each.flags) for each in some]
+            )
+
     def forgetting(self, entries: Set[int]) -> Steps[None]:
         """Forget which targets were answered on entries that are gone: their numbers may be others' by and by."""
         gone: list[bytes] = []

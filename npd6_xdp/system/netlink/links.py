@@ -19,9 +19,9 @@ from npd6_xdp.core import link_messages
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.link_messages import AddressEntry, LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.core.roles import RoleAddress, role_address
+from npd6_xdp.core.roles import MacDevice, RoleAddress, role_address
 from npd6_xdp.core.rtnetlink import Message, Type
-from npd6_xdp.core.stacking import Stack, Stacking
+from npd6_xdp.core.stacking import Stack, Stacking, mac_devices
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.system.netlink.dumps import SlicedDump
 from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Announcements, Asking, Group, Overflow
@@ -139,6 +139,10 @@ class Netlink:
         if wanted and self._holders is None:
             self._holders = self._find_holders()
         return frozenset(text for text in wanted if self._is_held(role_address(text)))
+
+    def devices(self, macs: Set[bytes]) -> frozenset[MacDevice]:
+        """The devices that have one of these MAC addresses now, and are up."""
+        return mac_devices(self._links.values(), macs) if macs else frozenset()
 
     def _find_holders(self) -> _Holders:
         found: _Holders = defaultdict(set)

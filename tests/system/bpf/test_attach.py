@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.attach import AttachMode, Inherited, Keeper, Links
 from npd6_xdp.system.bpf.compiler import compile_program
+from tests.bench.many_ports import make
 
 GENERIC, NATIVE = AttachMode.GENERIC, AttachMode.NATIVE
 
@@ -194,3 +196,28 @@ def test_what_nobody_has_taken_over_yet_is_left_as_well(topology: Topology, prog
         assert third.let_go() == [wan0]
         assert xdp(topology) is None
     assert open_files() == before
+
+
+def test_what_a_link_costs_a_successor_does_not_grow_with_the_interfaces_around_it(
+    topology: Topology, programs: list[int], shelf: Shelf
+) -> None:
+    """Where it did, a start behind 4,000 ports took longer than systemd waits for one."""
+
+    def cost() -> float:
+        """Of the processor's time, at the best."""
+        found = []
+        for _ in range(9):
+            began = time.process_time()
+            links = Links(shelf.keeper())
+            found.append(time.process_time() - began)
+            assert links.inherits
+            links.close(leave=True)
+        return min(found)
+
+    with topology.inside("edge"):
+        leave(shelf, programs[0], "wan0")
+        few = cost()
+        make(topology, 300)
+        many = cost()
+    print(f"{1e6 * few:.0f} us among a few, {1e6 * many:.0f} us among 300")
+    assert many < 5 * few

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The targets that entries with a role remember, from one process to the next: what is announced on a takeover.
+
+The program's maps aren't inherited. This process writes down what it knows at its end, and its successor takes that for
+what was asked for, no more. Whether any of it is announced, the rules of that moment decide.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from npd6_xdp.core import remembered
+from npd6_xdp.core.remembered import Remembered
+from npd6_xdp.core.table import Table
+from npd6_xdp.system.bpf.ns_filter import AnsweredTarget, NsFilter
+from npd6_xdp.system.clock import machine_ns
+from npd6_xdp.system.left import Left
+
+log = logging.getLogger("npd6-xdp")
+
+
+class LeftTargets:
+    """`file` is where they are; `lasts` says whether a successor may come, or a predecessor may have been there."""
+
+    def __init__(self, ns_filter: NsFilter, *, lasts: bool) -> None:
+        self._ns_filter = ns_filter
+        self._lasts = lasts
+        self._file = file()
+
+    def take(self, table: Table, most: int) -> None:
+        """Have the map remember what a predecessor did, before anything is asked: the `most` that came last."""
+        data = self._file.read() if self._lasts else None
+        if data is None:
+            return
+        try:
+            found = remembered.unpack(table, data, machine_ns())
+        except ValueError as error:
+            log.warning("what a process before has left to be announced can't be used: %s", error)
+            return
+        self._ns_filter.remember([AnsweredTarget(*each) for each in found[-most:]])
+
+    def taken(self) -> None:
+        """Nobody needs the file any more."""
+        self._file.remove()
+
+    def leave(self, table: Table) -> None:
+        """Write down what is remembered now."""
+        if self._lasts and any(entry.active_with for entry in table.entries.values()):
+            known = (Remembered(*each) for each in self._ns_filter.each_answered_target())
+            self._file.write(remembered.pack(table, known))
+
+
+def file() -> Left:
+    """Where they are left."""
+    return Left("remembered", remembered.MOST_BYTES)
