@@ -807,6 +807,34 @@ static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *
 		tagged->when[tags == 1 ? 0 : 1] = bpf_ktime_get_ns() >> TAGGED_SHIFT;
 }
 
+/*
+ * Shows a solicitation that is recorded to who looks: one who traces, and the tap, which compares what goes on to the
+ * kernel with its note.
+ */
+static __always_inline int ns_show(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
+				   struct scratch *s, struct verdict verdict, struct checked checked, int action)
+{
+	/* from the map, or the verifier would walk what follows once for each that there may be */
+	s->ended = (struct ended){
+		.action = verdict.action,
+		.outcome = verdict.outcome,
+		.limit = verdict.limit,
+		.check = checked.check,
+		.reason = checked.reason,
+		.xdp_action = action,
+		.decision = rule ? rule->decision : TRACE_NOTHING,
+		.rule = rule ? rule->id : NO_RULE,
+	};
+	if (entry->flags & ENTRY_TRACED)
+		trace_end(ctx, s);
+	if (s->ended.xdp_action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
+		tagged_note(ctx, &s->frame);
+		if (s->ended.check == CHECK_PASSED)
+			passed_note(s, ctx->ingress_ifindex, s->ended.action == ACTION_HOLD);
+	}
+	return s->ended.xdp_action;
+}
+
 /* --- program --------------------------------------------------------------------------------------- */
 
 int ns_filter(struct xdp_md *ctx)
@@ -858,27 +886,9 @@ int ns_filter(struct xdp_md *ctx)
 	if (entry->collect && checked.check == CHECK_PASSED)
 		target_remember(entry, rule, s, verdict);
 	action = ns_record(counter, rule, verdict, entry->flags & ENTRY_SHARED && is_multicast_ether(f.h_dest));
-	if (!(entry->flags & (ENTRY_TRACED | ENTRY_TAPPED)))
-		return action;
-	/* from the map, or the verifier would walk what follows once for each that there may be */
-	s->ended = (struct ended){
-		.action = verdict.action,
-		.outcome = verdict.outcome,
-		.limit = verdict.limit,
-		.check = checked.check,
-		.reason = checked.reason,
-		.xdp_action = action,
-		.decision = rule ? rule->decision : TRACE_NOTHING,
-		.rule = rule ? rule->id : NO_RULE,
-	};
-	if (entry->flags & ENTRY_TRACED)
-		trace_end(ctx, s);
-	if (s->ended.xdp_action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
-		tagged_note(ctx, &s->frame);
-		if (s->ended.check == CHECK_PASSED)
-			passed_note(s, ctx->ingress_ifindex, s->ended.action == ACTION_HOLD);
-	}
-	return s->ended.xdp_action;
+	if (entry->flags & (ENTRY_TRACED | ENTRY_TAPPED))
+		action = ns_show(ctx, entry, rule, s, verdict, checked, action);
+	return action;
 }
 
 /* --- tap: tags that stand beside the frame ------------------------------------------------------------- */

@@ -68,7 +68,7 @@ def test_named_ports_that_no_descriptor_is_left_for_end_the_start_in_one_line_an
     make(topology, FEW)
     text = "".join(CONFIGURATION.format(datapath="hybrid").replace("sub*", f"sub{n}") for n in range(FEW))
     with pytest.raises(StartError) as caught:
-        daemon(text, program=limited(64, 64))
+        daemon(text, program=limited(72, 72))
     assert "exit status 1" in str(caught.value)
     (line,) = caught.value.log.splitlines()
     assert line.startswith("npd6-xdp: sub")
@@ -77,7 +77,7 @@ def test_named_ports_that_no_descriptor_is_left_for_end_the_start_in_one_line_an
 
 
 # what is opened in turn: Python's own, the maps, the sockets; each CPU's rings; what comes after them
-LIMITS = (10, 26, 36, 32 + 2 * CPUS, 36 + 2 * CPUS)
+LIMITS = (10, 26, 42, 40 + 2 * CPUS, 44 + 2 * CPUS)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -97,7 +97,7 @@ def test_ports_of_a_glob_that_no_descriptor_is_left_for_are_said_in_one_line_and
     topology: Topology, daemon: Start
 ) -> None:
     make(topology, FEW)
-    running = daemon(CONFIGURATION.format(datapath="hybrid"), program=limited(80, 80))
+    running = daemon(CONFIGURATION.format(datapath="hybrid"), program=limited(90, 90))
     assert 0 < len(left(topology)) < FEW
     errors = [line for line in running.log.splitlines() if ": error: " in line]
     assert 1 <= len(errors) <= 3, "not a line for each"
