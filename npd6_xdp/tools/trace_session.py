@@ -91,9 +91,9 @@ class Session:
         """
         self.stay()
         now = time.monotonic()
-        self._receive()
+        size = self._receive()
         count = self._read_ring(now, _MOST_RECORDS)
-        found = self._joined.take(now)
+        found = self._joined.take(now, is_all=size < _READ and count < _MOST_RECORDS)
         if not count and not found and self._is_over:
             raise MachineError(self._why_over())
         return found
@@ -190,19 +190,19 @@ class Session:
         size = understood(self._control, said).get("ring")
         return size if isinstance(size, int) else None
 
-    def _receive(self) -> bool:
-        """Take in what the daemon has sent; whether there was anything."""
+    def _receive(self) -> int:
+        """Take in what the daemon has sent, at most _READ bytes; how many there were."""
         try:
             data = self._socket.recv(_READ)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             if isinstance(error, TimeoutError):
                 raise MachineError(f"{self._control}: not a word in {_TIMEOUT:.0f} s") from error
             data = b""
         if not data:
             self._is_over = True
-            return False
+            return 0
         self._received += data
         now = time.monotonic()
         for kind, body in self._messages():
@@ -210,7 +210,7 @@ class Session:
                 self._hear(json.loads(body))
             else:
                 self._join(unpack_plain(body) if kind is MessageKind.PLAIN else unpack_verdicts(body), now)
-        return True
+        return len(data)
 
     def _messages(self) -> Iterator[tuple[MessageKind, bytes]]:
         while len(self._received) >= HEADER.size:
