@@ -25,7 +25,7 @@ from npd6_xdp.core.trace_wire import (
     unpack_verdicts,
 )
 from npd6_xdp.core.traced import Traced
-from npd6_xdp.tools.control import understood
+from npd6_xdp.tools.control import connect, understood
 from npd6_xdp.tools.trace_ring import TraceRing
 
 _ALIVE_EACH = 1.0  # seconds: the daemon gives us up after five of silence
@@ -140,9 +140,11 @@ class Session:
 
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_TIMEOUT)
         try:
-            connection.connect(str(self._control))
+            connect(connection, self._control, _TIMEOUT)
+        except TimeoutError as error:
+            connection.close()
+            raise MachineError(f"{self._control}: not a word in {_TIMEOUT:.0f} s") from error
         except (FileNotFoundError, ConnectionRefusedError) as error:
             connection.close()
             raise MachineError(
