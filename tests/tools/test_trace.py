@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`npd6-xdp trace` beside a daemon that has much to do."""
+"""`npd6-xdp trace` with outputs that are closed, and beside a daemon that has much to do."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,7 +15,23 @@ import pytest
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.trace_wire import Filter
+from npd6_xdp.tools import trace
 from npd6_xdp.tools.trace_session import Session
+
+
+def test_a_closed_standard_output_is_one_line(tmp_path: Path) -> None:
+    words = f"{sys.executable} -m npd6_xdp trace --control {tmp_path}/none.sock >&-"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "npd6-xdp: standard output is closed: lead it somewhere, such as >/dev/null\n"
+
+
+def test_what_is_said_beside_is_not_among_what_is_shown_where_standard_error_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    trace._say("tracing; Ctrl-C ends it")
+    assert capsys.readouterr().out == ""
 
 
 def test_where_others_wait_for_the_daemon_as_well_it_waits_with_them(tmp_path: Path) -> None:
