@@ -259,7 +259,15 @@ def test_an_answer_goes_where_the_first_usable_option_says_or_where_the_frame_co
 
 @pytest.mark.parametrize(
     ("tags", "ids"),
-    [("", ()), ("81000064", (100,)), ("88a8006481000007", (100, 7)), ("81000000", ()), ("8100000081000007", (7,))],
+    [
+        ("", ()),
+        ("81000064", (100,)),
+        ("88a8006481000007", (100, 7)),
+        ("81000000", ()),
+        ("8100000081000007", (7,)),
+        ("8100006481000000", (100,)),
+        ("8100e0008100e000", ()),
+    ],
 )
 def test_a_tag_without_a_vlan_id_is_none(tags: str, ids: tuple[int, ...]) -> None:
     assert vlan_ids(FRAME[:12] + bytes.fromhex(tags) + FRAME[12:]) == ids
