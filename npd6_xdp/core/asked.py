@@ -60,4 +60,4 @@ def vlan_ids(frame: bytes) -> tuple[int, ...]:
     while len(found) < _MAX_TAGS and frame[at : at + 2] in VLAN_TPIDS:
         found.append(int.from_bytes(frame[at + 2 : at + 4]) & 0xFFF)
         at += 4
-    return tuple(found[1:] if found and not found[0] else found)
+    return tuple(filter(None, found))

@@ -76,6 +76,11 @@ class Decided(NamedTuple):
         """The interfaces behind which its target may live; "" for any."""
         return " or ".join(self.rule.via) if self.rule else ""
 
+    @property
+    def behind(self) -> str:
+        """The same, to be put behind other words; "" where that isn't known: the rule may be gone by now."""
+        return f" behind {self.via}" if self.via else ""
+
 
 def why(decided: Decided) -> str:
     """Why a solicitation has its outcome, in one sentence without a full stop."""
@@ -183,15 +188,16 @@ def _why_absent(decided: Decided) -> str:
         return f"the routing table doesn't lead to it by {decided.via or 'another interface'}"
     if decided.would or (decided.rule is not None and not decided.rule.has_via):
         return f"there is no {decided.via} on this machine"
-    return f"it is not behind {decided.via}, but where the question comes from, or another proxy has asked for it"
+    behind = decided.behind or " where its rule looks for it"
+    return f"it is not{behind}, but where the question comes from, or another proxy has asked for it"
 
 
 def _why_pending(decided: Decided) -> str:
     if decided.would:
-        return f"the neighbour table doesn't have it behind {decided.via}; the kernel would resolve it"
+        return f"the neighbour table doesn't have it{decided.behind}; the kernel would resolve it"
     if decided.asked.source == UNSPECIFIED:
-        return f"a DAD probe to be defended; the kernel asks whether it is still there behind {decided.via}"
-    return f"the neighbour table doesn't have it behind {decided.via}; the kernel resolves it"
+        return f"a DAD probe to be defended; the kernel asks whether it is still there{decided.behind}"
+    return f"the neighbour table doesn't have it{decided.behind}; the kernel resolves it"
 
 
 def though_standby(why: str, entry: EntryFacts) -> str:
@@ -237,9 +243,9 @@ def _why_there(decided: Decided) -> str:
         case Decision.ROUTE:
             return f"{dad}the routing table leads to it"
         case Decision.NEIGHBOUR if decided.late:
-            return f"{dad}it was {Outcome.PENDING}, and has been found behind {decided.via}"
+            return f"{dad}it was {Outcome.PENDING}, and has been found{decided.behind}"
         case Decision.NEIGHBOUR:
-            return f"{dad}the neighbour table has it behind {decided.via}"
+            return f"{dad}the neighbour table has it{decided.behind}"
         case Decision.KERNEL if decided.would:
             return f"{dad}the first time; the kernel's proxy entry answers from then on"
         case Decision.KERNEL:

@@ -8,6 +8,7 @@ from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueE
 
 from npd6_xdp.core.config_parsers import parse_vlan
 from npd6_xdp.core.errors import UsageError
+from npd6_xdp.core.names import canonical
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.trace_wire import MOST_SAMPLE, Filter
 from npd6_xdp.core.verdict import Outcome
@@ -28,12 +29,12 @@ def filter_of(
     """The options' values, None where one isn't given. Raises UsageError, a line that says what to write instead."""
     mac = source is not None and _MAC.fullmatch(source)
     return Filter(
-        interface=interface,
+        interface=None if interface is None else canonical(interface),
         vlan=None if vlan is None else _vlan(vlan),
         target=None if target is None else _prefix("--target", target, "an IPv6 address or prefix"),
         source=None
         if source is None or mac
-        else _prefix("--source", source, "an IPv6 address or prefix, or a MAC address"),
+        else _prefix("--source", source, "a MAC address such as 02:00:00:00:00:01, an IPv6 address or a prefix"),
         source_mac=bytes.fromhex(source.replace(":", "")) if source is not None and mac else None,
         outcomes=frozenset() if outcome is None else _outcomes(outcome),
         rule=rule,

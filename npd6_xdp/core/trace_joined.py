@@ -129,12 +129,15 @@ class Joined:
         else:
             self._alone.put(verdict.key, verdict, now)
 
-    def take(self, now: float) -> list[Traced]:
-        """The lines since the last call."""
-        self.lost += self._alone.expire(now)
-        self.undecided += self._undecided.expire(now)
-        self._asked.expire(now)
-        self._late.expire(now)
+    def take(self, now: float, *, is_all: bool = True) -> list[Traced]:
+        """The lines since the last call. Unless that `is_all` that there is of either source by now, nothing is given
+        up that waits for the other one: a slow reader comes to that later.
+        """
+        if is_all:
+            self.lost += self._alone.expire(now)
+            self.undecided += self._undecided.expire(now)
+            self._asked.expire(now)
+            self._late.expire(now)
         found, self._found = self._found, []
         return found
 

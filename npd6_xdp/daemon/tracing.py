@@ -35,6 +35,7 @@ from npd6_xdp.daemon.lines import some
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.system.bpf.ns_filter import NsFilter
+from npd6_xdp.system.bpf.program import InDoubt
 from npd6_xdp.system.bpf.trace import MOST_RULES, Looking, TraceRing
 from npd6_xdp.system.control import Connection
 from npd6_xdp.system.tracer import END, Tracer
@@ -120,10 +121,12 @@ class Tracing(Follower):
             with self._changing:
                 self._ns_filter.look(Looking(ring.fileno(), wanted.pack(), port), rules)
             tracer.begin(json.dumps({"ring": ring.size}).encode() + b"\n", ring.fileno())
-        except (MachineError, OSError) as error:
-            with self._changing:
-                self._ns_filter.look_away()
-            ring.close()
+        except (MachineError, InDoubt, OSError) as error:
+            try:
+                with self._changing:
+                    self._ns_filter.look_away()
+            finally:
+                ring.close()
             said = remedy(error) if isinstance(error, OSError) else str(error)
             raise MachineError(f"trace: can't be switched on: {said}") from error
         self._wanted, self._tracer, self._ring, self._is_on = wanted, tracer, ring, True
@@ -177,10 +180,10 @@ class Tracing(Follower):
             told, self._verdicts = self._verdicts[:MOST_VERDICTS], self._verdicts[MOST_VERDICTS:]
             self._send(pack_verdicts(told), len(told))
 
-    def _send(self, message: bytes, solicitations: int) -> None:
+    def _send(self, message: bytes, solicitations: int, *, is_last: bool = False) -> None:
         """Have the client told of so many solicitations, if there is space."""
         self._told += solicitations
-        if self._tracer is None or not self._tracer.send(message):
+        if self._tracer is None or not self._tracer.send(message, is_last=is_last):
             self._dropped += solicitations
         self._follow_unsent()
 
@@ -188,7 +191,7 @@ class Tracing(Follower):
         """Tell the client how things stand."""
         matched, lost = self._ns_filter.looked()
         words |= {"counted": matched + self._told, "lost": lost + self._dropped}
-        self._send(framed(MessageKind.WORDS, json.dumps(words).encode()), 0)
+        self._send(framed(MessageKind.WORDS, json.dumps(words).encode()), 0, is_last="end" in words)
 
     # --- what the client says ---
 
@@ -244,8 +247,8 @@ class Tracing(Follower):
             if self._ring is not None:
                 self._ring.close()
                 self._ring = None
-        self._say(end=why)
-        self._heard = time.monotonic()
+            self._say(end=why)  # whatever went wrong: he is to hear that nothing more comes
+            self._heard = time.monotonic()
         log.info("solicitations are traced no more by process %d", self._tracer_pid)
 
     def _hang_up(self) -> None:

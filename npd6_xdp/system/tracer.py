@@ -65,9 +65,11 @@ class Tracer:
         *lines, self._said = (self._said + data).split(b"\n")
         return lines if data and len(self._said) < _MOST_SAID else None
 
-    def send(self, message: bytes) -> bool:
-        """Send a message, or keep it until the connection takes more; False: there is no space for it."""
-        if self._unsent_bytes + len(message) > MOST_UNSENT:
+    def send(self, message: bytes, *, is_last: bool = False) -> bool:
+        """Send a message, or keep it until the connection takes more; False: there is no space for it. For the last
+        one, a few words, there always is.
+        """
+        if self._unsent_bytes + len(message) > MOST_UNSENT and not is_last:
             return False
         self._unsent.append(memoryview(message))
         self._unsent_bytes += len(message)

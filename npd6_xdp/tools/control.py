@@ -55,17 +55,22 @@ def understood(path: Path, answer: bytes) -> dict[str, Any]:
     return found
 
 
+def connect(connection: socket.socket, path: Path, seconds: float) -> None:
+    """Connect a socket to the daemon, within so many seconds, which are its timeout from then on. Raises OSError."""
+    # with a timeout of Python's own, connect() would fail at once where other clients wait as well
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), 0))
+    try:
+        connection.connect(str(path))
+    except BlockingIOError as error:
+        raise TimeoutError from error
+    connection.settimeout(seconds)
+
+
 def _said(path: Path, question: bytes) -> bytes:
     """The reply to these bytes; nothing, if the daemon closes the connection each time."""
     for _ in range(_TRIES):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            # with a timeout of Python's own, connect() would fail at once where other clients wait as well
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(_TIMEOUT), 0))
-            try:
-                connection.connect(str(path))
-            except BlockingIOError as error:
-                raise TimeoutError from error
-            connection.settimeout(_TIMEOUT)
+            connect(connection, path, _TIMEOUT)
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(question)
                 if answer := b"".join(iter(lambda: connection.recv(1 << 16), b"")):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.described import EntryFacts, RuleFacts
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.names import shown
 from npd6_xdp.core.traced import Traced
 from npd6_xdp.tools.control import ask
 
@@ -53,7 +55,7 @@ class Named:
         if found is not None:
             return found
         try:
-            port = socket.if_indextoname(traced.ifindex)
+            port = shown(os.fsencode(socket.if_indextoname(traced.ifindex)))
         except OSError:
             port = f"interface {traced.ifindex}"
         unknown = "it was on standby"

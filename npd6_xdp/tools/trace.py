@@ -33,6 +33,8 @@ def run(control: Path, wanted: Filter, count: int | None, *, as_json: bool, writ
 
     BrokenPipeError: whoever read it has gone.
     """
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: lead it somewhere, such as >/dev/null")
     if as_json and write == _STDOUT:
         raise UsageError("--json --write -: standard output takes one of the two: name a file for the capture")
     with ExitStack() as stack:
@@ -165,6 +167,7 @@ class _Losses:
 
 
 def _say(text: str) -> None:
-    """Beside what is shown."""
-    with suppress(OSError):
-        print(f"npd6-xdp: {text}", file=sys.stderr, flush=True)
+    """Beside what is shown, and never among it."""
+    if sys.stderr is not None:  # it may have been closed; print() would take standard output then
+        with suppress(OSError):
+            print(f"npd6-xdp: {text}", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ from npd6_xdp.core.trace_wire import (
     unpack_verdicts,
 )
 from npd6_xdp.core.traced import Traced
-from npd6_xdp.tools.control import understood
+from npd6_xdp.tools.control import connect, understood
 from npd6_xdp.tools.trace_ring import TraceRing
 
 _ALIVE_EACH = 1.0  # seconds: the daemon gives us up after five of silence
@@ -91,9 +91,9 @@ class Session:
         """
         self.stay()
         now = time.monotonic()
-        self._receive()
+        size = self._receive()
         count = self._read_ring(now, _MOST_RECORDS)
-        found = self._joined.take(now)
+        found = self._joined.take(now, is_all=size < _READ and count < _MOST_RECORDS)
         if not count and not found and self._is_over:
             raise MachineError(self._why_over())
         return found
@@ -140,9 +140,11 @@ class Session:
 
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_TIMEOUT)
         try:
-            connection.connect(str(self._control))
+            connect(connection, self._control, _TIMEOUT)
+        except TimeoutError as error:
+            connection.close()
+            raise MachineError(f"{self._control}: not a word in {_TIMEOUT:.0f} s") from error
         except (FileNotFoundError, ConnectionRefusedError) as error:
             connection.close()
             raise MachineError(
@@ -190,19 +192,19 @@ class Session:
         size = understood(self._control, said).get("ring")
         return size if isinstance(size, int) else None
 
-    def _receive(self) -> bool:
-        """Take in what the daemon has sent; whether there was anything."""
+    def _receive(self) -> int:
+        """Take in what the daemon has sent, at most _READ bytes; how many there were."""
         try:
             data = self._socket.recv(_READ)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             if isinstance(error, TimeoutError):
                 raise MachineError(f"{self._control}: not a word in {_TIMEOUT:.0f} s") from error
             data = b""
         if not data:
             self._is_over = True
-            return False
+            return 0
         self._received += data
         now = time.monotonic()
         for kind, body in self._messages():
@@ -210,7 +212,7 @@ class Session:
                 self._hear(json.loads(body))
             else:
                 self._join(unpack_plain(body) if kind is MessageKind.PLAIN else unpack_verdicts(body), now)
-        return True
+        return len(data)
 
     def _messages(self) -> Iterator[tuple[MessageKind, bytes]]:
         while len(self._received) >= HEADER.size:

@@ -195,6 +195,18 @@ def test_what_is_known_of_less_still_has_a_sentence() -> None:
     assert why(decided(Outcome.IGNORED, FOREIGN_MAC + FRAME[6:], entry=gone)) == "such a target is never answered"
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("outcome", [Outcome.ANSWERED_PYTHON, Outcome.PENDING, Outcome.ABSENT])
+@pytest.mark.parametrize("frame", [FRAME, PROBE], ids=["", "DAD"])
+def test_a_sentence_has_no_hole_where_the_rule_is_not_known_any_more(
+    outcome: Outcome, late: bool, frame: bytes
+) -> None:
+    said = why(decided(outcome, frame, decision=Decision.NEIGHBOUR, late=late))
+    assert "behind ;" not in f"{said};"
+    assert "behind ," not in said
+    assert said == said.strip()
+
+
 def test_entries_and_rules_are_the_same_behind_json() -> None:
     text = """
 [[interface]]
@@ -247,7 +259,15 @@ def test_an_answer_goes_where_the_first_usable_option_says_or_where_the_frame_co
 
 @pytest.mark.parametrize(
     ("tags", "ids"),
-    [("", ()), ("81000064", (100,)), ("88a8006481000007", (100, 7)), ("81000000", ()), ("8100000081000007", (7,))],
+    [
+        ("", ()),
+        ("81000064", (100,)),
+        ("88a8006481000007", (100, 7)),
+        ("81000000", ()),
+        ("8100000081000007", (7,)),
+        ("8100006481000000", (100,)),
+        ("8100e0008100e000", ()),
+    ],
 )
 def test_a_tag_without_a_vlan_id_is_none(tags: str, ids: tuple[int, ...]) -> None:
     assert vlan_ids(FRAME[:12] + bytes.fromhex(tags) + FRAME[12:]) == ids

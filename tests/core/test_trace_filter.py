@@ -25,6 +25,9 @@ def asked(**given: str) -> Filter:
     [
         ({}, {}),
         ({"interface": "wan0", "rule": "interface:lan0"}, {"interface": "wan0", "rule": "interface:lan0"}),
+        ({"interface": "a\\b"}, {"interface": r"a\x5cb"}),  # as core/names.py has it, however it is written
+        ({"interface": r"a\x5cb"}, {"interface": r"a\x5cb"}),
+        ({"interface": "a\udcff\x1b"}, {"interface": r"a\xff\x1b"}),
         ({"vlan": "untagged"}, {"vlan": ()}),
         ({"vlan": "any"}, {}),
         ({"vlan": "100.7"}, {"vlan": (100, 7)}),
@@ -61,8 +64,10 @@ def test_a_value_is_read_into_the_filter(given: dict[str, str], wanted: dict[str
         ),
         (
             {"source": "02:00:00:00:00"},
-            "--source 02:00:00:00:00: write an IPv6 address or prefix, or a MAC address, such as 2001:db8:1::/64",
+            "--source 02:00:00:00:00: write a MAC address such as 02:00:00:00:00:01, an IPv6 address or a prefix, such",
         ),
+        ({"source": "02-00-00-00-00-01"}, "write a MAC address such as 02:00:00:00:00:01"),
+        ({"source": "0200.0000.0001"}, "write a MAC address such as 02:00:00:00:00:01"),
         ({"outcome": "absent,gone"}, "--outcome absent,gone: 'gone' is none: name some of answered_xdp, "),
         ({"outcome": ""}, "--outcome : '' is none: name some of answered_xdp, "),
         ({"sample": "0"}, "--sample 0: write a number from 1 to 2,147,483,647"),

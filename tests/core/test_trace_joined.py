@@ -129,6 +129,17 @@ def test_a_verdict_alone_is_lost_and_a_record_alone_is_nobodys_after_a_while() -
     assert (joined.seen, joined.lost) == (0, 2)
 
 
+def test_nothing_is_given_up_before_all_that_has_come_was_read() -> None:
+    joined, late = Joined(), 10 * WAITS_FOR_ANSWER
+    joined.hear(verdict(1), 0)
+    joined.see(record(2), 0)
+    assert joined.take(late, is_all=False) == []
+    joined.see(record(1), late)
+    joined.hear(verdict(2), late)
+    assert len(joined.take(late)) == 2
+    assert (joined.seen, joined.lost, joined.undecided) == (2, 0, 0)
+
+
 def test_what_is_kept_is_bounded() -> None:
     joined, many = Joined(), 3 * MOST_WAITING
     for number in range(many):

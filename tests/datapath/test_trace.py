@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from npd6_xdp.core.config import Datapath, Limits, Vlan
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventFlag
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import TRACE_FRAME_MAX
@@ -333,6 +334,41 @@ def test_a_program_that_takes_over_goes_on_telling(fresh: Callable[..., Bench], 
     bench.ns_filter.retire()
     assert bench.ns_filter.looked() == (3, 0)
     looker.close()
+
+
+def test_what_a_program_has_counted_for_the_last_who_looked_is_not_counted_for_the_next(
+    fresh: Callable[..., Bench], one_cpu: None
+) -> None:
+    bench = fresh(table(entry()))
+    looker = Looker(bench)
+    looker.look()
+    bench.run(QUESTION)
+    taken_over(bench.ns_filter, bench.table)
+    bench.ns_filter.look_away()
+    assert len(looker.records()) == 1
+    looker.look()  # the one before is still there, until its ring is empty
+    bench.run(QUESTION)
+    assert bench.ns_filter.looked() == (len(looker.records()), 0) == (1, 0)
+    bench.ns_filter.retire()
+    assert bench.ns_filter.looked() == (1, 0)
+    looker.close()
+
+
+def test_the_ring_is_taken_out_also_where_the_entries_cannot_be_written(
+    bench: Bench, looker: Looker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bench.ns_filter.program
+
+    def refused(*_: object) -> None:
+        raise MachineError("the kernel has no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "update", refused)
+        with pytest.raises(MachineError):
+            bench.ns_filter.look_away()
+    assert program.lookup("trace_ring", bytes(4), 4) is None
+    bench.run(QUESTION)
+    assert looker.records() == []
 
 
 def test_one_who_looked_away_while_a_program_was_filled_gets_nothing_of_that(

@@ -248,9 +248,11 @@ class UnderSystemd:
         self._end()
 
     def _is_up(self) -> bool:
-        return bool(self._init()) and self.systemctl("is-system-running").stdout.strip() in ("running", "degraded")
+        return bool(self.init) and self.systemctl("is-system-running").stdout.strip() in ("running", "degraded")
 
-    def _init(self) -> str:
+    @property
+    def init(self) -> str:
+        """Its first process; empty while there is none yet."""
         assert self._process is not None
         assert self._process.poll() is None, self._said.read_text()
         pid = self._process.pid
@@ -271,7 +273,7 @@ class UnderSystemd:
         (self._directory / "npd6-xdp.toml").write_text(config)
 
     def enter(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return self._topology.run("edge", "nsenter", "-t", self._init(), "-m", "-p", "-u", "-i", "-C", *argv)
+        return self._topology.run("edge", "nsenter", "-t", self.init, "-m", "-p", "-u", "-i", "-C", *argv)
 
     def systemctl(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """systemctl(1) there."""

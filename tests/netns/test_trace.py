@@ -188,12 +188,18 @@ def test_of_a_flood_that_nobody_reads_all_is_answered_and_what_was_not_seen_is_c
     native: Topology, daemon: Start, datapath: str, answered: Outcome
 ) -> None:
     running = daemon(config(datapath))
-    flood = 2 * FLOOD
+    flood = 4 * FLOOD  # more than there is space for in messages
     with Trace(running) as trace, Wire(native) as wire:
         wire.deafen()
         flooding = scan(flood, "2001:db8:4::")
         assert flood_paced(wire, flooding, lambda: sum(trace.unread(running.solicitations).values()))
         assert running.solicitations() == {answered: flood}
+        connection = trace.session._socket
+        connection.settimeout(60)
+        # each sign of life is answered by a word, until not even a word has space; but for the last one
+        connection.sendall(b"alive\n" * 1_000_000 + b"end\n")
+        assert until(lambda: not switched_on(running))
+        connection.setblocking(False)
         seen, lost, counted = trace.end()
     assert lost > 0
     assert seen + lost == counted == flood

@@ -61,6 +61,19 @@ def test_to_one_who_reads_nothing_so_much_is_kept_and_what_he_reads_later_are_wh
     assert tracer.send(b"and it goes on")
 
 
+def test_the_last_word_reaches_him_however_much_waits_before_it(pair: Pair) -> None:
+    tracer, client = pair
+    message = bytes(60_000)
+    while tracer.send(message):
+        pass
+    assert tracer.send(b"the end", is_last=True)
+    got = bytearray()
+    while tracer.unsent or not got.endswith(b"the end"):
+        got += client.recv(1 << 20)
+        tracer.send_rest()
+    assert len(got) % len(message) == len(b"the end"), "behind whole messages"
+
+
 def test_what_he_says_is_lines_and_he_is_gone_when_he_hangs_up_or_talks_nonsense(pair: Pair) -> None:
     tracer, client = pair
     assert tracer.lines() == []

@@ -257,7 +257,7 @@ class NsFilter(CountedPrograms):
         """Have the program tell of solicitations, by these rules if it goes by any. What was counted for the last who
         looked is forgotten. Raises MachineError: look_away() then.
         """
-        self._looks.begin(looking, rules, self._programs())
+        self._looks.begin(looking, rules, self._programs(), self._retired)
         self.program.traced = looking.port
         self.program.apply(self._table)
 
@@ -266,10 +266,14 @@ class NsFilter(CountedPrograms):
         self._looks.at_rules(rules, self._programs())
 
     def look_away(self) -> None:
-        """Nobody looks any more; see Looks.end()."""
+        """Nobody looks any more; see Looks.end(). Where the entries can't be told so, the ring is taken out all the
+        same. Raises MachineError then.
+        """
         self.program.traced = None
-        self.program.apply(self._table)
-        self._looks.end((*self._retired, *self._programs()))
+        try:
+            self.program.apply(self._table)
+        finally:
+            self._looks.end((*self._retired, *self._programs()))
 
     def looked(self) -> TraceCounts:
         """What the programs have counted for who looks."""

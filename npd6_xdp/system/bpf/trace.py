@@ -69,12 +69,15 @@ class Looks:
         self._rules: Set[int] = frozenset()
         self._left = TraceCounts(0, 0)  # of programs that are gone
 
-    def begin(self, looking: Looking, rules: Set[int], programs: Iterable[Program]) -> None:
-        """Somebody does from now on, once the entries say so: `rules` counts where the filter is by rules."""
+    def begin(self, looking: Looking, rules: Set[int], programs: Iterable[Program], retired: Iterable[Program]) -> None:
+        """Somebody does from now on, once the entries say so: `rules` counts where the filter is by rules. What was
+        counted for who looked before is no more, also that of programs that others have taken over from since.
+        """
         self._looking, self._rules, self._left = looking, frozenset(), TraceCounts(0, 0)
         programs = tuple(programs)
-        for program in programs:
+        for program in (*retired, *programs):
             program.update("trace_counts", _ONLY, bytes(TRACE_COUNT.size * program.cpus))
+        for program in programs:
             self.take_in(program)
         self.at_rules(rules, programs)
 
