@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 _DEEPEST = 16  # jumps, as in the kernel (NFT_JUMP_STACK_SIZE)
+_DISCOVERY = range(133, 138)  # types of ICMPv6
 
 
 class Packet(NamedTuple):
@@ -173,6 +174,16 @@ def any_of(tests: tuple[Test, ...]) -> Test:
     return one
 
 
+def all_of(tests: tuple[Test, ...]) -> Test:
+    """Whether all of them hold."""
+
+    def all_(packet: Packet) -> bool | None:
+        found = [test(packet) for test in tests]
+        return False if False in found else None if None in found else True
+
+    return all_
+
+
 def by_interface(field: str, pattern: str) -> Test:
     """Whether `iif` or `oif` has a name; a pattern may end with an asterisk."""
 
@@ -198,9 +209,19 @@ def by_address(field: str, first: IPv6Address, last: IPv6Address) -> Test:
     return within
 
 
-def by_icmp_type(number: int) -> Test:
-    """Whether it is ICMPv6 of a type."""
-    return lambda packet: None if packet.icmp is None else packet.icmp == number
+def by_icmp_type(first: int, last: int | None = None) -> Test:
+    """Whether it is ICMPv6 of a type, or of one of several."""
+    return lambda packet: None if packet.icmp is None else first <= packet.icmp <= (first if last is None else last)
+
+
+def by_icmp_code(code: int | str) -> Test:
+    """Whether it has a code (one by its name isn't 0): 0 with Neighbor Discovery (RFC 4861 §4)."""
+    return lambda packet: code == 0 if packet.icmp in _DISCOVERY else None
+
+
+def by_hop_limit(first: int, last: int) -> Test:
+    """Whether its hop limit is among these: 255 with Neighbor Discovery (RFC 4861 §7.1)."""
+    return lambda packet: first <= 255 <= last if packet.icmp in _DISCOVERY else None
 
 
 def by_protocol(*, is_icmp: bool) -> Test:
