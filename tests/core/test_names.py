@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from npd6_xdp.core.altnames import duplicates, naming, with_names
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
-from npd6_xdp.core.names import canonical, raw, shown
+from npd6_xdp.core.names import canonical, raw, shown, word
 from tests.core.test_steps import timed
 
 NAMES = st.binary(min_size=1, max_size=127)
@@ -147,3 +149,14 @@ def test_two_entries_for_different_frames_of_one_interface_both_count() -> None:
     names = {"uplink0": "eth0"}
     assert [interface.label for interface in with_names(written, names).interfaces] == ["eth0", "eth0:100"]
     assert duplicates(written, names) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"wan0.100", b"a;id", b"$(id)", b"`id`", b"a'b", b'a"b\\c', b"&", b"*", b"!x", b"~", b"#a", "büro".encode(), b"a\xff\x1b%s;'"],
+)
+def test_a_name_is_one_word_of_a_shell(name: bytes) -> None:
+    command = f"printf %s {word(shown(name))}"
+    assert command.isprintable()
+    done = subprocess.run(["sh", "-c", os.fsencode(command)], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == name

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from npd6_xdp.core.names import word
 from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.warnings import advertisement_warnings
@@ -33,13 +34,13 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
         yield ok("forwarding", "off, and all targets are this machine's own")
     elif whole == "0":
         kept = [
-            f"sysctl -w net/ipv6/conf/{each.name}/accept_ra=2"
+            f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
             for each in facts.receivers
             if each.advertised and each.accept_ra == 1
         ]
         yield fail("forwarding", "forwarding is off, so nothing that is sent to the hosts gets to them", *kept, _ALL)
     elif off:
-        mends = [f"sysctl -w net/ipv6/conf/{name}/forwarding=1" for name in off]
+        mends = [f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in off]
         yield fail("forwarding", f"forwarding is off on {', '.join(off)}, so no target is found by routes", *mends)
     else:
         yield ok("forwarding", "on")
@@ -66,7 +67,7 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         text, _, mend = line.rpartition(": ")
         name = line.partition(": ")[0]
         if facts.default is None:
-            yield fail("default_route", text, mend, f"rdisc6 -1 {name}")
+            yield fail("default_route", text, mend, f"rdisc6 -1 {word(name)}")
         else:
             yield fail("default_route", f"{text}{_within(facts)}", mend)
     if lost:
@@ -76,9 +77,11 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         yield ok("default_route", f"out of {facts.default.interface}{how}")
         return
     ports = _ports(facts)
-    mends = [f"ip -6 route add default via {address} dev {name}" for name, address in facts.routers if name in ports]
+    mends = [
+        f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
+    ]
     accepting = [each.name for each in facts.receivers if each.accept_ra and not each.ignores_ra]
-    asked = [f"rdisc6 -1 {name}" for name in accepting if name in ports]
+    asked = [f"rdisc6 -1 {word(name)}" for name in accepting if name in ports]
     yield warn(
         "default_route", "there is none, so what hosts send to the rest of the world is lost", *(mends or asked)[:1]
     )

@@ -9,6 +9,7 @@ from npd6_xdp.core.absent import absent_names, absent_vias
 from npd6_xdp.core.config import Attach, is_glob
 from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.names import word
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.vias import used_vias, why_nobody
 from npd6_xdp.core.warnings import offload_warning, warnings
@@ -58,7 +59,7 @@ def _absent(facts: Facts, name: str) -> Finding:
 
 def _state(link: LinkFacts, port: Port) -> Finding:
     if not link.flags & LinkFlag.UP:
-        return fail("interface", f"{link.name}: it is down", f"ip link set dev {link.name} up")
+        return fail("interface", f"{link.name}: it is down", f"ip link set dev {word(link.name)} up")
     if not link.up:
         return fail("interface", f"{link.name}: no carrier: the cable, or the other end's interface, which is down")
     driver = f", driver {port.driver}" if port.driver else ""
@@ -86,7 +87,7 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
         text = f"{link.name}: another XDP program sits there ({what}"
         if program.holders:
             return fail("xdp", f"{text}; held by {pids})", *(f"kill {pid}" for _, pid in program.holders if pid > 1))
-        return fail("xdp", f"{text})", f"ip link set dev {link.name} {program.mode} off")
+        return fail("xdp", f"{text})", f"ip link set dev {word(link.name)} {program.mode} off")
     return ok("xdp", f"{link.name}: no other XDP program")
 
 
@@ -104,8 +105,8 @@ def _native(facts: Facts, link: LinkFacts, port: Port) -> Finding:
     if not why and port.entry.mtu > largest:
         text = f"{name}: MTU {port.entry.mtu} is more than most drivers take a program at ({largest})"
         if wish is Attach.NATIVE:
-            return fail("mtu", text, f"ip link set dev {name} mtu {largest}")
-        return note("mtu", f"{text}: generic mode then, which is slower", f"ip link set dev {name} mtu {largest}")
+            return fail("mtu", text, f"ip link set dev {word(name)} mtu {largest}")
+        return note("mtu", f"{text}: generic mode then, which is slower", f"ip link set dev {word(name)} mtu {largest}")
     if why and wish is Attach.NATIVE:
         return fail("native", f'{name}: {why}, and attach = "native"', *place.replace(("attach", "native", "auto")))
     if why:
@@ -145,7 +146,7 @@ def _snooping(facts: Facts, link: LinkFacts) -> Iterator[Finding]:
     if not bridge.snooping or bridge.router == 2:
         yield ok("snooping", f"{link.name}: the bridge takes in all groups")
         return
-    mend = f"ip link set dev {link.name} type bridge mcast_router 2"
+    mend = f"ip link set dev {word(link.name)} type bridge mcast_router 2"
     text = f"{link.name}: the bridge snoops MLD, so solicitations of a larger prefix don't get in"
     yield warn("snooping", text, mend) if bridge.querier else note("snooping", f"{text} once there is a querier", mend)
 
@@ -181,17 +182,15 @@ def _vias(facts: Facts) -> Iterator[Finding]:
 def _mend(facts: Facts, link: LinkFacts, kind: str) -> tuple[str, ...]:
     match kind:
         case "down":
-            return (f"ip link set dev {link.name} up",)
+            return (f"ip link set dev {word(link.name)} up",)
         case "off":
-            return (f"sysctl -w net/ipv6/conf/{link.name}/disable_ipv6=0",)
+            return (f"sysctl -w {word(f'net/ipv6/conf/{link.name}/disable_ipv6=0')}",)
         case "address":
-            return (f"ip -6 address add fe80::1/64 dev {link.name}",)
+            return (f"ip -6 address add fe80::1/64 dev {word(link.name)}",)
     if not link.bridge:
         return ()
     commands = [
-        edits.rule_place(facts.path, facts.text, interface.name, rule.prefix).replace(
-            ("via", f'"{link.name}"', f'"{link.bridge}"')
-        )
+        edits.rule_place(facts.path, facts.text, interface.name, rule.prefix).replace(("via", link.name, link.bridge))
         for interface in facts.config.interfaces
         for rule in interface.rules
         if link.name in rule.via

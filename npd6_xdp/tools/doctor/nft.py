@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
@@ -49,7 +50,7 @@ def chains(text: str, listed: str, *, without_xtables: bool) -> tuple[Chain, ...
             Chain(
                 f"nftables: {' '.join(table)} {each['name']}",
                 "nft",
-                f"nft insert rule {' '.join(table)} {each['name']}",
+                f"nft insert rule {' '.join(map(shlex.quote, (*table, each['name'])))}",
                 each["hook"],
                 each.get("policy") == "drop",
                 others.get(each["name"], ()),
@@ -75,7 +76,7 @@ def _devices(listed: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
 
 
 def _dormant(listed: str) -> set[tuple[str, str]]:
-    """The tables that filter nothing, by family and name: they are switched off (some versions' JSON has other words)."""
+    """The tables that are switched off, by family and name; some versions have garbage for that in JSON."""
     found, table = set(), ("", "")
     for line in listed.splitlines():
         words = line.split()

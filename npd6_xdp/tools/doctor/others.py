@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from npd6_xdp.core.names import word
 from npd6_xdp.core.table import Decision, Match
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, note, ok, warn
@@ -24,7 +25,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
     if not facts.daemons:
         yield ok("others", "no npd6, ndppd or odhcpd runs here")
     foreign = [
-        f"ip -6 neigh del proxy {address} dev {name}"
+        f"ip -6 neigh del proxy {address} dev {word(name)}"
         for name, address in facts.proxies
         for entry in facts.table.entries.values()
         if name == facts.name(entry.l3_ifindex)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.names import word
 from npd6_xdp.tools.init.decide import decide
 from npd6_xdp.tools.init.facts import machine
 from npd6_xdp.tools.init.machine import BareMachine
@@ -55,7 +56,7 @@ def run(path: Path, *, write: bool, apply: bool) -> int:
 def _to_set(plan: Plan) -> list[str]:
     if not plan.settings:
         return []
-    commands = [f"    sysctl -w {shown(each.key)}={each.value}   # {each.why}" for each in plan.settings]
+    commands = [f"    sysctl -w {word(f'{shown(each.key)}={each.value}')}   # {each.why}" for each in plan.settings]
     return ["to set, in this order (npd6-xdp init --apply does, also for the next boot):", *commands]
 
 
@@ -89,7 +90,9 @@ def _look_again(plan: Plan) -> None:
     lost = [up.link.name for up in uplinks(machine()) if up.lost]
     before = [step for step in plan.steps if any(command.startswith("rdisc6") for command in step.commands)]
     if lost and not before:
-        raise MachineError(f"the default route of {lost[0]} is gone: rdisc6 {lost[0]} asks for the next advertisement")
+        raise MachineError(
+            f"the default route of {lost[0]} is gone: rdisc6 {word(lost[0])} asks for the next advertisement"
+        )
 
 
 def _say(lines: list[str]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from npd6_xdp.core.link_messages import LinkEntry
+from npd6_xdp.core.names import word
 from npd6_xdp.tools.init.machine import BareMachine
 from npd6_xdp.tools.init.plan import Setting
 from npd6_xdp.tools.init.uplinks import Uplink
@@ -47,10 +48,10 @@ def shown(key: str) -> str:
 
 def ways_back(machine: BareMachine, done: Sequence[Setting]) -> list[str]:
     """The commands that undo settings, forwarding first."""
-    back = [f"sysctl -w {shown(setting.key)}={setting.now or '0'}" for setting in reversed(done)]
+    back = [f"sysctl -w {word(f'{shown(setting.key)}={setting.now or 0}')}" for setting in reversed(done)]
     if any(setting.key == _ALL for setting in done):  # it is given to each interface, whatever that had before
         back += [
-            f"sysctl -w {shown(key)}=1"
+            f"sysctl -w {word(f'{shown(key)}=1')}"
             for key, value in sorted(machine.sysctls.items())
             if key.endswith("/forwarding") and value == "1" and key != _ALL
         ]

@@ -94,6 +94,16 @@ def test_an_interface(its: Callable[[], Facts], check: str, level: Level, words:
         assert found.mend == ("ethtool -K wan0 rxvlan off",)
 
 
+def test_a_name_reaches_no_shell_that_a_command_is_copied_into() -> None:
+    its, name = facts(), "$(id);a"
+    config = parse(TEXT.replace("wan0", name), "x")
+    links = {name: replace(its.links["wan0"], name=name, flags=0)}
+    ports = {name: its.ports["wan0"]._replace(rxvlan=True)}
+    its = replace(its, config=config, links=links, ports=ports, table=build(config, links))
+    mends = [mend for each in interface.checks(its) for mend in each.mend]
+    assert mends == ["ip link set dev '$(id);a' up", "ethtool -K '$(id);a' rxvlan off"]
+
+
 def test_a_neighbour_table_that_is_nearly_full_is_told_with_what_makes_it_larger() -> None:
     assert of(routes.checks(replace(facts(), table_size=(383, (128, 512, 1024)))), "neighbour_table").level is Level.OK
     found = of(routes.checks(replace(facts(), table_size=(384, (128, 512, 1024)))), "neighbour_table")
