@@ -153,7 +153,21 @@ def test_two_entries_for_different_frames_of_one_interface_both_count() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [b"wan0.100", b"a;id", b"$(id)", b"`id`", b"a'b", b'a"b\\c', b"&", b"*", b"!x", b"~", b"#a", "büro".encode(), b"a\xff\x1b%s;'"],
+    [
+        b"wan0.100",
+        b"a;id",
+        b"$(id)",
+        b"`id`",
+        b"a'b",
+        b'a"b\\c',
+        b"&",
+        b"*",
+        b"!x",
+        b"~",
+        b"#a",
+        "büro".encode(),
+        b"a\xff\x1b%s;'",
+    ],
 )
 def test_a_name_is_one_word_of_a_shell(name: bytes) -> None:
     command = f"printf %s {word(shown(name))}"

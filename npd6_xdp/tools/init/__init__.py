@@ -21,7 +21,7 @@ from npd6_xdp.tools.init.plan import Plan, Setting
 from npd6_xdp.tools.init.settings import shown, ways_back
 from npd6_xdp.tools.init.text import by_hand, document, proof
 from npd6_xdp.tools.init.uplinks import uplinks
-from npd6_xdp.tools.init.write import SYSCTLS, existing, keep, set_now, write_new
+from npd6_xdp.tools.init.write import SYSCTLS, existing, is_kept, keep, set_now, write_new
 
 
 def run(path: Path, *, write: bool, apply: bool) -> int:
@@ -38,6 +38,8 @@ def run(path: Path, *, write: bool, apply: bool) -> int:
         if not write:
             print(text, end="", flush=True)
         raise MachineError(plan.problem)
+    if apply and plan.settings:
+        is_kept(plan.lasting)  # or a line says why not, before anything is written or set
     parse(text, "init")  # what is written here is read there, or it is a mistake of ours
     if write:
         write_new(path, text)
@@ -66,22 +68,21 @@ def _apply(found: BareMachine, plan: Plan) -> None:
         _say(["nothing to set: forwarding is on, and what router advertisements give stays"])
         return
     done: list[Setting] = []
-    kept: list[str] = []
+    back: list[str] = []
+    kept = f"only until the next boot, as {SYSCTLS} wasn't written"
     try:
         for setting in plan.settings:
             set_now(setting)
             done.append(setting)
-        written = keep(plan.settings)
-        kept = [f"    for the next boot: {SYSCTLS}{'' if written else ' has them already'}"]
-    finally:
-        lines = [f"    {shown(each.key)} = {each.value}, was {each.now or 'not set'}: {each.why}" for each in done]
-        _say(["set:", *lines, *kept] if lines else [])
-    _say(
-        [
-            "the way back:",
-            *(f"    {line}" for line in [*([f"rm {SYSCTLS}"] if written else []), *ways_back(found, done)]),
-        ]
-    )
+        if keep(plan.lasting):
+            back, kept = [f"rm {SYSCTLS}"], f"for the next boot: {SYSCTLS}"
+        else:
+            kept = f"for the next boot: {SYSCTLS} has them already"
+    finally:  # also of what is done only in part
+        if done:
+            lines = [f"{shown(each.key)} = {each.value}, was {each.now or 'not set'}: {each.why}" for each in done]
+            _say(["set:", *(f"    {line}" for line in [*lines, kept])])
+            _say(["the way back:", *(f"    {line}" for line in [*back, *ways_back(found, done)])])
     _look_again(plan)
 
 
