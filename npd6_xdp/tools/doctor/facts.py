@@ -145,6 +145,8 @@ class Facts:
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
     status: Mapping[str, Any] | None = None
     no_daemon: str = ""
+    is_silent: bool = False
+    """One is there, and says nothing."""
     forwards: Mapping[int, bool] = field(default_factory=dict)
     receivers: Sequence[Receiver] = ()
     default: DefaultRoute | None = None
@@ -181,7 +183,7 @@ class Facts:
                 found.setdefault(prefix, []).append(route)
         return found
 
-    @property
+    @cached_property
     def names(self) -> Mapping[int, str]:
         """The names of interfaces by their indexes."""
         return {link.ifindex: link.name for link in self.links.values()}

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from npd6_xdp.core.names import word
-from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.route_messages import TABLE_MAIN, RouteType
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.warnings import advertisement_warnings
 from npd6_xdp.tools.doctor.facts import Facts
@@ -15,6 +16,7 @@ from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 _ALL = "sysctl -w net.ipv6.conf.all.forwarding=1"
 LOCAL = (RouteType.LOCAL, RouteType.ANYCAST)
 """What is sent there is for this machine."""
+_EVERYWHERE = Prefix(0x2000 << 112, 3)  # all global unicast addresses (RFC 4291 §2.4)
 _FORWARDED = (Decision.ROUTE, Decision.KERNEL, Decision.NEIGHBOUR, Decision.STATIC)
 
 
@@ -29,18 +31,20 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
     if whole is None:
         yield note("forwarding", "net.ipv6.conf.all.forwarding can't be read: is /proc/sys mounted?")
         return
+    accepting = {
+        each.name: f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
+        for each in facts.receivers
+        if each.advertised and each.accept_ra == 1
+    }
     off = [name for name in _ports(facts) if facts.forwards.get(facts.links[name].l3_ifindex(())) is False]
     if whole == "0" and not _is_needed(facts):
         yield ok("forwarding", "off, and all targets are this machine's own")
     elif whole == "0":
-        kept = [
-            f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
-            for each in facts.receivers
-            if each.advertised and each.accept_ra == 1
-        ]
-        yield fail("forwarding", "forwarding is off, so nothing that is sent to the hosts gets to them", *kept, _ALL)
+        lost = "forwarding is off, so nothing that is sent to the hosts gets to them"
+        yield fail("forwarding", lost, *accepting.values(), _ALL)
     elif off:
-        mends = [f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in off]
+        mends = [accepting[name] for name in off if name in accepting]  # or the kernel drops the default route
+        mends += [f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in off]
         yield fail("forwarding", f"forwarding is off on {', '.join(off)}, so no target is found by routes", *mends)
     else:
         yield ok("forwarding", "on")
@@ -77,6 +81,9 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         yield ok("default_route", f"out of {facts.default.interface}{how}")
         return
     ports = _ports(facts)
+    if elsewhere := _elsewhere(facts):
+        yield ok("default_route", f"none in the table main; out of {elsewhere}")
+        return
     mends = [
         f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
     ]
@@ -85,6 +92,16 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
     yield warn(
         "default_route", "there is none, so what hosts send to the rest of the world is lost", *(mends or asked)[:1]
     )
+
+
+def _elsewhere(facts: Facts) -> str:
+    """A default route of a VRF, or of a table that rules choose (`ip -6 rule`)."""
+    found = (
+        f"{facts.name(route.ifindex)}, by the table {route.table}"
+        for prefix, route in zip(facts.prefixes, facts.routes, strict=True)
+        if prefix.length <= _EVERYWHERE.length and prefix.covers(_EVERYWHERE) and route.table != TABLE_MAIN
+    )
+    return next(found, "")
 
 
 def _within(facts: Facts) -> str:

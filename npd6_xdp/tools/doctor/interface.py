@@ -51,7 +51,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
 
 
 def _absent(facts: Facts, name: str) -> Finding:
-    there = ", ".join(sorted(each for each, link in facts.links.items() if not link.why_no_port)[:_MOST_NAMED])
+    fit = sorted(each for each, link in facts.links.items() if not link.why_no_port)
+    there = ", ".join(fit[:_MOST_NAMED]) or "none"
+    there += f" and {len(fit) - _MOST_NAMED} more" if len(fit) > _MOST_NAMED else ""
     if is_glob(name):
         return warn("interface", f"{name}: no interface here has such a name; there are {there}")
     return fail("interface", f"{name}: no such interface here, and npd6-xdp waits for it; there are {there}")
