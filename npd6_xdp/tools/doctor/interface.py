@@ -41,6 +41,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
             yield fail("interface", f"{name}: {link.why_no_port}")
             continue
         yield _state(link, port)
+        yield from _ipv6(facts, link.bridge or name, name)
         yield _programs(facts, link, port)
         yield _native(facts, link, port)
         yield from _offload(facts, link, port)
@@ -66,6 +67,14 @@ def _state(link: LinkFacts, port: Port) -> Finding:
         return fail("interface", f"{link.name}: no carrier: the cable, or the other end's interface, which is down")
     driver = f", driver {port.driver}" if port.driver else ""
     return ok("interface", f"{link.name}: Ethernet, up, MTU {port.entry.mtu}{driver}")
+
+
+def _ipv6(facts: Facts, name: str, whose: str) -> Iterator[Finding]:
+    """Whether the kernel takes in IPv6 at all where an interface's packets go."""
+    if facts.sysctls.get(f"conf/{name}/disable_ipv6") == "1":
+        where = "there" if name == whose else f"on {name}"
+        mend = f"sysctl -w {word(f'net/ipv6/conf/{name}/disable_ipv6=0')}"
+        yield fail("interface", f"{whose}: IPv6 is off {where}, so the kernel drops what comes in", mend)
 
 
 def _is_ours(facts: Facts, name: str) -> bool:
@@ -168,10 +177,13 @@ def _vias(facts: Facts) -> Iterator[Finding]:
                 via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]),
                 *_mend(facts, via.link, why.kind),
             )
+    off: dict[str, None] = {}
     for interface in facts.config.interfaces:
         for rule in interface.rules:
             for name in rule.via if rule.method is Method.ROUTE else ():
                 link = facts.links.get(name)
+                if link is not None and not facts.config.entries(name):
+                    off.setdefault(name)
                 if link is not None and link.bridge:
                     yield fail(
                         "via",
@@ -179,6 +191,9 @@ def _vias(facts: Facts) -> Iterator[Finding]:
                         " routes lead out of",
                         *_mend(facts, link, ""),
                     )
+
+    for name in off:
+        yield from _ipv6(facts, name, name)
 
 
 def _mend(facts: Facts, link: LinkFacts, kind: str) -> tuple[str, ...]:
