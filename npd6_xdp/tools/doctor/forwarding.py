@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
@@ -31,23 +31,29 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
     if whole is None:
         yield note("forwarding", "net.ipv6.conf.all.forwarding can't be read: is /proc/sys mounted?")
         return
-    accepting = {
-        each.name: f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
-        for each in facts.receivers
-        if each.advertised and each.accept_ra == 1
-    }
     off = [name for name in _ports(facts) if facts.forwards.get(facts.links[name].l3_ifindex(())) is False]
     if whole == "0" and not _is_needed(facts):
         yield ok("forwarding", "off, and all targets are this machine's own")
     elif whole == "0":
         lost = "forwarding is off, so nothing that is sent to the hosts gets to them"
-        yield fail("forwarding", lost, *accepting.values(), _ALL)
+        yield fail("forwarding", lost, *mends(facts))
     elif off:
-        mends = [accepting[name] for name in off if name in accepting]  # or the kernel drops the default route
-        mends += [f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in off]
-        yield fail("forwarding", f"forwarding is off on {', '.join(off)}, so no target is found by routes", *mends)
+        lost = f"forwarding is off on {', '.join(off)}, so no target is found by routes"
+        yield fail("forwarding", lost, *mends(facts, off))
     else:
         yield ok("forwarding", "on")
+
+
+def mends(facts: Facts, names: Sequence[str] = ()) -> list[str]:
+    """The commands that switch forwarding on, on some interfaces or, where none is named, on all; before it what keeps
+    the kernel from throwing away the default routes that router advertisements gave there.
+    """
+    kept = [
+        f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
+        for each in facts.receivers
+        if each.advertised and each.accept_ra == 1 and (not names or each.name in names)
+    ]
+    return [*kept, *([f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in names] or [_ALL])]
 
 
 def _is_needed(facts: Facts) -> bool:
@@ -81,8 +87,8 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         yield ok("default_route", f"out of {facts.default.interface}{how}")
         return
     ports = _ports(facts)
-    if elsewhere := _elsewhere(facts):
-        yield ok("default_route", f"none in the table main; out of {elsewhere}")
+    if there := elsewhere(facts):
+        yield ok("default_route", f"none in the table main; out of {there}")
         return
     mends = [
         f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
@@ -94,7 +100,7 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _elsewhere(facts: Facts) -> str:
+def elsewhere(facts: Facts) -> str:
     """A default route of a VRF, or of a table that rules choose (`ip -6 rule`)."""
     found = (
         f"{facts.name(route.ifindex)}, by the table {route.table}"

@@ -307,13 +307,13 @@ def _on_both(facts: Facts, entry: Entry, other: LinkFacts, prefix: Prefix) -> Fi
     here = facts.links[facts.name(entry.l3_ifindex)]
     upstream = facts.default.interface if facts.default else here.name
     wrong, right = (here, other) if other.name == upstream else (other, here)
-    held, name = [each for each in wrong.own(()) if each.network == prefix], word(wrong.name)
-    mends = [f"ip -6 address change {each.address}/{prefix.length} dev {name} noprefixroute" for each in held]
+    held = [f"{each.address}/{prefix.length}" for each in wrong.own(()) if each.network == prefix]
+    mends = [f"ip -6 address change {each} dev {word(wrong.name)} noprefixroute" for each in held]
     return fail(
         "both_sides",
         f"{prefix} has a route out of {right.name} and one out of {wrong.name}: what is for {right.name}'s side turns"
         f" back into {wrong.name}, or the other way round",
-        *(mends or [f"ip -6 route del {prefix} dev {name}"]),
+        *(mends or [f"ip -6 route del {prefix} dev {word(wrong.name)}"]),
     )
 
 
