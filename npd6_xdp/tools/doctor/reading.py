@@ -204,7 +204,7 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
         table_neighbours = [entry for entry, _ in neighbours]
         found = router.default_route()
         default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
-        expires = [each.expires for each in routes if not each.route.length and each.expires is not None]
+        expires = [each.expires for each in routes if not each.destination.length and each.expires is not None]
         bridges = {names[index]: Bridge(*each) for index, each in inspection.bridges().items() if index in names}
         proxies = [
             (names.get(host.ifindex, str(host.ifindex)), IPv6Address(host.address))
@@ -221,7 +221,7 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
                 for entry, is_router in neighbours
                 if is_router and entry.ifindex in names
             ],
-            "routes": [each.route for each in routes],
+            "routes": routes,
             "samples": list(samples(table, table_neighbours, inspection.way)),
             "neighbours": table_neighbours,
             "table_size": requests.neighbour_table_size(),

@@ -11,8 +11,9 @@ from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.route_messages import RouteEntry, RouteType
+from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.core.survey import Way
 from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import UNICAST, Facts, Sample
@@ -278,7 +279,7 @@ def _is_of(rule: Rule, address: bytes) -> bool:
 # --- the same prefix on both sides ---
 
 
-def _doubled(facts: Facts) -> dict[Prefix, Sequence[RouteEntry]]:
+def _doubled(facts: Facts) -> dict[Prefix, Sequence[Way]]:
     """The prefixes that have direct routes out of several interfaces, with these."""
     return {
         prefix: routes

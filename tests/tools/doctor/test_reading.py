@@ -17,7 +17,8 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.route_messages import RouteEntry
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.survey import Way
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.tools.doctor import forwarding, others, reading, running
 from npd6_xdp.tools.doctor.facts import Facts
@@ -65,11 +66,11 @@ def test_a_status_of_another_version_is_told_and_not_stumbled_over(tmp_path: Pat
 
 
 def test_a_default_route_of_another_table_is_one() -> None:
-    route = RouteEntry(bytes(16), 0, 2, 3, ((2, IPv6Address("fe80::1").packed),))
+    route = Way(Prefix(0, 0), ((2, IPv6Address("fe80::1")),))
     for table, level in ((77, Level.OK), (254, Level.WARN)):
         found = of(forwarding.checks(replace(facts(), routes=[route._replace(table=table)])), "default_route")
         assert found.level is level, found
-    narrow = route._replace(table=77, length=48)
+    narrow = route._replace(table=77, destination=Prefix(0, 48))
     assert of(forwarding.checks(replace(facts(), routes=[narrow])), "default_route").level is Level.WARN
 
 
