@@ -94,6 +94,7 @@ class _Walk:
         self.by = ""
         self.may_drop = ""
         self.may_pass = False
+        self._seen: set[tuple[str, bool]] = set()  # chains that decide nothing: what they may do is noted
 
     def through(self, rules: tuple[Rule, ...], *, certain: bool, depth: int) -> str:
         """How it ends there: accept or drop, both for certain; else the end of the rules, or what is as good as that.
@@ -117,10 +118,19 @@ class _Walk:
                     return ""
                 certain = False
             elif rule.verdict in ("jump", "goto") and depth < _DEEPEST:
-                end = self.through(self._chain.others.get(rule.target, ()), certain=sure, depth=depth + 1)
+                end = self._jump(rule.target, certain=sure, depth=depth + 1)
                 if end or (found is True and rule.verdict == "goto"):
                     return end
         return ""
+
+    def _jump(self, target: str, *, certain: bool, depth: int) -> str:
+        """Through a chain, or not once more: chains that jump from several places to others make no tree of it."""
+        if (target, certain) in self._seen:
+            return ""
+        end = self.through(self._chain.others.get(target, ()), certain=certain, depth=depth)
+        if not end:
+            self._seen.add((target, certain))
+        return end
 
     def _note(self, rule: Rule) -> None:
         if rule.verdict == "accept":

@@ -67,6 +67,13 @@ def test_of_ip6tables_a_fate_is_certain_only_where_no_rule_may_say_otherwise(
     assert fate(chain_of(*lines, name=packet.hook.upper()), packet).certainty is expected
 
 
+def test_chains_that_jump_from_many_places_to_others_are_walked_once() -> None:
+    levels = [f"-A L{level} -p tcp -m tcp --dport {port} -j L{level + 1}" for level in range(12) for port in range(10)]
+    chain = chain_of("-A FORWARD -j L0", *levels, "-A L12 -j DROP")
+    assert fate(chain, INWARD).certainty is PERHAPS
+    assert fate(chain, ADVERTISEMENT._replace(hook="forward")).certainty is PASSED
+
+
 def test_a_policy_is_named_where_it_is_what_drops_and_a_rule_by_its_own_words() -> None:
     assert fate(chain_of(policy="DROP"), INWARD).by == "ip6tables: filter FORWARD: policy drop"
     rule = "-A FORWARD -i wan0 -j DROP"
