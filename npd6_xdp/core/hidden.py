@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.names import word
 
 SEEMS_MENDED = 3.0  # seconds without a hidden tag, after which frames with tags in them say that all is well
 LONG = 60.0  # seconds without a hidden tag, after which there are none any more
@@ -88,7 +89,7 @@ class HiddenTags:
             if (known := self._silent.get(link.ifindex)) is None:
                 continue
             vlans = ", ".join(map(str, sorted(known.vlans)))
-            mend = f"ethtool -K {link.name} rxvlan off"
+            mend = f"ethtool -K {word(link.name)} rxvlan off"
             if link.lossy:  # a veth's own receive offload does nothing: the tag is where the peer left it
                 mend = f"on the other end of {link.name}, PEER there: ethtool -K PEER txvlan off"
             lines.append(

@@ -9,8 +9,10 @@ it leaves the program (log, JSON, label, page). Code that gives the kernel a nam
 from __future__ import annotations
 
 import re
+import shlex
 
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._=-"
 
 
 def shown(name: bytes) -> str:
@@ -26,6 +28,21 @@ def shown(name: bytes) -> str:
 def raw(name: str) -> bytes:
     """The bytes of a name that is shown so; of what shown() doesn't make, what it looks like."""
     return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), name.encode(errors="surrogateescape"))
+
+
+def word(text: str) -> str:
+    """A word of a shell's command that has a name in it, as it is shown. Whoever may make an interface may choose its
+    name, and commands that we print are run as root.
+    """
+    its = raw(text)
+    try:
+        found = its.decode()
+    except UnicodeDecodeError:
+        found = "\0"
+    if found.isprintable():
+        return shlex.quote(found)
+    octal = "".join(chr(byte) if byte in _PLAIN else f"\\{byte:03o}" for byte in its)  # as any printf(1) takes it
+    return f"\"$(printf '{octal}')\""
 
 
 def canonical(name: str) -> str:

@@ -22,6 +22,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _CACHE = struct.Struct("=II")  # struct ifa_cacheinfo, as far as the lifetimes: preferred, valid (seconds)
 _RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _ROUTE_CACHE = struct.Struct("=IIi")  # struct rta_cacheinfo, as far as how soon it ends (ticks; 0 is never)
+_TICKS = 100  # a second, for whoever asks the kernel (USER_HZ)
 _NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop
 
 
@@ -58,7 +59,7 @@ class Held(NamedTuple):
 
 class Way(NamedTuple):
     """A route: `hops` are its paths, each an interface's index, and a gateway if it has one. `type` is a number of
-    RTN_*, `protocol` one of RTPROT_*; `passing` says that it has a lifetime.
+    RTN_*, `protocol` one of RTPROT_*; `expires` is in how many seconds it goes, None: it doesn't.
     """
 
     destination: Prefix
@@ -67,7 +68,17 @@ class Way(NamedTuple):
     protocol: int = 0
     table: int = 254
     metric: int = 0
-    passing: bool = False
+    expires: float | None = None
+
+    @property
+    def passing(self) -> bool:
+        """Whether it has a lifetime."""
+        return self.expires is not None
+
+    @property
+    def ifindex(self) -> int:
+        """The interface that it leads out of, the first one of several; 0: none."""
+        return self.hops[0][0] if self.hops else 0
 
     @property
     def on_link(self) -> frozenset[int]:
@@ -107,6 +118,7 @@ def parse_way(body: bytes) -> Way | None:
     if family != AF_INET6 or length > BITS or len(destination) != BITS // 8 or flags & _RTM_F_CLONED:
         return None
     cache = attributes.get(_RTA_CACHEINFO, b"")
+    ticks = _ROUTE_CACHE.unpack_from(cache)[2] if len(cache) >= _ROUTE_CACHE.size else 0
     return Way(
         Prefix(int.from_bytes(destination) & MASKS[length], length),
         _hops(attributes),
@@ -114,7 +126,7 @@ def parse_way(body: bytes) -> Way | None:
         protocol,
         number(attributes.get(_RTA_TABLE, b"")) or table,
         number(attributes.get(_RTA_PRIORITY, b"")),
-        passing=len(cache) >= _ROUTE_CACHE.size and _ROUTE_CACHE.unpack_from(cache)[2] != 0,
+        expires=ticks / _TICKS if ticks else None,
     )
 
 

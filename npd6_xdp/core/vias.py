@@ -9,6 +9,7 @@ from typing import NamedTuple
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.names import word
 from npd6_xdp.core.table import Decision, Rule
 
 ReadSysctl = Callable[[str], str | None]
@@ -151,12 +152,12 @@ def port_down(link: LinkFacts) -> str:
     """What keeps questions from coming in by a port that is not up."""
     if link.flags & LinkFlag.UP:
         return f"{link.name} has no carrier"
-    return f"{link.name} is down: ip link set {link.name} up"
+    return f"{link.name} is down: ip link set {word(link.name)} up"
 
 
 def _why_no_route(link: LinkFacts) -> str:
     """Why no route leads out of an interface; "" where one may."""
-    return "" if link.flags & LinkFlag.UP else f"it is down: ip link set {link.name} up"
+    return "" if link.flags & LinkFlag.UP else f"it is down: ip link set {word(link.name)} up"
 
 
 def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> Reason:
@@ -169,10 +170,11 @@ def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> Reason:
     key = f"conf/{link.name}/disable_ipv6"
     if sysctl(key) == "1":
         # with slashes, where the name has a dot ("lan0.100")
-        return Reason(f"IPv6 is off there: sysctl -w net/ipv6/{key}=0", "off", _AFTER_UP)
+        return Reason(f"IPv6 is off there: sysctl -w {word(f'net/ipv6/{key}=0')}", "off", _AFTER_UP)
     if not any(held.address.is_link_local for held in link.own(())):
         return Reason(
-            f"it has no link-local address, from which the kernel asks: ip -6 address add fe80::1/64 dev {link.name}",
+            "it has no link-local address, from which the kernel asks: ip -6 address add fe80::1/64 dev"
+            f" {word(link.name)}",
             "address",
             _until_announced(link, sysctl),
         )

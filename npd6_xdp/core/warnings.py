@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import NOTHING_DECIDED, Decision, Decisions, Match, Table
@@ -43,7 +44,7 @@ Warnings = Mapping[WarningKind, Sequence[str]]
 
 def offload_warning(name: str) -> str:
     """A port with VLANs whose card takes the tags out of the frames before XDP sees them."""
-    return f"{name}: receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K {name} rxvlan off"
+    return f"{name}: receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K {word(name)} rxvlan off"
 
 
 class Receiver(NamedTuple):
@@ -104,7 +105,7 @@ def _mend(receivers: Sequence[Receiver]) -> str:
 
 
 def _accept(name: str) -> str:
-    return f"net/ipv6/conf/{name}/accept_ra=2"  # with slashes, where the name has a dot ("wan0.100")
+    return word(f"net/ipv6/conf/{name}/accept_ra=2")  # with slashes, where the name has a dot ("wan0.100")
 
 
 def advertisement_warnings(
@@ -134,7 +135,7 @@ def advertisement_warnings(
         elif not receiver.ignores_ra and default is None and receiver.name in missed and receiver.accept_ra:
             lines.append(
                 f"{receiver.name}: the kernel takes in router advertisements again, and the default route that they"
-                f" give comes with the next one: rdisc6 {receiver.name} asks for it"
+                f" give comes with the next one: rdisc6 {word(receiver.name)} asks for it"
             )
     return lines
 

@@ -20,15 +20,17 @@ _TRIES = 10  # where the daemon closes the connection before it has read the que
 _PAUSE = 0.02  # seconds between them
 
 
-def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the daemon at `path`, however long it takes. Raises MachineError if there is none."""
+def ask(path: Path, question: dict[str, Any], patience: float = _TIMEOUT) -> dict[str, Any]:
+    """The answer of the daemon at `path`, however long it takes, unless it says nothing for `patience` (seconds).
+    Raises MachineError if there is none.
+    """
     with suppress(OSError):  # who may not look hears that below
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
     try:
-        answer = _said(path, json.dumps(question).encode() + b"\n")
+        answer = _said(path, json.dumps(question).encode() + b"\n", patience)
     except TimeoutError as error:
-        raise MachineError(f"{path}: not a word in {_TIMEOUT:.0f} s") from error
+        raise MachineError(f"{path}: not a word in {patience:.0f} s") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise MachineError(f"{path}: no npd6-xdp is running there; see --control, and daemon.control") from error
     except PermissionError as error:
@@ -66,11 +68,11 @@ def connect(connection: socket.socket, path: Path, seconds: float) -> None:
     connection.settimeout(seconds)
 
 
-def _said(path: Path, question: bytes) -> bytes:
+def _said(path: Path, question: bytes, patience: float) -> bytes:
     """The reply to these bytes; nothing, if the daemon closes the connection each time."""
     for _ in range(_TRIES):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connect(connection, path, _TIMEOUT)
+            connect(connection, path, patience)
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(question)
                 if answer := b"".join(iter(lambda: connection.recv(1 << 16), b"")):

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import npd6_xdp
 from npd6_xdp.core.altnames import duplicates, naming, with_names
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError
-from npd6_xdp.core.names import canonical, raw, shown
+from npd6_xdp.core.names import canonical, raw, shown, word
 from tests.core.test_steps import timed
 
 NAMES = st.binary(min_size=1, max_size=127)
@@ -147,3 +152,49 @@ def test_two_entries_for_different_frames_of_one_interface_both_count() -> None:
     names = {"uplink0": "eth0"}
     assert [interface.label for interface in with_names(written, names).interfaces] == ["eth0", "eth0:100"]
     assert duplicates(written, names) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"wan0.100",
+        b"a;id",
+        b"$(id)",
+        b"`id`",
+        b"a'b",
+        b'a"b\\c',
+        b"&",
+        b"*",
+        b"!x",
+        b"~",
+        b"#a",
+        "büro".encode(),
+        b"a\xff\x1b%s;'",
+    ],
+)
+def test_a_name_is_one_word_of_a_shell(name: bytes) -> None:
+    command = f"printf %s {word(shown(name))}"
+    assert command.isprintable()
+    done = subprocess.run(["sh", "-c", os.fsencode(command)], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == name
+
+
+COMMAND = re.compile(r"(?:dev|rdisc6|rdisc6 -1|--interface|ethtool -K|sysctl -w|ip link set) (?!\{word\()[^ ]*\{")
+NO_NAMES = {
+    "npd6_xdp/core/live_text.py",  # of a route that is there
+    "npd6_xdp/core/table_space.py",  # of the neighbour table
+    "npd6_xdp/core/warnings.py",  # in words that are made above
+    "npd6_xdp/tools/doctor/routes.py",  # of the neighbour table
+}
+
+
+def test_what_is_printed_to_be_run_has_names_as_words_of_a_shell() -> None:
+    package = Path(npd6_xdp.__file__).parent
+    found = [
+        f"{path.relative_to(package.parent)}: {line.strip()}"
+        for room in ("core", "tools/doctor", "tools/init")
+        for path in sorted((package / room).rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if COMMAND.search(line)
+    ]
+    assert {line.partition(":")[0] for line in found} <= NO_NAMES, found

@@ -72,7 +72,7 @@ ROUTES: tuple[tuple[str, dict[str, Any], list[tuple[str, Any]], Way | None], ...
         "for a time",
         {},
         [DESTINATION, ("RTA_OIF", 3), ("RTA_CACHEINFO", {"rta_expires": 99})],
-        Way(NETWORK, ((3, None),), protocol=3, passing=True),
+        Way(NETWORK, ((3, None),), protocol=3, expires=0.99),
     ),
     ("made by the kernel of another", {"flags": 0x200}, [DESTINATION, ("RTA_OIF", 3)], None),
     ("of IPv4", {"family": 2}, [], None),

@@ -235,6 +235,14 @@ FAULTS = {
         config=configuration(f"{P} neighbour via=lan0"),
         after=("ip -6 address replace 2001:db8:1::1/64 dev lan0 nodad",),
     ),
+    "IPv6 off where the questions come in": Fault(
+        "interface", Level.FAIL, "wan0: IPv6 is off there", ("sysctl -w net.ipv6.conf.wan0.disable_ipv6=1",), after=HOME
+    ),
+    "IPv6 off behind": Fault(
+        "interface", Level.FAIL, "lan0: IPv6 is off there", ("sysctl -w net.ipv6.conf.lan0.disable_ipv6=1",),
+        config=configuration(f"{P} route via=lan0"),
+        after=("ip -6 address replace 2001:db8:1::1/64 dev lan0 nodad",),
+    ),
     "no such via": Fault(
         "via", Level.FAIL, "via lan9", config=configuration(f"{P} neighbour via=lan9"), mends=0
     ),

@@ -77,6 +77,15 @@ def test_another_package_by_the_name_of_bcc_is_no_bcc(topology: Topology, tmp_pa
     assert program.level is Level.NOTE
 
 
+def test_without_proc_a_line_says_so(topology: Topology, tmp_path: Path) -> None:
+    file = tmp_path / "npd6-xdp.toml"
+    file.write_text(configuration("2001:db8:1::/64 route"))
+    hidden = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh")
+    done = topology.run("edge", *hidden, *COMMAND, str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "npd6-xdp: /proc isn't mounted here, and all is read there: mount -t proc proc /proc\n"
+
+
 @pytest.mark.parametrize(("kibibytes", "check", "level"), [(0, "perf_events", "fail"), (1024, "locked_memory", "warn")])
 def test_little_locked_memory_is_told_and_more_of_it_mends_it(
     topology: Topology, tmp_path: Path, kibibytes: int, check: str, level: str

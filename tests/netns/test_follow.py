@@ -217,7 +217,7 @@ def test_a_decision_is_named_and_so_are_a_port_that_is_down_and_a_daemon_that_is
     scene.sh("ip link set wan0 down")
     assert until(lambda: "is down" in next(iter(bad(scene.follow()))).message)
     (first, *_) = bad(scene.follow())
-    assert (first.check, first.mend) == ("question", ("ip link set wan0 up",))
+    assert (first.check, first.mend) == ("question", ("ip link set dev wan0 up",))
     addresses = "ip -6 address replace 2001:db8::2/64 dev wan0 nodad"  # which the kernel has dropped
     scene.sh(*first.mend, addresses, "ip -6 route replace default via 2001:db8::1 dev wan0")
     assert until(lambda: not bad(scene.follow()))

@@ -127,6 +127,11 @@ def advised(said: str) -> tuple[list[str], list[str]]:
     return here, [line.strip() for line in lines if line.startswith("        ")]
 
 
+def ways_back(said: str) -> list[str]:
+    """The commands that undo what was set."""
+    return [line.strip() for line in said.partition("the way back:\n")[2].splitlines() if "sysctl -w" in line]
+
+
 def from_nothing(bare: Bare, hosts: tuple[Namespace, ...] = ("host",)) -> str:
     """The one command, and what it advises; returns what it said."""
     done = bare.npd6("init", "--write", "--apply")
@@ -152,6 +157,10 @@ def is_reached(bare: Bare, hosts: Mapping[str, tuple[Namespace, str]]) -> None:
         running = stack.enter_context(RunningDaemon(bare, bare.text()))
         for address, (asker, _) in hosts.items():
             assert bare.pings(address, asker), f"{address} isn't reached by {asker}\n{running.log}"
+        found = running.command("doctor", "--config", str(running.config_file))
+        lines = [line for line in found.stdout.splitlines() if "neighbour_table" not in line]  # all namespaces share it
+        assert found.returncode == 0, found.stdout
+        assert not [line for line in lines if line.startswith(("fail", "warn"))], found.stdout
 
 
 VPS: tuple[Cable, ...] = (
@@ -199,6 +208,21 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
         assert "can't set net/ipv6/conf/eth0/accept_ra to 2" in refused.stderr.splitlines()[-1]
         assert bare.sysctls() == ["0", "1"], "what is second waits for what is first"
         assert list(bare.etc.iterdir()) == []
+        # what is done in part is said, with the way back from there
+        (bare.etc / "sysctl.d").mkdir()
+        for barrier, were in (("/proc/sys/net/ipv6/conf/all/forwarding", ["0", "2"]), ("/etc/sysctl.d", ["1", "2"])):
+            refused = bare.npd6("init", "--apply", read_only=barrier)
+            assert refused.returncode == 1
+            assert bare.sysctls() == were
+            assert "only until the next boot" in refused.stderr
+            bare.tell("edge", *ways_back(refused.stderr))
+            assert bare.sysctls() == ["0", "1"]
+        (bare.etc / "sysctl.d/90-npd6-xdp.conf").write_text("# of somebody's\n")
+        refused = bare.npd6("init", "--write", "--apply")
+        assert (refused.returncode, bare.sysctls()) == (1, ["0", "1"]), "it is seen before anything is done"
+        assert "add to it: net/ipv6/conf/eth0/accept_ra = 2" in refused.stderr
+        assert not (bare.etc / "npd6-xdp").exists()
+        (bare.etc / "sysctl.d/90-npd6-xdp.conf").unlink()
         said = from_nothing(bare, ("host", "second"))
         assert said.index("net/ipv6/conf/eth0/accept_ra = 2, was 1") < said.index("all.forwarding = 1, was 0")
         (after,) = bare.default()
@@ -212,8 +236,7 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
         assert (again.returncode, again.stdout) == (1, "")
         assert again.stderr.startswith("npd6-xdp: /etc/npd6-xdp/npd6-xdp.toml is there already")
         assert again.stderr.count("\n") == 1
-        back = [line.strip() for line in said.partition("the way back:\n")[2].splitlines() if "sysctl -w" in line]
-        bare.tell("edge", *back)
+        bare.tell("edge", *ways_back(said))
         assert bare.sysctls() == ["0", "1"]
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from typing import NamedTuple
 
 from npd6_xdp.core import link_messages, neighbour_messages, route_messages, rtnetlink
 from npd6_xdp.core.neighbour_messages import NeighbourEntry
-from npd6_xdp.core.route_messages import RouteEntry, RouteReply, RouteType
-from npd6_xdp.core.rtnetlink import Message, Type
+from npd6_xdp.core.route_messages import RouteReply, RouteType
+from npd6_xdp.core.rtnetlink import Type
+from npd6_xdp.core.survey import UNICAST, Way, parse_way
 from npd6_xdp.system.netlink.nlsocket import Asking, Refused
 
 _NETLINK_GENERIC = 16
@@ -25,13 +25,11 @@ _NETDEV_DEV_GET, _NETDEV_IFINDEX, _NETDEV_XDP_FEATURES = 1, 1, 3  # linux/netdev
 _GENL = struct.Struct("=BBxx")  # struct genlmsghdr
 _NLMSG = struct.Struct("=IHHII")
 _REQUEST = 1
-_RTA_CACHEINFO = 12
 _IFINFOMSG_SIZE = 16
 _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 1, 2
 _IFLA_BR_MCAST = (22, 23, 25)  # IFLA_BR_MCAST_ROUTER, _SNOOPING, _QUERIER
 _NTF_ROUTER = 0x80
 _NDM_FLAGS = 10  # the byte of struct ndmsg
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 NATIVE_XDP = 1
 """NETDEV_XDP_ACT_BASIC: the driver runs XDP programs, with XDP_TX among what they may say."""
@@ -45,13 +43,6 @@ class BridgeSettings(NamedTuple):
     router: int
 
 
-class Expiring(NamedTuple):
-    """A route, and in how many seconds it goes; None: it doesn't."""
-
-    route: RouteEntry
-    expires: float | None
-
-
 class Inspection:
     """Asks; each question is answered when it is asked. Raises OSError where the kernel gives no answer."""
 
@@ -62,14 +53,10 @@ class Inspection:
         """Close the socket."""
         self._asking.close()
 
-    def routes(self) -> list[Expiring]:
-        """All unicast routes of all tables, those of several paths with the first one's interface."""
-        found = []
-        for message in self._asking.dump(route_messages.dump_routes):
-            if (route := route_messages.parse_route(message.body)) is not None:
-                first = route.gateways[0][0] if route.gateways else 0
-                found.append(Expiring(route._replace(ifindex=route.ifindex or first), _expires(message)))
-        return found
+    def routes(self) -> list[Way]:
+        """All unicast routes of all tables."""
+        found = map(parse_way, (message.body for message in self._asking.dump(route_messages.dump_routes)))
+        return [way for way in found if way is not None and way.type == UNICAST]
 
     def bridges(self) -> dict[int, BridgeSettings]:
         """The bridges, by index."""
@@ -103,13 +90,6 @@ class Inspection:
             for message in self._asking.dump(neighbour_messages.dump_neighbours)
             if (entry := neighbour_messages.parse_neighbour(message.body)) is not None and not entry.proxy
         ]
-
-
-def _expires(message: Message) -> float | None:
-    """By struct rta_cacheinfo: ticks, of which 0 is never."""
-    info = route_messages.route_attributes(message.body).get(_RTA_CACHEINFO, b"")
-    ticks = int(struct.unpack_from("=i", info, 8)[0]) if len(info) >= 12 else 0
-    return ticks / _TICKS if ticks else None
 
 
 def xdp_features(ifindexes: list[int]) -> dict[int, int]:

@@ -7,9 +7,12 @@ what to write.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,53 +25,80 @@ class Line(NamedTuple):
 
     number: int
     value: str
-    written: str = ""
+    written: str
+
+
+class Block(NamedTuple):
+    """An [[interface]] or [[interface.rule]]: the number of its first line (from 1), the lines as they are written, and
+    those with keys.
+    """
+
+    start: int
+    written: list[str]
+    lines: dict[str, Line]
 
 
 class Place(NamedTuple):
-    """A file, and the lines of one [[interface]] or [[interface.rule]] by their keys."""
+    """A file, and one block of it; None where there is no such one, or more than one."""
 
     path: Path
-    lines: dict[str, Line]
+    block: Block | None
 
     def replace(self, *changes: tuple[str, str, str]) -> tuple[str, ...]:
-        """The command that has old values in the lines of keys replaced; each is (key, old, new)."""
-        if any(key not in self.lines or old not in self.lines[key].written for key, old, _ in changes):
+        """The command that has texts replaced in the lines of keys; each is (key, old, new)."""
+        edits = []
+        for key, old, new in changes:
+            line = self.block.lines.get(key) if self.block else None
+            found = next((each for each in (string(old), f"'{old}'") if line and each in line.written), None)
+            if line is None or found is None:
+                return ()
+            script = f"{line.number}s|{_pattern(found)}|{_escaped(string(new), '|&')}|"
+            edits.append((line.number, script, line.written.replace(found, string(new), 1)))
+        return self._sed(edits)
+
+    def put(self, values: Mapping[str, str]) -> tuple[str, ...]:
+        """The command that has keys and their values (as TOML has them) there: in place of those that are there, else
+        behind the prefix.
+        """
+        if self.block is None or "prefix" not in self.block.lines:
             return ()
-        return self._sed([f"{self.lines[key].number}s|{_plain(old)}|{new}|" for key, old, new in changes])
+        edits, added = [], []
+        for key, value in values.items():
+            text = f"{key} = {value}"
+            if (line := self.block.lines.get(key)) is not None:
+                edits.append((line.number, f"{line.number}c {_escaped(text)}", text))
+            else:
+                added.append(text)
+        if added:
+            prefix = self.block.lines["prefix"]
+            script = f"{prefix.number}a {_escaped(added[0])}" + "".join(f"\\n{_escaped(each)}" for each in added[1:])
+            edits.append((prefix.number, script, "\n".join([prefix.written, *added])))
+        return self._sed(edits)
 
-    def put(self, key: str, *text: str) -> tuple[str, ...]:
-        """The command that puts lines in the place of a key's."""
-        lines = "\\n".join(text)
-        return self._sed([f"{self.lines[key].number}c {lines}"]) if key in self.lines else ()
-
-    def add(self, text: str) -> tuple[str, ...]:
-        """The command that adds a line behind the last one."""
-        last = max((line.number for line in self.lines.values()), default=0)
-        return self._sed([f"{last}a {text}"]) if last else ()
-
-    def _sed(self, scripts: Sequence[str]) -> tuple[str, ...]:
-        words = " ".join(f"-e {shlex.quote(script)}" for script in scripts)
+    def _sed(self, edits: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
+        """One command for edits, as (line, script, what is there then); none where the block isn't TOML any more: a
+        value goes on in the next line, say.
+        """
+        assert self.block is not None
+        then = list(self.block.written)
+        for number, _, text in edits:
+            then[number - self.block.start] = text
+        try:
+            tomllib.loads("\n".join(then))
+        except tomllib.TOMLDecodeError:
+            return ()
+        words = " ".join(f"-e {shlex.quote(script)}" for _, script, _ in edits)
         return (f"sed -i {words} {shlex.quote(str(self.path.absolute()))}",)
 
 
 def interface_place(path: Path, text: str, interface: str) -> Place:
-    """The lines of an [[interface]]."""
-    for rule, lines in _blocks(text):
-        if not rule and lines.get("name", Line(0, "")).value == interface:
-            return Place(path, lines)
-    return Place(path, {})
+    """An [[interface]]."""
+    return Place(path, _only(_index(text)[0].get(interface, ())))
 
 
 def rule_place(path: Path, text: str, interface: str, prefix: str) -> Place:
-    """The lines of an [[interface.rule]]."""
-    name = ""
-    for rule, lines in _blocks(text):
-        if not rule:
-            name = lines.get("name", Line(0, "")).value
-        elif name == interface and lines.get("prefix", Line(0, "")).value == prefix:
-            return Place(path, lines)
-    return Place(path, {})
+    """An [[interface.rule]]."""
+    return Place(path, _only(_index(text)[1].get((interface, prefix), ())))
 
 
 def both(*commands: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,21 +106,53 @@ def both(*commands: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(each for some in commands for each in some) if all(commands) else ()
 
 
-def _blocks(text: str) -> Iterator[tuple[bool, dict[str, Line]]]:
+def string(text: str) -> str:
+    """A text as TOML has it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _only(blocks: Sequence[Block]) -> Block | None:
+    return blocks[0] if len(blocks) == 1 else None
+
+
+@lru_cache(maxsize=1)  # of 100,000 rules, read once
+def _index(text: str) -> tuple[dict[str, list[Block]], dict[tuple[str, str], list[Block]]]:
+    """The interfaces by their names, and the rules by these and their prefixes; several, where VLANs have entries."""
+    interfaces: dict[str, list[Block]] = {}
+    rules: dict[tuple[str, str], list[Block]] = {}
+    name = ""
+    for is_rule, block in _blocks(text):
+        key = block.lines.get("prefix" if is_rule else "name")
+        if is_rule:
+            rules.setdefault((name, key.value if key else ""), []).append(block)
+        else:
+            name = key.value if key else ""
+            interfaces.setdefault(name, []).append(block)
+    return interfaces, rules
+
+
+def _blocks(text: str) -> Iterator[tuple[bool, Block]]:
     """Each [[interface]] and [[interface.rule]]: whether it is a rule, and its lines."""
-    block: tuple[bool, dict[str, Line]] | None = None
-    for number, line in enumerate(text.splitlines(), 1):
+    found: tuple[bool, Block] | None = None
+    for number, line in enumerate(text.split("\n"), 1):  # as sed(1) counts them
         if line.lstrip().startswith("[") and "=" not in line.partition("#")[0]:
-            if block:
-                yield block
+            if found:
+                yield found
             header = _HEADER.match(line)
-            block = (bool(header[1]), {}) if header else None
-        elif block and (match := _KEY.match(line)):
-            block[1][match[1]] = Line(number, match[3] if match[2] else match[4], line)
-    if block:
-        yield block
+            found = (bool(header[1]), Block(number, [], {})) if header else None
+        if found:
+            found[1].written.append(line)
+            if match := _KEY.match(line):
+                found[1].lines[match[1]] = Line(number, match[3] if match[2] else match[4], line)
+    if found:
+        yield found
 
 
-def _plain(text: str) -> str:
+def _pattern(text: str) -> str:
     """A text as sed's pattern for it."""
-    return re.sub(r"([.*\[\]^$|\\])", r"\\\1", text)
+    return re.sub(r"([.*\[\]^$\\])", r"\\\1", text).replace("|", "[|]")
+
+
+def _escaped(text: str, special: str = "") -> str:
+    """A text as one that sed writes."""
+    return "".join(f"\\{each}" if each == "\\" or each in special else each for each in text)

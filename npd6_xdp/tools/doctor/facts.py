@@ -19,7 +19,8 @@ from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourEntry
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.route_messages import TABLE_MAIN, RouteEntry, RouteReply
+from npd6_xdp.core.route_messages import TABLE_MAIN, RouteReply
+from npd6_xdp.core.survey import Way
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.tools.doctor.ruleset import Chain
@@ -145,6 +146,8 @@ class Facts:
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
     status: Mapping[str, Any] | None = None
     no_daemon: str = ""
+    is_silent: bool = False
+    """One is there, and says nothing."""
     forwards: Mapping[int, bool] = field(default_factory=dict)
     receivers: Sequence[Receiver] = ()
     default: DefaultRoute | None = None
@@ -153,7 +156,7 @@ class Facts:
     routers: Sequence[tuple[str, IPv6Address]] = ()
     """Neighbours that have said of themselves that they are routers, with the interface."""
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
-    routes: Sequence[RouteEntry] = ()
+    routes: Sequence[Way] = ()
     samples: Sequence[Sample] = ()
     neighbours: Sequence[NeighbourEntry] = ()
     table_size: tuple[int, tuple[int, int, int]] | None = None
@@ -170,18 +173,19 @@ class Facts:
     @cached_property
     def prefixes(self) -> Sequence[Prefix]:
         """The routes' destinations, in their order: of hundreds of thousands, made once."""
-        return [Prefix(int.from_bytes(route.destination), route.length) for route in self.routes]
+        return [route.destination for route in self.routes]
 
     @cached_property
-    def direct(self) -> Mapping[Prefix, Sequence[RouteEntry]]:
+    def direct(self) -> Mapping[Prefix, Sequence[Way]]:
         """The routes of the table main that need no gateway, by destination: those of unicast that isn't link-local."""
-        found: dict[Prefix, list[RouteEntry]] = {}
+        found: dict[Prefix, list[Way]] = {}
         for prefix, route in zip(self.prefixes, self.routes, strict=True):
-            if not route.gateways and route.table == TABLE_MAIN and any(each.covers(prefix) for each in UNICAST):
+            by_gateway = any(gateway for _, gateway in route.hops)
+            if not by_gateway and route.table == TABLE_MAIN and any(each.covers(prefix) for each in UNICAST):
                 found.setdefault(prefix, []).append(route)
         return found
 
-    @property
+    @cached_property
     def names(self) -> Mapping[int, str]:
         """The names of interfaces by their indexes."""
         return {link.ifindex: link.name for link in self.links.values()}

@@ -7,11 +7,11 @@ lets replies through, and no new connections from outside, is as somebody has me
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
+from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.tools.doctor.facts import Facts
@@ -110,14 +110,14 @@ def _discovery(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding
 
 def _open_discovery(chain: Chain, name: str, kinds: Sequence[int]) -> list[str]:
     comes_in = chain.hook in _IN
+    if not _may_be_said(chain, name):
+        return []
     if chain.tool == "nft":
         where = "" if chain.devices else f"{'iifname' if comes_in else 'oifname'} {_name(name)} "
         types = ", ".join(_NFT_TYPES[kind] for kind in kinds)
         return [f"{chain.insert} {where}icmpv6 type '{{ {types} }}' accept"]
     option = "-i" if comes_in else "-o"
-    return [
-        f"{chain.insert} {option} {shlex.quote(name)} -p ipv6-icmp --icmpv6-type {kind} -j ACCEPT" for kind in kinds
-    ]
+    return [f"{chain.insert} {option} {word(name)} -p ipv6-icmp --icmpv6-type {kind} -j ACCEPT" for kind in kinds]
 
 
 def _forwarded(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding]:
@@ -158,6 +158,8 @@ def _judged(
 
 def _open_way(chain: Chain, way: Way, *, inward: bool) -> list[str]:
     come, go = (way.near, way.behind) if inward else (way.behind, way.near)
+    if not _may_be_said(chain, come, go):
+        return []
     has_iif = chain.hook != "postrouting" and not chain.devices
     has_oif = chain.hook in ("forward", "postrouting")
     if chain.tool == "nft":
@@ -166,11 +168,18 @@ def _open_way(chain: Chain, way: Way, *, inward: bool) -> list[str]:
         words += ["oifname", _name(go)] if has_oif else []
         return [" ".join([*words, "ip6", "daddr" if inward else "saddr", str(way.network), "accept"])]
     words = [chain.insert]
-    words += ["-i", shlex.quote(come)] if has_iif else []
-    words += ["-o", shlex.quote(go)] if has_oif else []
+    words += ["-i", word(come)] if has_iif else []
+    words += ["-o", word(go)] if has_oif else []
     return [" ".join([*words, "-d" if inward else "-s", str(way.network), "-j", "ACCEPT"])]
 
 
+def _may_be_said(chain: Chain, *names: str) -> bool:
+    """Whether a rule can be for these interfaces alone; where it can't, there is no command, as it would open more."""
+    if chain.tool == "nft":
+        return not any('"' in name or "\\" in name or name.endswith("*") for name in names)
+    return not any(name.endswith("+") or name.startswith(("!", "-")) for name in names)
+
+
 def _name(name: str) -> str:
-    """An interface's name for nft(8), from a shell."""
-    return name if name.replace("-", "").replace("_", "").isalnum() and name[0].isalpha() else shlex.quote(f'"{name}"')
+    """An interface's name for nft(8), from a shell: in quotes, since some are words of nft's own."""
+    return word(f'"{name}"')

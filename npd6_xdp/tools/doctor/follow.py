@@ -14,6 +14,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.names import word
 from npd6_xdp.core.neighbour_messages import PRESENT
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
@@ -24,7 +25,7 @@ from npd6_xdp.system.echo import answers
 from npd6_xdp.system.netlink.inspection import Inspection
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.tools import explain_live
-from npd6_xdp.tools.doctor import firewall
+from npd6_xdp.tools.doctor import firewall, forwarding
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, is_failed, note, ok, warn
 from npd6_xdp.tools.explain_live import Live
@@ -89,7 +90,9 @@ def _question(facts: Facts, live: Live) -> Finding:
     known, label = live.known, live.known.entry.label
     port = known.entry.port
     if not known.up:
-        return fail("question", f"{label}: {port} is down, so nothing comes in there", f"ip link set {port} up")
+        return fail(
+            "question", f"{label}: {port} is down, so nothing comes in there", f"ip link set dev {word(port)} up"
+        )
     if not known.attach:
         return fail("question", f"{label}: the program isn't attached to {port}: the daemon's log says why")
     entry = facts.ports[port].entry if port in facts.ports else None
@@ -163,17 +166,8 @@ def _forwarding(facts: Facts, live: Live) -> Finding:
     if facts.forwards.get(ifindex, True):
         return ok("forwarding", f"{name} forwards")
     whole = facts.sysctls.get("conf/all/forwarding") == "0"
-    kept = [
-        f"sysctl -w net/ipv6/conf/{each.name}/accept_ra=2"
-        for each in facts.receivers
-        if each.advertised and each.accept_ra == 1
-    ]
-    mend = (
-        [*kept, "sysctl -w net.ipv6.conf.all.forwarding=1"]
-        if whole
-        else [f"sysctl -w net/ipv6/conf/{name}/forwarding=1"]
-    )
-    return fail("forwarding", f"{name} doesn't forward, so what is sent to {live.known.target} is dropped", *mend)
+    lost = f"{name} doesn't forward, so what is sent to {live.known.target} is dropped"
+    return fail("forwarding", lost, *forwarding.mends(facts, () if whole else [name]))
 
 
 def _route(live: Live) -> Finding:
@@ -181,7 +175,7 @@ def _route(live: Live) -> Finding:
     known, reply = live.known, live.kernel.reply
     came_in_by, target = known.l3[0], known.target
     sides = [name for name in known.via if name != came_in_by]
-    mend = [f"ip -6 route replace {target}/128 dev {sides[0]}"] if len(sides) == 1 else []
+    mend = [f"ip -6 route replace {target}/128 dev {word(sides[0])}"] if len(sides) == 1 else []
     add = "" if mend else "; add one out of the interface that it is behind"
     if reply is None:
         return note("route", f"the kernel doesn't say where it would send what comes in for {target}")
@@ -280,10 +274,12 @@ def _way_back(facts: Facts, live: Live) -> Finding:
         with closing(Inspection()) as inspection:
             reply = inspection.way(asker, facts.links[_way_in(facts, live)].ifindex)
         if reply is None or reply.type != RouteType.UNICAST:
-            mend = f"ip -6 route add {asker}/128 dev {upstream}"
+            mend = f"ip -6 route add {asker}/128 dev {word(upstream)}"
             return fail("way_back", f"no route leads to {asker}, who asks, from where the host is", mend)
         out = f"what the host sends to {asker} goes out of {facts.name(reply.ifindex)}"
     if facts.default is None:
+        if there := forwarding.elsewhere(facts):
+            return ok("way_back", out or f"the default route leads out of {there}")
         return warn("way_back", "there is no default route, so what the host sends to the rest of the world is lost")
     return ok("way_back", out or f"the default route leads out of {facts.default.interface}")
 

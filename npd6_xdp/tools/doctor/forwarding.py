@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.names import word
+from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.route_messages import TABLE_MAIN, RouteType
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.warnings import advertisement_warnings
 from npd6_xdp.tools.doctor.facts import Facts
@@ -14,6 +16,7 @@ from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 _ALL = "sysctl -w net.ipv6.conf.all.forwarding=1"
 LOCAL = (RouteType.LOCAL, RouteType.ANYCAST)
 """What is sent there is for this machine."""
+_EVERYWHERE = Prefix(0x2000 << 112, 3)  # all global unicast addresses (RFC 4291 §2.4)
 _FORWARDED = (Decision.ROUTE, Decision.KERNEL, Decision.NEIGHBOUR, Decision.STATIC)
 
 
@@ -32,17 +35,25 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
     if whole == "0" and not _is_needed(facts):
         yield ok("forwarding", "off, and all targets are this machine's own")
     elif whole == "0":
-        kept = [
-            f"sysctl -w net/ipv6/conf/{each.name}/accept_ra=2"
-            for each in facts.receivers
-            if each.advertised and each.accept_ra == 1
-        ]
-        yield fail("forwarding", "forwarding is off, so nothing that is sent to the hosts gets to them", *kept, _ALL)
+        lost = "forwarding is off, so nothing that is sent to the hosts gets to them"
+        yield fail("forwarding", lost, *mends(facts))
     elif off:
-        mends = [f"sysctl -w net/ipv6/conf/{name}/forwarding=1" for name in off]
-        yield fail("forwarding", f"forwarding is off on {', '.join(off)}, so no target is found by routes", *mends)
+        lost = f"forwarding is off on {', '.join(off)}, so no target is found by routes"
+        yield fail("forwarding", lost, *mends(facts, off))
     else:
         yield ok("forwarding", "on")
+
+
+def mends(facts: Facts, names: Sequence[str] = ()) -> list[str]:
+    """The commands that switch forwarding on, on some interfaces or, where none is named, on all; before it what keeps
+    the kernel from throwing away the default routes that router advertisements gave there.
+    """
+    kept = [
+        f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
+        for each in facts.receivers
+        if each.advertised and each.accept_ra == 1 and (not names or each.name in names)
+    ]
+    return [*kept, *([f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in names] or [_ALL])]
 
 
 def _is_needed(facts: Facts) -> bool:
@@ -66,7 +77,7 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         text, _, mend = line.rpartition(": ")
         name = line.partition(": ")[0]
         if facts.default is None:
-            yield fail("default_route", text, mend, f"rdisc6 -1 {name}")
+            yield fail("default_route", text, mend, f"rdisc6 -1 {word(name)}")
         else:
             yield fail("default_route", f"{text}{_within(facts)}", mend)
     if lost:
@@ -76,12 +87,27 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         yield ok("default_route", f"out of {facts.default.interface}{how}")
         return
     ports = _ports(facts)
-    mends = [f"ip -6 route add default via {address} dev {name}" for name, address in facts.routers if name in ports]
+    if there := elsewhere(facts):
+        yield ok("default_route", f"none in the table main; out of {there}")
+        return
+    mends = [
+        f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
+    ]
     accepting = [each.name for each in facts.receivers if each.accept_ra and not each.ignores_ra]
-    asked = [f"rdisc6 -1 {name}" for name in accepting if name in ports]
+    asked = [f"rdisc6 -1 {word(name)}" for name in accepting if name in ports]
     yield warn(
         "default_route", "there is none, so what hosts send to the rest of the world is lost", *(mends or asked)[:1]
     )
+
+
+def elsewhere(facts: Facts) -> str:
+    """A default route of a VRF, or of a table that rules choose (`ip -6 rule`)."""
+    found = (
+        f"{facts.name(route.ifindex)}, by the table {route.table}"
+        for prefix, route in zip(facts.prefixes, facts.routes, strict=True)
+        if prefix.length <= _EVERYWHERE.length and prefix.covers(_EVERYWHERE) and route.table != TABLE_MAIN
+    )
+    return next(found, "")
 
 
 def _within(facts: Facts) -> str:

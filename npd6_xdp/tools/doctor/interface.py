@@ -9,6 +9,7 @@ from npd6_xdp.core.absent import absent_names, absent_vias
 from npd6_xdp.core.config import Attach, is_glob
 from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.names import word
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.vias import used_vias, why_nobody
 from npd6_xdp.core.warnings import offload_warning, warnings
@@ -40,6 +41,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
             yield fail("interface", f"{name}: {link.why_no_port}")
             continue
         yield _state(link, port)
+        yield from _ipv6(facts, link.bridge or name, name)
         yield _programs(facts, link, port)
         yield _native(facts, link, port)
         yield from _offload(facts, link, port)
@@ -50,7 +52,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
 
 
 def _absent(facts: Facts, name: str) -> Finding:
-    there = ", ".join(sorted(each for each, link in facts.links.items() if not link.why_no_port)[:_MOST_NAMED])
+    fit = sorted(each for each, link in facts.links.items() if not link.why_no_port)
+    there = ", ".join(fit[:_MOST_NAMED]) or "none"
+    there += f" and {len(fit) - _MOST_NAMED} more" if len(fit) > _MOST_NAMED else ""
     if is_glob(name):
         return warn("interface", f"{name}: no interface here has such a name; there are {there}")
     return fail("interface", f"{name}: no such interface here, and npd6-xdp waits for it; there are {there}")
@@ -58,11 +62,19 @@ def _absent(facts: Facts, name: str) -> Finding:
 
 def _state(link: LinkFacts, port: Port) -> Finding:
     if not link.flags & LinkFlag.UP:
-        return fail("interface", f"{link.name}: it is down", f"ip link set dev {link.name} up")
+        return fail("interface", f"{link.name}: it is down", f"ip link set dev {word(link.name)} up")
     if not link.up:
         return fail("interface", f"{link.name}: no carrier: the cable, or the other end's interface, which is down")
     driver = f", driver {port.driver}" if port.driver else ""
     return ok("interface", f"{link.name}: Ethernet, up, MTU {port.entry.mtu}{driver}")
+
+
+def _ipv6(facts: Facts, name: str, whose: str) -> Iterator[Finding]:
+    """Whether the kernel takes in IPv6 at all where an interface's packets go."""
+    if facts.sysctls.get(f"conf/{name}/disable_ipv6") == "1":
+        where = "there" if name == whose else f"on {name}"
+        mend = f"sysctl -w {word(f'net/ipv6/conf/{name}/disable_ipv6=0')}"
+        yield fail("interface", f"{whose}: IPv6 is off {where}, so the kernel drops what comes in", mend)
 
 
 def _is_ours(facts: Facts, name: str) -> bool:
@@ -86,7 +98,7 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
         text = f"{link.name}: another XDP program sits there ({what}"
         if program.holders:
             return fail("xdp", f"{text}; held by {pids})", *(f"kill {pid}" for _, pid in program.holders if pid > 1))
-        return fail("xdp", f"{text})", f"ip link set dev {link.name} {program.mode} off")
+        return fail("xdp", f"{text})", f"ip link set dev {word(link.name)} {program.mode} off")
     return ok("xdp", f"{link.name}: no other XDP program")
 
 
@@ -104,8 +116,8 @@ def _native(facts: Facts, link: LinkFacts, port: Port) -> Finding:
     if not why and port.entry.mtu > largest:
         text = f"{name}: MTU {port.entry.mtu} is more than most drivers take a program at ({largest})"
         if wish is Attach.NATIVE:
-            return fail("mtu", text, f"ip link set dev {name} mtu {largest}")
-        return note("mtu", f"{text}: generic mode then, which is slower", f"ip link set dev {name} mtu {largest}")
+            return fail("mtu", text, f"ip link set dev {word(name)} mtu {largest}")
+        return note("mtu", f"{text}: generic mode then, which is slower", f"ip link set dev {word(name)} mtu {largest}")
     if why and wish is Attach.NATIVE:
         return fail("native", f'{name}: {why}, and attach = "native"', *place.replace(("attach", "native", "auto")))
     if why:
@@ -145,7 +157,7 @@ def _snooping(facts: Facts, link: LinkFacts) -> Iterator[Finding]:
     if not bridge.snooping or bridge.router == 2:
         yield ok("snooping", f"{link.name}: the bridge takes in all groups")
         return
-    mend = f"ip link set dev {link.name} type bridge mcast_router 2"
+    mend = f"ip link set dev {word(link.name)} type bridge mcast_router 2"
     text = f"{link.name}: the bridge snoops MLD, so solicitations of a larger prefix don't get in"
     yield warn("snooping", text, mend) if bridge.querier else note("snooping", f"{text} once there is a querier", mend)
 
@@ -165,10 +177,13 @@ def _vias(facts: Facts) -> Iterator[Finding]:
                 via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]),
                 *_mend(facts, via.link, why.kind),
             )
+    off: dict[str, None] = {}
     for interface in facts.config.interfaces:
         for rule in interface.rules:
             for name in rule.via if rule.method is Method.ROUTE else ():
                 link = facts.links.get(name)
+                if link is not None and not facts.config.entries(name):
+                    off.setdefault(name)
                 if link is not None and link.bridge:
                     yield fail(
                         "via",
@@ -177,21 +192,22 @@ def _vias(facts: Facts) -> Iterator[Finding]:
                         *_mend(facts, link, ""),
                     )
 
+    for name in off:
+        yield from _ipv6(facts, name, name)
+
 
 def _mend(facts: Facts, link: LinkFacts, kind: str) -> tuple[str, ...]:
     match kind:
         case "down":
-            return (f"ip link set dev {link.name} up",)
+            return (f"ip link set dev {word(link.name)} up",)
         case "off":
-            return (f"sysctl -w net/ipv6/conf/{link.name}/disable_ipv6=0",)
+            return (f"sysctl -w {word(f'net/ipv6/conf/{link.name}/disable_ipv6=0')}",)
         case "address":
-            return (f"ip -6 address add fe80::1/64 dev {link.name}",)
+            return (f"ip -6 address add fe80::1/64 dev {word(link.name)}",)
     if not link.bridge:
         return ()
     commands = [
-        edits.rule_place(facts.path, facts.text, interface.name, rule.prefix).replace(
-            ("via", f'"{link.name}"', f'"{link.bridge}"')
-        )
+        edits.rule_place(facts.path, facts.text, interface.name, rule.prefix).replace(("via", link.name, link.bridge))
         for interface in facts.config.interfaces
         for rule in interface.rules
         if link.name in rule.via

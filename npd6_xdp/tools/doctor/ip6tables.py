@@ -15,7 +15,12 @@ _HOOKS = {name.upper(): name for name in ("prerouting", "input", "forward", "out
 _VERDICTS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "drop", "RETURN": "return"}
 _GO_ON = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "NOTRACK", "TRACE", "AUDIT", "CLASSIFY", "HL"})
 _ICMP6 = ("ipv6-icmp", "icmpv6", "58")
-_STATES = {"--ctstate": True, "--state": True}
+_STATES = ("--ctstate", "--state")
+_HOP_LIMITS = {
+    "--hl-eq": lambda limit: ruleset.by_hop_limit(limit, limit),
+    "--hl-lt": lambda limit: ruleset.by_hop_limit(0, limit - 1),
+    "--hl-gt": lambda limit: ruleset.by_hop_limit(limit + 1, 255),
+}
 
 
 def chains(text: str, command: str) -> tuple[Chain, ...]:
@@ -99,6 +104,10 @@ def _test(option: str, values: list[str]) -> Test | None:
     if option == "--icmpv6-type":
         number = ruleset.ICMP_TYPES.get(value, int(value) if value.isdigit() else None)
         return ruleset.unknown if number is None else ruleset.by_icmp_type(number)
+    if option in _HOP_LIMITS and value.isdigit():
+        return _HOP_LIMITS[option](int(value))
+    if option == "--rt-type":
+        return ruleset.never  # packets have no routing header, as a rule
     if option in _STATES:
         return ruleset.any_of(tuple(ruleset.by_state(state.lower()) for state in value.split(",")))
     return ruleset.unknown

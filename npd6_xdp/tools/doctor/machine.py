@@ -62,7 +62,8 @@ def _perf_events(facts: Facts) -> Finding:
     if machine.program != "":
         return note("perf_events", f"not tried; {paranoid}")
     if machine.no_ring:
-        return fail("perf_events", f"{machine.no_ring}; {_limit(machine)}", *_more_memory(facts))
+        mend = _more_memory(facts) if "locked memory" in machine.no_ring else ()
+        return fail("perf_events", f"{machine.no_ring}; {_limit(machine)}", *mend)
     return ok("perf_events", f"the kernel grants the rings to Python ({paranoid})")
 
 

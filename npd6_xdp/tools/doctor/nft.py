@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
@@ -26,7 +27,7 @@ def chains(text: str, listed: str, *, without_xtables: bool) -> tuple[Chain, ...
     """The base chains that see IPv6 packets; not those that ip6tables has made, where that tells them itself. `listed`
     is what nft lists as text: some versions have a chain's devices only there. Raises ValueError.
     """
-    devices = _devices(listed)
+    devices, dormant = _devices(listed), _dormant(listed)
     objects = json.loads(text)["nftables"]
     sets = {(each["family"], each["table"], each["name"]): each.get("elem", []) for each in _each(objects, "set")}
     sets |= {(each["family"], each["table"], each["name"]): each.get("elem", []) for each in _each(objects, "map")}
@@ -40,6 +41,8 @@ def chains(text: str, listed: str, *, without_xtables: bool) -> tuple[Chain, ...
         table = each["family"], each["table"]
         if each["family"] not in _FAMILIES or each.get("hook") not in _HOOKS or each.get("type") == "nat":
             continue
+        if table in dormant:
+            continue
         if without_xtables and table[0] == "ip6" and table[1] in _XTABLES and each["name"].isupper():
             continue
         others = {name: tuple(some) for name, some in rules.get(table, {}).items()}
@@ -47,7 +50,7 @@ def chains(text: str, listed: str, *, without_xtables: bool) -> tuple[Chain, ...
             Chain(
                 f"nftables: {' '.join(table)} {each['name']}",
                 "nft",
-                f"nft insert rule {' '.join(table)} {each['name']}",
+                f"nft insert rule {' '.join(map(shlex.quote, (*table, each['name'])))}",
                 each["hook"],
                 each.get("policy") == "drop",
                 others.get(each["name"], ()),
@@ -69,6 +72,18 @@ def _devices(listed: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
             chain = words[1]
         elif match := _DEVICES.search(line):
             found[(*table, chain)] = tuple(name.strip(' "') for name in (match[1] or match[2]).split(","))
+    return found
+
+
+def _dormant(listed: str) -> set[tuple[str, str]]:
+    """The tables that are switched off, by family and name; some versions have garbage for that in JSON."""
+    found, table = set(), ("", "")
+    for line in listed.splitlines():
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = words[1], words[2]
+        elif words[:1] == ["flags"] and line.startswith("\tflags") and "dormant" in line:
+            found.add(table)
     return found
 
 
@@ -119,11 +134,18 @@ class _Reader:
                 yield Rule(f"{text} ({kind}{f' {target}' if target else ''})", (*tests, one), _VERDICTS[kind], target)
 
     def _test(self, match: Mapping[str, Any]) -> Test:
+        """A statement of a rule; of one that isn't understood nothing is known, and all others are still looked at."""
         left, operator = match["left"], match["op"]
-        found = ruleset.any_of(tuple(self._one(left, value) for value in self._values(match["right"])))
-        if operator in ("==", "in"):
-            return found
-        return ruleset.negated(found) if operator == "!=" else ruleset.unknown
+        try:
+            found = ruleset.any_of(tuple(self._one(left, value) for value in self._values(match["right"])))
+            layer = _layer(left)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return ruleset.unknown
+        if operator == "!=":
+            found = ruleset.negated(found)
+        elif operator not in ("==", "in"):
+            found = ruleset.unknown
+        return ruleset.all_of((layer, found))
 
     def _values(self, right: Any) -> Iterator[Any]:
         if isinstance(right, str) and right.startswith("@"):
@@ -141,6 +163,9 @@ class _Reader:
 
     def _one(self, left: Mapping[str, Any], value: Any) -> Test:
         match left:
+            case {"concat": list(parts)}:
+                values = value["concat"]
+                return ruleset.all_of(tuple(self._one(*each) for each in zip(parts, values, strict=True)))
             case {"meta": {"key": "iifname" | "iif" | "oifname" | "oif" as key}}:
                 return ruleset.by_interface(key[:3], str(value))
             case {"meta": {"key": "nfproto"}}:
@@ -148,19 +173,43 @@ class _Reader:
             case {"meta": {"key": "protocol"}} | {"payload": {"protocol": "ether", "field": "type"}}:
                 return ruleset.always if value in ("ip6", 0x86DD) else ruleset.never
             case {"meta": {"key": "l4proto"}} | {"payload": {"protocol": "ip6", "field": "nexthdr"}}:
-                return ruleset.by_protocol(is_icmp=value in _ICMP6)
+                return ruleset.always if value == "*" else ruleset.by_protocol(is_icmp=value in _ICMP6)
             case {"payload": {"protocol": "ip6", "field": "saddr" | "daddr" as field}}:
                 return _addresses(field, value)
-            case {"payload": {"protocol": "ip" | "arp" | "icmp" | "igmp"}}:
-                return ruleset.never
-            case {"payload": {"protocol": "tcp" | "udp" | "th" | "sctp" | "dccp" | "udplite"}}:
-                return ruleset.by_protocol(is_icmp=False)
+            case {"payload": {"protocol": "ip6", "field": "hoplimit"}} if isinstance(value, int):
+                return ruleset.by_hop_limit(value, value)
             case {"payload": {"protocol": "icmpv6", "field": "type"}}:
-                number = ruleset.ICMP_TYPES.get(value, value)
-                return ruleset.by_icmp_type(number) if isinstance(number, int) else ruleset.unknown
+                return _types(value)
+            case {"payload": {"protocol": "icmpv6", "field": "code"}} if isinstance(value, int | str):
+                return ruleset.by_icmp_code(0 if value == "no-route" else value)
             case {"ct": {"key": "state"}}:
                 return ruleset.by_state(str(value))
+            case {"exthdr": _}:
+                return ruleset.never  # packets have no extension headers, as a rule
         return ruleset.unknown
+
+
+def _layer(left: Mapping[str, Any]) -> Test:
+    """What a packet is to be for a rule to look there at all, with `!=` as well: nft(8) asks for that by itself."""
+    match left:
+        case {"concat": list(parts)}:
+            return ruleset.all_of(tuple(map(_layer, parts)))
+        case {"&": [dict(field), *_]}:
+            return _layer(field)
+        case {"payload": {"protocol": "ip" | "arp" | "icmp" | "igmp"}}:
+            return ruleset.never
+        case {"payload": {"protocol": "tcp" | "udp" | "th" | "sctp" | "dccp" | "udplite"}}:
+            return ruleset.by_protocol(is_icmp=False)
+        case {"payload": {"protocol": "icmpv6"}}:
+            return ruleset.by_protocol(is_icmp=True)
+    return ruleset.always
+
+
+def _types(value: Any) -> Test:
+    match value:
+        case {"range": [first, last]}:
+            return ruleset.by_icmp_type(ruleset.ICMP_TYPES.get(first, first), ruleset.ICMP_TYPES.get(last, last))
+    return ruleset.by_icmp_type(int(ruleset.ICMP_TYPES.get(value, value)))
 
 
 def _addresses(field: str, value: Any) -> Test:

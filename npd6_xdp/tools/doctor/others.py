@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from npd6_xdp.core.entries import Entry
+from npd6_xdp.core.names import word
 from npd6_xdp.core.table import Decision, Match
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, note, ok, warn
@@ -23,13 +25,14 @@ def checks(facts: Facts) -> Iterator[Finding]:
         yield note("others", f"systemd-networkd has the kernel proxy: {line}; take it out where a rule covers it")
     if not facts.daemons:
         yield ok("others", "no npd6, ndppd or odhcpd runs here")
+    entries: dict[str, list[Entry]] = {}
+    for each in facts.table.entries.values():
+        entries.setdefault(facts.name(each.l3_ifindex), []).append(each)
     foreign = [
-        f"ip -6 neigh del proxy {address} dev {name}"
+        f"ip -6 neigh del proxy {address} dev {word(name)}"
         for name, address in facts.proxies
-        for entry in facts.table.entries.values()
-        if name == facts.name(entry.l3_ifindex)
-        and isinstance(match := facts.table.lookup(entry.id, address), Match)
-        and match.decision > Decision.IGNORE
+        for entry in entries.get(name, ())
+        if isinstance(match := facts.table.lookup(entry.id, address), Match) and match.decision > Decision.IGNORE
     ]
     if foreign:
         number = f"{len(foreign)} entr{'y' if len(foreign) == 1 else 'ies'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, suppress
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -51,12 +51,17 @@ from npd6_xdp.tools.doctor.unit import read_unit
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
 _RING_BYTES = 2304 << 10  # of two programs, a CPU
 _MOST_ECHOES = 3  # hosts that are asked behind an interface
+_MOST_ASKED = 12  # of all: who doesn't answer takes two seconds
+_PATIENCE = 15.0  # seconds for the daemon's next word, of which it says one every 5
+_STATUS = {"build", "pid", "configuration", "reload_error", "last_reload", "interfaces", "refused", "warnings"}
 _ANSWERERS = ("ndppd", "npd6", "odhcpd")
 _NETWORKD = (Path("/etc/systemd/network"), Path("/run/systemd/network"), Path("/usr/lib/systemd/network"))
 
 
 def read(config: Config, path: Path, text: str, control: Path | None, *, attach: bool) -> Facts:
     """Everything; `attach` has the program attached to each port for a moment, in native mode. Raises MachineError."""
+    if not Path("/proc/self/status").exists():
+        raise MachineError("/proc isn't mounted here, and all is read there: mount -t proc proc /proc")
     with closing(Netlink()) as netlink, closing(RouteWatch()) as watch:
         config = with_names(config, netlink.altnames())
         watch.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
@@ -66,7 +71,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         wanted = {name for name in links if config.entries(name)}
         entries = {name: entry for name in wanted if (entry := netlink.link(links[name].ifindex)) is not None}
     control = control or Path(config.control)
-    status, no_daemon = _status(control)
+    status, no_daemon, is_silent = _status(control)
     machine, tried = _machine(config, table, links, sorted(wanted) if attach and status is None else ())
     features = xdp_features([entry.ifindex for entry in entries.values()])
     ports = {
@@ -100,6 +105,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         ports,
         status=status,
         no_daemon=no_daemon,
+        is_silent=is_silent,
         sysctls=_sysctls(config, links),
         daemons=other_daemons(_ANSWERERS),
         networkd=_networkd(),
@@ -110,11 +116,16 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
     return _with_echoes(facts)
 
 
-def _status(control: Path) -> tuple[Mapping[str, Any] | None, str]:
+def _status(control: Path) -> tuple[Mapping[str, Any] | None, str, bool]:
+    """What the daemon says, or why there is nothing, and whether it is there all the same."""
     try:
-        return ask(control, {"verb": "status"}), ""
+        found = ask(control, {"verb": "status"}, _PATIENCE)
     except MachineError as error:
-        return None, str(error)
+        return None, str(error), isinstance(error.__cause__, TimeoutError)
+    lacking = _STATUS - found.keys()
+    if lacking:
+        return None, f"{control}: its status lacks {', '.join(sorted(lacking))}: is it of another version?", False
+    return found, "", False
 
 
 def _machine(
@@ -193,7 +204,7 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
         table_neighbours = [entry for entry, _ in neighbours]
         found = router.default_route()
         default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
-        expires = [each.expires for each in routes if not each.route.length and each.expires is not None]
+        expires = [each.expires for each in routes if not each.destination.length and each.expires is not None]
         bridges = {names[index]: Bridge(*each) for index, each in inspection.bridges().items() if index in names}
         proxies = [
             (names.get(host.ifindex, str(host.ifindex)), IPv6Address(host.address))
@@ -210,7 +221,7 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
                 for entry, is_router in neighbours
                 if is_router and entry.ifindex in names
             ],
-            "routes": [each.route for each in routes],
+            "routes": routes,
             "samples": list(samples(table, table_neighbours, inspection.way)),
             "neighbours": table_neighbours,
             "table_size": requests.neighbour_table_size(),
@@ -264,8 +275,11 @@ def _echoes(facts: Facts) -> Iterator[Echo]:
     if "CAP_NET_RAW" in facts.machine.missing:
         return
     asked: dict[int, int] = {}
+    behind = {sample.target.packed for sample in facts.samples if sample.found}
     for entry in facts.neighbours:
-        if not _is_behind(facts, entry) or asked.get(entry.ifindex, 0) >= _MOST_ECHOES:
+        if sum(asked.values()) >= _MOST_ASKED:
+            return
+        if not _is_behind(behind, entry) or asked.get(entry.ifindex, 0) >= _MOST_ECHOES:
             continue
         link, host = facts.links[facts.name(entry.ifindex)], IPv6Address(entry.address)
         own = [each for each in link.own(()) if each.usable and not each.address.is_link_local]
@@ -284,11 +298,11 @@ def _echoes(facts: Facts) -> Iterator[Echo]:
             yield Echo(host, link.name, near, far, bool(answers(host, far)))
 
 
-def _is_behind(facts: Facts, entry: NeighbourEntry) -> bool:
+def _is_behind(targets: Set[bytes], entry: NeighbourEntry) -> bool:
     """Whether a neighbour is a host that a rule covers, on another link than the questions come from."""
     if not entry.state & PRESENT or IPv6Address(entry.address).is_link_local:
         return False
-    return any(sample.found and sample.target.packed == entry.address for sample in facts.samples)
+    return entry.address in targets
 
 
 def _holds(network: Prefix, address: IPv6Address) -> bool:

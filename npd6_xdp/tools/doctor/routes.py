@@ -9,9 +9,11 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.config import is_glob
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.route_messages import RouteEntry, RouteType
+from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.core.rtnetlink import PROTOCOL
+from npd6_xdp.core.survey import Way
 from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import UNICAST, Facts, Sample
@@ -128,7 +130,7 @@ def _other_side(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | 
         return None
     behind = facts.table.vias.get(rule.via_set, frozenset())
     if port.ifindex in behind:
-        mend = _place(facts, rule).replace(("via", f'"{upstream}"', f'"{entry.port}"'))
+        mend = _place(facts, rule).replace(("via", upstream, entry.port))
         named = edits.interface_place(facts.path, facts.text, entry.port).replace(("name", entry.port, upstream))
         return warn(
             "side",
@@ -171,12 +173,12 @@ def _way(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
         return _not_by_via(facts, rule, name, facts.name(reply.ifindex))
     side = behind_of(facts, rule, entry)
     if rule.decision is Decision.ROUTE and _is_on_link(facts, rule, entry):
-        way = 'method = "neighbour"', f'via = ["{side}"]', "host_routes = true"
+        way = {"method": '"neighbour"', "via": f"[{edits.string(side)}]", "host_routes": "true"}
         return fail(
             "route",
             f"{name}: it is on-link at {entry.port}, so the routes lead back there and method route finds nobody; write"
             f' method = "neighbour", via = ["{side or "..."}"] and host_routes = true',
-            *(_place(facts, rule).put("method", *way) if side else ()),
+            *(_place(facts, rule).put(way) if side else ()),
         )
     what = (
         f"the routes lead back out of {facts.name(reply.ifindex)}, where the questions come in"
@@ -184,7 +186,7 @@ def _way(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
         else "no route leads to it"
     )
     lost = "so method route finds nobody" if rule.decision is Decision.ROUTE else "so what is sent to the hosts is lost"
-    mends = [f"ip -6 route add {network} dev {side}" for network in rule.networks] if side else []
+    mends = [f"ip -6 route add {network} dev {word(side)}" for network in rule.networks] if side else []
     return fail("route", f"{name}: {what}, {lost}", *mends)
 
 
@@ -212,7 +214,7 @@ def _to_neighbours(facts: Facts, rule: Rule, name: str, wrong: Sequence[Sample])
             f"{name}: hosts behind {', '.join(rule.via)} are answered for, and what is sent to them"
             f" {f'goes out of {facts.name(where.ifindex)}' if where and back else 'has no route'}, since no route leads"
             " to them; write host_routes = true",
-            *_place(facts, rule).add("host_routes = true"),
+            *_place(facts, rule).put({"host_routes": "true"}),
         )
     lost = [each for each in wrong if each.found]
     if lost and facts.status is not None:
@@ -224,7 +226,7 @@ def _not_by_via(facts: Facts, rule: Rule, name: str, out: str) -> Finding | None
     if any(via in facts.links and facts.links[via].bridge == out for via in rule.via):
         return None  # a bridge's port, which is said of the via
     named = [via for via in rule.via if not is_glob(via)]
-    mend = _place(facts, rule).replace(("via", f'"{named[0]}"', f'"{out}"')) if len(rule.via) == len(named) == 1 else ()
+    mend = _place(facts, rule).replace(("via", named[0], out)) if len(rule.via) == len(named) == 1 else ()
     return fail("route", f"{name}: the routes lead out of {out}, which via doesn't name", *mend)
 
 
@@ -277,7 +279,7 @@ def _is_of(rule: Rule, address: bytes) -> bool:
 # --- the same prefix on both sides ---
 
 
-def _doubled(facts: Facts) -> dict[Prefix, Sequence[RouteEntry]]:
+def _doubled(facts: Facts) -> dict[Prefix, Sequence[Way]]:
     """The prefixes that have direct routes out of several interfaces, with these."""
     return {
         prefix: routes
@@ -306,13 +308,13 @@ def _on_both(facts: Facts, entry: Entry, other: LinkFacts, prefix: Prefix) -> Fi
     here = facts.links[facts.name(entry.l3_ifindex)]
     upstream = facts.default.interface if facts.default else here.name
     wrong, right = (here, other) if other.name == upstream else (other, here)
-    held = [each for each in wrong.own(()) if each.network == prefix]
-    mends = [f"ip -6 address change {each.address}/{prefix.length} dev {wrong.name} noprefixroute" for each in held]
+    held = [f"{each.address}/{prefix.length}" for each in wrong.own(()) if each.network == prefix]
+    mends = [f"ip -6 address change {each} dev {word(wrong.name)} noprefixroute" for each in held]
     return fail(
         "both_sides",
         f"{prefix} has a route out of {right.name} and one out of {wrong.name}: what is for {right.name}'s side turns"
         f" back into {wrong.name}, or the other way round",
-        *(mends or [f"ip -6 route del {prefix} dev {wrong.name}"]),
+        *(mends or [f"ip -6 route del {prefix} dev {word(wrong.name)}"]),
     )
 
 

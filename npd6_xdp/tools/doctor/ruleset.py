@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 _DEEPEST = 16  # jumps, as in the kernel (NFT_JUMP_STACK_SIZE)
+_DISCOVERY = range(133, 138)  # types of ICMPv6
 
 
 class Packet(NamedTuple):
@@ -93,6 +94,7 @@ class _Walk:
         self.by = ""
         self.may_drop = ""
         self.may_pass = False
+        self._seen: set[tuple[str, bool]] = set()  # chains that decide nothing: what they may do is noted
 
     def through(self, rules: tuple[Rule, ...], *, certain: bool, depth: int) -> str:
         """How it ends there: accept or drop, both for certain; else the end of the rules, or what is as good as that.
@@ -116,10 +118,19 @@ class _Walk:
                     return ""
                 certain = False
             elif rule.verdict in ("jump", "goto") and depth < _DEEPEST:
-                end = self.through(self._chain.others.get(rule.target, ()), certain=sure, depth=depth + 1)
+                end = self._jump(rule.target, certain=sure, depth=depth + 1)
                 if end or (found is True and rule.verdict == "goto"):
                     return end
         return ""
+
+    def _jump(self, target: str, *, certain: bool, depth: int) -> str:
+        """Through a chain, or not once more: chains that jump from several places to others make no tree of it."""
+        if (target, certain) in self._seen:
+            return ""
+        end = self.through(self._chain.others.get(target, ()), certain=certain, depth=depth)
+        if not end:
+            self._seen.add((target, certain))
+        return end
 
     def _note(self, rule: Rule) -> None:
         if rule.verdict == "accept":
@@ -173,6 +184,16 @@ def any_of(tests: tuple[Test, ...]) -> Test:
     return one
 
 
+def all_of(tests: tuple[Test, ...]) -> Test:
+    """Whether all of them hold."""
+
+    def all_(packet: Packet) -> bool | None:
+        found = [test(packet) for test in tests]
+        return False if False in found else None if None in found else True
+
+    return all_
+
+
 def by_interface(field: str, pattern: str) -> Test:
     """Whether `iif` or `oif` has a name; a pattern may end with an asterisk."""
 
@@ -198,9 +219,19 @@ def by_address(field: str, first: IPv6Address, last: IPv6Address) -> Test:
     return within
 
 
-def by_icmp_type(number: int) -> Test:
-    """Whether it is ICMPv6 of a type."""
-    return lambda packet: None if packet.icmp is None else packet.icmp == number
+def by_icmp_type(first: int, last: int | None = None) -> Test:
+    """Whether it is ICMPv6 of a type, or of one of several."""
+    return lambda packet: None if packet.icmp is None else first <= packet.icmp <= (first if last is None else last)
+
+
+def by_icmp_code(code: int | str) -> Test:
+    """Whether it has a code (one by its name isn't 0): 0 with Neighbor Discovery (RFC 4861 §4)."""
+    return lambda packet: code == 0 if packet.icmp in _DISCOVERY else None
+
+
+def by_hop_limit(first: int, last: int) -> Test:
+    """Whether its hop limit is among these: 255 with Neighbor Discovery (RFC 4861 §7.1)."""
+    return lambda packet: first <= 255 <= last if packet.icmp in _DISCOVERY else None
 
 
 def by_protocol(*, is_icmp: bool) -> Test:

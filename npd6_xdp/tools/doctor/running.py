@@ -19,6 +19,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
     """What there is to say of it."""
     status = facts.status
     if status is None:
+        if facts.is_silent:
+            yield warn("daemon", f"it is there, and doesn't answer: {facts.no_daemon}; its log may say why")
+            return
         yield note("daemon", f"none to ask: {facts.no_daemon}")
         return
     yield ok("daemon", f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}")

@@ -47,6 +47,12 @@ def checks(facts: Facts) -> Iterator[Finding]:
             " says why",
             f"systemctl restart {NAME}",
         )
+    elif state == "activating" and its.get("SubState") == "auto-restart":
+        yield fail(
+            "unit",
+            f"{NAME} ends again and again, and is about to be started again ({its.get('Result')}, exit status"
+            f" {its.get('ExecMainStatus')}): journalctl -u {NAME} says why",
+        )
     elif state in ("active", "reloading"):
         if lasting == "disabled":
             yield warn("unit", f"{NAME} runs, and won't after a boot", f"systemctl enable {NAME}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.names import word
 from npd6_xdp.tools.init.decide import decide
 from npd6_xdp.tools.init.facts import machine
 from npd6_xdp.tools.init.machine import BareMachine
@@ -20,7 +21,7 @@ from npd6_xdp.tools.init.plan import Plan, Setting
 from npd6_xdp.tools.init.settings import shown, ways_back
 from npd6_xdp.tools.init.text import by_hand, document, proof
 from npd6_xdp.tools.init.uplinks import uplinks
-from npd6_xdp.tools.init.write import SYSCTLS, existing, keep, set_now, write_new
+from npd6_xdp.tools.init.write import SYSCTLS, existing, is_kept, keep, set_now, write_new
 
 
 def run(path: Path, *, write: bool, apply: bool) -> int:
@@ -37,6 +38,8 @@ def run(path: Path, *, write: bool, apply: bool) -> int:
         if not write:
             print(text, end="", flush=True)
         raise MachineError(plan.problem)
+    if apply and plan.settings:
+        is_kept(plan.lasting)  # or a line says why not, before anything is written or set
     parse(text, "init")  # what is written here is read there, or it is a mistake of ours
     if write:
         write_new(path, text)
@@ -55,7 +58,7 @@ def run(path: Path, *, write: bool, apply: bool) -> int:
 def _to_set(plan: Plan) -> list[str]:
     if not plan.settings:
         return []
-    commands = [f"    sysctl -w {shown(each.key)}={each.value}   # {each.why}" for each in plan.settings]
+    commands = [f"    sysctl -w {word(f'{shown(each.key)}={each.value}')}   # {each.why}" for each in plan.settings]
     return ["to set, in this order (npd6-xdp init --apply does, also for the next boot):", *commands]
 
 
@@ -65,22 +68,21 @@ def _apply(found: BareMachine, plan: Plan) -> None:
         _say(["nothing to set: forwarding is on, and what router advertisements give stays"])
         return
     done: list[Setting] = []
-    kept: list[str] = []
+    back: list[str] = []
+    kept = f"only until the next boot, as {SYSCTLS} wasn't written"
     try:
         for setting in plan.settings:
             set_now(setting)
             done.append(setting)
-        written = keep(plan.settings)
-        kept = [f"    for the next boot: {SYSCTLS}{'' if written else ' has them already'}"]
-    finally:
-        lines = [f"    {shown(each.key)} = {each.value}, was {each.now or 'not set'}: {each.why}" for each in done]
-        _say(["set:", *lines, *kept] if lines else [])
-    _say(
-        [
-            "the way back:",
-            *(f"    {line}" for line in [*([f"rm {SYSCTLS}"] if written else []), *ways_back(found, done)]),
-        ]
-    )
+        if keep(plan.lasting):
+            back, kept = [f"rm {SYSCTLS}"], f"for the next boot: {SYSCTLS}"
+        else:
+            kept = f"for the next boot: {SYSCTLS} has them already"
+    finally:  # also of what is done only in part
+        if done:
+            lines = [f"{shown(each.key)} = {each.value}, was {each.now or 'not set'}: {each.why}" for each in done]
+            _say(["set:", *(f"    {line}" for line in [*lines, kept])])
+            _say(["the way back:", *(f"    {line}" for line in [*back, *ways_back(found, done)])])
     _look_again(plan)
 
 
@@ -89,7 +91,9 @@ def _look_again(plan: Plan) -> None:
     lost = [up.link.name for up in uplinks(machine()) if up.lost]
     before = [step for step in plan.steps if any(command.startswith("rdisc6") for command in step.commands)]
     if lost and not before:
-        raise MachineError(f"the default route of {lost[0]} is gone: rdisc6 {lost[0]} asks for the next advertisement")
+        raise MachineError(
+            f"the default route of {lost[0]} is gone: rdisc6 {word(lost[0])} asks for the next advertisement"
+        )
 
 
 def _say(lines: list[str]) -> None:

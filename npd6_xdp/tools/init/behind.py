@@ -72,13 +72,13 @@ def _found(
     machine: BareMachine, link: LinkEntry, prefix: Prefix, longer: Sequence[tuple[LinkEntry, Way]]
 ) -> Found | None:
     """An interface that holds an address of a prefix itself, or has hosts of it in its neighbour table."""
-    parts = [way.destination for other, way in longer if other is link]
+    parts = [way.destination for other, way in longer if other is link and way.destination.length < BITS]
     held = [h for h in machine.held(link) if prefix.covers(h.network) and h.length in (prefix.length, BITS)]
     wider = [h for h in machine.held(link) if h.length < prefix.length and h.network.covers(prefix)]
     hosts = tuple(
         host
         for host in machine.neighbours_in(link, prefix)
-        if not any(part.covers(Prefix(int(host), BITS)) and part.length < BITS for part in parts)
+        if not any(part.covers(Prefix(int(host), BITS)) for part in parts)
     )
     name = f"{link.name} ({what_it_is(link)})"
     if own := [*held, *wider]:

@@ -10,7 +10,7 @@ from npd6_xdp.tools.init.behind import insides
 from npd6_xdp.tools.init.machine import BareMachine
 from npd6_xdp.tools.init.plan import Entry, Plan
 from npd6_xdp.tools.init.rules import Ruled, merged, on_link_rules, ordered, other_sides, routed_rules
-from npd6_xdp.tools.init.settings import settings
+from npd6_xdp.tools.init.settings import lasting, settings
 from npd6_xdp.tools.init.steps import steps
 from npd6_xdp.tools.init.uplinks import Uplink, uplinks
 
@@ -36,6 +36,7 @@ def decide(machine: BareMachine) -> Plan:
         _each_once(entry for entry in entries if entry.rules),
         _notes(machine, ups),
         settings(machine, ups, lans),
+        lasting(machine, ups, lans),
         steps(machine, ups, lans, shared),
         host,
         asked_on,

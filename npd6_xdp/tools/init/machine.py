@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv6Address, IPv6Network
 
 from npd6_xdp.core.config import is_glob
@@ -41,7 +42,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BareMachine:
     """`links` by index. `neighbours` are those that are there, as (index, address). `sysctls` are below net.ipv6, as
     "conf/eth0/accept_ra". `heard` are the names of interfaces by which router advertisements have come in.
@@ -70,35 +71,63 @@ class BareMachine:
 
     def held(self, link: LinkEntry) -> list[Held]:
         """The global addresses of an interface, in order."""
-        found = [held for held in self.addresses if held.ifindex == link.ifindex and is_global(held.network)]
-        return sorted(found, key=lambda held: held.address)
+        return self._held.get(link.ifindex, [])
+
+    @cached_property
+    def _held(self) -> Mapping[int, list[Held]]:
+        """By index: there are machines with thousands of interfaces, and each is compared with others."""
+        found: dict[int, list[Held]] = {}
+        for held in sorted(self.addresses, key=lambda held: held.address):
+            if is_global(held.network):
+                found.setdefault(held.ifindex, []).append(held)
+        return found
 
     def link_locals(self, link: LinkEntry) -> list[IPv6Address]:
         """Its link-local addresses, in order."""
-        return sorted(h.address for h in self.addresses if h.ifindex == link.ifindex and h.address.is_link_local)
+        return self._link_locals.get(link.ifindex, [])
+
+    @cached_property
+    def _link_locals(self) -> Mapping[int, list[IPv6Address]]:
+        found: dict[int, list[IPv6Address]] = {}
+        for held in sorted(self.addresses, key=lambda held: held.address):
+            if held.address.is_link_local:
+                found.setdefault(held.ifindex, []).append(held.address)
+        return found
 
     def ways(self, link: LinkEntry) -> Iterator[Way]:
         """The routes out of an interface to global prefixes and addresses, but for those to this machine itself, and
         for routes that this program has left.
         """
-        own = {Prefix(int(held.address), BITS) for held in self.addresses}
         table = self.table(link)
+        return (way for way in self._ways.get(link.ifindex, ()) if way.table == table)
+
+    @cached_property
+    def _ways(self) -> Mapping[int, list[Way]]:
+        """By index, of all tables."""
+        own = {Prefix(int(held.address), BITS) for held in self.addresses}
+        found: dict[int, list[Way]] = {}
         for way in self.routes:
             if (
                 way.type == UNICAST
-                and way.table == table
                 and way.protocol != PROTOCOL
                 and way.destination not in own
                 and is_global(way.destination)
-                and any(ifindex == link.ifindex for ifindex, _ in way.hops)
             ):
-                yield way
+                for ifindex in dict.fromkeys(ifindex for ifindex, _ in way.hops):
+                    found.setdefault(ifindex, []).append(way)
+        return found
 
     def on_link(self, link: LinkEntry) -> list[Prefix]:
         """The global prefixes that are on an interface's link, by routes or by its addresses, in order."""
-        found = {way.destination for way in self.ways(link) if link.ifindex in way.on_link}
-        found |= {held.network for held in self.held(link)}
-        return sorted(prefix for prefix in found if prefix.length < BITS)
+        if link.ifindex not in self._on_link:
+            found = {way.destination for way in self.ways(link) if link.ifindex in way.on_link}
+            found |= {held.network for held in self.held(link)}
+            self._on_link[link.ifindex] = sorted(prefix for prefix in found if prefix.length < BITS)
+        return self._on_link[link.ifindex]
+
+    @cached_property
+    def _on_link(self) -> dict[int, list[Prefix]]:
+        return {}
 
     def has_route(self, link: LinkEntry, prefix: Prefix) -> bool:
         """Whether a route says that all of a prefix is on an interface's link."""
@@ -121,6 +150,10 @@ class BareMachine:
 
     def aggregates(self) -> list[Way]:
         """All of those."""
+        return self._aggregates
+
+    @cached_property
+    def _aggregates(self) -> list[Way]:
         return [
             way
             for way in self.routes
@@ -129,9 +162,17 @@ class BareMachine:
 
     def neighbours_in(self, link: LinkEntry, prefix: Prefix) -> list[IPv6Address]:
         """Hosts of a prefix that an interface's neighbour table has, in order."""
+        its = self._neighbours.get(link.ifindex, ())
+        return [address for address in its if prefix.covers(Prefix(int(address), BITS))]
+
+    @cached_property
+    def _neighbours(self) -> Mapping[int, list[IPv6Address]]:
         own = {held.address for held in self.addresses}
-        found = {a for ifindex, a in self.neighbours if ifindex == link.ifindex and a not in own}
-        return sorted(address for address in found if prefix.covers(Prefix(int(address), BITS)))
+        found: dict[int, list[IPv6Address]] = {}
+        for ifindex, address in sorted(set(self.neighbours)):
+            if address not in own:
+                found.setdefault(ifindex, []).append(address)
+        return found
 
     def ports(self, bridge: LinkEntry) -> list[LinkEntry]:
         """The ports of a bridge."""

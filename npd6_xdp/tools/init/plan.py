@@ -48,7 +48,8 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All of it. `notes` stand above the configuration. `settings` are in the order in which they are to be set.
+    """All of it. `notes` stand above the configuration. `settings` are in the order in which they are to be set, and
+    `lasting` those with what is so already, but perhaps until the next boot only.
 
     `example` is an address that is behind, or "" where none is known, and `asked_on` the interface that it is asked for
     on. `problem` is a line, why there is nothing to answer for; "" where there is.
@@ -57,6 +58,7 @@ class Plan(NamedTuple):
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
+    lasting: tuple[Setting, ...] = ()
     steps: tuple[Step, ...] = ()
     example: str = ""
     asked_on: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.link_messages import LinkEntry
+from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.tools.init.machine import BareMachine, has_neighbours, manager
 from npd6_xdp.tools.init.plan import Step
@@ -60,9 +61,9 @@ def _second_route(machine: BareMachine, outside: LinkEntry, link: LinkEntry, pre
         return Step(
             f"{words} Each host behind gets its own route, so keep the address of {link.name} without that for the"
             " prefix, and write it as a /128 into the network's configuration for the next boot:",
-            tuple(f"ip -6 address change {h.address}/{h.length} dev {link.name} noprefixroute" for h in held),
+            tuple(f"ip -6 address change {h.address}/{h.length} dev {word(link.name)} noprefixroute" for h in held),
         )
-    return Step(words, (f"ip -6 route del {prefix} dev {link.name}",))
+    return Step(words, (f"ip -6 route del {prefix} dev {word(link.name)}",))
 
 
 def _tunnels(machine: BareMachine, ups: Sequence[Uplink]) -> Iterator[Step]:
@@ -90,7 +91,7 @@ def _advertised(machine: BareMachine, ups: Sequence[Uplink]) -> Iterator[Step]:
         if up.lost:
             yield Step(
                 f"Once accept_ra is 2, the default route of {up.link.name} comes with the next router advertisement:",
-                (f"rdisc6 {up.link.name}",),
+                (f"rdisc6 {word(up.link.name)}",),
             )
 
 
@@ -120,7 +121,7 @@ def _ways_out(machine: BareMachine, link: LinkEntry, prefixes: Sequence[Prefix])
     if gateway is None:
         yield Step(
             f"{link.name} needs an address that stays, for the hosts behind it to send to:",
-            (f"ip -6 address add {_GATEWAY}/64 dev {link.name}",),
+            (f"ip -6 address add {_GATEWAY}/64 dev {word(link.name)}",),
         )
     of = f" of {prefixes[0]}" if prefixes else ""
     yield Step(

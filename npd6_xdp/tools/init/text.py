@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from npd6_xdp.core.names import word
 from npd6_xdp.tools.init.plan import Entry, Plan, Rule, Step
 
 _WIDTH = 110
@@ -74,7 +75,7 @@ def proof(plan: Plan, config: str) -> list[str]:
     target = plan.example or "ADDRESS"
     commands = (
         (f"npd6-xdp check{option}", "what the file means"),
-        (f"npd6-xdp explain {target} --interface {plan.asked_on}{option}", "what would be answered, and why"),
+        (f"npd6-xdp explain {target} --interface {word(plan.asked_on)}{option}", "what would be answered, and why"),
         (
             f"npd6-xdp run{option}",
             "as root: answer" + ("" if config else "; as a service: systemctl enable --now npd6-xdp"),

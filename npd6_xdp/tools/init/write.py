@@ -25,7 +25,7 @@ def write_new(path: Path, text: str) -> None:
         beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            with os.fdopen(file, "w") as opened:
+            with os.fdopen(file, "w", encoding="utf-8", errors="surrogateescape") as opened:
                 opened.write(text)
                 opened.flush()
                 os.fsync(opened.fileno())
@@ -68,20 +68,38 @@ def for_next_boot(settings: Sequence[Setting]) -> str:
         "# default route that router advertisements gave is thrown away.",
     ]
     for setting in settings:
-        lines += [f"# {setting.why}; before: {setting.now or 'not set'}", f"{shown(setting.key)} = {setting.value}"]
+        lines += [f"# {setting.why}; before: {setting.now or 'not set'}", f"{_written(setting)} = {setting.value}"]
     return "\n".join(lines) + "\n"
 
 
-def keep(settings: Sequence[Setting], path: Path = SYSCTLS) -> bool:
-    """Write them down for the next boot; False where the file has them already. Raises MachineError where it is there
-    and says otherwise.
+def _written(setting: Setting) -> str:
+    """A sysctl's name with the bytes that an interface's name has."""
+    return os.fsdecode(raw(shown(setting.key)))
+
+
+def is_kept(settings: Sequence[Setting], path: Path = SYSCTLS) -> bool:
+    """Whether the file for the next boot has them already. Raises MachineError where it is there and says otherwise, or
+    couldn't say them.
     """
+    for setting in settings:
+        if "=" in setting.key:
+            raise MachineError(
+                f"{path} can't have {shown(setting.key)}, as the interface's name has a \"=\": set it by other means,"
+                " and run init without --apply"
+            )
     if os.path.lexists(path):
         with suppress(OSError):
-            has = {line.replace(" ", "") for line in path.read_text().splitlines()}
-            if all(f"{shown(setting.key)}={setting.value}" in has for setting in settings):
-                return False
+            has = {line.replace(" ", "") for line in path.read_text(errors="surrogateescape").splitlines()}
+            if all(f"{_written(setting)}={setting.value}" in has for setting in settings):
+                return True
         lines = ", ".join(f"{shown(setting.key)} = {setting.value}" for setting in settings)
         raise MachineError(f"{path} is there already, and init writes over no file: add to it: {lines}")
+    return False
+
+
+def keep(settings: Sequence[Setting], path: Path = SYSCTLS) -> bool:
+    """Write them down for the next boot; False where the file has them already. Raises MachineError, as is_kept()."""
+    if is_kept(settings, path):
+        return False
     write_new(path, for_next_boot(settings))
     return True

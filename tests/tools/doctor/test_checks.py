@@ -15,8 +15,8 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.tools.doctor import interface, machine, others, routes
-from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Port
+from npd6_xdp.tools.doctor import interface, machine, others, routes, unit
+from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Port, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
 
 TEXT = """\
@@ -92,6 +92,23 @@ def test_an_interface(its: Callable[[], Facts], check: str, level: Level, words:
     assert words in found.message
     if check == "offload" and level is Level.WARN:
         assert found.mend == ("ethtool -K wan0 rxvlan off",)
+
+
+def test_a_name_reaches_no_shell_that_a_command_is_copied_into() -> None:
+    its, name = facts(), "$(id);a"
+    config = parse(TEXT.replace("wan0", name), "x")
+    links = {name: replace(its.links["wan0"], name=name, flags=0)}
+    ports = {name: its.ports["wan0"]._replace(rxvlan=True)}
+    its = replace(its, config=config, links=links, ports=ports, table=build(config, links))
+    mends = [mend for each in interface.checks(its) for mend in each.mend]
+    assert mends == ["ip link set dev '$(id);a' up", "ethtool -K '$(id);a' rxvlan off"]
+
+
+def test_a_unit_that_is_started_again_and_again_is_told() -> None:
+    its = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code"}
+    found = of(unit.checks(replace(facts(), unit=Unit(its))), "unit")
+    assert found.level is Level.FAIL
+    assert "again and again" in found.message
 
 
 def test_a_neighbour_table_that_is_nearly_full_is_told_with_what_makes_it_larger() -> None:

@@ -55,12 +55,23 @@ def chain_of(*lines: str, name: str = "FORWARD", policy: str = "ACCEPT") -> Chai
         (("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -j DROP",), ADVERTISEMENT, PASSED),
         (("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 136 -j ACCEPT", "-A INPUT -j DROP"), ADVERTISEMENT, PASSED),
         (("-A INPUT -m conntrack --ctstate INVALID -j DROP",), ADVERTISEMENT, PASSED),
+        (("-A INPUT -m rt --rt-type 0 -j DROP",), ADVERTISEMENT, PASSED),
+        (("-A INPUT -p ipv6-icmp -m hl --hl-eq 255 -j ACCEPT", "-A INPUT -j DROP"), ADVERTISEMENT, PASSED),
+        (("-A INPUT -p ipv6-icmp -m hl --hl-lt 255 -j DROP",), ADVERTISEMENT, PASSED),
+        (("-A FORWARD -m hl --hl-lt 2 -j DROP",), INWARD, PERHAPS),
     ],
 )
 def test_of_ip6tables_a_fate_is_certain_only_where_no_rule_may_say_otherwise(
     lines: tuple[str, ...], packet: Packet, expected: Certainty
 ) -> None:
     assert fate(chain_of(*lines, name=packet.hook.upper()), packet).certainty is expected
+
+
+def test_chains_that_jump_from_many_places_to_others_are_walked_once() -> None:
+    levels = [f"-A L{level} -p tcp -m tcp --dport {port} -j L{level + 1}" for level in range(12) for port in range(10)]
+    chain = chain_of("-A FORWARD -j L0", *levels, "-A L12 -j DROP")
+    assert fate(chain, INWARD).certainty is PERHAPS
+    assert fate(chain, ADVERTISEMENT._replace(hook="forward")).certainty is PASSED
 
 
 def test_a_policy_is_named_where_it_is_what_drops_and_a_rule_by_its_own_words() -> None:
@@ -77,6 +88,9 @@ META = {name: {"meta": {"key": name}} for name in ("iifname", "oifname", "nfprot
 DADDR = {"payload": {"protocol": "ip6", "field": "daddr"}}
 TYPE = {"payload": {"protocol": "icmpv6", "field": "type"}}
 STATE = {"ct": {"key": "state"}}
+PORT = {"payload": {"protocol": "tcp", "field": "dport"}}
+IP4 = {"payload": {"protocol": "ip", "field": "saddr"}}
+CODE = {"payload": {"protocol": "icmpv6", "field": "code"}}
 DROP, ACCEPT, COUNTER = {"drop": None}, {"accept": None}, {"counter": {"packets": 0, "bytes": 0}}
 DISCOVERY = {"set": ["nd-neighbor-advert", "nd-neighbor-solicit"]}
 P64 = {"prefix": {"addr": "2001:db8:1::", "len": 64}}
@@ -120,12 +134,40 @@ def nft_chain(*rules: list[dict[str, Any]], hook: str = "forward", policy: str =
         ([[match(TYPE, DISCOVERY), ACCEPT], [DROP]], ADVERTISEMENT, PASSED),
         ([[match(META["l4proto"], "ipv6-icmp"), DROP]], ADVERTISEMENT, DROPPED),
         ([[match({"payload": {"protocol": "tcp", "field": "dport"}}, 22), ACCEPT], [DROP]], ADVERTISEMENT, DROPPED),
+        # what isn't of a protocol isn't looked at for it, with != as well
+        ([[match(PORT, 22, "!="), DROP]], ADVERTISEMENT, PASSED),
+        ([[match(PORT, 22, "!="), DROP]], INWARD, PERHAPS),
+        ([[match({"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, 3]}, 3), DROP]], ADVERTISEMENT, PASSED),
+        ([[match(IP4, {"prefix": {"addr": "10.0.0.0", "len": 8}}, "!="), DROP]], INWARD, PASSED),
+        ([[match({"payload": {"protocol": "icmp", "field": "type"}}, "echo-request", "!="), DROP]], INWARD, PASSED),
+        ([[match(TYPE, DISCOVERY, "!="), DROP]], ADVERTISEMENT, PASSED),
+        ([[match(TYPE, {"range": [133, "nd-redirect"]}), ACCEPT], [DROP]], ADVERTISEMENT, PASSED),
+        ([[match(TYPE, {"range": [1, 4]}), ACCEPT], [DROP]], ADVERTISEMENT, DROPPED),
+        ([[match({"payload": {"protocol": "ip6", "field": "hoplimit"}}, 255), ACCEPT], [DROP]], ADVERTISEMENT, PASSED),
+        ([[match({"payload": {"protocol": "ip6", "field": "hoplimit"}}, 1), DROP]], INWARD, PERHAPS),
+        ([[match({"exthdr": {"name": "rt", "field": "type"}}, 0), DROP]], INWARD, PASSED),
+        ([[match({"concat": [META["iifname"], META["l4proto"]]}, {"set": [{"concat": ["lan0", "ipv6-icmp"]}]}), DROP]],
+         ADVERTISEMENT, DROPPED),
+        ([[match({"concat": [TYPE, CODE]}, {"set": [{"concat": ["nd-neighbor-advert", "no-route"]}]}), DROP]],
+         ADVERTISEMENT, DROPPED),
+        ([[match(CODE, 3), DROP]], ADVERTISEMENT, PASSED),
+        # one that isn't understood hides none of the others
+        ([[match(TYPE, {"yet": "unknown"}), ACCEPT], [match(META["iifname"], "lan0"), DROP]], ADVERTISEMENT, PERHAPS),
     ],
 )  # fmt: skip
 def test_of_nftables_a_fate_is_certain_only_where_no_rule_may_say_otherwise(
     rules: list[list[dict[str, Any]]], packet: Packet, expected: Certainty
 ) -> None:
     assert fate(nft_chain(*rules, hook=packet.hook), packet).certainty is expected
+
+
+def test_a_table_that_is_switched_off_drops_nothing() -> None:
+    of = {"family": "inet", "table": "t"}
+    chain = {"chain": {**of, "name": "f", "hook": "forward", "type": "filter", "policy": "drop"}}
+    text = json.dumps({"nftables": [{"table": {"family": "inet", "name": "t"}}, chain]})
+    hook = "\tchain f {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n"
+    assert nft.chains(text, f"table inet t {{\n\tflags dormant\n\n{hook}", without_xtables=False) == ()
+    assert len(nft.chains(text, f"table inet t {{\n{hook}", without_xtables=False)) == 1
 
 
 def test_devices_are_read_from_the_list_where_json_has_none() -> None:

@@ -42,7 +42,7 @@ class Sketch:
         self.links[name] = LinkEntry(
             index,
             name,
-            b"" if tunnel or name == "lo" else bytes([2, 0, 0, 0, 0, index]),
+            b"" if tunnel or name == "lo" else bytes([2, 0, 0, 0, index >> 8, index & 255]),
             up,
             kind,
             self.links[master].ifindex if master else 0,
