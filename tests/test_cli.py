@@ -282,7 +282,7 @@ def test_a_question_that_cannot_be_is_status_2(good: str, argv: tuple[str, ...],
     [
         (("--vlan", "0"), "--vlan 0: VLAN 0 is none"),
         (("--target", "2001:db8:1::1/64"), "--target 2001:db8:1::1/64: its address has bits set behind its length"),
-        (("--source", "02:00"), "--source 02:00: write an IPv6 address or prefix, or a MAC address"),
+        (("--source", "02:00"), "--source 02:00: write a MAC address such as "),
         (("--outcome", "gone"), "--outcome gone: 'gone' is none: name some of answered_xdp, "),
         (("--count", "0"), "--count 0: write a number from 1 to 1,000,000,000"),
         (("--sample", "none"), "--sample none: write a number from 1 to 2,147,483,647"),
