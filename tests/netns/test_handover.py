@@ -278,6 +278,8 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
         states: set[str] = set()
 
         def has_heard_all() -> bool:
+            # what it speaks of is there to be read by then
+            is_said = "the service manager has heard all that our successor needs" in running.log
             with suppress(BlockingIOError):
                 while True:
                     message, fds, _, _ = socket.recv_fds(manager, 4096, 8)
@@ -285,7 +287,7 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
                         os.close(fd)
                     states.add(message.decode().partition("\n")[0])
                     heard.append((message.decode().rpartition("=")[2][:1], len(fds)))
-            return "the service manager has heard all that our successor needs" in running.log
+            return is_said
 
         assert until(lambda: has_heard_all() and "READY=1" in states)
         assert {("l", 1), ("s", 1)} <= {*heard}, "a link, and a socket"
