@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """sysctls that are set for a while and then put back, also by a successor if this process is killed.
 
-A successor reads files in a directory of the service's user, and may itself be root. So it follows no link there, takes
-only plain files of the right owners, and from these only what a daemon can have written.
+A successor reads files in a directory of the service's user, and may itself be root. So it takes from these
+(daemon_files.py) only what a daemon can have written, which that user may set anyhow.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import itertools
 import json
 import logging
 import os
 import re
-import secrets
 import socket
-import stat
 import time
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +22,7 @@ from typing import Any, NamedTuple
 from npd6_xdp.core.errors import remedy
 from npd6_xdp.core.names import raw, shown
 from npd6_xdp.core.said import Said
+from npd6_xdp.system import daemon_files
 
 log = logging.getLogger("npd6-xdp")
 
@@ -33,12 +30,6 @@ _ROOT = Path("/proc/sys/net/ipv6")
 _DIRECTORY = Path("/run/npd6-xdp")
 _SO_NETNS_COOKIE = 71
 _RENAMING = 0.25  # seconds
-_NAME = re.compile(r"sysctl-[0-9]{1,20}-[1-9][0-9]{0,9}-\w+")
-_MOST_SWEPT = 1024  # files that a start looks into
-_MOST_KEPT = 64  # files of dead daemons of other network namespaces, for a start there
-_KEPT = 7 * 86400.0  # seconds for which they are kept: most of those namespaces are gone, and nobody is to come
-_TURN = 1.0  # seconds to wait for another daemon that is at work there: it may have been stopped in the middle
-_MOST_LEFT = 4 << 20  # bytes of a file that is read: 4,000 interfaces have 400,000
 _NO_INTERFACES = ("all", "default")  # below conf/ and neigh/; an interface may have such a name all the same
 _ROUTES = ["host routes"]  # a line that says that there may be some
 _VALUE = re.compile(r"-?[0-9]{1,10}")
@@ -104,6 +95,7 @@ class Memory:
         self.others: list[int] = []
         self.left_routes = self._has_routes = False
         self._values: Sequence[Any] = ()
+        self._directory: Path | None = None
         self._path: Path | None = None
         self._prefix = ""
         self._file = -1
@@ -120,43 +112,37 @@ class Memory:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
             cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
         self._prefix = f"sysctl-{cookie}-"
-        with _turn(directory) as turn:
-            dead = []
-            for name, file in _remembered(turn, self._prefix, directory):
-                with os.fdopen(file, "rb") as opened:
-                    if not _try_lock(file):
-                        self.others.append(int(name.split("-")[2]))
-                        continue
-                    self.left += _values(opened.read(_MOST_LEFT), directory / name)
-                    dead.append(name)
-            name = f"{self._prefix}{os.getpid()}-{secrets.token_hex(4)}"
-            self._file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=turn)
+        with daemon_files.turn(directory) as turn:
+            self._directory = directory
+            found = [*daemon_files.remembered(turn, self._prefix, directory)]
+            self.others = [each.pid for each in found if each.lives]
+            name, self._file = daemon_files.create(turn, self._prefix)
             self._path = directory / name
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            self.left_routes = self._has_routes = _ROUTES in self.left
-            self.left = [line for line in self.left if line != _ROUTES]
+            dead = [each for each in found if not each.lives]
+            left = [line for each in dead for line in _values(each.text, directory / each.name)]
+            self.left_routes = self._has_routes = _ROUTES in left
+            self.left = [line for line in left if line != _ROUTES]
             self.write(self.left)
-            for name in dead:
+            for each in dead:
                 with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=turn)
-            _sweep(turn, self._prefix)
+                    os.unlink(each.name, dir_fd=turn)
+            daemon_files.sweep(turn, self._prefix)
 
     @contextmanager
     def turn(self) -> Iterator[list[Any]]:
         """What living others of this network namespace remember at the moment. None of them changes that within."""
         found: list[Any] = []
         self.others = []
-        if self._path is None:
+        if (directory := self._directory) is None:
             yield found
             return
         with ExitStack() as stack:
             with suppress(OSError):  # somebody may have removed it
-                turn = stack.enter_context(_turn(self._path.parent))
-                for name, file in _remembered(turn, self._prefix, self._path.parent, quiet=True):
-                    with os.fdopen(file, "rb") as opened:
-                        if name != self._path.name and not _try_lock(file):
-                            self.others.append(int(name.split("-")[2]))
-                            found += _values(opened.read(_MOST_LEFT), self._path.parent / name)
+                turn = stack.enter_context(daemon_files.turn(directory))
+                for each in daemon_files.remembered(turn, self._prefix, directory, quiet=True):
+                    if each.lives and (self._path is None or each.name != self._path.name):
+                        self.others.append(each.pid)
+                        found += _values(each.text, directory / each.name)
             yield found
 
     def look_for_others(self) -> bool:
@@ -193,90 +179,18 @@ class Memory:
         """There is nothing to remember any more; or a successor is to find it."""
         if self._path is not None:
             if not leave:
-                self._path.unlink(missing_ok=True)
+                with suppress(OSError):  # the directory may be another user's by now
+                    self._path.unlink()
             os.close(self._file)
             self._path = None
 
 
-@contextmanager
-def _turn(directory: Path) -> Iterator[int]:
-    """A descriptor of the directory, locked against other daemons; but it waits for them for a limited time only."""
-    turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        ends = time.monotonic() + _TURN
-        while not _try_lock(turn) and time.monotonic() < ends:
-            time.sleep(0.001)
-        yield turn
-    finally:
-        os.close(turn)
-
-
-def _try_lock(file: int) -> bool:
-    """Lock a file, if no living process has locked it; whether it is ours now."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False) -> Iterator[tuple[str, int]]:
-    """The files of daemons in a directory, the oldest first: their names, and descriptors to be closed. Anything else
-    with such a name is left alone, with a warning unless `quiet`: a link, a pipe, a file of another user.
+def _values(text: bytes | None, path: Path) -> list[Any]:
+    """What a daemon says in its file; nothing where it makes no sense. Of a living one's that can't be read, it is that
+    it needs what all share, and has found it as it is.
     """
-    said = logging.DEBUG if quiet else logging.WARNING
-    found = []
-    for name in os.listdir(directory):
-        if not name.startswith(prefix):
-            continue
-        try:
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-        except FileNotFoundError:
-            continue  # its daemon has just ended
-        except OSError as error:
-            why = "it is a link" if error.errno == errno.ELOOP else error.strerror
-            log.log(said, "%s: ignored, as it is no file of a daemon's: %s", path / name, why)
-            continue
-        status = os.fstat(file)
-        owners = {0, os.geteuid(), os.fstat(directory).st_uid}
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid not in owners:
-            why = "it is no plain file, or somebody else's"
-        elif not re.fullmatch(re.escape(prefix) + r"[1-9][0-9]{0,9}-[\w]+", name):
-            why = "no daemon has such a name"
-        else:
-            found.append((status.st_mtime_ns, name, file))
-            continue
-        log.log(said, "%s: ignored, as it is no file of a daemon's: %s", path / name, why)
-        os.close(file)
-    for _, name, file in sorted(found):
-        yield name, file
-
-
-def _sweep(directory: int, ours: str) -> None:
-    """Remove what dead daemons of other network namespaces have left, except what a start there may need. Whether such
-    a namespace still exists can't be known here, so files with content are kept for a while, up to a number. While the
-    directory is locked, each living daemon has a lock on its file.
-    """
-    kept = []
-    names = (name for name in os.listdir(directory) if _NAME.fullmatch(name) and not name.startswith(ours))
-    for name in itertools.islice(names, _MOST_SWEPT):
-        with suppress(OSError):
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-            with os.fdopen(file, "rb") as opened:
-                status = os.fstat(file)
-                if not stat.S_ISREG(status.st_mode) or not _try_lock(file):
-                    continue
-                if opened.read(2) in (b"", b"[]") or time.time() - status.st_mtime > _KEPT:
-                    os.unlink(name, dir_fd=directory)
-                else:
-                    kept.append((status.st_mtime_ns, name))
-    for _, name in sorted(kept)[:-_MOST_KEPT]:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-
-
-def _values(text: bytes, path: Path) -> list[Any]:
-    """What a dead daemon has left in a file; nothing where it makes no sense."""
+    if text is None:
+        return [[ALL_PROXY_NDP, 0, read(ALL_PROXY_NDP) or "0"]]
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -21,9 +21,9 @@ IMPURE = MACHINE | {"asyncio", "ctypes", "os", "pathlib", "subprocess", "threadi
 ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
     "core": ({"core"}, set()),
-    # of system itself, two small rooms: who hears of a BPF program's times stands on clock, who has packet sockets
-    # on packets; and in a wing, the rooms below
-    "system": ({"core", "system.clock", "system.packets"}, IMPURE - {"scapy"}),
+    # of system itself, three small rooms: who hears of a BPF program's times stands on clock, who has packet sockets
+    # on packets, who remembers sysctls on daemon_files; and in a wing, the rooms below
+    "system": ({"core", "system.clock", "system.packets", "system.daemon_files"}, IMPURE - {"scapy"}),
     "lab": ({"", "core", "lab", "system.bpf.compiler"}, IMPURE),
     "tools": (
         {

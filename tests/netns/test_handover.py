@@ -278,6 +278,8 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
         states: set[str] = set()
 
         def has_heard_all() -> bool:
+            # what it speaks of is there to be read by then
+            is_said = "the service manager has heard all that our successor needs" in running.log
             with suppress(BlockingIOError):
                 while True:
                     message, fds, _, _ = socket.recv_fds(manager, 4096, 8)
@@ -285,7 +287,7 @@ def test_what_a_busy_manager_didnt_hear_at_the_start_he_hears_later(topology: To
                         os.close(fd)
                     states.add(message.decode().partition("\n")[0])
                     heard.append((message.decode().rpartition("=")[2][:1], len(fds)))
-            return "the service manager has heard all that our successor needs" in running.log
+            return is_said
 
         assert until(lambda: has_heard_all() and "READY=1" in states)
         assert {("l", 1), ("s", 1)} <= {*heard}, "a link, and a socket"
@@ -358,18 +360,19 @@ def test_a_port_that_refuses_takes_no_other_ports_program_off(topology: Topology
         assert until(lambda: "lan0: attached in generic mode" in service.log)
 
 
-def test_starts_that_cant_even_be_counted_end_it(topology: Topology) -> None:
-    """A Python that is broken, or half of a package."""
+@pytest.mark.parametrize("start", ["/bin/false", '/bin/sh -c "kill -9 $$$$"'], ids=["broken", "killed"])
+def test_starts_that_cant_even_be_counted_end_it(topology: Topology, start: str) -> None:
+    """A Python that is broken, half of a package, or somebody who kills each early."""
     before = left(topology)
     with UnderSystemd(topology, CONTROL + configuration("2001:db8:2::/64 kernel")) as service, Wire(topology) as wire:
         assert wire.ask(question(PROXIED)) is not None
-        broken = "[Service]\nExecStart=\nExecStart=/bin/false\n"
+        broken = f"[Service]\nExecStart=\nExecStart={start}\n"
         place = "/run/systemd/system/npd6-xdp.service.d"
         words = f"mkdir {place} && printf '{broken}' >{place}/broken.conf && systemctl daemon-reload"
         assert service.enter("sh", "-c", words).returncode == 0
         service.send(signal.SIGKILL)
         assert until(lambda: service.show("ActiveState") in ("failed", "inactive"), 20.0)
-        assert until(lambda: "4 starts in a row didn't even begin" in service.log)
+        assert until(lambda: "4 starts in a row ended too early" in service.log)
         assert left(topology) == before
         assert service.show("NFileDescriptorStore") == "0"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from npd6_xdp.system import sysctl
+from npd6_xdp.system import daemon_files, sysctl
 from npd6_xdp.system.sysctl import Memory, Setting, Sysctls
 
 KILLED = """
@@ -203,7 +203,7 @@ def test_what_a_daemon_that_was_killed_needed_keeps_no_other_from_putting_it_bac
 def test_a_daemon_that_was_stopped_in_its_turn_holds_nobody_up(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sysctl, "_TURN", 0.05)
+    monkeypatch.setattr(daemon_files, "_TURN", 0.05)
     (tmp_path / "memory").mkdir()
     turn = os.open(tmp_path / "memory", os.O_RDONLY)
     fcntl.flock(turn, fcntl.LOCK_EX)
