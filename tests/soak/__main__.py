@@ -35,6 +35,7 @@ _SETTLED = 50_000_000  # solicitations after which nothing is left to fill
 _ROUND = 10.0  # seconds, at most
 _ROUNDS = 16  # about, of a short run
 _LEAST_ROUNDS = 8  # of which the second half can tell whether anything grows
+_FULL_ROUNDS = 64  # of which it can tell that by a few hundred KiB: Python's memory goes up and down by more in each
 _PORT = 3  # of so many rounds, one in which the port flaps as well
 _SAMPLE = 1.0  # seconds
 _START = 60.0  # seconds that the daemon's may take on a machine that does other things beside
@@ -120,7 +121,8 @@ class Soak:
             )
 
     def _is_over(self) -> bool:
-        if self.result.rounds < _LEAST_ROUNDS:
+        is_full = self._wanted is not None and self._wanted >= _SETTLED
+        if self.result.rounds < (_FULL_ROUNDS if is_full else _LEAST_ROUNDS):
             return False
         if self._wanted is None:
             return time.monotonic() - self._began >= self._seconds
