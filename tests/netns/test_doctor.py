@@ -512,6 +512,17 @@ def test_one_prefix_on_both_sides_has_nothing_in_the_way_if_it_is_done_as_the_ma
     assert until(is_well), found
 
 
+def test_a_port_that_does_not_forward_is_no_fault_where_no_method_goes_by_its_routes(one_64: Scene) -> None:
+    one_64.sh("sysctl -w net.ipv6.conf.wan0.forwarding=0 net.ipv6.conf.br0.forwarding=0")
+    one_64.file.write_text(ONE_64)
+    assert of(one_64.look(ONE_64), "forwarding") == []
+    one_64.sh("sysctl -w net.ipv6.conf.all.forwarding=0")
+    (found,) = of(one_64.look(ONE_64), "forwarding")
+    assert found.level is Level.FAIL
+    one_64.sh(*found.mend)
+    assert of(one_64.look(ONE_64), "forwarding") == []
+
+
 @pytest.mark.parametrize("name", ONE_64_FAULTS)
 def test_a_fault_with_one_prefix_on_both_sides_is_found_and_mended(one_64: Scene, name: str) -> None:
     found_and_mended(one_64, ONE_64_FAULTS[name])

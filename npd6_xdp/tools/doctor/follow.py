@@ -163,11 +163,15 @@ def _answer(facts: Facts, live: Live) -> Finding:
 
 def _forwarding(facts: Facts, live: Live) -> Finding:
     name, ifindex = live.known.l3
-    if facts.forwards.get(ifindex, True):
-        return ok("forwarding", f"{name} forwards")
-    whole = facts.sysctls.get("conf/all/forwarding") == "0"
-    lost = f"{name} doesn't forward, so what is sent to {live.known.target} is dropped"
-    return fail("forwarding", lost, *forwarding.mends(facts, () if whole else [name]))
+    whole = facts.sysctls.get("conf/all/forwarding") != "0"
+    by_the_port = live.known.decision in (Decision.ROUTE, Decision.KERNEL)
+    if whole and (facts.forwards.get(ifindex, True) or not by_the_port):
+        return ok("forwarding", "on")
+    mend = forwarding.mends(facts.receivers, name if whole else "")
+    lost = (
+        f"{live.known.target} isn't found by its route" if whole else f"what is sent to {live.known.target} is dropped"
+    )
+    return fail("forwarding", f"{name} doesn't forward, so {lost}", *mend)
 
 
 def _route(live: Live) -> Finding:
