@@ -14,7 +14,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.tools.doctor import firewall, forwarding, interface, machine, others, routes, running, unit
+from npd6_xdp.tools.doctor import firewall, forwarding, hosts, interface, machine, others, routes, running, unit
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, findings_json, findings_text, is_failed
 from npd6_xdp.tools.doctor.follow import follow
@@ -28,6 +28,7 @@ SUBJECTS: tuple[Checks, ...] = (
     interface.checks,
     forwarding.checks,
     routes.checks,
+    hosts.checks,
     firewall.checks,
     others.checks,
     running.checks,

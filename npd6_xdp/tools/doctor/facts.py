@@ -117,15 +117,17 @@ _NO_FIREWALL, _NO_UNIT = Firewall(), Unit()
 
 
 class Echo(NamedTuple):
-    """A host behind `interface` that answers an echo request from `near`, on its own link; and whether it answers one
-    from `far`, which is off it, and which it needs a default route for.
+    """What a host behind `interface` makes of echo requests: whether it answers `near`, on its own link, and `far`,
+    which is off it, and which it needs a default route for. `asked` are those for whom it asked instead of that.
     """
 
     host: IPv6Address
     interface: str
     near: IPv6Address
     far: IPv6Address
+    from_near: bool
     from_far: bool
+    asked: frozenset[IPv6Address] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def _absent(facts: Facts, name: str) -> Finding:
 
 def _state(link: LinkFacts, port: Port) -> Finding:
     if not link.flags & LinkFlag.UP:
-        return fail("interface", f"{link.name}: it is down", f"ip link set dev {word(link.name)} up")
+        gone = "; addresses that were added to it by hand are gone"
+        return fail("interface", f"{link.name}: it is down{gone}", f"ip link set dev {word(link.name)} up")
     if not link.up:
         return fail("interface", f"{link.name}: no carrier: the cable, or the other end's interface, which is down")
     driver = f", driver {port.driver}" if port.driver else ""
@@ -172,9 +173,10 @@ def _vias(facts: Facts) -> Iterator[Finding]:
         if not why.text:
             yield ok("via", via.say("hosts can be found there"))
         elif via.named:
+            gone = "; addresses that were added to it by hand are gone" if why.kind == "down" else ""
             yield fail(
                 "via",
-                via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]),
+                via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]) + gone,
                 *_mend(facts, via.link, why.kind),
             )
     off: dict[str, None] = {}

@@ -34,7 +34,6 @@ def checks(facts: Facts) -> Iterator[Finding]:
     if len(rules) > MOST_RULES:
         yield note("route", f"only the first {MOST_RULES} of {len(rules)} rules were looked at one by one")
     yield from _both_sides(facts, rules)
-    yield from _hosts(facts)
     yield _neighbour_table(facts)
 
 
@@ -318,23 +317,7 @@ def _on_both(facts: Facts, entry: Entry, other: LinkFacts, prefix: Prefix) -> Fi
     )
 
 
-# --- the hosts ---
-
-
-def _hosts(facts: Facts) -> Iterator[Finding]:
-    for echo in facts.echoes:
-        if not echo.from_far:
-            yield warn(
-                "hosts",
-                f"{echo.host} behind {echo.interface} answers {echo.near}, and not {echo.far}, which is off its link:"
-                " it has no default route, or filters; on that host",
-                f"ip -6 route add default via {echo.near}",
-            )
-    well = [echo for echo in facts.echoes if echo.from_far]
-    if well:
-        yield ok("hosts", f"{', '.join(str(echo.host) for echo in well)}: answers from off its link, too")
-    elif not facts.echoes:
-        yield ok("hosts", "no host is known that could be asked whether it has a default route")
+# --- the neighbour table ---
 
 
 def _neighbour_table(facts: Facts) -> Finding:

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""doctor on a machine with one on-link /64 and hosts behind a bridge: each fault that a new user has made there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.tools.doctor.finding import Finding, Level
+from npd6_xdp.tools.doctor.follow import follow
+from npd6_xdp.tools.doctor.reading import read
+from tests.netns.doctoring import Doctor, of
+from tests.netns.wire import configuration, until
+
+P = "2001:db8:1::/64"
+HOST = "2001:db8:1::42"
+ROUTER = "2001:db8:1::ff"
+BEHIND = configuration(f"{P} neighbour via=br0 host_routes=true")
+FILE = f"""\
+{BEHIND}
+[[interface]]
+name = "br0"
+[[interface.rule]]
+prefix = "{P}"
+method = "neighbour"
+via = ["wan0"]
+"""
+SHARED = ("neighbour_table", "snooping", "native", "attached")
+"""What isn't of this scene alone, and what there is to say of any bridge or veth."""
+
+
+class Vps:
+    """The machine, the daemon that runs there, and a doctor."""
+
+    def __init__(self, topology: Topology, running: RunningDaemon, doctor: Doctor) -> None:
+        self.topology = topology
+        self.running = running
+        self.doctor = doctor
+
+    def sh(self, *commands: str, at: str = "edge") -> None:
+        """As root at a shell, where npd6-xdp is this tree's."""
+        path = f"PATH={Path(sys.executable).parent}:$PATH"
+        for command in commands:
+            self.topology.run(at, "sh", "-c", f"{path}; {command}", check=True)  # type: ignore[arg-type]
+
+    def look(self, text: str = "") -> list[Finding]:
+        """At the daemon's own file, with the daemon; or at another, without one."""
+        if not text:
+            return self.doctor.look(self.running.config_file, self.running.control)
+        file = self.topology.directory / "doctor.toml"
+        file.write_text(text)
+        return self.doctor.look(file)
+
+    def follow(self) -> list[Finding]:
+        path = self.running.config_file
+        text = path.read_text()
+        with self.topology.inside("edge"):
+            facts = read(parse(text, str(path)), path, text, self.running.control, attach=False)
+            return follow(facts, IPv6Address(HOST))
+
+    def greet(self) -> None:
+        """Have the upstream reach the host."""
+        ping = "ping", "-6", "-c", "1", "-W", "1", HOST
+        assert until(lambda: self.topology.run("upstream", *ping).returncode == 0)
+
+
+@pytest.fixture(scope="module")
+def vps() -> Iterator[Vps]:
+    """As README has it: addresses of /128, host routes, and fe80::1 for the hosts to send to."""
+    with ExitStack() as stack:
+        topology = stack.enter_context(Topology())
+        commands = {
+            "edge": (
+                "ip -6 address flush scope global",
+                "ip -6 address add 2001:db8:1::3/64 dev wan0 nodad",
+                f"ip -6 route replace default via {ROUTER} dev wan0",
+                "ip link add br0 type bridge mcast_snooping 0",
+                "ip link set lan0 master br0",
+                "ip link set br0 up",
+                "ip -6 address add fe80::1/64 dev br0 nodad",
+            ),
+            "upstream": (
+                f"ip -6 address replace {ROUTER}/64 dev eth0 nodad",
+                "ip -6 address add 2001:db8:ffff::1/128 dev lo nodad",
+            ),
+            "host": ("ip -6 route replace default via fe80::1 dev eth0",),
+        }
+        for namespace, lines in commands.items():
+            for line in lines:
+                topology.run(namespace, *line.split(), check=True)  # type: ignore[arg-type]
+        running = stack.enter_context(RunningDaemon(topology, FILE))
+        scene = Vps(topology, running, stack.enter_context(Doctor(topology)))
+        scene.greet()
+        yield scene
+
+
+def amiss(found: Sequence[Finding]) -> list[Finding]:
+    return [each for each in found if each.level is not Level.OK and each.check not in SHARED]
+
+
+def bad(found: Sequence[Finding]) -> list[Finding]:
+    """Of a target that is followed, as nobody was told to collect what is asked for."""
+    return [each for each in found if each.level in (Level.WARN, Level.FAIL)]
+
+
+def test_on_a_machine_as_the_manual_has_it_nothing_is_amiss_and_the_upstream_s_router_is_no_host(vps: Vps) -> None:
+    vps.sh(f"ping -6 -c 1 -W 2 {ROUTER}")
+    assert amiss(vps.look()) == []
+    (found,) = [each for each in vps.look() if each.check == "hosts"]
+    assert (HOST in found.message, ROUTER in found.message) == (True, False), found
+    assert bad(vps.follow()) == []
+
+
+def test_a_host_without_a_default_route_is_found_though_no_address_of_ours_is_off_its_link(vps: Vps) -> None:
+    vps.sh("ip -6 route del default", at="host")
+    (found,) = of(vps.look(), "hosts")
+    assert found.level is Level.WARN
+    assert f"{HOST} behind br0" in found.message
+    assert "it has no default route" in found.message
+    (back,) = of(vps.follow(), "back")
+    assert back.mend == found.mend
+    vps.sh(*found.mend, at="host")
+    assert of(vps.look(), "hosts") == []
+    assert bad(vps.follow()) == []
+
+
+def test_an_address_of_the_bridge_that_the_hosts_send_to_and_that_went_when_it_was_down_is_found(vps: Vps) -> None:
+    vps.sh("ip link set dev br0 down")
+    assert until(lambda: any("addresses" in each.message for each in of(vps.look(), "via", Level.FAIL)))
+    (down,) = of(vps.look(), "via", Level.FAIL)[:1]
+    vps.sh(*down.mend)
+    vps.sh("ip -6 neigh flush dev eth0", at="host")
+    vps.greet()
+    (found,) = of(vps.look(), "hosts")
+    assert found.level is Level.FAIL
+    assert "fe80::1" in found.message
+    assert of(vps.follow(), "back", Level.FAIL)[0].mend == found.mend
+    vps.sh(*found.mend)
+    assert until(lambda: of(vps.look(), "hosts") == []), vps.look()
+    assert until(lambda: amiss(vps.look()) == []), amiss(vps.look())
+
+
+def test_a_host_that_answers_nothing_is_told_with_where_to_look(vps: Vps) -> None:
+    drop = "-p ipv6-icmp --icmpv6-type echo-request -j DROP"
+    vps.sh(f"ip6tables-nft -A INPUT {drop}", at="host")
+    (found,) = of(vps.look(), "hosts")
+    assert found.level is Level.NOTE
+    assert "ip -6 route show default" in found.message
+    vps.sh(f"ip6tables-nft -D INPUT {drop}", at="host")
