@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from npd6_xdp.tools.doctor.finding import Finding, Level
 from npd6_xdp.tools.doctor.follow import follow
 from npd6_xdp.tools.doctor.reading import read
 from tests.netns.doctoring import Doctor, of
+from tests.netns.test_warnings import advertise, default_route
 from tests.netns.wire import configuration, until
 
 P = "2001:db8:1::/64"
@@ -155,3 +157,86 @@ def test_a_host_that_answers_nothing_is_told_with_where_to_look(vps: Vps) -> Non
     assert found.level is Level.NOTE
     assert "ip -6 route show default" in found.message
     vps.sh(f"ip6tables-nft -D INPUT {drop}", at="host")
+
+
+def forget(vps: Vps) -> None:
+    """Nobody knows the others' link-layer addresses any more, as after an hour."""
+    for namespace in ("upstream", "edge", "host"):
+        vps.sh("ip -6 neigh flush all 2>/dev/null || :", at=namespace)
+
+
+def is_reached(vps: Vps) -> bool:
+    return vps.topology.run("upstream", "ping", "-6", "-c", "1", "-W", "1", HOST).returncode == 0
+
+
+INPUT = {
+    "all but ssh": ("ip6tables-nft -A INPUT -p tcp --dport 22 -j ACCEPT", "ip6tables-nft -A INPUT -j DROP"),
+    "ICMPv6": ("ip6tables-nft -A INPUT -p icmpv6 -j DROP",),
+}
+
+
+@pytest.mark.parametrize("name", INPUT)
+def test_neighbor_discovery_that_input_drops_is_one_finding_and_its_mends_have_the_hosts_reached(
+    vps: Vps, name: str
+) -> None:
+    vps.sh(*INPUT[name])
+    forget(vps)
+    assert not is_reached(vps)
+    (found,) = of(vps.look(), "firewall")
+    assert found.level is Level.FAIL
+    assert {"-i br0", "-i wan0"} <= {part for mend in found.mend for part in ("-i br0", "-i wan0") if part in mend}
+    assert all("--icmpv6-type 13" in mend for mend in found.mend), "no more than that"
+    vps.sh(*found.mend)
+    vps.greet()
+    assert of(vps.look(), "firewall") == []
+    vps.sh("ip6tables-nft -F")
+
+
+def test_a_policy_of_forward_is_one_finding_with_all_that_it_takes(vps: Vps) -> None:
+    vps.sh("ip6tables-nft -P FORWARD DROP")
+    assert not is_reached(vps)
+    (found,) = of(vps.look(), "firewall")
+    assert found.level is Level.FAIL
+    assert len(found.mend) == 2
+    vps.sh(*found.mend)
+    vps.greet()
+    assert of(vps.look(), "firewall") == []
+    vps.sh("ip6tables-nft -P FORWARD ACCEPT", "ip6tables-nft -F")
+
+
+def test_the_router_advertisements_that_give_the_default_route_are_let_in_with_the_rest(vps: Vps) -> None:
+    vps.sh("sysctl -w net.ipv6.conf.wan0.accept_ra=2", "ip -6 route del default")
+    advertise(vps.topology, prefix=False)
+    assert until(lambda: "proto ra" in default_route(vps.topology))
+    vps.sh("nft add table inet t", "nft add chain inet t i '{ type filter hook input priority 0; policy drop; }'")
+    (found,) = of(vps.look(), "firewall")
+    assert "router advertisements" in found.message
+    vps.sh(*found.mend, "ip -6 route del default")
+    advertise(vps.topology, prefix=False)
+    assert until(lambda: "proto ra" in default_route(vps.topology))
+    vps.sh(
+        "nft delete table inet t",
+        "sysctl -w net.ipv6.conf.wan0.accept_ra=0",
+        "ip -6 route del default",
+        f"ip -6 route add default via {ROUTER} dev wan0",
+    )
+
+
+def test_filters_of_bridges_are_named_as_not_looked_at_where_there_are_any(vps: Vps) -> None:
+    vps.sh("nft add table bridge t", "nft add chain bridge t f '{ type filter hook forward priority 0; policy drop; }'")
+    (found,) = of(vps.look(), "firewall")
+    assert found.level is Level.NOTE
+    assert "nft list chain bridge t f" in found.message
+    vps.sh("nft delete table bridge t")
+
+
+def test_what_ip6tables_has_made_of_nftables_is_read_where_nft_is_not_installed(vps: Vps) -> None:
+    vps.sh("ip6tables-nft -A INPUT -p icmpv6 -j DROP")
+    hidden = "mount --bind /dev/null $(command -v nft); exec npd6-xdp doctor --json --config"
+    path = f"PATH={Path(sys.executable).parent}:$PATH:/usr/sbin"
+    words = "unshare", "-m", "sh", "-c", f"{path}; {hidden} {vps.running.config_file}"
+    told = vps.topology.run("edge", *words)
+    found = [each for each in json.loads(told.stdout) if each["check"] == "firewall" and each["level"] != "ok"]
+    assert [each["level"] for each in found] == ["note", "fail"], found
+    assert found[0]["mend"] == ["apt-get install nftables"]
+    vps.sh("ip6tables-nft -F")

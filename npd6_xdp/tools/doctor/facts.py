@@ -99,10 +99,14 @@ class Sample(NamedTuple):
 
 
 class Firewall(NamedTuple):
-    """Base chains that see packets, from nftables and ip6tables; `unread` says what couldn't be looked at, and why."""
+    """Base chains that see packets, from nftables and ip6tables; `unread` says what couldn't be looked at, and why.
+
+    `bridged` names the chains that see what passes between a bridge's ports, and may drop it.
+    """
 
     chains: tuple[Chain, ...] = ()
     unread: tuple[str, ...] = ()
+    bridged: tuple[str, ...] = ()
 
 
 class Unit(NamedTuple):
