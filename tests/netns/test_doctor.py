@@ -151,7 +151,7 @@ FAULTS = {
         "route", Level.FAIL, "lead back out of wan0", (f"ip -6 route del {P} dev lan0",)
     ),
     "a route that says no": Fault(
-        "route", Level.FAIL, "no route leads to it",
+        "route", Level.FAIL, "a route of the type unreachable",
         (f"ip -6 route del {P} dev lan0", f"ip -6 route add unreachable {P} metric 4000"),
         after=(f"ip -6 route del unreachable {P} metric 4000",),
     ),
@@ -251,7 +251,7 @@ FAULTS = {
         config=configuration(f"{P} route via=br0"),
     ),
     "name and via swapped": Fault(
-        "side", Level.WARN, "look swapped",
+        "side", Level.FAIL, "look swapped",
         config=configuration(f"{P} neighbour via=wan0 host_routes=true").replace('name = "wan0"', 'name = "lan0"'),
     ),
     "the wrong side": Fault(

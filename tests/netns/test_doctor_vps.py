@@ -240,3 +240,90 @@ def test_what_ip6tables_has_made_of_nftables_is_read_where_nft_is_not_installed(
     assert [each["level"] for each in found] == ["note", "fail"], found
     assert found[0]["mend"] == ["apt-get install nftables"]
     vps.sh("ip6tables-nft -F")
+
+
+WRITTEN = {
+    "a prefix without its length, in both rules": (FILE.replace("::/64", "::"), "prefix", f"is {P} meant"),
+    "a prefix beside the hosts": (FILE.replace("db8:1::/64", "db8:1:0:8::/80", 1), "prefix", "no rule covers"),
+    "name and via swapped, in a file of one entry": (
+        BEHIND.replace("wan0", "x0").replace("br0", "wan0").replace("x0", "br0"), "side", "look swapped",
+    ),
+    "a name that isn't here": (FILE.replace('name = "wan0"', 'name = "eth1"'), "interface", "there are br0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_mistake_in_the_file_fails_by_its_own_name_alone_and_what_is_printed_mends_it(vps: Vps, name: str) -> None:
+    vps.greet()
+    text, check, words = WRITTEN[name]
+    found = bad(vps.look(text))
+    assert {each.check for each in found} <= {check, *SHARED}, found
+    assert any(each.level is Level.FAIL and words in each.message for each in found), found
+    vps.sh(*(mend for each in found if each.check == check for mend in each.mend))
+    mended = (vps.topology.directory / "doctor.toml").read_text()
+    assert mended in (FILE, BEHIND), mended
+
+
+def test_a_via_that_is_not_here_is_told_with_what_is(vps: Vps) -> None:
+    (found,) = of(vps.look(BEHIND.replace("br0", "br1")), "via")
+    assert "there are br0, lan0" in found.message
+
+
+def test_a_host_beside_a_rule_that_covers_others_is_noted_and_warned_of_once_it_was_asked_for(vps: Vps) -> None:
+    beside = "2001:db8:1::1:42"
+    vps.sh(f"ip -6 address add {beside}/64 dev eth0 nodad", at="host")
+    vps.sh(f"ip -6 route add {beside}/128 dev br0", f"ping -6 -c 1 -W 2 {beside}")
+    narrow = FILE.replace(f"{P}", "2001:db8:1::/112", 1)
+    (found,) = of(vps.look(narrow), "prefix")
+    assert (found.level, beside in found.message) == (Level.NOTE, True), found
+    collected = narrow.replace('name = "wan0"', 'name = "wan0"\ncollect_targets = 10')
+    vps.running.write(collected)
+    assert vps.running.command("reload").returncode == 0
+    vps.topology.run("upstream", "ping", "-6", "-c", "1", "-W", "1", beside)
+    assert until(lambda: [each.level for each in of(vps.look(), "prefix")] == [Level.WARN])
+    vps.sh(*of(vps.look(), "prefix")[0].mend)
+    assert vps.running.config_file.read_text().endswith(collected.replace("/112", "/64"))
+    vps.running.write(FILE)
+    assert vps.running.command("reload").returncode == 0
+    vps.sh(f"ip -6 route del {beside}/128 dev br0 || :")
+    vps.sh(f"ip -6 address del {beside}/64 dev eth0", at="host")
+
+
+ROUTED = "2001:db8:2::/64"
+WAYS = {
+    "a route of type blackhole": ((f"ip -6 route add blackhole {ROUTED}",), "blackhole"),
+    "a route of type unreachable": ((f"ip -6 route add unreachable {ROUTED}",), "unreachable"),
+    "a route to a bridge's port": ((f"ip -6 route add {ROUTED} dev lan0",), "lan0, a port of the bridge br0"),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_route_that_leads_nowhere_is_named_and_replaced(vps: Vps, name: str) -> None:
+    make, words = WAYS[name]
+    vps.sh(*make)
+    text = configuration(f"{ROUTED} route via=br0")
+    (found,) = of(vps.look(text), "route", Level.FAIL)
+    assert words in found.message
+    vps.sh(*found.mend)
+    assert of(vps.look(text), "route") == []
+    vps.sh(f"ip -6 route del {ROUTED} dev br0")
+
+
+def test_without_a_daemon_the_command_that_starts_one_is_printed(vps: Vps) -> None:
+    (found,) = of(vps.look(FILE), "daemon")
+    assert found.mend == (f"npd6-xdp run --config {vps.topology.directory / 'doctor.toml'}",)
+
+
+def test_a_file_that_the_daemon_has_not_read_comes_first_and_what_goes_by_the_daemon_s_says_so(vps: Vps) -> None:
+    vps.running.write(FILE.replace("host_routes = true\n", ""))
+    assert vps.running.command("reload").returncode == 0
+    vps.running.write(FILE)
+    vps.sh(f"touch -d '+2 seconds' {vps.running.config_file}")
+    first, *others = [each for each in vps.look() if each.level is not Level.OK and each.check not in SHARED]
+    assert (first.check, first.level) == ("file", Level.WARN)
+    assert bad(others) == []
+    assert any("hasn't read this file" in each.message for each in others), others
+    vps.running.write(FILE)
+    vps.sh(*first.mend)
+    vps.greet()
+    assert bad(amiss(vps.look())) == []

@@ -163,6 +163,8 @@ class Facts:
     """Neighbours that have said of themselves that they are routers, with the interface."""
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     routes: Sequence[Way] = ()
+    refusing: Sequence[Prefix] = ()
+    """The destinations of routes that say no, where the kernel says that a sample has come to one."""
     samples: Sequence[Sample] = ()
     neighbours: Sequence[NeighbourEntry] = ()
     table_size: tuple[int, tuple[int, int, int]] | None = None

@@ -25,7 +25,7 @@ from npd6_xdp.system.echo import answers
 from npd6_xdp.system.netlink.inspection import Inspection
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.tools import explain_live
-from npd6_xdp.tools.doctor import firewall, forwarding, hosts
+from npd6_xdp.tools.doctor import firewall, forwarding, hosts, running
 from npd6_xdp.tools.doctor.facts import Echo, Facts
 from npd6_xdp.tools.doctor.finding import Finding, Level, fail, is_failed, note, ok, warn
 from npd6_xdp.tools.explain_live import Live
@@ -49,8 +49,7 @@ class _Way(NamedTuple):
 def follow(facts: Facts, target: IPv6Address) -> list[Finding]:
     """What there is to say of each step, on each entry that is concerned."""
     if facts.status is None:
-        mend = ("systemctl start npd6-xdp",) if facts.unit.properties else ()
-        return [fail("daemon", f"nobody answers for {target}: {facts.no_daemon}", *mend)]
+        return [fail("daemon", f"nobody answers for {target}: {facts.no_daemon}", running.start(facts))]
     try:
         found = explain_live.look(facts.control, target)
     except MachineError as error:

@@ -124,7 +124,7 @@ def _behind(facts: Facts) -> list[NeighbourEntry]:
     """
     upstream = facts.default.interface if facts.default else ""
     targets = {sample.target.packed for sample in facts.samples if sample.found}
-    gateways = {gateway for route in facts.routes for _, gateway in route.gateways}
+    gateways = {gateway.packed for route in facts.routes for _, gateway in route.hops if gateway is not None}
     return [
         entry
         for entry in facts.neighbours

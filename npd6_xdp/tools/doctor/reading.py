@@ -18,6 +18,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.route_messages import REFUSALS
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.system.bpf.attach import AttachMode, Links, program_name
@@ -202,6 +203,8 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
         default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
         expires = [each.expires for each in routes if not each.destination.length and each.expires is not None]
         bridges = {names[index]: Bridge(*each) for index, each in inspection.bridges().items() if index in names}
+        sampled = list(samples(table, table_neighbours, inspection.way))
+        is_refused = any(each.reply is not None and each.reply.type in REFUSALS for each in sampled)
         proxies = [
             (names.get(host.ifindex, str(host.ifindex)), IPv6Address(host.address))
             for host, protocol in requests.proxy_entries().items()
@@ -218,7 +221,8 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
                 if is_router and entry.ifindex in names
             ],
             "routes": routes,
-            "samples": list(samples(table, table_neighbours, inspection.way)),
+            "samples": sampled,
+            "refusing": inspection.refusing() if is_refused else [],
             "neighbours": table_neighbours,
             "table_size": requests.neighbour_table_size(),
             "proxies": proxies,
