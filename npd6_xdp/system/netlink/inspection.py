@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -63,7 +64,8 @@ class Inspection:
 
     def refusing(self) -> list[Prefix]:
         """The destinations of the routes that say no (REFUSALS)."""
-        found = map(parse_way, (message.body for message in self._asking.dump(route_messages.dump_routes)))
+        every = partial(route_messages.dump_routes, kind=RouteType.UNSPEC)
+        found = map(parse_way, (message.body for message in self._asking.dump(every)))
         return [way.destination for way in found if way is not None and way.type in route_messages.REFUSALS]
 
     def bridges(self) -> dict[int, BridgeSettings]:
