@@ -68,13 +68,13 @@ def explain(arguments: argparse.Namespace) -> None:
         raise UsageError("--interface: name the one that the question comes in by, or ask the running daemon: --live")
     from npd6_xdp.core.explain import Question
     from npd6_xdp.core.explain import explain as tell
-    from npd6_xdp.tools.facts import link_facts, roles_held, sysctl
+    from npd6_xdp.tools.facts import default_route, link_facts, roles_held, sysctl
 
     config = parse(config_text(arguments.config), str(arguments.config))
     links = link_facts(config)
     config, interface = named_here(config, arguments.interface, links, arguments.config)
     question = Question(interface, vlan.tags if vlan else (), arguments.address, arguments.source or _ASKER)
-    print(tell(config, links, question, sysctl, roles_held(config)))
+    print(tell(config, links, question, sysctl, roles_held(config), default_route(links)))
 
 
 @verb(

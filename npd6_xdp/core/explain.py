@@ -24,7 +24,7 @@ from npd6_xdp.core.roles import lack_text, role_text
 from npd6_xdp.core.table import Decision, Match, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.core.vias import ReadSysctl, notes, port_down
-from npd6_xdp.core.warnings import Receiver, forwarding_warning, on_link_warning
+from npd6_xdp.core.warnings import DefaultRoute, Receiver, forwarding_warning, on_link_warning
 
 _ASKER = bytes.fromhex("020000000001")
 _NO_MAC = bytes(6)
@@ -175,12 +175,13 @@ def explain(
     question: Question,
     sysctl: ReadSysctl = lambda _: None,
     held: Set[str] | None = None,
+    default: DefaultRoute | None = None,
 ) -> str:
     """What becomes of a solicitation, and why, a line a step.
 
     `links` holds the facts of those interfaces that are on this machine; for another one, own addresses and
     next hops can't be considered, and the text says so. `sysctl` says what is set here. `held` are the role addresses
-    that this machine has; None: all of them.
+    that this machine has; None: all of them. `default` is its default route.
     """
     here = links.get(question.interface)
     link = here or _supposed(config, question.interface)
@@ -200,7 +201,7 @@ def explain(
     lines += _way(table, entry, question, is_held=question.target in own)
     found = table.lookup(entry.id, question.target)
     if isinstance(found, Match) and found.rule in table.rules:
-        lines += [f"note: {line}" for line in _hindrances(table, entry, found, links, sysctl)]
+        lines += [f"note: {line}" for line in _hindrances(table, entry, found, links, sysctl, default)]
     return "\n".join(lines)
 
 
@@ -211,29 +212,41 @@ def _supposed(config: Config, name: str) -> LinkFacts:
 
 
 def _hindrances(
-    table: Table, entry: Entry, found: Match, links: Mapping[str, LinkFacts], sysctl: ReadSysctl
+    table: Table,
+    entry: Entry,
+    found: Match,
+    links: Mapping[str, LinkFacts],
+    sysctl: ReadSysctl,
+    default: DefaultRoute | None,
 ) -> list[str]:
     """The warnings of `status` that concern a target like this."""
     lines = []
     if found.decision in (Decision.ROUTE, Decision.NEIGHBOUR):
         lines += notes(table.rules[found.rule], links, sysctl)
     names = {link.ifindex: link.name for link in links.values()}
-    if (name := names.get(entry.l3_ifindex)) and sysctl(f"conf/{name}/forwarding") == "0":
-        why = forwarding_warning(found.decision, _receivers(links, sysctl))
-        lines += [f"{name}: {why}"] if why else []
+    if name := names.get(entry.l3_ifindex):
+        port, whole = (_is_on(sysctl(f"conf/{each}/forwarding")) for each in (name, "all"))
+        why = forwarding_warning(found.decision, name, port, whole, _receivers(links, sysctl, default))
+        lines += [why] if why else []
     if covers := on_link_warning(table, found):
         lines.append(f"{entry.label}: {covers}")
     return lines
 
 
-def _receivers(links: Mapping[str, LinkFacts], sysctl: ReadSysctl) -> list[Receiver]:
-    """The interfaces that have addresses from router advertisements. Switching forwarding on may remove their default
-    routes.
+def _is_on(sysctl: str | None) -> bool | None:
+    return None if sysctl is None else sysctl != "0"
+
+
+def _receivers(links: Mapping[str, LinkFacts], sysctl: ReadSysctl, default: DefaultRoute | None) -> list[Receiver]:
+    """The interfaces that have addresses, or the default route, from router advertisements. Switching forwarding on may
+    remove their default routes.
     """
+    by_one = default.interface if default is not None and default.advertised else ""
     return [
         Receiver(link.name, False, int(sysctl(f"conf/{link.name}/accept_ra") or 0), advertised=True, heard=False)
         for link in sorted(links.values(), key=lambda link: link.name)
-        if link.l3_ifindex(()) == link.ifindex and any(address.advertised for address in link.own(()))
+        if link.l3_ifindex(()) == link.ifindex
+        and (link.name == by_one or any(address.advertised for address in link.own(())))
     ]
 
 

@@ -197,7 +197,7 @@ def _why_pending(decided: Decided) -> str:
         return f"the neighbour table doesn't have it{decided.behind}; the kernel would resolve it"
     if decided.asked.source == UNSPECIFIED:
         return f"a DAD probe to be defended; the kernel asks whether it is still there{decided.behind}"
-    return f"the neighbour table doesn't have it{decided.behind}; the kernel resolves it"
+    return f"the neighbour table doesn't have it{decided.behind}; the kernel asks, and nobody has answered yet"
 
 
 def though_standby(why: str, entry: EntryFacts) -> str:

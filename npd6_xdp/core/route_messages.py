@@ -38,6 +38,9 @@ class RouteType(IntEnum):
     THROW = 9
 
 
+REFUSALS: Mapping[int, str] = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
+"""The types of routes that say no, as ip-route(8) names them."""
+
 _RTA_DST = 1
 _RTA_SRC = 2
 _RTA_IIF = 3

@@ -46,7 +46,7 @@ class TableSpace:
         self._thresholds = thresholds
         if thresholds is not None:
             # never less than was said before, or the warning would be another one with each host that comes and goes
-            self._wanted = max(self._wanted, _power_of_two(max(2 * entries, entries + 2 * limit, thresholds[1] + 1)))
+            self._wanted = max(self._wanted, _wanted(entries, limit, thresholds))
             if self._is_tight and entries > _NEAR * thresholds[1]:
                 self._needed_until = now + _NEEDED
 
@@ -91,9 +91,23 @@ class TableSpace:
         """The command that makes space for limits.pending beside what was there."""
         if self._thresholds is None:
             return f"raise {_KEYS[2]} (and 1 and 2)"
-        values = self._wanted // 2, self._wanted, 2 * self._wanted
-        raised = [max(value, now) for value, now in zip(values, self._thresholds, strict=True)]
-        return "sysctl -w " + " ".join(f"{key}={value}" for key, value in zip(_KEYS, raised, strict=True))
+        return _raised(self._wanted, self._thresholds)
+
+
+def enlarged(entries: int, limit: int, thresholds: tuple[int, int, int]) -> str:
+    """The command that makes space for `limit` pending targets beside so many entries."""
+    return _raised(_wanted(entries, limit, thresholds), thresholds)
+
+
+def _wanted(entries: int, limit: int, thresholds: tuple[int, int, int]) -> int:
+    """The gc_thresh2 that would do."""
+    return _power_of_two(max(2 * entries, entries + 2 * limit, thresholds[1] + 1))
+
+
+def _raised(wanted: int, thresholds: tuple[int, int, int]) -> str:
+    values = wanted // 2, wanted, 2 * wanted
+    raised = [max(value, now) for value, now in zip(values, thresholds, strict=True)]
+    return "sysctl -w " + " ".join(f"{key}={value}" for key, value in zip(_KEYS, raised, strict=True))
 
 
 def _power_of_two(least: int) -> int:

@@ -17,6 +17,9 @@ from npd6_xdp.core.table import NOTHING_DECIDED, Decision, Decisions, Match, Tab
 MOST_SAID = 20
 """Warnings that are said at once, a line each: as many as of a file's mistakes."""
 
+ALL_INTERFACES = -1
+"""The index by which the kernel says whether it forwards as a whole (NETCONFA_IFINDEX_ALL)."""
+
 _MOST_NAMED = 4  # interfaces in one command
 _ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
 _LOOKED_AT = 32  # that are only looked at, 512 times so many at once: see pieces()
@@ -50,7 +53,8 @@ def offload_warning(name: str) -> str:
 class Receiver(NamedTuple):
     """An interface that router advertisements may come in by: its sysctls, and what there is of these.
 
-    `advertised` says that it has an address that the kernel made by one, `heard` that some have come in.
+    `advertised` says that it has an address, or the default route, that the kernel made by one, `heard` that some have
+    come in.
     """
 
     name: str
@@ -80,28 +84,43 @@ def forwarding_warnings(
 ) -> list[str]:
     """Ports that don't forward, so a method finds no hosts, or none that packets reach. `forwards` takes an index."""
     names = {link.ifindex: link.name for link in links.values()}
-    kept = list(receivers)
+    kept, whole = list(receivers), forwards(ALL_INTERFACES)
     lines: dict[str, str] = {}
     for decision in _WITHOUT_FORWARDING:
         for ifindex in {entry.l3_ifindex for entry in table.live(decision)}:
-            if ifindex in names and forwards(ifindex) is False:
-                name = names[ifindex]
-                lines.setdefault(name, f"{name}: {forwarding_warning(decision, kept)}")
+            if (name := names.get(ifindex)) is not None:
+                why = forwarding_warning(decision, name, forwards(ifindex), whole, kept)
+                lines.setdefault(name, why) if why else None
     return [lines[name] for name in sorted(lines)]
 
 
-def forwarding_warning(decision: Decision, receivers: Iterable[Receiver]) -> str:
-    """What it means that a port doesn't forward, and what to do; "" where it doesn't matter."""
-    if decision not in _WITHOUT_FORWARDING:
+def forwarding_warning(
+    decision: Decision, name: str, port: bool | None, whole: bool | None, receivers: Iterable[Receiver]
+) -> str:
+    """What it means that forwarding is off, on a port or as a whole, and what to do; "" where it doesn't matter.
+
+    What is for a host goes on by net.ipv6.conf.all.forwarding alone (ip6_forward). The port's own decides whether a
+    route is found for what comes in there (bpf_fib_lookup), and whether the kernel answers by its own proxy
+    (ndisc_recv_ns). None is not known.
+    """
+    means = _WITHOUT_FORWARDING.get(decision)
+    if whole is None:
+        whole = port
+    if means is None or not (whole is False or (port is False and decision is not Decision.NEIGHBOUR)):
         return ""
-    mend = _mend([receiver for receiver in receivers if receiver.advertised and receiver.accept_ra == 1])
-    return f"forwarding is off, so {_WITHOUT_FORWARDING[decision]}: {mend}"
+    if port is not False:
+        means = _WITHOUT_FORWARDING[Decision.NEIGHBOUR]
+    mend = " ".join(forwarding_mend(receivers, name if whole else ""))
+    return f"{name}: forwarding is off, so {means}: sysctl -w {mend}"
 
 
-def _mend(receivers: Sequence[Receiver]) -> str:
-    """Forwarding, and what keeps the kernel from throwing its default routes away when it is switched on."""
-    kept = [_accept(receiver.name) for receiver in receivers[:_MOST_NAMED]]
-    return f"sysctl -w {' '.join([*kept, 'net.ipv6.conf.all.forwarding=1'])}"
+def forwarding_mend(receivers: Iterable[Receiver], name: str = "") -> list[str]:
+    """What sysctl(8) is to write, in this order: what keeps the kernel from throwing its default routes away, which it
+    does as forwarding is switched on anywhere (rt6_purge_dflt_routers), and forwarding; of one interface, if `name`.
+    """
+    risked = [receiver.name for receiver in receivers if receiver.accept_ra == 1 and receiver.advertised]
+    kept = [_accept(each) for each in risked[:_MOST_NAMED]]
+    return [*kept, word(f"net/ipv6/conf/{name}/forwarding=1") if name else "net.ipv6.conf.all.forwarding=1"]
 
 
 def _accept(name: str) -> str:

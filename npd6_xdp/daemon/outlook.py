@@ -218,7 +218,7 @@ class Outlook(Follower):
             by_one = default is not None and default.advertised and default.interface == link.name
             missed = link.name in self._missed
             if advertised or by_one or missed or (link.ifindex in ours and self._router.forwards(link.ifindex)):
-                found.append((not advertised, link.name, link.ifindex))
+                found.append((not (advertised or by_one), link.name, link.ifindex))
         return [
             self._receiver(name, ifindex, not other, default) for other, name, ifindex in sorted(found)[:_MOST_READ]
         ]

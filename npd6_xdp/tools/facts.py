@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 
 from npd6_xdp.core.altnames import with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.warnings import DefaultRoute
 from npd6_xdp.system.netlink.links import Netlink
+from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.system.sysctl import read
 
@@ -27,6 +30,14 @@ def roles_held(config: Config) -> frozenset[str]:
         return frozenset()
     with closing(Netlink()) as netlink:
         return netlink.held(config.role_addresses)
+
+
+def default_route(links: Mapping[str, LinkFacts]) -> DefaultRoute | None:
+    """This machine's default route; None where there is none."""
+    with closing(Router()) as router:
+        found = router.default_route()
+    names = {link.ifindex: link.name for link in links.values()}
+    return None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
 
 
 def sysctl(key: str) -> str | None:

@@ -14,6 +14,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import KEYS, parse
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.warnings import DefaultRoute
 
 MAC = bytes.fromhex("020000000001")
 FILE = """
@@ -282,7 +283,7 @@ FORWARDING_OFF = "note: wan0: forwarding is off, so "
 ON = "sysctl -w net.ipv6.conf.all.forwarding=1"
 
 
-def notes(target: str, *links: LinkFacts, **sysctls: str) -> list[str]:
+def notes(target: str, *links: LinkFacts, default: DefaultRoute | None = None, **sysctls: str) -> list[str]:
     """The notes on a target where the machine has these links, and sysctls of interfaces ("wan0_forwarding")."""
     question = Question("wan0", (), IPv6Address(target), IPv6Address("fe80::2"))
     here = {link.name: link for link in links}
@@ -290,7 +291,8 @@ def notes(target: str, *links: LinkFacts, **sysctls: str) -> list[str]:
     def sysctl(key: str) -> str | None:
         return sysctls.get(key.removeprefix("conf/").replace("/", "_"))
 
-    return [line for line in explain(config(), here, question, sysctl).splitlines() if line.startswith("note: ")]
+    told = explain(config(), here, question, sysctl, default=default)
+    return [line for line in told.splitlines() if line.startswith("note: ")]
 
 
 def test_a_via_that_is_not_here_or_down_is_told_with_a_target_that_is_looked_for_behind_it() -> None:
@@ -339,9 +341,11 @@ def test_that_forwarding_is_off_is_told_where_it_is_a_matter_with_the_mend(targe
 
 def test_the_mend_keeps_a_default_route_that_comes_by_router_advertisements() -> None:
     advertised = replace(WAN, addresses={(): (replace(WAN.own(())[1], advertised=True),)})
+    by_one = DefaultRoute("wan0", advertised=True)  # as where addresses are set by hand
     for accept_ra, kept in (("1", "net/ipv6/conf/wan0/accept_ra=2 "), ("2", ""), ("0", "")):
-        (line,) = notes("2001:db8:2::42", advertised, LAN, wan0_forwarding="0", wan0_accept_ra=accept_ra)
-        assert line.endswith(f": sysctl -w {kept}net.ipv6.conf.all.forwarding=1")
+        for wan, default in ((advertised, None), (WAN, by_one)):
+            (line,) = notes("2001:db8:2::42", wan, LAN, default=default, wan0_forwarding="0", wan0_accept_ra=accept_ra)
+            assert line.endswith(f": sysctl -w {kept}net.ipv6.conf.all.forwarding=1")
 
 
 def test_a_port_that_is_not_up_is_told() -> None:

@@ -38,7 +38,16 @@ ROOMS = {
             ),
             *(
                 f"system.{room}"
-                for room in ("clock", "echo", "ethtool", "firewall", "other_daemons", "privileges", "sysctl")
+                for room in (
+                    "clock",
+                    "echo",
+                    "ethtool",
+                    "firewall",
+                    "other_daemons",
+                    "privileges",
+                    "stranger",
+                    "sysctl",
+                )
             ),
         },
         IMPURE,

@@ -184,6 +184,7 @@ NO_NAMES = {
     "npd6_xdp/core/live_text.py",  # of a route that is there
     "npd6_xdp/core/table_space.py",  # of the neighbour table
     "npd6_xdp/core/warnings.py",  # in words that are made above
+    "npd6_xdp/tools/doctor/forwarding.py",  # made in core/warnings.py
     "npd6_xdp/tools/doctor/routes.py",  # of the neighbour table
 }
 

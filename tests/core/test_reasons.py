@@ -84,11 +84,12 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
     ),
     (
         decided(Outcome.PENDING, rule=BEHIND, decision=Decision.NEIGHBOUR),
-        "the neighbour table doesn't have it behind lan0 or lan1; the kernel resolves it",
+        "the neighbour table doesn't have it behind lan0 or lan1; the kernel asks, and nobody has answered yet",
     ),
     (
         decided(Outcome.PENDING, rule=BEHIND, decision=Decision.NEIGHBOUR, entry=ENTRY._replace(shared=True)),
-        "the neighbour table doesn't have it behind lan0 or lan1; the kernel resolves it, and it goes on to the others"
+        "the neighbour table doesn't have it behind lan0 or lan1; the kernel asks, and nobody has answered yet,"
+        " and it goes on to the others"
         " behind wan0",
     ),
     (

@@ -11,6 +11,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.warnings import (
+    ALL_INTERFACES,
     DefaultRoute,
     Receiver,
     WarningKind,
@@ -113,6 +114,32 @@ def test_forwarding_that_is_off_is_warned_of_by_what_it_does_to_each_method(meth
 @pytest.mark.parametrize("forwarding", [{7: True}, {}])
 def test_forwarding_that_is_on_or_unknown_is_no_warning(forwarding: dict[int, bool]) -> None:
     assert forwarding_warnings(*table("route"), forwarding.get, []) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "whole", "methods", "words", "mend"),
+    [
+        (False, True, ("route", "kernel"), "method", "net/ipv6/conf/wan0/forwarding=1"),
+        (False, True, ("neighbour",), "", ""),  # the kernel forwards: what comes in by the port is no matter there
+        (
+            True,
+            False,
+            ("route", "kernel", "neighbour"),
+            "what is sent to them gets no",
+            "net.ipv6.conf.all.forwarding=1",
+        ),
+        (False, False, ("route", "kernel"), "method", "net.ipv6.conf.all.forwarding=1"),
+    ],
+)
+def test_of_forwarding_on_a_port_and_as_a_whole_each_counts_for_what_the_kernel_takes_it_for(
+    port: bool, whole: bool, methods: tuple[str, ...], words: str, mend: str
+) -> None:
+    for method in methods:
+        lines = forwarding_warnings(*table(method), {7: port, ALL_INTERFACES: whole}.get, [WAN])
+        assert len(lines) == bool(words)
+        for line in lines:
+            assert words in line
+            assert line.endswith(f": sysctl -w net/ipv6/conf/wan0/accept_ra=2 {mend}"), "any of it purges that route"
 
 
 def test_each_port_is_warned_of_once() -> None:

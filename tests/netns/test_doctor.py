@@ -151,7 +151,7 @@ FAULTS = {
         "route", Level.FAIL, "lead back out of wan0", (f"ip -6 route del {P} dev lan0",)
     ),
     "a route that says no": Fault(
-        "route", Level.FAIL, "no route leads to it",
+        "route", Level.FAIL, "a route of the type unreachable",
         (f"ip -6 route del {P} dev lan0", f"ip -6 route add unreachable {P} metric 4000"),
         after=(f"ip -6 route del unreachable {P} metric 4000",),
     ),
@@ -251,7 +251,7 @@ FAULTS = {
         config=configuration(f"{P} route via=br0"),
     ),
     "name and via swapped": Fault(
-        "side", Level.WARN, "look swapped",
+        "side", Level.FAIL, "look swapped",
         config=configuration(f"{P} neighbour via=wan0 host_routes=true").replace('name = "wan0"', 'name = "lan0"'),
     ),
     "the wrong side": Fault(
@@ -510,6 +510,17 @@ def test_one_prefix_on_both_sides_has_nothing_in_the_way_if_it_is_done_as_the_ma
         return {each.check for each in found} <= {"daemon", "snooping", "native", "neighbour_table"}
 
     assert until(is_well), found
+
+
+def test_a_port_that_does_not_forward_is_no_fault_where_no_method_goes_by_its_routes(one_64: Scene) -> None:
+    one_64.sh("sysctl -w net.ipv6.conf.wan0.forwarding=0 net.ipv6.conf.br0.forwarding=0")
+    one_64.file.write_text(ONE_64)
+    assert of(one_64.look(ONE_64), "forwarding") == []
+    one_64.sh("sysctl -w net.ipv6.conf.all.forwarding=0")
+    (found,) = of(one_64.look(ONE_64), "forwarding")
+    assert found.level is Level.FAIL
+    one_64.sh(*found.mend)
+    assert of(one_64.look(ONE_64), "forwarding") == []
 
 
 @pytest.mark.parametrize("name", ONE_64_FAULTS)

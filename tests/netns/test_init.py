@@ -235,6 +235,7 @@ def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> 
         again = bare.npd6("init", "--write", "--apply")
         assert (again.returncode, again.stdout) == (1, "")
         assert again.stderr.startswith("npd6-xdp: /etc/npd6-xdp/npd6-xdp.toml is there already")
+        assert again.stderr.endswith("; nothing was set either\n")
         assert again.stderr.count("\n") == 1
         bare.tell("edge", *ways_back(said))
         assert bare.sysctls() == ["0", "1"]

@@ -126,7 +126,7 @@ RULES = (
 )
 DAD = {"source": bytes(16), "options": b""}
 NEVER = "such a target is never answered, unless a rule names exactly this address"
-RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel resolves it"
+RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet"
 ROUTED = "the routing table doesn't lead to it by another interface"
 NEXT_HOP = "it is a next hop of a route out of wan0; never impersonated"
 LATE = "it was pending, and has been found behind lan0"

@@ -61,20 +61,28 @@ def test_forwarding_is_followed_as_it_is_switched(topology: Topology, daemon: St
         assert until(lambda: len(page(topology, running)) == 1)
         assert counted(running, "forwarding") == 1
         assert says(running, f"warning: {line}", times + 1)
-    # of one interface alone, and of one that comes
+    # of one interface alone: methods find their targets, and the kernel passes nothing on to them
     topology.sysctl("edge", "net/ipv6/conf/wan0/forwarding", 1)
+    assert until(lambda: "what is sent to them gets no further" in " ".join(warnings(running)), 1.0)
+    topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
+    topology.sysctl("edge", "net/ipv6/conf/wan0/forwarding", 0)
+    assert until(lambda: "method route finds no target there" in " ".join(warnings(running)), 1.0)
+    topology.run("edge", *warnings(running)[0].rpartition(": ")[2].split(), check=True)
     assert until(lambda: warnings(running) == [], 1.0)
 
 
-def advertise(topology: Topology) -> None:
+def advertise(topology: Topology, *, prefix: bool = True) -> None:
     """A router at the upstream says that it is one, and gives a prefix."""
     frame = (
         Ether(src=SETTING.asker_mac, dst="33:33:00:00:00:01")
         / IPv6(src="fe80::1", dst="ff02::1", hlim=255)
         / ICMPv6ND_RA(routerlifetime=1800)
         / ICMPv6NDOptSrcLLAddr(lladdr=SETTING.asker_mac)
-        / ICMPv6NDOptPrefixInfo(prefix="2001:db8:ada::", prefixlen=64, validlifetime=86400, preferredlifetime=14400)
     )
+    if prefix:
+        frame /= ICMPv6NDOptPrefixInfo(
+            prefix="2001:db8:ada::", prefixlen=64, validlifetime=86400, preferredlifetime=14400
+        )
     with Wire(topology) as wire:
         wire.send(bytes(frame))
 
@@ -118,6 +126,26 @@ def test_a_default_route_that_forwarding_has_taken_away_is_warned_of_until_it_ca
     assert until(lambda: "proto ra" in default_route(topology))
     assert until(lambda: warnings(running) == [], 3.0)
     assert counted(running, "router_advertisements") == 0
+
+
+def test_who_does_what_the_line_on_forwarding_says_keeps_a_default_route_by_advertisements_that_give_no_address(
+    topology: Topology, daemon: Start
+) -> None:
+    topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 0)
+    topology.sysctl("edge", "net/ipv6/conf/wan0/accept_ra", 1)
+    on_edge(topology, "-6 route del default")
+    advertise(topology, prefix=False)
+    assert until(lambda: "proto ra" in default_route(topology))
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0"))
+    (line,) = warnings(running)
+    mend = line.rpartition(": ")[2]
+    told = running.command(
+        "explain", "2001:db8:1::42", "--interface", "wan0", "--config", str(running.config_file)
+    ).stdout
+    assert f"note: {line}" in told, "one advice, whoever gives it"
+    topology.run("edge", *mend.split(), check=True)
+    assert until(lambda: warnings(running) == [])
+    assert "proto ra" in default_route(topology)
 
 
 def test_advertisements_that_were_never_taken_in_are_noticed_and_their_absence_is_no_alarm(

@@ -53,7 +53,8 @@ WANTED: tuple[tuple[str, bytes, int, str], ...] = (
         "wan0",
         PLAIN,
         len(PLAIN),
-        "pending: the neighbour table doesn't have it behind lan0; the kernel resolves it; rule 2001:db8:1::/64",
+        "pending: the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet;"
+        " rule 2001:db8:1::/64",
     ),
     (
         "wan0",

@@ -8,11 +8,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core import link_messages, neighbour_messages, route_messages, rtnetlink
 from npd6_xdp.core.neighbour_messages import NeighbourEntry
+from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import RouteReply, RouteType
 from npd6_xdp.core.rtnetlink import Type
 from npd6_xdp.core.survey import UNICAST, Way, parse_way
@@ -25,6 +27,8 @@ _NETDEV_DEV_GET, _NETDEV_IFINDEX, _NETDEV_XDP_FEATURES = 1, 1, 3  # linux/netdev
 _GENL = struct.Struct("=BBxx")  # struct genlmsghdr
 _NLMSG = struct.Struct("=IHHII")
 _REQUEST = 1
+_REFUSED_BY = {errno.ENETUNREACH: RouteType.UNSPEC, errno.EINVAL: 6, errno.EHOSTUNREACH: 7, errno.EACCES: 8}
+"""What a refusal says: no route, or one of type blackhole, unreachable, prohibit (fib6_prop, net/ipv6/route.c)."""
 _IFINFOMSG_SIZE = 16
 _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 1, 2
 _IFLA_BR_MCAST = (22, 23, 25)  # IFLA_BR_MCAST_ROUTER, _SNOOPING, _QUERIER
@@ -58,6 +62,12 @@ class Inspection:
         found = map(parse_way, (message.body for message in self._asking.dump(route_messages.dump_routes)))
         return [way for way in found if way is not None and way.type == UNICAST]
 
+    def refusing(self) -> list[Prefix]:
+        """The destinations of the routes that say no (REFUSALS)."""
+        every = partial(route_messages.dump_routes, kind=RouteType.UNSPEC)
+        found = map(parse_way, (message.body for message in self._asking.dump(every)))
+        return [way.destination for way in found if way is not None and way.type in route_messages.REFUSALS]
+
     def bridges(self) -> dict[int, BridgeSettings]:
         """The bridges, by index."""
         found = {}
@@ -78,8 +88,8 @@ class Inspection:
                 lambda number: route_messages.get_route(number, came_in_by, bytes(16), target.packed)
             ).messages
         except Refused as refused:
-            unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)
-            return RouteReply(RouteType.UNSPEC, 0) if refused.errno in unreachable else None
+            kind = _REFUSED_BY.get(refused.errno or 0)
+            return None if kind is None else RouteReply(kind, 0)
         replies = (route_messages.parse_route_reply(each.body) for each in found if each.type == Type.NEWROUTE)
         return next(replies, None)
 

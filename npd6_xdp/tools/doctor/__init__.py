@@ -14,7 +14,18 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.tools.doctor import firewall, forwarding, interface, machine, others, routes, running, unit
+from npd6_xdp.tools.doctor import (
+    covered,
+    firewall,
+    forwarding,
+    hosts,
+    interface,
+    machine,
+    others,
+    routes,
+    running,
+    unit,
+)
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, findings_json, findings_text, is_failed
 from npd6_xdp.tools.doctor.follow import follow
@@ -23,11 +34,14 @@ from npd6_xdp.tools.doctor.reading import read
 Checks = Callable[[Facts], Iterator[Finding]]
 
 SUBJECTS: tuple[Checks, ...] = (
+    running.file_checks,  # first: all that goes by the daemon's state goes by the file that it has
     machine.checks,
     unit.checks,
     interface.checks,
     forwarding.checks,
     routes.checks,
+    covered.checks,
+    hosts.checks,
     firewall.checks,
     others.checks,
     running.checks,

@@ -99,10 +99,14 @@ class Sample(NamedTuple):
 
 
 class Firewall(NamedTuple):
-    """Base chains that see packets, from nftables and ip6tables; `unread` says what couldn't be looked at, and why."""
+    """Base chains that see packets, from nftables and ip6tables; `unread` says what couldn't be looked at, and why.
+
+    `bridged` names the chains that see what passes between a bridge's ports, and may drop it.
+    """
 
     chains: tuple[Chain, ...] = ()
     unread: tuple[str, ...] = ()
+    bridged: tuple[str, ...] = ()
 
 
 class Unit(NamedTuple):
@@ -117,15 +121,17 @@ _NO_FIREWALL, _NO_UNIT = Firewall(), Unit()
 
 
 class Echo(NamedTuple):
-    """A host behind `interface` that answers an echo request from `near`, on its own link; and whether it answers one
-    from `far`, which is off it, and which it needs a default route for.
+    """What a host behind `interface` makes of echo requests: whether it answers `near`, on its own link, and `far`,
+    which is off it, and which it needs a default route for. `asked` are those for whom it asked instead of that.
     """
 
     host: IPv6Address
     interface: str
     near: IPv6Address
     far: IPv6Address
+    from_near: bool
     from_far: bool
+    asked: frozenset[IPv6Address] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,8 @@ class Facts:
     """Neighbours that have said of themselves that they are routers, with the interface."""
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     routes: Sequence[Way] = ()
+    refusing: Sequence[Prefix] = ()
+    """The destinations of routes that say no, where the kernel says that a sample has come to one."""
     samples: Sequence[Sample] = ()
     neighbours: Sequence[NeighbourEntry] = ()
     table_size: tuple[int, tuple[int, int, int]] | None = None

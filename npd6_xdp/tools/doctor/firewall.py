@@ -15,13 +15,22 @@ from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import RouteType
 from npd6_xdp.tools.doctor.facts import Facts
-from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+from npd6_xdp.tools.doctor.finding import Finding, Level, note, ok
 from npd6_xdp.tools.doctor.routes import behind_of
 from npd6_xdp.tools.doctor.ruleset import Certainty, Chain, Fate, Packet, fate
 
-_SOLICITATION, _ADVERTISEMENT = 135, 136
-_NFT_TYPES = {_SOLICITATION: "nd-neighbor-solicit", _ADVERTISEMENT: "nd-neighbor-advert"}
-_WORDS = {_SOLICITATION: "solicitations", _ADVERTISEMENT: "advertisements"}
+_SOLICITATION, _ADVERTISEMENT, _ROUTER_ADVERTISEMENT = 135, 136, 134
+_NEIGHBOUR_DISCOVERY = (_SOLICITATION, _ADVERTISEMENT)
+_NFT_TYPES = {
+    _SOLICITATION: "nd-neighbor-solicit",
+    _ADVERTISEMENT: "nd-neighbor-advert",
+    _ROUTER_ADVERTISEMENT: "nd-router-advert",
+}
+_WORDS = {
+    _SOLICITATION: "solicitations",
+    _ADVERTISEMENT: "advertisements",
+    _ROUTER_ADVERTISEMENT: "router advertisements, which give the default route,",
+}
 _IN, _OUT = ("prerouting", "input", "ingress"), ("output", "postrouting")
 _THROUGH = ("prerouting", "forward", "postrouting", "ingress")
 _UNTRACKED = "untracked"  # conntrack leaves Neighbor Discovery alone
@@ -43,9 +52,11 @@ def checks(facts: Facts) -> Iterator[Finding]:
         tool = "nftables" if " nft " in f" {line.replace(':', ' ')} " else "iptables"
         yield note("firewall", line, *([f"apt-get install {tool}"] if missing else []))
     ways = list(_ways(facts))
-    found = [*_discovery(facts.firewall.chains, ways), *_forwarded(facts.firewall.chains, ways)]
+    found = list(_told([*_discovery(facts, ways), *_forwarded(facts.firewall.chains, ways)]))
     yield from found
-    if not found and not facts.firewall.unread:
+    if facts.firewall.bridged:
+        yield note("firewall", f"filters of bridges aren't looked at: {', '.join(facts.firewall.bridged)}")
+    if not found and not facts.firewall.unread and not facts.firewall.bridged:
         number = len(facts.firewall.chains)
         yield ok(
             "firewall", f"nothing that is needed is dropped ({number} chains looked at)" if number else "no filter"
@@ -54,8 +65,29 @@ def checks(facts: Facts) -> Iterator[Finding]:
 
 def along(facts: Facts, way: Way) -> Iterator[Finding]:
     """What there is to say of one way, there and back."""
-    yield from _discovery(facts.firewall.chains, [way])
-    yield from _forwarded(facts.firewall.chains, [way])
+    yield from _told([*_discovery(facts, [way]), *_forwarded(facts.firewall.chains, [way])])
+
+
+class _Loss(NamedTuple):
+    """What is dropped, `how` ("is dropped"), and by what."""
+
+    level: Level
+    what: str
+    how: str
+    by: str
+    mend: Sequence[str]
+
+
+def _told(losses: Sequence[_Loss]) -> Iterator[Finding]:
+    """A finding a cause: all that a rule or a policy drops, with all that lets it through."""
+    causes: dict[tuple[Level, str, str], list[_Loss]] = {}
+    for loss in losses:
+        causes.setdefault((loss.level, loss.how.partition(" ")[2], loss.by), []).append(loss)
+    for (level, how, by), some in causes.items():
+        whats = list(dict.fromkeys(loss.what for loss in some))
+        what = f"{whats[0]} {some[0].how}" if len(whats) == 1 else f"{'; '.join(whats)}: all {how}"
+        mend = tuple(dict.fromkeys(command for loss in some for command in loss.mend))
+        yield Finding("firewall", level, f"{what} by {by}", mend)
 
 
 def _ways(facts: Facts) -> Iterator[Way]:
@@ -82,13 +114,18 @@ def _seen_by(chain: Chain, hooks: Sequence[str], interface: str) -> bool:
     return chain.hook in hooks and (not chain.devices or interface in chain.devices)
 
 
-def _discovery(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding]:
+def _discovery(facts: Facts, ways: Sequence[Way]) -> Iterator[_Loss]:
     names = dict.fromkeys(name for way in ways for name in (way.behind, way.near))
     asked_behind = {way.near for way in ways}
-    for chain in chains:
+    advertised = facts.default.interface if facts.default is not None and facts.default.advertised else ""
+    for chain in facts.firewall.chains:
         for name in names:
             dropped: list[tuple[int, Fate]] = []
-            for kind in _WORDS:
+            kinds = [
+                *_NEIGHBOUR_DISCOVERY,
+                *([_ROUTER_ADVERTISEMENT] if name == advertised and chain.hook in _IN else []),
+            ]
+            for kind in kinds:
                 if _seen_by(chain, (*_IN, *_OUT), name):
                     iif, oif = (name, "") if chain.hook in _IN else ("", name)
                     its = fate(chain, Packet(chain.hook, iif, oif, icmp=kind, state=_UNTRACKED))
@@ -97,15 +134,15 @@ def _discovery(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding
             if not dropped:
                 continue
             what = " and ".join(_WORDS[kind] for kind, _ in dropped)
-            direction = "from" if chain.hook in _IN else "to"
-            text = f"{name}: neighbor {what} {direction} there are dropped by {dropped[0][1].by}"
+            what = f"{name}: neighbor {what} {'from' if chain.hook in _IN else 'to'} there"
+            what = what.replace(f"neighbor {_WORDS[_ROUTER_ADVERTISEMENT]}", _WORDS[_ROUTER_ADVERTISEMENT])
             mend = _open_discovery(chain, name, [kind for kind, _ in dropped])
             if any(its.certainty is Certainty.DROPPED for _, its in dropped):
                 # from the upstream's side, XDP takes in the questions before any filter; advertisements it doesn't
-                needed = name not in asked_behind or any(kind == _ADVERTISEMENT for kind, _ in dropped)
-                yield (fail if needed else warn)("firewall", text, *mend)
+                needed = name not in asked_behind or any(kind != _SOLICITATION for kind, _ in dropped)
+                yield _Loss(Level.FAIL if needed else Level.WARN, what, "are dropped", dropped[0][1].by, mend)
             else:
-                yield note("firewall", text.replace("are dropped", "may be dropped"), *mend)
+                yield _Loss(Level.NOTE, what, "may be dropped", dropped[0][1].by, mend)
 
 
 def _open_discovery(chain: Chain, name: str, kinds: Sequence[int]) -> list[str]:
@@ -120,13 +157,22 @@ def _open_discovery(chain: Chain, name: str, kinds: Sequence[int]) -> list[str]:
     return [f"{chain.insert} {option} {word(name)} -p ipv6-icmp --icmpv6-type {kind} -j ACCEPT" for kind in kinds]
 
 
-def _forwarded(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[Finding]:
+def _forwarded(chains: Sequence[Chain], ways: Sequence[Way]) -> Iterator[_Loss]:
     for chain in chains:
-        for way in ways:
+        for way in _each_once(ways):
             to_host = {state: _passage(chain, way, state, inward=True) for state in ("new", "established")}
             from_host = {state: _passage(chain, way, state, inward=False) for state in ("new", "established")}
             yield from _judged(chain, way, to_host, inward=True, others=from_host)
             yield from _judged(chain, way, from_host, inward=False, others=to_host)
+
+
+def _each_once(ways: Sequence[Way]) -> Iterator[Way]:
+    """Without those that are the way back of another: who lets P through from there and to there lets these through."""
+    seen = set()
+    for way in ways:
+        if (way.behind, way.near, way.network) not in seen:
+            seen.add((way.near, way.behind, way.network))
+            yield way
 
 
 def _passage(chain: Chain, way: Way, state: str, *, inward: bool) -> Fate:
@@ -141,19 +187,19 @@ def _passage(chain: Chain, way: Way, state: str, *, inward: bool) -> Fate:
 
 def _judged(
     chain: Chain, way: Way, fates: dict[str, Fate], *, inward: bool, others: dict[str, Fate]
-) -> Iterator[Finding]:
+) -> Iterator[_Loss]:
     new, established = fates["new"], fates["established"]
     direction = f"from {way.near} to {way.network}" if inward else f"from {way.network} to {way.near}"
     mend = _open_way(chain, way, inward=inward)
     if established.certainty is Certainty.DROPPED:
-        yield fail("firewall", f"what is forwarded {direction} is dropped by {established.by}", *mend)
+        yield _Loss(Level.FAIL, f"what is forwarded {direction}", "is dropped", established.by, mend)
     elif new.certainty is Certainty.DROPPED and others["new"].certainty is Certainty.DROPPED and inward:
-        yield fail("firewall", f"no connection is let through {direction}, or back, by {new.by}", *mend)
+        yield _Loss(Level.FAIL, f"connections {direction}, or back,", "are dropped", new.by, mend)
     elif new.certainty is Certainty.DROPPED:
-        yield note("firewall", f"new connections {direction} are dropped by {new.by}; replies pass", *mend)
+        yield _Loss(Level.NOTE, f"new connections {direction}", "are dropped, and replies pass,", new.by, mend)
     elif Certainty.PERHAPS in (new.certainty, established.certainty):
         by = established.by or new.by
-        yield note("firewall", f"what is forwarded {direction} may be dropped by {by}", *mend)
+        yield _Loss(Level.NOTE, f"what is forwarded {direction}", "may be dropped", by, mend)
 
 
 def _open_way(chain: Chain, way: Way, *, inward: bool) -> list[str]:

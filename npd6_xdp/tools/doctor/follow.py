@@ -7,7 +7,7 @@ firewall, host, back, way_back. What a packet can tell is tried with one: an ech
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from ipaddress import IPv6Address
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import word
-from npd6_xdp.core.neighbour_messages import PRESENT
+from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.route_messages import RouteType
@@ -25,13 +25,14 @@ from npd6_xdp.system.echo import answers
 from npd6_xdp.system.netlink.inspection import Inspection
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.tools import explain_live
-from npd6_xdp.tools.doctor import firewall, forwarding
-from npd6_xdp.tools.doctor.facts import Facts
-from npd6_xdp.tools.doctor.finding import Finding, fail, is_failed, note, ok, warn
+from npd6_xdp.tools.doctor import firewall, forwarding, hosts, running
+from npd6_xdp.tools.doctor.facts import Echo, Facts
+from npd6_xdp.tools.doctor.finding import Finding, Level, fail, is_failed, note, ok, warn
 from npd6_xdp.tools.explain_live import Live
 
 _ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL)
 _HERE = (RouteType.LOCAL, RouteType.ANYCAST)
+_THERE = {str(state.name).lower() for state in NeighbourState if state & PRESENT}
 _NOT_OURS = (Outcome.UNMATCHED, Outcome.IGNORED, Outcome.INVALID)
 
 
@@ -48,8 +49,7 @@ class _Way(NamedTuple):
 def follow(facts: Facts, target: IPv6Address) -> list[Finding]:
     """What there is to say of each step, on each entry that is concerned."""
     if facts.status is None:
-        mend = ("systemctl start npd6-xdp",) if facts.unit.properties else ()
-        return [fail("daemon", f"nobody answers for {target}: {facts.no_daemon}", *mend)]
+        return [fail("daemon", f"nobody answers for {target}: {facts.no_daemon}", running.start(facts))]
     try:
         found = explain_live.look(facts.control, target)
     except MachineError as error:
@@ -57,8 +57,20 @@ def follow(facts: Facts, target: IPv6Address) -> list[Finding]:
     pid, since = facts.status["pid"], _time(facts.status["started"])
     return [
         ok("daemon", f"npd6-xdp is running, pid {pid}, since {since}"),
-        *(each for live in found for each in _steps(facts, live)),
+        *(each for live in found for each in (_own_side(live, found) or _steps(facts, live))),
     ]
+
+
+def _own_side(live: Live, found: Sequence[Live]) -> list[Finding]:
+    """Of an entry on whose own link the target is, where another one leads to it: nobody there needs us for it."""
+    name, ifindex = live.known.l3
+    state, _ = live.kernel.neighbours.get(name, ("", ""))
+    reply = live.kernel.reply
+    if reply is None or reply.ifindex != ifindex or not _THERE & {*state.split("|")}:
+        return []
+    if all(other.known.l3 == live.known.l3 for other in found):
+        return []
+    return [ok("question", f"{live.known.entry.label}: {live.known.target} is on its own link, and answers for itself")]
 
 
 def _steps(facts: Facts, live: Live) -> Iterator[Finding]:
@@ -163,11 +175,15 @@ def _answer(facts: Facts, live: Live) -> Finding:
 
 def _forwarding(facts: Facts, live: Live) -> Finding:
     name, ifindex = live.known.l3
-    if facts.forwards.get(ifindex, True):
-        return ok("forwarding", f"{name} forwards")
-    whole = facts.sysctls.get("conf/all/forwarding") == "0"
-    lost = f"{name} doesn't forward, so what is sent to {live.known.target} is dropped"
-    return fail("forwarding", lost, *forwarding.mends(facts, () if whole else [name]))
+    whole = facts.sysctls.get("conf/all/forwarding") != "0"
+    by_the_port = live.known.decision in (Decision.ROUTE, Decision.KERNEL)
+    if whole and (facts.forwards.get(ifindex, True) or not by_the_port):
+        return ok("forwarding", "on")
+    mend = forwarding.mends(facts.receivers, name if whole else "")
+    lost = (
+        f"{live.known.target} isn't found by its route" if whole else f"what is sent to {live.known.target} is dropped"
+    )
+    return fail("forwarding", f"{name} doesn't forward, so {lost}", *mend)
 
 
 def _route(live: Live) -> Finding:
@@ -238,6 +254,12 @@ def _host(facts: Facts, live: Live, way: _Way) -> Iterator[Finding]:
     far = None if way.far is None else answers(host, way.far)
     with closing(Requests()) as requests:
         word = requests.neighbour(Host(live.kernel.reply.ifindex if live.kernel.reply else 0, host.packed))
+    tells = near and far and way.far is not None and hosts.is_surely_off(way.far, host)
+    if not tells and word.state & PRESENT and word.mac:
+        echo = hosts.ask(facts, way.behind, word.mac, host)  # no address of ours may be one that tells
+        if echo is not None and (echo.from_near or not near):
+            yield from _asked(facts, echo)
+            return
     gateways = live.kernel.route.gateways if live.kernel.route else ()
     if near or far:
         yield ok("host", f"{host} behind {way.behind} answers an echo request from {way.near if near else way.far}")
@@ -264,6 +286,16 @@ def _host(facts: Facts, live: Live, way: _Way) -> Iterator[Finding]:
             " machine, or filters; on that host",
             f"ip -6 route replace default via {way.near}",
         )
+
+
+def _asked(facts: Facts, echo: Echo) -> Iterator[Finding]:
+    """By packets that no route or filter of this machine sees."""
+    if echo.from_near:
+        yield ok("host", f"{echo.host} behind {echo.interface} answers an echo request")
+    if echo.from_far:
+        yield ok("back", f"{echo.host} answers who is off its link, too")
+    for found in hosts.told(facts, echo, "back" if echo.from_near else "host"):
+        yield found._replace(level=Level.FAIL) if found.level is Level.WARN else found
 
 
 def _way_back(facts: Facts, live: Live) -> Finding:

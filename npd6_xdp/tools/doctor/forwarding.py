@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import TABLE_MAIN, RouteType
 from npd6_xdp.core.table import Decision
-from npd6_xdp.core.warnings import advertisement_warnings
+from npd6_xdp.core.warnings import Receiver, advertisement_warnings, forwarding_mend
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
-_ALL = "sysctl -w net.ipv6.conf.all.forwarding=1"
 LOCAL = (RouteType.LOCAL, RouteType.ANYCAST)
 """What is sent there is for this machine."""
 _EVERYWHERE = Prefix(0x2000 << 112, 3)  # all global unicast addresses (RFC 4291 §2.4)
+_BY_THE_PORT = (Decision.ROUTE, Decision.KERNEL)
+"""What needs forwarding on the interface that the question comes in by, too: packets are forwarded by `all` alone."""
 _FORWARDED = (Decision.ROUTE, Decision.KERNEL, Decision.NEIGHBOUR, Decision.STATIC)
 
 
@@ -31,29 +32,29 @@ def _forwarding(facts: Facts) -> Iterator[Finding]:
     if whole is None:
         yield note("forwarding", "net.ipv6.conf.all.forwarding can't be read: is /proc/sys mounted?")
         return
-    off = [name for name in _ports(facts) if facts.forwards.get(facts.links[name].l3_ifindex(())) is False]
+    off = [name for name in _ports(facts, _BY_THE_PORT) if _is_off(facts, name)]
     if whole == "0" and not _is_needed(facts):
         yield ok("forwarding", "off, and all targets are this machine's own")
     elif whole == "0":
-        lost = "forwarding is off, so nothing that is sent to the hosts gets to them"
-        yield fail("forwarding", lost, *mends(facts))
+        yield fail(
+            "forwarding",
+            "forwarding is off, so nothing that is sent to the hosts gets to them",
+            *mends(facts.receivers),
+        )
     elif off:
-        lost = f"forwarding is off on {', '.join(off)}, so no target is found by routes"
-        yield fail("forwarding", lost, *mends(facts, off))
+        text = f"forwarding is off on {', '.join(off)}, so no target of method route or kernel is found there"
+        yield fail("forwarding", text, *dict.fromkeys(each for name in off for each in mends(facts.receivers, name)))
     else:
         yield ok("forwarding", "on")
 
 
-def mends(facts: Facts, names: Sequence[str] = ()) -> list[str]:
-    """The commands that switch forwarding on, on some interfaces or, where none is named, on all; before it what keeps
-    the kernel from throwing away the default routes that router advertisements gave there.
-    """
-    kept = [
-        f"sysctl -w {word(f'net/ipv6/conf/{each.name}/accept_ra=2')}"
-        for each in facts.receivers
-        if each.advertised and each.accept_ra == 1 and (not names or each.name in names)
-    ]
-    return [*kept, *([f"sysctl -w {word(f'net/ipv6/conf/{name}/forwarding=1')}" for name in names] or [_ALL])]
+def mends(receivers: Sequence[Receiver], name: str = "") -> list[str]:
+    """The commands that switch forwarding on, a line each: in the order in which the default route stays."""
+    return [f"sysctl -w {each}" for each in forwarding_mend(receivers, name)]
+
+
+def _is_off(facts: Facts, name: str) -> bool:
+    return facts.forwards.get(facts.links[name].l3_ifindex(())) is False
 
 
 def _is_needed(facts: Facts) -> bool:
@@ -66,8 +67,8 @@ def _is_needed(facts: Facts) -> bool:
     )
 
 
-def _ports(facts: Facts) -> list[str]:
-    live = {entry.l3_ifindex for decision in _FORWARDED for entry in facts.table.live(decision)}
+def _ports(facts: Facts, decisions: Iterable[Decision] = _FORWARDED) -> list[str]:
+    live = {entry.l3_ifindex for decision in decisions for entry in facts.table.live(decision)}
     return sorted(name for name, link in facts.links.items() if link.ifindex in live)
 
 
@@ -90,13 +91,13 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
     if there := elsewhere(facts):
         yield ok("default_route", f"none in the table main; out of {there}")
         return
-    mends = [
+    added = [
         f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
     ]
     accepting = [each.name for each in facts.receivers if each.accept_ra and not each.ignores_ra]
     asked = [f"rdisc6 -1 {word(name)}" for name in accepting if name in ports]
     yield warn(
-        "default_route", "there is none, so what hosts send to the rest of the world is lost", *(mends or asked)[:1]
+        "default_route", "there is none, so what hosts send to the rest of the world is lost", *(added or asked)[:1]
     )
 
 

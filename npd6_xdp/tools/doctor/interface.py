@@ -57,12 +57,25 @@ def _absent(facts: Facts, name: str) -> Finding:
     there += f" and {len(fit) - _MOST_NAMED} more" if len(fit) > _MOST_NAMED else ""
     if is_glob(name):
         return warn("interface", f"{name}: no interface here has such a name; there are {there}")
-    return fail("interface", f"{name}: no such interface here, and npd6-xdp waits for it; there are {there}")
+    return fail(
+        "interface",
+        f"{name}: no such interface here, and npd6-xdp waits for it; there are {there}",
+        *_meant(facts, name),
+    )
+
+
+def _meant(facts: Facts, name: str) -> tuple[str, ...]:
+    """The command that names the interface that the upstream asks on, if no other [[interface]] does."""
+    upstream = facts.links.get(facts.default.interface if facts.default else "")
+    if upstream is None or upstream.why_no_port or facts.config.entries(upstream.name):
+        return ()
+    return edits.interface_place(facts.path, facts.text, name).replace(("name", name, upstream.name))
 
 
 def _state(link: LinkFacts, port: Port) -> Finding:
     if not link.flags & LinkFlag.UP:
-        return fail("interface", f"{link.name}: it is down", f"ip link set dev {word(link.name)} up")
+        gone = "; addresses that were added to it by hand are gone"
+        return fail("interface", f"{link.name}: it is down{gone}", f"ip link set dev {word(link.name)} up")
     if not link.up:
         return fail("interface", f"{link.name}: no carrier: the cable, or the other end's interface, which is down")
     driver = f", driver {port.driver}" if port.driver else ""
@@ -165,16 +178,20 @@ def _snooping(facts: Facts, link: LinkFacts) -> Iterator[Finding]:
 def _vias(facts: Facts) -> Iterator[Finding]:
     for name in absent_vias(facts.config, facts.links):
         glob = is_glob(name)
-        text = f"via {name}: {'no interface here has such a name' if glob else 'no such interface here'}"
+        there = ", ".join(sorted(each.name for each in facts.links.values() if each.mac)[:_MOST_NAMED]) or "none"
+        text = (
+            f"via {name}: no {'interface here has such a name' if glob else 'such interface here'}; there are {there}"
+        )
         yield warn("via", text) if glob else fail("via", text)
     for via in used_vias(facts.config, facts.links):
         why = why_nobody(via.link, lambda key: facts.sysctls.get(key))
         if not why.text:
             yield ok("via", via.say("hosts can be found there"))
         elif via.named:
+            gone = "; addresses that were added to it by hand are gone" if why.kind == "down" else ""
             yield fail(
                 "via",
-                via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]),
+                via.say(why.text.partition(": ip ")[0].partition(": sysctl ")[0]) + gone,
                 *_mend(facts, via.link, why.kind),
             )
     off: dict[str, None] = {}

@@ -61,6 +61,21 @@ def chains(text: str, listed: str, *, without_xtables: bool) -> tuple[Chain, ...
     return tuple(found)
 
 
+def bridged(text: str) -> Iterator[str]:
+    """The base chains of the family bridge that drop anything: a policy, or a rule."""
+    objects = json.loads(text)["nftables"]
+    verdicts = {
+        (each["table"], each["chain"])
+        for each in _each(objects, "rule")
+        if each["family"] == "bridge" and any(kind != "counter" for one in each.get("expr", ()) for kind in one)
+    }
+    for each in _each(objects, "chain"):
+        table = each["table"]
+        drops = each.get("policy") == "drop" or any(of == table for of, _ in verdicts)
+        if each["family"] == "bridge" and "hook" in each and drops:
+            yield f"nft list chain bridge {table} {each['name']}"
+
+
 def _devices(listed: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
     """The devices of chains, by family, table and name."""
     found, table, chain = {}, ("", ""), ""

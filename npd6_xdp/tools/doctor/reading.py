@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -18,8 +18,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourEntry
-from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.route_messages import REFUSALS
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.system.bpf.attach import AttachMode, Links, program_name
@@ -27,7 +26,6 @@ from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.sizes import sizes_for
-from npd6_xdp.system.echo import answers
 from npd6_xdp.system.ethtool import driver, receive_vlan_offload
 from npd6_xdp.system.netlink.inspection import Inspection, xdp_features
 from npd6_xdp.system.netlink.links import Netlink
@@ -43,15 +41,14 @@ from npd6_xdp.system.privileges import (
 )
 from npd6_xdp.system.sysctl import read as read_sysctl
 from npd6_xdp.tools.control import ask
-from npd6_xdp.tools.doctor.facts import Bridge, Echo, Facts, MachineFacts, Port, Program
+from npd6_xdp.tools.doctor import hosts
+from npd6_xdp.tools.doctor.facts import Bridge, Facts, MachineFacts, Port, Program
 from npd6_xdp.tools.doctor.reading_firewall import read_firewall
 from npd6_xdp.tools.doctor.samples import samples
 from npd6_xdp.tools.doctor.unit import read_unit
 
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
 _RING_BYTES = 2304 << 10  # of two programs, a CPU
-_MOST_ECHOES = 3  # hosts that are asked behind an interface
-_MOST_ASKED = 12  # of all: who doesn't answer takes two seconds
 _PATIENCE = 15.0  # seconds for the daemon's next word, of which it says one every 5
 _STATUS = {"build", "pid", "configuration", "reload_error", "last_reload", "interfaces", "refused", "warnings"}
 _ANSWERERS = ("ndppd", "npd6", "odhcpd")
@@ -113,7 +110,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         unit=read_unit(),
         **routing,
     )
-    return _with_echoes(facts)
+    return replace(facts, echoes=tuple(hosts.asked(facts)))
 
 
 def _status(control: Path) -> tuple[Mapping[str, Any] | None, str, bool]:
@@ -206,6 +203,8 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
         default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
         expires = [each.expires for each in routes if not each.destination.length and each.expires is not None]
         bridges = {names[index]: Bridge(*each) for index, each in inspection.bridges().items() if index in names}
+        sampled = list(samples(table, table_neighbours, inspection.way))
+        is_refused = any(each.reply is not None and each.reply.type in REFUSALS for each in sampled)
         proxies = [
             (names.get(host.ifindex, str(host.ifindex)), IPv6Address(host.address))
             for host, protocol in requests.proxy_entries().items()
@@ -222,7 +221,8 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
                 if is_router and entry.ifindex in names
             ],
             "routes": routes,
-            "samples": list(samples(table, table_neighbours, inspection.way)),
+            "samples": sampled,
+            "refusing": inspection.refusing() if is_refused else [],
             "neighbours": table_neighbours,
             "table_size": requests.neighbour_table_size(),
             "proxies": proxies,
@@ -264,46 +264,3 @@ def _networkd() -> list[str]:
                     if key == "IPv6ProxyNDPAddress" or (key == "IPv6ProxyNDP" and value in ("yes", "true", "1", "on")):
                         found.append(f"{file}: {line.strip()}")
     return found
-
-
-def _with_echoes(facts: Facts) -> Facts:
-    """Ask some hosts that are there for an echo, from their own link and from off it."""
-    return replace(facts, echoes=tuple(_echoes(facts)))
-
-
-def _echoes(facts: Facts) -> Iterator[Echo]:
-    if "CAP_NET_RAW" in facts.machine.missing:
-        return
-    asked: dict[int, int] = {}
-    behind = {sample.target.packed for sample in facts.samples if sample.found}
-    for entry in facts.neighbours:
-        if sum(asked.values()) >= _MOST_ASKED:
-            return
-        if not _is_behind(behind, entry) or asked.get(entry.ifindex, 0) >= _MOST_ECHOES:
-            continue
-        link, host = facts.links[facts.name(entry.ifindex)], IPv6Address(entry.address)
-        own = [each for each in link.own(()) if each.usable and not each.address.is_link_local]
-        near = next((each.address for each in own if _holds(each.network, host)), None)
-        others = [
-            each.address
-            for other in facts.links.values()
-            for each in (other.own(()) if other.ifindex != link.ifindex else ())
-            if each.usable and not each.address.is_link_local and not each.address.is_loopback
-        ]
-        far = next((each for each in others if not any(_holds(mine.network, each) for mine in own)), None)
-        if near is None or far is None:
-            continue  # it can't be told from here
-        asked[entry.ifindex] = asked.get(entry.ifindex, 0) + 1
-        if answers(host, near):
-            yield Echo(host, link.name, near, far, bool(answers(host, far)))
-
-
-def _is_behind(targets: Set[bytes], entry: NeighbourEntry) -> bool:
-    """Whether a neighbour is a host that a rule covers, on another link than the questions come from."""
-    if not entry.state & PRESENT or IPv6Address(entry.address).is_link_local:
-        return False
-    return entry.address in targets
-
-
-def _holds(network: Prefix, address: IPv6Address) -> bool:
-    return network.covers(Prefix(int(address), BITS))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from npd6_xdp.system.firewall import find, has_nft_tables, legacy_tables, said
 from npd6_xdp.tools.doctor import ip6tables, nft
 from npd6_xdp.tools.doctor.facts import Firewall
@@ -16,7 +18,7 @@ def read_firewall() -> Firewall:
     """All chains that see IPv6 packets; where a tool is missing or refuses, that is said."""
     found: list[Chain] = []
     unread: list[str] = []
-    _read_nftables(found, unread)
+    bridged = _read_nftables(found, unread)
     legacy = legacy_tables()
     if legacy is None:
         unread.append("ip6tables: only root may see its tables")
@@ -29,28 +31,36 @@ def read_firewall() -> Firewall:
             why = str(error)
         if why:
             unread.append(f"ip6tables has the tables {', '.join(legacy.split())}, which can't be read: {why}")
-    return Firewall(tuple(found), tuple(unread))
+    return Firewall(tuple(found), tuple(unread), bridged)
 
 
-def _read_nftables(found: list[Chain], unread: list[str]) -> None:
+def _read_nftables(found: list[Chain], unread: list[str]) -> tuple[str, ...]:
+    """Read them; what is returned are the chains of bridges, which nobody here reads."""
     has_tables = has_nft_tables()
     if has_tables is False:
-        return
+        return ()
     if has_tables is None:
         unread.append("nftables: only root may see its tables")
-        return
+        return ()
     text, why = said("nft", "-j", "list", "ruleset")
     if why:
-        unread.append(f"nftables has tables, which can't be read: {why}")
-        return
+        with suppress(*_NOT_UNDERSTOOD):
+            _read_xtables(found)  # made of nftables, too
+        unread.append(f"nftables has tables, which can't be read, other than those of ip6tables: {why}")
+        return ()
     try:
-        told, why = "", ""
-        if nft.has_xtables(text):
-            # what nft(8) shows of those lacks what it doesn't understand
-            tool = "ip6tables-nft" if find("ip6tables-nft-save") else "ip6tables"
-            told, why = said(f"{tool}-save")
-            found += ip6tables.chains(told, tool)
+        told = _read_xtables(found) if nft.has_xtables(text) else ""  # what nft shows of those lacks what it can't say
         listed, _ = said("nft", "list", "ruleset")
         found += nft.chains(text, listed, without_xtables=bool(told))
+        return tuple(nft.bridged(text))
     except _NOT_UNDERSTOOD as error:
         unread.append(f"nftables has tables that can't be understood: {error}")
+    return ()
+
+
+def _read_xtables(found: list[Chain]) -> str:
+    """Take in the chains that ip6tables has made of nftables, by its own tool; what that says."""
+    tool = "ip6tables-nft" if find("ip6tables-nft-save") else "ip6tables"
+    told, _ = said(f"{tool}-save")
+    found += ip6tables.chains(told, tool)
+    return told

@@ -6,16 +6,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 
+from npd6_xdp.core.absent import absent_names
 from npd6_xdp.core.config import is_glob
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.route_messages import REFUSALS, RouteType
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.survey import Way
 from npd6_xdp.core.table import Decision, Rule
-from npd6_xdp.tools.doctor import edits
+from npd6_xdp.core.table_space import enlarged
+from npd6_xdp.tools.doctor import edits, running
+from npd6_xdp.tools.doctor.covered import without_length
 from npd6_xdp.tools.doctor.facts import UNICAST, Facts, Sample
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 from npd6_xdp.tools.doctor.samples import MOST_RULES
@@ -34,7 +37,6 @@ def checks(facts: Facts) -> Iterator[Finding]:
     if len(rules) > MOST_RULES:
         yield note("route", f"only the first {MOST_RULES} of {len(rules)} rules were looked at one by one")
     yield from _both_sides(facts, rules)
-    yield from _hosts(facts)
     yield _neighbour_table(facts)
 
 
@@ -48,7 +50,7 @@ def _rule(facts: Facts, rule: Rule) -> Finding:
     """The first cause that is found, of one rule."""
     entry = facts.table.entries[rule.entry]
     name = f"{entry.label}: {rule.method} rule {rule.prefix}"
-    for judge in (_unknown_prefix, _other_side, _way):
+    for judge in (_no_length, _unknown_prefix, _other_side, _to_a_port, _way):
         if (found := judge(facts, rule, entry, name)) is not None:
             return found
     return ok("route", f"{name}: {_led(facts, rule)}")
@@ -63,6 +65,14 @@ def _led(facts: Facts, rule: Rule) -> str:
 
 
 # --- a prefix that this machine knows nothing of ---
+
+
+def _no_length(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
+    meant = without_length(rule)
+    if meant is None:
+        return None
+    mend = _place(facts, rule).replace(("prefix", rule.prefix, str(meant)))
+    return fail("prefix", f"{name}: without a length, that is one address alone; is {meant} meant?", *mend)
 
 
 def _unknown_prefix(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
@@ -89,7 +99,8 @@ def _is_known(facts: Facts, network: Prefix) -> bool:
     there = (IPv6Address(each.address) for each in facts.neighbours)
     if any(network.covers(Prefix(int(address), BITS)) for address in (*own, *there)):
         return True
-    return any(network.covers(route) or (route.covers(network) and route.length >= _WIDE) for route in facts.prefixes)
+    known = (*facts.prefixes, *facts.refusing)
+    return any(network.covers(route) or (route.covers(network) and route.length >= _WIDE) for route in known)
 
 
 def _meant(facts: Facts, rule: Rule) -> Prefix | None:
@@ -128,11 +139,13 @@ def _other_side(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | 
     port = facts.links.get(upstream)
     if port is None or port.ifindex == entry.l3_ifindex or port.why_no_port or _is_spoken_for(facts, port):
         return None
+    if absent_names(facts.config, facts.links):
+        return None  # one that isn't here may be meant for it, and is told of
     behind = facts.table.vias.get(rule.via_set, frozenset())
     if port.ifindex in behind:
         mend = _place(facts, rule).replace(("via", upstream, entry.port))
         named = edits.interface_place(facts.path, facts.text, entry.port).replace(("name", entry.port, upstream))
-        return warn(
+        return fail(
             "side",
             f"{name}: the default route leads out of {upstream}, so the upstream asks there, and no [[interface]] is"
             " for it: name and via look swapped",
@@ -183,11 +196,35 @@ def _way(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
     what = (
         f"the routes lead back out of {facts.name(reply.ifindex)}, where the questions come in"
         if reply.type == RouteType.UNICAST
+        else f"a route of the type {REFUSALS[reply.type]} is all that there is for it"
+        if reply.type in REFUSALS
         else "no route leads to it"
     )
     lost = "so method route finds nobody" if rule.decision is Decision.ROUTE else "so what is sent to the hosts is lost"
-    mends = [f"ip -6 route add {network} dev {word(side)}" for network in rule.networks] if side else []
+    mends = [f"ip -6 route replace {network} dev {word(side)}" for network in rule.networks] if side else []
     return fail("route", f"{name}: {what}, {lost}", *mends)
+
+
+def _to_a_port(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | None:
+    """Whether the routes lead out of a bridge's port, which takes in nothing for itself: what it sends comes by, and
+    what comes back is the bridge's.
+    """
+    for sample in facts.samples:
+        reply = sample.reply
+        if sample.rule != rule.id or reply is None or reply.type != RouteType.UNICAST:
+            continue
+        port = facts.links.get(facts.name(reply.ifindex))
+        if port is None or not port.bridge or port.name in rule.via:
+            continue  # (a via is told of by itself)
+        target = Prefix(int(sample.target), BITS)
+        mends = [
+            f"ip -6 route del {prefix} dev {word(port.name)}; ip -6 route replace {prefix} dev {word(port.bridge)}"
+            for prefix, routes in facts.direct.items()
+            if prefix.covers(target) and any(route.ifindex == port.ifindex for route in routes)
+        ]
+        text = f"the routes lead out of {port.name}, a port of the bridge {port.bridge}, so nobody is found there"
+        return fail("route", f"{name}: {text}", *mends)
+    return None
 
 
 def _is_right(facts: Facts, rule: Rule, entry: Entry, sample: Sample) -> bool:
@@ -217,6 +254,10 @@ def _to_neighbours(facts: Facts, rule: Rule, name: str, wrong: Sequence[Sample])
             *_place(facts, rule).put({"host_routes": "true"}),
         )
     lost = [each for each in wrong if each.found]
+    if lost and facts.status is not None and running.is_of_another_file(facts):
+        return note(
+            "route", f"{name}: {lost[0].target} is there, and has no route of its own: the daemon hasn't read this file"
+        )
     if lost and facts.status is not None:
         return warn("route", f"{name}: {lost[0].target} is there, and no route of its own leads to it")
     return None
@@ -318,23 +359,7 @@ def _on_both(facts: Facts, entry: Entry, other: LinkFacts, prefix: Prefix) -> Fi
     )
 
 
-# --- the hosts ---
-
-
-def _hosts(facts: Facts) -> Iterator[Finding]:
-    for echo in facts.echoes:
-        if not echo.from_far:
-            yield warn(
-                "hosts",
-                f"{echo.host} behind {echo.interface} answers {echo.near}, and not {echo.far}, which is off its link:"
-                " it has no default route, or filters; on that host",
-                f"ip -6 route add default via {echo.near}",
-            )
-    well = [echo for echo in facts.echoes if echo.from_far]
-    if well:
-        yield ok("hosts", f"{', '.join(str(echo.host) for echo in well)}: answers from off its link, too")
-    elif not facts.echoes:
-        yield ok("hosts", "no host is known that could be asked whether it has a default route")
+# --- the neighbour table ---
 
 
 def _neighbour_table(facts: Facts) -> Finding:
@@ -343,9 +368,6 @@ def _neighbour_table(facts: Facts) -> Finding:
     used, (first, second, third) = facts.table_size
     text = f"{used} entries, gc_thresh1, 2 and 3 are {first}, {second} and {third}"
     if 4 * used >= 3 * second:
-        key = "net.ipv6.neigh.default.gc_thresh"
-        values = f"{key}1={2 * second} {key}2={4 * second} {key}3={8 * second}"
-        return warn(
-            "neighbour_table", f"{text}: the kernel soon throws out hosts that are there", f"sysctl -w {values}"
-        )
+        mend = enlarged(used, facts.config.limits.pending, (first, second, third))
+        return warn("neighbour_table", f"{text}: the kernel soon throws out hosts that are there", mend)
     return ok("neighbour_table", text)

@@ -12,7 +12,7 @@ from typing import Any
 from npd6_xdp.core.config import Attach
 from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.tools.doctor.facts import Facts
-from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+from npd6_xdp.tools.doctor.finding import Finding, Level, fail, note, ok, warn
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -22,10 +22,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
         if facts.is_silent:
             yield warn("daemon", f"it is there, and doesn't answer: {facts.no_daemon}; its log may say why")
             return
-        yield note("daemon", f"none to ask: {facts.no_daemon}")
+        yield note("daemon", f"none to ask: {facts.no_daemon}", start(facts))
         return
     yield ok("daemon", f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}")
-    yield _file(facts, status)
     for row in status["interfaces"]:
         yield from _interface(facts, row)
     for what, count in status["refused"].items():
@@ -33,6 +32,24 @@ def checks(facts: Facts) -> Iterator[Finding]:
             yield warn("refused", f"no space was left for {count} {what}: raise the limit of these in [limits]")
     for line in status["warnings"]:
         yield warn("warning", f"the daemon warns: {line}")
+
+
+def file_checks(facts: Facts) -> Iterator[Finding]:
+    """What there is to say of the file in use, against the one on disk."""
+    if facts.status is not None:
+        yield _file(facts, facts.status)
+
+
+def is_of_another_file(facts: Facts) -> bool:
+    """Whether the daemon goes by another configuration than the one that is looked at."""
+    return facts.status is not None and _file(facts, facts.status).level is not Level.OK
+
+
+def start(facts: Facts) -> str:
+    """The command that starts a daemon here."""
+    if (facts.unit.properties or {}).get("LoadState") == "loaded":
+        return "systemctl start npd6-xdp"
+    return f"npd6-xdp run --config {shlex.quote(str(facts.path.absolute()))}"
 
 
 def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:

@@ -30,7 +30,7 @@ def run(path: Path, *, write: bool, apply: bool) -> int:
     Raises MachineError where there is nothing to answer for, or what is to be written can't be.
     """
     if write and os.path.lexists(path):
-        raise existing(path)
+        raise existing(path, "; nothing was set either" if apply else "")
     found = machine()
     plan = decide(found)
     text = document(plan)

@@ -37,11 +37,11 @@ def write_new(path: Path, text: str) -> None:
                 beside.unlink()
 
 
-def existing(path: Path) -> MachineError:
-    """What to say of a file that is there already."""
+def existing(path: Path, nothing: str = "") -> MachineError:
+    """What to say of a file that is there already; `nothing` is what wasn't done, for that."""
     return MachineError(
         f"{path} is there already, and init writes over no file: move it away (mv {path} {path}.old), or write to"
-        " another one (npd6-xdp init > npd6-xdp.toml)"
+        f" another one (npd6-xdp init > npd6-xdp.toml){nothing}"
     )
 
 

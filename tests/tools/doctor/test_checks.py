@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.build import build
+from npd6_xdp.core.config import Limits
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.table_space import TableSpace
 from npd6_xdp.tools.doctor import interface, machine, others, routes, unit
 from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Port, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
@@ -115,7 +117,10 @@ def test_a_neighbour_table_that_is_nearly_full_is_told_with_what_makes_it_larger
     assert of(routes.checks(replace(facts(), table_size=(383, (128, 512, 1024)))), "neighbour_table").level is Level.OK
     found = of(routes.checks(replace(facts(), table_size=(384, (128, 512, 1024)))), "neighbour_table")
     assert found.level is Level.WARN
-    assert "net.ipv6.neigh.default.gc_thresh2=2048" in found.mend[0]
+    space = TableSpace(Limits().pending)
+    space.sized(Limits().pending, 384, (128, 512, 1024), 0.0)
+    space.refused(0.0)
+    assert space.warnings(0.0)[0].endswith(f": {found.mend[0]}"), "the daemon and doctor say the same"
 
 
 def test_systemd_networkd_that_proxies_is_told_with_its_file() -> None:

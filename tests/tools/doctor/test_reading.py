@@ -81,7 +81,8 @@ def test_forwarding_of_one_interface_is_mended_without_its_default_route_going()
     its = replace(its, config=config, table=build(config, its.links), sysctls={"conf/all/forwarding": "1"})
     receivers = [Receiver("wan0", False, 1, True, True), Receiver("lan0", False, 1, True, True)]
     found = of(forwarding.checks(replace(its, forwards={2: False}, receivers=receivers, default=default)), "forwarding")
-    assert found.mend == ("sysctl -w net/ipv6/conf/wan0/accept_ra=2", "sysctl -w net/ipv6/conf/wan0/forwarding=1")
+    kept = tuple(f"sysctl -w net/ipv6/conf/{name}/accept_ra=2" for name in ("wan0", "lan0"))
+    assert found.mend == (*kept, "sysctl -w net/ipv6/conf/wan0/forwarding=1"), "any purges those of all"
 
 
 def calls(work: Callable[[], object]) -> int:

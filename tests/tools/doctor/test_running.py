@@ -44,7 +44,7 @@ def status(**row: Any) -> Facts:
 
 
 def grave(its: Facts) -> list[Finding]:
-    return [each for each in running.checks(its) if each.level is not Level.OK]
+    return [each for each in (*running.file_checks(its), *running.checks(its)) if each.level is not Level.OK]
 
 
 @pytest.mark.parametrize(
