@@ -76,7 +76,7 @@ def test_every_check_holds(told: subprocess.CompletedProcess[str]) -> None:
     assert told.stderr == ""
 
 
-def test_it_takes_less_than_forty_seconds(told: subprocess.CompletedProcess[str]) -> None:
+def test_it_takes_less_than_two_minutes(told: subprocess.CompletedProcess[str]) -> None:
     seconds = re.search(r"in (\d+) s\n", told.stdout)
     assert seconds
     assert int(seconds[1]) < 120
@@ -88,7 +88,7 @@ def test_it_takes_less_than_forty_seconds(told: subprocess.CompletedProcess[str]
         pytest.param(r"Act 1.*Address unreachable.*Act 2", id="unreachable without the daemon"),
         pytest.param(r"Act 2.*3 received.*Act 3.*3 received.*Act 4", id="reachable in both datapaths"),
         pytest.param(
-            r"Act 5.*0 received.*trace .*absent.*doctor .*\$ (ip -6 route add \S+ dev lan0)\n.*edge# \1\n.*3 received",
+            r"Act 5.*0 received.*trace .*absent.*doctor .*\$ (ip -6 route replace \S+ dev lan0)\n.*edge# \1\n.*3 received",
             id="what trace and doctor say, and that it mends it",
         ),
         pytest.param(r"Act 2.*3 received.*SIGTERM.*Address unreachable.*Act 3", id="unreachable when it ended"),
