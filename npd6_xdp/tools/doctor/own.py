@@ -11,6 +11,7 @@ from npd6_xdp.core.links import OwnAddress
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.table import Decision, Match, Rule
+from npd6_xdp.tools.doctor.covered import without_length
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, note, ok, warn
 
@@ -70,6 +71,8 @@ def _entry(
         elif decision is not None and decision > Decision.IGNORE:
             elsewhere.append(f"{each.address} ({name})")
     for rule in rules:
+        if without_length(rule) is not None:
+            continue  # which is said by its name, `prefix`: that address is a router's, by RFC 4291 §2.6.1
         if alone := [network for network in rule.networks if _is_own(facts, entry, network)]:
             names = _some([str(IPv6Address(each.address)) for each in alone])
             text = f"{entry.label}: {rule.method} rule {rule.prefix}: {names}: it is this machine's own there, so the"
