@@ -61,6 +61,9 @@ def test_the_unit_is_told_of_failed_masked_not_enabled_or_changed_and_what_is_pr
         assert until(lambda: service.show("ActiveState") == "failed")
         mended(Level.FAIL, "has failed (exit-code, exit status 2)")
         assert unit() == []
+        service.systemctl("stop", "npd6-xdp")
+        service.systemctl("mask", "npd6-xdp")
+        mended(Level.FAIL, "is masked")
 
 
 def test_another_package_by_the_name_of_bcc_is_no_bcc(topology: Topology, tmp_path: Path) -> None:

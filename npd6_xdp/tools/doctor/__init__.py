@@ -20,10 +20,13 @@ from npd6_xdp.tools.doctor import (
     forwarding,
     hosts,
     interface,
+    kernel_proxy,
     machine,
     others,
+    own,
     routes,
     running,
+    snooping,
     unit,
 )
 from npd6_xdp.tools.doctor.facts import Facts
@@ -38,12 +41,15 @@ SUBJECTS: tuple[Checks, ...] = (
     machine.checks,
     unit.checks,
     interface.checks,
+    snooping.checks,
     forwarding.checks,
     routes.checks,
     covered.checks,
+    own.checks,
     hosts.checks,
     firewall.checks,
     others.checks,
+    kernel_proxy.checks,
     running.checks,
 )
 

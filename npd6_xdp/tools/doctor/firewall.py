@@ -82,7 +82,7 @@ def _told(losses: Sequence[_Loss]) -> Iterator[Finding]:
     """A finding a cause: all that a rule or a policy drops, with all that lets it through."""
     causes: dict[tuple[Level, str, str], list[_Loss]] = {}
     for loss in losses:
-        causes.setdefault((loss.level, loss.how.partition(" ")[2], loss.by), []).append(loss)
+        causes.setdefault((loss.level, loss.how.removeprefix("is ").removeprefix("are "), loss.by), []).append(loss)
     for (level, how, by), some in causes.items():
         whats = list(dict.fromkeys(loss.what for loss in some))
         what = f"{whats[0]} {some[0].how}" if len(whats) == 1 else f"{'; '.join(whats)}: all {how}"

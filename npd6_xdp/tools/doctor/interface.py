@@ -45,7 +45,6 @@ def checks(facts: Facts) -> Iterator[Finding]:
         yield _programs(facts, link, port)
         yield _native(facts, link, port)
         yield from _offload(facts, link, port)
-        yield from _snooping(facts, link)
     yield from _vias(facts)
     lines = warnings(facts.table)
     yield from (warn("on_link", line) for line in lines)
@@ -160,19 +159,6 @@ def _offload(facts: Facts, link: LinkFacts, port: Port) -> Iterator[Finding]:
         yield warn("offload", text, mend)
     else:
         yield ok("offload", f"{link.name}: VLAN tags stay in the frames")
-
-
-def _snooping(facts: Facts, link: LinkFacts) -> Iterator[Finding]:
-    """A bridge takes in groups itself only where it has joined them, once it snoops and somebody asks for listeners."""
-    bridge = facts.bridges.get(link.name)
-    if bridge is None:
-        return
-    if not bridge.snooping or bridge.router == 2:
-        yield ok("snooping", f"{link.name}: the bridge takes in all groups")
-        return
-    mend = f"ip link set dev {word(link.name)} type bridge mcast_router 2"
-    text = f"{link.name}: the bridge snoops MLD, so solicitations of a larger prefix don't get in"
-    yield warn("snooping", text, mend) if bridge.querier else note("snooping", f"{text} once there is a querier", mend)
 
 
 def _vias(facts: Facts) -> Iterator[Finding]:

@@ -16,6 +16,24 @@ _VERDICTS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "drop", "RETURN": "re
 _GO_ON = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "NOTRACK", "TRACE", "AUDIT", "CLASSIFY", "HL"})
 _ICMP6 = ("ipv6-icmp", "icmpv6", "58")
 _STATES = ("--ctstate", "--state")
+_SAID_BY_OPTIONS = frozenset(
+    {
+        "comment",
+        "conntrack",
+        "state",
+        "icmp6",
+        "hl",
+        "tcp",
+        "udp",
+        "udplite",
+        "sctp",
+        "dccp",
+        "limit",
+        "mark",
+        "multiport",
+    }
+)
+"""Matches that ask for nothing but what their options, or -p, say; others ask for something without any (rpfilter)."""
 _HOP_LIMITS = {
     "--hl-eq": lambda limit: ruleset.by_hop_limit(limit, limit),
     "--hl-lt": lambda limit: ruleset.by_hop_limit(0, limit - 1),
@@ -88,8 +106,10 @@ def _options(words: list[str]) -> Iterator[tuple[str, list[str], bool]]:
 
 def _test(option: str, values: list[str]) -> Test | None:
     value = values[0]
-    if option in ("-m", "--comment"):
-        return None  # its own options follow; a comment is none
+    if option == "-m":
+        return None if value in _SAID_BY_OPTIONS else ruleset.unknown
+    if option == "--comment":
+        return None
     if option in ("-i", "-o"):
         pattern = f"{value[:-1]}*" if value.endswith("+") else value
         return ruleset.by_interface("iif" if option == "-i" else "oif", pattern)

@@ -248,6 +248,8 @@ def _receivers(
 def _sysctls(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, str | None]:
     keys = ["conf/all/forwarding", "conf/all/proxy_ndp"]
     concerned = {name for name in links if config.entries(name)} | (config.via_names & links.keys())
+    indexes = {index for name in concerned for index in links[name].l3.values()}
+    concerned |= {link.name for link in links.values() if link.ifindex in indexes}
     concerned |= {links[name].bridge for name in concerned if links[name].bridge}
     for name in sorted(concerned):
         keys += [f"conf/{name}/{key}" for key in ("disable_ipv6", "dad_transmits", "proxy_ndp", "accept_ra")]

@@ -17,7 +17,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
-from npd6_xdp.tools.doctor import interface, machine, others, routes, unit
+from npd6_xdp.tools.doctor import interface, kernel_proxy, machine, others, routes, unit
 from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Port, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
 
@@ -148,3 +148,16 @@ def test_text_and_json_say_the_same() -> None:
         "mend": ["date -s now", "hwclock -w"],
     }
     assert not is_failed(found)
+
+
+def test_a_daemon_whose_kernel_may_not_proxy_is_told_what_is_off() -> None:
+    its = facts()
+    text = TEXT.replace("static", "kernel", 1)
+    config = parse(text, "x")
+    status = {"configuration": str(its.path), "reload_error": "", "last_reload": 1.0}
+    sysctls = {"conf/wan0/proxy_ndp": "0", "conf/all/proxy_ndp": "1"}
+    its = replace(its, config=config, table=build(config, its.links), status=status, sysctls=sysctls)
+    found = of(kernel_proxy.checks(its), "proxy_ndp")
+    assert (found.level, found.mend) == (Level.FAIL, ("sysctl -w net/ipv6/conf/wan0/proxy_ndp=1",))
+    its = replace(its, sysctls=dict.fromkeys(sysctls, "1"))
+    assert of(kernel_proxy.checks(its), "proxy_ndp").level is Level.OK

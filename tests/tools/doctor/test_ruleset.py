@@ -59,6 +59,10 @@ def chain_of(*lines: str, name: str = "FORWARD", policy: str = "ACCEPT") -> Chai
         (("-A INPUT -p ipv6-icmp -m hl --hl-eq 255 -j ACCEPT", "-A INPUT -j DROP"), ADVERTISEMENT, PASSED),
         (("-A INPUT -p ipv6-icmp -m hl --hl-lt 255 -j DROP",), ADVERTISEMENT, PASSED),
         (("-A FORWARD -m hl --hl-lt 2 -j DROP",), INWARD, PERHAPS),
+        (("-A FORWARD -m rpfilter -j DROP",), INWARD, PERHAPS),
+        (("-A FORWARD -m rpfilter -j ACCEPT", "-A FORWARD -j DROP"), INWARD, PERHAPS),
+        (("-A FORWARD -m rpfilter --loose --invert -j DROP",), INWARD, PERHAPS),
+        (("-A FORWARD -m socket -j DROP",), INWARD, PERHAPS),
     ],
 )
 def test_of_ip6tables_a_fate_is_certain_only_where_no_rule_may_say_otherwise(
