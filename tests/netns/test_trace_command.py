@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, UPSTREAM_MAC, Topology
 from npd6_xdp.tools.pcap import frames
+from tests.bench.generators import Order, flood
 from tests.frames import FOREIGN_MAC, TAGS_8021Q
 from tests.kinds import KINDS, Kind, Wanted
 from tests.netns.commanded import Commanded, commanded, tshark
@@ -32,6 +34,7 @@ from tests.netns.wire import SETTING, Wire, configuration, paused, question, say
 
 Start = Callable[..., RunningDaemon]
 
+MORE_CAME = "lost: more came than could be shown; a filter, or --sample N, leaves some out"
 PRESENT = "present, by method static"
 IGNORED = {
     "C2": "such a target is never answered, unless a rule names exactly this address",
@@ -305,6 +308,47 @@ def test_a_line_to_read_has_all_of_it(topology: Topology, daemon: Start) -> None
         f"{PRESENT}; rule 2001:db8:1::/64; NA by XDP: {EDGE_WAN_MAC}, R=1 S=1 O=0 to {SETTING.asker_mac.hex(':')}"
     )
     assert trace.log.read_text().splitlines()[-1] == "npd6-xdp: 1 seen, 0 lost, 1 counted"
+
+
+def test_ctrl_c_ends_lines_to_read_with_a_summary_beside_them(topology: Topology, daemon: Start) -> None:
+    be_a_wire(topology)
+    running = daemon(configuration())
+    with Wire(topology) as wire, commanded(running) as trace:
+        for number, target in enumerate(("2001:db8:1::42", "2001:db8:9::42"), 1):
+            wire.send(question(target))
+            assert until(lambda: len(trace.out.read_text().splitlines()) == number)  # noqa: B023
+        trace.process.send_signal(signal.SIGINT)
+        assert trace.process.wait(120) == 0
+    lines = trace.out.read_text().splitlines()
+    assert [line.split()[6] for line in lines] == ["answered_xdp", "unmatched"]
+    assert lines[0].index(PRESENT) == lines[1].index("no rule covers it"), "aligned"
+    assert trace.log.read_text().splitlines() == [
+        "npd6-xdp: tracing; Ctrl-C ends it",
+        "npd6-xdp: 2 seen, 0 lost, 2 counted",
+    ]
+
+
+def test_what_is_lost_is_said_once_a_second_and_summed_up_at_the_end(topology: Topology, daemon: Start) -> None:
+    be_a_wire(topology)
+    running = daemon(configuration(attach='"native"'))
+    began = time.monotonic()
+    with commanded(running) as trace, flood(topology, question("2001:db8:1::"), 4096) as generator:
+        generator.start(Order(None, 3.5))
+        assert until(lambda: trace.log.read_text().count(" lost: more came than could be shown") >= 2)
+        generator.finish()
+        trace.process.send_signal(signal.SIGINT)
+        assert trace.process.wait(120) == 0
+    elapsed = time.monotonic() - began
+    _, *told, summary = trace.log.read_text().splitlines()
+    found = [re.fullmatch(rf"npd6-xdp: ([\d,]+) {MORE_CAME}", line) for line in told]
+    losses = [int(each[1].replace(",", "")) for each in found if each]
+    assert len(losses) == len(told) <= elapsed, "one a second at most, and nothing else"
+    assert min(losses) > 0
+    seen, lost, counted = (int(each.replace(",", "")) for each in re.findall(r"[\d,]+(?= [slc])", summary))
+    assert sum(losses) <= lost, "each is lost once"
+    assert seen + lost == counted == sum(running.solicitations().values())
+    with trace.out.open() as shown:
+        assert sum(1 for _ in shown) == seen
 
 
 def test_a_capture_is_read_live_behind_a_pipe_and_a_reader_that_goes_ends_it(topology: Topology, daemon: Start) -> None:
