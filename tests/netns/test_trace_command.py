@@ -136,36 +136,59 @@ LATE = "it was pending, and has been found behind lan0"
 FIRST = "the first time; the kernel's proxy entry answers from then on, if it has got one"
 
 
-@pytest.mark.needs_table
-@pytest.mark.parametrize("datapath", ["hybrid", "python"])
-def test_each_outcome_is_told_of_with_its_sentence_and_rule(topology: Topology, daemon: Start, datapath: str) -> None:
-    answered = Outcome.ANSWERED_XDP if datapath == "hybrid" else Outcome.ANSWERED_PYTHON
-    be_a_wire(topology)
-    keys = {"attach": '"native"'}
-    more = configuration("2001:db8:4::/64 static", vlan="100", datapath='"monitor"', **keys)
-    more += configuration("2001:db8:4::/64 static", vlan="200", active_with='"192.0.2.77"', **keys)
-    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **keys) + more)
-    topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
-    untold = question("2001:db8:4::1")
-    tagged = untold[:12] + TAGS_8021Q + untold[12:]
-    for_standby = untold[:12] + bytes.fromhex("810000c8") + untold[12:]
-    of_nobody = untold[:12] + bytes.fromhex("8100012c") + untold[12:]
-    steps: tuple[tuple[bytes, str, str, int | None], ...] = (
-        (question("2001:db8:1::99"), answered, "the neighbour table has it behind lan0", 1),
-        (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
+UNDEVICED = "there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does"
+Step = tuple[bytes, str, str, int | None]
+"""A frame, its outcome, the sentence, and the number of the rule's prefix."""
+
+
+def steps_of(answered: str, tags: bytes) -> list[Step]:
+    """One for each outcome where it can occur, and for each sentence of it, in frames with these tags."""
+    kernel: tuple[Step, ...] = (
         (question("2001:db8:2::1"), Outcome.ANSWERED_PYTHON, FIRST, 2),
         (question("2001:db8:2::1"), Outcome.KERNEL, "the kernel's proxy entry for it answers", 2),
+        (question(UPSTREAM_ADDRESS), Outcome.IGNORED, NEXT_HOP, None),
+        (question(EDGE_WAN_ADDRESS), Outcome.OWN, "wan0 holds this address itself; the kernel answers", None),
+    )
+    steps: tuple[Step, ...] = (
+        (question("2001:db8:1::99"), answered, "the neighbour table has it behind lan0", 1),
+        (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
+        *(((question("2001:db8:2::1"), answered, UNDEVICED, 2),) if tags else kernel),
         (question("2001:db8:3::1"), Outcome.ABSENT, ROUTED, 3),
         (question("2001:db8:4::1"), answered, PRESENT, 4),
         (question("2001:db8:4::dead"), Outcome.IGNORED, "its include and exclude leave it out", 4),
         (question("2001:db8:5::1"), Outcome.IGNORED, "the rule says so", 5),
-        (question(UPSTREAM_ADDRESS), Outcome.IGNORED, NEXT_HOP, None),
         (question("fe80::dead"), Outcome.IGNORED, NEVER, None),
-        (question(EDGE_WAN_ADDRESS), Outcome.OWN, "wan0 holds this address itself; the kernel answers", None),
         (question("2001:db8:6::1"), Outcome.UNMATCHED, "no rule covers it", None),
         (question("2001:db8:4::1", **DAD), Outcome.DAD, DAD_IGNORED, 4),
         (question("2001:db8:2::1", **DAD), Outcome.DAD, DAD_IGNORED, 2),
-        (tagged, Outcome.MONITORED, 'it would be answered or resolved, but for datapath = "monitor"', 4),
+        (question("2001:db8:4::1", hop_limit=254), Outcome.INVALID, INVALID[Reason.HOP_LIMIT], None),
+    )
+    return [(tagged(frame, tags), *rest) for frame, *rest in steps]  # type: ignore[misc]
+
+
+def tagged(frame: bytes, tags: bytes) -> bytes:
+    return frame[:12] + tags + frame[12:]
+
+
+@pytest.mark.needs_table
+@pytest.mark.parametrize("tags", [b"", TAGS_8021Q], ids=["untagged", "tagged"])
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_each_outcome_is_told_of_with_its_sentence_and_rule(
+    topology: Topology, daemon: Start, datapath: str, tags: bytes
+) -> None:
+    answered = Outcome.ANSWERED_XDP if datapath == "hybrid" else Outcome.ANSWERED_PYTHON
+    be_a_wire(topology)
+    keys = {"attach": '"native"'}
+    more = configuration("2001:db8:4::/64 static", vlan="101", datapath='"monitor"', **keys)
+    more += configuration("2001:db8:4::/64 static", vlan="200", active_with='"192.0.2.77"', **keys)
+    speaks_for = {"vlan": "100"} if tags else {}
+    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **speaks_for, **keys) + more)
+    topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
+    untold = question("2001:db8:4::1")
+    monitored, for_standby, of_nobody = (tagged(untold, b"\x81\0" + vlan.to_bytes(2)) for vlan in (101, 200, 300))
+    steps = [
+        *steps_of(answered, tags),
+        (monitored, Outcome.MONITORED, 'it would be answered or resolved, but for datapath = "monitor"', 4),
         (
             for_standby,
             Outcome.STANDBY,
@@ -173,22 +196,23 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(topology: Topology, 
             4,
         ),
         (of_nobody, Outcome.UNMATCHED, "no [[interface]] speaks for VLAN 300 of wan0", None),
-    )
+    ]
     with Wire(topology) as wire, commanded(running, "--json", "--source", UPSTREAM_MAC) as trace:
-        before = told = is_found(trace, wire)
+        before = told = is_found(trace, wire, tags)
         for frame, outcome, why, rule in steps:
             wire.send(frame)
             assert trace.has(told + 1), (outcome, why)
             each = trace.objects()[told]
             prefix = None if rule is None else f"2001:db8:{rule}::/64"
             assert (each["outcome"], each["reason"], each["rule"]) == (outcome, why, prefix)
+            assert each["vlan"] == ([int.from_bytes(frame[14:16]) & 0xFFF] if frame[12] == 0x81 else [])
             assert "late" not in each
             told += 1
         count = before - 1 + len(steps)  # the late answer isn't one more
         assert trace.end() == {"seen": count, "lost": 0, "counted": count}
 
 
-def is_found(trace: Commanded, wire: Wire) -> int:
+def is_found(trace: Commanded, wire: Wire, tags: bytes) -> int:
     """Ask for a host until it is found, and see that this is told of; how many lines that takes.
 
     Others may have filled the kernel's neighbour table, which all namespaces share: then one more question is needed.
@@ -200,7 +224,7 @@ def is_found(trace: Commanded, wire: Wire) -> int:
 
     def ask() -> bool:
         nonlocal asked
-        wire.send(question("2001:db8:1::99"))
+        wire.send(tagged(question("2001:db8:1::99"), tags))
         asked += 1
         deadline = time.monotonic() + 3.0
         while not late() and time.monotonic() < deadline:
