@@ -24,11 +24,19 @@ import pytest
 from npd6_xdp.core.reasons import DAD_IGNORED, INVALID
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, UPSTREAM_MAC, Topology
+from npd6_xdp.lab.topology import (
+    EDGE_WAN_ADDRESS,
+    EDGE_WAN_MAC,
+    HOST_ADDRESS,
+    UPSTREAM_ADDRESS,
+    UPSTREAM_MAC,
+    Namespace,
+    Topology,
+)
 from npd6_xdp.tools.pcap import frames
 from tests.bench.generators import Order, flood
 from tests.frames import FOREIGN_MAC, TAGS_8021Q
-from tests.kinds import KINDS, Kind, Wanted
+from tests.kinds import KINDS, Kind, Wanted, oversized
 from tests.netns.commanded import Commanded, commanded, tshark
 from tests.netns.wire import SETTING, Wire, configuration, paused, question, says, scan, until
 
@@ -318,6 +326,29 @@ def test_what_is_lost_or_cannot_be_sent_is_told_of(topology: Topology, daemon: S
             assert trace.has(10)
             assert trace.end() == {"seen": 10, "lost": 0, "counted": 10}
     assert {each["reason"] for each in trace.objects()} == {"its advertisement couldn't be sent out of wan0"}
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_one_longer_than_4096_bytes_is_told_with_that_and_its_beginning(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    topology.sysctl("upstream", "net/ipv6/conf/eth0/disable_ipv6", 1)
+    ends: tuple[tuple[Namespace, str], ...] = (("upstream", "eth0"), ("edge", "wan0"))
+    for namespace, interface in ends:
+        topology.run(namespace, "ip", "link", "set", interface, "mtu", "9000", check=True)
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    file, frame = topology.directory / "long.pcapng", oversized(SETTING)
+    with Wire(topology) as wire, commanded(running, "--json", "--write", str(file)) as trace:
+        wire.send(frame)
+        assert trace.has(1)
+        assert trace.end() == {"seen": 1, "lost": 0, "counted": 1}
+    (each,) = trace.objects()
+    assert (each["outcome"], each["reason"], each["rule"]) == ("unmatched", "it is longer than 4,096 bytes", None)
+    (packet,) = frames(file)
+    assert packet.data == frame[:1536]
+    assert tshark(str(file), "frame.len", "frame.comment") == [
+        [str(len(frame)), "unmatched: it is longer than 4,096 bytes"]
+    ]
 
 
 def test_a_line_to_read_has_all_of_it(topology: Topology, daemon: Start) -> None:
