@@ -97,11 +97,12 @@ def _address(packed: bytes | None) -> str | None:
 
 
 class Lines:
-    """Lines with columns, each as wide as the widest that it has had."""
+    """Lines with columns, each as wide as the widest that it has had; what is usual fits from the first line on."""
 
     def __init__(self, *, coloured: bool) -> None:
         self._coloured = coloured
-        self._widths = [15, 4, 9, 17, 14, len(Outcome.ANSWERED_PYTHON)]
+        # wan0:100; a link-local address made of a MAC address, and one of a host as people write it
+        self._widths = [15, 8, 25, 17, 25, len(Outcome.ANSWERED_PYTHON)]
 
     def line(self, told: Told) -> str:
         """A solicitation, without the line's end."""

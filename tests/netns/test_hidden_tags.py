@@ -24,6 +24,7 @@ from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_functio
 from tests.bench.counter import Counter
 from tests.bench.generators import Order
 from tests.frames import TAGS_8021Q, TAGS_MENU
+from tests.netns.commanded import commanded
 from tests.netns.tracing import Trace
 from tests.netns.wire import EDGE, Wire, configuration, flood, on_edge, question, says, scan, until
 from tests.soak.traffic import STATIC, generator
@@ -174,6 +175,23 @@ def test_questions_with_hidden_tags_that_no_rule_covers_are_enough(
     assert until(lambda: ups(running) == {"wan0": 0.0}), running.log
     with Wire(topology) as wire:
         assert wire.ask(asked("2001:db8:1::9"), 0.3) is None
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_who_traces_is_told_of_the_tag_that_stood_beside_the_frame(
+    topology: Topology, daemon: Start, hidden: Wire, datapath: str
+) -> None:
+    running = daemon(TRUNK.replace('name = "wan0"', f'name = "wan0"\ndatapath = "{datapath}"'))
+    with commanded(running, "--json", "--outcome", "monitored") as trace:
+        hidden.send(asked("2001:db8:1::9"))
+        assert trace.has(1)
+        assert until(lambda: is_silenced(running)), running.log
+        hidden.send(asked("2001:db8:1::9"))
+        assert trace.has(2)
+        assert trace.end() == {"seen": 2, "lost": 0, "counted": 2}
+    for each in trace.objects():
+        assert (each["target"], each["advertisement"]) == ("2001:db8:1::9", None)
+        assert each["reason"] == ("a VLAN tag stood beside the frame, so that it may be another VLAN's (see the log)")
 
 
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])

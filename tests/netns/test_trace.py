@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import collections
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,10 +18,12 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.trace_session import Session
+from tests.bench.counter import Counter
 from tests.bench.generators import Order, flood
 from tests.frames import TAGS_8021Q
 from tests.netns.tracing import Trace, client, flood_paced, switched_on
 from tests.netns.wire import LATE, Wire, configuration, paused, question, says, scan, until
+from tests.soak.ground import driver
 
 Start = Callable[..., RunningDaemon]
 
@@ -49,6 +51,24 @@ def native(topology: Topology) -> Topology:
     """Where native mode delivers: no tag can stand beside the frames there."""
     topology.xdp_pass("upstream", "eth0")
     return topology
+
+
+@pytest.fixture
+def counter(topology: Topology) -> Iterator[Counter]:
+    """It counts the answers that come to the upstream, where nobody asks but a test; native mode delivers, too."""
+    topology.sysctl("upstream", "net/ipv6/conf/eth0/disable_ipv6", 1)
+    with Counter(topology, sample=1 << 20) as counting:
+        yield counting
+
+
+def asked_since(running: RunningDaemon, before: int = 0) -> int:
+    """Solicitations that were counted after so many."""
+    return sum(running.solicitations().values()) - before
+
+
+def have_come(topology: Topology, counter: Counter) -> int:
+    """Answers that the asker got, and those that the driver had no room for on his end (which only XDP's meet)."""
+    return counter.counts().answers + driver(topology).unsent
 
 
 def config(datapath: str = "hybrid", *rules: str) -> str:
@@ -94,7 +114,7 @@ def test_each_solicitation_comes_back_byte_for_byte_with_what_became_of_it(
     (answer,) = late
     assert (answer.frame, answer.by, answer.time) == (steps[1][0], "python", lines[1].time)
     assert summary == (len(steps), 0, len(steps))
-    assert Counter(line.outcome for line in lines) == running.solicitations()
+    assert collections.Counter(line.outcome for line in lines) == running.solicitations()
     assert switched_on(running) == set()
 
 
@@ -157,28 +177,27 @@ def test_what_cannot_be_wanted_is_one_line_and_one_traces_at_a_time(native: Topo
     Session(running.control, Filter()).close()
 
 
-@pytest.mark.parametrize(
-    ("how", "datapath", "answered"),
-    [("killed", "hybrid", Outcome.ANSWERED_XDP), ("stopped", "python", Outcome.ANSWERED_PYTHON)],
-)
+@both
 def test_a_client_that_goes_or_stands_leaves_nothing_switched_on_and_no_answer_is_lost(
-    native: Topology, daemon: Start, how: str, datapath: str, answered: Outcome
+    topology: Topology, counter: Counter, daemon: Start, datapath: str, answered: Outcome
 ) -> None:
     running = daemon(config(datapath))
-    with client(running) as tracer, Wire(native) as wire:
-        tracer.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
-        wire.deafen()
-        assert flood_paced(wire, scan(FLOOD, "2001:db8:4::"), lambda: sum(running.solicitations().values()))
-        assert until(lambda: not switched_on(running))
-        assert says(running, "solicitations are traced no more")
-        counted = running.solicitations()
-        if how == "stopped":
-            assert "nothing was heard for 5 s" in running.log
-            time.sleep(5)  # it stands for ten
-            tracer.send_signal(signal.SIGCONT)
-            assert tracer.wait(60) != 0, "and hears that it is over"
-    assert counted == {answered: FLOOD}
-    with Trace(running) as trace, Wire(native) as wire:  # and it goes on for others
+    for number, how in enumerate((signal.SIGKILL, signal.SIGSTOP), 1):
+        with client(running) as tracer, Wire(topology) as wire:
+            tracer.send_signal(how)
+            wire.deafen()
+            flooding = scan(FLOOD, "2001:db8:4::")
+            assert flood_paced(wire, flooding, lambda: asked_since(running, (number - 1) * FLOOD))  # noqa: B023
+            assert until(lambda: not switched_on(running))
+            assert says(running, "solicitations are traced no more", number)
+            if how == signal.SIGSTOP:
+                assert "nothing was heard for 5 s" in running.log
+                time.sleep(5)  # it stands for ten
+                tracer.send_signal(signal.SIGCONT)
+                assert tracer.wait(60) != 0, "and hears that it is over"
+        assert running.solicitations() == {answered: number * FLOOD}
+        assert until(lambda: have_come(topology, counter) == number * FLOOD)  # noqa: B023
+    with Trace(running) as trace, Wire(topology) as wire:  # and it goes on for others
         wire.send(question(STATIC))
         assert trace.has(1)
 
@@ -207,21 +226,45 @@ def test_of_a_flood_that_nobody_reads_all_is_answered_and_what_was_not_seen_is_c
 
 
 def test_at_the_peak_of_live_frames_no_answer_is_lost_and_what_was_not_seen_is_counted(
-    native: Topology, daemon: Start
+    topology: Topology, counter: Counter, daemon: Start
 ) -> None:
     running = daemon(config())
     asked = question("2001:db8:4::")
-    with Trace(running) as trace, flood(native, asked, 4096) as generator:
+    before = driver(topology)
+    with Trace(running) as trace, flood(topology, asked, 4096) as generator:
         generator.start(Order(None, 1.0))
-        while sum(trace.unread(running.solicitations).values()) < FLOOD:
+        while asked_since(running) < FLOOD:
             trace.read()
-        sent = trace.during(generator.finish)
+        trace.during(generator.finish)
+        assert trace.during(lambda: until(lambda: driver(topology).seen - before.seen == asked_since(running)))
         counted = running.solicitations()
         seen, lost, told = trace.end()
-    assert set(counted) == {"answered_xdp"}
-    assert seen + lost == told == counted["answered_xdp"] <= sent.frames
+    port = driver(topology) - before
+    assert counted == {"answered_xdp": port.seen}
+    assert port.taken == port.seen == port.returned, "each question that has come in has gone back as its answer"
+    assert until(lambda: have_come(topology, counter) == port.seen), "and has come to who asked, or found no room there"
+    assert seen + lost == told == port.seen
     assert seen == len(trace.lines) > 0
     assert {line.frame[:56] for line in trace.lines} == {asked[:56]}, "up to the checksum: its target varies"
+
+
+def test_as_fast_as_python_answers_no_answer_is_lost_and_what_was_not_seen_is_counted(
+    topology: Topology, counter: Counter, daemon: Start
+) -> None:
+    running = daemon(config("python"))
+
+    def counted() -> int:
+        trace.read()
+        return asked_since(running)
+
+    with Trace(running) as trace, Wire(topology) as wire:
+        wire.deafen()
+        assert flood_paced(wire, scan(FLOOD, "2001:db8:4::"), counted)
+        seen, lost, told = trace.end()
+    assert running.solicitations() == {"answered_python": FLOOD}
+    assert until(lambda: counter.counts().answers == FLOOD)
+    assert seen + lost == told == FLOOD
+    assert seen == len(trace.lines) > 0
 
 
 def test_a_trace_goes_on_through_reloads_and_a_program_that_takes_over(native: Topology, daemon: Start) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -23,15 +24,25 @@ import pytest
 from npd6_xdp.core.reasons import DAD_IGNORED, INVALID
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, UPSTREAM_MAC, Topology
+from npd6_xdp.lab.topology import (
+    EDGE_WAN_ADDRESS,
+    EDGE_WAN_MAC,
+    HOST_ADDRESS,
+    UPSTREAM_ADDRESS,
+    UPSTREAM_MAC,
+    Namespace,
+    Topology,
+)
 from npd6_xdp.tools.pcap import frames
+from tests.bench.generators import Order, flood
 from tests.frames import FOREIGN_MAC, TAGS_8021Q
-from tests.kinds import KINDS, Kind, Wanted
+from tests.kinds import KINDS, Kind, Wanted, oversized
 from tests.netns.commanded import Commanded, commanded, tshark
 from tests.netns.wire import SETTING, Wire, configuration, paused, question, says, scan, until
 
 Start = Callable[..., RunningDaemon]
 
+MORE_CAME = "lost: more came than could be shown; a filter, or --sample N, leaves some out"
 PRESENT = "present, by method static"
 IGNORED = {
     "C2": "such a target is never answered, unless a rule names exactly this address",
@@ -133,36 +144,59 @@ LATE = "it was pending, and has been found behind lan0"
 FIRST = "the first time; the kernel's proxy entry answers from then on, if it has got one"
 
 
-@pytest.mark.needs_table
-@pytest.mark.parametrize("datapath", ["hybrid", "python"])
-def test_each_outcome_is_told_of_with_its_sentence_and_rule(topology: Topology, daemon: Start, datapath: str) -> None:
-    answered = Outcome.ANSWERED_XDP if datapath == "hybrid" else Outcome.ANSWERED_PYTHON
-    be_a_wire(topology)
-    keys = {"attach": '"native"'}
-    more = configuration("2001:db8:4::/64 static", vlan="100", datapath='"monitor"', **keys)
-    more += configuration("2001:db8:4::/64 static", vlan="200", active_with='"192.0.2.77"', **keys)
-    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **keys) + more)
-    topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
-    untold = question("2001:db8:4::1")
-    tagged = untold[:12] + TAGS_8021Q + untold[12:]
-    for_standby = untold[:12] + bytes.fromhex("810000c8") + untold[12:]
-    of_nobody = untold[:12] + bytes.fromhex("8100012c") + untold[12:]
-    steps: tuple[tuple[bytes, str, str, int | None], ...] = (
-        (question("2001:db8:1::99"), answered, "the neighbour table has it behind lan0", 1),
-        (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
+UNDEVICED = "there is no VLAN device for such frames, so the kernel can't, and npd6-xdp does"
+Step = tuple[bytes, str, str, int | None]
+"""A frame, its outcome, the sentence, and the number of the rule's prefix."""
+
+
+def steps_of(answered: str, tags: bytes) -> list[Step]:
+    """One for each outcome where it can occur, and for each sentence of it, in frames with these tags."""
+    kernel: tuple[Step, ...] = (
         (question("2001:db8:2::1"), Outcome.ANSWERED_PYTHON, FIRST, 2),
         (question("2001:db8:2::1"), Outcome.KERNEL, "the kernel's proxy entry for it answers", 2),
+        (question(UPSTREAM_ADDRESS), Outcome.IGNORED, NEXT_HOP, None),
+        (question(EDGE_WAN_ADDRESS), Outcome.OWN, "wan0 holds this address itself; the kernel answers", None),
+    )
+    steps: tuple[Step, ...] = (
+        (question("2001:db8:1::99"), answered, "the neighbour table has it behind lan0", 1),
+        (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
+        *(((question("2001:db8:2::1"), answered, UNDEVICED, 2),) if tags else kernel),
         (question("2001:db8:3::1"), Outcome.ABSENT, ROUTED, 3),
         (question("2001:db8:4::1"), answered, PRESENT, 4),
         (question("2001:db8:4::dead"), Outcome.IGNORED, "its include and exclude leave it out", 4),
         (question("2001:db8:5::1"), Outcome.IGNORED, "the rule says so", 5),
-        (question(UPSTREAM_ADDRESS), Outcome.IGNORED, NEXT_HOP, None),
         (question("fe80::dead"), Outcome.IGNORED, NEVER, None),
-        (question(EDGE_WAN_ADDRESS), Outcome.OWN, "wan0 holds this address itself; the kernel answers", None),
         (question("2001:db8:6::1"), Outcome.UNMATCHED, "no rule covers it", None),
         (question("2001:db8:4::1", **DAD), Outcome.DAD, DAD_IGNORED, 4),
         (question("2001:db8:2::1", **DAD), Outcome.DAD, DAD_IGNORED, 2),
-        (tagged, Outcome.MONITORED, 'it would be answered or resolved, but for datapath = "monitor"', 4),
+        (question("2001:db8:4::1", hop_limit=254), Outcome.INVALID, INVALID[Reason.HOP_LIMIT], None),
+    )
+    return [(tagged(frame, tags), *rest) for frame, *rest in steps]  # type: ignore[misc]
+
+
+def tagged(frame: bytes, tags: bytes) -> bytes:
+    return frame[:12] + tags + frame[12:]
+
+
+@pytest.mark.needs_table
+@pytest.mark.parametrize("tags", [b"", TAGS_8021Q], ids=["untagged", "tagged"])
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_each_outcome_is_told_of_with_its_sentence_and_rule(
+    topology: Topology, daemon: Start, datapath: str, tags: bytes
+) -> None:
+    answered = Outcome.ANSWERED_XDP if datapath == "hybrid" else Outcome.ANSWERED_PYTHON
+    be_a_wire(topology)
+    keys = {"attach": '"native"'}
+    more = configuration("2001:db8:4::/64 static", vlan="101", datapath='"monitor"', **keys)
+    more += configuration("2001:db8:4::/64 static", vlan="200", active_with='"192.0.2.77"', **keys)
+    speaks_for = {"vlan": "100"} if tags else {}
+    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **speaks_for, **keys) + more)
+    topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
+    untold = question("2001:db8:4::1")
+    monitored, for_standby, of_nobody = (tagged(untold, b"\x81\0" + vlan.to_bytes(2)) for vlan in (101, 200, 300))
+    steps = [
+        *steps_of(answered, tags),
+        (monitored, Outcome.MONITORED, 'it would be answered or resolved, but for datapath = "monitor"', 4),
         (
             for_standby,
             Outcome.STANDBY,
@@ -170,22 +204,23 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(topology: Topology, 
             4,
         ),
         (of_nobody, Outcome.UNMATCHED, "no [[interface]] speaks for VLAN 300 of wan0", None),
-    )
+    ]
     with Wire(topology) as wire, commanded(running, "--json", "--source", UPSTREAM_MAC) as trace:
-        before = told = is_found(trace, wire)
+        before = told = is_found(trace, wire, tags)
         for frame, outcome, why, rule in steps:
             wire.send(frame)
             assert trace.has(told + 1), (outcome, why)
             each = trace.objects()[told]
             prefix = None if rule is None else f"2001:db8:{rule}::/64"
             assert (each["outcome"], each["reason"], each["rule"]) == (outcome, why, prefix)
+            assert each["vlan"] == ([int.from_bytes(frame[14:16]) & 0xFFF] if frame[12] == 0x81 else [])
             assert "late" not in each
             told += 1
         count = before - 1 + len(steps)  # the late answer isn't one more
         assert trace.end() == {"seen": count, "lost": 0, "counted": count}
 
 
-def is_found(trace: Commanded, wire: Wire) -> int:
+def is_found(trace: Commanded, wire: Wire, tags: bytes) -> int:
     """Ask for a host until it is found, and see that this is told of; how many lines that takes.
 
     Others may have filled the kernel's neighbour table, which all namespaces share: then one more question is needed.
@@ -197,7 +232,7 @@ def is_found(trace: Commanded, wire: Wire) -> int:
 
     def ask() -> bool:
         nonlocal asked
-        wire.send(question("2001:db8:1::99"))
+        wire.send(tagged(question("2001:db8:1::99"), tags))
         asked += 1
         deadline = time.monotonic() + 3.0
         while not late() and time.monotonic() < deadline:
@@ -293,6 +328,29 @@ def test_what_is_lost_or_cannot_be_sent_is_told_of(topology: Topology, daemon: S
     assert {each["reason"] for each in trace.objects()} == {"its advertisement couldn't be sent out of wan0"}
 
 
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_one_longer_than_4096_bytes_is_told_with_that_and_its_beginning(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    topology.sysctl("upstream", "net/ipv6/conf/eth0/disable_ipv6", 1)
+    ends: tuple[tuple[Namespace, str], ...] = (("upstream", "eth0"), ("edge", "wan0"))
+    for namespace, interface in ends:
+        topology.run(namespace, "ip", "link", "set", interface, "mtu", "9000", check=True)
+    running = daemon(configuration(datapath=f'"{datapath}"'))
+    file, frame = topology.directory / "long.pcapng", oversized(SETTING)
+    with Wire(topology) as wire, commanded(running, "--json", "--write", str(file)) as trace:
+        wire.send(frame)
+        assert trace.has(1)
+        assert trace.end() == {"seen": 1, "lost": 0, "counted": 1}
+    (each,) = trace.objects()
+    assert (each["outcome"], each["reason"], each["rule"]) == ("unmatched", "it is longer than 4,096 bytes", None)
+    (packet,) = frames(file)
+    assert packet.data == frame[:1536]
+    assert tshark(str(file), "frame.len", "frame.comment") == [
+        [str(len(frame)), "unmatched: it is longer than 4,096 bytes"]
+    ]
+
+
 def test_a_line_to_read_has_all_of_it(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration())
     with Wire(topology) as wire, commanded(running, "--target", "2001:db8:1::42", "--count", "1") as trace:
@@ -305,6 +363,47 @@ def test_a_line_to_read_has_all_of_it(topology: Topology, daemon: Start) -> None
         f"{PRESENT}; rule 2001:db8:1::/64; NA by XDP: {EDGE_WAN_MAC}, R=1 S=1 O=0 to {SETTING.asker_mac.hex(':')}"
     )
     assert trace.log.read_text().splitlines()[-1] == "npd6-xdp: 1 seen, 0 lost, 1 counted"
+
+
+def test_ctrl_c_ends_lines_to_read_with_a_summary_beside_them(topology: Topology, daemon: Start) -> None:
+    be_a_wire(topology)
+    running = daemon(configuration())
+    with Wire(topology) as wire, commanded(running) as trace:
+        for number, target in enumerate(("2001:db8:1::42", "2001:db8:9::42"), 1):
+            wire.send(question(target))
+            assert until(lambda: len(trace.out.read_text().splitlines()) == number)  # noqa: B023
+        trace.process.send_signal(signal.SIGINT)
+        assert trace.process.wait(120) == 0
+    lines = trace.out.read_text().splitlines()
+    assert [line.split()[6] for line in lines] == ["answered_xdp", "unmatched"]
+    assert lines[0].index(PRESENT) == lines[1].index("no rule covers it"), "aligned"
+    assert trace.log.read_text().splitlines() == [
+        "npd6-xdp: tracing; Ctrl-C ends it",
+        "npd6-xdp: 2 seen, 0 lost, 2 counted",
+    ]
+
+
+def test_what_is_lost_is_said_once_a_second_and_summed_up_at_the_end(topology: Topology, daemon: Start) -> None:
+    be_a_wire(topology)
+    running = daemon(configuration(attach='"native"'))
+    began = time.monotonic()
+    with commanded(running) as trace, flood(topology, question("2001:db8:1::"), 4096) as generator:
+        generator.start(Order(None, 3.5))
+        assert until(lambda: trace.log.read_text().count(" lost: more came than could be shown") >= 2)
+        generator.finish()
+        trace.process.send_signal(signal.SIGINT)
+        assert trace.process.wait(120) == 0
+    elapsed = time.monotonic() - began
+    _, *told, summary = trace.log.read_text().splitlines()
+    found = [re.fullmatch(rf"npd6-xdp: ([\d,]+) {MORE_CAME}", line) for line in told]
+    losses = [int(each[1].replace(",", "")) for each in found if each]
+    assert len(losses) == len(told) <= elapsed, "one a second at most, and nothing else"
+    assert min(losses) > 0
+    seen, lost, counted = (int(each.replace(",", "")) for each in re.findall(r"[\d,]+(?= [slc])", summary))
+    assert sum(losses) <= lost, "each is lost once"
+    assert seen + lost == counted == sum(running.solicitations().values())
+    with trace.out.open() as shown:
+        assert sum(1 for _ in shown) == seen
 
 
 def test_a_capture_is_read_live_behind_a_pipe_and_a_reader_that_goes_ends_it(topology: Topology, daemon: Start) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import Topology
+from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.descriptors import raise_limit
 from tests.bench.counter import Counter
 from tests.soak.traffic import HOST_NUMBERS, HOSTS, ROUTED
@@ -20,13 +20,15 @@ from tests.soak.traffic import HOST_NUMBERS, HOSTS, ROUTED
 class Driver:
     """What veth's driver has counted of the port, in words of ethtool -S; nothing of it is npd6-xdp's.
 
-    `taken` into the port's ring, `refused` as that was full, `seen` by the XDP program, `returned` by it (XDP_TX).
+    `taken` into the port's ring, `refused` as that was full, `seen` by the XDP program, `returned` by it (XDP_TX),
+    `unsent` of those, as the other end's ring was full.
     """
 
     taken: int
     refused: int
     seen: int
     returned: int
+    unsent: int = 0
 
     def __sub__(self, before: Driver) -> Driver:
         return Driver(*(getattr(self, each.name) - getattr(before, each.name) for each in fields(self)))
@@ -85,22 +87,29 @@ class Ground:
 
     def driver(self) -> Driver:
         """The port's counters, of all queues."""
-        there, here = self._statistics("upstream", "eth0"), self._statistics("edge", "wan0")
-        return Driver(
-            taken=_sum(there, "tx_queue_", "_xdp_xmit"),
-            refused=_sum(there, "tx_queue_", "_xdp_xmit_errors"),
-            seen=_sum(here, "rx_queue_", "_xdp_packets"),
-            returned=_sum(here, "rx_queue_", "_xdp_tx") + _sum(here, "rx_queue_", "_xdp_tx_errors"),
-        )
+        return driver(self.topology)
 
-    def _statistics(self, namespace: str, interface: str) -> dict[str, int]:
-        said = self.topology.run(namespace, "ethtool", "-S", interface, check=True).stdout  # type: ignore[arg-type]
-        found = {}
-        for line in said.splitlines():
-            name, _, value = line.strip().partition(": ")
-            if value.isdigit():
-                found[name] = int(value)
-        return found
+
+def driver(topology: Topology) -> Driver:
+    """The counters of the edge's port, of all queues."""
+    there, here = _statistics(topology, "upstream", "eth0"), _statistics(topology, "edge", "wan0")
+    unsent = _sum(here, "rx_queue_", "_xdp_tx_errors")
+    return Driver(
+        taken=_sum(there, "tx_queue_", "_xdp_xmit"),
+        refused=_sum(there, "tx_queue_", "_xdp_xmit_errors"),
+        seen=_sum(here, "rx_queue_", "_xdp_packets"),
+        returned=_sum(here, "rx_queue_", "_xdp_tx") + unsent,
+        unsent=unsent,
+    )
+
+
+def _statistics(topology: Topology, namespace: Namespace, interface: str) -> dict[str, int]:
+    found = {}
+    for line in topology.run(namespace, "ethtool", "-S", interface, check=True).stdout.splitlines():
+        name, _, value = line.strip().partition(": ")
+        if value.isdigit():
+            found[name] = int(value)
+    return found
 
 
 def _sum(statistics: dict[str, int], begin: str, end: str) -> int:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,17 @@ def test_where_others_wait_for_the_daemon_as_well_it_waits_with_them(tmp_path: P
         with pytest.raises(MachineError, match="in its turn"):
             Session(path, Filter())
         later.join()
+
+
+def test_of_what_is_lost_one_line_a_second_sums_up_what_no_line_has_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    losses, said = trace._Losses(), []
+    for eighth, lost in enumerate((0, 5, *[2_000] * 8, 2_010, 2_011, *[2_015] * 8, 2_015, 2_016, *[2_016] * 15)):
+        now[0] = 100 + eighth / 8
+        losses.tell(lost)
+        said += [(now[0], int(line.split()[1].replace(",", ""))) for line in capsys.readouterr().err.splitlines()]
+    assert [lost for _, lost in said] == [2_000, 15, 1], "and nothing where nothing more was lost"
+    assert all(later - sooner >= 1 for (sooner, _), (later, _) in zip([(100.0, 0), *said], said, strict=False))
