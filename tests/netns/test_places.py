@@ -240,7 +240,7 @@ def test_nobody_is_taken_from_one_side_to_the_other_by_a_claim(both_sides: Topol
             claim(topology, "host", victim)
             on_edge(topology, f"-6 route add {victim}/128 dev lan0 proto {PROTOCOL} metric 1024")
         claim(topology, "upstream", SHARED)
-        running = daemon(BOTH_SIDES)
+        running = daemon(f"[limits]\nhost_route_keep = 1\n{BOTH_SIDES}")  # whom it doesn't find, it takes for away
         assert f"{UPSTREAM_ADDRESS} lan0" not in routes(topology), "it is known to be upstream"
         assert until(lambda: routes(topology) == [f"{SHARED} lan0"], 3)
         asker = Asker(wire, running)

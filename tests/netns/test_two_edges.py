@@ -87,8 +87,8 @@ class Scene:
         for line in lines:
             topology.run(namespace, "ip", *line.split(), check=True)
 
-    def start(self, topology: Topology) -> RunningDaemon:
-        running = self.stack.enter_context(RunningDaemon(topology, BOTH_SIDES))
+    def start(self, topology: Topology, limits: str = "") -> RunningDaemon:
+        running = self.stack.enter_context(RunningDaemon(topology, limits + BOTH_SIDES))
         self.daemons.append(running)
         return running
 
@@ -223,7 +223,7 @@ def ends_and_leaves_nothing(scene: Scene) -> None:
             topology.run("edge", "ip", "-6", "neigh", "del", HOST, "dev", name)
     scene.daemons.clear()
     for topology in scene.topologies:
-        scene.start(topology)
+        scene.start(topology, "[limits]\nhost_route_keep = 1\n")  # whom they don't find, they take for away
     ghosts = {HOST, ABSENT}
     for side in scene.wires:
         for target in ghosts:

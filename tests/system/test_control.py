@@ -192,12 +192,9 @@ def test_who_waits_is_told_that_we_are_at_it_and_hears_the_answer_behind_it(serv
     served.server.say_at_work()  # to nobody
 
 
-def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("npd6_xdp.tools.control._TIMEOUT", 2.0)
+def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(served: Served) -> None:
     found: list[dict[str, Any]] = []
-    asker = threading.Thread(target=lambda: found.append(ask(served.path, {"verb": "wait"})))
+    asker = threading.Thread(target=lambda: found.append(ask(served.path, {"verb": "wait"}, 2.0)))
     asker.start()
     ends = time.monotonic() + 4.0
     while time.monotonic() < ends:
@@ -207,9 +204,8 @@ def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(
     served.turn()
     asker.join()
     assert found == [{"waited": True}]
-    monkeypatch.setattr("npd6_xdp.tools.control._TIMEOUT", 0.1)
     with pytest.raises(MachineError, match="not a word in 0 s"):
-        ask(served.path, {"verb": "wait"})
+        ask(served.path, {"verb": "wait"}, 0.1)
 
 
 def test_long_answers_that_nobody_reads_are_two_at_the_most_and_the_newest_comes_whole(served: Served) -> None:
