@@ -25,9 +25,9 @@ _Name = tuple[str, str, tuple[int, ...], bool]
 """Which entry: numbers are others' in another process."""
 
 
-class Remembered(NamedTuple):
-    """A target: on which entry, when it was asked for last (CLOCK_MONOTONIC of the machine, nanoseconds), and with
-    which tags: `tci` and `flags` are an NsEvent's.
+class AnsweredTarget(NamedTuple):
+    """A target that was answered: on which entry, when it was asked for last (CLOCK_MONOTONIC of the machine,
+    nanoseconds), and with which tags: `tci` and `flags` are an NsEvent's.
     """
 
     entry: int
@@ -37,7 +37,7 @@ class Remembered(NamedTuple):
     flags: int
 
 
-def pack(table: Table, targets: Iterable[Remembered]) -> bytes:
+def pack(table: Table, targets: Iterable[AnsweredTarget]) -> bytes:
     """Those of entries that have a role; of too many, the ones that were asked for last."""
     names = _names(table)
     numbers = {entry: number for number, entry in enumerate([*names][:_MOST_ENTRIES])}
@@ -46,7 +46,7 @@ def pack(table: Table, targets: Iterable[Remembered]) -> bytes:
     return b"".join([head.encode(), b"\n", *(_ROW.pack(numbers[each.entry], *each[1:]) for each in chosen)])
 
 
-def unpack(table: Table, data: bytes, now: int) -> list[Remembered]:
+def unpack(table: Table, data: bytes, now: int) -> list[AnsweredTarget]:
     """Those whose entries have a role in this table, the ones that were asked for last at the end; what can't be is
     left out. `now` is that clock's. Raises ValueError if it isn't what pack() makes.
     """
@@ -57,7 +57,7 @@ def unpack(table: Table, data: bytes, now: int) -> list[Remembered]:
     for number, target, asked, tci, flags in _ROW.iter_unpack(rows[: min(len(rows) // _ROW.size, MOST) * _ROW.size]):
         entry = numbers[number] if number < len(numbers) else None
         if entry is not None and asked <= now and _is_of_tags(flags):
-            found.append(Remembered(entry, target, asked, tci, flags))
+            found.append(AnsweredTarget(entry, target, asked, tci, flags))
     return sorted(found, key=attrgetter("asked"))
 
 

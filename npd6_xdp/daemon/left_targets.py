@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 
 from npd6_xdp.core import remembered
-from npd6_xdp.core.remembered import Remembered
 from npd6_xdp.core.table import Table
-from npd6_xdp.system.bpf.ns_filter import AnsweredTarget, NsFilter
+from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.left import Left
 
@@ -37,7 +36,7 @@ class LeftTargets:
         except ValueError as error:
             log.warning("what a process before has left to be announced can't be used: %s", error)
             return
-        self._ns_filter.remember([AnsweredTarget(*each) for each in found[-most:]])
+        self._ns_filter.remember(found[-most:])
 
     def taken(self) -> None:
         """Nobody needs the file any more."""
@@ -46,8 +45,7 @@ class LeftTargets:
     def leave(self, table: Table) -> None:
         """Write down what is remembered now."""
         if self._lasts and any(entry.active_with for entry in table.entries.values()):
-            known = (Remembered(*each) for each in self._ns_filter.each_answered_target())
-            self._file.write(remembered.pack(table, known))
+            self._file.write(remembered.pack(table, self._ns_filter.each_answered_target()))
 
 
 def file() -> Left:

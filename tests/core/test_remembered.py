@@ -12,7 +12,7 @@ from npd6_xdp.core import remembered
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.remembered import Remembered, pack, unpack
+from npd6_xdp.core.remembered import AnsweredTarget, pack, unpack
 from npd6_xdp.core.table import Table
 from tests.frames import ip6
 
@@ -34,8 +34,8 @@ def table(*interfaces: str, before: Table | None = None) -> Table:
     return build(parse(text, "test"), LINKS, before)
 
 
-def one(number: int, entry: int = 0, asked: int = 1, tags: int = 0) -> Remembered:
-    return Remembered(entry, ip6(f"2001:db8:1::{number:x}"), asked, bytes((0, tags, 0, 0)), tags)
+def one(number: int, entry: int = 0, asked: int = 1, tags: int = 0) -> AnsweredTarget:
+    return AnsweredTarget(entry, ip6(f"2001:db8:1::{number:x}"), asked, bytes((0, tags, 0, 0)), tags)
 
 
 def test_they_come_back_in_the_order_in_which_they_were_asked_for_also_where_entries_have_other_numbers() -> None:

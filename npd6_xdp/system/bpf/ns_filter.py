@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from typing import NamedTuple
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -21,6 +20,7 @@ from npd6_xdp.core.layout import (
     PRESENT_TARGET,
     SETTINGS,
 )
+from npd6_xdp.core.remembered import AnsweredTarget
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
@@ -38,18 +38,6 @@ from npd6_xdp.system.clock import machine_ns
 _NO_SCOPE = 0
 _SET = FLAG.pack(1)
 _NANOSECONDS = 1_000_000_000
-
-
-class AnsweredTarget(NamedTuple):
-    """A target that was answered: on which entry, when it was asked for last (CLOCK_MONOTONIC, nanoseconds), and with
-    which tags: `tci` and `flags` are an NsEvent's.
-    """
-
-    entry: int
-    target: bytes
-    asked: int
-    tci: bytes
-    flags: int
 
 
 class NsFilter(CountedPrograms):
