@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.live import Foreseen, Kernel, Known
 from npd6_xdp.core.reasons import REFUSED, frames_of
-from npd6_xdp.core.route_messages import TABLE_MAIN, RouteType
+from npd6_xdp.core.route_messages import HERE, TABLE_MAIN, RouteType
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.verdict import Outcome
 
@@ -77,7 +77,7 @@ def _route(known: Known, kernel: Kernel) -> str:
         return "the kernel doesn't say"
     if reply.type in _ROUTES:
         return f"one that lets nothing pass ({_ROUTES[reply.type]})"
-    if reply.type in (RouteType.LOCAL, RouteType.ANYCAST):
+    if reply.type in HERE:
         return "delivered to this machine"
     if reply.type != RouteType.UNICAST:
         return f"none for what comes in by {came_in_by}"

@@ -38,8 +38,11 @@ class RouteType(IntEnum):
     THROW = 9
 
 
+HERE = frozenset({RouteType.LOCAL, RouteType.ANYCAST})
+"""The types of routes that end at this machine."""
+
 REFUSALS: Mapping[int, str] = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
-"""The types of routes that say no, as ip-route(8) names them."""
+"""The types of routes that say no, as ip-route(8) names them. A delegated prefix has one (RFC 7084 §4.2)."""
 
 _RTA_DST = 1
 _RTA_SRC = 2
@@ -129,10 +132,14 @@ def route_attributes(body: bytes) -> dict[int, bytes]:
 
 def route_gateways(attributes: Mapping[int, bytes]) -> tuple[tuple[int, bytes], ...]:
     """The gateways of all paths of a route, by its attributes: (ifindex, 16 bytes)."""
-    ifindex = number(attributes.get(_RTA_OIF, b""))
-    gateways = []
-    if len(gateway := attributes.get(_RTA_GATEWAY, b"")) == 16:
-        gateways.append((ifindex, gateway))
+    return tuple(path for path in route_paths(attributes) if len(path[1]) == 16)
+
+
+def route_paths(attributes: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
+    """All paths of a route, by its attributes, each an interface and a gateway (b"" for none). A route of several has
+    one more at the beginning, which is neither.
+    """
+    found = [(number(attributes.get(_RTA_OIF, b"")), attributes.get(_RTA_GATEWAY, b""))]
     paths = attributes.get(_RTA_MULTIPATH, b"")
     start = 0
     while start + _NEXTHOP.size <= len(paths):
@@ -140,10 +147,9 @@ def route_gateways(attributes: Mapping[int, bytes]) -> tuple[tuple[int, bytes], 
         if not _NEXTHOP.size <= size <= len(paths) - start:
             break
         path = dict(attributes_of(paths[start : start + size], _NEXTHOP.size))
-        if len(gateway := path.get(_RTA_GATEWAY, b"")) == 16:
-            gateways.append((path_ifindex, gateway))
+        found.append((path_ifindex, path.get(_RTA_GATEWAY, b"")))
         start += aligned(size)
-    return tuple(gateways)
+    return found
 
 
 def parse_route_reply(body: bytes) -> RouteReply | None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core import route_messages, rtnetlink
 from npd6_xdp.core.event import UNSPECIFIED, NsEvent
-from npd6_xdp.core.route_messages import RouteReply, RouteType, RuleEntry
+from npd6_xdp.core.route_messages import HERE, RouteReply, RouteType, RuleEntry
 from npd6_xdp.core.rtnetlink import Flag, Message, Type
 from npd6_xdp.core.table import Rule, RuleFlag, Table
 
@@ -306,7 +306,7 @@ def _flags(body: bytes) -> Iterator[RoutingFlag]:
     length, source_length, protocol, kind = body[1], body[2], body[5], body[7]
     if kind == RouteType.THROW:
         yield RoutingFlag.UNFOUND
-    if kind in (RouteType.LOCAL, RouteType.ANYCAST) and (protocol != _RTPROT_KERNEL or length < 128):
+    if kind in HERE and (protocol != _RTPROT_KERNEL or length < 128):
         yield RoutingFlag.UNFOUND  # else it is of an address that an interface holds
     if source_length:
         yield RoutingFlag.SOURCE
@@ -385,7 +385,7 @@ def is_behind(reply: RouteReply, asked: RouteQuestion, *, forwarding: bool) -> b
     """
     if asked.via is not None and reply.ifindex not in asked.via:
         return False
-    if reply.type in (RouteType.LOCAL, RouteType.ANYCAST):
+    if reply.type in HERE:
         return True
     if reply.type != RouteType.UNICAST or not forwarding:
         return False

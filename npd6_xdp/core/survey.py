@@ -9,13 +9,13 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
-from npd6_xdp.core.route_messages import route_attributes, route_gateways
+from npd6_xdp.core.route_messages import TABLE_MAIN, RouteType, route_attributes, route_paths
 from npd6_xdp.core.rtnetlink import AF_INET6, attributes_of, number
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 6, 8, 11
 _IFAPROT_KERNEL_RA = 2
 _IFA_F_TEMPORARY, _IFA_F_MANAGETEMPADDR, _IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
-_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_CACHEINFO, _RTA_TABLE = 1, 4, 6, 9, 12, 15
+_RTA_DST, _RTA_PRIORITY, _RTA_CACHEINFO, _RTA_TABLE = 1, 6, 12, 15
 _RTM_F_CLONED = 0x200
 _FOREVER = 0xFFFFFFFF
 _IFADDRMSG = struct.Struct("=BBBBI")  # struct ifaddrmsg
@@ -23,7 +23,6 @@ _CACHE = struct.Struct("=II")  # struct ifa_cacheinfo, as far as the lifetimes: 
 _RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _ROUTE_CACHE = struct.Struct("=IIi")  # struct rta_cacheinfo, as far as how soon it ends (ticks; 0 is never)
 _TICKS = 100  # a second, for whoever asks the kernel (USER_HZ)
-_NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop
 
 
 class Protocol(IntEnum):
@@ -32,11 +31,6 @@ class Protocol(IntEnum):
     KERNEL = 2
     RA = 9
     DHCP = 16
-
-
-UNICAST = 1
-REFUSING = frozenset({6, 7, 8})
-"""Types of routes that lead nowhere: blackhole, unreachable, prohibit. A delegated prefix has one (RFC 7084 §4.2)."""
 
 
 class Held(NamedTuple):
@@ -58,15 +52,15 @@ class Held(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A route: `hops` are its paths, each an interface's index, and a gateway if it has one. `type` is a number of
-    RTN_*, `protocol` one of RTPROT_*; `expires` is in how many seconds it goes, None: it doesn't.
+    """A route: `hops` are its paths, each an interface's index, and a gateway if it has one. `type` is a RouteType
+    (or another of RTN_*), `protocol` one of RTPROT_*; `expires` is in how many seconds it goes, None: it doesn't.
     """
 
     destination: Prefix
     hops: tuple[tuple[int, IPv6Address | None], ...]
-    type: int = UNICAST
+    type: int = RouteType.UNICAST
     protocol: int = 0
-    table: int = 254
+    table: int = TABLE_MAIN
     metric: int = 0
     expires: float | None = None
 
@@ -131,22 +125,9 @@ def parse_way(body: bytes) -> Way | None:
 
 
 def _hops(attributes: dict[int, bytes]) -> tuple[tuple[int, IPv6Address | None], ...]:
-    by_gateway = [(ifindex, IPv6Address(gateway)) for ifindex, gateway in route_gateways(attributes)]
-    outs = [number(attributes.get(_RTA_OIF, b"")), *_outs(attributes.get(_RTA_MULTIPATH, b""))]
+    """The paths, those by a gateway first."""
+    paths = route_paths(attributes)
+    by_gateway = [(ifindex, IPv6Address(gateway)) for ifindex, gateway in paths if len(gateway) == 16]
     with_gateway = {ifindex for ifindex, _ in by_gateway}
-    return (
-        *by_gateway,
-        *((ifindex, None) for ifindex in dict.fromkeys(outs) if ifindex and ifindex not in with_gateway),
-    )
-
-
-def _outs(paths: bytes) -> list[int]:
-    """The interfaces of a route's several paths."""
-    found, start = [], 0
-    while start + _NEXTHOP.size <= len(paths):
-        size, _, _, ifindex = _NEXTHOP.unpack_from(paths, start)
-        if not _NEXTHOP.size <= size <= len(paths) - start:
-            break
-        found.append(ifindex)
-        start += (size + 3) & ~3
-    return found
+    outs = dict.fromkeys(ifindex for ifindex, _ in paths if ifindex)
+    return (*by_gateway, *((ifindex, None) for ifindex in outs if ifindex not in with_gateway))

@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 from npd6_xdp.core import link_messages, neighbour_messages, route_messages, rtnetlink
 from npd6_xdp.core.neighbour_messages import NeighbourEntry
-from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import RouteReply, RouteType
 from npd6_xdp.core.rtnetlink import Type
-from npd6_xdp.core.survey import UNICAST, Way, parse_way
+from npd6_xdp.core.survey import Way, parse_way
 from npd6_xdp.system.netlink.nlsocket import Asking, Refused
 
 _NETLINK_GENERIC = 16
@@ -58,15 +57,10 @@ class Inspection:
         self._asking.close()
 
     def routes(self) -> list[Way]:
-        """All unicast routes of all tables."""
-        found = map(parse_way, (message.body for message in self._asking.dump(route_messages.dump_routes)))
-        return [way for way in found if way is not None and way.type == UNICAST]
-
-    def refusing(self) -> list[Prefix]:
-        """The destinations of the routes that say no (REFUSALS)."""
+        """The routes of all tables, of whichever type."""
         every = partial(route_messages.dump_routes, kind=RouteType.UNSPEC)
         found = map(parse_way, (message.body for message in self._asking.dump(every)))
-        return [way.destination for way in found if way is not None and way.type in route_messages.REFUSALS]
+        return [way for way in found if way is not None]
 
     def bridges(self) -> dict[int, BridgeSettings]:
         """The bridges, by index."""

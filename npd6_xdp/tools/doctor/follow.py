@@ -18,7 +18,7 @@ from npd6_xdp.core.names import word
 from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.route_messages import HERE, RouteType
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.system.echo import answers
@@ -31,7 +31,6 @@ from npd6_xdp.tools.doctor.finding import Finding, Level, fail, is_failed, note,
 from npd6_xdp.tools.explain_live import Live
 
 _ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL)
-_HERE = (RouteType.LOCAL, RouteType.ANYCAST)
 _THERE = {str(state.name).lower() for state in NeighbourState if state & PRESENT}
 _NOT_OURS = (Outcome.UNMATCHED, Outcome.IGNORED, Outcome.INVALID)
 
@@ -195,7 +194,7 @@ def _route(live: Live) -> Finding:
     add = "" if mend else "; add one out of the interface that it is behind"
     if reply is None:
         return note("route", f"the kernel doesn't say where it would send what comes in for {target}")
-    if reply.type in _HERE:
+    if reply.type in HERE:
         return ok("route", f"{target} is delivered to this machine")
     if reply.type != RouteType.UNICAST:
         return fail("route", f"no route leads to {target}, or one that lets nothing pass{add}", *mend)

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.route_messages import TABLE_MAIN, RouteType
+from npd6_xdp.core.route_messages import HERE, TABLE_MAIN
 from npd6_xdp.core.table import Decision
 from npd6_xdp.core.warnings import Receiver, advertisement_warnings, forwarding_mend
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
-LOCAL = (RouteType.LOCAL, RouteType.ANYCAST)
 """What is sent there is for this machine."""
 _EVERYWHERE = Prefix(0x2000 << 112, 3)  # all global unicast addresses (RFC 4291 §2.4)
 _BY_THE_PORT = (Decision.ROUTE, Decision.KERNEL)
@@ -59,8 +58,8 @@ def _is_off(facts: Facts, name: str) -> bool:
 
 def _is_needed(facts: Facts) -> bool:
     """Whether any rule's targets are elsewhere than on this machine."""
-    here = {sample.rule for sample in facts.samples if sample.reply is not None and sample.reply.type in LOCAL}
-    elsewhere = {sample.rule for sample in facts.samples if sample.reply is None or sample.reply.type not in LOCAL}
+    here = {sample.rule for sample in facts.samples if sample.reply is not None and sample.reply.type in HERE}
+    elsewhere = {sample.rule for sample in facts.samples if sample.reply is None or sample.reply.type not in HERE}
     return any(
         rule.decision in _FORWARDED and not (rule.decision is Decision.STATIC and rule.id in here - elsewhere)
         for rule in facts.table.rules.values()

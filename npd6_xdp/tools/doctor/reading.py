@@ -18,7 +18,7 @@ from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.route_messages import REFUSALS
+from npd6_xdp.core.route_messages import REFUSALS, RouteType
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.system.bpf.attach import AttachMode, Links, program_name
@@ -197,7 +197,8 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
     """What the kernel knows of routes and neighbours, by the names of Facts."""
     names = {link.ifindex: link.name for link in links.values()}
     with closing(Inspection()) as inspection, closing(Requests()) as requests, closing(Router()) as router:
-        routes, neighbours = inspection.routes(), inspection.neighbours()
+        every, neighbours = inspection.routes(), inspection.neighbours()
+        routes = [each for each in every if each.type == RouteType.UNICAST]
         table_neighbours = [entry for entry, _ in neighbours]
         found = router.default_route()
         default = None if found is None else DefaultRoute(names.get(found[0], ""), found[1])
@@ -222,7 +223,7 @@ def _routing(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, Any]:
             ],
             "routes": routes,
             "samples": sampled,
-            "refusing": inspection.refusing() if is_refused else [],
+            "refusing": [each.destination for each in every if is_refused and each.type in REFUSALS],
             "neighbours": table_neighbours,
             "table_size": requests.neighbour_table_size(),
             "proxies": proxies,

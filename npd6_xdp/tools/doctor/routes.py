@@ -12,7 +12,7 @@ from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import BITS, Prefix
-from npd6_xdp.core.route_messages import REFUSALS, RouteType
+from npd6_xdp.core.route_messages import HERE, REFUSALS, RouteType
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.core.survey import Way
 from npd6_xdp.core.table import Decision, Rule
@@ -23,7 +23,6 @@ from npd6_xdp.tools.doctor.facts import UNICAST, Facts, Sample
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 from npd6_xdp.tools.doctor.samples import MOST_RULES
 
-_HERE = (RouteType.LOCAL, RouteType.ANYCAST)
 _WIDE = 20  # bits: routes of shorter prefixes are for the rest of the world, whatever they are called
 _ALIKE = 3  # digits by which a prefix may differ from the one that is meant
 
@@ -230,7 +229,7 @@ def _to_a_port(facts: Facts, rule: Rule, entry: Entry, name: str) -> Finding | N
 def _is_right(facts: Facts, rule: Rule, entry: Entry, sample: Sample) -> bool:
     reply = sample.reply
     assert reply is not None
-    if rule.decision is not Decision.NEIGHBOUR and reply.type in _HERE:
+    if rule.decision is not Decision.NEIGHBOUR and reply.type in HERE:
         return True
     behind = facts.table.vias.get(rule.via_set) if rule.via else None
     if behind is not None:

@@ -12,8 +12,9 @@ from ipaddress import IPv6Address, IPv6Network
 from npd6_xdp.core.config import is_glob
 from npd6_xdp.core.link_messages import LinkEntry, LinkFlag
 from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.route_messages import REFUSALS, RouteType
 from npd6_xdp.core.rtnetlink import PROTOCOL
-from npd6_xdp.core.survey import REFUSING, UNICAST, Held, Protocol, Way
+from npd6_xdp.core.survey import Held, Protocol, Way
 
 _MAIN = 254  # RT_TABLE_MAIN
 _LOOPBACK = 772  # ARPHRD_LOOPBACK
@@ -108,7 +109,7 @@ class BareMachine:
         found: dict[int, list[Way]] = {}
         for way in self.routes:
             if (
-                way.type == UNICAST
+                way.type == RouteType.UNICAST
                 and way.protocol != PROTOCOL
                 and way.destination not in own
                 and is_global(way.destination)
@@ -157,7 +158,7 @@ class BareMachine:
         return [
             way
             for way in self.routes
-            if way.type in REFUSING and is_global(way.destination) and way.destination.length < BITS
+            if way.type in REFUSALS and is_global(way.destination) and way.destination.length < BITS
         ]
 
     def neighbours_in(self, link: LinkEntry, prefix: Prefix) -> list[IPv6Address]:

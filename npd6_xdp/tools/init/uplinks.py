@@ -11,7 +11,8 @@ from npd6_xdp.core.config import is_glob
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.prefix import Prefix
-from npd6_xdp.core.survey import UNICAST, Protocol, Way
+from npd6_xdp.core.route_messages import RouteType
+from npd6_xdp.core.survey import Protocol, Way
 from npd6_xdp.tools.init.machine import BareMachine
 
 _EVERYWHERE = Prefix.of("2000::/3")
@@ -64,7 +65,7 @@ def _defaults(machine: BareMachine) -> Iterator[tuple[Way, LinkEntry, IPv6Addres
     found = [
         (way.table != machine.table(link), way.metric, at, (way, link, gateway))
         for at, way in enumerate(machine.routes)
-        if way.destination.covers(_EVERYWHERE) and way.type == UNICAST
+        if way.destination.covers(_EVERYWHERE) and way.type == RouteType.UNICAST
         for ifindex, gateway in way.hops
         if (link := machine.links.get(ifindex)) is not None
     ]
