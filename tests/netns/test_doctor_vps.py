@@ -19,6 +19,7 @@ from npd6_xdp.tools.doctor.finding import Finding, Level
 from npd6_xdp.tools.doctor.follow import follow
 from npd6_xdp.tools.doctor.reading import read
 from tests.netns.doctoring import Doctor, of
+from tests.netns.test_doctor import ONE_64
 from tests.netns.test_warnings import advertise, default_route
 from tests.netns.wire import configuration, until
 
@@ -26,15 +27,6 @@ P = "2001:db8:1::/64"
 HOST = "2001:db8:1::42"
 ROUTER = "2001:db8:1::ff"
 BEHIND = configuration(f"{P} neighbour via=br0 host_routes=true")
-FILE = f"""\
-{BEHIND}
-[[interface]]
-name = "br0"
-[[interface.rule]]
-prefix = "{P}"
-method = "neighbour"
-via = ["wan0"]
-"""
 SHARED = ("neighbour_table", "snooping", "native", "attached")
 """What isn't of this scene alone, and what there is to say of any bridge or veth."""
 
@@ -98,7 +90,7 @@ def vps() -> Iterator[Vps]:
         for namespace, lines in commands.items():
             for line in lines:
                 topology.run(namespace, *line.split(), check=True)  # type: ignore[arg-type]
-        running = stack.enter_context(RunningDaemon(topology, FILE))
+        running = stack.enter_context(RunningDaemon(topology, ONE_64))
         scene = Vps(topology, running, stack.enter_context(Doctor(topology)))
         scene.greet()
         yield scene
@@ -243,12 +235,12 @@ def test_what_ip6tables_has_made_of_nftables_is_read_where_nft_is_not_installed(
 
 
 WRITTEN = {
-    "a prefix without its length, in both rules": (FILE.replace("::/64", "::"), "prefix", f"is {P} meant"),
-    "a prefix beside the hosts": (FILE.replace("db8:1::/64", "db8:1:0:8::/80", 1), "prefix", "no rule covers"),
+    "a prefix without its length, in both rules": (ONE_64.replace("::/64", "::"), "prefix", f"is {P} meant"),
+    "a prefix beside the hosts": (ONE_64.replace("db8:1::/64", "db8:1:0:8::/80", 1), "prefix", "no rule covers"),
     "name and via swapped, in a file of one entry": (
         BEHIND.replace("wan0", "x0").replace("br0", "wan0").replace("x0", "br0"), "side", "look swapped",
     ),
-    "a name that isn't here": (FILE.replace('name = "wan0"', 'name = "eth1"'), "interface", "there are br0"),
+    "a name that isn't here": (ONE_64.replace('name = "wan0"', 'name = "eth1"'), "interface", "there are br0"),
 }  # fmt: skip
 
 
@@ -261,7 +253,7 @@ def test_a_mistake_in_the_file_fails_by_its_own_name_alone_and_what_is_printed_m
     assert any(each.level is Level.FAIL and words in each.message for each in found), found
     vps.sh(*(mend for each in found if each.check == check for mend in each.mend))
     mended = (vps.topology.directory / "doctor.toml").read_text()
-    assert mended in (FILE, BEHIND), mended
+    assert mended in (ONE_64, BEHIND), mended
 
 
 def test_a_via_that_is_not_here_is_told_with_what_is(vps: Vps) -> None:
@@ -273,7 +265,7 @@ def test_a_host_beside_a_rule_that_covers_others_is_noted_and_warned_of_once_it_
     beside = "2001:db8:1::1:42"
     vps.sh(f"ip -6 address add {beside}/64 dev eth0 nodad", at="host")
     vps.sh(f"ip -6 route add {beside}/128 dev br0", f"ping -6 -c 1 -W 2 {beside}")
-    narrow = FILE.replace(f"{P}", "2001:db8:1::/112", 1)
+    narrow = ONE_64.replace(f"{P}", "2001:db8:1::/112", 1)
     (found,) = of(vps.look(narrow), "prefix")
     assert (found.level, beside in found.message) == (Level.NOTE, True), found
     collected = narrow.replace('name = "wan0"', 'name = "wan0"\ncollect_targets = 10')
@@ -283,7 +275,7 @@ def test_a_host_beside_a_rule_that_covers_others_is_noted_and_warned_of_once_it_
     assert until(lambda: [each.level for each in of(vps.look(), "prefix")] == [Level.WARN])
     vps.sh(*of(vps.look(), "prefix")[0].mend)
     assert vps.running.config_file.read_text().endswith(collected.replace("/112", "/64"))
-    vps.running.write(FILE)
+    vps.running.write(ONE_64)
     assert vps.running.command("reload").returncode == 0
     vps.sh(f"ip -6 route del {beside}/128 dev br0 || :")
     vps.sh(f"ip -6 address del {beside}/64 dev eth0", at="host")
@@ -310,20 +302,20 @@ def test_a_route_that_leads_nowhere_is_named_and_replaced(vps: Vps, name: str) -
 
 
 def test_without_a_daemon_the_command_that_starts_one_is_printed(vps: Vps) -> None:
-    (found,) = of(vps.look(FILE), "daemon")
+    (found,) = of(vps.look(ONE_64), "daemon")
     assert found.mend == (f"npd6-xdp run --config {vps.topology.directory / 'doctor.toml'}",)
 
 
 def test_a_file_that_the_daemon_has_not_read_comes_first_and_what_goes_by_the_daemon_s_says_so(vps: Vps) -> None:
-    vps.running.write(FILE.replace("host_routes = true\n", ""))
+    vps.running.write(ONE_64.replace("host_routes = true\n", ""))
     assert vps.running.command("reload").returncode == 0
-    vps.running.write(FILE)
+    vps.running.write(ONE_64)
     vps.sh(f"touch -d '+2 seconds' {vps.running.config_file}")
     first, *others = [each for each in vps.look() if each.level is not Level.OK and each.check not in SHARED]
     assert (first.check, first.level) == ("file", Level.WARN)
     assert bad(others) == []
     assert any("hasn't read this file" in each.message for each in others), others
-    vps.running.write(FILE)
+    vps.running.write(ONE_64)
     vps.sh(*first.mend)
     vps.greet()
     assert bad(amiss(vps.look())) == []

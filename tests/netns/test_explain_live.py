@@ -12,23 +12,18 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.tools import explain_live
-from tests.netns.wire import SETTING, Wire, configuration, grown, on_edge, question, scan, until
+from tests.netns.wire import DAD, EACH_METHOD, SETTING, Wire, configuration, grown, on_edge, question, scan, until
 
 pytestmark = pytest.mark.needs_table
 
 Start = Callable[..., RunningDaemon]
 
 RULES = (
-    "2001:db8:1::/64 neighbour via=lan0",
-    "2001:db8:2::/64 kernel",
-    "2001:db8:3::/64 route",
-    "2001:db8:4::/64 static exclude=::dead",
-    "2001:db8:5::/64 ignore",
+    *EACH_METHOD,
     "2001:db8:7::/64 static dad=defend",
     "2001:db8:8::/64 neighbour via=lan0 dad=defend",
     "2001:db8:9::/64 route via=lan0",
 )
-DAD = {"source": bytes(16), "options": b""}
 NOBODY = "2001:db8:1::dead"
 
 FIRST = (  # targets, whether they are probed for by DAD, and what that gets

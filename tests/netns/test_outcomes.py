@@ -14,18 +14,10 @@ from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from tests.frames import TAGS_8021Q
-from tests.netns.wire import Wire, configuration, paused, question, scan, until
+from tests.netns.wire import DAD, EACH_METHOD, Wire, configuration, paused, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
-RULES = (
-    "2001:db8:1::/64 neighbour via=lan0",
-    "2001:db8:2::/64 kernel",
-    "2001:db8:3::/64 route",
-    "2001:db8:4::/64 static exclude=::dead",
-    "2001:db8:5::/64 ignore",
-)
-DAD = {"source": bytes(16), "options": b""}
 
 both = pytest.mark.parametrize(
     ("datapath", "answered"),
@@ -42,7 +34,7 @@ def test_each_solicitation_meets_one_outcome_and_all_but_the_rarest_are_met(
     topology.xdp_pass("upstream", "eth0")
     keys = {"attach": '"native"'}
     monitored = configuration("2001:db8:4::/64 static", vlan="100", datapath='"monitor"', **keys)
-    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', events_per_source="300", **keys) + monitored)
+    running = daemon(configuration(*EACH_METHOD, datapath=f'"{datapath}"', events_per_source="300", **keys) + monitored)
     steps: tuple[tuple[bytes, Outcome], ...] = (
         (question("2001:db8:1::dead"), Outcome.PENDING),
         (question(HOST_ADDRESS), Outcome.PENDING),

@@ -22,7 +22,7 @@ from tests.bench.counter import Counter
 from tests.bench.generators import Order, flood
 from tests.frames import TAGS_8021Q
 from tests.netns.tracing import Trace, client, flood_paced, switched_on
-from tests.netns.wire import LATE, Wire, configuration, paused, question, says, scan, until
+from tests.netns.wire import DAD, LATE, Wire, configuration, paused, question, says, scan, until
 from tests.soak.ground import driver
 
 Start = Callable[..., RunningDaemon]
@@ -34,7 +34,6 @@ RULES = (
     "2001:db8:4::/64 static",
     "2001:db8:5::/64 ignore",
 )
-DAD = {"source": bytes(16), "options": b""}
 ABSENT_HOST = "2001:db8:1::dead"
 STATIC = "2001:db8:4::1"
 FLOOD = 20_000

@@ -38,7 +38,7 @@ from tests.bench.generators import Order, flood
 from tests.frames import FOREIGN_MAC, TAGS_8021Q
 from tests.kinds import KINDS, Kind, Wanted, oversized
 from tests.netns.commanded import Commanded, commanded, tshark
-from tests.netns.wire import SETTING, Wire, configuration, paused, question, says, scan, until
+from tests.netns.wire import DAD, EACH_METHOD, SETTING, Wire, configuration, paused, question, says, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -128,14 +128,9 @@ def test_every_kind_is_told_of_with_its_frame_its_outcome_and_why(
 
 
 RULES = (
-    "2001:db8:1::/64 neighbour via=lan0",
-    "2001:db8:2::/64 kernel",
-    "2001:db8:3::/64 route",
-    "2001:db8:4::/64 static exclude=::dead",
-    "2001:db8:5::/64 ignore",
+    *EACH_METHOD,
     "2001:db8:7::/64 neighbour via=gone0",
 )
-DAD = {"source": bytes(16), "options": b""}
 NEVER = "such a target is never answered, unless a rule names exactly this address"
 RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet"
 ROUTED = "the routing table doesn't lead to it by another interface"

@@ -233,6 +233,18 @@ def configuration(*rules: str, **keys: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+DAD = {"source": bytes(16), "options": b""}
+"""What makes a question() a probe of Duplicate Address Detection."""
+EACH_METHOD = (
+    "2001:db8:1::/64 neighbour via=lan0",
+    "2001:db8:2::/64 kernel",
+    "2001:db8:3::/64 route",
+    "2001:db8:4::/64 static exclude=::dead",
+    "2001:db8:5::/64 ignore",
+)
+"""A rule of each, for configuration()."""
+
+
 def question(target: str, **fields: Any) -> bytes:
     """A plain multicast solicitation of the upstream's for a target; `fields` are what solicit() takes."""
     return solicit(replace(SETTING, target=ip6(target)), **fields)
