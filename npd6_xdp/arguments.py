@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import textwrap
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.config import Config
+from npd6_xdp.core.macs import mac_of
 
 CONFIG = Path("/etc/npd6-xdp/npd6-xdp.toml")
 """The configuration file, where --config doesn't name another."""
@@ -27,9 +27,10 @@ def ipv6_address(text: str) -> IPv6Address:
 
 def mac(text: str) -> bytes:
     """The type of a MAC address: 6 bytes."""
-    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a MAC address such as 02:00:00:00:00:02")
-    return bytes.fromhex(text.replace(":", ""))
+    try:
+        return mac_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a MAC address such as 02:00:00:00:00:02") from error
 
 
 def count_to(most: int) -> Callable[[str], int]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.config import Selection, Vlan, is_glob
 from npd6_xdp.core.config_words import Float, Wrong, in_words, nearest, quoted
+from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.names import canonical, raw
 from npd6_xdp.core.prefix import BITS, Prefix, of_range, read_plain
 from npd6_xdp.core.roles import RoleAddress
@@ -201,9 +202,10 @@ def link_address(value: object) -> str:
     text = _string(value, "00:00:5e:00:02:33")
     if not text:
         return ""
-    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
-        raise Wrong('must be a MAC address such as "00:00:5e:00:02:33", or "" for the port\'s own')
-    mac = bytes.fromhex(text.replace(":", ""))
+    try:
+        mac = mac_of(text)
+    except ValueError:
+        raise Wrong('must be a MAC address such as "00:00:5e:00:02:33", or "" for the port\'s own') from None
     if mac[0] & 1 or not any(mac):
         raise Wrong("must be one station's MAC address: the first byte is even, and not all are 0")
     return mac.hex(":")

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 
 from npd6_xdp.core.config_parsers import parse_vlan
 from npd6_xdp.core.errors import UsageError
+from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.names import canonical
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.trace_wire import MOST_SAMPLE, Filter
 from npd6_xdp.core.verdict import Outcome
 
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _DIGITS = 10  # of the longest number that anybody means
 
 
@@ -27,7 +28,7 @@ def filter_of(
     sample: str | None,
 ) -> Filter:
     """The options' values, None where one isn't given. Raises UsageError, a line that says what to write instead."""
-    mac = source is not None and _MAC.fullmatch(source)
+    mac = None if source is None else _mac(source)
     return Filter(
         interface=None if interface is None else canonical(interface),
         vlan=None if vlan is None else _vlan(vlan),
@@ -35,7 +36,7 @@ def filter_of(
         source=None
         if source is None or mac
         else _prefix("--source", source, "a MAC address such as 02:00:00:00:00:01, an IPv6 address or a prefix"),
-        source_mac=bytes.fromhex(source.replace(":", "")) if source is not None and mac else None,
+        source_mac=mac,
         outcomes=frozenset() if outcome is None else _outcomes(outcome),
         rule=rule,
         sample=1 if sample is None else number("--sample", sample, MOST_SAMPLE - 1),
@@ -47,6 +48,13 @@ def number(option: str, text: str, most: int) -> int:
     if not re.fullmatch(rf"[0-9]{{1,{_DIGITS}}}", text, re.ASCII) or not 1 <= int(text) <= most:
         raise UsageError(f"{option} {text}: write a number from 1 to {most:,}")
     return int(text)
+
+
+def _mac(text: str) -> bytes | None:
+    """A MAC address; None if the text is none."""
+    with suppress(ValueError):
+        return mac_of(text)
+    return None
 
 
 def _vlan(text: str) -> tuple[int, ...] | None:

@@ -12,7 +12,7 @@ from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.table import NO_RULE, Decision, Match, Rule
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.tools.doctor import edits
-from npd6_xdp.tools.doctor.facts import UNICAST, Facts
+from npd6_xdp.tools.doctor.facts import Facts, is_unicast
 from npd6_xdp.tools.doctor.finding import Finding, Level
 
 _USUAL = 64
@@ -92,7 +92,7 @@ def _here(facts: Facts, entry: Entry) -> set[Prefix]:
         for prefix, routes in facts.direct.items()
         if prefix.length < BITS and any(route.ifindex == entry.l3_ifindex for route in routes)
     }
-    return {each for each in found if any(kind.covers(each) for kind in UNICAST)}
+    return {each for each in found if is_unicast(each)}
 
 
 def _around(rules: Sequence[Rule], here: Set[Prefix]) -> set[Prefix]:

@@ -116,8 +116,13 @@ class Unit(NamedTuple):
     unread: str = ""
 
 
-UNICAST = (Prefix(0x2000 << 112, 3), Prefix(0xFC00 << 112, 7))  # global (RFC 4291 §2.4), and unique local (RFC 4193)
+_UNICAST = (Prefix(0x2000 << 112, 3), Prefix(0xFC00 << 112, 7))  # global (RFC 4291 §2.4), and unique local (RFC 4193)
 _NO_FIREWALL, _NO_UNIT = Firewall(), Unit()
+
+
+def is_unicast(prefix: Prefix) -> bool:
+    """Whether hosts may have addresses of a prefix that are known beyond their link."""
+    return any(each.covers(prefix) for each in _UNICAST)
 
 
 class Echo(NamedTuple):
@@ -189,7 +194,7 @@ class Facts:
         found: dict[Prefix, list[Way]] = {}
         for prefix, route in zip(self.prefixes, self.routes, strict=True):
             by_gateway = any(gateway for _, gateway in route.hops)
-            if not by_gateway and route.table == TABLE_MAIN and any(each.covers(prefix) for each in UNICAST):
+            if not by_gateway and route.table == TABLE_MAIN and is_unicast(prefix):
                 found.setdefault(prefix, []).append(route)
         return found
 

@@ -19,7 +19,7 @@ from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.core.table_space import enlarged
 from npd6_xdp.tools.doctor import edits, running
 from npd6_xdp.tools.doctor.covered import without_length
-from npd6_xdp.tools.doctor.facts import UNICAST, Facts, Sample
+from npd6_xdp.tools.doctor.facts import Facts, Sample, is_unicast
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 from npd6_xdp.tools.doctor.samples import MOST_RULES
 
@@ -116,9 +116,7 @@ def _meant(facts: Facts, rule: Rule) -> Prefix | None:
     alike = [
         each
         for each in known - taken
-        if each.length == network.length
-        and any(kind.covers(each) for kind in UNICAST)
-        and _differing_digits(each, network) <= _ALIKE
+        if each.length == network.length and is_unicast(each) and _differing_digits(each, network) <= _ALIKE
     ]
     best = min((_differing_digits(each, network) for each in alike), default=0)
     alike = [each for each in alike if _differing_digits(each, network) == best]
