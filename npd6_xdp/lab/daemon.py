@@ -137,9 +137,10 @@ class RunningDaemon:
         """The state of each of the daemon's threads, as /proc says it: "R" at work, "S" waiting, "T" stopped."""
         states = []
         if self._process is not None and self._process.returncode is None:
-            for path in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
-                with suppress(OSError):  # it has ended
-                    states.append(path.read_text().rpartition(")")[2].split()[0])
+            with suppress(OSError):  # the process has ended
+                for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+                    with suppress(OSError):  # it has ended
+                        states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
         return states
 
     def stop(self, timeout: float = 60.0) -> int:

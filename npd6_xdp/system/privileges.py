@@ -41,12 +41,13 @@ def holders_of_program(program: int) -> tuple[tuple[str, int], ...]:
 
 
 def _holders(wanted: re.Pattern[str]) -> Iterator[tuple[str, int]]:
-    for info in _PROC.glob("[0-9]*/fdinfo/*"):
+    for process in _PROC.glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or isn't ours to look at
-            text = info.read_text()
-            if wanted.search(text) and _LINK.search(text):
-                process = info.parents[1]
-                yield (process / "comm").read_text().strip(), int(process.name)
+            for info in (process / "fdinfo").iterdir():
+                with suppress(OSError):  # it was closed
+                    text = info.read_text()
+                    if wanted.search(text) and _LINK.search(text):
+                        yield (process / "comm").read_text().strip(), int(process.name)
 
 
 def is_clock_synchronised() -> bool | None:
