@@ -220,7 +220,7 @@ class _Builder:
 
     def _enter(self, link: LinkFacts, interface: InterfaceConfig, vlan: Vlan, *, spoken: bool) -> int:
         entry_id = self._entry_ids[link.name, vlan, spoken]
-        port_mac, mac = link.mac, bytes.fromhex(interface.link_address.replace(":", "")) or link.mac_of(vlan.tags)
+        port_mac, mac = link.mac, interface.mac or link.mac_of(vlan.tags)
         entry = Entry(
             entry_id,
             interface.labelled(link.name) if spoken else link.name,

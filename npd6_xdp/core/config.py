@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.prefix import BITS, Prefix, of_range
 from npd6_xdp.core.verdict import Method
 
@@ -161,6 +162,11 @@ class InterfaceConfig:
             return self.events_per_source
         return 0 if self.datapath is Datapath.PYTHON else 1000
 
+    @property
+    def mac(self) -> bytes:
+        """The MAC address of its `link_address`; b"" without one."""
+        return mac_of(self.link_address) if self.link_address else b""
+
     def labelled(self, port: str) -> str:
         """The `interface` label of metrics and logs for a port: "wan0", or "wan0:100" for an entry with a VLAN."""
         return port if self.vlan == UNTAGGED else f"{port}:{self.vlan}"
@@ -241,8 +247,7 @@ class Config:
     @cached_property
     def device_macs(self) -> frozenset[bytes]:
         """All that its `link_address` have: a device is to take in what is sent there."""
-        found = (bytes.fromhex(interface.link_address.replace(":", "")) for interface in self.interfaces)
-        return frozenset(filter(None, found))
+        return frozenset(interface.mac for interface in self.interfaces if interface.mac)
 
     @cached_property
     def via_names(self) -> frozenset[str]:

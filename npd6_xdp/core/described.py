@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.entries import Entry
+from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.table import Rule
 from npd6_xdp.core.verdict import Method
 
@@ -51,7 +52,7 @@ class EntryFacts(NamedTuple):
     @classmethod
     def parse(cls, said: Mapping[str, Any]) -> EntryFacts:
         """What as_json() gives. ValueError, TypeError or KeyError for anything else."""
-        macs = frozenset(bytes.fromhex(mac.replace(":", "")) for mac in said["macs"])
+        macs = frozenset(mac_of(mac) for mac in said["macs"])
         rest = {key: said[key] for key in cls._fields if key not in ("macs", "datapath")}
         return cls(macs=macs, datapath=Datapath(said["datapath"]), **rest)
 

@@ -111,7 +111,7 @@ def _role(
     """
     if not links or not (interface.active_with or interface.link_address):
         return None
-    mac = bytes.fromhex(interface.link_address.replace(":", ""))
+    mac = interface.mac
     names = () if not mac else links if interface.is_glob else links.keys() & {interface.name}
     ports = [links[name] for name in names if not links[name].why_no_port and interface in config.entries(name)]
     lacking = [link.name for link in ports if not link.takes_in(interface.vlan.tags, mac)]
@@ -207,8 +207,8 @@ def explain(
 
 def _supposed(config: Config, name: str) -> LinkFacts:
     """An interface that isn't here, as if there were a device on it for each link_address, too."""
-    macs = {bytes.fromhex(each.link_address.replace(":", "")) for each in config.entries(name)} - {b""}
-    return LinkFacts(name, 0, _NO_MAC, beside_macs={(): frozenset(macs)})
+    macs = frozenset(each.mac for each in config.entries(name) if each.mac)
+    return LinkFacts(name, 0, _NO_MAC, beside_macs={(): macs})
 
 
 def _hindrances(

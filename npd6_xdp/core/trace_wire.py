@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from ipaddress import IPv6Network
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from npd6_xdp.core.errors import UsageError
 from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.frames import STRIDE, Frames
 from npd6_xdp.core.layout import TRACE_FILTER, TRACE_NOTHING, TRACE_RECORD
+from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.prefix import MASKS, Prefix
 from npd6_xdp.core.table import NO_RULE, VLAN_ANY, Decision
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
@@ -124,13 +126,10 @@ def _vlan(value: object) -> tuple[int, ...]:
 
 
 def _mac(value: object) -> bytes:
-    try:
-        mac = bytes.fromhex(value.replace(":", "")) if isinstance(value, str) else b""
-    except ValueError:
-        mac = b""
-    if len(mac) != _MAC_SIZE:
-        raise UsageError("trace: source_mac: must be a MAC address such as 02:00:00:00:00:01")
-    return mac
+    with suppress(ValueError):
+        if isinstance(value, str):
+            return mac_of(value)
+    raise UsageError("trace: source_mac: must be a MAC address such as 02:00:00:00:00:01")
 
 
 def _outcomes(value: object) -> frozenset[Outcome]:

@@ -15,6 +15,7 @@ from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.links import SourceFlag, advert_sources, held_addresses
 from npd6_xdp.core.live import Known, Waiting
+from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.neighbour_messages import LOOKED_AFTER, NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.pending import MAX_ASKERS
@@ -251,7 +252,7 @@ class Explaining(Follower):
     def _mac_of(self, source: IPv6Address, entry: Entry, recent: TargetSnapshot | None) -> bytes:
         """The MAC address that a source asks from, as far as it is known."""
         if recent is not None and recent.source == source:
-            return bytes.fromhex(recent.source_mac.replace(":", ""))
+            return mac_of(recent.source_mac)
         with suppress(MachineError):
             return self._requests.neighbour(Host(entry.l3_ifindex, source.packed)).mac
         return b""
