@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from npd6_xdp.core import config_parsers as parsers
+from npd6_xdp.core import plain_toml
 from npd6_xdp.core.config import (
     UNTAGGED,
     Attach,
@@ -36,19 +37,24 @@ def parse(text: str, source: str) -> Config:
     Raises ConfigError with the first mistakes found, in the file's order, each with where it is, and how many more
     there are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
     """
+    document = plain_toml.read(text)
+    reader = _Reader()
+    config = reader.config(_document(text, source) if document is None else document)
+    if reader.mistakes:
+        raise ConfigError(source, reader.mistakes, reader.count)
+    return config
+
+
+def _document(text: str, source: str) -> dict[str, Any]:
+    """A file in any TOML, or what is wrong with it."""
     if deep := deep_key(text):
         raise ConfigError(source, [deep])
     try:
-        document = tomllib.loads(text, parse_float=Float)
+        return tomllib.loads(text, parse_float=Float)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(source, [syntax_mistake(str(error))]) from None
     except (RecursionError, ValueError):  # tomllib lets both out; int() takes only so many digits
         raise ConfigError(source, [Mistake("", "a number is too long, or arrays nest too deeply")]) from None
-    reader = _Reader()
-    config = reader.config(document)
-    if reader.mistakes:
-        raise ConfigError(source, reader.mistakes, reader.count)
-    return config
 
 
 # --- Keys: those of docs/configuration.md, by table; the defaults stand in core/config.py ---
@@ -218,13 +224,10 @@ class _Reader:
         for here, entry in self.entries("interface.rule", where, raw):
             values = self.values("interface.rule", here, entry)
             self.ways(here, entry, values, port)
-            mine: dict[Prefix | str, str] = {}  # within one rule they may overlap as they like
-            for network, part in self.flattened(here, values):
-                mine.setdefault(network, part)
             said: set[str] = set()
-            for network, part in mine.items():
+            for network, part in self.flattened(here, values).items():
                 first = firsts.setdefault(network, part)
-                if first != part and part not in said:
+                if first is not part and first != part and part not in said:
                     said.add(part)  # two ranges may have hundreds in common
                     message = f"the same prefix as {first}, {network}; leave it out of one of the two"
                     self.wrong(part, message)
@@ -236,6 +239,8 @@ class _Reader:
     def ways(self, here: str, entry: dict[str, object], values: dict[str, Any], port: str | None) -> None:
         """The keys of a rule that only some methods take."""
         method = values.get("method")
+        if len(entry) == len(REQUIRED["interface.rule"]) and method is not Method.NEIGHBOUR:
+            return  # it has no others
         if method is Method.NEIGHBOUR and "via" not in entry:
             self.wrong(
                 f"{here}.via",
@@ -263,17 +268,23 @@ class _Reader:
             elif name == port and not is_glob(name):  # a glob leaves out where the question comes from
                 self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
 
-    def flattened(self, here: str, values: dict[str, Any]) -> Iterator[tuple[Prefix | str, str]]:
-        """The prefixes that a rule takes in the flat table, each with where it stands; a prefix that it can't
-        take is a mistake.
+    def flattened(self, here: str, values: dict[str, Any]) -> dict[Prefix | str, str]:
+        """The prefixes that a rule takes in the flat table, each with where it stands first: within one rule they may
+        overlap as they like.
         """
         targets: Targets | None = values.get("prefix")
         if targets is None:
-            return
-        for name in targets.names:
-            yield name, f"{here}.prefix"
-        if "include" not in values and "exclude" not in values:
-            return
+            return {}
+        found = dict.fromkeys(targets.names, f"{here}.prefix")
+        if "include" in values or "exclude" in values:
+            for network, part in self.narrowed(here, targets, values):
+                found.setdefault(network, part)
+        return found
+
+    def narrowed(self, here: str, targets: Targets, values: dict[str, Any]) -> Iterator[tuple[Prefix, str]]:
+        """The prefixes of a rule's include and exclude, each with where it stands; one that it can't take is a
+        mistake.
+        """
         for key in ("include", "exclude"):
             if key in values and not targets.narrows:
                 self.wrong(f"{here}.{key}", f"an address or a range as prefix takes no {key}; leave it out")

@@ -2,13 +2,14 @@
 """IPv6 prefixes as plain numbers.
 
 A configuration may have 100,000 of them, each read, hashed and compared several times. `ipaddress` takes 10 us to
-read one, and 1 us a hash; here it is 1.5 and 0.1.
+read one, and 1 us a hash; here it is 0.7 and 0.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv6Network
+from socket import AF_INET6, inet_pton
 from typing import NamedTuple
 
 BITS = 128
@@ -16,7 +17,6 @@ MASKS = tuple((1 << BITS) - (1 << (BITS - length)) for length in range(BITS + 1)
 """The netmask of each length."""
 
 _LENGTHS = {str(length): length for length in range(BITS + 1)}
-_GROUPS = 8
 
 
 class Prefix(NamedTuple):
@@ -63,24 +63,15 @@ def of_range(first: int, last: int) -> Iterator[Prefix]:
 
 
 def read_plain(text: str) -> Prefix | None:
-    """A prefix or an address as nearly all are written, in hexadecimal groups and without host bits. None: it is wrong,
-    or written in a rarer way; `ipaddress` decides then.
+    """A prefix or an address without host bits, as nearly all are. None: it is wrong, or written in a rarer way; then
+    `ipaddress` decides.
     """
     written, slash, bits = text.partition("/")
     length = _LENGTHS.get(bits) if slash else BITS
-    head, gap, tail = written.partition("::")
-    front = head.split(":") if head else []
-    back = tail.split(":") if tail else []
-    missing = _GROUPS - len(front) - len(back)
-    if length is None or (missing < 1 if gap else missing) or "" in front or "" in back:
-        return None
-    if gap:
-        front += ["0"] * missing
-    digits = "".join([group.zfill(4) for group in front + back])
-    if len(digits) != BITS // 4 or not digits.isalnum():
+    if length is None:
         return None
     try:
-        address = int.from_bytes(bytes.fromhex(digits))
-    except ValueError:
+        address = int.from_bytes(inet_pton(AF_INET6, written))
+    except (OSError, ValueError):  # it is none, or has a zero byte, or characters of no encoding
         return None
     return Prefix(address, length) if address & MASKS[length] == address else None

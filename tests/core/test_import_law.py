@@ -17,6 +17,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "npd6_xdp"
 MACHINE = {"bcc", "pyroute2", "socket", "prometheus_client", "fcntl", "mmap", "scapy"}
 IMPURE = MACHINE | {"asyncio", "ctypes", "os", "pathlib", "subprocess", "threading", "time", "tempfile", "logging"}
+PURE = {"socket": {"AF_INET6", "inet_pton"}}
+"""What any room may import of these by name, since it touches nothing: from text to bytes, in a tenth of the time that
+Python code takes."""
 
 ROOMS = {
     # room: (what of npd6_xdp it may import, what of MACHINE and IMPURE it may import)
@@ -115,7 +118,7 @@ def imports(source: str) -> Iterator[tuple[str, bool]]:
     for node, at_top in statements(source):
         if isinstance(node, ast.Import):
             yield from ((alias.name, at_top) for alias in node.names)
-        else:
+        elif not PURE.get(node.module or "", set()).issuperset(alias.name for alias in node.names):
             assert node.level == 0, "absolute imports only"
             assert node.module
             is_wing = node.module.removeprefix("npd6_xdp.system.") in WINGS
@@ -193,6 +196,7 @@ def test_within_a_wing_imports_go_down_only_and_wings_never_import_each_other() 
     [
         ("core", "import socket"),
         ("core", "import os.path"),
+        ("core", "from socket import inet_pton, socket"),
         ("core", "def f():\n    import time"),
         ("core", "from npd6_xdp.system.netlink.links import Netlink"),
         ("core", "from npd6_xdp import daemon"),
