@@ -4,7 +4,7 @@
     python -m tests.netns.handovers [--rounds N] [--rate N] [--how restart|kill|hang]
 
 It runs the unit under a systemd of its own, as the tests do, which do it a few times at a lower rate. Exit status 1 if
-one question was left unanswered, or answered twice, or a ping was lost.
+one question was left unanswered, or answered twice, a ping was lost, or the link was another one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import cycle
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.netns.service import UnderSystemd
 from tests.netns.wire import Flood, Wire, configuration, flood, hearing, on_edge, question, scan, until
+from tests.netns.xdp_links import handed_over, link_ids
 
 CONTROL = '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n'
 PROXIED = "2001:db8:2::7"
@@ -88,6 +89,18 @@ class Asking:
             if asked[target] != self.answers[target]
         }
 
+    @property
+    def held(self) -> bool:
+        """Whether each question was answered once, and no ping was lost."""
+        return not self.unequal() and not self.lost_pings
+
+    def __str__(self) -> str:
+        short = sum(max(0, asked - answered) for asked, answered in self.unequal().values())
+        return (
+            f"{self.sent} asked ({self.flooding.rate:.0f}/s), {self.answers.total()} answered, {short} unanswered,"
+            f" {self.lost_pings} pings lost"
+        )
+
 
 @contextmanager
 def asking(topology: Topology, per_second: int) -> Iterator[Asking]:
@@ -138,21 +151,14 @@ def _end(service: UnderSystemd, by: signal.Signals) -> None:
 HOW: Mapping[str, Callable[[UnderSystemd], None]] = {"restart": restart, "kill": kill, "hang": hang}
 
 
-def link_id(topology: Topology) -> int:
-    """The id of the program on wan0."""
-    (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
-    return int(link["xdp"]["prog"]["id"])
-
-
 def hand_over(topology: Topology, service: UnderSystemd, ways: Iterable[str], per_second: int) -> Asking:
     """Have one daemon follow another in each of these ways, one after the other, under so many questions a second."""
     with Wire(topology) as wire:
         make_known(topology, wire)
     with asking(topology, per_second) as found:
         for how in ways:
-            program = link_id(topology)
-            HOW[how](service)
-            assert until(lambda program=program: link_id(topology) != program)  # type: ignore[misc]
+            with handed_over(topology):
+                HOW[how](service)
     return found
 
 
@@ -169,13 +175,9 @@ def main() -> int:
             drop_in = WATCHED if how == "hang" else ""
             with redirect_stdout(sys.stderr), UnderSystemd(topology, CONFIG, drop_in) as service:
                 found = hand_over(topology, service, [how] * arguments.rounds, arguments.rate)
-        unequal = found.unequal()
-        failed |= bool(unequal) or found.lost_pings > 0
-        short = sum(max(0, asked - answered) for asked, answered in unequal.values())
-        print(
-            f"{how}: {arguments.rounds} times: {found.sent} asked ({found.flooding.rate:.0f}/s),"
-            f" {found.answers.total()} answered, {short} unanswered, {found.lost_pings} pings lost"
-        )
+                (link,) = link_ids(topology).values()
+        failed |= not found.held
+        print(f"{how}: {arguments.rounds} times: {found}; the link's id was {link} throughout")
     return int(failed)
 
 

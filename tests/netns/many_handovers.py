@@ -10,48 +10,16 @@ Exit status 1 if a port's link is another one afterwards, one doesn't answer, or
 from __future__ import annotations
 
 import argparse
-import ctypes as ct
-import os
-import struct
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing, redirect_stdout
 
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.compiler import load_bcc
 from tests.bench.many_ports import CONFIGURATION, Asker, make, settle
 from tests.netns.handovers import CONTROL
 from tests.netns.service import UnderSystemd
 from tests.netns.wire import until
-
-_XDP = 6  # BPF_LINK_TYPE_XDP
-_INFO = struct.Struct("=III4xI4x")  # struct bpf_link_info: type, id, prog_id, xdp.ifindex
-
-
-def _links() -> Iterator[tuple[int, int, int]]:
-    """All XDP links of this machine: the id, the program's, and the interface's index in whatever namespace."""
-    lib = load_bcc().lib
-    number, info, length = ct.c_uint32(0), ct.create_string_buffer(_INFO.size), ct.c_uint32(_INFO.size)
-    while lib.bpf_link_get_next_id(number, ct.byref(number)) == 0:
-        fd = lib.bpf_link_get_fd_by_id(number)
-        if fd < 0:
-            continue  # it has gone
-        failed = lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
-        os.close(fd)
-        kind, link, program, ifindex = _INFO.unpack(info.raw)
-        if not failed and kind == _XDP:
-            yield link, program, ifindex
-
-
-def link_ids(topology: Topology) -> dict[str, int]:
-    """The link's id by the port's name. An index may be that of another namespace's, a program's id is this one's."""
-    ports = {
-        (each["ifindex"], each["xdp"]["prog"]["id"]): each["ifname"]
-        for each in topology.ip("edge", "link", "show", "type", "veth")
-        if each.get("xdp", {}).get("prog")
-    }
-    return {ports[ifindex, program]: link for link, program, ifindex in _links() if (ifindex, program) in ports}
+from tests.netns.xdp_links import link_ids
 
 
 class Story:

@@ -221,7 +221,7 @@ class UnderSystemd:
         system = self._directory / "system"
         system.mkdir()
         text = UNIT.read_text().replace("/usr/bin/npd6-xdp clean", f"/run/{_PYTHON} -m npd6_xdp clean")
-        text = text.replace("/usr/lib/npd6-xdp/next", "/run/tree/deploy/systemd/next")
+        text = text.replace("/usr/lib/npd6-xdp/", "/run/tree/deploy/systemd/")
         (system / UNIT.name).write_text(text + _DROP_IN + drop_in)
         (system / "nothing.target").write_text(_NOTHING)
         self.configure(config)

@@ -28,7 +28,6 @@ from tests.netns.handovers import (
     WATCHED,
     hand_over,
     kill,
-    link_id,
     make_known,
     restart,
     set_out,
@@ -36,6 +35,7 @@ from tests.netns.handovers import (
 from tests.netns.service import UnderSystemd, left
 from tests.netns.test_reload import SCANNED, stream
 from tests.netns.wire import Wire, configuration, on_edge, question, says, until
+from tests.netns.xdp_links import handed_over
 
 Start = Callable[..., RunningDaemon]
 
@@ -118,9 +118,8 @@ def test_none_is_unanswered_in_native_mode(topology: Topology) -> None:
     with UnderSystemd(topology, CONTROL + configuration(attach='"native"')) as service:
         with stream(topology, 2_000) as asked:
             for how in (restart, kill):
-                program = link_id(topology)
-                how(service)
-                assert until(lambda program=program: link_id(topology) != program)  # type: ignore[misc]
+                with handed_over(topology):
+                    how(service)
         assert asked.all_answered_once()
         assert service.says("taken over in native mode", 2)
 
@@ -130,9 +129,9 @@ def test_where_python_answers_only_what_comes_while_it_is_away_is_unanswered(top
     with UnderSystemd(topology, config) as service:
         with stream(topology, 1_000, unanswered=True) as asked:
             for how in (restart, kill):
-                program, answers = link_id(topology), asked.answers
-                how(service)
-                assert until(lambda program=program: link_id(topology) != program)  # type: ignore[misc]
+                answers = asked.answers
+                with handed_over(topology):
+                    how(service)
                 assert until(lambda answers=answers: asked.answers > answers + 500)  # type: ignore[misc]
         assert service.stop() == 0
     base = int.from_bytes(SCANNED + b"\0" * 8) + (1 << 32)

@@ -34,6 +34,7 @@ from tests.netns.service import (
     unit,
 )
 from tests.netns.wire import Wire, configuration, paused, question, until
+from tests.netns.xdp_links import handed_over
 
 Start = Callable[..., RunningDaemon]
 
@@ -56,7 +57,7 @@ def here(tmp_path: Path) -> Path:
     """The unit, with programs that are on this machine."""
     file = tmp_path / UNIT.name
     text = UNIT.read_text().replace("/usr/bin/npd6-xdp", sys.executable)
-    file.write_text(text.replace("/usr/lib/npd6-xdp/next", str(SYSTEMD / "next")))
+    file.write_text(text.replace("/usr/lib/npd6-xdp/", f"{SYSTEMD}/"))
     return file
 
 
@@ -179,9 +180,10 @@ def test_systemd_restarts_it_when_its_loop_stands(topology: Topology) -> None:
     with UnderSystemd(topology, config(), "WatchdogSec=2\nRestartSec=100ms\nTimeoutAbortSec=1\n") as service:
         time.sleep(2.5)
         assert service.show("NRestarts") == "0", "it is fed"
-        service.send(signal.SIGSTOP)
-        assert until(lambda: service.show("NRestarts") == "1", 5.0)
-        assert until(lambda: service.show("ActiveState") == "active", 5.0)
+        with handed_over(topology):
+            service.send(signal.SIGSTOP)
+            assert until(lambda: service.show("NRestarts") == "1", 5.0)
+            assert until(lambda: service.show("ActiveState") == "active", 5.0)
         assert left(topology) != before
         assert service.stop() == 0
         assert left(topology) == before, "the successor knows what its predecessor has found"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.package.sources import copy_tree
+from tests.package.sources import build, later_tree
 from tests.roots import PROJECT, ROOTS, Root, fresh_root
 
 
@@ -33,11 +33,7 @@ def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of a later version, with another reference configuration, built under an odd environment."""
     tree = tmp_path_factory.mktemp("later")
-    copy_tree(tree)
-    program = tree / "npd6_xdp/__init__.py"
-    program.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0rc1"', program.read_text()))
-    with (tree / "deploy/npd6-xdp.toml").open("a") as reference:
-        reference.write("\n# a later version's word\n")
+    later_tree(tree)
     out = tmp_path_factory.mktemp("dist")
     (out / "a place").mkdir()
     return build(
@@ -58,21 +54,6 @@ def earlier_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ("dpkg-deb", "--root-owner-group", "-Zgzip", "--build", place / "tree", place / "earlier.deb")
     subprocess.run(words, check=True, capture_output=True)
     return place / "earlier.deb"
-
-
-def build(tree: Path, out: Path, **environment: str) -> Path:
-    """The package that a tree's build.sh makes."""
-    done = subprocess.run(
-        [tree / "deploy/debian/build.sh", out],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    (built,) = out.glob("*.deb")
-    return built
 
 
 @pytest.fixture(scope="package")

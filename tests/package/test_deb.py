@@ -10,11 +10,16 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from npd6_xdp import __version__
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, Topology
+from tests.netns.handovers import RULES as EACH_METHOD
+from tests.netns.handovers import asking, make_known, set_out
 from tests.netns.service import SYSCTLS, left
 from tests.netns.test_reload import stream
 from tests.netns.wire import Wire, configuration, question, until
+from tests.netns.xdp_links import handed_over
 from tests.package.sources import bpf_files, copy_tree
 from tests.roots import PROJECT, Root, fresh_root
 
@@ -96,7 +101,10 @@ def test_the_program_is_as_a_debian_program_is(installed: Root) -> None:
     } <= {*owned}
 
 
+@pytest.mark.needs_table
 def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Path, topology: Topology) -> None:
+    """`python -m tests.package.upgrades` does the upgrade again and again, under ten times the questions."""
+    set_out(topology)
     before = left(topology)
     with fresh_root(over=installed, namespace=topology.name("edge"), boot=True) as root, Wire(topology) as wire:
         # nothing is attached before somebody has said to what
@@ -104,7 +112,7 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         assert root.systemctl("is-active", "npd6-xdp", check=False) == "inactive"
 
         configuration_file = root.path / CONFIGURATION
-        configuration_file.write_text(configuration(*RULES))
+        configuration_file.write_text(configuration(*EACH_METHOD))
         root.systemctl("enable", "--now", "npd6-xdp")
         answers(topology, wire)
 
@@ -113,13 +121,14 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         grave = root.run("journalctl", "-p", "err", "-o", "cat", "-u", "npd6-xdp").stdout
         assert "npd6-xdp: error: reload: the old configuration stays\n" in grave
         assert ": info: " not in grave
-        configuration_file.write_text(configuration(*RULES))
+        configuration_file.write_text(configuration(*EACH_METHOD))
 
-        with stream(topology, 1_000) as asked:
+        make_known(topology, wire)
+        with asking(topology, 2_000) as asked, handed_over(topology):
             said = root.install(later_deb, options=("--force-confold",))
-        assert asked.all_answered_once()
+        assert (asked.unequal(), asked.lost_pings) == ({}, 0)
         assert "npd6-xdp (99.0~rc1)" in said
-        assert configuration_file.read_text() == configuration(*RULES)
+        assert configuration_file.read_text() == configuration(*EACH_METHOD)
         assert "a later version's word" in configuration_file.with_suffix(".toml.dpkg-dist").read_text()
         assert root.run("npd6-xdp", "status").stdout.startswith("npd6-xdp 99.0rc1, "), "it was restarted"
         answers(topology, wire)
@@ -211,6 +220,6 @@ def answers(topology: Topology, wire: Wire) -> None:
     assert ping.returncode == 0, ping.stdout
     assert wire.ask(question("2001:db8:2::7")) is not None
     assert wire.ask(question("2001:db8:3::7")) is not None
-    assert wire.ask(question("2001:db8:4::7"), 0.1) is None
+    assert wire.ask(question("2001:db8:9::7"), 0.1) is None
     assert until(lambda: left(topology)["proxies"] == ["2001:db8:2::7"], 1.0)
     assert [left(topology)[key] for key in SYSCTLS] == ["1", "1", "0"]
