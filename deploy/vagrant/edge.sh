@@ -39,7 +39,7 @@ networks wan0 lan0 mgmt0
 ln -sfn $home/.venv/bin/npd6-xdp /usr/bin/npd6-xdp
 install -D -m 644 $home/deploy/vagrant/npd6-xdp.toml /etc/npd6-xdp/npd6-xdp.toml
 install -D -m 644 $home/deploy/systemd/npd6-xdp.sysusers.conf /etc/sysusers.d/npd6-xdp.conf
-install -Dm 755 $home/deploy/systemd/next /usr/lib/npd6-xdp/next
+install -Dm 755 -t /usr/lib/npd6-xdp $home/deploy/systemd/next $home/deploy/systemd/clean
 install -m 644 $home/deploy/systemd/npd6-xdp.service /etc/systemd/system/
 npd6-xdp check --config /etc/npd6-xdp/npd6-xdp.toml
 systemd-sysusers
