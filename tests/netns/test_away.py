@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A host that is away and comes back without a word: its route is there, and so the kernel finds it by itself.
 
-NPD6_AWAY is for how many seconds it is away at the least; without it, for as long as the edge takes to notice.
+`python -m tests.netns.away` has it away for a minute.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Callable
 
@@ -15,6 +13,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.netns.away import MOST_LOST, ROUTE, Pings, have_believed, host, lost
 from tests.netns.test_host_routes import SAME_64, SHARED, kernels, shown
 from tests.netns.test_places import is_there
 from tests.netns.wire import Wire, configuration, on_edge, question, until
@@ -23,43 +22,14 @@ pytestmark = pytest.mark.needs_table
 
 Start = Callable[..., RunningDaemon]
 
-AWAY = float(os.environ.get("NPD6_AWAY", "0"))
-INTERVAL = 0.1  # seconds between two pings
-MOST_LOST = 2.0  # seconds
 TRIES = 5  # on a machine that does other things beside, it may take longer, but not each time
-ROUTE = f"{SHARED} lan0"
-
-
-class Pings:
-    """The upstream's pings of the host, one after the other until the test is over."""
-
-    def __init__(self, topology: Topology) -> None:
-        self._said = topology.directory / "pings"
-        words = ("ping", "-6", "-n", "-i", str(INTERVAL), "-W", "1", SHARED)
-        with self._said.open("w") as output:
-            topology.popen("upstream", *words, stdout=output)
-
-    @property
-    def answered(self) -> list[int]:
-        """The numbers of those that were, in order."""
-        return [int(found) for found in re.findall(r"icmp_seq=(\d+) ttl", self._said.read_text())]
 
 
 @pytest.fixture
 def believing(topology: Topology) -> Topology:
-    """The upstream believes what it knows for minutes, and doesn't ask; the edge notices within seconds that a host has
-    gone. Retransmissions are as ever: a second apart.
-    """
-    topology.sysctl("upstream", "net/ipv6/neigh/eth0/base_reachable_time_ms", 1_000_000)
-    for name, value in (("base_reachable_time_ms", 1000), ("delay_first_probe_time", 1), ("ucast_solicit", 1)):
-        topology.sysctl("edge", f"net/ipv6/neigh/lan0/{name}", value)
+    """The upstream doesn't ask."""
+    have_believed(topology)
     return topology
-
-
-def host(topology: Topology, verb: str) -> None:
-    """The host has the address, or hasn't; it says nothing of that."""
-    words = ("nodad",) if verb == "add" else ()
-    topology.run("host", "ip", "addr", verb, f"{SHARED}/128", "dev", "eth0", *words, check=True)
 
 
 def test_a_silent_host_is_reached_within_two_seconds_of_its_return_by_an_upstream_that_does_not_ask(
@@ -72,23 +42,7 @@ def test_a_silent_host_is_reached_within_two_seconds_of_its_return_by_an_upstrea
     assert until(lambda: len(pings.answered) > 2)
     assert kernels(topology) == shown(running) == [ROUTE]
 
-    lost: list[float] = []
-    while len(lost) < TRIES and min(lost, default=99.0) > MOST_LOST:
-        host(topology, "del")
-        left = time.monotonic()
-        assert until(lambda: not is_there(running, SHARED))
-        asked = running.solicitations()
-        time.sleep(max(left + AWAY - time.monotonic(), 0))
-        assert kernels(topology) == shown(running) == [ROUTE]
-        heard = len(pings.answered)
-        host(topology, "add")
-        back = time.monotonic()
-        assert until(lambda heard=heard: len(pings.answered) > heard)  # type: ignore[misc]
-        lost.append(time.monotonic() - back)
-        assert running.solicitations() == asked, "the upstream hasn't asked for it"
-        assert until(lambda: is_there(running, SHARED))
-    print(f"away for {back - left:.1f} s, and reached after {', '.join(f'{each:.2f}' for each in lost)} s")
-    assert min(lost) <= MOST_LOST
+    assert any(lost(topology, running, pings, away=0.0) <= MOST_LOST for _ in range(TRIES))
 
     # the route is all that is kept: nobody is answered for the host while it is away
     host(topology, "del")

@@ -13,9 +13,10 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.netns.away import INTERVAL, MOST_LOST, ROUTE, Pings, host
 from tests.netns.handovers import CONTROL, kill, restart
 from tests.netns.service import UnderSystemd
-from tests.netns.test_away import INTERVAL, MOST_LOST, ROUTE, TRIES, Pings, believing, host
+from tests.netns.test_away import TRIES, believing
 from tests.netns.test_handover import unchanging_so
 from tests.netns.test_host_routes import SAME_64, SHARED, kernels, shown
 from tests.netns.test_places import is_there
