@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fourteen rows of the table. Each module measures one or two that share their runs, and adds its figures."""
+"""The fifteen rows of the table. Each module measures one or two that share their runs, and adds its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from tests.bench.plan import Run
-from tests.bench.rows import cost, interfaces, latency, load, rules, scan, start, trace
+from tests.bench.rows import budget, cost, interfaces, latency, load, rules, scan, start, trace
 
 Measure = Callable[[Run], None]
 
@@ -20,6 +20,7 @@ ROWS: dict[tuple[int, ...], Measure] = {
     (12,): rules.measure,
     (13,): interfaces.measure,
     (14,): trace.measure,
+    (15,): budget.measure,
 }
 """Which rows each function measures, in the order in which they run."""
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.trace_wire import Filter
-from tests.bench import program, tracing
+from tests.bench import program, tracing, variants
 from tests.bench.plan import Run
 from tests.bench.results import Figure, at_most, middle
 
@@ -27,11 +27,11 @@ def measure(run: Run) -> None:
     for _ in range(run.plan.traced):
         with program.loaded(program.one_prefix()) as bench, tracing.untraceable() as other:
             with program.bare_program() as passing:
-                bare.append(middle(tracing.cost(other, passing, run.plan.growth_program).bare))
-            over[_OFF].append(tracing.difference(bench, other, run.plan.growth_program).median)
+                bare.append(middle(variants.cost(other, passing, run.plan.growth_program).bare))
+            over[_OFF].append(variants.difference(bench, other, run.plan.growth_program).median)
             for what, wanted in ((_NOTHING, _ELSEWHERE), (_ALL, Filter())):
                 with tracing.traced(bench, wanted):
-                    over[what].append(tracing.difference(bench, other, run.plan.growth_program).median)
+                    over[what].append(variants.difference(bench, other, run.plan.growth_program).median)
                     counts = bench.ns_filter.looked()
             matched, lost = matched + counts.matched, lost + counts.lost
     for what, bound in _BOUNDS.items():
