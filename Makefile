@@ -35,7 +35,7 @@ style: $(linters) ## what is to be mended of the style: ruff, clang-format, shel
 	$(python) -m ruff format --check --diff
 	find bpf tests -name '*.[ch]' -exec $(dir $(python))clang-format --dry-run --Werror {} +
 	if command -v shellcheck >/dev/null; then \
-	    shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init; fi
+	    shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/systemd/clean deploy/systemd/next .ci/run tests/kernels/init; fi
 
 hooks: $(prepared) ## have git look at each commit by style, types and mentions (pre-commit)
 	$(python) -m pip install --quiet --editable '.[dev]'

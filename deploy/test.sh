@@ -19,7 +19,7 @@ step ruff check --quiet
 step ruff format --check --quiet
 step find bpf tests -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 step mypy --no-error-summary
-step shellcheck --external-sources deploy/*.sh deploy/*/*.sh .ci/run tests/kernels/init
+step shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/systemd/{clean,next} .ci/run tests/kernels/init
 workers=$((2 * $(nproc)))
 [ $workers -le 8 ] || workers=8
 beside=(-n "$workers" --dist worksteal)
