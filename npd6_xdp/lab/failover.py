@@ -252,10 +252,11 @@ class _Story:
     def check_hosts(self, found: Change, took: float) -> None:
         """Each host is to be reachable again by its turn in the announcements, after the time that keepalived took."""
         count = len(self.upstream.hosts)
-        late = found.late(took + ALLOWED + self.upstream.every, ANNOUNCEMENTS_PER_SECOND)
+        limit = took + ALLOWED + self.upstream.every
+        late = found.late(limit, ANNOUNCEMENTS_PER_SECOND)
         self.report.check("hosts that are reachable", f"{count} of {count}", f"{len(found.outages)} of {count}")
         seen = f"{len(late)}, up to {max(late.values()):.2f} s" if late else 0
-        self.report.check("hosts that came back too late", 0, seen)
+        self.report.check(f"hosts away over {limit:.2f} s and their turn", 0, seen)
 
     def hosts(self, found: Change) -> str:
         """A line about all hosts' outages."""

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long a change of hands between two edges may take: the lab says so, holds it, and fails where it doesn't hold."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+
+import pytest
+
+from npd6_xdp.lab import failover
+from npd6_xdp.lab.keepalived import Kind
+from npd6_xdp.lab.report import Report
+from npd6_xdp.lab.sightings import Change, Seen, Sightings, change
+
+HOSTS = 8
+ALLOWANCES = (failover.ALLOWED, failover.ALLOWED, 0.5, 1.0)
+"""Seconds beyond keepalived's own time, at one try after the other: where a machine is busy, keepalived or a daemon
+gets the processor late.
+"""
+A, B, ASKED = "2001:db8:1::a", "2001:db8:1::b", "2001:db8:1::f"
+
+
+@pytest.mark.needs_table  # the upstream's kernel has the hosts in it
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.parametrize("kind", ["own", "virtual"])
+def test_a_change_of_hands_is_over_within_keepalives_time_and_a_tenth_of_a_second(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for allowed in ALLOWANCES:
+        monkeypatch.setattr(failover, "ALLOWED", allowed)
+        status = failover.run(HOSTS, kinds=[kind], short=True)
+        told = capsys.readouterr().out
+        print(told)
+        assert status == int("FAILED" in told)
+        if status == 0:
+            break
+    assert status == 0
+    for successor in ("second", "edge"):
+        assert re.search(rf"ok +nobody answered until {successor} did +at most [0-9.]+ s +[0-9.]+ s\n", told)
+    assert len(re.findall(rf"ok +both answered +at most {allowed:.2f} s +[0-9.]+ s\n", told)) == 2
+    assert len(re.findall(r"ok +hosts away over [0-9.]+ s and their turn +0 +0\n", told)) == 2
+
+
+def test_a_bound_that_is_missed_fails_the_lab_and_is_named_with_what_was_seen() -> None:
+    out = io.StringIO()
+    report = Report(out)
+
+    def story() -> None:
+        report.at_most("nobody answered", 0.1, 0.1)
+        report.at_most("both answered", 0.1, 0.12)
+
+    assert report.tell(story) == 1
+    assert "  FAILED  both answered: expected at most 0.10 s, seen 0.12 s\n" in out.getvalue()
+    assert "1 of 2 checks FAILED" in out.getvalue()
+
+
+def seen(**lists: list[Seen] | list[float] | list[tuple[float, str]]) -> Change:
+    """A change of hands from edge to second at 100, by these lists of what was seen."""
+    found = change(Sightings(**lists), 100.0, "second")  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_nobody_answers_from_the_first_question_that_is_left_and_both_until_the_other_ones_last_answer() -> None:
+    questions = [99.99 + 0.01 * number for number in range(100)]
+    came = [Seen(100.5, "second", "")]
+    gap = seen(
+        questions=questions,
+        came=came,
+        answers=[Seen(100.001, "edge", ASKED), Seen(100.9, "second", ASKED)],
+    )
+    assert [gap.silence, gap.both, gap.role] == pytest.approx([0.89, 0.0, 0.5])
+    both = seen(
+        questions=questions,
+        came=came,
+        answers=[Seen(100.6, "second", ASKED), Seen(100.85, "edge", ASKED), Seen(100.9, "second", ASKED)],
+    )
+    assert [both.silence, both.both] == pytest.approx([0.0, 0.25])
+    assert change(Sightings(answers=[Seen(100.1, "edge", ASKED), Seen(99.9, "second", ASKED)]), 100.0, "second") is None
+
+
+def test_a_host_is_late_that_is_away_for_longer_than_is_allowed_and_its_turn() -> None:
+    found = seen(
+        answers=[Seen(100.9, "second", ASKED)],
+        announcements=[Seen(100.95, "second", A), Seen(100.96, "second", B), Seen(100.97, "second", A)],
+        pings=[(100.0, A), (100.0, B), (100.5, A), (101.2, B)],
+        echoes=[Seen(101.2, "second", A), Seen(101.3, "second", B)],
+    )
+    assert found.outages == {A: pytest.approx(1.2), B: pytest.approx(1.3)}
+    assert found.turns == {A: 1, B: 2}
+    assert found.late(1.25, 1000) == {B: pytest.approx(1.3)}
+    assert found.late(1.25, 10) == {}, "its turn is the second: 0.2 s"
+    assert found.late(1.05, 10) == {A: pytest.approx(1.2), B: pytest.approx(1.3)}
