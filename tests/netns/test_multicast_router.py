@@ -144,6 +144,19 @@ def test_i3_i5_i6_it_is_announced_at_the_start_and_when_somebody_asks_a_second_a
         assert following(wire, lambda each: each.kind == "termination").frame == ended
 
 
+def test_an_entry_that_stands_by_is_announced_too_or_a_takeover_would_wait_for_it(
+    topology: Topology, daemon: Start
+) -> None:
+    with Wire(topology) as wire:
+        running = daemon(configuration(SCOPE, active_with='"192.0.2.1"', **ROUTER))
+        assert following(wire).frame == advertisement(EDGE, ip6(OWN))
+        wire.send(solicitation())
+        assert following(wire).frame == advertisement(EDGE, ip6(OWN))
+        assert "on standby" in running.command("status").stdout
+        running.stop()
+        assert following(wire, lambda each: each.kind == "termination").frame == termination(EDGE, ip6(OWN))
+
+
 def test_i3_i6_it_follows_the_interface_and_its_addresses_and_waits_where_there_is_none(
     topology: Topology, daemon: Start
 ) -> None:
