@@ -25,9 +25,9 @@ from npd6_xdp.core.reasons import DAD_IGNORED, INVALID
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import (
+    EDGE_LAN_ADDRESS,
     EDGE_WAN_ADDRESS,
     EDGE_WAN_MAC,
-    HOST_ADDRESS,
     UPSTREAM_ADDRESS,
     UPSTREAM_MAC,
     Namespace,
@@ -38,7 +38,7 @@ from tests.bench.generators import Order, flood
 from tests.frames import FOREIGN_MAC, TAGS_8021Q
 from tests.kinds import KINDS, Kind, Wanted, oversized
 from tests.netns.commanded import Commanded, commanded, tshark
-from tests.netns.wire import DAD, EACH_METHOD, SETTING, Wire, configuration, paused, question, says, scan, until
+from tests.netns.wire import DAD, EACH_METHOD, SETTING, Wire, configuration, question, says, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -130,6 +130,7 @@ def test_every_kind_is_told_of_with_its_frame_its_outcome_and_why(
 RULES = (
     *EACH_METHOD,
     "2001:db8:7::/64 neighbour via=gone0",
+    "2001:db8:8::/64 static dad=defend",
 )
 NEVER = "such a target is never answered, unless a rule names exactly this address"
 RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet"
@@ -157,6 +158,8 @@ def steps_of(answered: str, tags: bytes) -> list[Step]:
         (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
         *(((question("2001:db8:2::1"), answered, UNDEVICED, 2),) if tags else kernel),
         (question("2001:db8:3::1"), Outcome.ABSENT, ROUTED, 3),
+        (question("2001:db8:3:0:1::1"), answered, "the routing table leads to it", 3),
+        (question(EDGE_LAN_ADDRESS), answered, "this host holds the address on another interface", 1),
         (question("2001:db8:4::1"), answered, PRESENT, 4),
         (question("2001:db8:4::dead"), Outcome.IGNORED, "its include and exclude leave it out", 4),
         (question("2001:db8:5::1"), Outcome.IGNORED, "the rule says so", 5),
@@ -164,6 +167,7 @@ def steps_of(answered: str, tags: bytes) -> list[Step]:
         (question("2001:db8:6::1"), Outcome.UNMATCHED, "no rule covers it", None),
         (question("2001:db8:4::1", **DAD), Outcome.DAD, DAD_IGNORED, 4),
         (question("2001:db8:2::1", **DAD), Outcome.DAD, DAD_IGNORED, 2),
+        (question("2001:db8:8::1", **DAD), Outcome.ANSWERED_PYTHON, f"a DAD probe to be defended; {PRESENT}", 8),
         (question("2001:db8:4::1", hop_limit=254), Outcome.INVALID, INVALID[Reason.HOP_LIMIT], None),
     )
     return [(tagged(frame, tags), *rest) for frame, *rest in steps]  # type: ignore[misc]
@@ -187,6 +191,7 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
     speaks_for = {"vlan": "100"} if tags else {}
     running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **speaks_for, **keys) + more)
     topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
+    topology.run("edge", "ip", "-6", "route", "add", "2001:db8:3:0:1::/80", "dev", "lan0", check=True)
     untold = question("2001:db8:4::1")
     monitored, for_standby, of_nobody = (tagged(untold, b"\x81\0" + vlan.to_bytes(2)) for vlan in (101, 200, 300))
     steps = [
@@ -243,84 +248,6 @@ def is_found(trace: Commanded, wire: Wire, tags: bytes) -> int:
     pending = {(each["target"], each["time"]) for each in trace.objects() if each["outcome"] == Outcome.PENDING}
     assert (answer["target"], answer["time"]) in pending, "it has its question's time"
     return asked + 1
-
-
-LIMITED = (
-    # a limit's words, the configuration, and who asks: each from a MAC address of its own, or one for all
-    ("events_per_source", configuration(datapath='"python"', events_per_source="2"), False),
-    (
-        "limits.events_per_second",
-        "[limits]\nevents_per_second = 2\n" + configuration(datapath='"python"', events_per_source="0"),
-        True,
-    ),
-    ("new_targets_per_second", configuration(new_targets_per_second="2"), True),
-    (
-        "limits.pending, or the kernel's",
-        "[limits]\npending = 2\n" + configuration("2001:db8:1::/64 neighbour via=lan0", events_per_source="0"),
-        True,
-    ),
-    (
-        "its share of limits.pending",
-        "[limits]\npending = 2\n" + configuration("2001:db8:1::/64 neighbour via=lan0", events_per_source="0"),
-        False,
-    ),
-)
-
-
-@pytest.mark.needs_table
-@pytest.mark.parametrize(("words", "config", "many"), LIMITED, ids=[words for words, *_ in LIMITED])
-def test_each_limit_is_told_by_the_key_that_it_is(
-    topology: Topology, daemon: Start, words: str, config: str, many: bool
-) -> None:
-    running = daemon(config)
-    with Wire(topology) as wire, commanded(running, "--json", "--outcome", "rate_limited", "--count", "1") as trace:
-
-        def ask_for_more() -> bool:
-            for number in range(1, 9):
-                mac = bytes((2, 0, 0, 1, 0, number)) if many else SETTING.asker_mac
-                wire.send(*scan(1, first=number << 32, mac=mac))
-            return trace.process.poll() is not None
-
-        assert until(ask_for_more)
-    (each,) = trace.objects()
-    assert words in each["reason"]
-
-
-@pytest.mark.needs_table
-def test_a_full_table_of_hosts_is_told_by_the_key_that_it_is(topology: Topology, daemon: Start) -> None:
-    rule = "2001:db8:1::/64 neighbour via=lan0"
-    running = daemon(f"[limits]\nneighbours = 1\n{configuration(rule, events_per_source='0')}")
-    with Wire(topology) as wire, commanded(running, "--json", "--outcome", "rate_limited", "--count", "1") as trace:
-        assert wire.ask(question(HOST_ADDRESS)) is not None
-
-        def ask_for_more() -> bool:
-            wire.send(question("2001:db8:1::77"))
-            return trace.process.poll() is not None
-
-        assert until(ask_for_more)
-    (each,) = trace.objects()
-    assert each["reason"] == "as many hosts are there as limits.neighbours allows"
-
-
-def test_what_is_lost_or_cannot_be_sent_is_told_of(topology: Topology, daemon: Start) -> None:
-    limits = "[limits]\nevents_per_second = 10000000\n"
-    running = daemon(limits + configuration(datapath='"python"'))
-    some = list(scan(4_000))
-    with Wire(topology) as wire:
-        wire.deafen()
-        with commanded(running, "--json", "--outcome", "lost", "--count", "2") as trace:
-            with paused(running):
-                for _ in range(35):
-                    wire.send(*some)
-            assert trace.process.wait(120) == 0
-        assert {each["reason"] for each in trace.objects()} == {"the ring to Python was full"}
-        with commanded(running, "--json", "--outcome", "failed") as trace:
-            with paused(running):
-                wire.send(*some[:10])
-                topology.run("edge", "ip", "link", "set", "wan0", "down", check=True)
-            assert trace.has(10)
-            assert trace.end() == {"seen": 10, "lost": 0, "counted": 10}
-    assert {each["reason"] for each in trace.objects()} == {"its advertisement couldn't be sent out of wan0"}
 
 
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
