@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.macs import mac_of
@@ -46,6 +46,25 @@ def count_to(most: int) -> Callable[[str], int]:
 
 count = count_to(100_000)
 """The type of a number of times."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose complaint is a line, as every other error is."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Let nothing through that is of no option: the command's own help has those that there are."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where it says what would be right; exit status 2."""
+        command = self.prog.removeprefix("npd6-xdp").strip()
+        where = f"{command}: " if command else ""
+        self.exit(2, f"npd6-xdp: {where}{' '.join(message.splitlines())}; {self.prog} --help says what it takes\n")
 
 
 Takes = Callable[[argparse.ArgumentParser], object]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import npd6_xdp
 from npd6_xdp import verbs, verbs_init, verbs_see
-from npd6_xdp.arguments import Verb
+from npd6_xdp.arguments import Parser, Verb
 
 DESCRIPTION = """\
 An IPv6 Neighbor Discovery proxy: answers Neighbor Solicitations for the prefixes of its
@@ -70,7 +70,7 @@ def _give_up_output() -> None:
 
 def argument_parser() -> argparse.ArgumentParser:
     """The commands and their options, of which the manual and the completions are made, too."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="npd6-xdp",
         description=DESCRIPTION,
         epilog=EPILOG,

@@ -284,6 +284,12 @@ def test_a_question_that_cannot_be_is_status_2(good: str, argv: tuple[str, ...],
         (("--target", "2001:db8:1::1/64"), "--target 2001:db8:1::1/64: its address has bits set behind its length"),
         (("--source", "02:00"), "--source 02:00: write a MAC address such as "),
         (("--outcome", "gone"), "--outcome gone: 'gone' is none: name some of answered_xdp, "),
+        (("--outcome", ""), "--outcome : '' is none: name some of answered_xdp, "),
+        (("--interface", ""), "--interface : an interface's name has 1 to 15 characters"),
+        (("--interface", "wan0:100"), "--interface wan0:100: write its name alone, and which frames by --vlan"),
+        (("--interface", "wan*"), "--interface wan*: must be the exact name of one interface"),
+        (("--rule", "wan0"), "--rule wan0: must be an IPv6 prefix or address, such as "),
+        (("--rule", "2001:db8::1/64"), "--rule 2001:db8::1/64: 2001:db8::1/64 has host bits set; write 2001:db8::/64"),
         (("--count", "0"), "--count 0: write a number from 1 to 1,000,000,000"),
         (("--sample", "none"), "--sample none: write a number from 1 to 2,147,483,647"),
         (("--write", "/nowhere/a.pcapng"), "--write /nowhere/a.pcapng: can't write it: No such file or directory"),
@@ -295,6 +301,59 @@ def test_what_a_trace_cannot_be_asked_for_is_one_line_of_status_2(argv: tuple[st
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"npd6-xdp: {message}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((), "the following arguments are required: COMMAND; npd6-xdp --help says what it takes"),
+        (("looc",), "argument COMMAND: invalid choice: 'looc' (choose from "),
+        (
+            ("trace", "--rule"),
+            "trace: argument --rule: expected one argument; npd6-xdp trace --help says what it takes",
+        ),
+        (("trace", "--loud"), "trace: unrecognized arguments: --loud; npd6-xdp trace --help says what it takes"),
+        (("explain",), "explain: the following arguments are required: ADDRESS; "),
+        (("explain", "host"), "explain: argument ADDRESS: 'host' is not an IPv6 address; "),
+        (("explain", "::1", "--live", "--vlan", "x"), '--vlan x: must be "untagged", "any", a VLAN such as 100'),
+        (
+            ("explain", "::1"),
+            "--interface: name the one that the question comes in by, or ask the running daemon: --live",
+        ),
+        (("doctor", "host"), "doctor: argument ADDRESS: 'host' is not an IPv6 address; "),
+        (("doctor", "a\nb"), "doctor: argument ADDRESS: "),
+        (("doctor", "--config", "/nowhere/a.toml"), "/nowhere/a.toml: can't read it: No such file or directory"),
+        (("init", "eth0"), "init: unrecognized arguments: eth0; npd6-xdp init --help says what it takes"),
+        (("init", "--apply=now"), "init: argument --apply: ignored explicit argument 'now'; "),
+    ],
+)
+def test_what_a_command_does_not_take_is_one_line_of_status_2(argv: tuple[str, ...], message: str) -> None:
+    done = npd6(*argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"npd6-xdp: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_is_status_2_where_the_configuration_has_mistakes_and_status_1_where_it_cannot_work(
+    tmp_path: Path, good: str
+) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text(GOOD.replace("static", "statc"))
+    done = npd6("doctor", "--config", str(bad))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"npd6-xdp: {bad}: " in done.stderr
+    assert npd6("doctor", "2001:db8:1::1", "--try", "--config", good).returncode == 2
+    done = npd6("doctor", "--config", good)  # whose interface isn't here
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("argv", [("trace",), ("explain", "2001:db8:1::1", "--live"), ("status",)])
+def test_what_asks_a_daemon_that_is_not_there_is_status_1(tmp_path: Path, argv: tuple[str, ...]) -> None:
+    done = npd6(*argv, "--control", str(tmp_path / "a.sock"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == f"npd6-xdp: {tmp_path}/a.sock: no npd6-xdp is running there; see --control, and daemon.control\n"
+    )
 
 
 def test_a_trace_without_a_daemon_says_so_and_leaves_files_as_they_were(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ class BrokenSource(MachineError):
     """A source of notifications gives nothing but errors. Reading again doesn't help, but it may be opened anew."""
 
 
+def refusal(error: Exception) -> dict[str, object]:
+    """What a client of the control socket hears of an error: its line, and whether that is for what he has asked."""
+    if not isinstance(error, Npd6Error):
+        return {"error": f"internal error: {error}; see the log"}
+    return {"error": str(error), **({"usage": True} if isinstance(error, UsageError) else {})}
+
+
 _USED_UP = {
     errno.EMFILE: "raise LimitNOFILE= (ulimit -n)",
     errno.ENFILE: "raise the sysctl fs.file-max",

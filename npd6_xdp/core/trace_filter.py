@@ -7,7 +7,8 @@ import re
 from contextlib import suppress
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 
-from npd6_xdp.core.config_parsers import parse_vlan
+from npd6_xdp.core.config_parsers import exact_name, parse_vlan, targets
+from npd6_xdp.core.config_words import Wrong
 from npd6_xdp.core.errors import UsageError
 from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.names import canonical
@@ -30,7 +31,7 @@ def filter_of(
     """The options' values, None where one isn't given. Raises UsageError, a line that says what to write instead."""
     mac = None if source is None else _mac(source)
     return Filter(
-        interface=None if interface is None else canonical(interface),
+        interface=None if interface is None else _interface(interface),
         vlan=None if vlan is None else _vlan(vlan),
         target=None if target is None else _prefix("--target", target, "an IPv6 address or prefix"),
         source=None
@@ -38,7 +39,7 @@ def filter_of(
         else _prefix("--source", source, "a MAC address such as 02:00:00:00:00:01, an IPv6 address or a prefix"),
         source_mac=mac,
         outcomes=frozenset() if outcome is None else _outcomes(outcome),
-        rule=rule,
+        rule=None if rule is None else _rule(rule),
         sample=1 if sample is None else number("--sample", sample, MOST_SAMPLE - 1),
     )
 
@@ -48,6 +49,24 @@ def number(option: str, text: str, most: int) -> int:
     if not re.fullmatch(rf"[0-9]{{1,{_DIGITS}}}", text, re.ASCII) or not 1 <= int(text) <= most:
         raise UsageError(f"{option} {text}: write a number from 1 to {most:,}")
     return int(text)
+
+
+def _interface(text: str) -> str:
+    if ":" in text:
+        raise UsageError(f"--interface {text}: write its name alone, and which frames by --vlan")
+    try:
+        return exact_name(canonical(text))
+    except Wrong as wrong:
+        raise UsageError(f"--interface {text}: {wrong}") from None
+
+
+def _rule(text: str) -> str:
+    """As the configuration has it: which spellings are of one rule, the daemon knows."""
+    try:
+        targets(text)
+    except Wrong as wrong:
+        raise UsageError(f"--rule {text}: {wrong}") from None
+    return text
 
 
 def _mac(text: str) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from npd6_xdp.core import reasons
 from npd6_xdp.core.described import EntryFacts, RuleFacts
 from npd6_xdp.core.entries import Entry
-from npd6_xdp.core.errors import MachineError, UsageError
+from npd6_xdp.core.errors import MachineError, UsageError, refusal
 from npd6_xdp.core.links import SourceFlag, advert_sources, held_addresses
 from npd6_xdp.core.live import Known, Waiting
 from npd6_xdp.core.macs import mac_of
@@ -100,7 +100,7 @@ class Explaining(Follower):
         try:
             asked = _Question.parse(question)
         except UsageError as error:
-            reply({"error": str(error)})
+            reply(refusal(error))
             return
         self._telling.ask(asked, lambda: self._tell(asked), reply)
 
@@ -130,7 +130,7 @@ class Explaining(Follower):
         if not found:
             labels = sorted({table.entries[number].label for number in table.entry_ids.values()})
             known, where = ", ".join(labels[:_MOST_NAMED]) or "none", question.interface or "that VLAN"
-            raise MachineError(f"{where}: no interface of the configuration that is here; it has {known}")
+            raise UsageError(f"{where}: no interface of the configuration that is here; it has {known}")
         if len(found) > 1:
             covering: dict[int, tuple[Entry, tuple[int, ...]]] = {}
             for some in pieces(found, _BIT):

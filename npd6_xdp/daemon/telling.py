@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from npd6_xdp.core.errors import Npd6Error
+from npd6_xdp.core.errors import Npd6Error, refusal
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import garbage
 
@@ -72,9 +72,8 @@ class Telling:
             self._tell(job, done.value)
         except Exception as error:  # whatever it is: the askers hear of it, and the loop
             self._end()
-            known = isinstance(error, Npd6Error)
-            self._tell(job, {"error": str(error) if known else f"internal error: {error}; see the log"})
-            if not known:
+            self._tell(job, refusal(error))
+            if not isinstance(error, Npd6Error):
                 raise
 
     def _end(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from npd6_xdp.core.errors import MachineError, Npd6Error, is_used_up, remedy
+from npd6_xdp.core.errors import MachineError, Npd6Error, is_used_up, refusal, remedy
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -197,7 +197,7 @@ class ControlServer:
             else:
                 self._answer(question, reply)
         except Exception as error:  # whatever it is: the client is told, and so is the loop
-            reply({"error": str(error) if isinstance(error, Npd6Error) else f"internal error: {error}; see the log"})
+            reply(refusal(error))
             if not isinstance(error, Npd6Error):
                 raise
 

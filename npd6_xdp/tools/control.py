@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, UsageError
 
 _TIMEOUT = 60.0  # seconds without a byte; a daemon that works on the answer sends one every 5
 _TIMEVAL = struct.Struct("ll")
@@ -22,7 +22,7 @@ _PAUSE = 0.02  # seconds between them
 
 def ask(path: Path, question: dict[str, Any], patience: float = _TIMEOUT) -> dict[str, Any]:
     """The answer of the daemon at `path`, however long it takes, unless it says nothing for `patience` (seconds).
-    Raises MachineError if there is none.
+    Raises MachineError if there is none, and UsageError if it says that such a thing can't be asked.
     """
     with suppress(OSError):  # who may not look hears that below
         if not stat.S_ISSOCK(path.stat().st_mode):
@@ -43,7 +43,9 @@ def ask(path: Path, question: dict[str, Any], patience: float = _TIMEOUT) -> dic
 
 
 def understood(path: Path, answer: bytes) -> dict[str, Any]:
-    """The answer that some bytes are. Raises MachineError if they are none, or say why there is none."""
+    """The answer that some bytes are. Raises MachineError if they are none, or say why there is none, and UsageError
+    where it is for what was asked.
+    """
     if not answer.strip():
         raise MachineError(f"{path}: npd6-xdp ended before it answered; its log says why")
     try:
@@ -53,7 +55,7 @@ def understood(path: Path, answer: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MachineError(f"{path}: no answer of npd6-xdp's; is it the right socket?")
     if "error" in found:
-        raise MachineError(str(found["error"]))
+        raise (UsageError if found.get("usage") else MachineError)(str(found["error"]))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.telling import Answer, Telling
 
@@ -76,14 +76,18 @@ def test_solicitations_have_their_share_while_there_are_any() -> None:
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(MachineError("the map is gone"), "the map is gone"), (RuntimeError("oops"), "internal error: oops; see the log")],
+    [
+        (MachineError("the map is gone"), {"error": "the map is gone"}),
+        (UsageError("no such interface"), {"error": "no such interface", "usage": True}),
+        (RuntimeError("oops"), {"error": "internal error: oops; see the log"}),
+    ],
 )
-def test_who_asks_for_what_fails_hears_of_it_and_the_next_is_made(error: Exception, said: str) -> None:
+def test_who_asks_for_what_fails_hears_of_it_and_the_next_is_made(error: Exception, said: dict[str, object]) -> None:
     telling, document, found = Telling(), Document(2, error), list[Any]()
     telling.ask("status", document.make, found.append)
     with pytest.raises(RuntimeError) if isinstance(error, RuntimeError) else nullcontext():
         ticks(telling)
-    assert found == [{"error": said}]
+    assert found == [said]
     document.error = None
     telling.ask("status", document.make, found.append)
     ticks(telling)

@@ -221,7 +221,7 @@ def test_its_words_say_what_there_is(topology: Topology, daemon: Start, datapath
     ):
         assert line in done.stdout, done.stdout
     unknown = running.command("explain", HOST_ADDRESS, *at, "--interface", "wan7")
-    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "wan7: no interface of the configuration that is here; it has wan0" in unknown.stderr
     nowhere = running.command("explain", "2001:db8:6::1", *at)
     assert nowhere.stdout.splitlines()[-1] == "outcome: unmatched (no rule covers it)"
