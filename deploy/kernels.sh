@@ -177,6 +177,7 @@ lay_out() {
     cp "$(command -v busybox)" "$root/bin/"
     linked "$(command -v ip)"
     linked "$(command -v wg)"
+    linked "$(command -v ethtool)"
     python="$(readlink -f .venv/bin/python)"
     linked "$python"
     [ "$python" = /usr/bin/python3 ] || ln -s "$(basename "$python")" "$root/usr/bin/python3"
@@ -233,7 +234,7 @@ virtualizes() {
         -serial stdio -kernel "$1" -append "console=ttyS0 quiet panic=-1" </dev/null 2>/dev/null | grep -q 'Kernel panic'
 }
 
-# What the scene `drivers` looks at: pairs of cards, each pair on a hub as if on a cable. docs/kernels.md has the rest.
+# What the scenes `drivers` and `doctor` look at: pairs of cards, each pair on a hub as if on a cable. docs/kernels.md has the rest.
 cards() {
     local known number=0 card
     known="$(qemu-system-x86_64 -device help)"
@@ -256,7 +257,7 @@ boot() {
     processor=(-accel "tcg,thread=single,tb-size=1024" -cpu qemu64)
     vmlinuz="$(kernel "$image")"
     [ "$accelerated" = no ] || processor=(-accel kvm -cpu host)
-    [[ " ${scenes[*]} " != *" drivers "* ]] || read -ra hardware < <(cards)
+    [[ ! " ${scenes[*]} " =~ " "(doctor|drivers)" " ]] || read -ra hardware < <(cards)
     for _ in 1 2; do
         # However this ends, the guest does, too.
         setpriv --pdeathsig TERM timeout --kill-after=10 --foreground "$limit" qemu-system-x86_64 -machine q35 \

@@ -20,6 +20,7 @@ from npd6_xdp.lab.topology import Topology
 from tests import recipes
 from tests.kernels.anchors import Anchors
 from tests.kernels.bond import Bonds
+from tests.kernels.doctor import Doctored
 from tests.kernels.drivers import Drivers
 from tests.kernels.ground import Ground
 from tests.kernels.growth import Growth
@@ -50,6 +51,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "stations": Stations,
     "snooping": Snooping,
     "anchors": Anchors,
+    "doctor": Doctored,
     "drivers": Drivers,
     "growth": Growth,
     "many": Many,
@@ -57,8 +59,8 @@ SCENES: Mapping[str, type[Scene]] = {
 
 RECIPES = "recipes"
 NAMES = (*SCENES, RECIPES)
-BY_NAME = ("drivers", "growth", "many")
-"""Scenes that run only where they are named: they take cards that only QEMU has, or minutes."""
+BY_NAME = ("doctor", "drivers", "growth", "many")
+"""Scenes that run only where they are named: they take cards that only QEMU has, or minutes, or set the clock."""
 PAGES = ("bond", "vrf", "vlan-trunk")
 """The recipes that take devices which many kernels lack; tests/netns/test_recipes.py has the others."""
 _PAGE_START = 900.0  # seconds for a daemon's start where the processor is emulated

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""doctor where the machine itself may be put out of order: its clock, its neighbour table, a card that hides tags.
+
+For a guest only: what it does to the clock and to net.ipv6.neigh is seen by all that runs on the same kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.kernels.ground import Rule, interface
+from tests.kernels.scene import Scene
+
+_PORT = "doc0"
+_MODULES = Path("/modules/order")  # which a guest of deploy/kernels.sh has
+_CARDS = Path("/sys/class/net")
+_DRIVER = "e1000"  # which takes tags out of the frames, unless it is told not to
+_THRESHOLDS = "net.ipv6.neigh.default.gc_thresh"
+_FAULTS = {
+    "clock": "the clock says 1970-01-",
+    "neighbour_table": "the kernel soon throws out hosts that are there",
+    "offload": f"{_PORT}: ",
+}
+"""The checks that are to find something, and in which words."""
+_WELL = ("clock", "neighbour_table", "kernel")
+
+
+def _driver(card: Path) -> str:
+    return (card / "device/driver").resolve().name
+
+
+def _mac(card: Path) -> str:
+    return (card / "address").read_text().strip()
+
+
+class Doctored(Scene):
+    kinds = ("vlan",)
+
+    def build(self) -> str:
+        if not _MODULES.exists():
+            raise RuntimeError("this scene sets the clock: deploy/kernels.sh --scene doctor runs it in a guest")
+        ground = self.ground
+        card = next(
+            (each.name for each in _CARDS.glob("*/") if _driver(each) == _DRIVER and _mac(each).endswith(":0e")), ""
+        )
+        if not card:
+            raise RuntimeError(
+                f"there is no card with the driver {_DRIVER}: deploy/kernels.sh --scene doctor puts it in"
+            )
+        to = ground.topology.name("edge")
+        subprocess.run(("ip", "link", "set", card, "down", "netns", to, "name", _PORT), check=True, timeout=60)
+        ground.ip("edge", f"link set {_PORT} up", f"link add link {_PORT} name {_PORT}.100 up type vlan id 100")
+        return interface(_PORT, Rule("2001:db8:70::/64", "static"))
+
+    def check(self) -> None:
+        ground, now = self.ground, time.time()
+        os.environ["CACHE_DIRECTORY"] = str(ground.topology.directory)  # so that one look compiles, and not each
+        before = self._look()
+        ground.check("before: the clock and the table are well", {before[name]["level"] for name in _WELL}, {"ok"})
+        self._sh(f"sysctl -w {_THRESHOLDS}1=1 {_THRESHOLDS}2=4 {_THRESHOLDS}3=1024")
+        time.clock_settime(time.CLOCK_REALTIME, 86_400.0)
+        found = self._look()
+        time.clock_settime(time.CLOCK_REALTIME, now)  # timedatectl would, where there is a server to ask
+        for name, words in _FAULTS.items():
+            ground.check(f"{name}: a warning", found[name]["level"], "warn")
+            ground.check(f"{name}: in its words", words in found[name]["message"])
+        ground.check("clock: its mend", found["clock"]["mend"], ["timedatectl set-ntp true"])
+        self._sh(*found["neighbour_table"]["mend"])
+        ground.topology.run("edge", "sh", "-c", "; ".join(found["offload"]["mend"]), check=True)
+        after = self._look()
+        for name in _FAULTS:
+            ground.check(f"{name}: well, once it is mended", after[name]["level"], "ok")
+
+    def _look(self) -> dict[str, dict[str, Any]]:
+        """What doctor finds, by its checks' names; of the offload, for this scene's port."""
+        done = self.ground.daemon.command("doctor", "--json", "--config", str(self.ground.daemon.config_file))
+        found = json.loads(done.stdout)
+        return {each["check"]: each for each in found if each["check"] != "offload" or _PORT in each["message"]}
+
+    @staticmethod
+    def _sh(*commands: str) -> None:
+        for command in commands:
+            subprocess.run(("sh", "-c", command), check=True, capture_output=True, timeout=120)
