@@ -11,6 +11,15 @@ from pathlib import Path
 _NAMES = ("ndppd", "npd6")
 
 
+def unit_of(pid: int) -> str:
+    """The unit of systemd that a process is of; "" where it is of none that is a service."""
+    with suppress(OSError):
+        for line in (Path("/proc") / str(pid) / "cgroup").read_text().splitlines():
+            if (unit := line.rpartition("/")[2]).endswith(".service"):
+                return unit
+    return ""
+
+
 def other_daemons(names: Collection[str] = _NAMES) -> list[tuple[str, int]]:
     """The processes in our network namespace that have one of these names: names and process ids."""
     ours = Path("/proc/self/ns/net").readlink()

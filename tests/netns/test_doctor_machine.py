@@ -66,6 +66,38 @@ def test_the_unit_is_told_of_failed_masked_not_enabled_or_changed_and_what_is_pr
         mended(Level.FAIL, "is masked")
 
 
+NDPPD = """
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/run/lab/ndppd 600
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_another_proxy_that_systemd_runs_is_stopped_so_that_it_does_not_come_back(topology: Topology) -> None:
+    with UnderSystemd(topology, CONTROL + configuration("2001:db8:1::/64 route")) as service:
+
+        def look() -> list[Finding]:
+            done = service.enter(*service.program("doctor", "--json", "--config", FILE))
+            return of(findings(done.stdout), "others")
+
+        def of_systemd(word: str) -> str:
+            return str(service.enter("systemctl", word, "ndppd").stdout).strip()
+
+        assert look() == []
+        service.enter("sh", "-ec", f"cp /bin/sleep /run/lab/ndppd; echo '{NDPPD}' > /run/systemd/system/ndppd.service")
+        service.enter("systemctl", "daemon-reload")
+        service.enter("systemctl", "enable", "--now", "ndppd")
+        assert until(lambda: of_systemd("is-active") == "active")
+        (found,) = look()
+        assert (found.level, found.mend) == (Level.WARN, ("systemctl disable --now ndppd.service",))
+        service.enter("sh", "-ec", found.mend[0])
+        assert look() == []
+        assert (of_systemd("is-active"), of_systemd("is-enabled")) == ("inactive", "disabled")
+
+
 def test_another_package_by_the_name_of_bcc_is_no_bcc(topology: Topology, tmp_path: Path) -> None:
     (tmp_path / "bcc.py").write_text("cubic = 'body-centred'\n")
     file = tmp_path / "npd6-xdp.toml"

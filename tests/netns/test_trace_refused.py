@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`npd6-xdp trace` of what goes unanswered for want of space: each limit, a full ring, an advertisement not sent."""
+"""`npd6-xdp trace` of what is ours and goes unanswered: refused by each limit, lost at a full ring, or not sent."""
 
 from __future__ import annotations
 

@@ -108,12 +108,24 @@ def _missing_capabilities() -> list[str]:
     return [name for name, bits in _CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits)]
 
 
+def _is_of_a_user_namespace() -> bool:
+    """Whether capabilities aren't those of the machine; the first namespace alone has all users' ids as they are."""
+    with suppress(OSError):
+        return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    return False
+
+
 def _why_not(error: str, said: str) -> str:
     refused = any(words in f"{error}\n{said}".lower() for words in ("super-user", "not permitted", "permission denied"))
     if refused and (missing := _missing_capabilities()):
         return (
             f"not permitted to load an XDP program: without {' and '.join(missing)};"
             " run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        )
+    if refused and _is_of_a_user_namespace():
+        return (
+            "not permitted to load an XDP program in a user namespace, such as an unprivileged container has, where"
+            " root isn't root of the machine: run npd6-xdp outside of it"
         )
     if (shortage := os.strerror(errno.EMFILE)) in said:
         return f"the XDP program can't be loaded: {remedy(OSError(errno.EMFILE, shortage))}"

@@ -16,7 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.errors import ConfigError
+
 _HEADER = re.compile(r"^\s*\[\[\s*interface\s*(\.\s*rule\s*)?\]\]\s*(#.*)?$")
+_LIMITS = re.compile(r"^\s*\[\s*limits\s*\]\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*([\w-]+)\s*=\s*(?:(["'])(.*?)\2|(.*?))\s*(#.*)?$""")
 
 
@@ -52,15 +56,15 @@ class Place(NamedTuple):
             found = next((each for each in (string(old), f"'{old}'") if line and each in line.written), None)
             if line is None or found is None:
                 return ()
-            script = f"{line.number}s|{_pattern(found)}|{_escaped(string(new), '|&')}|"
+            script = f"{line.number}s|{pattern(found)}|{_escaped(string(new), '|&')}|"
             edits.append((line.number, script, line.written.replace(found, string(new), 1)))
         return self._sed(edits)
 
-    def put(self, values: Mapping[str, str]) -> tuple[str, ...]:
+    def put(self, values: Mapping[str, str], behind: str = "prefix") -> tuple[str, ...]:
         """The command that has keys and their values (as TOML has them) there: in place of those that are there, else
-        behind the prefix.
+        behind another key.
         """
-        if self.block is None or "prefix" not in self.block.lines:
+        if self.block is None or behind not in self.block.lines:
             return ()
         edits, added = [], []
         for key, value in values.items():
@@ -70,9 +74,9 @@ class Place(NamedTuple):
             else:
                 added.append(text)
         if added:
-            prefix = self.block.lines["prefix"]
-            script = f"{prefix.number}a {_escaped(added[0])}" + "".join(f"\\n{_escaped(each)}" for each in added[1:])
-            edits.append((prefix.number, script, "\n".join([prefix.written, *added])))
+            anchor = self.block.lines[behind]
+            script = f"{anchor.number}a {_escaped(added[0])}" + "".join(f"\\n{_escaped(each)}" for each in added[1:])
+            edits.append((anchor.number, script, "\n".join([anchor.written, *added])))
         return self._sed(edits)
 
     def _sed(self, edits: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
@@ -99,6 +103,33 @@ def interface_place(path: Path, text: str, interface: str) -> Place:
 def rule_place(path: Path, text: str, interface: str, prefix: str) -> Place:
     """An [[interface.rule]]."""
     return Place(path, _only(_index(text)[1].get((interface, prefix), ())))
+
+
+def limit(path: Path, text: str, key: str, value: int) -> tuple[str, ...]:
+    """The command that has a key of [limits] at a value; none where the file couldn't be used then."""
+    lines = text.split("\n")
+    start = next((number for number, line in enumerate(lines, 1) if _LIMITS.match(line)), None)
+    written = f"{key} = {value}"
+    if start is None:
+        script, then = f"$a \\\n[limits]\\n{written}", [*lines, "[limits]", written]
+    else:
+        rest = list(enumerate(lines[start:], start + 1))
+        end = next((number for number, line in rest if line.lstrip().startswith("[")), len(lines) + 1)
+        place = next((number for number, line in rest if number < end and _is_of(line, key)), None)
+        script = f"{start}a {written}" if place is None else f"{place}c {written}"
+        then = [*lines[:start], written, *lines[start:]] if place is None else lines
+        if place is not None:
+            then[place - 1] = written
+    try:
+        parse("\n".join(then), "")
+    except ConfigError:
+        return ()
+    return (f"sed -i {shlex.quote(script)} {shlex.quote(str(path.absolute()))}",)
+
+
+def _is_of(line: str, key: str) -> bool:
+    match = _KEY.match(line)
+    return match is not None and match[1] == key
 
 
 def both(*commands: tuple[str, ...]) -> tuple[str, ...]:
@@ -148,7 +179,7 @@ def _blocks(text: str) -> Iterator[tuple[bool, Block]]:
         yield found
 
 
-def _pattern(text: str) -> str:
+def pattern(text: str) -> str:
     """A text as sed's pattern for it."""
     return re.sub(r"([.*\[\]^$\\])", r"\\\1", text).replace("|", "[|]")
 

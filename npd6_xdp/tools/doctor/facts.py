@@ -50,6 +50,8 @@ class MachineFacts(NamedTuple):
     """Seconds since the epoch."""
     synchronised: bool | None
     """Whether something keeps the clock right; None: the kernel doesn't say."""
+    distribution: str = ""
+    """Its name and version as os-release(5) has them, "debian 12"; "" where it doesn't say."""
 
 
 class Program(NamedTuple):
@@ -116,6 +118,23 @@ class Unit(NamedTuple):
     unread: str = ""
 
 
+class Answerer(NamedTuple):
+    """A process that answers for addresses, too; `unit` is systemd's that it is of, "" where it is of none."""
+
+    name: str
+    pid: int
+    unit: str = ""
+
+
+class NetworkdLine(NamedTuple):
+    """A line of one of systemd-networkd's files that has it proxy: what it says, and as it is written."""
+
+    file: Path
+    key: str
+    value: str
+    written: str
+
+
 _UNICAST = (Prefix(0x2000 << 112, 3), Prefix(0xFC00 << 112, 7))  # global (RFC 4291 §2.4), and unique local (RFC 4193)
 _NO_FIREWALL, _NO_UNIT = Firewall(), Unit()
 
@@ -175,10 +194,9 @@ class Facts:
     table_size: tuple[int, tuple[int, int, int]] | None = None
     proxies: Sequence[tuple[str, IPv6Address]] = ()
     """The kernel's proxy entries that aren't ours."""
-    daemons: Sequence[tuple[str, int]] = ()
+    daemons: Sequence[Answerer] = ()
     """Other answerers that run here."""
-    networkd: Sequence[str] = ()
-    """Lines of systemd-networkd's files that have it proxy, with their file."""
+    networkd: Sequence[NetworkdLine] = ()
     firewall: Firewall = _NO_FIREWALL
     unit: Unit = _NO_UNIT
     echoes: Sequence[Echo] = ()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from npd6_xdp.system.bpf.compiler import OLDEST_KERNEL
@@ -11,6 +11,15 @@ from npd6_xdp.tools.doctor.facts import Facts, MachineFacts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+_KERNELS = {
+    "debian 11": "apt-get install -t bullseye-backports linux-image-$(dpkg --print-architecture)",
+    "debian": "apt-get install linux-image-$(dpkg --print-architecture)",
+    "ubuntu 22.04": "apt-get install linux-generic-hwe-22.04",
+    "ubuntu": "apt-get install linux-generic",
+    "fedora": "dnf upgrade kernel",
+}
+"""What installs a kernel that is new enough, by distribution, or by distribution and version."""
+_BCC = {"fedora": "dnf install python3-bcc"}
 _UNIT = "/etc/systemd/system/npd6-xdp.service.d"
 
 
@@ -29,14 +38,24 @@ def checks(facts: Facts) -> Iterator[Finding]:
 def _kernel(machine: MachineFacts) -> Finding:
     oldest = ".".join(map(str, OLDEST_KERNEL))
     if tuple(int(part) for part in machine.kernel.split("-")[0].split(".")[:2] if part.isdigit()) < OLDEST_KERNEL:
-        return fail("kernel", f"Linux {machine.kernel} is too old: npd6-xdp needs {oldest} or newer")
+        text = f"Linux {machine.kernel} is too old: npd6-xdp needs {oldest} or newer"
+        install = _of_distribution(machine, _KERNELS)
+        if not install:
+            return fail("kernel", f"{text}; install one, and boot it")
+        return fail("kernel", f"{text}; the distribution has one, to be booted", install, "systemctl reboot")
     return ok("kernel", f"Linux {machine.kernel} ({oldest} or newer is needed)")
 
 
 def _bcc(machine: MachineFacts) -> Finding:
     if machine.bcc:
         return ok("bcc", f"bcc {machine.bcc}")
-    return fail("bcc", machine.no_bcc, "apt-get install python3-bpfcc")
+    return fail("bcc", machine.no_bcc, _of_distribution(machine, _BCC) or "apt-get install python3-bpfcc")
+
+
+def _of_distribution(machine: MachineFacts, commands: Mapping[str, str]) -> str:
+    """The command for this distribution, by its version if that has one of its own; "" where none is known."""
+    name = machine.distribution.partition(" ")[0]
+    return commands.get(machine.distribution) or commands.get(name, "")
 
 
 def _capabilities(machine: MachineFacts) -> Finding:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.names import word
 from npd6_xdp.core.table import Decision, Match
+from npd6_xdp.tools.doctor import networkd
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, note, ok, warn
 
@@ -16,13 +17,17 @@ _MOST_NAMED = 8
 
 def checks(facts: Facts) -> Iterator[Finding]:
     """What there is to say of them."""
-    for name, pid in facts.daemons:
+    for name, pid, unit in facts.daemons:
         if name == "odhcpd":
-            yield note("others", f"odhcpd runs here (pid {pid}): it answers, too, where its ndp is relay or hybrid")
+            yield note(
+                "others",
+                f"odhcpd runs here (pid {pid}): it answers, too, where its ndp is relay or hybrid: write"
+                " option ndp 'disabled' for that interface in /etc/config/dhcp; then: service odhcpd reload",
+            )
             continue
-        yield warn("others", f"{name} runs here (pid {pid}): two that answer on one link are a mistake", f"kill {pid}")
-    for line in facts.networkd:
-        yield note("others", f"systemd-networkd has the kernel proxy: {line}; take it out where a rule covers it")
+        stop = f"systemctl disable --now {word(unit)}" if unit.startswith(name) else f"kill {pid}"
+        yield warn("others", f"{name} runs here (pid {pid}): two that answer on one link are a mistake", stop)
+    yield from networkd.checks(facts)
     if not facts.daemons:
         yield ok("others", "no npd6, ndppd or odhcpd runs here")
     entries: dict[str, list[Entry]] = {}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -32,7 +33,7 @@ from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
-from npd6_xdp.system.other_daemons import other_daemons
+from npd6_xdp.system.other_daemons import other_daemons, unit_of
 from npd6_xdp.system.privileges import (
     holders_of_program,
     is_clock_synchronised,
@@ -42,7 +43,8 @@ from npd6_xdp.system.privileges import (
 from npd6_xdp.system.sysctl import read as read_sysctl
 from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.doctor import hosts
-from npd6_xdp.tools.doctor.facts import Bridge, Facts, MachineFacts, Port, Program
+from npd6_xdp.tools.doctor.facts import Answerer, Bridge, Facts, MachineFacts, Port, Program
+from npd6_xdp.tools.doctor.networkd import read_networkd
 from npd6_xdp.tools.doctor.reading_firewall import read_firewall
 from npd6_xdp.tools.doctor.samples import samples
 from npd6_xdp.tools.doctor.unit import read_unit
@@ -52,7 +54,6 @@ _RING_BYTES = 2304 << 10  # of two programs, a CPU
 _PATIENCE = 15.0  # seconds for the daemon's next word, of which it says one every 5
 _STATUS = {"build", "pid", "configuration", "reload_error", "last_reload", "interfaces", "refused", "warnings"}
 _ANSWERERS = ("ndppd", "npd6", "odhcpd")
-_NETWORKD = (Path("/etc/systemd/network"), Path("/run/systemd/network"), Path("/usr/lib/systemd/network"))
 
 
 def read(config: Config, path: Path, text: str, control: Path | None, *, attach: bool) -> Facts:
@@ -104,8 +105,8 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         no_daemon=no_daemon,
         is_silent=is_silent,
         sysctls=_sysctls(config, links),
-        daemons=other_daemons(_ANSWERERS),
-        networkd=_networkd(),
+        daemons=[Answerer(name, pid, unit_of(pid)) for name, pid in other_daemons(_ANSWERERS)],
+        networkd=read_networkd(),
         firewall=read_firewall(),
         unit=read_unit(),
         **routing,
@@ -164,8 +165,16 @@ def _machine(
         _RING_BYTES * (os.cpu_count() or 1),
         time.time(),
         is_clock_synchronised(),
+        _distribution(),
     )
     return machine, tried
+
+
+def _distribution() -> str:
+    with suppress(OSError):
+        its = platform.freedesktop_os_release()
+        return f"{its.get('ID', '')} {its.get('VERSION_ID', '')}".strip()
+    return ""
 
 
 def _ring(loaded: Loaded) -> tuple[int, str]:
@@ -255,15 +264,3 @@ def _sysctls(config: Config, links: Mapping[str, LinkFacts]) -> dict[str, str | 
     for name in sorted(concerned):
         keys += [f"conf/{name}/{key}" for key in ("disable_ipv6", "dad_transmits", "proxy_ndp", "accept_ra")]
     return {key: read_sysctl(key) for key in keys}
-
-
-def _networkd() -> list[str]:
-    found = []
-    for directory in _NETWORKD:
-        with suppress(OSError):
-            for file in sorted([*directory.glob("*.network"), *directory.glob("*.network.d/*.conf")]):
-                for line in file.read_text(errors="replace").splitlines():
-                    key, _, value = (word.strip() for word in line.partition("="))
-                    if key == "IPv6ProxyNDPAddress" or (key == "IPv6ProxyNDP" and value in ("yes", "true", "1", "on")):
-                        found.append(f"{file}: {line.strip()}")
-    return found

@@ -11,8 +11,15 @@ from typing import Any
 
 from npd6_xdp.core.config import Attach
 from npd6_xdp.core.vias import refused_vias
+from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, Level, fail, note, ok, warn
+
+_LIMITED = {
+    "neighbours": ("neighbours", "neighbours"),
+    "kernel proxy entries": ("kernel_entries", "kernel_proxy_entries"),
+}
+"""Of what `refused` counts: the key of [limits], and where the status has those that are there."""
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -29,9 +36,25 @@ def checks(facts: Facts) -> Iterator[Finding]:
         yield from _interface(facts, row)
     for what, count in status["refused"].items():
         if count:
-            yield warn("refused", f"no space was left for {count} {what}: raise the limit of these in [limits]")
+            yield _refused(facts, status, what, count)
     for line in status["warnings"]:
         yield warn("warning", f"the daemon warns: {line}")
+
+
+def _refused(facts: Facts, status: Mapping[str, Any], what: str, count: int) -> Finding:
+    """What there was no space for: the limit that is to be higher, or that there is space by now."""
+    key, rows = _LIMITED[what]
+    limit, used = getattr(facts.config.limits, key), len(status.get(rows, ()))
+    if used < limit:
+        space = f"{used} of limits.{key} ({limit}) are there"
+        text = f"{count} {what} were refused since the daemon's start; there is space now: {space}"
+        return note("refused", f"{text}; its log says whether it was the kernel that refused them")
+    raised = edits.limit(facts.path, facts.text, key, 2 * limit)
+    return warn(
+        "refused",
+        f"no space was left for {count} {what}: limits.{key} is {limit}; raise it",
+        *edits.both(raised, (reload(facts),)),
+    )
 
 
 def file_checks(facts: Facts) -> Iterator[Finding]:
@@ -45,6 +68,11 @@ def is_of_another_file(facts: Facts) -> bool:
     return facts.status is not None and _file(facts, facts.status).level is not Level.OK
 
 
+def reload(facts: Facts) -> str:
+    """The command that has the daemon read its file again."""
+    return f"npd6-xdp reload --control {shlex.quote(str(facts.control.absolute()))}"
+
+
 def start(facts: Facts) -> str:
     """The command that starts a daemon here."""
     if (facts.unit.properties or {}).get("LoadState") == "loaded":
@@ -53,7 +81,6 @@ def start(facts: Facts) -> str:
 
 
 def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
-    reload = f"npd6-xdp reload --control {shlex.quote(str(facts.control.absolute()))}"
     used = Path(status["configuration"])
     if used.resolve() != facts.path.resolve():
         return warn(
@@ -62,10 +89,12 @@ def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
         )
     if status["reload_error"]:
         why = "; ".join(status["reload_error"].splitlines())
-        mend = () if refused_vias(facts.config, facts.links) else (reload,)
+        mend = () if refused_vias(facts.config, facts.links) else (reload(facts),)
         return fail("file", f"the daemon couldn't use {used}, and goes on with what it had: {why}", *mend)
     if facts.modified > status["last_reload"]:
-        return warn("file", f"{used} has changed since the daemon read it ({_time(status['last_reload'])})", reload)
+        return warn(
+            "file", f"{used} has changed since the daemon read it ({_time(status['last_reload'])})", reload(facts)
+        )
     return ok("file", f"{used} is in use as it is, since {_time(status['last_reload'])}")
 
 
@@ -91,9 +120,28 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
     if not row["active"]:
         yield note("standby", f"{name}: {row['role']}")
     if row["lost"]:
-        yield warn("lost", f"{name}: {row['lost']} solicitations were lost on their way to Python, all in all")
+        look = f"npd6-xdp trace --outcome lost --control {shlex.quote(str(facts.control.absolute()))}"
+        yield warn(
+            "lost",
+            f"{name}: {row['lost']} solicitations were lost on their way to Python since the daemon's start, since more"
+            f" came than it could take: `{look}` shows whose they are, and a lower events_per_source, or"
+            " limits.events_per_second, keeps a flood from the others",
+        )
     if count := row["solicitations"]["rate_limited"]:
         limits = ", ".join(f"{limit} {number}" for limit, number in row["rate_limited"].items() if number)
         yield note("rate_limited", f"{name}: {count} solicitations were refused ({limits})")
     if row["xdp_tx_errors"]:
-        yield warn("lost", f"{name}: the driver dropped {row['xdp_tx_errors']} advertisements (xdp_tx_errors)")
+        yield _unsent(facts, row)
+
+
+def _unsent(facts: Facts, row: Mapping[str, Any]) -> Finding:
+    """What the driver didn't send: in generic mode it is the kernel that sends."""
+    name, port = row["interface"], row["port"]
+    text = f"{name}: the driver dropped {row['xdp_tx_errors']} advertisements (xdp_tx_errors)"
+    if row["attach"] != "native":
+        return note("lost", f"{text}, and none any more: the program is in {row['attach']} mode now")
+    place, wish = edits.interface_place(facts.path, facts.text, port), facts.config.attach(port)
+    lossy = facts.links[port].lossy
+    mode = Attach.AUTO if lossy and wish is not Attach.AUTO else Attach.GENERIC
+    mend = edits.both(place.put({"attach": f'"{mode}"'}, "name"), (reload(facts),))
+    return warn("lost", f'{text}: attach = "{mode}" loses none', *mend)

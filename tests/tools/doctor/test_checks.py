@@ -18,7 +18,7 @@ from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
 from npd6_xdp.tools.doctor import interface, kernel_proxy, machine, others, routes, unit
-from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Port, Unit
+from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
 
 TEXT = """\
@@ -123,11 +123,52 @@ def test_a_neighbour_table_that_is_nearly_full_is_told_with_what_makes_it_larger
     assert space.warnings(0.0)[0].endswith(f": {found.mend[0]}"), "the daemon and doctor say the same"
 
 
-def test_systemd_networkd_that_proxies_is_told_with_its_file() -> None:
-    its = replace(facts(), networkd=["/etc/systemd/network/wan.network: IPv6ProxyNDP=yes"])
-    first = next(others.checks(its))
-    assert (first.check, first.level) == ("others", Level.NOTE)
-    assert "/etc/systemd/network/wan.network" in first.message
+@pytest.mark.parametrize(
+    ("distribution", "first"),
+    [
+        ("debian 12", "apt-get install linux-image-$(dpkg --print-architecture)"),
+        ("debian 11", "apt-get install -t bullseye-backports linux-image-$(dpkg --print-architecture)"),
+        ("debian", "apt-get install linux-image-$(dpkg --print-architecture)"),
+        ("ubuntu 22.04", "apt-get install linux-generic-hwe-22.04"),
+        ("ubuntu 24.04", "apt-get install linux-generic"),
+        ("fedora 42", "dnf upgrade kernel"),
+    ],
+)
+def test_a_kernel_that_is_too_old_is_told_with_what_this_distribution_has(distribution: str, first: str) -> None:
+    its = replace(facts(), machine=WELL._replace(kernel="5.10.0-30", distribution=distribution))
+    assert of(machine.checks(its), "kernel").mend == (first, "systemctl reboot")
+
+
+def test_a_kernel_that_is_too_old_of_a_distribution_that_nobody_knows_is_told_with_what_to_do() -> None:
+    its = replace(facts(), machine=WELL._replace(kernel="5.10.0-30", distribution="plan 9"))
+    found = of(machine.checks(its), "kernel")
+    assert found.mend == ()
+    assert found.message.endswith("; install one, and boot it")
+
+
+@pytest.mark.parametrize(
+    ("distribution", "mend"),
+    [("debian 12", "apt-get install python3-bpfcc"), ("fedora 42", "dnf install python3-bcc")],
+)
+def test_what_installs_bcc_is_of_the_distribution(distribution: str, mend: str) -> None:
+    its = replace(facts(), machine=WELL._replace(bcc="", no_bcc="bcc is missing", distribution=distribution))
+    assert of(machine.checks(its), "bcc").mend == (mend,)
+
+
+def test_a_file_that_systemd_networkd_has_from_others_is_told_without_a_command() -> None:
+    """It is netplan that writes it."""
+    file = Path("/run/systemd/network/10-netplan-wan0.network")
+    line = NetworkdLine(file, "IPv6ProxyNDP", "yes", "IPv6ProxyNDP=yes")
+    first = next(others.checks(replace(facts(), networkd=[line])))
+    assert (first.check, first.level, first.mend) == ("others", Level.NOTE, ())
+    assert str(file) in first.message
+    assert first.message.endswith("take that out where it comes from (netplan, say)")
+
+
+def test_odhcpd_is_told_with_what_to_write() -> None:
+    first = next(others.checks(replace(facts(), daemons=[Answerer("odhcpd", 7)])))
+    assert (first.level, first.mend) == (Level.NOTE, ())
+    assert "option ndp 'disabled'" in first.message
 
 
 def test_text_and_json_say_the_same() -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.tools.doctor import edits
 
@@ -98,3 +100,30 @@ def test_no_command_leaves_a_file_that_is_none(tmp_path: Path) -> None:
     assert (rule.via, rule.host_routes) == (("br0",), True)
     twice = TEXT + TEXT.replace('"wan0"', '"wan0"\nvlan = 7').replace("'lan0'", "'lan1'")
     assert edits.rule_place(path, twice, "wan0", P).put({"host_routes": "true"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "[limits]\nneighbours = 8\n"),
+        ("[limits]\n", "[limits]\nneighbours = 8\n"),
+        ("[limits]   # few\npending = 2\n", "[limits]   # few\nneighbours = 8\npending = 2\n"),
+        ("[limits]\npending = 2\nneighbours=4 # few\n", "[limits]\npending = 2\nneighbours = 8\n"),
+    ],
+)
+def test_a_limit_is_raised_where_it_stands_or_is_written_and_nothing_else_is_changed(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    path = tmp_path / "a b.toml"
+    path.write_text(before + TEXT)
+    text = mended(tmp_path, edits.limit(path, before + TEXT, "neighbours", 8))
+    assert text == (after + TEXT if before else TEXT + after)
+    assert parse(text, "x").limits.neighbours == 8
+
+
+@pytest.mark.parametrize(
+    "before", ["limits.pending = 2\n", "limits = {pending = 2}\n", "[limits]\nneighbours = [\n4]\n"]
+)
+def test_a_limit_in_a_file_that_is_written_in_another_way_has_no_command(tmp_path: Path, before: str) -> None:
+    assert edits.limit(tmp_path / "x.toml", before + TEXT, "neighbours", 8) == ()
+    assert edits.limit(tmp_path / "x.toml", TEXT, "neighbours", 9_000_000) == (), "more than there may be"

@@ -55,7 +55,7 @@ def grave(its: Facts) -> list[Finding]:
         ({"attach": "generic"}, "attached", Level.NOTE, "generic mode"),
         ({"active": False, "role": "on standby: elsewhere"}, "standby", Level.NOTE, "on standby: elsewhere"),
         ({"lost": 3}, "lost", Level.WARN, "3 solicitations"),
-        ({"xdp_tx_errors": 5}, "lost", Level.WARN, "dropped 5"),
+        ({"xdp_tx_errors": 5}, "lost", Level.WARN, 'dropped 5 advertisements (xdp_tx_errors): attach = "generic"'),
         (
             {"solicitations": {"rate_limited": 4}, "rate_limited": {"source": 4, "all": 0}},
             "rate_limited",
@@ -69,6 +69,21 @@ def test_a_row_of_status(row: dict[str, Any], check: str, level: Level, words: s
     (found,) = grave(status(**row))
     assert (found.check, found.level) == (check, level)
     assert words in found.message
+
+
+def test_what_the_driver_dropped_is_no_more_than_a_note_once_the_kernel_sends() -> None:
+    first, second = grave(status(xdp_tx_errors=5, attach="generic"))
+    assert (first.check, second.check, second.level) == ("attached", "lost", Level.NOTE)
+    assert second.message.endswith("and none any more: the program is in generic mode now")
+
+
+def test_what_was_refused_is_no_more_than_a_note_once_there_is_space() -> None:
+    its = status()
+    assert its.status is not None
+    (found,) = grave(replace(its, status={**its.status, "refused": {"neighbours": 3}, "neighbours": [{}] * 5}))
+    assert (found.check, found.level) == ("refused", Level.NOTE)
+    assert "3 neighbours were refused" in found.message
+    assert "there is space now: 5 of limits.neighbours (65536) are there" in found.message
 
 
 def test_another_file_than_the_one_in_use_is_told() -> None:
