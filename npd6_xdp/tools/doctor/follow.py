@@ -160,12 +160,12 @@ def _answer(facts: Facts, live: Live) -> Finding:
     known, label = live.known, live.known.entry.label
     became = None if known.recent is None else Outcome(known.recent["outcome"])
     rows = facts.status["interfaces"] if facts.status else []
-    errors = next((row["xdp_tx_errors"] for row in rows if row["interface"] == label), None)
+    row = next((row for row in rows if row["interface"] == label), None)
     if became in (Outcome.FAILED, Outcome.LOST):
         why = "couldn't be sent" if became is Outcome.FAILED else "was lost, as the ring to Python was full"
         return fail("answer", f"{label}: the last answer {why}")
-    if errors:
-        return warn("answer", f"{label}: the driver has dropped {errors} answers of XDP's (xdp_tx_errors)")
+    if row is not None and row["xdp_tx_errors"]:
+        return running.unsent(facts, row)._replace(check="answer")
     return ok("answer", f"{label}: nothing says that answers are lost on the way out")
 
 
@@ -311,7 +311,8 @@ def _way_back(facts: Facts, live: Live) -> Finding:
     if facts.default is None:
         if there := forwarding.elsewhere(facts):
             return ok("way_back", out or f"the default route leads out of {there}")
-        return warn("way_back", "there is no default route, so what the host sends to the rest of the world is lost")
+        text, *brings = forwarding.no_default(facts)
+        return warn("way_back", text.replace("there is none", "there is no default route", 1), *brings)
     return ok("way_back", out or f"the default route leads out of {facts.default.interface}")
 
 

@@ -86,18 +86,22 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         how = f", by router advertisements{_within(facts)}" if facts.default.advertised else ""
         yield ok("default_route", f"out of {facts.default.interface}{how}")
         return
-    ports = _ports(facts)
     if there := elsewhere(facts):
         yield ok("default_route", f"none in the table main; out of {there}")
         return
+    yield warn("default_route", *no_default(facts))
+
+
+def no_default(facts: Facts) -> tuple[str, ...]:
+    """What to say where there is no default route, and the command that brings one, if a router is known."""
+    ports = _ports(facts)
     added = [
         f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
     ]
     accepting = [each.name for each in facts.receivers if each.accept_ra and not each.ignores_ra]
     asked = [f"rdisc6 -1 {word(name)}" for name in accepting if name in ports]
-    yield warn(
-        "default_route", "there is none, so what hosts send to the rest of the world is lost", *(added or asked)[:1]
-    )
+    text = "there is none, so what hosts send to the rest of the world is lost"
+    return (text, *(added or asked)[:1]) if added or asked else (f"{text}: add one by the upstream's router",)
 
 
 def elsewhere(facts: Facts) -> str:

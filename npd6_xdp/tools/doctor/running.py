@@ -27,7 +27,8 @@ def checks(facts: Facts) -> Iterator[Finding]:
     status = facts.status
     if status is None:
         if facts.is_silent:
-            yield warn("daemon", f"it is there, and doesn't answer: {facts.no_daemon}; its log may say why")
+            again = ("systemctl restart npd6-xdp",) if _is_a_service(facts) else ()
+            yield warn("daemon", f"it is there, and doesn't answer: {facts.no_daemon}; its log may say why", *again)
             return
         yield note("daemon", f"none to ask: {facts.no_daemon}", start(facts))
         return
@@ -75,9 +76,13 @@ def reload(facts: Facts) -> str:
 
 def start(facts: Facts) -> str:
     """The command that starts a daemon here."""
-    if (facts.unit.properties or {}).get("LoadState") == "loaded":
+    if _is_a_service(facts):
         return "systemctl start npd6-xdp"
     return f"npd6-xdp run --config {shlex.quote(str(facts.path.absolute()))}"
+
+
+def _is_a_service(facts: Facts) -> bool:
+    return (facts.unit.properties or {}).get("LoadState") == "loaded"
 
 
 def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
@@ -85,7 +90,8 @@ def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
     if used.resolve() != facts.path.resolve():
         return warn(
             "file",
-            f"the daemon uses {used}, and not {facts.path}: look at that one by --config, or have it started with this",
+            f"the daemon uses {used}, and not {facts.path}: look at that one, or have it started with this",
+            f"npd6-xdp doctor --config {shlex.quote(str(used))}",
         )
     if status["reload_error"]:
         why = "; ".join(status["reload_error"].splitlines())
@@ -100,6 +106,10 @@ def _file(facts: Facts, status: Mapping[str, Any]) -> Finding:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _trace(facts: Facts, outcome: str) -> str:
+    return f"npd6-xdp trace --outcome {outcome} --control {shlex.quote(str(facts.control.absolute()))}"
 
 
 def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
@@ -120,21 +130,21 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
     if not row["active"]:
         yield note("standby", f"{name}: {row['role']}")
     if row["lost"]:
-        look = f"npd6-xdp trace --outcome lost --control {shlex.quote(str(facts.control.absolute()))}"
         yield warn(
             "lost",
-            f"{name}: {row['lost']} solicitations were lost on their way to Python since the daemon's start, since more"
-            f" came than it could take: `{look}` shows whose they are, and a lower events_per_source, or"
-            " limits.events_per_second, keeps a flood from the others",
+            f"{name}: {row['lost']} solicitations were lost on their way to Python since the daemon's start: more came"
+            f" than it could take; `{_trace(facts, 'lost')}` shows whose they are, and a lower events_per_source or"
+            " limits.events_per_second keeps a flood from the others",
         )
     if count := row["solicitations"]["rate_limited"]:
         limits = ", ".join(f"{limit} {number}" for limit, number in row["rate_limited"].items() if number)
-        yield note("rate_limited", f"{name}: {count} solicitations were refused ({limits})")
+        text = f"{name}: {count} solicitations were refused ({limits}): `{_trace(facts, 'rate_limited')}` says whose"
+        yield note("rate_limited", f"{text}, and by which key")
     if row["xdp_tx_errors"]:
-        yield _unsent(facts, row)
+        yield unsent(facts, row)
 
 
-def _unsent(facts: Facts, row: Mapping[str, Any]) -> Finding:
+def unsent(facts: Facts, row: Mapping[str, Any]) -> Finding:
     """What the driver didn't send: in generic mode it is the kernel that sends."""
     name, port = row["interface"], row["port"]
     text = f"{name}: the driver dropped {row['xdp_tx_errors']} advertisements (xdp_tx_errors)"

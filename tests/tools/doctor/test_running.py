@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from npd6_xdp.tools.doctor import firewall, running
-from npd6_xdp.tools.doctor.facts import Facts, Firewall
+from npd6_xdp.tools.doctor.facts import Facts, Firewall, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.tools.doctor.test_checks import facts
 
@@ -60,7 +60,7 @@ def grave(its: Facts) -> list[Finding]:
             {"solicitations": {"rate_limited": 4}, "rate_limited": {"source": 4, "all": 0}},
             "rate_limited",
             Level.NOTE,
-            "(source 4)",
+            "(source 4): `npd6-xdp trace --outcome rate_limited --control ",
         ),
     ],
 )
@@ -90,6 +90,16 @@ def test_another_file_than_the_one_in_use_is_told() -> None:
     (found,) = grave(replace(status(), path=Path("/etc/y.toml")))
     assert (found.check, found.level) == ("file", Level.WARN)
     assert "/etc/x.toml, and not /etc/y.toml" in found.message
+    assert found.mend == ("npd6-xdp doctor --config /etc/x.toml",)
+
+
+@pytest.mark.parametrize(("state", "mend"), [("loaded", ("systemctl restart npd6-xdp",)), ("not-found", ())])
+def test_a_daemon_that_says_nothing_is_started_anew_by_its_unit_if_it_has_one(
+    state: str, mend: tuple[str, ...]
+) -> None:
+    its = replace(facts(), is_silent=True, no_daemon="not a word", unit=Unit({"LoadState": state}))
+    (found,) = running.checks(its)
+    assert (found.level, found.mend) == (Level.WARN, mend)
 
 
 @pytest.mark.parametrize(
