@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.kernels.ground import Rule, interface
 from tests.kernels.scene import Scene
 
 _PORT = "doc0"
+_LOOK = 600.0  # seconds for one, where the processor is emulated, and has others to serve
 _MODULES = Path("/modules/order")  # which a guest of deploy/kernels.sh has
 _CARDS = Path("/sys/class/net")
 _DRIVER = "e1000"  # which takes tags out of the frames, unless it is told not to
@@ -55,11 +57,14 @@ class Doctored(Scene):
         to = ground.topology.name("edge")
         subprocess.run(("ip", "link", "set", card, "down", "netns", to, "name", _PORT), check=True, timeout=60)
         ground.ip("edge", f"link set {_PORT} up", f"link add link {_PORT} name {_PORT}.100 up type vlan id 100")
+        hosts = (
+            f"neigh add 2001:db8:1::7{each} lladdr 02:00:00:00:00:7{each} dev lan0 nud permanent" for each in range(4)
+        )
+        ground.ip("edge", *hosts)
         return interface(_PORT, Rule("2001:db8:70::/64", "static"))
 
     def check(self) -> None:
         ground, now = self.ground, time.time()
-        os.environ["CACHE_DIRECTORY"] = str(ground.topology.directory)  # so that one look compiles, and not each
         before = self._look()
         ground.check("before: the clock and the table are well", {before[name]["level"] for name in _WELL}, {"ok"})
         self._sh(f"sysctl -w {_THRESHOLDS}1=1 {_THRESHOLDS}2=4 {_THRESHOLDS}3=1024")
@@ -78,7 +83,10 @@ class Doctored(Scene):
 
     def _look(self) -> dict[str, dict[str, Any]]:
         """What doctor finds, by its checks' names; of the offload, for this scene's port."""
-        done = self.ground.daemon.command("doctor", "--json", "--config", str(self.ground.daemon.config_file))
+        daemon, topology = self.ground.daemon, self.ground.topology
+        words = ("doctor", "--json", "--config", str(daemon.config_file), "--control", str(daemon.control))
+        kept = {**os.environ, "CACHE_DIRECTORY": str(topology.directory)}  # so that one look compiles, and not each
+        done = topology.run("edge", sys.executable, "-m", "npd6_xdp", *words, env=kept, timeout=_LOOK)
         found = json.loads(done.stdout)
         return {each["check"]: each for each in found if each["check"] != "offload" or _PORT in each["message"]}
 

@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import time
 from contextlib import suppress
 
@@ -128,3 +129,8 @@ def kernel_asks(topology: Topology, interface: str, target: str, *, seconds: flo
                 return entry.mac
             time.sleep(0.1)
     return "unresolved"
+
+
+def init(topology: Topology) -> str:
+    """The configuration that `npd6-xdp init` writes for the edge."""
+    return str(topology.run("edge", sys.executable, "-m", "npd6_xdp", "init", timeout=600.0).stdout)

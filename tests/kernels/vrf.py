@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.kernels.ground import Rule, interface, until
-from tests.kernels.machine import ping
+from tests.kernels.machine import init, ping
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER, SILENCE
 
@@ -63,6 +63,10 @@ class Vrfs(Scene):
             ground.check(f"{what}: method route", wire.ask(f"{prefix}:1::1", mac), ANSWER)
             found = wire.silent(f"{prefix}:2::1")
             ground.check(f"{what}: method route, what only the main table leads to", found, SILENCE)
+
+        text = init(ground.topology)
+        ground.check("init finds the uplink of the main table", 'name = "wan0"' in text)
+        ground.check("init leaves out what is in a VRF", [each for each in TABLES if f'"vlower{each}"' in text], [])
 
     def after_growth(self) -> None:
         for number, table in TABLES.items():

@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from ipaddress import IPv6Interface
 from pathlib import Path
 
 from npd6_xdp.lab.topology import Namespace
 from tests import recipes
 from tests.kernels.ground import Rule, interface, until
-from tests.kernels.machine import ping
+from tests.kernels.machine import init, ping
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER, SILENCE
 
@@ -70,6 +71,11 @@ class WireGuard(Scene):
             ground.check(f"{datapath}: the upstream reaches the client through the tunnel", pong)
         transferred = ground.topology.run("edge", "wg", "show", _NAME, "transfer").stdout.split()
         ground.check("the tunnel has carried it, both ways", [int(each) > 0 for each in transferred[1:]], [True, True])
+        behind = IPv6Interface(self.server).network
+        rule = f'prefix = "{behind}"\nmethod = "route"\nvia = ["{_NAME}"]\n'
+        ground.check(
+            "init finds the clients' prefix, and that they are behind the tunnel", rule in init(ground.topology)
+        )
 
     @staticmethod
     def _keys() -> tuple[str, str]:

@@ -199,6 +199,42 @@ def test_a_vps_with_one_on_link_64_and_two_containers_behind_a_bridge() -> None:
         is_reached(bare, {"2001:db8:1::10": ("upstream", "eth0"), "2001:db8:1::11": ("upstream", "eth0")})
 
 
+def test_a_vps_with_the_networks_of_libvirt_and_podman_as_they_make_them() -> None:
+    """Bridges by their names and with their addresses of IPv4; the second has a prefix of its own as well (ULA)."""
+    edge = (
+        "link set eth0 up",
+        "link add virbr0 type bridge stp_state 1 forward_delay 200",
+        "address add 192.168.122.1/24 brd 192.168.122.255 dev virbr0",
+        "link add podman1 type bridge",
+        "address add 10.89.0.1/24 brd 10.89.0.255 dev podman1",
+        "address add fd00:abcd::1/64 dev podman1 nodad",
+        "link set veth1 master virbr0 up",
+        "link set veth2 master podman1 up",
+        "link set virbr0 up",
+        "link set podman1 up",
+        "address add 2001:db8:1::2/64 dev eth0 nodad",
+        "route add default via 2001:db8:1::1 dev eth0",
+    )
+    with scene(VPS, {"upstream": VPS_UPSTREAM, "edge": edge, **CONTAINERS}) as bare:
+        # with its spanning tree on, a bridge forwards a few seconds later, and has no carrier until then
+        assert until(lambda: bare.ip("edge", "link", "show", "dev", "virbr0")[0]["operstate"] == "UP")
+        said = from_nothing(bare, ())
+        networks: tuple[tuple[str, str, Namespace], ...] = (
+            ("libvirt", "virbr0", "host"),
+            ("Podman", "podman1", "second"),
+        )
+        for who, bridge, host in networks:
+            assert f"{who} gives the hosts behind {bridge} their addresses" in said
+            (link,) = bare.ip("edge", "-6", "address", "show", "dev", bridge, "scope", "link")
+            (gateway,) = (each["local"] for each in link["addr_info"] if "local" in each)
+            bare.tell(host, f"ip -6 route add default via {gateway} dev eth0")  # as it does with them
+        text = bare.text()
+        assert "a bridge of libvirt" in text
+        assert "a bridge of Podman" in text
+        assert "fd00:abcd::" not in "".join(line for line in text.splitlines() if not line.startswith("#"))
+        is_reached(bare, {"2001:db8:1::10": ("upstream", "eth0"), "2001:db8:1::11": ("upstream", "eth0")})
+
+
 def test_a_vps_whose_default_route_comes_by_router_advertisements_keeps_it() -> None:
     """accept_ra is 2 before forwarding is on; the other way round the kernel throws the route away."""
     edge = ("link set eth0 up", *VPS_BRIDGE)
