@@ -415,6 +415,23 @@ def test_a_filter_that_lets_replies_in_and_nothing_else_is_as_meant(scene: Scene
     scene.is_whole = True
 
 
+def test_a_filter_of_nftables_by_the_way_back_drops_nothing_where_the_routes_lead_back(scene: Scene) -> None:
+    """As firewalld has it."""
+    scene.sh(
+        TABLE,
+        "nft add chain inet t p '{ type filter hook prerouting priority -290; }'",
+        "nft add rule inet t p meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+    )
+    assert of(scene.look(), "firewall") == []
+    scene.greet()  # and so it is
+    scene.sh("ip -6 route del default")
+    found = of(scene.look(), "firewall")
+    assert {each.level for each in found} == {Level.NOTE}
+    assert all("may be dropped by" in each.message for each in found), found
+    scene.sh(*HOME, *NO_TABLE)
+    scene.is_whole = True
+
+
 def test_what_may_not_be_looked_at_is_said_and_fails_nothing(scene: Scene) -> None:
     scene.topology.directory.chmod(0o755)
     words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")

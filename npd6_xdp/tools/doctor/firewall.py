@@ -43,6 +43,10 @@ class Way(NamedTuple):
     behind: str
     network: Prefix
     host: IPv6Address
+    near_returns: bool = False
+    """Whether what comes in at the near side, from wherever, has its way back there: by the default route."""
+    host_returns: bool = False
+    """Whether the route to the host leads to where it is."""
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -107,7 +111,13 @@ def _ways(facts: Facts) -> Iterator[Way]:
             key = sample.interface, ifindex, network
             if network is not None and key not in seen:
                 seen.add(key)
-                yield Way(facts.name(sample.interface), facts.name(ifindex), network, sample.target)
+                near = facts.name(sample.interface)
+                default = facts.default is not None and facts.default.interface == near
+                is_led = sample.reply is not None and (sample.reply.type, sample.reply.ifindex) == (
+                    RouteType.UNICAST,
+                    ifindex,
+                )
+                yield Way(near, facts.name(ifindex), network, sample.target, default, is_led)
 
 
 def _seen_by(chain: Chain, hooks: Sequence[str], interface: str) -> bool:
@@ -182,7 +192,8 @@ def _passage(chain: Chain, way: Way, state: str, *, inward: bool) -> Fate:
     source, destination = (None, way.host) if inward else (way.host, None)
     iif = come if chain.hook != "postrouting" else ""
     oif = go if chain.hook in ("forward", "postrouting") else ""
-    return fate(chain, Packet(chain.hook, iif, oif, source, destination, None, state))
+    returns = (way.near_returns if inward else way.host_returns) or None
+    return fate(chain, Packet(chain.hook, iif, oif, source, destination, None, state, returns))
 
 
 def _judged(

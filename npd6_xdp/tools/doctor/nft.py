@@ -197,6 +197,9 @@ class _Reader:
                 return _types(value)
             case {"payload": {"protocol": "icmpv6", "field": "code"}} if isinstance(value, int | str):
                 return ruleset.by_icmp_code(0 if value == "no-route" else value)
+            case {"fib": {"result": "oif" | "oifname" | "check", "flags": list(flags)}} if isinstance(value, bool):
+                is_back = "saddr" in flags and {*flags} <= {"saddr", "iif", "mark"}
+                return ruleset.by_way_back(exists=value) if is_back else ruleset.unknown
             case {"ct": {"key": "state"}}:
                 return ruleset.by_state(str(value))
             case {"exthdr": _}:

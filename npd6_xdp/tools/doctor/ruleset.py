@@ -29,6 +29,8 @@ class Packet(NamedTuple):
     icmp: int | None = None
     """The ICMPv6 type; None: of any protocol."""
     state: str = "new"
+    returns: bool | None = None
+    """Whether the route to its source leads out of where it came in; None: not known."""
 
 
 Test = Callable[[Packet], bool | None]
@@ -243,6 +245,16 @@ def by_protocol(*, is_icmp: bool) -> Test:
         return is_icmp
 
     return of_it
+
+
+def by_way_back(*, exists: bool) -> Test:
+    """Whether there is a route to its source, out of where it came in: neighbours discover each other on their link."""
+
+    def there(packet: Packet) -> bool | None:
+        returns = True if packet.icmp in _DISCOVERY and packet.iif else packet.returns
+        return None if returns is None else returns is exists
+
+    return there
 
 
 def by_state(state: str) -> Test:

@@ -93,6 +93,9 @@ DADDR = {"payload": {"protocol": "ip6", "field": "daddr"}}
 TYPE = {"payload": {"protocol": "icmpv6", "field": "type"}}
 STATE = {"ct": {"key": "state"}}
 PORT = {"payload": {"protocol": "tcp", "field": "dport"}}
+BACK = {"fib": {"result": "oif", "flags": ["saddr", "mark", "iif"]}}
+TO_HOST = {"fib": {"result": "oif", "flags": ["daddr"]}}
+LED_BACK = INWARD._replace(returns=True)
 IP4 = {"payload": {"protocol": "ip", "field": "saddr"}}
 CODE = {"payload": {"protocol": "icmpv6", "field": "code"}}
 DROP, ACCEPT, COUNTER = {"drop": None}, {"accept": None}, {"counter": {"packets": 0, "bytes": 0}}
@@ -127,6 +130,13 @@ def nft_chain(*rules: list[dict[str, Any]], hook: str = "forward", policy: str =
         ([[match(DADDR, "@kept"), DROP]], INWARD, DROPPED),
         ([[match(DADDR, {"range": ["2001:db8:1::43", "2001:db8:1::50"]}), DROP]], INWARD, PASSED),
         ([[match(META["mark"], 7), DROP]], INWARD, PERHAPS),
+        ([[match(BACK, False), DROP]], INWARD, PERHAPS),
+        ([[match(BACK, False), DROP]], LED_BACK, PASSED),
+        ([[match(BACK, True, "!="), DROP]], LED_BACK, PASSED),
+        ([[match(BACK, True), ACCEPT], [DROP]], LED_BACK, PASSED),
+        ([[match(BACK, True), ACCEPT], [DROP]], INWARD, PERHAPS),
+        ([[match(BACK, False), DROP]], ADVERTISEMENT._replace(hook="forward"), PASSED),
+        ([[match(TO_HOST, False), DROP]], LED_BACK, PERHAPS),
         ([[{"limit": {"rate": 9, "per": "second"}}, ACCEPT], [DROP]], INWARD, PERHAPS),
         ([[{"xt": {"type": "match", "name": "x"}}, DROP]], INWARD, PERHAPS),
         ([[match(STATE, ["established", "related"], "in"), ACCEPT], [DROP]], REPLY, PASSED),
