@@ -134,6 +134,7 @@ RULES = (
 )
 NEVER = "such a target is never answered, unless a rule names exactly this address"
 RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet"
+THERE = "it is not behind lan0, but where the question comes from, or another proxy has asked for it"
 ROUTED = "the routing table doesn't lead to it by another interface"
 NEXT_HOP = "it is a next hop of a route out of wan0; never impersonated"
 LATE = "it was pending, and has been found behind lan0"
@@ -155,6 +156,7 @@ def steps_of(answered: str, tags: bytes) -> list[Step]:
     )
     steps: tuple[Step, ...] = (
         (question("2001:db8:1::99"), answered, "the neighbour table has it behind lan0", 1),
+        (question("2001:db8:1::55"), Outcome.ABSENT, THERE, 1),
         (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
         *(((question("2001:db8:2::1"), answered, UNDEVICED, 2),) if tags else kernel),
         (question("2001:db8:3::1"), Outcome.ABSENT, ROUTED, 3),
@@ -192,6 +194,8 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
     running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **speaks_for, **keys) + more)
     topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
     topology.run("edge", "ip", "-6", "route", "add", "2001:db8:3:0:1::/80", "dev", "lan0", check=True)
+    known = f"2001:db8:1::55 lladdr {FOREIGN_MAC.hex(':')} dev wan0 nud permanent"
+    topology.run("edge", "ip", "-6", "neigh", "add", *known.split(), check=True)
     untold = question("2001:db8:4::1")
     monitored, for_standby, of_nobody = (tagged(untold, b"\x81\0" + vlan.to_bytes(2)) for vlan in (101, 200, 300))
     steps = [
@@ -218,6 +222,22 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
             told += 1
         count = before - 1 + len(steps)  # the late answer isn't one more
         assert trace.end() == {"seen": count, "lost": 0, "counted": count}
+
+
+@pytest.mark.needs_table
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_what_goes_on_to_the_others_behind_a_bridges_port_is_told_so(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    be_a_wire(topology)
+    for line in ("link add br0 type bridge", "link set wan0 master br0", "link set br0 up"):
+        topology.run("edge", "ip", *line.split(), check=True)
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0", datapath=f'"{datapath}"', attach='"native"'))
+    with Wire(topology) as wire, commanded(running, "--json", "--outcome", "pending", "--count", "1") as trace:
+        wire.send(question("2001:db8:1::dead"))
+        assert trace.process.wait(120) == 0
+    (each,) = trace.objects()
+    assert each["reason"] == f"{RESOLVES}, and it goes on to the others behind wan0"
 
 
 def is_found(trace: Commanded, wire: Wire, tags: bytes) -> int:
