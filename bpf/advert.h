@@ -24,36 +24,12 @@ static __always_inline const struct in6_addr *advert_source(const struct entry *
 	return entry->source_flags & SOURCE_GLOBAL ? &entry->global_address : NULL;
 }
 
-/* Rewrites the frame as the answer. False: nothing was changed. */
-static __always_inline bool advert_write(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
-					 const struct scratch *s)
+/* Writes all that stands behind the tags. */
+static __always_inline void advert_fill(struct advert *adv, const struct in6_addr *source, const struct entry *entry,
+					const struct rule *rule, const struct scratch *s)
 {
-	__u32 l3 = s->frame.l3 & L3_MASK;
-	const struct in6_addr *source = advert_source(entry, rule, s);
-	void *data, *data_end;
-	struct ethhdr *eth;
-	struct advert *adv;
 	__be32 *word;
 	__u64 sum;
-	int delta;
-
-	if (!source)
-		return false;
-	/* From the frame's length, not the payload's: a trailer must go (B9). No SLLAO grows, a Nonce shrinks. */
-	delta = (int)(l3 + sizeof(*adv)) - (int)(ctx->data_end - ctx->data);
-	if (delta && bpf_xdp_adjust_tail(ctx, delta))
-		return false;
-
-	data = (void *)(long)ctx->data;
-	data_end = (void *)(long)ctx->data_end;
-	eth = data;
-	adv = data + l3;
-	if (is_beyond(eth + 1, data_end) || is_beyond(adv + 1, data_end))
-		return false;
-
-	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
-	__builtin_memcpy(eth->h_dest, s->answer_mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, entry->mac, ETH_ALEN);
 
 	adv->ip6h.flow = BE32(0x60000000);
 	adv->ip6h.payload_len = BE16(sizeof(*adv) - sizeof(adv->ip6h));
@@ -82,6 +58,56 @@ static __always_inline bool advert_write(struct xdp_md *ctx, const struct entry 
 	for (int i = 0; i < 16; i++)
 		sum += word[i];
 	adv->na.icmp6_cksum = ~csum_fold(sum);
+}
+
+/*
+ * The same for tc, by the kernel's function. If the program itself wrote into frames, the kernel would have each one
+ * copied before it, solicitation or not, that somebody else has as well, such as tcpdump.
+ */
+static __always_inline bool advert_store(struct packet p, __u32 l3, const struct in6_addr *source,
+					 const struct entry *entry, const struct rule *rule, const struct scratch *s)
+{
+	__u8 macs[2 * ETH_ALEN];
+	struct advert adv;
+
+	advert_fill(&adv, source, entry, rule, s);
+	__builtin_memcpy(macs, s->answer_mac, ETH_ALEN);
+	__builtin_memcpy(macs + ETH_ALEN, entry->mac, ETH_ALEN);
+	/* the one that the kernel may have no memory for comes first: behind that, the frame is ours alone */
+	return !packet_store(p, l3, &adv, sizeof(adv)) && !packet_store(p, 0, macs, sizeof(macs));
+}
+
+/* Rewrites the frame as the answer. False: nothing was changed. */
+static __always_inline bool advert_write(struct packet p, const struct entry *entry, const struct rule *rule,
+					 const struct scratch *s)
+{
+	__u32 l3 = s->frame.l3 & L3_MASK;
+	const struct in6_addr *source = advert_source(entry, rule, s);
+	void *data, *data_end;
+	struct ethhdr *eth;
+	struct advert *adv;
+	int delta;
+
+	if (!source)
+		return false;
+	/* From the frame's length, not the payload's: a trailer must go (B9). No SLLAO grows, a Nonce shrinks. */
+	delta = (int)(l3 + sizeof(*adv)) - (int)packet_length(p);
+	if (delta && packet_resize(p, delta))
+		return false;
+	if (p.hook == HOOK_TC)
+		return advert_store(p, l3, source, entry, rule, s);
+
+	data = packet_data(p);
+	data_end = packet_end(p);
+	eth = data;
+	adv = data + l3;
+	if (is_beyond(eth + 1, data_end) || is_beyond(adv + 1, data_end))
+		return false;
+
+	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
+	__builtin_memcpy(eth->h_dest, s->answer_mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, entry->mac, ETH_ALEN);
+	advert_fill(adv, source, entry, rule, s);
 	return true;
 }
 

@@ -148,10 +148,10 @@ static __always_inline struct checked invalid(enum reason reason)
  * Passed, or the first reason that says otherwise. Fills in the rest of `s`; an answer goes to the source
  * link-layer address option's MAC, else to the frame's source (B8).
  */
-static __always_inline struct checked ns_check(struct xdp_md *ctx, struct scratch *s)
+static __always_inline struct checked ns_check(struct packet p, struct scratch *s)
 {
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
+	void *data = packet_data(p);
+	void *data_end = packet_end(p);
 	struct ipv6hdr *ip6h = data + (s->frame.l3 & L3_MASK);
 	__u32 message = s->frame.message;
 	__u64 length = s->frame.length;
@@ -171,7 +171,7 @@ static __always_inline struct checked ns_check(struct xdp_md *ctx, struct scratc
 	__builtin_memcpy(&s->destination, &ip6h->daddr, sizeof(s->destination));
 	at_least(length, 1);
 	at_most(length, MESSAGE_MAX);
-	if (bpf_xdp_load_bytes(ctx, message, s->message, length))
+	if (packet_load(p, message, s->message, length))
 		return invalid(REASON_LENGTH);
 	if (s->ns.icmp6_code)
 		return invalid(REASON_CODE); /* A3 */

@@ -128,7 +128,7 @@ BPF_ARRAY_OF_MAPS(trace_ring, "trace_model", 1); /* empty, but while somebody lo
  * Begins the record of a solicitation that may be wanted, while the frame is as it came. What is wanted by its outcome
  * or its rule isn't known yet.
  */
-static __always_inline void trace_begin(struct xdp_md *ctx, const struct entry *entry, struct scratch *s)
+static __always_inline void trace_begin(struct packet p, const struct entry *entry, struct scratch *s)
 {
 	struct trace_filter *filter;
 	struct trace_record *record;
@@ -136,7 +136,7 @@ static __always_inline void trace_begin(struct xdp_md *ctx, const struct entry *
 	int key = 0;
 
 	filter = trace_filters.lookup(&key);
-	if (!filter || !is_frame_traced(filter, &s->frame) || !are_addresses_traced(ctx, filter, &s->frame))
+	if (!filter || !is_frame_traced(filter, &s->frame) || !are_addresses_traced(p, filter, &s->frame))
 		return;
 	if (filter->sample > 1) {
 		count = trace_counts.lookup(&key);
@@ -144,9 +144,9 @@ static __always_inline void trace_begin(struct xdp_md *ctx, const struct entry *
 			return;
 	}
 	record = trace_space.lookup(&key);
-	if (!record || !trace_copy(ctx, &s->frame, record))
+	if (!record || !trace_copy(p, &s->frame, record))
 		return;
-	record->ifindex = ctx->ingress_ifindex;
+	record->ifindex = packet_ifindex(p);
 	record->entry = entry->id;
 	record->time = s->traced_at = bpf_ktime_get_ns();
 }
@@ -197,11 +197,11 @@ static __always_inline void trace_put(struct trace_record *record, bool is_count
  * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: the port has none. `key` is
  * in a map: on the stack, the verifier would follow each value of each VLAN id separately.
  */
-static __always_inline struct entry *entry_match(struct xdp_md *ctx, const struct frame *f, struct entry_key *key)
+static __always_inline struct entry *entry_match(struct packet p, const struct frame *f, struct entry_key *key)
 {
 	struct entry *entry;
 
-	key->ifindex = ctx->ingress_ifindex;
+	key->ifindex = packet_ifindex(p);
 	/* H1: a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
 	key->outer = be16_to_cpu(f->tci[0]) & VLAN_VID_MASK;
 	key->inner = be16_to_cpu(f->tci[1]) & VLAN_VID_MASK;
@@ -302,11 +302,16 @@ static __always_inline enum presence route_kept(const struct entry *entry, const
  * bpf_fib_lookup() knows nearly all routes; `settings.routing` says whether this machine has others, and then Python
  * asks the kernel.
  */
-static __always_inline enum presence target_routed(struct xdp_md *ctx, const struct entry *entry,
-						   const struct rule *rule, const struct scratch *s)
+static __always_inline enum presence target_routed(struct packet p, const struct entry *entry, const struct rule *rule,
+						   const struct scratch *s)
 {
 	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
-	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = entry->l3_ifindex };
+	struct bpf_fib_lookup fib = {
+		.family = AF_INET6,
+		.ifindex = entry->l3_ifindex,
+		/* tc's compares a packet with the route's MTU: any that fits, or it would take the solicitation's size */
+		.tot_len = p.hook == HOOK_TC ? sizeof(struct ipv6hdr) : 0,
+	};
 	struct via_key via = { .via_set = rule->flags & RULE_VIA ? rule->via_set : VIA_SET_NOWHERE };
 	struct settings *settings;
 	int code, key = 0;
@@ -317,7 +322,7 @@ static __always_inline enum presence target_routed(struct xdp_md *ctx, const str
 	if (settings->routing & ROUTING_SOURCE && !is_link_local(&s->source))
 		__builtin_memcpy(fib.ipv6_src, &s->source, sizeof(s->source));
 	__builtin_memcpy(fib.ipv6_dst, &s->ns.target, sizeof(s->ns.target));
-	code = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	code = bpf_fib_lookup(p.ctx, &fib, sizeof(fib), 0);
 	if (code == BPF_FIB_LKUP_RET_UNSUPP_LWT || /* SRv6, MPLS: a route, but where it leads isn't said */
 	    settings->routing & ROUTING_ALL ||
 	    (settings->routing & ROUTING_UNFOUND &&
@@ -376,7 +381,7 @@ static __always_inline struct present_target *target_present(const struct rule *
 }
 
 /* Decides about a valid solicitation that a rule covers. ACTION_WANTS_ANSWER: ns_answer() goes on. */
-static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
+static __always_inline struct verdict ns_decide(struct packet p, const struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
 	bool dad = is_unspecified(&s->source);
@@ -398,7 +403,7 @@ static __always_inline struct verdict ns_decide(struct xdp_md *ctx, const struct
 		return pass(OUTCOME_DAD);
 	}
 	if (rule->decision == DECISION_ROUTE) {
-		s->presence = target_routed(ctx, entry, rule, s);
+		s->presence = target_routed(p, entry, rule, s);
 		if (s->presence == PRESENCE_ABSENT)
 			return pass(OUTCOME_ABSENT);
 		if (s->presence == PRESENCE_UNKNOWN)
@@ -551,11 +556,12 @@ static __always_inline bool event_hold(const struct entry *entry, const struct s
  * Whether a solicitation may have a hidden tag, and is to be held until that is known. What is held goes on to the
  * kernel, which would forward a unicast one, so samples are multicast only.
  */
-static __always_inline bool hold_begin(struct entry *entry, const struct scratch *s)
+static __always_inline bool hold_begin(struct packet p, struct entry *entry, const struct scratch *s)
 {
 	__u32 now;
 
-	if (!(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)) || s->frame.tag_flags & EVENT_TAG_COUNT)
+	if (p.hook == HOOK_TC || !(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)) ||
+	    s->frame.tag_flags & EVENT_TAG_COUNT)
 		return false;
 	if (entry->flags & ENTRY_GUARDED)
 		return true;
@@ -568,7 +574,7 @@ static __always_inline bool hold_begin(struct entry *entry, const struct scratch
 	return true;
 }
 
-static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
+static __always_inline struct verdict ns_punt(struct packet p, const struct entry *entry, const struct rule *rule,
 					      struct scratch *s)
 {
 	__u64 now = s->traced_at; /* the event's time is the record's, by which the two are told to be one's */
@@ -603,7 +609,7 @@ static __always_inline struct verdict ns_punt(struct xdp_md *ctx, const struct e
 
 	__builtin_memcpy(event.answer_mac, s->answer_mac, ETH_ALEN);
 	s->handed_up = now;
-	if (s->is_held ? !event_hold(entry, s, &event) : !event_submit(ctx, &event))
+	if (s->is_held ? !event_hold(entry, s, &event) : !event_submit(p.ctx, &event))
 		return consume(OUTCOME_LOST);
 	if (s->is_held)
 		return (struct verdict){ OUTCOME_ANSWERED_PYTHON, ACTION_HOLD };
@@ -632,7 +638,7 @@ static __always_inline void told_note(const struct entry *entry, const struct ru
 }
 
 /* Answers in place where that is possible. Else, or where Python has to know something, an event goes up. */
-static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry *entry, const struct rule *rule,
+static __always_inline struct verdict ns_answer(struct packet p, struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
 	struct verdict verdict;
@@ -645,16 +651,16 @@ static __always_inline struct verdict ns_answer(struct xdp_md *ctx, struct entry
 		if (!admitted)
 			return refuse(LIMIT_NEW_TARGET);
 	}
-	s->is_held = hold_begin(entry, s);
+	s->is_held = hold_begin(p, entry, s);
 	if (entry->datapath == DATAPATH_HYBRID && !is_unspecified(&s->source) && !s->frame.extended &&
-	    !(s->event_flags & EVENT_MISS) && !s->is_held && advert_write(ctx, entry, rule, s)) {
+	    !(s->event_flags & EVENT_MISS) && !s->is_held && advert_write(p, entry, rule, s)) {
 		if (!s->event_flags)
 			return (struct verdict){ OUTCOME_ANSWERED_XDP, ACTION_ANSWER };
 		s->event_flags |= EVENT_ANSWERED;
 	}
 	if (entry->flags & ENTRY_TRACED && is_event_traced(rule, s))
 		s->event_flags |= EVENT_TRACED;
-	verdict = ns_punt(ctx, entry, rule, s);
+	verdict = ns_punt(p, entry, rule, s);
 	if (verdict.action == ACTION_HAND_UP || verdict.action == ACTION_HOLD)
 		told_note(entry, rule, s);
 	if (s->event_flags & EVENT_ANSWERED)
@@ -741,7 +747,7 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
  * Ends the record of a solicitation, with what became of it, and tells who looks, if it is wanted: of one whose outcome
  * Python or hidden_tag() finds, in any case where one of those is.
  */
-static __always_inline void trace_end(struct xdp_md *ctx, const struct scratch *s)
+static __always_inline void trace_end(struct packet p, const struct scratch *s)
 {
 	const struct ended *ended = &s->ended;
 	bool is_decided = ended->action != ACTION_HAND_UP && ended->action != ACTION_HOLD;
@@ -766,7 +772,7 @@ static __always_inline void trace_end(struct xdp_md *ctx, const struct scratch *
 	record->decision = ended->decision;
 	record->is_answered = 0;
 	if (ended->action == ACTION_ANSWER)
-		trace_advert(ctx, &s->frame, record);
+		trace_advert(p, &s->frame, record);
 	trace_put(record, is_decided);
 }
 
@@ -790,16 +796,16 @@ static __always_inline void passed_note(const struct scratch *s, __u32 ifindex, 
  * it when other frames have come in between, or on another CPU. A driver (native mode) hands on several at once, and
  * RPS spreads them.
  */
-static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *f)
+static __always_inline void tagged_note(struct packet p, const struct frame *f)
 {
 	__u32 tags = f->tag_flags & EVENT_TAG_COUNT;
 	struct tagged *tagged;
 	__u16 checksum;
 	int key;
 
-	if (!tags)
+	if (p.hook == HOOK_TC || !tags)
 		return;
-	if (bpf_xdp_load_bytes(ctx, f->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
+	if (packet_load(p, f->message + CHECKSUM_AT, &checksum, sizeof(checksum)))
 		return;
 	key = checksum % TAGGED_MAX;
 	tagged = tagged_passed.lookup(&key);
@@ -811,7 +817,7 @@ static __always_inline void tagged_note(struct xdp_md *ctx, const struct frame *
  * Shows a solicitation that is recorded to who looks: one who traces, and the tap, which compares what goes on to the
  * kernel with its note.
  */
-static __always_inline int ns_show(struct xdp_md *ctx, const struct entry *entry, const struct rule *rule,
+static __always_inline int ns_show(struct packet p, const struct entry *entry, const struct rule *rule,
 				   struct scratch *s, struct verdict verdict, struct checked checked, int action)
 {
 	/* from the map, or the verifier would walk what follows once for each that there may be */
@@ -826,18 +832,19 @@ static __always_inline int ns_show(struct xdp_md *ctx, const struct entry *entry
 		.rule = rule ? rule->id : NO_RULE,
 	};
 	if (entry->flags & ENTRY_TRACED)
-		trace_end(ctx, s);
-	if (s->ended.xdp_action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
-		tagged_note(ctx, &s->frame);
+		trace_end(p, s);
+	if (p.hook == HOOK_XDP && s->ended.xdp_action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
+		tagged_note(p, &s->frame);
 		if (s->ended.check == CHECK_PASSED)
-			passed_note(s, ctx->ingress_ifindex, s->ended.action == ACTION_HOLD);
+			passed_note(s, packet_ifindex(p), s->ended.action == ACTION_HOLD);
 	}
 	return s->ended.xdp_action;
 }
 
 /* --- program --------------------------------------------------------------------------------------- */
 
-int ns_filter(struct xdp_md *ctx)
+/* All that becomes of a frame, in the words of XDP. */
+static __always_inline int ns_handle(struct packet p)
 {
 	struct entry_counter *counter;
 	struct rule *rule = NULL;
@@ -848,16 +855,16 @@ int ns_filter(struct xdp_md *ctx)
 	struct entry *entry;
 	int key = 0, action;
 
-	if (!ns_parse(ctx, &f))
+	if (!ns_parse(p, &f))
 		return XDP_PASS;
 	s = scratch_space.lookup(&key);
 	if (!s)
 		return XDP_PASS;
-	entry = entry_match(ctx, &f, &s->entry_key);
+	entry = entry_match(p, &f, &s->entry_key);
 	s->frame = f; /* read this copy from here on: the verifier would follow each state of `f` separately */
 	s->traced_at = 0;
 	if (!entry) {
-		tagged_note(ctx, &s->frame);
+		tagged_note(p, &s->frame);
 		return XDP_PASS;
 	}
 	key = entry->id;
@@ -866,8 +873,8 @@ int ns_filter(struct xdp_md *ctx)
 		return XDP_PASS;
 
 	if (entry->flags & ENTRY_TRACED)
-		trace_begin(ctx, entry, s);
-	checked = ns_check(ctx, s);
+		trace_begin(p, entry, s);
+	checked = ns_check(p, s);
 	if (checked.check == CHECK_FAILED) {
 		counter->reason[checked.reason]++;
 		verdict.outcome = OUTCOME_INVALID;
@@ -878,17 +885,29 @@ int ns_filter(struct xdp_md *ctx)
 		if (rule) {
 			s->rule = *rule;
 			rule = &s->rule;
-			verdict = ns_decide(ctx, entry, rule, s);
+			verdict = ns_decide(p, entry, rule, s);
 			if (verdict.action == ACTION_WANTS_ANSWER)
-				verdict = ns_answer(ctx, entry, rule, s);
+				verdict = ns_answer(p, entry, rule, s);
 		}
 	}
 	if (entry->collect && checked.check == CHECK_PASSED)
 		target_remember(entry, rule, s, verdict);
 	action = ns_record(counter, rule, verdict, entry->flags & ENTRY_SHARED && is_multicast_ether(f.h_dest));
 	if (entry->flags & (ENTRY_TRACED | ENTRY_TAPPED))
-		action = ns_show(ctx, entry, rule, s, verdict, checked, action);
+		action = ns_show(p, entry, rule, s, verdict, checked, action);
 	return action;
+}
+
+int ns_filter(struct xdp_md *ctx)
+{
+	return ns_handle((struct packet){ ctx, HOOK_XDP });
+}
+
+int ns_filter_tc(struct __sk_buff *skb)
+{
+	struct packet p = { skb, HOOK_TC };
+
+	return hook_action(p, ns_handle(p));
 }
 
 /* --- tap: tags that stand beside the frame ------------------------------------------------------------- */

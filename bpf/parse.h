@@ -3,9 +3,11 @@
 #ifndef NPD6_PARSE_H
 #define NPD6_PARSE_H
 
+#include "hook.h"
 #include "shared.h"
 
 #define L3_MASK 31       /* an IPv6 header stands at 14, 18 or 22 */
+#define HEADERS_MAX 63   /* an IPv6 header at 22, and the type of a message directly behind it */
 #define MAX_EXTENSIONS 3 /* headers of a chain: two of options, one fragment header */
 #define MAX_OPTIONS_HEADERS 2
 
@@ -39,7 +41,7 @@ static __always_inline bool is_beyond(void *end, void *data_end)
  * Walks the chain of extension headers from f->message on. Hop-by-hop options stand only directly behind the
  * IPv6 header (H2). False: this program can't see an ICMPv6 message behind them.
  */
-static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f, __u8 nexthdr)
+static __always_inline bool extensions_parse(struct packet p, struct frame *f, __u8 nexthdr)
 {
 	int options = 0;
 
@@ -51,7 +53,7 @@ static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f
 		if (nexthdr == NEXTHDR_ICMP)
 			break;
 		/* a copy, since packet pointers at variable offsets make the verifier forget what it knew */
-		if (bpf_xdp_load_bytes(ctx, f->message, &opt, sizeof(opt)))
+		if (packet_load(p, f->message, &opt, sizeof(opt)))
 			return false;
 		if (nexthdr == NEXTHDR_FRAGMENT) {
 			if (opt.frag_off & BE16(FRAGMENT_OFFSET))
@@ -75,17 +77,63 @@ static __always_inline bool extensions_parse(struct xdp_md *ctx, struct frame *f
 	return nexthdr == NEXTHDR_ICMP;
 }
 
-/* True for an ICMPv6 message of type 135 (H1); fills in all of `f`. False: it is none, and the frame is passed. */
-static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
+/*
+ * Brings a frame together of which only the first bytes can be read in place, if it may be a solicitation. Of others, a
+ * few bytes are read.
+ */
+static __always_inline void headers_gather(struct packet p)
 {
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
+	__u32 l3 = sizeof(struct ethhdr);
+	__be16 proto;
+	__u8 nexthdr;
+
+	if (packet_load(p, l3 - sizeof(proto), &proto, sizeof(proto)))
+		return;
+#pragma unroll
+	for (int i = 0; i < MAX_TAGS; i++) {
+		if (proto != BE16(ETH_P_8021Q) && proto != BE16(ETH_P_8021AD))
+			break;
+		l3 += sizeof(struct vlan_hdr);
+		if (packet_load(p, l3 - sizeof(proto), &proto, sizeof(proto)))
+			return;
+	}
+	if (proto != BE16(ETH_P_IPV6) || packet_load(p, l3 + NEXTHDR_AT, &nexthdr, sizeof(nexthdr)))
+		return;
+	if (nexthdr == NEXTHDR_ICMP || nexthdr == NEXTHDR_HOP || nexthdr == NEXTHDR_DEST || nexthdr == NEXTHDR_FRAGMENT)
+		packet_gather(p);
+}
+
+/* Takes a tag beside the frame for the outermost one. False: with it, the frame has too many. */
+static __always_inline bool tag_put_first(struct frame *f, struct beside tag)
+{
+	if (!tag.is_there)
+		return true;
+	if ((f->tag_flags & EVENT_TAG_COUNT) == MAX_TAGS)
+		return false;
+	f->tci[1] = f->tci[0];
+	f->tci[0] = tag.tci;
+	if (f->tag_flags & EVENT_OUTER_8021AD)
+		f->tag_flags ^= EVENT_OUTER_8021AD | EVENT_INNER_8021AD;
+	if (tag.proto == BE16(ETH_P_8021AD))
+		f->tag_flags |= EVENT_OUTER_8021AD;
+	f->tag_flags++;
+	return true;
+}
+
+/* True for an ICMPv6 message of type 135 (H1); fills in all of `f`. False: it is none, and the frame is passed. */
+static __always_inline bool ns_parse(struct packet p, struct frame *f)
+{
+	void *data, *data_end, *nh;
+	struct ethhdr *eth;
 	struct ipv6hdr *ip6h;
 	__be16 proto;
-	void *nh;
 	__u8 type;
 
+	if (is_scattered(p) && is_beyond(packet_data(p) + HEADERS_MAX, packet_end(p)))
+		headers_gather(p);
+	data = packet_data(p);
+	data_end = packet_end(p);
+	eth = data;
 	nh = eth + 1;
 	if (is_beyond(nh, data_end))
 		return false;
@@ -125,16 +173,17 @@ static __always_inline bool ns_parse(struct xdp_md *ctx, struct frame *f)
 	} else if (ip6h->nexthdr == NEXTHDR_HOP || ip6h->nexthdr == NEXTHDR_DEST || ip6h->nexthdr == NEXTHDR_FRAGMENT) {
 		f->message = f->l3 + sizeof(*ip6h);
 		f->length = be16_to_cpu(ip6h->payload_len);
-		if (!extensions_parse(ctx, f, ip6h->nexthdr) || !f->length)
+		if (!extensions_parse(p, f, ip6h->nexthdr) || !f->length)
 			return false;
-		if (bpf_xdp_load_bytes(ctx, f->message, &type, sizeof(type)) || type != ND_NEIGHBOR_SOLICIT)
+		if (packet_load(p, f->message, &type, sizeof(type)) || type != ND_NEIGHBOR_SOLICIT)
 			return false;
 	} else {
 		return false;
 	}
 	__builtin_memcpy(f->h_dest, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(f->h_source, eth->h_source, ETH_ALEN);
-	return true;
+	/* all behind this reads the frame in place */
+	return tag_put_first(f, packet_beside(p)) && (!is_scattered(p) || packet_gather(p));
 }
 
 #endif

@@ -48,11 +48,11 @@ static __always_inline bool is_within(const struct in6_addr *a, const struct in6
  * Whether the filter lets a frame through by its addresses. One that ends before its target has none, and no prefix of
  * targets finds it. Read in place where nothing stands in between, since most of what comes isn't wanted.
  */
-static __always_inline bool are_addresses_traced(struct xdp_md *ctx, const struct trace_filter *filter,
+static __always_inline bool are_addresses_traced(struct packet p, const struct trace_filter *filter,
 						 const struct frame *f)
 {
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
+	void *data = packet_data(p);
+	void *data_end = packet_end(p);
 	struct ipv6hdr *ip6h = data + (f->l3 & L3_MASK);
 	struct nd_msg *ns = (void *)(ip6h + 1);
 	struct in6_addr target;
@@ -65,7 +65,7 @@ static __always_inline bool are_addresses_traced(struct xdp_md *ctx, const struc
 		return true;
 	if (!f->extended)
 		return !is_beyond(ns + 1, data_end) && is_within(&ns->target, &filter->target, &filter->target_mask);
-	return !bpf_xdp_load_bytes(ctx, f->message + TARGET_AT, &target, sizeof(target)) &&
+	return !packet_load(p, f->message + TARGET_AT, &target, sizeof(target)) &&
 	       is_within(&target, &filter->target, &filter->target_mask);
 }
 
@@ -73,10 +73,10 @@ static __always_inline bool are_addresses_traced(struct xdp_md *ctx, const struc
  * Copies the frame before anything is written over it; of one that is longer than that, the first TRACE_FRAME_MAX bytes.
  * A plain one is copied in place, in a quarter of the time that the kernel's function takes.
  */
-static __always_inline bool trace_copy(struct xdp_md *ctx, const struct frame *f, struct trace_record *record)
+static __always_inline bool trace_copy(struct packet p, const struct frame *f, struct trace_record *record)
 {
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
+	void *data = packet_data(p);
+	void *data_end = packet_end(p);
 	struct plain_frame *plain = data;
 	__u64 size = data_end - data;
 
@@ -92,20 +92,20 @@ static __always_inline bool trace_copy(struct xdp_md *ctx, const struct frame *f
 	at_least(size, 1);
 	at_most(size, TRACE_FRAME_MAX);
 	record->kept = size;
-	if (bpf_xdp_load_bytes(ctx, 0, record->frame, size) ||
-	    bpf_xdp_load_bytes(ctx, (f->l3 & L3_MASK) + SOURCE_AT, &record->source, sizeof(record->source)))
+	if (packet_load(p, 0, record->frame, size) ||
+	    packet_load(p, (f->l3 & L3_MASK) + SOURCE_AT, &record->source, sizeof(record->source)))
 		return false;
-	if (bpf_xdp_load_bytes(ctx, f->message + TARGET_AT, &record->target, sizeof(record->target)))
+	if (packet_load(p, f->message + TARGET_AT, &record->target, sizeof(record->target)))
 		__builtin_memset(&record->target, 0, sizeof(record->target));
 	return true;
 }
 
 /* Copies the advertisement that a frame has become: its MAC addresses, and what stands behind its tags, which are the
  * solicitation's. */
-static __always_inline void trace_advert(struct xdp_md *ctx, const struct frame *f, struct trace_record *record)
+static __always_inline void trace_advert(struct packet p, const struct frame *f, struct trace_record *record)
 {
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
+	void *data = packet_data(p);
+	void *data_end = packet_end(p);
 	struct ethhdr *eth = data;
 	struct advert *adv = data + (f->l3 & L3_MASK);
 

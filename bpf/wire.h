@@ -20,6 +20,7 @@
 #error "neither little-endian nor big-endian: write BE16(), BE32() and BE64() for it"
 #endif
 #define be16_to_cpu(x) ((__u16)BE16(x))
+#define cpu_to_be16(x) BE16(x)
 
 #define ETH_ALEN 6
 #define ETH_P_8021Q 0x8100
@@ -42,7 +43,8 @@
 
 #define CHECKSUM_AT 2 /* in an ICMPv6 message */
 #define TARGET_AT 8
-#define SOURCE_AT 8 /* in an IPv6 header */
+#define NEXTHDR_AT 6 /* in an IPv6 header */
+#define SOURCE_AT 8
 
 struct in6_addr {
 	union {

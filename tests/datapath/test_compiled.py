@@ -112,7 +112,8 @@ def program_info(fd: int) -> tuple[Any, ...]:
 
 
 def all_info(loaded: Loaded) -> list[tuple[Any, ...]]:
-    return [*map(map_info, loaded.maps.values()), program_info(loaded.fd), program_info(loaded.tap_fd)]
+    programs = loaded.fd, loaded.tc_fd, loaded.tap_fd
+    return [*map(map_info, loaded.maps.values()), *map(program_info, programs)]
 
 
 def descriptors() -> set[str]:
@@ -133,8 +134,7 @@ def compiled_now(sizes: Mapping[str, int]) -> tuple[Compiled, Loaded]:
         patch.setenv("CACHE_DIRECTORY", os.devnull)
         loaded = load(sizes)
     bcc = load_bcc()
-    kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
-    return compiled.taken(bcc.lib, loaded.module.module, kinds, loading._SIZED_BY, loading._MODELS), loaded
+    return compiled.taken(bcc.lib, loaded.module.module, loading._kinds(bcc), loading._SIZED_BY, loading._MODELS), loaded
 
 
 def test_no_instruction_depends_on_the_size_of_a_map_and_each_size_is_one_maps() -> None:

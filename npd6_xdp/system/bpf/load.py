@@ -67,7 +67,8 @@ _MODELS = {"trace_ring": "trace_model"}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A program in the kernel: the descriptors of its maps, of itself, and of the filter for packet sockets.
+    """A program in the kernel: the descriptors of its maps, of its two entries (by XDP, and by tc), and of the filter
+    for packet sockets.
 
     `module` is bcc's, where it was compiled in this process: it has them closed. There is none where another process
     has loaded it, or an earlier one compiled it.
@@ -75,19 +76,20 @@ class Loaded:
 
     maps: Mapping[str, int]
     fd: int
+    tc_fd: int
     tap_fd: int
     module: Any = None
 
     @property
     def descriptors(self) -> list[int]:
         """All of them, in the order in which of() takes them."""
-        return [*self.maps.values(), self.fd, self.tap_fd]
+        return [*self.maps.values(), self.fd, self.tc_fd, self.tap_fd]
 
     @classmethod
     def of(cls, descriptors: Sequence[int]) -> Loaded:
         """A program that another process has loaded and handed over as descriptors."""
-        *maps, fd, tap_fd = descriptors
-        return cls(dict(zip(_MAPS, maps, strict=True)), fd, tap_fd)
+        *maps, fd, tc_fd, tap_fd = descriptors
+        return cls(dict(zip(_MAPS, maps, strict=True)), fd, tc_fd, tap_fd)
 
     def close(self) -> None:
         """Give it up; what is attached holds on to it."""
@@ -116,15 +118,19 @@ def load(sizes: Mapping[str, int]) -> Loaded:
 
 def _compile(bcc: Any, source: str, name: str, sizes: Mapping[str, int]) -> Loaded:
     module, function = compile_program(source, "ns_filter", sizes)
-    tap = load_function(module, "hidden_tag", bcc.BPF.SOCKET_FILTER)
+    tc, tap = (load_function(module, name, _kinds(bcc)[name]) for name in ("ns_filter_tc", "hidden_tag"))
     maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
     if name and name == _name_of(bcc, source):  # else another version of the files was installed meanwhile
         with suppress(ValueError):  # what can't be kept
-            kinds = {"ns_filter": bcc.BPF.XDP, "hidden_tag": bcc.BPF.SOCKET_FILTER}
-            made = compiled.taken(bcc.lib, module.module, kinds, _SIZED_BY, _MODELS)
+            made = compiled.taken(bcc.lib, module.module, _kinds(bcc), _SIZED_BY, _MODELS)
             if all(sizes.get(each.sized_by) == each.entries for each in made.maps if each.sized_by):
                 shelf.write(name, made.pack())
-    return Loaded(maps, int(function.fd), int(tap.fd), module)
+    return Loaded(maps, int(function.fd), int(tc.fd), int(tap.fd), module)
+
+
+def _kinds(bcc: Any) -> dict[str, int]:
+    """The functions that the kernel runs, and which kind of program each is."""
+    return {"ns_filter": bcc.BPF.XDP, "ns_filter_tc": bcc.BPF.SCHED_CLS, "hidden_tag": bcc.BPF.SOCKET_FILTER}
 
 
 def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int]) -> Loaded:
@@ -132,7 +138,7 @@ def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int]) -> 
         maps, functions = compiled.loaded(bcc.lib, found, sizes)
     for name in maps.keys() - {*_MAPS}:
         os.close(maps[name])  # the program holds them
-    return Loaded({name: maps[name] for name in _MAPS}, functions["ns_filter"], functions["hidden_tag"])
+    return Loaded({name: maps[name] for name in _MAPS}, *(functions[name] for name in _kinds(bcc)))
 
 
 def _name_of(bcc: Any, source: str) -> str:

@@ -115,6 +115,11 @@ class Program(Counters):
         return self._loaded.fd
 
     @property
+    def tc_fd(self) -> int:
+        """The descriptor of the same program's other entry, for frames that tc hands over."""
+        return self._loaded.tc_fd
+
+    @property
     def tap_fd(self) -> int:
         """The descriptor of the filter for packet sockets that takes frames with hidden tags: system/bpf/taps.py."""
         return self._loaded.tap_fd

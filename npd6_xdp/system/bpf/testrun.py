@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""BPF_PROG_TEST_RUN: runs a loaded XDP program on bytes, or on live frames, without its being attached.
+"""BPF_PROG_TEST_RUN: runs a loaded program on bytes, or an XDP program on live frames, without its being attached.
 
 Reached through the libbpf inside bcc's library; bcc itself binds it from 0.30 on only.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
+TC_NEXT, TC_SHOT, TC_REDIRECT = 0xFFFFFFFF, 2, 7  # TCX_NEXT is -1
 
 LOOPBACK = 1
 """The loopback interface's index, in every network namespace."""
@@ -54,6 +55,24 @@ class _XdpMd(ct.Structure):
     )
 
 
+class _SkBuff(ct.Structure):
+    """struct __sk_buff, up to what may be said of a frame before it is run."""
+
+    _fields_ = (
+        ("len", ct.c_uint32),
+        ("pkt_type", ct.c_uint32),
+        ("mark", ct.c_uint32),
+        ("queue_mapping", ct.c_uint32),
+        ("protocol", ct.c_uint32),
+        ("vlan_present", ct.c_uint32),
+        ("vlan_tci", ct.c_uint32),
+        ("vlan_proto", ct.c_uint32),
+        ("priority", ct.c_uint32),
+        ("ingress_ifindex", ct.c_uint32),
+        ("ifindex", ct.c_uint32),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What came of a run: the last action, the frame as the last run left it, nanoseconds per run (whole ones)."""
@@ -83,8 +102,16 @@ class TestRun:
         The frames come in by the interface `ifindex` of the calling thread's network namespace, which notices nothing.
         Raises OSError where the kernel can't: it takes frames of 14 to about 3,500 bytes.
         """
+        return self._ran(program, frame, repeat, _XdpMd(data_end=len(frame), ingress_ifindex=ifindex))
+
+    def run_tc(self, program: int, frame: bytes, repeat: int = 1, ifindex: int = LOOPBACK, mark: int = 0) -> Ran:
+        """The same for a program of tc's, with the frame's mark. The kernel takes no tag that stands beside the frame:
+        a program may put one there, and then call the other (bpf_tail_call).
+        """
+        return self._ran(program, frame, repeat, _SkBuff(mark=mark, ifindex=ifindex))
+
+    def _ran(self, program: int, frame: bytes, repeat: int, context: _XdpMd | _SkBuff) -> Ran:
         options = self._options
-        context = _XdpMd(data_end=len(frame), ingress_ifindex=ifindex)
         options.data_in, options.data_size_in, options.data_size_out = frame, len(frame), len(self._out)
         options.ctx_in, options.ctx_size_in = ct.addressof(context), ct.sizeof(context)
         options.repeat = repeat
