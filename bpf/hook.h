@@ -57,21 +57,21 @@ static __always_inline __u32 packet_ifindex(struct packet p)
 }
 
 /* Copies bytes of the frame, wherever they are. 0, or an error: they aren't there. */
-static __always_inline int packet_load(struct packet p, __u32 offset, void *to, __u32 size)
+static __always_inline long packet_load(struct packet p, __u32 offset, void *to, __u32 size)
 {
 	return p.hook == HOOK_XDP ? bpf_xdp_load_bytes(p.ctx, offset, to, size)
 				  : bpf_skb_load_bytes(p.ctx, offset, to, size);
 }
 
 /* Writes bytes into the frame; for tc only. 0, or an error: it is as it was. */
-static __always_inline int packet_store(struct packet p, __u32 offset, const void *from, __u32 size)
+static __always_inline long packet_store(struct packet p, __u32 offset, const void *from, __u32 size)
 {
 	/* a checksum that the NIC has made of all bytes stays right */
 	return bpf_skb_store_bytes(p.ctx, offset, from, size, BPF_F_RECOMPUTE_CSUM);
 }
 
 /* Makes the frame longer or shorter, at its end. 0, or an error: it is as it was. */
-static __always_inline int packet_resize(struct packet p, int delta)
+static __always_inline long packet_resize(struct packet p, int delta)
 {
 	return p.hook == HOOK_XDP ? bpf_xdp_adjust_tail(p.ctx, delta)
 				  : bpf_skb_change_tail(p.ctx, skb_of(p)->len + delta, 0);

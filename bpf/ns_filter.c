@@ -855,7 +855,7 @@ static __always_inline int ns_handle(struct packet p)
 	struct entry *entry;
 	int key = 0, action;
 
-	if (!ns_parse(p, &f))
+	if (!ns_find(p, &f))
 		return XDP_PASS;
 	s = scratch_space.lookup(&key);
 	if (!s)

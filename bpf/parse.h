@@ -123,17 +123,14 @@ static __always_inline bool tag_put_first(struct frame *f, struct beside tag)
 /* True for an ICMPv6 message of type 135 (H1); fills in all of `f`. False: it is none, and the frame is passed. */
 static __always_inline bool ns_parse(struct packet p, struct frame *f)
 {
-	void *data, *data_end, *nh;
-	struct ethhdr *eth;
+	void *data = packet_data(p);
+	void *data_end = packet_end(p);
+	struct ethhdr *eth = data;
 	struct ipv6hdr *ip6h;
 	__be16 proto;
+	void *nh;
 	__u8 type;
 
-	if (is_scattered(p) && is_beyond(packet_data(p) + HEADERS_MAX, packet_end(p)))
-		headers_gather(p);
-	data = packet_data(p);
-	data_end = packet_end(p);
-	eth = data;
 	nh = eth + 1;
 	if (is_beyond(nh, data_end))
 		return false;
@@ -182,8 +179,15 @@ static __always_inline bool ns_parse(struct packet p, struct frame *f)
 	}
 	__builtin_memcpy(f->h_dest, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(f->h_source, eth->h_source, ETH_ALEN);
-	/* all behind this reads the frame in place */
-	return tag_put_first(f, packet_beside(p)) && (!is_scattered(p) || packet_gather(p));
+	return true;
+}
+
+/* The same of a frame with a tag beside it, or in pieces, as tc has them. All behind this reads the frame in place. */
+static __always_inline bool ns_find(struct packet p, struct frame *f)
+{
+	if (is_scattered(p) && is_beyond(packet_data(p) + HEADERS_MAX, packet_end(p)))
+		headers_gather(p);
+	return ns_parse(p, f) && tag_put_first(f, packet_beside(p)) && (!is_scattered(p) || packet_gather(p));
 }
 
 #endif

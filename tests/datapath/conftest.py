@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.table import PresentFlag, Table
-from tests.datapath.harness import Bench, entry, table
+from tests.datapath.harness import Bench, Hook, entry, table
 from tests.datapath.present import TARGET
 
 
@@ -24,8 +24,8 @@ def one_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def bench() -> Iterator[Bench]:
-    """The program; each test gives it the table that it wants."""
+def program() -> Iterator[Bench]:
+    """The program, whose two entries have one set of maps."""
     if os.geteuid() != 0:
         pytest.skip("loading an XDP program needs root")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,6 +33,14 @@ def bench() -> Iterator[Bench]:
         bench = Bench(table(entry()))
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest, program: Bench) -> Iterator[Bench]:
+    """The program; each test gives it the table that it wants, and gets its frames in by XDP, if it doesn't say where."""
+    program.hook = getattr(request, "param", Hook.XDP)
+    yield program
+    program.hook = Hook.XDP
 
 
 @pytest.fixture

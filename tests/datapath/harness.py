@@ -23,8 +23,9 @@ from npd6_xdp.system.bpf.testrun import XDP_DROP as XDP_DROP
 from npd6_xdp.system.bpf.testrun import XDP_PASS as XDP_PASS
 from npd6_xdp.system.bpf.testrun import XDP_TX as XDP_TX
 from npd6_xdp.tools.bench import UNLIMITED as UNLIMITED
-from npd6_xdp.tools.bench import Bench as Bench
 from npd6_xdp.tools.bench import Seen as Seen
+from tests.hooks import Bench as Bench
+from tests.hooks import Hook as Hook
 from tests.frames import SETTING
 
 PORT = "port0"

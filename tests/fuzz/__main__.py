@@ -86,6 +86,7 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME",
         help=f"only this one, as often as you like: {', '.join(NAMES)}",
     )
+    parser.add_argument("--tc", action="store_true", help="by the program's entry for tc, instead of XDP's")
     parser.add_argument("--chunk", type=_chunk, metavar="NAME/NUMBER", help="only this part of the seed's frames")
     parser.add_argument("--frame", type=_frame, metavar="HEX", help="only this frame, in the configuration given")
     parser.add_argument("--port", metavar="NAME", help="where the --frame comes in (default: wan0)")
@@ -113,6 +114,12 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--fault and {modes[0]} don't go together")
     if asked.configuration and modes and modes != ["--frame"]:
         parser.error(f"{modes[0]} goes without --configuration")
+    if asked.tc and modes and modes[0] in ("--mutants", "--parsers"):
+        parser.error(f"{modes[0]} goes without --tc")
+    if asked.tc:
+        named = [*(asked.configuration or ()), *([asked.chunk.configuration] if asked.chunk else ())]
+        if any(each.is_guarded for each in named):
+            parser.error("--tc goes without configuration guarded: tc sees the tags beside frames")
     if asked.chunk and asked.seed is None:
         parser.error("--chunk takes the --seed that it is of")
     if asked.frame is None and asked.port is not None:
@@ -144,10 +151,10 @@ def main() -> int:
         if asked.mutants is not None:
             return _find(lib, indexes, chosen, seed)
         if asked.fault is None:
-            return _compare(lib, Subject(lib, indexes), asked, seed)
+            return _compare(lib, Subject(lib, indexes, by_tc=asked.tc), asked, seed)
         with copied_sources() as directory:
             mutants.apply(chosen[0], directory)
-            return _compare(lib, Subject(lib, indexes, directory), asked, seed)
+            return _compare(lib, Subject(lib, indexes, directory, by_tc=asked.tc), asked, seed)
     except (ground.GroundError, MachineError, mutants.MutantError) as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 1
@@ -162,8 +169,12 @@ def _chunks(asked: argparse.Namespace) -> Iterator[_Chunk]:
         yield asked.chunk
         return
     for number in count():
-        for configuration in asked.configuration or CONFIGURATIONS:
+        for configuration in _configurations(asked):
             yield _Chunk(configuration, number)
+
+
+def _configurations(asked: argparse.Namespace) -> Sequence[Configuration]:
+    return asked.configuration or [each for each in CONFIGURATIONS if not (asked.tc and each.is_guarded)]
 
 
 def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -> int:
@@ -175,7 +186,7 @@ def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -
         cpu = time.process_time()
         left = (asked.frames or _FRAMES) if not asked.seconds else sys.maxsize
         done: Counter[str] = Counter()
-        rounds = len(asked.configuration or CONFIGURATIONS)
+        rounds = len(_configurations(asked))
         for nth, (configuration, number) in enumerate(_chunks(asked)):
             now = time.monotonic()
             if left <= 0 or (asked.seconds and now - started >= asked.seconds and nth >= rounds):
@@ -187,8 +198,8 @@ def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -
             difference = subject.chunk(configuration, chunk_seed(seed, configuration.name, number), frames)
             done[configuration.name] += frames
             if difference is not None:
-                again = f"--seed {seed} --chunk {configuration.name}/{number}" + _fault(asked)
-                _tell(lib, subject, difference, again, number, _fault(asked))
+                again = f"--seed {seed} --chunk {configuration.name}/{number}" + _said(asked)
+                _tell(lib, subject, difference, again, number, _said(asked))
                 return 1
             left -= frames
         _summary(subject.counts, done, time.monotonic() - started, time.process_time() - cpu)
@@ -202,7 +213,7 @@ def _one(lib: Any, subject: Subject, asked: argparse.Namespace) -> int:
     if difference is None:
         _say(f"no difference: {subject.verdict()}")
         return 0
-    _tell(lib, subject, difference, "", None, _fault(asked))
+    _tell(lib, subject, difference, "", None, _said(asked))
     return 1
 
 
@@ -212,12 +223,13 @@ def _extent(asked: argparse.Namespace) -> str:
     return f"{asked.seconds:,} s" if asked.seconds else f"{asked.frames or _FRAMES:,} frames"
 
 
-def _fault(asked: argparse.Namespace) -> str:
-    return "" if asked.fault is None else f" --fault {asked.fault}"
+def _said(asked: argparse.Namespace) -> str:
+    """What else a command must say, to show the same again."""
+    return ("" if asked.fault is None else f" --fault {asked.fault}") + (" --tc" if asked.tc else "")
 
 
-def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk: int | None, fault: str) -> None:
-    """All that is needed to look into a difference; `fault` is what the commands must say of one that was put in."""
+def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk: int | None, said: str) -> None:
+    """All that is needed to look into a difference; `said` is what else the commands must say."""
     configuration, port = difference.configuration, difference.port
     place = "" if chunk is None else f", chunk {chunk}, frame {difference.number} of it"
     _say(f"DIFFERENCE in configuration {configuration.name}{place}: {difference.what}")
@@ -242,7 +254,7 @@ def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk
         print(f"reference: {shown.wanted}")
         print(f"program:   {shown.got}")
         by = "" if port == "wan0" else f" --port {port}"
-        print(f"again:     deploy/fuzz.sh --configuration {configuration.name}{by} --frame {smallest.hex()}{fault}")
+        print(f"again:     deploy/fuzz.sh --configuration {configuration.name}{by} --frame {smallest.hex()}{said}")
     print(f"numbers:   {_cut(subject.numbers(configuration))}")
     usual = vars(Configuration("", ""))
     machine = {name: value for name, value in vars(configuration).items() if value != usual[name]}
@@ -278,9 +290,9 @@ def _find(lib: Any, indexes: Mapping[str, int], chosen: Sequence[mutants.Mutant]
     for mutant in chosen:
         with copied_sources() as directory:
             mutants.apply(mutant, directory)
-            subject = Subject(lib, indexes, directory)
+            subject = Subject(lib, indexes, directory, by_tc=mutant.by_tc)
             try:
-                frames, difference = _until_found(subject, seed)
+                frames, difference = _until_found(subject, seed, by_tc=mutant.by_tc)
             finally:
                 subject.close()
         if difference is None:
@@ -294,11 +306,13 @@ def _find(lib: Any, indexes: Mapping[str, int], chosen: Sequence[mutants.Mutant]
     return 0
 
 
-def _until_found(subject: Subject, seed: int) -> tuple[int, Difference | None]:
+def _until_found(subject: Subject, seed: int, *, by_tc: bool) -> tuple[int, Difference | None]:
     """How many frames it took, and what differed then."""
     frames = 0
     for number in count():
         for configuration in CONFIGURATIONS:
+            if by_tc and configuration.is_guarded:
+                continue
             if frames >= _MUTANT_FRAMES:
                 return frames, None
             difference = subject.chunk(configuration, chunk_seed(seed, configuration.name, number), _MUTANT_CHUNK)

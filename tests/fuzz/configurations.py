@@ -56,6 +56,7 @@ class Configuration:
     held: tuple[str, ...] = ()
     refused_askers: tuple[bytes, ...] = ()
     is_guarded: bool = False
+    """Tags may stand beside the frames; not so under tc, which sees them."""
     is_silent: bool = False
     is_read: bool = True
     ports: tuple[str, ...] = ("wan0",)

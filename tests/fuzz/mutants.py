@@ -13,12 +13,15 @@ class MutantError(Exception):
 
 
 class Mutant(NamedTuple):
-    """`old` stands at just one place in bpf/, and `new` says something else there; `about` what is wrong then."""
+    """`old` stands at just one place in bpf/, and `new` says something else there; `about` what is wrong then. `by_tc`:
+    only for frames that tc hands over.
+    """
 
     name: str
     about: str
     old: str
     new: str
+    by_tc: bool = False
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -209,7 +212,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "trailer",
         "B9: the frame's end goes by the message's, so a trailer stays",
-        "(int)(ctx->data_end - ctx->data);",
+        "(int)packet_length(p);",
         "(int)(s->frame.message + s->frame.length);",
     ),
     Mutant(
@@ -334,6 +337,49 @@ MUTANTS: tuple[Mutant, ...] = (
         "what is refused for the share of an entry or an asker counts as refused for all",
         "return refuse(LIMIT_CROWDED);",
         "return refuse(LIMIT_PENDING);",
+    ),
+    # what is tc's alone
+    Mutant(
+        "beside-behind",
+        "a tag beside the frame is taken for the inner one",
+        "f->tci[1] = f->tci[0];\n\tf->tci[0] = tag.tci;",
+        "f->tci[1] = tag.tci;",
+        by_tc=True,
+    ),
+    Mutant(
+        "beside-type",
+        "a tag beside the frame is taken for one of 802.1Q",
+        "if (tag.proto == BE16(ETH_P_8021AD))",
+        "if (false)",
+        by_tc=True,
+    ),
+    Mutant(
+        "beside-inner-type",
+        "the type of a tag in the frame is told of the one beside it",
+        "f->tag_flags ^= EVENT_OUTER_8021AD | EVENT_INNER_8021AD;",
+        "f->tag_flags ^= 0;",
+        by_tc=True,
+    ),
+    Mutant(
+        "beside-third",
+        "a third tag is no reason to pass a frame, if one of them stands beside it",
+        "if ((f->tag_flags & EVENT_TAG_COUNT) == MAX_TAGS)",
+        "if (false)",
+        by_tc=True,
+    ),
+    Mutant(
+        "tc-macs",
+        "the answer has the MAC addresses of the question",
+        "return !packet_store(p, l3, &adv, sizeof(adv)) && !packet_store(p, 0, macs, sizeof(macs));",
+        "return !packet_store(p, l3, &adv, sizeof(adv));",
+        by_tc=True,
+    ),
+    Mutant(
+        "tc-goes-on",
+        "what is consumed goes on to the next program",
+        "return xdp_action == XDP_DROP ? TC_ACT_SHOT : TC_NEXT;",
+        "return TC_NEXT;",
+        by_tc=True,
     ),
 )
 

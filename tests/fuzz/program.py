@@ -35,6 +35,7 @@ from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from tests.fuzz.configurations import BRIDGE_MAC, LARGEST, MACS, PORTS, VLAN_DEVICE, Configuration
 from tests.fuzz.scene import NONE, Drawn, Program, Report, Told
+from tests.hooks import Pusher
 
 CHUNK = 8192
 """Frames for which a configuration is in force; then the program and the reference begin anew. The ring holds them."""
@@ -113,12 +114,17 @@ def chunk_seed(seed: int, configuration: str, number: int) -> int:
 class _Loaded:
     """The program in the kernel, with its ring if somebody is to read it."""
 
-    def __init__(self, largest: Table, *, is_read: bool) -> None:
+    def __init__(self, largest: Table, *, is_read: bool, by_tc: bool) -> None:
         self.ns_filter = NsFilter(largest, _UNLIMITED)
+        self.pusher = Pusher() if by_tc else None
+        if self.pusher is not None:
+            self.pusher.run_into(self.ns_filter.program.tc_fd)
         self.ring = EventRing(self.ns_filter.program.maps) if is_read else None
         self.in_force: _InForce | None = None
 
     def close(self) -> None:
+        if self.pusher is not None:
+            self.pusher.close()
         if self.ring is not None:
             self.ring.close()
         self.ns_filter.close()
@@ -153,10 +159,14 @@ def copied_sources() -> Iterator[Path]:
 
 
 class Subject:
-    """The program under test, and the reference. It is loaded when it is needed, once with a ring and once without."""
+    """The program under test, and the reference. It is loaded when it is needed, once with a ring and once without.
+    Frames go in by its XDP entry, or `by_tc`.
+    """
 
-    def __init__(self, lib: Any, indexes: Mapping[str, int], directory: Path | None = None) -> None:
-        self._lib, self._indexes, self._directory = lib, indexes, directory
+    def __init__(
+        self, lib: Any, indexes: Mapping[str, int], directory: Path | None = None, *, by_tc: bool = False
+    ) -> None:
+        self._lib, self._indexes, self._directory, self._by_tc = lib, indexes, directory, by_tc
         self._loaded: dict[bool, _Loaded] = {}
         self._ready: dict[str, _InForce] = {}
         self._told = (Told * CHUNK)()
@@ -269,7 +279,9 @@ class Subject:
         loaded = self._loaded.get(configuration.is_read)
         if loaded is None:
             with sources(self._directory):
-                loaded = self._loaded[configuration.is_read] = _Loaded(self._largest, is_read=configuration.is_read)
+                loaded = self._loaded[configuration.is_read] = _Loaded(
+                    self._largest, is_read=configuration.is_read, by_tc=self._by_tc
+                )
         ready = self._ready.get(configuration.name)
         if ready is None:
             ready = self._ready[configuration.name] = self._prepare(configuration)
@@ -352,7 +364,9 @@ class Subject:
         fds, cpus = owner._fds, owner.cpus
         entries, rules = max(ready.table.entries) + 1, max(ready.table.rules) + 1
         program = Program(
-            owner.fd, fds["entry_counters"], fds["rule_counters"], fds["heard_addresses"], cpus, entries, rules
+            *((owner.fd, NONE) if loaded.pusher is None else (owner.tc_fd, loaded.pusher.fd)),
+            *(fds["entry_counters"], fds["rule_counters"], fds["heard_addresses"]),
+            *(cpus, entries, rules),
         )
         columns = {"entry": len(Outcome) + len(Reason) + len(Limit), "rule": len(Outcome)}
         sizes = {"entry": entries * columns["entry"], "rule": rules * columns["rule"]}

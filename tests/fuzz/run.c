@@ -15,11 +15,16 @@
 #define RECORD_SIZE 64
 #define RECORD_HEADER 12
 #define ENTRY_COLUMNS (OUTCOMES + REASONS + LIMITS)
+#define TAG_AT 12
+#define TAG_SIZE 4
+#define SMALLEST 60 /* bytes of a frame that the kernel takes for tc, whatever its type is, and some more */
 #define EVENT_TIME 32 /* where in an event the time stands, 4 bytes: no two are the same */
 
 /* The loaded program. Counters are per CPU, 8 bytes each. */
 struct program {
-	int32_t fd, entry_counters_fd, rule_counters_fd, heard_fd;
+	int32_t fd; /* of the entry by which frames go in */
+	int32_t pusher_fd; /* NONE: that is XDP's; else it is tc's, and this runs it with what the kernel can't be told */
+	int32_t entry_counters_fd, rule_counters_fd, heard_fd;
 	int32_t cpus, entries, rules;
 	uint64_t *entry_base, *rule_base;     /* what they said at the start */
 	uint64_t *entry_wanted, *rule_wanted; /* and what has come to that by the reference */
@@ -55,24 +60,83 @@ static long bpf(int command, union bpf_attr *attr)
 	return syscall(SYS_bpf, command, attr, sizeof(*attr));
 }
 
-static int test_run(const struct program *program, int port, const uint8_t *frame, int length, struct report *report)
+/* BPF_PROG_TEST_RUN: what the program returns, and the frame as it leaves it. */
+static int test_run(int fd, const uint8_t *frame, int length, void *context, int size, struct report *report)
 {
-	struct xdp_md context = { .data_end = length, .ingress_ifindex = port };
 	union bpf_attr attr;
 
 	memset(&attr, 0, sizeof(attr));
-	attr.test.prog_fd = program->fd;
+	attr.test.prog_fd = fd;
 	attr.test.data_in = (uintptr_t)frame;
 	attr.test.data_size_in = length;
 	attr.test.data_out = (uintptr_t)report->out;
 	attr.test.data_size_out = sizeof(report->out);
-	attr.test.ctx_in = (uintptr_t)&context;
-	attr.test.ctx_size_in = sizeof(context);
+	attr.test.ctx_in = (uintptr_t)context;
+	attr.test.ctx_size_in = size;
 	if (bpf(BPF_PROG_TEST_RUN, &attr) != 0)
 		return -1;
 	report->action = attr.test.retval;
 	report->out_length = attr.test.data_size_out;
 	return 0;
+}
+
+/* Whether a frame's first tag is to stand beside it, under tc. Its bytes say it, so that it is the same each time. */
+static int is_put_beside(const uint8_t *frame, int length)
+{
+	int type = length < TAG_AT + 2 + TAG_SIZE ? 0 : frame[12] * 256 + frame[13];
+	unsigned int sum = 0;
+
+	if (type != 0x8100 && type != 0x88a8)
+		return 0;
+	for (int i = 0; i < length; i++)
+		sum += frame[i];
+	return sum % 4 != 0;
+}
+
+/* By tc's entry; what comes of it is said in XDP's words, and a tag beside the frame is put back into it. */
+static int tc_run(const struct program *program, int port, const uint8_t *frame, int length, struct report *report)
+{
+	struct __sk_buff context = { .ifindex = port };
+	int tag = is_put_beside(frame, length) ? TAG_SIZE : 0, size = length - tag;
+	uint8_t within[FRAME_SPACE] = {};
+
+	memcpy(within, frame, TAG_AT);
+	memcpy(within + TAG_AT, frame + TAG_AT + tag, length - TAG_AT - tag);
+	if (tag > 0)
+		context.mark = (uint32_t)frame[12] << 24 | frame[13] << 16 | frame[14] << 8 | frame[15];
+	if (size < SMALLEST) {
+		context.cb[0] = size;
+		size = SMALLEST;
+	}
+	if (test_run(tag || context.cb[0] ? program->pusher_fd : program->fd, within, size, &context, sizeof(context),
+		     report) != 0)
+		return -1;
+	memmove(report->out + TAG_AT + tag, report->out + TAG_AT, report->out_length - TAG_AT);
+	memcpy(report->out + TAG_AT, frame + TAG_AT, tag);
+	report->out_length += tag;
+	switch (report->action) {
+	case -1: /* TCX_NEXT */
+		report->action = PASS;
+		return 0;
+	case 2: /* TC_ACT_SHOT */
+		report->action = DROP;
+		return 0;
+	case 7: /* TC_ACT_REDIRECT */
+		report->action = TX;
+		return 0;
+	default:
+		report->action = NONE;
+		return 0;
+	}
+}
+
+static int run(const struct program *program, int port, const uint8_t *frame, int length, struct report *report)
+{
+	struct xdp_md context = { .data_end = length, .ingress_ifindex = port };
+
+	if (program->pusher_fd != NONE)
+		return tc_run(program, port, frame, length, report);
+	return test_run(program->fd, frame, length, &context, sizeof(context), report);
 }
 
 /* All counters of a map into `values`: those of number 0 first, for each of them one CPU after the other. */
@@ -220,7 +284,7 @@ static int run_frame(const struct program *program, struct scene *scene, struct 
 	report->answered += v->action == TX;
 	report->handed_up += v->goes_up;
 	report->frames++;
-	if (test_run(program, report->port, report->frame, report->length, report) != 0) {
+	if (run(program, report->port, report->frame, report->length, report) != 0) {
 		snprintf(report->difference, sizeof(report->difference), "BPF_PROG_TEST_RUN refused the frame: %m");
 		return -1;
 	}

@@ -166,7 +166,10 @@ class Program(ct.Structure):
     _fields_ = (
         *(
             (name, _I)
-            for name in ("fd", "entry_counters_fd", "rule_counters_fd", "heard_fd", "cpus", "entries", "rules")
+            for name in (
+                *("fd", "pusher_fd", "entry_counters_fd", "rule_counters_fd", "heard_fd"),
+                *("cpus", "entries", "rules"),
+            )
         ),
         *((n, ct.POINTER(ct.c_uint64)) for n in ("entry_base", "rule_base", "entry_wanted", "rule_wanted", "values")),
     )

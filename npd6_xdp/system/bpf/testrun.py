@@ -70,6 +70,8 @@ class _SkBuff(ct.Structure):
         ("priority", ct.c_uint32),
         ("ingress_ifindex", ct.c_uint32),
         ("ifindex", ct.c_uint32),
+        ("tc_index", ct.c_uint32),
+        ("cb", ct.c_uint32 * 5),
     )
 
 
@@ -104,11 +106,15 @@ class TestRun:
         """
         return self._ran(program, frame, repeat, _XdpMd(data_end=len(frame), ingress_ifindex=ifindex))
 
-    def run_tc(self, program: int, frame: bytes, repeat: int = 1, ifindex: int = LOOPBACK, mark: int = 0) -> Ran:
-        """The same for a program of tc's, with the frame's mark. The kernel takes no tag that stands beside the frame:
-        a program may put one there, and then call the other (bpf_tail_call).
+    def run_tc(
+        self, program: int, frame: bytes, repeat: int = 1, ifindex: int = LOOPBACK, mark: int = 0, cb: int = 0
+    ) -> Ran:
+        """The same for a program of tc's, which finds the mark and the first number of the control buffer as said here.
+
+        The kernel takes no tag that stands beside the frame: a program may put one there, and then call another
+        (bpf_tail_call). It takes no frame that says it is IPv6 and ends before that header does.
         """
-        return self._ran(program, frame, repeat, _SkBuff(mark=mark, ifindex=ifindex))
+        return self._ran(program, frame, repeat, _SkBuff(mark=mark, ifindex=ifindex, cb=(cb,)))
 
     def _ran(self, program: int, frame: bytes, repeat: int, context: _XdpMd | _SkBuff) -> Ran:
         options = self._options
