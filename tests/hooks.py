@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program's two entries on one bench: frames go in by XDP or by tc, and what becomes of them is said in XDP's words."""
+"""The program's two entries on one bench: frames go in by XDP or tc, and what comes of them is said in XDP's words."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BPF_PROG_ARRAY(entry, 1);
 int nothing(struct xdp_md *ctx) { return 2; }
 
 /*
- * Cuts what was added to a frame that is too short for BPF_PROG_TEST_RUN, puts the tag that the mark says beside it, as the
- * kernel does before tc has it, and goes on to the entry.
+ * Cuts what was added to a frame that is too short for BPF_PROG_TEST_RUN, puts the tag that the mark says beside it,
+ * as the kernel does before tc has it, and goes on to the entry.
  */
 int push(struct __sk_buff *skb)
 {
@@ -49,8 +49,8 @@ class Hook(Enum):
 
 
 class Pusher:
-    """A program of tc's that runs another one, with a frame's first tag beside it, or with a frame that has no whole IPv6
-    header: the kernel's BPF_PROG_TEST_RUN has neither.
+    """A program of tc's that runs another one with a frame's first tag beside it, or with a frame that has no whole
+    IPv6 header: the kernel's BPF_PROG_TEST_RUN has neither.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Pusher:
 
 
 class Bench(ByXdp):
-    """The bench; frames go in by `hook`. Those with a tag beside them are given, and come back, with it in its place."""
+    """The bench; frames go in by `hook`. One with a tag beside it is given, and comes back, with that in its place."""
 
     def __init__(self, table: Table, **keys: Any) -> None:
         self.hook = Hook.XDP
@@ -87,7 +87,8 @@ class Bench(ByXdp):
         """The action in XDP's words, and the frame as the program left it."""
         if self.hook is Hook.XDP:
             return super().run(frame)
-        tag = frame[_MACS:_BEHIND_TAG] if self.hook is Hook.BESIDE and frame[_MACS : _MACS + 2] in _TPIDS else b""
+        is_beside = self.hook is Hook.BESIDE and frame[_MACS : _MACS + 2] in _TPIDS and len(frame) >= _BEHIND_TAG + 2
+        tag = frame[_MACS:_BEHIND_TAG] if is_beside else b""
         if not tag and len(frame) >= SMALLEST:
             ran = self._runs.run_tc(self.ns_filter.program.tc_fd, frame, ifindex=self._ifindex)
             return _ACTIONS[ran.action], ran.frame

@@ -35,9 +35,16 @@ def program() -> Iterator[Bench]:
     bench.close()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Where a room's frames go in by more than XDP, it names the HOOKS."""
+    hooks = getattr(metafunc.module, "HOOKS", ())
+    if hooks and "bench" in metafunc.fixturenames:
+        metafunc.parametrize("bench", hooks, ids=[hook.value for hook in hooks], indirect=True)
+
+
 @pytest.fixture
 def bench(request: pytest.FixtureRequest, program: Bench) -> Iterator[Bench]:
-    """The program; each test gives it the table that it wants, and gets its frames in by XDP, if it doesn't say where."""
+    """The program; each test gives it the table that it wants. Frames go in by XDP, where a test doesn't say more."""
     program.hook = getattr(request, "param", Hook.XDP)
     yield program
     program.hook = Hook.XDP

@@ -24,9 +24,9 @@ from npd6_xdp.system.bpf.testrun import XDP_PASS as XDP_PASS
 from npd6_xdp.system.bpf.testrun import XDP_TX as XDP_TX
 from npd6_xdp.tools.bench import UNLIMITED as UNLIMITED
 from npd6_xdp.tools.bench import Seen as Seen
+from tests.frames import SETTING
 from tests.hooks import Bench as Bench
 from tests.hooks import Hook as Hook
-from tests.frames import SETTING
 
 PORT = "port0"
 IFINDEX = LOOPBACK  # where a bench's frames come in

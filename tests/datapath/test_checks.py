@@ -13,7 +13,7 @@ from scapy.packet import Raw
 
 from npd6_xdp.core.config import DadPolicy, Datapath, Vlan
 from npd6_xdp.core.verdict import Method, Outcome, Reason
-from tests.datapath.harness import XDP_DROP, XDP_PASS, XDP_TX, Bench, Seen, entry, link, rule, table
+from tests.datapath.harness import XDP_DROP, XDP_PASS, XDP_TX, Bench, Hook, Seen, entry, link, rule, table
 from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, TAGS_PRIORITY_Q, TAGS_QINQ, ip6, solicited_node
 from tests.judge import judge_advertisement
 from tests.kinds import KINDS, PEER_KINDS, Kind, Wanted, nonce, option, sllao, solicit, three_tags
@@ -25,6 +25,7 @@ TAGS = {
     "802.1ad": bytes.fromhex("88a80064"),
     "two of 802.1Q": bytes.fromhex("8100006481000007"),
 }
+HOOKS = tuple(Hook)
 OUTCOMES = {Wanted.DAD: Outcome.DAD, Wanted.IGNORED: Outcome.IGNORED}
 
 

@@ -133,8 +133,8 @@ def compiled_now(sizes: Mapping[str, int]) -> tuple[Compiled, Loaded]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CACHE_DIRECTORY", os.devnull)
         loaded = load(sizes)
-    bcc = load_bcc()
-    return compiled.taken(bcc.lib, loaded.module.module, loading._kinds(bcc), loading._SIZED_BY, loading._MODELS), loaded
+    bcc, module = load_bcc(), loaded.module.module
+    return compiled.taken(bcc.lib, module, loading._kinds(bcc), loading._SIZED_BY, loading._MODELS), loaded
 
 
 def test_no_instruction_depends_on_the_size_of_a_map_and_each_size_is_one_maps() -> None:

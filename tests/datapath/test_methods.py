@@ -22,6 +22,7 @@ from tests.datapath.harness import (
     XDP_PASS,
     XDP_TX,
     Bench,
+    Hook,
 )
 from tests.datapath.present import (
     ANSWERED,
@@ -42,6 +43,8 @@ from tests.datapath.present import (
     question,
 )
 from tests.frames import SETTING
+
+HOOKS = (Hook.XDP, Hook.TC)
 
 # method, datapath, what is known, then: action, outcome, flags of the event (None: there is none)
 CASES: tuple[tuple[Method, Datapath, PresentFlag | None, int, Outcome | None, EventFlag | None], ...] = (

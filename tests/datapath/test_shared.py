@@ -17,10 +17,11 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from tests.datapath.harness import IFINDEX, PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
+from tests.datapath.harness import IFINDEX, PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, Hook, entry, link
 from tests.frames import FOREIGN_MAC, SETTING, UNSPECIFIED
 from tests.kinds import solicit
 
+HOOKS = (Hook.XDP, Hook.TC)
 LAN = LinkFacts("lan0", 77, bytes.fromhex("02000000000a"))
 BRIDGE_MAC, PORT_MAC = bytes.fromhex("0200000000b0"), SETTING.mac
 MULTICAST = solicit(SETTING)

@@ -27,6 +27,7 @@ from tests.datapath.harness import (
     XDP_PASS,
     XDP_TX,
     Bench,
+    Hook,
     entry,
     rule,
     successor,
@@ -100,6 +101,7 @@ KINDS: dict[str, tuple[Callable[[Vlan], Table], bytes, Outcome, Decision | None]
 }
 
 
+@pytest.mark.parametrize("bench", Hook, ids=[hook.value for hook in Hook], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("tags", "vlan"), [(b"", Vlan()), (TAGS_8021Q, Vlan(tags=(100,))), (TAGS_QINQ, Vlan(tags=(100, 7)))], ids=str
