@@ -209,6 +209,8 @@ def test_a_question_that_is_longer_than_the_routes_mtu_is_answered_as_by_xdp(ent
         topology.run(namespace, "ip", "link", "set", interface, "mtu", "4000", check=True)
     topology.sysctl("edge", "net/ipv6/conf/wan0/disable_ipv6", 0)
     topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
+    neighbour = ("2001:db8:1::77", "lladdr", "02:00:00:00:00:77", "dev", "lan0")  # of others, no MTU is looked at
+    topology.run("edge", "ip", "neighbour", "add", *neighbour, check=True)
     entered.bench.use(entered.table(method=Method.ROUTE))
     asked = question("2001:db8:1::77", options=option(253, bytes(2038)) + sllao(SETTING.asker_mac))
     assert len(asked) > 2000
