@@ -185,7 +185,8 @@ static __always_inline bool ns_parse(struct packet p, struct frame *f)
 /* The same of a frame with a tag beside it, or in pieces, as tc has them. All behind this reads the frame in place. */
 static __always_inline bool ns_find(struct packet p, struct frame *f)
 {
-	if (is_scattered(p) && is_beyond(packet_data(p) + HEADERS_MAX, packet_end(p)))
+	/* in this order: most frames are longer than that, and end here with one comparison */
+	if (p.hook == HOOK_TC && is_beyond(packet_data(p) + HEADERS_MAX, packet_end(p)) && is_scattered(p))
 		headers_gather(p);
 	return ns_parse(p, f) && tag_put_first(f, packet_beside(p)) && (!is_scattered(p) || packet_gather(p));
 }
