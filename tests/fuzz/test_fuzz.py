@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A minute of the fuzzer, by its command, with a fresh seed; it finds faults, and says what it takes to mend them."""
+"""A minute of the fuzzer, half of it by tc, with fresh seeds; it finds faults, and says what it takes to mend them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fuzz.configurations import CONFIGURATIONS
 from tests.fuzz.mutants import MUTANTS, MutantError, apply
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60
+SECONDS = 30
 MUTANTS_IN_CI = 2
 PYTHONS = {Outcome.ANSWERED_PYTHON, Outcome.PENDING, Outcome.FAILED}
 """Outcomes that the program itself counts nothing under."""
@@ -43,10 +43,11 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_program_and_the_reference_agree_on_all_frames_of_a_minute() -> None:
-    done = fuzz("--seconds", str(SECONDS))
+@pytest.mark.parametrize("by_tc", [False, True], ids=["by XDP", "by tc"])
+def test_the_program_and_the_reference_agree_on_all_frames_of_half_a_minute(by_tc: bool) -> None:
+    done = fuzz("--seconds", str(SECONDS), *["--tc"] * by_tc)
     assert done.returncode == 0
-    for configuration in CONFIGURATIONS:
+    for configuration in (each for each in CONFIGURATIONS if not (by_tc and each.is_guarded)):
         assert re.search(rf"^ +{configuration.name} +[0-9,]+ frames$", done.stdout, re.MULTILINE), configuration.name
     (counted,) = re.findall("of these: (.*)", done.stdout)
     came = set(re.findall("([a-z_]+) [0-9]", counted))
@@ -74,8 +75,9 @@ def test_each_fault_is_put_into_one_place_of_the_program(tmp_path: Path) -> None
             apply(mutant._replace(old="what stands nowhere"), directory)
 
 
-def test_a_difference_is_said_with_all_that_it_takes_to_see_it_again() -> None:
-    fault = ("--fault", "hop-limit")
+@pytest.mark.parametrize("tc", [[], ["--tc"]], ids=["by XDP", "by tc"])
+def test_a_difference_is_said_with_all_that_it_takes_to_see_it_again(tc: list[str]) -> None:
+    fault = ("--fault", "hop-limit", *tc)
     done = fuzz("--seed", "1", "--frames", "20,000", *fault)
     assert done.returncode == 1
     assert "DIFFERENCE in configuration static" in done.stdout
@@ -85,8 +87,8 @@ def test_a_difference_is_said_with_all_that_it_takes_to_see_it_again() -> None:
     (smallest,) = re.findall("^smallest: +([0-9a-f]+)$", done.stdout, re.MULTILINE)
     assert len(smallest) <= len(frame)
     again = re.findall("^again: +deploy/fuzz.sh (.*)$", done.stdout, re.MULTILINE)
-    assert again[0] == "--seed 1 --chunk static/0 --fault hop-limit"
-    assert again[1] == f"--configuration static --frame {smallest} --fault hop-limit"
+    assert again[0] == " ".join(("--seed 1 --chunk static/0", *fault))
+    assert again[1] == " ".join((f"--configuration static --frame {smallest}", *fault))
     assert "DIFFERENCE in configuration static: " in fuzz(*again[1].split()).stdout
     repeated = fuzz(*again[0].split())
     assert repeated.returncode == 1
@@ -110,6 +112,8 @@ def test_a_difference_is_said_with_all_that_it_takes_to_see_it_again() -> None:
         (["--chunk", "static", "--seed", "1"], "argument --chunk: 'static' is no NAME/NUMBER, such as static/0"),
         (["--port", "wan0"], "--port goes with --frame"),
         (["--port", "x", "-c", "static", "--frame", "0" * 28], "configuration static has no port 'x'; there are: wan0"),
+        (["--mutants", "--tc"], "--mutants goes without --tc"),
+        (["--tc", "-c", "guarded"], "--tc goes without configuration guarded: tc sees the tags beside frames"),
         (["--what"], "unrecognized arguments: --what"),
     ],
 )
