@@ -7,11 +7,15 @@ import array
 import ctypes
 import fcntl
 import os
+import re
 import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
 
 from npd6_xdp.lab.topology import Namespace, Topology
 
@@ -43,6 +47,22 @@ def xdp_pass(topology: Topology, namespace: Namespace, interface: str) -> None:
 
 WALKED = 100_000
 """Instructions that the verifier may walk: it gives up at a million."""
+
+
+class Kind(IntEnum):
+    """The kinds of programs that frames come to: enum bpf_prog_type."""
+
+    TC = 3
+    XDP = 6
+
+
+def loaded(pid: int) -> Iterator[tuple[int, Kind]]:
+    """The programs of these kinds that a process holds: the kernel's number of each, and its kind."""
+    for path in list(Path(f"/proc/{pid}/fdinfo").iterdir()):
+        with suppress(FileNotFoundError):
+            said = dict(re.findall(r"^(prog_type|prog_id):\t(\d+)$", path.read_text(), re.MULTILINE))
+            if "prog_type" in said and int(said["prog_type"]) in set(Kind):
+                yield int(said["prog_id"]), Kind(int(said["prog_type"]))
 
 
 def walked(program: int) -> int:
