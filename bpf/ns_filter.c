@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * ns_filter: finds the Neighbor Solicitations among a port's frames, checks them (RFC 4861 §7.1.1), matches
- * their targets against the rules, and answers them in place or hands them up to Python.
+ * their targets against the rules, and answers them in place or hands them up to Python. One text with two entries:
+ * ns_filter() has frames of XDP, ns_filter_tc() those of tc. Both have the same maps.
  *
  * The contract:
  *  - A frame that isn't an NS is passed with no map touched.
@@ -10,17 +11,19 @@
  *  - Fail open: what the program can't decide, it passes to the kernel untouched. It never aborts.
  *  - XDP_TX carries the advertisement. XDP_DROP means that the NS is ours: handed up, refused (rate_limited), lost,
  *    or a DAD probe that the kernel would defend (D3). All else is XDP_PASS. Where other stations live behind the
- *    port, a multicast NS that may be meant for them is passed, too.
+ *    port, a multicast NS that may be meant for them is passed, too. For tc, hook_action() says the same in its words.
  *
  * What touches a map is here, and reads downward. What doesn't is in headers, each of which stands on the one
- * before it and can be skipped: wire.h (headers and constants of the RFCs), shared.h (what Python sees as well),
- * then a solicitation's first steps, parse.h and check.h, the answer to it, advert.h, and who looks on, trace.h.
+ * before it and can be skipped: wire.h (headers and constants of the RFCs), hook.h (in what XDP and tc differ), shared.h
+ * (what Python sees as well), then a solicitation's first steps, parse.h and check.h, the answer to it, advert.h, and who
+ * looks on, trace.h.
  * There is no map in a header: bcc gives a meaning to `map.lookup()` in a program's main file only, and else the
  * kernel says "unknown opcode 8d". Python puts the headers in their places before it hands the text to bcc
  * (npd6_xdp/system/bpf/load.py), which sizes the maps with -D.
  */
 
 #include "wire.h"
+#include "hook.h"
 #include "shared.h"
 #include "parse.h"
 #include "check.h"

@@ -20,8 +20,9 @@ from npd6_xdp.core.config import Config, DadPolicy, Datapath, InterfaceConfig, R
 from npd6_xdp.core.icmpv6 import NeighborSolicitation
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.lab.topology import Topology
+from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from npd6_xdp.tools.bench import UNLIMITED, Bench
 from tests.frames import TAGS_8021Q, TAGS_PRIORITY, TAGS_QINQ, ip6
@@ -38,6 +39,7 @@ TAGS = {
     "two of 802.1Q": bytes.fromhex("8100006481000007"),
     "a priority": TAGS_PRIORITY,
 }
+ENDS: tuple[tuple[Namespace, str], ...] = (("upstream", "eth0"), ("edge", "wan0"))
 _AROUND = """
 BPF_ARRAY(seen, u64, 4);
 
@@ -81,7 +83,7 @@ class Entry:
     def __init__(self, topology: Topology, stack: ExitStack) -> None:
         self.topology = topology
         # the kernels of both ends are wires only: nobody asks, and nobody tells
-        for namespace, interface in (("upstream", "eth0"), ("edge", "wan0")):
+        for namespace, interface in ENDS:
             topology.sysctl(namespace, f"net/ipv6/conf/{interface}/disable_ipv6", 1)
         self._lib = load_bcc().lib
         module, _ = compile_program(_AROUND, "nothing", {})
@@ -101,7 +103,7 @@ class Entry:
         self.wire = stack.enter_context(Wire(topology))
         self.pieces = stack.enter_context(Pieces(topology))
 
-    def table(self, datapath: Datapath = Datapath.HYBRID, method: Method = Method.STATIC):  # type: ignore[no-untyped-def]
+    def table(self, datapath: Datapath = Datapath.HYBRID, method: Method = Method.STATIC) -> Table:
         rule = RuleConfig("2001:db8::/32", (Prefix.of("2001:db8::/32"),), method)
         entry = InterfaceConfig(
             *("wan0", (rule,), Vlan(any=True)), datapath=datapath, dad=DadPolicy.DEFEND, events_per_source=0
@@ -205,7 +207,7 @@ def test_what_is_no_solicitation_goes_on_in_as_many_pieces_as_it_came(entered: E
 def test_a_question_that_is_longer_than_the_routes_mtu_is_answered_as_by_xdp(entered: Entry) -> None:
     """bpf_fib_lookup() of tc compares a frame with the MTU of where the route leads, unless it is told another size."""
     topology = entered.topology
-    for namespace, interface in (("upstream", "eth0"), ("edge", "wan0")):
+    for namespace, interface in ENDS:
         topology.run(namespace, "ip", "link", "set", interface, "mtu", "4000", check=True)
     topology.sysctl("edge", "net/ipv6/conf/wan0/disable_ipv6", 0)
     topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
