@@ -17,8 +17,8 @@ from npd6_xdp.lab.topology import Topology
 
 _SOL_PACKET, _PACKET_VERSION, _PACKET_TX_RING, _PACKET_VNET_HDR = 263, 10, 13, 15
 _TPACKET_V2 = 1
-_SLOT, _SLOTS = 1 << 13, 8
-_DATA_AT = 32  # in a slot: sizeof(struct tpacket2_hdr)
+_SPACE, _SPACES = 1 << 13, 8
+_DATA_AT = 32  # in each: sizeof(struct tpacket2_hdr)
 _SEND_REQUEST, _AVAILABLE = 1, 0
 _VNET_HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr
 _ETH_P_ALL = 3
@@ -32,11 +32,11 @@ class Pieces:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        ring = struct.pack("=4I", _SLOT * _SLOTS, 1, _SLOT, _SLOTS)
+        ring = struct.pack("=4I", _SPACE * _SPACES, 1, _SPACE, _SPACES)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_TX_RING, ring)
-        self._ring = mmap.mmap(self._socket.fileno(), _SLOT * _SLOTS)
+        self._ring = mmap.mmap(self._socket.fileno(), _SPACE * _SPACES)
         self._socket.bind(("eth0", 0))
-        self._slot = 0
+        self._next = 0
 
     def __enter__(self) -> Self:
         return self
@@ -47,8 +47,8 @@ class Pieces:
 
     def send(self, frame: bytes, first: int) -> None:
         """Send a frame, of which the first piece has so many bytes: 14 at least."""
-        at = self._slot * _SLOT
-        self._slot = (self._slot + 1) % _SLOTS
+        at = self._next * _SPACE
+        self._next = (self._next + 1) % _SPACES
         data = _VNET_HEADER.pack(0, 0, first, 0, 0, 0) + frame
         self._ring[at + _DATA_AT : at + _DATA_AT + len(data)] = data
         self._ring[at + 4 : at + 8] = struct.pack("=I", len(data))
