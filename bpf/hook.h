@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * hook: the two places from which a frame comes, XDP and tc, and all in which they differ. Each stage is inlined into
- * either entry, where the hook is a constant: what is the other's is gone before the kernel sees it.
+ * hook: the two places from which a frame comes, XDP and tc, and all in which they differ. Each stage is inlined into the
+ * function of either, where the hook is a constant: what is the other's is gone before the kernel sees it.
  */
 #ifndef NPD6_HOOK_H
 #define NPD6_HOOK_H

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * ns_filter: finds the Neighbor Solicitations among a port's frames, checks them (RFC 4861 §7.1.1), matches
- * their targets against the rules, and answers them in place or hands them up to Python. One text with two entries:
+ * their targets against the rules, and answers them in place or hands them up to Python. One text for two hooks:
  * ns_filter() has frames of XDP, ns_filter_tc() those of tc. Both have the same maps.
  *
  * The contract:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program's two entries on one bench: frames go in by XDP or tc, and what comes of them is said in XDP's words."""
+"""The program's two functions on one bench: frames go in by XDP or tc; what comes of them is said in XDP's words."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SMALLEST = 60
 """Bytes of a frame that the kernel's BPF_PROG_TEST_RUN takes for tc, whatever its EtherType is, and some more."""
 _ACTIONS = {TC_NEXT: XDP_PASS, TC_SHOT: XDP_DROP, TC_REDIRECT: XDP_TX}
 _PUSH = """
-BPF_PROG_ARRAY(entry, 1);
+BPF_PROG_ARRAY(next, 1);
 
 int nothing(struct xdp_md *ctx) { return 2; }
 
 /*
  * Cuts what was added to a frame that is too short for BPF_PROG_TEST_RUN, puts the tag that the mark says beside it,
- * as the kernel does before tc has it, and goes on to the entry.
+ * as the kernel does before tc has it, and goes on to the next program.
  */
 int push(struct __sk_buff *skb)
 {
@@ -34,7 +34,7 @@ int push(struct __sk_buff *skb)
 		return 1;
 	if (tag && bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xffff))
 		return 1;
-	entry.call(skb, 0);
+	next.call(skb, 0);
 	return 1;
 }
 """
@@ -56,13 +56,13 @@ class Pusher:
     def __init__(self) -> None:
         self._module, _ = compile_program(_PUSH, "nothing", {})
         self.fd = int(load_function(self._module, "push", load_bcc().BPF.SCHED_CLS).fd)
-        self._entry = -1
+        self._next = -1
 
-    def run_into(self, entry: int) -> None:
+    def run_into(self, function: int) -> None:
         """From now on, the other one is that of this descriptor."""
-        if entry != self._entry:
-            self._module[b"entry"][ct.c_int(0)] = ct.c_int(entry)
-            self._entry = entry
+        if function != self._next:
+            self._module[b"next"][ct.c_int(0)] = ct.c_int(function)
+            self._next = function
 
     def close(self) -> None:
         """Give it back."""

@@ -25,7 +25,7 @@ def one_cpu() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def program() -> Iterator[Bench]:
-    """The program, whose two entries have one set of maps."""
+    """The program, whose two functions have one set of maps."""
     if os.geteuid() != 0:
         pytest.skip("loading an XDP program needs root")
     with pytest.MonkeyPatch.context() as patch:

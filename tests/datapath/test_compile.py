@@ -101,5 +101,5 @@ def test_a_signal_that_comes_while_it_compiles_is_heard_afterwards() -> None:
 def test_the_verifier_has_little_to_walk(bench: Bench) -> None:
     """It gives up at a million instructions, and one value too many that stays on the stack brings it halfway there."""
     program = bench.ns_filter.program
-    for entry in (program.fd, program.tc_fd):
-        assert 0 < walked_of(entry) <= WALKED
+    for function in (program.fd, program.tc_fd):
+        assert 0 < walked_of(function) <= WALKED

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program's entry for tc does with each frame what that for XDP does, wherever the frame's first tag stands.
+"""The program's function for tc does with each frame what that for XDP does, wherever the frame's first tag stands.
 
-Rooms that name their HOOKS run all that they have by each; here the entries are compared with one another.
+Rooms that name their HOOKS run all that they have by each; here the two are compared with one another.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_by_tc_nothing_is_held_for_a_tag_that_may_stand_beside_it(bench: Bench) 
         bench.use(table(entry()))
 
 
-def test_a_program_that_takes_over_is_entered_by_tc_as_well(fresh: Callable[..., Bench]) -> None:
+def test_a_program_that_takes_over_does_so_at_tc_as_well(fresh: Callable[..., Bench]) -> None:
     bench = fresh(table(entry()))
     before = bench.ns_filter.program.tc_fd
     frame = solicit(replace(SETTING, tags=TAGS_8021Q))

@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME",
         help=f"only this one, as often as you like: {', '.join(NAMES)}",
     )
-    parser.add_argument("--tc", action="store_true", help="by the program's entry for tc, instead of XDP's")
+    parser.add_argument("--tc", action="store_true", help="by the program's function for tc, instead of XDP's")
     parser.add_argument("--chunk", type=_chunk, metavar="NAME/NUMBER", help="only this part of the seed's frames")
     parser.add_argument("--frame", type=_frame, metavar="HEX", help="only this frame, in the configuration given")
     parser.add_argument("--port", metavar="NAME", help="where the --frame comes in (default: wan0)")

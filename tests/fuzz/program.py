@@ -160,7 +160,7 @@ def copied_sources() -> Iterator[Path]:
 
 class Subject:
     """The program under test, and the reference. It is loaded when it is needed, once with a ring and once without.
-    Frames go in by its XDP entry, or `by_tc`.
+    Frames go in by its function for XDP, or `by_tc`.
     """
 
     def __init__(

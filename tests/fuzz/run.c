@@ -22,7 +22,7 @@
 
 /* The loaded program. Counters are per CPU, 8 bytes each. */
 struct program {
-	int32_t fd; /* of the entry by which frames go in */
+	int32_t fd; /* of the function by which frames go in */
 	int32_t pusher_fd; /* NONE: that is XDP's; else it is tc's, and this runs it with what the kernel can't be told */
 	int32_t entry_counters_fd, rule_counters_fd, heard_fd;
 	int32_t cpus, entries, rules;
@@ -93,7 +93,7 @@ static int is_put_beside(const uint8_t *frame, int length)
 	return sum % 4 != 0;
 }
 
-/* By tc's entry; what comes of it is said in XDP's words, and a tag beside the frame is put back into it. */
+/* By the function for tc; what comes of it is said in XDP's words, and a tag beside the frame is put back into it. */
 static int tc_run(const struct program *program, int port, const uint8_t *frame, int length, struct report *report)
 {
 	struct __sk_buff context = { .ifindex = port };

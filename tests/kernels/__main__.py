@@ -168,16 +168,16 @@ def guarded(ground: Ground, step: Callable[[], Result]) -> Result | None:
 
 
 def easy(ground: Ground) -> None:
-    """Look at how much of the program the verifier walked: it gives up at a million instructions. The entry for tc is
-    loaded also where this kernel has no links for it.
+    """Look at how much of the program the verifier walked: it gives up at a million instructions. The function for
+    tc is loaded also where this kernel has no links for it.
     """
-    entries = dict.fromkeys(Kind, 0)
+    functions = dict.fromkeys(Kind, 0)
     for number, kind in loaded(ground.daemon.process.pid):
-        entries[kind] = max(entries[kind], walked(number))
-    told = " and ".join(f"{most} of {kind.name}'s entry" for kind, most in entries.items())
+        functions[kind] = max(functions[kind], walked(number))
+    told = " and ".join(f"{most} for {kind.name}" for kind, most in functions.items())
     ground.check(
         f"the verifier walked {told}, of {WALKED} instructions at most",
-        all(0 < most <= WALKED for most in entries.values()),
+        all(0 < most <= WALKED for most in functions.values()),
     )
 
 

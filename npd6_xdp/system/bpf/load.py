@@ -67,8 +67,8 @@ _MODELS = {"trace_ring": "trace_model"}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A program in the kernel: the descriptors of its maps, of its two entries (by XDP, and by tc), and of the filter
-    for packet sockets.
+    """A program in the kernel: the descriptors of its maps, of its two functions (for XDP, and for tc), and of the
+    filter for packet sockets.
 
     `module` is bcc's, where it was compiled in this process: it has them closed. There is none where another process
     has loaded it, or an earlier one compiled it.

@@ -116,7 +116,7 @@ class Program(Counters):
 
     @property
     def tc_fd(self) -> int:
-        """The descriptor of the same program's other entry, for frames that tc hands over."""
+        """The descriptor of the same program's other function, for frames that tc hands over."""
         return self._loaded.tc_fd
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program's entry for tc on a real interface: what BPF_PROG_TEST_RUN can't show of the frames that come there.
+"""The program's function for tc on a real interface: what BPF_PROG_TEST_RUN can't show of the frames that come there.
 
 No daemon: the program alone, attached by a link, first of the interface's; behind it another program counts.
 """
@@ -53,7 +53,7 @@ static inline __attribute__((always_inline)) void add(int what, u64 more)
 
 int nothing(struct xdp_md *ctx) { return 2; }
 
-/* Before the entry: how many frames came, how many of them in pieces, and how many bytes weren't in the first. */
+/* Before ours: how many frames came, and how many of them in pieces. */
 int before(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -65,7 +65,7 @@ int before(struct __sk_buff *skb)
 	return -1;
 }
 
-/* Behind it: what the entry lets go on. */
+/* Behind it: what it lets go on. */
 int behind(struct __sk_buff *skb)
 {
 	add(2, 1);
@@ -77,7 +77,7 @@ int behind(struct __sk_buff *skb)
 _TCX_INGRESS, _FIRST, _LAST = 46, 8, 16  # BPF_F_BEFORE, BPF_F_AFTER
 
 
-class Entry:
+class AtTc:
     """The program at the tc ingress of the edge's wan0, between one that looks before it, and one behind it."""
 
     def __init__(self, topology: Topology, stack: ExitStack) -> None:
@@ -123,32 +123,30 @@ class Entry:
 
 
 @pytest.fixture
-def entered(topology: Topology) -> Iterator[Entry]:
+def at_tc(topology: Topology) -> Iterator[AtTc]:
     with ExitStack() as stack:
-        yield Entry(topology, stack)
+        yield AtTc(topology, stack)
 
 
 @pytest.mark.parametrize("is_pushed", [False, True], ids=["", "and one more that the sender's kernel puts beside it"])
-def test_an_answer_leaves_with_the_tags_of_its_question_and_is_xdps_byte_for_byte(
-    entered: Entry, is_pushed: bool
-) -> None:
-    with tag_beside(entered.topology, "eth0") if is_pushed else Wire(entered.topology) as asking:
+def test_an_answer_leaves_with_the_tags_of_its_question_and_is_xdps_byte_for_byte(at_tc: AtTc, is_pushed: bool) -> None:
+    with tag_beside(at_tc.topology, "eth0") if is_pushed else Wire(at_tc.topology) as asking:
         for name, tags in TAGS.items():
             if is_pushed and len(tags) > 4:
                 continue
             asked = solicit(replace(SETTING, tags=tags))
             came = asked[:12] + (TAGS_8021Q if is_pushed else b"") + asked[12:]
-            wanted = entered.by_xdp(came)[1]
+            wanted = at_tc.by_xdp(came)[1]
             asking.send(asked)
-            assert entered.wire.answer(SETTING.target, 60.0) == wanted, name
-    assert entered.seen(2) == 0, "a question that is answered goes no further"
+            assert at_tc.wire.answer(SETTING.target, 60.0) == wanted, name
+    assert at_tc.seen(2) == 0, "a question that is answered goes no further"
 
 
 @pytest.mark.parametrize("datapath", [Datapath.HYBRID, Datapath.PYTHON])
 def test_a_question_in_pieces_is_answered_as_one_in_one_piece_wherever_it_is_cut(
-    entered: Entry, datapath: Datapath
+    at_tc: AtTc, datapath: Datapath
 ) -> None:
-    entered.bench.use(entered.table(datapath))
+    at_tc.bench.use(at_tc.table(datapath))
     sent = 0
     for name, tags in TAGS.items():
         asked = solicit(replace(SETTING, tags=tags))
@@ -156,35 +154,35 @@ def test_a_question_in_pieces_is_answered_as_one_in_one_piece_wherever_it_is_cut
         wanted = NeighborSolicitation.parse(asked)
         assert isinstance(wanted, NeighborSolicitation)
         for first in (14, end + 1, end + 6, end + 40, end + 41, 62, 63, 64, end + 63, end + 71, len(asked) - 1):
-            entered.pieces.send(asked, first)
+            at_tc.pieces.send(asked, first)
             sent += 1
             if datapath is Datapath.HYBRID:
-                assert entered.wire.answer(SETTING.target, 60.0) == entered.by_xdp(asked)[1], (name, first)
+                assert at_tc.wire.answer(SETTING.target, 60.0) == at_tc.by_xdp(asked)[1], (name, first)
                 continue
-            assert until(lambda: entered.seen(0) == sent)  # noqa: B023
-            ((event, answer),) = [(each, entered.bench.responder.answer(each)) for each in entered.bench.events()]
+            assert until(lambda: at_tc.seen(0) == sent)  # noqa: B023
+            ((event, answer),) = [(each, at_tc.bench.responder.answer(each)) for each in at_tc.bench.events()]
             assert event.vlan_tags() == wanted.tags, (name, first)
             assert answer.frame[12:].startswith(tags + b"\x86\xdd"), (name, first)
-    assert (entered.seen(0), entered.seen(1), entered.seen(2)) == (sent, sent, 0)
+    assert (at_tc.seen(0), at_tc.seen(1), at_tc.seen(2)) == (sent, sent, 0)
 
 
-def test_every_kind_in_pieces_gets_what_it_gets_in_one_piece(entered: Entry) -> None:
+def test_every_kind_in_pieces_gets_what_it_gets_in_one_piece(at_tc: AtTc) -> None:
     """Those that are refused, and those behind extension headers, as well."""
-    entered.bench.use(entered.table())
+    at_tc.bench.use(at_tc.table())
     for kind in KINDS:
         frame = kind.build(replace(SETTING, tags=TAGS_8021Q))
-        with entered.topology.inside("edge"):
-            seen, told = entered.bench.see(frame), len(entered.bench.events())
+        with at_tc.topology.inside("edge"):
+            seen, told = at_tc.bench.see(frame), len(at_tc.bench.events())
         wanted = {*seen.counted, *seen.reasons}
-        before, came = entered.bench.totals(), entered.seen(0)
-        entered.pieces.send(frame, 20)
-        assert until(lambda: entered.seen(0) == came + 1)  # noqa: B023
-        after = entered.bench.totals()
+        before, came = at_tc.bench.totals(), at_tc.seen(0)
+        at_tc.pieces.send(frame, 20)
+        assert until(lambda: at_tc.seen(0) == came + 1)  # noqa: B023
+        after = at_tc.bench.totals()
         assert {name for name in after if after[name] > before[name]} == wanted, kind.name
-        assert len(entered.bench.events()) == told, kind.name
+        assert len(at_tc.bench.events()) == told, kind.name
 
 
-def test_what_is_no_solicitation_goes_on_in_as_many_pieces_as_it_came(entered: Entry) -> None:
+def test_what_is_no_solicitation_goes_on_in_as_many_pieces_as_it_came(at_tc: AtTc) -> None:
     """It is looked at, and not brought together: not even where its first piece has but the Ethernet header."""
     asked = solicit(SETTING)
     others = {
@@ -197,36 +195,36 @@ def test_what_is_no_solicitation_goes_on_in_as_many_pieces_as_it_came(entered: E
     sent = 0
     for first in (14, 40, 64):
         for name, frame in others.items():
-            entered.pieces.send(frame, first)
+            at_tc.pieces.send(frame, first)
             sent += 1
-            assert until(lambda: entered.seen(2) == sent), (name, first)  # noqa: B023
-    assert entered.seen(0) == sent
-    assert sum(entered.bench.totals().values()) == 0
+            assert until(lambda: at_tc.seen(2) == sent), (name, first)  # noqa: B023
+    assert at_tc.seen(0) == sent
+    assert sum(at_tc.bench.totals().values()) == 0
 
 
-def test_a_question_that_is_longer_than_the_routes_mtu_is_answered_as_by_xdp(entered: Entry) -> None:
+def test_a_question_that_is_longer_than_the_routes_mtu_is_answered_as_by_xdp(at_tc: AtTc) -> None:
     """bpf_fib_lookup() of tc compares a frame with the MTU of where the route leads, unless it is told another size."""
-    topology = entered.topology
+    topology = at_tc.topology
     for namespace, interface in ENDS:
         topology.run(namespace, "ip", "link", "set", interface, "mtu", "4000", check=True)
     topology.sysctl("edge", "net/ipv6/conf/wan0/disable_ipv6", 0)
     topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 1)
     neighbour = ("2001:db8:1::77", "lladdr", "02:00:00:00:00:77", "dev", "lan0")  # of others, no MTU is looked at
     topology.run("edge", "ip", "neighbour", "add", *neighbour, check=True)
-    entered.bench.use(entered.table(method=Method.ROUTE))
+    at_tc.bench.use(at_tc.table(method=Method.ROUTE))
     asked = question("2001:db8:1::77", options=option(253, bytes(2038)) + sllao(SETTING.asker_mac))
     assert len(asked) > 2000
-    wanted = entered.by_xdp(asked)[1]
+    wanted = at_tc.by_xdp(asked)[1]
     assert wanted != asked
-    entered.wire.send(asked)
-    assert entered.wire.answer(ip6("2001:db8:1::77"), 60.0) == wanted
+    at_tc.wire.send(asked)
+    assert at_tc.wire.answer(ip6("2001:db8:1::77"), 60.0) == wanted
 
 
-def test_who_looks_at_the_port_sees_the_question_as_it_came(entered: Entry) -> None:
+def test_who_looks_at_the_port_sees_the_question_as_it_came(at_tc: AtTc) -> None:
     """Tcpdump has the same frame, before it is written over."""
     asked = solicit(replace(SETTING, tags=TAGS_QINQ))
-    with Wire(entered.topology, "edge", "wan0") as looking:
-        entered.wire.send(asked)
-        assert entered.wire.answer(SETTING.target, 60.0) == entered.by_xdp(asked)[1]
+    with Wire(at_tc.topology, "edge", "wan0") as looking:
+        at_tc.wire.send(asked)
+        assert at_tc.wire.answer(SETTING.target, 60.0) == at_tc.by_xdp(asked)[1]
         assert asked in list(looking.received(0.2))
-    assert entered.bench.totals()[Outcome.ANSWERED_XDP] >= 1
+    assert at_tc.bench.totals()[Outcome.ANSWERED_XDP] >= 1
