@@ -137,8 +137,8 @@ def trace(arguments: argparse.Namespace) -> int:
             "--try",
             dest="attach",
             action="store_true",
-            help="attach the program to each interface for a moment, in native mode, if no daemon runs; a card may"
-            " reset its rings then, and its link be gone for a second",
+            help="attach the program to each interface for a moment, in native mode or by tc, if no daemon runs; in"
+            " native mode a card may reset its rings then, and its link be gone for a second",
         ),
         option("--json", action="store_true", help="a list of objects"),
         option(

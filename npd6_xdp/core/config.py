@@ -72,11 +72,26 @@ def matches(name: str, pattern: str) -> bool:
 
 
 class Attach(StrEnum):
-    """Where the XDP program sits: in the driver (native) or in the kernel's receive path (generic)."""
+    """Where the program sits: as XDP in the driver (native) or in the kernel's receive path (generic), or at tc."""
 
     AUTO = "auto"
     NATIVE = "native"
+    TC = "tc"
     GENERIC = "generic"
+
+
+class TcOrder(StrEnum):
+    """Where it stands among the programs at an interface's tc ingress, when it is attached there."""
+
+    FIRST = "first"
+    LAST = "last"
+
+
+class Wish(NamedTuple):
+    """How the program of a port is to be attached. `tc_order` is FIRST where it says nothing."""
+
+    attach: Attach
+    tc_order: TcOrder = TcOrder.FIRST
 
 
 class Datapath(StrEnum):
@@ -134,6 +149,7 @@ class InterfaceConfig:
     rules: tuple[RuleConfig, ...]
     vlan: Vlan = UNTAGGED
     attach: Attach = Attach.AUTO
+    tc_order: TcOrder = TcOrder.FIRST
     datapath: Datapath = Datapath.HYBRID
     router: bool = True
     dad: DadPolicy = DadPolicy.IGNORE
@@ -291,3 +307,9 @@ class Config:
         """
         wishes = [interface.attach for interface in self.entries(port)]
         return next((wish for wish in wishes if wish is not Attach.AUTO), Attach.AUTO)
+
+    def wish(self, port: str) -> Wish:
+        """The same, and its place among tc programs: last if any of the port's entries says so."""
+        attach = self.attach(port)
+        is_last = attach is Attach.TC and any(each.tc_order is TcOrder.LAST for each in self.entries(port))
+        return Wish(attach, TcOrder.LAST if is_last else TcOrder.FIRST)

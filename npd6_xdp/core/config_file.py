@@ -21,6 +21,7 @@ from npd6_xdp.core.config import (
     Limits,
     NaSource,
     RuleConfig,
+    TcOrder,
     Vlan,
     is_glob,
 )
@@ -91,6 +92,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "name": parsers.interface_name,
         "vlan": parsers.vlan,
         "attach": parsers.OneOf(Attach),
+        "tc_order": parsers.OneOf(TcOrder),
         "datapath": parsers.OneOf(Datapath),
         "router": parsers.boolean,
         "dad": parsers.OneOf(DadPolicy),
@@ -144,6 +146,38 @@ def _instead(wrong: Wrong, value: object) -> str:
     return f"{wrong}; found {in_words(value)}"
 
 
+class _Shared:
+    """What the entries of one interface say of the program that they share: each may be written once, or alike."""
+
+    KEYS = ("attach", "tc_order")
+
+    def __init__(self, wrong: Callable[[str, str], None]) -> None:
+        self._wrong = wrong
+        self._said: dict[tuple[str, str], tuple[str, Attach | TcOrder]] = {}
+
+    def note(self, interface: InterfaceConfig, where: str, key: str) -> None:
+        """An entry says a key."""
+        value: Attach | TcOrder = getattr(interface, key)
+        other, before = self._said.setdefault((interface.name, key), (where, value))
+        if before is not value:
+            self._wrong(
+                inside(where, key),
+                f"{quoted(value)}, but {other} says {quoted(before)}; the entries of one interface share one program,"
+                " so write it once, or the same for all",
+            )
+
+    def check_orders(self) -> None:
+        """Among tc programs stands only what may be one. Who writes the default as well means nothing by it."""
+        for (name, key), (where, value) in self._said.items():
+            _, attach = self._said.get((name, "attach"), ("", Attach.AUTO))
+            if key == "tc_order" and value is TcOrder.LAST and attach in (Attach.NATIVE, Attach.GENERIC):
+                self._wrong(
+                    inside(where, key),
+                    f"an XDP program (attach = {quoted(attach)}) has no place among tc programs; leave tc_order out,"
+                    f" or write attach = {quoted(Attach.TC)}",
+                )
+
+
 # --- Tables: walked in the file's order ---
 
 
@@ -186,7 +220,7 @@ class _Reader:
         """Every [[interface]]; one name and vlan may stand there once."""
         interfaces: list[InterfaceConfig] = []
         firsts: dict[tuple[str, Vlan], str] = {}
-        attached: dict[str, tuple[str, Attach]] = {}
+        shared = _Shared(self.wrong)
         for where, entry in self.entries("interface", "interface", raw):
             values = self.values("interface", where, entry)
             # the `via` of a VLAN's rules may name the port: hosts on its untagged side are somewhere else
@@ -206,15 +240,11 @@ class _Reader:
             first = firsts.setdefault((interface.name, interface.vlan), where)
             if first != where:
                 self.wrong(where, f"the same name and vlan as {first}; put all rules into one of the two")
-            if "attach" in entry:
-                other, attach = attached.setdefault(interface.name, (where, interface.attach))
-                if attach is not interface.attach:
-                    self.wrong(
-                        inside(where, "attach"),
-                        f"{quoted(interface.attach)}, but {other} says {quoted(attach)}; the entries of one"
-                        " interface share one XDP program, so write it once, or the same for all",
-                    )
+            for key in shared.KEYS:
+                if key in entry:
+                    shared.note(interface, where, key)
             interfaces.append(interface)
+        shared.check_orders()
         return tuple(interfaces)
 
     def rules(self, where: str, raw: object, port: str | None) -> tuple[RuleConfig, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from npd6_xdp.core import reasons
 from npd6_xdp.core.absent import absent, via_globs
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, NaSource, RuleConfig
+from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, NaSource, RuleConfig, TcOrder
 from npd6_xdp.core.config_file import KEYS
 from npd6_xdp.core.described import EntryFacts, RuleFacts
 from npd6_xdp.core.entries import Entry
@@ -77,12 +77,13 @@ def table_text(config: Config, links: Mapping[str, LinkFacts], held: Set[str] = 
     blocks = []
     globs = via_globs(config, links)
     for interface in config.interfaces:
+        attach = f"{interface.attach}{', last' if interface.tc_order is TcOrder.LAST else ''}"
         more = f", events_per_source {interface.source_limit}" if interface.source_limit else ""
         more += ", multicast_router yes" if interface.multicast_router else ""
         if interface.new_targets_per_second:
             more += f", new_targets_per_second {interface.new_targets_per_second}"
         lines = [
-            f"{interface.label}: {interface.datapath}, attach {interface.attach}, router {_yes(interface.router)},"
+            f"{interface.label}: {interface.datapath}, attach {attach}, router {_yes(interface.router)},"
             f" dad {interface.dad}, na_source {interface.na_source}{more}"
         ]
         flat = _most_specific_first(interface, links)

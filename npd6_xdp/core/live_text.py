@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import IPv6Address
 
+from npd6_xdp.core.attached import attached_words
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.live import Foreseen, Kernel, Known
 from npd6_xdp.core.reasons import REFUSED, frames_of
@@ -50,7 +51,7 @@ def _lines(known: Known, kernel: Kernel) -> Iterator[str]:
 
 
 def _port(known: Known) -> str:
-    attached = f"attached in {known.attach} mode" if known.attach else "not attached"
+    attached = attached_words(known.attach)
     who = {
         Datapath.HYBRID: "XDP answers, and Python what XDP can't",
         Datapath.PYTHON: "Python answers",

@@ -62,7 +62,7 @@ class AnswerTimes:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSnapshot:
-    """One entry: `label` is what the metrics call it; `attach` is "native", "generic" or "" where detached.
+    """One entry: `label` is what the metrics call it; `attach` is "native", "tc", "generic" or "" where detached.
 
     `active_with` is the address that it is active with, "" where it always is; `active` says whether it is now,
     `role` in words.

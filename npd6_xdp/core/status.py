@@ -9,6 +9,7 @@ from datetime import datetime
 from heapq import nlargest
 from typing import Any, TypeVar
 
+from npd6_xdp.core.attached import attached_words
 from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.steps import Steps, finish, listed, pieces
 from npd6_xdp.core.verdict import Outcome
@@ -241,7 +242,7 @@ def _capacity(capacity: Mapping[str, int] | None) -> list[str]:
 
 
 def _interface(interface: Mapping[str, Any]) -> list[str]:
-    attached = f"attached in {interface['attach']} mode" if interface["attach"] else "not attached"
+    attached = attached_words(interface["attach"])
     lines = [
         f"{interface['interface']}: {interface['datapath']}, {attached}, {'up' if interface['up'] else 'down'}",
         *([f"  {interface['role']}"] if interface["role"] else []),

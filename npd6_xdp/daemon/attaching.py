@@ -6,11 +6,12 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Attach
+from npd6_xdp.core.attached import AttachMode
+from npd6_xdp.core.config import Attach, Wish
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.daemon.lines import Lines
-from npd6_xdp.system.bpf.attach import AttachMode, Refused
+from npd6_xdp.system.bpf.attach import Refused
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 
 
@@ -21,11 +22,17 @@ class AttachedAs(NamedTuple):
     taken_over: bool
 
     def __str__(self) -> str:
-        return f"{'taken over' if self.taken_over else 'attached'} in {self.mode.name.lower()} mode"
+        return f"{'taken over' if self.taken_over else 'attached'} {self.mode.words}"
 
 
-def attach(ns_filter: NsFilter, link: LinkFacts, wish: Attach, lines: Lines) -> AttachedAs:
+def attach(ns_filter: NsFilter, link: LinkFacts, wished: Wish, lines: Lines) -> AttachedAs:
     """Attach. Raises MachineError if that can't be as it is wished for; what is lacking, goes to the log's lines."""
+    wish, order = wished
+    if wish is Attach.TC:
+        try:
+            return AttachedAs(AttachMode.TC, ns_filter.attach(link.ifindex, link.name, AttachMode.TC, order))
+        except Refused as refused:
+            raise MachineError(f'{refused}; allow attach = "auto" or "generic"') from refused
     inherited = ns_filter.inherited(link.ifindex)
     if wish is Attach.AUTO and (link.lossy or inherited is AttachMode.GENERIC):
         wish = Attach.GENERIC  # to ask the driver once more would take a predecessor's program off first

@@ -7,11 +7,11 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from npd6_xdp.core.absent import absent_lines
 from npd6_xdp.core.altnames import alternative_names, duplicates
-from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.config import Attach
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.vias import Patience, UsedVia, used_vias
@@ -150,7 +150,7 @@ class Outlook(Follower):
     def use(self, new: InForce, vias: Sequence[UsedVia], configured: Warnings) -> None:
         """What is in force, the via interfaces in use, and what these alone are reason to warn of."""
         self._in_force, self._vias, self._configured = new, vias, configured
-        self._trunks = _trunks(new.table, new.links)
+        self._trunks = _trunks(new)
         self._offloaded &= {ifindex for ifindex, _ in self._trunks}
         self.look()
 
@@ -270,8 +270,12 @@ def _kind(name: str, text: str) -> str:
     return _WORD.sub(lambda word: "NAME" if word[0] == name else word[0], text)
 
 
-def _trunks(table: Table, links: Mapping[str, LinkFacts]) -> list[tuple[int, str]]:
-    """The ports with VLANs, whose card may hide the tags. On veth, the switch does nothing: see core/hidden.py."""
+def _trunks(new: InForce) -> list[tuple[int, str]]:
+    """The ports with VLANs, whose card may hide the tags. On veth, the switch does nothing: see core/hidden.py. At
+    tc the tags are seen.
+    """
+    table, links = new.table, new.links
     tagged = {e.ifindex for e in table.entries.values() if e.spoken and (e.vlan.any or e.vlan.tags)}
     found = [link for link in links.values() if link.ifindex in table.ports and not link.lossy]
-    return sorted((link.ifindex, link.name) for link in found if link.ifindex in tagged or len(link.addresses) > 1)
+    trunks = [link for link in found if link.ifindex in tagged or len(link.addresses) > 1]
+    return sorted((link.ifindex, link.name) for link in trunks if new.config.attach(link.name) is not Attach.TC)

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from npd6_xdp.core.config import Attach
+from npd6_xdp.core.attached import AttachMode
+from npd6_xdp.core.config import Wish
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.said import Said
 from npd6_xdp.daemon.attaching import AttachedAs
 from npd6_xdp.daemon.lines import Lines
-from npd6_xdp.system.bpf.attach import AttachMode
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
@@ -37,12 +37,12 @@ class Attached:
 
     name: str
     ifindex: int
-    wish: Attach
+    wish: Wish
     attached: AttachedAs
     socket: Port
     generation: int
     hides_tags: bool
-    """Whether VLAN tags may stand beside its frames, where the program can't see them."""
+    """Whether VLAN tags may stand beside its frames, where an XDP program can't see them."""
     trunk: bool = False
     """Whether there are VLANs on it, so that it matters in native mode."""
 
@@ -140,7 +140,9 @@ class PortLooks:
         link = self._netlink().link(port.ifindex)
         if link is None or port.generation != self._netlink().generation(port.ifindex):
             return  # it has gone, or another has its index: follow() is to come
-        if program and program not in link.xdp:
+        if (
+            program and program not in link.xdp and port.mode is not AttachMode.TC
+        ):  # the link's own word is enough there
             if self.is_here(port):
                 yield port
         elif link.allmulti == 0 and self.is_here(port):

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from npd6_xdp.core.config import Attach, Config
+from npd6_xdp.core.attached import AttachMode
+from npd6_xdp.core.config import Attach, Config, Wish
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import finding_groups, wanted_groups
@@ -21,7 +22,6 @@ from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForc
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.port_looks import Attached, PortLooks
-from npd6_xdp.system.bpf.attach import AttachMode
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.groups import Groups
@@ -173,7 +173,7 @@ class Ports(Follower):
                 before = self._attached.get(link.ifindex)
                 if before is not None and before.generation != link.generation:
                     continue  # follow() deals with what is another interface by now
-                wish = config.attach(link.name)
+                wish = config.wish(link.name)
                 if before is None:
                     try:
                         self._attach(wish, link)
@@ -183,7 +183,7 @@ class Ports(Follower):
                         continue
                     undo.callback(self._detach, link.ifindex)
                     admitted.add(link.ifindex)
-                elif before.wish is not wish:
+                elif before.wish != wish:
                     self._detach(link.ifindex)
                     undo.callback(self._attach, before.wish, link)
                     self._attach(wish, link)
@@ -233,11 +233,11 @@ class Ports(Follower):
             elif link.name != port.name:
                 self._lines.add(logging.INFO, port.name, f"is now {link.name}")
                 self._rename(port, link.name)
-                if config.attach(link.name) is not port.wish:
+                if config.wish(link.name) != port.wish:
                     self._detach(ifindex)
-            elif config.attach(link.name) is not port.wish and ifindex not in self._admitted:
+            elif config.wish(link.name) != port.wish and ifindex not in self._admitted:
                 self._detach(ifindex)  # put back by the last configuration, when this one was about to be in force
-            elif link.lossy and port.mode is AttachMode.NATIVE and port.wish is Attach.AUTO:
+            elif link.lossy and port.mode is AttachMode.NATIVE and port.wish.attach is Attach.AUTO:
                 self._detach(ifindex)  # a bond that has got a veth
             elif port.mode is AttachMode.NATIVE and self._is_trunk(link) is not port.trunk:
                 port.trunk = not port.trunk
@@ -311,14 +311,15 @@ class Ports(Follower):
             self._try(self._in_force.config, link)
 
     def _take_note(self, port: Attached) -> None:
-        self._looks.complain(port, "somebody has taken the XDP program off; attaching it again")
+        what = "tc" if port.mode is AttachMode.TC else "XDP"
+        self._looks.complain(port, f"somebody has taken the {what} program off; attaching it again")
         self._detach(port.ifindex)
 
     # --- attach -------------------------------------------------------------------------------------------
 
     def _try(self, config: Config, link: LinkFacts) -> None:
         try:
-            self._attach(config.attach(link.name), link)
+            self._attach(config.wish(link.name), link)
         except MachineError as error:
             self._retry_at = time.monotonic() + _RETRY
             self._say_once(link.ifindex, f"{error}; trying again every {_RETRY:.0f} s")
@@ -326,17 +327,17 @@ class Ports(Follower):
             self._say_attached(link)
             self._refused.over(link.ifindex)
 
-    def _attach(self, wish: Attach, link: LinkFacts) -> None:
+    def _attach(self, wish: Wish, link: LinkFacts) -> None:
         socket = self._sockets.open(link.name, link.ifindex)
         try:
             attached = attach(self._ns_filter, link, wish, self._lines)
         except BaseException:
             self._sockets.close_port(socket)
             raise
-        generic = attached.mode is AttachMode.GENERIC
-        port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation, hides_tags=generic)
+        may_hide = attached.mode is AttachMode.GENERIC
+        port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation, hides_tags=may_hide)
         self._attached[link.ifindex] = self._named[link.name] = port
-        if not generic:
+        if attached.mode is AttachMode.NATIVE:
             port.trunk = self._is_trunk(link)
             self._look_for_hidden_tags(port, link)
         self.changes += 1
@@ -346,7 +347,7 @@ class Ports(Follower):
         entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
         port = self._attached[link.ifindex]
         attached = str(port.attached)
-        if port.wish is Attach.AUTO and link.why_lossy:  # the driver's refusals are said by themselves
+        if port.wish.attach is Attach.AUTO and link.why_lossy:  # the driver's refusals are said by themselves
             attached += f" ({link.why_lossy})"
         what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
         self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached)

@@ -215,7 +215,7 @@ class View(Follower):
                     InterfaceSnapshot(
                         label,
                         port,
-                        attached.mode.name.lower() if attached else "",
+                        str(attached.mode) if attached else "",
                         datapath,
                         attached is not None and link is not None and link.up and link.ifindex not in self._tags.silent,
                         {name: counts.get(name, 0) for name in Outcome},

@@ -190,7 +190,8 @@ VALUES = (
         "daemon.log_format",
         'must be "text" or "json"; found the string "xml"',
     ),
-    ("attach", interface('attach = "driver"'), f"{HERE}.attach", 'must be "auto" or "native" or "generic"'),
+    ("attach", interface('attach = "driver"'), f"{HERE}.attach", 'must be "auto" or "native" or "tc" or "generic"'),
+    ("tc_order", interface("tc_order = 1"), f"{HERE}.tc_order", 'must be "first" or "last"; found the whole number 1'),
     ("datapath", interface('datapath = "xdp"'), f"{HERE}.datapath", 'must be "hybrid" or "python" or "monitor"'),
     ("dad", interface("dad = false"), f"{HERE}.dad", 'must be "ignore" or "defend"; found false'),
     (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from npd6_xdp.core.config import Attach
+from npd6_xdp.core.config import Attach, TcOrder, Wish
 from npd6_xdp.core.config_file import parse
 from tests.core.configs import interface, only
 
@@ -74,3 +74,19 @@ def test_a_port_is_attached_as_the_entries_that_win_say() -> None:
     text = interface('attach = "generic"', '"wan*"') + interface('attach = "native"') + interface("vlan = 7")
     config = parse(text, "")
     assert [config.attach(port) for port in ("wan0", "wan1", "lan0")] == [Attach.NATIVE, Attach.GENERIC, Attach.AUTO]
+
+
+def test_a_port_stands_last_among_tc_programs_if_one_of_its_entries_says_so() -> None:
+    text = (
+        interface('attach = "tc"')
+        + interface('vlan = 7\ntc_order = "last"')
+        + interface('attach = "tc"', '"lan0"')
+        + interface('tc_order = "last"', '"auto0"')
+    )
+    config = parse(text, "")
+    assert [config.wish(port) for port in ("wan0", "lan0", "auto0", "none0")] == [
+        Wish(Attach.TC, TcOrder.LAST),
+        Wish(Attach.TC, TcOrder.FIRST),
+        Wish(Attach.AUTO),
+        Wish(Attach.AUTO),
+    ]

@@ -18,6 +18,7 @@ from npd6_xdp.core.config import (
     NaSource,
     RuleConfig,
     Selection,
+    TcOrder,
     Vlan,
 )
 from npd6_xdp.core.config_file import parse
@@ -113,7 +114,8 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
 def test_each_key_of_an_interface_means_what_it_says() -> None:
     text = """
         vlan = "100.7"
-        attach = "generic"
+        attach = "tc"
+        tc_order = "last"
         datapath = "monitor"
         router = false
         dad = "defend"
@@ -128,7 +130,8 @@ def test_each_key_of_an_interface_means_what_it_says() -> None:
         name="wan0",
         rules=(MINIMAL_RULE,),
         vlan=Vlan(tags=(100, 7)),
-        attach=Attach.GENERIC,
+        attach=Attach.TC,
+        tc_order=TcOrder.LAST,
         datapath=Datapath.MONITOR,
         router=False,
         dad=DadPolicy.DEFEND,

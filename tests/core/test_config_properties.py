@@ -22,6 +22,7 @@ from npd6_xdp.core.config import (
     Limits,
     NaSource,
     RuleConfig,
+    TcOrder,
     Vlan,
 )
 from npd6_xdp.core.config_file import parse
@@ -276,6 +277,7 @@ interfaces = st.builds(
     rules=rules,
     vlan=vlans,
     attach=st.sampled_from(Attach),
+    tc_order=st.sampled_from(TcOrder),
     datapath=st.sampled_from(Datapath),
     router=st.booleans(),
     dad=st.sampled_from(DadPolicy),
@@ -288,9 +290,12 @@ interfaces = st.builds(
 
 
 def agreed(entries: list[InterfaceConfig]) -> tuple[InterfaceConfig, ...]:
-    """The entries of one interface, all attached as its first."""
-    wishes = {entry.name: entry.attach for entry in reversed(entries)}
-    return tuple(replace(entry, attach=wishes[entry.name]) for entry in entries)
+    """The entries of one interface, all attached as its first, and last only where tc programs may be."""
+    wishes = {
+        entry.name: (entry.attach, entry.tc_order if entry.attach in (Attach.AUTO, Attach.TC) else TcOrder.FIRST)
+        for entry in reversed(entries)
+    }
+    return tuple(replace(entry, attach=wishes[entry.name][0], tc_order=wishes[entry.name][1]) for entry in entries)
 
 
 configs = st.builds(
@@ -321,6 +326,7 @@ def test_a_valid_configuration_says_what_it_was_written_to_say(config: Config) -
             "name": entry.name,
             "vlan": entry.vlan.tags[0] if len(entry.vlan.tags) == 1 else str(entry.vlan),
             "attach": entry.attach,
+            "tc_order": entry.tc_order,
             "datapath": entry.datapath,
             "router": entry.router,
             "dad": entry.dad,

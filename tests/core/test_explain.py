@@ -454,6 +454,11 @@ def test_a_rule_whose_interface_has_no_prefix_now_is_printed_as_such() -> None:
     assert table_text(config(), {}).endswith("\n  interface:lan0: lan0 has no global prefix here now (route)")
 
 
+def test_a_place_among_tc_programs_is_printed_where_it_isnt_the_first() -> None:
+    assert ", attach tc, last, router yes, " in table_text(config('attach = "tc"\ntc_order = "last"'), LINKS)
+    assert ", attach tc, router yes, " in table_text(config('attach = "tc"'), LINKS)
+
+
 def test_the_json_of_the_table_has_the_same_lines() -> None:
     said = table_json(config(), LINKS)
     assert json.loads(json.dumps(said)) == said

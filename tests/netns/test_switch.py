@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.table import Table
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import AttachMode
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.tools.facts import link_facts
 from tests.datapath.harness import successor, taken_over

@@ -6,46 +6,65 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import platform
 import resource
 import socket
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from enum import IntEnum
 from typing import NamedTuple
 
+from npd6_xdp.core.attached import AttachMode
+from npd6_xdp.core.config import TcOrder
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy
 from npd6_xdp.core.link_messages import get_link, parse_link
 from npd6_xdp.core.rtnetlink import Type, messages
 from npd6_xdp.system.bpf.compiler import load_bcc
 
 _BPF_XDP = 37  # enum bpf_attach_type
-_XDP_FLAGS_SKB_MODE = 2
-_XDP_FLAGS_DRV_MODE = 4
-_XDP_LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what is at which byte in it
-_LINK_TYPE, _LINK_PROGRAM, _XDP_LINK_IFINDEX = 0, 8, 16
+_BPF_TCX_INGRESS = 46
+_FLAGS = {AttachMode.GENERIC: 2, AttachMode.NATIVE: 4}  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
+_ORDERS = {TcOrder.FIRST: 1 << 3, TcOrder.LAST: 1 << 4}  # BPF_F_BEFORE, BPF_F_AFTER: beside none, they mean all
+_LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what is at which byte in it
+_LINK_TYPE, _LINK_PROGRAM, _LINK_IFINDEX, _LINK_ATTACH_TYPE = 0, 8, 16, 20
 _BPF_LINK_TYPE_XDP = 6
+_BPF_LINK_TYPE_TCX = 11
+_MOST_AT_TC = 64  # programs at one interface (BPF_MPROG_MAX)
+_OURS = {"ns_filter", "ns_filter_tc"}  # functions of the program, of which one sits on an interface
 _SPARE = 64  # file descriptors
 _LINK_BYTES = 1 << 16  # of what the kernel tells of one link: a few thousand
 _PATIENCE = 1.0  # seconds; it answers at once
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
 
 
-class AttachMode(IntEnum):
-    """Where a program sits on an interface; the values are the kernel's attach flags."""
-
-    GENERIC = _XDP_FLAGS_SKB_MODE
-    NATIVE = _XDP_FLAGS_DRV_MODE
-
-
 class Refused(MachineError):
-    """The driver can't have the program in this mode."""
+    """The driver, or the kernel, can't have the program in this mode."""
+
+
+class Functions(NamedTuple):
+    """The descriptors of a loaded program's functions for interfaces: of XDP, and of tc."""
+
+    xdp: int
+    tc: int
+
+    def of(self, mode: AttachMode) -> int:
+        """The one that sits on an interface in a mode."""
+        return self.tc if mode is AttachMode.TC else self.xdp
 
 
 class _LinkCreateOpts(ct.Structure):
     """struct bpf_link_create_opts of libbpf, as far as it is used; `sz` tells libbpf how far that is."""
 
     _fields_ = (("sz", ct.c_size_t), ("flags", ct.c_uint32))
+
+
+class _LinkInfo(NamedTuple):
+    """struct bpf_link_info as far as it is used; `ifindex` is 0 once the program is taken off."""
+
+    kind: int
+    program: int
+    ifindex: int
+    attach_type: int
 
 
 class Inherited(NamedTuple):
@@ -89,6 +108,7 @@ class Links:
         self._lib = load_bcc().lib
         self._keeper = keeper or Keeper()
         self.fds: dict[int, int] = {}
+        self._modes: dict[int, AttachMode] = {}
         self._inherited: dict[int, tuple[Inherited, AttachMode]] = {}
         for link in self._keeper.inherited:
             mode = self._mode(link.fd, link.ifindex)
@@ -107,6 +127,7 @@ class Links:
         for fd in (*self.fds.values(), *(link.fd for link, _ in self._inherited.values())):
             os.close(fd)
         self.fds.clear()
+        self._modes.clear()
         self._inherited.clear()
 
     def let_go(self) -> list[int]:
@@ -126,20 +147,29 @@ class Links:
         found = self._inherited.get(ifindex)
         return None if found is None else found[1]
 
-    def attach(self, program: int, ifindex: int, name: str, mode: AttachMode) -> bool:
+    def attach(
+        self, functions: Functions, ifindex: int, name: str, mode: AttachMode, order: TcOrder = TcOrder.FIRST
+    ) -> bool:
         """Attach a program to an interface, by a link that the kernel undoes when this process ends, however it ends,
-        unless a keeper holds it. Where one was inherited in the same mode, the program takes its predecessor's place,
-        with no frame in between that neither sees: then it returns True.
+        unless a keeper holds it. Where one was inherited in the same mode, and by tc in its place among the others, the
+        program takes its predecessor's place, with no frame in between that neither sees: then it returns True.
 
-        Raises Refused if the driver can't have the program in this mode, MachineError if another program is
-        there already: it is never replaced.
+        Raises Refused if it can't be in this mode; MachineError if another XDP program is there already, which is never
+        replaced, or another npd6-xdp's by tc.
         """
-        if ifindex in self._inherited and self._take_over(program, ifindex, mode):
+        if ifindex in self._inherited and self._take_over(functions, ifindex, mode, order):
             return True
-        opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=mode)
-        fd = self._lib.bpf_link_create(program, ifindex, _BPF_XDP, ct.byref(opts))
+        if program := _other_of_us(ifindex, mode):
+            raise MachineError(
+                f"{name}: another npd6-xdp's program is there already: id {program}; end that one, or leave this"
+                " interface out"
+            )
+        kind = _BPF_TCX_INGRESS if mode is AttachMode.TC else _BPF_XDP
+        flags = _ORDERS[order] if mode is AttachMode.TC else _FLAGS[mode]
+        opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=flags)
+        fd = self._lib.bpf_link_create(functions.of(mode), ifindex, kind, ct.byref(opts))
         if 0 <= fd < _first_spare():
-            self.fds[ifindex] = fd
+            self._holds(ifindex, fd, mode)
             self._keeper.keep(ifindex, fd)
             return False
         if fd >= 0:
@@ -147,31 +177,26 @@ class Links:
             code = errno.EMFILE
         else:
             code = -fd if fd < -1 else ct.get_errno()
-        if is_used_up(code):
-            raise MachineError(f"{name}: can't attach an XDP program: {remedy(OSError(code, os.strerror(code)))}")
-        if code in (errno.EBUSY, errno.EEXIST):
-            raise MachineError(
-                f"{name}: {self._foreign_program(ifindex)}; detach it first, or leave this interface out"
-            )
-        if code == errno.EPERM:
-            raise MachineError(
-                f"{name}: not permitted to attach an XDP program; run as root or give CAP_NET_ADMIN and CAP_BPF"
-            )
-        raise Refused(f"{name}: the driver refuses an XDP program in {mode.name.lower()} mode: {os.strerror(code)}")
+        raise _refusal(code, ifindex, name, mode)
+
+    def _holds(self, ifindex: int, fd: int, mode: AttachMode) -> None:
+        self.fds[ifindex], self._modes[ifindex] = fd, mode
 
     def detach(self, ifindex: int) -> None:
         """Take the program off an interface; nothing happens if it isn't there."""
         fd = self.fds.pop(ifindex, None)
+        self._modes.pop(ifindex, None)
         if fd is not None:
             self._lib.bpf_link_detach(fd)  # a keeper would hold it
             os.close(fd)
             self._keeper.release(ifindex)
 
-    def _take_over(self, program: int, ifindex: int, mode: AttachMode) -> bool:
+    def _take_over(self, functions: Functions, ifindex: int, mode: AttachMode, order: TcOrder) -> bool:
         """Put a program where the predecessor's sits; else that one is taken off, and whether it was the former."""
         link, sits = self._inherited.pop(ifindex)
-        if sits is mode and self._lib.bpf_link_update(link.fd, program, None) == 0:
-            self.fds[ifindex] = link.fd
+        stays = sits is mode and (mode is not AttachMode.TC or self._stands(link.fd, ifindex, order))
+        if stays and self._lib.bpf_link_update(link.fd, functions.of(mode), None) == 0:
+            self._holds(ifindex, link.fd, mode)
             self._keeper.adopt(link)
             return True
         self._drop(link)
@@ -186,31 +211,46 @@ class Links:
 
     def _mode(self, fd: int, ifindex: int) -> AttachMode | None:
         """In which mode the program of a link sits on an interface; None if it isn't such a link, or sits elsewhere."""
-        info = ct.create_string_buffer(_XDP_LINK_INFO_SIZE)
-        if self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(ct.c_uint32(_XDP_LINK_INFO_SIZE))) != 0:
+        found = self._info(fd)
+        if found is None or found.ifindex != ifindex:
             return None
-        kind, program, place = (
-            int.from_bytes(info.raw[at : at + 4], sys.byteorder)
-            for at in (_LINK_TYPE, _LINK_PROGRAM, _XDP_LINK_IFINDEX)
-        )
-        if kind != _BPF_LINK_TYPE_XDP or place != ifindex:
+        if found.kind == _BPF_LINK_TYPE_TCX and found.attach_type == _BPF_TCX_INGRESS:
+            return AttachMode.TC
+        if found.kind != _BPF_LINK_TYPE_XDP:
             return None
         native, generic, _ = _programs_on(ifindex)
-        return {native: AttachMode.NATIVE, generic: AttachMode.GENERIC}.get(program)
+        return {native: AttachMode.NATIVE, generic: AttachMode.GENERIC}.get(found.program)
 
-    def replace(self, program: int, before: int) -> None:
-        """Replace one program of ours by another, given their descriptors; each frame is seen by one of them. Raises
-        MachineError if that fails; then the old one is on all interfaces.
+    def _info(self, fd: int) -> _LinkInfo | None:
+        """What the kernel says of a link; None: it is none."""
+        info = ct.create_string_buffer(_LINK_INFO_SIZE)
+        if self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(ct.c_uint32(_LINK_INFO_SIZE))) != 0:
+            return None
+        return _LinkInfo(
+            *(
+                int.from_bytes(info.raw[at : at + 4], sys.byteorder)
+                for at in (_LINK_TYPE, _LINK_PROGRAM, _LINK_IFINDEX, _LINK_ATTACH_TYPE)
+            )
+        )
+
+    def _stands(self, fd: int, ifindex: int, order: TcOrder) -> bool:
+        """Whether a link's program stands where it would be put by an order. Where the kernel doesn't tell, it does."""
+        programs, found = tc_programs(ifindex), self._info(fd)
+        return not programs or found is None or programs[0 if order is TcOrder.FIRST else -1] == found.program
+
+    def replace(self, functions: Functions, before: Functions) -> None:
+        """Replace one program of ours by another; each frame is seen by one of them. Raises MachineError if that fails;
+        then the old one is on all interfaces.
         """
         replaced: list[int] = []
         for ifindex, link in tuple(self.fds.items()):
-            if self._lib.bpf_link_update(link, program, None) == 0:
-                replaced.append(link)
+            if self._lib.bpf_link_update(link, functions.of(self._modes[ifindex]), None) == 0:
+                replaced.append(ifindex)
             elif (code := ct.get_errno()) in _DETACHED:
                 self.detach(ifindex)  # the interface has just been deleted
             else:
                 for back in replaced:
-                    self._lib.bpf_link_update(back, before, None)
+                    self._lib.bpf_link_update(self.fds[back], before.of(self._modes[back]), None)
                 raise MachineError(f"interface {ifindex}: can't replace our program: {os.strerror(code)}")
 
     def taken_off(self, ifindexes: Iterable[int]) -> list[int]:
@@ -219,9 +259,9 @@ class Links:
         By the links' own information, which takes less than 2 us each. Where the kernel doesn't tell, it counts as
         attached.
         """
-        info = ct.create_string_buffer(_XDP_LINK_INFO_SIZE)
-        length = ct.byref(ct.c_uint32(_XDP_LINK_INFO_SIZE))
-        where_it_sits = ct.c_uint32.from_buffer(info, _XDP_LINK_IFINDEX)  # 0 where it is taken off
+        info = ct.create_string_buffer(_LINK_INFO_SIZE)
+        length = ct.byref(ct.c_uint32(_LINK_INFO_SIZE))
+        where_it_sits = ct.c_uint32.from_buffer(info, _LINK_IFINDEX)  # 0 where it is taken off
         ask, link_of = self._lib.bpf_obj_get_info_by_fd, self.fds.get
         found = []
         for ifindex in ifindexes:
@@ -230,15 +270,54 @@ class Links:
                 found.append(ifindex)
         return found
 
-    def _foreign_program(self, ifindex: int) -> str:
-        native, generic, offloaded = _programs_on(ifindex)
-        for mode, program in (("generic", generic), ("native", native), ("offload", offloaded)):
-            if program:
-                name = program_name(program)
-                ours = ", another npd6-xdp's" if name == "ns_filter" else ""
-                where = f"another XDP program is attached in {mode} mode: id {program}"
-                return where + (f" ({name}{ours})" if name else "")
-        return "another XDP program is attached"
+
+def _refusal(code: int, ifindex: int, name: str, mode: AttachMode) -> MachineError:
+    """Why the kernel has no link for a program, in one line."""
+    what = "a tc program" if mode is AttachMode.TC else "an XDP program"
+    if is_used_up(code):
+        return MachineError(f"{name}: can't attach {what}: {remedy(OSError(code, os.strerror(code)))}")
+    if code == errno.EPERM:
+        return MachineError(f"{name}: not permitted to attach {what}; run as root or give CAP_NET_ADMIN and CAP_BPF")
+    if mode is AttachMode.TC and code == errno.EINVAL:
+        return Refused(
+            f"{name}: Linux {platform.release()} has no links at tc (tcx), which are there from 6.6 on, with"
+            " CONFIG_NET_XGRESS"
+        )
+    if mode is AttachMode.TC and code == errno.ERANGE:
+        return MachineError(f"{name}: as many tc programs as can be are there already ({_MOST_AT_TC}); detach one")
+    if mode is AttachMode.TC:
+        return Refused(f"{name}: the kernel refuses a tc program: {os.strerror(code)}")
+    if code in (errno.EBUSY, errno.EEXIST):
+        return MachineError(f"{name}: {_foreign_program(ifindex)}; detach it first, or leave this interface out")
+    return Refused(f"{name}: the driver refuses an XDP program in {mode} mode: {os.strerror(code)}")
+
+
+def _foreign_program(ifindex: int) -> str:
+    native, generic, offloaded = _programs_on(ifindex)
+    for mode, program in (("generic", generic), ("native", native), ("offload", offloaded)):
+        if program:
+            name = program_name(program)
+            ours = ", another npd6-xdp's" if name in _OURS else ""
+            where = f"another XDP program is attached in {mode} mode: id {program}"
+            return where + (f" ({name}{ours})" if name else "")
+    return "another XDP program is attached"
+
+
+def _other_of_us(ifindex: int, mode: AttachMode) -> int:
+    """The id of another npd6-xdp's program, where the kernel would let both sit on an interface and count the same
+    frames: at least one of them by tc. 0: there is none, or names aren't told (without CAP_SYS_ADMIN).
+    """
+    xdp = filter(None, _programs_on(ifindex)) if mode is AttachMode.TC else ()
+    return next((program for program in (*xdp, *tc_programs(ifindex)) if program_name(program) in _OURS), 0)
+
+
+def tc_programs(ifindex: int) -> list[int]:
+    """The ids of the programs at the tc ingress of an interface, in their order; those of tc's filters (`tc filter`)
+    come behind, and aren't among them. None where the kernel doesn't tell.
+    """
+    ids, count = (ct.c_uint32 * _MOST_AT_TC)(), ct.c_uint32(_MOST_AT_TC)
+    failed = load_bcc().lib.bpf_prog_query(ifindex, _BPF_TCX_INGRESS, 0, ct.byref(ct.c_uint32()), ids, ct.byref(count))
+    return [] if failed else list(ids[: count.value])
 
 
 def program_name(program: int) -> str:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 
-from npd6_xdp.core.config import Limits
+from npd6_xdp.core.attached import AttachMode
+from npd6_xdp.core.config import Limits, TcOrder
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import (
@@ -24,7 +25,7 @@ from npd6_xdp.core.remembered import AnsweredTarget
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
-from npd6_xdp.system.bpf.attach import AttachMode, Keeper, Links
+from npd6_xdp.system.bpf.attach import Keeper, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
 from npd6_xdp.system.bpf.counted import CountedPrograms
 from npd6_xdp.system.bpf.counters import PIECE
@@ -233,7 +234,7 @@ class NsFilter(CountedPrograms):
             program.tapped, program.traced = self.program.tapped, self.program.traced
             program.apply(table)
         self._set(program)  # else it would go by no settings at all for a moment
-        self._links.replace(program.fd, self.program.fd)
+        self._links.replace(program.functions, self.program.functions)
         self._succeed(program)
         self._successors.remove(program)
         self.follow(table)
@@ -339,9 +340,9 @@ class NsFilter(CountedPrograms):
 
     # --- attach ---
 
-    def attach(self, ifindex: int, name: str, mode: AttachMode) -> bool:
+    def attach(self, ifindex: int, name: str, mode: AttachMode, order: TcOrder = TcOrder.FIRST) -> bool:
         """Attach to an interface, as Links.attach(). Raises Refused and MachineError as that does."""
-        return self._links.attach(self.program.fd, ifindex, name, mode)
+        return self._links.attach(self.program.functions, ifindex, name, mode, order)
 
     def inherited(self, ifindex: int) -> AttachMode | None:
         """In which mode a predecessor's program answers on an interface until attach() puts this one there."""
@@ -370,7 +371,7 @@ class NsFilter(CountedPrograms):
 
     @property
     def program_id(self) -> int:
-        """The kernel's number of the program at work; 0 where the kernel doesn't tell."""
+        """The kernel's number of the program at work, where it is attached as XDP; 0 where the kernel doesn't tell."""
         return self.program.id
 
 

@@ -16,6 +16,7 @@ from npd6_xdp.core.layout import ENTRY, RULE
 from npd6_xdp.core.prefix import BITS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import NOTHING_DECIDED, Decisions, Match, Table
+from npd6_xdp.system.bpf.attach import Functions
 from npd6_xdp.system.bpf.counters import Counters
 from npd6_xdp.system.bpf.load import Loaded
 from npd6_xdp.system.bpf.pack import (
@@ -118,6 +119,11 @@ class Program(Counters):
     def tc_fd(self) -> int:
         """The descriptor of the same program's other function, for frames that tc hands over."""
         return self._loaded.tc_fd
+
+    @property
+    def functions(self) -> Functions:
+        """What of it may sit on an interface."""
+        return Functions(self._loaded.fd, self._loaded.tc_fd)
 
     @property
     def tap_fd(self) -> int:

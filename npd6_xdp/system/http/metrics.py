@@ -173,7 +173,7 @@ def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
         now,
         lambda: GaugeMetricFamily(
             "npd6_interface_info",
-            "How the XDP program is attached; 1 where it is.",
+            "How the program is attached (native, tc, generic); 1 where it is.",
             labels=["interface", "attach", "datapath"],
         ),
         lambda family, each: each.attach and family.add_metric([each.label, each.attach, each.datapath], 1),

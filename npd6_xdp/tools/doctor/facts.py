@@ -55,7 +55,7 @@ class MachineFacts(NamedTuple):
 
 
 class Program(NamedTuple):
-    """An XDP program on an interface: its id and mode ("xdp", "xdpgeneric", "xdpoffload", as `ip link set` has them).
+    """A program on an interface: its id and mode ("xdp", "xdpgeneric", "xdpoffload", as `ip link set` has them; "tc").
 
     `name` is "" where this process may not see it; `holders` are those that hold the link by which it is attached.
     """
@@ -77,7 +77,9 @@ class Port(NamedTuple):
     programs: tuple[Program, ...]
     rxvlan: bool
     tried: str | None = None
-    """What the driver said to the program in native mode: "" took it; None: it wasn't tried."""
+    """What was said to the program in native mode, or at tc where it is to sit: "" took it; None: it wasn't tried."""
+    at_tc: tuple[Program, ...] = ()
+    """Those at its tc ingress, in their order."""
 
 
 class Bridge(NamedTuple):

@@ -14,7 +14,7 @@ from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.vias import used_vias, why_nobody
 from npd6_xdp.core.warnings import offload_warning, warnings
 from npd6_xdp.system.netlink.inspection import NATIVE_XDP
-from npd6_xdp.tools.doctor import edits
+from npd6_xdp.tools.doctor import at_tc, edits
 from npd6_xdp.tools.doctor.facts import Facts, Port
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
@@ -42,9 +42,12 @@ def checks(facts: Facts) -> Iterator[Finding]:
             continue
         yield _state(link, port)
         yield from _ipv6(facts, link.bridge or name, name)
-        yield _programs(facts, link, port)
-        yield _native(facts, link, port)
-        yield from _offload(facts, link, port)
+        if facts.config.attach(name) is Attach.TC:
+            yield from at_tc.checks(facts, link, port, is_ours=_is_ours(facts, name))
+        else:
+            yield _programs(facts, link, port)
+            yield _native(facts, link, port)
+            yield from _offload(facts, link, port)
     yield from _vias(facts)
     lines = warnings(facts.table)
     yield from (warn("on_link", line) for line in lines)

@@ -15,14 +15,15 @@ from typing import Any
 
 from npd6_xdp.core import rtnetlink
 from npd6_xdp.core.altnames import with_names
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.build import build
-from npd6_xdp.core.config import Config
+from npd6_xdp.core.config import Attach, Config, Wish
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.route_messages import REFUSALS, RouteType
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
-from npd6_xdp.system.bpf.attach import AttachMode, Links, program_name
+from npd6_xdp.system.bpf.attach import Functions, Links, program_name, tc_programs
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
 from npd6_xdp.system.bpf.load import Loaded, load
@@ -84,6 +85,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
             ),
             receive_vlan_offload(name),
             tried.get(name),
+            _at_tc(entry.ifindex) if machine.bcc else (),
         )
         for name, entry in entries.items()
     }
@@ -146,7 +148,7 @@ def _machine(
             program = ""
             try:
                 pages, no_ring = _ring(loaded)
-                tried = {name: _tried(loaded, links[name]) for name in ports}
+                tried = {name: _tried(loaded, links[name], config.wish(name)) for name in ports}
             finally:
                 loaded.close()
     with suppress(OSError):
@@ -191,10 +193,15 @@ def _ring(loaded: Loaded) -> tuple[int, str]:
         os.close(stderr)
 
 
-def _tried(loaded: Loaded, link: LinkFacts) -> str:
+def _at_tc(ifindex: int) -> tuple[Program, ...]:
+    return tuple(Program(number, "tc", program_name(number)) for number in tc_programs(ifindex))
+
+
+def _tried(loaded: Loaded, link: LinkFacts, wish: Wish) -> str:
     links = Links()
+    mode = AttachMode.TC if wish.attach is Attach.TC else AttachMode.NATIVE
     try:
-        links.attach(loaded.fd, link.ifindex, link.name, AttachMode.NATIVE)
+        links.attach(Functions(loaded.fd, loaded.tc_fd), link.ifindex, link.name, mode, wish.tc_order)
     except MachineError as error:
         return str(error).removeprefix(f"{link.name}: ")
     finally:

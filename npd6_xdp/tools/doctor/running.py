@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Attach
 from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.tools.doctor import edits
@@ -126,7 +127,7 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
     elif row["attach"] == "generic" and facts.config.attach(row["port"]) is Attach.AUTO and not link.lossy:
         yield note("attached", f"{name}: in generic mode, which is slower")
     else:
-        yield ok("attached", f"{name}: in {row['attach']} mode")
+        yield ok("attached", f"{name}: {AttachMode(row['attach']).words}")
     if not row["active"]:
         yield note("standby", f"{name}: {row['role']}")
     if row["lost"]:

@@ -18,7 +18,7 @@ from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
 from npd6_xdp.tools.doctor import interface, kernel_proxy, machine, others, routes, unit
-from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Unit
+from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Program, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
 
 TEXT = """\
@@ -94,6 +94,44 @@ def test_an_interface(its: Callable[[], Facts], check: str, level: Level, words:
     assert words in found.message
     if check == "offload" and level is Level.WARN:
         assert found.mend == ("ethtool -K wan0 rxvlan off",)
+
+
+def at_tc(**changes: Any) -> Facts:
+    """The interface is to be attached by tc, on a kernel that may have it."""
+    its = port(**changes)
+    text = f"{TEXT[: TEXT.rindex('[[interface]]')]}".replace('"wan0"', '"wan0"\nattach = "tc"')
+    return replace(its, config=parse(text, "x"), text=text)
+
+
+def old(its: Facts) -> Facts:
+    return replace(its, machine=its.machine._replace(kernel="6.1.0-39-amd64"))
+
+
+@pytest.mark.parametrize(
+    ("its", "check", "level", "words"),
+    [
+        (lambda: at_tc(), "tc", Level.OK, "wan0: by tc"),
+        (lambda: at_tc(tried=""), "tc", Level.OK, "takes the program"),
+        (lambda: at_tc(tried="no links at tc"), "tc", Level.FAIL, "no links at tc"),
+        (lambda: old(at_tc()), "tc", Level.FAIL, "Linux 6.1.0-39-amd64 has no links at tc"),
+        (
+            lambda: at_tc(at_tc=(Program(7, "tc", "cil_from_netdev"), Program(8, "tc"))),
+            "tc",
+            Level.OK,
+            "in this order: id 7 (cil_from_netdev), id 8",
+        ),
+        (lambda: at_tc(programs=(Program(9, "xdp", "xdp_dispatcher"),)), "xdp", Level.NOTE, "id 9, xdp_dispatcher"),
+        (lambda: at_tc(rxvlan=True, driver="r8169", features=0), "offload", Level.OK, "wherever they stand"),
+    ],
+)
+def test_an_interface_at_whose_tc_it_is_to_sit(its: Callable[[], Facts], check: str, level: Level, words: str) -> None:
+    said = [*interface.checks(its())]
+    found = of(iter(said), check)
+    assert found.level is level
+    assert words in found.message
+    assert not {"native", "mtu"} & {each.check for each in said}, "that is XDP's alone"
+    if level is Level.FAIL:
+        assert found.mend == ('sed -i \'3s|"tc"|"auto"|\' /etc/x.toml',)
 
 
 def test_a_name_reaches_no_shell_that_a_command_is_copied_into() -> None:

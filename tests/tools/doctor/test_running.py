@@ -86,6 +86,10 @@ def test_what_was_refused_is_no_more_than_a_note_once_there_is_space() -> None:
     assert "there is space now: 5 of limits.neighbours (65536) are there" in found.message
 
 
+def test_how_it_is_attached_is_said_of_a_port_at_tc() -> None:
+    assert "wan0: by tc" in [each.message for each in running.checks(status(attach="tc"))]
+
+
 def test_another_file_than_the_one_in_use_is_told() -> None:
     (found,) = grave(replace(status(), path=Path("/etc/y.toml")))
     assert (found.check, found.level) == ("file", Level.WARN)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An interface at whose tc ingress the program is to sit: whether this kernel can, and who else is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.tools.doctor import edits
+from npd6_xdp.tools.doctor.facts import Facts, Port, Program
+from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok
+
+_OLDEST_KERNEL = (6, 6)  # with tcx
+
+
+def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Iterator[Finding]:
+    """What there is to say of it. `is_ours`: the daemon that answers has its program there.
+
+    What is XDP's alone is left out: whether the driver can, its MTU, and what sends tags beside the frames.
+    """
+    name = link.name
+    place = edits.interface_place(facts.path, facts.text, name)
+    release = facts.machine.kernel
+    version = re.match(r"(\d+)\.(\d+)", release)
+    is_old = version is not None and (int(version[1]), int(version[2])) < _OLDEST_KERNEL
+    if port.tried:
+        yield fail("tc", f'{name}: {port.tried}, and attach = "tc"', *place.replace(("attach", "tc", "auto")))
+    elif is_old and not is_ours:
+        text = f'{name}: Linux {release} has no links at tc (tcx), which attach = "tc" needs: they came with 6.6'
+        yield fail("tc", text, *place.replace(("attach", "tc", "auto")))
+    elif is_ours:
+        yield ok("tc", f"{name}: the daemon's program sits at tc's ingress{_order(port.at_tc)}")
+    else:
+        yield ok("tc", f"{name}: by tc{', which takes the program' if port.tried == '' else ''}{_order(port.at_tc)}")
+    for program in port.programs:
+        yield note(
+            "xdp",
+            f"{name}: an XDP program sits there ({_said(program)}), which has each frame before tc: what that one drops"
+            " or sends back isn't seen here",
+        )
+    yield ok("offload", f"{name}: at tc VLAN tags are seen wherever they stand")
+
+
+def _order(programs: tuple[Program, ...]) -> str:
+    """Who stands there, if there is anybody."""
+    said = (f"id {each.id}{f' ({each.name})' if each.name else ''}" for each in programs)
+    return f"; in this order: {', '.join(said)}" if programs else ""
+
+
+def _said(program: Program) -> str:
+    holders = "".join(f", {holder}, pid {pid}" for holder, pid in program.holders)
+    return f"{program.mode}, id {program.id}{f', {program.name}' if program.name else ''}{holders}"
