@@ -10,6 +10,7 @@ import configparser
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ import npd6_xdp
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.bpf.attach import tc_programs
 from tests.netns.wire import until
 
 ROOT = Path(npd6_xdp.__file__).resolve().parents[1]
@@ -116,9 +118,11 @@ def left(topology: Topology) -> dict[str, Any]:
     """What a daemon may leave behind on the edge."""
     (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
     with topology.inside("edge"):
+        at_tc = len(tc_programs(socket.if_nametoindex("wan0")))
         sysctls = {key: (Path("/proc/sys/net/ipv6") / key).read_text().strip() for key in SYSCTLS}
     return {
         "xdp": "xdp" in link,
+        "tc": at_tc,
         "allmulti": link.get("allmulti", 0),
         "routes": [route["dst"] for route in topology.ip("edge", "-6", "route", "show", "proto", str(PROTOCOL))],
         "proxies": [entry["dst"] for entry in topology.ip("edge", "-6", "neigh", "show", "proxy")],

@@ -113,15 +113,20 @@ def test_none_is_unanswered_by_any_method_and_no_ping_is_lost_while_one_daemon_f
         assert service.show("NFileDescriptorStore") == "0"
 
 
-def test_none_is_unanswered_in_native_mode(topology: Topology) -> None:
-    topology.xdp_pass("upstream", "eth0")  # veth's condition for what the other end sends in that mode
-    with UnderSystemd(topology, CONTROL + configuration(attach='"native"')) as service:
+@pytest.mark.parametrize(("attach", "words"), [("native", "in native mode"), ("tc", "by tc")])
+def test_none_is_unanswered_in_native_mode_and_by_tc(topology: Topology, attach: str, words: str) -> None:
+    if attach == "native":
+        topology.xdp_pass("upstream", "eth0")  # veth's condition for what the other end sends in that mode
+    before = left(topology)
+    with UnderSystemd(topology, CONTROL + configuration(attach=f'"{attach}"')) as service:
         with stream(topology, 2_000) as asked:
             for how in (restart, kill):
                 with handed_over(topology):
                     how(service)
         assert asked.all_answered_once()
-        assert service.says("taken over in native mode", 2)
+        assert service.says(f"taken over {words}", 2)
+        assert service.stop() == 0
+        assert left(topology) == before
 
 
 def test_where_python_answers_only_what_comes_while_it_is_away_is_unanswered(topology: Topology) -> None:

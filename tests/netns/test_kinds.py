@@ -16,6 +16,7 @@ from npd6_xdp.lab.topology import Namespace, Topology
 from tests.frames import TAGS_8021Q, TAGS_QINQ
 from tests.judge import judge_advertisement
 from tests.kinds import KINDS, Wanted, oversized, solicit
+from tests.netns.others import at_tc
 from tests.netns.wire import EDGE, SETTING, Wire, configuration, until
 
 TAGS = {"wan0": b"", "wan0:100": TAGS_8021Q, "wan0:100.7": TAGS_QINQ}
@@ -23,7 +24,7 @@ OTHER_VLAN = bytes.fromhex("810000c8")
 PASSED = {Wanted.DAD: "dad", Wanted.IGNORED: "ignored"}
 
 
-@pytest.mark.parametrize("attach", ["generic", "native"])
+@pytest.mark.parametrize("attach", ["generic", "native", "tc"])
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_every_kind_on_the_wire_is_answered_or_not_as_the_rfc_says(
     topology: Topology, daemon: Callable[..., RunningDaemon], datapath: str, attach: str
@@ -35,7 +36,8 @@ def test_every_kind_on_the_wire_is_answered_or_not_as_the_rfc_says(
     keys = {"datapath": f'"{datapath}"', "attach": f'"{attach}"'}
     text = "\n".join(configuration(vlan=f'"{vlan}"', **keys) for vlan in ("untagged", "100", "100.7"))
     running = daemon(text)
-    assert topology.xdp_mode("edge", "wan0") == attach
+    assert topology.xdp_mode("edge", "wan0") == (attach if attach != "tc" else None)
+    assert at_tc(topology) == (["ns_filter_tc"] if attach == "tc" else [])
 
     asked: dict[bytes, bytes] = {}
     frames: list[bytes] = []

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
@@ -18,6 +20,7 @@ BRIDGE_MAC, GUEST_MAC = "02:00:00:00:00:b0", "02:00:00:00:00:50"
 GUEST = "2001:db8:1::50"  # of the same /64 as the host behind lan0
 NOBODY = "2001:db8:1::dead"
 RULES = configuration("2001:db8:1::/64 neighbour via=lan0")
+each_way = pytest.mark.parametrize("attach", ["auto", "tc"])
 
 
 def with_bridge(topology: Topology) -> None:
@@ -56,11 +59,13 @@ def answer(wire: Wire, target: str, seconds: float = 3.0) -> NeighborAdvertiseme
     return None if found is None else NeighborAdvertisement.parse(found)
 
 
+@each_way
 def test_a_virtual_machine_behind_the_same_bridge_is_found_and_so_is_a_host_behind_us(
-    topology: Topology, daemon: Start
+    topology: Topology, daemon: Start, attach: str
 ) -> None:
+    """By tc, too: it comes before the bridge."""
     with_bridge(topology)
-    running = daemon(RULES)
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0", attach=f'"{attach}"'))
     with Wire(topology) as wire:
         assert until(lambda: answer(wire, GUEST, 0.3) is not None), "the bridge forwards by now"
         guest = answer(wire, GUEST)
@@ -79,11 +84,12 @@ def test_a_virtual_machine_behind_the_same_bridge_is_found_and_so_is_a_host_behi
     assert ping.returncode == 0, ping.stdout
 
 
+@each_way
 def test_a_container_with_a_macvlan_device_on_the_port_is_found_though_its_namespace_is_another(
-    topology: Topology, daemon: Start
+    topology: Topology, daemon: Start, attach: str
 ) -> None:
     with_macvlan(topology)
-    daemon(RULES)
+    daemon(configuration("2001:db8:1::/64 neighbour via=lan0", attach=f'"{attach}"'))
     with Wire(topology) as wire:
         guest = answer(wire, GUEST)  # the very first question
         assert guest is not None

@@ -18,6 +18,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.netlink.links import Netlink
+from tests.netns.others import at_tc
 from tests.netns.wire import Asker, Wire, configuration, on_edge, paused, until
 
 Start = Callable[..., RunningDaemon]
@@ -71,9 +72,8 @@ def groups(topology: Topology) -> set[str]:
 
 def is_whole(topology: Topology) -> bool:
     """Whether program, hold and group are there."""
-    return (
-        topology.xdp_mode("edge", "wan0") is not None and link(topology)["allmulti"] == 1 and GROUP in groups(topology)
-    )
+    sits = topology.xdp_mode("edge", "wan0") is not None or bool(at_tc(topology))
+    return sits and link(topology)["allmulti"] == 1 and GROUP in groups(topology)
 
 
 @pytest.mark.parametrize("mode", ["generic", "native"])
@@ -129,13 +129,22 @@ def make_anew(topology: Topology) -> None:
         topology.run("upstream", "ip", *words.split(), check=True)
 
 
-@pytest.mark.parametrize(("how", "datapath"), [("moved", "python"), ("made anew", "hybrid"), ("moved", "hybrid")])
+@pytest.mark.parametrize(
+    ("how", "datapath", "attach"),
+    [
+        ("moved", "python", "auto"),
+        ("made anew", "hybrid", "auto"),
+        ("moved", "hybrid", "auto"),
+        ("made anew", "python", "tc"),
+        ("moved", "hybrid", "tc"),
+    ],
+)
 def test_an_interface_with_the_same_index_is_attached_to_anew_though_the_loop_was_busy(
-    topology: Topology, daemon: Start, how: str, datapath: str
+    topology: Topology, daemon: Start, how: str, datapath: str, attach: str
 ) -> None:
     make_anew(topology)
     on_edge(topology, "link set wan0 up")
-    running = daemon(configuration(*RULES, datapath=f'"{datapath}"'))
+    running = daemon(configuration(*RULES, datapath=f'"{datapath}"', attach=f'"{attach}"'))
     with paused(running):
         if how == "moved":
             on_edge(topology, f"link set wan0 netns {topology.name('host')}")

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which XDP link, and which program by it, is on an edge's ports: what a hand-over keeps, and what it replaces."""
+"""Which link, as XDP or at tc, and which program by it, is on an edge's ports: what a hand-over keeps and replaces."""
 
 from __future__ import annotations
 
 import ctypes as ct
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.bpf.attach import program_name, tc_programs
 from npd6_xdp.system.bpf.compiler import load_bcc
 from tests.netns.wire import until
 
-_XDP = 6  # BPF_LINK_TYPE_XDP
-_INFO = struct.Struct("=III4xI4x")  # struct bpf_link_info: type, id, prog_id, xdp.ifindex
+_KINDS = (6, 11)  # BPF_LINK_TYPE_XDP, BPF_LINK_TYPE_TCX
+_INFO = struct.Struct("=III4xI4x")  # struct bpf_link_info: type, id, prog_id, xdp.ifindex or tcx.ifindex
 
 
 def _links() -> Iterator[tuple[int, int, int]]:
-    """All XDP links of this machine: the id, the program's, and the interface's index in whatever namespace."""
+    """All such links of this machine: the id, the program's, and the interface's index in whatever namespace."""
     lib = load_bcc().lib
     number, info, length = ct.c_uint32(0), ct.create_string_buffer(_INFO.size), ct.c_uint32(_INFO.size)
     while lib.bpf_link_get_next_id(number, ct.byref(number)) == 0:
@@ -28,24 +31,34 @@ def _links() -> Iterator[tuple[int, int, int]]:
         failed = lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
         os.close(fd)
         kind, link, program, ifindex = _INFO.unpack(info.raw)
-        if not failed and kind == _XDP:
+        if not failed and kind in _KINDS:
             yield link, program, ifindex
 
 
 def link_ids(topology: Topology) -> dict[str, int]:
     """The link's id by the port's name. An index may be that of another namespace's, a program's id is this one's."""
-    ports = {
-        (each["ifindex"], each["xdp"]["prog"]["id"]): each["ifname"]
-        for each in topology.ip("edge", "link", "show", "type", "veth")
-        if each.get("xdp", {}).get("prog")
-    }
+    veths = topology.ip("edge", "link", "show", "type", "veth")
+    ports = {(each["ifindex"], each["xdp"]["prog"]["id"]): each["ifname"] for each in veths if _has_xdp(each)}
+    with topology.inside("edge"):
+        for each in veths:
+            ports |= {(each["ifindex"], program): each["ifname"] for program in _ours_at_tc(each["ifindex"])}
     return {ports[ifindex, program]: link for link, program, ifindex in _links() if (ifindex, program) in ports}
 
 
+def _has_xdp(link: dict[str, Any]) -> bool:
+    return bool(link.get("xdp", {}).get("prog"))
+
+
+def _ours_at_tc(ifindex: int) -> list[int]:
+    return [program for program in tc_programs(ifindex) if program_name(program) == "ns_filter_tc"]
+
+
 def program_id(topology: Topology) -> int:
-    """The id of the program on wan0."""
+    """The id of our program on wan0."""
     (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
-    return int(link["xdp"]["prog"]["id"])
+    with topology.inside("edge"):
+        at_tc = _ours_at_tc(socket.if_nametoindex("wan0"))
+    return at_tc[0] if at_tc else int(link["xdp"]["prog"]["id"])
 
 
 @contextmanager

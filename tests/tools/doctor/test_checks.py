@@ -131,7 +131,7 @@ def test_an_interface_at_whose_tc_it_is_to_sit(its: Callable[[], Facts], check: 
     assert words in found.message
     assert not {"native", "mtu"} & {each.check for each in said}, "that is XDP's alone"
     if level is Level.FAIL:
-        assert found.mend == ('sed -i \'3s|"tc"|"auto"|\' /etc/x.toml',)
+        assert found.mend == ('sed -i -e \'3s|"tc"|"auto"|\' /etc/x.toml',)
 
 
 def test_a_name_reaches_no_shell_that_a_command_is_copied_into() -> None:
