@@ -39,6 +39,8 @@ case ${ID:-}-${VERSION_ID:-} in
             zsh)
         # What reads the captures that trace writes.
         [ -z "$extra" ] || packages+=(tshark)
+        # Somebody else's XDP program, which attach = "tc" sits beside.
+        [ -z "$extra" ] || packages+=(xdp-tools)
         # What compiles the fuzzer's reference.
         [ -z "$extra" ] || packages+=(gcc libc6-dev)
         # What reads the Vagrantfile, for its tests. They are skipped elsewhere.
@@ -66,7 +68,7 @@ case ${ID:-}-${VERSION_ID:-} in
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
         [ $failover = no ] || wanted+=(keepalived)
-        [ -z "$extra" ] || wanted+=(ethtool gcc ip6tables man mandoc nft shellcheck systemd-analyze tshark zsh)
+        [ -z "$extra" ] || wanted+=(ethtool gcc ip6tables man mandoc nft shellcheck systemd-analyze tshark xdp-filter zsh)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
@@ -77,9 +79,9 @@ case ${ID:-}-${VERSION_ID:-} in
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
   Fedora:          python3 python3-bcc iproute iputils keepalived ndisc6 tcpdump ethtool gcc iptables-nft man-db mandoc
-                   nftables ShellCheck systemd wireshark-cli zsh
+                   nftables ShellCheck systemd wireshark-cli xdp-tools zsh
   Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping keepalived ndisc6 tcpdump ethtool gcc iptables
-                   libc6-dev man-db mandoc nftables shellcheck systemd tshark zsh"
+                   libc6-dev man-db mandoc nftables shellcheck systemd tshark xdp-tools zsh"
         fi
         ;;
 esac

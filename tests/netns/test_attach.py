@@ -52,7 +52,7 @@ def test_a_foreign_program_is_never_replaced_whichever_mode_it_sits_in(
     program = before["prog"]["id"]
     assert line == (
         f"npd6-xdp: wan0: another XDP program is attached in {words[mode]} mode: id {program} (xdp_pass);"
-        " detach it first, or leave this interface out"
+        ' detach it first, leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)'
     )
     assert topology.ip("edge", "link", "show", "dev", "wan0")[0]["xdp"] == before
 

@@ -105,7 +105,7 @@ def test_a_program_attached_the_old_way_is_not_replaced_either(
         mode = {SKB_MODE: "generic", DRV_MODE: "native"}[flags]
         assert caught.value.log == (
             f"npd6-xdp: wan0: another XDP program is attached in {mode} mode: id {before['prog']['id']} (somebody);"  # type: ignore[index]
-            " detach it first, or leave this interface out\n"
+            ' detach it first, leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)\n'
         )
         assert link(topology)["xdp"] == before
     finally:

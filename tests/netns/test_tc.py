@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -13,7 +15,7 @@ import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
-from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_MAC, Topology
 from tests.frames import TAGS_8021Q, TAGS_QINQ
 from tests.judge import judge_advertisement
 from tests.netns.others import Others, at_tc
@@ -276,3 +278,54 @@ def test_a_daemon_that_ends_leaves_nothing_at_tc_and_two_of_us_dont_share_a_port
         assert answer(wire, "2001:db8:1::77") is not None
     assert again.stop() == 0
     assert left() == ([], 0)
+
+
+class Filter:
+    """xdp-filter of xdp-tools on wan0: it passes what it isn't told to drop. It keeps its maps by name, so all of it is
+    run in one mount namespace.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._keeper = topology.popen("edge", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf && exec sleep infinity")
+        assert until(lambda: self._run("findmnt", "-t", "bpf", "/sys/fs/bpf").returncode == 0)
+
+    def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return self._topology.run("edge", "nsenter", "-t", str(self._keeper.pid), "-m", *argv)
+
+    def __call__(self, *argv: str) -> str:
+        done = self._run("xdp-filter", *argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def counted(self, verdict: str) -> int:
+        """The packets that got a verdict."""
+        found = re.search(rf"{verdict}\s+(\d+) pkts", self("status"))
+        assert found is not None
+        return int(found[1])
+
+
+def test_xdp_filter_goes_on_counting_and_dropping_beside_us(topology: Topology, daemon: Start) -> None:
+    """Where it sits, XDP isn't to be had, and by tc we get what it passes."""
+    xdp_filter = Filter(topology)
+    xdp_filter("load", "wan0", "--mode", "skb", "--policy", "allow")
+    with pytest.raises(StartError) as caught:
+        daemon(configuration())
+    *_, line = caught.value.log.splitlines()
+    assert line.startswith("npd6-xdp: wan0: another XDP program is attached in generic mode: id ")
+    assert line.endswith('leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)')
+    running = daemon(configuration(**TC))
+    with Wire(topology) as wire:
+        before = xdp_filter.counted("XDP_PASS")
+        for number in range(5):
+            assert answer(wire, f"2001:db8:1::{0x70 + number:x}") is not None
+        assert xdp_filter.counted("XDP_PASS") >= before + 5
+        assert running.solicitations().get("answered_xdp") == 5
+        xdp_filter("ether", UPSTREAM_MAC, "--mode", "src")
+        assert wire.ask(question("2001:db8:1::79"), 0.3) is None
+        assert xdp_filter.counted("XDP_DROP") >= 1
+        assert running.solicitations().get("answered_xdp") == 5, "what it drops never comes to tc"
+        xdp_filter("unload", "wan0")
+        assert topology.xdp_mode("edge", "wan0") is None
+        assert at_tc(topology) == [OURS]
+        assert answer(wire, "2001:db8:1::79") is not None

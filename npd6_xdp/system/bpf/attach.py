@@ -29,6 +29,7 @@ _LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what is a
 _LINK_TYPE, _LINK_PROGRAM, _LINK_IFINDEX, _LINK_ATTACH_TYPE = 0, 8, 16, 20
 _BPF_LINK_TYPE_XDP = 6
 _BPF_LINK_TYPE_TCX = 11
+_WAYS_OUT = '; detach it first, leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)'
 _MOST_AT_TC = 64  # programs at one interface (BPF_MPROG_MAX)
 _OURS = {"ns_filter", "ns_filter_tc"}  # functions of the program, of which one sits on an interface
 _SPARE = 64  # file descriptors
@@ -288,19 +289,21 @@ def _refusal(code: int, ifindex: int, name: str, mode: AttachMode) -> MachineErr
     if mode is AttachMode.TC:
         return Refused(f"{name}: the kernel refuses a tc program: {os.strerror(code)}")
     if code in (errno.EBUSY, errno.EEXIST):
-        return MachineError(f"{name}: {_foreign_program(ifindex)}; detach it first, or leave this interface out")
+        return MachineError(f"{name}: {_foreign_program(ifindex)}")
     return Refused(f"{name}: the driver refuses an XDP program in {mode} mode: {os.strerror(code)}")
 
 
 def _foreign_program(ifindex: int) -> str:
+    """Who has an interface, and what to do about it."""
     native, generic, offloaded = _programs_on(ifindex)
     for mode, program in (("generic", generic), ("native", native), ("offload", offloaded)):
         if program:
             name = program_name(program)
-            ours = ", another npd6-xdp's" if name in _OURS else ""
             where = f"another XDP program is attached in {mode} mode: id {program}"
-            return where + (f" ({name}{ours})" if name else "")
-    return "another XDP program is attached"
+            if name in _OURS:
+                return f"{where} ({name}, another npd6-xdp's); detach it first, or leave this interface out"
+            return where + (f" ({name})" if name else "") + _WAYS_OUT
+    return f"another XDP program is attached{_WAYS_OUT}"
 
 
 def _other_of_us(ifindex: int, mode: AttachMode) -> int:

@@ -14,6 +14,12 @@ from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok
 _OLDEST_KERNEL = (6, 6)  # with tcx
 
 
+def has_links(release: str) -> bool:
+    """Whether a kernel has links at tc, or may have them."""
+    version = re.match(r"(\d+)\.(\d+)", release)
+    return version is None or (int(version[1]), int(version[2])) >= _OLDEST_KERNEL
+
+
 def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Iterator[Finding]:
     """What there is to say of it. `is_ours`: the daemon that answers has its program there.
 
@@ -22,8 +28,7 @@ def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Itera
     name = link.name
     place = edits.interface_place(facts.path, facts.text, name)
     release = facts.machine.kernel
-    version = re.match(r"(\d+)\.(\d+)", release)
-    is_old = version is not None and (int(version[1]), int(version[2])) < _OLDEST_KERNEL
+    is_old = not has_links(release)
     if port.tried:
         yield fail("tc", f'{name}: {port.tried}, and attach = "tc"', *place.replace(("attach", "tc", "auto")))
     elif is_old and not is_ours:

@@ -111,9 +111,12 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
         if not program.name and not program.holders:  # every program of bcc's, clang's and ip's has a name
             return note("xdp", f"{link.name}: an XDP program sits there ({what}); whose it is, only root may see")
         text = f"{link.name}: another XDP program sits there ({what}"
+        beside = '; attach = "tc" would sit beside it' if at_tc.has_links(facts.machine.kernel) else ""
         if program.holders:
-            return fail("xdp", f"{text}; held by {pids})", *(f"kill {pid}" for _, pid in program.holders if pid > 1))
-        return fail("xdp", f"{text})", f"ip link set dev {word(link.name)} {program.mode} off")
+            return fail(
+                "xdp", f"{text}; held by {pids}){beside}", *(f"kill {pid}" for _, pid in program.holders if pid > 1)
+            )
+        return fail("xdp", f"{text}){beside}", f"ip link set dev {word(link.name)} {program.mode} off")
     return ok("xdp", f"{link.name}: no other XDP program")
 
 
