@@ -16,14 +16,14 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_MAC, Topology
-from tests.frames import TAGS_8021Q, TAGS_QINQ
+from tests.frames import TAGS_8021Q, TAGS_QINQ, ip6
 from tests.judge import judge_advertisement
 from tests.netns.others import Others, at_tc
 from tests.netns.test_hidden_tags import tag_beside
 from tests.netns.test_reload import reload, stream
 from tests.netns.test_taken_away import force_off
 from tests.netns.tracing import Trace
-from tests.netns.wire import EDGE, Asker, Wire, configuration, on_edge, paused, question, until
+from tests.netns.wire import EDGE, LATE, Asker, Wire, configuration, on_edge, paused, question, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -187,6 +187,18 @@ def test_what_another_xdp_program_passes_comes_to_us_and_only_what_we_pass_to_wh
     assert at_tc(topology) == [OURS, FOREIGN]
     assert asker.outcome("2001:db8:4::a") == "monitored"
     assert until(lambda: seen() == (before[0] + 11, before[1] + 3)), "nothing is consumed"
+
+
+def test_a_tap_sees_the_question_and_the_answer(scene: Scene) -> None:
+    """Unlike under XDP, which comes before the taps."""
+    target, seen = "2001:db8:4::7a", set()
+    with Wire(scene.topology, "edge", "wan0") as tap:
+        assert answer(scene.wire, target) is not None
+        tap.socket.settimeout(LATE)
+        while seen != {(135, 2), (136, 4)}:  # PACKET_MULTICAST, PACKET_OUTGOING
+            frame, sender = tap.socket.recvfrom(2048)
+            if frame[62:78] == ip6(target):
+                seen.add((frame[54], sender[2]))
 
 
 def test_limits_standby_and_trace_do_what_they_do_under_xdp(scene: Scene) -> None:
