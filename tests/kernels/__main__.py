@@ -20,6 +20,7 @@ from npd6_xdp.lab.topology import Topology
 from tests import recipes
 from tests.kernels.anchors import Anchors
 from tests.kernels.bond import Bonds
+from tests.kernels.by_tc import ByTc
 from tests.kernels.doctor import Doctored
 from tests.kernels.drivers import Drivers
 from tests.kernels.ground import Ground
@@ -51,6 +52,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "stations": Stations,
     "snooping": Snooping,
     "anchors": Anchors,
+    "tc": ByTc,
     "doctor": Doctored,
     "drivers": Drivers,
     "growth": Growth,

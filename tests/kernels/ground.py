@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import NAMESPACES, Namespace, Topology
+from npd6_xdp.system.bpf.attach import tc_programs
 from npd6_xdp.tools import control
 from tests.kernels.wire import Wire
 
@@ -150,9 +151,15 @@ class Ground:
         for link in self.topology.ip("edge", "link", "show"):
             if link.get("xdp", {}).get("prog"):
                 ours.append(f"program on {link['ifname']}")
+            if "ifindex" in link and self._at_tc(link["ifindex"]):
+                ours.append(f"program at tc of {link['ifname']}")
             if link.get("allmulti"):
                 ours.append(f"allmulti on {link['ifname']}")
         return [line for line in ours if line not in self._before]
+
+    def _at_tc(self, ifindex: int) -> bool:
+        with self.topology.inside("edge"):
+            return bool(tc_programs(ifindex))
 
     # --- the daemon -------------------------------------------------------------------------------
 
