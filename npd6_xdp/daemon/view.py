@@ -15,6 +15,7 @@ from typing import Any
 
 import npd6_xdp
 from npd6_xdp.core.absent import via_globs
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
@@ -315,8 +316,10 @@ def _configured(config: Config) -> list[InterfaceConfig]:
 
 
 def _tx_errors(snapshot: Snapshot) -> Steps[dict[str, int]]:
+    """By port. Where ours sits at tc, they would be those of another's XDP program."""
     found = {}
-    for ports in pieces(dict.fromkeys(interface.port for interface in snapshot.interfaces), _PORTS):
+    as_xdp = (interface.port for interface in snapshot.interfaces if interface.attach != AttachMode.TC)
+    for ports in pieces(dict.fromkeys(as_xdp), _PORTS):
         for port in ports:
             errors = xdp_tx_errors(port)
             if errors is not None:

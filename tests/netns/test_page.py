@@ -98,6 +98,9 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
     for words in ("Neighbours 1 lan0 1", "Proxy entries 1 wan0 1", "Host routes 1", "Losses 0 nothing lost"):
         assert words in figures
     assert HOST_ADDRESS not in page.run("return document.documentElement.outerHTML")
+    running.write("[limits]\npending = 16\n" + configuration(*RULES, attach='"tc"'))
+    assert running.command("reload").returncode == 0
+    assert page.becomes(lambda: re.match(r"wan0\s+up\s+by tc\s+hybrid\s", page.texts("#interfaces tr")[0]) is not None)
     assert page.complaints() == []
     assert page.requested() == {URL, f"{URL}status.json"}
 

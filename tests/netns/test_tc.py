@@ -191,7 +191,7 @@ def test_what_another_xdp_program_passes_comes_to_us_and_only_what_we_pass_to_wh
 
 def test_a_tap_sees_the_question_and_the_answer(scene: Scene) -> None:
     """Unlike under XDP, which comes before the taps."""
-    target, seen = "2001:db8:4::7a", set()
+    target, seen = "2001:db8:4::7a", set[tuple[int, int]]()
     with Wire(scene.topology, "edge", "wan0") as tap:
         assert answer(scene.wire, target) is not None
         tap.socket.settimeout(LATE)
