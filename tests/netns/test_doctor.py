@@ -17,6 +17,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.netns.doctoring import Doctor, of
+from tests.netns.others import at_tc
 from tests.netns.test_warnings import advertise, default_route
 from tests.netns.wire import configuration, until
 
@@ -456,6 +457,10 @@ def test_by_try_the_program_is_attached_for_a_moment_where_no_daemon_runs(scene:
     scene.file.write_text(configuration(f"{P} route", attach='"native"').replace("wan0", "wan1"))
     assert of(scene.doctor.look(scene.file, attach=True), "native") == []
     assert scene.topology.xdp_mode("edge", "wan1") is None
+    scene.file.write_text(configuration(f"{P} route", attach='"tc"').replace("wan0", "wan1"))
+    said = [each.message for each in scene.doctor.look(scene.file, attach=True)]
+    assert "wan1: by tc, which takes the program" in said
+    assert at_tc(scene.topology, "wan1") == []
     scene.sh(*NO_BRIDGE, "ip link del wan1")
     scene.is_whole = True
 

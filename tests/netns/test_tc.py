@@ -103,6 +103,7 @@ def test_whoever_asks_how_it_is_attached_is_told_by_tc(scene: Scene) -> None:
     assert "wan0: hybrid, attached by tc, up" in running.command("status").stdout
     rows = json.loads(running.command("status", "--json").stdout)["interfaces"]
     assert {row["attach"] for row in rows} == {"tc"}
+    assert {row["xdp_tx_errors"] for row in rows} == {None}, "they would be the other program's"
     info = {labels for name, labels in running.metrics() if name == "npd6_interface_info"}
     assert frozenset({("interface", "wan0"), ("attach", "tc"), ("datapath", "hybrid")}) in info
     assert len(info) == 3
