@@ -73,7 +73,7 @@ def test_where_one_interface_refuses_the_old_program_stays_on_all(topology: Topo
     ns_filter, table, _ = attached
     old, before = ns_filter.program, program_on(topology, "wan0")
     open_before = descriptors()
-    ns_filter._links.fds[999] = os.open("/dev/null", os.O_RDONLY)  # no link at all
+    ns_filter._links._holds(999, os.open("/dev/null", os.O_RDONLY), AttachMode.GENERIC)  # no link at all
     program = successor(ns_filter, table, Limits(neighbours=70_000))
     with pytest.raises(MachineError, match="can't replace our program"):
         ns_filter.switch(program, table)

@@ -30,8 +30,9 @@ _LINK_TYPE, _LINK_PROGRAM, _LINK_IFINDEX, _LINK_ATTACH_TYPE = 0, 8, 16, 20
 _BPF_LINK_TYPE_XDP = 6
 _BPF_LINK_TYPE_TCX = 11
 _WAYS_OUT = '; detach it first, leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)'
-_MOST_AT_TC = 64  # programs at one interface (BPF_MPROG_MAX)
 _OURS = {"ns_filter", "ns_filter_tc"}  # functions of the program, of which one sits on an interface
+MOST_AT_TC = 63
+"""Programs at one interface (BPF_MPROG_MAX, of which one place stays free)."""
 _SPARE = 64  # file descriptors
 _LINK_BYTES = 1 << 16  # of what the kernel tells of one link: a few thousand
 _PATIENCE = 1.0  # seconds; it answers at once
@@ -285,7 +286,7 @@ def _refusal(code: int, ifindex: int, name: str, mode: AttachMode) -> MachineErr
             " CONFIG_NET_XGRESS"
         )
     if mode is AttachMode.TC and code == errno.ERANGE:
-        return MachineError(f"{name}: as many tc programs as can be are there already ({_MOST_AT_TC}); detach one")
+        return MachineError(f"{name}: as many tc programs as can be are there already: {MOST_AT_TC}; detach one")
     if mode is AttachMode.TC:
         return Refused(f"{name}: the kernel refuses a tc program: {os.strerror(code)}")
     if code in (errno.EBUSY, errno.EEXIST):
@@ -316,9 +317,9 @@ def _other_of_us(ifindex: int, mode: AttachMode) -> int:
 
 def tc_programs(ifindex: int) -> list[int]:
     """The ids of the programs at the tc ingress of an interface, in their order; those of tc's filters (`tc filter`)
-    come behind, and aren't among them. None where the kernel doesn't tell.
+    come behind, and aren't among them. [] where the kernel doesn't tell.
     """
-    ids, count = (ct.c_uint32 * _MOST_AT_TC)(), ct.c_uint32(_MOST_AT_TC)
+    ids, count = (ct.c_uint32 * MOST_AT_TC)(), ct.c_uint32(MOST_AT_TC)
     failed = load_bcc().lib.bpf_prog_query(ifindex, _BPF_TCX_INGRESS, 0, ct.byref(ct.c_uint32()), ids, ct.byref(count))
     return [] if failed else list(ids[: count.value])
 

@@ -18,7 +18,16 @@ from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import TcOrder
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import Functions, Inherited, Keeper, Links, Refused, program_name, tc_programs
+from npd6_xdp.system.bpf.attach import (
+    MOST_AT_TC,
+    Functions,
+    Inherited,
+    Keeper,
+    Links,
+    Refused,
+    program_name,
+    tc_programs,
+)
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from tests.bench.many_ports import make
 
@@ -376,9 +385,28 @@ def test_two_of_us_never_sit_on_one_interface_where_the_kernel_would_let_them(to
     module.cleanup()
 
 
-def test_a_kernel_without_tcx_and_one_that_permits_nothing_are_told_in_one_line(
-    topology: Topology, programs: list[Functions], monkeypatch: pytest.MonkeyPatch
+def test_where_as_many_sit_at_tc_as_can_it_is_told_how_many_that_are(
+    topology: Topology, programs: list[Functions]
 ) -> None:
+    text = "".join(f"int many{n}(void *ctx) {{ return -1; }}\n" for n in range(MOST_AT_TC))
+    module, _ = compile_program(f"int none(void *ctx) {{ return 2; }}\n{text}", "none", {})
+    kind, lib, links = load_bcc().BPF.SCHED_CLS, load_bcc().lib, []
+    with topology.inside("edge"), closing(Links()) as ours:
+        wan0 = socket.if_nametoindex("wan0")
+        for n in range(MOST_AT_TC):
+            links.append(lib.bpf_link_create(load_function(module, f"many{n}", kind).fd, wan0, 46, None))
+        assert min(links) >= 0
+        assert len(tc_programs(wan0)) == MOST_AT_TC
+        with pytest.raises(MachineError, match=f"as many tc programs as can be are there already: {MOST_AT_TC}; "):
+            ours.attach(programs[0], wan0, "wan0", TC)
+        os.close(links.pop())
+        ours.attach(programs[0], wan0, "wan0", TC)
+    for link in links:
+        os.close(link)
+    module.cleanup()
+
+
+def test_a_kernel_without_tcx_is_told_in_one_line(topology: Topology, programs: list[Functions]) -> None:
     """What such a kernel says to the call: tests/kernels has it from one that lacks tcx."""
     with topology.inside("edge"), closing(Links()) as links:
         wan0 = socket.if_nametoindex("wan0")
