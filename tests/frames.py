@@ -86,3 +86,14 @@ def with_checksum(source: bytes, destination: bytes, message: bytes) -> bytes:
     """The message with the right checksum in its field (which tests/core holds against scapy's)."""
     message = message[:2] + b"\0\0" + message[4:]
     return message[:2] + checksum(source, destination, message).to_bytes(2) + message[4:]
+
+
+def plain_solicitation(setting: Setting) -> bytes:
+    """What solicit() of tests/kinds.py makes of a setting alone, in a hundredth of scapy's time: for who asks for
+    thousands of targets (tests/test_frames.py holds the two together).
+    """
+    destination = solicited_node(setting.target)
+    option = bytes((SLLAO, 1)) + setting.asker_mac
+    message = with_checksum(setting.asker_link_local, destination, b"\x87" + bytes(7) + setting.target + option)
+    ethernet = group_mac(destination) + setting.asker_mac + setting.tags
+    return assemble(ethernet, setting.asker_link_local, destination, message)

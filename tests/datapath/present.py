@@ -18,7 +18,7 @@ from tests.datapath.harness import (
     entry,
     link,
 )
-from tests.frames import SETTING, UNSPECIFIED, solicited_node
+from tests.frames import SETTING, UNSPECIFIED, plain_solicitation, solicited_node
 from tests.kinds import solicit
 
 TARGET = SETTING.target
@@ -35,6 +35,8 @@ def one(method: Method, **keys: Any) -> Table:
 
 
 def question(target: bytes = TARGET, **fields: Any) -> bytes:
+    if not fields:
+        return plain_solicitation(replace(SETTING, target=target))
     return solicit(replace(SETTING, target=target), destination=solicited_node(target), **fields)
 
 

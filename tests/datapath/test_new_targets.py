@@ -42,8 +42,8 @@ from tests.datapath.harness import (
 )
 from tests.datapath.present import FRESH, HYBRID, KERNEL, LAN, MONITOR, NEIGHBOUR, PYTHON, TARGET, one, question
 from tests.datapath.test_budgets import promptly
-from tests.frames import SETTING, TAGS_8021Q, UNSPECIFIED, solicited_node
-from tests.kinds import HBH, solicit
+from tests.frames import SETTING, TAGS_8021Q, UNSPECIFIED, plain_solicitation
+from tests.kinds import HBH
 
 STATIC, ROUTE = Method.STATIC, Method.ROUTE
 MOST = 5
@@ -199,7 +199,7 @@ def test_a_target_that_no_route_leads_to_or_that_has_a_proxy_entry_takes_nothing
 
 
 def tagged(target: bytes) -> bytes:
-    return solicit(replace(SETTING, target=target, tags=TAGS_8021Q), destination=solicited_node(target))
+    return plain_solicitation(replace(SETTING, target=target, tags=TAGS_8021Q))
 
 
 def test_each_entry_has_a_budget_and_a_memory_of_its_own(fresh: Callable[..., Bench]) -> None:
