@@ -145,7 +145,7 @@ def hang(service: UnderSystemd) -> None:
 def _end(service: UnderSystemd, by: signal.Signals) -> None:
     before = service.show("NRestarts")
     service.send(by)
-    assert until(lambda: service.show("NRestarts") != before and service.show("ActiveState") == "active", 20.0)
+    assert service.comes_to(NRestarts=f"!{before}", ActiveState="active")
 
 
 HOW: Mapping[str, Callable[[UnderSystemd], None]] = {"restart": restart, "kill": kill, "hang": hang}

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,10 @@ mount -t tmpfs tmpfs /var/tmp
 mount -t tmpfs tmpfs /var/cache
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 systemd-sysusers /run/tree/deploy/systemd/npd6-xdp.sysusers.conf
+if [ -d "$KEPT" ]; then
+    install -d -o npd6-xdp -g npd6-xdp -m 700 /var/cache/npd6-xdp
+    find "$KEPT" -name '*.kept' -exec install -o npd6-xdp -g npd6-xdp -m 600 -t /var/cache/npd6-xdp {} +
+fi
 exec env --ignore-environment PATH="$PATH" container=npd6-xdp "$MANAGER" --unit=nothing.target --show-status=no
 """
 _NOTHING = "[Unit]\nDefaultDependencies=no\n"
@@ -213,9 +218,12 @@ class UnderSetpriv:
 
 
 class UnderSystemd:
-    """The very unit under a real systemd, which is init of namespaces of its own. `drop_in` is added to the unit."""
+    """The very unit under a real systemd, which is init of namespaces of its own. `drop_in` is added to the unit.
 
-    def __init__(self, topology: Topology, config: str, drop_in: str = "") -> None:
+    What earlier starts of the tests have compiled is kept there, too, unless it is to be the `first` on its machine.
+    """
+
+    def __init__(self, topology: Topology, config: str, drop_in: str = "", *, first: bool = False) -> None:
         self._topology = topology
         self._directory = topology.directory
         self._cgroup = topology.label
@@ -230,10 +238,11 @@ class UnderSystemd:
         (system / "nothing.target").write_text(_NOTHING)
         self.configure(config)
         self._said = self._directory / "systemd.log"
+        self._kept = "" if first else os.environ.get("CACHE_DIRECTORY", "")
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        environment = {**os.environ, "TREE": str(ROOT), "VENV": sys.prefix, "MANAGER": str(MANAGER)}
+        environment = {**os.environ, "TREE": str(ROOT), "VENV": sys.prefix, "MANAGER": str(MANAGER), "KEPT": self._kept}
         words = ("unshare", "--mount", "bash", "-c", _OUTSIDE, "bash", str(self._directory), self._cgroup, _INSIDE)
         with self._said.open("w") as said:
             self._process = self._topology.popen("edge", *words, stdout=said, stderr=said, env=environment)
@@ -277,7 +286,10 @@ class UnderSystemd:
         (self._directory / "npd6-xdp.toml").write_text(config)
 
     def enter(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return self._topology.run("edge", "nsenter", "-t", self.init, "-m", "-p", "-u", "-i", "-C", *argv)
+        return self._topology.run("edge", *self._words(*argv))
+
+    def _words(self, *argv: str) -> Sequence[str]:
+        return ("nsenter", "-t", self.init, "-m", "-p", "-u", "-i", "-C", *argv)
 
     def systemctl(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """systemctl(1) there."""
@@ -285,7 +297,27 @@ class UnderSystemd:
 
     def show(self, key: str) -> str:
         """A property of the unit."""
-        return self.systemctl("show", "--value", "--property", key, "npd6-xdp").stdout.strip()
+        return self._properties(key)[key]
+
+    def _properties(self, *keys: str) -> dict[str, str]:
+        """At one time. systemctl(1) asks a socket that is the mount namespace's, so it can do without the edge's."""
+        words = self._words("systemctl", "show", "--property", ",".join(keys), "npd6-xdp")
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+    def comes_to(self, **states: str) -> bool:
+        """Wait until properties of the unit are these, "A|B" for either; "!" in front of what one is not to be. Whether
+        it came to it.
+
+        It asks ten times a second: to ask takes a hundredth of a second of a processor.
+        """
+
+        def is_there() -> bool:
+            time.sleep(0.08)
+            found = self._properties(*states)
+            return all(_is(found[key], state) for key, state in states.items())
+
+        return until(is_there, 20.0)
 
     def program(self, *argv: str) -> Sequence[str]:
         return ("env", "PYTHONPATH=/run/tree", f"/run/{_PYTHON}", "-m", "npd6_xdp", *argv)
@@ -313,3 +345,7 @@ class UnderSystemd:
         READY and all else that the process does.
         """
         return until(lambda: self.log.count(words) >= times) and self.log.count(words) == times
+
+
+def _is(found: str, state: str) -> bool:
+    return found != state[1:] if state.startswith("!") else found in state.split("|")

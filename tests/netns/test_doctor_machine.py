@@ -58,7 +58,7 @@ def test_the_unit_is_told_of_failed_masked_not_enabled_or_changed_and_what_is_pr
         service.configure(good.replace("route", "rote"))
         service.systemctl("restart", "npd6-xdp")
         service.configure(good)
-        assert until(lambda: service.show("ActiveState") == "failed")
+        assert service.comes_to(ActiveState="failed")
         mended(Level.FAIL, "has failed (exit-code, exit status 2)")
         assert unit() == []
         service.systemctl("stop", "npd6-xdp")

@@ -53,11 +53,11 @@ def held(topology: Topology) -> dict[str, Any]:
 
 @contextmanager
 def unchanging_so(look: Callable[[], Any], there: Any) -> Iterator[None]:
-    """What is seen there is the same all the time, as often as that can be asked."""
+    """What is seen there is the same all the time: it is looked at more than ten times while a daemon starts."""
     done, seen = threading.Event(), []
 
     def watch() -> None:
-        while not done.is_set():
+        while not done.wait(0.03):
             seen.append(look())
 
     watching = threading.Thread(target=watch)
@@ -84,11 +84,11 @@ def die(service: UnderSystemd) -> None:
     """Be killed, and come again after RestartSec= only: it is away now."""
     pid = service.show("MainPID")
     service.send(signal.SIGKILL)
-    assert until(lambda: service.show("MainPID") not in (pid,) and service.show("ActiveState") != "active")
+    assert service.comes_to(MainPID=f"!{pid}", ActiveState="!active")
 
 
 def back(service: UnderSystemd) -> None:
-    assert until(lambda: service.show("ActiveState") == "active", 20.0)
+    assert service.comes_to(ActiveState="active")
 
 
 # --- nobody is left unanswered ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_all_of_it_goes_with_a_configuration_that_cant_be_used(topology: Topolog
         make_known(topology, wire)
         service.configure("a mistake")
         service.send(signal.SIGKILL)
-        assert until(lambda: service.show("ActiveState") == "failed")
+        assert service.comes_to(ActiveState="failed")
         assert service.show("NFileDescriptorStore") == "0"
         assert left(topology) == before
 
@@ -221,7 +221,7 @@ def test_after_three_starts_that_come_to_nothing_nobody_answers_by_an_old_table(
         make_known(topology, wire)
         service.configure(BROKEN)
         service.send(signal.SIGKILL)
-        assert until(lambda: service.show("SubState") == "start-pre", 20.0)
+        assert service.comes_to(SubState="start-pre")
         service.stop()
         assert service.show("NFileDescriptorStore") == "0"
         assert left(topology) == before
@@ -375,7 +375,7 @@ def test_starts_that_cant_even_be_counted_end_it(topology: Topology, start: str)
         words = f"mkdir {place} && printf '{broken}' >{place}/broken.conf && systemctl daemon-reload"
         assert service.enter("sh", "-c", words).returncode == 0
         service.send(signal.SIGKILL)
-        assert until(lambda: service.show("ActiveState") in ("failed", "inactive"), 20.0)
+        assert service.comes_to(ActiveState="failed|inactive")
         assert until(lambda: "4 starts in a row ended too early" in service.log)
         assert left(topology) == before
         assert service.show("NFileDescriptorStore") == "0"

@@ -158,7 +158,7 @@ def test_it_does_all_its_work_as_that_user(
 
 
 def test_systemd_hears_that_it_is_ready_what_it_does_and_that_it_lives(topology: Topology) -> None:
-    with UnderSystemd(topology, config()) as service:
+    with UnderSystemd(topology, config(), first=True) as service:
         assert service.show("StatusText") == "3 rules on wan0"
         assert service.show("RuntimeDirectoryMode") == "0750"
         kept = service.enter("find", "/var/cache/npd6-xdp", "-printf", "%M %U %G\\n").stdout.splitlines()
@@ -182,8 +182,7 @@ def test_systemd_restarts_it_when_its_loop_stands(topology: Topology) -> None:
         assert service.show("NRestarts") == "0", "it is fed"
         with handed_over(topology):
             service.send(signal.SIGSTOP)
-            assert until(lambda: service.show("NRestarts") == "1", 5.0)
-            assert until(lambda: service.show("ActiveState") == "active", 5.0)
+            assert service.comes_to(NRestarts="1", ActiveState="active")
         assert left(topology) != before
         assert service.stop() == 0
         assert left(topology) == before, "the successor knows what its predecessor has found"

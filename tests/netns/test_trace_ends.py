@@ -59,8 +59,7 @@ def test_at_a_hand_over_it_ends_with_a_word_and_the_successor_traces_anew(topolo
                 how(service)
                 assert client.process.wait(120) == 1
                 assert word in client.log.read_text().splitlines()[-1]
-            assert until(lambda before=before: service.show("MainPID") not in ("0", before))  # type: ignore[misc]
-            assert until(lambda: service.show("ActiveState") == "active")
+            assert service.comes_to(MainPID=f"!{before}", ActiveState="active")
         with traced(topology, service, "--count", "1") as client:
             wire.send(question("2001:db8:1::43"))
             assert client.process.wait(120) == 0
