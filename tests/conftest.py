@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -81,6 +82,19 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
         )
     elif _has_workers(session.config):
         items[:] = [item for item in items if _is_alone(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests are made, and stay: the garbage collector looks at none of them, now or later. It would take
+    each worker half of the time until its first test.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _in_order(items: list[pytest.Item], workers: int) -> list[pytest.Item]:

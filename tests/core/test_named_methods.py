@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r'"[<>]?(npd6_xdp(?:\.\w+)*):(\w+)\.(\w+)')  # MODULE:CLASS.METHOD
 
 
-CLASSES = {
-    each.name: each
-    for file in ROOT.glob("npd6_xdp/**/*.py")
-    for each in ast.parse(file.read_text()).body
-    if isinstance(each, ast.ClassDef)
-}
+@cache
+def classes() -> dict[str, ast.ClassDef]:
+    return {
+        each.name: each
+        for file in ROOT.glob("npd6_xdp/**/*.py")
+        for each in ast.parse(file.read_text()).body
+        if isinstance(each, ast.ClassDef)
+    }
 
 
 def methods(name: str) -> set[str]:
     """Those of a class, and of the classes that it is derived from."""
-    if (found := CLASSES.get(name)) is None:
+    if (found := classes().get(name)) is None:
         return set()
     own = {each.name for each in found.body if isinstance(each, ast.FunctionDef)}
     return own.union(*(methods(base.id) for base in found.bases if isinstance(base, ast.Name)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npd6_xdp.core.snapshot import HostSnapshot, RuleSnapshot
+from npd6_xdp.core.snapshot import HostSnapshot, RuleSnapshot, Status
 from npd6_xdp.core.status import overview_values, status_json, status_lines, status_pieces, status_values
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.verdict import Method, Outcome
@@ -25,15 +25,20 @@ from tests.core.test_status import STATUS, detailed
 LONGEST = 0.05  # seconds of processor time that the loop may be held for
 RULES, INTERFACES, HOSTS = 100_000, 4_000, 65_536
 
-rows = [HostSnapshot("lan0", IPv6Address((0x20010DB8 << 96) + number)) for number in range(HOSTS)]
-large = replace(
-    detailed(STATUS, hosts=rows),
-    snapshot=replace(
-        STATUS.snapshot,
-        interfaces=list(STATUS.snapshot.interfaces) * (INTERFACES // len(STATUS.snapshot.interfaces)),
-        rules=[RuleSnapshot("wan0", f"r{n}", Method.STATIC, {Outcome.LOST: n % 5000}) for n in range(RULES)],
-    ),
-)
+
+def rows(count: int) -> list[HostSnapshot]:
+    return [HostSnapshot("lan0", IPv6Address((0x20010DB8 << 96) + number)) for number in range(count)]
+
+
+def large(hosts: list[HostSnapshot]) -> Status:
+    return replace(
+        detailed(STATUS, hosts=hosts),
+        snapshot=replace(
+            STATUS.snapshot,
+            interfaces=list(STATUS.snapshot.interfaces) * (INTERFACES // len(STATUS.snapshot.interfaces)),
+            rules=[RuleSnapshot("wan0", f"r{n}", Method.STATIC, {Outcome.LOST: n % 5000}) for n in range(RULES)],
+        ),
+    )
 
 
 def timed(steps: Iterator[Any]) -> tuple[float, list[Any]]:
@@ -54,27 +59,30 @@ def timed(steps: Iterator[Any]) -> tuple[float, list[Any]]:
 
 @pytest.mark.large
 def test_no_bit_of_the_largest_status_or_overview_is_long() -> None:
+    hosts = rows(HOSTS)
+    status = large(hosts)
     bits = {
-        "status": timed(status_pieces(large)),
-        "its values": timed(status_values(large)),
-        "overview": timed(overview_values(replace(OVERVIEW, snapshot=large.snapshot))),
-        "its lines": timed(status_lines(status_json(large))),
-        "the order of hosts": timed(in_order(rows[::-1], lambda host: host.address)),
+        "status": timed(status_pieces(status)),
+        "its values": timed(status_values(status)),
+        "overview": timed(overview_values(replace(OVERVIEW, snapshot=status.snapshot))),
+        "its lines": timed(status_lines(status_json(status))),
+        "the order of hosts": timed(in_order(hosts[::-1], lambda host: host.address)),
     }
     print({what: f"{1000 * longest:.1f} ms" for what, (longest, _) in bits.items()})
     assert {what for what, (longest, _) in bits.items() if longest > LONGEST} == set()
-    assert bits["the order of hosts"][1][-1] == rows
+    assert bits["the order of hosts"][1][-1] == hosts
     left_out = bits["overview"][1][-1]["left_out"]
     assert left_out == {"interfaces": INTERFACES - 500, "rules": RULES - 500}
 
 
 @pytest.mark.large
 @pytest.mark.parametrize(
-    "status",
-    [STATUS, detailed(STATUS, hosts=rows[:200], targets=[]), detailed(large, hosts=[])],
+    "made",
+    [lambda: STATUS, lambda: detailed(STATUS, hosts=rows(200), targets=[]), lambda: large([])],
     ids=["", "200", "large"],
 )
-def test_the_pieces_of_a_status_are_the_very_text_of_its_json(status: Any) -> None:
+def test_the_pieces_of_a_status_are_the_very_text_of_its_json(made: Callable[[], Any]) -> None:
+    status = made()
     assert "".join(status_pieces(status)) == json.dumps(status_json(status))
 
 

@@ -198,21 +198,23 @@ def test_a_message_as_long_as_a_page_takes_is_checked_and_answered(bench: Bench)
 
 
 SETTING_IP = IPv6(src="fe80::2", dst="ff02::1:ff00:42", hlim=255)
+# Without an address to go to, scapy would ask for one on this machine's links.
+ETHER = Ether(dst="33:33:00:00:00:01", src="02:00:00:00:00:02")
 OTHERS = {
     "three tags": three_tags(SETTING),
-    "router advertisement": bytes(Ether() / SETTING_IP / ICMPv6ND_RA()),
-    "router solicitation": bytes(Ether() / SETTING_IP / ICMPv6ND_RS()),
-    "neighbor advertisement": bytes(Ether() / SETTING_IP / ICMPv6ND_NA(tgt="2001:db8:1::42")),
-    "TCP over IPv6": bytes(Ether() / IPv6(dst="2001:db8:1::42") / TCP()),
-    "TCP over IPv4": bytes(Ether() / IP(dst="192.0.2.1") / TCP()),
+    "router advertisement": bytes(ETHER / SETTING_IP / ICMPv6ND_RA()),
+    "router solicitation": bytes(ETHER / SETTING_IP / ICMPv6ND_RS()),
+    "neighbor advertisement": bytes(ETHER / SETTING_IP / ICMPv6ND_NA(tgt="2001:db8:1::42")),
+    "TCP over IPv6": bytes(ETHER / IPv6(dst="2001:db8:1::42") / TCP()),
+    "TCP over IPv4": bytes(ETHER / IP(dst="192.0.2.1") / TCP()),
     # npd6 takes its first byte for an ICMPv6 type: 34560 is 0x8700
     "UDP from port 34560, an NS in it": bytes(
-        Ether()
+        ETHER
         / IPv6(src="fe80::2", dst="2001:db8:1::42", hlim=255)
         / UDP(sport=34560, dport=9)
         / Raw(solicit(SETTING)[54:])
     ),
-    "14 bytes": bytes(Ether(type=0x86DD))[:14],
+    "14 bytes": bytes(ETHER)[:12] + b"\x86\xdd",
 }
 
 

@@ -15,12 +15,10 @@ from npd6_xdp.lab.topology import Topology
 
 
 @pytest.fixture
-def uncollected() -> Iterator[None]:
+def uncollected() -> None:
     """What the tests before have left is no business of the garbage collector's here; the daemon freezes its own."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture
