@@ -24,6 +24,7 @@ from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.attach import tc_programs
+from npd6_xdp.tools.control import ask
 from tests.netns.wire import until
 
 ROOT = Path(npd6_xdp.__file__).resolve().parents[1]
@@ -41,12 +42,16 @@ set -e
 dir=$1 memlock=$2 capabilities=$3 user=$4
 shift 4
 mkdir -p "$dir/tree" "$dir/venv" /run/npd6-xdp
+if [ -d "$KEPT" ]; then
+    install -d -o "$user" -g "$user" -m 700 "$dir/cache"
+    find "$KEPT" -name '*.kept' -exec install -o "$user" -g "$user" -m 600 -t "$dir/cache" {} +
+fi
 mount --bind "$TREE" "$dir/tree"
 mount --bind "$VENV" "$dir/venv"
 mount --bind "$dir/runtime" /run/npd6-xdp
 exec prlimit --memlock="$memlock" setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs \
     --inh-caps="-all,$capabilities" --ambient-caps="-all,$capabilities" --bounding-set="-all,$capabilities" \
-    env PYTHONPATH="$dir/tree" PYTHONDONTWRITEBYTECODE=1 "$dir/$PYTHON" -m npd6_xdp "$@"
+    env PYTHONPATH="$dir/tree" CACHE_DIRECTORY="$dir/cache" PYTHONDONTWRITEBYTECODE=1 "$dir/$PYTHON" -m npd6_xdp "$@"
 """
 
 # A cgroup of its own, so that nothing of the manager's outlives it; then all namespaces but the network's.
@@ -177,7 +182,7 @@ class UnderSetpriv:
         self._running = RunningDaemon(
             topology,
             config,
-            environment={"TREE": str(ROOT), "VENV": sys.prefix, "PYTHON": _PYTHON},
+            environment={"TREE": str(ROOT), "VENV": sys.prefix, "PYTHON": _PYTHON, "KEPT": _kept()},
             program=(
                 *("unshare", "--mount", "bash", "-c", _AS_USER, "bash", str(topology.directory)),
                 str(limit if hard < 0 else min(limit, hard)),
@@ -238,7 +243,7 @@ class UnderSystemd:
         (system / "nothing.target").write_text(_NOTHING)
         self.configure(config)
         self._said = self._directory / "systemd.log"
-        self._kept = "" if first else os.environ.get("CACHE_DIRECTORY", "")
+        self._kept = "" if first else _kept()
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -319,6 +324,10 @@ class UnderSystemd:
 
         return until(is_there, 20.0)
 
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says, without a process for each question."""
+        return ask(Path(f"/proc/{self.init}/root{CONTROL}"), {"verb": "status"})
+
     def program(self, *argv: str) -> Sequence[str]:
         return ("env", "PYTHONPATH=/run/tree", f"/run/{_PYTHON}", "-m", "npd6_xdp", *argv)
 
@@ -345,6 +354,11 @@ class UnderSystemd:
         READY and all else that the process does.
         """
         return until(lambda: self.log.count(words) >= times) and self.log.count(words) == times
+
+
+def _kept() -> str:
+    """Where the tests' daemons keep what they have compiled; "" if nowhere of their own."""
+    return os.environ.get("CACHE_DIRECTORY", "")
 
 
 def _is(found: str, state: str) -> bool:

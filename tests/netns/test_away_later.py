@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -33,13 +31,8 @@ def keeping(seconds: int) -> str:
     return f"{CONTROL}[limits]\nhost_route_keep = {seconds}\n{configuration(SAME_64)}"
 
 
-def status(service: UnderSystemd) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(service.enter(*service.program("status", "--json")).stdout)
-    return found
-
-
 def is_known(service: UnderSystemd) -> bool:
-    return any(each["address"] == SHARED for each in status(service)["neighbours"])
+    return any(each["address"] == SHARED for each in service.status()["neighbours"])
 
 
 def comes_back(topology: Topology, pings: Pings) -> float:
@@ -68,10 +61,10 @@ def test_a_host_that_is_away_over_a_restart_and_a_crash_is_reached_within_two_se
                 for how in (restart, kill):
                     how(service)
                     assert not is_known(service)
-            assert [each["address"] for each in status(service)["host_routes"]] == [SHARED]
-            asked = sum(status(service)["interfaces"][0]["solicitations"].values())
+            assert [each["address"] for each in service.status()["host_routes"]] == [SHARED]
+            asked = sum(service.status()["interfaces"][0]["solicitations"].values())
             lost.append(comes_back(topology, pings))
-            assert sum(status(service)["interfaces"][0]["solicitations"].values()) == asked, "nobody has asked for it"
+            assert sum(service.status()["interfaces"][0]["solicitations"].values()) == asked, "nobody has asked for it"
             assert until(lambda: is_known(service))
         print(f"reached after {', '.join(f'{each:.2f}' for each in lost)} s")
         assert min(lost) <= MOST_LOST

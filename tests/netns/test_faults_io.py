@@ -32,6 +32,8 @@ from tests.netns.wire import Wire, configuration, cpu_seconds, private_megabytes
 Start = Callable[..., RunningDaemon]
 
 PYTHON_ANSWERS = configuration(datapath='"python"')
+RELOADS = 8
+"""Of a file with as many mistakes as are said one by one."""
 LOST = ("npd6_log_lines_dropped_total", frozenset[tuple[str, str]]())
 
 
@@ -141,19 +143,19 @@ def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end_and_is_who
     text = f'[daemon]\nlog_format = "{style}"\n{PYTHON_ANSWERS}'
     with unread(kind) as (reader, writer), Unheard(topology, text, writer) as running:
         assert running.ready
-        running.write(f"{'n' * 400} = 1\n")
-        for _ in range(60):  # 30 kilobytes and more, one after the other
+        running.write("".join(f"{'n' * 400}{number} = 1\n" for number in range(20)))
+        for _ in range(RELOADS):  # 40 kilobytes, one after the other
             assert "the old configuration stays" in running.reload()
         assert answers(topology)
         assert running.metrics()[LOST] == 0, "there was space for them"
         said = b""
-        while said.count(b"reload: the old configuration stays") < 60:
+        while said.count(b"reload: the old configuration stays") < RELOADS:
             assert select.select([reader], [], [], 60.0)[0], said[-200:]
             said += os.read(reader, 65536)
         assert b"ready: 1 rule on wan0" in said
         for line in said.decode().splitlines():
             assert json.loads(line)["level"] in ("info", "error") if style == "json" else line.startswith("npd6-xdp: ")
-        for _ in range(60):  # and full again
+        for _ in range(RELOADS):  # and full again
             running.reload()
         running.write(text)
         lives_on_and_ends(running)
