@@ -31,14 +31,16 @@ NAT_ADDRESS = "10.0.2.15/24"
 GRAFANA = "grafana.sh"
 """Which script can't be run to its end, as its vendor's repository is out of reach."""
 
-# What a Debian box has, as far as it matters here, and minbase hasn't.
+# What a Debian box has, as far as it matters here, and minbase hasn't. What takes long to no end is left out: bytecode
+# of all that pip installs, and links to a hundred certificates where nobody is to be reached.
 _BOX = ("dbus", "iproute2", "sudo", "systemd-sysv")
 _WHEELS = ROOTS / "wheels"
 _PREPARE_BOX = r"""
 useradd --create-home --shell /bin/bash vagrant
 echo 'vagrant ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/vagrant
-printf '[global]\nno-index = true\nfind-links = /var/cache/wheels\n' > /etc/pip.conf
+printf '[global]\nno-index = true\nfind-links = /var/cache/wheels\n[install]\nno-compile = true\n' > /etc/pip.conf
 echo 'Acquire::Retries "0";' > /etc/apt/apt.conf.d/91offline
+echo ca-certificates ca-certificates/trust_new_crts select no | debconf-set-selections
 """
 # What apt has fetched is all machines', and each would lock out the others: so each has a layer of its own.
 _PREPARE_MACHINE = r"""
@@ -115,7 +117,7 @@ def lab() -> Iterator[Lab]:
         for name, machine in found.items()
     }
     with ExitStack() as stack:
-        box = stack.enter_context(_box())
+        box = stack.enter_context(_box(found))
         switches = stack.enter_context(
             _switches({"nat", *(network for networks in wires.values() for network in networks)})
         )
@@ -129,12 +131,12 @@ def lab() -> Iterator[Lab]:
 
 
 @contextmanager
-def _box() -> Iterator[Root]:
+def _box(found: dict[str, Any]) -> Iterator[Root]:
     with fresh_root() as box:
         box.install(*_BOX)
         box.run("bash", "-ec", _PREPARE_BOX)
         shutil.copytree(_wheels(), box.path / "var/cache/wheels")
-        (folder,) = config()["edge"]["folders"].values()
+        (folder,) = found["edge"]["folders"].values()
         shutil.copytree(PROJECT, box.path / "vagrant", ignore=_excluded(folder["rsync__exclude"]))
         yield box
 
