@@ -36,9 +36,8 @@ def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     later_tree(tree)
     out = tmp_path_factory.mktemp("dist")
     (out / "a place").mkdir()
-    return build(
-        tree, out, TMPDIR=str(out / "a place"), PYTHON="/none", DEBFULLNAME="npd6 & xdp/", DEBEMAIL="a@b.invalid"
-    )
+    odd = {"TMPDIR": str(out / "a place"), "PYTHON": "/none", "DEBFULLNAME": "npd6 & xdp/", "DEBEMAIL": "a@b.invalid"}
+    return build(tree, out, **odd, DPKG_DEB_COMPRESSOR_TYPE="gzip", DPKG_DEB_COMPRESSOR_LEVEL="1")  # in no time
 
 
 @pytest.fixture(scope="package")

@@ -82,10 +82,11 @@ def test_the_wheel_of_the_sdist_is_that_of_the_tree(dist: Path, tmp_path: Path) 
 
 
 def test_it_answers_out_of_a_wheel_with_the_newest_libraries(dist: Path, tmp_path: Path, topology: Topology) -> None:
-    run(sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv")
+    run(sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", tmp_path / "venv")
     python, program = tmp_path / "venv/bin/python", tmp_path / "venv/bin/npd6-xdp"
+    pip = (sys.executable, "-m", "pip", "--python", python)
     newest = ("--upgrade", "--upgrade-strategy", "eager")
-    run(python, "-m", "pip", "install", "--quiet", *newest, dist / f"{NAME}-py3-none-any.whl")
+    run(*pip, "install", "--quiet", "--no-compile", *newest, dist / f"{NAME}-py3-none-any.whl")
     files = "import npd6_xdp, prometheus_client as p, scapy; print(npd6_xdp.__file__, p.__file__, scapy.__file__)"
     found = run(python, "-c", files, cwd=tmp_path).split()
     assert all(path.startswith(f"{tmp_path}/venv/") for path in found), found
