@@ -302,7 +302,7 @@ class UnderSystemd:
 
     def show(self, key: str) -> str:
         """A property of the unit."""
-        return self._properties(key)[key]
+        return self._properties(key).get(key, "")
 
     def _properties(self, *keys: str) -> dict[str, str]:
         """At one time. systemctl(1) asks a socket that is the mount namespace's, so it can do without the edge's."""
@@ -320,7 +320,7 @@ class UnderSystemd:
         def is_there() -> bool:
             time.sleep(0.08)
             found = self._properties(*states)
-            return all(_is(found[key], state) for key, state in states.items())
+            return all(key in found and _is(found[key], state) for key, state in states.items())
 
         return until(is_there, 20.0)
 

@@ -38,7 +38,7 @@ def test_nothing_stays_of_a_service_whose_python_is_broken_for_good(topology: To
         python = str(Path(sys.executable).resolve())
         assert service.enter("mount", "--bind", instead, python).returncode == 0
         service.send(signal.SIGKILL)
-        assert until(lambda: service.show("ActiveState") == "failed", 20.0)
+        assert service.comes_to(ActiveState="failed")
         assert why in service.log
         assert until(lambda: SAID in service.log)
         assert left(topology) == before
