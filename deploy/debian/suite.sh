@@ -44,7 +44,8 @@ mount --rbind /dev dev
 mount -t proc proc proc
 mount --rbind /sys sys
 mount -t tmpfs -o mode=755 tmpfs run
-mkdir run/lock
+mkdir -p run/lock /run/lock
+mount --bind /run/lock run/lock # all on this kernel share its neighbour table, and by these locks the tests take turns
 cp -L /etc/resolv.conf etc/resolv.conf
 certificates=/etc/ssl/certs/ca-certificates.crt
 if [ -e "$certificates" ]; then # whom this machine trusts, pip is to trust in there, whatever a package writes there
@@ -56,6 +57,7 @@ shift
 pivot_root . .
 umount -l .
 cd /
+dpkg --configure -a >/dev/null # what a run that was killed has left half done
 exec /npd6-xdp/deploy/test.sh "$@"
 INSIDE
 )
