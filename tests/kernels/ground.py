@@ -24,6 +24,7 @@ from tests.kernels.wire import Wire
 _PROTOCOL = "136"
 """By which the kernel's tables know what is the daemon's."""
 _START = 900.0  # seconds; half a minute on an idle machine that is emulated, a second on a real one
+_DEVICES = 900.0  # seconds for ip(8) to make a hundred; over two minutes where a busy machine emulates this one
 
 
 class Rule(NamedTuple):
@@ -81,7 +82,9 @@ class Ground:
     def ip(self, namespace: Namespace, *lines: str) -> None:
         """Have ip(8) do this in a namespace, line by line; raises MachineError if one fails."""
         words = ("ip", "-netns", self.topology.name(namespace), "-batch", "-")
-        done = subprocess.run(words, input="\n".join(lines), capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            words, input="\n".join(lines), capture_output=True, text=True, timeout=_DEVICES, check=False
+        )
         if done.returncode:
             raise MachineError(f"ip: {'; '.join(lines)}: {done.stderr.strip()}")
 

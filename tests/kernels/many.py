@@ -21,6 +21,7 @@ _WITHIN = 10.0  # seconds for a start beyond the compile, on a processor that is
 _START = 900.0  # seconds, for one that is
 _STOP = 120.0
 _BATCH = 100  # devices made at a time, or questions: a packet socket holds so many answers
+_PATIENCE = 10.0  # seconds without a further answer, after which what is unanswered is asked again
 
 
 class Many(Scene):
@@ -77,11 +78,11 @@ class Many(Scene):
                         frame = solicitation(f"{_PREFIX}::{vlan:x}", "fe80::ff:fe00:1", mac)
                         wire.send(frame[:12] + b"\x81\x00" + vlan.to_bytes(2) + frame[12:])
                     wanted = len(heard) + min(_BATCH, len(left) - first)
-                    deadline = time.monotonic() + 5.0
-                    while (
-                        len(heard) < wanted and select.select([wire], [], [], max(0.0, deadline - time.monotonic()))[0]
-                    ):
-                        heard |= self._advertised(wire.recv(2048))
+                    until = time.monotonic() + _PATIENCE
+                    while len(heard) < wanted and select.select([wire], [], [], max(0.0, until - time.monotonic()))[0]:
+                        if new := self._advertised(wire.recv(2048)) - heard:
+                            heard |= new
+                            until = time.monotonic() + _PATIENCE
         return len(heard)
 
     @staticmethod
