@@ -72,6 +72,17 @@ class Prometheus:
             return [({}, float(data["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
+    def found(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Those series once there are some: there are none while the last scrape was too slow for the half second."""
+        series: list[tuple[dict[str, str], float]] = []
+
+        def there() -> bool:
+            series[:] = self.query(expression)
+            return bool(series)
+
+        until(there, 15.0)
+        return series
+
     def numbers(self, expression: str) -> list[float]:
         """The values of an expression's series, those left out that are none."""
         return [value for _, value in self.query(expression) if math.isfinite(value)]

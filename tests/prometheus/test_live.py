@@ -115,7 +115,7 @@ def test_what_is_scraped_is_what_the_reference_has(scene: Scene) -> None:
     reference = page()
     for name, family in FAMILIES.items():
         sample = {"counter": f"{name}_total", "histogram": f"{name}_count"}.get(family.type, name)
-        found = scene.prometheus.query(sample)
+        found = scene.prometheus.found(sample)
         assert found, name
         for series, _ in found:
             assert set(series) - {"__name__", "job", "instance"} == set(labels(family))
