@@ -113,6 +113,15 @@ class RunningDaemon:
         trace.stderr.readline()
         return trace
 
+    @staticmethod
+    def told_by(trace: subprocess.Popen[str], seconds: float = 60.0) -> str:
+        """All that a trace has told at its end, which it is made to come to if it doesn't by itself."""
+        try:
+            return trace.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            trace.kill()
+            return trace.communicate()[0]
+
     @property
     def process(self) -> subprocess.Popen[str]:
         """The daemon's own process (no wrapper around it)."""

@@ -177,7 +177,7 @@ class _Story:
             argv = ("--target", HOST_ADDRESS, "--count", "1")
             trace = daemon.trace(*argv)
             self.ping_unanswered("ping the host, no route to it")
-            told, _ = trace.communicate(timeout=60)
+            told = daemon.told_by(trace)
             self.report.command(f"edge# npd6-xdp trace {' '.join(argv)}", _folded(told))
             outcome = re.search(rf"{HOST_ADDRESS}\s+(\S+)", told)
             self.report.check("trace: what became of the question", "absent", outcome and outcome[1])

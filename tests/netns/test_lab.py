@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import npd6_xdp
+from npd6_xdp.lab.daemon import RunningDaemon
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -57,7 +58,8 @@ def end_of(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def counting() -> Iterator[subprocess.Popen[str]]:
     """The lab with a daemon that only counts. It waits most of the time, so it runs beside the other one."""
-    count_only = 'sed -i "s/^datapath = .*/datapath = \\"monitor\\"/" "$3"; exec "$0" -m npd6_xdp "$@"'
+    monitor = 's/^datapath = .*/datapath = "monitor"/'
+    count_only = f'[ $1 != run ] || sed -i \'{monitor}\' "$3"; exec "$0" -m npd6_xdp "$@"'
     with start("-c", WITH_ANOTHER_DAEMON, "sh", "-c", count_only, sys.executable) as process:
         yield process
         process.terminate()
@@ -109,6 +111,12 @@ def test_it_is_plain_text_of_less_than_100_columns_when_not_on_a_terminal(
 ) -> None:
     assert "\033" not in told.stdout
     assert max(len(line) for line in told.stdout.splitlines()) < 100
+
+
+def test_a_trace_that_sees_nothing_is_ended_so_that_the_lab_tells_of_it_and_goes_on() -> None:
+    with subprocess.Popen(("sleep", "600"), stdout=subprocess.PIPE, text=True) as trace:
+        assert RunningDaemon.told_by(trace, seconds=0.1) == ""
+    assert trace.returncode == -signal.SIGKILL
 
 
 def test_a_daemon_that_does_not_start_fails_the_lab_and_its_log_is_shown() -> None:
