@@ -32,6 +32,7 @@ from types import FrameType, TracebackType
 from typing import IO, Any, Literal, Self
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.lab.processes import kill_all
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
 Namespace = Literal["upstream", "edge", "second", "switch", "host"]
@@ -82,6 +83,7 @@ _RUN = Path("/run")
 _NETNS = _RUN / "netns"
 _LABEL = re.compile(r"(npd6-([0-9]+)-[0-9]+)(-upstream|-edge|-second|-switch|-host)?")
 _BPF_XDP = 37  # enum bpf_attach_type
+_SCOPE_LINK, _TENTATIVE = 0x20, 0x40  # IPV6_ADDR_LINKLOCAL, and IFA_F_TENTATIVE of linux/if_addr.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -277,13 +279,13 @@ class Topology:
     def _build(self) -> None:
         _live.add(self.label)
         self.directory.mkdir(mode=0o700)
+        _batch(*(f"netns add {self.name(namespace)}" for namespace in self.namespaces))
         for namespace in self.namespaces:
-            _command("ip", "netns", "add", self.name(namespace))
             # Link-local addresses would be tentative for up to two seconds, which is no part of the story.
             self.sysctl(namespace, "net/ipv6/conf/default/accept_dad", 0)
         self.connect()
         for namespace, lines in self.setup.items():
-            _command("ip", "-netns", self.name(namespace), "-batch", "-", stdin="\n".join(lines))
+            _batch(*lines, options=("-netns", self.name(namespace)))
         for namespace, interfaces in self.interfaces.items():
             for interface in interfaces:
                 self._wait_for_link_local(namespace, interface)
@@ -298,7 +300,7 @@ class Topology:
 
     def kill_all(self, namespace: Namespace) -> None:
         """End all that runs in a namespace, by SIGKILL, as where the power fails."""
-        _kill_all([self.name(namespace)])
+        kill_all([_NETNS / self.name(namespace)])
 
     def cable(self, namespace: Namespace, interface: str, peer: Namespace, peer_interface: str) -> None:
         """Put in one."""
@@ -309,8 +311,10 @@ class Topology:
     def _wait_for_link_local(self, namespace: Namespace, interface: str, timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            for link in self.ip(namespace, "-6", "address", "show", "dev", interface, "scope", "link"):
-                if any(not address.get("tentative") for address in link["addr_info"]):
+            with self.inside(namespace):
+                addresses = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+            for _, _, _, scope, flags, name in map(str.split, addresses):
+                if name == interface and int(scope, 16) == _SCOPE_LINK and not int(flags, 16) & _TENTATIVE:
                     return
             time.sleep(0.005)
         raise MachineError(f"lab: {interface} in {namespace} got no link-local address in {timeout:.0f} s")
@@ -340,26 +344,11 @@ def _alive(label: str, pid: int) -> bool:
 def _remove(label: str, names: list[str]) -> None:
     """Remove a topology's namespaces, with what runs in them, and its directory."""
     names = [name for name in names if (_NETNS / name).exists()]
-    _kill_all(names)
-    for name in names:
+    kill_all([_NETNS / name for name in names])
+    if names:
         with suppress(MachineError):  # two sweeps at once: the other was faster
-            _command("ip", "netns", "delete", name)
+            _batch(*(f"netns delete {name}" for name in names), options=("-force",))
     shutil.rmtree(_RUN / label, ignore_errors=True)
-
-
-def _kill_all(names: list[str]) -> None:
-    deadline = time.monotonic() + 30.0
-    while (pids := {pid for name in names for pid in _pids(name)}) and time.monotonic() < deadline:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def _pids(name: str) -> set[int]:
-    with suppress(MachineError):
-        return {int(pid) for pid in _command("ip", "netns", "pids", name).split()} - {os.getpid()}
-    return set()
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -369,6 +358,11 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def _setns(fd: int) -> None:
     if _libc.setns(fd, 0x40000000):  # CLONE_NEWNET; os.setns exists from Python 3.12 on
         raise OSError(ctypes.get_errno(), "setns")
+
+
+def _batch(*lines: str, options: tuple[str, ...] = ()) -> None:
+    """Have one ip(8) do all that these lines say; `options` stand before them."""
+    _command("ip", *options, "-batch", "-", stdin="\n".join(lines))
 
 
 def _command(*argv: str, stdin: str = "") -> str:
