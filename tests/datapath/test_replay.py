@@ -21,6 +21,7 @@ from npd6_xdp.core.verdict import Reason
 from tests.frames import SETTING, TAGS_8021Q, ip6
 from tests.judge import judge_advertisement
 from tests.kinds import KINDS, Wanted, solicit
+from tests.spoken import spoken
 
 ROOT = Path(npd6_xdp.__file__).parent.parent
 MAC = SETTING.mac.hex(":")
@@ -54,10 +55,8 @@ method = "static"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading an XDP program needs root")
 
 
-def replay(*argv: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [*prefix, sys.executable, "-m", "npd6_xdp", "replay", *argv]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600, check=False)
+def replay(*argv: str) -> subprocess.CompletedProcess[str]:
+    return spoken("replay", *argv)
 
 
 @pytest.fixture
@@ -258,7 +257,9 @@ def test_each_error_is_one_line(tmp_path: Path, config: str) -> None:
         file, configuration, *more = argv
         done = replay(file, "--config", configuration, *more)
         assert (done.returncode, done.stderr, done.stdout) == (status, f"npd6-xdp: {line}\n", "")
-    done = replay(capture, "--config", config, prefix=("setpriv", "--bounding-set=-all"))
+    words = ("setpriv", "--bounding-set=-all", sys.executable, "-m", "npd6_xdp", "replay", capture, "--config", config)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert done.returncode == 1
     assert done.stderr == (
         "npd6-xdp: not permitted to load an XDP program: without CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON; run as"

@@ -15,6 +15,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.frames import ip6
 from tests.netns.test_roles import ADDRESS, gets
+from tests.netns.verb import verb
 from tests.netns.wire import EDGE, LATE, Asker, Wire, configuration, on_edge, question, until
 
 pytestmark = pytest.mark.needs_table  # the upstream's kernel has the targets in it
@@ -70,7 +71,7 @@ def test_the_upstreams_kernel_takes_the_new_mac_address_without_asking(
     assert all(one.source == one.target for one in found)
     assert until(lambda: all(caches(topology, target, EDGE_WAN_MAC) for target in TARGETS))
     assert until(lambda: sent(running) == 3 * len(TARGETS))
-    assert "announcements: 15" in running.command("status").stdout
+    assert "announcements: 15" in verb(running, "status").stdout
 
 
 def test_only_hosts_that_are_there_are_announced_and_they_are_looked_for_first(
@@ -100,7 +101,7 @@ def test_what_no_route_leads_to_and_what_no_rule_answers_any_more_isnt_announced
         assert [asker.outcome(target) for target in (routed, unrouted, ignored)] == ["standby"] * 3
         on_edge(topology, f"-6 route add unreachable {unrouted}")
         running.write(configuration("2001:db8:1::/64 route", "2001:db8:7::/64 ignore", **keys))
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         take_over(topology)
         assert Counter(one.target for one in announced(wire, 3)) == {ip6(routed): 3}
         assert announced(wire, 1, 0.5) == []
@@ -132,41 +133,41 @@ def test_the_loss_of_the_address_ends_it(topology: Topology, daemon: Start) -> N
 def test_targets_are_announced_by_hand_as_far_as_role_and_rules_go(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 static", "2001:db8:7::/64 ignore", **ACTIVE))
     with Wire(topology) as wire:
-        refused = running.command("announce", TARGETS[0])
+        refused = verb(running, "announce", TARGETS[0])
         assert (refused.returncode, refused.stderr) == (1, "")
         assert refused.stdout == f"wan0: on standby: {ADDRESS} isn't on this machine, so nothing is announced\n"
         take_over(topology)
         assert gets(running, 1)
         assert announced(wire, 1, 0.2) == [], "nothing is remembered"
-        nothing = running.command("announce")
+        nothing = verb(running, "announce")
         assert (nothing.returncode, nothing.stdout, nothing.stderr) == (1, "wan0: nothing is remembered\n", "")
-        done = running.command("announce", *TARGETS[:2], "2001:db8:7::1", "--interface", "wan0")
+        done = verb(running, "announce", *TARGETS[:2], "2001:db8:7::1", "--interface", "wan0")
         assert (done.returncode, done.stdout) == (0, "wan0: 2 targets\n")
         assert done.stderr == "npd6-xdp: 2001:db8:7::1: no rule answers it on wan0\n"
         found = announced(wire, 6)
         assert [str(IPv6Address(one.target)) for one in found] == TARGETS[:2] * 3
         assert wire.ask(question(TARGETS[4])) is not None
-        done = running.command("announce")
+        done = verb(running, "announce")
         assert (done.returncode, done.stdout, done.stderr) == (0, "wan0: all that are remembered\n", "")
         assert [str(IPv6Address(one.target)) for one in announced(wire, 3)] == [TARGETS[4]] * 3
     for words, said in (
         (["--interface", "wan9"], "npd6-xdp: no [[interface]] speaks for wan9\n"),
         (["2001:db8:9::1"], "npd6-xdp: 2001:db8:9::1: no rule answers it\n"),
     ):
-        failed = running.command("announce", *words)
+        failed = verb(running, "announce", *words)
         assert (failed.returncode, failed.stderr) == (1, said)
 
 
 def test_without_a_memory_targets_have_to_be_named(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 static"))
-    failed = running.command("announce")
+    failed = verb(running, "announce")
     assert failed.returncode == 1
     why = "no target is remembered without active_with or new_targets_per_second; name some"
     assert failed.stdout == f"wan0: {why}\n"
     with Wire(topology) as wire:
-        assert running.command("announce", TARGETS[0]).returncode == 0
+        assert verb(running, "announce", TARGETS[0]).returncode == 0
         assert [one.target for one in announced(wire, 3)] == [ip6(TARGETS[0])] * 3
-    (interface,) = json.loads(running.command("status", "--json").stdout)["interfaces"]
+    (interface,) = json.loads(verb(running, "status", "--json").stdout)["interfaces"]
     assert interface["announcements"] == 3
 
 
@@ -176,10 +177,10 @@ def test_without_a_device_for_the_link_address_that_is_why_nothing_is_announced(
 ) -> None:
     take_over(topology)
     running = daemon(configuration("2001:db8:1::/64 static", link_address='"00:00:5e:00:02:33"', **keys))
-    refused = running.command("announce", TARGETS[0])
+    refused = verb(running, "announce", TARGETS[0])
     why = "on standby: no device on wan0 has its link_address, 00:00:5e:00:02:33, and is up"
     assert (refused.returncode, refused.stdout) == (1, f"wan0: {why}, so nothing is announced\n")
-    assert why in running.command("status").stdout
+    assert why in verb(running, "status").stdout
 
 
 def test_an_interface_that_is_yet_to_come_is_told_from_one_that_the_file_hasnt(
@@ -188,18 +189,18 @@ def test_an_interface_that_is_yet_to_come_is_told_from_one_that_the_file_hasnt(
     more = '\n[[interface]]\nname = "late0"\nvlan = "100"\nrule = [{prefix = "2001:db8:1::/64", method = "static"}]\n'
     running = daemon(configuration("2001:db8:1::/64 static") + more)
     for name in ("late0", "late0:100"):
-        failed = running.command("announce", TARGETS[0], "--interface", name)
+        failed = verb(running, "announce", TARGETS[0], "--interface", name)
         assert (failed.returncode, failed.stderr) == (1, "npd6-xdp: late0 isn't there (yet)\n")
-    failed = running.command("announce", TARGETS[0], "--interface", "late0:200")
+    failed = verb(running, "announce", TARGETS[0], "--interface", "late0:200")
     assert failed.stderr == "npd6-xdp: no [[interface]] speaks for late0:200\n"
 
 
 def test_of_too_many_by_hand_it_is_said_how_many_were_taken(topology: Topology, daemon: Start) -> None:
     running = daemon("[limits]\nannouncements_per_second = 1\n" + configuration("2001:db8:1::/64 static"))
     many = [f"2001:db8:1::{number:x}" for number in range(1, 4201)]
-    done = running.command("announce", *many[:100])
+    done = verb(running, "announce", *many[:100])
     assert (done.returncode, done.stdout, done.stderr) == (0, "wan0: 100 targets\n", "")
-    failed = running.command("announce", *many)
+    failed = verb(running, "announce", *many)
     assert (failed.returncode, failed.stdout) == (1, "wan0: 4096 targets\n")
     why = "so many are being announced already; try again in some seconds"
     assert failed.stderr == f"npd6-xdp: {why}; the first 4096 of 4200 targets were taken\n"
