@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -190,8 +191,15 @@ class RunningDaemon:
         }
 
     def solicitations(self, interface: str = "wan0") -> dict[str, int]:
-        """How many solicitations met which outcome on an interface: {outcome: count}, without the zeros."""
+        """How many solicitations met which outcome on an interface: {outcome: count}, without the zeros.
+
+        By the control socket, at a third of what the metrics page costs, which has the same counts; by that where the
+        socket doesn't have them: the configuration has given it another name, or there are too many interfaces.
+        """
         self.settle()
+        for each in self._overview().get("interfaces", ()):
+            if each["interface"] == interface:
+                return {outcome: count for outcome, count in each["solicitations"].items() if count}
         found = {}
         for (name, labels), value in self.metrics().items():
             words = dict(labels)
@@ -203,12 +211,21 @@ class RunningDaemon:
         """Wait for a turn of the daemon's loop: what it was doing is counted then, too, which follows the answer.
         Doesn't wait where the daemon is gone, or has been given another control socket.
         """
+        self._overview()
+
+    def _overview(self) -> dict[str, Any]:
+        """The brief status; {} where the control socket gives none."""
+        said = b""
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(60.0)
             connection.connect(str(self.control))
             connection.sendall(b'{"verb": "status", "brief": true}\n')
-            while connection.recv(1 << 16):
-                pass
+            while piece := connection.recv(1 << 16):
+                said += piece
+        try:
+            return dict(json.loads(said))
+        except ValueError:
+            return {}
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._timeout

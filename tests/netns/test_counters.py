@@ -83,6 +83,8 @@ def test_23_solicitations_of_mixed_kinds_are_23_outcomes_each_the_right_one(topo
     assert sum(wanted.values()) == 23
 
     samples = {(name, labels): value for (name, labels), value in running.metrics().items() if value}
+    page = {dict(labels)["outcome"]: int(n) for (name, labels), n in samples.items() if name == NAMES[0]}
+    assert grown(before, page) == wanted
     reasons = {dict(labels)["reason"]: n for (name, labels), n in samples.items() if "invalid_solicit" in name}
     assert reasons == {"hop_limit": 1, "checksum": 1, "code": 1, "option_length": 2}
     rules = {
