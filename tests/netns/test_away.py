@@ -16,6 +16,7 @@ from npd6_xdp.lab.topology import Topology
 from tests.netns.away import MOST_LOST, ROUTE, Pings, have_believed, host, lost
 from tests.netns.test_host_routes import SAME_64, SHARED, kernels, shown
 from tests.netns.test_places import is_there
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, on_edge, question, until
 
 pytestmark = pytest.mark.needs_table
@@ -51,7 +52,7 @@ def test_a_silent_host_is_reached_within_two_seconds_of_its_return_by_an_upstrea
         assert wire.ask(question(SHARED), 0.3) is None
     assert kernels(topology) == [ROUTE]
     running.write("[limits]\nhost_route_keep = 0\n" + configuration(SAME_64))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert until(lambda: kernels(topology) == shown(running) == [])
 
 

@@ -12,6 +12,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.tools import explain_live
+from tests.netns.verb import verb
 from tests.netns.wire import DAD, EACH_METHOD, SETTING, Wire, configuration, grown, on_edge, question, scan, until
 
 pytestmark = pytest.mark.needs_table
@@ -149,7 +150,7 @@ def test_who_doesnt_answer_is_foretold(topology: Topology, daemon: Start, datapa
         assert until(lambda: not foretold.look(NOBODY).known.entry.standby)
         assert foretold.next("2001:db8:4::1") == ("answered_xdp" if datapath == "hybrid" else "answered_python")
         running.write(configuration(*RULES, attach='"native"', datapath='"monitor"'))
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         monitored = {target: outcome.replace("standby", "monitored") for target, outcome in targets.items()}
         assert {target: foretold.next(target) for target in targets} == monitored
         on_edge(topology, "link set wan0 down")

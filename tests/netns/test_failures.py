@@ -16,6 +16,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.core.test_mrd import solicitation
 from tests.netns.test_hidden_tags import tag_beside
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, cpu_seconds, on_edge, question, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -79,7 +80,7 @@ def switch_forwarding(fault: Fault, n: int) -> None:
 
 
 def ask_status(fault: Fault, _: int) -> None:
-    fault.running.command("status")
+    verb(fault.running, "status")
 
 
 def send_signal(fault: Fault, _: int) -> None:
@@ -153,7 +154,7 @@ def fails_and_is_opened_anew(fault: Fault, where: str, error: str) -> None:
     assert fault.answers()
     assert fault.counted(where) == 4
     assert says(running, "Traceback")
-    assert running.command("status").returncode == 0
+    assert verb(running, "status").returncode == 0
 
     fault.happens(ALWAYS)
     assert until(lambda: running.process.poll() is not None)
@@ -176,7 +177,7 @@ def let_pass(_: Fault, __: int) -> None:
 
 
 def reload(fault: Fault, _: int) -> None:
-    fault.running.command("reload")
+    verb(fault.running, "reload")
 
 
 def give_address(fault: Fault, n: int) -> None:
@@ -210,7 +211,7 @@ def test_what_fails_in_the_middle_of_an_answer_or_a_change_is_made_good(
         with Wire(topology) as wire:
             assert until(lambda: Asker(wire, running).outcome("2001:db8:1::99") == "own")
         assert fault.answers()
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
     assert running.stop() == 0
 
 
@@ -231,7 +232,7 @@ def test_a_reload_that_fails_in_the_middle_leaves_the_old_configuration_whatever
             assert until(lambda n=n: Asker(wire, running).outcome(f"2001:db8:1::{n:x}") == "own")  # type: ignore[misc]
             assert wire.ask(question("2001:db8:1::42")) is not None
             assert wire.ask(question("2001:db8:3::42"), 0.2) is None
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         assert wire.ask(question("2001:db8:1::42"), 0.2) is None
         assert wire.ask(question("2001:db8:3::42")) is not None
     assert "npd6_" in running.metrics_text(port=9847)

@@ -20,6 +20,7 @@ from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.doctor.finding import Finding, Level
 from npd6_xdp.tools.doctor.follow import follow
 from npd6_xdp.tools.doctor.reading import read
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, paused, question, until
 
 pytestmark = pytest.mark.needs_table
@@ -203,11 +204,11 @@ def test_who_asks_from_afar_needs_a_route_back(scene: Scene) -> None:
 def test_a_decision_is_named_and_so_are_a_port_that_is_down_and_a_daemon_that_is_gone(scene: Scene) -> None:
     running = scene.running
     running.write(configuration(*RULES, collect_targets="10", datapath='"monitor"'))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     (first, *_) = bad(scene.follow())
     assert (first.check, 'datapath = "monitor"' in first.message) == ("decision", True), first
     running.write(configuration(*RULES, collect_targets="10"))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert not bad(scene.follow())
     done = running.command(
         "doctor", HOST_ADDRESS, "--json", "--config", str(running.config_file), "--control", str(running.control)

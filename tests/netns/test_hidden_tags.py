@@ -13,6 +13,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,7 @@ from tests.bench.generators import Order
 from tests.frames import TAGS_8021Q, TAGS_MENU
 from tests.netns.commanded import commanded
 from tests.netns.tracing import Trace
+from tests.netns.verb import verb
 from tests.netns.wire import EDGE, Wire, configuration, flood, on_edge, question, says, scan, until
 from tests.soak.traffic import STATIC, generator
 
@@ -52,16 +55,21 @@ def hidden(topology: Topology) -> Iterator[Wire]:
         yield wire
 
 
+@cache
+def _push() -> tuple[Any, Any]:
+    """The program, as bcc's module and function: compiled once, which takes 0.2 s."""
+    module, _ = compile_program(PUSH, "nothing", {})
+    return module, load_function(module, "push", load_bcc().BPF.SCHED_CLS)
+
+
 @contextmanager
 def tag_beside(topology: Topology, interface: str, namespace: Namespace = "upstream") -> Iterator[Wire]:
-    module, _ = compile_program(PUSH, "nothing", {})
-    function = load_function(module, "push", load_bcc().BPF.SCHED_CLS)
+    _, function = _push()
     with topology.inside(namespace):
         ifindex = socket.if_nametoindex(interface)
         opts = ctypes.create_string_buffer((16).to_bytes(8, "little") + bytes(8), 16)
         link = load_bcc().lib.bpf_link_create(function.fd, ifindex, _TCX_EGRESS, opts)
     assert link >= 0, "Linux 6.6 has tcx"
-    module.cleanup()
     with Wire(topology, namespace, interface) as wire:
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
         yield wire
@@ -112,7 +120,7 @@ def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
     running = daemon(TRUNK)
     if grown:
         running.write(TRUNK + configuration(*(f"2001:db8:{n:x}::/64 static" for n in range(0x100, 0x200)), vlan="7"))
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         assert until(lambda: "the kernel maps have grown" in running.log)
     with Wire(topology) as wire:
         assert wire.ask(asked("2001:db8:1::9")) is not None
@@ -126,7 +134,7 @@ def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
             " there until they stand in the frames: on the other end of wan0, PEER there: ethtool -K PEER txvlan off"
         )
         assert says(running, line)
-        assert f"warning: {line}" in running.command("status").stdout
+        assert f"warning: {line}" in verb(running, "status").stdout
         assert "wan0 has VLAN tags beside its frames" in healthz(running)
 
         # VLAN 100's question for what the untagged entry would answer
@@ -139,7 +147,7 @@ def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
         assert until(lambda: set(ups(running).values()) == {1.0}, SEEMS_MENDED + 3), running.log
         assert until(lambda: "wan0: VLAN tags stand in the frames again; it answers" in running.log)
         assert wire.ask(asked("2001:db8:1::9")) is not None
-        assert f"warning: {line}" not in running.command("status").stdout
+        assert f"warning: {line}" not in verb(running, "status").stdout
     counted = running.solicitations("wan0")
     assert counted["monitored"] >= 2
 
@@ -251,12 +259,12 @@ def test_whether_a_larger_program_takes_over_or_a_reload_fails_before_that_quest
     running.write(f'[daemon]\ncontrol = "/proc/nowhere/control.sock"\n{TRUNK}{many}')
     with Wire(topology) as wire:
         assert wire.ask(asked("2001:db8:1::9")) is not None
-        assert running.command("reload").returncode != 0
+        assert verb(running, "reload").returncode != 0
         assert until(lambda: "the old configuration stays" in running.log)
         assert "the kernel maps have grown" not in running.log
         assert wire.ask(asked("2001:db8:1::9")) is not None
         running.write(f"{TRUNK}{many}")
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         assert until(lambda: "the kernel maps have grown" in running.log)
         assert wire.ask(asked("2001:db8:1::9")) is not None
 
@@ -270,7 +278,7 @@ def test_while_other_programs_take_over_each_question_that_is_looked_at_first_is
     with flood(topology, scan(1_000_000), 1_000) as asking:
         for prefix in ("2001:db8:2", "2001:db8:3"):
             running.write(trunk + configuration(*(f"{prefix}:{n:x}::/64 static" for n in range(3_000)), vlan="7"))
-            assert running.command("reload").returncode == 0
+            assert verb(running, "reload").returncode == 0
     assert says(running, "the kernel maps have grown"), "and the other time much is different"
     assert until(lambda: running.solicitations("wan0") == {"answered_python": asking.sent}), asking.sent
 
@@ -346,7 +354,7 @@ def test_a_veth_in_native_mode_with_vlans_falls_silent_too(topology: Topology, d
     with Wire(topology) as wire:
         assert until(lambda: wire.ask(asked("2001:db8:1::9")) is not None)
         running.write(trunk)
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         assert wire.ask(asked("2001:db8:1::9")) is not None
         hidden.send(asked("2001:db8:9::9"))  # no rule's: what is passed, the tap looks at
         assert until(lambda: is_silenced(running))

@@ -21,6 +21,7 @@ from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory
 from npd6_xdp.tools.control import ask
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -91,7 +92,7 @@ def test_another_route_in_its_place_is_said_and_status_shows_what_the_kernel_has
     on_edge(topology, f"-6 route replace {SHARED}/128 dev wan0 proto static metric 1024")
     assert until(lambda: shown(running) == [], 2.0)
     assert until(lambda: f"lan0: another route is in the place of the host route to {SHARED}" in running.log)
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert shown(running) == kernels(topology) == []
     on_edge(topology, f"-6 route del {SHARED}/128 dev wan0")
     assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0)
@@ -223,10 +224,10 @@ def test_routes_of_a_daemon_that_came_later_are_left_to_it(topology: Topology, d
     on_edge(topology, f"-6 route add 2001:db8:3::9/128 dev lan0 proto {PROTOCOL} metric 1024")  # as another one would
     on_edge(topology, f"neigh replace {SHARED} {LLADDR} nud permanent dev lan0")
     running.write(configuration(SAME_64))
-    assert running.command("reload").returncode == 0  # now it reads what routes there are
+    assert verb(running, "reload").returncode == 0  # now it reads what routes there are
     assert until(lambda: shown(running) == [f"{SHARED} lan0"], 2.0)
     running.write(configuration(RULE))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert until(lambda: shown(running) == [], 2.0)
     assert kernels(topology) == ["2001:db8:3::9 lan0"]
 

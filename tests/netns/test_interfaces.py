@@ -15,6 +15,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.frames import ether, ip6
 from tests.kinds import solicit
+from tests.netns.verb import verb
 from tests.netns.wire import (
     SETTING,
     Asker,
@@ -69,8 +70,8 @@ def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
     on_edge(topology, "link set wan0 name late0")
     running = daemon(configuration(datapath=f'"{datapath}"'))
     assert until(lambda: "wan0: no such interface here yet; waiting for it" in running.log)
-    assert "warning: wan0: no such interface here yet" in running.command("status").stdout
-    assert "warning: wan0: no such interface here yet" in running.command("reload").stderr
+    assert "warning: wan0: no such interface here yet" in verb(running, "status").stdout
+    assert "warning: wan0: no such interface here yet" in verb(running, "reload").stderr
     assert running.metrics()[UP] == 0
     with Wire(topology) as wire:
         asker = Asker(wire, running)
@@ -266,15 +267,15 @@ def test_a_named_device_without_ethernet_framing_that_comes_later_is_a_warning_u
     assert why in answer
 
     def warned() -> bool:
-        return f"warning: {why}" in running.command("status").stdout
+        return f"warning: {why}" in verb(running, "status").stdout
 
     assert until(warned)
     assert until(lambda: f"warning: {why}" in running.log)
     assert says(running, f"warning: {why}")
-    assert running.command("reload").returncode == 1
+    assert verb(running, "reload").returncode == 1
     on_edge(topology, "link del tun0")
     assert until(lambda: not warned())
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
 
 
 def test_a_port_that_another_program_holds_is_tried_again_until_it_is_free(topology: Topology, daemon: Start) -> None:
@@ -300,10 +301,10 @@ def test_a_port_of_a_glob_that_another_program_holds_stops_neither_start_nor_rel
         asker = Asker(wire, running)
         assert asker.answered(HOST_ADDRESS)
         running.write(glob + configuration("2001:db8:2::/64 static").replace("wan0", "wan9"))
-        done = running.command("reload")
+        done = verb(running, "reload")
         assert done.returncode == 0, "one that has refused already is tried again, also when it is named now"
         running.write(configuration("2001:db8:1::/64 static", "2001:db8:2::/64 static").replace("wan0", "wan*"))
-        done = running.command("reload")
+        done = verb(running, "reload")
         assert done.returncode == 0, done.stderr
         assert asker.answered("2001:db8:2::1")
     assert says(running, "wan9: another XDP program is attached")

@@ -25,6 +25,7 @@ from tests.core.test_mrd import solicitation
 from tests.frames import TAGS_8021Q, TAGS_QINQ, ether, ip6
 from tests.kinds import solicit
 from tests.netns.test_snooping import ASKER, COVERED, NAMED, switch
+from tests.netns.verb import verb
 from tests.netns.wire import EDGE, LATE, SETTING, Wire, configuration, cpu_seconds, on_edge, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -73,7 +74,7 @@ def router_ports(topology: Topology) -> list[str]:
 
 def reload(running: RunningDaemon, *rules: str, **keys: str) -> None:
     running.write(configuration(*rules, **keys))
-    done = running.command("reload")
+    done = verb(running, "reload")
     assert done.returncode == 0, done.stderr
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, on_edge, question, until
 
 Start = Callable[..., RunningDaemon]
@@ -34,8 +35,8 @@ def test_odd_names_are_escaped_wherever_they_are_shown_and_end_nothing(topology:
     labels = {("npd6_interface_up", frozenset({("interface", text)})) for text in ODD.values()}
     assert until(lambda: labels <= running.metrics().keys())
     assert until(lambda: all(f"{text}: attached" in running.log for text in ODD.values()))
-    shown = running.command("status")
-    listed = json.loads(running.command("status", "--json").stdout)
+    shown = verb(running, "status")
+    listed = json.loads(verb(running, "status", "--json").stdout)
     assert set(ODD.values()) <= {interface["port"] for interface in listed["interfaces"]}
     for text in (running.log, shown.stdout, running.metrics_text()):
         assert all(character.isprintable() or character == "\n" for character in text)
@@ -74,7 +75,7 @@ def test_an_alternative_name_is_followed_to_its_interface_in_every_place(
     on_edge(topology, "-6 neigh replace 2001:db8:7::1 lladdr 02:00:00:00:00:07 dev lan0")
     with Wire(topology) as wire:
         assert until(lambda: wire.ask(question("2001:db8:7::1"), 0.3) is not None)
-    status = json.loads(running.command("status", "--json").stdout)
+    status = json.loads(verb(running, "status", "--json").stdout)
     assert [line for line in status["warnings"] if "gc_thresh" not in line] == []
     assert [interface["interface"] for interface in status["interfaces"]] == ["wan0"]
     config = tmp_path / "c.toml"
@@ -83,6 +84,6 @@ def test_an_alternative_name_is_followed_to_its_interface_in_every_place(
         told = running.command("explain", "2001:db8:1::4711", "--interface", interface, "--config", str(config))
         assert told.returncode == 0, told.stderr
         assert "static" in told.stdout
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     on_edge(topology, "link property del dev wan0 altname uplink-to-the-provider")
     assert until(lambda: "wan0: detached" in running.log)

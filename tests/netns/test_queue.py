@@ -14,6 +14,7 @@ from pathlib import Path
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.netns.verb import verb
 from tests.netns.wire import configuration, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -81,7 +82,7 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
             assert running.log.count(DONE) == 0
         assert [json.loads(told(asker))["rules"] for asker in askers] == [RULES + 1] * 8
     assert says(running, DONE, 2)
-    running.command("status")  # what is yet to come would come before
+    verb(running, "status")  # what is yet to come would come before
     assert says(running, DONE, 2)
 
     with held(running, hold), ask_for_reload(running) as waiting:

@@ -17,6 +17,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import ip6
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Flood, Wire, configuration, flood, hearing, on_edge, question, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -30,7 +31,7 @@ SUCCESSFUL = ("npd6_config_last_reload_successful", frozenset[tuple[str, str]]()
 def reload(running: RunningDaemon, text: str) -> str:
     """Reload by the command; what it said."""
     running.write(text)
-    done = running.command("reload")
+    done = verb(running, "reload")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -196,10 +197,10 @@ def test_a_broken_file_changes_nothing_and_is_reported(topology: Topology, daemo
             assert running.metrics()[FAILURES] == number
             assert running.metrics()[SUCCESSFUL] == 0
     assert asked.all_answered_once()
-    assert "lo: not an Ethernet interface" in running.command("status").stdout
+    assert "lo: not an Ethernet interface" in verb(running, "status").stdout
     reload(running, configuration("2001:db8:2::/64 static", datapath=f'"{datapath}"'))
     assert running.metrics()[SUCCESSFUL] == 1
-    status = running.command("status").stdout
+    status = verb(running, "status").stdout
     assert "reloads that failed: 3" in status
     assert "lo: not an Ethernet interface" not in status
     with Wire(topology) as wire:
@@ -273,7 +274,7 @@ def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_
     assert until(lambda: "reload: the old configuration stays" in running.log)
     assert until(lambda: "interface[0].rule[0].method" in running.log)
     assert running.metrics()[FAILURES] == 1
-    status = running.command("status").stdout
+    status = verb(running, "status").stdout
     assert "reloads that failed: 1" in status
     assert "interface[0].rule[0].method" in status
     with Wire(topology) as wire:
@@ -291,8 +292,8 @@ def test_another_control_socket_is_taken_up_and_who_asked_for_it_is_told(topolog
     assert not running.control.exists()
     running.control = other
     running.write(configuration("2001:db8:2::/64 static"))
-    assert "1 rule on wan0" in running.command("reload").stdout
-    assert "2001:db8:2::/64" in running.command("status").stdout
+    assert "1 rule on wan0" in verb(running, "reload").stdout
+    assert "2001:db8:2::/64" in verb(running, "status").stdout
 
 
 @both

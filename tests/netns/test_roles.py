@@ -18,6 +18,7 @@ from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.links import Netlink
 from tests.netns.test_overflow import tell
 from tests.netns.test_reload import reload
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, says, standing_still, until
 
 Start = Callable[..., RunningDaemon]
@@ -62,10 +63,10 @@ def test_it_answers_with_the_address_and_leaves_all_to_the_other_edge_without(
         assert len([answer for answer in answers if answer.solicited]) == 3
     assert says(running, f"wan0: active: {ADDRESS} is on this machine", 3)
     assert says(running, f"wan0: on standby: {ADDRESS} isn't on this machine", 4)
-    status = json.loads(running.command("status", "--json").stdout)
+    status = json.loads(verb(running, "status", "--json").stdout)
     (interface,) = status["interfaces"]
     assert (interface["active_with"], interface["active"]) == (ADDRESS, False)
-    assert f"on standby: {ADDRESS} isn't on this machine" in running.command("status").stdout
+    assert f"on standby: {ADDRESS} isn't on this machine" in verb(running, "status").stdout
 
 
 def test_how_soon_a_question_is_answered_after_the_address_has_come(topology: Topology, daemon: Start) -> None:

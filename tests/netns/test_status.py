@@ -15,6 +15,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
+from tests.netns.verb import verb
 from tests.netns.wire import LATE, SETTING, Asker, Wire, configuration, question, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -23,7 +24,7 @@ both = pytest.mark.parametrize("datapath", ["hybrid", "python"])
 
 
 def status(running: RunningDaemon) -> dict[str, Any]:
-    done = running.command("status", "--json")
+    done = verb(running, "status", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert isinstance(found, dict)
@@ -154,10 +155,10 @@ def test_groups_of_single_addresses_and_small_ranges_are_joined_and_left(topolog
     fresh = {"ff02::1:ff12:3456", "ff02::1:ffaa:1", "ff02::1:ffaa:2"}
     assert joined() - before == fresh
     running.write(configuration("2001:db8:1::12:3456 static", "2001:db8:5::7 static"))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert joined() - before == {"ff02::1:ff12:3456", "ff02::1:ff00:7"}
     running.write(configuration(*[f"2001:db8:5::{number:x} static" for number in range(1, 400)]))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert len(joined() - before) in (255, 256), "one of them may be that of an address of its own"
     running.kill()
     assert until(lambda: joined() == before)

@@ -19,6 +19,7 @@ from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, 
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.netlink.links import Netlink
 from tests.netns.others import at_tc
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, on_edge, paused, until
 
 Start = Callable[..., RunningDaemon]
@@ -100,7 +101,7 @@ def test_where_another_program_has_taken_its_place_the_port_is_down_until_that_i
     assert until(lambda: running.metrics()[UP] == 0, SOON)
     assert until(lambda: "wan0: another XDP program is attached in native mode" in running.log)
     with topology.inside("edge"):
-        health = running.command("status").stdout
+        health = verb(running, "status").stdout
     assert "wan0: hybrid, not attached, down" in health
     topology.xdp_pass_end()
     assert until(lambda: running.metrics()[UP] == 1, SOON)

@@ -10,6 +10,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
+from tests.netns.verb import verb
 from tests.netns.wire import LATE, Asker, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]
@@ -67,9 +68,9 @@ def test_hosts_behind_all_that_a_glob_matches_are_there_and_no_others(
         make(topology, "br-e5f6")
         late = until(lambda: asker.answered(container("br-e5f6"), 0.3), 2.0)
         assert late, "a bridge that appears is followed"
-        status = json.loads(running.command("status", "--json").stdout)
+        status = json.loads(verb(running, "status", "--json").stdout)
         assert status["vias"] == {"br-*": sorted(BRIDGES)}
-        assert "br-*: br-a1b2, br-c3d4, br-e5f6" in running.command("status").stdout
+        assert "br-*: br-a1b2, br-c3d4, br-e5f6" in verb(running, "status").stdout
         on_edge(topology, "link del br-c3d4")
         assert until(lambda: not asker.answered(container("br-c3d4"), 0.2), 2.0)
         assert asker.answered(container("br-a1b2"), LATE)
@@ -84,7 +85,7 @@ def test_a_glob_that_matches_nothing_is_said_until_it_does(topology: Topology, d
         assert Asker(wire, running).outcome(container("br-a1b2")) == "absent"
         make(topology, "br-a1b2")
         assert until(lambda: Asker(wire, running).answered(container("br-a1b2"), 0.3), 2.0)
-    assert "via br-*" not in running.command("reload").stderr
+    assert "via br-*" not in verb(running, "reload").stderr
 
 
 def test_who_asks_on_a_bridge_isn_t_told_of_its_own_side(topology: Topology, daemon: Start) -> None:

@@ -10,6 +10,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]
@@ -36,13 +37,13 @@ def test_a_tunnel_is_refused_at_the_start_and_at_a_reload_and_warned_of_when_it_
     assert ROUTE in refused.value.log
     running = daemon(configuration(RULE.format("lan0")))
     running.write(configuration(RULE.format("tun9")))
-    done = running.command("reload")
+    done = verb(running, "reload")
     assert (done.returncode, place in done.stderr, ROUTE in done.stderr) == (1, True, True)
     with Wire(topology) as wire:
         assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS, 0.5)), "the old configuration stays"
     on_edge(topology, "link del tun9")
     running.write(configuration(RULE.format("tun9,lan0")))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert warned(running) == []
     on_edge(topology, "tuntap add tun9 mode tun", "link set tun9 up")
     assert until(lambda: place in running.log, 3.0)

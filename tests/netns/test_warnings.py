@@ -19,6 +19,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import SETTING
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, on_edge, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -174,6 +175,6 @@ def test_a_glob_that_no_interface_has_is_said_until_one_comes(topology: Topology
 def test_loopback_as_a_via_is_refused_by_its_name(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration())
     running.write(configuration("2001:db8:1::/64 neighbour via=lo"))
-    refused = running.command("reload")
+    refused = verb(running, "reload")
     assert refused.returncode == 1
     assert "via lo: it leads to this host itself, so the kernel asks for nobody" in refused.stderr
