@@ -19,6 +19,7 @@ from npd6_xdp.lab.keepalived import Keepalived
 from npd6_xdp.lab.pair import EDGES, MACS, Edge, Pair, host
 from npd6_xdp.lab.upstream import ASKED, Upstream
 from tests.netns.test_lab import left_of, start
+from tests.netns.verb import verb
 from tests.netns.wire import until
 
 pytestmark = pytest.mark.needs_table  # the upstream's kernel has the hosts in it
@@ -78,7 +79,7 @@ def test_the_second_edge_takes_over_from_one_that_dies_and_gives_back_to_it(pair
         assert until(lambda: {one.target for one in upstream.seen.announcements} == {*HOSTS, ASKED})
         assert {one.mac for one in upstream.seen.announcements} == {MACS["second"]}
         assert until(lambda: upstream.cached() == {MACS["second"]: len(HOSTS)})
-        assert "on standby" not in scene.daemons["second"].command("status").stdout
+        assert "on standby" not in verb(scene.daemons["second"], "status").stdout
 
         # as after a boot; keepalived takes the address that is left of its predecessor away itself
         for side in ("wan", "lan"):
@@ -86,7 +87,7 @@ def test_the_second_edge_takes_over_from_one_that_dies_and_gives_back_to_it(pair
         scene.start("edge")
         upstream.anew()
         assert scene.answers("edge")
-        assert "on standby" in scene.daemons["second"].command("status").stdout
+        assert "on standby" in verb(scene.daemons["second"], "status").stdout
         for edge in EDGES:
             print(f"--- {edge}\n{scene.keepalived[edge].log}\n{scene.daemons[edge].log}")
 

@@ -12,6 +12,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.frames import ether
 from tests.netns.test_under_way import held, holding
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, on_edge, question, says, until
 
 pytestmark = pytest.mark.needs_table
@@ -104,6 +105,6 @@ def test_a_device_that_comes_or_goes_waits_for_no_reload_that_is_made_ready(
         assert says(running, "the new configuration is in use")
         assert comes_to(by)
         assert until(lambda: asker.outcome("2001:db9::1") == by)
-        assert until(lambda: "warnings" not in running.command("status").stdout)
+        assert until(lambda: "warnings" not in verb(running, "status").stdout)
         on_edge(topology, "link del vrrp0")
         assert comes_to("standby")

@@ -19,6 +19,7 @@ from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.tools.control import ask
 from tests.frames import ether, ip6
 from tests.kinds import solicit
+from tests.netns.verb import verb
 from tests.netns.wire import (
     LATE,
     SETTING,
@@ -282,7 +283,7 @@ def test_a_neighbour_table_that_is_too_small_for_what_the_file_asks_for_is_said_
     def said(limits: str, rule: str = RULE) -> tuple[int, bool]:
         """How often the log says it, and whether `status` says how many are resolved at once."""
         running = daemon(f"[limits]\n{limits}\n{configuration(rule)}")
-        shown = "targets are resolved at once: the kernel's neighbour table" in running.command("status").stdout
+        shown = "targets are resolved at once: the kernel's neighbour table" in verb(running, "status").stdout
         running.stop()
         return running.log.count("the kernel's neighbour table: it has room for"), shown
 
