@@ -15,6 +15,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_MAC, Topology
 from npd6_xdp.tools.control import ask
 from tests.netns.test_reload import stream
+from tests.netns.verb import verb
 from tests.netns.wire import (
     Asker,
     Wire,
@@ -95,7 +96,7 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
         while time.monotonic() < ends:
             if random_.random() < 0.1:
                 running.write(some_configuration(random_, datapath))
-                assert running.command("reload").returncode == 0
+                assert verb(running, "reload").returncode == 0
             else:
                 topology.run("edge", "ip", *machine_changes(random_).split())
             left = sent()  # drained all along

@@ -16,6 +16,7 @@ import pytest
 from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.netns.service import left
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, question
 
 Start = Callable[..., RunningDaemon]
@@ -98,7 +99,7 @@ def test_a_file_by_its_whole_path_is_run_from_a_working_directory_that_is_gone(
     running = daemon(configuration(*RULES), program=("bash", "-c", f'{GONE}; exec "$@"', "-", *PROGRAM))
     with Wire(topology) as wire:
         assert wire.ask(question("2001:db8:1::42")) is not None
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert running.stop() == 0
 
 
@@ -119,7 +120,7 @@ def test_with_no_space_for_its_memory_it_starts_says_so_once_and_leaves_nothing(
     with Wire(topology) as wire:
         for n in range(3):
             assert wire.ask(question(f"2001:db8:2::{n}")) is not None
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     (line,) = (line for line in running.log.splitlines() if "warning" in line)
     assert line.endswith(": can't remember what sysctls were: No space left on device: make room there")
     files = Path(f"/proc/{running.process.pid}/root{RUN}")

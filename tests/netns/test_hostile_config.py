@@ -22,6 +22,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.files import MOST
+from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]
@@ -277,4 +278,4 @@ def test_a_file_is_read_where_whoever_started_the_daemon_ignores_the_ends_of_chi
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     (ignored,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:")]
     assert not ignored >> (signal.SIGCHLD - 1) & 1, "that is inherited, and its children couldn't be waited for"
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0

@@ -15,6 +15,7 @@ import pytest
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.bench.many_ports import CONFIGURATION, Asker, make
+from tests.netns.verb import verb
 from tests.netns.wire import until
 
 Start = Callable[..., RunningDaemon]
@@ -103,7 +104,7 @@ def test_ports_of_a_glob_that_no_descriptor_is_left_for_are_said_in_one_line_and
     assert 1 <= len(errors) <= 3, "not a line for each"
     assert all("Too many open files: raise LimitNOFILE= (ulimit -n); trying again every 2 s" in line for line in errors)
     assert running.metrics(), "what else it does has descriptors"
-    assert running.command("status").returncode == 0
+    assert verb(running, "status").returncode == 0
     attached = left(topology)
     for name in attached:
         topology.run("edge", "ip", "link", "del", name, check=True)
