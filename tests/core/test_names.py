@@ -183,6 +183,7 @@ COMMAND = re.compile(r"(?:dev|rdisc6|rdisc6 -1|--interface|ethtool -K|sysctl -w|
 NO_NAMES = {
     "npd6_xdp/core/live_text.py",  # of a route that is there
     "npd6_xdp/core/table_space.py",  # of the neighbour table
+    "npd6_xdp/core/trace_filter.py",  # as it was typed, in an error
     "npd6_xdp/core/warnings.py",  # in words that are made above
     "npd6_xdp/tools/doctor/forwarding.py",  # made in core/warnings.py
     "npd6_xdp/tools/doctor/routes.py",  # of the neighbour table
