@@ -110,7 +110,7 @@ def test_none_is_unanswered_by_any_method_and_no_ping_is_lost_while_one_daemon_f
         assert until(lambda: service.log.count("taken over in generic mode") >= len(ways))
         assert service.stop() == 0
         assert left(topology) == before
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
 
 
 @pytest.mark.parametrize(("attach", "words"), [("native", "in native mode"), ("tc", "by tc")])
@@ -168,7 +168,7 @@ def test_what_it_has_left_in_the_kernel_stays_for_a_successor_and_goes_if_there_
         assert service.show("NFileDescriptorStore") == kept, "nothing gathers there"
         assert service.stop() == 0
         assert left(topology) == before
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
 
 
 @pytest.mark.needs_table
@@ -180,7 +180,7 @@ def test_all_of_it_goes_with_a_configuration_that_cant_be_used(topology: Topolog
         service.configure("a mistake")
         assert service.systemctl("restart", "npd6-xdp").returncode == 1
         assert (service.show("ActiveState"), service.show("NRestarts")) == ("failed", "0")
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
         assert left(topology) == before
         # nor does a crash bring it back
         service.configure(CONFIG)
@@ -189,7 +189,7 @@ def test_all_of_it_goes_with_a_configuration_that_cant_be_used(topology: Topolog
         service.configure("a mistake")
         service.send(signal.SIGKILL)
         assert service.comes_to(ActiveState="failed")
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
         assert left(topology) == before
 
 
@@ -207,7 +207,7 @@ def test_after_three_starts_that_come_to_nothing_nobody_answers_by_an_old_table(
                 assert wire.ask(question("2001:db8:3::7")) is not None, f"{failed} failed"
         assert until(lambda: "3 starts in a row didn't get ready" in service.log, 20.0)
         assert until(lambda: left(topology) == before)
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
         assert wire.ask(question("2001:db8:3::7"), 0.1) is None
         service.configure(CONFIG)
         back(service)
@@ -223,7 +223,7 @@ def test_after_three_starts_that_come_to_nothing_nobody_answers_by_an_old_table(
         service.send(signal.SIGKILL)
         assert service.comes_to(SubState="start-pre")
         service.stop()
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
         assert left(topology) == before
 
 
@@ -378,7 +378,7 @@ def test_starts_that_cant_even_be_counted_end_it(topology: Topology, start: str)
         assert service.comes_to(ActiveState="failed|inactive")
         assert until(lambda: "4 starts in a row ended too early" in service.log)
         assert left(topology) == before
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
 
 
 # --- a program whose process is dead ---------------------------------------------------------------------------

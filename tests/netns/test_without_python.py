@@ -42,7 +42,7 @@ def test_nothing_stays_of_a_service_whose_python_is_broken_for_good(topology: To
         assert why in service.log
         assert until(lambda: SAID in service.log)
         assert left(topology) == before
-        assert service.show("NFileDescriptorStore") == "0"
+        assert service.comes_to(NFileDescriptorStore="0")
 
 
 # --- the script itself -----------------------------------------------------------------------------------------
