@@ -269,7 +269,7 @@ def test_what_is_broken_is_replaced(place: Path, compilations: list[str]) -> Non
     assert only(place).read_bytes() == whole
 
 
-@pytest.mark.parametrize("what", ["bcc", "kernel", "cpus", "text", "header", "flags", "sizes", "library"])
+@pytest.mark.parametrize("what", ["bcc", "kernel", "cpus", "text", "header", "flags", "sizes", "functions", "library"])
 def test_what_another_compiler_has_made_or_of_another_text_or_on_another_machine_is_not_loaded(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +293,9 @@ def test_what_another_compiler_has_made_or_of_another_text_or_on_another_machine
         monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-DANYTHING"))
     elif what == "sizes":
         monkeypatch.setattr(loading, "_SIZED_BY", {**loading._SIZED_BY, "events": "EVENTS_MAX"})
+    elif what == "functions":
+        kinds = loading._kinds(bcc)
+        monkeypatch.setattr(loading, "_kinds", lambda _: {**kinds, "another": bcc.BPF.XDP})
     else:
         libraries = compiled._libraries()
         monkeypatch.setattr(compiled, "_libraries", lambda: [(*libraries[0][:2], 1), *libraries[1:]])

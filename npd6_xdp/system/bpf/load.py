@@ -148,7 +148,7 @@ def _name_of(bcc: Any, source: str) -> str:
             bcc,
             source,
             compiler.BPF_DIRECTORY / "include",
-            (*compiler.FLAGS, *map(" ".join, (*_SIZED_BY.items(), *_MODELS.items()))),
+            (*compiler.FLAGS, *map(" ".join, (*_SIZED_BY.items(), *_MODELS.items())), *_MAPS, *_kinds(bcc)),
         )
     except OSError:
         return ""
