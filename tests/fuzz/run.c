@@ -17,12 +17,12 @@
 #define ENTRY_COLUMNS (OUTCOMES + REASONS + LIMITS)
 #define TAG_AT 12
 #define TAG_SIZE 4
-#define SMALLEST 60 /* bytes of a frame that the kernel takes for tc, whatever its type is, and some more */
+#define SMALLEST 60   /* bytes of a frame that the kernel takes for tc, whatever its type is, and some more */
 #define EVENT_TIME 32 /* where in an event the time stands, 4 bytes: no two are the same */
 
 /* The loaded program. Counters are per CPU, 8 bytes each. */
 struct program {
-	int32_t fd; /* of the function by which frames go in */
+	int32_t fd;        /* of the function by which frames go in */
 	int32_t pusher_fd; /* NONE: that is XDP's; else it is tc's, and this runs it with what the kernel can't be told */
 	int32_t entry_counters_fd, rule_counters_fd, heard_fd;
 	int32_t cpus, entries, rules;
