@@ -26,17 +26,17 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _TextFormatter(logging.Formatter):
+    """A line of words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"npd6-xdp: {record.levelname.lower()}: {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
 def set_up(level: str, style: str, handler: logging.Handler) -> None:
     """Send the log to a handler, from a level on, in the style of daemon.log_format."""
-    formatter: logging.Formatter
-    if style == "json":
-        formatter = _JsonFormatter()
-    else:
-        formatter = logging.Formatter("npd6-xdp: %(levelname)s: %(message)s")
-        logging.addLevelName(logging.INFO, "info")
-        logging.addLevelName(logging.WARNING, "warning")
-        logging.addLevelName(logging.ERROR, "error")
-        logging.addLevelName(logging.DEBUG, "debug")
+    formatter = _JsonFormatter() if style == "json" else _TextFormatter()
     handler.setFormatter(journal.JournalFormatter(formatter) if journal.reads_stderr() else formatter)
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(level.upper())

@@ -268,4 +268,7 @@ def test_each_error_is_one_line(tmp_path: Path, config: str) -> None:
     assert done.stdout == ""
     done = replay(capture, "--config", config, "--mac", "02:00")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("'02:00' is not a MAC address such as 02:00:00:00:00:02")
+    assert done.stderr.startswith(
+        "npd6-xdp: replay: argument --mac: '02:00' is not a MAC address such as 02:00:00:00:00:02;"
+    )
+    assert done.stderr.count("\n") == 1

@@ -158,4 +158,4 @@ def test_a_number_of_hosts_that_it_has_no_use_for_is_refused_by_one_message(
     with pytest.raises(SystemExit) as ended:
         cli.main(["lab", "--failover", "--hosts", hosts])
     assert ended.value.code == 2
-    assert f"{hosts!r} is not a number from 1 to 10000\n" in capsys.readouterr().err
+    assert f"{hosts!r} is not a number from 1 to 10000; npd6-xdp lab --help says" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, UsageError
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.trace_wire import Filter
 from npd6_xdp.core.verdict import Limit, Outcome
@@ -164,7 +164,7 @@ REFUSED = (
 def test_what_cannot_be_wanted_is_one_line_and_one_traces_at_a_time(native: Topology, daemon: Start) -> None:
     running = daemon(config())
     for wanted, said in REFUSED:
-        with pytest.raises(MachineError, match=f"^{said}") as caught:
+        with pytest.raises(UsageError, match=f"^{said}") as caught:
             Session(running.control, wanted)
         assert "\n" not in str(caught.value)
         assert switched_on(running) == set()
