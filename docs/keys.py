@@ -94,10 +94,10 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         ),
         "attach": Key(
             "where the program sits: as XDP in the driver, at tc's ingress"
-            " ([beside others](coexistence.md), Linux 6.6), or as XDP behind the driver; `auto` is native if the driver"
-            " can, generic on veth and bonds of veths"
+            " ([beside others](coexistence.md), Linux 6.6), or as XDP behind the driver; `auto` is native where that"
+            " [can be and is right](coexistence.md#what-auto-becomes), else tc, else generic"
         ),
-        "tc_order": Key("under `tc`: where it stands among the interface's other tc programs, when it is attached"),
+        "tc_order": Key("at tc: where it stands among the interface's other tc programs, when it is attached"),
         "datapath": Key("who answers: see [Datapaths](#datapaths)"),
         "router": Key("the R flag of the advertisement"),
         "dad": Key("what a probe of Duplicate Address Detection gets, for a target that is there"),

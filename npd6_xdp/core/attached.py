@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+_FIRST_WITH_TCX = (6, 6)
 
 
 class AttachMode(StrEnum):
@@ -14,9 +17,39 @@ class AttachMode(StrEnum):
     GENERIC = "generic"
 
     @property
+    def is_xdp(self) -> bool:
+        """Whether it is one of those two that share the one place of XDP."""
+        return self is not AttachMode.TC
+
+    @property
     def words(self) -> str:
         """How it is attached, behind that word."""
         return "by tc" if self is AttachMode.TC else f"in {self} mode"
+
+
+class Obstacle(StrEnum):
+    """What stands in the way of native mode, where `attach = "auto"` has to do without it."""
+
+    LOSSY = "lossy"  # what XDP sends back natively would be lost
+    DRIVER = "driver"  # it refuses the program, perhaps for its MTU or one of a bond's slaves
+    TAKEN = "taken"  # another XDP program sits there
+    TAGS = "tags"  # VLAN tags stand beside the frames, where XDP can't see them
+
+
+TAGS_BESIDE = "VLAN tags stand beside the frames, where XDP can't see them"
+
+
+def known_obstacle(why_lossy: str, *, tags_beside: bool = False) -> tuple[Obstacle, str] | None:
+    """Why native mode isn't even asked for, by what is known of an interface beforehand; None: it is."""
+    if why_lossy:
+        return Obstacle.LOSSY, why_lossy
+    return (Obstacle.TAGS, TAGS_BESIDE) if tags_beside else None
+
+
+def has_tcx(release: str) -> bool:
+    """Whether a kernel of that release has links at tc, or may have them."""
+    version = re.match(r"(\d+)\.(\d+)", release)
+    return version is None or (int(version[1]), int(version[2])) >= _FIRST_WITH_TCX
 
 
 def attached_words(attach: str) -> str:

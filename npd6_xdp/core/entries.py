@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from enum import IntFlag
 
@@ -105,3 +105,11 @@ class Entry:
     def macs(self) -> frozenset[bytes]:
         """The MAC addresses by which frames come to the port, and leave it."""
         return frozenset({self.mac, self.port_mac or self.mac})
+
+
+def by_port(entries: Iterable[Entry]) -> dict[int, list[Entry]]:
+    """Entries by the index of their port."""
+    found: dict[int, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.ifindex, []).append(entry)
+    return found

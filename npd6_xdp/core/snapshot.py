@@ -64,7 +64,8 @@ class AnswerTimes:
 class InterfaceSnapshot:
     """One entry: `label` is what the metrics call it; `attach` is "native", "tc", "generic" or "" where detached.
 
-    `active_with` is the address that it is active with, "" where it always is; `active` says whether it is now,
+    `attach_reason` says why `auto` has made that of it, where it isn't native; "" else. `active_with` is the address
+    that it is active with, "" where it always is; `active` says whether it is now,
     `role` in words.
     """
 
@@ -81,6 +82,7 @@ class InterfaceSnapshot:
     active: bool = True
     announcements: int = 0
     role: str = ""
+    attach_reason: str = ""
 
     @property
     def lost(self) -> int:

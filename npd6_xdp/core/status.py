@@ -148,6 +148,7 @@ def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, An
         "interface": interface.label,
         "port": interface.port,
         "attach": interface.attach,
+        "attach_reason": interface.attach_reason,
         "datapath": interface.datapath,
         "up": interface.up,
         "active_with": interface.active_with,
@@ -245,6 +246,7 @@ def _interface(interface: Mapping[str, Any]) -> list[str]:
     attached = attached_words(interface["attach"])
     lines = [
         f"{interface['interface']}: {interface['datapath']}, {attached}, {'up' if interface['up'] else 'down'}",
+        *([f"  not native: {interface['attach_reason']}"] if interface["attach_reason"] else []),
         *([f"  {interface['role']}"] if interface["role"] else []),
         f"  solicitations: {_counts(interface['solicitations'])}",
     ]

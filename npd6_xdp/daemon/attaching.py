@@ -6,41 +6,102 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from npd6_xdp.core.attached import AttachMode
-from npd6_xdp.core.config import Attach, Wish
+from npd6_xdp.core.attached import AttachMode, Obstacle, known_obstacle
+from npd6_xdp.core.config import Attach, TcOrder, Wish
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.daemon.lines import Lines
-from npd6_xdp.system.bpf.attach import Refused
+from npd6_xdp.system.bpf.attach import Refused, Taken
 from npd6_xdp.system.bpf.ns_filter import NsFilter
+
+MOST_BY_AUTO = 32
+"""Ports that `auto` puts at tc, where they can be generic, too. For each, the kernel waits until no CPU is in what was
+there before, 10 to 30 ms with its lock on all interfaces held, when the program comes and when it goes: with thousands,
+a start or an end would take minutes.
+"""
+_CROWDED = f"{MOST_BY_AUTO} ports are at tc already, and each takes the kernel some hundredths of a second"
+_SLOWER = "falling back to generic mode, which is slower"
+_LEAVE = "detach it first, or leave this interface out"
+_BESIDE = 'detach it first, leave this interface out, or write attach = "auto" to sit beside it by tc (Linux 6.6)'
 
 
 class AttachedAs(NamedTuple):
-    """`taken_over`: a predecessor's program sat there until then, and none of its frames was missed."""
+    """`taken_over`: a predecessor's program sat there until then, and none of its frames was missed.
+
+    Under `attach = "auto"`, where it isn't native: `obstacle` and `why` say what that is for.
+    """
 
     mode: AttachMode
     taken_over: bool
+    why: str = ""
+    obstacle: Obstacle | None = None
 
     def __str__(self) -> str:
         return f"{'taken over' if self.taken_over else 'attached'} {self.mode.words}"
 
 
-def attach(ns_filter: NsFilter, link: LinkFacts, wished: Wish, lines: Lines) -> AttachedAs:
-    """Attach. Raises MachineError if that can't be as it is wished for; what is lacking, goes to the log's lines."""
-    wish, order = wished
-    if wish is Attach.TC:
+def attach(ns_filter: NsFilter, link: LinkFacts, wished: Wish, lines: Lines, *, is_crowded: bool = False) -> AttachedAs:
+    """Attach. Raises MachineError if that can't be as it is wished for; what is lacking, goes to the log's lines.
+
+    Under `auto` it is native, else by tc, else generic. `is_crowded`: MOST_BY_AUTO ports are at tc, so that another one
+    is only if it can't be generic either.
+    """
+    if wished.attach is Attach.AUTO:
+        return _attach_at_best(ns_filter, link, wished.tc_order, lines, is_crowded=is_crowded)
+    mode = AttachMode(wished.attach)
+    try:
+        return AttachedAs(mode, ns_filter.attach(link.ifindex, link.name, mode, wished.tc_order))
+    except Taken as taken:
+        raise MachineError(f"{taken}; {_BESIDE}") from taken
+    except Refused as refused:
+        others = '"auto"' if mode is AttachMode.GENERIC else '"auto" or "generic"'
+        raise MachineError(f"{refused}; allow attach = {others}") from refused
+
+
+def try_native(ns_filter: NsFilter, link: LinkFacts, order: TcOrder) -> AttachedAs | tuple[Obstacle, str]:
+    """Attach natively, or say what stands in the way: then all is as it was."""
+    try:
+        return AttachedAs(AttachMode.NATIVE, ns_filter.attach(link.ifindex, link.name, AttachMode.NATIVE, order))
+    except Refused as refused:
+        return Obstacle.DRIVER, _without_name(refused, link)
+    except Taken as taken:
+        return Obstacle.TAKEN, _without_name(taken, link)
+
+
+def _attach_at_best(
+    ns_filter: NsFilter, link: LinkFacts, order: TcOrder, lines: Lines, *, is_crowded: bool
+) -> AttachedAs:
+    known, inherited = known_obstacle(link.why_lossy), ns_filter.inherited(link.ifindex)
+    if known is None and inherited is AttachMode.GENERIC:
+        # to ask the driver once more would take the predecessor's program off first
+        known = Obstacle.DRIVER, "a predecessor has found the driver to refuse an XDP program"
+    found = known or try_native(ns_filter, link, order)
+    if isinstance(found, AttachedAs):
+        return found
+    obstacle, why = found
+    if is_crowded and obstacle is not Obstacle.TAKEN and inherited is not AttachMode.TC:
         try:
-            return AttachedAs(AttachMode.TC, ns_filter.attach(link.ifindex, link.name, AttachMode.TC, order))
-        except Refused as refused:
-            raise MachineError(f'{refused}; allow attach = "auto" or "generic"') from refused
-    inherited = ns_filter.inherited(link.ifindex)
-    if wish is Attach.AUTO and (link.lossy or inherited is AttachMode.GENERIC):
-        wish = Attach.GENERIC  # to ask the driver once more would take a predecessor's program off first
-    if wish is not Attach.GENERIC:
-        try:
-            return AttachedAs(AttachMode.NATIVE, ns_filter.attach(link.ifindex, link.name, AttachMode.NATIVE))
-        except Refused as refused:
-            if wish is Attach.NATIVE:
-                raise MachineError(f'{refused}; allow attach = "auto" or "generic"') from refused
-            lines.add_line(logging.WARNING, f"{refused}; falling back to generic mode, which is slower")
-    return AttachedAs(AttachMode.GENERIC, ns_filter.attach(link.ifindex, link.name, AttachMode.GENERIC))
+            return _as_generic(ns_filter, link, order, f"{why}; {_CROWDED}", obstacle)
+        except Taken as taken:
+            obstacle, why = Obstacle.TAKEN, _without_name(taken, link)
+    try:
+        return AttachedAs(AttachMode.TC, ns_filter.attach(link.ifindex, link.name, AttachMode.TC, order), why, obstacle)
+    except Refused as refused:
+        no_tc = _without_name(refused, link)
+    if obstacle is Obstacle.TAKEN:
+        raise MachineError(f"{link.name}: {why}; {_LEAVE}: {no_tc}")
+    if known is None:
+        lines.add_line(logging.WARNING, f"{link.name}: {why}; {_SLOWER}")
+    try:
+        return _as_generic(ns_filter, link, order, f"{why}; {no_tc}", obstacle)
+    except Taken as taken:
+        raise MachineError(f"{taken}; {_LEAVE}: {no_tc}") from taken
+
+
+def _as_generic(ns_filter: NsFilter, link: LinkFacts, order: TcOrder, why: str, obstacle: Obstacle) -> AttachedAs:
+    taken_over = ns_filter.attach(link.ifindex, link.name, AttachMode.GENERIC, order)
+    return AttachedAs(AttachMode.GENERIC, taken_over, why, obstacle)
+
+
+def _without_name(error: MachineError, link: LinkFacts) -> str:
+    return str(error).removeprefix(f"{link.name}: ")

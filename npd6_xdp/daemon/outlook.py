@@ -202,7 +202,8 @@ class Outlook(Follower):
         self._next_trunk += _MOST_READ
         if self._next_trunk >= len(self._trunks):
             self._next_trunk = 0
-        return [offload_warning(name) for ifindex, name in self._trunks if ifindex in self._offloaded]
+        hidden = [each for each in self._trunks if each[0] in self._offloaded]
+        return [offload_warning(name) for ifindex, name in hidden if self._tags is None or not self._tags.sees(ifindex)]
 
     def _receivers(self, default: DefaultRoute | None) -> list[Receiver]:
         """Interfaces that have addresses by router advertisements, or whose default route was by one; then ours.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Wish
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.said import Said
 from npd6_xdp.daemon.attaching import AttachedAs
 from npd6_xdp.daemon.lines import Lines
@@ -41,7 +42,7 @@ class Attached:
     attached: AttachedAs
     socket: Port
     generation: int
-    hides_tags: bool
+    hides_tags: bool = False
     """Whether VLAN tags may stand beside its frames, where an XDP program can't see them."""
     trunk: bool = False
     """Whether there are VLANs on it, so that it matters in native mode."""
@@ -55,7 +56,7 @@ class Attached:
 class PortLooks:
     """Looks at what the kernel has of the ports, a part of them each turn. `attached` are those that there are now.
 
-    `look_at_tags` finds out anew whether VLAN tags may stand beside a port's frames.
+    `look_at_port` is given what the kernel says of a port now, of which nothing is lacking.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class PortLooks:
         groups: Groups,
         lines: Lines,
         attached: Mapping[int, Attached],
-        look_at_tags: Callable[[Attached], None],
+        look_at_port: Callable[[Attached, LinkEntry], None],
     ) -> None:
         self._ns_filter = ns_filter
         self._netlink = netlink
         self._groups = groups
         self._lines = lines
         self._attached = attached
-        self._look_at_tags = look_at_tags
+        self._look_at_port = look_at_port
         self._links_to_look_at: list[int] = []
         self._interfaces_to_look_at: list[int] = []
         self._losses = netlink().losses
@@ -140,9 +141,7 @@ class PortLooks:
         link = self._netlink().link(port.ifindex)
         if link is None or port.generation != self._netlink().generation(port.ifindex):
             return  # it has gone, or another has its index: follow() is to come
-        if (
-            program and program not in link.xdp and port.mode is not AttachMode.TC
-        ):  # the link's own word is enough there
+        if port.mode.is_xdp and program and program not in link.xdp:  # at tc, the link's own word is enough
             if self.is_here(port):
                 yield port
         elif link.allmulti == 0 and self.is_here(port):
@@ -152,8 +151,8 @@ class PortLooks:
                 yield port
             else:
                 self.complain(port, "the kernel had dropped its hold on all multicast frames; it has it again")
-        elif port.trunk:
-            self._look_at_tags(port)
+        else:
+            self._look_at_port(port, link)
 
     def is_here(self, port: Attached) -> bool:
         """Whether a port's interface is still there, and the same; else follow() is to come.

@@ -9,21 +9,22 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from npd6_xdp.core.attached import AttachMode
-from npd6_xdp.core.config import Attach, Config, Wish
-from npd6_xdp.core.entries import Entry
+from npd6_xdp.core.config import Config, Wish
+from npd6_xdp.core.entries import Entry, by_port
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.groups import finding_groups, wanted_groups
+from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
-from npd6_xdp.daemon.attaching import attach
+from npd6_xdp.daemon.attaching import AttachedAs, attach
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.port_looks import Attached, PortLooks
+from npd6_xdp.daemon.ways import Ways, look_for_hidden_tags
 from npd6_xdp.system.bpf.ns_filter import NsFilter
-from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.sender import NOBODY, Holder, Outbox, Sockets
@@ -58,7 +59,8 @@ class Ports(Follower):
         self._in_force = NOTHING
         self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
         self._retry_at: float | None = None
-        self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_tags)
+        self._ways = Ways(ns_filter, self._moved)
+        self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_port)
         self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (NO_TABLE, {})
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
@@ -168,7 +170,7 @@ class Ports(Follower):
         admitted: set[int] = set()
         change.undo.callback(setattr, self, "_entries", self._entries)
         with ExitStack() as undo:
-            self._entries = _by_port(new.table)
+            self._entries = by_port(new.table.entries.values())
             for link in here.values():
                 before = self._attached.get(link.ifindex)
                 if before is not None and before.generation != link.generation:
@@ -215,7 +217,7 @@ class Ports(Follower):
         self._retry_at = None
         self._in_force = new
         config, links, table = new.config, new.links, new.table
-        self._entries = _by_port(table)
+        self._entries = by_port(table.entries.values())
         here = self._here = self._wanted(links, table)
         taken_off = {*self._ns_filter.taken_off(self._attached)}
         for ifindex, port in tuple(self._attached.items()):
@@ -237,11 +239,11 @@ class Ports(Follower):
                     self._detach(ifindex)
             elif config.wish(link.name) != port.wish and ifindex not in self._admitted:
                 self._detach(ifindex)  # put back by the last configuration, when this one was about to be in force
-            elif link.lossy and port.mode is AttachMode.NATIVE and port.wish.attach is Attach.AUTO:
-                self._detach(ifindex)  # a bond that has got a veth
+            elif self._ways.is_lossy(port, link) and not self._ways.leave_native(port, link):
+                self._detach(ifindex)
             elif port.mode is AttachMode.NATIVE and self._is_trunk(link) is not port.trunk:
                 port.trunk = not port.trunk
-                self._look_for_hidden_tags(port, link)
+                self.changes += look_for_hidden_tags(port, link)
         for link in here.values():
             if link.ifindex not in self._attached:
                 self._try(config, link)
@@ -291,18 +293,27 @@ class Ports(Follower):
             entry.spoken and (entry.vlan.any or entry.vlan.tags) for entry in self._entries.get(link.ifindex, ())
         )
 
-    def _look_at_tags(self, port: Attached) -> None:
+    def _look_at_port(self, port: Attached, entry: LinkEntry) -> None:
+        """What the kernel says of a port's link now, of which nothing is lacking."""
         if (link := self._here.get(port.ifindex)) is not None:
-            self._look_for_hidden_tags(port, link)
+            if port.trunk:
+                self.changes += look_for_hidden_tags(port, link)
+            self._ways.look(port, link, entry)
 
-    def _look_for_hidden_tags(self, port: Attached, link: LinkFacts) -> None:
-        """Where the program is in the driver, it sees the tags unless the card, or a veth's other end, takes them out
-        of the frames; and the card may be told so at any time.
-        """
-        hides_tags = port.trunk and (link.lossy or receive_vlan_offload(link.name))
-        if hides_tags is not port.hides_tags:
-            port.hides_tags = hides_tags
-            self.changes += 1
+    def leave_for_tags(self, ifindex: int) -> bool:
+        """A tag was seen beside a port's frame: whether the program is at tc from now on, where it sees them."""
+        port, link = self._attached.get(ifindex), self._here.get(ifindex)
+        if port is None or link is None or not self._ways.leave_native(port, link, tags_beside=True):
+            return False
+        self._lines.say()
+        return True
+
+    def _moved(self, port: Attached, attached: AttachedAs, link: LinkFacts) -> None:
+        """The program sits on a port in another way."""
+        port.attached = attached
+        self._see_tags(port, link)
+        self.changes += 1
+        self._say_attached(link)
 
     def _put_back(self, port: Attached) -> None:
         """Attach anew what was taken away, and say so; or say why it can't be, and try again."""
@@ -330,25 +341,30 @@ class Ports(Follower):
     def _attach(self, wish: Wish, link: LinkFacts) -> None:
         socket = self._sockets.open(link.name, link.ifindex)
         try:
-            attached = attach(self._ns_filter, link, wish, self._lines)
+            attached = attach(self._ns_filter, link, wish, self._lines, is_crowded=self._ways.is_crowded)
         except BaseException:
             self._sockets.close_port(socket)
             raise
-        may_hide = attached.mode is AttachMode.GENERIC
-        port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation, hides_tags=may_hide)
+        port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation)
         self._attached[link.ifindex] = self._named[link.name] = port
-        if attached.mode is AttachMode.NATIVE:
-            port.trunk = self._is_trunk(link)
-            self._look_for_hidden_tags(port, link)
+        self._see_tags(port, link)
         self.changes += 1
+
+    def _see_tags(self, port: Attached, link: LinkFacts) -> None:
+        """Whether tags may be hidden, the way that a port has the program now."""
+        self._ways.note(port)
+        port.hides_tags = port.mode is AttachMode.GENERIC
+        port.trunk = port.mode is AttachMode.NATIVE and self._is_trunk(link)
+        if port.trunk:
+            self.changes += look_for_hidden_tags(port, link)
 
     def _say_attached(self, link: LinkFacts) -> None:
         self._announced.add(link.ifindex)
         entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
         port = self._attached[link.ifindex]
         attached = str(port.attached)
-        if port.wish.attach is Attach.AUTO and link.why_lossy:  # the driver's refusals are said by themselves
-            attached += f" ({link.why_lossy})"
+        if port.attached.why:
+            attached += f" ({port.attached.why})"
         what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
         self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached)
 
@@ -356,6 +372,7 @@ class Ports(Follower):
         self.changes += 1
         self._ns_filter.detach(ifindex)
         self._announced.discard(ifindex)
+        self._ways.forget(ifindex)
         port = self._attached.pop(ifindex)
         if self._named.get(port.name) is port:
             del self._named[port.name]
@@ -379,11 +396,3 @@ class Ports(Follower):
     def _say_once(self, ifindex: int, line: str) -> None:
         if self._refused.note(ifindex, line):
             self._lines.add_line(logging.ERROR, line)
-
-
-def _by_port(table: Table) -> dict[int, list[Entry]]:
-    """The table's entries by the index of their port."""
-    found: dict[int, list[Entry]] = {}
-    for entry in table.entries.values():
-        found.setdefault(entry.ifindex, []).append(entry)
-    return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tags beside the frame: taps where there may be some, and ports that are silent because there are."""
+"""Tags beside the frame: taps where there may be some, and ports that are at tc, or silent, because there are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
@@ -122,6 +123,11 @@ class Tags(Follower):
         """The ports where nothing untagged is answered."""
         return self._hidden.ports
 
+    def sees(self, ifindex: int) -> bool:
+        """Whether the program sees tags beside the frames of a port, too: it is at tc."""
+        port = self._ports.get(ifindex)
+        return port is not None and port.mode is AttachMode.TC
+
     def follow(
         self, table: Table, links: Mapping[str, LinkFacts], ports: frozenset[int], generic: frozenset[int]
     ) -> bool:
@@ -185,6 +191,8 @@ class Tags(Follower):
             if not is_hidden:
                 news |= ifindex not in self._tagged_ports
                 self._tagged_ports.add(ifindex)
+            elif self._ports.leave_for_tags(ifindex):
+                news = True
             else:
                 news |= self._hidden.seen(ifindex, vlan, self._tagged(ifindex), now)
                 self._silence_at = now + _LOOK

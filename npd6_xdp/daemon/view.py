@@ -230,6 +230,7 @@ class View(Follower):
                         label not in lacking and (not active_with or active_with in now.held),
                         announced[label],
                         lacking.get(label) or role_text(active_with, active=active_with in now.held),
+                        attached.attached.why if attached else "",
                     )
                 )
             yield

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
 from typing import NamedTuple, TextIO
 
+from npd6_xdp.core.attached import has_tcx
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.capture import Advertisement, Capture, Exchange
 from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon
@@ -203,9 +204,9 @@ class _Story:
         try:
             with daemon:
                 self.report.command(f"edge# npd6-xdp run --config {daemon.config_file}", _cut(daemon.log))
-                # Generic is what `attach = "auto"` means on veth, which would lose native XDP_TX.
-                mode = self.topology.xdp_mode("edge", "wan0")
-                self.report.check("XDP program on wan0", "generic", mode or "none")
+                # It isn't native on veth, where XDP_TX would be lost.
+                mode = self.topology.attach_mode("edge", "wan0")
+                self.report.check("program on wan0", "tc" if has_tcx(os.uname().release) else "generic", mode or "none")
                 yield daemon
         finally:
             if self.report.failures > failures or isinstance(sys.exception(), MachineError):
@@ -280,7 +281,8 @@ class _Story:
 
     def interface_is_clean(self, name: str) -> None:
         (link,) = self.topology.ip("edge", "link", "show", "dev", "wan0")
-        left = [word for word, is_left in (("xdp", "xdp" in link), ("allmulti", link.get("allmulti"))) if is_left]
+        mode = self.topology.attach_mode("edge", "wan0")
+        left = [word for word in (mode and f"a program ({mode})", link.get("allmulti") and "allmulti") if word]
         self.report.check(name, "nothing left on it", f"{', '.join(left) or 'nothing'} left on it")
 
     def upstream(self, *argv: str) -> str:

@@ -33,6 +33,7 @@ from typing import IO, Any, Literal, Self
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.processes import kill_all
+from npd6_xdp.system.bpf.attach import tc_programs
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
 
 Namespace = Literal["upstream", "edge", "second", "switch", "host"]
@@ -222,6 +223,12 @@ class Topology:
         (link,) = self.ip(namespace, "link", "show", "dev", interface)
         # The numbers are XDP_ATTACHED_* of linux/if_link.h.
         return {1: "native", 2: "generic"}.get(link.get("xdp", {}).get("mode", 0))
+
+    def attach_mode(self, namespace: Namespace, interface: str) -> str | None:
+        """The same, and "tc" where no XDP program sits but one at tc's ingress."""
+        with self.inside(namespace):
+            at_tc = tc_programs(socket.if_nametoindex(interface))
+        return self.xdp_mode(namespace, interface) or ("tc" if at_tc else None)
 
     def sysctl(self, namespace: Namespace, key: str, value: int | str) -> None:
         """Set a net.* sysctl in a namespace: sysctl("edge", "net/ipv6/conf/all/forwarding", 1)."""

@@ -112,7 +112,7 @@ def _kernel_own(_: Ground) -> Iterator[Running]:
 
 
 HYBRID = _npd6_xdp("npd6-xdp hybrid, native", "hybrid", "native")
-HYBRID_GENERIC = _npd6_xdp("npd6-xdp hybrid, generic", "hybrid", "auto")  # auto is generic on veth
+HYBRID_GENERIC = _npd6_xdp("npd6-xdp hybrid, generic", "hybrid", "generic")
 PYTHON = _npd6_xdp("npd6-xdp python", "python", "native")
 MONITOR = _npd6_xdp("npd6-xdp monitor", "monitor", "native")
 NDPPD = _peer(

@@ -27,7 +27,7 @@ ROOMS = {
     # of system itself, three small rooms: who hears of a BPF program's times stands on clock, who has packet sockets
     # on packets, who remembers sysctls on daemon_files; and in a wing, the rooms below
     "system": ({"core", "system.clock", "system.packets", "system.daemon_files"}, IMPURE - {"scapy"}),
-    "lab": ({"", "core", "lab", "system.bpf.compiler"}, IMPURE),
+    "lab": ({"", "core", "lab", "system.bpf.attach", "system.bpf.compiler"}, IMPURE),
     "tools": (
         {
             *("", "core", "tools"),

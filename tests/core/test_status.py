@@ -103,6 +103,16 @@ def test_the_json_is_plain_values_that_survive_the_wire() -> None:
     assert json.loads(json.dumps(status_json(QUIET))) == status_json(QUIET)
 
 
+def test_why_it_is_not_native_is_said_beside_how_it_is_attached() -> None:
+    why = "the driver refuses an XDP program in native mode: Operation not supported"
+    at_tc = replace(WAN, attach="tc", attach_reason=why)
+    said = status_json(replace(STATUS, snapshot=replace(SNAPSHOT, interfaces=[at_tc, TAGGED])))
+    assert [row["attach_reason"] for row in said["interfaces"]] == [why, ""]
+    lines = status_text(said).splitlines()
+    assert lines[lines.index("wan0: hybrid, attached by tc, up") + 1] == f"  not native: {why}"
+    assert "not native" not in status_text(status_json(STATUS))
+
+
 def test_the_json_has_all_that_the_daemon_knows() -> None:
     said = status_json(STATUS)
     wan, tagged = said["interfaces"]
@@ -111,6 +121,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "interface": "wan0",
         "port": "wan0",
         "attach": "native",
+        "attach_reason": "",
         "datapath": "hybrid",
         "up": True,
         "active_with": "",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ports in native mode: whether tags may stand beside their frames follows the card's offload, and the VLANs."""
+"""Ports: what they become under `auto`; in native mode, whether tags may stand beside their frames."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import finish
-from npd6_xdp.daemon import ports
+from npd6_xdp.daemon import ports, ways
+from npd6_xdp.daemon.attaching import MOST_BY_AUTO
 from npd6_xdp.daemon.in_force import NOTHING, Change, InForce
 from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.system.bpf.attach import Refused, Taken
 from tests.daemon.forces import in_force
 from tests.netns.wire import configuration
 
@@ -88,7 +92,7 @@ class Card:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     found = Card()
-    monkeypatch.setattr(ports, "receive_vlan_offload", found)
+    monkeypatch.setattr(ways, "receive_vlan_offload", found)
     monkeypatch.setattr(ports, "Sockets", Sockets)
     return found
 
@@ -233,3 +237,223 @@ def test_a_port_that_is_attached_for_a_reload_stays_so_while_roles_change(attach
     assert (attached.generic(), attached.changes) == (frozenset(), changes), "by the loop, where another has refused"
     finish(attached.settle(old, new))
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
+
+
+AUTO = configuration()
+AUTO_TRUNK = AUTO + configuration("2001:db8:2::/64 static", vlan="100")
+OTHER = 99  # the id of somebody else's program
+
+
+class Machine:
+    """Where the program may be: how many times somebody asked for native mode, and the way it sits now."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.native: MachineError | None = None
+        self.tc: MachineError | None = None
+        self.generic: MachineError | None = None
+        self.asked = 0
+        self.sits: list[AttachMode] = []
+        self.mtu, self._other = 1500, 0
+        self.now = 1000.0
+        monkeypatch.setattr(NsFilter, "attach", self._attach)
+        monkeypatch.setattr(Netlink, "link", self._link)
+        monkeypatch.setattr(ways, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def _attach(self, _ifindex: int, _name: str, mode: AttachMode, _order: object) -> bool:
+        self.asked += mode is AttachMode.NATIVE
+        refusal = {AttachMode.NATIVE: self.native, AttachMode.TC: self.tc, AttachMode.GENERIC: self.generic}[mode]
+        if refusal is not None:
+            raise refusal
+        self.sits.append(mode)
+        return False
+
+    def _link(self, *_: object) -> SimpleNamespace:
+        ours = int(bool(self.sits) and self.sits[-1].is_xdp)
+        return SimpleNamespace(xdp=(self._other or ours, 0, 0), allmulti=1, mtu=self.mtu)
+
+    def taken(self) -> None:
+        """Somebody else's program has the place of XDP."""
+        self.native, self._other = Taken(f"wan0: another XDP program is attached in native mode: id {OTHER}"), OTHER
+
+    def refuses(self, why: str = "Operation not supported") -> None:
+        self.native = Refused(f"wan0: the driver refuses an XDP program in native mode: {why}")
+        self._other = 0
+
+    def free(self) -> None:
+        self.native, self._other = None, 0
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def now_at(attached: Ports) -> tuple[AttachMode, str]:
+    port = attached.get(WAN.ifindex)
+    assert port is not None
+    return port.mode, port.attached.why
+
+
+def test_auto_is_native_else_by_tc_else_generic_and_says_why(
+    attached: Ports, card: Card, machine: Machine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    follow(attached, AUTO, WAN)
+    assert now_at(attached) == (AttachMode.NATIVE, "")
+    follow(attached, AUTO, replace(WAN, generation=1, lossy=True, kind="veth"))
+    mode, why = now_at(attached)
+    assert mode is AttachMode.TC
+    assert why.startswith("native XDP_TX is lost on veth")
+    assert machine.asked == 1, "nobody asks for what would lose answers"
+    machine.refuses()
+    follow(attached, AUTO, replace(WAN, generation=2))
+    assert now_at(attached) == (
+        AttachMode.TC,
+        "the driver refuses an XDP program in native mode: Operation not supported",
+    )
+    assert "wan0: attached by tc (the driver refuses an XDP program in native mode" in caplog.text
+    assert "slower" not in caplog.text
+    machine.tc = Refused("wan0: Linux 6.1 has no links at tc (tcx)")
+    follow(attached, AUTO, replace(WAN, generation=3))
+    mode, why = now_at(attached)
+    assert mode is AttachMode.GENERIC
+    assert why.endswith("Operation not supported; Linux 6.1 has no links at tc (tcx)")
+    assert "falling back to generic mode, which is slower" in caplog.text
+
+
+def test_beside_another_xdp_program_it_is_by_tc_and_without_tcx_it_cannot_be(
+    attached: Ports, card: Card, machine: Machine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    machine.taken()
+    machine.tc = Refused("wan0: Linux 6.1 has no links at tc (tcx)")
+    for text, line in (
+        (AUTO, "id 99; detach it first, or leave this interface out: Linux 6.1 has no links at tc (tcx)"),
+        (NATIVE, 'id 99; detach it first, leave this interface out, or write attach = "auto" to sit beside it by tc'),
+    ):
+        follow(attached, text, WAN)
+        assert attached.get(WAN.ifindex) is None
+        assert line in caplog.text
+    machine.tc = None
+    follow(attached, AUTO, WAN)
+    assert now_at(attached) == (AttachMode.TC, "another XDP program is attached in native mode: id 99")
+
+
+@pytest.mark.parametrize("cause", ["another program", "the MTU", "a bond's slaves"])
+def test_what_stood_in_the_way_of_native_mode_goes_and_a_port_moves_once_a_minute_at_most(
+    attached: Ports, card: Card, machine: Machine, cause: str
+) -> None:
+    link = WAN
+    if cause == "another program":
+        machine.taken()
+    else:
+        machine.refuses("Numerical result out of range")
+    follow(attached, AUTO, link)
+    looked(attached)
+    looked(attached)
+    assert machine.asked == 1, "while nothing changes, nobody asks the driver again"
+
+    machine.free()
+    machine.mtu -= 100 * (cause == "the MTU")
+    if cause == "a bond's slaves":
+        link = replace(WAN, lower=(8,))
+        follow(attached, AUTO, link)
+    looked(attached)
+    assert now_at(attached) == (AttachMode.NATIVE, "")
+    assert machine.asked == 2
+
+    machine.taken()  # it was taken off, and another came
+    attached._put_back(attached.get(WAN.ifindex))  # type: ignore[arg-type]
+    assert now_at(attached)[0] is AttachMode.TC
+    machine.free()
+    looked(attached)
+    assert now_at(attached)[0] is AttachMode.TC, "not again so soon"
+    machine.now += 61.0
+    looked(attached)
+    assert now_at(attached)[0] is AttachMode.NATIVE
+
+
+def test_a_port_that_cannot_be_native_after_all_stays_at_tc_and_says_the_new_reason(
+    attached: Ports, card: Card, machine: Machine
+) -> None:
+    machine.taken()
+    follow(attached, AUTO, WAN)
+    machine.refuses()
+    looked(attached)
+    mode, why = now_at(attached)
+    assert (mode, machine.sits) == (AttachMode.TC, [AttachMode.TC])
+    assert why.startswith("the driver refuses")
+
+
+def test_a_tag_beside_a_frame_takes_a_port_under_auto_to_tc_and_an_offload_that_goes_off_back(
+    attached: Ports, card: Card, machine: Machine
+) -> None:
+    card.offload = True
+    follow(attached, AUTO_TRUNK, WAN)
+    assert (now_at(attached)[0], attached.hiding_tags()) == (AttachMode.NATIVE, frozenset({7}))
+    assert attached.leave_for_tags(7)
+    assert now_at(attached) == (AttachMode.TC, "VLAN tags stand beside the frames, where XDP can't see them")
+    assert attached.hiding_tags() == frozenset(), "the program sees them"
+    machine.now += 61.0
+    looked(attached)
+    assert now_at(attached)[0] is AttachMode.TC
+    card.offload = False
+    looked(attached)
+    assert (now_at(attached)[0], attached.hiding_tags()) == (AttachMode.NATIVE, frozenset())
+
+
+@pytest.mark.parametrize("text", [TRUNK, AUTO_TRUNK], ids=["native said explicitly", "no tcx"])
+def test_a_tag_beside_a_frame_leaves_a_port_that_cannot_be_at_tc_where_it_is(
+    attached: Ports, card: Card, machine: Machine, text: str
+) -> None:
+    card.offload = True
+    machine.tc = Refused("wan0: Linux 6.1 has no links at tc (tcx)") if text is AUTO_TRUNK else None
+    follow(attached, text, WAN)
+    assert not attached.leave_for_tags(7)
+    assert (now_at(attached), attached.hiding_tags()) == ((AttachMode.NATIVE, ""), frozenset({7}))
+
+
+def test_a_bond_that_gets_a_veth_goes_to_tc_and_comes_back_without_it(
+    attached: Ports, card: Card, machine: Machine
+) -> None:
+    follow(attached, AUTO, WAN)
+    follow(attached, AUTO, replace(WAN, kind="bond", lossy=True))
+    assert machine.sits == [AttachMode.NATIVE, AttachMode.TC]
+    assert "bond of veths" in now_at(attached)[1]
+    follow(attached, AUTO, WAN)
+    machine.now += 61.0
+    looked(attached)
+    assert now_at(attached) == (AttachMode.NATIVE, "")
+
+
+def test_beyond_so_many_ports_auto_is_generic_but_where_another_xdp_program_is(
+    attached: Ports, card: Card, machine: Machine
+) -> None:
+    """The kernel takes its time for each at tc."""
+    veths = {f"veth{n}": replace(WAN, name=f"veth{n}", ifindex=n, kind="veth", lossy=True) for n in range(1, 36)}
+    config = parse(AUTO.replace("wan0", "veth*"), "test")
+    attached.follow(in_force(build(config, veths), veths, config))
+    modes = [machine.sits.count(mode) for mode in (AttachMode.TC, AttachMode.GENERIC)]
+    assert modes == [MOST_BY_AUTO, 35 - MOST_BY_AUTO]
+    last = attached.get(35)
+    assert last is not None
+    assert (last.mode, last.attached.why.partition("; ")[2]) == (
+        AttachMode.GENERIC,
+        "32 ports are at tc already, and each takes the kernel some hundredths of a second",
+    )
+    assert attached.hiding_tags() == {33, 34, 35}
+    machine.generic = Taken("veth36: another XDP program is attached in native mode: id 99")
+    veths["veth36"] = replace(WAN, name="veth36", ifindex=36, kind="veth", lossy=True)
+    attached.follow(in_force(build(config, veths), veths, config))
+    beside = attached.get(36)
+    assert beside is not None
+    assert (beside.mode, beside.attached.why) == (
+        AttachMode.TC,
+        "another XDP program is attached in native mode: id 99",
+    )
+    del veths["veth1"], veths["veth2"]
+    machine.generic = None
+    veths["veth37"] = replace(WAN, name="veth37", ifindex=37, kind="veth", lossy=True)
+    attached.follow(in_force(build(config, veths), veths, config))
+    assert machine.sits[-1] is AttachMode.TC, "there is room again"

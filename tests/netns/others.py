@@ -56,10 +56,14 @@ _XDP, _TCX_INGRESS = 37, 46
 
 
 class Others:
-    """They sit there while the `with` block runs: `xdp` (generic), and one at tc, which comes last where it is put."""
+    """They sit there while the `with` block runs: `xdp` (generic), and one at tc, which comes last where it is put.
 
-    def __init__(self, topology: Topology, *, xdp: bool = True, tc: bool = True) -> None:
+    `interface` may name another of the edge's.
+    """
+
+    def __init__(self, topology: Topology, *, xdp: bool = True, tc: bool = True, interface: str = "wan0") -> None:
         self._topology = topology
+        self._interface = interface
         self._kinds = [_XDP] * xdp + [_TCX_INGRESS] * tc
         self._lib = load_bcc().lib
 
@@ -72,7 +76,7 @@ class Others:
             for kind in self._kinds:
                 opts = (16).to_bytes(8, "little") + (2 if kind == _XDP else 0).to_bytes(8, "little")
                 with self._topology.inside("edge"):
-                    ifindex = socket.if_nametoindex("wan0")
+                    ifindex = socket.if_nametoindex(self._interface)
                     program = function.fd if kind == _XDP else at_tc.fd
                     link = self._lib.bpf_link_create(program, ifindex, kind, ct.create_string_buffer(opts, 16))
                 assert link >= 0, os.strerror(ct.get_errno())

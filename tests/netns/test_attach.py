@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import npd6_xdp
+from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.kinds import solicit
@@ -37,11 +38,12 @@ def refusal(daemon: Start, text: str, status: int = 1) -> str:
 
 def leftovers(topology: Topology) -> dict[str, object]:
     (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
-    return {key: link[key] for key in ("xdp", "allmulti") if link.get(key)}
+    mode = topology.attach_mode("edge", "wan0")
+    return ({"attached": mode} if mode else {}) | {key: link[key] for key in ("allmulti",) if link.get(key)}
 
 
 @pytest.mark.parametrize("mode", [2, 4], ids=["generic", "native"])
-@pytest.mark.parametrize("attach", ["auto", "native", "generic"])
+@pytest.mark.parametrize("attach", ["native", "generic"])
 def test_a_foreign_program_is_never_replaced_whichever_mode_it_sits_in(
     topology: Topology, daemon: Start, attach: str, mode: int
 ) -> None:
@@ -52,7 +54,7 @@ def test_a_foreign_program_is_never_replaced_whichever_mode_it_sits_in(
     program = before["prog"]["id"]
     assert line == (
         f"npd6-xdp: wan0: another XDP program is attached in {words[mode]} mode: id {program} (xdp_pass);"
-        ' detach it first, leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)'
+        ' detach it first, leave this interface out, or write attach = "auto" to sit beside it by tc (Linux 6.6)'
     )
     assert topology.ip("edge", "link", "show", "dev", "wan0")[0]["xdp"] == before
 
@@ -74,15 +76,15 @@ def attach_generic(topology: Topology) -> None:
     topology._links.append(link)
 
 
-@pytest.mark.parametrize("attach", ["auto", "native", "generic"])
+@pytest.mark.parametrize("attach", ["auto", "native", "generic", "tc"])
 def test_a_killed_daemon_leaves_nothing_and_the_next_one_starts(topology: Topology, daemon: Start, attach: str) -> None:
     if attach == "native":
         topology.xdp_pass("upstream", "eth0")
     running = daemon(configuration(attach=f'"{attach}"', datapath='"python"'))
-    wanted = "native" if attach == "native" else "generic"
-    assert topology.xdp_mode("edge", "wan0") == wanted
+    wanted = "tc" if attach == "auto" else attach
+    assert topology.attach_mode("edge", "wan0") == wanted
     reason = LOSSY if attach == "auto" else ""
-    assert until(lambda: f"wan0: attached in {wanted} mode{reason}; wan0 python" in running.log)
+    assert until(lambda: f"wan0: attached {AttachMode(wanted).words}{reason}; wan0 python" in running.log)
     stop = threading.Event()
     with Wire(topology) as wire:
 
@@ -119,7 +121,7 @@ def test_an_interface_that_cannot_be_is_refused_in_one_line(
 
 def test_of_two_interfaces_none_stays_attached_when_one_cannot_be(topology: Topology, daemon: Start) -> None:
     topology.xdp_pass("edge", "lan0")
-    line = refusal(daemon, configuration() + configuration().replace("wan0", "lan0"))
+    line = refusal(daemon, configuration() + configuration(attach='"generic"').replace("wan0", "lan0"))
     assert line.startswith("npd6-xdp: lan0: another XDP program is attached")
     assert leftovers(topology) == {}
 
@@ -142,14 +144,16 @@ def test_a_file_with_mistakes_ends_it_with_status_2_before_anything_is_touched(
     assert leftovers(topology) == {}
 
 
-def test_a_driver_that_refuses_native_mode_gets_generic_with_a_warning(topology: Topology, daemon: Start) -> None:
+def test_where_a_driver_refuses_native_mode_it_is_by_tc_and_says_why(topology: Topology, daemon: Start) -> None:
     """A bridge has no native XDP; it stands in for such a driver."""
     topology.run("edge", "ip", "link", "add", "br0", "type", "bridge", check=True)
     topology.run("edge", "ip", "link", "set", "br0", "up", check=True)
     text = configuration().replace("wan0", "br0")
     running = daemon(text)
-    assert topology.xdp_mode("edge", "br0") == "generic"
-    assert until(lambda: "warning: br0: the driver refuses an XDP program in native mode" in running.log)
+    assert topology.attach_mode("edge", "br0") == "tc"
+    why = "the driver refuses an XDP program in native mode: Operation not supported"
+    assert until(lambda: f"info: br0: attached by tc ({why}); br0 hybrid" in running.log)
+    assert "warning: br0: the driver" not in running.log
     assert running.stop() == 0
     assert "br0: the driver refuses" in refusal(daemon, text.replace('"br0"', '"br0"\nattach = "native"'))
 
@@ -186,7 +190,7 @@ def test_a_debug_log_is_ours_alone_and_its_lines_are_json_where_asked_for(topolo
     running.stop()
     lines = [json.loads(line) for line in running.log.splitlines()]
     assert [line["message"] for line in lines] == [
-        f"wan0: attached in generic mode{LOSSY}; wan0 hybrid",
+        f"wan0: attached by tc{LOSSY}; wan0 hybrid",
         "ready: 1 rule on wan0",
         "SIGTERM: ending",
     ]

@@ -103,7 +103,7 @@ def test_the_page_has_every_metric_of_the_contract_and_every_outcome(topology: T
         assert re.search(rf"^# HELP {name} ", page, re.MULTILINE), name
     outcomes = re.findall(r'^npd6_solicitations_total{interface="wan0",outcome="(\w+)"}', page, re.MULTILINE)
     assert sorted(outcomes) == sorted(Outcome)
-    assert 'npd6_interface_info{attach="generic",datapath="monitor",interface="wan0"} 1.0' in page
+    assert 'npd6_interface_info{attach="tc",datapath="monitor",interface="wan0"} 1.0' in page
 
 
 def test_a_monitor_counts_and_touches_nothing(topology: Topology, daemon: Start) -> None:

@@ -152,7 +152,7 @@ class Deadly:
         self.armed.unlink()
         self.pids.append(running.process.pid)
         found = left(self.topology)
-        assert (found["xdp"], found["allmulti"]) == (False, 0)
+        assert (found["xdp"], found["tc"], found["allmulti"]) == (False, 0, 0)
         assert packet_sockets(self.topology) == []
 
     def start(self) -> None:

@@ -107,7 +107,7 @@ def test_none_is_unanswered_by_any_method_and_no_ping_is_lost_while_one_daemon_f
     with UnderSystemd(topology, CONFIG, drop_in) as service:
         found = hand_over(topology, service, ways, per_second=2_000)
         assert (found.unequal(), found.lost_pings) == ({}, 0)
-        assert until(lambda: service.log.count("taken over in generic mode") >= len(ways))
+        assert until(lambda: service.log.count("taken over by tc") >= len(ways))
         assert service.stop() == 0
         assert left(topology) == before
         assert service.comes_to(NFileDescriptorStore="0")
@@ -320,7 +320,7 @@ def test_another_mac_address_and_another_route_are_followed_by_the_successor(top
         on_edge(topology, "route add 2001:db8:4::/64 dev lan0")
         back(service)
         assert wire.ask(question("2001:db8:4::7")) is not None
-        assert service.says("taken over in generic mode", 1)
+        assert service.says("taken over by tc", 1)
 
 
 def _advertised(wire: Wire, target: str) -> bytes:
@@ -334,8 +334,7 @@ def test_a_port_that_is_none_any_more_is_let_go_of_and_a_new_one_is_attached(top
     with UnderSystemd(topology, CONTROL + configuration("2001:db8:3::/64 static")) as service:
         service.configure(CONTROL + configuration("2001:db8:3::/64 static").replace("wan0", "lan0"))
         restart(service)
-        xdp = {link["ifname"]: "xdp" in link for link in topology.ip("edge", "link", "show")}
-        assert (xdp["wan0"], xdp["lan0"]) == (False, True)
+        assert (topology.attach_mode("edge", "wan0"), topology.attach_mode("edge", "lan0")) == (None, "tc")
         assert left(topology)["allmulti"] == 0
         assert service.says("a predecessor's program is taken off wan0: no port of this configuration")
         # and so it is by a reload, though the store holds it
@@ -343,14 +342,13 @@ def test_a_port_that_is_none_any_more_is_let_go_of_and_a_new_one_is_attached(top
         for name, other in (("wan0", "lan0"), ("lan0", "wan0")):
             service.configure(CONTROL + configuration("2001:db8:3::/64 static").replace("wan0", name))
             assert service.reload().returncode == 0
-            xdp = {link["ifname"]: "xdp" in link for link in topology.ip("edge", "link", "show")}
-            assert (xdp[name], xdp[other]) == (True, False)
+            assert (topology.attach_mode("edge", name), topology.attach_mode("edge", other)) == ("tc", None)
             assert service.show("NFileDescriptorStore") == kept
 
 
 def test_a_port_that_refuses_takes_no_other_ports_program_off(topology: Topology) -> None:
     """It is tried again instead, where it would end a start that inherits nothing."""
-    both = CONTROL + configuration() + configuration().replace("wan0", "lan0")
+    both = CONTROL + configuration() + configuration(attach='"generic"').replace("wan0", "lan0")
     with UnderSystemd(topology, CONTROL + configuration()) as service:
         topology.xdp_pass("edge", "lan0")
         service.configure(both)
@@ -385,8 +383,12 @@ def test_starts_that_cant_even_be_counted_end_it(topology: Topology, start: str)
 
 
 def test_what_needs_python_is_dropped_while_its_process_is_dead_and_the_rest_answered(topology: Topology) -> None:
-    """The kernel has no answer for it either; and a flood is to reach the stack no more than while it lives."""
-    with UnderSystemd(topology, CONFIG, "RestartSec=1h\n") as service, Wire(topology) as wire:
+    """The kernel has no answer for it either; and a flood is to reach the stack no more than while it lives.
+
+    As XDP, which is before the taps.
+    """
+    config = CONFIG.replace('name = "wan0"', 'name = "wan0"\nattach = "generic"')
+    with UnderSystemd(topology, config, "RestartSec=1h\n") as service, Wire(topology) as wire:
         assert wire.ask(question(HOST_ADDRESS)) is not None
         assert wire.ask(question(HOST_ADDRESS)) is not None, "by XDP, from the second on"
         die(service)

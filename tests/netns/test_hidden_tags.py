@@ -45,7 +45,8 @@ int push(struct __sk_buff *skb)
 }
 """
 _TCX_EGRESS = 47
-TRUNK = configuration() + configuration("2001:db8:2::/64 static", vlan="100")
+GENERIC = {"attach": '"generic"'}
+TRUNK = configuration(**GENERIC) + configuration("2001:db8:2::/64 static", vlan="100")
 
 
 @pytest.fixture
@@ -113,6 +114,21 @@ def test_an_invalid_copy_with_a_tag_within_of_what_was_passed_before_silences_no
     assert set(ups(running).values()) == {1.0}
 
 
+def test_under_auto_tags_beside_the_frames_are_seen_at_tc_and_nothing_is_silent(
+    topology: Topology, daemon: Start, hidden: Wire
+) -> None:
+    running = daemon(TRUNK.replace('attach = "generic"', 'attach = "auto"'))
+    with Wire(topology) as wire:
+        for _ in range(2):
+            assert hidden.ask(asked("2001:db8:2::9")) is not None
+            assert hidden.ask(asked("2001:db8:1::9"), 0.3) is None, "no rule of VLAN 100's"
+            assert wire.ask(asked("2001:db8:1::9")) is not None
+    assert running.solicitations("wan0") == {"answered_xdp": 2}
+    assert running.solicitations("wan0:100") == {"answered_xdp": 2, "unmatched": 2}
+    assert set(ups(running).values()) == {1.0}
+    assert "beside the frames" not in running.log
+
+
 @pytest.mark.parametrize("grown", [False, True], ids=["as it starts", "after a larger program took over"])
 def test_a_port_with_tags_beside_its_frames_is_silent_until_they_stand_within(
     topology: Topology, daemon: Start, hidden: Wire, grown: bool
@@ -162,7 +178,7 @@ def healthz(running: RunningDaemon) -> str:
 
 
 def test_tags_within_the_frames_silence_nothing_whatever_becomes_of_them(topology: Topology, daemon: Start) -> None:
-    running = daemon(configuration("2001:db8:1::/64 ignore", "2001:db8:3::/64 static"))
+    running = daemon(configuration("2001:db8:1::/64 ignore", "2001:db8:3::/64 static", **GENERIC))
     with Wire(topology) as wire:
         frame = question("2001:db8:1::9")
         for tags in (b"", *TAGS_MENU, b"", *TAGS_MENU):
@@ -178,7 +194,7 @@ def test_questions_with_hidden_tags_that_no_rule_covers_are_enough(
     topology: Topology, daemon: Start, hidden: Wire, inside: bool
 ) -> None:
     """A single entry, which speaks for untagged frames. Of two tags, only the outer one can stand beside the frame."""
-    running = daemon(configuration())
+    running = daemon(configuration(**GENERIC))
     hidden.send(*[asked("2001:db8:9::9", inside=inside)] * 3)
     assert until(lambda: ups(running) == {"wan0": 0.0}), running.log
     with Wire(topology) as wire:
@@ -241,7 +257,7 @@ def test_of_many_ports_each_is_listened_to_though_most_share_a_socket(topology: 
             f"link set wan{number} up",
         )
         topology.run("upstream", "ip", "link", "set", f"up{number}", "up", check=True)
-    running = daemon(configuration().replace("wan0", "wan*"))
+    running = daemon(configuration(**GENERIC).replace("wan0", "wan*"))
     assert until(lambda: len(ups(running)) == count and set(ups(running).values()) == {1.0}), ups(running)
     for interface, port in (("eth0", "wan0"), (f"up{count - 1}", f"wan{count - 1}")):
         with tag_beside(topology, interface) as wire:
@@ -290,7 +306,7 @@ def test_after_any_other_frame_with_a_tag_the_next_question_is_looked_at(
 ) -> None:
     """As who was answered sends to that address then: an ARP request stands for that."""
     name, answered = "wan0:any" if vlan else "wan0", f"answered_{'xdp' if datapath == 'hybrid' else 'python'}"
-    running = daemon(configuration(datapath=f'"{datapath}"', **({"vlan": vlan} if vlan else {})))
+    running = daemon(configuration(datapath=f'"{datapath}"', **GENERIC, **({"vlan": vlan} if vlan else {})))
     with Wire(topology) as wire:
         for _ in range(3):
             assert wire.ask(asked("2001:db8:1::9")) is not None
@@ -334,7 +350,7 @@ def test_an_offload_that_is_switched_on_after_tags_stood_within_the_frames_is_no
 
 def test_tags_of_other_vlans_within_the_frames_leave_a_port_answering(topology: Topology, daemon: Start) -> None:
     """One in about a second is looked at, and answered by Python."""
-    running = daemon(configuration())
+    running = daemon(configuration(**GENERIC))
     with Wire(topology) as wire:
         frame = asked("2001:db8:9::9", inside=True)
         wire.send(*[frame] * 10)

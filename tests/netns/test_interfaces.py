@@ -147,7 +147,7 @@ def test_a_rename_is_followed_both_away_and_back(topology: Topology, daemon: Sta
         hurried: list[float] = []
         for _ in tries(away, back):
             on_edge(topology, "link set wan0 name other0")
-            away.append(seconds(lambda: topology.xdp_mode("edge", "other0") is None))
+            away.append(seconds(lambda: topology.attach_mode("edge", "other0") is None))
             on_edge(topology, "link set other0 name wan0")
             back.append(seconds(lambda: asker.answered(HOST_ADDRESS, 0.02)))
         for _ in tries(hurried):  # before the first change is followed
@@ -155,7 +155,7 @@ def test_a_rename_is_followed_both_away_and_back(topology: Topology, daemon: Sta
             hurried.append(seconds(lambda: asker.answered(HOST_ADDRESS, 0.02)))
         assert soon(away, back, hurried)
         on_edge(topology, "link set wan0 name other0")
-        assert until(lambda: topology.xdp_mode("edge", "other0") is None, 1.0)
+        assert until(lambda: topology.attach_mode("edge", "other0") is None, 1.0)
         assert not asker.answered(HOST_ADDRESS, 0.1)
 
 
@@ -280,7 +280,7 @@ def test_a_named_device_without_ethernet_framing_that_comes_later_is_a_warning_u
 
 def test_a_port_that_another_program_holds_is_tried_again_until_it_is_free(topology: Topology, daemon: Start) -> None:
     on_edge(topology, "link set wan0 name late0")
-    running = daemon(configuration())
+    running = daemon(configuration(attach='"generic"'))
     topology.xdp_pass("edge", "late0")
     on_edge(topology, "link set late0 name wan0")
     assert until(lambda: "wan0: another XDP program is attached" in running.log)
@@ -295,15 +295,17 @@ def test_a_port_of_a_glob_that_another_program_holds_stops_neither_start_nor_rel
 ) -> None:
     on_edge(topology, "link add wan9 type veth", "link set wan9 up")
     topology.xdp_pass("edge", "wan9")
-    glob = configuration().replace("wan0", "wan*")
+    xdp = {"attach": '"generic"'}
+    glob = configuration(**xdp).replace("wan0", "wan*")
     running = daemon(glob)
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert asker.answered(HOST_ADDRESS)
-        running.write(glob + configuration("2001:db8:2::/64 static").replace("wan0", "wan9"))
+        running.write(glob + configuration("2001:db8:2::/64 static", **xdp).replace("wan0", "wan9"))
         done = verb(running, "reload")
         assert done.returncode == 0, "one that has refused already is tried again, also when it is named now"
-        running.write(configuration("2001:db8:1::/64 static", "2001:db8:2::/64 static").replace("wan0", "wan*"))
+        rules = ("2001:db8:1::/64 static", "2001:db8:2::/64 static")
+        running.write(configuration(*rules, **xdp).replace("wan0", "wan*"))
         done = verb(running, "reload")
         assert done.returncode == 0, done.stderr
         assert asker.answered("2001:db8:2::1")

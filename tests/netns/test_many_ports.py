@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from npd6_xdp.daemon.attaching import MOST_BY_AUTO
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.bpf.attach import tc_programs
 from tests.bench.many_ports import CONFIGURATION, Asker, make
 from tests.netns.verb import verb
 from tests.netns.wire import until
@@ -34,7 +36,9 @@ def limited(soft: int, hard: int) -> tuple[str, ...]:
 def left(topology: Topology) -> list[str]:
     """The interfaces on which something of ours is."""
     links = topology.ip("edge", "link", "show")
-    return [link["ifname"] for link in links if link.get("xdp") or link.get("allmulti")]
+    with topology.inside("edge"):
+        at_tc = {link["ifname"] for link in links if tc_programs(link["ifindex"])}
+    return [link["ifname"] for link in links if link.get("allmulti") or link.get("xdp") or link["ifname"] in at_tc]
 
 
 def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_a_kill_and_end_at_once(
@@ -51,7 +55,9 @@ def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_
         assert len(list(Path(f"/proc/{second.process.pid}/fd").iterdir())) < COUNT + 120
         lines = second.log.splitlines()
         reason = "native XDP_TX is lost on veth unless the peer has a program, too"
-        assert f"npd6-xdp: info: sub0, sub1, sub2 and 597 more: attached in generic mode ({reason})" in lines
+        assert f"npd6-xdp: info: sub0, sub1, sub2 and {MOST_BY_AUTO - 3} more: attached by tc ({reason})" in lines
+        (beyond,) = (line for line in lines if f"{COUNT - MOST_BY_AUTO - 3} more: attached in generic mode" in line)
+        assert f"({reason}; {MOST_BY_AUTO} ports are at tc already, and each takes the kernel " in beyond
         assert len(lines) < 20, "no line for each"
         topology.run("edge", "ip", "link", "del", "sub7", check=True)
         topology.run("edge", "ip", "link", "set", "sub8", "name", "other8", check=True)

@@ -88,7 +88,7 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
     assert set(final) >= {"answered_xdp", "answered_python", "pending", "ignored", "unmatched", "invalid"}
     assert "checksum 1" in page.text("#outcome-invalid .what")
     (row,) = page.texts("#interfaces tr")
-    assert re.match(r"wan0\s+up\s+generic mode\s+hybrid\s", row)
+    assert re.match(r"wan0\s+up\s+by tc\s+hybrid\s", row)
     rows = page.texts("#rules tr")
     assert [tuple(re.split(r"\s+", row)[:3]) for row in rows] == [
         (rule.split()[0], "wan0", rule.split()[1]) for rule in RULES
@@ -238,7 +238,7 @@ def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: 
     kept = json.loads(full)
     for key in ("pid", "started", "build", "last_reload", "reload_error", "rules"):
         assert found[key] == kept[key]
-    assert {each["interface"]: each["attach"] for each in found["interfaces"]} == {"wan0": "generic"}
+    assert {each["interface"]: each["attach"] for each in found["interfaces"]} == {"wan0": "tc"}
 
 
 def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None:

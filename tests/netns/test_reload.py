@@ -212,12 +212,12 @@ def test_a_broken_file_changes_nothing_and_is_reported(topology: Topology, daemo
 def test_a_port_that_refuses_undoes_the_whole_reload(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration())
     topology.xdp_pass("edge", "lan0")
-    lan = configuration("2001:db8:7::/64 static").replace("wan0", "lan0")
+    lan = configuration("2001:db8:7::/64 static", attach='"generic"').replace("wan0", "lan0")
     running.write(configuration("2001:db8:2::/64 static", attach='"native"') + lan)
     done = running.command("reload")
     assert done.returncode == 1
     assert "lan0: another XDP program is attached" in done.stderr
-    assert topology.xdp_mode("edge", "wan0") == "generic"
+    assert topology.attach_mode("edge", "wan0") == "tc"
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         assert asker.answered(HOST_ADDRESS)
@@ -246,11 +246,11 @@ def test_a_reload_by_signal_takes_up_ports_logs_and_addresses(topology: Topology
     assert until(lambda: '"message": "reload: the new configuration is in use"' in running.log)
     assert len(links(running)) == 2
     assert link in links(running), "not attached anew"
-    assert topology.xdp_mode("edge", "lan0") == "generic"
+    assert topology.attach_mode("edge", "lan0") == "tc"
     assert 'interface="lan0"' in running.metrics_text(port=9847)
     running.write(configuration())
     running.process.send_signal(signal.SIGHUP)
-    assert until(lambda: topology.xdp_mode("edge", "lan0") is None)
+    assert until(lambda: topology.attach_mode("edge", "lan0") is None)
     running.settle()  # what follows the reload's last port
     assert 'interface="lan0"' not in running.metrics_text()
     assert links(running) == {link}

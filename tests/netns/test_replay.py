@@ -41,10 +41,10 @@ def test_it_says_what_the_daemon_has_sent(topology: Topology, daemon: Start, met
         wire.send(question("2001:db8:9::1"), question(HOST_ADDRESS, options=b""), question(UPSTREAM_ADDRESS))
         assert until(lambda: sum(running.solicitations().values()) >= 4)
     sent = [each.frame for each in read(capture.file) if isinstance(each, Advertisement) and not each.override]
-    attached = topology.xdp_mode("edge", "wan0")
+    attached = topology.attach_mode("edge", "wan0")
     done = running.command("replay", str(capture.file), "--config", str(running.config_file), "--json")
     assert done.returncode == 0, done.stderr
-    assert topology.xdp_mode("edge", "wan0") == attached, "it attaches to nothing"
+    assert topology.attach_mode("edge", "wan0") == attached, "it attaches to nothing"
     told = json.loads(done.stdout)
     assert told["notes"] == []
     ours = [each for each in told["solicitations"] if each["target"] == HOST_ADDRESS]

@@ -112,9 +112,7 @@ def test_it_does_all_its_work_as_that_user(
         assert process["NoNewPrivs"] == "1"
 
         # hybrid, and each method
-        assert left(topology) == before | {"xdp": True, "allmulti": 1} | dict.fromkeys(SYSCTLS[:2], "1") | {
-            SYSCTLS[2]: "0"
-        }
+        assert left(topology) == before | {"tc": 1, "allmulti": 1} | dict.fromkeys(SYSCTLS[:2], "1") | {SYSCTLS[2]: "0"}
         ping = topology.run("upstream", "ping", "-6", "-n", "-c", "2", "-i", "0.2", "-W", "3", HOST_ADDRESS)
         assert ping.returncode == 0, ping.stdout
         assert left(topology)["routes"] == [HOST_ADDRESS]

@@ -45,7 +45,8 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     assert status(running).keys() == now.keys()
     assert now["configuration"] == str(running.config_file)
     (interface,) = now["interfaces"]
-    assert (interface["interface"], interface["attach"], interface["up"]) == ("wan0", "generic", True)
+    assert (interface["interface"], interface["attach"], interface["up"]) == ("wan0", "tc", True)
+    assert interface["attach_reason"] == "native XDP_TX is lost on veth unless the peer has a program, too"
     outcomes = {name: count for name, count in interface["solicitations"].items() if count}
     assert outcomes == {"pending": 2, "answered_python": 1, "answered_xdp": 1}
     assert [(rule["rule"], rule["method"]) for rule in now["rules"]] == [
@@ -59,14 +60,15 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     assert now["pending"] == ["2001:db8:1::dead"]
     text = running.command("status").stdout
     for line in (
-        "wan0: hybrid, attached in generic mode, up",
+        f"  not native: {interface['attach_reason']}",
+        "wan0: hybrid, attached by tc, up",
         "rule 2001:db8:1::/64 neighbour: pending 2",
         f"{HOST_ADDRESS} dev lan0 reachable",
         "kernel proxy entries: 1",
     ):
         assert line in text
     running.process.send_signal(signal.SIGUSR1)
-    assert until(lambda: "npd6-xdp: info: wan0: hybrid, attached in generic mode, up" in running.log)
+    assert until(lambda: "npd6-xdp: info: wan0: hybrid, attached by tc, up" in running.log)
 
 
 @both

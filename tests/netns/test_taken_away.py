@@ -18,7 +18,6 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.netlink.links import Netlink
-from tests.netns.others import at_tc
 from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, on_edge, paused, until
 
@@ -73,8 +72,11 @@ def groups(topology: Topology) -> set[str]:
 
 def is_whole(topology: Topology) -> bool:
     """Whether program, hold and group are there."""
-    sits = topology.xdp_mode("edge", "wan0") is not None or bool(at_tc(topology))
-    return sits and link(topology)["allmulti"] == 1 and GROUP in groups(topology)
+    return (
+        topology.attach_mode("edge", "wan0") is not None
+        and link(topology)["allmulti"] == 1
+        and GROUP in groups(topology)
+    )
 
 
 @pytest.mark.parametrize("mode", ["generic", "native"])
@@ -94,7 +96,7 @@ def test_a_program_that_is_taken_off_by_force_is_put_back(topology: Topology, da
 def test_where_another_program_has_taken_its_place_the_port_is_down_until_that_is_gone(
     topology: Topology, daemon: Start
 ) -> None:
-    running = daemon(configuration(*RULES))
+    running = daemon(configuration(*RULES, attach='"generic"'))
     with paused(running):
         force_off(running)
         foreign_program_on_wan0(topology)
@@ -163,7 +165,7 @@ def test_an_interface_with_the_same_index_is_attached_to_anew_though_the_loop_wa
     running.stop()
     assert link(topology)["allmulti"] == 0
     assert GROUP not in groups(topology)
-    assert topology.xdp_mode("edge", "wan0") is None
+    assert topology.attach_mode("edge", "wan0") is None
 
 
 @pytest.mark.parametrize(

@@ -245,9 +245,10 @@ def forwarded(scene: Scene) -> int:
 
 
 def programs(scene: Scene) -> list[str]:
-    """The edges' interfaces that an XDP program sits on."""
-    found = [topology.ip("edge", "link", "show") for topology in scene.topologies]
-    return [link["ifname"] for links in found for link in links if link.get("xdp")]
+    """The edges' interfaces that a program sits on."""
+    found = [(topology, topology.ip("edge", "link", "show")) for topology in scene.topologies]
+    names = [(topology, link["ifname"]) for topology, links in found for link in links]
+    return [name for topology, name in names if topology.attach_mode("edge", name)]
 
 
 def proxies(scene: Scene) -> list[str]:

@@ -36,7 +36,7 @@ RULES = (
 ACTIVE = "2001:db8:a::1"  # the address that makes this edge the active one
 ROLE = {"active_with": f'"{ACTIVE}"'}
 USUAL = configuration(*RULES, attach='"native"', events_per_source="50", **ROLE)
-GENERIC = configuration(*RULES, events_per_source="50", **ROLE)  # "auto" is generic on veth
+GENERIC = configuration(*RULES, attach='"generic"', events_per_source="50", **ROLE)
 BY_PYTHON = "[limits]\nevents_per_second = 10000000\n" + configuration(attach='"native"', datapath='"python"')
 WARNING = configuration(*RULES, "2001:db8:5::/64 neighbour via=lan7", attach='"native"')  # which isn't there
 BROKEN = configuration("2001:db8:1::/64 nowhere")

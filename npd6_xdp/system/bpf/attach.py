@@ -10,7 +10,7 @@ import platform
 import resource
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -29,7 +29,6 @@ _LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what is a
 _LINK_TYPE, _LINK_PROGRAM, _LINK_IFINDEX, _LINK_ATTACH_TYPE = 0, 8, 16, 20
 _BPF_LINK_TYPE_XDP = 6
 _BPF_LINK_TYPE_TCX = 11
-_WAYS_OUT = '; detach it first, leave this interface out, or write attach = "tc" to sit beside it (Linux 6.6)'
 _OURS = {"ns_filter", "ns_filter_tc"}  # functions of the program, of which one sits on an interface
 MOST_AT_TC = 63
 """Programs at one interface (BPF_MPROG_MAX, of which one place stays free)."""
@@ -41,6 +40,10 @@ _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface th
 
 class Refused(MachineError):
     """The driver, or the kernel, can't have the program in this mode."""
+
+
+class Taken(MachineError):
+    """Another XDP program, not an npd6-xdp's, has the one place that XDP has on an interface."""
 
 
 class Functions(NamedTuple):
@@ -154,14 +157,17 @@ class Links:
     ) -> bool:
         """Attach a program to an interface, by a link that the kernel undoes when this process ends, however it ends,
         unless a keeper holds it. Where one was inherited in the same mode, and by tc in its place among the others, the
-        program takes its predecessor's place, with no frame in between that neither sees: then it returns True.
+        program takes its predecessor's place. Where one of ours, or a predecessor's, is there by tc and this is to be
+        XDP, or the other way round, that one is let go of as soon as this one is there, and stays if this one can't be.
+        In both cases there is no frame in between that none sees; it returns True where a predecessor's was there.
 
-        Raises Refused if it can't be in this mode; MachineError if another XDP program is there already, which is never
-        replaced, or another npd6-xdp's by tc.
+        Raises Refused if it can't be in this mode; Taken if another XDP program is there already, which is never
+        replaced; MachineError if that, or one at tc, is another npd6-xdp's.
         """
-        if ifindex in self._inherited and self._take_over(functions, ifindex, mode, order):
+        shares = ifindex in self._inherited and self._inherited[ifindex][1].is_xdp is mode.is_xdp
+        if shares and self._take_over(functions, ifindex, mode, order):
             return True
-        if program := _other_of_us(ifindex, mode):
+        if program := _other_of_us(ifindex, mode, self._ours(ifindex)):
             raise MachineError(
                 f"{name}: another npd6-xdp's program is there already: id {program}; end that one, or leave this"
                 " interface out"
@@ -171,15 +177,25 @@ class Links:
         opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=flags)
         fd = self._lib.bpf_link_create(functions.of(mode), ifindex, kind, ct.byref(opts))
         if 0 <= fd < _first_spare():
+            was_inherited = ifindex in self._inherited
+            if was_inherited:
+                self._drop(self._inherited.pop(ifindex)[0])
+            self.detach(ifindex)  # the other way, if it was there by that
             self._holds(ifindex, fd, mode)
             self._keeper.keep(ifindex, fd)
-            return False
+            return was_inherited
         if fd >= 0:
             os.close(fd)
             code = errno.EMFILE
         else:
             code = -fd if fd < -1 else ct.get_errno()
         raise _refusal(code, ifindex, name, mode)
+
+    def _ours(self, ifindex: int) -> set[int]:
+        """The ids of the programs that sit on an interface by links of ours, or of a predecessor's."""
+        fds = [self.fds[ifindex]] if ifindex in self.fds else []
+        fds += [self._inherited[ifindex][0].fd] if ifindex in self._inherited else []
+        return {found.program for found in map(self._info, fds) if found is not None}
 
     def _holds(self, ifindex: int, fd: int, mode: AttachMode) -> None:
         self.fds[ifindex], self._modes[ifindex] = fd, mode
@@ -290,29 +306,33 @@ def _refusal(code: int, ifindex: int, name: str, mode: AttachMode) -> MachineErr
     if mode is AttachMode.TC:
         return Refused(f"{name}: the kernel refuses a tc program: {os.strerror(code)}")
     if code in (errno.EBUSY, errno.EEXIST):
-        return MachineError(f"{name}: {_foreign_program(ifindex)}")
+        return _foreign_program(ifindex, name)
     return Refused(f"{name}: the driver refuses an XDP program in {mode} mode: {os.strerror(code)}")
 
 
-def _foreign_program(ifindex: int) -> str:
-    """Who has an interface, and what to do about it."""
+def _foreign_program(ifindex: int, name: str) -> MachineError:
+    """Who has an interface."""
     native, generic, offloaded = _programs_on(ifindex)
     for mode, program in (("generic", generic), ("native", native), ("offload", offloaded)):
         if program:
-            name = program_name(program)
-            where = f"another XDP program is attached in {mode} mode: id {program}"
-            if name in _OURS:
-                return f"{where} ({name}, another npd6-xdp's); detach it first, or leave this interface out"
-            return where + (f" ({name})" if name else "") + _WAYS_OUT
-    return f"another XDP program is attached{_WAYS_OUT}"
+            function = program_name(program)
+            where = f"{name}: another XDP program is attached in {mode} mode: id {program}"
+            if function in _OURS:
+                return MachineError(
+                    f"{where} ({function}, another npd6-xdp's); detach it first, or leave this interface out"
+                )
+            return Taken(where + (f" ({function})" if function else ""))
+    return Taken(f"{name}: another XDP program is attached")
 
 
-def _other_of_us(ifindex: int, mode: AttachMode) -> int:
+def _other_of_us(ifindex: int, mode: AttachMode, ours: Set[int]) -> int:
     """The id of another npd6-xdp's program, where the kernel would let both sit on an interface and count the same
-    frames: at least one of them by tc. 0: there is none, or names aren't told (without CAP_SYS_ADMIN).
+    frames: at least one of them by tc. 0: there is none, or names aren't told (without CAP_SYS_ADMIN). `ours` are this
+    process's own, and its predecessor's.
     """
     xdp = filter(None, _programs_on(ifindex)) if mode is AttachMode.TC else ()
-    return next((program for program in (*xdp, *tc_programs(ifindex)) if program_name(program) in _OURS), 0)
+    others = (program for program in (*xdp, *tc_programs(ifindex)) if program not in ours)
+    return next((program for program in others if program_name(program) in _OURS), 0)
 
 
 def tc_programs(ifindex: int) -> list[int]:

@@ -3,21 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from npd6_xdp.core.attached import has_tcx
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import Facts, Port, Program
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok
-
-_OLDEST_KERNEL = (6, 6)  # with tcx
-
-
-def has_links(release: str) -> bool:
-    """Whether a kernel has links at tc, or may have them."""
-    version = re.match(r"(\d+)\.(\d+)", release)
-    return version is None or (int(version[1]), int(version[2])) >= _OLDEST_KERNEL
 
 
 def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Iterator[Finding]:
@@ -28,7 +20,7 @@ def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Itera
     name = link.name
     place = edits.interface_place(facts.path, facts.text, name)
     release = facts.machine.kernel
-    is_old = not has_links(release)
+    is_old = not has_tcx(release)
     if port.tried:
         yield fail("tc", f'{name}: {port.tried}, and attach = "tc"', *place.replace(("attach", "tc", "auto")))
     elif is_old and not is_ours:

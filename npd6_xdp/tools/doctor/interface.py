@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from npd6_xdp.core.absent import absent_names, absent_vias
+from npd6_xdp.core.attached import AttachMode, has_tcx
 from npd6_xdp.core.config import Attach, is_glob
 from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
@@ -42,7 +43,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
             continue
         yield _state(link, port)
         yield from _ipv6(facts, link.bridge or name, name)
-        if facts.config.attach(name) is Attach.TC:
+        if facts.config.attach(name) is Attach.TC or _attached(facts, name) == AttachMode.TC:
             yield from at_tc.checks(facts, link, port, is_ours=_is_ours(facts, name))
         else:
             yield _programs(facts, link, port)
@@ -92,10 +93,20 @@ def _ipv6(facts: Facts, name: str, whose: str) -> Iterator[Finding]:
         yield fail("interface", f"{whose}: IPv6 is off {where}, so the kernel drops what comes in", mend)
 
 
+def _attached(facts: Facts, name: str) -> str:
+    """How the daemon that answers has its program there: an AttachMode; "" where it hasn't."""
+    rows = facts.status["interfaces"] if facts.status else ()
+    return next((str(row["attach"]) for row in rows if row["port"] == name), "")
+
+
 def _is_ours(facts: Facts, name: str) -> bool:
     """Whether the daemon that answers has its program there."""
-    rows = facts.status["interfaces"] if facts.status else ()
-    return any(row["port"] == name and row["attach"] for row in rows)
+    return bool(_attached(facts, name))
+
+
+def _else(facts: Facts) -> str:
+    """What `attach = "auto"` becomes where it can't be native."""
+    return "by tc then" if has_tcx(facts.machine.kernel) else "generic mode then, which is slower"
 
 
 def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
@@ -111,7 +122,10 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
         if not program.name and not program.holders:  # every program of bcc's, clang's and ip's has a name
             return note("xdp", f"{link.name}: an XDP program sits there ({what}); whose it is, only root may see")
         text = f"{link.name}: another XDP program sits there ({what}"
-        beside = '; attach = "tc" would sit beside it' if at_tc.has_links(facts.machine.kernel) else ""
+        has_tc = has_tcx(facts.machine.kernel)
+        if has_tc and facts.config.attach(link.name) is Attach.AUTO:
+            return note("xdp", f"{text}{f'; held by {pids}' if pids else ''}): by tc then, beside it")
+        beside = '; attach = "auto" would sit beside it, by tc' if has_tc else ""
         if program.holders:
             return fail(
                 "xdp", f"{text}; held by {pids}){beside}", *(f"kill {pid}" for _, pid in program.holders if pid > 1)
@@ -128,18 +142,19 @@ def _native(facts: Facts, link: LinkFacts, port: Port) -> Finding:
     if port.tried == "":
         return ok("native", f"{name}: the driver takes the program")
     if wish is Attach.AUTO and link.lossy:
-        return ok("native", f"{name}: generic mode, since {link.why_lossy.removesuffix(', too')}")
+        mode = "by tc" if has_tcx(facts.machine.kernel) else "generic mode"
+        return ok("native", f"{name}: {mode}, since {link.why_lossy.removesuffix(', too')}")
     why = port.tried or _why_not_native(link, port)
     largest = _LARGEST_MTU.get(port.driver, _USUAL_MTU)
     if not why and port.entry.mtu > largest:
         text = f"{name}: MTU {port.entry.mtu} is more than most drivers take a program at ({largest})"
         if wish is Attach.NATIVE:
             return fail("mtu", text, f"ip link set dev {word(name)} mtu {largest}")
-        return note("mtu", f"{text}: generic mode then, which is slower", f"ip link set dev {word(name)} mtu {largest}")
+        return note("mtu", f"{text}: {_else(facts)}", f"ip link set dev {word(name)} mtu {largest}")
     if why and wish is Attach.NATIVE:
         return fail("native", f'{name}: {why}, and attach = "native"', *place.replace(("attach", "native", "auto")))
     if why:
-        return note("native", f"{name}: {why}: generic mode then, which is slower")
+        return note("native", f"{name}: {why}: {_else(facts)}")
     if link.lossy:
         return warn(
             "native",

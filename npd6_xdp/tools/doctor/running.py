@@ -114,7 +114,7 @@ def _trace(facts: Facts, outcome: str) -> str:
 
 
 def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
-    name = row["interface"]
+    name, reason = row["interface"], row.get("attach_reason", "")
     link = facts.links.get(row["port"])
     if link is None:
         return  # said already
@@ -125,9 +125,11 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
             "attached", f"{name}: attached, and nothing comes in: it is down, or silent for tags beside its frames"
         )
     elif row["attach"] == "generic" and facts.config.attach(row["port"]) is Attach.AUTO and not link.lossy:
-        yield note("attached", f"{name}: in generic mode, which is slower")
+        why = f": {reason}" if reason else ""
+        yield note("attached", f"{name}: in generic mode, which is slower{why}")
     else:
-        yield ok("attached", f"{name}: {AttachMode(row['attach']).words}")
+        why = f" ({reason})" if reason else ""
+        yield ok("attached", f"{name}: {AttachMode(row['attach']).words}{why}")
     if not row["active"]:
         yield note("standby", f"{name}: {row['role']}")
     if row["lost"]:

@@ -27,7 +27,7 @@ def measure(run: Run) -> None:
                 _add_interfaces(topology, number)
                 with RunningDaemon(topology, _CONFIG, timeout=_PATIENCE) as daemon:
                     time.sleep(plan.calm)
-                    attached = daemon.log.count("attached in")
+                    attached = daemon.log.count(": attached ")
                     if attached != number:
                         raise RuntimeError(f"attached to {attached} interfaces of {number}")
                     before, began = cpu_seconds(daemon), time.monotonic()

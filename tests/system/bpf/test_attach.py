@@ -25,6 +25,7 @@ from npd6_xdp.system.bpf.attach import (
     Keeper,
     Links,
     Refused,
+    Taken,
     program_name,
     tc_programs,
 )
@@ -317,21 +318,51 @@ def test_a_successor_takes_over_by_tc_in_its_place_and_goes_there_where_somebody
     assert open_files() == before
 
 
-def test_a_change_from_xdp_to_tc_and_back_takes_what_was_inherited_off_first(
+def test_from_xdp_to_tc_and_back_what_was_inherited_stays_until_its_successor_is_there(
     topology: Topology, programs: list[Functions], shelf: Shelf
 ) -> None:
+    before_all = open_files()
     with topology.inside("edge"):
         wan0 = socket.if_nametoindex("wan0")
         for before, mode in ((GENERIC, TC), (TC, GENERIC)):
             leave(shelf, programs[0], "wan0", mode=before)
             with closing(Links(shelf.keeper())) as links:
                 assert links.inherited(wan0) is before
-                assert not links.attach(programs[1], wan0, "wan0", mode)
+                assert links.attach(programs[1], wan0, "wan0", mode), "no frame was missed"
+                assert links.inherited(wan0) is None
                 found = sits(topology)
                 assert found is not None
                 assert (found["mode"] is TC) is (mode is TC)
                 assert len(names_at_tc()) == (mode is TC)
+                assert [*shelf.fds] == [wan0]
             assert shelf.fds == {}
+    assert open_files() == before_all
+
+
+def test_what_sits_at_tc_stays_there_where_xdp_cannot_be_had(
+    topology: Topology, programs: list[Functions], others: tuple[Links, list[Functions]], shelf: Shelf
+) -> None:
+    """Somebody else has the place of XDP, whether what is at tc is a predecessor's or ours by now."""
+    with topology.inside("edge"), closing(Links()) as foreign:
+        wan0 = socket.if_nametoindex("wan0")
+        foreign.attach(programs[0], wan0, "wan0", GENERIC)
+        leave(shelf, programs[0], "wan0", mode=TC)
+        with closing(Links(shelf.keeper())) as links:
+            for mode in (NATIVE, GENERIC):
+                with pytest.raises(Taken, match=r"^wan0: another XDP program is attached in generic mode: id \d+"):
+                    links.attach(programs[1], wan0, "wan0", mode)
+                assert names_at_tc() == ["next1"]
+                assert links.inherited(wan0) is TC
+            assert links.attach(programs[1], wan0, "wan0", TC), "its place is taken over all the same"
+            with pytest.raises(Taken):
+                links.attach(programs[1], wan0, "wan0", NATIVE)
+            assert (names_at_tc(), links.taken_off([wan0])) == (["next2"], [])
+            foreign.detach(wan0)
+            assert not links.attach(programs[1], wan0, "wan0", NATIVE)
+            assert (names_at_tc(), links.taken_off([wan0])) == ([], [])
+            assert [*shelf.fds] == [wan0]
+        assert sits(topology) is None
+    assert shelf.fds == {}
 
 
 def test_ports_in_both_modes_are_replaced_together_or_stay_as_they_are(

@@ -22,6 +22,7 @@ def status(**row: Any) -> Facts:
         "interface": "wan0",
         "port": "wan0",
         "attach": "native",
+        "attach_reason": "",
         "up": True,
         "active": True,
         "role": "",
@@ -88,6 +89,8 @@ def test_what_was_refused_is_no_more_than_a_note_once_there_is_space() -> None:
 
 def test_how_it_is_attached_is_said_of_a_port_at_tc() -> None:
     assert "wan0: by tc" in [each.message for each in running.checks(status(attach="tc"))]
+    of_auto = status(attach="tc", attach_reason="the driver refuses it")
+    assert "wan0: by tc (the driver refuses it)" in [each.message for each in running.checks(of_auto)]
 
 
 def test_another_file_than_the_one_in_use_is_told() -> None:
