@@ -25,6 +25,7 @@ from tests.kernels.doctor import Doctored
 from tests.kernels.drivers import Drivers
 from tests.kernels.ground import Ground
 from tests.kernels.growth import Growth
+from tests.kernels.lacp import Lacp
 from tests.kernels.machine import WALKED, Kind, loaded, walked
 from tests.kernels.many import Many
 from tests.kernels.scene import Scene
@@ -42,6 +43,7 @@ from tests.kernels.wireguard import WireGuard
 SCENES: Mapping[str, type[Scene]] = {
     "smoke": Smoke,
     "bond": Bonds,
+    "lacp": Lacp,
     "team": Teams,
     "vlan": Vlans,
     "vlan-device": VlanDevices,

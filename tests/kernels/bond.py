@@ -72,6 +72,9 @@ class Bonds(Scene):
         ground = self.ground
         for bond in BONDS:
             until(lambda bond=bond: len(self._ways(bond)) == 2, _FAIL_OVER)  # type: ignore[misc]
+        for bond in BONDS:
+            if bond.attach == "auto":
+                ground.check_auto(bond.name, "native XDP_TX is lost on a bond of veths")
         self._ask_all("at first")
 
         # The active slave's cable is cut, or the first one's where all are active.

@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from npd6_xdp.core.attached import attached_words
 from npd6_xdp.lab.topology import Namespace
 from tests.kernels.ground import Rule, interface, until
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER, SILENCE, Wire
 
 _CARDS = Path("/sys/class/net")
-_MODES = {1: "native", 2: "generic", 3: "offloaded"}  # IFLA_XDP_ATTACHED
 _BOND = "cardbond"
 _PREFIX = "2001:db8:60"
 _CARRIER = 30.0  # seconds
@@ -84,8 +84,8 @@ class Drivers(Scene):
             found = wire.ask(f"{_PREFIX}::{self.targets:x}", mac, by=by, seconds=5.0, more=_MORE)
             if found != SILENCE:
                 break
-        mode = _MODES.get(ground.link(port).get("xdp", {}).get("mode", 0), "no")
-        ground.check(f"{what}: answered, in {mode} mode", found, ANSWER)
+        row = next(row for row in ground.status()["interfaces"] if row["port"] == port)
+        ground.check(f"{what}: answered, {attached_words(row['attach'])}", found, ANSWER)
         ground.check_soon(f"{what}: the answer is counted", lambda: ground.answered(port) - before, 1)
 
     @staticmethod

@@ -7,6 +7,7 @@ don't meet, and share what takes long on an emulated machine: the daemon's start
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from npd6_xdp.core.attached import has_tcx
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import NAMESPACES, Namespace, Topology
@@ -64,6 +66,7 @@ class Ground:
         """`must`: a kind of device that this kernel lacks is a failure, not a reason to leave something out."""
         self.topology = topology
         self.failed = 0
+        self.has_tcx = has_tcx(os.uname().release)
         self.scene = ""
         """What a line about a check begins with."""
         self._must = must
@@ -181,6 +184,16 @@ class Ground:
     def status(self) -> dict[str, Any]:
         """What `npd6-xdp status --json` says."""
         return control.ask(self.daemon.control, {"verb": "status"})
+
+    def check_auto(self, port: str, why: str) -> None:
+        """Write down whether `attach = "auto"` is by tc on a port, or generic on a kernel without tcx, and says why."""
+        row = next(row for row in self.status()["interfaces"] if row["port"] == port)
+        self.check(
+            f"{port}: what auto is, where it can't be native", row["attach"], "tc" if self.has_tcx else "generic"
+        )
+        reasons = [why] if self.has_tcx else [why, "has no links at tc (tcx)"]
+        for reason in reasons:
+            self.check(f"{port}: {reason}", reason in row["attach_reason"])
 
     def reload(self, more: str = "") -> Reload:
         """Have the daemon take the configuration of all scenes, and `more` behind it."""

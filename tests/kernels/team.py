@@ -71,6 +71,7 @@ class Teams(Scene):
     def check(self) -> None:
         ground = self.ground
         for team in TEAMS:
+            ground.check_auto(team.name, "the driver refuses an XDP program in native mode")
             until(lambda team=team: "LOWER_UP" in ground.link(team.name)["flags"], 30.0)  # type: ignore[misc]
             if team.mode == "activebackup":
                 self._ask(team, (0, 1), "by both")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """VLAN devices of the kernel's own at the other end of a veth, whose tags stand beside the frame, where XDP can't look.
 
-Such a port is taken off, and says what to do; when the peer writes its tags into the frames, it comes back.
+In generic mode such a port is taken off, and says what to do; when the peer writes its tags into the frames, it comes
+back. Under `auto`, where this kernel has tcx, the program sees them at tc.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Trunk(NamedTuple):
     datapath: str
     own_device: bool
     number: int
+
+    attach: str = "generic"
 
     @property
     def asker(self) -> str:
@@ -43,6 +46,7 @@ TRUNKS = (
     Trunk("trunk3", "python", False, 3),
     Trunk("trunk4", "python", True, 4),
 )
+AUTO = (Trunk("trunk5", "hybrid", True, 5, "auto"), Trunk("trunk6", "python", False, 6, "auto"))
 _MEND = "txvlan off"
 _SOON = 15.0  # seconds until a port that can't be right is off, or one that is mended is back
 
@@ -55,7 +59,7 @@ class Vlans(Scene):
         self.wires: dict[Trunk, Wire] = {}
         self.tagged: dict[Trunk, Wire] = {}
         text = ""
-        for trunk in TRUNKS:
+        for trunk in (*TRUNKS, *AUTO):
             ground.cable(trunk.name, trunk.asker)
             if trunk.own_device:
                 ground.ip(
@@ -73,11 +77,13 @@ class Vlans(Scene):
             self.wires[trunk] = ground.wire(trunk.asker)
             self.tagged[trunk] = ground.wire(trunk.tagged_asker)
             untagged, tagged = (Rule(f"{trunk.target(vlan, 0)}/64", "static") for vlan in (0, 100))
-            text += interface(trunk.name, untagged, datapath=trunk.datapath)
+            text += interface(trunk.name, untagged, datapath=trunk.datapath, attach=trunk.attach)
             text += interface(trunk.name, tagged, datapath=trunk.datapath, vlan=100)
         return text
 
     def check(self) -> None:
+        if self.ground.has_tcx:
+            self._check_at_tc()
         for trunk in TRUNKS:
             self._ask(self.wires[trunk], trunk, 0, 1, f"{trunk}: an untagged question")
         for trunk in TRUNKS:
@@ -97,6 +103,24 @@ class Vlans(Scene):
         for trunk in TRUNKS:
             self._ask(self.wires[trunk], trunk, 0, 9, f"{trunk}: an untagged question, after growth")
             self._ask(self.tagged[trunk], trunk, 100, 9, f"{trunk}: VLAN 100's question, after growth")
+
+    def _check_at_tc(self) -> None:
+        """Wherever a tag stands: an answer by the right entry, whoever asks, and nothing is taken off."""
+        ground = self.ground
+        for beside in (True, False):
+            where = "beside the frame" if beside else "in the frame"
+            for trunk in AUTO:
+                transmit_vlan_offload(ground.topology, "upstream", trunk.asker, beside)
+                wire, number = self.tagged[trunk], 1 + beside
+                self._ask(wire, trunk, 100, number, f"{trunk}: VLAN 100's question, the tag {where}")
+                found = wire.silent(trunk.target(0, number))
+                ground.check(f"{trunk}: VLAN 100's, for what untagged frames' rule covers, {where}", found, SILENCE)
+                self._ask(self.wires[trunk], trunk, 0, number, f"{trunk}: an untagged question")
+                found = kernel_asks(ground.topology, trunk.tagged_asker, trunk.target(100, 6 + beside))
+                ground.check(f"{trunk}: the kernel's question on VLAN 100", found, ground.mac(trunk.name).hex(":"))
+                ground.check(f"{trunk}: it is up", ground.is_up(trunk.name))
+        for trunk in AUTO:
+            ground.check_auto(trunk.name, "native XDP_TX is lost on veth")
 
     def _check_off(self, again: str) -> None:
         """A frame has come with its tag beside it."""

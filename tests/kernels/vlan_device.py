@@ -34,6 +34,8 @@ class VlanDevices(Scene):
 
     def check(self) -> None:
         ground = self.ground
+        for under in DATAPATHS:
+            ground.check_auto(f"{under}.100", "the driver refuses an XDP program in native mode")
         for offload in (True, False):
             where = "beside" if offload else "in"
             for under, datapath in DATAPATHS.items():

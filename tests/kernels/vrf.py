@@ -53,6 +53,7 @@ class Vrfs(Scene):
         ground = self.ground
         for number, table in TABLES.items():
             wan, prefix, what = f"vwan{number}", f"2001:db8:4{number}", f"table {table}"
+            ground.check_auto(wan, "native XDP_TX is lost on veth")
             wire, mac, host = ground.wire(f"{wan}-ask"), ground.mac(wan), f"{prefix}::42"
             ground.check(f"{what}: method neighbour", wire.ask(host, mac, tries=3), ANSWER)
             there = until(lambda host=host, table=table: host in self._routes(table), 30.0)  # type: ignore[misc]
