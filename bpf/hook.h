@@ -92,9 +92,9 @@ static __always_inline struct beside packet_beside(struct packet p)
 }
 
 /* Under tc, whether the frame goes on behind what can be read in place: it was merged, or came in pieces. */
-static __always_inline bool is_scattered(struct packet p)
+static __always_inline bool is_scattered(struct packet p, const void *data, const void *data_end)
 {
-	return p.hook == HOOK_TC && skb_of(p)->len > skb_of(p)->data_end - skb_of(p)->data;
+	return p.hook == HOOK_TC && skb_of(p)->len > (__u32)(data_end - data);
 }
 
 /* Brings all of a frame together, and whether that could be done. It moves: what was read in place is to be found anew. */

@@ -851,15 +851,16 @@ static __always_inline int ns_handle(struct packet p)
 {
 	struct entry_counter *counter;
 	struct rule *rule = NULL;
-	struct frame f = {};
+	struct frame f;
 	struct verdict verdict = pass(OUTCOME_UNMATCHED);
 	struct checked checked;
 	struct scratch *s;
 	struct entry *entry;
-	int key = 0, action;
+	int key, action;
 
 	if (!ns_find(p, &f))
 		return XDP_PASS;
+	key = 0; /* here, so that nothing is written for frames that leave before */
 	s = scratch_space.lookup(&key);
 	if (!s)
 		return XDP_PASS;
