@@ -45,7 +45,7 @@ class Plan:
     idle: float
     """Seconds over which an idle daemon's processor time is taken (row 13)."""
     traced: int
-    """How often the programs of rows 14 and 15 are loaded."""
+    """How often the programs of rows 14 to 16 are loaded."""
     rules: int
     changed: int
     """Row 12."""

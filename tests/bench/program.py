@@ -22,8 +22,8 @@ from npd6_xdp.core.config import Datapath, Vlan
 from npd6_xdp.core.icmpv6 import checksum
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import Decisions, Table
-from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
-from npd6_xdp.system.bpf.testrun import XDP_DROP, XDP_PASS, XDP_TX, TestRun
+from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
+from npd6_xdp.system.bpf.testrun import TC_NEXT, XDP_DROP, XDP_PASS, XDP_TX, TestRun
 from tests.bench.results import middle
 from tests.datapath.harness import Bench, entry, rule, table
 from tests.frames import SETTING
@@ -71,7 +71,16 @@ def cost_of_a_frame(program: int, bare: int, frame: bytes, repeats: Repeats) -> 
     for fd in (program, bare):
         if runs.run(fd, frame).action != XDP_PASS:
             raise RuntimeError("the program doesn't pass a frame that isn't its own")
-    return _compare(lambda fd: _timed(runs, fd, frame, repeats.runs), program, bare, repeats.rounds)
+    return _compare(lambda fd: _timed(runs.run, fd, frame, repeats.runs), program, bare, repeats.rounds)
+
+
+def cost_of_a_frame_at_tc(program: int, bare: int, frame: bytes, repeats: Repeats) -> Cost:
+    """The same of programs of tc's: the frame goes on to the next one."""
+    runs = TestRun()
+    for fd in (program, bare):
+        if runs.run_tc(fd, frame).action != TC_NEXT:
+            raise RuntimeError("tc's program doesn't pass a frame that isn't its own")
+    return _compare(lambda fd: _timed(runs.run_tc, fd, frame, repeats.runs), program, bare, repeats.rounds)
 
 
 @contextmanager
@@ -87,6 +96,16 @@ def bare_program() -> Iterator[int]:
     module, function = compile_program(HARNESS.read_text(), "bare", _definitions(Vary.FIXED, 1, 86))
     try:
         yield int(function.fd)
+    finally:
+        module.cleanup()
+
+
+@contextmanager
+def bare_program_at_tc() -> Iterator[int]:
+    """One of tc's that only passes."""
+    module, _ = compile_program(HARNESS.read_text(), "bare", _definitions(Vary.FIXED, 1, 86))
+    try:
+        yield int(load_function(module, "bare_tc", load_bcc().BPF.SCHED_CLS).fd)
     finally:
         module.cleanup()
 
@@ -134,7 +153,7 @@ class Harness:
 
         def run(fd: int) -> float:
             self._put("next", _INDEX.pack(fd))
-            return _timed(self._runs, self._function.fd, self._frame, repeats.runs)
+            return _timed(self._runs.run, self._function.fd, self._frame, repeats.runs)
 
         return _compare(run, program[0], bare[0], repeats.rounds)
 
@@ -210,9 +229,9 @@ def _definitions(vary: Vary, count: int, length: int) -> dict[str, int]:
 # --- measuring --------------------------------------------------------------------------------------
 
 
-def _timed(runs: TestRun, fd: int, frame: bytes, repeat: int) -> float:
+def _timed(run: Callable[[int, bytes, int], Any], fd: int, frame: bytes, repeat: int) -> float:
     began = time.thread_time_ns()
-    runs.run(fd, frame, repeat)
+    run(fd, frame, repeat)
     return (time.thread_time_ns() - began) / repeat
 
 

@@ -75,3 +75,9 @@ int bare(struct xdp_md *ctx)
 {
 	return XDP_PASS;
 }
+
+/* The same of tc: TCX_NEXT. */
+int bare_tc(struct __sk_buff *skb)
+{
+	return -1;
+}

@@ -17,18 +17,19 @@ from tests.bench.program import Cost, Vary
 from tests.bench.results import Curve, Figure, at_most, middle
 
 _PAYLOAD = bytes(100)
+_LINK = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
+FOREIGN = {
+    "TCP over IPv6": bytes(_LINK / IPv6(src="2001:db8::1", dst="2001:db8:1::42") / TCP() / _PAYLOAD),
+    "TCP over IPv4": bytes(_LINK / IP(src="192.0.2.1", dst="192.0.2.2") / TCP() / _PAYLOAD),
+}
+"""Frames that are none of our business."""
 
 
 def foreign_traffic(run: Run) -> None:
-    """Row 1: frames that are none of our business."""
-    link = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
-    frames = {
-        "TCP over IPv6": link / IPv6(src="2001:db8::1", dst="2001:db8:1::42") / TCP() / _PAYLOAD,
-        "TCP over IPv4": link / IP(src="192.0.2.1", dst="192.0.2.2") / TCP() / _PAYLOAD,
-    }
+    """Row 1: others' traffic."""
     with program.loaded(program.one_prefix()) as bench, program.bare_program() as bare:
-        for name, frame in frames.items():
-            cost = program.cost_of_a_frame(bench.ns_filter.program.fd, bare, bytes(frame), run.plan.program)
+        for name, frame in FOREIGN.items():
+            cost = program.cost_of_a_frame(bench.ns_filter.program.fd, bare, frame, run.plan.program)
             run.results.figures.append(
                 Figure(1, f"{name}, passed on", cost.median, "ns", at_most(6), _raw(cost), _over(cost))
             )
