@@ -39,7 +39,7 @@ class Fault:
         self.tagging: Wire | None = None
         keys = {"datapath": '"python"', "multicast_router": "true"}
         text = configuration("2001:db8:1::/64 static", "2001:db8:2::/64 neighbour via=lan0", **keys)
-        text += configuration("2001:db8:3::/64 static").replace("wan0", "lan0")
+        text += configuration("2001:db8:3::/64 static", attach='"generic"').replace("wan0", "lan0")  # so it has a tap
         program = (sys.executable, str(FAULTY), place, str(self._file))
         self.running = start(text, program=program, environment={"PYTHONPATH": str(ROOT)})
 
