@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -155,6 +156,10 @@ FAULTS = {
         "route", Level.FAIL, "a route of the type unreachable",
         (f"ip -6 route del {P} dev lan0", f"ip -6 route add unreachable {P} metric 4000"),
         after=(f"ip -6 route del unreachable {P} metric 4000",),
+    ),
+    "no route at all": Fault(
+        "route", Level.FAIL, "no route leads to it, so method route finds nobody",
+        (f"ip -6 route del {P} dev lan0", "ip -6 route del default"), after=HOME,
     ),
     "nftables: policy drop of forward": Fault(
         "firewall", Level.FAIL, "policy drop",
@@ -348,6 +353,17 @@ def advertising(scene: Scene) -> Iterator[None]:
         thread.join()
 
 
+LIFETIME = 1800
+"""Seconds that the default route is advertised for."""
+
+
+def seconds(findings: list[Finding], words: str) -> int:
+    """How long the default route lasts, by the one finding on it that has these words."""
+    (message,) = [each.message for each in findings if each.check == "default_route" and words in each.message]
+    (number,) = re.findall(r"in (\d+) s, if no advertisement comes until then", message)
+    return int(number)
+
+
 def test_a_default_route_by_advertisements_is_kept_by_what_mends_forwarding_and_brought_back_where_it_is_lost(
     scene: Scene,
 ) -> None:
@@ -357,8 +373,15 @@ def test_a_default_route_by_advertisements_is_kept_by_what_mends_forwarding_and_
         (found,) = of(scene.look(), "forwarding")
         assert found.level is Level.FAIL
         scene.sh(*found.mend)
-        assert of(scene.look(), "forwarding") == []
+        found = scene.look()
+        assert of(found, "forwarding") == []
         assert "proto ra" in default_route(scene.topology)
+        assert 0 < seconds(found, "out of wan0, by router advertisements") <= LIFETIME
+        scene.sh("sysctl -w net.ipv6.conf.wan0.accept_ra=1")
+        found = of(scene.look(), "default_route")
+        assert 0 < seconds(found, "and the default route that they give runs out") <= LIFETIME
+        scene.sh(*found[0].mend)
+        assert of(scene.look(), "default_route") == []
         # the other way round, with a route that is learnt anew: one that accept_ra=2 has kept once, the kernel keeps
         scene.sh("sysctl -w net.ipv6.conf.all.forwarding=0 net.ipv6.conf.wan0.accept_ra=1", "ip -6 route del default")
         assert until(lambda: "proto ra" in default_route(scene.topology))

@@ -83,7 +83,7 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
     if lost:
         return
     if facts.default is not None:
-        how = f", by router advertisements{_within(facts)}" if facts.default.advertised else ""
+        how = f", by router advertisements{_within(facts, 'runs out ')}" if facts.default.advertised else ""
         yield ok("default_route", f"out of {facts.default.interface}{how}")
         return
     if there := elsewhere(facts):
@@ -114,7 +114,7 @@ def elsewhere(facts: Facts) -> str:
     return next(found, "")
 
 
-def _within(facts: Facts) -> str:
+def _within(facts: Facts, what: str = "") -> str:
     if facts.default_expires is None:
         return ""
-    return f" (in {max(facts.default_expires, 0):.0f} s, if none comes until then)"
+    return f" ({what}in {max(facts.default_expires, 0):.0f} s, if no advertisement comes until then)"
