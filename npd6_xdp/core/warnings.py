@@ -20,6 +20,7 @@ MOST_SAID = 20
 ALL_INTERFACES = -1
 """The index by which the kernel says whether it forwards as a whole (NETCONFA_IFINDEX_ALL)."""
 
+_RDISC6 = "ndisc6"  # the package that has rdisc6(8)
 _MOST_NAMED = 4  # interfaces in one command
 _ALWAYS_THERE = (Decision.STATIC, Decision.KERNEL)
 _LOOKED_AT = 32  # that are only looked at, 512 times so many at once: see pieces()
@@ -123,6 +124,14 @@ def forwarding_mend(receivers: Iterable[Receiver], name: str = "") -> list[str]:
     return [*kept, word(f"net/ipv6/conf/{name}/forwarding=1") if name else "net.ipv6.conf.all.forwarding=1"]
 
 
+def solicited(name: str, *, can_ask: bool = True) -> tuple[str, ...]:
+    """The commands, one after the other, that ask the routers of an interface for an advertisement (RFC 4861 §6.3.7):
+    by rdisc6(8), which has to be installed first, unless this machine `can_ask` already.
+    """
+    ask = f"rdisc6 -1 {word(name)}"
+    return (ask,) if can_ask else (f"apt-get install {_RDISC6}", ask)
+
+
 def _accept(name: str) -> str:
     return word(f"net/ipv6/conf/{name}/accept_ra=2")  # with slashes, where the name has a dot ("wan0.100")
 
@@ -154,7 +163,7 @@ def advertisement_warnings(
         elif not receiver.ignores_ra and default is None and receiver.name in missed and receiver.accept_ra:
             lines.append(
                 f"{receiver.name}: the kernel takes in router advertisements again, and the default route that they"
-                f" give comes with the next one: rdisc6 {word(receiver.name)} asks for it"
+                f" give comes with the next one: {solicited(receiver.name)[-1]} asks for it"
             )
     return lines
 

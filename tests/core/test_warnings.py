@@ -56,7 +56,7 @@ def test_ignored_advertisements_are_warned_of_where_they_give_the_default_route(
 
 COMING = (
     "wan0: the kernel takes in router advertisements again, and the default route that they give comes with the next"
-    " one: rdisc6 wan0 asks for it"
+    " one: rdisc6 -1 wan0 asks for it"
 )
 
 

@@ -46,6 +46,16 @@ def test_a_kernel_that_is_too_old_is_told_with_what_installs_another(topology: T
     assert of(seen_by(topology, file), "kernel") == []
 
 
+def test_a_tool_that_a_mend_takes_is_installed_first_where_it_is_missing(topology: Topology, file: Path) -> None:
+    topology.sysctl("edge", "net/ipv6/conf/wan0/accept_ra", 2)
+    topology.run("edge", "ip", "-6", "route", "del", "default", check=True)
+    (found,) = of(seen_by(topology, file), "default_route")
+    assert found.mend == ("rdisc6 -1 wan0",)
+    hidden = ("unshare", "-m", "sh", "-c", 'mount --bind /dev/null $(command -v rdisc6); exec "$@"', "sh")
+    (found,) = of(seen_by(topology, file, *hidden), "default_route")
+    assert found.mend == ("apt-get install ndisc6", "rdisc6 -1 wan0")
+
+
 def test_a_program_that_the_kernel_refuses_to_a_container_is_told_with_the_cause(
     topology: Topology, file: Path
 ) -> None:

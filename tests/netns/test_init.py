@@ -287,7 +287,7 @@ def test_a_default_route_that_forwarding_has_taken_away_comes_back_with_the_next
         assert bare.default() == []
         done = bare.npd6("init", "--apply")
         assert (done.returncode, bare.sysctls()) == (0, ["1", "2"]), done.stderr
-        assert advised(done.stderr)[0][0] == "rdisc6 eth0", "asks for it"
+        assert advised(done.stderr)[0][0] == "rdisc6 -1 eth0", "asks for it"
         assert advertised(bare, "2001:db8:1::")
 
 

@@ -187,6 +187,8 @@ class Facts:
     """Seconds until the advertised default route goes."""
     routers: Sequence[tuple[str, IPv6Address]] = ()
     """Neighbours that have said of themselves that they are routers, with the interface."""
+    can_ask_routers: bool = True
+    """By rdisc6(8), which may be missing."""
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     routes: Sequence[Way] = ()
     refusing: Sequence[Prefix] = ()

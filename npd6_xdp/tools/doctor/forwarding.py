@@ -9,7 +9,7 @@ from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import HERE, TABLE_MAIN
 from npd6_xdp.core.table import Decision
-from npd6_xdp.core.warnings import Receiver, advertisement_warnings, forwarding_mend
+from npd6_xdp.core.warnings import Receiver, advertisement_warnings, forwarding_mend, solicited
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
@@ -77,7 +77,7 @@ def _default_route(facts: Facts) -> Iterator[Finding]:
         text, _, mend = line.rpartition(": ")
         name = line.partition(": ")[0]
         if facts.default is None:
-            yield fail("default_route", text, mend, f"rdisc6 -1 {word(name)}")
+            yield fail("default_route", text, mend, *solicited(name, can_ask=facts.can_ask_routers))
         else:
             yield fail("default_route", f"{text}{_within(facts)}", mend)
     if lost:
@@ -99,9 +99,11 @@ def no_default(facts: Facts) -> tuple[str, ...]:
         f"ip -6 route add default via {address} dev {word(name)}" for name, address in facts.routers if name in ports
     ]
     accepting = [each.name for each in facts.receivers if each.accept_ra and not each.ignores_ra]
-    asked = [f"rdisc6 -1 {word(name)}" for name in accepting if name in ports]
+    asked = [solicited(name, can_ask=facts.can_ask_routers) for name in accepting if name in ports]
     text = "there is none, so what hosts send to the rest of the world is lost"
-    return (text, *(added or asked)[:1]) if added or asked else (f"{text}: add one by the upstream's router",)
+    if added:
+        return text, added[0]
+    return (text, *asked[0]) if asked else (f"{text}: add one by the upstream's router",)
 
 
 def elsewhere(facts: Facts) -> str:

@@ -29,6 +29,7 @@ from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.sizes import sizes_for
 from npd6_xdp.system.ethtool import driver, receive_vlan_offload
+from npd6_xdp.system.firewall import find
 from npd6_xdp.system.netlink.inspection import Inspection, xdp_features
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.requests import Requests
@@ -111,6 +112,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         networkd=read_networkd(),
         firewall=read_firewall(),
         unit=read_unit(),
+        can_ask_routers=find("rdisc6") is not None,
         **routing,
     )
     return replace(facts, echoes=tuple(hosts.asked(facts)))

@@ -14,6 +14,7 @@ from pathlib import Path
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import word
+from npd6_xdp.core.warnings import solicited
 from npd6_xdp.tools.init.decide import decide
 from npd6_xdp.tools.init.facts import machine
 from npd6_xdp.tools.init.machine import BareMachine
@@ -88,11 +89,14 @@ def _apply(found: BareMachine, plan: Plan) -> None:
 
 def _look_again(plan: Plan) -> None:
     """See that the default routes are still there. Raises MachineError if not."""
-    lost = [up.link.name for up in uplinks(machine()) if up.lost]
-    before = [step for step in plan.steps if any(command.startswith("rdisc6") for command in step.commands)]
-    if lost and not before:
+    found = machine()
+    lost = [up.link.name for up in uplinks(found) if up.lost]
+    if not lost:
+        return
+    asks = solicited(lost[0], can_ask=found.can_ask_routers)
+    if not any(step.commands == asks for step in plan.steps):
         raise MachineError(
-            f"the default route of {lost[0]} is gone: rdisc6 {word(lost[0])} asks for the next advertisement"
+            f"the default route of {lost[0]} is gone; what asks for the next advertisement: {'; '.join(asks)}"
         )
 
 

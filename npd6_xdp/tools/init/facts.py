@@ -6,6 +6,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.neighbour_messages import PRESENT
+from npd6_xdp.system.firewall import find
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.survey import look
 from npd6_xdp.system.sysctl import read
@@ -30,4 +31,5 @@ def machine() -> BareMachine:
         ),
         {key: value for key, value in sysctls.items() if value is not None},
         frozenset(name for name in names if Router.heard(name)),
+        find("rdisc6") is not None,
     )

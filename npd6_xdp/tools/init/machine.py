@@ -47,6 +47,7 @@ _KINDS = {
 class BareMachine:
     """`links` by index. `neighbours` are those that are there, as (index, address). `sysctls` are below net.ipv6, as
     "conf/eth0/accept_ra". `heard` are the names of interfaces by which router advertisements have come in.
+    `can_ask_routers`: rdisc6(8) is there.
     """
 
     links: Mapping[int, LinkEntry]
@@ -55,6 +56,7 @@ class BareMachine:
     neighbours: tuple[tuple[int, IPv6Address], ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     heard: frozenset[str] = frozenset()
+    can_ask_routers: bool = True
 
     def sysctl(self, link: LinkEntry, key: str) -> str:
         """One of an interface; "" where it isn't known."""

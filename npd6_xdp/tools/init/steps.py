@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.names import word
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.warnings import solicited
 from npd6_xdp.tools.init.machine import BareMachine, has_neighbours, manager
 from npd6_xdp.tools.init.plan import Step
 from npd6_xdp.tools.init.rules import Shared
@@ -91,7 +92,7 @@ def _advertised(machine: BareMachine, ups: Sequence[Uplink]) -> Iterator[Step]:
         if up.lost:
             yield Step(
                 f"Once accept_ra is 2, the default route of {up.link.name} comes with the next router advertisement:",
-                (f"rdisc6 {word(up.link.name)}",),
+                solicited(up.link.name, can_ask=machine.can_ask_routers),
             )
 
 

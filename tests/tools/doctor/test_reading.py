@@ -74,6 +74,17 @@ def test_a_default_route_of_another_table_is_one() -> None:
     assert of(forwarding.checks(replace(facts(), routes=[narrow])), "default_route").level is Level.WARN
 
 
+@pytest.mark.parametrize(("can_ask", "first"), [(True, ()), (False, ("apt-get install ndisc6",))])
+@pytest.mark.parametrize("accept_ra", [1, 2])
+def test_what_asks_for_an_advertisement_is_installed_first_where_it_is_missing(
+    accept_ra: int, can_ask: bool, first: tuple[str, ...]
+) -> None:
+    """Where the default route is gone, and where there never was one."""
+    its = replace(facts(), receivers=[Receiver("wan0", True, accept_ra, True, True)], can_ask_routers=can_ask)
+    kept = ("sysctl -w net/ipv6/conf/wan0/accept_ra=2",) if accept_ra == 1 else ()
+    assert of(forwarding.checks(its), "default_route").mend == (*kept, *first, "rdisc6 -1 wan0")
+
+
 def test_forwarding_of_one_interface_is_mended_without_its_default_route_going() -> None:
     its = facts()
     config = parse(ROUTED, "x")

@@ -24,6 +24,7 @@ class Sketch:
         self.neighbours: list[tuple[int, IPv6Address]] = []
         self.sysctls = {"conf/all/forwarding": "0"}
         self.heard: set[str] = set()
+        self.can_ask_routers = True
 
     def link(
         self,
@@ -104,6 +105,7 @@ class Sketch:
             tuple(self.neighbours),
             self.sysctls,
             frozenset(self.heard),
+            self.can_ask_routers,
         )
 
 

@@ -346,7 +346,11 @@ def test_a_default_route_that_forwarding_has_taken_away_is_told_by_its_traces() 
         .sysctl("conf/br0/forwarding", "1")
     )
     assert to_set(lost) == ["net/ipv6/conf/eth0/accept_ra=2"]
-    assert "rdisc6 eth0" in said(lost)
+    assert "rdisc6 -1 eth0" in said(lost)
+    assert "apt-get" not in said(lost)
+    lost.can_ask_routers = False
+    (step,) = [step for step in decide(lost.machine).steps if "next router advertisement" in step.words]
+    assert step.commands == ("apt-get install ndisc6", "rdisc6 -1 eth0"), "what asks is installed first"
     assert rules(lost)[0][0] == "eth0"
 
 
