@@ -15,10 +15,12 @@ from npd6_xdp.core.described import EntryFacts, RuleFacts
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.names import shown
 from npd6_xdp.core.traced import Traced
+from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.tools.control import ask
 
 _AT_ONCE = 100  # ids in a question, which has at most 4,096 bytes (daemon/names.py)
 _FRESH = 2.0  # seconds that an answer holds: a reload gives what stays the same id, and other keys maybe
+_DOUBTED = 0.1  # seconds, of one that doesn't go with an outcome: of a flood of these, a few times a second is enough
 _MOST = 100_000  # rules that are remembered
 
 
@@ -33,12 +35,15 @@ class Named:
     def learn(self, several: Iterable[Traced]) -> None:
         """Ask for those of some solicitations that aren't known, or were asked for long ago."""
         now = time.monotonic()
-        entries, rules = set(), set()
+        entries, rules, doubted = set(), set(), set()
         for traced in several:
             entries.add(traced.entry)
+            if self._is_doubted(traced):
+                doubted.add(traced.entry)
             if traced.rule is not None:
                 rules.add(traced.rule)
-        asked_entries, asked_rules = _due(entries, self._entries, now), _due(rules, self._rules, now)
+        asked_entries = sorted({*_due(entries, self._entries, now), *_due(doubted, self._entries, now, _DOUBTED)})
+        asked_rules = _due(rules, self._rules, now)
         for some_entries, some_rules in _pieces(asked_entries, asked_rules):
             try:
                 said = ask(self._control, {"verb": "names", "entries": some_entries, "rules": some_rules})
@@ -48,6 +53,15 @@ class Named:
                 self._rules.clear()
             self._entries |= {number: (now, _entry(said, number)) for number in some_entries}
             self._rules |= {number: (now, _rule(said, number)) for number in some_rules}
+
+    def _is_doubted(self, traced: Traced) -> bool:
+        """Whether what is known of its entry tells another story than its outcome: a reload may have come between."""
+        found = self._entries.get(traced.entry, (0.0, None))[1]
+        if found is None:
+            return False
+        if traced.outcome is Outcome.MONITORED:
+            return found.datapath is not Datapath.MONITOR
+        return traced.outcome is Outcome.STANDBY and not found.standby
 
     def entry(self, traced: Traced) -> EntryFacts:
         """The entry of a solicitation; of one that is gone, what the kernel knows of its port."""
@@ -66,8 +80,10 @@ class Named:
         return None if traced.rule is None else self._rules.get(traced.rule, (0.0, None))[1]
 
 
-def _due(wanted: Iterable[int], known: Mapping[int, tuple[float, object]], now: float) -> list[int]:
-    return sorted(number for number in wanted if number not in known or now - known[number][0] > _FRESH)
+def _due(
+    wanted: Iterable[int], known: Mapping[int, tuple[float, object]], now: float, fresh: float = _FRESH
+) -> list[int]:
+    return sorted(number for number in wanted if number not in known or now - known[number][0] > fresh)
 
 
 def _pieces(entries: Sequence[int], rules: Sequence[int]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:

@@ -138,6 +138,13 @@ THERE = "it is not behind lan0, but where the question comes from, or another pr
 ROUTED = "the routing table doesn't lead to it by another interface"
 NEXT_HOP = "it is a next hop of a route out of wan0; never impersonated"
 LATE = "it was pending, and has been found behind lan0"
+MONITORED = 'it would be answered or resolved, but for datapath = "monitor"'
+STANDS_BY = "it would be answered or resolved, but 192.0.2.77 isn't on this machine"
+UNTAGGED = (
+    # what the one entry for untagged frames becomes by a reload, and by which keys
+    (Outcome.MONITORED, MONITORED, {"datapath": '"monitor"'}),
+    (Outcome.STANDBY, STANDS_BY, {"active_with": '"192.0.2.77"'}),
+)
 FIRST = "the first time; the kernel's proxy entry answers from then on, if it has got one"
 
 
@@ -189,7 +196,8 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
     be_a_wire(topology)
     keys = {"attach": '"native"'}
     more = configuration("2001:db8:4::/64 static", vlan="101", datapath='"monitor"', **keys)
-    more += configuration("2001:db8:4::/64 static", vlan="200", active_with='"192.0.2.77"', **keys)
+    for_one = {"active_with": '"192.0.2.77"', "datapath": f'"{datapath}"'}
+    more += configuration("2001:db8:4::/64 static", vlan="200", **for_one, **keys)
     speaks_for = {"vlan": "100"} if tags else {}
     running = daemon(configuration(*RULES, datapath=f'"{datapath}"', **speaks_for, **keys) + more)
     topology.run("host", "ip", "addr", "add", "2001:db8:1::99/128", "dev", "eth0", "nodad", check=True)
@@ -200,28 +208,34 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
     monitored, for_standby, of_nobody = (tagged(untold, b"\x81\0" + vlan.to_bytes(2)) for vlan in (101, 200, 300))
     steps = [
         *steps_of(answered, tags),
-        (monitored, Outcome.MONITORED, 'it would be answered or resolved, but for datapath = "monitor"', 4),
-        (
-            for_standby,
-            Outcome.STANDBY,
-            "it would be answered or resolved, but 192.0.2.77 isn't on this machine",
-            4,
-        ),
+        (monitored, Outcome.MONITORED, MONITORED, 4),
+        (for_standby, Outcome.STANDBY, STANDS_BY, 4),
         (of_nobody, Outcome.UNMATCHED, "no [[interface]] speaks for VLAN 300 of wan0", None),
     ]
     with Wire(topology) as wire, commanded(running, "--json", "--source", UPSTREAM_MAC) as trace:
-        before = told = is_found(trace, wire, tags)
-        for frame, outcome, why, rule in steps:
-            wire.send(frame)
-            assert trace.has(told + 1), (outcome, why)
-            each = trace.objects()[told]
-            prefix = None if rule is None else f"2001:db8:{rule}::/64"
-            assert (each["outcome"], each["reason"], each["rule"]) == (outcome, why, prefix)
-            assert each["vlan"] == ([int.from_bytes(frame[14:16]) & 0xFFF] if frame[12] == 0x81 else [])
-            assert "late" not in each
+        told = is_found(trace, wire, tags)
+        for step in steps:
+            is_told(trace, wire, step, told)
             told += 1
-        count = before - 1 + len(steps)  # the late answer isn't one more
+        for outcome, why, by in UNTAGGED if not tags else ():
+            running.write(configuration("2001:db8:4::/64 static", **{"datapath": f'"{datapath}"', **by, **keys}))
+            assert running.command("reload").returncode == 0
+            is_told(trace, wire, (untold, outcome, why, 4), told)
+            told += 1
+        count = told - 1  # the late answer isn't one more
         assert trace.end() == {"seen": count, "lost": 0, "counted": count}
+
+
+def is_told(trace: Commanded, wire: Wire, step: Step, told: int) -> None:
+    """Send a frame, and see that it is told of as it should be, after so many lines."""
+    frame, outcome, why, rule = step
+    wire.send(frame)
+    assert trace.has(told + 1), (outcome, why)
+    each = trace.objects()[told]
+    prefix = None if rule is None else f"2001:db8:{rule}::/64"
+    assert (each["outcome"], each["reason"], each["rule"]) == (outcome, why, prefix)
+    assert each["vlan"] == ([int.from_bytes(frame[14:16]) & 0xFFF] if frame[12] == 0x81 else [])
+    assert "late" not in each
 
 
 @pytest.mark.needs_table
