@@ -373,14 +373,14 @@ def test_a_default_route_by_advertisements_is_kept_by_what_mends_forwarding_and_
         (found,) = of(scene.look(), "forwarding")
         assert found.level is Level.FAIL
         scene.sh(*found.mend)
-        found = scene.look()
-        assert of(found, "forwarding") == []
+        every = scene.look()
+        assert of(every, "forwarding") == []
         assert "proto ra" in default_route(scene.topology)
-        assert 0 < seconds(found, "out of wan0, by router advertisements") <= LIFETIME
+        assert 0 < seconds(every, "out of wan0, by router advertisements") <= LIFETIME
         scene.sh("sysctl -w net.ipv6.conf.wan0.accept_ra=1")
-        found = of(scene.look(), "default_route")
-        assert 0 < seconds(found, "and the default route that they give runs out") <= LIFETIME
-        scene.sh(*found[0].mend)
+        (found,) = of(scene.look(), "default_route")
+        assert 0 < seconds([found], "and the default route that they give runs out") <= LIFETIME
+        scene.sh(*found.mend)
         assert of(scene.look(), "default_route") == []
         # the other way round, with a route that is learnt anew: one that accept_ra=2 has kept once, the kernel keeps
         scene.sh("sysctl -w net.ipv6.conf.all.forwarding=0 net.ipv6.conf.wan0.accept_ra=1", "ip -6 route del default")

@@ -66,6 +66,30 @@ def test_the_unit_is_told_of_failed_masked_not_enabled_or_changed_and_what_is_pr
         mended(Level.FAIL, "is masked")
 
 
+LOOPS = "ExecStartPre=/bin/test ! -e /run/lab/broken\nRestartSec=600\n"
+"""A unit that doesn't start while there is that file; and doctor finds it between two of its starts."""
+
+
+def test_a_unit_that_ends_again_and_again_is_told_with_how_to_see_why_until_it_is_mended(topology: Topology) -> None:
+    with UnderSystemd(topology, CONTROL + configuration("2001:db8:1::/64 route"), LOOPS) as service:
+
+        def unit() -> list[Finding]:
+            done = service.enter(*service.program("doctor", "--json", "--config", FILE))
+            return of(findings(done.stdout), "unit", Level.FAIL)
+
+        assert unit() == []
+        service.enter("touch", "/run/lab/broken")
+        service.systemctl("restart", "npd6-xdp")
+        assert service.comes_to(ActiveState="activating", SubState="auto-restart")
+        (found,) = unit()
+        assert "ends again and again, and is about to be started again (exit-code, " in found.message
+        assert "journalctl -u npd6-xdp.service says why" in found.message
+        service.enter("rm", "/run/lab/broken")
+        service.systemctl("restart", "npd6-xdp")
+        assert service.comes_to(ActiveState="active")
+        assert unit() == []
+
+
 NDPPD = """
 [Unit]
 DefaultDependencies=no

@@ -202,6 +202,31 @@ def test_a_limit_that_left_no_space_is_told_and_raised(beside: Scene) -> None:
         assert until(lambda: len(beside.topology.ip("edge", "-6", "neigh", "show", "proxy")) == 2)
 
 
+@pytest.mark.parametrize("keys", [("wan0",), ("all",), ("wan0", "all")], ids=" and ".join)
+def test_a_kernel_that_may_not_proxy_is_told_beside_a_daemon_that_needs_it_and_mended(
+    beside: Scene, keys: tuple[str, ...]
+) -> None:
+    use(beside, configuration("2001:db8:2::/64 kernel", **NATIVE))
+    assert until(lambda: of(beside.look(), "proxy_ndp") == [])
+    found: list[Finding] = []
+
+    def switch_off() -> None:
+        for key in keys:
+            beside.topology.sysctl("edge", f"net/ipv6/conf/{key}/proxy_ndp", 0)
+
+    def is_told() -> bool:
+        """The daemon sets it by itself, every few seconds: who has it off does that again and again."""
+        switch_off()
+        found[:] = of(beside.look(), "proxy_ndp", Level.FAIL)
+        return bool(found) and len(found[0].mend) == len(keys)
+
+    assert until(is_told), found
+    assert f"wan0: it is 0 for {' and '.join(keys)}, so the kernel doesn't answer" in found[0].message
+    switch_off()
+    beside.sh(*found[0].mend)
+    assert of(beside.look(), "proxy_ndp") == []
+
+
 def test_what_was_lost_on_the_way_to_python_is_told_with_what_shows_whose_it_was(beside: Scene) -> None:
     limits = "[limits]\nevents_per_second = 10000000\n"
     use(beside, limits + configuration("2001:db8:1::/64 static", datapath='"python"', events_per_source="0"))
