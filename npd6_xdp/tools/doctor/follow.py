@@ -105,7 +105,8 @@ def _question(facts: Facts, live: Live) -> Finding:
             "question", f"{label}: {port} is down, so nothing comes in there", f"ip link set dev {word(port)} up"
         )
     if not known.attach:
-        return fail("question", f"{label}: the program isn't attached to {port}: the daemon's log says why")
+        text = f"{label}: the daemon's program isn't attached to {port}: {running.log(facts)} says why"
+        return fail("question", text)
     entry = facts.ports[port].entry if port in facts.ports else None
     groups = " and takes in all multicast groups" if entry is not None and entry.allmulti > 0 else ""
     here = f"{label}: attached to {port}, which is up{groups}"

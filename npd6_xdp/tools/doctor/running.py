@@ -29,7 +29,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
     if status is None:
         if facts.is_silent:
             again = ("systemctl restart npd6-xdp",) if _is_a_service(facts) else ()
-            yield warn("daemon", f"it is there, and doesn't answer: {facts.no_daemon}; its log may say why", *again)
+            yield warn(
+                "daemon", f"it is there, and doesn't answer: {facts.no_daemon}; {log(facts)} may say why", *again
+            )
             return
         yield note("daemon", f"none to ask: {facts.no_daemon}", start(facts))
         return
@@ -50,7 +52,7 @@ def _refused(facts: Facts, status: Mapping[str, Any], what: str, count: int) -> 
     if used < limit:
         space = f"{used} of limits.{key} ({limit}) are there"
         text = f"{count} {what} were refused since the daemon's start; there is space now: {space}"
-        return note("refused", f"{text}; its log says whether it was the kernel that refused them")
+        return note("refused", f"{text}; {log(facts)} says whether it was the kernel that refused them")
     raised = edits.limit(facts.path, facts.text, key, 2 * limit)
     return warn(
         "refused",
@@ -73,6 +75,12 @@ def is_of_another_file(facts: Facts) -> bool:
 def reload(facts: Facts) -> str:
     """The command that has the daemon read its file again."""
     return f"npd6-xdp reload --control {shlex.quote(str(facts.control.absolute()))}"
+
+
+def log(facts: Facts) -> str:
+    """Its log, and how to read that, for a sentence."""
+    is_of_unit = _is_a_service(facts) and (facts.unit.properties or {}).get("ActiveState") in ("active", "reloading")
+    return f"its log ({'`journalctl -u npd6-xdp -n 20`' if is_of_unit else 'the stderr that it was started with'})"
 
 
 def start(facts: Facts) -> str:
@@ -119,7 +127,7 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
     if link is None:
         return  # said already
     if not row["attach"]:
-        yield fail("attached", f"{name}: the daemon's program isn't on it; its log says why")
+        yield fail("attached", f"{name}: the daemon's program isn't on it; {log(facts)} says why")
     elif not row["up"]:
         yield fail(
             "attached", f"{name}: attached, and nothing comes in: it is down, or silent for tags beside its frames"

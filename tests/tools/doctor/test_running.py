@@ -87,6 +87,26 @@ def test_what_was_refused_is_no_more_than_a_note_once_there_is_space() -> None:
     assert "there is space now: 5 of limits.neighbours (65536) are there" in found.message
 
 
+OF_THE_UNIT = Unit({"LoadState": "loaded", "ActiveState": "active"})
+BY_OTHER_MEANS = Unit({"LoadState": "loaded", "ActiveState": "inactive"})
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        (OF_THE_UNIT, "its log (`journalctl -u npd6-xdp -n 20`) "),
+        (BY_OTHER_MEANS, "its log (the stderr that it was started with) "),
+    ],
+)
+def test_what_only_the_log_tells_is_said_with_where_that_is(unit: Unit, words: str) -> None:
+    refused = status()
+    assert refused.status is not None
+    refused = replace(refused, status={**refused.status, "refused": {"neighbours": 1}})
+    for its in (status(attach=""), refused, replace(facts(), is_silent=True, no_daemon="not a word")):
+        (found,) = grave(replace(its, unit=unit))
+        assert words in found.message
+
+
 def test_how_it_is_attached_is_said_of_a_port_at_tc() -> None:
     assert "wan0: by tc" in [each.message for each in running.checks(status(attach="tc"))]
     of_auto = status(attach="tc", attach_reason="the driver refuses it")
