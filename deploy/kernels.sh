@@ -18,7 +18,7 @@ export DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
 cache=${CACHE:-$PWD/.venv/kernels}
 limit=${LIMIT:-2400} # seconds for one kernel
 # Those that take devices which many machines lack, and what each kernel must do.
-ci=(smoke bond team vlan-device vrf tunnels wireguard stations anchors tc)
+ci=(smoke bond team vlan-device vlan-trace vrf tunnels wireguard stations anchors tc)
 # A guest that gets no time of a busy machine would complain of that, too.
 # Nor is a timer broken that was late while the kernel waited for it at boot.
 quiet="nowatchdog rcupdate.rcu_cpu_stall_suppress=1 no_timer_check sysctl.kernel.hung_task_timeout_secs=0"

@@ -36,6 +36,7 @@ from tests.kernels.team import Teams
 from tests.kernels.tunnels import Tunnels
 from tests.kernels.vlan import Vlans
 from tests.kernels.vlan_device import VlanDevices
+from tests.kernels.vlan_trace import TracedVlans
 from tests.kernels.vrf import Vrfs
 from tests.kernels.vrf_moves import VrfMoves
 from tests.kernels.wireguard import WireGuard
@@ -47,6 +48,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "team": Teams,
     "vlan": Vlans,
     "vlan-device": VlanDevices,
+    "vlan-trace": TracedVlans,
     "vrf": Vrfs,
     "vrf-moves": VrfMoves,
     "tunnels": Tunnels,
