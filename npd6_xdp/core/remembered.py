@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Remembered targets as bytes, for the next process of the same service: what it is to announce if it gets active."""
+"""Remembered targets as bytes, for the next process of the same service: what it takes for answered, and announces."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AnsweredTarget(NamedTuple):
 
 
 def pack(table: Table, targets: Iterable[AnsweredTarget]) -> bytes:
-    """Those of entries that have a role; of too many, the ones that were asked for last."""
+    """Those of entries that remember their targets; of too many, the ones that were asked for last."""
     names = _names(table)
     numbers = {entry: number for number, entry in enumerate([*names][:_MOST_ENTRIES])}
     chosen = nlargest(MOST, (each for each in targets if each.entry in numbers), key=attrgetter("asked"))
@@ -47,8 +47,8 @@ def pack(table: Table, targets: Iterable[AnsweredTarget]) -> bytes:
 
 
 def unpack(table: Table, data: bytes, now: int) -> list[AnsweredTarget]:
-    """Those whose entries have a role in this table, the ones that were asked for last at the end; what can't be is
-    left out. `now` is that clock's. Raises ValueError if it isn't what pack() makes.
+    """Those whose entries remember targets in this table, too, the ones that were asked for last at the end; what can't
+    be is left out. `now` is that clock's. Raises ValueError if it isn't what pack() makes.
     """
     head, _, rows = data.partition(b"\n")
     entries = {name: entry for entry, name in _names(table).items()}
@@ -68,7 +68,7 @@ def _is_of_tags(flags: int) -> bool:
 
 def _names(table: Table) -> Mapping[int, _Name]:
     live = sorted({*table.entry_ids.values()})
-    chosen = [table.entries[number] for number in live if table.entries[number].active_with]
+    chosen = [table.entries[number] for number in live if table.entries[number].remembers]
     return {entry.id: (entry.label, entry.port, tuple(entry.vlan.tags), entry.vlan.any) for entry in chosen}
 
 

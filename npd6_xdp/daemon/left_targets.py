@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The targets that entries with a role remember, from one process to the next: what is announced on a takeover.
+"""The targets that entries remember, from one process to the next: what a takeover announces, and a budget lets by.
 
 The program's maps aren't inherited. This process writes down what it knows at its end, and its successor takes that for
-what was asked for, no more. Whether any of it is announced, the rules of that moment decide.
+what was asked for, no more. Whether any of it is announced, or answered, the rules of that moment decide.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LeftTargets:
         try:
             found = remembered.unpack(table, data, machine_ns())
         except ValueError as error:
-            log.warning("what a process before has left to be announced can't be used: %s", error)
+            log.warning("the targets that a process before has left as answered can't be used: %s", error)
             return
         self._ns_filter.remember(found[-most:])
 
@@ -44,7 +44,7 @@ class LeftTargets:
 
     def leave(self, table: Table) -> None:
         """Write down what is remembered now."""
-        if self._lasts and any(entry.active_with for entry in table.entries.values()):
+        if self._lasts and any(entry.remembers for entry in table.entries.values()):
             self._file.write(remembered.pack(table, self._ns_filter.each_answered_target()))
 
 

@@ -17,6 +17,7 @@ from npd6_xdp.core.table import Table
 from tests.frames import ip6
 
 ROLE = 'active_with = "192.0.2.1"'
+BUDGET = "new_targets_per_second = 100"
 NOW = 1_000_000
 LINKS = {
     name: LinkFacts(name, number, bytes((2, 0, 0, 0, 0, number)), l3={(): number})
@@ -65,10 +66,12 @@ def test_of_too_many_those_are_left_that_were_asked_for_last(monkeypatch: pytest
     assert len(pack(of_one, (one(1) for _ in range(3)))) < remembered.MOST_BYTES
 
 
-def test_nothing_is_left_of_an_entry_without_a_role_or_taken_for_one() -> None:
-    without, with_role = table("wan0 "), table(f"wan0 {ROLE}")
-    assert unpack(with_role, pack(without, [one(1)]), NOW) == []
-    assert unpack(without, pack(with_role, [one(1)]), NOW) == []
+@pytest.mark.parametrize("keys", [ROLE, BUDGET, f"{ROLE}\n{BUDGET}"], ids=["role", "budget", "both"])
+def test_nothing_is_left_of_an_entry_that_remembers_none_or_taken_for_one(keys: str) -> None:
+    without, remembering = table("wan0 "), table(f"wan0 {keys}")
+    assert unpack(remembering, pack(remembering, [one(1)]), NOW) == [one(1)]
+    assert unpack(remembering, pack(without, [one(1)]), NOW) == []
+    assert unpack(without, pack(remembering, [one(1)]), NOW) == []
 
 
 def test_what_cant_be_is_left_out() -> None:
