@@ -38,6 +38,7 @@ RULES = (
     "2001:db8:4::/64 ignore",
 )
 
+TITLE = "return document.querySelector('#interfaces .flag').title"
 PATHS = ("/", "/status.json", "/metrics", "/healthz")
 
 needs_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here: deploy/setup.sh --test")
@@ -136,6 +137,18 @@ def test_it_can_be_read_on_a_phone_in_the_dark_and_by_a_machine_and_what_a_file_
     assert page.complaints() == []
     assert "at work, see below" in page.text("#state")
     assert "/s · npd6-xdp" in page.run("return document.title")
+
+
+@needs_browser
+def test_it_shows_which_of_two_edges_it_is(topology: Topology, daemon: Start, page: Page) -> None:
+    address = "192.0.2.1"
+    daemon(configuration(active_with=f'"{address}"'))
+    page.open()
+    assert page.becomes(lambda: page.text("#interfaces .flag span") == "up, on standby")
+    assert page.run(TITLE) == f"on standby: {address} isn't on this machine"
+    on_edge(topology, f"address add {address}/32 dev lo")
+    assert page.becomes(lambda: page.text("#interfaces .flag span") == "up, active")
+    assert page.run(TITLE) == f"active: {address} is on this machine"
 
 
 @needs_browser
