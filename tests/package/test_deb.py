@@ -25,6 +25,8 @@ from tests.roots import PROJECT, Root, fresh_root
 
 CONFIGURATION = "etc/npd6-xdp/npd6-xdp.toml"
 CACHE = "/var/cache/npd6-xdp"
+MOST_SILENT = 5.0  # seconds, where nothing is handed over
+TRIES = 2  # on a machine that does other things beside it may take longer, but not each time
 RULES = (
     "2001:db8:1::/64 neighbour via=lan0 host_routes=true",
     "2001:db8:1::1:0:0/96 static",  # of which stream() asks for
@@ -164,7 +166,10 @@ def test_an_upgrade_from_a_package_without_a_store_and_the_way_back_leave_nothin
         (root.path / CONFIGURATION).write_text(configuration(*RULES))
         root.systemctl("enable", "--now", "npd6-xdp")
         answers(topology, wire)
-        for package in (deb, earlier_deb):
+        silent: dict[Path, list[float]] = {deb: [], earlier_deb: []}
+        for package in (deb, earlier_deb) * TRIES:
+            if max(min(each, default=9.0) for each in silent.values()) <= MOST_SILENT:
+                break
             root.run("rm", "-rf", CACHE)
             with stream(topology, 500, unanswered=True) as asked:
                 said = root.run("dpkg", "--force-confold", "-i", files[package]).stdout
@@ -174,9 +179,11 @@ def test_an_upgrade_from_a_package_without_a_store_and_the_way_back_leave_nothin
                 owners = root.run("find", CACHE, "-printf", "%u %M\n").stdout.splitlines()
                 assert owners == ["npd6-xdp drwx------", "npd6-xdp -rw-------"]
             missed = asked.sent - len(asked.answered)
-            print(f"{package}: {missed} of {asked.sent} unanswered, at {asked.flooding.rate:.0f}/s")
+            silent[package].append(missed / asked.flooding.rate)
+            print(f"{package}: {missed} of {asked.sent} unanswered: for {silent[package][-1]:.2f} s")
             kept = root.systemctl("show", "--value", "--property", "NFileDescriptorStore", "npd6-xdp")
             assert (kept == "0") is (package is earlier_deb)
+        assert max(map(min, silent.values())) <= MOST_SILENT
         root.systemctl("stop", "npd6-xdp")
         assert left(topology) == before
 
