@@ -15,6 +15,14 @@ TAGS_8021Q = bytes.fromhex("81000064")  # VLAN 100
 TAGS_PRIORITY = bytes.fromhex("8100e000")  # VID 0, priority 7: no VLAN (IEEE 802.1Q)
 TAGS_QINQ = bytes.fromhex("88a8006481000007")  # 100.7
 TAGS_PRIORITY_Q = bytes.fromhex("81000000810000c8")  # a priority tag, then VLAN 200
+TAGS = {
+    "none": b"",
+    "802.1Q": TAGS_8021Q,
+    "802.1ad": bytes.fromhex("88a80064"),
+    "one of each": TAGS_QINQ,
+    "two of 802.1Q": bytes.fromhex("8100006481000007"),
+    "a priority": TAGS_PRIORITY,
+}
 TAGS_MENU = (b"", TAGS_8021Q, TAGS_PRIORITY, TAGS_QINQ, TAGS_PRIORITY_Q, bytes.fromhex("88a83064"))
 
 

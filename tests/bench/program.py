@@ -65,22 +65,14 @@ class Cost:
         return middle(self.over)
 
 
-def cost_of_a_frame(program: int, bare: int, frame: bytes, repeats: Repeats) -> Cost:
-    """Of a frame that the program passes and leaves as it is."""
+def cost_of_a_frame(program: int, bare: int, frame: bytes, repeats: Repeats, *, at_tc: bool = False) -> Cost:
+    """Of a frame that the program passes and leaves as it is; `at_tc`: both are tc's, which hands it on."""
     runs = TestRun()
+    run, passed = (runs.run_tc, TC_NEXT) if at_tc else (runs.run, XDP_PASS)
     for fd in (program, bare):
-        if runs.run(fd, frame).action != XDP_PASS:
+        if run(fd, frame).action != passed:
             raise RuntimeError("the program doesn't pass a frame that isn't its own")
-    return _compare(lambda fd: _timed(runs.run, fd, frame, repeats.runs), program, bare, repeats.rounds)
-
-
-def cost_of_a_frame_at_tc(program: int, bare: int, frame: bytes, repeats: Repeats) -> Cost:
-    """The same of programs of tc's: the frame goes on to the next one."""
-    runs = TestRun()
-    for fd in (program, bare):
-        if runs.run_tc(fd, frame).action != TC_NEXT:
-            raise RuntimeError("tc's program doesn't pass a frame that isn't its own")
-    return _compare(lambda fd: _timed(runs.run_tc, fd, frame, repeats.runs), program, bare, repeats.rounds)
+    return _compare(lambda fd: _timed(run, fd, frame, repeats.runs), program, bare, repeats.rounds)
 
 
 @contextmanager

@@ -22,21 +22,16 @@ from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from tests.datapath.harness import IFINDEX, XDP_DROP, XDP_TX, Bench, Hook, Seen, entry, link, rule, table, taken_over
 from tests.datapath.present import QUESTION
-from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, TAGS_PRIORITY_Q, TAGS_QINQ
+from tests.frames import SETTING, TAGS, TAGS_8021Q, TAGS_PRIORITY_Q
 from tests.kinds import KINDS, solicit, three_tags
 from tests.valid_solicitations import solicitations
 
 EVERYTHING = (rule("::/0"),)
 TPIDS = (b"\x81\x00", b"\x88\xa8")
-TAGS = {
-    "none": b"",
-    "802.1Q": TAGS_8021Q,
-    "802.1ad": bytes.fromhex("88a80064"),
-    "one of each": TAGS_QINQ,
-    "two of 802.1Q": bytes.fromhex("8100006481000007"),
+LAYOUTS = {
+    **TAGS,
     "802.1ad within 802.1Q": bytes.fromhex("8100006488a80007"),
     "two of 802.1ad": bytes.fromhex("88a8006488a80007"),
-    "a priority": TAGS_PRIORITY,
     "a priority, then VLAN 200": TAGS_PRIORITY_Q,
     "priority, DEI and VLAN 100": bytes.fromhex("8100f064"),
 }
@@ -67,7 +62,7 @@ def everywhere(datapath: Datapath) -> Table:
     return table(*(entry(vlan=vlan, datapath=datapath, dad=DadPolicy.DEFEND) for vlan in vlans))
 
 
-@pytest.mark.parametrize("tags", TAGS.values(), ids=TAGS)
+@pytest.mark.parametrize("tags", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("datapath", Datapath)
 def test_tc_makes_of_every_kind_what_xdp_makes_of_it_byte_for_byte(
     bench: Bench, datapath: Datapath, tags: bytes

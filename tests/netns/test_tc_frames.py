@@ -25,20 +25,12 @@ from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.lab.topology import Namespace, Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from npd6_xdp.tools.bench import UNLIMITED, Bench
-from tests.frames import TAGS_8021Q, TAGS_PRIORITY, TAGS_QINQ, ip6
+from tests.frames import TAGS, TAGS_8021Q, TAGS_QINQ, ip6
 from tests.kinds import KINDS, option, sllao, solicit, three_tags
 from tests.netns.pieces import Pieces
 from tests.netns.test_hidden_tags import tag_beside
 from tests.netns.wire import EDGE, SETTING, Wire, question, until
 
-TAGS = {
-    "none": b"",
-    "802.1Q": TAGS_8021Q,
-    "802.1ad": bytes.fromhex("88a80064"),
-    "one of each": TAGS_QINQ,
-    "two of 802.1Q": bytes.fromhex("8100006481000007"),
-    "a priority": TAGS_PRIORITY,
-}
 ENDS: tuple[tuple[Namespace, str], ...] = (("upstream", "eth0"), ("edge", "wan0"))
 _AROUND = """
 BPF_ARRAY(seen, u64, 4);

@@ -99,7 +99,7 @@ def _others(run: Run) -> None:
         with program.loaded(program.one_prefix()) as bench, program.bare_program_at_tc() as passing:
             for name, frame in FOREIGN.items():
                 fd = bench.ns_filter.program.tc_fd
-                cost = program.cost_of_a_frame_at_tc(fd, passing, frame, run.plan.growth_program)
+                cost = program.cost_of_a_frame(fd, passing, frame, run.plan.growth_program, at_tc=True)
                 over[name].append(cost.median)
                 bare[name].append(middle(cost.bare))
     for name in FOREIGN:
