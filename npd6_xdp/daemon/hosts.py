@@ -264,7 +264,7 @@ class Hosts:
             self._apply(())
 
     def _look_anew(self, host: Host, *, stale: bool) -> None:
-        if stale:
+        if stale or not self._looked_after(host):  # the kernel may have asked for the last time, before it was there
             self.watch.delete(host)
         self._loops.began(host, time.monotonic())
         self.watch.resolve(host)

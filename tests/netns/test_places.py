@@ -318,6 +318,25 @@ def test_a_host_that_asks_in_its_new_place_only_for_what_is_answered_here_is_fol
     assert max(map(min, silences.values())) <= MOST_SILENT
 
 
+def test_a_host_that_speaks_once_where_the_kernel_has_just_looked_for_it_in_vain_is_followed(
+    topology: Topology, ports: dict[str, Topology], daemon: Start
+) -> None:
+    """It speaks behind the kernel's last question there, with which that would have given up."""
+    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    daemon(sides("lan0", "lan1"))
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    assert until(lambda: state(topology, "lan1", SHARED) in GONE)
+    topology.sysctl("edge", "net/ipv6/neigh/lan1/mcast_solicit", 1)
+    topology.sysctl("edge", "net/ipv6/neigh/lan1/retrans_time_ms", 3_000)
+    on_edge(topology, f"neigh replace {SHARED} dev lan1 use nud none")
+    assert until(lambda: state(topology, "lan1", SHARED) == "INCOMPLETE")
+    topology.run("host", "ip", "addr", "del", f"{SHARED}/128", "dev", "eth0", check=True)
+    ports["lan1"].run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth1", "nodad", check=True)
+    speak(ports["lan1"], "eth1")
+    assert until(lambda: routes(topology) == [f"{SHARED} lan1"])
+
+
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_a_host_that_asks_with_another_mac_is_followed(topology: Topology, daemon: Start, datapath: str) -> None:
     topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
