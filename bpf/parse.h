@@ -128,14 +128,13 @@ static __always_inline bool ns_parse(struct packet p, void *data, void *data_end
 {
 	struct ethhdr *eth = data;
 	struct ipv6hdr *ip6h;
+	void *nh = eth + 1;
 	__be16 proto;
-	void *nh;
 	__u8 type;
 
 	/* no more than this: of what leaves here, nothing is written, and the rest is set before it is read */
 	f->extended = f->fragment = f->tag_flags = 0;
 	f->tci[0] = f->tci[1] = 0;
-	nh = eth + 1;
 	if (is_beyond(nh, data_end))
 		return false;
 	proto = eth->h_proto;
