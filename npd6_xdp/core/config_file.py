@@ -257,7 +257,7 @@ class _Reader:
             said: set[str] = set()
             for network, part in self.flattened(here, values).items():
                 first = firsts.setdefault(network, part)
-                if first is not part and first != part and part not in said:
+                if first != part and part not in said:
                     said.add(part)  # two ranges may have hundreds in common
                     message = f"the same prefix as {first}, {network}; leave it out of one of the two"
                     self.wrong(part, message)
