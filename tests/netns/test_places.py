@@ -289,15 +289,20 @@ def is_in_reach(topology: Topology) -> bool:
     return topology.run("upstream", "ping", "-6", "-n", "-c", "1", "-W", "1", SHARED).returncode == 0
 
 
+def found_behind_lan0(topology: Topology, daemon: Start, text: str) -> None:
+    """SHARED is an address of the host, and a daemon of that configuration has answered for it."""
+    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
+    daemon(text)
+    with Wire(topology) as wire:
+        assert until(lambda: wire.ask(question(SHARED)) is not None)
+
+
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_a_host_that_asks_in_its_new_place_only_for_what_is_answered_here_is_followed(
     topology: Topology, ports: dict[str, Topology], daemon: Start, datapath: str
 ) -> None:
     interfaces = {"lan0": "eth0", "lan1": "eth1"}
-    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
-    daemon(sides("lan0", "lan1", datapath=datapath))
-    with Wire(topology) as wire:
-        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    found_behind_lan0(topology, daemon, sides("lan0", "lan1", datapath=datapath))
     speak(ports["lan0"])
     silences: dict[str, list[float]] = {"lan1": [], "lan0": []}
     # on a machine that does other things beside it may take longer, but not each time
@@ -322,10 +327,7 @@ def test_a_host_that_speaks_once_where_the_kernel_has_just_looked_for_it_in_vain
     topology: Topology, ports: dict[str, Topology], daemon: Start
 ) -> None:
     """It speaks behind the kernel's last question there, with which that would have given up."""
-    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
-    daemon(sides("lan0", "lan1"))
-    with Wire(topology) as wire:
-        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    found_behind_lan0(topology, daemon, sides("lan0", "lan1"))
     assert until(lambda: state(topology, "lan1", SHARED) in GONE)
     topology.sysctl("edge", "net/ipv6/neigh/lan1/mcast_solicit", 1)
     topology.sysctl("edge", "net/ipv6/neigh/lan1/retrans_time_ms", 3_000)
@@ -339,10 +341,7 @@ def test_a_host_that_speaks_once_where_the_kernel_has_just_looked_for_it_in_vain
 
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_a_host_that_asks_with_another_mac_is_followed(topology: Topology, daemon: Start, datapath: str) -> None:
-    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
-    daemon(sides("lan0", datapath=datapath))
-    with Wire(topology) as wire:
-        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    found_behind_lan0(topology, daemon, sides("lan0", datapath=datapath))
     speak(topology)
     pings = Pings(topology, SHARED)
     time.sleep(1)
@@ -359,10 +358,7 @@ def test_a_host_that_asks_with_another_mac_is_followed(topology: Topology, daemo
 def test_a_mac_that_is_not_the_hosts_takes_nothing_from_a_host_that_answers(
     topology: Topology, ports: dict[str, Topology], daemon: Start
 ) -> None:
-    topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
-    daemon(sides("lan0", "lan1"))
-    with Wire(topology) as wire:
-        assert until(lambda: wire.ask(question(SHARED)) is not None)
+    found_behind_lan0(topology, daemon, sides("lan0", "lan1"))
     pings = Pings(topology, SHARED)
     for _ in range(3):
         speak(ports["lan0"], mac=NEW_MAC)
