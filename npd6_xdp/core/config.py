@@ -309,7 +309,8 @@ class Config:
         return next((wish for wish in wishes if wish is not Attach.AUTO), Attach.AUTO)
 
     def wish(self, port: str) -> Wish:
-        """The same, and its place among tc programs: last if any of the port's entries says so."""
+        """The same, and its place among tc programs, where it may be one: last if any of the port's entries says so."""
         attach = self.attach(port)
-        is_last = attach is Attach.TC and any(each.tc_order is TcOrder.LAST for each in self.entries(port))
+        may_be_tc = attach in (Attach.TC, Attach.AUTO)
+        is_last = may_be_tc and any(each.tc_order is TcOrder.LAST for each in self.entries(port))
         return Wish(attach, TcOrder.LAST if is_last else TcOrder.FIRST)

@@ -81,12 +81,14 @@ def test_a_port_stands_last_among_tc_programs_if_one_of_its_entries_says_so() ->
         interface('attach = "tc"')
         + interface('vlan = 7\ntc_order = "last"')
         + interface('attach = "tc"', '"lan0"')
-        + interface('tc_order = "last"', '"auto0"')
+        + interface('tc_order = "last"', '"auto*"')
+        + interface('attach = "native"\nvlan = 7', '"auto1"')
     )
     config = parse(text, "")
-    assert [config.wish(port) for port in ("wan0", "lan0", "auto0", "none0")] == [
+    assert [config.wish(port) for port in ("wan0", "lan0", "auto0", "auto1", "none0")] == [
         Wish(Attach.TC, TcOrder.LAST),
         Wish(Attach.TC, TcOrder.FIRST),
-        Wish(Attach.AUTO),
+        Wish(Attach.AUTO, TcOrder.LAST),
+        Wish(Attach.NATIVE),
         Wish(Attach.AUTO),
     ]

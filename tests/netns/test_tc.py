@@ -181,8 +181,9 @@ def test_what_another_xdp_program_passes_comes_to_us_and_only_what_we_pass_to_wh
     assert at_tc(topology) == [FOREIGN, OURS]
     assert asker.outcome("2001:db8:4::9") == "answered_xdp"
     assert until(lambda: seen() == (before[0] + 10, before[1] + 2)), "who stands before us sees all"
-    reload(scene.running, text())
-    assert at_tc(topology) == [OURS, FOREIGN]
+    for attach, order in (("auto", "first"), ("auto", "last"), ("tc", "first")):
+        reload(scene.running, text(attach=f'"{attach}"', tc_order=f'"{order}"'))
+        assert at_tc(topology) == ([OURS, FOREIGN] if order == "first" else [FOREIGN, OURS]), (attach, order)
 
     reload(scene.running, text(datapath='"monitor"'))
     assert at_tc(topology) == [OURS, FOREIGN]
