@@ -41,7 +41,8 @@ class AttachedAs(NamedTuple):
 
 
 def attach(ns_filter: NsFilter, link: LinkFacts, wished: Wish, lines: Lines, *, is_crowded: bool = False) -> AttachedAs:
-    """Attach. Raises MachineError if that can't be as it is wished for; what is lacking, goes to the log's lines.
+    """Attach, also in another way than it is, as Links.attach(). Raises MachineError if that can't be as it is wished
+    for; what is lacking, goes to the log's lines.
 
     Under `auto` it is native, else by tc, else generic. `is_crowded`: MOST_BY_AUTO ports are at tc, so that another one
     is only if it can't be generic either.
@@ -79,7 +80,7 @@ def _attach_at_best(
     if isinstance(found, AttachedAs):
         return found
     obstacle, why = found
-    if is_crowded and obstacle is not Obstacle.TAKEN and inherited is not AttachMode.TC:
+    if is_crowded and obstacle is not Obstacle.TAKEN and ns_filter.sits(link.ifindex) is not AttachMode.TC:
         try:
             return _as_generic(ns_filter, link, order, f"{why}; {_CROWDED}", obstacle)
         except Taken as taken:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Config, Wish
@@ -18,7 +18,7 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
-from npd6_xdp.daemon.attaching import AttachedAs, attach
+from npd6_xdp.daemon.attaching import MOST_BY_AUTO, AttachedAs, attach
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
@@ -57,7 +57,9 @@ class Ports(Follower):
         self._seen: dict[int, LinkFacts] = {}
         self._entries: dict[int, list[Entry]] = {}
         self._in_force = NOTHING
-        self._admitted: set[int] = set()  # ports that a table wants which isn't in force yet
+        self._admitted: set[int] = set()  # ports as a table wants them which isn't in force yet
+        self._came: set[int] = set()  # those of them that weren't attached before
+        self._are_few = True  # that go from one way to another
         self._retry_at: float | None = None
         self._ways = Ways(ns_filter, self._moved)
         self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_port)
@@ -154,6 +156,7 @@ class Ports(Follower):
                 self.admit(new, Change(undo, asked=True))
                 undo.pop_all()
         self._admitted.clear()
+        self._came.clear()
         self.follow(new)
         if old is NOTHING:
             self._ns_filter.let_go()
@@ -167,7 +170,8 @@ class Ports(Follower):
         config = new.config
         named = {interface.name for interface in config.interfaces}
         here = self._wanted(new.links, new.table)
-        admitted: set[int] = set()
+        admitted, came = set[int](), set[int]()
+        self._are_few = self._may_move(config, here)
         change.undo.callback(setattr, self, "_entries", self._entries)
         with ExitStack() as undo:
             self._entries = by_port(new.table.entries.values())
@@ -184,15 +188,14 @@ class Ports(Follower):
                             raise
                         continue
                     undo.callback(self._detach, link.ifindex)
-                    admitted.add(link.ifindex)
+                    came.add(link.ifindex)
                 elif before.wish != wish:
-                    self._detach(link.ifindex)
-                    undo.callback(self._attach, before.wish, link)
-                    self._attach(wish, link)
-                    undo.callback(self._detach, link.ifindex)
+                    undo.callback(self._go, before, before.wish, link)
+                    self._move(before, wish, link)
                     admitted.add(link.ifindex)
             undo.pop_all()
-        self._admitted |= admitted
+        self._admitted |= admitted | came
+        self._came |= came
         change.undo.callback(self._give_up)
         for link in here.values():
             if link.ifindex in self._attached and link.ifindex not in self._announced:
@@ -200,11 +203,14 @@ class Ports(Follower):
         self._lines.say()
 
     def _give_up(self) -> None:
-        """What was attached for a table isn't wanted after all: follow() attaches as the one in force wants it."""
-        for ifindex in self._admitted & self._attached.keys():
+        """What was attached for a table isn't wanted after all: follow() attaches as the one in force wants it, and has
+        those go back that were attached in another way.
+        """
+        for ifindex in self._came & self._attached.keys():
             name = self._attached[ifindex].name
             self._detach(ifindex)
             self._lines.add(logging.INFO, name, "detached")
+        self._came.clear()
         if self._admitted:
             self._admitted.clear()
             self._lines.say()
@@ -235,10 +241,9 @@ class Ports(Follower):
             elif link.name != port.name:
                 self._lines.add(logging.INFO, port.name, f"is now {link.name}")
                 self._rename(port, link.name)
-                if config.wish(link.name) != port.wish:
-                    self._detach(ifindex)
+                self._go(port, config.wish(link.name), link)
             elif config.wish(link.name) != port.wish and ifindex not in self._admitted:
-                self._detach(ifindex)  # put back by the last configuration, when this one was about to be in force
+                self._go(port, config.wish(link.name), link)  # back: the table of another wish never came
             elif self._ways.is_lossy(port, link) and not self._ways.leave_native(port, link):
                 self._detach(ifindex)
             elif port.mode is AttachMode.NATIVE and self._is_trunk(link) is not port.trunk:
@@ -339,16 +344,54 @@ class Ports(Follower):
             self._refused.over(link.ifindex)
 
     def _attach(self, wish: Wish, link: LinkFacts) -> None:
-        socket = self._sockets.open(link.name, link.ifindex)
-        try:
+        with ExitStack() as undo:
+            socket = self._sockets.open(link.name, link.ifindex)
+            undo.callback(self._sockets.close_port, socket)
             attached = attach(self._ns_filter, link, wish, self._lines, is_crowded=self._ways.is_crowded)
-        except BaseException:
-            self._sockets.close_port(socket)
-            raise
+            undo.pop_all()
         port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation)
         self._attached[link.ifindex] = self._named[link.name] = port
         self._see_tags(port, link)
         self.changes += 1
+
+    def _may_move(self, config: Config, here: Mapping[int, LinkFacts]) -> bool:
+        """Whether so few ports go from one way to another that the kernel's time for it doesn't matter."""
+        found = (port for ifindex, port in self._attached.items() if ifindex in here)
+        return sum(config.wish(here[port.ifindex].name) != port.wish for port in found) <= MOST_BY_AUTO
+
+    def _move(self, port: Attached, wish: Wish, link: LinkFacts) -> None:
+        """Have the program on a port as another wish has it, with no frame missed if that are few. Raises MachineError;
+        then it is as it was.
+        """
+        if not self._are_few:
+            self._ns_filter.detach(link.ifindex)
+        try:
+            attached = attach(self._ns_filter, link, wish, self._lines, is_crowded=self._ways.is_crowded)
+        except MachineError:
+            if not self._are_few:
+                with suppress(MachineError):
+                    attach(self._ns_filter, link, port.wish, self._lines, is_crowded=self._ways.is_crowded)
+            raise
+        port.wish = wish
+        if (attached.mode, attached.why) != (port.mode, port.attached.why):
+            self._announced.discard(link.ifindex)
+        port.attached = attached
+        self._see_tags(port, link)
+        self.changes += 1
+
+    def _go(self, port: Attached, wish: Wish, link: LinkFacts) -> None:
+        """The same, if it is another wish; where that can't be, the port is given up, for follow() to try it."""
+        if wish == port.wish:
+            return
+        try:
+            self._move(port, wish, link)
+        except MachineError:
+            self._detach(link.ifindex)
+            self._retry_at = time.monotonic()
+            self._plan()
+        else:
+            if link.ifindex not in self._announced:
+                self._say_attached(link)
 
     def _see_tags(self, port: Attached, link: LinkFacts) -> None:
         """Whether tags may be hidden, the way that a port has the program now."""

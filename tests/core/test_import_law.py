@@ -74,6 +74,7 @@ WINGS = {
         "recent",
         "program",
         "attach",
+        "relay",
         "sizes",
         "load",
         "pack",

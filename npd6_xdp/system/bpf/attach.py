@@ -20,6 +20,7 @@ from npd6_xdp.core.errors import MachineError, is_used_up, remedy
 from npd6_xdp.core.link_messages import get_link, parse_link
 from npd6_xdp.core.rtnetlink import Type, messages
 from npd6_xdp.system.bpf.compiler import load_bcc
+from npd6_xdp.system.bpf.relay import relay_to
 
 _BPF_XDP = 37  # enum bpf_attach_type
 _BPF_TCX_INGRESS = 46
@@ -152,44 +153,115 @@ class Links:
         found = self._inherited.get(ifindex)
         return None if found is None else found[1]
 
+    def sits(self, ifindex: int) -> AttachMode | None:
+        """In which mode a program of ours, or a predecessor's that attach() can take over, is on an interface."""
+        if (fd := self.fds.get(ifindex)) is None:
+            return self.inherited(ifindex)
+        found = self._info(fd)
+        if found is not None and found.ifindex != ifindex:
+            self.detach(ifindex)  # somebody has taken it off
+            return None
+        return self._modes[ifindex]
+
     def attach(
         self, functions: Functions, ifindex: int, name: str, mode: AttachMode, order: TcOrder = TcOrder.FIRST
     ) -> bool:
         """Attach a program to an interface, by a link that the kernel undoes when this process ends, however it ends,
         unless a keeper holds it. Where one was inherited in the same mode, and by tc in its place among the others, the
-        program takes its predecessor's place. Where one of ours, or a predecessor's, is there by tc and this is to be
-        XDP, or the other way round, that one is let go of as soon as this one is there, and stays if this one can't be.
-        In both cases there is no frame in between that none sees; it returns True where a predecessor's was there.
+        program takes its predecessor's place. Where one of ours, or a predecessor's, is there in another way, that one
+        is let go of as soon as this one is there, and stays if this one can't be. Native and generic exclude each
+        other: between them, a third one by tc has the frames, where the kernel has tcx. So there is no frame that none
+        sees. It returns True where a predecessor's was there.
 
         Raises Refused if it can't be in this mode; Taken if another XDP program is there already, which is never
         replaced; MachineError if that, or one at tc, is another npd6-xdp's.
         """
-        shares = ifindex in self._inherited and self._inherited[ifindex][1].is_xdp is mode.is_xdp
-        if shares and self._take_over(functions, ifindex, mode, order):
-            return True
+        was_inherited, sits = ifindex in self._inherited, self.sits(ifindex)
+        if sits is mode and (mode.is_xdp or self._stands(ifindex, order)):
+            if not was_inherited or self._take_over(functions, ifindex, mode):
+                return was_inherited
+            was_inherited, sits = False, None
         if program := _other_of_us(ifindex, mode, self._ours(ifindex)):
             raise MachineError(
                 f"{name}: another npd6-xdp's program is there already: id {program}; end that one, or leave this"
                 " interface out"
             )
+        if sits is not None and sits.is_xdp and mode.is_xdp:
+            return self._switch_xdp(functions, ifindex, name, mode, sits)
+        if sits is mode and not was_inherited:
+            fd = self._put_elsewhere(functions, ifindex, name, order)
+        else:
+            fd = self._create(functions.of(mode), ifindex, name, mode, order)
+        self._leave(ifindex)
+        self._holds(ifindex, fd, mode)
+        self._keeper.keep(ifindex, fd)
+        return was_inherited
+
+    def _create(self, program: int, ifindex: int, name: str, mode: AttachMode, order: TcOrder = TcOrder.FIRST) -> int:
+        """A link: its descriptor, which is the caller's. Raises as attach()."""
         kind = _BPF_TCX_INGRESS if mode is AttachMode.TC else _BPF_XDP
         flags = _ORDERS[order] if mode is AttachMode.TC else _FLAGS[mode]
         opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=flags)
-        fd = self._lib.bpf_link_create(functions.of(mode), ifindex, kind, ct.byref(opts))
+        fd = int(self._lib.bpf_link_create(program, ifindex, kind, ct.byref(opts)))
         if 0 <= fd < _first_spare():
-            was_inherited = ifindex in self._inherited
-            if was_inherited:
-                self._drop(self._inherited.pop(ifindex)[0])
-            self.detach(ifindex)  # the other way, if it was there by that
-            self._holds(ifindex, fd, mode)
-            self._keeper.keep(ifindex, fd)
-            return was_inherited
+            return fd
         if fd >= 0:
             os.close(fd)
             code = errno.EMFILE
         else:
             code = -fd if fd < -1 else ct.get_errno()
         raise _refusal(code, ifindex, name, mode)
+
+    def _switch_xdp(self, functions: Functions, ifindex: int, name: str, mode: AttachMode, before: AttachMode) -> bool:
+        """From native to generic or back, as attach(): by tc in between. Where tc can't be had, nobody sees what comes
+        while the driver changes.
+        """
+        was_inherited = ifindex in self._inherited
+        try:
+            between = self._create(functions.tc, ifindex, name, AttachMode.TC)
+        except MachineError:
+            between = -1
+        self._leave(ifindex)
+        try:
+            self._hold(functions, ifindex, name, mode)
+        except MachineError:
+            if not was_inherited:
+                with suppress(MachineError):  # somebody else was faster: that it's taken off is seen soon
+                    self._hold(functions, ifindex, name, before)
+            raise
+        finally:
+            if between >= 0:
+                self._end(between)
+        return was_inherited and between >= 0
+
+    def _hold(self, functions: Functions, ifindex: int, name: str, mode: AttachMode) -> None:
+        fd = self._create(functions.of(mode), ifindex, name, mode)
+        self._holds(ifindex, fd, mode)
+        self._keeper.keep(ifindex, fd)
+
+    def _put_elsewhere(self, functions: Functions, ifindex: int, name: str, order: TcOrder) -> int:
+        """A link that has our program in another place at tc, where it was in one already; that one is gone."""
+        try:
+            with relay_to(self._lib, functions.tc) as relay:
+                fd = self._create(relay, ifindex, name, AttachMode.TC, order)
+                self._leave(ifindex)
+                if self._lib.bpf_link_update(fd, functions.tc, None) == 0:
+                    return fd
+                code = ct.get_errno()
+                self._end(fd)
+        except OSError as error:
+            code = error.errno or 0
+        raise _refusal(code, ifindex, name, AttachMode.TC)
+
+    def _end(self, fd: int) -> None:
+        self._lib.bpf_link_detach(fd)  # a keeper would hold it
+        os.close(fd)
+
+    def _leave(self, ifindex: int) -> None:
+        """Let go of the link by which a program of ours, or a predecessor's, is on an interface, if there is one."""
+        if ifindex in self._inherited:
+            self._drop(self._inherited.pop(ifindex)[0])
+        self.detach(ifindex)
 
     def _ours(self, ifindex: int) -> set[int]:
         """The ids of the programs that sit on an interface by links of ours, or of a predecessor's."""
@@ -205,15 +277,13 @@ class Links:
         fd = self.fds.pop(ifindex, None)
         self._modes.pop(ifindex, None)
         if fd is not None:
-            self._lib.bpf_link_detach(fd)  # a keeper would hold it
-            os.close(fd)
+            self._end(fd)
             self._keeper.release(ifindex)
 
-    def _take_over(self, functions: Functions, ifindex: int, mode: AttachMode, order: TcOrder) -> bool:
+    def _take_over(self, functions: Functions, ifindex: int, mode: AttachMode) -> bool:
         """Put a program where the predecessor's sits; else that one is taken off, and whether it was the former."""
-        link, sits = self._inherited.pop(ifindex)
-        stays = sits is mode and (mode is not AttachMode.TC or self._stands(link.fd, ifindex, order))
-        if stays and self._lib.bpf_link_update(link.fd, functions.of(mode), None) == 0:
+        link, _ = self._inherited.pop(ifindex)
+        if self._lib.bpf_link_update(link.fd, functions.of(mode), None) == 0:
             self._holds(ifindex, link.fd, mode)
             self._keeper.adopt(link)
             return True
@@ -251,10 +321,12 @@ class Links:
             )
         )
 
-    def _stands(self, fd: int, ifindex: int, order: TcOrder) -> bool:
-        """Whether a link's program stands where it would be put by an order. Where the kernel doesn't tell, it does."""
-        programs, found = tc_programs(ifindex), self._info(fd)
-        return not programs or found is None or programs[0 if order is TcOrder.FIRST else -1] == found.program
+    def _stands(self, ifindex: int, order: TcOrder) -> bool:
+        """Whether our program, or a predecessor's, stands at tc where an order would put it. Where the kernel doesn't
+        tell, it does.
+        """
+        programs = tc_programs(ifindex)
+        return not programs or programs[0 if order is TcOrder.FIRST else -1] in self._ours(ifindex)
 
     def replace(self, functions: Functions, before: Functions) -> None:
         """Replace one program of ours by another; each frame is seen by one of them. Raises MachineError if that fails;

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 _FORMAT = 1
 _LIBRARIES = ("/libbcc", "/libbpf", "/libclang", "/libLLVM")
-_INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn: code, registers (the source in the upper half), off, imm
+INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn: code, registers (the source in the upper half), off, imm
 _LOAD_64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM, of two instructions
 _NUMBER, _MAP, _MAP_VALUE = range(3)  # a source register that is none: BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
 _MAP_INFO = struct.Struct("=6I")  # struct bpf_map_info, up to map_flags
@@ -159,14 +159,14 @@ def _map(lib: Any, fd: int, name: str, sized_by: Mapping[str, str], models: Mapp
 def _relocated(code: bytes, number_for: Callable[[int], int | None]) -> bytes:
     """Instructions with `number_for(number)` in those that mean a map. Raises ValueError for what can't be moved."""
     moved = bytearray(code)
-    for at in range(0, len(code), _INSTRUCTION.size):
-        op, registers, off, number = _INSTRUCTION.unpack_from(code, at)
+    for at in range(0, len(code), INSTRUCTION.size):
+        op, registers, off, number = INSTRUCTION.unpack_from(code, at)
         if op != _LOAD_64 or registers >> 4 == _NUMBER:
             continue
         there = number_for(number)
         if registers >> 4 not in (_MAP, _MAP_VALUE) or there is None:
-            raise ValueError(f"instruction {at // _INSTRUCTION.size} means something else than a map")
-        _INSTRUCTION.pack_into(moved, at, op, registers, off, there)
+            raise ValueError(f"instruction {at // INSTRUCTION.size} means something else than a map")
+        INSTRUCTION.pack_into(moved, at, op, registers, off, there)
     return bytes(moved)
 
 
@@ -175,11 +175,6 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
 
     Raises OSError with the kernel's errno; what the verifier says is printed to file descriptor 2, as bcc does.
     """
-    load: Any = ct.CFUNCTYPE(
-        *(ct.c_int, ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_int, ct.c_char_p, ct.c_uint, ct.c_int),
-        *(ct.c_void_p, ct.c_uint),
-        use_errno=True,
-    )(("bcc_prog_load", lib))
     made: list[int] = []
 
     def kept(fd: int, what: str) -> int:
@@ -196,14 +191,24 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
             maps[each.name] = kept(_created(lib, each, entries, maps.get(each.model)), f"map {each.name}")
         fds = dict(enumerate(maps.values()))
         functions = {}
-        for name, kind, code in compiled.functions:
-            words = _relocated(code, fds.get), len(code), compiled.licence.encode(), compiled.version
-            functions[name] = kept(load(kind, name.encode(), *words, 0, None, 0), f"program {name}")
+        for function in compiled.functions:
+            fd = load_code(lib, function, _relocated(function.code, fds.get), compiled.licence, compiled.version)
+            functions[function.name] = kept(fd, f"program {function.name}")
     except BaseException:
         for fd in made:
             os.close(fd)
         raise
     return InKernel(maps, functions)
+
+
+def load_code(lib: Any, function: Function, code: bytes, licence: str, version: int) -> int:
+    """Load a function, with this code, in which maps are descriptors: its descriptor, or -1 and the errno of ctypes."""
+    load: Any = ct.CFUNCTYPE(
+        *(ct.c_int, ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_int, ct.c_char_p, ct.c_uint, ct.c_int),
+        *(ct.c_void_p, ct.c_uint),
+        use_errno=True,
+    )(("bcc_prog_load", lib))
+    return int(load(function.kind, function.name.encode(), code, len(code), licence.encode(), version, 0, None, 0))
 
 
 class _MapOptions(ct.Structure):

@@ -348,6 +348,10 @@ class NsFilter(CountedPrograms):
         """In which mode a predecessor's program answers on an interface until attach() puts this one there."""
         return self._links.inherited(ifindex)
 
+    def sits(self, ifindex: int) -> AttachMode | None:
+        """In which mode the program is on an interface, or a predecessor's is that attach() can take over."""
+        return self._links.sits(ifindex)
+
     @property
     def inherits(self) -> bool:
         """Whether a predecessor's program answers anywhere until attach() or let_go() is called."""

@@ -31,6 +31,7 @@ from npd6_xdp.system.bpf.attach import (
 )
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from tests.bench.many_ports import make
+from tests.netns.wire import on_edge
 
 GENERIC, NATIVE, TC = AttachMode.GENERIC, AttachMode.NATIVE, AttachMode.TC
 MODES = pytest.mark.parametrize("mode", [GENERIC, TC])
@@ -147,19 +148,59 @@ def test_a_program_stays_when_its_links_are_left_and_its_successor_takes_its_pla
     assert open_files() == before
 
 
-def test_one_that_sits_in_another_mode_is_taken_off_first(
-    topology: Topology, programs: list[Functions], shelf: Shelf
+@pytest.mark.parametrize("has_tcx", [True, False])
+def test_one_that_sits_in_another_mode_stays_or_goes_first_where_there_is_no_tc_to_go_by(
+    topology: Topology, programs: list[Functions], shelf: Shelf, *, has_tcx: bool
 ) -> None:
     with topology.inside("edge"):
         wan0 = socket.if_nametoindex("wan0")
         leave(shelf, programs[0], "wan0")
         second = Links(shelf.keeper())
-        assert not second.attach(programs[1], wan0, "wan0", NATIVE)
+        ours = programs[1] if has_tcx else programs[1]._replace(tc=-1)
+        assert second.attach(ours, wan0, "wan0", NATIVE) is has_tcx
         assert [*shelf.fds] == [wan0]
         assert second.inherited(wan0) is None
-        (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
-        assert link["xdp"]["mode"] == 1
+        for mode in (GENERIC, NATIVE):
+            assert not second.attach(ours, wan0, "wan0", mode)
+            assert second.sits(wan0) is mode
+            (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
+            assert link["xdp"]["mode"] == (1 if mode is NATIVE else 2)
+            assert tc_programs(wan0) == []
+            assert [*shelf.fds] == [wan0]
         second.close()
+
+
+def test_where_the_driver_refuses_it_stays_as_it_was(topology: Topology, programs: list[Functions]) -> None:
+    before = open_files()
+    with topology.inside("edge"), closing(Links()) as links:
+        on_edge(topology, "link set wan0 mtu 9000")  # more than veth takes natively
+        topology.run("upstream", "ip", "link", "set", "eth0", "mtu", "9000", check=True)
+        wan0 = socket.if_nametoindex("wan0")
+        for ours in (programs[0], programs[0]._replace(tc=-1)):
+            for mode in (GENERIC, TC):
+                links.attach(programs[0], wan0, "wan0", mode)
+                with pytest.raises(Refused, match="the driver refuses an XDP program in native mode"):
+                    links.attach(ours, wan0, "wan0", NATIVE)
+                assert links.sits(wan0) is mode
+                assert links.taken_off([wan0]) == []
+                assert len(tc_programs(wan0)) == (mode is TC)
+    assert open_files() == before
+
+
+def test_at_tc_it_goes_from_one_place_to_the_other(
+    topology: Topology, programs: list[Functions], others: tuple[Links, list[Functions]], shelf: Shelf
+) -> None:
+    before = open_files()
+    with topology.inside("edge"), closing(Links(shelf.keeper())) as links:
+        wan0 = socket.if_nametoindex("wan0")
+        others[0].attach(others[1][0], wan0, "wan0", TC)
+        for order in (TcOrder.FIRST, TcOrder.LAST, TcOrder.LAST, TcOrder.FIRST):
+            assert not links.attach(programs[0], wan0, "wan0", TC, order)
+            assert names_at_tc() == (["next1", "other0"] if order is TcOrder.FIRST else ["other0", "next1"])
+            assert [*shelf.fds] == [wan0]
+    others[0].close()
+    assert shelf.fds == {}
+    assert open_files() == before
 
 
 def test_what_nobody_attaches_to_is_let_go(topology: Topology, programs: list[Functions], shelf: Shelf) -> None:
@@ -308,7 +349,7 @@ def test_a_successor_takes_over_by_tc_in_its_place_and_goes_there_where_somebody
         others[0].detach(wan0)
         others[0].attach(others[1][1], wan0, "wan0", TC, order)  # and this one has the place now
         third = Links(shelf.keeper())
-        assert not third.attach(programs[0], wan0, "wan0", TC, order)
+        assert third.attach(programs[0], wan0, "wan0", TC, order), "the predecessor's stays until then"
         names = ["next1", "other1"]
         assert names_at_tc() == (names if order is TcOrder.FIRST else names[::-1])
         third.close()

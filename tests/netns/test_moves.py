@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From one way to attach to another by a reload, with not one solicitation unanswered, and none answered twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from tests.netns.others import Others, at_tc
+from tests.netns.test_reload import Stream, reload, stream
+from tests.netns.wire import configuration, until
+
+Start = Callable[..., RunningDaemon]
+
+OURS, FOREIGN = "ns_filter_tc", "foreign_tc"
+PLACES = {  # what is written: the mode of XDP, and who is at tc
+    ("native", "first"): ("native", [FOREIGN]),
+    ("generic", "first"): ("generic", [FOREIGN]),
+    ("tc", "first"): (None, [OURS, FOREIGN]),
+    ("tc", "last"): (None, [FOREIGN, OURS]),
+    ("auto", "first"): (None, [OURS, FOREIGN]),
+    ("auto", "last"): (None, [FOREIGN, OURS]),
+}
+
+
+def each_pair() -> list[tuple[str, str]]:
+    """A way from each place to each other one, and back to the first."""
+    left = {place: [other for other in PLACES if other != place] for place in PLACES}
+    path, stack = list[tuple[str, str]](), [next(iter(PLACES))]
+    while stack:
+        if others := left[stack[-1]]:
+            stack.append(others.pop())
+        else:
+            path.append(stack.pop())
+    return path[::-1]
+
+
+def text(place: tuple[str, str], datapath: str) -> str:
+    attach, order = place
+    return configuration(attach=f'"{attach}"', tc_order=f'"{order}"', datapath=f'"{datapath}"', events_per_source="0")
+
+
+def go_on(asked: Stream) -> bool:
+    """Whether some more have been asked since."""
+    sent = asked.sent
+    return until(lambda: asked.sent > sent + 20)
+
+
+def test_a_way_goes_from_each_place_to_each_other() -> None:
+    pairs = [*pairwise(each_pair())]
+    assert len(pairs) == len({*pairs}) == len(PLACES) * (len(PLACES) - 1)
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_from_each_place_to_each_other_one_each_solicitation_is_answered_once(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    topology.xdp_pass("upstream", "eth0")  # so that native mode delivers
+    first, *others = each_pair()
+    with Others(topology, xdp=False):
+        running = daemon(text(first, datapath))
+        with stream(topology, 2_000) as asked:
+            assert go_on(asked)
+            for place in others:
+                reload(running, text(place, datapath))
+                assert (topology.xdp_mode("edge", "wan0"), at_tc(topology)) == PLACES[place], place
+                assert go_on(asked)
+        assert asked.steady()
+        assert asked.all_answered_once()
+    assert "Traceback" not in running.log
+    assert not re.search("(?m)^npd6-xdp: (warning|error): wan0", running.log)
