@@ -60,6 +60,7 @@ from npd6_xdp.system import cgroup
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.bpf.sizes import memory_to_load
+from npd6_xdp.system.claims import Claims
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.manager import ServiceManager
 from npd6_xdp.system.netlink.requests import Requests
@@ -104,7 +105,8 @@ class Rooms:
         cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
         left, links = hand_over.left, hand_over.links(first)
         self.ns_filter = left(NsFilter(first.table, first.config.limits, links))
-        self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets()))
+        claims = keep(closing(Claims()))
+        self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets(), claims))
         counts, recent = Counts(), RecentTargets(self.ns_filter)
         self.rings, self.answering = keep(closing(Rings(loop))), Answering(self.ports, counts, recent, loop.failed)
         late, guests = self.answering.answer_late, machine.look_for_guests

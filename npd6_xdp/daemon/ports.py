@@ -25,6 +25,7 @@ from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.port_looks import Attached, PortLooks
 from npd6_xdp.daemon.ways import Ways, look_for_hidden_tags
 from npd6_xdp.system.bpf.ns_filter import NsFilter
+from npd6_xdp.system.claims import Claims
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.sender import NOBODY, Holder, Outbox, Sockets
@@ -44,8 +45,10 @@ class Ports(Follower):
         netlink: Callable[[], Netlink],
         damper: Damper | None = None,
         holder: Holder = NOBODY,
+        claims: Claims | None = None,
     ) -> None:
         self._ns_filter = ns_filter
+        self._claims = claims or Claims(None)
         self._sockets = Sockets(holder)
         self._groups = Groups(lambda *which: netlink().groups(*which), *holder)
         self._attached: dict[int, Attached] = {}
@@ -345,6 +348,8 @@ class Ports(Follower):
 
     def _attach(self, wish: Wish, link: LinkFacts) -> None:
         with ExitStack() as undo:
+            self._claim(link)
+            undo.callback(self._claims.give_up, link.ifindex)
             socket = self._sockets.open(link.name, link.ifindex)
             undo.callback(self._sockets.close_port, socket)
             attached = attach(self._ns_filter, link, wish, self._lines, is_crowded=self._ways.is_crowded)
@@ -353,6 +358,14 @@ class Ports(Follower):
         self._attached[link.ifindex] = self._named[link.name] = port
         self._see_tags(port, link)
         self.changes += 1
+
+    def _claim(self, link: LinkFacts) -> None:
+        if (pid := self._claims.take(link.ifindex)) is not None:
+            whose = f": pid {pid}" if pid else ""
+            raise MachineError(
+                f"{link.name}: another npd6-xdp's program is there already{whose}; end that one, or leave this"
+                " interface out"
+            )
 
     def _may_move(self, config: Config, here: Mapping[int, LinkFacts]) -> bool:
         """Whether so few ports go from one way to another that the kernel's time for it doesn't matter."""
@@ -414,6 +427,7 @@ class Ports(Follower):
     def _detach(self, ifindex: int) -> None:
         self.changes += 1
         self._ns_filter.detach(ifindex)
+        self._claims.give_up(ifindex)
         self._announced.discard(ifindex)
         self._ways.forget(ifindex)
         port = self._attached.pop(ifindex)

@@ -15,7 +15,9 @@ import logging
 import os
 import re
 import secrets
+import socket
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,8 @@ from typing import NamedTuple
 
 log = logging.getLogger("npd6-xdp")
 
+DIRECTORY = Path("/run/npd6-xdp")
+_SO_NETNS_COOKIE = 71
 _NAME = re.compile(r"sysctl-[0-9]{1,20}-[1-9][0-9]{0,9}-\w+")
 _MOST_SWEPT = 1024  # files that a start looks into
 _MOST_KEPT = 64  # files of dead daemons of other network namespaces, for a start there
@@ -39,6 +43,12 @@ class Remembered(NamedTuple):
     pid: int
     lives: bool
     text: bytes | None
+
+
+def netns_cookie() -> int:
+    """A number that no other network namespace has or will have, while names and inode numbers come again."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
+        return int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 @contextmanager

@@ -27,8 +27,6 @@ from npd6_xdp.system import daemon_files
 log = logging.getLogger("npd6-xdp")
 
 _ROOT = Path("/proc/sys/net/ipv6")
-_DIRECTORY = Path("/run/npd6-xdp")
-_SO_NETNS_COOKIE = 71
 _RENAMING = 0.25  # seconds
 _NO_INTERFACES = ("all", "default")  # below conf/ and neigh/; an interface may have such a name all the same
 _ROUTES = ["host routes"]  # a line that says that there may be some
@@ -90,7 +88,7 @@ class Memory:
     says whether a dead one may have left host routes.
     """
 
-    def __init__(self, directory: Path = _DIRECTORY) -> None:
+    def __init__(self, directory: Path = daemon_files.DIRECTORY) -> None:
         self.left: list[Any] = []
         self.others: list[int] = []
         self.left_routes = self._has_routes = False
@@ -108,10 +106,7 @@ class Memory:
             log.warning("%s: can't remember there what sysctls were: %s", directory, error.strerror)
 
     def _take_over(self, directory: Path) -> None:
-        # a number that no other namespace has or will have, while names and inode numbers come again
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
-            cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
-        self._prefix = f"sysctl-{cookie}-"
+        self._prefix = f"sysctl-{daemon_files.netns_cookie()}-"
         with daemon_files.turn(directory) as turn:
             self._directory = directory
             found = [*daemon_files.remembered(turn, self._prefix, directory)]

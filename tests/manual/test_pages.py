@@ -22,7 +22,7 @@ from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
 from npd6_xdp.core.config_file import KEYS, REQUIRED, header, parse
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
-from npd6_xdp.system import ended, starts, sysctl
+from npd6_xdp.system import claims, daemon_files, ended, starts
 from npd6_xdp.system.bpf import shelf
 from npd6_xdp.tools.init import write
 
@@ -164,8 +164,14 @@ def test_the_environment_is_what_the_code_asks_for() -> None:
 
 
 def test_files_are_where_the_code_has_them() -> None:
-    runtime = sysctl._DIRECTORY  # the unit's RuntimeDirectory=
-    others = f"{runtime}/sysctl-*", f"{runtime / starts._FILE}", str(ended.SAID), f"{shelf.USUAL}/"
+    runtime = daemon_files.DIRECTORY  # the unit's RuntimeDirectory=
+    others = (
+        f"{runtime}/sysctl-*",
+        f"{runtime / claims._NAME}",
+        f"{runtime / starts._FILE}",
+        str(ended.SAID),
+        f"{shelf.USUAL}/",
+    )
     assert set(manual.FILES) == {str(CONFIG), str(write.SYSCTLS), Config(()).control, *others}
 
 

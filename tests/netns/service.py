@@ -124,6 +124,13 @@ def mask(names: Sequence[str]) -> str:
     return f"{sum(1 << numbers[name] for name in names):016x}"
 
 
+def as_user() -> Sequence[str]:
+    """The words of setpriv(1) that have a command run by the service's user, with the unit's capabilities."""
+    given = ",".join(("-all", *(f"+{name}" for name in capabilities())))
+    caps = (f"--{which}={given}" for which in ("inh-caps", "ambient-caps", "bounding-set"))
+    return ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", *caps)
+
+
 def left(topology: Topology) -> dict[str, Any]:
     """What a daemon may leave behind on the edge."""
     (link,) = topology.ip("edge", "link", "show", "dev", "wan0")

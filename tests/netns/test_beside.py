@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from npd6_xdp.lab.topology import Topology
 from tests.netns.handovers import CONTROL, PROXIED, kill, restart
-from tests.netns.service import UnderSystemd, left
+from tests.netns.service import UnderSetpriv, UnderSystemd, as_user, left
 from tests.netns.wire import Wire, configuration, on_edge, question, until
 
 THEIRS = "2001:db8:6::7"
@@ -107,3 +108,26 @@ def test_what_roots_daemon_has_left_behind_when_it_was_killed_the_service_takes_
         assert until(lambda: left(topology)["proxies"] == [])
         assert service.stop() == 0
         assert left(topology) == before
+
+
+@pytest.mark.parametrize("attach", ["tc", "generic"])
+def test_a_second_one_of_the_services_user_is_refused_on_an_interface_of_the_first(
+    topology: Topology, attach: str
+) -> None:
+    """Which isn't told whose a program is, as that takes CAP_SYS_ADMIN."""
+    with UnderSetpriv(topology, CONTROL + configuration(attach=f'"{attach}"')) as service:
+        (pid,) = re.findall(r"(?m)^Pid:\t(\d+)$", service.status_of_process())
+        before, second = left(topology), topology.directory / "second.toml"
+        for attach_to in ("tc", "generic", "auto"):
+            keys = OTHERS.partition("[[interface]]")[0]
+            second.write_text(keys + configuration(attach=f'"{attach_to}"'))
+            done = service.enter(*as_user(), *service.program("run", "--config", str(second)))
+            assert done.returncode == 1, done.stderr
+            *_, line = done.stderr.splitlines()
+            assert line == (
+                f"npd6-xdp: wan0: another npd6-xdp's program is there already: pid {pid}; end that one, or leave this"
+                " interface out"
+            )
+            assert left(topology) == before
+        with Wire(topology) as wire:
+            assert wire.ask(question("2001:db8:1::77")) is not None

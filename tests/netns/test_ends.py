@@ -120,7 +120,7 @@ def test_nobody_replaces_ours_while_it_runs(topology: Topology, daemon: Start) -
     before = link(topology)["xdp"]
     with pytest.raises(StartError) as caught:
         daemon(generic.replace("[[interface]]", '[metrics]\nlisten = ""\n[[interface]]', 1))
-    assert "(ns_filter, another npd6-xdp's)" in caught.value.log
+    assert f"wan0: another npd6-xdp's program is there already: pid {running.process.pid}; end" in caught.value.log
     assert caught.value.log.count("\n") == 1
     assert link(topology)["xdp"] == before
     with Wire(topology) as wire:

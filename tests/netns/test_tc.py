@@ -284,7 +284,9 @@ def test_a_daemon_that_ends_leaves_nothing_at_tc_and_two_of_us_dont_share_a_port
         with pytest.raises(StartError) as caught:
             daemon('[metrics]\nlisten = ""\n' + configuration(attach=f'"{attach}"'))
         *_, line = caught.value.log.splitlines()
-        assert line.startswith("npd6-xdp: wan0: another npd6-xdp's program is there already: id ")
+        assert line.startswith(
+            f"npd6-xdp: wan0: another npd6-xdp's program is there already: pid {running.process.pid};"
+        )
     running.kill()
     assert until(lambda: left() == ([], 0), 1.0)
     again = daemon(configuration(**TC))
