@@ -47,6 +47,9 @@ class NsFilter:
 
     detach = let_go = attach
 
+    def sits(self, _: int) -> None:
+        """Neither ours nor one that was left."""
+
     def inherited(self, _: int) -> None:
         """Nobody has left one."""
 

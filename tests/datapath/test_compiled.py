@@ -160,6 +160,25 @@ def test_the_kernel_has_the_same_maps_and_programs_as_if_they_were_compiled(size
         assert list(found.maps) == list(fresh.maps)
 
 
+def programs() -> int:
+    """How many programs this process has loaded, or was handed."""
+    found = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return found.count("anon_inode:bpf-prog")
+
+
+def test_the_function_for_tc_is_loaded_once_it_is_asked_for() -> None:
+    """As many ports never need it."""
+    before = programs()
+    with nothing_stays_open(), closing(load(SIZES)) as kept:
+        assert programs() == before + 2
+        assert kept.tc_fd == kept.tc_fd
+        assert programs() == before + 3
+    with nothing_stays_open(), closing(compiled_now(SIZES)[1]) as fresh:
+        assert programs() == before + 2
+        assert fresh.tc_fd == fresh.tc_fd
+        assert programs() == before + 3
+
+
 @pytest.mark.usefixtures("no_compiler")
 def test_a_start_after_the_first_compiles_nothing_and_leaves_nothing_open() -> None:
     with nothing_stays_open():

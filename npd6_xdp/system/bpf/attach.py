@@ -10,7 +10,7 @@ import platform
 import resource
 import socket
 import sys
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -48,14 +48,16 @@ class Taken(MachineError):
 
 
 class Functions(NamedTuple):
-    """The descriptors of a loaded program's functions for interfaces: of XDP, and of tc."""
+    """The descriptors of a program's functions for interfaces: of XDP, and of tc, or who loads that one by need."""
 
     xdp: int
-    tc: int
+    tc: int | Callable[[], int]
 
     def of(self, mode: AttachMode) -> int:
-        """The one that sits on an interface in a mode."""
-        return self.tc if mode is AttachMode.TC else self.xdp
+        """The one that sits on an interface in a mode. Raises MachineError if it can't be loaded."""
+        if mode is not AttachMode.TC:
+            return self.xdp
+        return self.tc() if callable(self.tc) else self.tc
 
 
 class _LinkCreateOpts(ct.Structure):
@@ -218,7 +220,7 @@ class Links:
         """
         was_inherited = ifindex in self._inherited
         try:
-            between = self._create(functions.tc, ifindex, name, AttachMode.TC)
+            between = self._create(functions.of(AttachMode.TC), ifindex, name, AttachMode.TC)
         except MachineError:
             between = -1
         self._leave(ifindex)
@@ -241,11 +243,12 @@ class Links:
 
     def _put_elsewhere(self, functions: Functions, ifindex: int, name: str, order: TcOrder) -> int:
         """A link that has our program in another place at tc, where it was in one already; that one is gone."""
+        program = functions.of(AttachMode.TC)
         try:
-            with relay_to(self._lib, functions.tc) as relay:
+            with relay_to(self._lib, program) as relay:
                 fd = self._create(relay, ifindex, name, AttachMode.TC, order)
                 self._leave(ifindex)
-                if self._lib.bpf_link_update(fd, functions.tc, None) == 0:
+                if self._lib.bpf_link_update(fd, program, None) == 0:
                     return fd
                 code = ct.get_errno()
                 self._end(fd)

@@ -15,7 +15,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,8 +170,9 @@ def _relocated(code: bytes, number_for: Callable[[int], int | None]) -> bytes:
     return bytes(moved)
 
 
-def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
-    """Make the maps, of these sizes, and load the functions, by the library's calls that bcc itself makes.
+def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int], later: Set[str] = frozenset()) -> InKernel:
+    """Make the maps, of these sizes, and load the functions but for those that load_one() loads `later`, by the
+    library's calls that bcc itself makes.
 
     Raises OSError with the kernel's errno; what the verifier says is printed to file descriptor 2, as bcc does.
     """
@@ -189,16 +190,21 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int]) -> InKernel:
         for each in compiled.maps:
             entries = sizes[each.sized_by] if each.sized_by else each.entries
             maps[each.name] = kept(_created(lib, each, entries, maps.get(each.model)), f"map {each.name}")
-        fds = dict(enumerate(maps.values()))
         functions = {}
-        for function in compiled.functions:
-            fd = load_code(lib, function, _relocated(function.code, fds.get), compiled.licence, compiled.version)
-            functions[function.name] = kept(fd, f"program {function.name}")
+        for name in (function.name for function in compiled.functions if function.name not in later):
+            functions[name] = kept(load_one(lib, compiled, name, maps), f"program {name}")
     except BaseException:
         for fd in made:
             os.close(fd)
         raise
     return InKernel(maps, functions)
+
+
+def load_one(lib: Any, compiled: Compiled, name: str, maps: Mapping[str, int]) -> int:
+    """Load the function of a name, with all maps of loaded(): its descriptor, or -1 and the errno of ctypes."""
+    function = next(each for each in compiled.functions if each.name == name)
+    code = _relocated(function.code, dict(enumerate(maps.values())).get)
+    return load_code(lib, function, code, compiled.licence, compiled.version)
 
 
 def load_code(lib: Any, function: Function, code: bytes, licence: str, version: int) -> int:

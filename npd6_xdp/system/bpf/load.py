@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -61,42 +62,52 @@ _SIZED_BY = {
     "heard_addresses": "HEARD_ADDRESSES_MAX",
 }
 """Maps of the program, and the definitions that say how large they are, and nothing else."""
+_AT_TC = "ns_filter_tc"
 _MODELS = {"trace_ring": "trace_model"}
 """Maps of the program that hold maps, and the one that those are like."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loaded:
-    """A program in the kernel: the descriptors of its maps, of its two functions (for XDP, and for tc), and of the
-    filter for packet sockets.
+    """A program in the kernel: the descriptors of its maps, of its function for XDP, and of the filter for packet
+    sockets. That for tc is loaded once somebody asks for it: it takes the verifier as long as the one for XDP.
 
     `module` is bcc's, where it was compiled in this process: it has them closed. There is none where another process
-    has loaded it, or an earlier one compiled it.
+    has loaded it, or an earlier one compiled it. `more` are maps that the functions alone know of.
     """
 
     maps: Mapping[str, int]
     fd: int
-    tc_fd: int
     tap_fd: int
+    load_tc: Callable[[], int]
     module: Any = None
+    more: Sequence[int] = ()
+    _tc_fd: int = -1
+
+    @property
+    def tc_fd(self) -> int:
+        """The descriptor of its function for tc. Raises MachineError."""
+        if self._tc_fd < 0:
+            self._tc_fd = self.load_tc()
+        return self._tc_fd
 
     @property
     def descriptors(self) -> list[int]:
         """All of them, in the order in which of() takes them."""
-        return [*self.maps.values(), self.fd, self.tc_fd, self.tap_fd]
+        return [*self.maps.values(), self.fd, self.tap_fd, self.tc_fd]
 
     @classmethod
     def of(cls, descriptors: Sequence[int]) -> Loaded:
-        """A program that another process has loaded and handed over as descriptors."""
-        *maps, fd, tc_fd, tap_fd = descriptors
-        return cls(dict(zip(_MAPS, maps, strict=True)), fd, tc_fd, tap_fd)
+        """A program that another process has loaded, all of it, and handed over as descriptors."""
+        *maps, fd, tap_fd, tc_fd = descriptors
+        return cls(dict(zip(_MAPS, maps, strict=True)), fd, tap_fd, lambda: tc_fd, _tc_fd=tc_fd)
 
     def close(self) -> None:
         """Give it up; what is attached holds on to it."""
         if self.module is not None:
             self.module.cleanup()
             return
-        for fd in self.descriptors:
+        for fd in (*self.maps.values(), *self.more, self.fd, self.tap_fd, *([self._tc_fd] if self._tc_fd >= 0 else [])):
             os.close(fd)
 
 
@@ -118,27 +129,39 @@ def load(sizes: Mapping[str, int]) -> Loaded:
 
 def _compile(bcc: Any, source: str, name: str, sizes: Mapping[str, int]) -> Loaded:
     module, function = compile_program(source, "ns_filter", sizes)
-    tc, tap = (load_function(module, name, _kinds(bcc)[name]) for name in ("ns_filter_tc", "hidden_tag"))
+    tap = load_function(module, "hidden_tag", _kinds(bcc)["hidden_tag"])
     maps = {name: int(bcc.lib.bpf_table_fd(module.module, name.encode())) for name in _MAPS}
     if name and name == _name_of(bcc, source):  # else another version of the files was installed meanwhile
         with suppress(ValueError):  # what can't be kept
             made = compiled.taken(bcc.lib, module.module, _kinds(bcc), _SIZED_BY, _MODELS)
             if all(sizes.get(each.sized_by) == each.entries for each in made.maps if each.sized_by):
                 shelf.write(name, made.pack())
-    return Loaded(maps, int(function.fd), int(tc.fd), int(tap.fd), module)
+
+    def load_tc() -> int:
+        return int(load_function(module, _AT_TC, _kinds(bcc)[_AT_TC]).fd)
+
+    return Loaded(maps, int(function.fd), int(tap.fd), load_tc, module)
 
 
 def _kinds(bcc: Any) -> dict[str, int]:
     """The functions that the kernel runs, and which kind of program each is."""
-    return {"ns_filter": bcc.BPF.XDP, "ns_filter_tc": bcc.BPF.SCHED_CLS, "hidden_tag": bcc.BPF.SOCKET_FILTER}
+    return {"ns_filter": bcc.BPF.XDP, _AT_TC: bcc.BPF.SCHED_CLS, "hidden_tag": bcc.BPF.SOCKET_FILTER}
 
 
 def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int]) -> Loaded:
     with words_caught():
-        maps, functions = compiled.loaded(bcc.lib, found, sizes)
-    for name in maps.keys() - {*_MAPS}:
-        os.close(maps[name])  # the program holds them
-    return Loaded({name: maps[name] for name in _MAPS}, *(functions[name] for name in _kinds(bcc)))
+        maps, functions = compiled.loaded(bcc.lib, found, sizes, {_AT_TC})
+
+    def load_tc() -> int:
+        with words_caught():
+            if (fd := compiled.load_one(bcc.lib, found, _AT_TC, maps)) < 0:
+                code = ct.get_errno()
+                raise OSError(code, os.strerror(code), f"program {_AT_TC}")
+        return fd
+
+    more = [fd for name, fd in maps.items() if name not in _MAPS]
+    known = {name: maps[name] for name in _MAPS}
+    return Loaded(known, functions["ns_filter"], functions["hidden_tag"], load_tc, more=more)
 
 
 def _name_of(bcc: Any, source: str) -> str:

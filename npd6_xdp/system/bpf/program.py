@@ -123,7 +123,7 @@ class Program(Counters):
     @property
     def functions(self) -> Functions:
         """What of it may sit on an interface."""
-        return Functions(self._loaded.fd, self._loaded.tc_fd)
+        return Functions(self._loaded.fd, lambda: self._loaded.tc_fd)
 
     @property
     def tap_fd(self) -> int:
