@@ -13,6 +13,14 @@ struct advert {
 	__u8 opt_mac[ETH_ALEN];
 };
 
+/* An untagged answer as a whole. The padding is no part of it: it has the advertisement begin at a word of the stack. */
+struct whole {
+	__u8 pad[2];
+	__u8 macs[2 * ETH_ALEN];
+	__be16 proto;
+	struct advert adv;
+} __attribute__((aligned(8)));
+
 /* The advertisement's source address; NULL where Python has to choose (B6). */
 static __always_inline const struct in6_addr *advert_source(const struct entry *entry, const struct rule *rule,
 							    const struct scratch *s)
@@ -67,14 +75,18 @@ static __always_inline void advert_fill(struct advert *adv, const struct in6_add
 static __always_inline bool advert_store(struct packet p, __u32 l3, const struct in6_addr *source,
 					 const struct entry *entry, const struct rule *rule, const struct scratch *s)
 {
-	__u8 macs[2 * ETH_ALEN];
-	struct advert adv;
+	struct whole whole;
 
-	advert_fill(&adv, source, entry, rule, s);
-	__builtin_memcpy(macs, s->answer_mac, ETH_ALEN);
-	__builtin_memcpy(macs + ETH_ALEN, entry->mac, ETH_ALEN);
+	advert_fill(&whole.adv, source, entry, rule, s);
+	__builtin_memcpy(whole.macs, s->answer_mac, ETH_ALEN);
+	__builtin_memcpy(whole.macs + ETH_ALEN, entry->mac, ETH_ALEN);
+	if (l3 == sizeof(struct ethhdr)) {
+		whole.proto = BE16(ETH_P_IPV6);
+		return !packet_store(p, 0, whole.macs, sizeof(whole) - sizeof(whole.pad));
+	}
 	/* the one that the kernel may have no memory for comes first: behind that, the frame is ours alone */
-	return !packet_store(p, l3, &adv, sizeof(adv)) && !packet_store(p, 0, macs, sizeof(macs));
+	return !packet_store(p, l3, &whole.adv, sizeof(whole.adv)) &&
+	       !packet_store(p, 0, whole.macs, sizeof(whole.macs));
 }
 
 /* Rewrites the frame as the answer. False: nothing was changed. */
