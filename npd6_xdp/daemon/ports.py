@@ -193,7 +193,7 @@ class Ports(Follower):
                     undo.callback(self._detach, link.ifindex)
                     came.add(link.ifindex)
                 elif before.wish != wish:
-                    undo.callback(self._go, before, before.wish, link)
+                    undo.callback(self._go, before, before.wish, link, says=False)
                     self._move(before, wish, link)
                     admitted.add(link.ifindex)
             undo.pop_all()
@@ -392,7 +392,7 @@ class Ports(Follower):
         self._see_tags(port, link)
         self.changes += 1
 
-    def _go(self, port: Attached, wish: Wish, link: LinkFacts) -> None:
+    def _go(self, port: Attached, wish: Wish, link: LinkFacts, *, says: bool = True) -> None:
         """The same, if it is another wish; where that can't be, the port is given up, for follow() to try it."""
         if wish == port.wish:
             return
@@ -403,8 +403,9 @@ class Ports(Follower):
             self._retry_at = time.monotonic()
             self._plan()
         else:
-            if link.ifindex not in self._announced:
+            if says and link.ifindex not in self._announced:
                 self._say_attached(link)
+            self._announced.add(link.ifindex)
 
     def _see_tags(self, port: Attached, link: LinkFacts) -> None:
         """Whether tags may be hidden, the way that a port has the program now."""

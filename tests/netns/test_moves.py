@@ -74,3 +74,23 @@ def test_from_each_place_to_each_other_one_each_solicitation_is_answered_once(
         assert asked.all_answered_once()
     assert "Traceback" not in running.log
     assert not re.search("(?m)^npd6-xdp: (warning|error): wan0", running.log)
+
+
+def test_a_change_that_another_port_refuses_leaves_none_unanswered_either(topology: Topology, daemon: Start) -> None:
+    """It has gone to its new way by then, and goes back."""
+    topology.xdp_pass("upstream", "eth0")
+    with topology.inside("edge"), Others(topology, tc=False, interface="lan0"):
+        running = daemon(text(("generic", "first"), "hybrid"))
+        taken = configuration(attach='"generic"').replace('"wan0"', '"lan0"')
+        with stream(topology, 2_000) as asked:
+            for attach, order in PLACES:
+                running.write(text((attach, order), "hybrid") + taken)
+                refused = running.command("reload")
+                assert refused.returncode == 1
+                assert "lan0: another XDP program is attached in generic mode" in refused.stderr
+                assert until(lambda: (topology.xdp_mode("edge", "wan0"), at_tc(topology)) == ("generic", []))
+                assert go_on(asked)
+        assert asked.steady()
+        assert asked.all_answered_once()
+    assert "Traceback" not in running.log
+    assert running.log.count("wan0: attached ") == 1, "of what came to nothing, nothing is told"
