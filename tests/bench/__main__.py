@@ -9,14 +9,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.machine import HOME, describe
 from tests.bench.plan import FULL, QUICK, Run
 from tests.bench.plots import draw
 from tests.bench.profile import profile
-from tests.bench.results import Results
+from tests.bench.results import Results, values_of
 from tests.bench.rows import NUMBERS, ROWS, Measure
 from tests.bench.table import markdown
 
@@ -32,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"bench: {time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)
 
+    try:
+        before = values_of(arguments.compare) if arguments.compare else None
+    except (OSError, ValueError) as error:
+        print(f"bench: --compare: {error}", file=sys.stderr)
+        return 1
     results = Results(describe(), arguments.quick)
     wanted = frozenset(arguments.rows or NUMBERS)
     run = Run(QUICK if arguments.quick else FULL, arguments.quick, wanted, results, say)
@@ -44,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted; what was measured until then is kept")
         results.broken |= dict.fromkeys(wanted - {figure.row for figure in results.figures}, "interrupted")
-    _write(results, arguments.output)
+    _write(results, arguments.output, before)
     if results.curves and not arguments.quick:
         draw(results, arguments.output)
-    print(markdown(results), end="")
+    print(markdown(results, before), end="")
     say(f"written to {arguments.output}/")
     return 1 if results.broken else 0
 
@@ -64,10 +69,10 @@ def _measure(run: Run, numbers: tuple[int, ...], measure: Measure) -> None:
             run.results.broken[number] = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _write(results: Results, folder: Path) -> None:
+def _write(results: Results, folder: Path, before: Mapping[tuple[int, str], float] | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results.write(folder / "results.json")
-    (folder / "table.md").write_text(markdown(results))
+    (folder / "table.md").write_text(markdown(results, before))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="all rows in a minute, with small numbers, no plots")
     parser.add_argument("--rows", type=_rows, metavar="N,...", help="only these rows of the table: 1,4,5")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="another run's results.json, to stand beside this one's figures"
+    )
     parser.add_argument("--profile", action="store_true", help="where the time goes, instead: into profile.md")
     parser.add_argument(
         "--output",

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 from struct import Struct
@@ -23,7 +24,7 @@ from npd6_xdp.core.icmpv6 import checksum
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.table import Decisions, Table
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
-from npd6_xdp.system.bpf.testrun import TC_NEXT, XDP_DROP, XDP_PASS, XDP_TX, TestRun
+from npd6_xdp.system.bpf.testrun import LOOPBACK, TC_NEXT, XDP_DROP, XDP_PASS, XDP_TX, TestRun
 from tests.bench.results import middle
 from tests.datapath.harness import Bench, entry, rule, table
 from tests.frames import SETTING
@@ -82,12 +83,22 @@ def loaded(wanted: Table) -> Iterator[Bench]:
         yield bench
 
 
-@contextmanager
-def bare_program() -> Iterator[int]:
+def bare_program() -> AbstractContextManager[int]:
     """A program that only passes; its file descriptor."""
-    module, function = compile_program(HARNESS.read_text(), "bare", _definitions(Vary.FIXED, 1, 86))
+    return _beside("bare")
+
+
+def only_fib_lookup() -> AbstractContextManager[int]:
+    """A program that does nothing but ask the kernel's routing table for the target of an untagged solicitation."""
+    return _beside("only_fib_lookup")
+
+
+@contextmanager
+def _beside(function: str) -> Iterator[int]:
+    """A function that stands beside the harness in its file; its file descriptor."""
+    module, loaded = compile_program(HARNESS.read_text(), function, _definitions(Vary.FIXED, 1, 86))
     try:
-        yield int(function.fd)
+        yield int(loaded.fd)
     finally:
         module.cleanup()
 
@@ -105,13 +116,15 @@ def bare_program_at_tc() -> Iterator[int]:
 class Harness:
     """restore.c, which puts the frame right before each run; close() gives it up."""
 
-    def __init__(self, vary: Vary, count: int, frame: bytes | None = None) -> None:
-        """`frame` takes the place of a solicitation; at most 128 bytes, and nothing in it then varies."""
+    def __init__(self, vary: Vary, count: int, frame: bytes | None = None, ifindex: int = LOOPBACK) -> None:
+        """`frame` takes the place of a solicitation; at most 128 bytes, and nothing in it then varies. Frames come in
+        by `ifindex` of the calling thread's network namespace.
+        """
         self._frame = _frame(vary) if frame is None else frame
         definitions = _definitions(vary, count, len(self._frame))
         self._module, self._function = compile_program(HARNESS.read_text(), "restore", definitions)
         self._lib: Any = load_bcc().lib
-        self._runs = TestRun()
+        self._run = partial(TestRun().run, ifindex=ifindex)
         self._put("pristine_space", self._frame.ljust(128, b"\0"))
 
     def close(self) -> None:
@@ -125,7 +138,7 @@ class Harness:
     def run(self, program: int, times: int) -> None:
         """Give so many of the frames that the harness makes to a program, within one system call."""
         self._put("next", _INDEX.pack(program))
-        self._runs.run(self._function.fd, self._frame, times)
+        self._run(self._function.fd, self._frame, times)
 
     def cost(self, program: int, bare: int, action: int, repeats: Repeats) -> Cost:
         """Of the frames that the harness makes; each program is reached by a tail call."""
@@ -139,13 +152,13 @@ class Harness:
         for fd, wanted in (program, bare):
             self._put("next", _INDEX.pack(fd))
             for _ in range(10):
-                found = self._runs.run(self._function.fd, self._frame).action
+                found = self._run(self._function.fd, self._frame).action
                 if found != wanted:
                     raise RuntimeError(f"the harness ends with action {found} instead of {wanted}")
 
         def run(fd: int) -> float:
             self._put("next", _INDEX.pack(fd))
-            return _timed(self._runs.run, self._function.fd, self._frame, repeats.runs)
+            return _timed(self._run, self._function.fd, self._frame, repeats.runs)
 
         return _compare(run, program[0], bare[0], repeats.rounds)
 

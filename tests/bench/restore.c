@@ -13,6 +13,8 @@
 #define SOURCE 3 /* the source MAC: one of COUNT */
 #define VLAN 4   /* the VLAN id: one of COUNT, from 1 on; the frame has a tag */
 
+#define AF_INET6 10
+
 #define L3 (VARY == VLAN ? 18 : 14)
 #define CHECKSUM (L3 + 42)
 #define TARGET (L3 + 48)
@@ -76,7 +78,24 @@ int bare(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* The same of tc: TCX_NEXT. */
+/*
+ * What row 2's answers under `route` are over: a program that only asks where the target is routed to. That is the
+ * kernel's work, and no program can save it.
+ */
+int only_fib_lookup(struct xdp_md *ctx)
+{
+	struct bpf_fib_lookup fib = { .family = AF_INET6, .ifindex = ctx->ingress_ifindex };
+	__u8 *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
+	int code;
+
+	if (data + TARGET + sizeof(fib.ipv6_dst) > data_end)
+		return XDP_ABORTED;
+	__builtin_memcpy(fib.ipv6_dst, data + TARGET, sizeof(fib.ipv6_dst));
+	code = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	return code == BPF_FIB_LKUP_RET_SUCCESS || code == BPF_FIB_LKUP_RET_NO_NEIGH ? XDP_TX : XDP_PASS;
+}
+
+/* The same as bare() of tc: TCX_NEXT. */
 int bare_tc(struct __sk_buff *skb)
 {
 	return -1;

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -71,6 +71,8 @@ class Results:
     quick: bool
     figures: list[Figure] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What else is to be said of this run, a line each."""
     samples: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Answers looked at, and those of them that were wrong, by subject."""
     broken: dict[int, str] = field(default_factory=dict)
@@ -80,11 +82,35 @@ class Results:
         before = self.samples.get(subject, (0, 0))
         self.samples[subject] = before[0] + checked, before[1] + wrong
 
+    def ratio(
+        self,
+        row: int,
+        name: str,
+        pairs: Sequence[tuple[float, float]],
+        bound: Bound | None = None,
+        note: str = "",
+        raw: Mapping[str, Sequence[float]] | None = None,
+    ) -> float:
+        """Add how many times one thing is another: the median over pairs that were measured one after the other."""
+        value = middle([one / other for one, other in pairs])
+        made_of = dict(raw) if raw is not None else {"one": [a for a, _ in pairs], "the other": [b for _, b in pairs]}
+        self.figures.append(Figure(row, name, value, "times", bound, {k: [*v] for k, v in made_of.items()}, note))
+        return value
+
     def write(self, path: Path) -> None:
         whole: dict[str, Any] = asdict(self)
         for figure, written in zip(self.figures, whole["figures"], strict=True):
             written["holds"] = figure.holds
         path.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def values_of(path: Path) -> dict[tuple[int, str], float]:
+    """The figures of a run that was written before, by row and name. Raises OSError, or ValueError if it is none."""
+    try:
+        found = json.loads(path.read_text())["figures"]
+        return {(int(each["row"]), str(each["name"])): float(each["value"]) for each in found}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: no results.json of the benchmark: {type(error).__name__}: {error}") from error
 
 
 def middle(values: Sequence[float]) -> float:

@@ -3,23 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tests.bench.results import Figure, Results
 
 _HEAD = ("#", "figure", "measured", "must be", "holds", "made of")
+_BESIDE = ("before", "now / before")
 
 
-def markdown(results: Results) -> str:
-    """The whole page: what it ran on, the table, and what went wrong."""
+def markdown(results: Results, before: Mapping[tuple[int, str], float] | None = None) -> str:
+    """The whole page: what it ran on, the table, and what went wrong. `before` are another run's figures, by row and
+    name, to stand beside these.
+    """
     lines = [f"- {name}: {value}" for name, value in results.machine.items()]
     if results.quick:
         lines.append("- a quick run: smaller numbers, few repeats; it shows that all works, and compares with nothing")
-    lines += ["", *aligned([_HEAD, *map(_cells, sorted(results.figures, key=lambda figure: figure.row))]), ""]
+    rows = [_HEAD, *map(_cells, sorted(results.figures, key=lambda figure: figure.row))]
+    if before is not None:
+        figures = sorted(results.figures, key=lambda figure: figure.row)
+        beside = [_BESIDE, *(_compared(figure, before) for figure in figures)]
+        rows = [(*row[:3], *cells, *row[3:]) for row, cells in zip(rows, beside, strict=True)]
+    lines += ["", *aligned(rows), ""]
+    lines += [f"- {note}" for note in results.notes]
     for subject, (checked, wrong) in results.samples.items():
         lines.append(f"- {subject}: {checked:,} answers looked at, {wrong:,} of them wrong")
     lines += [f"- row {row} was not measured: {why}" for row, why in sorted(results.broken.items())]
     return "\n".join(lines) + "\n"
+
+
+def _compared(figure: Figure, before: Mapping[tuple[int, str], float]) -> tuple[str, str]:
+    """The two cells of another run: its value, and how many times that this one's is; empty where it has none."""
+    value = before.get((figure.row, figure.name))
+    if value is None:
+        return "", ""
+    return f"{number(value)} {figure.unit}", number(figure.value / value) if value else ""
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.daemon.loop import Loop
+from tests.bench.chain import Chain
 from tests.bench.profile.flood import _cost_of_counting
-from tests.bench.profile.memory import chase
 from tests.bench.profile.page import Section, write
 from tests.bench.profile.python import _kinds
 from tests.bench.profile.symbols import read
@@ -89,7 +89,8 @@ def test_the_page_and_the_json_file_hold_every_section(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_chain_of_look_ups_takes_time() -> None:
-    assert 0.1 < chase(1024) < 1000
+    with Chain(1 << 13) as chain:
+        assert 0.1 < chain.look_up() < 1000
 
 
 @pytest.mark.alone

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.core.icmpv6 import AdvertisementTemplate
+from tests.bench.__main__ import main
 from tests.bench.correct import wrong
 from tests.bench.publish import PAGE, publish
-from tests.bench.results import Figure, Results, at_least, at_most, middle, percentile
+from tests.bench.results import Figure, Results, at_least, at_most, middle, percentile, values_of
 from tests.bench.table import markdown, number
 from tests.frames import SETTING
 from tests.netns.wire import EDGE, question, scan
@@ -74,6 +75,40 @@ def test_the_table_has_a_line_for_each_figure_and_says_what_is_missing(tmp_path:
         False,
         True,
     ]
+
+
+def test_a_ratio_is_the_median_of_those_of_neighbours() -> None:
+    results = Results({}, quick=False)
+    value = results.ratio(5, "x", [(10.0, 2.0), (9.0, 3.0), (100.0, 1.0)], at_least(4), "why")
+    (figure,) = results.figures
+    assert value == figure.value == 5.0
+    assert (figure.holds, figure.unit, figure.note) == (True, "times", "why")
+    assert figure.raw == {"one": [10.0, 9.0, 100.0], "the other": [2.0, 3.0, 1.0]}
+
+
+def test_an_older_run_stands_beside_the_figures_that_it_has_too(tmp_path: Path) -> None:
+    before, now = (Results({}, quick=False) for _ in range(2))
+    before.figures += [Figure(2, "b", 80.0, "ns"), Figure(2, "gone", 1.0, "ns"), Figure(3, "nothing", 0.0, "NS")]
+    now.figures += [Figure(3, "nothing", 2.0, "NS"), Figure(2, "b", 160.0, "ns", at_most(150)), Figure(2, "new", 1, "")]
+    before.write(tmp_path / "results.json")
+    lines = markdown(now, values_of(tmp_path / "results.json")).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert rows[0][:6] == ["#", "figure", "measured", "before", "now / before", "must be"]
+    assert [row[1:6] for row in rows[2:]] == [
+        ["b", "160 ns", "80 ns", "2", "at most 150"],
+        ["new", "1", "", "", ""],
+        ["nothing", "2 NS", "0 NS", "", ""],
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"figures": [{"row": 1}]}', '{"figures": 1}'])
+def test_what_is_no_run_of_the_benchmark_is_not_compared_with(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    assert main(["--quick", "--rows", "1", "--compare", str(file)]) == 1
+    assert capsys.readouterr().err.startswith("bench: ")
 
 
 def test_publishing_replaces_what_stands_between_the_marks(tmp_path: Path) -> None:

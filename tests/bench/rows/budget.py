@@ -28,7 +28,7 @@ def measure(run: Run) -> None:
     """
     over: defaultdict[str, list[float]] = defaultdict(list)
     bare: list[float] = []
-    for _ in range(run.plan.traced):
+    for _ in range(run.plan.loads):
         with variants.without(_LOOKS) as other, program.bare_program() as passing:
             bare.append(middle(variants.cost(other, passing, run.plan.growth_program).bare))
             for what, wanted in ((_OFF, program.one_prefix()), (_KNOWN, _budgeted())):

@@ -95,7 +95,7 @@ def _others(run: Run) -> None:
     """The frames of row 1, by tc. As in row 14, both programs are loaded anew again and again."""
     over: defaultdict[str, list[float]] = defaultdict(list)
     bare: defaultdict[str, list[float]] = defaultdict(list)
-    for _ in range(run.plan.traced):
+    for _ in range(run.plan.loads):
         with program.loaded(program.one_prefix()) as bench, program.bare_program_at_tc() as passing:
             for name, frame in FOREIGN.items():
                 fd = bench.ns_filter.program.tc_fd

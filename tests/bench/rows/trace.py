@@ -24,7 +24,7 @@ def measure(run: Run) -> None:
     over: defaultdict[str, list[float]] = defaultdict(list)
     bare: list[float] = []
     lost = matched = 0
-    for _ in range(run.plan.traced):
+    for _ in range(run.plan.loads):
         with program.loaded(program.one_prefix()) as bench, tracing.untraceable() as other:
             with program.bare_program() as passing:
                 bare.append(middle(variants.cost(other, passing, run.plan.growth_program).bare))

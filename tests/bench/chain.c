@@ -14,7 +14,7 @@ struct state {
 	__u32 filling;
 };
 
-BPF_TABLE("array", int, __u64, chain, COUNT);
+BPF_TABLE("array", int, __u64, elements, COUNT);
 BPF_TABLE("array", int, struct state, state_space, 1);
 
 /* A generator with this factor and a summand that is odd comes through all numbers below COUNT (Hull, Dobell). */
@@ -23,7 +23,7 @@ static __u64 follower(__u64 i)
 	return (i * 1664525 + 1013904223) & (COUNT - 1);
 }
 
-int chase(struct xdp_md *ctx)
+int chain(struct xdp_md *ctx)
 {
 	int zero = 0, key;
 	struct state *state = state_space.lookup(&zero);
@@ -34,7 +34,7 @@ int chase(struct xdp_md *ctx)
 	if (state->filling) {
 		for (int i = 0; i < FILL; i++) {
 			key = (state->at + i) & (COUNT - 1);
-			element = chain.lookup(&key);
+			element = elements.lookup(&key);
 			if (element)
 				*element = follower(key);
 		}
@@ -43,7 +43,7 @@ int chase(struct xdp_md *ctx)
 	}
 	key = state->at & (COUNT - 1);
 	for (int i = 0; i < STEPS; i++) {
-		element = chain.lookup(&key);
+		element = elements.lookup(&key);
 		if (!element)
 			return XDP_ABORTED;
 		key = *element & (COUNT - 1);
