@@ -28,6 +28,8 @@ class Plan:
     """Seconds of one offered rate."""
     flood: float
     """Seconds of a live-frame flood."""
+    pairs: int
+    """Windows of one thing and of the other, in turns, a repeat (rows 4, 6)."""
     bisections: int
     ladder: float
     """The factor between two offered rates."""
@@ -63,6 +65,7 @@ FULL = Plan(
     vlans=(1, 100, 1_000, 4_000),
     window=2.0,
     flood=2.0,
+    pairs=5,
     bisections=4,
     ladder=1.5,
     latency_rounds=5,
@@ -88,6 +91,7 @@ QUICK = Plan(
     vlans=(),
     window=0.2,
     flood=0.25,
+    pairs=1,
     bisections=1,
     ladder=2.0,
     latency_rounds=1,

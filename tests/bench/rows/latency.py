@@ -71,7 +71,7 @@ def _rounds(run: Run, subjects: tuple[Subject, ...], *, on_one_cpu: bool) -> _Ti
 
 
 def _row_7(run: Run, times: _Times, how: str) -> None:
-    for what, limit in (("median", 1.0), ("p99", 1.2)):
+    for what, limit in (("median", 0.5), ("p99", 0.6)):
         _ratio(run, 7, times, f"one at a time, {how}, {what}", what, HYBRID, KERNEL_OWN, at_most(limit))
 
 
