@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from tests.bench.asker import LOST, ask_evenly
 from tests.bench.generators import Order, paced
 from tests.bench.ground import TARGETS, Ground, questions
@@ -25,28 +27,36 @@ SUBJECT = npd6_xdp(
 
 
 def measure(run: Run) -> None:
-    """All limits but that one are the defaults."""
+    """All limits but that one are the defaults. The same questions are asked without the scan just before it."""
     plan = run.plan
     frames = questions(int(_RATE * plan.scan), first=2 * TARGETS, mac=_OTHER)
-    shares, p99s, medians, scans = [], [], [], []
+    some = frames[: max(1, len(frames) // 2)]
+    found: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(plan.repeats):
         with Ground() as ground, SUBJECT.on(ground), paced(ground.topology, SUBJECT.questions) as generator:
+            ask_evenly(ground, questions(int(_RATE * _LEAD), first=4 * TARGETS, mac=_OTHER), _RATE)
+            alone = [each / 1000 for each in ask_evenly(ground, some, _RATE)]
             generator.start(Order(_SCAN, 2 * _LEAD + plan.scan))
             ask_evenly(ground, questions(int(_RATE * _LEAD), first=4 * TARGETS, mac=_OTHER), _RATE)
-            taken = ask_evenly(ground, frames, _RATE)
-            sent = generator.finish()
+            taken = [each / 1000 for each in ask_evenly(ground, frames, _RATE)]
+            found["scan, NS/s"].append(generator.finish().rate)
             look_at_answers(run, ground, SUBJECT, [*frames, *questions(TARGETS, 4 * TARGETS, _OTHER)])
-        answered = [each for each in taken if each != LOST]
-        shares.append(100 * len(answered) / len(taken))
-        p99s.append(percentile(taken, 0.99) / 1000)
-        medians.append(middle(taken) / 1000)
-        scans.append(sent.rate)
-        run.say(f"scan at {sent.rate:,.0f}/s: the other has {shares[-1]:.2f} % answered, p99 {p99s[-1]:.2f} ms")
-    note = f"scan at {middle(scans):,.0f} NS/s"
-    figures = run.results.figures
-    figures.append(
+        found["answered, %"].append(100 * sum(each != LOST for each in taken) / len(taken))
+        for when, times in (("during", taken), ("without", alone)):
+            found[f"{when}: median, ms"].append(middle(times))
+            found[f"{when}: p99, ms"].append(percentile(times, 0.99))
+        run.say(
+            f"scan at {found['scan, NS/s'][-1]:,.0f}/s: the other has {found['answered, %'][-1]:.2f} % answered, p99"
+            f" {found['during: p99, ms'][-1]:.3f} ms, {found['without: p99, ms'][-1]:.3f} without it"
+        )
+    medians = {name: middle(values) for name, values in found.items()}
+    note = f"scan at {medians['scan, NS/s']:,.0f} NS/s"
+    shares = found["answered, %"]
+    run.results.figures.append(
         Figure(9, "a second MAC during a scan: answered", middle(shares), "%", at_least(99.9), {"%": shares}, note)
     )
-    raw = {"p99, ms": p99s, "median, ms": medians, "scan, NS/s": scans}
-    note = f"median {middle(medians):.2f} ms"
-    figures.append(Figure(9, "a second MAC during a scan: p99", middle(p99s), "ms", at_most(2), raw, note))
+    pairs = list(zip(found["during: p99, ms"], found["without: p99, ms"], strict=True))
+    p99s, means = ([medians[f"{when}: {what}, ms"] for when in ("during", "without")] for what in ("p99", "median"))
+    note = f"{p99s[0]:.3f} over {p99s[1]:.3f} ms; medians {means[0]:.3f} and {means[1]:.3f}"
+    name = "a second MAC during a scan: its p99 over its p99 without one"
+    run.results.ratio(9, name, pairs, at_most(10), note, found)
