@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from npd6_xdp.tools.control import ask
 from tests.bench.generators import Generator, Order, paced
 from tests.bench.ground import TARGETS, Ground, questions
-from tests.bench.machine import HOME
 from tests.bench.plan import Run
 from tests.bench.rates import look_at_answers, settled
 from tests.bench.results import Figure, at_most, middle
@@ -28,14 +26,11 @@ from tests.netns.wire import configuration
 _RATE = {"hybrid": 10_000.0, "python": 2_000.0}  # NS/s while it reloads
 _SLICE = 0.25  # seconds of an order, so that it ends soon after the reload does
 _PATIENCE = 120.0  # seconds for a start
-_APPLIED = re.compile(r"applied in ([0-9.]+) s")  # the daemon's own word, where it has one
-
-_PARSE = """
-import sys, time
-from pathlib import Path
-from npd6_xdp.core.config_file import parse
+_TOMLLIB = """
+import sys, time, tomllib
 began = time.monotonic()
-parse(Path(sys.argv[1]).read_text(), sys.argv[1])
+with open(sys.argv[1], "rb") as file:
+    tomllib.load(file)
 print(time.monotonic() - began)
 """
 
@@ -48,48 +43,63 @@ class _Stream:
     answered: int = 0
 
 
+@dataclass(slots=True)
+class _Found:
+    """Seconds, a value a repeat, in which tomllib.load of the same file stood beside."""
+
+    starts: list[float] = field(default_factory=list)
+    reloads: list[float] = field(default_factory=list)
+    by_tomllib: list[float] = field(default_factory=list)
+    missed: dict[str, list[float]] = field(default_factory=lambda: {datapath: [] for datapath in _RATE})
+
+
 def measure(run: Run) -> None:
-    """The hybrid, which everybody has, and python, where one thread answers and reloads."""
+    """The hybrid, which everybody has, and python, where one thread answers and reloads: that one's NS are counted."""
     before, after = _configs(run.plan.rules, run.plan.changed)
-    starts: list[float] = []
-    totals: list[float] = []
-    applied: list[float] = []
-    missed: dict[str, list[float]] = {datapath: [] for datapath in _RATE}
-    parsing = ""
+    found = _Found()
     for _ in range(run.plan.repeats):
-        for datapath, rate in _RATE.items():
-            with Ground() as ground, started(ground, before(datapath), _PATIENCE) as (daemon, first):
-                with paced(ground.topology, questions(TARGETS)) as generator:
-                    daemon.write(after(datapath))
-                    parse = _seconds_to_parse(daemon.config_file)
-                    with _stream(ground, generator, rate) as stream:
-                        began = time.monotonic()
-                        ask(daemon.control, {"verb": "reload"})
-                        total = time.monotonic() - began
-                missed[datapath].append(stream.sent - stream.answered)
-                look_at_answers(run, ground, HYBRID)
-                said = _APPLIED.findall(daemon.log)
-                parsing = "by the daemon's own log" if said else f"less {parse:.2f} s that parsing alone takes"
-                apply = float(said[-1]) if said else total - parse
-                run.say(
-                    f"{run.plan.rules:,} rules, {datapath}: first answer after {first:.2f} s; reload {total:.2f} s,"
-                    f" of which applying {apply:.2f}; {missed[datapath][-1]:.0f} of {stream.sent:,} NS missed"
-                )
-            if datapath == "hybrid":
-                starts.append(first)
-                totals.append(total)
-                applied.append(apply)
+        for datapath in _RATE:
+            _start_and_reload(run, found, datapath, before, after)
     rules, changed = f"{run.plan.rules:,} rules", f"{run.plan.changed:,} changed"
-    note = f"reload as a whole {middle(totals):.2f} s; {parsing}"
-    raw = {"applying, s": applied, "whole reload, s": totals}
+    alone = "tomllib.load of the file"
+    for name, times, limit in (
+        (f"{rules}: from exec to the first NA, over {alone}", found.starts, 1.7),
+        (f"{rules}: a reload with {changed}, the whole of it, over {alone}", found.reloads, 0.6),
+    ):
+        raw = {"s": times, "tomllib.load, s": found.by_tomllib}
+        note = f"{middle(times):.2f} over {middle(found.by_tomllib):.2f} s"
+        run.results.ratio(12, name, list(zip(*raw.values(), strict=True)), at_most(limit), note, raw)
     run.results.figures += [
-        Figure(12, f"{rules}: from exec to the first NA", middle(starts), "s", at_most(4), {"s": starts}),
-        Figure(12, f"{rules}: applying a reload with {changed}", middle(applied), "s", at_most(0.3), raw, note),
-        *(
-            Figure(12, f"NS missed during that reload, {name}", sum(each), "NS", at_most(0), {name: each})
-            for name, each in missed.items()
-        ),
+        Figure(12, f"NS missed during that reload, {name}", sum(each), "NS", at_most(0), {name: each})
+        for name, each in found.missed.items()
     ]
+
+
+def _start_and_reload(run: Run, found: _Found, datapath: str, before: _Config, after: _Config) -> None:
+    with Ground() as ground:
+        file = ground.topology.directory / "rules.toml"
+        file.write_text(before(datapath))
+        alone = [_seconds_of_tomllib(file)]
+        with started(ground, before(datapath), _PATIENCE) as (daemon, first):
+            alone.append(_seconds_of_tomllib(file))
+            with paced(ground.topology, questions(TARGETS)) as generator:
+                daemon.write(after(datapath))
+                with _stream(ground, generator, _RATE[datapath]) as stream:
+                    began = time.monotonic()
+                    ask(daemon.control, {"verb": "reload"})
+                    total = time.monotonic() - began
+            look_at_answers(run, ground, HYBRID)
+        alone.append(_seconds_of_tomllib(file))
+    missed = stream.sent - stream.answered
+    found.missed[datapath].append(missed)
+    if datapath == "hybrid":
+        found.starts.append(first)
+        found.reloads.append(total)
+        found.by_tomllib.append(middle(alone))
+    run.say(
+        f"{run.plan.rules:,} rules, {datapath}: first answer after {first:.2f} s; reload {total:.2f} s; tomllib alone"
+        f" {middle(alone):.2f}; {missed} of {stream.sent:,} NS missed"
+    )
 
 
 def _configs(rules: int, changed: int) -> tuple[_Config, _Config]:
@@ -140,8 +150,7 @@ def _stream(ground: Ground, generator: Generator, rate: float) -> Iterator[_Stre
         stream.answered = settled(ground) - before
 
 
-def _seconds_to_parse(path: Path) -> float:
-    """What reading the file takes by itself, in a process that has nothing else in its memory."""
-    words = [sys.executable, "-c", _PARSE, str(path)]
-    done = [subprocess.run(words, capture_output=True, text=True, check=True, cwd=HOME) for _ in range(3)]
-    return middle([float(each.stdout) for each in done])
+def _seconds_of_tomllib(path: Path) -> float:
+    """What the standard library takes to read a file, in a process of its own of the same Python."""
+    words = [sys.executable, "-c", _TOMLLIB, str(path)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
