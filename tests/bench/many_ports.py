@@ -48,14 +48,16 @@ def _ready(topology: Topology) -> int:
     return sum(link["operstate"] == "UP" for link in links if link["ifname"].startswith("sub"))
 
 
-def make(topology: Topology, count: int) -> None:
-    """`count` cables: sub0, sub1, ... on the edge, their ends of the same names in the namespace `upstream`."""
+def make(topology: Topology, count: int, made: int = 0) -> None:
+    """`count` cables: sub0, sub1, ... on the edge, their ends of the same names in the namespace `upstream`; so many of
+    them are there already.
+    """
     for namespace in ("edge", "upstream"):
         # link-local addresses are there at once, and nothing is sent for them
         topology.sysctl(namespace, "net/ipv6/conf/default/accept_dad", 0)
     there = topology.name("upstream")
     batch = topology.directory / "many-ports"
-    for first in range(0, count, _PIECE):
+    for first in range(made, count, _PIECE):
         numbers = range(first, min(first + _PIECE, count))
         lines = [f"link add sub{n} address {mac(n).hex(':')} type veth peer name sub{n} netns {there}" for n in numbers]
         batch.write_text("\n".join([*lines, *(f"link set sub{n} up" for n in numbers)]))

@@ -54,6 +54,8 @@ class Plan:
     changed: int
     """Row 12."""
     interfaces: tuple[int, ...]
+    vlan_entries: int
+    """Row 13."""
 
 
 FULL = Plan(
@@ -74,12 +76,13 @@ FULL = Plan(
     starts=3,
     settle=10.0,
     calm=2.0,
-    idle=10.0,
+    idle=20.0,
     loads=7,
     chain=FAR,
     rules=100_000,
     changed=1_000,
-    interfaces=(10, 100, 400),
+    interfaces=(10, 400, 4_000),
+    vlan_entries=4_000,
 )
 
 QUICK = Plan(
@@ -106,6 +109,7 @@ QUICK = Plan(
     rules=2_000,
     changed=100,
     interfaces=(2, 10),
+    vlan_entries=20,
 )
 
 
