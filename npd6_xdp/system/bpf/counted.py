@@ -26,9 +26,11 @@ class CountedPrograms:
         self.changes = 0
         """Changes whenever a counter may have got another meaning, or has moved to another map."""
 
-    def close(self) -> None:
-        """Give up program and maps of each."""
+    def close(self, *, leave: bool = False) -> None:
+        """Give up program and maps of each; `leave`: the one at work goes on without this process."""
         for program in (*self._retired, self.program):
+            if not leave:
+                finish(program.emptying())
             program.close()
 
     def _succeed(self, program: Program) -> None:
@@ -61,6 +63,7 @@ class CountedPrograms:
     def retiring(self) -> Steps[None]:
         """The same, bit by bit; the bits in which something is different are short."""
         for program in tuple(self._retired):
+            yield from program.emptying()
             counted_entries: dict[int, EntryCounters] = {}
             counted_rules: dict[int, Mapping[Outcome, int]] = {}
             for some_entries in program.entry_counters_in_pieces():

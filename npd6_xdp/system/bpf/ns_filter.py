@@ -68,7 +68,7 @@ class NsFilter(CountedPrograms):
     def close(self, *, leave: bool = False) -> None:
         """Detach from every interface, or leave the program there to a successor; then give up program and maps."""
         self._links.close(leave=leave)
-        super().close()
+        super().close(leave=leave)
 
     # --- table and limits ---
 

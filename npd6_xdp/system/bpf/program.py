@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import ctypes as ct
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
+from itertools import islice
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.config import Limits
@@ -39,6 +41,9 @@ from npd6_xdp.system.bpf.sizes import needs_of
 _PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
 _FEW = 4096
 """Lines that may differ where a table is put into the maps of the program that is attached: that takes 15 ms."""
+
+_FREED_AT_ONCE = 65_536
+"""Lines that the kernel may free without a pause: of a million, it took 0.4 s of a CPU that nothing else got."""
 
 
 class Fit(Enum):
@@ -99,6 +104,21 @@ class Program(Counters):
     def close(self) -> None:
         """Give up program and maps; what is attached holds on to them."""
         self._loaded.close()
+
+    def emptying(self) -> Steps[None]:
+        """Take most lines out of the table's maps, bit by bit, of a program that decides about no frame any more: what
+        is left in a map the kernel frees without a pause, and a CPU does nothing else for so long.
+        """
+        lines = ((entry, each) for entry, decisions in self._decisions.items() for each, _ in decisions.items())
+        in_trie = {entry: is_in_trie(decisions) for entry, decisions in self._decisions.items()}
+        for some in pieces(islice(lines, _FREED_AT_ONCE, None), SOME):
+            keys: defaultdict[str, list[bytes]] = defaultdict(list)
+            for entry, prefix in some:
+                name = map_of(prefix, in_trie[entry])
+                keys[name].append(match_key(name, entry, prefix))
+            for name, each in keys.items():
+                self.delete_all(name, each)
+            yield
 
     @property
     def module(self) -> Any:
