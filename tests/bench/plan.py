@@ -50,6 +50,10 @@ class Plan:
     """How often the programs of rows 1, 2 and 14 to 16 are loaded: where one lies in memory makes up to 5 ns."""
     chain: int
     """Bytes of the array in which row 3 waits for memory."""
+    tellings: int
+    """How often metrics and status are asked for (row 17)."""
+    end_prefixes: int
+    """Prefixes that are loaded at an end (row 18)."""
     rules: int
     changed: int
     """Row 12."""
@@ -79,6 +83,8 @@ FULL = Plan(
     idle=20.0,
     loads=7,
     chain=FAR,
+    tellings=5,
+    end_prefixes=1_000_000,
     rules=100_000,
     changed=1_000,
     interfaces=(10, 400, 4_000),
@@ -106,6 +112,8 @@ QUICK = Plan(
     idle=0.5,
     loads=1,
     chain=1 << 24,
+    tellings=1,
+    end_prefixes=20_000,
     rules=2_000,
     changed=100,
     interfaces=(2, 10),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The sixteen rows of the table. Each module measures one or two that share their runs, and adds its figures."""
+"""The rows of the table. Each module measures one or two that share their runs, and adds its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from tests.bench.plan import Run
-from tests.bench.rows import budget, cost, interfaces, latency, load, rules, scan, start, tc, trace
+from tests.bench.rows import budget, cost, end, interfaces, latency, load, rules, scan, start, tc, telling, trace
 
 Measure = Callable[[Run], None]
 
@@ -22,6 +22,8 @@ ROWS: dict[tuple[int, ...], Measure] = {
     (14,): trace.measure,
     (15,): budget.measure,
     (16,): tc.measure,
+    (17,): telling.measure,
+    (18,): end.measure,
 }
 """Which rows each function measures, in the order in which they run."""
 
