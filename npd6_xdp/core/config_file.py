@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from npd6_xdp.core import config_parsers as parsers
 from npd6_xdp.core import plain_toml
@@ -32,14 +32,15 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
 
 
-def parse(text: str, source: str) -> Config:
-    """Read a configuration file's text; `source` is the file's name, for the errors.
+def parse(text: str, source: str, before: Config | None = None) -> Config:
+    """Read a configuration file's text; `source` is the file's name, for the errors. What a file has said `before` is
+    read in less time: rules that are as plain as most are the very same objects where it had them.
 
     Raises ConfigError with the first mistakes found, in the file's order, each with where it is, and how many more
     there are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
     """
     document = plain_toml.read(text)
-    reader = _Reader()
+    reader = _Reader(before)
     config = reader.config(_document(text, source) if document is None else document)
     if reader.mistakes:
         raise ConfigError(source, reader.mistakes, reader.count)
@@ -120,6 +121,11 @@ REQUIRED = {
     "interface": {"name": 'name = "wan0"'},
     "interface.rule": {"prefix": f'prefix = "{PREFIX}"', "method": f'method = "{Method.STATIC}"'},
 }
+_PLAIN = {str(method): method for method in Method if method is not Method.NEIGHBOUR}
+"""Methods that need no other key."""
+_FEWEST = len(REQUIRED["interface.rule"])
+_MORE = RuleConfig._fields.index("follows")  # from there on are the keys that a rule may have beside those it must
+_NO_MORE = tuple(RuleConfig._field_defaults[key] for key in RuleConfig._fields[_MORE:])
 _TABLES = {"": {"daemon", "metrics", "limits", "interface"}, "interface": {"rule"}}
 _KNOWN = {table: _TABLES.get(table, set()) | set(KEYS.get(table, ())) for table in ("", *KEYS)}
 
@@ -178,15 +184,32 @@ class _Shared:
                 )
 
 
+class _Firsts(dict[Prefix | str, str | int]):
+    """Where each prefix of an entry's rules stands first: the key's place, or the number of a plain rule, which is made
+    a place only for a mistake: for 100,000 rules that takes a while.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    def of(self, network: Prefix | str, part: str) -> str:
+        """The first place of one that stands at `part`, too."""
+        first = self.setdefault(network, part)
+        return first if isinstance(first, str) else f"{self._where}[{first}].prefix"
+
+
 # --- Tables: walked in the file's order ---
 
 
 class _Reader:
     """Turns raw tables into values, counts the mistakes that it meets, and keeps the first of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Config | None = None) -> None:
         self.mistakes: list[Mistake] = []
         self.count = 0
+        interfaces = () if before is None else before.interfaces
+        self._before = {rule.prefix: rule for interface in interfaces for rule in interface.rules}
 
     def wrong(self, where: str, message: str | Callable[[], str]) -> None:
         """Note a mistake. A message that takes long to make is passed as a function, which is called only if it is
@@ -250,21 +273,51 @@ class _Reader:
     def rules(self, where: str, raw: object, port: str | None) -> tuple[RuleConfig, ...]:
         """Every [[interface.rule]] of one entry; a prefix may belong to one of them, however it is spelled."""
         rules: list[RuleConfig] = []
-        firsts: dict[Prefix | str, str] = {}
-        for here, entry in self.entries("interface.rule", where, raw):
-            values = self.values("interface.rule", here, entry)
-            self.ways(here, entry, values, port)
-            said: set[str] = set()
-            for network, part in self.flattened(here, values).items():
-                first = firsts.setdefault(network, part)
-                if first != part and part not in said:
-                    said.add(part)  # two ranges may have hundreds in common
-                    message = f"the same prefix as {first}, {network}; leave it out of one of the two"
-                    self.wrong(part, message)
-            if "prefix" in values and "method" in values:
-                targets = values.pop("prefix")
-                rules.append(RuleConfig(str(entry["prefix"]), targets.networks, follows=targets.follows, **values))
+        firsts = _Firsts(where)
+        for index, entry in enumerate(raw) if isinstance(raw, list) else ():
+            rule = self.plain_rule(entry)
+            if rule is not None and (network := rule.networks[0]) not in firsts:
+                firsts[network] = index
+            elif self.is_table("interface.rule", here := f"{where}[{index}]", entry):
+                rule = self.rule(here, entry, port, firsts)
+            if rule is not None:
+                rules.append(rule)
+        if not isinstance(raw, list):
+            found = [self.rule(*each, port, firsts) for each in self.entries("interface.rule", where, raw)]
+            rules += [rule for rule in found if rule is not None]
         return tuple(rules)
+
+    def rule(self, here: str, entry: dict[str, object], port: str | None, firsts: _Firsts) -> RuleConfig | None:
+        """One rule, of any keys; None if its prefix or its method is wrong."""
+        values = self.values("interface.rule", here, entry)
+        self.ways(here, entry, values, port)
+        said: set[str] = set()
+        for network, part in self.flattened(here, values).items():
+            first = firsts.of(network, part)
+            if first != part and part not in said:
+                said.add(part)  # two ranges may have hundreds in common
+                self.wrong(part, f"the same prefix as {first}, {network}; leave it out of one of the two")
+        if "prefix" not in values or "method" not in values:
+            return None
+        targets = values.pop("prefix")
+        return RuleConfig(str(entry["prefix"]), targets.networks, follows=targets.follows, **values)
+
+    def plain_rule(self, entry: object) -> RuleConfig | None:
+        """A rule that has one prefix and a method that takes no more, as nearly all have of a file with thousands; None
+        where it has more, or where something may be wrong.
+        """
+        if type(entry) is not dict or len(entry) != _FEWEST:
+            return None
+        text, method = entry.get("prefix"), entry.get("method")
+        if type(text) is not str or type(method) is not str:
+            return None
+        known = self._before.get(text)
+        if known is not None and known.method == method and known[_MORE:] == _NO_MORE and len(known.networks) == 1:
+            return known
+        network = parsers.plain_target(text)
+        if network is None or method not in _PLAIN:
+            return None
+        return RuleConfig(text, (network,), _PLAIN[method])
 
     def ways(self, here: str, entry: dict[str, object], values: dict[str, Any], port: str | None) -> None:
         """The keys of a rule that only some methods take."""
@@ -344,10 +397,14 @@ class _Reader:
             return
         for index, entry in enumerate(raw if isinstance(raw, list) else [raw]):
             here = f"{where}[{index}]" if isinstance(raw, list) else where
-            if isinstance(entry, dict):
+            if self.is_table(table, here, entry):
                 yield here, entry
-            else:
-                self.wrong(here, f"must be a table; write {header(table)}; found {in_words(entry)}")
+
+    def is_table(self, table: str, here: str, entry: object) -> TypeGuard[dict[str, object]]:
+        """Whether one of an array of tables is one; else that is a mistake."""
+        if not isinstance(entry, dict):
+            self.wrong(here, f"must be a table; write {header(table)}; found {in_words(entry)}")
+        return isinstance(entry, dict)
 
     def values(self, table: str, where: str, raw: dict[str, object]) -> dict[str, Any]:
         """What the keys of one table say, without those that are wrong."""

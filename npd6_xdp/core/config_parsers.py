@@ -267,11 +267,17 @@ def vlan(value: object) -> Vlan:
     return Vlan(tags=tags)
 
 
+def plain_target(text: str) -> Prefix | None:
+    """What a rule's prefix means where it is one prefix or address written as usual; None: that targets() is to say."""
+    plain = read_plain(text)
+    return None if plain is None or _is_special(plain) else plain
+
+
 def targets(value: object) -> Targets:
     """A rule's prefix: a prefix, an address, a range or "interface:NAME"."""
     text = _string(value, PREFIX)
-    plain = read_plain(text)
-    if plain is not None and not _is_special(plain):
+    plain = plain_target(text)
+    if plain is not None:
         return Targets((plain,), narrows=plain.length < BITS)
     kind, colon, name = text.partition(":")
     if colon and kind == "interface":

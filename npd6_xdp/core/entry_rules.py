@@ -87,8 +87,13 @@ class EntryRules:
         """Lines by difference from those before (all, where there are none that count), and their origin."""
         followed: dict[str, tuple[Prefix, ...]] = {}
         rules: dict[str, Rule] = {}
+        rules_before = before.rules if before is not None and lines_before is not None else {}
         for some in pieces(interface.rules, _BIT):
             for config in some:
+                old = rules_before.get(config.prefix)
+                if old is not None and old.config is config and not old.via_set and not config.follows:
+                    rules[config.prefix] = self.rules[old.id] = old  # as it was, of which there are thousands
+                    continue
                 if config.follows:
                     followed[config.follows] = self._followed.get(config.follows, ())
                 rule = self._rule_of(entry, config, context, before, known=lines_before is not None)

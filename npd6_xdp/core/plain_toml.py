@@ -18,24 +18,26 @@ _ARRAY = rf"\[{_SPACE}(?:{_STRING}{_SPACE}(?:,{_SPACE}{_STRING}{_SPACE})*(?:,{_S
 _LINE = re.compile(
     rf"""[ \t]*
     (?:
-        ({_KEY})[ \t]*=[ \t]*                           # 1
+        \[\[({_KEY})\.({_KEY})\]\]\n({_KEY})[ ]=[ ]"([^"\\{_CONTROLS}]*)"\n({_KEY})[ ]=[ ]"([^"\\{_CONTROLS}]*)"
+                                                        # 1 to 6: as nearly all of a long file is written, at once
+        | ({_KEY})[ \t]*=[ \t]*                           # 7
         (?:
-            "([^"\\{_CONTROLS}]*)"                      # 2
-            | ([+-]?(?:0|[1-9][0-9]{{0,17}}))           # 3
-            | (true|false)                              # 4
-            | ({_ARRAY})                                # 5
-            | '([^'{_CONTROLS}]*)'                      # 6
+            "([^"\\{_CONTROLS}]*)"                      # 8
+            | ([+-]?(?:0|[1-9][0-9]{{0,17}}))           # 9
+            | (true|false)                              # 10
+            | ({_ARRAY})                                # 11
+            | '([^'{_CONTROLS}]*)'                      # 12
         )[ \t]*
-        | \[\[({_KEY})(?:\.({_KEY}))?\]\][ \t]*         # 7, 8
-        | \[({_KEY})\][ \t]*                            # 9
+        | \[\[({_KEY})(?:\.({_KEY}))?\]\][ \t]*         # 13, 14
+        | \[({_KEY})\][ \t]*                            # 15
     )?
     (?:\#[^{_CONTROLS}]*)?
     (?:\n+|\Z)
-    | ([^\n])                                             # 10""",
+    | ([^\n])                                             # 16""",
     re.VERBOSE,
 )
-_STRINGS, _WHOLE, _BOOLEAN, _STRING_AGAIN = {2, 6}, 3, 4, 6
-_ARRAY_OF_TABLES, _INNER_ARRAY, _TABLE, _ELSE = 7, 8, 9, 10
+_TWO_STRINGS, _KEY_BEFORE, _STRINGS, _WHOLE, _BOOLEAN, _LAST_VALUE = 6, 7, {8, 12}, 9, 10, 12
+_ARRAY_OF_TABLES, _INNER_ARRAY, _TABLE, _ELSE = 13, 14, 15, 16
 _ITEM = re.compile(rf'"([^"\\{_CONTROLS}]*)"')
 
 
@@ -49,8 +51,15 @@ def read(text: str) -> dict[str, Any] | None:
         kind = line.lastindex
         if kind is None:
             continue
-        if kind <= _STRING_AGAIN:
-            key = line[1]
+        if kind == _TWO_STRINGS:
+            outer_name, name, one, first, other, second = line.group(1, 2, 3, 4, 5, 6)
+            array = _inner_array(document, made, outer_name, name)
+            if array is None or one == other:
+                return None
+            table = {one: first, other: second}
+            array.append(table)
+        elif kind <= _LAST_VALUE:
+            key = line[_KEY_BEFORE]
             if key in table:
                 return None
             table[key] = line[kind] if kind in _STRINGS else _value(kind, line[kind])
@@ -61,21 +70,30 @@ def read(text: str) -> dict[str, Any] | None:
                 return None
             table = document[line[kind]] = {}
         else:
-            outer = document
             if kind == _INNER_ARRAY:
-                array = document.get(line[_ARRAY_OF_TABLES])
-                if array is None or id(array) not in made:
-                    return None
-                outer = array[-1]
-            array = outer.get(line[kind])
+                array = _inner_array(document, made, line[_ARRAY_OF_TABLES], line[kind])
+            else:
+                array = _array(document, made, line[kind])
             if array is None:
-                array = outer[line[kind]] = []
-                made.add(id(array))
-            elif id(array) not in made:
                 return None
             table = {}
             array.append(table)
     return document
+
+
+def _inner_array(document: dict[str, Any], made: set[int], outer: str, name: str) -> list[dict[str, Any]] | None:
+    """The array of that name in the last table of an array; None where that isn't one that headers have made."""
+    tables = document.get(outer)
+    return None if tables is None or id(tables) not in made else _array(tables[-1], made, name)
+
+
+def _array(table: dict[str, Any], made: set[int], name: str) -> list[dict[str, Any]] | None:
+    """The array of that name, which a header has made or makes now; None where the name means something else."""
+    array: list[dict[str, Any]] | None = table.get(name)
+    if array is None:
+        array = table[name] = []
+        made.add(id(array))
+    return array if id(array) in made else None
 
 
 def _value(kind: int, text: str) -> int | bool | list[str]:

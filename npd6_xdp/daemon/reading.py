@@ -23,17 +23,19 @@ class Source(NamedTuple):
     read: Callable[[], str]
     where: str
 
-    def load(self) -> Config:
-        """What it says now. Raises ConfigError."""
-        return parse(self.read(), self.where)
+    def load(self, before: Config | None = None) -> Config:
+        """What it says now, with the very rules that it had `before` where they are plain. Raises ConfigError."""
+        return parse(self.read(), self.where, before)
 
 
 class Reading:
-    """One reading, from now on, in a process of its own. Raises MachineError if there can't be one."""
+    """One reading, from now on, in a process of its own. `before` is what was read before, which both processes have.
+    Raises MachineError if there can't be one.
+    """
 
-    def __init__(self, source: Source, patience: float = PATIENCE) -> None:
-        self._aside = Aside(lambda: parts(source.load()))
-        self._assembly = Assembly()
+    def __init__(self, source: Source, before: Config, patience: float = PATIENCE) -> None:
+        self._aside = Aside(lambda: parts(source.load(before), before))
+        self._assembly = Assembly(before)
         self._config: Config | None = None
         self._patience = patience
         self.began = time.monotonic()

@@ -110,7 +110,7 @@ class Reloads:
         self._manager.reloading()
         garbage.hold()
         try:
-            self._reading = Reading(self._source)
+            self._reading = Reading(self._source, self._changes.in_force.written)
             self._loop.add(self._reading, self._on_read, "reload")
         except Exception as error:
             self._end(self._refuse(error))

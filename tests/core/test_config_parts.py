@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig, Selection
@@ -60,3 +62,36 @@ def test_parts_are_small_and_make_up_the_same(interfaces: tuple[InterfaceConfig,
         assert things(part) <= 510
         found = assembly.add(part)
     assert found == config
+
+
+OLD = Config((entry("a", rule(1)), entry("b", *map(rule, range(2000))), entry("c", rule(1, include=600), rule(2))))
+_OF_B = OLD.interfaces[1].rules
+
+
+@pytest.mark.parametrize(
+    ("rules", "count"),
+    [
+        (_OF_B, 1),
+        ((*_OF_B[:700], rule(9000), *_OF_B[701:]), 3),
+        ((*_OF_B[:700], *_OF_B[1000:]), 2),
+        ((rule(9000), *_OF_B, rule(9001)), 3),
+        ((*_OF_B[1000:], *_OF_B[:1000]), 2),
+        (tuple(reversed(_OF_B)), 2000),
+        (tuple(map(rule, range(2000))), 8),
+        ((*OLD.interfaces[2].rules, *_OF_B), 2),
+        ((rule(9000, include=600), *_OF_B, rule(9001, via=600)), 7),
+    ],
+    ids=["same", "one else", "some gone", "more", "moved", "turned round", "equal only", "another's too", "long lists"],
+)
+def test_what_both_sides_had_before_is_not_handed_over_again(rules: tuple[RuleConfig, ...], count: int) -> None:
+    config = Config((entry("new", rule(5)), entry("b", *rules)))
+    made = list(parts(config, OLD))
+    assert len(made) == count + 3, "with the interface before, the interface, and the last part"
+    assembly = Assembly(OLD)
+    found = [assembly.add(pickle.loads(pickle.dumps(part))) for part in made][-1]  # noqa: S301  as the pipe has them
+    assert found == config
+    assert found is not None
+    had = {id(each) for interface in OLD.interfaces for each in interface.rules}
+    assert all(
+        (one is other) is (id(other) in had) for one, other in zip(found.interfaces[1].rules, rules, strict=True)
+    )

@@ -26,10 +26,16 @@ from npd6_xdp.core.config import (
     Vlan,
 )
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.errors import MOST_MISTAKES
+from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.verdict import Method
 from tests.core.configs import BOUNDS, ITS_RULE, TABLES, its_rule, listen, mistakes, rule
+
+PREFIXES = (
+    *("2001:db8:1::/64", "2001:db8:1:0::/64", "2001:DB8:1::/64", "2001:db8:2::1", "2001:db8::1-2001:db8::1"),
+    *("2001:db8::1-2001:db8::2", "interface:lan0", "fe80::1", "fe80::/64", "ff02::/16", "::1", "2001:db8::1/64", "a"),
+)
+METHODS = ("static", "ignore", "kernel", "neighbour", "auto", "Static")
 
 
 def toml(value: object) -> str:
@@ -52,6 +58,52 @@ def toml(value: object) -> str:
 def document(tables: dict[str, Any]) -> str:
     """A file: a line for each table."""
     return "".join(f"{toml(key)} = {toml(value)}\n" for key, value in tables.items())
+
+
+RULES = st.lists(
+    st.sampled_from(
+        (
+            *(f'prefix = "{prefix}"\nmethod = "{method}"\n' for prefix in PREFIXES for method in METHODS),
+            'method = "static"\nprefix = "2001:db8:1::/64"\n',
+            'prefix = "2001:db8:1::/64"\nmethod = "static"\nrouter = false\n',
+            'prefix = "2001:db8:1::/64"\nmethod = "static"\nhost_routes = false\n',
+            'prefix = "2001:db8:2::/64"\nmethod = "route"\nvia = ["lan0"]\n',
+            'prefix = "2001:db8:2::/64"\nmethod = "static"\nexclude = ["::1"]\n',
+            'prefix = "2001:db8:2::/64"\nmethod = "neighbour"\nvia = ["lan0"]\n',
+            'prefix = "2001:db8:2::/64"\n',
+            'prefix = 1\nmethod = "static"\n',
+            'prefix = "2001:db8:2::/64"\nmethod = ["static"]\n',
+        )
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def file(rules: list[str], name: str = "wan0") -> str:
+    """A file of these rules."""
+    return f'[[interface]]\nname = "{name}"\n' + "".join(f"[[interface.rule]]\n{each}" for each in rules)
+
+
+def read(text: str, before: Config | None = None) -> Config | str:
+    """The configuration, or its mistakes."""
+    try:
+        return parse(text, "x", before)
+    except ConfigError as error:
+        return str(error)
+
+
+@given(RULES, RULES)
+def test_a_file_means_the_same_whatever_stood_in_it_before(old: list[str], new: list[str]) -> None:
+    before = read(file(old))
+    if isinstance(before, Config):
+        found = read(file(new), before)
+        assert found == read(file(new))
+        if isinstance(found, Config):
+            had = {each.prefix: each for each in before.interfaces[0].rules}
+            for each in found.interfaces[0].rules:
+                if each == had.get(each.prefix) and each == RuleConfig(*each[:3]) and len(each.networks) == 1:
+                    assert each is had[each.prefix] or each.method is Method.NEIGHBOUR
 
 
 scalars = (
