@@ -34,6 +34,7 @@ from npd6_xdp.daemon.in_force import Change, InForce
 from npd6_xdp.daemon.left_targets import LeftTargets
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
+from npd6_xdp.daemon.loading import Compiling
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.mrd import RouterDiscovery
@@ -81,6 +82,7 @@ class Given(NamedTuple):
     configured: Callable[[Config], None]
     file: str
     unread: Callable[[], int]
+    compiling: Compiling | None
 
 
 class Rooms:
@@ -102,9 +104,11 @@ class Rooms:
         self.control = keep(closing(Control(first.config.control, loop)))
         requests = keep(closing(Requests()))
         # who answers
-        cgroup.require(memory_to_load([first.table], first.config.limits), f"loading {first.rules}")
+        ahead = given.compiling.take() if given.compiling else b""
+        wanted = memory_to_load([first.table], first.config.limits, ahead=bool(ahead))
+        cgroup.require(wanted, f"loading {first.rules}")
         left, links = hand_over.left, hand_over.links(first)
-        self.ns_filter = left(NsFilter(first.table, first.config.limits, links))
+        self.ns_filter = left(NsFilter(first.table, first.config.limits, links, ahead))
         claims = keep(closing(Claims()))
         self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets(), claims))
         counts, recent = Counts(), RecentTargets(self.ns_filter)
@@ -211,9 +215,14 @@ class Daemon:
         file: str,
         unread: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._given = Given(service, source, configured, file, unread)
-        with _uncollected():
-            self._written = source.load()
+        with ExitStack() as stack:
+            compiling = Compiling.worth_it(file)
+            if compiling is not None:
+                stack.callback(compiling.close)
+            self._given = Given(service, source, configured, file, unread, compiling)
+            with _uncollected():
+                self._written = source.load()
+            self._compiling = stack.pop_all()  # until it is loaded
         self._stack = ExitStack()
         self._loop = Loop()
         self._stack.callback(self._loop.close)
@@ -226,6 +235,7 @@ class Daemon:
                 self.start()
                 gc.freeze()  # what is there now stays, but for a table: no need to look at it again and again
         except BaseException:
+            self._compiling.close()
             self._stack.close()
             raise
         return self
@@ -243,7 +253,9 @@ class Daemon:
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
         first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)))
-        rooms = self._rooms = Rooms(self._stack, loop, self._hand_over, self._given, machine, look, first)
+        with self._compiling:
+            rooms = self._rooms = Rooms(self._stack, loop, self._hand_over, self._given, machine, look, first)
+        rooms.reaper.reap()
         rooms.begin(first)
         self._hand_over.taken_over()
         rooms.join(loop, signals, self._manager)

@@ -16,10 +16,10 @@ from npd6_xdp.system.bpf.load import Loaded, load
 def main(file: str, *arguments: str) -> int:
     """Run the command line. Who stops is the process beside the daemon."""
 
-    def held(sizes: Mapping[str, int]) -> Loaded:
+    def held(sizes: Mapping[str, int], ahead: bytes = b"") -> Loaded:
         if Path(file).exists():
             signal.raise_signal(signal.SIGSTOP)
-        return load(sizes)
+        return load(sizes, ahead)
 
     loading.load = held  # type: ignore[attr-defined]
     return cli.main(arguments)

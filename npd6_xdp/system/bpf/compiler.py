@@ -47,13 +47,17 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
     Raises MachineError with the compiler's or the verifier's words, of which bcc itself prints all to file
     descriptor 2 and raises none.
     """
-    bcc = load_bcc()
+    module = compile_text(source, definitions)
+    return module, load_function(module, function, load_bcc().BPF.XDP)
+
+
+def compile_text(source: str, definitions: Mapping[str, int]) -> Any:
+    """Compile C, and load none of its functions: the bcc module object. Raises MachineError as well."""
     # Stub headers stand in for the kernel's, which need not be installed (bpf/include).
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
     flags = [*FLAGS, *(f"-D{name}={value}" for name, value in definitions.items())]
     with words_caught():
-        module = bcc.BPF(text=source.encode(), cflags=flags)
-        return module, module.load_func(function.encode(), bcc.BPF.XDP)
+        return load_bcc().BPF(text=source.encode(), cflags=flags)
 
 
 def load_function(module: Any, function: str, kind: int) -> Any:

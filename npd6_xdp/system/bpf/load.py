@@ -15,7 +15,7 @@ from typing import Any
 
 from npd6_xdp.core.errors import MachineError, as_machine_error, is_used_up, remedy
 from npd6_xdp.system.bpf import compiled, compiler, shelf
-from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function, words_caught
+from npd6_xdp.system.bpf.compiler import compile_program, compile_text, load_bcc, load_function, words_caught
 
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _MAPS = (
@@ -111,11 +111,24 @@ class Loaded:
             os.close(fd)
 
 
-def load(sizes: Mapping[str, int]) -> Loaded:
-    """Load the program, with maps of these sizes; compile it if no earlier start has kept it. Raises MachineError."""
+def compile_ahead() -> bytes:
+    """Compile the program, and load nothing: what load() takes. Raises MachineError, or ValueError."""
+    bcc = load_bcc()
+    module = compile_text(_source(compiler.BPF_DIRECTORY), dict.fromkeys(_SIZED_BY.values(), 1))
+    return compiled.taken(bcc.lib, module.module, _kinds(bcc), _SIZED_BY, _MODELS).pack()
+
+
+def load(sizes: Mapping[str, int], ahead: bytes = b"") -> Loaded:
+    """Load the program, with maps of these sizes; compile it if no earlier start has kept it, and no compile_ahead() of
+    this process or of one that it has forked made it `ahead`. Raises MachineError.
+    """
     bcc = load_bcc()
     source = _source(compiler.BPF_DIRECTORY)
     name, found = _kept(bcc, source)
+    if found is None and ahead:
+        found = compiled.Compiled.unpack(ahead)
+        if name:
+            shelf.write(name, ahead)
     if found is not None:
         try:
             return _load_kept(bcc, found, sizes)
@@ -184,7 +197,7 @@ def _kept(bcc: Any, source: str) -> tuple[str, compiled.Compiled | None]:
 
 
 def is_kept() -> bool:
-    """Whether what the compiler would make of the program is there already."""
+    """Whether what the compiler would make of the program is there already. Its text is read then, once and for all."""
     _, found = _kept(load_bcc(), _source(compiler.BPF_DIRECTORY))
     return found is not None
 

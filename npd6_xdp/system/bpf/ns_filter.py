@@ -49,9 +49,9 @@ class NsFilter(CountedPrograms):
     frame is seen by one of them. The old one's counts are added to the new one's.
     """
 
-    def __init__(self, table: Table, limits: Limits, keeper: Keeper | None = None) -> None:
+    def __init__(self, table: Table, limits: Limits, keeper: Keeper | None = None, ahead: bytes = b"") -> None:
         sizes = sizes_for([table], limits)
-        super().__init__(Program(load(sizes), sizes))
+        super().__init__(Program(load(sizes, ahead), sizes))
         give_back_memory()
         self._links = Links(keeper)
         self._present: dict[bytes, int] = {}

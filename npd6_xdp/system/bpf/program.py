@@ -298,9 +298,9 @@ class Program(Counters):
         """
         for is_there in (False, True):
             for name, entry, prefixes in lines:
-                said, there = matches[entry], self._lines_in(name, entry)
-                for some in pieces(prefixes, SOME):
-                    if some := [prefix for prefix in some if there(prefix) is is_there]:
+                said, there, had_any = matches[entry], self._lines_in(name, entry), bool(self._decisions.get(entry))
+                for some in pieces(prefixes if had_any or not is_there else (), SOME):
+                    if some := [prefix for prefix in some if there(prefix) is is_there] if had_any else some:
                         done.append(_Put(TableLines(name, entry, some), is_there))
                         keys = [match_key(name, entry, prefix) for prefix in some]
                         self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])

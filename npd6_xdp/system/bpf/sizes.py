@@ -10,7 +10,8 @@ from npd6_xdp.core.table import Decision, Table
 from npd6_xdp.system.bpf.load import is_kept
 from npd6_xdp.system.bpf.pack import is_in_trie
 
-_COMPILER_BYTES = 66_000_000  # that it takes for a while, with its library: 66 to 72 MB were measured
+COMPILER_BYTES = 66_000_000
+"""What the compiler takes for a while, with its library: 66 to 72 MB were measured."""
 _VERIFIER_BYTES = 31_000_000  # of these, that the kernel takes for a while, with the library loaded: Linux 6.18
 _LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
 _ANSWERED_BYTES = 112  # of the map of answered targets, which takes all of it at once: 96 each, and 16 for its bucket
@@ -53,15 +54,16 @@ def is_budgeted(table: Table) -> bool:
     return any(entry.new_target_limit for entry in table.entries.values())
 
 
-def memory_to_load(tables: Sequence[Table], limits: Limits) -> int:
-    """How many bytes it takes, at the least, to load a program with space for these tables: docs/capacity.md.
+def memory_to_load(tables: Sequence[Table], limits: Limits, *, ahead: bool = False) -> int:
+    """How many bytes it takes, at the least, to load a program with space for these tables: docs/capacity.md. `ahead`:
+    it is compiled already.
 
     Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
     lines = max(_size("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
     answered = max(_size("ANSWERED_MAX", needs_of(table, limits)["ANSWERED_MAX"]) for table in tables)
-    loading = _VERIFIER_BYTES if is_kept() else _COMPILER_BYTES
+    loading = _VERIFIER_BYTES if ahead or is_kept() else COMPILER_BYTES
     return loading + lines * _LINE_BYTES + answered * _ANSWERED_BYTES
 
 
