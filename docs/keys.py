@@ -50,7 +50,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "listen": Key(
             'where Prometheus scrapes, and the [status page](operation.md#the-status-page) is; `""` is off,'
             ' `"[::]:9846"` all addresses',
-            '`"ADDRESS:PORT"`, IPv6 in brackets, no names',
+            '`"ADDRESS:PORT"`, IPv6 in brackets, no names, or an array of such',
         ),
     },
     "limits": {
@@ -220,7 +220,7 @@ def _defaults(of: str) -> Mapping[str, object]:
         case "interface.rule":
             return RuleConfig._field_defaults
         case "metrics":
-            address, port = Config(()).metrics_listen or ("", 0)
+            ((address, port),) = Config(()).metrics_listen
             return {"listen": f"[{address}]:{port}"}
         case _:
             kind = {"daemon": Config, "limits": Limits, "interface": InterfaceConfig}[of]

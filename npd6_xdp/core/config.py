@@ -215,13 +215,13 @@ class SearchedVia(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration file. `metrics_listen` is (address, port); None switches it off."""
+    """A whole configuration file. `metrics_listen` has (address, port) of each; none switches it off."""
 
     interfaces: tuple[InterfaceConfig, ...]
     control: str = "/run/npd6-xdp/control.sock"
     log_level: str = "info"
     log_format: str = "text"
-    metrics_listen: tuple[str, int] | None = ("::1", 9846)
+    metrics_listen: tuple[tuple[str, int], ...] = (("::1", 9846),)
     limits: Limits = Limits()
 
     def entries(self, port: str) -> tuple[InterfaceConfig, ...]:

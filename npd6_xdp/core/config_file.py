@@ -64,10 +64,11 @@ def _document(text: str, source: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """An array of at least one value, each as its parser has it."""
+    """An array of at least one value, each as its parser has it; or what `alone` takes, if there is such."""
 
     parser: Parser
     example: str
+    alone: Parser | None = None
 
 
 _FOREIGN_METHODS = {"auto": ("ndppd", Method.ROUTE), "iface": ("ndppd", Method.NEIGHBOUR)}
@@ -78,7 +79,9 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "log_level": parsers.OneOf(("debug", "info", "warning", "error")),
         "log_format": parsers.OneOf(("text", "json")),
     },
-    "metrics": {"listen": parsers.listen},
+    "metrics": {
+        "listen": ListOf(parsers.listen_address, '["[::1]:9846", "192.0.2.1:9846"]', parsers.listen),
+    },
     "limits": {
         "events_per_second": parsers.Whole(1, 10_000_000),
         "pending": parsers.Whole(1, 65_536),
@@ -235,6 +238,9 @@ class _Reader:
             else:
                 prefix = "metrics_" if table == "metrics" else ""
                 values |= {prefix + key: value for key, value in self.values(table, table, raw).items()}
+                for one, other in parsers.heard_twice(values.get("metrics_listen", ())):
+                    message = f"metrics.listen[{other}] listens there, too; leave one of them out"
+                    self.wrong(f"metrics.listen[{one}]", message)
         if document.get("interface", []) == []:
             self.wrong("", "no interface; write [[interface]] and its name, and [[interface.rule]] below it")
         return Config(interfaces, **values)
@@ -412,6 +418,8 @@ class _Reader:
         parsers = KEYS[table]
         for key, value in raw.items():
             parser = parsers.get(key)
+            if isinstance(parser, ListOf) and parser.alone and not isinstance(value, list):
+                parser = parser.alone
             if parser is None:
                 if key not in _KNOWN[table]:
                     self.wrong(inside(where, key), partial(_unknown, table, key))

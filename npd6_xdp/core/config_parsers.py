@@ -6,7 +6,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
@@ -109,11 +109,14 @@ def _port(text: str) -> int | None:
     return number if 1 <= number <= 65535 else None
 
 
-def listen(value: object) -> tuple[str, int] | None:
-    """Where the metrics endpoint listens: "ADDRESS:PORT" as (address, port), "" as None."""
+def listen(value: object) -> tuple[tuple[str, int], ...]:
+    """Where the metrics endpoint listens, if that is at one address: as listen_address() has it; "" is none."""
+    return () if value == "" else (listen_address(value),)
+
+
+def listen_address(value: object) -> tuple[str, int]:
+    """One of the addresses at which the metrics endpoint listens: "ADDRESS:PORT" as (address, port)."""
     text = _string(value, "[::1]:9846")
-    if not text:
-        return None
     if "%" in text:
         raise Wrong('takes no scope id (%); write an address without one, such as "[::1]:9846"')
     parts = re.fullmatch(r"(\[[^]]*\]|[^][:]*)(?::([^:]*))?", text)
@@ -130,6 +133,22 @@ def listen(value: object) -> tuple[str, int] | None:
     if _port(port) is None:
         raise Wrong("the port must be a whole number from 1 to 65535")
     return str(address), int(port)
+
+
+def heard_twice(addresses: Iterable[tuple[str, int]]) -> Iterator[tuple[int, int]]:
+    """The indexes of those at which another listens, too, each with the other's: :: has all of IPv6 and of IPv4.
+
+    The kernel refuses the second of two such sockets.
+    """
+    first: dict[tuple[str, int], int] = {}
+    for index, address in enumerate(addresses):
+        if (other := first.setdefault(address, index)) != index:
+            yield index, other
+    for (host, port), index in first.items():
+        wider = ("::", *(() if ":" in host else ("0.0.0.0",)))  # noqa: S104
+        found = next((first[each, port] for each in wider if each != host and (each, port) in first), None)
+        if found is not None:
+            yield index, found
 
 
 def _bracketed(text: str) -> str:

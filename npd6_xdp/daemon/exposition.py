@@ -10,7 +10,7 @@ from npd6_xdp.daemon.listening import Listening
 from npd6_xdp.system.http.endpoint import Endpoint
 from npd6_xdp.system.http.metrics import metrics_app
 
-Address = tuple[str, int] | None
+Addresses = tuple[tuple[str, int], ...]
 
 
 class Exposition(Follower):
@@ -19,13 +19,13 @@ class Exposition(Follower):
     def __init__(self, documents: Documents) -> None:
         self._serves = False
 
-        def listen(address: Address) -> Endpoint | None:
-            if address is None:
+        def listen(addresses: Addresses) -> Endpoint | None:
+            if not addresses:
                 return None
             app = metrics_app(documents.snapshot)
-            return Endpoint(address, app, documents.overview, documents.unhealthy, beside=self._listening.server)
+            return Endpoint(addresses, app, documents.overview, documents.unhealthy, beside=self._listening.server)
 
-        self._listening: Listening[Address, Endpoint | None] = Listening(None, None, listen, _close, _close)
+        self._listening: Listening[Addresses, Endpoint | None] = Listening((), None, listen, _close, _close)
 
     def close(self) -> None:
         """Stop serving: nobody asks for anything any more once this returns."""

@@ -294,6 +294,19 @@ ENDPOINTS = (
     ("port 0", listen('"[::1]:0"'), "metrics.listen", "the port must be a whole number from 1 to 65535"),
     ("port 65536", listen('"[::1]:65536"'), "metrics.listen", "the port must be a whole number from 1 to 65535"),
     ("a port in digits of another script", listen('"[::1]:٨٠"'), "metrics.listen", "the port must be a whole number"),
+    ("no address", listen("[]"), "metrics.listen", 'such as ["[::1]:9846", "192.0.2.1:9846"]; found an empty array'),
+    ("off among others", listen('["[::1]:1", ""]'), "metrics.listen[1]", "must be an IP address, not a name"),
+    ("a port among others", listen('["[::1]:1", 2]'), "metrics.listen[1]", 'such as "[::1]:9846"; found the whole'),
+    (
+        "one twice",
+        listen('["[::1]:1", "[::1]:2", "[0::1]:1"]'),
+        "metrics.listen[2]",
+        "metrics.listen[0] listens there, too; leave one of them out",
+    ),
+    ("one beside all", listen('["[::]:1", "[::1]:1"]'), "metrics.listen[1]", "metrics.listen[0] listens there, too"),
+    ("all behind one", listen('["[::1]:1", "[::]:1"]'), "metrics.listen[0]", "metrics.listen[1] listens there, too"),
+    ("IPv4 beside all", listen('["0.0.0.0:1", "[::]:1"]'), "metrics.listen[0]", "metrics.listen[1] listens there"),
+    ("all of IPv4", listen('["0.0.0.0:1", "192.0.2.1:1"]'), "metrics.listen[1]", "metrics.listen[0] listens there"),
     ("a service's name", listen('"127.0.0.1:http"'), "metrics.listen", "the port must be a whole number"),
 )
 

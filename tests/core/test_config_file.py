@@ -64,7 +64,7 @@ def test_a_minimal_file_has_the_contracts_defaults() -> None:
         control="/run/npd6-xdp/control.sock",
         log_level="info",
         log_format="text",
-        metrics_listen=("::1", 9846),
+        metrics_listen=(("::1", 9846),),
         limits=Limits(
             events_per_second=150000, pending=512, neighbours=65536, kernel_entries=1024, kernel_entry_age=600
         ),
@@ -106,7 +106,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         control="/tmp/x",  # noqa: S108  a text, not a file
         log_level="debug",
         log_format="json",
-        metrics_listen=("127.0.0.1", 80),
+        metrics_listen=(("127.0.0.1", 80),),
         limits=Limits(1, 2, 3, 4, 5, 7, 8, 6),
     )
 
@@ -203,17 +203,20 @@ def test_every_log_level_is_taken(level: str) -> None:
 
 
 LISTEN = (
-    ('""', None),
-    ('"[::1]:9846"', ("::1", 9846)),
-    ('"127.0.0.1:9846"', ("127.0.0.1", 9846)),
-    ('"[::]:1"', ("::", 1)),
-    ('"0.0.0.0:65535"', ("0.0.0.0", 65535)),  # noqa: S104  a text, not a socket
-    ('"[2001:DB8:0::1]:09846"', ("2001:db8::1", 9846)),
+    ('""', ()),
+    ('"[::1]:9846"', (("::1", 9846),)),
+    ('"127.0.0.1:9846"', (("127.0.0.1", 9846),)),
+    ('"[::]:1"', (("::", 1),)),
+    ('"0.0.0.0:65535"', (("0.0.0.0", 65535),)),  # noqa: S104  a text, not a socket
+    ('"[2001:DB8:0::1]:09846"', (("2001:db8::1", 9846),)),
+    ('["[::1]:9846"]', (("::1", 9846),)),
+    ('["[::1]:9846", "192.0.2.1:9846", "[::1]:80"]', (("::1", 9846), ("192.0.2.1", 9846), ("::1", 80))),
+    ('["[::]:1", "0.0.0.0:2"]', (("::", 1), ("0.0.0.0", 2))),  # noqa: S104
 )
 
 
 @pytest.mark.parametrize(("value", "want"), LISTEN)
-def test_metrics_listen_is_an_address_and_a_port_or_off(value: str, want: tuple[str, int] | None) -> None:
+def test_metrics_listen_is_addresses_with_ports_or_off(value: str, want: tuple[tuple[str, int], ...]) -> None:
     assert parse(listen(value), "").metrics_listen == want
 
 

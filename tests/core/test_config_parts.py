@@ -55,7 +55,7 @@ def things(part: object) -> int:
     ids=["none", "no rules", "few", "many interfaces", "many rules", "twice", "long lists", "the border", "both"],
 )
 def test_parts_are_small_and_make_up_the_same(interfaces: tuple[InterfaceConfig, ...]) -> None:
-    config = Config(interfaces, control="/run/x", metrics_listen=None)
+    config = Config(interfaces, control="/run/x", metrics_listen=())
     assembly, found = Assembly(), None
     for part in parts(config):
         assert found is None, "the last one comes last"

@@ -359,15 +359,15 @@ configs = st.builds(
     log_format=st.sampled_from(("text", "json")),
     control=st.text(min_size=1, max_size=20).map("/x{}x".format).filter(lambda path: "\0" not in path),
     limits=st.builds(Limits, **{key: st.integers(low, high) for key, low, high in BOUNDS}),
-    metrics_listen=st.none() | st.tuples(st.ip_addresses().map(str), st.integers(1, 65535)),
+    metrics_listen=st.lists(
+        st.tuples(st.ip_addresses().map(str), st.integers(1, 65535)), max_size=3, unique_by=lambda each: each[1]
+    ).map(tuple),
 )
 
 
-def endpoint(listen: tuple[str, int] | None) -> str:
-    """As the file spells it."""
-    if listen is None:
-        return ""
-    return f"[{listen[0]}]:{listen[1]}" if ":" in listen[0] else f"{listen[0]}:{listen[1]}"
+def endpoints(listen: tuple[tuple[str, int], ...]) -> str | list[str]:
+    """As the file spells them."""
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in listen] or ""
 
 
 @settings(deadline=None)
@@ -395,7 +395,7 @@ def test_a_valid_configuration_says_what_it_was_written_to_say(config: Config) -
         {
             "daemon": {"log_level": config.log_level, "log_format": config.log_format, "control": config.control},
             "limits": asdict(config.limits),
-            "metrics": {"listen": endpoint(config.metrics_listen)},
+            "metrics": {"listen": endpoints(config.metrics_listen)},
             "interface": entries,
         }
     )

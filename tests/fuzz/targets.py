@@ -10,7 +10,7 @@ import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class _Ours:
         self.path = str(Path(self.directory.name) / "control.sock")
         self.loop = Loop()
         self.server = ControlServer(self.path, self.loop, self._answer)
-        self.site = Site("::1", self._metrics, lambda: {"a": 1}, lambda: "")
+        self.site = Site(self._metrics, lambda: {"a": 1}, lambda: "")
 
     @staticmethod
     def _answer(question: dict[str, Any], reply: Reply) -> None:
@@ -236,7 +236,7 @@ def _http(data: bytes) -> None:
         theirs.send(data[:100_000])
         theirs.shutdown(socket.SHUT_WR)
         try:
-            _Handler(_ours().site, ours, ("::1", 1, 0, 0), lambda *_: None)
+            _Handler(partial(_ours().site.answer, "::1"), ours, ("::1", 1, 0, 0), lambda *_: None)
         except OSError:  # as Endpoint takes it
             return
         ours.close()

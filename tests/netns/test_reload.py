@@ -259,9 +259,18 @@ def test_a_reload_by_signal_takes_up_ports_logs_and_addresses(topology: Topology
     assert until(lambda: topology.xdp_mode("edge", "wan0") == "native")
     running.settle()
     assert link not in links(running), "this one demands it"
-    for listen, host in (("[::]:9846", "127.0.0.1"), ("[::1]:9846", "::1")):  # while the one before still has the port
-        reload(running, f'[metrics]\nlisten = "{listen}"\n{configuration()}')
-        assert 'interface="wan0"' in running.metrics_text(host)
+    several = '["127.0.0.1:9846", "[::1]:9846", "127.0.0.1:9847"]'
+    for listen, hosts in (
+        ('"[::]:9846"', ("127.0.0.1", "::1")),  # while the one before still has the port
+        ('"[::1]:9846"', ("::1",)),
+        (several, ("::1", "127.0.0.1")),
+        ('["[::]:9846"]', ("::1", "127.0.0.1")),
+    ):
+        reload(running, f"[metrics]\nlisten = {listen}\n{configuration()}")
+        for host in hosts:
+            assert 'interface="wan0"' in running.metrics_text(host)
+        if listen == several:
+            assert 'interface="wan0"' in running.metrics_text("127.0.0.1", 9847)
 
 
 def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_why(

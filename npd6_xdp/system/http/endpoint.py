@@ -13,8 +13,9 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
@@ -50,6 +51,10 @@ _HEADERS = (
 )
 
 
+_Sockets = dict[tuple[str, int], socket.socket]
+"""Those that are listened on, each by the address that was asked for."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection: one question, one answer."""
 
@@ -59,15 +64,19 @@ class _Handler(BaseHTTPRequestHandler):
     default_request_version = "HTTP/1.0"  # a question that makes no sense gets headers with its answer, too
 
     def __init__(
-        self, site: Site, connection: socket.socket, address: Any, hold: Callable[[socket.socket, bytes], None]
+        self,
+        answer: Callable[[str, str, dict[str, str]], Response],
+        connection: socket.socket,
+        address: Any,
+        hold: Callable[[socket.socket, bytes], None],
     ) -> None:
-        self._site = site
+        self._answer = answer
         self._hold = hold
         super().__init__(connection, address, cast(Any, None))
 
     def do_GET(self) -> None:
         self._respond(
-            self._site.answer(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+            self._answer(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
         )
 
     do_HEAD = do_GET  # noqa: N815 (http.server's name)
@@ -75,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class can't make sense of, or has no method for."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
-            self._respond(self._site.answer(self.command, self.path, {}))
+            self._respond(self._answer(self.command, self.path, {}))
         else:
             self.command = self.command or ""
             status = HTTPStatus(code)
@@ -118,22 +127,21 @@ class Endpoint:
     """Serves a Site from serve() until close(): see there for what it takes. Raises MachineError if it can't listen, or
     there is no thread for it.
 
-    Who comes before serve() waits. `beside` is one of ours that this one is to take over from: they may have a port in
-    common.
+    It has one site and bounds for all addresses that it listens at. Who comes before serve() waits. `beside` is one of
+    ours that this one is to take over from: they may have addresses or ports in common.
     """
 
     def __init__(
         self,
-        listen: tuple[str, int],
+        listen: Sequence[tuple[str, int]],
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
         unhealthy: Callable[[], str],
         beside: Endpoint | None = None,
     ) -> None:
-        host, port = listen
         _share_memory()
-        self._site = Site(host, metrics, overview, unhealthy)
-        self._socket: socket.socket = _listen(host, port, beside._socket if beside else None)
+        self._site = Site(metrics, overview, unhealthy)
+        self._sockets: _Sockets = _listen(listen, beside._sockets if beside else {})
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()
         self._said = Said(again=_COMPLAIN)
@@ -154,17 +162,17 @@ class Endpoint:
         self._serves.set()
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens: the port is a real one, even if 0 was asked for."""
-        host, port = self._socket.getsockname()[:2]
-        return str(host), int(port)
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens: the ports are real ones, even if 0 was asked for."""
+        return [_address(each) for each in self._sockets.values()]
 
     def close(self) -> None:
         """Stop serving: nobody asks for anything any more once this returns."""
         self._waker.send(b"\0")
         self._serves.set()
         self._thread.join()
-        self._socket.close()
+        for each in self._sockets.values():
+            each.close()
         with self._lock:
             for client in tuple(self._clients):
                 self._hang_up(client)
@@ -174,36 +182,42 @@ class Endpoint:
         self._close_sockets()
 
     def _close_sockets(self) -> None:
-        for each in (self._socket, self._wake, self._waker):
+        for each in (*self._sockets.values(), self._wake, self._waker):
             each.close()
 
     def _run(self) -> None:
         self._serves.wait()
         with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ)
+            self._watch(selector)
             selector.register(self._wake, selectors.EVENT_READ)
             while True:
-                ready = selector.select(1.0 if self._clients else None)
-                if any(key.fileobj is self._wake for key, _ in ready):
+                ready = [key.fileobj for key, _ in selector.select(1.0 if self._clients else None)]
+                if self._wake in ready:
                     return
-                if ready and not self._accept():
-                    selector.unregister(self._socket)  # who waits for us would wake us all the time
+                if not all(self._accept(cast(socket.socket, each)) for each in ready):
+                    for each in self._sockets.values():
+                        selector.unregister(each)  # who waits for us would wake us all the time
                     if selector.select(_REST):
                         return
-                    selector.register(self._socket, selectors.EVENT_READ)
+                    self._watch(selector)
                 self._expire(time.monotonic() - _LIFETIME)
 
-    def _accept(self) -> bool:
+    def _watch(self, selector: selectors.BaseSelector) -> None:
+        for each in self._sockets.values():
+            selector.register(each, selectors.EVENT_READ)
+
+    def _accept(self, listening: socket.socket) -> bool:
         """Take one connection; False if it is no use to try again at once."""
         try:
-            connection, address = self._socket.accept()
+            connection, address = listening.accept()
         except OSError as error:
             if is_used_up(error.errno or 0):
-                self._complain(remedy(error))
+                self._complain(listening, remedy(error))
                 return False
             return True
+        host, _ = _address(listening)
         connection.settimeout(_PATIENCE)
-        thread = threading.Thread(target=self._serve, args=(connection, address), name="web client", daemon=True)
+        thread = threading.Thread(target=self._serve, args=(connection, host, address), name="web client", daemon=True)
         with self._lock:
             if len(self._threads) >= _MOST_THREADS:
                 connection.close()
@@ -217,20 +231,19 @@ class Endpoint:
             thread.start()
         except RuntimeError:  # the machine gives us no more of them
             self._forget(connection, thread)
-            self._complain(want_of_threads())
+            self._complain(listening, want_of_threads())
             return False
         return True
 
-    def _complain(self, why: str) -> None:
+    def _complain(self, listening: socket.socket, why: str) -> None:
         if self._said.note(now=time.monotonic()):
-            host, port = self.address
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            where = _spelled(*_address(listening))
             log.error("%s: no connection can be taken: %s; trying again every %.1f s", where, why, _REST)
 
-    def _serve(self, connection: socket.socket, address: Any) -> None:
+    def _serve(self, connection: socket.socket, host: str, address: Any) -> None:
         try:
             with suppress(OSError):  # whatever became of the client
-                _Handler(self._site, connection, address, self._hold)
+                _Handler(partial(self._site.answer, host), connection, address, self._hold)
         finally:
             self._forget(connection, threading.current_thread())
 
@@ -273,21 +286,47 @@ def _share_memory() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def _listen(host: str, port: int, beside: socket.socket | None) -> socket.socket:
+def _listen(addresses: Sequence[tuple[str, int]], beside: _Sockets) -> _Sockets:
+    """A socket for each address: where another of ours listens already, the same one, so that nobody is turned away."""
+    listening: _Sockets = {}
+    try:
+        for address in addresses:
+            listening[address] = beside[address].dup() if address in beside else _listen_at(address, beside)
+    except OSError as error:
+        for each in listening.values():
+            each.close()
+        raise MachineError(
+            f"metrics.listen: can't listen on {_spelled(*address)}: {error.strerror}; choose another address, or"
+            ' "" for none'
+        ) from error
+    return listening
+
+
+def _listen_at(address: tuple[str, int], beside: _Sockets) -> socket.socket:
+    host, port = address
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with _sharing(*((beside, listening) if beside and beside.getsockname()[1] == port else ())):
-            listening.bind((host, port))
+        if listening.family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # whatever the sysctl bindv6only says
+        others = [each for each in beside.values() if _address(each)[1] == port]
+        with _sharing(*((*others, listening) if others else ())):
+            listening.bind(address)
             listening.listen(128)
         listening.setblocking(False)
-    except OSError as error:
+    except OSError:
         listening.close()
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise MachineError(
-            f'metrics.listen: can\'t listen on {where}: {error.strerror}; choose another address, or "" for none'
-        ) from error
+        raise
     return listening
+
+
+def _address(listening: socket.socket) -> tuple[str, int]:
+    host, port = listening.getsockname()[:2]
+    return str(host), int(port)
+
+
+def _spelled(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from ipaddress import IPv6Address, ip_address
@@ -50,19 +51,17 @@ def say(status: HTTPStatus, line: str, *headers: tuple[str, str]) -> Response:
 
 
 class Site:
-    """What there is to read, by path. `host` is the address that is listened on.
+    """What there is to read, by path.
 
     `unhealthy` says why the daemon isn't well, "" if it is. The others are called by one thread at a time.
     """
 
     def __init__(
         self,
-        host: str,
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
         unhealthy: Callable[[], str],
     ) -> None:
-        self._names = _own_names(host)
         self._metrics = metrics
         self._scrapes = _Shared()
         self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
@@ -70,12 +69,13 @@ class Site:
         self._page = _page()
         self._said = Said()
 
-    def answer(self, method: str, target: str, headers: dict[str, str]) -> Response:
-        """What to say to a question; the names of its headers are in lower case."""
+    def answer(self, host: str, method: str, target: str, headers: dict[str, str]) -> Response:
+        """What to say to a question that has come at the address `host`; the names of its headers are in lower case."""
         if method not in _READING:
             return say(HTTPStatus.METHOD_NOT_ALLOWED, "This only reads: GET and HEAD.", ("Allow", ", ".join(_READING)))
-        if not self._is_meant(headers.get("host")):
-            known = ", ".join(sorted(self._names))
+        names = _own_names(host)
+        if not _is_meant(headers.get("host"), names):
+            known = ", ".join(sorted(names))
             return say(HTTPStatus.MISDIRECTED_REQUEST, f"Ask for this by one of its own names: {known}.")
         path, _, query = target.partition("?")
         try:
@@ -93,19 +93,6 @@ class Site:
             self._complain(path, error)
             return say(HTTPStatus.INTERNAL_SERVER_ERROR, "This failed; the daemon's log says why.")
         return say(HTTPStatus.NOT_FOUND, "There are /, /status.json, /metrics and /healthz.")
-
-    def _is_meant(self, host: str | None) -> bool:
-        """Whether a question is meant for us, where only this machine may ask.
-
-        A page of somebody else's whose name resolves to ::1 has a browser here ask us, and may read what we say (DNS
-        rebinding). The browser says the name.
-        """
-        if not self._names or host is None:  # a browser always says it; a load balancer's HTTP/1.0 may not
-            return True
-        name = re.sub(r":[0-9]*$", "", host.strip()).strip("[]").lower().removesuffix(".")
-        with suppress(ValueError):
-            name = str(ip_address(name))
-        return name in self._names
 
     def _scrape(self, query: str, headers: dict[str, str]) -> Response:
         said: list[Any] = []
@@ -186,6 +173,7 @@ class _Shared:
             return scrape.result
 
 
+@cache
 def _own_names(host: str) -> frozenset[str]:
     """By what a loopback address is asked for; none, which is any, where it is another address."""
     address = ip_address(host)
@@ -193,6 +181,20 @@ def _own_names(host: str) -> frozenset[str]:
     if not (mapped or address).is_loopback:
         return frozenset()
     return frozenset({"localhost", "::1", "127.0.0.1", str(address)})
+
+
+def _is_meant(asked: str | None, names: frozenset[str]) -> bool:
+    """Whether a question is meant for us, where only this machine may ask.
+
+    A page of somebody else's whose name resolves to ::1 has a browser here ask us, and may read what we say (DNS
+    rebinding). The browser says the name.
+    """
+    if not names or asked is None:  # a browser always says it; a load balancer's HTTP/1.0 may not
+        return True
+    name = re.sub(r":[0-9]*$", "", asked.strip()).strip("[]").lower().removesuffix(".")
+    with suppress(ValueError):
+        name = str(ip_address(name))
+    return name in names
 
 
 def _page() -> Response:

@@ -53,9 +53,9 @@ class Served:
                 return [str(self.scrapes).encode() * self.long]
             return app(environ, start)
 
-        self.endpoint = Endpoint((host, 0), metrics, self._overview, lambda: self.ill)
+        self.endpoint = Endpoint([(host, 0)], metrics, self._overview, lambda: self.ill)
         self.endpoint.serve()
-        self.host, self.port = self.endpoint.address
+        ((self.host, self.port),) = self.endpoint.addresses
 
     def _overview(self) -> dict[str, Any]:
         if self.error:
@@ -338,7 +338,7 @@ def test_closing_hangs_up_at_once_and_frees_the_address() -> None:
         assert time.monotonic() - began < 8, "ten seconds are what each of them has"
         assert threading.active_count() == before
         assert half.recv(1) == b""
-    again = Endpoint((served.host, served.port), lambda *_: [], dict, str)
+    again = Endpoint([(served.host, served.port)], lambda *_: [], dict, str)
     again.close()
 
 
@@ -346,7 +346,7 @@ def test_it_takes_over_a_port_from_another_of_ours_and_from_nobody_else() -> Non
     served = Served()
 
     def take(beside: Endpoint | None) -> Endpoint:
-        return Endpoint(("::", served.port), lambda _, __: [], dict, lambda: "", beside)
+        return Endpoint([("::", served.port)], lambda _, __: [], dict, lambda: "", beside)
 
     with pytest.raises(MachineError, match="Address already in use"):
         take(None)
@@ -361,9 +361,66 @@ def test_it_takes_over_a_port_from_another_of_ours_and_from_nobody_else() -> Non
     after.close()
 
 
+def test_it_listens_at_several_addresses_with_one_site_and_the_names_of_each() -> None:
+    made: list[int] = []
+    app = metrics_app(lambda: Snapshot([], [], {}, {}, AnswerTimes(), 1.0, 0, {"version": "1"}))
+
+    def overview() -> dict[str, Any]:
+        made.append(1)
+        return {}
+
+    endpoint = Endpoint([("::1", 0), ("127.0.0.1", 0), ("127.0.0.2", 0)], app, overview, str)
+    endpoint.serve()
+    try:
+        assert [host for host, _ in endpoint.addresses] == ["::1", "127.0.0.1", "127.0.0.2"]
+        for host, port in endpoint.addresses:
+            for name in (
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                "localhost",
+                "127.0.0.2",
+                "x.example",
+            ):
+                connection = http.client.HTTPConnection(host, port, timeout=60)
+                connection.request("GET", "/status.json", headers={"Host": name})
+                found = connection.getresponse().status
+                connection.close()
+                refused = name == "x.example" or (name == "127.0.0.2" and host != name)
+                assert found == (421 if refused else 200), (host, name)
+        assert len(made) == 1, "one overview for all that ask within half a second"
+    finally:
+        endpoint.close()
+
+
+def test_one_of_several_that_cant_be_had_is_named_and_the_others_are_let_go_of(served: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    listen = [("127.0.0.1", port), ("::1", served.port), ("127.0.0.2", port)]
+    with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
+        Endpoint(listen, lambda *_: [], dict, str)
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_who_comes_while_another_of_ours_takes_over_the_same_address_is_answered() -> None:
+    served = Served()
+    after = Endpoint([("::1", 0), ("127.0.0.1", served.port)], lambda *_: [], dict, lambda: "the next", served.endpoint)
+    try:
+        assert after.addresses[0] == (served.host, served.port)
+        assert served.ask()[::2] == (200, b"ok\n"), "nobody is answered by the next before it serves"
+        with socket.create_connection((served.host, served.port), timeout=60) as waiting:
+            waiting.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert waiting.recv(12) == b"HTTP/1.0 200"
+        served.endpoint.close()
+        with socket.create_connection((served.host, served.port), timeout=60) as waiting:  # nobody is there to answer
+            waiting.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            after.serve()
+            assert waiting.recv(12) == b"HTTP/1.0 503"
+    finally:
+        after.close()
+
+
 def test_an_address_that_cant_be_had_is_an_error_that_names_it(served: Served) -> None:
     with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
-        Endpoint(("::1", served.port), lambda *_: [], dict, str)
+        Endpoint([("::1", served.port)], lambda *_: [], dict, str)
 
 
 def test_a_question_of_the_oldest_kind_gets_headers_too() -> None:
