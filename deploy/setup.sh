@@ -35,8 +35,8 @@ case ${ID:-}-${VERSION_ID:-} in
         # Its service doesn't start: it waits for a configuration file, and the package brings none.
         [ $failover = no ] || packages+=(keepalived)
         # libstdc++6: ndppd's only need beyond libc; npd6 has none. systemd: its tools, and its manager in namespaces.
-        [ -z "$extra" ] || packages+=(ethtool iptables libstdc++6 man-db mandoc nftables shellcheck systemd
-            zsh)
+        [ -z "$extra" ] || packages+=(curl ethtool iptables libstdc++6 man-db mandoc nftables openssl shellcheck
+            systemd zsh)
         # What reads the captures that trace writes.
         [ -z "$extra" ] || packages+=(tshark)
         # Somebody else's XDP program, which attach = "tc" sits beside.
@@ -68,7 +68,7 @@ case ${ID:-}-${VERSION_ID:-} in
         wanted=(ip)
         [ $lab = no ] || wanted+=(ping ndisc6 tcpdump)
         [ $failover = no ] || wanted+=(keepalived)
-        [ -z "$extra" ] || wanted+=(ethtool gcc ip6tables man mandoc nft shellcheck systemd-analyze tshark xdp-filter zsh)
+        [ -z "$extra" ] || wanted+=(curl ethtool gcc ip6tables man mandoc nft openssl shellcheck systemd-analyze tshark xdp-filter zsh)
         for tool in "${wanted[@]}"; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
@@ -78,10 +78,10 @@ case ${ID:-}-${VERSION_ID:-} in
         if [ ${#missing[@]} -gt 0 ]; then
             fail "${PRETTY_NAME:-this system} is not one that it can install packages on (Debian 12 and 13, Ubuntu 24.04).
 Missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//'). Please install these, then run this again:
-  Fedora:          python3 python3-bcc iproute iputils keepalived ndisc6 tcpdump ethtool gcc iptables-nft man-db mandoc
-                   nftables ShellCheck systemd wireshark-cli xdp-tools zsh
-  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping keepalived ndisc6 tcpdump ethtool gcc iptables
-                   libc6-dev man-db mandoc nftables shellcheck systemd tshark xdp-tools zsh"
+  Fedora:          python3 python3-bcc iproute iputils keepalived ndisc6 tcpdump curl ethtool gcc iptables-nft man-db mandoc
+                   nftables openssl ShellCheck systemd wireshark-cli xdp-tools zsh
+  Debian, Ubuntu:  python3-venv python3-bpfcc iproute2 iputils-ping keepalived ndisc6 tcpdump curl ethtool gcc iptables
+                   libc6-dev man-db mandoc nftables openssl shellcheck systemd tshark xdp-tools zsh"
         fi
         ;;
 esac

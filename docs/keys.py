@@ -52,6 +52,11 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             ' `"[::]:9846"` all addresses',
             '`"ADDRESS:PORT"`, IPv6 in brackets, no names, or an array of such',
         ),
+        "web_config": Key(
+            "a file that has TLS and passwords for them, as Prometheus' exporters take it: see"
+            ' [TLS and passwords](security.md#tls-and-passwords); `""` is none',
+            'absolute path, or `""`',
+        ),
     },
     "limits": {
         "events_per_second": Key("solicitations a second up to Python, of all ports", beyond="`rate_limited`"),
@@ -221,7 +226,7 @@ def _defaults(of: str) -> Mapping[str, object]:
             return RuleConfig._field_defaults
         case "metrics":
             ((address, port),) = Config(()).metrics_listen
-            return {"listen": f"[{address}]:{port}"}
+            return {"listen": f"[{address}]:{port}", "web_config": Config(()).metrics_web_config}
         case _:
             kind = {"daemon": Config, "limits": Limits, "interface": InterfaceConfig}[of]
             return {field.name: field.default for field in dataclasses.fields(kind)}

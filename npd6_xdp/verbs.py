@@ -47,10 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from npd6_xdp import daemon
         from npd6_xdp.daemon.reading import Source
+        from npd6_xdp.tools.web_file import read_web
 
         config = _lasting(arguments.config)
         daemon.run(
-            Source(lambda: config_text(config), str(config)),
+            Source(lambda: config_text(config), str(config), read_web),
             lambda config: set_up(config.log_level, config.log_format, log),
             str(config.absolute()),
             lambda: log.dropped,
@@ -91,8 +92,10 @@ def check(arguments: argparse.Namespace) -> None:
     from npd6_xdp.core.absent import absent_remark
     from npd6_xdp.core.explain import table_json, table_text
     from npd6_xdp.tools.facts import roles_held
+    from npd6_xdp.tools.web_file import look
 
     config = _load(arguments.config)
+    of_web = look(config)
     config, links, warned = _machine(config)
     held = roles_held(config) if links else frozenset()
     table = json.dumps(table_json(config, links, held), indent=2) if arguments.json else table_text(config, links, held)
@@ -100,7 +103,7 @@ def check(arguments: argparse.Namespace) -> None:
     if remark := absent_remark(config, links) if links else "":
         # no warning: the file may be another machine's, or the interfaces yet to come
         print(f"npd6-xdp: note: {remark}", file=sys.stderr)
-    for line in warned:
+    for line in (*warned, *of_web):
         print(f"npd6-xdp: warning: {line}", file=sys.stderr)
 
 

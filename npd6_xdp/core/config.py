@@ -14,6 +14,7 @@ from typing import NamedTuple
 from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.prefix import BITS, Prefix, of_range
 from npd6_xdp.core.verdict import Method
+from npd6_xdp.core.web_config import NO_WEB_CONFIG, WebConfig
 
 _MOST_FOUND = 16384  # names of interfaces
 
@@ -215,14 +216,19 @@ class SearchedVia(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration file. `metrics_listen` has (address, port) of each; none switches it off."""
+    """A whole configuration file. `metrics_listen` has (address, port) of each; none switches it off.
+
+    `web` is what the file that `metrics_web_config` names has said, where that was read, too.
+    """
 
     interfaces: tuple[InterfaceConfig, ...]
     control: str = "/run/npd6-xdp/control.sock"
     log_level: str = "info"
     log_format: str = "text"
     metrics_listen: tuple[tuple[str, int], ...] = (("::1", 9846),)
+    metrics_web_config: str = ""
     limits: Limits = Limits()
+    web: WebConfig = NO_WEB_CONFIG
 
     def entries(self, port: str) -> tuple[InterfaceConfig, ...]:
         """The entries that speak for a port of that name, the one that wins first; each VLAN once.

@@ -81,6 +81,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
     },
     "metrics": {
         "listen": ListOf(parsers.listen_address, '["[::1]:9846", "192.0.2.1:9846"]', parsers.listen),
+        "web_config": parsers.web_config,
     },
     "limits": {
         "events_per_second": parsers.Whole(1, 10_000_000),

@@ -21,6 +21,7 @@ from npd6_xdp.core.roles import RoleAddress
 Parser = Callable[[object], object]
 PREFIX = "2001:db8:1::/64"
 _RANGE = "2001:db8:1::10-2001:db8:1::1f"
+_WEB_CONFIG = "/etc/npd6-xdp/web.yml"
 _SOCKET = "/run/npd6-xdp/control.sock"
 _MULTICAST = Prefix.of("ff00::/8")
 _UNSPECIFIED_AND_LOOPBACK = Prefix.of("::/127")
@@ -168,6 +169,16 @@ def control(value: object) -> str:
         raise Wrong("a path holds no zero byte")
     if len(path.encode()) > 107:
         raise Wrong("a socket's path has at most 107 bytes; write a shorter one")
+    return path
+
+
+def web_config(value: object) -> str:
+    """The path of a web configuration file; "" is none."""
+    path = _string(value, _WEB_CONFIG)
+    if path and (not path.startswith("/") or path.endswith("/")):
+        raise Wrong(f'must be the absolute path of a file, such as "{_WEB_CONFIG}"')
+    if "\0" in path:
+        raise Wrong("a path holds no zero byte")
     return path
 
 

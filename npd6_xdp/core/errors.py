@@ -27,15 +27,22 @@ class Npd6Error(Exception):
 class Mistake:
     """One mistake in a configuration file.
 
-    `where` it stands ("interface[0].rule[2].prefix", "line 3, column 7", or "" for the whole file);
-    `message` says what is wrong and what to write instead, in one line.
+    `where` it stands by name ("interface[0].rule[2].prefix", or "" for the whole file or what has no name); `message`
+    says what is wrong and what to write instead, in one line. `line` and `column` count from 1, the column in
+    characters; 0 is none.
     """
 
     where: str
     message: str
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+    def told(self, source: str) -> str:
+        """The line for the user: FILE:LINE:COLUMN: PLACE: what is wrong, without the parts that it hasn't."""
+        return f"{':'.join((source, *(str(number) for number in (self.line, self.column) if number)))}: {self}"
 
 
 MOST_MISTAKES = 20
@@ -56,7 +63,7 @@ class ConfigError(Npd6Error):
         more = max(count, len(mistakes)) - MOST_MISTAKES
         rest = (Mistake("", f"and {more:,} more mistake{'' if more == 1 else 's'}; mend these first"),)
         self.mistakes = (*mistakes[:MOST_MISTAKES], *(rest if more > 0 else ()))
-        super().__init__("\n".join(f"{source}: {mistake}" for mistake in self.mistakes))
+        super().__init__("\n".join(mistake.told(source) for mistake in self.mistakes))
 
 
 class UsageError(Npd6Error):

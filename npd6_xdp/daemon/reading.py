@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parts import Assembly, parts
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.web_config import WebConfig
 from npd6_xdp.system.aside import Aside
 
 PATIENCE = 600.0
@@ -18,14 +20,21 @@ PATIENCE = 600.0
 
 
 class Source(NamedTuple):
-    """The file: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `where`."""
+    """The file: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `where`.
+
+    `read_web` has what the web configuration of that path says, or raises Npd6Error.
+    """
 
     read: Callable[[], str]
     where: str
+    read_web: Callable[[str], WebConfig]
 
     def load(self, before: Config | None = None) -> Config:
-        """What it says now, with the very rules that it had `before` where they are plain. Raises ConfigError."""
-        return parse(self.read(), self.where, before)
+        """What both say now, with the very rules that it had `before` where they are plain. Raises Npd6Error."""
+        config = parse(self.read(), self.where, before)
+        if config.metrics_web_config:
+            config = replace(config, web=self.read_web(config.metrics_web_config))
+        return config
 
 
 class Reading:

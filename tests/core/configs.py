@@ -40,6 +40,11 @@ def listen(value: str) -> str:
     return f"[metrics]\nlisten = {value}\n{MINIMAL}"
 
 
+def web(value: str) -> str:
+    """The same for metrics.web_config."""
+    return f"[metrics]\nweb_config = {value}\n{MINIMAL}"
+
+
 def interface(lines: str, name: str = '"wan0"') -> str:
     """The same for [[interface]]."""
     return f"[[interface]]\nname = {name}\n{lines}\n{RULE}"

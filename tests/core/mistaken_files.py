@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tests.core.configs import HERE, ITS_RULE, MINIMAL, RULE, daemon, interface, limits, listen, rule
+from tests.core.configs import HERE, ITS_RULE, MINIMAL, RULE, daemon, interface, limits, listen, rule, web
 
 SYNTAX = (
     (
@@ -307,6 +307,15 @@ ENDPOINTS = (
     ("all behind one", listen('["[::1]:1", "[::]:1"]'), "metrics.listen[0]", "metrics.listen[1] listens there, too"),
     ("IPv4 beside all", listen('["0.0.0.0:1", "[::]:1"]'), "metrics.listen[0]", "metrics.listen[1] listens there"),
     ("all of IPv4", listen('["0.0.0.0:1", "192.0.2.1:1"]'), "metrics.listen[1]", "metrics.listen[0] listens there"),
+    (
+        "a web configuration that is no path",
+        web("1"),
+        "metrics.web_config",
+        'such as "/etc/npd6-xdp/web.yml"; found the',
+    ),
+    ("one from here", web('"web.yml"'), "metrics.web_config", "must be the absolute path of a file, such as"),
+    ("one that is a directory", web('"/etc/"'), "metrics.web_config", "must be the absolute path of a file, such as"),
+    ("one with a zero byte", web(r'"/etc/\u0000"'), "metrics.web_config", "a path holds no zero byte"),
     ("a service's name", listen('"127.0.0.1:http"'), "metrics.listen", "the port must be a whole number"),
 )
 

@@ -91,6 +91,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
     text = """
         daemon = { control = "/tmp/x", log_level = "debug", log_format = "json" }
         metrics.listen = "127.0.0.1:80"
+        metrics.web_config = "/etc/web.yml"
         [limits]
         events_per_second = 1
         pending = 2
@@ -107,6 +108,7 @@ def test_each_key_of_the_daemon_means_what_it_says() -> None:
         log_level="debug",
         log_format="json",
         metrics_listen=(("127.0.0.1", 80),),
+        metrics_web_config="/etc/web.yml",
         limits=Limits(1, 2, 3, 4, 5, 7, 8, 6),
     )
 

@@ -39,6 +39,7 @@ ROOMS = {
                 f"system.netlink.{room}"
                 for room in ("inspection", "links", "requests", "route_questions", "router", "routes", "survey")
             ),
+            *(f"system.http.{room}" for room in ("passwords", "secured")),
             *(
                 f"system.{room}"
                 for room in (
@@ -100,7 +101,7 @@ WINGS = {
         "dumps",
         "nlsocket",
     ),
-    "http": ("endpoint", "site", "metrics"),
+    "http": ("endpoint", "secured", "passwords", "site", "metrics"),
 }
 LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs", "verbs_init", "verbs_see")}
 """What a room may import inside its functions, besides."""

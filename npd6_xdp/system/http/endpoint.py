@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where HTTP is served: it listens, takes connections, and has the site answer each one's question. It only reads.
 
-Each connection has a thread of its own and brings one answer, so a slow one is in nobody's way. There are never more
-than _MOST_CLIENTS of them: the oldest gives way to a newcomer.
+Each connection has a thread of its own and brings one answer, so a slow one is in nobody's way, neither while TLS is
+agreed on. There are never more than _MOST_CLIENTS of them: the oldest gives way to a newcomer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
 
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy, want_of_threads
 from npd6_xdp.core.said import Said
-from npd6_xdp.system.http.site import Response, Site, say
+from npd6_xdp.system.http.secured import Secured, hang_up, part, read_rest, shake_hands
+from npd6_xdp.system.http.site import READING, Response, Site, say
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -41,6 +41,7 @@ _REST = 0.5  # seconds until the next try to take a connection, where there is n
 _COMPLAIN = 60.0  # seconds before that is said again
 _M_ARENA_MAX = -8  # of malloc.h
 
+_CHALLENGE = ("WWW-Authenticate", 'Basic realm="npd6-xdp", charset="UTF-8"')
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -69,8 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
         connection: socket.socket,
         address: Any,
         hold: Callable[[socket.socket, bytes], None],
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._answer = answer
+        self._more_headers = headers
         self._hold = hold
         super().__init__(connection, address, cast(Any, None))
 
@@ -105,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             ("Content-Length", str(len(response.body))),
             ("Content-Security-Policy", response.policy),
             *_HEADERS,
+            *self._more_headers,
             *response.headers,
             ("Connection", "close"),
         ):
@@ -112,14 +116,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)
+        part(self.connection)
 
     def _linger(self) -> None:
         """Take in what the asker has yet to say: closing before resets the connection, and our answer is lost."""
         with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
+            hang_up(self.connection, socket.SHUT_WR)
             self.connection.settimeout(_LINGER)
             left = _MOST_LINGERED
-            while left > 0 and (data := self.connection.recv(left)):
+            while left > 0 and (data := read_rest(self.connection, left)):
                 left -= len(data)
 
 
@@ -149,6 +154,7 @@ class Endpoint:
         self._hung_up: set[socket.socket] = set()
         self._answers: dict[socket.socket, bytes] = {}  # long ones that are being sent, the oldest first
         self._threads: set[threading.Thread] = set()
+        self._secured = Secured()
         self._serves = threading.Event()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         try:
@@ -156,6 +162,10 @@ class Endpoint:
         except RuntimeError as error:
             self._close_sockets()
             raise MachineError(f"metrics.listen: {want_of_threads()}") from error
+
+    def secure(self, secured: Secured) -> None:
+        """Serve whoever connects from now on in this way."""
+        self._secured = secured
 
     def serve(self) -> None:
         """Answer from now on."""
@@ -215,9 +225,17 @@ class Endpoint:
                 self._complain(listening, remedy(error))
                 return False
             return True
+        secured = self._secured
+        try:
+            connection = secured.wrap(connection)
+        except (OSError, ValueError):  # it has hung up already, or sent something before
+            connection.close()
+            return True
         host, _ = _address(listening)
         connection.settimeout(_PATIENCE)
-        thread = threading.Thread(target=self._serve, args=(connection, host, address), name="web client", daemon=True)
+        thread = threading.Thread(
+            target=self._serve, args=(connection, secured, host, address), name="web client", daemon=True
+        )
         with self._lock:
             if len(self._threads) >= _MOST_THREADS:
                 connection.close()
@@ -240,10 +258,18 @@ class Endpoint:
             where = _spelled(*_address(listening))
             log.error("%s: no connection can be taken: %s; trying again every %.1f s", where, why, _REST)
 
-    def _serve(self, connection: socket.socket, host: str, address: Any) -> None:
+    def _serve(self, connection: socket.socket, secured: Secured, host: str, address: Any) -> None:
+        def answer(method: str, target: str, headers: dict[str, str]) -> Response:
+            if secured.passwords and method in READING:
+                said = headers.get("authorization")
+                if not secured.passwords.allow(said, str(address[0]), lambda: connection not in self._hung_up):
+                    return say(HTTPStatus.UNAUTHORIZED, "Say a user's name and password.", _CHALLENGE)
+            return self._site.answer(host, method, target, headers)
+
         try:
             with suppress(OSError):  # whatever became of the client
-                _Handler(partial(self._site.answer, host), connection, address, self._hold)
+                shake_hands(connection)
+                _Handler(answer, connection, address, self._hold, secured.headers)
         finally:
             self._forget(connection, threading.current_thread())
 
@@ -276,8 +302,7 @@ class Endpoint:
     def _hang_up(self, client: socket.socket) -> None:
         """Its thread finds the connection closed, and ends. With the lock held."""
         self._hung_up.add(client)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
+        hang_up(client)
 
 
 def _share_memory() -> None:

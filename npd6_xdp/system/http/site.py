@@ -30,7 +30,9 @@ _FRESH = 0.5  # seconds that an overview is good for
 _SHARE = 10  # and so many times what it took to make
 _MOST_SAID = 100  # different failures
 _TEXT = "text/plain; charset=utf-8"
-_READING = ("GET", "HEAD")
+READING = ("GET", "HEAD")
+"""The methods that are answered."""
+
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
@@ -71,8 +73,8 @@ class Site:
 
     def answer(self, host: str, method: str, target: str, headers: dict[str, str]) -> Response:
         """What to say to a question that has come at the address `host`; the names of its headers are in lower case."""
-        if method not in _READING:
-            return say(HTTPStatus.METHOD_NOT_ALLOWED, "This only reads: GET and HEAD.", ("Allow", ", ".join(_READING)))
+        if method not in READING:
+            return say(HTTPStatus.METHOD_NOT_ALLOWED, "This only reads: GET and HEAD.", ("Allow", ", ".join(READING)))
         names = _own_names(host)
         if not _is_meant(headers.get("host"), names):
             known = ", ".join(sorted(names))
