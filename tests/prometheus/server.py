@@ -9,6 +9,8 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -27,9 +29,15 @@ HURRY = (
 
 
 class Prometheus:
-    """Scrapes and evaluates while the `with` block runs."""
+    """Scrapes and evaluates while the `with` block runs.
 
-    def __init__(self, topology: Topology) -> None:
+    `beside` are files to be put beside the configuration, by their names there. With some, what the configuration has
+    as a comment for TLS and a password holds, too, and `more` below its tls_config.
+    """
+
+    def __init__(self, topology: Topology, beside: Mapping[str, Path] | None = None, more: str = "") -> None:
+        self._beside = beside or {}
+        self._more = more
         self._topology = topology
         self._home = topology.directory / "prometheus"
         self._log = topology.directory / "prometheus.log"
@@ -41,7 +49,13 @@ class Prometheus:
             text = file.read_text()
             for pattern, instead in HURRY:
                 text = re.sub(pattern, instead, text)
+            if file.name == "prometheus.yml" and self._beside:
+                text, count = re.subn(r"^    # (?!Where)", "    ", text, flags=re.MULTILINE)
+                assert count == 6
+                text = text.replace("    tls_config:\n", f"    tls_config:\n{self._more}")
             file.write_text(text)
+        for name, path in self._beside.items():
+            shutil.copy(path, self._home / name)
         with self._log.open("w") as log:
             self._process = self._topology.popen(
                 "edge",
@@ -96,6 +110,12 @@ class Prometheus:
         """The alerts that are firing, but for one about the neighbour table: a scan fills it, and others do."""
         found = [each for each in self._get("alerts")["alerts"] if each["labels"].get("kind") != "neighbour_table"]
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
+
+    def last_scrape(self) -> tuple[str, str]:
+        """When the one target was scraped last, and what was wrong then; that there is none yet is wrong, too."""
+        for target in self._get("targets")["activeTargets"]:
+            return target["lastScrape"], target["lastError"]
+        return "", "no target yet"
 
     def _ready(self) -> bool:
         assert self._process is not None

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TLS and passwords of a real daemon: over reloads, and while somebody tries passwords as fast as he can."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
+from npd6_xdp.lab.topology import Topology
+from tests.certificates import PASSWORD, self_signed, web_config
+from tests.netns.verb import verb
+from tests.netns.wire import configuration, flood, scan, until
+
+Start = Callable[..., RunningDaemon]
+
+
+def secured(topology: Topology, *rules: str, **keys: str) -> str:
+    return f'[metrics]\nweb_config = "{topology.directory / "web.yml"}"\n{configuration(*rules, **keys)}'
+
+
+def curl(topology: Topology, *words: str, path: str = "/healthz", scheme: str = "https") -> str:
+    """What is answered on the edge, or what keeps it from being."""
+    given = ("curl", "-sS", "--max-time", "60", "--cacert", str(topology.directory / "server.crt"), *words)
+    done = topology.run("edge", *given, f"{scheme}://[::1]:9846{path}")
+    return (done.stdout or done.stderr).strip()
+
+
+KNOWN = ("-u", f"alice:{PASSWORD}")
+
+
+def test_a_reload_reads_certificates_and_users_anew_or_leaves_all_as_it_was(topology: Topology, daemon: Start) -> None:
+    where = topology.directory
+    self_signed(where, "server", "IP:::1")
+    web = web_config(where)
+    running = daemon(configuration())
+    assert curl(topology, scheme="http") == "ok"
+    running.write(secured(topology))
+    assert verb(running, "reload").returncode == 0
+    assert curl(topology) == "Say a user's name and password."
+    assert curl(topology, *KNOWN) == "ok"
+    assert 'npd6_interface_up{interface="wan0"} 1.0' in curl(topology, *KNOWN, path="/metrics")
+    assert curl(topology, scheme="http") == "This is served by TLS: ask by https://."
+    old = shutil.copy(where / "server.crt", where / "old.crt")
+    self_signed(where, "server", "IP:::1")
+    assert "certificate" in curl(topology, *KNOWN), "the one that was there before"
+    assert verb(running, "reload").returncode == 0
+    assert curl(topology, *KNOWN) == "ok"
+    assert "certificate" in curl(topology, *KNOWN, "--cacert", str(old))
+    web_config(where, users=("bob",))
+    text = web.read_text()
+    web.write_text(text.replace("key_file", "kee_file"))
+    done = verb(running, "reload")
+    assert done.returncode != 0
+    assert f'{web}:3:3: tls_server_config.kee_file: unknown key "kee_file"; did you mean "key_file"?' in done.stderr
+    assert f"{web}:1:1: tls_server_config.key_file: missing" in done.stderr
+    web.write_text(text)
+    (where / "server.key").rename(where / "elsewhere.key")
+    done = verb(running, "reload")
+    place = f"{web}:3:3: tls_server_config.key_file"
+    assert done.stderr.startswith(f"npd6-xdp: the old configuration stays: {place}: {where}/server.key: can't read it")
+    assert curl(topology, *KNOWN) == "ok", "all is as it was"
+    (where / "elsewhere.key").rename(where / "server.key")
+    assert verb(running, "reload").returncode == 0
+    assert curl(topology, *KNOWN) == "Say a user's name and password."
+    running.write(configuration())
+    assert verb(running, "reload").returncode == 0
+    assert curl(topology, scheme="http") == "ok"
+
+
+def test_check_and_a_start_refuse_what_cant_be_used(topology: Topology, daemon: Start) -> None:
+    where = topology.directory
+    web = where / "web.yml"
+    config = where / "checked.toml"
+    config.write_text(secured(topology))
+
+    def check() -> tuple[int, str]:
+        done = topology.run("edge", *RunningDaemon(topology, "")._program, "check", "--config", str(config))
+        return done.returncode, done.stderr
+
+    for content, why, exit_status in (
+        (None, f"{web}: can't read it: No such file or directory", 2),
+        ("tls_server_config:\n  cert: |\n    x\n", f"{web}:2:3: tls_server_config.cert: npd6-xdp doesn't take it", 2),
+        ("a: [", f"{web}:1:5: not valid YAML", 2),
+        (web_config(where).read_text(), f"{web}:2:3: tls_server_config.cert_file: {where}/server.crt: can't read", 1),
+    ):
+        web.unlink(missing_ok=True) if content is None else web.write_text(content)
+        status, said = check()
+        assert (status, said[: len(why) + 10]) == (2, f"npd6-xdp: {why}")
+        with pytest.raises(StartError, match=f"exit status {exit_status}") as caught:
+            daemon(config.read_text())
+        assert f"npd6-xdp: {why}" in caught.value.log
+    self_signed(where, "server", "IP:::1")
+    assert check()[0] == 0
+
+
+@contextmanager
+def hammering(topology: Topology, clients: int) -> Iterator[Callable[[], int]]:
+    """So many ask with a wrong password each time; tells how many were refused so far."""
+    stopping, refused = threading.Event(), itertools.count()
+    done = [0]
+
+    def hammer(name: int) -> None:
+        for number in itertools.count():
+            if stopping.is_set():
+                return
+            said = base64.b64encode(f"alice:{name}-{number}".encode()).decode()
+            with suppress(OSError, HTTPException), closing(HTTPConnection("::1", 9846, timeout=60)) as connection:
+                with topology.inside("edge"):
+                    connection.connect()
+                connection.request("GET", "/metrics", headers={"Authorization": f"Basic {said}"})
+                assert connection.getresponse().status == 401
+                done[0] = next(refused) + 1
+
+    threads = [threading.Thread(target=hammer, args=(name,)) for name in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield lambda: done[0]
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def answer_times(topology: Topology) -> tuple[float, float]:
+    """How many solicitations Python has answered, and the seconds that all of these took."""
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(curl(topology, *KNOWN, path="/metrics", scheme="http") + "\n")
+        if family.name == "npd6_answer_seconds"
+        for sample in family.samples
+    }
+    return found["npd6_answer_seconds_count"], found["npd6_answer_seconds_sum"]
+
+
+def test_however_many_wrong_passwords_are_tried_solicitations_are_answered_in_time(
+    topology: Topology, daemon: Start
+) -> None:
+    """Each takes bcrypt a fifth of a second here: were that the loop's, or were Python's lock held, an answer would
+    take half of it, in the mean.
+    """
+    web = web_config(topology.directory, cost=12)
+    web.write_text(web.read_text().partition("basic_auth_users")[2].join(("basic_auth_users", "")))
+    running = daemon(secured(topology, datapath='"python"'))
+    assert curl(topology, *KNOWN, scheme="http") == "ok", "the right one is known from here"
+
+    def mean(seconds: float) -> float:
+        count, total = answer_times(topology)
+        with flood(topology, scan(10_000), 200):
+            time.sleep(seconds)
+        later, total_later = answer_times(topology)
+        assert later - count > 100 * seconds, "they are answered at all"
+        return (total_later - total) / (later - count)
+
+    quiet = mean(3.0)
+    with hammering(topology, 6) as refused:
+        assert until(lambda: refused() > 0, 60.0)
+        before = refused()
+        loud = mean(6.0)
+        assert refused() - before >= 2, "somebody was trying"
+    print(f"an answer takes {quiet * 1e3:.2f} ms, and {loud * 1e3:.2f} ms while passwords are tried")
+    assert loud < 0.02
+    assert not running.process.poll()
+    began = time.monotonic()
+    assert curl(topology, *KNOWN, scheme="http") == "ok"
+    assert time.monotonic() - began < 5
