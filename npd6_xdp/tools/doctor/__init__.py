@@ -28,6 +28,7 @@ from npd6_xdp.tools.doctor import (
     running,
     snooping,
     unit,
+    web,
 )
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, findings_json, findings_text, is_failed
@@ -40,6 +41,7 @@ SUBJECTS: tuple[Checks, ...] = (
     running.file_checks,  # first: all that goes by the daemon's state goes by the file that it has
     machine.checks,
     unit.checks,
+    web.checks,
     interface.checks,
     snooping.checks,
     forwarding.checks,

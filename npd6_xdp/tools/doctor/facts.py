@@ -160,6 +160,16 @@ class Echo(NamedTuple):
     asked: frozenset[IPv6Address] = frozenset()
 
 
+class WebFacts(NamedTuple):
+    """What is wrong with the web configuration, and what is unwise: a line each."""
+
+    refused: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
+
+
+_NO_WEB = WebFacts()
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything. `config` has this machine's names of interfaces, and `path` is its file. `status` is the daemon's
@@ -203,6 +213,7 @@ class Facts:
     networkd: Sequence[NetworkdLine] = ()
     firewall: Firewall = _NO_FIREWALL
     unit: Unit = _NO_UNIT
+    web: WebFacts = _NO_WEB
     echoes: Sequence[Echo] = ()
 
     @cached_property

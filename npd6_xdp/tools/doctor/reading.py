@@ -50,6 +50,7 @@ from npd6_xdp.tools.doctor.networkd import read_networkd
 from npd6_xdp.tools.doctor.reading_firewall import read_firewall
 from npd6_xdp.tools.doctor.samples import samples
 from npd6_xdp.tools.doctor.unit import read_unit
+from npd6_xdp.tools.doctor.web import read_web_files
 
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
 _RING_BYTES = 2304 << 10  # of two programs, a CPU
@@ -112,6 +113,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         networkd=read_networkd(),
         firewall=read_firewall(),
         unit=read_unit(),
+        web=read_web_files(config),
         can_ask_routers=find("rdisc6") is not None,
         **routing,
     )

@@ -17,9 +17,9 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
-from npd6_xdp.tools.doctor import interface, kernel_proxy, machine, others, routes, unit
+from npd6_xdp.tools.doctor import interface, kernel_proxy, machine, others, routes, unit, web
 from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Program, Unit
-from npd6_xdp.tools.doctor.finding import Finding, Level, findings_json, findings_text, is_failed, ok, warn
+from npd6_xdp.tools.doctor.finding import Finding, Level, fail, findings_json, findings_text, is_failed, ok, warn
 
 TEXT = """\
 [[interface]]
@@ -50,6 +50,25 @@ def facts() -> Facts:
 def of(found: Iterator[Finding], check: str) -> Finding:
     (one,) = [each for each in found if each.check == check]
     return one
+
+
+def test_a_web_configuration_is_looked_at_where_there_is_one(tmp_path: Path) -> None:
+    its = facts()
+    assert list(web.checks(its)) == []
+    path = tmp_path / "web.yml"
+    config = replace(its.config, metrics_web_config=str(path), metrics_listen=(("192.0.2.1", 80),))
+
+    def found() -> list[Finding]:
+        return list(web.checks(replace(its, config=config, web=web.read_web_files(config))))
+
+    assert found() == [fail("web_config", f"{path}: can't read it: No such file or directory")]
+    path.write_text("http_server_config: {http2: false}")
+    assert found() == [ok("web_config", f"{path} can be used, with the files that it names")]
+    path.write_text("a: 1\nb: 2")
+    assert [each.level for each in found()] == [Level.FAIL] * 2
+    path.write_text(f"basic_auth_users: {{alice: $2y$10${'O' * 53}}}")
+    (one,) = found()
+    assert (one.level, one.message[-20:]) == (Level.WARN, "work for all to read")
 
 
 @pytest.mark.parametrize(
