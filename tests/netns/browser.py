@@ -63,9 +63,9 @@ class Page:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self._driver = driver
 
-    def open(self) -> None:
+    def open(self, url: str = URL) -> None:
         """Open it, and wait for the first numbers."""
-        self._driver.get(URL)
+        self._driver.get(url)
         assert until(lambda: self.text("#state span") != "asking…"), self.complaints()
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -134,13 +134,13 @@ class Page:
 
 
 @contextmanager
-def browser(topology: Topology, directory: Path) -> Iterator[Page]:
+def browser(topology: Topology, directory: Path, *flags: str) -> Iterator[Page]:
     """A browser in the edge, with an empty profile under `directory`; the thread is in there meanwhile."""
     assert CHROMIUM, "chromium isn't installed: deploy/setup.sh --test"
     assert CHROMEDRIVER, "chromedriver isn't installed: deploy/setup.sh --test"
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*_FLAGS, f"--user-data-dir={directory / 'profile'}"):
+    for flag in (*_FLAGS, *flags, f"--user-data-dir={directory / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with topology.inside("edge"):

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.certificates import PASSWORD, self_signed, web_config
+from tests.netns.browser import CHROMIUM, browser
 from tests.netns.verb import verb
 from tests.netns.wire import configuration, flood, scan, until
 
@@ -101,6 +104,22 @@ def test_check_and_a_start_refuse_what_cant_be_used(topology: Topology, daemon: 
         assert f"npd6-xdp: {why}" in caught.value.log
     self_signed(where, "server", "IP:::1")
     assert check()[0] == 0
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: deploy/setup.sh --test")
+def test_a_browser_asks_for_the_password_once_and_shows_the_page(
+    topology: Topology, daemon: Start, tmp_path: Path
+) -> None:
+    self_signed(topology.directory, "server", "IP:::1")
+    web_config(topology.directory)
+    daemon(secured(topology))
+    with browser(topology, tmp_path, "--ignore-certificate-errors") as page:
+        page.open(f"https://alice:{quote(PASSWORD)}@[::1]:9846/")
+        assert page.becomes(lambda: page.has("#interfaces .flag"))
+        seen = page.text("#state span")
+        page.open("https://[::1]:9846/")
+        assert page.text("#state span") == seen
+        assert not [line for line in page.complaints() if "401" in line]
 
 
 @contextmanager
