@@ -28,6 +28,7 @@ from npd6_xdp.system.http.site import Site
 from npd6_xdp.tools import pcap
 from npd6_xdp.tools.control import understood
 from npd6_xdp.tools.convert import convert
+from npd6_xdp.tools.web_file import parse_web
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,6 +135,17 @@ def _told(error: ConfigError) -> None:
     assert 1 <= len(error.mistakes) <= MOST_MISTAKES + 1
     assert len(str(error).splitlines()) == len(error.mistakes), str(error)
     assert len(str(error)) < 600 * len(error.mistakes)
+
+
+def _web_file(data: bytes) -> None:
+    try:
+        text = decode(data)
+    except ValueError:
+        return
+    try:
+        parse_web(text, "f")
+    except ConfigError as error:
+        _told(error)
 
 
 def _convert(data: bytes) -> None:
@@ -264,7 +276,7 @@ _NDPPD = (
 @cache
 def targets() -> dict[str, Target]:
     """By name."""
-    found = (*_of_the_wire(), *_configurations(), *_of_captures(), *_of_clients())
+    found = (*_of_the_wire(), *_configurations(), *_web_configurations(), *_of_captures(), *_of_clients())
     return {target.name: target for target in found}
 
 
@@ -328,6 +340,40 @@ def _configurations() -> tuple[Target, ...]:
             "ndppd.conf", _convert, _NDPPD, (b"{", b"}", b"proxy", b"rule", b"/*", b"*/", b"//", b"\n", b'"', b"::/0")
         ),
     )
+
+
+def _web_configurations() -> tuple[Target, ...]:
+    """Files of TLS and passwords."""
+    words = (
+        ": ",
+        "\n",
+        "  ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "&a",
+        "*a",
+        "!",
+        "|",
+        ">",
+        '"',
+        "'",
+        "\\u",
+        "?",
+        "%",
+        "---",
+    )
+    hashed = f"$2y$10${'O' * 53}"
+    samples = (
+        "tls_server_config:\n  cert_file: a\n  key_file: b\n  client_ca_file: c\n"
+        "  client_auth_type: RequireAndVerifyClientCert\n  min_version: TLS13\n",
+        "tls_server_config: {cert_file: a, key_file: 'b', cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}\n",
+        f'http_server_config:\n  headers:\n    X-Frame-Options: "deny"\nbasic_auth_users:\n  alice: {hashed}\n',
+    )
+    return (Target("web.yml", _web_file, tuple(map(str.encode, samples)), tuple(map(str.encode, words))),)
 
 
 def _of_captures() -> tuple[Target, ...]:

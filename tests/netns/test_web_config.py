@@ -162,6 +162,7 @@ def answer_times(topology: Topology) -> tuple[float, float]:
     return found["npd6_answer_seconds_count"], found["npd6_answer_seconds_sum"]
 
 
+@pytest.mark.alone
 def test_however_many_wrong_passwords_are_tried_solicitations_are_answered_in_time(
     topology: Topology, daemon: Start
 ) -> None:
