@@ -21,6 +21,7 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.certificates import PASSWORD, self_signed, web_config
 from tests.netns.browser import CHROMIUM, browser
+from tests.netns.service import UnderSystemd
 from tests.netns.verb import verb
 from tests.netns.wire import configuration, flood, scan, until
 
@@ -104,6 +105,28 @@ def test_check_and_a_start_refuse_what_cant_be_used(topology: Topology, daemon: 
         assert f"npd6-xdp: {why}" in caught.value.log
     self_signed(where, "server", "IP:::1")
     assert check()[0] == 0
+
+
+def test_within_the_units_sandbox_a_key_of_roots_is_refused_with_the_mend_and_then_serves(topology: Topology) -> None:
+    where = topology.directory
+    self_signed(where, "server", "IP:::1")
+    web_config(where, cost=10)
+    key = where / "server.key"
+    assert key.stat().st_mode & 0o777 == 0o600, "as openssl makes it"
+    with UnderSystemd(topology, configuration()) as service:
+        service.configure(f'[metrics]\nweb_config = "/run/lab/web.yml"\n{configuration()}')
+        assert service.reload().returncode == 1
+        place = "/run/lab/web.yml:3:3: tls_server_config.key_file: /run/lab/server.key"
+        mend = "chgrp npd6-xdp /run/lab/server.key && chmod 640 /run/lab/server.key"
+        refused = f"{place}: can't read it: Permission denied; let the user npd6-xdp read it: {mend}"
+        assert until(lambda: f"reload: {refused}\n" in service.log)
+        assert curl(topology, scheme="http") == "ok"
+        assert service.enter("sh", "-c", mend).returncode == 0
+        assert service.reload().returncode == 0
+        assert curl(topology) == "Say a user's name and password."
+        assert curl(topology, *KNOWN) == "ok"
+        assert service.systemctl("restart", "npd6-xdp").returncode == 0
+        assert curl(topology, *KNOWN) == "ok"
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here: deploy/setup.sh --test")
