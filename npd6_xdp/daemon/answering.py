@@ -89,6 +89,8 @@ class Answering(Follower):
         self.times = AnswerTimes()
         self.told: Told | None = None
         """Who hears of what the program has marked, if anybody does."""
+        self.others = 0
+        """How many events there were so far for which more was to be done than to answer them."""
         # of those that are to be counted yet:
         self._tried: list[Shape] = []
         self._unsent: list[Shape] = []  # of the tried ones
@@ -140,9 +142,12 @@ class Answering(Follower):
                 self._answer_one(event)
             except Exception as error:
                 self._report(self.WHERE, error)
+        count = sum(map(len, runs)) // RECORD_SIZE
+        self.others += len(others)
         if self.told is not None:
+            self.others += count
             self.told.pause()
-        return sum(map(len, runs)) // RECORD_SIZE
+        return count
 
     def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:
         """Answer those events that only want an answer; the others."""

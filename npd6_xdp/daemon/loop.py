@@ -24,7 +24,7 @@ HEARTBEAT = 2.0  # seconds after which it turns, if nothing else wakes it: so it
 FAILURES = 3  # of one source within so many seconds, and it is opened anew: it may be what fails, and would spin
 WITHIN = 1.0
 HELPED = 60.0  # seconds that a source has to go well after that; else nothing helps
-EXACT = 0.001  # seconds: what is due may be so late; else each turn of a stream would ask all for their times
+EXACT = 0.001  # seconds: what is due may be so late; else each turn would ask all for their times
 PAUSE = 1.0  # seconds that a due call which failed waits before it is tried again
 _MOST_READY = 16  # file descriptors that one wait tells of
 
@@ -91,7 +91,10 @@ class Loop:
         self._logged: set[tuple[str, str, str, int]] = set()
         self._stopped = False
         self.turned = math.inf
-        self._checked = -math.inf  # when it was last asked what is due
+        self._asked = -math.inf  # when it was last asked what is due
+        self._due = math.inf  # what was said then: when the first of it is
+        self._is_kept = False  # keep_due() was called since the last turn
+        self._stands = False  # it was each time since then
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -126,6 +129,7 @@ class Loop:
         """Call with the time of the turn, whenever the time that `due` says has come (seconds, monotonic; or None)."""
         self._failures.setdefault(where, 0)
         self._timers.append(_Timer(where, due, call))
+        self._asked = -math.inf
 
     def renew(self, where: str, call: Callable[[], object]) -> None:
         """Register how a source is opened anew. Where several have one name, all of them are opened anew together."""
@@ -174,18 +178,27 @@ class Loop:
     def turn(self, wait: float) -> None:
         """Do what is due, wait (seconds) at most for what comes, and serve it."""
         self.turned = now = time.monotonic()
-        if wait > EXACT or now - self._checked >= EXACT:
-            self._checked = now
-            due = self._next_due()
-            if due <= now:
+        self._stands, self._is_kept = self._stands and self._is_kept, False
+        lasts = HEARTBEAT if self._stands and now < self._due else EXACT if wait <= EXACT else 0.0
+        if now - self._asked >= lasts:
+            self._asked, self._stands = now, True
+            self._due = self._next_due()
+            if self._due <= now:
                 self._tick(now)
-                due = self._next_due()
-            wait = max(min(wait, due - now, HEARTBEAT), 0.0)
+                self._due = self._next_due()
+        wait = max(min(wait, self._due - now, HEARTBEAT), 0.0)
         for fd, _ in self._epoll.poll(wait, _MOST_READY):
             if fd == self._others:
                 self._serve()
 
+    def keep_due(self) -> None:
+        """For `look` to say: what it has done changes nothing of what is due. To ask that takes longer than an answer,
+        so that is done where something may have changed, and every HEARTBEAT.
+        """
+        self._is_kept = True
+
     def _serve(self) -> None:
+        self._asked = -math.inf
         for key, _ in self._selector.select(0):
             try:
                 key.data.call()

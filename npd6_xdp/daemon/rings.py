@@ -91,10 +91,12 @@ class Rings:
     def look(self, answering: Answering) -> float:
         """Answer what is in the rings; how long (seconds) the next look has time."""
         pace, events, began = self._pace, 0, time.monotonic()
-        watched = pace.watched
+        watched, others = pace.watched, answering.others
         for kept in tuple(self._rings):
             events = max(events, answering.answer(kept.ring.read(watched=watched)))
         self.busy = events > 0
+        if answering.others == others:
+            self._loop.keep_due()
         if STREAM <= events < _FEW:
             time.sleep(_NAP)
         elif watched and not events:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.daemon.loop import FAILURES, HELPED, PAUSE, WITHIN, Loop
+from npd6_xdp.daemon.loop import FAILURES, HEARTBEAT, HELPED, PAUSE, WITHIN, Loop
 
 
 class Clock:
@@ -220,6 +220,76 @@ def test_it_waits_for_the_first_due_time_and_not_for_one_that_is_postponed(
     loop.at(lambda: began, fail, "postponed")
     loop.turn(10.0)
     assert 0.03 < time.monotonic() - began < 5.0
+
+
+class Timer:
+    """Something that is due at a time that may change; how often it was asked for that."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.due: float | None = None
+        self.asked = self.called = 0
+        loop.at(self._say, self._call, "timer")
+
+    def _say(self) -> float | None:
+        self.asked += 1
+        return self.due
+
+    def _call(self, _: float) -> None:
+        self.called += 1
+        self.due = None
+
+
+def kept_turns(loop: Loop, count: int, wait: float = 0.0) -> None:
+    for _ in range(count):
+        loop.keep_due()
+        loop.turn(wait)
+
+
+def test_what_is_due_is_asked_once_and_every_heartbeat_as_long_as_looks_change_nothing(
+    loop: Loop, clock: Clock
+) -> None:
+    timer = Timer(loop)
+    kept_turns(loop, 1000)
+    assert timer.asked == 1
+    clock.now += HEARTBEAT
+    kept_turns(loop, 1000)
+    assert timer.asked == 2
+
+
+def test_what_comes_due_is_called_though_looks_change_nothing(loop: Loop, clock: Clock) -> None:
+    timer = Timer(loop)
+    timer.due = clock.now + 0.5
+    called = []
+    for _ in range(8):
+        kept_turns(loop, 100)
+        called.append(timer.called)
+    assert called[:4] == [0] * 4
+    assert called[-1] == 1
+
+
+def test_what_a_source_makes_due_is_seen_though_looks_change_nothing(loop: Loop, pipe: Pipe) -> None:
+    timer = Timer(loop)
+
+    def make_due() -> None:
+        pipe.read += len(os.read(pipe.reader, 1))
+        timer.due = 0.0
+
+    loop.remove(pipe.reader)
+    kept_turns(loop, 3)
+    loop.add(pipe.reader, make_due, "source")
+    kept_turns(loop, 2, 10.0)
+    assert timer.called == 1
+
+
+def test_what_a_look_makes_due_is_seen_before_the_loop_waits(loop: Loop) -> None:
+    timer = Timer(loop)
+    kept_turns(loop, 3)
+    timer.due = 0.0  # by a look that doesn't say that it changes nothing
+    began = time.monotonic()
+    loop.turn(0.1)
+    kept_turns(loop, 1, 0.1)
+    assert timer.called == 1
+    assert time.monotonic() - began < 10.0
 
 
 def test_until_its_first_turn_no_time_counts_as_silence(loop: Loop, clock: Clock) -> None:
