@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When to look into the rings again: often while many events come, and soon if one may have come without a wake-up."""
+"""When to look into the rings again: at once while many events come; else whatever comes wakes us."""
 
 from __future__ import annotations
 
 import math
 
 STREAM = 2  # events of one look, from which on more are taken to follow by themselves
-LOOKS = (0.001, 0.010, 0.100)
-"""How old (seconds) the flag is at the looks that follow its raising; behind the last of them we may rest."""
+LATER = 0.010
+"""Seconds after the last event, or after a stream, at which there is one more look. What was answered is counted then;
+and where the program's fence is none (system/bpf/events.py), it finds what waked nobody, which is in the ring within
+microseconds. It comes so late because a timer that comes before the kernel's next tick has a virtual machine set its
+clock for each event, which took a quarter of the time until the answer.
+"""
 
 
 class Pace:
     """Decides after each look whether the next one raises the flag (system/bpf/events.py), and when it comes at latest.
 
-    An event is put where it wakes nobody if the program found the flag down. So it may come into a ring that has just
-    been found empty, although the flag has just been raised: the program read the flag before. This window is far
-    shorter than a microsecond, unless a hypervisor takes the processor away in the middle of it. Hence the rule:
-    **whenever the flag may have been down before a look, more looks follow**, each at ten times the age of the one
-    before. So an event that was delayed by d is seen within some 10 d, and we never wait without an end before these
-    looks.
+    The rule: **we wait only after a look that has raised the flag**. What that look hasn't found finds the flag raised.
     """
 
     def __init__(self) -> None:
@@ -37,10 +36,8 @@ class Pace:
         if not self.watched:
             self.watched, self._raised = True, math.inf
             return 0.0
-        if events or self._raised == math.inf:  # an event takes the flag down; those that follow closely don't wake us
+        if events or self._raised == math.inf:
             self._raised = began
-        age = began - self._raised
-        for look in LOOKS:
-            if age < look:
-                return look - age
-        return math.inf
+            return LATER
+        left = self._raised + LATER - began
+        return left if left > 0 else math.inf

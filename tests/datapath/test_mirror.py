@@ -113,7 +113,7 @@ def test_a_map_of_the_program_has_the_keys_and_values_that_python_packs(
 
 def test_python_knows_each_struct_that_is_shared_and_each_map_that_it_is_handed() -> None:
     assert set(re.findall(r"^struct (\w+) {", SOURCE, re.MULTILINE)) == STRUCTS.keys() - PLAIN
-    rings = {"events", "more_events", "trace_ring"}
+    rings = {"events", "wakeups", "trace_ring"}
     assert set(load._MAPS) == layout.MAPS.keys() | rings
 
 

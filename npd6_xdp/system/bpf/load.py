@@ -37,7 +37,7 @@ _MAPS = (
     "kept_routes",
     "heard_addresses",
     "events",
-    "more_events",
+    "wakeups",
     "need_wakeup",
     "trace_filters",
     "trace_rules",
