@@ -220,9 +220,10 @@ class Plain(NamedTuple):
 
     `pack_into(buffer, offset, eth_destination, before_source, target, destination, 0x8800, field, flags, target,
     option)` writes one, with the checksum `field = (checksum - destination - 2 * target) % 65535`, addresses being
-    big-endian integers.
+    big-endian integers. `pack`, which takes the same but buffer and offset, returns it.
     """
 
+    pack: Callable[..., bytes]
     pack_into: Callable[..., None]
     before_source: bytes
     checksum: int
@@ -250,8 +251,10 @@ class AdvertisementTemplate:
         self._option = frames[0][-8:]
         self._flags = [frame[-28:-24] for frame in frames]  # both indexed by the Solicited flag
         self._checksums = [int.from_bytes(frame[-30:-28]) for frame in frames]  # with all addresses zero
+        frame = struct.Struct(f">6s{len(self._before_source)}s16s16sHH4s16s8s")
         self.plain = Plain(
-            struct.Struct(f">6s{len(self._before_source)}s16s16sHH4s16s8s").pack_into,
+            frame.pack,
+            frame.pack_into,
             self._before_source,
             self._checksums[True],
             self._flags[True],

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from npd6_xdp.core.event import UNSPECIFIED, EventFlag, NsEvent, fields_of_run
+from npd6_xdp.core.event import UNSPECIFIED, EventFlag, NsEvent, fields_of_record, fields_of_run
 from npd6_xdp.core.frames import STRIDE, Frames, Shape
 from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate, Plain
 from npd6_xdp.core.links import choose_source
@@ -64,6 +64,20 @@ class Responder:
         frame = self._template(event.rule, event.vlan_tags()).unsolicited(source, event.target)
         return Answer(self._table.entries[rule.entry].ifindex, frame)
 
+    def answer_one(self, record: bytes) -> tuple[Shape, bytes, int] | None:
+        """The answer to a plain event (see answer_run()) that came alone, and when it was seen; None to any other.
+
+        The bytes are those of the others. Nobody else's answer waits for what this one leaves for later, so it has few
+        steps: the way from a wake-up to the answer goes by code that isn't in the processor's caches, mostly.
+        """
+        target, source, time_us, rule, answer_mac, tci, event_flags = fields_of_record(record)
+        shape, (pack, _, before_source, checksum, flags, option) = self._plain(rule, tci, event_flags)
+        if shape is None or source == UNSPECIFIED:
+            return None
+        field = (checksum - int.from_bytes(source) - 2 * int.from_bytes(target)) % 65535
+        frame = pack(answer_mac, before_source, target, source, _TYPE_AND_CODE, field, flags, target, option)
+        return shape, frame, time_us
+
     def answer_run(self, run: bytes, frames: Frames) -> list[NsEvent]:
         """Write the answers to a run's plain events into `frames`, which has space for them; the others come back.
 
@@ -82,7 +96,7 @@ class Responder:
             if rule != last_rule or event_flags != last_flags or tci != last_tci:
                 last_rule, last_tci, last_flags = rule, tci, event_flags
                 shape, parts = self._plain(rule, tci, event_flags)
-                pack_into, before_source, checksum, flags, option = parts
+                _, pack_into, before_source, checksum, flags, option = parts
             if shape is None or source == UNSPECIFIED:
                 others.append(NsEvent(target, source, time_us, rule, answer_mac, tci, event_flags))
                 continue

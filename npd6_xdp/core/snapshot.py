@@ -46,6 +46,11 @@ class AnswerTimes:
     counts: list[int] = field(default_factory=lambda: [0] * (len(ANSWER_BUCKETS) + 1))
     total: float = 0.0
 
+    def observe(self, microseconds: int) -> None:
+        """Count one answer."""
+        self.counts[bisect_left(_BUCKETS_US, microseconds)] += 1
+        self.total += microseconds / 1e6
+
     def observe_all(self, microseconds: list[int]) -> None:
         """Count many answers, by as many searches as there are buckets among them; sorts the list."""
         microseconds.sort()

@@ -92,7 +92,8 @@ class Answering(Follower):
         self.others = 0
         """How many events there were so far for which more was to be done than to answer them."""
         # of those that are to be counted yet:
-        self._tried: list[Shape] = []
+        self._tried_alone: dict[Shape, int] = {}
+        self._tried: list[Shape] = []  # of runs
         self._unsent: list[Shape] = []  # of the tried ones
         self._latencies: list[int] = []  # microseconds, of the others
 
@@ -124,15 +125,14 @@ class Answering(Follower):
         """Answer runs of events, at most BATCH in all; how many there were."""
         if not runs:
             return 0
-        if log.isEnabledFor(logging.DEBUG):
-            others = [event for run in runs for event in NsEvent.unpack_run(run)]
-        else:
-            try:
-                others = self._answer_plain(runs)
-            except Exception as error:
-                self._report(self.WHERE, error)
-                self._outbox.frames.clear()
-                others = [event for run in runs for event in NsEvent.unpack_run(run)]
+        try:
+            if len(runs) == 1 and len(runs[0]) == RECORD_SIZE and self._answer_alone(runs[0]):
+                return 1
+            others = self._answer_plain(runs)
+        except Exception as error:
+            self._report(self.WHERE, error)
+            self._outbox.frames.clear()
+            others = _unpacked(runs)
         if len(runs) > 1 and len(others) > 1:
             # each CPU's ring has its own: what came first on one link may tell what to make of what came on another
             now = machine_ns() // 1000
@@ -149,8 +149,28 @@ class Answering(Follower):
             self.told.pause()
         return count
 
+    def _answer_alone(self, record: bytes) -> bool:
+        """Answer an event that came alone, if it only wants an answer and nobody is told of it; whether it was."""
+        if self.told is not None or log.isEnabledFor(logging.DEBUG):
+            return False
+        answer = self._responder.answer_one(record)
+        if answer is None:
+            return False
+        shape, frame, time_us = answer
+        is_sent = self._ports.send(shape.ifindex, frame)
+        self._tried_alone[shape] = self._tried_alone.get(shape, 0) + 1
+        if is_sent:
+            self.times.observe((machine_ns() // 1000 - time_us) & _MICROSECONDS)
+        else:
+            self._note_unsent(shape, frame, time_us)
+            if len(self._unsent) > _UNSETTLED:
+                self.count()
+        return True
+
     def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:
         """Answer those events that only want an answer; the others."""
+        if log.isEnabledFor(logging.DEBUG):
+            return _unpacked(runs)
         frames = self._outbox.frames
         others: list[NsEvent] = []
         for run in runs:
@@ -161,8 +181,7 @@ class Answering(Follower):
             latencies = [(now - then) & _MICROSECONDS for then in frames.times]
             for index in reversed(failed):
                 del latencies[index]
-                self._unsent.append(frames.shapes[index])
-                self._note_unsent(frames, index)
+                self._note_unsent(frames.shapes[index], frames.frame(index), frames.times[index])
             if self.told is not None and any(shape.traced for shape in frames.shapes):
                 self.told.plain(frames, failed)
             self._latencies += latencies
@@ -172,21 +191,23 @@ class Answering(Follower):
                 self.count()
         return others
 
-    def _note_unsent(self, frames: Frames, index: int) -> None:
-        rule, advertisement = self.rule(frames.shapes[index].rule), NeighborAdvertisement.parse(frames.frame(index))
+    def _note_unsent(self, shape: Shape, frame: bytes, time_us: int) -> None:
+        self._unsent.append(shape)
+        rule = self.rule(shape.rule)
         if rule is not None:
-            self._recent_targets.unsent(rule, advertisement.target, frames.times[index])
+            self._recent_targets.unsent(rule, NeighborAdvertisement.parse(frame).target, time_us)
 
     def count(self) -> None:
         """Count what was answered. Not with each answer, but once a look finds the rings empty or _UNSETTLED are
         uncounted, since nobody but the asker is in a hurry.
         """
         tried, failed = self._tried, self._unsent
-        if not tried:
-            return
-        self.times.observe_all(self._latencies)
-        count = tried.count(tried[0])
-        counted = {tried[0]: count} if count == len(tried) else Counter(tried)
+        counted, self._tried_alone = self._tried_alone, {}
+        if tried:
+            self.times.observe_all(self._latencies)
+            is_one = tried.count(tried[0]) == len(tried)
+            for shape, count in ((tried[0], len(tried)),) if is_one else Counter(tried).items():
+                counted[shape] = counted.get(shape, 0) + count
         for shape, count in counted.items():
             rule = self.rule(shape.rule)
             if rule is not None:
@@ -263,3 +284,7 @@ class Answering(Follower):
             source, target = IPv6Address(event.source), IPv6Address(event.target)
             became = f"{Outcome.RATE_LIMITED} ({outcome})" if isinstance(outcome, Limit) else outcome
             log.debug("%s: %s asks who has %s: %s", entry.label, source, target, became)
+
+
+def _unpacked(runs: list[bytes]) -> list[NsEvent]:
+    return [event for run in runs for event in NsEvent.unpack_run(run)]

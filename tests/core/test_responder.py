@@ -144,6 +144,17 @@ def test_a_run_is_answered_with_the_same_bytes_as_one_event_at_a_time(runs: list
     assert len(others) + len(made) == len(events)
 
 
+@given(few_rules_and_tags)
+def test_what_comes_alone_is_answered_with_the_same_bytes_as_in_a_run(ns: NsEvent) -> None:
+    responder, frames = Responder(BOTH_PORTS), Frames(1)
+    others = responder.answer_run(ns.pack_record(), frames)
+    alone = responder.answer_one(ns.pack_record())
+    if others:
+        assert alone is None
+    else:
+        assert alone == (frames.shapes[0], frames.frame(0), frames.times[0])
+
+
 def _timed(responder: Responder, ns: NsEvent) -> tuple[int, int, bytes]:
     whole = responder.answer(ns)
     return whole.ifindex, ns.time_us, whole.frame

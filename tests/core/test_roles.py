@@ -184,6 +184,8 @@ def test_what_went_up_before_is_no_plain_answer_any_more() -> None:
     asked = event(active, "2001:db8:1::1")
     assert Responder(active).answer_run(asked.pack_record(), Frames(1)) == []
     assert Responder(standby).answer_run(asked.pack_record(), Frames(1)) == [asked]
+    assert Responder(active).answer_one(asked.pack_record()) is not None
+    assert Responder(standby).answer_one(asked.pack_record()) is None
 
 
 def test_who_waits_for_a_target_waits_no_more_once_the_entry_is_on_standby() -> None:

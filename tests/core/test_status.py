@@ -290,7 +290,7 @@ def test_answer_times_counted_together_are_those_counted_one_by_one(batches: lis
     for batch in batches:
         together.observe_all(list(batch))
         for each in batch:
-            singly.observe_all([each])
+            singly.observe(each)
     assert together.counts == singly.counts
     assert together.total == pytest.approx(singly.total)
 

@@ -185,7 +185,7 @@ def give_address(fault: Fault, n: int) -> None:
 
 
 HANDLED = {
-    "events": ("npd6_xdp.core.responder:Responder.answer_run", solicit, 4),
+    "events": ("npd6_xdp.core.responder:Responder.answer_one", solicit, 4),
     "table": ("npd6_xdp.daemon.counts:Counts.apply", give_address, 2),
     "reload": ("npd6_xdp.system.bpf.program:Program.apply", reload, 1),
 }
@@ -200,7 +200,7 @@ def test_what_fails_in_the_middle_of_an_answer_or_a_change_is_made_good(
     running = fault.running
     fault.happens(times)
     if where == "events":
-        assert all(fault.answers() for _ in range(times))  # one by one, what couldn't be answered in a run
+        assert all(fault.answers() for _ in range(times))  # the readable way, where the short one fails
     assert until(lambda: fault.left() == 0)
     assert fault.answers()
     assert fault.counted(where) >= 1

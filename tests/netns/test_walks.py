@@ -58,7 +58,7 @@ def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
     running = daemon(configuration(*RULES, **keys), program=program, environment={"PYTHONPATH": str(PROJECT)})
     traced, found = Traced(file), {}
     with Wire(topology) as wire:
-        with traced.while_so(running, "system/sender.py:Outbox.send"):
+        with traced.while_so(running, "system/sender.py:Port.send"):
             assert wire.ask(question("2001:db8:2::1")) is not None
         found["A solicitation that Python answers"] = traced.lines
         with traced.while_so(running, "daemon/counts.py:Counts.count_late"):

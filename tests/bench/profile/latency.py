@@ -32,10 +32,10 @@ _NUMBERS = {  # of system calls: sendto, epoll_wait (epoll_pwait), sendmmsg
 }
 _STEPS = (
     "asker: into send(2)",
-    "send(2): packet socket, veth, XDP, event submitted, daemon woken",
+    "send(2) of the asker: packet socket, veth, XDP, event submitted, daemon woken",
     "asker sleeps in recv(2); switch to the daemon; epoll_wait(2) returns",
     "daemon: ring read, answer built",
-    "sendmmsg(2), until the answer is at the asker's driver",
+    "send(2) of the daemon, until the answer is at the asker's driver",
 )
 
 

@@ -47,7 +47,7 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 		for (int step = 0; step < STEPS; step++)
 			forget(step);
 		note(ASKER_SENDS);
-	} else if (thread == DAEMON && call == SENDMMSG) {
+	} else if (thread == DAEMON && (call == SENDTO || call == SENDMMSG)) {
 		note(DAEMON_SENDS);
 	}
 	return 0;
