@@ -110,6 +110,8 @@ BPF_TABLE("array", int, u64, event_budget, 1);
 BPF_TABLE("lru_hash", struct mac_key, u64, source_budgets, SOURCE_BUDGETS_MAX);
 BPF_TABLE("array", int, u64, target_budgets, TARGET_BUDGETS_MAX);                   /* of new targets, by entry */
 BPF_TABLE("lru_hash", struct address_key, struct answered, answered, ANSWERED_MAX); /* by entry */
+/* those that may not be there, which are as many as a scan makes them: Python tells which of them are */
+BPF_TABLE("lru_hash", struct address_key, struct asked, asked_targets, ASKED_TARGETS_MAX);
 BPF_TABLE("lru_hash", struct address_key, struct recent, recent_targets, RECENT_TARGETS_MAX);
 /* those that no rule covers, or one ignores, which are as many as a scan makes them: they push out none of the others */
 BPF_TABLE("lru_hash", struct address_key, struct recent, other_targets, OTHER_TARGETS_MAX);
@@ -473,6 +475,34 @@ static __always_inline bool event_spend(const struct settings *settings, __u64 n
 	return paid && budget_spend(paid, settings->event_cost, now);
 }
 
+#define AGAIN_MOST 1000
+
+/*
+ * J3: Remembers a target that isn't known to be there. Who gets no answer asks again, a second later (RFC 4861 §7.2.2).
+ */
+static __always_inline void asked_note(const struct scratch *s, const struct address_key *key,
+				       const struct answered *now)
+{
+	struct asked *known, fresh = {
+		.asked = now->asked,
+		.tci = { now->tci[0], now->tci[1] },
+		.tag_flags = now->tag_flags,
+	};
+
+	known = asked_targets.lookup(key);
+	if (!known) {
+		__builtin_memcpy(fresh.mac, s->frame.h_source, ETH_ALEN);
+		asked_targets.update(key, &fresh);
+		return;
+	}
+	known->asked = fresh.asked;
+	known->tci[0] = fresh.tci[0];
+	known->tci[1] = fresh.tci[1];
+	known->tag_flags = fresh.tag_flags;
+	if (is_same_ether(known->mac, s->frame.h_source) && known->again < AGAIN_MOST)
+		known->again++;
+}
+
 /*
  * Whether a target may be answered at all: it was lately, or one more is left of its entry's budget of new ones (E4).
  * Each that is new fills the asker's neighbour cache, so a scan would push out what others need. A probe fills none,
@@ -497,6 +527,10 @@ static __always_inline bool target_admit(const struct entry *entry, const struct
 	known = answered.lookup(&key); /* which makes it the one that was asked for last */
 	if (known) {
 		*known = now;
+		return true;
+	}
+	if (is_free && s->event_flags & EVENT_MISS) {
+		asked_note(s, &key, &now);
 		return true;
 	}
 	if (!is_free && entry->flags & ENTRY_BUDGETED) {

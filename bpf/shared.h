@@ -231,6 +231,19 @@ struct answered {
 };
 
 /*
+ * A target of one of two edges that was asked for, and isn't known to be there: as above, who was the first to ask, and
+ * how often that one asked again.
+ */
+struct asked {
+	__u64 asked;
+	__be16 tci[MAX_TAGS];
+	__u16 tag_flags;
+	__u16 again;
+	__u8 mac[ETH_ALEN];
+	__u16 zero;
+};
+
+/*
  * A target that was asked for: times (CLOCK_MONOTONIC, nanoseconds), and what became of the last one that asked, and who
  * that was. Of an event, `outcome` is the one to expect, and `last` the event's own time: Python says what it found.
  */

@@ -84,7 +84,8 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         ),
         "remembered_targets": Key(
             "targets that were answered lately, where `new_targets_per_second` asks, and those that are announced where"
-            " `active_with` does; the one that wasn't asked for longest goes first",
+            " `active_with` does, under `neighbour` of each of three kinds; the one that wasn't asked for longest goes"
+            " first",
             beyond="forgotten ones are new again, and aren't announced",
         ),
     },

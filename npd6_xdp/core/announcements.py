@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
+
+from npd6_xdp.core.remembered import Doubt
 
 MOST_TIMES = 3
 """MAX_NEIGHBOR_ADVERTISEMENT: how often each may be (RFC 4861 §10)."""
@@ -22,17 +24,19 @@ PATIENCE = 1.2
 """Seconds after which such a target is left out. Who is there answers in milliseconds, or the kernel's second
 question, after one."""
 MOST_MISSED = 1024
-"""Targets of one turn that aren't found; then no more are looked for. A scan may have left 65,536 that never were."""
+"""Targets of one turn that were in doubt, and aren't found; then no more such ones are looked for. A scan may have left
+65,536 that never were."""
 _MOST_TRIED = 256  # targets that are decided at once: 5 ms
 _LATER = 0.1  # seconds until there may be space to look for one more
 
 
 class Announced(NamedTuple):
-    """A target to be announced; `tci` and `flags` are the VLAN tags, as an NsEvent has them."""
+    """A target to be announced; `tci` and `flags` are the VLAN tags, as an NsEvent has them. `doubt`: is it there?"""
 
     target: bytes
     tci: bytes = bytes(4)
     flags: int = 0
+    doubt: Doubt = Doubt.NONE
 
 
 class Fate(Enum):
@@ -54,7 +58,7 @@ class _Turn:
         self.left = len(self.todo)
         self.is_ready = False  # its next one may be announced
         self.unknown: deque[Announced] = deque()
-        self.missed = 0  # of those that were looked for
+        self.missed: Counter[Doubt] = Counter()  # of those that were looked for
 
 
 class _Again(NamedTuple):
@@ -181,11 +185,11 @@ class Announcements:
     def _look(self, now: float) -> None:
         """Have unknown targets looked for, a few at a time, the first ones first; who isn't found is left out."""
         while self._sought:
-            key, (until, turn, _) = next(iter(self._sought.items()))
+            key, (until, turn, sought) = next(iter(self._sought.items()))
             if until > now:
                 break
             del self._sought[key]
-            turn.missed += 1
+            turn.missed[sought.doubt] += 1
             self._finish(turn)
         self._seek_at = now + _LATER
         while self._seekers and len(self._sought) < MOST_SOUGHT:
@@ -194,7 +198,8 @@ class Announcements:
                 self._seekers.popleft()
                 continue
             one = turn.unknown[0]
-            if turn.missed >= MOST_MISSED or (turn.entry, one.target) in self._sought:  # or another turn looks for it
+            is_enough = one.doubt is not Doubt.NONE and turn.missed[one.doubt] >= MOST_MISSED
+            if is_enough or (turn.entry, one.target) in self._sought:  # or another turn looks for it
                 turn.unknown.popleft()
                 self._finish(turn)
                 continue

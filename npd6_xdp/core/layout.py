@@ -112,6 +112,7 @@ RECENT = Layout("recent", first="Q", last="Q", count="Q", source=_ADDRESS, sourc
 HEARD = Layout("heard", entry="I", mac=_MAC, zero="2x")
 SETTINGS = Layout("settings", event_cost="Q", pending_full="I", routing="I", kept_generation="I", zero="4x")
 ANSWERED = Layout("answered", asked="Q", tci="4s", tag_flags="H", zero="2x")
+ASKED = Layout("asked", asked="Q", tci="4s", tag_flags="H", again="H", mac=_MAC, zero="2x")
 KEPT_ROUTE = Layout("kept_route", generation="I", there="I")
 ENTRY_COUNTER = Layout("entry_counter", outcome=f"{len(Outcome)}Q", reason=f"{len(Reason)}Q", limit=f"{len(Limit)}Q")
 RULE_COUNTER = Layout("rule_counter", outcome=f"{len(Outcome)}Q")
@@ -173,6 +174,7 @@ MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "event_budget": (INDEX, BUDGET),
     "target_budgets": (INDEX, BUDGET),
     "answered": (ADDRESS_KEY, ANSWERED),
+    "asked_targets": (ADDRESS_KEY, ASKED),
     "recent_targets": (ADDRESS_KEY, RECENT),
     "other_targets": (ADDRESS_KEY, RECENT),
     "kept_routes": (ADDRESS_KEY, KEPT_ROUTE),

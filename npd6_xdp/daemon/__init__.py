@@ -47,6 +47,7 @@ from npd6_xdp.daemon.reading import Source
 from npd6_xdp.daemon.reaper import Reaper
 from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.reloads import Reloads
+from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.routing import Routing
@@ -123,8 +124,9 @@ class Rooms:
         self.route = keep(closing(Routing(self.ns_filter)))
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
         self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
-        self.announcing = Announcing(self.ns_filter, self.ports, self.neighbour, self.route)
-        self.left_targets = LeftTargets(self.ns_filter, lasts=hand_over.lasts)
+        self.remembering = Remembering(self.ns_filter)
+        self.announcing = Announcing(self.remembering, self.ports, self.neighbour, self.route)
+        self.left_targets = LeftTargets(self.remembering, lasts=hand_over.lasts)
         # who tells of it
         found = counts, recent, self.neighbour, self.kernel, self.announcing, hand_over
         view = View(self.ns_filter, self.ports, self.tags, *found, changing, given.file)
@@ -144,7 +146,7 @@ class Rooms:
             *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
             self.programs,
             *(answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
-            *(self.tags, self.announcing, self.names, self.explaining, hand_over),
+            *(self.tags, self.remembering, self.announcing, self.names, self.explaining, hand_over),
         ]
         self.changes = Changes(machine, look, turns, changing, followers)
         source, configured, manager = given.source, given.configured, given.service.manager
@@ -192,6 +194,7 @@ class Rooms:
         self.ports.join(loop)
         self.tags.join(loop, self.changes.anew)
         self.discovery.join(loop)
+        self.remembering.join(loop)
         self.announcing.join(loop)
         self.programs.join()
         self.documents.join(loop)

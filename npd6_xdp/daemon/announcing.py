@@ -15,24 +15,27 @@ from npd6_xdp.core.announcements import Announced, Announcements, Fate
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.event import UNSPECIFIED, NsEvent
 from npd6_xdp.core.icmpv6 import ALL_NODES_MAC
+from npd6_xdp.core.remembered import Doubt
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import Decision, Match, Rule
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
+from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.turns import SLICE
-from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.control import Reply
 
 _BIT = 256  # targets that are read from the map at once
 _RUN = 2048  # and sorted
-_ASKED = itemgetter(0)
+_WORTH = itemgetter(0)
 _MOST_BY_HAND = 64  # turns of entries that may be under way where somebody asks for one more
 
 
+_Worth = tuple[int, int]
+"""How little a target is in doubt, and when it was asked for."""
 _Asked = tuple[dict[int, dict[str, Any]], Callable[[], None]]
 """The rows of an answer by their entries, and how to give it once all is read that is remembered."""
 
@@ -42,8 +45,8 @@ class Announcing(Follower):
 
     WHERE = "announcements"
 
-    def __init__(self, ns_filter: NsFilter, ports: Ports, resolution: Resolution, routing: Routing) -> None:
-        self._ns_filter = ns_filter
+    def __init__(self, remembering: Remembering, ports: Ports, resolution: Resolution, routing: Routing) -> None:
+        self._remembering = remembering
         self._ports = ports
         self._resolution = resolution
         self._routing = routing
@@ -93,21 +96,23 @@ class Announcing(Follower):
             self._reading = self._read()
 
     def _read(self) -> Iterator[None]:
-        """The targets that the wanted entries remember, a bit at a time; those that were asked for last go first."""
+        """The targets that the wanted entries remember, a bit at a time: those in doubt go last, and first of each kind
+        those that were asked for last.
+        """
         wanted = frozenset(self._wanted)
-        found: dict[int, dict[bytes, tuple[int, Announced]]] = {entry: {} for entry in wanted}
-        for some in pieces(self._ns_filter.each_answered_target() if wanted else (), _BIT):
-            for entry, target, asked, tci, flags in some:
+        found: dict[int, dict[bytes, tuple[_Worth, Announced]]] = {entry: {} for entry in wanted}
+        for some in pieces(self._remembering.each() if wanted else (), _BIT):
+            for entry, target, asked, tci, flags, doubt in some:
                 if entry in wanted:  # one may come twice
-                    found[entry][target] = asked, Announced(target, tci, flags)
+                    found[entry][target] = (-doubt, asked), Announced(target, tci, flags, doubt)
             yield
         for entry in wanted & self._wanted:  # others are on standby again
-            runs: list[list[tuple[int, Announced]]] = []
+            runs: list[list[tuple[_Worth, Announced]]] = []
             for run in pieces(found[entry].values(), _RUN):
-                runs.append(sorted(run, key=_ASKED, reverse=True))
+                runs.append(sorted(run, key=_WORTH, reverse=True))
                 yield
             ordered: list[Announced] = []
-            for part in pieces(merge(*runs, key=_ASKED, reverse=True), _BIT):
+            for part in pieces(merge(*runs, key=_WORTH, reverse=True), _BIT):
                 ordered += [one for _, one in part]
                 yield
             if entry in self._wanted:
@@ -157,6 +162,8 @@ class Announcing(Follower):
         frame = self._responder.announcement(event)
         if self._ports.send(frame.ifindex, frame.frame):  # else the link is down: the next time, perhaps
             self._sent[number] += 1
+        if one.doubt is not Doubt.NONE:
+            self._remembering.found(event, rule)
         return Fate.SAID
 
     def _seek(self, number: int, one: Announced) -> bool:
@@ -165,8 +172,10 @@ class Announcing(Follower):
         return found is None or self._resolution.seek(_event(found[0], one), found[0])
 
     def found(self, event: NsEvent, rule: Rule) -> None:
-        """A target is there that was looked for."""
+        """A target is there that was asked for, or looked for."""
         self._under_way.found(rule.entry, event.target)
+        if not event.is_ours:
+            self._remembering.found(event, rule)
 
     # --- by hand ---
 

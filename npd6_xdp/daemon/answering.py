@@ -104,7 +104,7 @@ class Answering(Follower):
         found: Callable[[NsEvent, Rule], None],
     ) -> None:
         """Who handles the events of a method's rules, who takes notice of what else the XDP program has seen, and who
-        is told of targets that were found though nobody has asked for them.
+        is told of targets that were found, also where nobody has asked for them.
         """
         self._handlers, self._notice, self._found = handlers, notice, found
 
@@ -237,6 +237,8 @@ class Answering(Follower):
         if outcome is None:
             advertisement = self._send(event)
             outcome = Outcome.FAILED if advertisement is None else Outcome.ANSWERED_PYTHON
+            if advertisement is not None and event.flags & EventFlag.MISS:
+                self._found(event, rule)
         self._tell(event, outcome, advertisement)
         if isinstance(outcome, Limit):
             self._counts.count_refused(rule, outcome)
@@ -253,9 +255,10 @@ class Answering(Follower):
         rule = self.rule(event.rule)
         if rule is None or self._in_force.table.on_standby(rule.entry):
             return
+        self._found(event, rule)
         if event.is_ours:
-            self._found(event, rule)
-        elif (advertisement := self._send(event)) is not None:
+            return
+        if (advertisement := self._send(event)) is not None:
             self._counts.count_late(rule)
             if self.told is not None and event.flags & EventFlag.TRACED:
                 self.told.late(event, advertisement)

@@ -11,7 +11,7 @@ import logging
 
 from npd6_xdp.core import remembered
 from npd6_xdp.core.table import Table
-from npd6_xdp.system.bpf.ns_filter import NsFilter
+from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.system.clock import machine_ns
 from npd6_xdp.system.left import Left
 
@@ -21,13 +21,13 @@ log = logging.getLogger("npd6-xdp")
 class LeftTargets:
     """`file` is where they are; `lasts` says whether a successor may come, or a predecessor may have been there."""
 
-    def __init__(self, ns_filter: NsFilter, *, lasts: bool) -> None:
-        self._ns_filter = ns_filter
+    def __init__(self, remembering: Remembering, *, lasts: bool) -> None:
+        self._remembering = remembering
         self._lasts = lasts
         self._file = file()
 
     def take(self, table: Table, most: int) -> None:
-        """Have the map remember what a predecessor did, before anything is asked: the `most` that came last."""
+        """Have the maps remember what a predecessor did, before anything is asked: the `most` that came last."""
         data = self._file.read() if self._lasts else None
         if data is None:
             return
@@ -36,7 +36,7 @@ class LeftTargets:
         except ValueError as error:
             log.warning("the targets that a process before has left as answered can't be used: %s", error)
             return
-        self._ns_filter.remember(found[-most:])
+        self._remembering.take(found[-most:])
 
     def taken(self) -> None:
         """Nobody needs the file any more."""
@@ -45,7 +45,7 @@ class LeftTargets:
     def leave(self, table: Table) -> None:
         """Write down what is remembered now."""
         if self._lasts and any(entry.remembers for entry in table.entries.values()):
-            self._file.write(remembered.pack(table, self._ns_filter.each_answered_target()))
+            self._file.write(remembered.pack(table, self._remembering.each()))
 
 
 def file() -> Left:

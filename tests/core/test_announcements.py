@@ -26,6 +26,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.event import UNSPECIFIED, EventFlag, NsEvent
 from npd6_xdp.core.icmpv6 import ALL_NODES, ALL_NODES_MAC, AdvertisementTemplate, NeighborAdvertisement
 from npd6_xdp.core.links import LinkFacts, OwnAddress
+from npd6_xdp.core.remembered import Doubt
 from npd6_xdp.core.responder import Responder
 
 EPSILON = 1e-6
@@ -65,8 +66,8 @@ class Wire:
         self.sought.append(int.from_bytes(one.target))
         return True
 
-    def begin(self, entry: int, numbers: range) -> None:
-        self.announcements.begin(entry, map(target, numbers))
+    def begin(self, entry: int, numbers: range, doubt: Doubt = Doubt.NONE) -> None:
+        self.announcements.begin(entry, (target(number)._replace(doubt=doubt) for number in numbers))
 
     def run(self, seconds: float = 1e9, late: float = 0.0) -> None:
         """Let time pass, as the loop does: it calls when something is due, or so many seconds later."""
@@ -236,12 +237,29 @@ def test_a_target_that_is_looked_for_already_ends_no_turn_late() -> None:
     assert Counter(number for _, _, number in wire.said) == {2: MOST_TIMES}
 
 
-def test_after_many_that_arent_there_no_more_are_looked_for() -> None:
+def test_many_of_one_kind_that_arent_there_dont_keep_others_from_being_looked_for() -> None:
+    wire = Wire(100_000)
+    wire.unknown, wire.there = set(range(5_000)), set(range(3_000, 3_010))
+    scan = (target(number)._replace(doubt=Doubt.SEEMS_ANSWERED) for number in range(3_000))
+    wire.announcements.begin(
+        1, [*scan, *(target(number)._replace(doubt=Doubt.IN_VAIN) for number in range(3_000, 3_010))]
+    )
+    wire.run()
+    assert {number for _, _, number in wire.said} == wire.there
+
+
+def test_after_many_that_arent_there_no_more_are_looked_for_unless_they_were_there_once() -> None:
     wire = Wire(100_000)
     wire.unknown = set(range(MOST_MISSED + 5_000))
-    wire.begin(1, range(MOST_MISSED + 5_000))
+    for doubt in (Doubt.SEEMS_ANSWERED, Doubt.IN_VAIN):
+        wire.begin(1, range(MOST_MISSED + 5_000), doubt)
+        wire.run()
+        assert MOST_MISSED <= len(wire.sought) < MOST_MISSED + MOST_SOUGHT
+        assert len(wire.announcements) == 0
+        wire.sought.clear()
+    wire.begin(1, range(MOST_MISSED + 500))
     wire.run()
-    assert MOST_MISSED <= len(wire.sought) < MOST_MISSED + MOST_SOUGHT
+    assert len(wire.sought) == MOST_MISSED + 500
     assert len(wire.announcements) == 0
 
 

@@ -12,7 +12,7 @@ from npd6_xdp.core import remembered
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.remembered import AnsweredTarget, pack, unpack
+from npd6_xdp.core.remembered import AnsweredTarget, Doubt, pack, unpack
 from npd6_xdp.core.table import Table
 from tests.frames import ip6
 
@@ -66,6 +66,18 @@ def test_of_too_many_those_are_left_that_were_asked_for_last(monkeypatch: pytest
     assert len(pack(of_one, (one(1) for _ in range(3)))) < remembered.MOST_BYTES
 
 
+def test_those_that_arent_known_to_be_there_stay_so_and_push_out_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MOST", 3)
+    of_one = table(f"wan0 {ROLE}")
+    in_vain, presumed = (
+        [one(number, asked=number)._replace(doubt=doubt) for number in (7, 8)]
+        for doubt in (Doubt.IN_VAIN, Doubt.SEEMS_ANSWERED)
+    )
+    known = [one(1, asked=1), one(2, asked=2)]
+    assert unpack(of_one, pack(of_one, [*in_vain, *presumed, *known]), NOW) == [*known, presumed[-1]]
+    assert unpack(of_one, pack(of_one, [*in_vain, *known]), NOW) == [*known, in_vain[-1]]
+
+
 @pytest.mark.parametrize("keys", [ROLE, BUDGET, f"{ROLE}\n{BUDGET}"], ids=["role", "budget", "both"])
 def test_nothing_is_left_of_an_entry_that_remembers_none_or_taken_for_one(keys: str) -> None:
     without, remembering = table("wan0 "), table(f"wan0 {keys}")
@@ -77,7 +89,13 @@ def test_nothing_is_left_of_an_entry_that_remembers_none_or_taken_for_one(keys: 
 def test_what_cant_be_is_left_out() -> None:
     of_one = table(f"wan0 {ROLE}")
     kept = [one(1), one(2, tags=2)]
-    wrong = [one(3, asked=NOW + 1), one(4, tags=3), one(5)._replace(flags=16), one(6, entry=99)]
+    wrong = [
+        one(3, asked=NOW + 1),
+        one(4, tags=3),
+        one(5)._replace(flags=16),
+        one(5)._replace(flags=3 << 14),
+        one(6, entry=99),
+    ]
     assert unpack(of_one, pack(of_one, [*kept, *wrong]), NOW) == kept
 
 

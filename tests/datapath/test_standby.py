@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.system.clock import machine_ns
-from tests.datapath.harness import PORT, XDP_PASS, Bench, entry, link, rule, taken_over
+from tests.datapath.harness import PORT, UNLIMITED, XDP_PASS, Bench, entry, link, rule, taken_over
 from tests.datapath.present import FRESH, KERNEL, LAN, NEIGHBOUR, PROBE, QUESTION, TARGET, question
 from tests.datapath.test_new_targets import fate, fates, tagged, targets
 from tests.kinds import HBH
@@ -115,6 +116,48 @@ def test_what_was_asked_for_is_remembered_with_its_time_in_either_role(
     assert [each.target for each in found] == [second, third, first]
     assert before < found[0].asked < found[1].asked < found[2].asked < machine_ns()
     assert {(each.entry, each.flags, each.tci) for each in found} == {(using.rules[0].entry, 0, bytes(4))}
+
+
+def test_under_neighbour_those_that_arent_known_to_be_there_are_kept_apart_and_push_out_no_others(
+    fresh: Callable[..., Bench],
+) -> None:
+    using = one(NEIGHBOUR, STANDBY)
+    bench = fresh(using, limits=replace(UNLIMITED, remembered_targets=1024))
+    known, strange = [*targets(20)], [*targets(5_000, 20)]
+    for target in known:
+        bench.ns_filter.set_present(using.rules[0].via_set, target, FRESH)
+    for target in (*known, *strange):
+        assert fate(bench, question(target)) == "standby"
+    assert remembered(bench) == {*known}
+    asked = [*bench.ns_filter.each_asked_target()]
+    assert len(asked) >= 512
+    assert {*known}.isdisjoint(each.target.target for each in asked)
+    bench.ns_filter.forget(using.rules[0].via_set, known[0])
+    before = machine_ns()
+    assert fate(bench, question(known[0])) == "standby"
+    assert max(each.asked for each in bench.ns_filter.each_answered_target()) > before, "it was there once"
+
+
+def test_of_those_that_arent_known_it_is_noted_how_often_who_asked_first_asked_again(
+    fresh: Callable[..., Bench],
+) -> None:
+    using = one(NEIGHBOUR, STANDBY)
+    bench = fresh(using)
+    once, twice, by_two = targets(3)
+    other = bytes.fromhex("020000000099")
+    for frame in (
+        *map(question, (once, twice, by_two)),
+        question(twice),
+        question(by_two, eth_source=other),
+        question(by_two, eth_source=other),
+    ):
+        assert fate(bench, frame) == "standby"
+    asked = {each.target.target: each.again for each in bench.ns_filter.each_asked_target()}
+    assert asked == {once: 0, twice: 1, by_two: 0}
+    taken_over(bench.ns_filter, using)
+    assert {each.target.target: each.again for each in bench.ns_filter.each_asked_target()} == asked
+    bench.ns_filter.forget_asked([each.target for each in bench.ns_filter.each_asked_target()])
+    assert [*bench.ns_filter.each_asked_target()] == []
 
 
 def test_the_tags_of_who_asked_are_remembered_where_the_entry_is_for_any(fresh: Callable[..., Bench]) -> None:

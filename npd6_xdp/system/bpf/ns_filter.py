@@ -13,6 +13,7 @@ from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import (
     ADDRESS_KEY,
     ANSWERED,
+    ASKED,
     BUDGET,
     FLAG,
     INDEX,
@@ -21,6 +22,7 @@ from npd6_xdp.core.layout import (
     PRESENT_TARGET,
     SETTINGS,
 )
+from npd6_xdp.core.presumed import AskedTarget
 from npd6_xdp.core.remembered import AnsweredTarget
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
@@ -38,6 +40,7 @@ from npd6_xdp.system.clock import machine_ns
 
 _NO_SCOPE = 0
 _SET = FLAG.pack(1)
+_REMEMBERED = {"answered": ANSWERED, "asked_targets": ASKED}
 _NANOSECONDS = 1_000_000_000
 
 
@@ -185,20 +188,32 @@ class NsFilter(CountedPrograms):
                 if spent is not None:
                     program.update("target_budgets", INDEX.pack(entry), spent)
             yield
-        for answered in pieces(self._answered(), PIECE):
-            kept = {key: value for key, value in answered if ADDRESS_KEY.get(key, "scope") in remembering}
-            if kept:
-                program.update_all("answered", [*kept], [*kept.values()])
-            yield
+        for name in _REMEMBERED:
+            for some in pieces(self._remembered(name), PIECE):
+                kept = {key: value for key, value in some if ADDRESS_KEY.get(key, "scope") in remembering}
+                if kept:
+                    program.update_all(name, [*kept], [*kept.values()])
+                yield
 
-    def _answered(self) -> Iterator[tuple[bytes, bytes]]:
-        """The targets that were answered lately, on entries that remember them: keys and values."""
-        return self.program.all_items("answered", ADDRESS_KEY.size, ANSWERED.size)
+    def _remembered(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """The targets that entries remember in a map: keys and values."""
+        return self.program.all_items(name, ADDRESS_KEY.size, _REMEMBERED[name].size)
 
     def each_answered_target(self) -> Iterator[AnsweredTarget]:
         """The targets that were answered lately, by this edge or by the other."""
-        for key, value in self._answered():
+        for key, value in self._remembered("answered"):
             yield AnsweredTarget(*ADDRESS_KEY.unpack(key), *ANSWERED.unpack(value))
+
+    def each_asked_target(self) -> Iterator[AskedTarget]:
+        """The targets that were asked for, and that may not be there."""
+        for key, value in self._remembered("asked_targets"):
+            entry, target = ADDRESS_KEY.unpack(key)
+            asked, tci, flags, again, _ = ASKED.unpack(value)
+            yield AskedTarget(AnsweredTarget(entry, target, asked, tci, flags), again)
+
+    def forget_asked(self, targets: Iterable[AnsweredTarget]) -> None:
+        """Forget that these were asked for."""
+        self.program.delete_all("asked_targets", [ADDRESS_KEY.pack(each.entry, each.target) for each in targets])
 
     def remember(self, targets: Iterable[AnsweredTarget]) -> None:
         """Take these for answered lately, those that were asked for last at the end: the map forgets the first ones."""
@@ -210,13 +225,14 @@ class NsFilter(CountedPrograms):
 
     def forgetting(self, entries: Set[int]) -> Steps[None]:
         """Forget which targets were answered on entries that are gone: their numbers may be others' by and by."""
-        gone: list[bytes] = []
-        for answered in pieces(self._answered() if entries else (), PIECE):
-            gone += (key for key, _ in answered if ADDRESS_KEY.get(key, "scope") in entries)
-            yield
-        for some in pieces(gone, PIECE):  # not before: the kernel finds no way on from a key that is gone
-            self.program.delete_all("answered", some)
-            yield
+        for name in _REMEMBERED if entries else ():
+            gone: list[bytes] = []
+            for remembered in pieces(self._remembered(name), PIECE):
+                gone += (key for key, _ in remembered if ADDRESS_KEY.get(key, "scope") in entries)
+                yield
+            for some in pieces(gone, PIECE):  # not before: the kernel finds no way on from a key that is gone
+                self.program.delete_all(name, some)
+                yield
 
     def give_up(self, program: Program) -> None:
         """Close a successor that isn't to take over after all; nothing happens if it is closed, or has taken over."""

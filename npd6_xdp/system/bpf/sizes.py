@@ -15,6 +15,7 @@ COMPILER_BYTES = 66_000_000
 _VERIFIER_BYTES = 31_000_000  # of these, that the kernel takes for a while, with the library loaded: Linux 6.18
 _LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
 _ANSWERED_BYTES = 112  # of the map of answered targets, which takes all of it at once: 96 each, and 16 for its bucket
+_ASKED_BYTES = 120  # of the map of those that may not be there: 8 more
 _KEPT = 16384  # targets that the kernel was asked about; the kernel keeps those that are asked for
 _HEARD = 16384  # addresses of which the program knows where they were heard last
 
@@ -43,6 +44,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
         "TARGET_BUDGETS_MAX": max(table.entries) + 1 if is_budgeted(table) else 0,
         "ANSWERED_MAX": limits.remembered_targets if any(entry.remembers for entry in entries) else 0,
+        "ASKED_TARGETS_MAX": limits.remembered_targets if presumes(table) else 0,
         **dict.fromkeys(("RECENT_TARGETS_MAX", "OTHER_TARGETS_MAX"), 2 * sum(entry.collect for entry in entries)),
         "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.occurring else 1,
         "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
@@ -54,6 +56,11 @@ def is_budgeted(table: Table) -> bool:
     return any(entry.new_target_limit for entry in table.entries.values())
 
 
+def presumes(table: Table) -> bool:
+    """Whether any entry is one of two edges', with hosts that may not be there."""
+    return any(entry.active_with for entry in table.entries.values()) and Decision.NEIGHBOUR in table.occurring
+
+
 def memory_to_load(tables: Sequence[Table], limits: Limits, *, ahead: bool = False) -> int:
     """How many bytes it takes, at the least, to load a program with space for these tables: docs/capacity.md. `ahead`:
     it is compiled already.
@@ -62,16 +69,19 @@ def memory_to_load(tables: Sequence[Table], limits: Limits, *, ahead: bool = Fal
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
     lines = max(_size("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
-    answered = max(_size("ANSWERED_MAX", needs_of(table, limits)["ANSWERED_MAX"]) for table in tables)
+    answered, asked = (
+        max(_size(name, needs_of(table, limits)[name]) for table in tables)
+        for name in ("ANSWERED_MAX", "ASKED_TARGETS_MAX")
+    )
     loading = _VERIFIER_BYTES if ahead or is_kept() else COMPILER_BYTES
-    return loading + lines * _LINE_BYTES + answered * _ANSWERED_BYTES
+    return loading + lines * _LINE_BYTES + answered * _ANSWERED_BYTES + asked * _ASKED_BYTES
 
 
 def _size(name: str, wanted: int) -> int:
     """A map's size. Those that a table fills: twice what is needed now, so that it can grow for a while."""
     if name in ("PRESENT_TARGETS_MAX", "SOURCE_BUDGETS_MAX", "KEPT_ROUTES_MAX", "HEARD_ADDRESSES_MAX"):
         return wanted
-    if name in ("RECENT_TARGETS_MAX", "OTHER_TARGETS_MAX", "ANSWERED_MAX"):
+    if name in ("RECENT_TARGETS_MAX", "OTHER_TARGETS_MAX", "ANSWERED_MAX", "ASKED_TARGETS_MAX"):
         # a kernel LRU map keeps some entries per CPU: small ones forget early
         return max(wanted, 1024) if wanted else 1
     return max(16384 if name in ("EXACT_MATCHES_MAX", "PREFIX_TRIE_MAX") else 64, 2 * wanted)
