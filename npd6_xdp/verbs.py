@@ -168,7 +168,8 @@ def clean(_: argparse.Namespace) -> None:
 
     done = take_away()
     taken = f"host routes {done.routes}, proxy entries {done.proxy_entries}"
-    print(f"npd6-xdp: taken away: {taken}; put back: sysctls {done.sysctls}")
+    ended = f"; ended: multicast routers {done.routers}" if done.routers else ""
+    print(f"npd6-xdp: taken away: {taken}; put back: sysctls {done.sysctls}{ended}")
     if done.others:
         pids = ", ".join(map(str, done.others))
         print(f"npd6-xdp: note: host routes and proxy entries are left to another daemon (pid {pids})", file=sys.stderr)

@@ -123,7 +123,7 @@ class Rooms:
         self.neighbour = left(Resolution(self.ns_filter, requests, late, memory, guests), company)
         self.route = keep(closing(Routing(self.ns_filter)))
         self.tags = keep(closing(Tags(self.ns_filter, self.ports, _counted(self.ns_filter, counts), changing)))
-        self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper)))
+        self.discovery = keep(closing(RouterDiscovery(self.ports, self.damper, lasts=hand_over.lasts)))
         self.remembering = Remembering(self.ns_filter)
         self.announcing = Announcing(self.remembering, self.ports, self.neighbour, self.route)
         self.left_targets = LeftTargets(self.remembering, lasts=hand_over.lasts)

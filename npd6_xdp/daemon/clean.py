@@ -6,20 +6,24 @@ from __future__ import annotations
 from contextlib import closing
 from typing import NamedTuple
 
+from npd6_xdp.core.mrd_left import unpack
 from npd6_xdp.core.rtnetlink import PROTOCOL
-from npd6_xdp.daemon import left_targets
+from npd6_xdp.daemon import left_targets, mrd
+from npd6_xdp.system.mrd import end_announced
 from npd6_xdp.system.netlink.requests import Requests
 from npd6_xdp.system.sysctl import Memory, Sysctls
 
 
 class TakenAway(NamedTuple):
-    """How many host routes, proxy entries and sysctls; `others` are the processes of daemons that live, to whom all
-    but the dead ones' sysctls was left.
+    """How many host routes, proxy entries and sysctls, and in how many segments a multicast router was announced.
+
+    `others` are the processes of daemons that live, to whom all but the dead ones' sysctls and announcements was left.
     """
 
     routes: int
     proxy_entries: int
     sysctls: int
+    routers: int
     others: list[int]
 
 
@@ -30,6 +34,9 @@ def clean() -> TakenAway:
     """
     routes = proxy_entries = 0
     left_targets.file().remove()
+    announced = mrd.file()
+    routers = end_announced(unpack(announced.read() or b""))
+    announced.remove()
     with closing(Memory()) as memory, closing(Requests()) as requests:
         if not memory.others:
             for host, table in requests.host_routes().items():
@@ -40,4 +47,4 @@ def clean() -> TakenAway:
         sysctls = Sysctls(memory)
         count = len(sysctls)
         sysctls.put_back()
-        return TakenAway(routes, proxy_entries, count, memory.others)
+        return TakenAway(routes, proxy_entries, count, routers, memory.others)

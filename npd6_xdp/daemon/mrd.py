@@ -6,10 +6,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.mrd import advertisement, solicited, termination
+from npd6_xdp.core.mrd_left import MOST_BYTES, LeftRouter, pack, unpack
 from npd6_xdp.core.mrd_segments import NOWHERE, Segment, Sender, finding_segments
 from npd6_xdp.core.mrd_times import Times
 from npd6_xdp.core.said import Said
@@ -18,7 +19,8 @@ from npd6_xdp.daemon.in_force import NO_TABLE, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.ports import Ports
-from npd6_xdp.system.mrd import Solicitations
+from npd6_xdp.system.left import Left
+from npd6_xdp.system.mrd import Solicitations, end_announced
 
 _MOST_SENT = 64  # in one turn
 _PIECE = 64  # segments that are gone through in one turn
@@ -30,11 +32,15 @@ _REST = 0.25  # seconds between two looks at what was heard, so that a storm cos
 class RouterDiscovery(Follower):
     """Follows the segments, and sends by `ports`: where the program sits on none, or the link is down, it tries again.
 
-    What a segment was told lately is in `_announced`, by who has told it: there, a Termination is due at the end.
+    What a segment was told lately is in `_announced`, by who has told it: there, a Termination is due at the end. Where
+    the end `lasts` until a successor comes, it is in a file, too, for him or for who cleans up if none comes.
     """
 
-    def __init__(self, ports: Ports, damper: Damper | None = None) -> None:
+    def __init__(self, ports: Ports, damper: Damper | None = None, *, lasts: bool = False) -> None:
         self._ports = ports
+        self._file = file() if lasts else None
+        self._before: dict[Segment, LeftRouter] | None = None  # what a predecessor has announced; None: not read yet
+        self._is_written = False
         self._lines = Lines(damper)
         self._said = Said()
         self._waiting: dict[Segment, tuple[float, str]] = {}  # since when (seconds, monotonic), and what to say of it
@@ -86,6 +92,29 @@ class RouterDiscovery(Follower):
             yield
         self._wait(found.waiting, now)
         self._follow(now)
+        self._take_over({*found.senders, *found.waiting})
+        self._write()
+
+    def _take_over(self, wanted: Set[Segment]) -> None:
+        """End what a predecessor has announced, and isn't wanted any more."""
+        if self._file is None:
+            return
+        if self._before is None:
+            self._before = {each.segment: each for each in unpack(self._file.read() or b"")}
+        gone = [self._before.pop(segment) for segment in self._before.keys() - wanted]
+        end_announced(gone)
+        self._is_written &= not gone
+
+    def _write(self) -> None:
+        """Have it in the file where a Termination is due."""
+        if self._file is None or self._is_written:
+            return
+        self._is_written = True
+        own = {
+            segment: LeftRouter(segment.ifindex, each.mac, each.source, each.tags)
+            for segment, each in self._announced.items()
+        }
+        self._file.write(pack(({**(self._before or {}), **own}).values()))
 
     def end(self, *, leave: bool = False) -> None:
         """The daemon ends: so does what it has announced, while the ports still send.
@@ -95,6 +124,8 @@ class RouterDiscovery(Follower):
         """
         if leave:
             self._announced.clear()
+        elif self._file is not None:
+            self._file.remove()
         for segment in tuple(self._announced):
             self._leave(segment, wanted=False)
 
@@ -103,6 +134,7 @@ class RouterDiscovery(Follower):
         self._times.end(segment)
         self._senders.pop(segment, None)
         sender = self._announced.pop(segment, None)
+        self._is_written &= sender is None
         if sender is not None and not wanted:
             self._send(segment, sender, termination(sender.mac, sender.source, sender.tags))
 
@@ -144,10 +176,13 @@ class RouterDiscovery(Follower):
             self._times.sent(segment, now)
             if self._announced.get(segment) != sender:
                 self._announced[segment] = sender
+                (self._before or {}).pop(segment, None)
+                self._is_written = False
                 self._lines.add(
                     logging.INFO, sender.label, "announced as a multicast router, for MLD-snooping switches"
                 )
         self._lines.say()
+        self._write()
 
     def _on_solicitations(self) -> None:
         now = time.monotonic()
@@ -180,3 +215,8 @@ class RouterDiscovery(Follower):
         self._heard = Solicitations()
         self._listen_at = None
         self._follow(time.monotonic())
+
+
+def file() -> Left:
+    """Where it is left what a process has announced."""
+    return Left("multicast-routers", MOST_BYTES)

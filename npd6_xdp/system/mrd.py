@@ -9,16 +9,38 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Set
+from collections.abc import Iterable, Set
+from contextlib import suppress
 
 from npd6_xdp.core.errors import MachineError, remedy
 from npd6_xdp.core.mrd import SOLICITATIONS
+from npd6_xdp.core.mrd_left import LeftRouter
 from npd6_xdp.core.route_filter import pack
-from npd6_xdp.system.packets import PortSockets, Received, attach_filter, bind, frames, is_of_a_gone_interface, prepare
+from npd6_xdp.system.packets import (
+    PortSockets,
+    Received,
+    attach_filter,
+    bind,
+    frames,
+    is_of_a_gone_interface,
+    prepare,
+    to_send,
+)
 
 _LARGEST = 256  # bytes of a frame: a solicitation has 66, and its tags
 _BUFFER = 1 << 14  # bytes: some 20 frames, and what comes beyond is dropped before it is copied
 _MOST_READ = 32  # frames
+
+
+def end_announced(routers: Iterable[LeftRouter]) -> int:
+    """End what a process that is gone has announced: on how many interfaces and VLANs. Where the interface is down, or
+    gone, nobody hears it anyway.
+    """
+    count = 0
+    for each in routers:
+        with suppress(OSError), to_send(each.ifindex) as made:
+            count += made.send(each.end) > 0
+    return count
 
 
 class Solicitations:

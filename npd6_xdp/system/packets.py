@@ -142,6 +142,18 @@ def bind(made: socket.socket, ifindex: int) -> None:
     _call(_libc.bind(made.fileno(), address, len(address)))
 
 
+def to_send(ifindex: int) -> socket.socket:
+    """A socket that hears nothing, and sends frames out of an interface. Raises OSError."""
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    address = _SOCKADDR.pack(socket.AF_PACKET, 0, ifindex, 0, 0, 0, b"")
+    try:
+        _call(_libc.bind(made.fileno(), address, len(address)))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
 def frames(each: socket.socket, most: int, size: int = 0) -> Iterator[Received]:
     """What waits there, so many at most, and of each so many bytes. Raises OSError where the socket is broken."""
     for _ in range(most):

@@ -24,6 +24,8 @@ from npd6_xdp.system.mrd import Solicitations, _open
 from tests.core.test_mrd import solicitation
 from tests.frames import TAGS_8021Q, TAGS_QINQ, ether, ip6
 from tests.kinds import solicit
+from tests.netns.handovers import CONTROL, kill, restart
+from tests.netns.service import UnderSystemd
 from tests.netns.test_snooping import ASKER, COVERED, NAMED, switch
 from tests.netns.verb import verb
 from tests.netns.wire import EDGE, LATE, SETTING, Wire, configuration, cpu_seconds, on_edge, says, until
@@ -143,6 +145,34 @@ def test_i3_i5_i6_it_is_announced_at_the_start_and_when_somebody_asks_a_second_a
         assert following(wire).frame == wanted
         running.stop()
         assert following(wire, lambda each: each.kind == "termination").frame == ended
+
+
+def test_i6_as_a_service_it_is_ended_where_nobody_is_to_come_and_where_the_next_one_doesnt_want_it(
+    topology: Topology,
+) -> None:
+    with_it, without = (CONTROL + configuration(SCOPE, **keys) for keys in (ROUTER, {}))
+    with UnderSystemd(topology, with_it) as service, Wire(topology) as wire:
+        assert following(wire).kind == "advertisement"
+        assert service.stop() == 0
+        end = following(wire)
+        assert (end.kind, end.frame) == ("termination", termination(EDGE, ip6(OWN)))
+        assert service.systemctl("start", "npd6-xdp").returncode == 0
+        assert following(wire).kind == "advertisement"
+        for again in (restart, kill):
+            again(service)
+            assert following(wire).kind == "advertisement", "nobody is to think that it is gone"
+        service.configure(without)
+        restart(service)
+        assert following(wire).frame == end.frame
+        service.stop()
+        assert [each.kind for each in heard(wire, 1.0)] == [], "it was ended before"
+        service.configure(with_it)
+        assert service.systemctl("start", "npd6-xdp").returncode == 0
+        assert following(wire).kind == "advertisement"
+        service.configure("a mistake")
+        assert service.systemctl("restart", "npd6-xdp").returncode == 1
+        assert following(wire).frame == end.frame
+        assert "multicast-routers" not in service.enter("ls", "/run/npd6-xdp").stdout
 
 
 def test_an_entry_that_stands_by_is_announced_too_or_a_takeover_would_wait_for_it(
