@@ -184,6 +184,39 @@ def test_what_it_has_left_in_the_kernel_stays_for_a_successor_and_goes_if_there_
 
 
 @pytest.mark.needs_table
+@pytest.mark.parametrize(
+    ("drop_in", "states"),
+    [
+        ("", ("auto-restart", "start-pre", "start")),
+        (LATE, ("auto-restart",)),
+        ("ExecStopPost=/bin/sleep 2\n", ("stop-post",)),
+    ],
+    ids=["at once", "while systemd waits", "once it is decided"],
+)
+def test_all_of_it_goes_with_a_stop_right_behind_a_crash(
+    topology: Topology, drop_in: str, states: tuple[str, ...]
+) -> None:
+    """Before another process has begun, systemd has nothing of the unit's run at a stop."""
+    set_out(topology)
+    before = left(topology)
+    with UnderSystemd(topology, CONFIG, drop_in) as service, Wire(topology) as wire:
+        for _ in range(2):
+            make_known(topology, wire)
+            said = service.enter("cat", "/run/npd6-xdp.next").stdout
+            service.send(signal.SIGKILL)
+            assert until(
+                lambda said=said: (
+                    service.show("SubState") in states  # type: ignore[misc]
+                    and service.enter("cat", "/run/npd6-xdp.next").stdout not in ("", said)
+                )
+            )
+            service.stop()
+            assert service.comes_to(ActiveState="inactive|failed", NFileDescriptorStore="0")
+            assert until(lambda: left(topology) == before)
+            assert service.systemctl("start", "npd6-xdp").returncode == 0
+
+
+@pytest.mark.needs_table
 def test_all_of_it_goes_with_a_configuration_that_cant_be_used(topology: Topology) -> None:
     set_out(topology)
     before = left(topology)

@@ -25,6 +25,8 @@ def said(tmp_path: Path, result: str, status: str, systemctl: str, unready: int 
     command = tmp_path / "systemctl"
     command.write_text(f"#!/bin/sh\n{systemctl}\n")
     command.chmod(0o755)
+    (tmp_path / "systemd-run").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/late\n')
+    (tmp_path / "systemd-run").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SERVICE_RESULT": result}
     environment |= {"EXIT_STATUS": status, "INVOCATION_ID": "5eed"}
     words = ("unshare", "--mount", "sh", "-c", _SCRIPT, "sh", NEXT, str(unready))
@@ -58,6 +60,58 @@ def test_without_a_job_it_is_as_the_unit_has_it_and_a_start_under_way_is_the_one
 ) -> None:
     job = "echo '212 npd6-xdp.service start running'" if start else ":"
     assert said(tmp_path, result, status, job) == (decision, "")
+
+
+@pytest.mark.parametrize(
+    ("result", "job", "is_looked_after"),
+    [
+        ("signal", ":", True),
+        ("success", ":", False),
+        ("signal", "echo '7 npd6-xdp.service restart running'", False),
+        ("signal", "echo '7 npd6-xdp.service stop running'", False),
+    ],
+)
+def test_only_where_it_comes_back_by_itself_somebody_sees_whether_it_does(
+    tmp_path: Path, result: str, job: str, is_looked_after: bool
+) -> None:
+    said(tmp_path, result, "KILL", job)
+    late = tmp_path / "late"
+    assert late.exists() == is_looked_after
+    if is_looked_after:
+        assert late.read_text().endswith(f"-- {NEXT} --late npd6-xdp.service /run/npd6-xdp.next 5eed\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "run", "is_cleaned"),
+    [
+        ("ActiveState=inactive SubState=dead Job=", "5eed", True),
+        ("ActiveState=failed SubState=failed", "5eed", True),
+        ("ActiveState=inactive SubState=dead Job=", "another", False),
+        ("ActiveState=activating SubState=start Job=9", "5eed", False),
+        ("ActiveState=active SubState=running Job=", "5eed", False),
+    ],
+)
+def test_what_is_left_goes_where_the_next_process_doesnt_come(
+    tmp_path: Path, state: str, run: str, is_cleaned: bool
+) -> None:
+    commands = {
+        "systemctl": f"printf '%s\\n' {state} User=nobody",
+        "setpriv": f'echo "$*" >{tmp_path}/cleaned',
+        "sleep": "",
+    }
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    said_file = tmp_path / "npd6-xdp.next"
+    said_file.write_text(f"start 1.00 {run} 0\n")
+    words = (NEXT, "--late", "npd6-xdp.service", said_file, "5eed")
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(words, env=environment, check=True, timeout=60)
+    cleaned = tmp_path / "cleaned"
+    assert cleaned.exists() == is_cleaned
+    if is_cleaned:
+        assert cleaned.read_text().endswith(f"{NEXT.parent}/clean {tmp_path}/npd6-xdp\n")
+        assert cleaned.read_text().startswith("--reuid=nobody --regid=nobody --clear-groups --no-new-privs")
 
 
 @pytest.mark.parametrize(
