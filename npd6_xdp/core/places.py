@@ -348,6 +348,9 @@ class Places:
         """A host has sent a solicitation from this address and MAC on a link, and the kernel hasn't seen it. Only
         addresses that are known there, or on a link that belongs together with it, are looked into: for all others, it
         is enough that the kernel asks when they are needed.
+
+        An entry that lost to another place is asked as well, also where the kernel says that it is REACHABLE: that is
+        from before, and without news of it both places would stay as they are until the kernel asks by itself.
         """
         found = self._places.get(host.address)
         if not found or mac in self._other_proxies.get(host.ifindex, ()) or not self._links.concerns(host):
@@ -360,7 +363,7 @@ class Places:
         ):
             return
         here = places.get(host.ifindex)
-        if here is not None and here.mac == mac and (here.counts or here.state & _CONFIRMED):
+        if here is not None and here.mac == mac and here.counts:
             return
         if self._heard.begin(host, now, doubted=here is not None):
             self._urgent[host] = None

@@ -385,6 +385,26 @@ def test_a_host_that_comes_back_while_its_entry_there_is_about_to_fail_is_looked
     assert known.at == [LAN]
 
 
+def test_a_host_that_comes_back_where_the_kernel_still_has_it_as_reachable_is_asked_there_and_followed(
+    known: Known,
+) -> None:
+    """It was there a moment ago, and an answer from its first place took it back."""
+    known.say(LAN, S.REACHABLE)
+    known.after(60)
+    known.say(OTHER, S.REACHABLE)
+    known.after(PATIENCE)
+    known.say(LAN, S.PROBE)
+    known.say(LAN, S.REACHABLE)
+    assert known.at == [LAN]
+    known.after(5)
+    assert known.hear(OTHER) == [OTHER]
+    known.say(OTHER, S.PROBE)
+    assert known.say(OTHER, S.REACHABLE) == [LAN], "the first one is asked, too"
+    known.after(PATIENCE)
+    assert known.at == [OTHER]
+    assert known.hear(OTHER) == [], "it is known there"
+
+
 def test_who_is_heard_and_not_found_is_let_go_and_may_be_looked_for_again(known: Known) -> None:
     known.say(LAN, S.REACHABLE)
     known.hear(OTHER, PROXY)
