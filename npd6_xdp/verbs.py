@@ -281,7 +281,10 @@ def replay(arguments: argparse.Namespace) -> None:
             "--hosts",
             type=count_to(10_000),  # above, a host is pinged less often than each five seconds
             metavar="N",
-            help="how many hosts are behind the two edges, 10,000 at most (default: 1000)",
+            help="how many hosts are behind the two edges, 10,000 at most (default: 1000; with neighbour: 200)",
+        ),
+        option(
+            "--method", choices=("route", "static", "neighbour"), help="that of the two edges' rule (default: route)"
         ),
     ),
 )
@@ -289,10 +292,12 @@ def lab(arguments: argparse.Namespace) -> int:
     """`lab`: the demonstration in network namespaces."""
     if arguments.hosts and not arguments.failover:
         raise UsageError("--hosts: only the lab with --failover has several")
+    if arguments.method and not arguments.failover:
+        raise UsageError("--method: only for the lab with --failover; the other one shows all of them")
     if arguments.failover:
         from npd6_xdp.lab import failover
 
-        return failover.run(arguments.hosts or failover.HOSTS)
+        return failover.run(arguments.hosts, method=arguments.method or "route")
     from npd6_xdp.lab import story
 
     return story.run()

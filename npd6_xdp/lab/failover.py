@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import takewhile
-from typing import TextIO
+from typing import Literal, TextIO
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon
@@ -22,7 +22,7 @@ from npd6_xdp.lab.report import Report
 from npd6_xdp.lab.sightings import Change, change
 from npd6_xdp.lab.story import require
 from npd6_xdp.lab.topology import HOST_PREFIX
-from npd6_xdp.lab.upstream import Upstream
+from npd6_xdp.lab.upstream import ASKED, SAMPLE_EVERY, Upstream
 
 HOSTS = 1000
 KERNELS_HOSTS = 50  # at most, as all namespaces share a table of 1,024 neighbours
@@ -40,8 +40,20 @@ active_with = "{GATEWAY}%lan0"
 {{more}}
 [[interface.rule]]
 prefix = "{HOST_PREFIX}"
-method = "route"
+method = "{{method}}"
 """
+Method = Literal["route", "static", "neighbour"]
+
+HOSTS_OF: Mapping[Method, int] = {"route": HOSTS, "static": HOSTS, "neighbour": 200}
+"""How many hosts there are if nobody says; under neighbour, an edge's kernel has each in the table that all share."""
+
+
+def config(kind: Kind, method: Method) -> str:
+    """The daemon's file for both edges."""
+    via = 'via = ["lan0"]\n' if method == "neighbour" else ""
+    return CONFIG.format(more=_MORE[kind], method=method) + via
+
+
 _MORE: dict[Kind, str] = {"own": "", "virtual": f'link_address = "{VIRTUAL_MAC}"\n'}
 
 PICTURE = """
@@ -57,11 +69,12 @@ _TITLES: dict[Kind, str] = {
 
 
 def run(
-    hosts: int = HOSTS,
+    hosts: int | None = None,
     kinds: Sequence[Kind] = ("own", "virtual"),
     short: bool = False,
     program: Sequence[str] = PROGRAM,
     out: TextIO | None = None,
+    method: Method = "route",
 ) -> int:
     """Tell the story of `hosts` hosts; a `short` one has an edge die and come back, and no more. Returns 0 if all held.
 
@@ -75,15 +88,15 @@ def run(
         report.show(PICTURE)
         for kind in kinds:
             with Pair() as pair:
-                _tell(report, pair, kind, hosts, short, program)
+                _tell(_Story(report, pair, kind, method, program), hosts or HOSTS_OF[method], short)
 
     return report.tell(story)
 
 
-def _tell(report: Report, pair: Pair, kind: Kind, hosts: int, short: bool, program: Sequence[str]) -> None:
+def _tell(story: _Story, hosts: int, short: bool) -> None:
+    report = story.report
     failures = report.failures
-    with ExitStack() as stack:
-        story = _Story(report, pair, kind, stack, program)
+    with story.stack:
         try:
             story.begin([host(number) for number in range(hosts)])
             story.dies_and_comes_back()
@@ -101,25 +114,29 @@ class _Story:
 
     upstream: Upstream
 
-    def __init__(self, report: Report, pair: Pair, kind: Kind, stack: ExitStack, program: Sequence[str]) -> None:
+    def __init__(self, report: Report, pair: Pair, kind: Kind, method: Method, program: Sequence[str]) -> None:
         self.report = report
         self.pair = pair
         self.kind: Kind = kind
         self.keepalived = {edge: Keepalived(pair, edge, kind) for edge in EDGES}
         self.daemons: dict[Edge, RunningDaemon] = {}
-        self._stack = stack
+        self.stack = ExitStack()
+        self._config = config(kind, method)
+        self._method = method
         self._program = program
 
     def begin(self, hosts: Sequence[str]) -> None:
         """Both edges start, and the one with the higher priority is active."""
         self.report.act(f"{_TITLES[self.kind]}: start")
         self.report.say("The same on both, and keepalived's file, which differs in the priority (100 on second):")
-        self.report.command("/etc/npd6-xdp/npd6-xdp.toml", CONFIG.format(more=_MORE[self.kind]))
+        self.report.command("/etc/npd6-xdp/npd6-xdp.toml", self._config)
         self.report.command("/etc/keepalived/keepalived.conf", configuration(self.kind, "edge"))
+        if self._method == "neighbour":
+            self.pair.come([*hosts, ASKED])
         for edge in EDGES:
             self.start_daemon(edge)
         # only now, so that both have heard of each host
-        self.upstream = self._stack.enter_context(Upstream(self.pair, hosts, KERNELS_HOSTS))
+        self.upstream = self.stack.enter_context(Upstream(self.pair, hosts, KERNELS_HOSTS))
         for edge in EDGES:
             self.keepalived[edge].start()
         self.wait("all hosts are reachable through edge", lambda: self.is_settled("edge"))
@@ -251,12 +268,18 @@ class _Story:
 
     def check_hosts(self, found: Change, took: float) -> None:
         """Each host is to be reachable again by its turn in the announcements, after the time that keepalived took."""
-        count = len(self.upstream.hosts)
-        limit = took + ALLOWED + self.upstream.every
-        late = found.late(limit, ANNOUNCEMENTS_PER_SECOND)
+        upstream = self.upstream
+        count = len(upstream.hosts)
         self.report.check("hosts that are reachable", f"{count} of {count}", f"{len(found.outages)} of {count}")
+        self._check_late("hosts away", found, upstream.hosts, took + ALLOWED + upstream.every)
+        if upstream.sample:
+            of = f"of {len(upstream.sample)} hosts that are pinged each {SAMPLE_EVERY} s, away"
+            self._check_late(of, found, upstream.sample, took + ALLOWED + SAMPLE_EVERY)
+
+    def _check_late(self, what: str, found: Change, hosts: Sequence[str], limit: float) -> None:
+        late = found.late(hosts, limit, ANNOUNCEMENTS_PER_SECOND)
         seen = f"{len(late)}, up to {max(late.values()):.2f} s" if late else 0
-        self.report.check(f"hosts away over {limit:.2f} s and their turn", 0, seen)
+        self.report.check(f"{what} over {limit:.2f} s and their turn", 0, seen)
 
     def hosts(self, found: Change) -> str:
         """A line about all hosts' outages."""
@@ -310,9 +333,8 @@ class _Story:
         return _words({self.mac(edge): len(self.upstream.hosts)}), _words(self.upstream.cached())
 
     def start_daemon(self, edge: Edge) -> None:
-        text = CONFIG.format(more=_MORE[self.kind])
-        daemon = RunningDaemon(self.pair, text, namespace=edge, program=self._program)
-        self.daemons[edge] = self._stack.enter_context(daemon)
+        daemon = RunningDaemon(self.pair, self._config, namespace=edge, program=self._program)
+        self.daemons[edge] = self.stack.enter_context(daemon)
 
     def as_after_a_boot(self) -> None:
         """A machine that has been off has neither keepalived's address nor its device; its cables are in again."""

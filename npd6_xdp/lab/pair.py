@@ -8,11 +8,12 @@
 
 The switches are bridges in a namespace of their own, so that a cable can be cut, and each frame's edge be told by
 the port that it comes in by. The host has all addresses of the /64, as a subscriber's router would; an edge needs
-one neighbour for all of them.
+one neighbour for all of them, but for method neighbour, which asks for each: come().
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Final, Literal
 
@@ -89,6 +90,12 @@ class Pair(Topology):
             self.sysctl(edge, "net/ipv6/conf/all/forwarding", 1)
             for side in ends:
                 self.cable(edge, f"{side}0", "switch", f"{side}-{edge}")
+
+    def come(self, hosts: Iterable[str]) -> None:
+        """Give the host these addresses: it answers for each on its link then, as method neighbour needs it."""
+        lines = self.directory / "hosts"
+        lines.write_text("".join(f"address add {each}/128 dev eth0 nodad\n" for each in hosts))
+        self.run("host", "ip", "-6", "-batch", str(lines), check=True)
 
     def cut(self, edge: Edge, side: str) -> None:
         """Pull an edge's cable, of `side` wan or lan, out of the switch: the edge sees that it has no carrier."""

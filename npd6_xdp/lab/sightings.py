@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,12 +53,14 @@ class Change(NamedTuple):
         pace = f", {self.pace:.0f} a second" if len(self.turns) >= _ENOUGH_FOR_A_PACE else ""
         return f"{len(self.turns)} targets announced{pace}"
 
-    def late(self, at_most: float, per_second: float) -> dict[str, float]:
-        """The hosts that were away for longer than `at_most` and their turn in the announcements, and for how long."""
+    def late(self, hosts: Collection[str], at_most: float, per_second: float) -> dict[str, float]:
+        """Those of some hosts that were away for longer than `at_most` and their turn in the announcements, and for how
+        long.
+        """
         return {
-            host: seconds
-            for host, seconds in self.outages.items()
-            if seconds > at_most + self.turns.get(host, 0) / per_second
+            host: self.outages[host]
+            for host in hosts
+            if self.outages.get(host, 0.0) > at_most + self.turns.get(host, 0) / per_second
         }
 
 

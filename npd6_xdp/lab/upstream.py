@@ -37,6 +37,8 @@ QUESTION_EVERY: Final = 0.01  # seconds
 _ASK_AGAIN = 1.0  # seconds: RFC 4861 §10, RETRANS_TIMER
 _UNREACHABLE = 8.0  # seconds: RFC 4861 §10, DELAY_FIRST_PROBE_TIME and MAX_UNICAST_SOLICIT times RETRANS_TIMER
 _PINGS_PER_SECOND = 2000
+SAMPLE: Final = 50
+SAMPLE_EVERY: Final = 0.05
 _FASTEST = 0.02  # seconds between two pings of a host
 _BURST = 100  # pings at once, where the machine was busy meanwhile
 _IDENTIFIER = 0x6E64
@@ -68,6 +70,8 @@ class Upstream:
         self.by_kernel = min(by_kernel, len(hosts))
         self.every = max(_FASTEST, len(hosts) / _PINGS_PER_SECOND)
         """Seconds between two pings of a host: what is said of it is as exact as that."""
+        self.sample = self.hosts[:: -(-len(self.hosts) // SAMPLE)] if self.every > SAMPLE_EVERY else ()
+        """Hosts that are pinged each SAMPLE_EVERY seconds besides, where that is more often."""
         self.seen = Sightings()
         self.cache: dict[str, bytes] = {}
         self._names = {IPv6Address(each).packed: each for each in (*hosts, ASKED)}
@@ -164,7 +168,8 @@ class Upstream:
         for fd in self._ears:
             poll.register(fd, select.POLLIN)
         began = time.monotonic()
-        questions = pings = 0
+        questions = 0
+        pings = {self.hosts: (0, self.every), self.sample: (0, SAMPLE_EVERY)}
         while not self._ended.is_set():
             for fd, _ in poll.poll(2):
                 self._hear(*self._ears[fd])
@@ -173,10 +178,11 @@ class Upstream:
                 self.seen.questions.append(time.time())
                 self._send(self._questions[ASKED])
                 questions = int(elapsed / QUESTION_EVERY) + 1
-            due = int(elapsed / self.every * len(self.hosts))
-            for number in range(max(pings, due - _BURST), due):
-                self._ping(self.hosts[number % len(self.hosts)])
-            pings = due
+            for hosts, (sent, every) in pings.items():
+                due = int(elapsed / every * len(hosts))
+                for number in range(max(sent, due - _BURST), due):
+                    self._ping(hosts[number % len(hosts)])
+                pings[hosts] = due, every
 
     def _send(self, frame: bytes) -> None:
         with suppress(OSError):  # the queue is full: it is lost, as on any wire

@@ -77,8 +77,8 @@ def test_a_host_may_be_away_until_its_turn_in_the_announcements() -> None:
     assert found is not None
     assert found.turns == {ASKED: 1, ONE: 2, OTHER: 3}
     assert found.pace == pytest.approx(2 / 0.3)
-    assert found.late(1.0, 10) == {ONE: 1.25}
-    assert found.late(1.1, 10) == {}
+    assert found.late([ONE, OTHER], 1.0, 10) == {ONE: 1.25}
+    assert found.late([ONE, OTHER], 1.1, 10) == {}
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Scene:
         self.upstream = stack.enter_context(Upstream(pair, HOSTS, BY_KERNEL))
 
     def start(self, edge: Edge) -> None:
-        running = RunningDaemon(self.pair, failover.CONFIG.format(more=""), namespace=edge)
+        running = RunningDaemon(self.pair, failover.config("own", "route"), namespace=edge)
         self.daemons[edge] = self.stack.enter_context(running)
         self.keepalived[edge].start()
 
@@ -127,7 +127,7 @@ def test_an_edge_that_never_answers_fails_the_lab(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(failover, "_PATIENCE", 3.0)
-    monkeypatch.setattr(failover, "CONFIG", failover.CONFIG.replace('"route"', '"ignore"'))
+    monkeypatch.setattr(failover, "CONFIG", failover.CONFIG.replace('"{method}"', '"ignore"'))
     assert failover.run(4, kinds=["own"]) == 1
     told = capsys.readouterr().out
     assert "FAILED  the lab goes on: expected no error, seen lab: waited in vain until" in told

@@ -11,8 +11,10 @@ import pytest
 
 from npd6_xdp.lab import failover
 from npd6_xdp.lab.keepalived import Kind
+from npd6_xdp.lab.pair import Pair, host
 from npd6_xdp.lab.report import Report
 from npd6_xdp.lab.sightings import Change, Seen, Sightings, change
+from npd6_xdp.lab.upstream import SAMPLE, SAMPLE_EVERY, Upstream
 
 HOSTS = 8
 ALLOWANCES = (failover.ALLOWED, failover.ALLOWED, 0.5, 1.0)
@@ -24,13 +26,15 @@ A, B, ASKED = "2001:db8:1::a", "2001:db8:1::b", "2001:db8:1::f"
 
 @pytest.mark.needs_table  # the upstream's kernel has the hosts in it
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-@pytest.mark.parametrize("kind", ["own", "virtual"])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("own", "route"), ("virtual", "route"), ("own", "neighbour"), ("own", "static")]
+)
 def test_a_change_of_hands_is_over_within_keepalives_time_and_a_tenth_of_a_second(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: Kind, method: failover.Method, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for allowed in ALLOWANCES:
         monkeypatch.setattr(failover, "ALLOWED", allowed)
-        status = failover.run(HOSTS, kinds=[kind], short=True)
+        status = failover.run(HOSTS, kinds=[kind], short=True, method=method)
         told = capsys.readouterr().out
         print(told)
         assert status == int("FAILED" in told)
@@ -90,6 +94,18 @@ def test_a_host_is_late_that_is_away_for_longer_than_is_allowed_and_its_turn() -
     )
     assert found.outages == {A: pytest.approx(1.2), B: pytest.approx(1.3)}
     assert found.turns == {A: 1, B: 2}
-    assert found.late(1.25, 1000) == {B: pytest.approx(1.3)}
-    assert found.late(1.25, 10) == {}, "its turn is the second: 0.2 s"
-    assert found.late(1.05, 10) == {A: pytest.approx(1.2), B: pytest.approx(1.3)}
+    assert found.late([A, B], 1.25, 1000) == {B: pytest.approx(1.3)}
+    assert found.late([A, B], 1.25, 10) == {}, "its turn is the second: 0.2 s"
+    assert found.late([A, B], 1.05, 10) == {A: pytest.approx(1.2), B: pytest.approx(1.3)}
+    assert found.late([A], 1.05, 10) == {A: pytest.approx(1.2)}
+
+
+@pytest.mark.needs_table
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_of_many_hosts_some_are_pinged_so_often_that_a_tenth_of_a_second_shows() -> None:
+    with Pair() as pair, Upstream(pair, [host(number) for number in range(500)], 0) as upstream:
+        assert upstream.every == pytest.approx(0.25)
+        assert len(upstream.sample) == SAMPLE
+        assert [*upstream.sample][:2] == [host(0), host(10)], "of all turns"
+    with Pair() as pair, Upstream(pair, [host(number) for number in range(100)], 0) as upstream:
+        assert (upstream.every, upstream.sample) == (SAMPLE_EVERY, ())
