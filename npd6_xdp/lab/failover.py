@@ -215,7 +215,11 @@ class _Story:
         )
         event = self.upstream.anew()
         _kill(pids)
-        self.wait("second answers", lambda: self.change(event, "second") is not None)
+        count = len(self.upstream.hosts)
+        self.wait(
+            "second answers, and each host",
+            lambda: (seen := self.change(event, "second")) is not None and len(seen.outages) == count,
+        )
         time.sleep(2 * _QUIET)
         both = self.change(event, "second")
         assert both is not None
