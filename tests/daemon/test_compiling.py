@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from npd6_xdp.core.errors import ConfigError, MachineError, Mistake
+from npd6_xdp.core.web_config import NO_WEB_CONFIG
 from npd6_xdp.daemon import Daemon, loading
 from npd6_xdp.daemon.loading import Compiling
 from npd6_xdp.daemon.reading import Source
@@ -106,5 +107,5 @@ def test_a_file_that_is_refused_ends_the_compiling(monkeypatch: pytest.MonkeyPat
     closed: list[bool] = []
     monkeypatch.setattr(Compiling, "worth_it", lambda _: SimpleNamespace(close=lambda: closed.append(True)))
     with pytest.raises(ConfigError):
-        Daemon(begin(), Source(refuse, str(file)), lambda _: None, str(file))
+        Daemon(begin(), Source(refuse, str(file), lambda _: NO_WEB_CONFIG), lambda _: None, str(file))
     assert closed == [True]

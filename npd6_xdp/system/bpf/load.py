@@ -86,9 +86,8 @@ class Loaded:
     more: Sequence[int] = ()
     _tc_fd: int = -1
 
-    @property
-    def tc_fd(self) -> int:
-        """The descriptor of its function for tc. Raises MachineError."""
+    def need_tc(self) -> int:
+        """The descriptor of its function for tc, which the first call loads. Raises MachineError."""
         if self._tc_fd < 0:
             self._tc_fd = self.load_tc()
         return self._tc_fd
@@ -96,7 +95,7 @@ class Loaded:
     @property
     def descriptors(self) -> list[int]:
         """All of them, in the order in which of() takes them."""
-        return [*self.maps.values(), self.fd, self.tap_fd, self.tc_fd]
+        return [*self.maps.values(), self.fd, self.tap_fd, self.need_tc()]
 
     @classmethod
     def of(cls, descriptors: Sequence[int]) -> Loaded:

@@ -138,12 +138,12 @@ class Program(Counters):
     @property
     def tc_fd(self) -> int:
         """The descriptor of the same program's other function, for frames that tc hands over."""
-        return self._loaded.tc_fd
+        return self._loaded.need_tc()
 
     @property
     def functions(self) -> Functions:
         """What of it may sit on an interface."""
-        return Functions(self._loaded.fd, lambda: self._loaded.tc_fd)
+        return Functions(self._loaded.fd, self._loaded.need_tc)
 
     @property
     def tap_fd(self) -> int:

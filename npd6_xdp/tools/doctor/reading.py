@@ -205,7 +205,7 @@ def _tried(loaded: Loaded, link: LinkFacts, wish: Wish) -> str:
     links = Links()
     mode = AttachMode.TC if wish.attach is Attach.TC else AttachMode.NATIVE
     try:
-        links.attach(Functions(loaded.fd, lambda: loaded.tc_fd), link.ifindex, link.name, mode, wish.tc_order)
+        links.attach(Functions(loaded.fd, loaded.need_tc), link.ifindex, link.name, mode, wish.tc_order)
     except MachineError as error:
         return str(error).removeprefix(f"{link.name}: ")
     finally:
