@@ -147,6 +147,12 @@ class Ground:
         number: int | None = self.link(name).get("xdp", {}).get("prog", {}).get("id")
         return number
 
+    def programs(self, name: str) -> list[int]:
+        """The same of all there, at its tc ingress, too."""
+        xdp = self.program(name)
+        with self.topology.inside("edge"):
+            return [*([] if xdp is None else [xdp]), *tc_programs(self.link(name)["ifindex"])]
+
     def traces(self) -> list[str]:
         """All that is in the edge's kernel at the moment and wasn't before the daemon's start, a line each."""
         ours = [
