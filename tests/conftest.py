@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from npd6_xdp.lab.topology import Topology
+from tests import times
 from tests.lanes import dealt
 
 try:
@@ -49,6 +50,22 @@ HEAVY = ("datapath", "netns")
 ALONE = ("alone", "fills_table")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--times", action="store_true", help="say at the end which tests and files took how much CPU and time"
+    )
+    parser.addoption(
+        "--full", action="store_true", help="only the tests that usually are a slice of something large, and all of it"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--times"):
+        config.pluginmanager.register(times.Measured())
+        if not hasattr(config, "workerinput"):
+            config.pluginmanager.register(times.Summed())
+
+
 def _has_workers(config: pytest.Config) -> bool:
     return config.pluginmanager.has_plugin("dsession")
 
@@ -72,6 +89,8 @@ def _says_alone(path: Path) -> bool:
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Under -n, xdist's workers have those tests that may run side by side, and this process has the others."""
+    if session.config.getoption("--full"):
+        items[:] = [item for item in items if item.get_closest_marker("sliced")]
     if is_xdist_worker(session):
         alone = [item for item in items if _is_alone(item)]
         assert all(_says_alone(item.path) for item in alone), "else nobody would run it"
@@ -148,6 +167,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if CI and (skipped := _skipped(config)):
         terminalreporter.section("skipped under CI", red=True, bold=True)
         terminalreporter.line(f"CI=true: {skipped} skipped, so the run fails")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether a test that is marked `sliced` is to run at full size."""
+    return bool(request.config.getoption("--full"))
 
 
 TABLE = Path("/run/lock/npd6-xdp-tests-neighbour-table")
