@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -74,9 +74,7 @@ class RunningDaemon:
 
     def __enter__(self) -> Self:
         with self.log_file.open("w") as log:
-            self._process = self.topology.popen(
-                self.namespace, *self._argv, stdout=log, stderr=log, env=self._environment
-            )
+            self._process = self._started(log)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -88,6 +86,9 @@ class RunningDaemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _started(self, log: IO[str]) -> subprocess.Popen[str]:
+        return self.topology.popen(self.namespace, *self._argv, stdout=log, stderr=log, env=self._environment)
 
     def write(self, config: str) -> None:
         """Put another configuration into the daemon's file; it is read at the start and at each reload."""

@@ -194,8 +194,12 @@ class Topology:
             text=True,
             env=env,
         )
-        self._processes.append(process)
+        self.adopt(process)
         return process
+
+    def adopt(self, process: subprocess.Popen[str]) -> None:
+        """Have a process that somebody else has started in a namespace die with the topology at the latest."""
+        self._processes.append(process)
 
     @contextmanager
     def inside(self, namespace: Namespace) -> Iterator[None]:

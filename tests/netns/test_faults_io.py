@@ -217,6 +217,7 @@ def crowd(path: Path, count: int, said: bytes = b"") -> None:
         client.close()
 
 
+@pytest.mark.exec  # its memory is looked at
 def test_ten_thousand_connections_half_lines_and_endless_lines_keep_nobody_from_asking_or_from_answers(
     topology: Topology, daemon: Start
 ) -> None:
@@ -256,6 +257,7 @@ def test_ten_thousand_connections_half_lines_and_endless_lines_keep_nobody_from_
 # --- HTTP -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exec  # its memory is looked at
 @pytest.mark.sliced
 def test_slow_askers_pipelines_garbage_and_thousands_of_requests_take_neither_answers_nor_memory(
     topology: Topology, daemon: Start, full: bool
@@ -314,6 +316,7 @@ def test_slow_askers_pipelines_garbage_and_thousands_of_requests_take_neither_an
 # --- long answers ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exec  # its memory is looked at
 @pytest.mark.sliced
 def test_who_asks_for_the_status_of_many_rules_keeps_no_solicitation_waiting_and_many_hold_two_copies(
     topology: Topology, daemon: Start, full: bool

@@ -322,6 +322,7 @@ def ended_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.exec  # its time is read as a child's of this process
 @pytest.mark.parametrize("rules", [3, 2000])
 def test_three_thousand_sighups_in_a_second_and_sigterm_ends_it_within_another(
     topology: Topology, daemon: Start, rules: int

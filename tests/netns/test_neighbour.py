@@ -325,6 +325,7 @@ def test_a_full_neighbour_table_is_said_and_the_daemon_goes_on_when_there_is_spa
 SCANNED = int(os.environ.get("NPD6_SCAN", "1000000"))
 
 
+@pytest.mark.exec  # its memory is looked at
 @pytest.mark.fills_table
 @both
 def test_a_scan_of_absent_targets_costs_little_and_who_is_known_is_answered_all_the_same(

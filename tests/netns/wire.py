@@ -486,5 +486,7 @@ def cpu_seconds(running: RunningDaemon) -> float:
 
 def private_megabytes(running: RunningDaemon) -> float:
     """The daemon's memory that nobody shares."""
+    words = Path(f"/proc/{running.process.pid}/cmdline").read_bytes()
+    assert b"\0run\0" in words, "it shares some with the process that has forked it: mark the test `exec`"
     lines = Path(f"/proc/{running.process.pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
