@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ import pytest
 
 _KEY = "times"
 _others: list[float] = []
-_TESTS = 40  # the greatest, of which each has a line
+_TESTS = 100  # the greatest, of which each has a line
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Summed:
         for name, times in _greatest(files.items()):
             line(f"{times} {name} ({counts[name]})")
         line(f"the {min(_TESTS, len(self._tests))} tests that took most:")
-        for name, times in _greatest(self._tests.items())[: int(os.environ.get("TIMES", _TESTS))]:
+        for name, times in _greatest(self._tests.items())[:_TESTS]:
             line(f"{times} {name}")
 
 

@@ -23,6 +23,8 @@ ONE_MORE = "2001:db8:3::42 static"
 ANOTHER_HOST = "2001:db8:1::43"
 KERNELS_WORD = re.compile(r"daemon/loop\.py:\S+ daemon/hosts\.py:")
 """That of the neighbour table: the walk that asks for it has ended."""
+EACH_SECOND = re.compile(r"daemon/loop\.py:Loop\._tick daemon/ports\.py:Ports\.tick daemon/port_looks\.py:")
+"""It comes by the clock, into any walk that takes its time."""
 
 Start = Callable[..., RunningDaemon]
 
@@ -46,7 +48,7 @@ class Traced:
         yield
         assert until(lambda: any(line.rstrip("*").endswith(last) for line in self._read()[before:])), f"no {last}"
         running.settle()
-        self.lines = self._read()[before:]
+        self.lines = [line for line in self._read()[before:] if not EACH_SECOND.search(line)]
 
 
 @pytest.fixture
