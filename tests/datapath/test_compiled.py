@@ -9,6 +9,7 @@ import resource
 import select
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -187,6 +188,14 @@ def test_a_start_after_the_first_compiles_nothing_and_leaves_nothing_open() -> N
 
 
 @pytest.mark.usefixtures("no_compiler")
+def test_what_was_kept_is_found_without_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """platform.architecture() would run file(1), at each start twice."""
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **_: started.append(words))
+    assert loading.is_kept()
+    assert started == []
+
+
 def test_a_process_beside_the_daemon_hands_over_what_was_kept() -> None:
     with closing(Loading(SIZES)) as loading:
         while (loaded := loading.take()) is None:

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -109,7 +108,7 @@ def fingerprint(bcc: Any, source: str, headers: Path, said: Iterable[str]) -> st
         sorted(said),
         sorted(item for item in os.environ.items() if item[0].startswith("BCC_") and item[0] != _HEADERS),
         (bcc.__version__, _libraries()),
-        (sys.byteorder, machine.machine, machine.release, platform.architecture()[0]),
+        (sys.byteorder, machine.machine, machine.release, struct.calcsize("P")),
         len(bcc.utils.get_possible_cpus()),
     )
     return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
