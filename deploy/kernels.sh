@@ -16,7 +16,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 . deploy/debian/apart.sh
 export DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
 cache=${CACHE:-$PWD/.venv/kernels}
-limit=${LIMIT:-2400} # seconds for one kernel
+limit=${LIMIT:-2400} # seconds for one kernel; MANY and GROWTH are how many VLANs and rules the scenes of that name have
 # Those that take devices which many machines lack, and what each kernel must do.
 ci=(smoke bond team vlan-device vlan-trace vrf tunnels wireguard stations anchors tc)
 # A guest that gets no time of a busy machine would complain of that, too.
@@ -263,7 +263,7 @@ boot() {
         setpriv --pdeathsig TERM timeout --kill-after=10 --foreground "$limit" qemu-system-x86_64 -machine q35 \
             "${processor[@]}" -smp 2 -m 2048 -nodefaults -display none -net none "${hardware[@]}" -no-reboot \
             -serial stdio -kernel "$vmlinuz" -initrd "$work/$image.initrd" \
-            -append "console=ttyS0 quiet panic=-1 mitigations=off $quiet -- ${scenes[*]}" </dev/null 2>&1 |
+            -append "console=ttyS0 quiet panic=-1 mitigations=off $quiet${MANY:+ MANY=$MANY}${GROWTH:+ GROWTH=$GROWTH} -- ${scenes[*]}" </dev/null 2>&1 |
             grep --line-buffered -v 'is not connected to host network' | sed -u 's|\r$||' | tee "$log" || true
         ! grep -q '^Linux ' "$log" || break
     done

@@ -31,6 +31,7 @@ class Many(Scene):
         ground = self.ground
         ground.cable("many0", "many0-ask")
         ground.cable("many1", "many1-ask")
+        ground.cable("many2", "many2-ask")
         # Tags in the frames, as the questions are sent from one socket.
         transmit_vlan_offload(ground.topology, "edge", "many0", False)
         since = time.monotonic()
@@ -43,10 +44,10 @@ class Many(Scene):
 
     def check(self) -> None:
         ground = self.ground
-        # Of two daemons in a namespace, one can have the usual address.
+        # The daemon of all scenes is there, too, with many1 and the usual address.
         quiet = '[metrics]\nlisten = ""\n'
         everywhere = quiet + interface("many0.*", Rule(f"{_PREFIX}::/64", "static"))
-        compiled, _ = self._start(quiet + interface("many1", Rule(f"{_PREFIX}::/64", "static")), "with one port")
+        compiled, _ = self._start(quiet + interface("many2", Rule(f"{_PREFIX}::/64", "static")), "with one port")
         for when in ("at first", "at a restart"):
             seconds, answered = self._start(everywhere, f"with {COUNT} VLAN devices, {when}")
             beyond = seconds - compiled
