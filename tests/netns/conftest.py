@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.netns.warm import Nursery, WarmDaemon
+from tests.netns.warm import warm
 
 
 @pytest.fixture
@@ -23,32 +22,19 @@ def uncollected() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """What forks daemons, once for all tests of a process."""
-    with Nursery() as nursery:
-        yield nursery
-
-
 @pytest.fixture
-def daemon(
-    request: pytest.FixtureRequest, topology: Topology, nursery: Nursery
-) -> Iterator[Callable[..., RunningDaemon]]:
+def daemon(request: pytest.FixtureRequest, topology: Topology) -> Iterator[Callable[..., RunningDaemon]]:
     """Start a daemon on the edge: daemon(config_text, **what RunningDaemon takes). All end with the test.
 
     They are forked (tests/netns/warm.py), but for those with a program or environment of their own, or where the test
     is marked `exec`. What they logged is printed, so pytest shows it when the test fails.
     """
-    cold = request.node.get_closest_marker("exec") or "coverage" in sys.modules
+    kind = RunningDaemon if request.node.get_closest_marker("exec") else warm
     running: list[RunningDaemon] = []
     with ExitStack() as stack:
 
         def start(config: str, **options: Any) -> RunningDaemon:
-            daemon = (
-                RunningDaemon(topology, config, **options)
-                if cold or options.keys() & {"program", "environment"}
-                else WarmDaemon(nursery, topology, config, **options)
-            )
+            daemon = kind(topology, config, **options)
             running.append(daemon)
             return stack.enter_context(daemon)
 

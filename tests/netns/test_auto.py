@@ -25,6 +25,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.netns.others import Others, at_tc
 from tests.netns.test_taken_away import force_off
+from tests.netns.verb import verb
 from tests.netns.wire import LATE, configuration, on_edge, paused, question, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -124,10 +125,10 @@ def test_beside_another_xdp_program_it_is_by_tc_and_native_again_once_that_has_e
         assert sits(topology) == ("generic", 1)
         assert says(running, f"{TAP}: attached by tc (another XDP program is attached in generic mode: id ")
         assert " (foreign_xdp)); tap0 hybrid" in running.log
-        (row,) = json.loads(running.command("status", "--json").stdout)["interfaces"]
+        (row,) = json.loads(verb(running, "status", "--json").stdout)["interfaces"]
         assert row["attach"] == "tc"
         assert row["attach_reason"].startswith("another XDP program is attached in generic mode: id ")
-        assert f"\n  not native: {row['attach_reason']}\n" in running.command("status").stdout
+        assert f"\n  not native: {row['attach_reason']}\n" in verb(running, "status").stdout
         assert row["attach_reason"] in page(topology, "/status.json")
         said = running.command("doctor", "--config", str(running.config_file)).stdout
         assert f"{TAP}: by tc ({row['attach_reason']})" in said

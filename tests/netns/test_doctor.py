@@ -20,6 +20,7 @@ from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.netns.doctoring import Doctor, of
 from tests.netns.others import at_tc
 from tests.netns.test_warnings import advertise, default_route
+from tests.netns.verb import verb
 from tests.netns.wire import configuration, until
 
 P = "2001:db8:1::/64"
@@ -400,7 +401,7 @@ def test_a_default_route_by_advertisements_is_kept_by_what_mends_forwarding_and_
 
 def test_a_reload_that_failed_is_told_until_one_succeeds(scene: Scene) -> None:
     scene.running.write(configuration(f"{P} neighbour via=lo"))
-    assert scene.running.command("reload").returncode == 1
+    assert verb(scene.running, "reload").returncode == 1
     (found,) = of(scene.look(), "file")
     assert found.level is Level.FAIL
     assert "via lo" in found.message
@@ -414,11 +415,11 @@ def test_a_reload_that_failed_is_told_until_one_succeeds(scene: Scene) -> None:
 
 def test_an_entry_on_standby_is_told(scene: Scene) -> None:
     scene.running.write(configuration(f"{P} route", active_with='"2001:db8::99"'))
-    assert scene.running.command("reload").returncode == 0
+    assert verb(scene.running, "reload").returncode == 0
     (found,) = of(scene.look(), "standby")
     assert "2001:db8::99" in found.message
     scene.running.write(ROUTED)
-    assert scene.running.command("reload").returncode == 0
+    assert verb(scene.running, "reload").returncode == 0
     assert of(scene.look(), "standby") == []
     scene.is_whole = True
 

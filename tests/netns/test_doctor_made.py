@@ -16,6 +16,7 @@ from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.netns.doctoring import Doctor, of
 from tests.netns.test_doctor import Scene
 from tests.netns.test_doctor_machine import COMMAND, findings
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, paused, question, scan, until
 
 PREFIX = "2001:db8:4::/64"
@@ -157,7 +158,7 @@ def beside() -> Iterator[Scene]:
 
 def use(scene: Scene, text: str) -> None:
     scene.running.write(text)
-    done = scene.running.command("reload")
+    done = verb(scene.running, "reload")
     assert done.returncode == 0, done.stderr
 
 

@@ -21,6 +21,7 @@ from npd6_xdp.tools.doctor.reading import read
 from tests.netns.doctoring import Doctor, of
 from tests.netns.test_doctor import ONE_64
 from tests.netns.test_warnings import advertise, default_route
+from tests.netns.verb import verb
 from tests.netns.wire import configuration, until
 
 P = "2001:db8:1::/64"
@@ -275,13 +276,13 @@ def test_a_host_beside_a_rule_that_covers_others_is_noted_and_warned_of_once_it_
     assert (found.level, beside in found.message) == (Level.NOTE, True), found
     collected = narrow.replace('name = "wan0"', 'name = "wan0"\ncollect_targets = 10')
     vps.running.write(collected)
-    assert vps.running.command("reload").returncode == 0
+    assert verb(vps.running, "reload").returncode == 0
     vps.topology.run("upstream", "ping", "-6", "-c", "1", "-W", "1", beside)
     assert until(lambda: [each.level for each in of(vps.look(), "prefix")] == [Level.WARN])
     vps.sh(*of(vps.look(), "prefix")[0].mend)
     assert vps.running.config_file.read_text().endswith(collected.replace("/112", "/64"))
     vps.running.write(ONE_64)
-    assert vps.running.command("reload").returncode == 0
+    assert verb(vps.running, "reload").returncode == 0
     vps.sh(f"ip -6 route del {beside}/128 dev br0 || :")
     vps.sh(f"ip -6 address del {beside}/64 dev eth0", at="host")
 
@@ -313,7 +314,7 @@ def test_without_a_daemon_the_command_that_starts_one_is_printed(vps: Vps) -> No
 
 def test_a_file_that_the_daemon_has_not_read_comes_first_and_what_goes_by_the_daemon_s_says_so(vps: Vps) -> None:
     vps.running.write(ONE_64.replace("host_routes = true\n", ""))
-    assert vps.running.command("reload").returncode == 0
+    assert verb(vps.running, "reload").returncode == 0
     vps.running.write(ONE_64)
     vps.sh(f"touch -d '+2 seconds' {vps.running.config_file}")
     first, *others = [each for each in vps.look() if each.level is not Level.OK and not is_shared(each)]

@@ -20,6 +20,7 @@ from npd6_xdp.lab.pair import EDGES, MACS, Edge, Pair, host
 from npd6_xdp.lab.upstream import ASKED, Upstream
 from tests.netns.test_lab import left_of, start
 from tests.netns.verb import verb
+from tests.netns.warm import warm
 from tests.netns.wire import until
 
 pytestmark = pytest.mark.needs_table  # the upstream's kernel has the hosts in it
@@ -47,7 +48,7 @@ class Scene:
         self.upstream = stack.enter_context(Upstream(pair, HOSTS, BY_KERNEL))
 
     def start(self, edge: Edge) -> None:
-        running = RunningDaemon(self.pair, failover.config("own", "route"), namespace=edge)
+        running = warm(self.pair, failover.config("own", "route"), namespace=edge)
         self.daemons[edge] = self.stack.enter_context(running)
         self.keepalived[edge].start()
 

@@ -181,7 +181,7 @@ def test_a_configuration_that_the_control_group_has_no_memory_for_is_refused_and
     running = daemon(configuration(*RULES), **compiling)
     left_over.write_text("30000000")
     running.write(configuration(*(f"2001:db8:3:{n:x}::/64 static" for n in range(1000))))
-    done = running.command("reload")
+    done = verb(running, "reload")
     assert done.returncode == 1
     assert re.fullmatch(
         r"npd6-xdp: the old configuration stays: loading 1000 rules beside those that are in use takes some \d+ MB of"

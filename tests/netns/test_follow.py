@@ -21,6 +21,7 @@ from npd6_xdp.tools.doctor.finding import Finding, Level
 from npd6_xdp.tools.doctor.follow import follow
 from npd6_xdp.tools.doctor.reading import read
 from tests.netns.verb import verb
+from tests.netns.warm import warm
 from tests.netns.wire import Wire, configuration, paused, question, until
 
 pytestmark = pytest.mark.needs_table
@@ -78,7 +79,7 @@ def scene() -> Iterator[Scene]:
     with ExitStack() as stack:
         topology = stack.enter_context(Topology())
         text = configuration(*RULES, collect_targets="10")
-        scene = Scene(topology, stack.enter_context(RunningDaemon(topology, text)))
+        scene = Scene(topology, stack.enter_context(warm(topology, text)))
         assert until(lambda: topology.run("upstream", *SENT, HOST_ADDRESS).returncode == 0)
         yield scene
 

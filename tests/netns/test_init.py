@@ -20,8 +20,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
+from tests.netns.warm import warm
 from tests.netns.wire import Wire, until
 
 pytestmark = pytest.mark.needs_table
@@ -154,7 +154,7 @@ def is_reached(bare: Bare, hosts: Mapping[str, tuple[Namespace, str]]) -> None:
         assert not bare.ping(address, asker)
         bare.run(asker, "ip", "-6", "neigh", "flush", "all")
     with ExitStack() as stack:
-        running = stack.enter_context(RunningDaemon(bare, bare.text()))
+        running = stack.enter_context(warm(bare, bare.text()))
         for address, (asker, _) in hosts.items():
             assert bare.pings(address, asker), f"{address} isn't reached by {asker}\n{running.log}"
         found = running.command("doctor", "--config", str(running.config_file))
@@ -404,5 +404,5 @@ def test_two_uplinks_each_with_a_64_of_its_own_and_a_prefix_behind_both() -> Non
         assert "2 uplinks" in bare.text()
         assert said
         is_reached(bare, {"2001:db8:1::42": ("upstream", "wan0")})
-        with RunningDaemon(bare, bare.text()):
+        with warm(bare, bare.text()):
             assert bare.pings("2001:db8:1::42", "switch")

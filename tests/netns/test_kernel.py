@@ -23,6 +23,7 @@ from npd6_xdp.lab.topology import (
 )
 from npd6_xdp.tools.control import ask
 from tests.frames import ip6
+from tests.netns.verb import verb
 from tests.netns.wire import EDGE, SETTING, Asker, Wire, configuration, flood, on_edge, question, says, until
 
 Start = Callable[..., RunningDaemon]
@@ -172,7 +173,7 @@ def test_two_daemons_on_different_interfaces_leave_each_other_alone(topology: To
         on_edge(topology, f"-6 neigh add proxy 2001:db8:5::1 dev wan9 protocol {PROTOCOL}")
         for running in (first, second):
             on_edge(topology, "link add new0 type veth", "link del new0")
-            assert running.command("reload").returncode == 0
+            assert verb(running, "reload").returncode == 0
         assert left() == ({HOST_ADDRESS, "2001:db8:5::1"}, [host])
         assert second.stop() == 0
         assert left() == ({HOST_ADDRESS}, [host])
@@ -214,7 +215,7 @@ def test_a_cap_holds_and_beyond_it_python_answers_itself(topology: Topology, dae
         assert asker.outcome("2001:db8:1::1:1") == "kernel"
     assert len(proxies(topology)) == cap
     assert says(running, "limits.kernel_entries: 1024 proxy entries are there")
-    assert '"kernel proxy entries": 2' in running.command("status", "--json").stdout
+    assert '"kernel proxy entries": 2' in verb(running, "status", "--json").stdout
     assert running.solicitations() == {"answered_python": cap + 2, "kernel": 1}
 
 
@@ -296,7 +297,7 @@ def test_a_reload_that_drops_a_rule_removes_its_entries_and_no_others(
             (("2001:db8:1::/64 ignore",), set(), ("ignored", "unmatched")),
         ):
             running.write(configuration(*rules, **keys))
-            assert running.command("reload").returncode == 0
+            assert verb(running, "reload").returncode == 0
             assert proxies(topology) == left
             assert (asker.outcome(HOST_ADDRESS), asker.outcome(other)) == outcomes
         assert sysctls(topology) == before

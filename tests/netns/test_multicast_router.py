@@ -183,7 +183,7 @@ def test_an_entry_that_stands_by_is_announced_too_or_a_takeover_would_wait_for_i
         assert following(wire).frame == advertisement(EDGE, ip6(OWN))
         wire.send(solicitation())
         assert following(wire).frame == advertisement(EDGE, ip6(OWN))
-        assert "on standby" in running.command("status").stdout
+        assert "on standby" in verb(running, "status").stdout
         running.stop()
         assert following(wire, lambda each: each.kind == "termination").frame == termination(EDGE, ip6(OWN))
 

@@ -27,6 +27,7 @@ from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.frames import ether, ip6
 from tests.kinds import sllao
 from tests.netns.browser import URL, Page, browser
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, flood, on_edge, private_megabytes, question, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -100,7 +101,7 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
         assert words in figures
     assert HOST_ADDRESS not in page.run("return document.documentElement.outerHTML")
     running.write("[limits]\npending = 16\n" + configuration(*RULES, attach='"tc"'))
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert page.becomes(lambda: re.match(r"wan0\s+up\s+by tc\s+hybrid\s", page.texts("#interfaces tr")[0]) is not None)
     assert page.complaints() == []
     assert page.requested() == {URL, f"{URL}status.json"}
@@ -115,7 +116,7 @@ def test_it_can_be_read_on_a_phone_in_the_dark_and_by_a_machine_and_what_a_file_
     on_edge(topology, f"link add {evil} type veth peer name peer0", f"link set {evil} up")
     running = daemon(configuration(*RULES, long) + configuration().replace("wan0", evil))
     running.write(f"'<script>alert(1)</script><img src=x>{'nonsense' * 30}' = 1\n")
-    assert running.command("reload").returncode == 1
+    assert verb(running, "reload").returncode == 1
     with Wire(topology) as wire:
         wire.send(*scan(50, "2001:db8:3::"), *scan(50, "2001:db8:4::"), *scan(5, "2001:db8:9::"))
     page.open()
@@ -237,7 +238,7 @@ def test_no_address_of_a_packet_or_a_host_is_served(topology: Topology, daemon: 
     assert until(lambda: running.solicitations().get("invalid", 0) == len(TARGETS))
     assert until(lambda: data(running)["pending"] == 2), "an overview is half a second old at most"
     found = data(running)
-    full = running.command("status", "--json").stdout
+    full = verb(running, "status", "--json").stdout
     plain = (HOST_ADDRESS, "2001:db8:2::7", "2001:db8:1::dead", "2001:db8:3::beef")
     secret = {spelled for raw in (*asked, *TELLTALE, SLLA) for spelled in spellings(raw)}
     for asked_for, served in everything(running):

@@ -12,12 +12,12 @@ from dataclasses import replace
 import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
-from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.frames import ether, ip6
 from tests.kinds import solicit
 from tests.netns.test_roles import ADDRESS, role
 from tests.netns.test_two_edges import Scene
+from tests.netns.warm import warm
 from tests.netns.wire import configuration, until
 
 pytestmark = pytest.mark.needs_table
@@ -32,7 +32,7 @@ class Pair:
     def __init__(self, stack: ExitStack) -> None:
         self.scene = Scene(stack, 2)
         text = configuration("2001:db8:9::/64 static", active_with=f'"{ADDRESS}"')
-        self.daemons = [stack.enter_context(RunningDaemon(edge, text)) for edge in self.edges]
+        self.daemons = [stack.enter_context(warm(edge, text)) for edge in self.edges]
         self.move(to=0)
         assert until(lambda: self.roles() == [1, 0])
 

@@ -211,7 +211,7 @@ def test_a_port_that_refuses_undoes_the_whole_reload(topology: Topology, daemon:
     topology.xdp_pass("edge", "lan0")
     lan = configuration("2001:db8:7::/64 static", attach='"generic"').replace("wan0", "lan0")
     running.write(configuration("2001:db8:2::/64 static", attach='"native"') + lan)
-    done = running.command("reload")
+    done = verb(running, "reload")
     assert done.returncode == 1
     assert "lan0: another XDP program is attached" in done.stderr
     assert topology.attach_mode("edge", "wan0") == "tc"
@@ -294,7 +294,7 @@ def test_another_control_socket_is_taken_up_and_who_asked_for_it_is_told(topolog
     running = daemon(configuration())
     other = topology.directory / "other.sock"
     running.write(f'[daemon]\ncontrol = "{other}"\n{configuration()}')
-    assert "the new configuration is in use" in running.command("reload").stdout
+    assert "the new configuration is in use" in verb(running, "reload").stdout
     assert not running.control.exists()
     running.control = other
     running.write(configuration("2001:db8:2::/64 static"))

@@ -33,6 +33,7 @@ from tests.netns.service import (
     mask,
     unit,
 )
+from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, paused, question, until
 from tests.netns.xdp_links import handed_over
 
@@ -263,10 +264,10 @@ def test_a_manager_hears_of_each_state_and_of_a_loop_that_turns(
         assert heard(manager, 0.8) == []
     assert until(lambda: "WATCHDOG=1" in heard(manager))
 
-    assert running.command("reload").returncode == 0
+    assert verb(running, "reload").returncode == 0
     assert states(manager, 2) == ["RELOADING=1", "READY=1"]
     running.write("nonsense")
-    assert running.command("reload").returncode == 1
+    assert verb(running, "reload").returncode == 1
     assert states(manager, 2) == ["RELOADING=1", "READY=1"]
     assert running.stop() == 0
     assert states(manager, 1) == ["STOPPING=1"]

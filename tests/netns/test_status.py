@@ -95,7 +95,7 @@ def test_recent_targets_are_remembered_in_both_datapaths(topology: Topology, dae
     assert [target["count"] for target in targets[2:]] == [1, 1]
     assert {target["outcome"] for target in targets[2:]} == {answered, "unmatched"}
     line = f" by fe80::ff:fe00:1 ({asker['source_mac']}): {answered}"
-    text = running.command("status").stdout
+    text = verb(running, "status").stdout
     assert f"{HOST_ADDRESS} on wan0: 3 times" in text
     assert line in text
     running.process.send_signal(signal.SIGUSR1)
@@ -126,7 +126,7 @@ def test_nobody_but_root_and_its_group_gets_at_the_control_socket(topology: Topo
     assert (stat.S_IMODE(mode.st_mode), mode.st_uid) == (0o660, 0)
     running.stop()
     assert not running.control.exists()
-    done = running.command("status")
+    done = verb(running, "status")
     assert done.returncode == 1
     assert done.stderr.startswith(f"npd6-xdp: {running.control}: no npd6-xdp is running there")
 

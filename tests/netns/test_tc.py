@@ -23,6 +23,8 @@ from tests.netns.test_hidden_tags import tag_beside
 from tests.netns.test_reload import reload, stream
 from tests.netns.test_taken_away import force_off
 from tests.netns.tracing import Trace
+from tests.netns.verb import verb
+from tests.netns.warm import warm
 from tests.netns.wire import EDGE, LATE, Asker, Wire, configuration, on_edge, paused, question, until
 
 Start = Callable[..., RunningDaemon]
@@ -71,7 +73,7 @@ def shared() -> Iterator[Scene]:
         others = stack.enter_context(Others(topology))
         beside = stack.enter_context(tag_beside(topology, "eth0"))
         wire = stack.enter_context(Wire(topology))
-        running = stack.enter_context(RunningDaemon(topology, text()))
+        running = stack.enter_context(warm(topology, text()))
         yield Scene(topology, others, running, wire, beside)
         print(running.log)
 
@@ -100,8 +102,8 @@ def page(scene: Scene, path: str) -> str:
 def test_whoever_asks_how_it_is_attached_is_told_by_tc(scene: Scene) -> None:
     running = scene.running
     assert "wan0: attached by tc; wan0 hybrid, wan0:100 hybrid, wan0:100.7 hybrid" in running.log
-    assert "wan0: hybrid, attached by tc, up" in running.command("status").stdout
-    rows = json.loads(running.command("status", "--json").stdout)["interfaces"]
+    assert "wan0: hybrid, attached by tc, up" in verb(running, "status").stdout
+    rows = json.loads(verb(running, "status", "--json").stdout)["interfaces"]
     assert {row["attach"] for row in rows} == {"tc"}
     assert {row["xdp_tx_errors"] for row in rows} == {None}, "they would be the other program's"
     info = {labels for name, labels in running.metrics() if name == "npd6_interface_info"}
@@ -265,7 +267,7 @@ def test_it_goes_from_xdp_to_tc_and_back_by_a_reload(topology: Topology, daemon:
             assert answer(wire, "2001:db8:1::77") is not None
         refused = configuration(attach='"generic"', tc_order='"last"')
         running.write(refused)
-        done = running.command("reload")
+        done = verb(running, "reload")
         assert done.returncode == 1
         assert 'an XDP program (attach = "generic") has no place among tc programs' in done.stderr
         assert "Traceback" not in running.log

@@ -38,6 +38,7 @@ from tests.bench.generators import Order, flood
 from tests.frames import FOREIGN_MAC, TAGS_8021Q
 from tests.kinds import KINDS, Kind, Wanted, oversized
 from tests.netns.commanded import Commanded, commanded, tshark
+from tests.netns.verb import verb
 from tests.netns.wire import DAD, EACH_METHOD, SETTING, Wire, configuration, question, says, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -219,7 +220,7 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
             told += 1
         for outcome, why, by in UNTAGGED if not tags else ():
             running.write(configuration("2001:db8:4::/64 static", **{"datapath": f'"{datapath}"', **by, **keys}))
-            assert running.command("reload").returncode == 0
+            assert verb(running, "reload").returncode == 0
             is_told(trace, wire, (untold, outcome, why, 4), told)
             told += 1
         count = told - 1  # the late answer isn't one more
@@ -483,7 +484,7 @@ def test_a_trace_goes_on_over_a_reload_by_the_new_rules(topology: Topology, daem
         wire.send(question("2001:db8:1::42"))
         assert trace.has(1)
         running.write(configuration("2001:db8:1::40/124 ignore", "2001:db8:1::/64 static"))
-        assert running.command("reload").returncode == 0
+        assert verb(running, "reload").returncode == 0
         wire.send(question("2001:db8:1::42"))
         assert trace.has(2)
         assert trace.end() == {"seen": 2, "lost": 0, "counted": 2}

@@ -15,6 +15,7 @@ from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.frames import TAGS_8021Q
 from tests.kinds import HBH, sllao
 from tests.netns.commanded import Commanded, commanded
+from tests.netns.warm import warm
 from tests.netns.wire import SETTING, Wire, configuration, paused, question, until
 
 PREFIX = "2001:db8:1::/64"
@@ -67,7 +68,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
         topology = stack.enter_context(Topology())
         topology.sysctl("upstream", "net/ipv6/conf/eth0/disable_ipv6", 1)
         topology.xdp_pass("upstream", "eth0")
-        running = stack.enter_context(RunningDaemon(topology, configuration(**NATIVE)))
+        running = stack.enter_context(warm(topology, configuration(**NATIVE)))
         wire = stack.enter_context(Wire(topology))
         trace = stack.enter_context(commanded(running, "--json", "--outcome", "rate_limited,lost,failed"))
         yield Scene(topology, running, wire, trace, request.param)

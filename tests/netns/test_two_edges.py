@@ -16,6 +16,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Namespace, Topology
 from tests.frames import Setting, ether, ip6
 from tests.kinds import solicit
+from tests.netns.warm import warm
 from tests.netns.wire import Wire, until
 
 pytestmark = pytest.mark.needs_table
@@ -88,7 +89,7 @@ class Scene:
             topology.run(namespace, "ip", *line.split(), check=True)
 
     def start(self, topology: Topology, limits: str = "") -> RunningDaemon:
-        running = self.stack.enter_context(RunningDaemon(topology, limits + BOTH_SIDES))
+        running = self.stack.enter_context(warm(topology, limits + BOTH_SIDES))
         self.daemons.append(running)
         return running
 

@@ -13,7 +13,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
-from tests.netns.warm import Forked, Nursery, WarmDaemon
+from tests.netns.warm import Forked, WarmDaemon
 from tests.netns.wire import Asker, Wire, configuration, settled_files
 
 _SIGNALS = ("SigBlk", "SigIgn", "SigCgt")
@@ -46,9 +46,9 @@ def seen(running: RunningDaemon) -> dict[str, Any]:
     }
 
 
-def test_it_is_in_what_one_by_exec_is_in_and_has_what_that_has(topology: Topology, nursery: Nursery) -> None:
+def test_it_is_in_what_one_by_exec_is_in_and_has_what_that_has(topology: Topology) -> None:
     facts = []
-    for running in (RunningDaemon(topology, configuration()), WarmDaemon(nursery, topology, configuration())):
+    for running in (RunningDaemon(topology, configuration()), WarmDaemon(topology, configuration())):
         with running, Wire(topology) as wire:
             assert Asker(wire, running).answered(HOST_ADDRESS)
             facts.append(seen(running))
@@ -73,8 +73,8 @@ def test_a_signal_ends_it_or_not_as_it_does_one_by_exec(
     running.process.terminate()  # which does nothing then
 
 
-def test_what_it_cannot_start_with_it_says_and_what_it_ends_with_is_known(topology: Topology, nursery: Nursery) -> None:
-    for kind in (RunningDaemon, lambda *words: WarmDaemon(nursery, *words)):
+def test_what_it_cannot_start_with_it_says_and_what_it_ends_with_is_known(topology: Topology) -> None:
+    for kind in (RunningDaemon, WarmDaemon):
         with (
             pytest.raises(StartError, match=r"exit status 2: npd6-xdp: .*nowhere"),
             kind(topology, configuration("2001:db8::/64 nowhere")),

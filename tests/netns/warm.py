@@ -8,6 +8,7 @@ marked `exec`.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import json
@@ -19,10 +20,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from npd6_xdp import cli
 from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon
@@ -39,12 +40,11 @@ _BEFORE = ("npd6_xdp.daemon", "npd6_xdp.tools.complaint", "npd6_xdp.tools.log_fo
 
 
 class Nursery:
-    """The process that forks; it ends with the block, or with this process."""
+    """The process that forks; it ends by close(), or with this process."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
-        self._told = 0.0
         with theirs:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "tests.netns.warm", str(theirs.fileno())),
@@ -53,14 +53,11 @@ class Nursery:
                 pass_fds=(theirs.fileno(),),
                 cwd=PROJECT,
             )
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
         self._door.close()
         self._process.wait()
-        times.of_others(-self._told)  # its children are among this process's now
 
     def start(
         self, namespace: str, argv: Sequence[str], environment: Mapping[str, str], log: IO[str]
@@ -73,7 +70,6 @@ class Nursery:
     def ended(self, pid: int) -> int:
         """The exit status of one that has ended, or is about to."""
         told = self._ask({"wait": pid})
-        self._told += told["cpu"]
         times.of_others(told["cpu"])
         return int(told["status"])
 
@@ -120,19 +116,33 @@ class Forked(subprocess.Popen[str]):
             os.kill(self.pid, sig)
 
 
-class WarmDaemon(RunningDaemon):
-    """A daemon that a nursery forks. It takes what RunningDaemon does, but for another program."""
+def warm(topology: Topology, config: str, **options: Any) -> RunningDaemon:
+    """A daemon that is forked, or by exec where `options` or how the tests are run ask for that."""
+    # what measures coverage does so from exec on
+    cold = options.keys() & {"program", "environment"} or "coverage" in sys.modules
+    return (RunningDaemon if cold else WarmDaemon)(topology, config, **options)
 
-    def __init__(self, nursery: Nursery, topology: Topology, config: str, **options: Any) -> None:
+
+class WarmDaemon(RunningDaemon):
+    """A daemon that is forked. It takes what RunningDaemon does, but for another program."""
+
+    def __init__(self, topology: Topology, config: str, **options: Any) -> None:
         super().__init__(topology, config, **options)
         assert self._program == PROGRAM, "it has no other"
-        self._nursery = nursery
 
     def _started(self, log: IO[str]) -> subprocess.Popen[str]:
         words = self._argv[len(PROGRAM) :]
-        process = self._nursery.start(self.topology.name(self.namespace), words, self._environment, log)
+        process = nursery().start(self.topology.name(self.namespace), words, self._environment, log)
         self.topology.adopt(process)
         return process
+
+
+@cache
+def nursery() -> Nursery:
+    """The one of this process, to its end."""
+    found = Nursery()
+    atexit.register(found.close)
+    return found
 
 
 # --- the process that forks -----------------------------------------------------------------------------------
