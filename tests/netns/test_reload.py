@@ -103,6 +103,7 @@ BROKEN = (
 )
 
 
+@pytest.mark.alone
 @both
 def test_fifty_reloads_under_a_stream_of_solicitations_leave_none_unanswered(
     topology: Topology, daemon: Start, datapath: str
@@ -133,6 +134,7 @@ def test_fifty_reloads_under_a_stream_of_solicitations_leave_none_unanswered(
     assert running.metrics()[FAILURES] == failed == 5
 
 
+@pytest.mark.alone
 @both
 def test_a_reload_that_outgrows_the_kernel_maps_leaves_none_unanswered_and_counts_on(
     topology: Topology, daemon: Start, datapath: str
@@ -167,6 +169,7 @@ def many_rules(count: int, changed: int, datapath: str) -> str:
     return configuration("2001:db8:1::/64 static", *rules, **keys)
 
 
+@pytest.mark.alone
 @both
 def test_reloads_of_many_rules_leave_none_unanswered(topology: Topology, daemon: Start, datapath: str) -> None:
     running = daemon(many_rules(20_000, 0, datapath))
