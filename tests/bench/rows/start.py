@@ -38,7 +38,7 @@ _BOUNDS = {"private": at_most(45), "resident": at_most(130)}
 
 @contextmanager
 def started(
-    ground: Ground, config: str, timeout: float = 20.0, cache: str = os.devnull
+    ground: Ground, config: str, timeout: float = 180.0, cache: str = os.devnull
 ) -> Iterator[tuple[RunningDaemon, float]]:
     """The daemon, with the seconds from the exec (of `ip netns exec`, which execs it) to the first answer.
 
@@ -51,7 +51,7 @@ def started(
         generator.start(Order(_EVERY, _LONGEST))
         began = time.monotonic_ns()
         with daemon:
-            deadline = time.monotonic() + 5.0
+            deadline = time.monotonic() + 30.0
             while not (came := [moment for moment in ground.counter.arrivals[:TARGETS] if moment]):
                 if time.monotonic() > deadline:
                     raise RuntimeError("the daemon says that it is ready, and doesn't answer")
