@@ -17,7 +17,7 @@ from tests.bench.machine import HOME
 from tests.netns.wire import until
 
 _COMMAND = (sys.executable, "-m", "tests.bench", "--quick")
-_MINUTES = 12
+_MINUTES = 20
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the benchmark needs root")
 

@@ -116,7 +116,7 @@ class _Limit:
     pause: float
 
 
-_LIMITS = {_SCRAPE: _Limit(3.0, 0.1), _STATUS: _Limit(20.0, 0.1)}
+_LIMITS = {_SCRAPE: _Limit(4.0, 0.1), _STATUS: _Limit(10.0, 0.1)}
 
 
 def _asked(latency: Latency, what: Callable[[], str]) -> tuple[str, float, float]:
