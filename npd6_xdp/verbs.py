@@ -17,7 +17,7 @@ import npd6_xdp
 from npd6_xdp.arguments import CONFIG, CONFIG_FILE, CONTROL_SOCKET, count, count_to, ipv6_address, mac, option, verb
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
-from npd6_xdp.core.errors import MachineError, UsageError
+from npd6_xdp.core.errors import ConfigError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from npd6_xdp.core.links import LinkFacts
@@ -84,7 +84,7 @@ def _lasting(path: Path) -> Path:
     "--config npd6-xdp.toml",
     takes=(
         CONFIG_FILE,
-        option("--json", action="store_true", help="the table as JSON"),
+        option("--json", action="store_true", help="the table as JSON, or the mistakes"),
     ),
 )
 def check(arguments: argparse.Namespace) -> None:
@@ -94,8 +94,13 @@ def check(arguments: argparse.Namespace) -> None:
     from npd6_xdp.tools.facts import roles_held
     from npd6_xdp.tools.web_file import look
 
-    config = _load(arguments.config)
-    of_web = look(config)
+    try:
+        config = _load(arguments.config)
+        of_web = look(config)
+    except ConfigError as error:
+        if arguments.json:
+            print(json.dumps({"mistakes": error.fields()}, indent=2), flush=True)
+        raise
     config, links, warned = _machine(config)
     held = roles_held(config) if links else frozenset()
     table = json.dumps(table_json(config, links, held), indent=2) if arguments.json else table_text(config, links, held)

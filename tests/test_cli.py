@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -41,7 +42,7 @@ method = "static"
 NOT_HERE = "npd6-xdp: note: not on this machine: wan7; npd6-xdp run waits for it\n"
 
 
-def npd6(*argv: str, path: str = "") -> subprocess.CompletedProcess[str]:
+def npd6(*argv: str, path: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
     return subprocess.run(
         [sys.executable, "-m", "npd6_xdp", *argv],
@@ -50,6 +51,7 @@ def npd6(*argv: str, path: str = "") -> subprocess.CompletedProcess[str]:
         errors="replace",
         env=environment,
         timeout=120,
+        cwd=cwd,
     )
 
 
@@ -174,24 +176,36 @@ def test_check_needs_no_root(good: str) -> None:
 
 
 MISTAKES = (
-    ("not TOML", "[[interface]\n", "line 1, column "),
-    ("nothing in it", "", "no interface; write [[interface]]"),
-    ("an unknown key", GOOD.replace("datapath", "datapth"), 'interface[1].datapth: unknown key "datapth"'),
-    ("a bad value", GOOD.replace('"monitor"', '"watch"'), "interface[1].datapath: must be "),
-    ("a wrong type", GOOD.replace("vlan = 100", "vlan = true"), "interface[1].vlan: must be "),
-    ("a missing key", GOOD.replace('method = "ignore"\n', ""), "interface[0].rule[1].method: missing"),
-    ("a method without its key", GOOD.replace('"ignore"\n[[', '"neighbour"\n[['), "interface[0].rule[1].via: missing"),
-    ("a limit that is none", GOOD + "[limits]\npending = 0\n", "limits.pending: must be"),
-    ("host bits", GOOD.replace("1::/64", "1::1/64"), "interface[0].rule[0].prefix: "),
-    ("a prefix of IPv4", GOOD.replace("2001:db8:2::/64", "192.0.2.0/24"), "interface[1].rule[0].prefix: "),
-    ("twice the same entry", GOOD.replace("vlan = 100\n", ""), "interface[1]: the same name and vlan as interface[0]"),
-    ("twice the same rule", GOOD.replace("1::dead", "1::/64"), "interface[0].rule[1].prefix: the same prefix as"),
+    ("not TOML", "[[interface]\n", "1:12: not valid TOML: "),
+    ("nothing in it", "", " no interface; write [[interface]]"),
+    ("an unknown key", GOOD.replace("datapath", "datapth"), '12:1: interface[1].datapth: unknown key "datapth"'),
+    ("a bad value", GOOD.replace('"monitor"', '"watch"'), "12:1: interface[1].datapath: must be "),
+    ("a wrong type", GOOD.replace("vlan = 100", "vlan = true"), "11:1: interface[1].vlan: must be "),
+    ("a missing key", GOOD.replace('method = "ignore"\n', ""), "6:1: interface[0].rule[1].method: missing"),
+    (
+        "a method without its key",
+        GOOD.replace('"ignore"\n[[', '"neighbour"\n[['),
+        "6:1: interface[0].rule[1].via: ",
+    ),
+    ("a limit that is none", GOOD + "[limits]\npending = 0\n", "19:1: limits.pending: must be"),
+    ("host bits", GOOD.replace("1::/64", "1::1/64"), "4:1: interface[0].rule[0].prefix: "),
+    ("a prefix of IPv4", GOOD.replace("2001:db8:2::/64", "192.0.2.0/24"), "16:1: interface[1].rule[0].prefix: "),
+    (
+        "twice the same entry",
+        GOOD.replace("vlan = 100\n", ""),
+        "9:1: interface[1]: the same name and vlan as interface[0] (line 1)",
+    ),
+    (
+        "twice the same rule",
+        GOOD.replace("1::dead", "1::/64"),
+        "7:1: interface[0].rule[1].prefix: the same prefix as interface[0].rule[0].prefix (line 4)",
+    ),
     (
         "two ways to attach one interface",
         GOOD.replace('name = "wan7"\n[', 'name = "wan7"\nattach = "native"\n[').replace(
             "vlan = 100", 'vlan = 100\nattach = "generic"'
         ),
-        'interface[1].attach: "generic", but interface[0] says "native"',
+        '13:1: interface[1].attach: "generic", but interface[0].attach (line 3) says "native"',
     ),
 )
 
@@ -203,18 +217,55 @@ def test_check_says_each_mistake_in_one_line_with_its_place(tmp_path: Path, what
     done = npd6("check", "--config", str(file))
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"npd6-xdp: {file}: {message}")
+    assert line.startswith(f"npd6-xdp: {file}:{message}")
 
 
 def test_check_says_all_mistakes_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(GOOD.replace("static", "statc").replace("100", "5000"))
     done = npd6("check", "--config", str(file))
-    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == [
-        "interface[0].rule[0].method",
-        "interface[1].vlan",
-        "interface[1].rule[0].method",
+    assert [line.partition(str(file))[2].partition(": ")[0] for line in done.stderr.splitlines()] == [
+        ":5:1",
+        ":11:1",
+        ":17:1",
     ]
+    as_json = npd6("check", "--config", str(file), "--json")
+    assert (as_json.returncode, as_json.stderr) == (2, done.stderr)
+    found = json.loads(as_json.stdout)["mistakes"]
+    assert [
+        "npd6-xdp: {file}:{line}:{column}: {place}: {message}".format(**mistake) for mistake in found
+    ] == done.stderr.splitlines()
+
+
+def test_a_mistake_of_the_whole_file_has_no_line_in_json(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text("[daemon]\n")
+    (mistake,) = json.loads(npd6("check", "--config", str(file), "--json").stdout)["mistakes"]
+    assert mistake == {**mistake, "file": str(file), "line": None, "column": None, "place": None}
+
+
+def test_a_byte_order_mark_windows_lines_tabs_and_accents_leave_line_and_column_right(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    text = "daemon.log_level = 1\r\n" + GOOD.replace('method = "ignore"', '\t"é" = "", "method" = 1').replace(
+        "\n", "\r\n"
+    )
+    text = text.replace(', "method" = 1', "\r\n\t \tmethod = 1 # é")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    lines = npd6("check", "--config", str(file)).stderr.splitlines()
+    assert [line.partition(str(file))[2].split(": ")[:2] for line in lines] == [
+        [":1:8", "daemon.log_level"],
+        [":9:2", 'interface[0].rule[1]."é"'],
+        [":10:4", "interface[0].rule[1].method"],
+    ]
+
+
+def test_the_mistakes_in_the_documentation_are_what_check_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs/configuration.md").read_text().partition("## Errors\n")[2]
+    text, said = re.findall(r"```(?:toml)?\n(.*?)```", page, re.DOTALL)[:2]
+    (tmp_path / "bad.toml").write_text(text)
+    command, *lines = said.splitlines()
+    done = npd6(*command.removeprefix("# npd6-xdp ").split(), cwd=tmp_path)
+    assert done.stderr.splitlines() == lines
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
@@ -226,7 +277,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xee")
     assert npd6("check", "--config", str(binary)).stderr == (
-        f"npd6-xdp: {binary}: not UTF-8 text: byte 0 can't be decoded, in line 1; save it as UTF-8\n"
+        f"npd6-xdp: {binary}:1:1: not UTF-8 text: byte 0 can't be decoded; save it as UTF-8\n"
     )
 
 
@@ -341,7 +392,7 @@ def test_doctor_is_status_2_where_the_configuration_has_mistakes_and_status_1_wh
     bad.write_text(GOOD.replace("static", "statc"))
     done = npd6("doctor", "--config", str(bad))
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"npd6-xdp: {bad}: " in done.stderr
+    assert f"npd6-xdp: {bad}:5:1: interface[0].rule[0].method: " in done.stderr
     assert npd6("doctor", "2001:db8:1::1", "--try", "--config", good).returncode == 2
     done = npd6("doctor", "--config", good)  # whose interface isn't here
     assert (done.returncode, done.stderr) == (1, "")

@@ -26,9 +26,21 @@ from npd6_xdp.core.config import (
     is_glob,
 )
 from npd6_xdp.core.config_parsers import LINK_LOCAL_ALONE, PREFIX, Parser, Targets, link_local
-from npd6_xdp.core.config_words import Float, Wrong, deep_key, in_words, inside, nearest, quoted, syntax_mistake
+from npd6_xdp.core.config_words import (
+    Float,
+    Found,
+    Twice,
+    Wrong,
+    deep_key,
+    in_words,
+    nearest,
+    placed,
+    quoted,
+    syntax_mistake,
+)
 from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.toml_places import Path
 from npd6_xdp.core.verdict import Method
 
 
@@ -43,7 +55,7 @@ def parse(text: str, source: str, before: Config | None = None) -> Config:
     reader = _Reader(before)
     config = reader.config(_document(text, source) if document is None else document)
     if reader.mistakes:
-        raise ConfigError(source, reader.mistakes, reader.count)
+        raise ConfigError(source, placed(reader.mistakes, text), reader.count)
     return config
 
 
@@ -54,7 +66,7 @@ def _document(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text, parse_float=Float)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(source, [syntax_mistake(str(error))]) from None
+        raise ConfigError(source, [syntax_mistake(str(error), text)]) from None
     except (RecursionError, ValueError):  # tomllib lets both out; int() takes only so many digits
         raise ConfigError(source, [Mistake("", "a number is too long, or arrays nest too deeply")]) from None
 
@@ -161,46 +173,43 @@ class _Shared:
 
     KEYS = ("attach", "tc_order")
 
-    def __init__(self, wrong: Callable[[str, str], None]) -> None:
+    def __init__(self, wrong: Callable[[Path, str | Twice], None]) -> None:
         self._wrong = wrong
-        self._said: dict[tuple[str, str], tuple[str, Attach | TcOrder]] = {}
+        self._said: dict[tuple[str, str], tuple[Path, Attach | TcOrder]] = {}
 
-    def note(self, interface: InterfaceConfig, where: str, key: str) -> None:
+    def note(self, interface: InterfaceConfig, where: Path, key: str) -> None:
         """An entry says a key."""
         value: Attach | TcOrder = getattr(interface, key)
-        other, before = self._said.setdefault((interface.name, key), (where, value))
+        first, before = self._said.setdefault((interface.name, key), (where, value))
         if before is not value:
-            self._wrong(
-                inside(where, key),
-                f"{quoted(value)}, but {other} says {quoted(before)}; the entries of one interface share one program,"
-                " so write it once, or the same for all",
-            )
+            behind = f" says {quoted(before)}; the entries of one interface share one program, so write it once, or"
+            self._wrong(where, Twice(f"{quoted(value)}, but ", first, f"{behind} the same for all"))
 
     def check_orders(self) -> None:
         """Among tc programs stands only what may be one. Who writes the default as well means nothing by it."""
         for (name, key), (where, value) in self._said.items():
-            _, attach = self._said.get((name, "attach"), ("", Attach.AUTO))
+            _, attach = self._said.get((name, "attach"), ((), Attach.AUTO))
             if key == "tc_order" and value is TcOrder.LAST and attach in (Attach.NATIVE, Attach.GENERIC):
                 self._wrong(
-                    inside(where, key),
+                    where,
                     f"an XDP program (attach = {quoted(attach)}) has no place among tc programs; leave tc_order out,"
                     f" or write attach = {quoted(Attach.TC)}",
                 )
 
 
-class _Firsts(dict[Prefix | str, str | int]):
+class _Firsts(dict[Prefix | str, Path | int]):
     """Where each prefix of an entry's rules stands first: the key's place, or the number of a plain rule, which is made
     a place only for a mistake: for 100,000 rules that takes a while.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: Path) -> None:
         super().__init__()
         self._where = where
 
-    def of(self, network: Prefix | str, part: str) -> str:
+    def of(self, network: Prefix | str, part: Path) -> Path:
         """The first place of one that stands at `part`, too."""
         first = self.setdefault(network, part)
-        return first if isinstance(first, str) else f"{self._where}[{first}].prefix"
+        return (*self._where, first, "prefix") if isinstance(first, int) else first
 
 
 # --- Tables: walked in the file's order ---
@@ -210,18 +219,18 @@ class _Reader:
     """Turns raw tables into values, counts the mistakes that it meets, and keeps the first of them."""
 
     def __init__(self, before: Config | None = None) -> None:
-        self.mistakes: list[Mistake] = []
+        self.mistakes: list[Found] = []
         self.count = 0
         interfaces = () if before is None else before.interfaces
         self._before = {rule.prefix: rule for interface in interfaces for rule in interface.rules}
 
-    def wrong(self, where: str, message: str | Callable[[], str]) -> None:
+    def wrong(self, where: Path, message: str | Twice | Callable[[], str]) -> None:
         """Note a mistake. A message that takes long to make is passed as a function, which is called only if it is
         shown.
         """
         self.count += 1
         if self.count <= MOST_MISTAKES:
-            self.mistakes.append(Mistake(where, message if isinstance(message, str) else message()))
+            self.mistakes.append((where, message() if callable(message) else message))
 
     def config(self, document: dict[str, object]) -> Config:
         """The whole file."""
@@ -229,38 +238,38 @@ class _Reader:
         interfaces: tuple[InterfaceConfig, ...] = ()
         for table, raw in document.items():
             if table not in _TABLES[""]:
-                self.wrong(inside("", table), partial(_unknown, "", table))
+                self.wrong((table,), partial(_unknown, "", table))
             elif table == "interface":
                 interfaces = self.interfaces(raw)
             elif not isinstance(raw, dict):
-                self.wrong(table, f"must be one table; write {header(table)}; found {in_words(raw)}")
+                self.wrong((table,), f"must be one table; write {header(table)}; found {in_words(raw)}")
             elif table == "limits":
-                values["limits"] = Limits(**self.values(table, table, raw))
+                values["limits"] = Limits(**self.values(table, (table,), raw))
             else:
                 prefix = "metrics_" if table == "metrics" else ""
-                values |= {prefix + key: value for key, value in self.values(table, table, raw).items()}
+                values |= {prefix + key: value for key, value in self.values(table, (table,), raw).items()}
                 for one, other in parsers.heard_twice(values.get("metrics_listen", ())):
                     message = f"metrics.listen[{other}] listens there, too; leave one of them out"
-                    self.wrong(f"metrics.listen[{one}]", message)
+                    self.wrong(("metrics", "listen", one), message)
         if document.get("interface", []) == []:
-            self.wrong("", "no interface; write [[interface]] and its name, and [[interface.rule]] below it")
+            self.wrong((), "no interface; write [[interface]] and its name, and [[interface.rule]] below it")
         return Config(interfaces, **values)
 
     def interfaces(self, raw: object) -> tuple[InterfaceConfig, ...]:
         """Every [[interface]]; one name and vlan may stand there once."""
         interfaces: list[InterfaceConfig] = []
-        firsts: dict[tuple[str, Vlan], str] = {}
+        firsts: dict[tuple[str, Vlan], Path] = {}
         shared = _Shared(self.wrong)
-        for where, entry in self.entries("interface", "interface", raw):
+        for where, entry in self.entries("interface", ("interface",), raw):
             values = self.values("interface", where, entry)
             # the `via` of a VLAN's rules may name the port: hosts on its untagged side are somewhere else
             port = None if values.get("vlan", UNTAGGED).tags else values.get("name")
-            rules = self.rules(f"{where}.rule", entry.get("rule", []), port)
+            rules = self.rules((*where, "rule"), entry.get("rule", []), port)
             if entry.get("rule", []) == []:
                 self.wrong(where, "no rule; write [[interface.rule]], its prefix and its method below it")
             if values.get("link_address") and any(rule.method is Method.KERNEL for rule in rules):
                 self.wrong(
-                    inside(where, "link_address"),
+                    (*where, "link_address"),
                     f'method "{Method.KERNEL}" answers with the port\'s own MAC address; leave link_address out, or'
                     f' write method = "{Method.STATIC}"',
                 )
@@ -269,15 +278,15 @@ class _Reader:
             interface = InterfaceConfig(rules=rules, **values)
             first = firsts.setdefault((interface.name, interface.vlan), where)
             if first != where:
-                self.wrong(where, f"the same name and vlan as {first}; put all rules into one of the two")
+                self.wrong(where, Twice("the same name and vlan as ", first, "; put all rules into one of the two"))
             for key in shared.KEYS:
                 if key in entry:
-                    shared.note(interface, where, key)
+                    shared.note(interface, (*where, key), key)
             interfaces.append(interface)
         shared.check_orders()
         return tuple(interfaces)
 
-    def rules(self, where: str, raw: object, port: str | None) -> tuple[RuleConfig, ...]:
+    def rules(self, where: Path, raw: object, port: str | None) -> tuple[RuleConfig, ...]:
         """Every [[interface.rule]] of one entry; a prefix may belong to one of them, however it is spelled."""
         rules: list[RuleConfig] = []
         firsts = _Firsts(where)
@@ -285,7 +294,7 @@ class _Reader:
             rule = self.plain_rule(entry)
             if rule is not None and (network := rule.networks[0]) not in firsts:
                 firsts[network] = index
-            elif self.is_table("interface.rule", here := f"{where}[{index}]", entry):
+            elif self.is_table("interface.rule", here := (*where, index), entry):
                 rule = self.rule(here, entry, port, firsts)
             if rule is not None:
                 rules.append(rule)
@@ -294,16 +303,17 @@ class _Reader:
             rules += [rule for rule in found if rule is not None]
         return tuple(rules)
 
-    def rule(self, here: str, entry: dict[str, object], port: str | None, firsts: _Firsts) -> RuleConfig | None:
+    def rule(self, here: Path, entry: dict[str, object], port: str | None, firsts: _Firsts) -> RuleConfig | None:
         """One rule, of any keys; None if its prefix or its method is wrong."""
         values = self.values("interface.rule", here, entry)
         self.ways(here, entry, values, port)
-        said: set[str] = set()
+        said: set[Path] = set()
         for network, part in self.flattened(here, values).items():
             first = firsts.of(network, part)
             if first != part and part not in said:
                 said.add(part)  # two ranges may have hundreds in common
-                self.wrong(part, f"the same prefix as {first}, {network}; leave it out of one of the two")
+                behind = f", {network}; leave it out of one of the two"
+                self.wrong(part, Twice("the same prefix as ", first, behind))
         if "prefix" not in values or "method" not in values:
             return None
         targets = values.pop("prefix")
@@ -326,63 +336,63 @@ class _Reader:
             return None
         return RuleConfig(text, (network,), _PLAIN[method])
 
-    def ways(self, here: str, entry: dict[str, object], values: dict[str, Any], port: str | None) -> None:
+    def ways(self, here: Path, entry: dict[str, object], values: dict[str, Any], port: str | None) -> None:
         """The keys of a rule that only some methods take."""
         method = values.get("method")
         if len(entry) == len(REQUIRED["interface.rule"]) and method is not Method.NEIGHBOUR:
             return  # it has no others
         if method is Method.NEIGHBOUR and "via" not in entry:
             self.wrong(
-                f"{here}.via",
+                (*here, "via"),
                 f'missing; method "{method}" needs the interfaces behind which targets live, such as via = ["lan0"]',
             )
         if "via" in entry and method not in {None, Method.ROUTE, Method.NEIGHBOUR}:
             self.wrong(
-                f"{here}.via",
+                (*here, "via"),
                 f'method "{method}" takes no via; leave it out, or write method = "{Method.ROUTE}" or'
                 f' "{Method.NEIGHBOUR}"',
             )
         if "host_routes" in entry and method not in {None, Method.NEIGHBOUR}:
             self.wrong(
-                f"{here}.host_routes",
+                (*here, "host_routes"),
                 f'method "{method}" takes no host_routes; leave it out, or write method = "{Method.NEIGHBOUR}"',
             )
         if "via" not in values:
             return
-        firsts: dict[str, str] = {}
+        firsts: dict[str, Path] = {}
         for index, name in enumerate(values["via"]):
-            part = f"{here}.via[{index}]"
+            part = (*here, "via", index)
             first = firsts.setdefault(name, part)
             if first != part:
-                self.wrong(part, f"the same interface as {first}; leave one of them out")
+                self.wrong(part, Twice("the same interface as ", first, "; leave one of them out"))
             elif name == port and not is_glob(name):  # a glob leaves out where the question comes from
                 self.wrong(part, f"{quoted(name)} is where the question comes from; name the other side's interface")
 
-    def flattened(self, here: str, values: dict[str, Any]) -> dict[Prefix | str, str]:
+    def flattened(self, here: Path, values: dict[str, Any]) -> dict[Prefix | str, Path]:
         """The prefixes that a rule takes in the flat table, each with where it stands first: within one rule they may
         overlap as they like.
         """
         targets: Targets | None = values.get("prefix")
         if targets is None:
             return {}
-        found = dict.fromkeys(targets.names, f"{here}.prefix")
+        found = dict.fromkeys(targets.names, (*here, "prefix"))
         if "include" in values or "exclude" in values:
             for network, part in self.narrowed(here, targets, values):
                 found.setdefault(network, part)
         return found
 
-    def narrowed(self, here: str, targets: Targets, values: dict[str, Any]) -> Iterator[tuple[Prefix, str]]:
+    def narrowed(self, here: Path, targets: Targets, values: dict[str, Any]) -> Iterator[tuple[Prefix, Path]]:
         """The prefixes of a rule's include and exclude, each with where it stands; one that it can't take is a
         mistake.
         """
         for key in ("include", "exclude"):
             if key in values and not targets.narrows:
-                self.wrong(f"{here}.{key}", f"an address or a range as prefix takes no {key}; leave it out")
+                self.wrong((*here, key), f"an address or a range as prefix takes no {key}; leave it out")
             if targets.follows or not targets.narrows:
                 continue  # what lies in the prefixes of an interface shows when they are known
             (network,) = targets.networks
             for index, selection in enumerate(values.get(key, ())):
-                part = f"{here}.{key}[{index}]"
+                part = (*here, key, index)
                 networks = selection.within(network)
                 if networks is None:
                     self.wrong(
@@ -396,24 +406,24 @@ class _Reader:
                     for one in networks:
                         yield one, part
 
-    def entries(self, table: str, where: str, raw: object) -> Iterator[tuple[str, dict[str, object]]]:
+    def entries(self, table: str, where: Path, raw: object) -> Iterator[tuple[Path, dict[str, object]]]:
         """The tables of an array of tables, each with where it is."""
         if isinstance(raw, dict):
             self.wrong(where, f"must be written {header(table)}, in double brackets, since there may be several")
             yield where, raw
             return
         for index, entry in enumerate(raw if isinstance(raw, list) else [raw]):
-            here = f"{where}[{index}]" if isinstance(raw, list) else where
+            here = (*where, index) if isinstance(raw, list) else where
             if self.is_table(table, here, entry):
                 yield here, entry
 
-    def is_table(self, table: str, here: str, entry: object) -> TypeGuard[dict[str, object]]:
+    def is_table(self, table: str, here: Path, entry: object) -> TypeGuard[dict[str, object]]:
         """Whether one of an array of tables is one; else that is a mistake."""
         if not isinstance(entry, dict):
             self.wrong(here, f"must be a table; write {header(table)}; found {in_words(entry)}")
         return isinstance(entry, dict)
 
-    def values(self, table: str, where: str, raw: dict[str, object]) -> dict[str, Any]:
+    def values(self, table: str, where: Path, raw: dict[str, object]) -> dict[str, Any]:
         """What the keys of one table say, without those that are wrong."""
         values: dict[str, Any] = {}
         parsers = KEYS[table]
@@ -423,22 +433,22 @@ class _Reader:
                 parser = parser.alone
             if parser is None:
                 if key not in _KNOWN[table]:
-                    self.wrong(inside(where, key), partial(_unknown, table, key))
+                    self.wrong((*where, key), partial(_unknown, table, key))
             elif isinstance(parser, ListOf):
-                if (items := self.array(inside(where, key), parser, value)) is not None:
+                if (items := self.array((*where, key), parser, value)) is not None:
                     values[key] = items
             else:
                 # that is formatted only for a mistake: for 100,000 rules that takes a second
                 try:
                     values[key] = parser(value)
                 except Wrong as wrong:
-                    self.wrong(inside(where, key), partial(_instead, wrong, value))
+                    self.wrong((*where, key), partial(_instead, wrong, value))
         for key, example in REQUIRED.get(table, {}).items():
             if key not in raw:
-                self.wrong(inside(where, key), f"missing; write one such as {example}")
+                self.wrong((*where, key), f"missing; write one such as {example}")
         return values
 
-    def array(self, where: str, kind: ListOf, raw: object) -> tuple[Any, ...] | None:
+    def array(self, where: Path, kind: ListOf, raw: object) -> tuple[Any, ...] | None:
         """What an array's items say; None if one is wrong."""
         if not isinstance(raw, list) or not raw:
             self.wrong(where, f"must be an array of strings, such as {kind.example}; found {in_words(raw)}")
@@ -448,5 +458,5 @@ class _Reader:
             try:
                 items.append(kind.parser(item))
             except Wrong as wrong:
-                self.wrong(f"{where}[{index}]", partial(_instead, wrong, item))
+                self.wrong((*where, index), partial(_instead, wrong, item))
         return tuple(items) if len(items) == len(raw) else None

@@ -6,10 +6,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from npd6_xdp.core.errors import Mistake
+from npd6_xdp.core.toml_places import Path, Place, offset_of, place_of, places, twice
 
 _LONGEST_WORD = 60  # characters of it that are told
 _LONGEST_MESSAGE = 200  # characters of what tomllib says
@@ -68,10 +70,41 @@ def nearest(text: str, choices: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(text.lower(), choices, n=1)), None)
 
 
-def inside(where: str, key: str) -> str:
-    """Where a key is: interface[0].name, or interface[0]."odd key"."""
-    name = key if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", key) else quoted(key)
-    return f"{where}.{name}" if where else name
+def spelled(path: Path) -> str:
+    """How a message names what is in the file: interface[0].name, or interface[0]."odd key"; "" is the whole file."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f"{'.' if text else ''}{part if re.fullmatch('[A-Za-z0-9_-]{1,60}', part) else quoted(part)}"
+    return text
+
+
+class Twice(NamedTuple):
+    """The message for what is there twice: the words before and behind the place of the first."""
+
+    before: str
+    first: Path
+    behind: str
+
+
+Found = tuple[Path, str | Twice]
+"""A mistake, before its line is looked for: where it is, and the message."""
+
+
+def placed(found: Sequence[Found], text: str) -> list[Mistake]:
+    """Mistakes, each with its line and column in the text."""
+    firsts = [message.first for _, message in found if isinstance(message, Twice)]
+    known = places(text, [*(path for path, _ in found), *firsts])
+    mistakes = []
+    for path, message in found:
+        if isinstance(message, Twice):
+            first = known.get(message.first)
+            line = f" (line {first.line})" if first else ""
+            message = f"{message.before}{spelled(message.first)}{line}{message.behind}"
+        mistakes.append(Mistake(spelled(path), message, *known.get(path, ())))
+    return mistakes
 
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
@@ -98,17 +131,22 @@ def deep_key(text: str) -> Mistake | None:
     found = next((token for token in _TOKENS.finditer(text) if token["key"]), None)
     if found is None:
         return None
-    at = found.start()
-    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
     return Mistake(
-        f"line {line}, column {column}",
+        "",
         f"a key of more than {_MOST_PARTS} parts, {quoted(found['key'])}; the longest here has three",
+        *place_of(text, found.start()),
     )
 
 
-def syntax_mistake(error: str) -> Mistake:
-    """What tomllib says, "Invalid value (at line 3, column 7)", as a Mistake."""
-    message, _, where = error.removesuffix(")").rpartition(" (at ")
+_TOML_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)\Z")
+
+
+def syntax_mistake(error: str, text: str) -> Mistake:
+    """What tomllib says of a text, "Invalid value (at line 3, column 7)", as a Mistake."""
+    where = _TOML_PLACE.search(error)
+    message = error[: where.start()] if where else error
+    # tomllib counts in a text whose lines end in "\n" alone; in which column a line ends is the same
+    place = Place(int(where[1]), int(where[2])) if where and where[1] else place_of(text, len(text))
     if len(message) > _LONGEST_MESSAGE:  # a key in it may be as long as the file
         message = f"{message[:_LONGEST_MESSAGE]}..."
     quotes = "; text needs quotes; true, false and numbers need none"
@@ -118,5 +156,11 @@ def syntax_mistake(error: str) -> Mistake:
         "Cannot overwrite a value": "; a key or table is there twice, or both as [table] and as [[table]]",
     }
     hint = hints.get(message, "")
+    if message.startswith(_SAID_TWICE) and (both := twice(text, offset_of(text, place))):
+        first, place = both
+        hint += f"; the first is in line {first.line}"
     message = re.sub(r"\('(.*?)',?\)", lambda key: key[1].replace("', '", "."), message)  # ('a', 'b') is a.b
-    return Mistake(where, f"not valid TOML: {message}{hint}")
+    return Mistake("", f"not valid TOML: {message}{hint}", *place)
+
+
+_SAID_TWICE = ("Cannot overwrite", "Cannot declare", "Cannot mutate", "Cannot redefine", "Duplicate inline table key")

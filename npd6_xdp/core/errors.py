@@ -44,6 +44,16 @@ class Mistake:
         """The line for the user: FILE:LINE:COLUMN: PLACE: what is wrong, without the parts that it hasn't."""
         return f"{':'.join((source, *(str(number) for number in (self.line, self.column) if number)))}: {self}"
 
+    def fields(self, source: str) -> dict[str, object]:
+        """The same as the fields of JSON; None is what it hasn't."""
+        return {
+            "file": source,
+            "line": self.line or None,
+            "column": self.column or None,
+            "place": self.where or None,
+            "message": self.message,
+        }
+
 
 MOST_MISTAKES = 20
 """Mistakes of one file that are shown. Whoever has made more finds the rest after mending these."""
@@ -60,10 +70,19 @@ class ConfigError(Npd6Error):
 
     def __init__(self, source: str, mistakes: Sequence[Mistake], count: int = 0) -> None:
         self.source = source
-        more = max(count, len(mistakes)) - MOST_MISTAKES
+        self._given = (source, tuple(mistakes[:MOST_MISTAKES]), max(count, len(mistakes)))
+        more = self._given[2] - MOST_MISTAKES
         rest = (Mistake("", f"and {more:,} more mistake{'' if more == 1 else 's'}; mend these first"),)
         self.mistakes = (*mistakes[:MOST_MISTAKES], *(rest if more > 0 else ()))
         super().__init__("\n".join(mistake.told(source) for mistake in self.mistakes))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, tuple[Mistake, ...], int]]:
+        """For pickle: it may come from another process."""
+        return ConfigError, self._given
+
+    def fields(self) -> list[dict[str, object]]:
+        """Each mistake as JSON has it."""
+        return [mistake.fields(self.source) for mistake in self.mistakes]
 
 
 class UsageError(Npd6Error):

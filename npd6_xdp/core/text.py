@@ -13,8 +13,19 @@ _WIDER = (  # UTF-32's little-endian mark begins with UTF-16's
 )
 
 
+class TextError(ValueError):
+    """What is wrong with a text, and the line and column where (from 1)."""
+
+    def __init__(self, what: str, before: bytes) -> None:
+        super().__init__(what)
+        self.line = before.count(b"\n") + 1
+        self.column = len(before[before.rfind(b"\n") + 1 :].decode(errors="replace")) + 1
+
+
 def decode(data: bytes) -> str:
-    """The text of UTF-8, without the byte order mark that some editors put before it. ValueError says what it is."""
+    """The text of UTF-8, without the byte order mark that some editors put before it. ValueError says what it is,
+    and TextError where.
+    """
     for mark, name in _WIDER:
         if data.startswith(mark):
             raise ValueError(f"it is {name}; save it as UTF-8")
@@ -22,11 +33,9 @@ def decode(data: bytes) -> str:
     if (zero := body.find(0)) >= 0:
         if {body[1::2].count(0), body[::2].count(0)} == {0, len(body) / 2}:
             raise ValueError("it looks like UTF-16 without a byte order mark; save it as UTF-8")
-        line = body.count(b"\n", 0, zero) + 1
-        raise ValueError(f"not text: a zero byte in line {line}; is it the right file?")
+        raise TextError("not text: a zero byte; is it the right file?", body[:zero])
     try:
         return body.decode()
     except UnicodeDecodeError as error:
         at = error.start + len(data) - len(body)
-        line = body.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"not UTF-8 text: byte {at} can't be decoded, in line {line}; save it as UTF-8") from None
+        raise TextError(f"not UTF-8 text: byte {at} can't be decoded; save it as UTF-8", body[: error.start]) from None

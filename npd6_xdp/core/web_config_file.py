@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from npd6_xdp.core.config_words import inside, nearest, quoted
+from npd6_xdp.core.config_words import nearest, quoted, spelled
 from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, Mistake
 from npd6_xdp.core.web_config import CIPHER_SUITES, NOWHERE, ClientAuth, NamedFile, Place, Tls, TlsVersion, WebConfig
 
@@ -60,6 +60,11 @@ class Pairs(At):
 
 
 Node = Scalar | Items | Pairs
+
+
+def _inside(place: str, key: str) -> str:
+    """How a message names a key of the mapping at a place; "" is the whole file."""
+    return f"{place}.{spelled((key,))}" if place else spelled((key,))
 
 
 def web_config(root: Node | None, source: str) -> WebConfig:
@@ -168,12 +173,12 @@ class _Reader:
             "prefer_server_cipher_suites": self.boolean,
         }
         for key, key_at, value in self.known(place, table):
-            found[key] = key_at, readers[key](inside(place, key), value)
+            found[key] = key_at, readers[key](_inside(place, key), value)
         if not isinstance(table, Pairs):
             return None
         for key in ("cert_file", "key_file"):
             if key not in found:
-                self.wrong(at, inside(place, key), f"missing; write one such as {key}: {_EXAMPLES[key]}")
+                self.wrong(at, _inside(place, key), f"missing; write one such as {key}: {_EXAMPLES[key]}")
         values = {("client_auth" if key == "client_auth_type" else key): value for key, (_, value) in found.items()}
         if self.count == before:
             self.agree(place, {key: key_at for key, (key_at, _) in found.items()}, at, values)
@@ -185,32 +190,32 @@ class _Reader:
         if "client_ca_file" in values and auth is ClientAuth.NONE:
             self.wrong(
                 where["client_ca_file"],
-                inside(place, "client_ca_file"),
+                _inside(place, "client_ca_file"),
                 f"no client is asked for a certificate; write client_auth_type: {ClientAuth.REQUIRED} as well",
             )
         if "client_ca_file" not in values and auth is not ClientAuth.NONE:
             self.wrong(
                 where["client_auth_type"],
-                inside(place, "client_auth_type"),
+                _inside(place, "client_auth_type"),
                 "needs the CA that signs clients' certificates; write client_ca_file as well",
             )
         least, most = values.get("min_version", TlsVersion.TLS12), values.get("max_version", TlsVersion.TLS13)
         if str(least) > str(most):
             self.wrong(
-                where.get("min_version", at), inside(place, "min_version"), f"{least} is above max_version, {most}"
+                where.get("min_version", at), _inside(place, "min_version"), f"{least} is above max_version, {most}"
             )
 
     def http(self, place: str, table: Node) -> tuple[tuple[str, str], ...]:
         """`http_server_config`: the headers that are sent with each answer besides the usual ones."""
         headers: list[tuple[str, str]] = []
         for key, _, value in self.known(place, table):
-            here = inside(place, key)
+            here = _inside(place, key)
             if key == "http2":
                 if self.boolean(here, value):
                     self.wrong(value, here, "it speaks HTTP/1.1 only; write false, or leave it out")
                 continue
             for name, _, said in self.known(here, value):
-                text = self.header(inside(here, name), name, said)
+                text = self.header(_inside(here, name), name, said)
                 if text and name not in _HEADER_VALUES:
                     headers.append((name, text))
         return tuple(headers)
@@ -219,7 +224,7 @@ class _Reader:
         """`basic_auth_users`: names with hashes."""
         users: list[tuple[str, str]] = []
         for at, name, value in self.pairs(place, table):
-            here = inside(place, name)
+            here = _inside(place, name)
             if not name or ":" in name or not name.isprintable():
                 self.wrong(at, here, "a user's name has at least one character, and no colon or control character")
             hashed = value.text if isinstance(value, Scalar) else ""
@@ -249,7 +254,7 @@ class _Reader:
             if not isinstance(key, Scalar):
                 self.wrong(key, place, f"a key must be a word; found {_in_words(key)}")
             elif key.text in seen:
-                self.wrong(key, inside(place, key.text), "is there twice; leave one of the two out")
+                self.wrong(key, _inside(place, key.text), "is there twice; leave one of the two out")
             else:
                 seen.add(key.text)
                 yield key, key.text, replace(value, line=key.line, column=key.column)  # errors are at the key
@@ -257,7 +262,7 @@ class _Reader:
     def known(self, place: str, table: Node) -> Iterator[tuple[str, At, Node]]:
         """Those that the table may have; the others are mistakes."""
         for at, key, value in self.pairs(place, table):
-            here = inside(place, key)
+            here = _inside(place, key)
             if key in _KEYS[place]:
                 yield key, at, value
             elif here in _REFUSED:

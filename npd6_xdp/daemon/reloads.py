@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import MachineError, Npd6Error
+from npd6_xdp.core.errors import ConfigError, MachineError, Npd6Error
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.changes import Changes
@@ -146,7 +146,7 @@ class Reloads:
         except Exception as error:
             self._end(self._refuse(error))
         else:
-            self._end("")
+            self._end(None)
 
     def _going_by(self, config: Config, took: float) -> Steps[None]:
         """Put a configuration that was read in force. Raises what is the reason why it can't be."""
@@ -163,8 +163,8 @@ class Reloads:
         self._manager.ready(self._changes.in_force.summary)
         log.debug("reload: read in %.3f s, applied in %.3f s", took, time.monotonic() - began)
 
-    def _refuse(self, error: Exception) -> str:
-        """Why the old configuration stays, also in the log."""
+    def _refuse(self, error: Exception) -> dict[str, Any]:
+        """Log why the old configuration stays; returns what those who have asked hear of it."""
         why = str(error)
         if not isinstance(error, Npd6Error):  # a mistake of ours, and how far it came nobody knows
             self._loop.failed("reload", error)
@@ -177,7 +177,8 @@ class Reloads:
         self._manager.ready(
             f"{self._changes.in_force.summary}; the last reload failed, and the old configuration stays"
         )
-        return why
+        mistakes = {"mistakes": error.fields()} if isinstance(error, ConfigError) else {}
+        return {"error": f"the old configuration stays: {why}", **mistakes}
 
     def _give_up_reading(self) -> None:
         if self._reading is not None:
@@ -196,8 +197,8 @@ class Reloads:
         self._say_at = now + AT_WORK
         self._say_at_work()
 
-    def _end(self, why: str) -> None:
-        """Tell those who have asked what became of it: why not, or "" if the new configuration is in use."""
+    def _end(self, refusal: dict[str, Any] | None) -> None:
+        """Tell those who have asked what became of it; None: the new configuration is in use."""
         self._close_reading()
         self._applying = None
         if self._changes.size < garbage.LARGE:
@@ -205,7 +206,7 @@ class Reloads:
             gc.collect()
         gc.freeze()  # all that there is stays, and isn't looked at again and again
         garbage.release()
-        self._tell({"error": f"the old configuration stays: {why}"} if why else self._view.in_use())
+        self._tell(self._view.in_use() if refusal is None else refusal)
         if self._at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
             self._at = time.monotonic() + _TOGETHER
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from npd6_xdp.core.errors import MachineError, Npd6Error, as_machine_error, remedy
+from npd6_xdp.core.errors import ConfigError, MachineError, Npd6Error, as_machine_error, remedy
 
 _HEADER = struct.Struct("=cI")
 _PART, _HANDED, _REFUSED, _BROKEN, _DONE = b"p", b"h", b"r", b"b", b"d"
@@ -98,9 +98,8 @@ class Aside:
         return self._over
 
     def take(self) -> list[Any]:
-        """What has come since. Raises what `make` has raised: Npd6Error with its words, or AsideError.
-
-        MachineError if the process was killed.
+        """What has come since. Raises what `make` has raised: ConfigError with its mistakes, any other Npd6Error with
+        its words, or AsideError; MachineError if the process was killed.
         """
         try:
             piece = self._read()
@@ -118,7 +117,7 @@ class Aside:
             body = pickle.loads(self._data[at + _HEADER.size : end])  # noqa: S301  our own
             at = end
             if kind == _REFUSED:
-                raise Npd6Error(body)
+                raise body if isinstance(body, ConfigError) else Npd6Error(body)
             if kind == _BROKEN:
                 error = AsideError(body[0])
                 error.add_note(body[1])
@@ -240,7 +239,8 @@ def _hand_over(writer: int, make: Callable[[], Iterable[object]], out_of_memory:
                 _send(writer, _PART, part)
         _send(writer, _DONE, None)
     except Npd6Error as error:
-        _send(writer, _REFUSED, str(error)[:_SAID])
+        text = str(error)
+        _send(writer, _REFUSED, error if isinstance(error, ConfigError) and len(text) <= _SAID else text[:_SAID])
     except MemoryError:
         _send(writer, _REFUSED, out_of_memory)
     except Exception as error:

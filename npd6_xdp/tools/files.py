@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from npd6_xdp.core.errors import ConfigError, Mistake
-from npd6_xdp.core.text import decode
+from npd6_xdp.core.text import TextError, decode
 
 MOST = 128 << 20
 """Bytes of a file: a million rules have 134 each, and take 88 as `prefix`, `method` and `via` of usual length."""
@@ -38,12 +38,14 @@ def read_text(path: Path, most: int = MOST) -> str:
         return decode(_read(path, most))
     except OSError as error:
         raise _refused(path, f"can't read it: {error.strerror}") from error
+    except TextError as error:
+        raise _refused(path, str(error), error.line, error.column) from error
     except ValueError as error:
         raise _refused(path, str(error)) from error
 
 
-def _refused(path: Path, why: str) -> ConfigError:
-    return ConfigError(str(path), [Mistake("", why)])
+def _refused(path: Path, why: str, line: int = 0, column: int = 0) -> ConfigError:
+    return ConfigError(str(path), [Mistake("", why, line, column)])
 
 
 def _read(path: Path, most: int) -> bytes:

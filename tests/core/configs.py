@@ -69,7 +69,7 @@ def mistakes(text: str) -> list[Mistake]:
     else:
         return []
     assert error.mistakes
-    assert str(error).splitlines() == [f"npd6-xdp.toml: {mistake}" for mistake in error.mistakes]
+    assert str(error).splitlines() == [mistake.told("npd6-xdp.toml") for mistake in error.mistakes]
     return list(error.mistakes)
 
 

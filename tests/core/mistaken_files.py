@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that are refused for what they say outside of rules: each with its place, and a part of the message."""
+"""Files that are refused for what they say outside of rules: each with its place (by name, or line:column where it has
+none), and a part of the message.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +11,31 @@ SYNTAX = (
     (
         "an unquoted word",
         rule(method="static"),
-        "line 5, column 10",
+        "5:10",
         "not valid TOML: Invalid value; text needs quotes",
     ),
     (
         "an unquoted word that begins as a number",  # inf
         daemon("log_level = info"),
-        "line 2, column 16",
+        "2:16",
         "text needs quotes",
     ),
-    ("no value", MINIMAL + "via =", "end of document", "not valid TOML"),
+    ("no value", MINIMAL + "via =", "6:6", "not valid TOML"),
     (
         "a key twice",
         daemon('log_level = "info"\nlog_level = "info"\n'),
-        "line 3, column 19",
-        "a key or table is there twice",
+        "3:1",
+        "a key or table is there twice, or both as [table] and as [[table]]; the first is in line 2",
     ),
-    ("a table twice", "[daemon]\n[daemon]\n", "line 2, column 8", "Cannot declare daemon twice"),
+    ("a table twice", "[daemon]\n[daemon]\n", "2:1", "Cannot declare daemon twice; the first is in line 1"),
     (
         "a table in a table twice",
         "[interface.rule]\n[interface.rule]\n",
-        "line 2, column 16",
-        "declare interface.rule twice",
+        "2:1",
+        "declare interface.rule twice; the first is in line 1",
     ),
-    ("[interface] and [[interface]]", "[interface]\n[[interface]]", "line 2, column 12", "as [table] and as [[table]]"),
-    ("a control character", "[daemon]\nlog_level = '\x00'", "line 2, column 14", "not valid TOML"),
+    ("[interface] and [[interface]]", "[interface]\n[[interface]]", "2:1", "as [table] and as [[table]]"),
+    ("a control character", "[daemon]\nlog_level = '\x00'", "2:14", "not valid TOML"),
     ("more digits than Python takes", limits("pending = " + "9" * 5000), "", "a number is too long"),
     ("nesting deeper than Python goes", "a = " + "[" * 100_000, "", "nest too deeply"),
 )

@@ -32,8 +32,25 @@ MISTAKES = (
 @pytest.mark.parametrize(("text", "place", "fragment"), [pytest.param(*row, id=name) for name, *row in MISTAKES])
 def test_a_mistake_is_refused_at_its_place_in_words_that_help(text: str, place: str, fragment: str) -> None:
     (mistake,) = mistakes(text)
-    assert mistake.where == place
+    assert place == (mistake.where or (f"{mistake.line}:{mistake.column}" if mistake.line else ""))
     assert fragment in mistake.message
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text, *_ in MISTAKES])
+def test_the_line_and_column_lead_to_what_is_named_or_to_the_table_that_lacks_it(text: str) -> None:
+    (mistake,) = mistakes(text)
+    assert (mistake.line == 0) == (mistake.column == 0)
+    if not mistake.where:
+        return  # tests/core/test_toml_places.py has those of TOML itself
+    here = text.split("\n")[mistake.line - 1][mistake.column - 1 :]
+    key = re.search(r'([\w-]+|"[^"]*")$', mistake.where)
+    if key is None:  # an array's item, or an entry
+        assert re.match(r"\[\[|[\"\[{0-9]", here)
+    elif mistake.message.startswith("missing"):
+        assert here.startswith("[[interface")
+    else:
+        name = key[0].strip('"').removesuffix("...") if "..." in key[0] else key[0]  # a long one is cut
+        assert here.startswith((name, f"[{name}]", f"[[{name}]]", "[interface.rule]"))
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text, *_ in MISTAKES])

@@ -46,7 +46,7 @@ def test_what_is_made_comes_whole_and_in_order_however_long_it_is() -> None:
 
 def refuse() -> Iterator[int]:
     yield 1
-    raise ConfigError("f", [Mistake("a", "is wrong"), Mistake("b", "as well")])
+    raise ConfigError("f", [Mistake("a", "is wrong", 1, 2), *(Mistake("", "as well", 3) for _ in range(30))])
 
 
 def fail() -> Iterator[int]:
@@ -54,9 +54,23 @@ def fail() -> Iterator[int]:
     raise KeyError("ours")
 
 
-def test_what_it_refuses_is_said_in_its_words() -> None:
-    with pytest.raises(Npd6Error, match=r"^f: a: is wrong\nf: b: as well$"):
+def test_mistakes_in_a_file_are_said_as_they_are() -> None:
+    with pytest.raises(ConfigError) as here:
+        list(refuse())
+    with pytest.raises(ConfigError) as caught:
         taken(refuse)
+    assert str(caught.value) == str(here.value)
+    assert caught.value.mistakes == here.value.mistakes
+    assert str(caught.value).splitlines()[::20] == ["f:1:2: a: is wrong", "f: and 11 more mistakes; mend these first"]
+
+
+def test_what_it_refuses_is_said_in_its_words() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise MachineError("no such thing")
+
+    with pytest.raises(Npd6Error, match=r"^no such thing$"):
+        taken(make)
 
 
 def test_a_mistake_of_ours_comes_with_its_traceback() -> None:

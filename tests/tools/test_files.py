@@ -17,8 +17,9 @@ def refused(path: Path, most: int = MOST) -> str:
     with pytest.raises(ConfigError) as caught:
         read_text(path, most)
     (mistake,) = caught.value.mistakes
-    assert str(caught.value) == f"{path}: {mistake}"
-    return str(mistake.message)
+    said = str(caught.value)
+    assert said == mistake.told(str(path))
+    return said.removeprefix(f"{path}:").removeprefix(" ")
 
 
 def test_text_is_read_as_it_is_without_a_byte_order_mark(tmp_path: Path) -> None:
@@ -38,9 +39,10 @@ def test_a_file_of_the_kernels_that_says_it_is_empty_is_read() -> None:
         (b"\xfe\xff" + "a = 1\n".encode("utf-16-be"), "it is UTF-16; save it as UTF-8"),
         ("a = 1\n".encode("utf-32"), "it is UTF-32; save it as UTF-8"),
         ("a = 1\n".encode("utf-16-be"), "it looks like UTF-16 without a byte order mark; save it as UTF-8"),
-        (b"\xef\xbb\xbf\xff", "not UTF-8 text: byte 3 can't be decoded, in line 1; save it as UTF-8"),
-        (b"a\n\nb\xe9", "not UTF-8 text: byte 4 can't be decoded, in line 3; save it as UTF-8"),
-        (b"\n\n\x00", "not text: a zero byte in line 3; is it the right file?"),
+        (b"\xef\xbb\xbf\xff", "1:1: not UTF-8 text: byte 3 can't be decoded; save it as UTF-8"),
+        (b"a\n\nb\xe9", "3:2: not UTF-8 text: byte 4 can't be decoded; save it as UTF-8"),
+        (b"\xc3\xbc\t\xe9", "1:3: not UTF-8 text: byte 3 can't be decoded; save it as UTF-8"),
+        (b"\n\n\x00", "3:1: not text: a zero byte; is it the right file?"),
     ],
 )
 def test_what_is_no_utf_8_is_named(tmp_path: Path, content: bytes, words: str) -> None:

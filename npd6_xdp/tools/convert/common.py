@@ -50,7 +50,7 @@ class Notes:
 
     def error(self) -> ConfigError:
         """All mistakes."""
-        mistakes = [Mistake(f"line {line}" if line else "", message) for line, message in _in_order(self.mistakes)]
+        mistakes = [Mistake("", message, line) for line, message in _in_order(self.mistakes)]
         return ConfigError(self.source, mistakes)
 
     def _remark(self, line: int, message: str) -> str:

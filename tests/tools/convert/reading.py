@@ -29,7 +29,7 @@ def read(text: str, machine: Facts = NOTHING_KNOWN) -> tuple[list[dict[str, Any]
 def mistakes(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         convert(text, "f")
-    return [line.removeprefix("f: ") for line in str(caught.value).splitlines()]
+    return [line.removeprefix("f:") for line in str(caught.value).splitlines()]
 
 
 def matches(found: list[str], wanted: list[str]) -> bool:
