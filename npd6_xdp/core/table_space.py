@@ -23,7 +23,7 @@ class TableSpace:
     """How many targets may be pending at once: `targets`. `limit` is limits.pending.
 
     With the defaults of both, the kernel's thresholds have less space than limits.pending. That alone isn't warned of,
-    but only if somebody has set a higher limit, or if the space was nearly used up.
+    but only if somebody has set another limit, or if the space was nearly used up.
     """
 
     def __init__(self, limit: int) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import as_machine_error
+from npd6_xdp.core.logged import fields, named
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.daemon.announcing import Announcing
@@ -265,7 +266,8 @@ class Daemon:
         self._hand_over.join(loop)
         for pid in rooms.beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
-        log.info("ready: %s", first.summary)
+        ports = sorted({entry.port for entry in first.table.entries.values() if entry.spoken})
+        log.info("ready: %s", first.summary, extra=fields(**named(*ports)))
 
     def run(self) -> None:
         """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from npd6_xdp.core.event import RECORD_SIZE, EventFlag, NsEvent
 from npd6_xdp.core.frames import Frames, Shape
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
+from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.snapshot import AnswerTimes
 from npd6_xdp.core.table import Rule
@@ -286,7 +287,10 @@ class Answering(Follower):
             entry = self._in_force.table.entries.get(rule.entry) or self._former.table.entries[rule.entry]
             source, target = IPv6Address(event.source), IPv6Address(event.target)
             became = f"{Outcome.RATE_LIMITED} ({outcome})" if isinstance(outcome, Limit) else outcome
-            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, became)
+            known = Fields(rule=rule.config.prefix, target=str(target), ifindex=entry.ifindex)
+            outcome = Outcome.RATE_LIMITED if isinstance(outcome, Limit) else outcome
+            extra = fields(**named(entry.label), **known, outcome=str(outcome))  # type: ignore[misc]
+            log.debug("%s: %s asks who has %s: %s", entry.label, source, target, became, extra=extra)
 
 
 def _unpacked(runs: list[bytes]) -> list[NsEvent]:

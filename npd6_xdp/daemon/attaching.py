@@ -92,7 +92,7 @@ def _attach_at_best(
     if obstacle is Obstacle.TAKEN:
         raise MachineError(f"{link.name}: {why}; {_LEAVE}: {no_tc}")
     if known is None:
-        lines.add_line(logging.WARNING, f"{link.name}: {why}; {_SLOWER}")
+        lines.add_line(logging.WARNING, f"{link.name}: {why}; {_SLOWER}", ifindex=link.ifindex, error=why)
     try:
         return _as_generic(ns_filter, link, order, f"{why}; {no_tc}", obstacle)
     except Taken as taken:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol, TypeVar
 
+from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.daemon.in_force import Follower, InForce
 from npd6_xdp.daemon.lines import some
@@ -79,7 +80,8 @@ class LinkKeeper(Keeper):
             found += [Inherited(ifindex, fd, name, is_port and is_same and len(fds) == 1) for fd in fds]
         for names, why in ((needless, "no port of this configuration"), (changed, "another MAC address since then")):
             if names:
-                log.info("a predecessor's program is taken off %s: %s", some(names), why)
+                known: Fields = {**named(*names), "error": why}
+                log.info("a predecessor's program is taken off %s: %s", some(names), why, extra=fields(**known))
         return found
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import IPv6Address
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.logged import about_host
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.put_backs import LATER, SOON, PutBacks
 from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN
@@ -224,7 +225,8 @@ class HostRoutes:
         else:
             self.displaced.add(host)
             if code not in _NOT_NOW:
-                self._once.warn(f"the kernel adds no host route: {errno.errorcode.get(code, code)}")
+                known = about_host(host, self._name(host), str(errno.errorcode.get(code, code)))
+                self._once.warn(f"the kernel adds no host route: {known['error']}", **known)
 
     # --- what others do ---
 
@@ -288,11 +290,10 @@ class HostRoutes:
             return
         self._make_so(host)
         if host in self._there and change.sender != _BY_ITSELF and not was_anothers:
-            self._once.warn(
-                f"{self._name(host)}: somebody else removes host routes of ours ({IPv6Address(host.address)}, for one);"
-                " they are put back. If it is systemd-networkd: ManageForeignRoutes=no in networkd.conf",
-                about=f"{host.ifindex} removed",
-            )
+            name, address = self._name(host), IPv6Address(host.address)
+            line = f"{name}: somebody else removes host routes of ours ({address}, for one); they are put back"
+            mend = "If it is systemd-networkd: ManageForeignRoutes=no in networkd.conf"
+            self._once.warn(f"{line}. {mend}", f"{host.ifindex} removed", **about_host(host, name))
 
     def _forget(self, host: Host) -> None:
         """The kernel doesn't have its route any more."""
@@ -306,12 +307,10 @@ class HostRoutes:
             self._say_foreign(host)
 
     def _say_foreign(self, host: Host) -> None:
-        address = IPv6Address(host.address)
-        self._once.warn(
-            f"{self._name(host)}: another route is in the place of the host route to {address}, and stays: see"
-            f" ip -6 route show table all {address}",
-            about=f"{host.ifindex} another",
-        )
+        name, address = self._name(host), IPv6Address(host.address)
+        line = f"{name}: another route is in the place of the host route to {address}, and stays"
+        see = f"ip -6 route show table all {address}"
+        self._once.warn(f"{line}: see {see}", f"{host.ifindex} another", **about_host(host, name))
 
     def _name(self, host: Host) -> str:
         return self._names.get(host.ifindex, str(host.ifindex))
@@ -352,7 +351,7 @@ class HostRoutes:
             return
         except MachineError as error:
             self._unread = True
-            self._once.warn(f"{error}; trying again every {_AGAIN:.0f} s")
+            self._once.warn(f"{error}; trying again every {_AGAIN:.0f} s", error=str(error))
             return
         for host, table in found.items():
             # others are another daemon's, which may have come after us: a dead one's were taken over at the start

@@ -7,6 +7,7 @@ import gc
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
@@ -213,7 +214,7 @@ class Hosts:
                 self._ns_filter.set_present(via_set, address, flags)
             except MachineError as error:
                 self.neighbours.refused += 1
-                self._once.warn(f"{error}; raise limits.neighbours")
+                self._once.warn(f"{error}; raise limits.neighbours", target=str(IPv6Address(address)), error=str(error))
 
     # --- who asks ---
 
@@ -245,7 +246,8 @@ class Hosts:
     def _distrust(self, link: int, mac: bytes) -> None:
         """Another proxy was found on a link; tick() takes back its hosts, since whoever calls may be above us."""
         name = self._in_force.names.get(link, str(link))
-        self._once.warn(f"{name}: {about_other_proxy(mac, self._in_force.table)}", kind=f"other proxies {link}")
+        line = f"{name}: {about_other_proxy(mac, self._in_force.table)}"
+        self._once.warn(line, kind=f"other proxies {link}", interface=name, ifindex=link)
         self._distrusts = True
 
     def look_for(self, host: Host) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from npd6_xdp.core import remembered
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.system.clock import machine_ns
@@ -34,7 +35,11 @@ class LeftTargets:
         try:
             found = remembered.unpack(table, data, machine_ns())
         except ValueError as error:
-            log.warning("the targets that a process before has left as answered can't be used: %s", error)
+            log.warning(
+                "the targets that a process before has left as answered can't be used: %s",
+                error,
+                extra=fields(error=str(error)),
+            )
             return
         self._remembering.take(found[-most:])
 

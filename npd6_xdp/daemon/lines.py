@@ -7,7 +7,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
+from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -31,6 +33,7 @@ class _Damped:
 
     level: int
     text: str
+    fields: Fields
     began: float
     said: int = 0
     held_back: int = 0
@@ -46,20 +49,22 @@ class Damper:
         self.due: float | None = None
         """When to call settle() (seconds, monotonic); None: nothing is held back."""
 
-    def say(self, level: int, name: str, text: str, kind: str) -> None:
-        """Log a line about an interface, or count it. `kind` is what it has in common with others of its kind."""
+    def say(self, level: int, name: str, text: str, kind: str, about: Fields) -> None:
+        """Log a line about an interface, or count it. `kind` is what it has in common with others of its kind, `about`
+        are its fields.
+        """
         now = time.monotonic()
         line = self._damped.get((name, kind))
         if line is None or (now - line.began >= WINDOW and not line.held_back):
             self._damped.pop((name, kind), None)
             if len(self._damped) >= _MOST_DAMPED:
                 self._forget(next(iter(self._damped)))
-            line = self._damped[name, kind] = _Damped(level, text, now)
+            line = self._damped[name, kind] = _Damped(level, text, about, now)
         self._count += 1
-        line.level, line.text, line.last = level, text, self._count
+        line.level, line.text, line.fields, line.last = level, text, about, self._count
         if line.said < MOST_TIMES:
             line.said += 1
-            log.log(level, "%s: %s", name, text)
+            log.log(level, "%s: %s", name, text, extra=fields(**about))
             return
         if not line.held_back:
             due = line.began + WINDOW
@@ -85,7 +90,7 @@ class Damper:
     @staticmethod
     def _tell(key: tuple[str, str], line: _Damped) -> None:
         times = "once more" if line.held_back == 1 else f"{line.held_back:,} times more"
-        log.log(line.level, "%s: %s (%s within a minute)", key[0], line.text, times)
+        log.log(line.level, "%s: %s (%s within a minute)", key[0], line.text, times, extra=fields(**line.fields))
 
 
 class Once:
@@ -95,13 +100,15 @@ class Once:
         self._said = Said(most=_MOST_SAID)
         self._kinds: dict[str, tuple[float, int]] = {}
 
-    def warn(self, line: str, about: str = "", kind: str = "") -> None:
-        """Log it, unless this was said `about` the same. Of a `kind` that others give reason for, a few an hour."""
+    def warn(self, line: str, /, about: str = "", kind: str = "", **known: Unpack[Fields]) -> None:
+        """Log it, unless this was said `about` the same. Of a `kind` that others give reason for, a few an hour. The
+        rest are its fields.
+        """
         key = about or line
         if self._said.recall(key) or (kind and (line := self._within_limit(line, kind)) == ""):
             return
         self._said.note(key)
-        log.warning("%s", line)
+        log.warning("%s", line, extra=fields(**known))
 
     def _within_limit(self, line: str, kind: str) -> str:
         now = time.monotonic()
@@ -121,26 +128,29 @@ class Lines:
 
     def __init__(self, damper: Damper | None = None) -> None:
         self._damper = damper or Damper()
-        self._said: dict[tuple[int, str], list[tuple[str, str]]] = {}
+        self._said: dict[tuple[int, str], list[tuple[str, str, Fields]]] = {}
 
-    def add(self, level: int, name: str, text: str, kind: str = "") -> None:
-        """A line about an interface. `kind` is what it has in common with others', where `text` has names in it."""
-        self._said.setdefault((level, kind or text), []).append((name, text))
+    def add(self, level: int, name: str, text: str, kind: str = "", **known: Unpack[Fields]) -> None:
+        """A line about an interface. `kind` is what it has in common with others', where `text` has names in it. The
+        rest are fields beside those of the name.
+        """
+        self._said.setdefault((level, kind or text), []).append((name, text, known))
 
-    def add_line(self, level: int, line: str) -> None:
+    def add_line(self, level: int, line: str, /, **known: Unpack[Fields]) -> None:
         """As add(), with a line that begins with the interface's name and a colon."""
         name, _, text = line.partition(": ")
-        self.add(level, name, text)
+        self.add(level, name, text, **known)
 
     def say(self) -> None:
         """Log what was collected."""
         said, self._said = self._said, {}
         for (level, kind), found in said.items():
             if len(found) > MOST_LINES:
-                self._damper.say(level, some([name for name, _ in found]), kind, kind)
+                names = [name for name, *_ in found]
+                self._damper.say(level, some(names), kind, kind, named(*names))
                 continue
-            for name, text in found:
-                self._damper.say(level, name, text, kind)
+            for name, text, known in found:
+                self._damper.say(level, name, text, kind, Fields(**named(name), **known))
 
 
 def some(names: Sequence[str]) -> str:

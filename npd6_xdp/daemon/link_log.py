@@ -36,7 +36,7 @@ class LinkLog(Follower):
         before = old.table.entries
         for entry in new.table.entries.values():
             if (role := entry.role) and (entry.id not in before or before[entry.id].role != role):
-                self._lines.add(logging.INFO, entry.label, role)
+                self._lines.add(logging.INFO, entry.label, role, ifindex=entry.ifindex)
         self._lines.say()
         yield from ()
 
@@ -49,18 +49,20 @@ class LinkLog(Follower):
                 self._say_of(name, known[name], links.get(name))
         for name in links.keys() - known.keys():
             if self._in_force.config.entries(name):
-                self._lines.add(logging.INFO, name, "the interface is there")
+                self._lines.add(logging.INFO, name, "the interface is there", ifindex=links[name].ifindex)
         self._lines.say()
 
     def _say_of(self, name: str, before: LinkFacts, now: LinkFacts | None) -> None:
         add = self._lines.add
         if now is None or now.ifindex != before.ifindex or now.generation != before.generation:
             another = "" if now is None else ", and another has its name"
-            add(logging.WARNING, name, f"the interface is gone{another}")
+            add(logging.WARNING, name, f"the interface is gone{another}", ifindex=before.ifindex)
             return
         if now.up != before.up:
-            add(logging.INFO, name, "up" if now.up else "down")
+            add(logging.INFO, name, "up" if now.up else "down", ifindex=now.ifindex)
         if now.mac != before.mac:
-            add(logging.INFO, name, f"the MAC address is now {now.mac.hex(':')}", "the MAC changed")
+            add(
+                logging.INFO, name, f"the MAC address is now {now.mac.hex(':')}", "the MAC changed", ifindex=now.ifindex
+            )
         if now.addresses != before.addresses or now.next_hops != before.next_hops:
-            add(logging.INFO, name, "addresses or next hops changed")
+            add(logging.INFO, name, "addresses or next hops changed", ifindex=now.ifindex)

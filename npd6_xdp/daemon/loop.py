@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.logged import fields
 
 log = logging.getLogger("npd6-xdp")
 
@@ -245,6 +246,7 @@ class Loop:
                 type(error).__name__,
                 error,
                 exc_info=(type(error), error, error.__traceback__),
+                extra=fields(error=f"{type(error).__name__}: {error}"),
             )
 
     def _source_failed(self, where: str, error: Exception) -> None:
@@ -263,7 +265,7 @@ class Loop:
         if now - record.renewed < HELPED:
             raise MachineError(f"{why}, although it has just been opened anew: ending") from error
         record.renewed = now
-        log.error("%s: opening it anew", why)
+        log.error("%s: opening it anew", why, extra=fields(error=f"{type(error).__name__}: {error}"))
         try:
             for renewal in renewals:
                 renewal()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import BrokenSource, MachineError
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.roles import Held
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.said import Said
@@ -55,7 +56,7 @@ class NextLook:
     def retry(self, error: MachineError) -> None:
         """The machine's changes couldn't be taken in, and are tried again; said once, until it goes well."""
         if self._said.note(what=str(error)):
-            log.error("%s; going on with what is known", error)
+            log.error("%s; going on with what is known", error, extra=fields(error=str(error)))
         self.in_a_while()
 
     def went_well(self) -> None:

@@ -157,7 +157,7 @@ class RouterDiscovery(Follower):
     def _say(self, now: float) -> None:
         for segment, (since, line) in self._waiting.items():
             if since + _PATIENCE <= now and self._said.note(segment):
-                self._lines.add_line(logging.WARNING, line)
+                self._lines.add_line(logging.WARNING, line, ifindex=segment.ifindex)
         self._lines.say()
         self._plan()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from npd6_xdp.core.absent import absent_lines
 from npd6_xdp.core.altnames import alternative_names, duplicates
 from npd6_xdp.core.config import Attach
+from npd6_xdp.core.logged import rule_of
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.vias import Patience, UsedVia, used_vias
@@ -260,7 +261,7 @@ class Outlook(Follower):
                 more += 1
                 continue
             kinds.add(kind)
-            self._lines.add(level, name, text, kind)
+            self._lines.add(level, name, text, kind, rule=rule_of(text))
         return more
 
 

@@ -167,4 +167,4 @@ class PortLooks:
     def complain(self, port: Attached, text: str) -> None:
         """Say something of a port, the same not again for a while."""
         if self._said.note(port.ifindex, now=time.monotonic()):
-            self._lines.add(logging.WARNING, port.name, text)
+            self._lines.add(logging.WARNING, port.name, text, ifindex=port.ifindex)

@@ -235,14 +235,16 @@ class Ports(Follower):
                 continue  # for a table that is about to be in force
             if link is None:
                 self._detach(ifindex)
-                self._lines.add(logging.INFO, port.name, "detached")
+                self._lines.add(logging.INFO, port.name, "detached", ifindex=ifindex)
             elif link.generation != port.generation:  # of the one before, nothing is here any more
                 self._detach(ifindex)
-                self._lines.add(logging.INFO, port.name, "detached: it has gone, and another has its index")
+                self._lines.add(
+                    logging.INFO, port.name, "detached: it has gone, and another has its index", ifindex=ifindex
+                )
             elif ifindex in taken_off and self._looks.is_here(port):
                 self._take_note(port)
             elif link.name != port.name:
-                self._lines.add(logging.INFO, port.name, f"is now {link.name}")
+                self._lines.add(logging.INFO, port.name, f"is now {link.name}", ifindex=ifindex)
                 self._rename(port, link.name)
                 self._go(port, config.wish(link.name), link)
             elif config.wish(link.name) != port.wish and ifindex not in self._admitted:
@@ -423,7 +425,7 @@ class Ports(Follower):
         if port.attached.why:
             attached += f" ({port.attached.why})"
         what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
-        self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached)
+        self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached, ifindex=link.ifindex)
 
     def _detach(self, ifindex: int) -> None:
         self.changes += 1
@@ -453,4 +455,4 @@ class Ports(Follower):
 
     def _say_once(self, ifindex: int, line: str) -> None:
         if self._refused.note(ifindex, line):
-            self._lines.add_line(logging.ERROR, line)
+            self._lines.add_line(logging.ERROR, line, ifindex=ifindex, error=line.partition(": ")[2])

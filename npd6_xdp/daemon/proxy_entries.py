@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventFlag, NsEvent
+from npd6_xdp.core.logged import about_host, fields
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxy_entries import proxying_interfaces, via_set_of
 from npd6_xdp.core.rtnetlink import PROTOCOL
@@ -118,7 +119,8 @@ class ProxyEntries(Follower):
             self.refused += 1
             self._once.warn(
                 f"limits.kernel_entries: {self._limits.kernel_entries} proxy entries are there;"
-                " Python answers for further targets itself"
+                " Python answers for further targets itself",
+                **about_host(host, self._name(host)),
             )
             return
         try:
@@ -127,12 +129,16 @@ class ProxyEntries(Follower):
                 return
         except MachineError as error:
             self.refused += 1
-            self._once.warn(f"{error}; Python answers itself")
+            self._once.warn(f"{error}; Python answers itself", **about_host(host, self._name(host), str(error)))
             return
         code = self._requests.add_proxy(host)
         if code:
             self.refused += 1
-            self._once.warn(f"the kernel adds no proxy entry: {errno.errorcode.get(code, code)}; Python answers itself")
+            why = str(errno.errorcode.get(code, code))
+            self._once.warn(
+                f"the kernel adds no proxy entry: {why}; Python answers itself",
+                **about_host(host, self._name(host), why),
+            )
             return
         self._set_present(host, rule.via_set)
 
@@ -142,7 +148,7 @@ class ProxyEntries(Follower):
         except MachineError as error:
             self.refused += 1
             self._requests.delete_proxy(host)
-            self._once.warn(str(error))
+            self._once.warn(str(error), **about_host(host, self._name(host), str(error)))
         else:
             self._entries[host] = via_set
 
@@ -172,7 +178,7 @@ class ProxyEntries(Follower):
         try:
             there = self._requests.proxy_entries()
         except MachineError as error:
-            self._once.warn(f"{error}; trying again every {self._pause():.0f} s")
+            self._once.warn(f"{error}; trying again every {self._pause():.0f} s", error=str(error))
             self.due = time.monotonic() + self._pause()
             return
         foreign = {host for host, protocol in there.items() if protocol != PROTOCOL}
@@ -211,8 +217,12 @@ class ProxyEntries(Follower):
             f"{name}: proxy entries of ours have gone ({IPv6Address(host.address)}, for one): somebody else removes"
             " them, or the interface was down; they are put back",
             about=f"{host.ifindex} gone",
+            **about_host(host, self._name(host)),
         )
         return True
+
+    def _name(self, host: Host) -> str:
+        return self._in_force.names.get(host.ifindex, "")
 
     def _report(self, foreign: set[Host]) -> None:
         ours = {entry.l3_ifindex for entry in self._in_force.table.entries.values()}
@@ -227,4 +237,5 @@ class ProxyEntries(Follower):
                 "y" if count == 1 else "ies",
                 "is" if count == 1 else "are",
                 name,
+                extra=fields(interface=name, ifindex=ifindex),
             )

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import ConfigError, MachineError, Npd6Error
+from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error
+from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import garbage
 from npd6_xdp.daemon.changes import Changes
@@ -25,6 +26,11 @@ from npd6_xdp.system.manager import ServiceManager
 log = logging.getLogger("npd6-xdp")
 
 _TOGETHER = 0.01  # seconds: who asks for a reload within them of the first one asks for the same
+
+
+def _of_mistake(mistake: Mistake, file: str) -> Fields:
+    known = Fields(line=mistake.line, column=mistake.column, place=mistake.where, error=mistake.message)
+    return Fields(file=file, **known)
 
 
 class Reloads:
@@ -159,9 +165,10 @@ class Reloads:
             # a room has yet to settle: it is done again at once, and told of where it fails again
         self._configured(self._changes.in_force.config)
         self._view.reloaded()
-        log.info("reload: the new configuration is in use")
+        applied = time.monotonic() - began
+        log.info("reload: the new configuration is in use", extra=fields(duration=took + applied))
         self._manager.ready(self._changes.in_force.summary)
-        log.debug("reload: read in %.3f s, applied in %.3f s", took, time.monotonic() - began)
+        log.debug("reload: read in %.3f s, applied in %.3f s", took, applied, extra=fields(duration=took + applied))
 
     def _refuse(self, error: Exception) -> dict[str, Any]:
         """Log why the old configuration stays; returns what those who have asked hear of it."""
@@ -171,8 +178,14 @@ class Reloads:
             self._tracking.doubt()
             why = f"internal error: {error}; see the log"
         self._view.reload_failed(why)
-        for line in why.splitlines():
-            log.error("reload: %s", line)
+        if isinstance(error, ConfigError):
+            for mistake in error.mistakes:
+                log.error("reload: %s", mistake.told(error.source), extra=fields(**_of_mistake(mistake, error.source)))
+        elif isinstance(error, Npd6Error):  # what isn't, the loop has logged
+            for line in why.splitlines():
+                name = line.partition(": ")[0]
+                known = named(name) if name in self._changes.in_force.links else Fields()
+                log.error("reload: %s", line, extra={"fields": known | Fields(error=line)})
         log.error("reload: the old configuration stays")
         self._manager.ready(
             f"{self._changes.in_force.summary}; the last reload failed, and the old configuration stays"

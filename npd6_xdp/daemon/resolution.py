@@ -202,7 +202,10 @@ class Resolution(Follower):
             return Outcome.ABSENT
         if (rule.via_set, event.target) not in self._pending and self.neighbours.full:
             most = self._in_force.config.limits.neighbours
-            self._once.warn(f"limits.neighbours: {most} hosts are there; no further ones are resolved")
+            self._once.warn(
+                f"limits.neighbours: {most} hosts are there; no further ones are resolved",
+                target=str(IPv6Address(event.target)),
+            )
             return Limit.FULL
         return self._await(event, rule, vias, self._hosts.look_for)
 

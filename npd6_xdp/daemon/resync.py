@@ -138,4 +138,4 @@ class Resync:
 
     def _fails(self, error: MachineError) -> None:
         self.again = True
-        self._once.warn(f"{error}; trying again every {TICK:.0f} s")
+        self._once.warn(f"{error}; trying again every {TICK:.0f} s", error=str(error))

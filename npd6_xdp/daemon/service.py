@@ -7,6 +7,7 @@ import logging
 from typing import NamedTuple
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.logged import fields
 from npd6_xdp.daemon.clean import clean
 from npd6_xdp.system.fd_store import FdStore
 from npd6_xdp.system.manager import ServiceManager
@@ -43,5 +44,9 @@ def begin() -> Service:
         try:
             clean()
         except MachineError as error:
-            log.warning("can't take away what a process before has added to the kernel: %s", error)
+            log.warning(
+                "can't take away what a process before has added to the kernel: %s",
+                error,
+                extra=fields(error=str(error)),
+            )
     return Service(manager, store, starts)

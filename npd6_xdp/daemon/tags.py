@@ -12,6 +12,7 @@ from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import HiddenTags, Tapped
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import VLAN_ANY, Table
@@ -165,7 +166,7 @@ class Tags(Follower):
 
     def _warn(self, error: MachineError) -> None:
         if self._said.note(what=str(error)):
-            log.warning("%s", error)
+            log.warning("%s", error, extra=fields(error=str(error)))
 
     def _look_for_tags(self, now: float) -> None:
         """On which trunks tags have come within the frames by now; looked at ever less often where none come."""
@@ -202,7 +203,9 @@ class Tags(Follower):
         """Look whether a silent port is mended, and whether tags come within the frames. Whether one is, or some do."""
         mended = [port for port in self.silent if self._hidden.take_mended(port, self._tagged(port), now)]
         for port in mended:
-            log.info("%s: VLAN tags stand in the frames again; it answers", self._in_force.names.get(port, port))
+            name = str(self._in_force.names.get(port, port))
+            again = fields(interface=name, ifindex=port)
+            log.info("%s: VLAN tags stand in the frames again; it answers", name, extra=again)
         self._silence_at = now + _LOOK if self.silent else None
         before = set(self._within)
         if self._look_at is not None and self._look_at <= now:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from npd6_xdp.core.errors import MachineError, Npd6Error, is_used_up, refusal, remedy
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -132,7 +133,8 @@ class ControlServer:
         self.due = now = time.monotonic()
         self.due += _REST
         if self._said.note(now=now):
-            log.error("%s: no connection can be taken: %s; trying again every second", self._path, remedy(error))
+            said = "%s: no connection can be taken: %s; trying again every second"
+            log.error(said, self._path, remedy(error), extra=fields(file=str(self._path), error=remedy(error)))
 
     def tick(self, _now: float) -> None:
         """Try again."""

@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from npd6_xdp.core.logged import fields
+
 log = logging.getLogger("npd6-xdp")
 
 DIRECTORY = Path("/run/npd6-xdp")
@@ -103,7 +105,8 @@ def remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False) 
             why = str(error)
         else:
             continue
-        log.log(said, "%s: ignored, as it is no file of a daemon's: %s", path / name, why)
+        extra = fields(file=str(path / name), error=why or "")
+        log.log(said, "%s: ignored, as it is no file of a daemon's: %s", path / name, why, extra=extra)
     for _, name, file, is_readable in sorted(found):
         pid = int(name.split("-")[2])
         if is_readable:
@@ -114,7 +117,9 @@ def remembered(directory: int, prefix: str, path: Path, *, quiet: bool = False) 
         if _runs(pid):
             yield Remembered(name, pid, lives=True, text=None)
         else:
-            log.log(said, "%s: can't be read, and its daemon has gone: run `npd6-xdp clean` as root", path / name)
+            extra = fields(file=str(path / name))
+            line = "%s: can't be read, and its daemon has gone: run `npd6-xdp clean` as root"
+            log.log(said, line, path / name, extra=extra)
 
 
 def _opened(directory: int, name: str, prefix: str) -> tuple[int, str, int, bool]:

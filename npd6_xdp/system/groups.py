@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from npd6_xdp.core.errors import is_used_up, remedy
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -74,7 +75,10 @@ class Groups:
             self._leave(ifindex, lost)  # the socket has them on its list still, and would be told EADDRINUSE
             if self._join(ifindex):
                 name = self._names.get(ifindex, ifindex)
-                log.info("%s: joined %d solicited-node groups again that the kernel had lost", name, len(lost))
+                known = fields(interface=str(name), ifindex=ifindex)
+                log.info(
+                    "%s: joined %d solicited-node groups again that the kernel had lost", name, len(lost), extra=known
+                )
         else:
             self._join(ifindex)
 
@@ -142,6 +146,7 @@ class Groups:
             self._names.get(ifindex, ifindex),
             count,
             why,
+            extra=fields(interface=str(self._names.get(ifindex, "")), ifindex=ifindex, error=why),
         )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from npd6_xdp.core.logged import fields
+
 log = logging.getLogger("npd6-xdp")
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -39,7 +41,9 @@ class Left:
                 opened.write(data)
             fresh.replace(self._file)
         except OSError as error:
-            log.warning("%s: can't leave to our successor what it is to announce: %s", self._file, error.strerror)
+            why = error.strerror or str(error)
+            extra = fields(file=str(self._file), error=why)
+            log.warning("%s: can't leave to our successor what it is to announce: %s", self._file, why, extra=extra)
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
 
@@ -54,7 +58,7 @@ class Left:
         found = os.fstat(file)
         is_ours = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_MAY_WRITE and found.st_nlink == 1
         if not stat.S_ISREG(found.st_mode) or not is_ours or found.st_size > self._most:
-            log.warning("%s: ignored, as it is no file of a daemon's", self._file)
+            log.warning("%s: ignored, as it is no file of a daemon's", self._file, extra=fields(file=str(self._file)))
             os.close(file)
             return None
         with os.fdopen(file, "rb") as opened:

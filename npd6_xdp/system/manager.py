@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -107,7 +108,7 @@ class ServiceManager:
     def _say(self, error: OSError) -> None:
         if self._said.note():
             why = error.strerror or str(error)
-            log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", why)
+            log.warning("NOTIFY_SOCKET: can't tell the service manager how we are: %s", why, extra=fields(error=why))
 
     def _attempt(self, message: str, fds: Sequence[int] = (), *, patience: float = 0.0) -> OSError | None:
         """Send a message; why that can't be."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.errors import remedy
+from npd6_xdp.core.logged import Fields, fields
 from npd6_xdp.core.names import raw, shown
 from npd6_xdp.core.said import Said
 from npd6_xdp.system import daemon_files
@@ -54,6 +55,10 @@ def read(key: str) -> str | None:
 
 PROXY_NDP, PROXY_DELAY, ALL_PROXY_NDP = "conf/{}/proxy_ndp", "neigh/{}/proxy_delay", "conf/all/proxy_ndp"
 """All that is ever set, as Setting.key."""
+
+
+def _failed(path: object, error: OSError) -> dict[str, Fields]:
+    return fields(file=str(path), error=error.strerror or str(error))
 
 
 class Setting(NamedTuple):
@@ -103,7 +108,12 @@ class Memory:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._take_over(directory)
         except OSError as error:
-            log.warning("%s: can't remember there what sysctls were: %s", directory, error.strerror)
+            log.warning(
+                "%s: can't remember there what sysctls were: %s",
+                directory,
+                error.strerror,
+                extra=_failed(directory, error),
+            )
 
     def _take_over(self, directory: Path) -> None:
         self._prefix = f"sysctl-{daemon_files.netns_cookie()}-"
@@ -166,7 +176,12 @@ class Memory:
             self._size = os.pwrite(self._file, text, 0)
         except OSError as error:
             if self._said.note():
-                log.warning("%s: can't remember what sysctls were: %s", self._path, remedy(error))
+                log.warning(
+                    "%s: can't remember what sysctls were: %s",
+                    self._path,
+                    remedy(error),
+                    extra=_failed(self._path, error),
+                )
         else:
             self._said.over()
 
@@ -191,7 +206,7 @@ def _values(text: bytes | None, path: Path) -> list[Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
-        log.warning("%s: ignored: it doesn't say what sysctls were", path)
+        log.warning("%s: ignored: it doesn't say what sysctls were", path, extra=fields(file=str(path)))
         return []
     return found
 
@@ -260,6 +275,7 @@ class Sysctls:
                 value,
                 error.strerror,
                 _REMEDIES.get(error.errno or 0, ""),
+                extra=_failed(_path(key), error),
             )
 
     def hold(self) -> list[str]:

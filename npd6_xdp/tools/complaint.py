@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 
 from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError, is_used_up, remedy
+from npd6_xdp.core.logged import fields
 from npd6_xdp.tools import journal
 
 _LOG = logging.getLogger("npd6-xdp")
@@ -15,7 +16,7 @@ def complaint(error: Exception) -> tuple[str, int] | None:
     """The message for an error, and the exit status; None if it is a bug of ours."""
     match error:
         case Npd6Error():
-            _LOG.debug("where it happened", exc_info=error)
+            _LOG.debug("where it happened", exc_info=error, extra=fields(error=str(error)))
             return _prefixed(error), error.exit_status
         case ModuleNotFoundError() if (error.name or "").partition(".")[0] == "scapy":
             package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import NamedTuple, Protocol
 
 from npd6_xdp.core.errors import MachineError, want_of_threads
 
@@ -22,6 +23,31 @@ _MOST_HELD = 1 << 20  # bytes that wait to be written
 _WAIT = 0.025  # seconds that a log call waits for its line to be written; it waits again only once all lines are
 _STALLED = 0.3  # seconds without progress, after which the end doesn't wait for what is left
 _ENDING = 2.0  # seconds that it waits for it at the longest
+
+
+class Journal(Protocol):
+    """Whoever takes records as they are, with their fields."""
+
+    def entry(self, record: logging.LogRecord) -> bytes:
+        """A record's message to it."""
+
+    def send(self, entry: bytes) -> bool:
+        """Send one; False: it can't be, so its lines are to be written."""
+
+
+class _Entry(NamedTuple):
+    """What waits: the lines as bytes, how many they are, the lock that is released once they are written; and instead
+    of the lines what the journal is sent, if that takes it.
+    """
+
+    data: bytes
+    lines: int
+    written: threading.Lock
+    message: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + len(self.message)
 
 
 class LogThread(logging.Handler):
@@ -36,7 +62,9 @@ class LogThread(logging.Handler):
     def __init__(self, fd: int = _STDERR) -> None:
         super().__init__()
         self._fd = fd
-        self._queue: SimpleQueue[tuple[bytes, int, threading.Lock] | None] = SimpleQueue()
+        self.journal: Journal | None = None
+        """Where records are sent instead, as long as that can be."""
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dropping = False
         # each of these is changed by one side only: the log call, or the thread
         self._put = self._dropped = 0
@@ -55,25 +83,29 @@ class LogThread(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Have a record written; returns once it is, or after a moment."""
         try:
-            self.say(self.format(record))
+            self._take(self.format(record), b"" if self.journal is None else self.journal.entry(record))
         except Exception:  # what a formatter may raise is no reason to end
             self._dropped += 1
 
     def say(self, text: str) -> None:
         """Have lines written as they are."""
+        self._take(text, b"")
+
+    def _take(self, text: str, message: bytes) -> None:
         data = f"{text}\n".encode(errors="backslashreplace")
+        size = len(data) + len(message)
         lines, held = data.count(b"\n"), self._put - self._written
         before = self._dropping
-        self._dropping = held + len(data) > (_MOST_HELD // 2 if before else _MOST_HELD)
+        self._dropping = held + size > (_MOST_HELD // 2 if before else _MOST_HELD)
         if self._dropping:
             self._dropped += lines
             return
         if before:
-            self._queue.put((b"", 0, threading.Lock()))  # where they are missing
+            self._queue.put(_Entry(b"", 0, threading.Lock()))  # where they are missing
         written = threading.Lock()
         written.acquire()
-        self._put += len(data)
-        self._queue.put((data, lines, written))
+        self._put += size
+        self._queue.put(_Entry(data, lines, written, message))
         if held == 0:
             written.acquire(timeout=_WAIT)
 
@@ -89,13 +121,12 @@ class LogThread(logging.Handler):
 
     def _run(self) -> None:
         while (entry := self._queue.get()) is not None:
-            data, lines, written = entry
-            if not self._write(data):
-                self._lost += lines
-            self._written += len(data)
-            if data:
-                written.release()
-            if self.dropped > self._said and (not data or self._put == self._written):
+            if not self._sent(entry.message) and not self._write(entry.data):
+                self._lost += entry.lines
+            self._written += entry.size
+            if entry.data:
+                entry.written.release()
+            if self.dropped > self._said and (not entry.data or self._put == self._written):
                 self._tell()
 
     def _tell(self) -> None:
@@ -111,8 +142,13 @@ class LogThread(logging.Handler):
             (missing, "" if missing == 1 else "s", "was" if missing == 1 else "were"),
             None,
         )
-        if self._write(f"{self.format(record)}\n".encode(errors="backslashreplace")):
+        message = b"" if self.journal is None else self.journal.entry(record)
+        if self._sent(message) or self._write(f"{self.format(record)}\n".encode(errors="backslashreplace")):
             self._said = count
+
+    def _sent(self, message: bytes) -> bool:
+        """Whether the journal has taken it."""
+        return bool(message) and self.journal is not None and self.journal.send(message)
 
     def _write(self, data: bytes) -> bool:
         """Write all of it, however long that takes; False if it can't be."""

@@ -7,7 +7,9 @@ import json
 import logging
 import time
 
+from npd6_xdp.core.logged import fields_of
 from npd6_xdp.tools import journal
+from npd6_xdp.tools.log import LogThread
 
 _LOG = logging.getLogger("npd6-xdp")
 
@@ -20,6 +22,7 @@ class _JsonFormatter(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "message": record.getMessage(),
+            **fields_of(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -37,7 +40,10 @@ class _TextFormatter(logging.Formatter):
 def set_up(level: str, style: str, handler: logging.Handler) -> None:
     """Send the log to a handler, from a level on, in the style of daemon.log_format."""
     formatter = _JsonFormatter() if style == "json" else _TextFormatter()
-    handler.setFormatter(journal.JournalFormatter(formatter) if journal.reads_stderr() else formatter)
+    is_journal = journal.reads_stderr()
+    handler.setFormatter(journal.JournalFormatter(formatter) if is_journal else formatter)
+    if isinstance(handler, LogThread):
+        handler.journal = journal.Journal(formatter) if is_journal else None
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(level.upper())
     # Libraries speak through the root logger, and only when something is wrong.

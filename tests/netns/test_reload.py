@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -291,6 +294,51 @@ def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_
         assert asker.answered(HOST_ADDRESS)
         assert asker.outcome("2001:db8:2::1") == "unmatched"
     assert links(running) == {link}
+
+
+def refusals(running: RunningDaemon, text: str) -> tuple[list[str], list[str], dict[str, Any]]:
+    """What a reload that fails says: in the log, as the command, and as the answer on the control socket."""
+    running.write(text)
+    logged = len(running.log)
+    done = verb(running, "reload")
+    assert done.returncode == 1
+    assert until(lambda: "the old configuration stays" in running.log[logged:])
+    log = running.log[logged:].splitlines()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(running.control))
+        connection.sendall(b'{"verb": "reload"}\n')
+        answer = json.loads(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
+    assert done.stderr == "".join(f"npd6-xdp: {line}\n" for line in answer["error"].splitlines())
+    return log, done.stderr.splitlines(), answer
+
+
+MISTAKEN = configuration("2001:db8:2::/64 nowhere", "2001:db8:3::/64 statik")
+TAKEN = f'[metrics]\nlisten = "192.0.2.1:9"\n{configuration()}'
+
+
+@pytest.mark.parametrize(("text", "count"), [(MISTAKEN, 2), ("no = toml = 1", 1), (TAKEN, 1)])
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_reload_that_fails_says_each_mistake_once(daemon: Start, style: str, text: str, count: int) -> None:
+    running = daemon(f'[daemon]\nlog_format = "{style}"\n{configuration()}')
+    log, told, answer = refusals(running, text)
+    *reasons, last = log
+    assert len(reasons) == len(told) == count
+    if style == "json":
+        entries = [json.loads(line) for line in reasons]
+        reasons = [f"npd6-xdp: {entry['level']}: {entry['message']}" for entry in entries]
+        last = json.loads(last)["message"]
+        for entry, mistake in zip(entries, answer.get("mistakes", entries), strict=True):
+            same = {key: value for key, value in mistake.items() if value is not None and key != "message"}
+            assert same.items() <= entry.items()
+            assert entry["error"] in entry["message"]
+    assert last.endswith("reload: the old configuration stays")
+    mistakes = [line.removeprefix("npd6-xdp: ").removeprefix("the old configuration stays: ") for line in told]
+    assert reasons == [f"npd6-xdp: error: reload: {mistake}" for mistake in mistakes]
+    assert len({*mistakes}) == count
+    assert ("mistakes" in answer) == (text is not TAKEN)
+    file = str(running.config_file)
+    assert all(each["file"] == file and each["line"] and each["column"] for each in answer.get("mistakes", ()))
 
 
 def test_another_control_socket_is_taken_up_and_who_asked_for_it_is_told(topology: Topology, daemon: Start) -> None:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import struct
 import subprocess
+import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -103,6 +105,26 @@ def test_the_program_is_as_a_debian_program_is(installed: Root) -> None:
     } <= {*owned}
 
 
+def test_the_journal_takes_what_is_too_large_for_a_datagram_and_what_has_several_lines(installed: Root) -> None:
+    script = """
+        import logging
+        from npd6_xdp.core.logged import fields
+        from npd6_xdp.tools.journal import Journal
+        journal = Journal(logging.Formatter("%(message)s"))
+        for text in ("short", "two\\nlines", "x" * 1_000_000):
+            known = fields(error=text[:5], interfaces=("a", "b"))
+            assert journal.send(journal.entry(logging.makeLogRecord({"msg": text, "levelno": 30, **known})))
+        """
+    with fresh_root(over=installed, boot=True) as root:
+        root.run("env", "PYTHONPATH=/usr/share/npd6-xdp", "python3", "-c", textwrap.dedent(script))
+        root.run("journalctl", "--sync")
+        said = root.run("journalctl", "-a", "-o", "json", "SYSLOG_IDENTIFIER=npd6-xdp").stdout
+    entries = [json.loads(line) for line in said.splitlines()]
+    assert [each["MESSAGE"] for each in entries] == ["short", "two\nlines", "x" * 1_000_000]
+    assert [each["NPD6_ERROR"] for each in entries] == ["short", "two\nl", "xxxxx"]
+    assert all(each["NPD6_INTERFACE"] == ["a", "b"] and each["PRIORITY"] == "4" for each in entries)
+
+
 @pytest.mark.needs_table
 def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Path, topology: Topology) -> None:
     """`python -m tests.package.upgrades` does the upgrade again and again, under ten times the questions."""
@@ -123,6 +145,15 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         grave = root.run("journalctl", "-p", "err", "-o", "cat", "-u", "npd6-xdp").stdout
         assert "npd6-xdp: error: reload: the old configuration stays\n" in grave
         assert ": info: " not in grave
+        said = root.run("journalctl", "-a", "-o", "json", "-u", "npd6-xdp", "_TRANSPORT=journal").stdout
+        entries = [json.loads(line) for line in said.splitlines()]
+        (attached,) = [each for each in entries if ": attached " in each["MESSAGE"]]
+        assert (attached["NPD6_INTERFACE"], attached["PRIORITY"]) == ("wan0", "6")
+        assert attached["NPD6_IFINDEX"].isdigit()
+        (mistake,) = [each for each in entries if "NPD6_LINE" in each]
+        assert (mistake["NPD6_FILE"], mistake["NPD6_LINE"], mistake["NPD6_COLUMN"]) == (f"/{CONFIGURATION}", "1", "3")
+        assert mistake["NPD6_ERROR"].startswith("not valid TOML: ")
+        assert mistake["MESSAGE"] == f"npd6-xdp: error: reload: /{CONFIGURATION}:1:3: {mistake['NPD6_ERROR']}"
         configuration_file.write_text(configuration(*EACH_METHOD))
 
         make_known(topology, wire)

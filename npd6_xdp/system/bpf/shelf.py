@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from npd6_xdp.core.logged import Fields, fields
+
 T = TypeVar("T")
 
 USUAL = "/var/cache/npd6-xdp"
@@ -52,7 +54,9 @@ def read(name: str, unpack: Callable[[bytes], T]) -> T | None:
                 with suppress(OSError):
                     os.utime(file)  # used now
             except ValueError as error:
-                log.debug("what is kept in %s can't be used, and is removed: %s", directory(), error)
+                log.debug(
+                    "what is kept in %s can't be used, and is removed: %s", directory(), error, extra=_failed(error)
+                )
                 os.unlink(name + _ENDING, dir_fd=folder)
                 return None
             finally:
@@ -60,7 +64,7 @@ def read(name: str, unpack: Callable[[bytes], T]) -> T | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.debug("nothing can be read of what is kept in %s: %s", directory(), error.strerror)
+        log.debug("nothing can be read of what is kept in %s: %s", directory(), error.strerror, extra=_failed(error))
         return None
     return found
 
@@ -75,7 +79,7 @@ def write(name: str, data: bytes) -> None:
             _write(folder, name, _digest(name, data) + data)
             _forget_oldest(folder)
     except OSError as error:
-        log.debug("nothing can be kept in %s: %s", directory(), error.strerror)
+        log.debug("nothing can be kept in %s: %s", directory(), error.strerror, extra=_failed(error))
 
 
 def remove(name: str) -> None:
@@ -142,3 +146,7 @@ def _forget_oldest(folder: int) -> None:
     used = {name: os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns for name in names}
     for name in sorted(used, key=used.__getitem__)[:-MOST_FILES]:
         os.unlink(name, dir_fd=folder)
+
+
+def _failed(error: OSError | ValueError) -> dict[str, Fields]:
+    return fields(file=str(directory()), error=str(error))

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
 
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy, want_of_threads
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 from npd6_xdp.system.http.secured import Secured, hang_up, part, read_rest, shake_hands
 from npd6_xdp.system.http.site import READING, Response, Site, say
@@ -256,7 +257,8 @@ class Endpoint:
     def _complain(self, listening: socket.socket, why: str) -> None:
         if self._said.note(now=time.monotonic()):
             where = _spelled(*_address(listening))
-            log.error("%s: no connection can be taken: %s; trying again every %.1f s", where, why, _REST)
+            said = "%s: no connection can be taken: %s; trying again every %.1f s"
+            log.error(said, where, why, _REST, extra=fields(error=why))
 
     def _serve(self, connection: socket.socket, secured: Secured, host: str, address: Any) -> None:
         def answer(method: str, target: str, headers: dict[str, str]) -> Response:

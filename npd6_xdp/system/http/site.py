@@ -19,6 +19,7 @@ from importlib.resources import files
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class Site:
         """Once each: who asks again must not fill the log."""
         line = f"{path} can't be shown: {type(error).__name__}: {error}"
         if len(self._said) < _MOST_SAID and self._said.note(line):
-            log.error("%s", line)
-        log.debug("where it happened", exc_info=error)
+            log.error("%s", line, extra=fields(error=f"{type(error).__name__}: {error}"))
+        log.debug("where it happened", exc_info=error, extra=fields(error=f"{type(error).__name__}: {error}"))
 
 
 class _Fresh:
