@@ -40,6 +40,8 @@ def reload(running: RunningDaemon, text: str) -> str:
 
 
 SCANNED = ip6("2001:db8:1::")[:8]
+UNDER_WAY = 1_000
+"""Solicitations, a tenth of a second's."""
 
 
 class Stream:
@@ -68,7 +70,8 @@ class Stream:
 def stream(topology: Topology, per_second: int, *, unanswered: bool = False) -> Iterator[Stream]:
     """A stream of the upstream's, beside what the block does.
 
-    `unanswered` says that they needn't be: nobody waits for the last answers then, and the link may go down.
+    `unanswered` says that they needn't be: nobody waits for the last answers then, and the link may go down. Else no
+    more are on their way than Python's ring has space for, however busy the machine is.
     """
 
     def hear(frame: bytes) -> None:
@@ -77,9 +80,12 @@ def stream(topology: Topology, per_second: int, *, unanswered: bool = False) -> 
             found.answers += 1
             found.answered.add(target)
 
+    def waits() -> bool:
+        return not unanswered and found.sent - found.answers > UNDER_WAY
+
     found = Stream(Flood(), per_second)
     with hearing(topology, hear):
-        with flood(topology, scan(1 << 24), per_second, lossy=unanswered) as found.flooding:
+        with flood(topology, scan(1 << 24), per_second, lossy=unanswered, waits=waits) as found.flooding:
             yield found
         if not unanswered:
             until(lambda: found.answers >= found.sent, 3.0)

@@ -285,10 +285,14 @@ class Flood:
     def rate(self) -> float:
         return self.sent / (self._seconds or time.monotonic() - self._began)
 
-    def run(self, wire: Wire, frames: Iterable[bytes], per_second: int, *, lossy: bool) -> None:
+    def run(
+        self, wire: Wire, frames: Iterable[bytes], per_second: int, *, lossy: bool, waits: Callable[[], bool]
+    ) -> None:
         self._began = time.monotonic()
         for frame in frames:
-            while not self._stopping.is_set() and self.sent >= (time.monotonic() - self._began) * per_second:
+            while not self._stopping.is_set() and (
+                self.sent >= (time.monotonic() - self._began) * per_second or waits()
+            ):
                 time.sleep(0.001)
             if self._stopping.is_set():
                 break
@@ -302,12 +306,23 @@ class Flood:
 
 
 @contextmanager
-def flood(topology: Topology, frames: Iterable[bytes], per_second: int, *, lossy: bool = False) -> Iterator[Flood]:
-    """Frames of the upstream's at a steady rate, beside what the block does. `lossy`: the link may be down."""
+def flood(
+    topology: Topology,
+    frames: Iterable[bytes],
+    per_second: int,
+    *,
+    lossy: bool = False,
+    waits: Callable[[], bool] = lambda: False,
+) -> Iterator[Flood]:
+    """Frames of the upstream's at a steady rate, beside what the block does. `lossy`: the link may be down. `waits`:
+    whether the next is to be sent later.
+    """
     flooding = Flood()
     with Wire(topology) as wire:
         wire.deafen()
-        thread = threading.Thread(target=flooding.run, args=(wire, frames, per_second), kwargs={"lossy": lossy})
+        thread = threading.Thread(
+            target=flooding.run, args=(wire, frames, per_second), kwargs={"lossy": lossy, "waits": waits}
+        )
         thread.start()
         try:
             yield flooding
