@@ -8,7 +8,6 @@ marked `exec`.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import gc
 import json
@@ -35,12 +34,13 @@ from tests.roots import PROJECT
 _CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x00020000
 _MS_REC, _MS_SLAVE, _MNT_DETACH = 0x4000, 0x80000, 2
 _NETNS = Path("/run/netns")
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MOST = 1 << 17  # bytes of a request
 _BEFORE = ("npd6_xdp.daemon", "npd6_xdp.tools.complaint", "npd6_xdp.tools.log_format")
 
 
 class Nursery:
-    """The process that forks; it ends by close(), or with this process."""
+    """The process that forks; it ends with this process, and what it has forked goes on."""
 
     def __init__(self) -> None:
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -53,11 +53,6 @@ class Nursery:
                 pass_fds=(theirs.fileno(),),
                 cwd=PROJECT,
             )
-
-    def close(self) -> None:
-        """End it; what it has forked goes on."""
-        self._door.close()
-        self._process.wait()
 
     def start(
         self, namespace: str, argv: Sequence[str], environment: Mapping[str, str], log: IO[str]
@@ -139,10 +134,8 @@ class WarmDaemon(RunningDaemon):
 
 @cache
 def nursery() -> Nursery:
-    """The one of this process, to its end."""
-    found = Nursery()
-    atexit.register(found.close)
-    return found
+    """The one of this process; it ends when nobody can ask it any more."""
+    return Nursery()
 
 
 # --- the process that forks -----------------------------------------------------------------------------------
@@ -167,7 +160,7 @@ def _enter(namespace: str) -> None:
 
 def _become(asked: Mapping[str, Any], log: int) -> int:
     """In the child: a daemon, to its end; its exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for standard in (1, 2):
         os.dup2(log, standard)
@@ -190,7 +183,8 @@ def serve(door: socket.socket) -> int:
     for name in _BEFORE:
         import_module(name)
     load_bcc()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches it, too, and its children are needed to the end
+    for number in _ENDS:  # they may reach it, too, and who ends in order asks it how its daemons did
+        signal.signal(number, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
     while True:
