@@ -11,8 +11,8 @@ from npd6_xdp.core.config import Attach, TcOrder, Wish
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.daemon.lines import Lines
-from npd6_xdp.system.bpf.attach import Refused, Taken
 from npd6_xdp.system.bpf.ns_filter import NsFilter
+from npd6_xdp.system.bpf.refusals import Refused, Taken
 
 MOST_BY_AUTO = 32
 """Ports that `auto` puts at tc, where they can be generic, too. For each, the kernel waits until no CPU is in what was

@@ -33,8 +33,8 @@ from typing import IO, Any, Literal, Self
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.processes import kill_all
-from npd6_xdp.system.bpf.attach import tc_programs
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc
+from npd6_xdp.system.bpf.others import tc_programs
 
 Namespace = Literal["upstream", "edge", "second", "switch", "host"]
 NAMESPACES: tuple[Namespace, ...] = ("upstream", "edge", "host")

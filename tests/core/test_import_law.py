@@ -27,13 +27,13 @@ ROOMS = {
     # of system itself, three small rooms: who hears of a BPF program's times stands on clock, who has packet sockets
     # on packets, who remembers sysctls on daemon_files; and in a wing, the rooms below
     "system": ({"core", "system.clock", "system.packets", "system.daemon_files"}, IMPURE - {"scapy"}),
-    "lab": ({"", "core", "lab", "system.bpf.attach", "system.bpf.compiler"}, IMPURE),
+    "lab": ({"", "core", "lab", "system.bpf.compiler", "system.bpf.others"}, IMPURE),
     "tools": (
         {
             *("", "core", "tools"),
             *(
                 f"system.bpf.{room}"
-                for room in ("ns_filter", "attach", "compiler", "events", "load", "sizes", "testrun")
+                for room in ("ns_filter", "attach", "compiler", "events", "load", "others", "sizes", "testrun")
             ),
             *(
                 f"system.netlink.{room}"
@@ -75,6 +75,8 @@ WINGS = {
         "recent",
         "program",
         "attach",
+        "refusals",
+        "others",
         "relay",
         "sizes",
         "load",

@@ -24,7 +24,7 @@ from npd6_xdp.daemon import ports, ways
 from npd6_xdp.daemon.attaching import MOST_BY_AUTO
 from npd6_xdp.daemon.in_force import NOTHING, Change, InForce
 from npd6_xdp.daemon.ports import Ports
-from npd6_xdp.system.bpf.attach import Refused, Taken
+from npd6_xdp.system.bpf.refusals import Refused, Taken
 from tests.daemon.forces import in_force
 from tests.netns.wire import configuration
 

@@ -19,7 +19,7 @@ from npd6_xdp.core.attached import has_tcx
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import NAMESPACES, Namespace, Topology
-from npd6_xdp.system.bpf.attach import tc_programs
+from npd6_xdp.system.bpf.others import tc_programs
 from npd6_xdp.tools import control
 from tests.kernels.wire import Wire
 

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import program_name, tc_programs
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
+from npd6_xdp.system.bpf.others import program_name, tc_programs
 
 _TEXT = """
 BPF_ARRAY(seen, u64, 3);

@@ -23,7 +23,7 @@ import npd6_xdp
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import tc_programs
+from npd6_xdp.system.bpf.others import tc_programs
 from npd6_xdp.tools.control import ask
 from tests.netns.wire import until
 

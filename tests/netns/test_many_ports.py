@@ -15,7 +15,7 @@ import pytest
 from npd6_xdp.daemon.attaching import MOST_BY_AUTO
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import tc_programs
+from npd6_xdp.system.bpf.others import tc_programs
 from tests.bench.many_ports import CONFIGURATION, Asker, make
 from tests.netns.verb import verb
 from tests.netns.wire import until

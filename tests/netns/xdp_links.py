@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import program_name, tc_programs
 from npd6_xdp.system.bpf.compiler import load_bcc
+from npd6_xdp.system.bpf.others import program_name, tc_programs
 from tests.netns.wire import until
 
 _KINDS = (6, 11)  # BPF_LINK_TYPE_XDP, BPF_LINK_TYPE_TCX

@@ -6,45 +6,29 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
-import platform
 import resource
-import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import TcOrder
-from npd6_xdp.core.errors import MachineError, is_used_up, remedy
-from npd6_xdp.core.link_messages import get_link, parse_link
-from npd6_xdp.core.rtnetlink import Type, messages
+from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.bpf.compiler import load_bcc
+from npd6_xdp.system.bpf.others import BPF_TCX_INGRESS, other_of_us, programs_on, tc_programs
+from npd6_xdp.system.bpf.refusals import refusal
 from npd6_xdp.system.bpf.relay import relay_to
 
 _BPF_XDP = 37  # enum bpf_attach_type
-_BPF_TCX_INGRESS = 46
 _FLAGS = {AttachMode.GENERIC: 2, AttachMode.NATIVE: 4}  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 _ORDERS = {TcOrder.FIRST: 1 << 3, TcOrder.LAST: 1 << 4}  # BPF_F_BEFORE, BPF_F_AFTER: beside none, they mean all
 _LINK_INFO_SIZE = 24  # struct bpf_link_info as far as it is used, and what is at which byte in it
 _LINK_TYPE, _LINK_PROGRAM, _LINK_IFINDEX, _LINK_ATTACH_TYPE = 0, 8, 16, 20
 _BPF_LINK_TYPE_XDP = 6
 _BPF_LINK_TYPE_TCX = 11
-_OURS = {"ns_filter", "ns_filter_tc"}  # functions of the program, of which one sits on an interface
-MOST_AT_TC = 63
-"""Programs at one interface (BPF_MPROG_MAX, of which one place stays free)."""
 _SPARE = 64  # file descriptors
-_LINK_BYTES = 1 << 16  # of what the kernel tells of one link: a few thousand
-_PATIENCE = 1.0  # seconds; it answers at once
 _DETACHED = (errno.ENOLINK, errno.ENODEV)  # what a link says of an interface that is gone
-
-
-class Refused(MachineError):
-    """The driver, or the kernel, can't have the program in this mode."""
-
-
-class Taken(MachineError):
-    """Another XDP program, not an npd6-xdp's, has the one place that XDP has on an interface."""
 
 
 class Functions(NamedTuple):
@@ -183,7 +167,7 @@ class Links:
             if not was_inherited or self._take_over(functions, ifindex, mode):
                 return was_inherited
             was_inherited, sits = False, None
-        if program := _other_of_us(ifindex, mode, self._ours(ifindex)):
+        if program := other_of_us(ifindex, mode, self._ours(ifindex)):
             raise MachineError(
                 f"{name}: another npd6-xdp's program is there already: id {program}; end that one, or leave this"
                 " interface out"
@@ -201,7 +185,7 @@ class Links:
 
     def _create(self, program: int, ifindex: int, name: str, mode: AttachMode, order: TcOrder = TcOrder.FIRST) -> int:
         """A link: its descriptor, which is the caller's. Raises as attach()."""
-        kind = _BPF_TCX_INGRESS if mode is AttachMode.TC else _BPF_XDP
+        kind = BPF_TCX_INGRESS if mode is AttachMode.TC else _BPF_XDP
         flags = _ORDERS[order] if mode is AttachMode.TC else _FLAGS[mode]
         opts = _LinkCreateOpts(sz=ct.sizeof(_LinkCreateOpts), flags=flags)
         fd = int(self._lib.bpf_link_create(program, ifindex, kind, ct.byref(opts)))
@@ -212,7 +196,7 @@ class Links:
             code = errno.EMFILE
         else:
             code = -fd if fd < -1 else ct.get_errno()
-        raise _refusal(code, ifindex, name, mode)
+        raise refusal(code, ifindex, name, mode)
 
     def _switch_xdp(self, functions: Functions, ifindex: int, name: str, mode: AttachMode, before: AttachMode) -> bool:
         """From native to generic or back, as attach(): by tc in between. Where tc can't be had, nobody sees what comes
@@ -254,7 +238,7 @@ class Links:
                 self._end(fd)
         except OSError as error:
             code = error.errno or 0
-        raise _refusal(code, ifindex, name, AttachMode.TC)
+        raise refusal(code, ifindex, name, AttachMode.TC)
 
     def _end(self, fd: int) -> None:
         self._lib.bpf_link_detach(fd)  # a keeper would hold it
@@ -305,11 +289,11 @@ class Links:
         found = self._info(fd)
         if found is None or found.ifindex != ifindex:
             return None
-        if found.kind == _BPF_LINK_TYPE_TCX and found.attach_type == _BPF_TCX_INGRESS:
+        if found.kind == _BPF_LINK_TYPE_TCX and found.attach_type == BPF_TCX_INGRESS:
             return AttachMode.TC
         if found.kind != _BPF_LINK_TYPE_XDP:
             return None
-        native, generic, _ = _programs_on(ifindex)
+        native, generic, _ = programs_on(ifindex)
         return {native: AttachMode.NATIVE, generic: AttachMode.GENERIC}.get(found.program)
 
     def _info(self, fd: int) -> _LinkInfo | None:
@@ -362,89 +346,6 @@ class Links:
             if link is None or (ask(link, info, length) == 0 and where_it_sits.value != ifindex):
                 found.append(ifindex)
         return found
-
-
-def _refusal(code: int, ifindex: int, name: str, mode: AttachMode) -> MachineError:
-    """Why the kernel has no link for a program, in one line."""
-    what = "a tc program" if mode is AttachMode.TC else "an XDP program"
-    if is_used_up(code):
-        return MachineError(f"{name}: can't attach {what}: {remedy(OSError(code, os.strerror(code)))}")
-    if code == errno.EPERM:
-        return MachineError(f"{name}: not permitted to attach {what}; run as root or give CAP_NET_ADMIN and CAP_BPF")
-    if mode is AttachMode.TC and code == errno.EINVAL:
-        return Refused(
-            f"{name}: Linux {platform.release()} has no links at tc (tcx), which are there from 6.6 on, with"
-            " CONFIG_NET_XGRESS"
-        )
-    if mode is AttachMode.TC and code == errno.ERANGE:
-        return MachineError(f"{name}: as many tc programs as can be are there already: {MOST_AT_TC}; detach one")
-    if mode is AttachMode.TC:
-        return Refused(f"{name}: the kernel refuses a tc program: {os.strerror(code)}")
-    if code in (errno.EBUSY, errno.EEXIST):
-        return _foreign_program(ifindex, name)
-    return Refused(f"{name}: the driver refuses an XDP program in {mode} mode: {os.strerror(code)}")
-
-
-def _foreign_program(ifindex: int, name: str) -> MachineError:
-    """Who has an interface."""
-    native, generic, offloaded = _programs_on(ifindex)
-    for mode, program in (("generic", generic), ("native", native), ("offload", offloaded)):
-        if program:
-            function = program_name(program)
-            where = f"{name}: another XDP program is attached in {mode} mode: id {program}"
-            if function in _OURS:
-                return MachineError(
-                    f"{where} ({function}, another npd6-xdp's); detach it first, or leave this interface out"
-                )
-            return Taken(where + (f" ({function})" if function else ""))
-    return Taken(f"{name}: another XDP program is attached")
-
-
-def _other_of_us(ifindex: int, mode: AttachMode, ours: Set[int]) -> int:
-    """The id of another npd6-xdp's program, where the kernel would let both sit on an interface and count the same
-    frames: at least one of them by tc. 0: there is none, or names aren't told (without CAP_SYS_ADMIN). `ours` are this
-    process's own, and its predecessor's.
-    """
-    xdp = filter(None, _programs_on(ifindex)) if mode is AttachMode.TC else ()
-    others = (program for program in (*xdp, *tc_programs(ifindex)) if program not in ours)
-    return next((program for program in others if program_name(program) in _OURS), 0)
-
-
-def tc_programs(ifindex: int) -> list[int]:
-    """The ids of the programs at the tc ingress of an interface, in their order; those of tc's filters (`tc filter`)
-    come behind, and aren't among them. [] where the kernel doesn't tell.
-    """
-    ids, count = (ct.c_uint32 * MOST_AT_TC)(), ct.c_uint32(MOST_AT_TC)
-    failed = load_bcc().lib.bpf_prog_query(ifindex, _BPF_TCX_INGRESS, 0, ct.byref(ct.c_uint32()), ids, ct.byref(count))
-    return [] if failed else list(ids[: count.value])
-
-
-def program_name(program: int) -> str:
-    """The name of a loaded program, by its id; "" without CAP_SYS_ADMIN, which looking at others' takes."""
-    lib = load_bcc().lib
-    fd = lib.bpf_prog_get_fd_by_id(program)
-    if fd < 0:
-        return ""
-    info = ct.create_string_buffer(80)  # struct bpf_prog_info up to and with `name`
-    length = ct.c_uint32(len(info))
-    failed = lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(length))
-    os.close(fd)
-    return "" if failed else info.raw[64:80].rstrip(b"\0").decode(errors="replace")
-
-
-def _programs_on(ifindex: int) -> tuple[int, int, int]:
-    """The ids of the programs that sit on an interface: native, generic, offloaded; 0 is none, or it isn't known.
-
-    libbpf's bpf_xdp_query() has the kernel tell of all links for each that it is asked about: with 4,000 ports that
-    took longer than a start may.
-    """
-    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
-        asking.settimeout(_PATIENCE)
-        asking.sendto(get_link(1, ifindex), (0, 0))
-        for message in messages(asking.recv(_LINK_BYTES)):
-            if message.type == Type.NEWLINK and (link := parse_link(message.body)) is not None:
-                return link.xdp
-    return 0, 0, 0
 
 
 def _first_spare() -> int:

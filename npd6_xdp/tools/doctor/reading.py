@@ -23,10 +23,11 @@ from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.route_messages import REFUSALS, RouteType
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
-from npd6_xdp.system.bpf.attach import Functions, Links, program_name, tc_programs
+from npd6_xdp.system.bpf.attach import Functions, Links
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.events import RING_PAGES, EventRing
 from npd6_xdp.system.bpf.load import Loaded, load
+from npd6_xdp.system.bpf.others import program_name, tc_programs
 from npd6_xdp.system.bpf.sizes import sizes_for
 from npd6_xdp.system.ethtool import driver, receive_vlan_offload
 from npd6_xdp.system.firewall import find

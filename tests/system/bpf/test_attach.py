@@ -18,18 +18,10 @@ from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import TcOrder
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.bpf.attach import (
-    MOST_AT_TC,
-    Functions,
-    Inherited,
-    Keeper,
-    Links,
-    Refused,
-    Taken,
-    program_name,
-    tc_programs,
-)
+from npd6_xdp.system.bpf.attach import Functions, Inherited, Keeper, Links
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
+from npd6_xdp.system.bpf.others import MOST_AT_TC, program_name, tc_programs
+from npd6_xdp.system.bpf.refusals import Refused, Taken
 from tests.bench.many_ports import make
 from tests.netns.wire import on_edge
 
