@@ -27,6 +27,7 @@ from npd6_xdp.core.contests import NEVER, NO_TIME, PATIENCE, Contests, Key, Plac
 from npd6_xdp.core.heard import Heard
 from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
 from npd6_xdp.core.neighbours import Host
+from npd6_xdp.core.other_proxies import OtherProxies
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import Table
 
@@ -61,7 +62,7 @@ class Places:
         self._unsettled: dict[bytes, None] = {}  # addresses of which another place may count by now
         self._places: dict[bytes, dict[int, Place]] = {}
         self._claims: set[Host] = set()
-        self._other_proxies: dict[int, set[bytes]] = {}
+        self._other_proxies = OtherProxies()
         self._heard = Heard(PATIENCE)
         self._urgent: dict[Host, None] = {}
         self._contests = Contests(self._urgent)
@@ -176,7 +177,7 @@ class Places:
                 self._places.pop(address, None)
             yield
         self._links = self._links_to_come = AnsweredLinks(_NO_TABLE, {})
-        self._other_proxies = {}
+        self._other_proxies.use({})
         for known in (self._contests, self._heard, self._unsettled, self._claims, self._urgent, self._sometime):
             known.clear()
 
@@ -353,7 +354,7 @@ class Places:
         from before, and without news of it both places would stay as they are until the kernel asks by itself.
         """
         found = self._places.get(host.address)
-        if not found or mac in self._other_proxies.get(host.ifindex, ()) or not self._links.concerns(host):
+        if not found or self._other_proxies.has(host.ifindex, mac) or not self._links.concerns(host):
             return
         together = self._links.belongs_to(host.ifindex)
         places = {ifindex: place for ifindex, place in found.items() if self._links.belongs_to(ifindex) == together}
@@ -375,25 +376,19 @@ class Places:
 
         settle() is to follow.
         """
-        before, self._other_proxies = (
-            self._other_proxies,
-            {ifindex: set(macs) for ifindex, macs in other_proxies.items()},
-        )
-        if self._other_proxies == before:
+        if not (differ := self._other_proxies.use(other_proxies)):
             return []
-        links = before.keys() | self._other_proxies.keys()
-        differ = {link: self._other_proxies.get(link, set()) ^ before.get(link, set()) for link in links}
         anew = (
             address
             for address, found in self._places.items()
             for link, place in found.items()
-            if link in differ and place.mac in differ[link]
+            if place.mac in differ.get(link, ())
         )
         self._unsettled |= dict.fromkeys(anew)
         return self.settle(now)
 
     def _is_other_proxys(self, ifindex: int, place: Place) -> bool:
-        return place.mac in self._other_proxies.get(ifindex, ()) and not place.state & _PERMANENT
+        return self._other_proxies.has(ifindex, place.mac) and not place.state & _PERMANENT
 
     def _is_fixed(self, host: Host, place: Place) -> bool:
         """Whether no other place can displace it: it doesn't come from the wire, but from this machine."""
