@@ -64,7 +64,8 @@ FILES: Mapping[str, str] = {
         ()
     ).control: "The control socket behind `status`, `reload`, `announce`, `trace` and `doctor`, for root and its group."
     " `daemon.control` says where it is.",
-    "/run/npd6-xdp/interfaces": "Which interfaces which daemon has: a lock on a byte for each.",
+    "/run/npd6-xdp/interfaces": "Which interfaces which daemon has: a lock on a byte for each. It goes with"
+    " the last of them.",
     "/run/npd6-xdp/sysctl-*": "What the sysctls that method `kernel` sets were before, so that the next start puts them"
     " back after a crash.",
     "/run/npd6-xdp/starts": "How many starts in a row didn't get ready. After three, what a process before them has"

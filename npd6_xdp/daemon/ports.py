@@ -350,7 +350,7 @@ class Ports(Follower):
 
     def _attach(self, wish: Wish, link: LinkFacts) -> None:
         with ExitStack() as undo:
-            self._claim(link)
+            self._claims.take(link.ifindex, link.name)
             undo.callback(self._claims.give_up, link.ifindex)
             socket = self._sockets.open(link.name, link.ifindex)
             undo.callback(self._sockets.close_port, socket)
@@ -360,14 +360,6 @@ class Ports(Follower):
         self._attached[link.ifindex] = self._named[link.name] = port
         self._see_tags(port, link)
         self.changes += 1
-
-    def _claim(self, link: LinkFacts) -> None:
-        if (pid := self._claims.take(link.ifindex)) is not None:
-            whose = f": pid {pid}" if pid else ""
-            raise MachineError(
-                f"{link.name}: another npd6-xdp's program is there already{whose}; end that one, or leave this"
-                " interface out"
-            )
 
     def _may_move(self, config: Config, here: Mapping[int, LinkFacts]) -> bool:
         """Whether so few ports go from one way to another that the kernel's time for it doesn't matter."""
