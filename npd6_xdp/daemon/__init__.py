@@ -31,7 +31,7 @@ from npd6_xdp.daemon.documents import Documents
 from npd6_xdp.daemon.explaining import Explaining
 from npd6_xdp.daemon.exposition import Exposition
 from npd6_xdp.daemon.handover import HandOver
-from npd6_xdp.daemon.in_force import Change, InForce
+from npd6_xdp.daemon.in_force import Change, Follower, InForce
 from npd6_xdp.daemon.left_targets import LeftTargets
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
@@ -135,24 +135,28 @@ class Rooms:
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
         self.explaining = Explaining(self.ns_filter, requests, self.ports, recent, self.neighbour, self.route)
-        # Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
-        # word others ask for comes before those; exposition and control listen before ports attach, which makes some
-        # links flap, and discovery ends what they still send. Only programs, which commits, applies before all others,
-        # and answers what is in the rings first.
         turns = Turns(lambda: self.rings.busy)
         rings, answering, reap = self.rings, self.answering, self.reaper.reap
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
         self.tracing = keep(closing(Tracing(loop, self.ns_filter, self.rings, self.answering, changing)))
-        followers = [
-            *(LinkLog(self.damper), machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
-            self.programs,
-            *(answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
-            *(self.tags, self.remembering, self.announcing, self.names, self.explaining, hand_over),
-        ]
-        self.changes = Changes(machine, look, turns, changing, followers)
+        followers = self._followers(counts, recent, view)
+        self.changes = Changes(machine, look, turns, changing, [*followers, hand_over])
         source, configured, manager = given.source, given.configured, given.service.manager
         tracking = self.tracking = Tracking(loop, look, self.changes, self.programs, manager)
         self.reloads = Reloads(loop, source, configured, self.changes, tracking, view, manager, turns, reap)
+
+    def _followers(self, counts: Counts, recent: RecentTargets, view: View) -> list[Follower]:
+        """Who goes from one configuration and machine to the next, in the order in which each verb reaches them: whose
+        word others ask for comes before those; exposition and control listen before ports attach, which makes some
+        links flap, and discovery ends what they still send. Only programs, which commits, applies before all others,
+        and answers what is in the rings first.
+        """
+        return [
+            *(LinkLog(self.damper), self.machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
+            self.programs,
+            *(self.answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
+            *(self.tags, self.remembering, self.announcing, self.names, self.explaining),
+        ]
 
     def begin(self, first: InForce) -> None:
         """Put the first table in force, and serve. Raises Npd6Error."""

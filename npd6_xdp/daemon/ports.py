@@ -6,22 +6,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Config, Wish
 from npd6_xdp.core.entries import Entry, by_port
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.groups import finding_groups, wanted_groups
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.said import Said
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
-from npd6_xdp.daemon.attaching import MOST_BY_AUTO, AttachedAs, attach
-from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
-from npd6_xdp.daemon.lines import Damper, Lines
+from npd6_xdp.daemon.attaching import AttachedAs
+from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
+from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.port_groups import PortGroups
+from npd6_xdp.daemon.port_lines import PortLines
 from npd6_xdp.daemon.port_looks import Attached, PortLooks
 from npd6_xdp.daemon.ways import Ways, look_for_hidden_tags
 from npd6_xdp.system.bpf.ns_filter import NsFilter
@@ -51,22 +51,18 @@ class Ports(Follower):
         self._claims = claims or Claims(None)
         self._sockets = Sockets(holder)
         self._groups = Groups(lambda *which: netlink().groups(*which), *holder)
+        self._port_groups = PortGroups(self._groups)
         self._attached: dict[int, Attached] = {}
         self._named: dict[str, Attached] = {}
-        self._announced: set[int] = set()
-        self._refused = Said()
-        self._lines = Lines(damper)
+        self._lines = PortLines(damper)
         self._here: dict[int, LinkFacts] = {}
-        self._seen: dict[int, LinkFacts] = {}
         self._entries: dict[int, list[Entry]] = {}
         self._in_force = NOTHING
         self._admitted: set[int] = set()  # ports as a table wants them which isn't in force yet
         self._came: set[int] = set()  # those of them that weren't attached before
-        self._are_few = True  # that go from one way to another
         self._retry_at: float | None = None
-        self._ways = Ways(ns_filter, self._moved)
+        self._ways = Ways(ns_filter, self._lines, self._moved)
         self._looks = PortLooks(ns_filter, netlink, self._groups, self._lines, self._attached, self._look_at_port)
-        self._wanted_groups: tuple[Table, Mapping[int, frozenset[bytes]]] = (NO_TABLE, {})
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
         self.due: float | None = None
@@ -144,8 +140,7 @@ class Ports(Follower):
         """Attach where the table wants it besides, if somebody has asked for that. At the start, nothing is attached
         before the table is in force.
         """
-        change.undo.callback(setattr, self, "_wanted_groups", self._wanted_groups)
-        self._wanted_groups = new.table, (yield from finding_groups(new.table))
+        yield from self._port_groups.finding(new.table, change.undo)
         if change.asked and self._in_force is not NOTHING:
             self.admit(new, change)
 
@@ -174,7 +169,8 @@ class Ports(Follower):
         named = {interface.name for interface in config.interfaces}
         here = self._wanted(new.links, new.table)
         admitted, came = set[int](), set[int]()
-        self._are_few = self._may_move(config, here)
+        found = (port for ifindex, port in self._attached.items() if ifindex in here)
+        self._ways.expect(sum(config.wish(here[port.ifindex].name) != port.wish for port in found))
         change.undo.callback(setattr, self, "_entries", self._entries)
         with ExitStack() as undo:
             self._entries = by_port(new.table.entries.values())
@@ -187,7 +183,7 @@ class Ports(Follower):
                     try:
                         self._attach(wish, link)
                     except MachineError:
-                        if link.name in named and link.ifindex not in self._refused:
+                        if link.name in named and not self._lines.has_refused(link.ifindex):
                             raise
                         continue
                     undo.callback(self._detach, link.ifindex)
@@ -201,7 +197,7 @@ class Ports(Follower):
         self._came |= came
         change.undo.callback(self._give_up)
         for link in here.values():
-            if link.ifindex in self._attached and link.ifindex not in self._announced:
+            if link.ifindex in self._attached and not self._lines.is_announced(link.ifindex):
                 self._say_attached(link)
         self._lines.say()
 
@@ -257,8 +253,8 @@ class Ports(Follower):
         for link in here.values():
             if link.ifindex not in self._attached:
                 self._try(config, link)
-        self._say_what_cannot_be(config, links)
-        self._follow_groups(links, table)
+        self._lines.what_cannot_be(config, links)
+        self._port_groups.follow(table, links)
         self._lines.say()
         if self._retry_at is not None:
             now = time.monotonic()
@@ -269,18 +265,6 @@ class Ports(Follower):
     def _wanted(links: Mapping[str, LinkFacts], table: Table) -> dict[int, LinkFacts]:
         """The interfaces that the table has entries for, by index."""
         return {link.ifindex: link for link in links.values() if link.ifindex in table.ports}
-
-    def _follow_groups(self, links: Mapping[str, LinkFacts], table: Table) -> None:
-        if self._wanted_groups[0] is not table:
-            self._wanted_groups = table, wanted_groups(table)
-        self._groups.follow(self._wanted_groups[1], {link.ifindex: link.name for link in links.values()})
-        here = {*self._groups.interfaces}
-        seen = {link.ifindex: link for link in links.values() if link.ifindex in here}
-        for ifindex, link in seen.items():
-            before = self._seen.get(ifindex)
-            if before is not None and before != link:
-                self._groups.check(ifindex)
-        self._seen = seen
 
     # --- what the kernel has ------------------------------------------------------------------------------
 
@@ -294,7 +278,7 @@ class Ports(Follower):
         self._plan()
 
     def _plan(self) -> None:
-        self._looks.plan(wanted=bool(self._attached or len(self._refused)))
+        self._looks.plan(wanted=bool(self._attached or self._lines.have_refusals))
         self.due = min((due for due in (self._retry_at, self._looks.due) if due is not None), default=None)
 
     def _is_trunk(self, link: LinkFacts) -> bool:
@@ -343,10 +327,10 @@ class Ports(Follower):
             self._attach(config.wish(link.name), link)
         except MachineError as error:
             self._retry_at = time.monotonic() + _RETRY
-            self._say_once(link.ifindex, f"{error}; trying again every {_RETRY:.0f} s")
+            self._lines.refused(link.ifindex, f"{error}; trying again every {_RETRY:.0f} s")
         else:
             self._say_attached(link)
-            self._refused.over(link.ifindex)
+            self._lines.accepted(link.ifindex)
 
     def _attach(self, wish: Wish, link: LinkFacts) -> None:
         with ExitStack() as undo:
@@ -354,35 +338,19 @@ class Ports(Follower):
             undo.callback(self._claims.give_up, link.ifindex)
             socket = self._sockets.open(link.name, link.ifindex)
             undo.callback(self._sockets.close_port, socket)
-            attached = attach(self._ns_filter, link, wish, self._lines, is_crowded=self._ways.is_crowded)
+            attached = self._ways.attach(link, wish)
             undo.pop_all()
         port = Attached(link.name, link.ifindex, wish, attached, socket, link.generation)
         self._attached[link.ifindex] = self._named[link.name] = port
         self._see_tags(port, link)
         self.changes += 1
 
-    def _may_move(self, config: Config, here: Mapping[int, LinkFacts]) -> bool:
-        """Whether so few ports go from one way to another that the kernel's time for it doesn't matter."""
-        found = (port for ifindex, port in self._attached.items() if ifindex in here)
-        return sum(config.wish(here[port.ifindex].name) != port.wish for port in found) <= MOST_BY_AUTO
-
     def _move(self, port: Attached, wish: Wish, link: LinkFacts) -> None:
-        """Have the program on a port as another wish has it, with no frame missed if that are few. Raises MachineError;
-        then it is as it was.
-        """
-        if not self._are_few:
-            self._ns_filter.detach(link.ifindex)
-        try:
-            attached = attach(self._ns_filter, link, wish, self._lines, is_crowded=self._ways.is_crowded)
-        except MachineError:
-            if not self._are_few:
-                with suppress(MachineError):
-                    attach(self._ns_filter, link, port.wish, self._lines, is_crowded=self._ways.is_crowded)
-            raise
-        port.wish = wish
-        if (attached.mode, attached.why) != (port.mode, port.attached.why):
-            self._announced.discard(link.ifindex)
-        port.attached = attached
+        """As Ways.move()."""
+        before = port.attached
+        self._ways.move(port, wish, link)
+        if (port.mode, port.attached.why) != (before.mode, before.why):
+            self._lines.forget(link.ifindex)
         self._see_tags(port, link)
         self.changes += 1
 
@@ -397,9 +365,10 @@ class Ports(Follower):
             self._retry_at = time.monotonic()
             self._plan()
         else:
-            if says and link.ifindex not in self._announced:
+            if not says:
+                self._lines.announce_none(link.ifindex)
+            elif not self._lines.is_announced(link.ifindex):
                 self._say_attached(link)
-            self._announced.add(link.ifindex)
 
     def _see_tags(self, port: Attached, link: LinkFacts) -> None:
         """Whether tags may be hidden, the way that a port has the program now."""
@@ -410,20 +379,13 @@ class Ports(Follower):
             self.changes += look_for_hidden_tags(port, link)
 
     def _say_attached(self, link: LinkFacts) -> None:
-        self._announced.add(link.ifindex)
-        entries = [entry for entry in self._entries.get(link.ifindex, ()) if entry.spoken]
-        port = self._attached[link.ifindex]
-        attached = str(port.attached)
-        if port.attached.why:
-            attached += f" ({port.attached.why})"
-        what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries))
-        self._lines.add(logging.INFO, link.name, f"{attached}; {what}", attached, ifindex=link.ifindex)
+        self._lines.attached(link, self._attached[link.ifindex].attached, self._entries.get(link.ifindex, ()))
 
     def _detach(self, ifindex: int) -> None:
         self.changes += 1
         self._ns_filter.detach(ifindex)
         self._claims.give_up(ifindex)
-        self._announced.discard(ifindex)
+        self._lines.forget(ifindex)
         self._ways.forget(ifindex)
         port = self._attached.pop(ifindex)
         if self._named.get(port.name) is port:
@@ -435,16 +397,3 @@ class Ports(Follower):
             del self._named[port.name]
         port.name = name
         self._named[name] = port
-
-    def _say_what_cannot_be(self, config: Config, links: Mapping[str, LinkFacts]) -> None:
-        for link in links.values():
-            if not link.why_no_port or link.name == "lo":
-                continue
-            entries = config.entries(link.name)
-            if entries and all(entry.is_glob for entry in entries):  # of one that is named, it is a warning
-                self._say_once(link.ifindex, f"{link.name}: {link.why_no_port}")
-        self._refused.keep({link.ifindex for link in links.values()})
-
-    def _say_once(self, ifindex: int, line: str) -> None:
-        if self._refused.note(ifindex, line):
-            self._lines.add_line(logging.ERROR, line, ifindex=ifindex, error=line.partition(": ")[2])

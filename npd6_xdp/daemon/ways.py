@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ports under `attach = "auto"`, from native to tc and back: when what stands in the way of native mode comes or goes.
+"""Ports from one way of having the program to another: where a wish for it has changed; and under `attach = "auto"`,
+from native to tc and back, when what stands in the way of native mode comes or goes.
 
 Whichever comes is there before the other goes, so no frame is missed in between. Both see one then, but answer it once:
 XDP comes first, and what it answers or consumes doesn't reach tc. What it passes is counted by both.
@@ -9,14 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from npd6_xdp.core.attached import AttachMode, Obstacle, known_obstacle
-from npd6_xdp.core.config import Attach
+from npd6_xdp.core.config import Attach, Wish
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.daemon.attaching import MOST_BY_AUTO, AttachedAs, try_native
+from npd6_xdp.daemon.attaching import MOST_BY_AUTO, AttachedAs, attach, try_native
+from npd6_xdp.daemon.lines import Lines
 from npd6_xdp.daemon.port_looks import Attached
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.ethtool import receive_vlan_offload
@@ -32,19 +35,42 @@ class _Driver(NamedTuple):
 
 
 class Ways:
-    """Moves ports. `moved` is told of each, once the program is there."""
+    """Moves ports. `moved` is told of each that moves by itself under `auto`, once the program is there."""
 
-    def __init__(self, ns_filter: NsFilter, moved: Callable[[Attached, AttachedAs, LinkFacts], None]) -> None:
+    def __init__(
+        self, ns_filter: NsFilter, lines: Lines, moved: Callable[[Attached, AttachedAs, LinkFacts], None]
+    ) -> None:
         self._ns_filter = ns_filter
+        self._lines = lines
+        self._are_few = True
         self._moved = moved
         self._tried: dict[int, float] = {}
         self._drivers: dict[int, _Driver] = {}
         self._at_tc: set[int] = set()
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether as many ports are at tc as `auto` puts there."""
-        return len(self._at_tc) >= MOST_BY_AUTO
+    def attach(self, link: LinkFacts, wish: Wish) -> AttachedAs:
+        """Attach as it is wished for. Raises MachineError if that can't be."""
+        is_crowded = len(self._at_tc) >= MOST_BY_AUTO
+        return attach(self._ns_filter, link, wish, self._lines, is_crowded=is_crowded)
+
+    def expect(self, count: int) -> None:
+        """So many ports go from one way to another now: whether so few that the kernel's time doesn't matter."""
+        self._are_few = count <= MOST_BY_AUTO
+
+    def move(self, port: Attached, wish: Wish, link: LinkFacts) -> None:
+        """Have the program on a port as another wish has it, with no frame missed if that are few. Raises MachineError;
+        then it is as it was.
+        """
+        if not self._are_few:
+            self._ns_filter.detach(link.ifindex)
+        try:
+            attached = self.attach(link, wish)
+        except MachineError:
+            if not self._are_few:
+                with suppress(MachineError):
+                    self.attach(link, port.wish)
+            raise
+        port.wish, port.attached = wish, attached
 
     def note(self, port: Attached) -> None:
         """The program sits on a port, in another way than before if it did."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the log says of ports: how the program sits on each, and of those that refuse or can't be ports why, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from npd6_xdp.core.config import Config
+from npd6_xdp.core.entries import Entry
+from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.said import Said
+from npd6_xdp.daemon.attaching import AttachedAs
+from npd6_xdp.daemon.lines import Damper, Lines
+
+
+class PortLines(Lines):
+    """Lines about ports, which know what was said of each."""
+
+    def __init__(self, damper: Damper | None = None) -> None:
+        super().__init__(damper)
+        self._announced: set[int] = set()
+        self._refused = Said()
+
+    @property
+    def have_refusals(self) -> bool:
+        """Whether there are interfaces that have refused, or can't be ports."""
+        return len(self._refused) > 0
+
+    def has_refused(self, ifindex: int) -> bool:
+        """Whether it was said that an interface has refused."""
+        return ifindex in self._refused
+
+    def attached(self, link: LinkFacts, attached: AttachedAs, entries: Iterable[Entry]) -> None:
+        """How the program sits on a port, and what it does there."""
+        self._announced.add(link.ifindex)
+        how = f"{attached} ({attached.why})" if attached.why else str(attached)
+        what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries if entry.spoken))
+        self.add(logging.INFO, link.name, f"{how}; {what}", how, ifindex=link.ifindex)
+
+    def is_announced(self, ifindex: int) -> bool:
+        """Whether how the program sits there was said, or needn't be."""
+        return ifindex in self._announced
+
+    def announce_none(self, ifindex: int) -> None:
+        """It is back as it was said to be."""
+        self._announced.add(ifindex)
+
+    def forget(self, ifindex: int) -> None:
+        """It isn't there any more as it was said to be."""
+        self._announced.discard(ifindex)
+
+    def refused(self, ifindex: int, line: str) -> None:
+        """Why it can't be attached to, unless the same was said before."""
+        if self._refused.note(ifindex, line):
+            self.add_line(logging.ERROR, line, ifindex=ifindex, error=line.partition(": ")[2])
+
+    def accepted(self, ifindex: int) -> None:
+        """It has refused, and doesn't any more."""
+        self._refused.over(ifindex)
+
+    def what_cannot_be(self, config: Config, links: Mapping[str, LinkFacts]) -> None:
+        """Which interfaces that a glob catches can't be ports. Of one that is named, it is a warning."""
+        for link in links.values():
+            if not link.why_no_port or link.name == "lo":
+                continue
+            entries = config.entries(link.name)
+            if entries and all(entry.is_glob for entry in entries):
+                self.refused(link.ifindex, f"{link.name}: {link.why_no_port}")
+        self._refused.keep({link.ifindex for link in links.values()})
