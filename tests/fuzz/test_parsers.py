@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from types import SimpleNamespace
 
 import pytest
 
+from tests.fuzz import growth
 from tests.fuzz.growth import FAMILIES, Family, slow
 from tests.fuzz.parsers import fuzz, main
 from tests.fuzz.targets import Target, targets
@@ -45,7 +48,25 @@ def test_time_that_grows_with_the_square_is_found() -> None:
         for at in range(0, len(data), 4):
             sum(data[at::4])
 
-    assert "times as long" in slow(Target("squares", check, (b"x",)), Family("squares", "x").of, PIECES)
+    # as many pieces as it takes on this machine until a time says something
+    assert "times as long" in slow(Target("squares", check, (b"x",)), Family("squares", "x").of)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("stretched", [*itertools.product((1, 4), repeat=4)])
+def test_growth_is_told_whatever_a_busy_machine_stretches(
+    power: int, stretched: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times are made here: the first ones that are long enough to say anything, each as it is or stretched."""
+    clock, factors = [0.0], iter(stretched)
+
+    def check(data: bytes) -> None:
+        took = 1e-6 * len(data) if power == 1 else 1e-8 * len(data) ** 2
+        clock[0] += took * (next(factors, 1) if took > 0.005 else 1)
+
+    monkeypatch.setattr(growth, "time", SimpleNamespace(thread_time=lambda: clock[0]))
+    told = slow(Target("made", check, (b"x",)), Family("made", "x").of)
+    assert ("times as long" in told) is (power == 2), told
 
 
 @pytest.mark.parametrize("seconds", ["0", "nan", "a minute"])
