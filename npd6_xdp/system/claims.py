@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from npd6_xdp.core.errors import MachineError, remedy
+from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 from npd6_xdp.system.daemon_files import DIRECTORY, netns_cookie, turn
 
@@ -97,7 +98,9 @@ class Claims:
         """Say so once: a start isn't to fail for it."""
         if self._said.note():
             path, why = self._directory / _NAME, remedy(error)
-            log.warning("%s: can't see there which interfaces are another npd6-xdp's: %s", path, why)
+            log.warning(
+                "%s: can't see there which interfaces are another npd6-xdp's: %s", path, why, extra=fields(error=why)
+            )
 
 
 def remove(directory: Path = DIRECTORY) -> None:
