@@ -15,7 +15,7 @@ from typing import NamedTuple
 from docs.markdown import table
 from npd6_xdp.core import config_parsers as parsers
 from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, Limits, RuleConfig
-from npd6_xdp.core.config_file import KEYS, REQUIRED, header
+from npd6_xdp.core.config_keys import KEYS, REQUIRED, header
 from npd6_xdp.core.verdict import Method
 
 PAGE = Path(__file__).with_name("configuration.md")

@@ -22,7 +22,7 @@ from docs.markdown import roff
 from npd6_xdp.arguments import CONFIG
 from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.config_file import KEYS, header
+from npd6_xdp.core.config_keys import KEYS, header
 from npd6_xdp.system import ended
 from npd6_xdp.tools.init.write import SYSCTLS
 

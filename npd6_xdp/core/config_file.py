@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -15,17 +14,15 @@ from npd6_xdp.core.config import (
     UNTAGGED,
     Attach,
     Config,
-    DadPolicy,
-    Datapath,
     InterfaceConfig,
     Limits,
-    NaSource,
     RuleConfig,
     TcOrder,
     Vlan,
     is_glob,
 )
-from npd6_xdp.core.config_parsers import LINK_LOCAL_ALONE, PREFIX, Parser, Targets, link_local
+from npd6_xdp.core.config_keys import KEYS, KNOWN, REQUIRED, TABLES, ListOf, header, unknown
+from npd6_xdp.core.config_parsers import LINK_LOCAL_ALONE, Targets, link_local
 from npd6_xdp.core.config_words import (
     Float,
     Found,
@@ -33,7 +30,6 @@ from npd6_xdp.core.config_words import (
     Wrong,
     deep_key,
     in_words,
-    nearest,
     placed,
     quoted,
     syntax_mistake,
@@ -71,97 +67,11 @@ def _document(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(source, [Mistake("", "a number is too long, or arrays nest too deeply")]) from None
 
 
-# --- Keys: those of docs/configuration.md, by table; the defaults stand in core/config.py ---
-
-
-@dataclass(frozen=True, slots=True)
-class ListOf:
-    """An array of at least one value, each as its parser has it; or what `alone` takes, if there is such."""
-
-    parser: Parser
-    example: str
-    alone: Parser | None = None
-
-
-_FOREIGN_METHODS = {"auto": ("ndppd", Method.ROUTE), "iface": ("ndppd", Method.NEIGHBOUR)}
-
-KEYS: dict[str, dict[str, Parser | ListOf]] = {
-    "daemon": {
-        "control": parsers.control,
-        "log_level": parsers.OneOf(("debug", "info", "warning", "error")),
-        "log_format": parsers.OneOf(("text", "json")),
-    },
-    "metrics": {
-        "listen": ListOf(parsers.listen_address, '["[::1]:9846", "192.0.2.1:9846"]', parsers.listen),
-        "web_config": parsers.web_config,
-    },
-    "limits": {
-        "events_per_second": parsers.Whole(1, 10_000_000),
-        "pending": parsers.Whole(1, 65_536),
-        "neighbours": parsers.Whole(1, 1_000_000),
-        "kernel_entries": parsers.Whole(1, 65_536),
-        "kernel_entry_age": parsers.Whole(1, 1_000_000),
-        "host_route_keep": parsers.Whole(0, 1_000_000),
-        "announcements_per_second": parsers.Whole(1, 1_000_000),
-        "remembered_targets": parsers.Whole(1, 1_000_000),
-    },
-    "interface": {
-        "name": parsers.interface_name,
-        "vlan": parsers.vlan,
-        "attach": parsers.OneOf(Attach),
-        "tc_order": parsers.OneOf(TcOrder),
-        "datapath": parsers.OneOf(Datapath),
-        "router": parsers.boolean,
-        "dad": parsers.OneOf(DadPolicy),
-        "na_source": parsers.OneOf(NaSource),
-        "events_per_source": parsers.Whole(0, 10_000_000),
-        "collect_targets": parsers.Whole(0, 1_000_000),
-        "active_with": parsers.active_with,
-        "link_address": parsers.link_address,
-        "multicast_router": parsers.boolean,
-        "new_targets_per_second": parsers.Whole(0, 1_000_000),
-    },
-    "interface.rule": {
-        "prefix": parsers.targets,
-        "method": parsers.OneOf(Method, _FOREIGN_METHODS),
-        "via": ListOf(parsers.via_name, '["lan0"]'),
-        "include": ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
-        "exclude": ListOf(parsers.selection, '["::1"]'),
-        "router": parsers.boolean,
-        "dad": parsers.OneOf(DadPolicy),
-        "na_source": parsers.OneOf(NaSource),
-        "host_routes": parsers.boolean,
-    },
-}
-REQUIRED = {
-    "interface": {"name": 'name = "wan0"'},
-    "interface.rule": {"prefix": f'prefix = "{PREFIX}"', "method": f'method = "{Method.STATIC}"'},
-}
 _PLAIN = {str(method): method for method in Method if method is not Method.NEIGHBOUR}
 """Methods that need no other key."""
 _FEWEST = len(REQUIRED["interface.rule"])
 _MORE = RuleConfig._fields.index("follows")  # from there on are the keys that a rule may have beside those it must
 _NO_MORE = tuple(RuleConfig._field_defaults[key] for key in RuleConfig._fields[_MORE:])
-_TABLES = {"": {"daemon", "metrics", "limits", "interface"}, "interface": {"rule"}}
-_KNOWN = {table: _TABLES.get(table, set()) | set(KEYS.get(table, ())) for table in ("", *KEYS)}
-
-
-def header(table: str) -> str:
-    """A table's header as the file has it."""
-    return f"[[{table}]]" if table.startswith("interface") else f"[{table}]"
-
-
-def _unknown(table: str, key: str) -> str:
-    """The message for a key that isn't the table's: where it belongs, or what is like it."""
-    homes = [header(other) for other in KEYS if key in _KNOWN[other]]
-    if homes:
-        above = f", above its first [[{table.removesuffix('.rule')}.rule]]" if table.endswith(".rule") else ""
-        return f"{quoted(key)} does not belong here; write it under {' or '.join(homes)}{above}"
-    meant = nearest(key, sorted(_KNOWN[table]))
-    if meant:
-        return f"unknown key {quoted(key)}; did you mean {quoted(meant)}?"
-    owner, known = (header(table), KEYS[table]) if table else ("a file", map(header, sorted(_TABLES[""])))
-    return f"unknown key {quoted(key)}; {owner} has {', '.join(known)}"
 
 
 def _instead(wrong: Wrong, value: object) -> str:
@@ -237,8 +147,8 @@ class _Reader:
         values: dict[str, Any] = {}
         interfaces: tuple[InterfaceConfig, ...] = ()
         for table, raw in document.items():
-            if table not in _TABLES[""]:
-                self.wrong((table,), partial(_unknown, "", table))
+            if table not in TABLES[""]:
+                self.wrong((table,), partial(unknown, "", table))
             elif table == "interface":
                 interfaces = self.interfaces(raw)
             elif not isinstance(raw, dict):
@@ -432,8 +342,8 @@ class _Reader:
             if isinstance(parser, ListOf) and parser.alone and not isinstance(value, list):
                 parser = parser.alone
             if parser is None:
-                if key not in _KNOWN[table]:
-                    self.wrong((*where, key), partial(_unknown, table, key))
+                if key not in KNOWN[table]:
+                    self.wrong((*where, key), partial(unknown, table, key))
             elif isinstance(parser, ListOf):
                 if (items := self.array((*where, key), parser, value)) is not None:
                     values[key] = items

@@ -12,7 +12,7 @@ from npd6_xdp.core import reasons
 from npd6_xdp.core.absent import absent, via_globs
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Config, Datapath, InterfaceConfig, NaSource, RuleConfig, TcOrder
-from npd6_xdp.core.config_file import KEYS
+from npd6_xdp.core.config_keys import KEYS
 from npd6_xdp.core.described import EntryFacts, RuleFacts
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.event import NsEvent

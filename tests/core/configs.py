@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
-from npd6_xdp.core.config_file import KEYS, parse
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_keys import KEYS
 from npd6_xdp.core.config_parsers import Whole
 from npd6_xdp.core.errors import ConfigError, Mistake
 from npd6_xdp.core.prefix import Prefix

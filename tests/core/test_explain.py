@@ -11,7 +11,8 @@ import pytest
 
 from npd6_xdp.core.absent import absent_remark
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.config_file import KEYS, parse
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_keys import KEYS
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.warnings import DefaultRoute

@@ -19,7 +19,8 @@ from docs.markdown import roff
 from npd6_xdp.arguments import CONFIG
 from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
-from npd6_xdp.core.config_file import KEYS, REQUIRED, header, parse
+from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.config_keys import KEYS, REQUIRED, header
 from npd6_xdp.core.errors import ConfigError, Npd6Error
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.system import claims, daemon_files, ended, starts
