@@ -58,7 +58,8 @@ class Loading:
 
 
 class Compiling:
-    """The program, compiled beside the reading of a long file, from now on: it takes as long as 50,000 rules.
+    """The program, compiled beside the reading of a long file, from now on: it takes a second of a processor, where the
+    reading of 100,000 rules takes a third.
 
     No part of what is loaded depends on the file but the maps' sizes, which the compiled program doesn't have.
     """

@@ -97,11 +97,12 @@ def measure(run: Run) -> None:
     )
     figures = run.results.figures
     if 10 in run.wanted:
-        for how, times in (("compiled", firsts), ("kept by an earlier start", kept)):
+        # what an earlier start has kept is what a service has at each start but the first after an upgrade
+        for how, times, bound in (("compiled", firsts, None), ("kept by an earlier start", kept, at_most(1.5))):
             note = f"{middle(times):.2f} s ({min(times):.2f} to {max(times):.2f}) over {middle(lines):.2f}"
             pairs, raw = list(zip(times, lines, strict=True)), {"to the first NA, s": times, "one line, s": lines}
             name = f"from exec to the first NA, {how}, over bcc's program of one line"
-            run.results.ratio(10, name, pairs, at_most(1.5), note, raw)
+            run.results.ratio(10, name, pairs, bound, note, raw)
     if 11 in run.wanted:
         for what, found in memory.items():
             medians = {when: middle(values) for when, values in found.items()}
