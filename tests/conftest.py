@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Generator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -200,6 +201,17 @@ def neighbour_table(request: pytest.FixtureRequest) -> Iterator[None]:
     with TABLE.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if fills else fcntl.LOCK_SH)
         yield
+
+
+@pytest.fixture
+def shared_path() -> Iterator[Path]:
+    """A directory where every user may look. pytest's own tmp_path is below one that is root's alone, and that each
+    pytest which starts on this machine makes so again, whatever a test has made of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="npd6-xdp-", dir="/tmp") as name:
+        found = Path(name)
+        found.chmod(0o755)
+        yield found
 
 
 @pytest.fixture

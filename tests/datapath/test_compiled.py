@@ -409,13 +409,13 @@ def test_without_descriptors_it_says_what_it_says_when_it_is_compiled(
 
 
 def test_without_privileges_it_says_what_it_says_when_it_is_compiled(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    once: Path, shared_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = shared_path / "kept"
+    shutil.copytree(once, place)
+    monkeypatch.setenv("CACHE_DIRECTORY", str(place))
     for path in (place, only(place)):
         os.chown(path, 4711, 4711)
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        if path.stat().st_uid == 0 and path != Path("/tmp"):  # noqa: S108
-            path.chmod(0o711)
 
     def refused() -> Iterator[str]:
         os.setresuid(4711, 4711, 4711)
