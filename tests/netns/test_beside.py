@@ -131,3 +131,7 @@ def test_a_second_one_of_the_services_user_is_refused_on_an_interface_of_the_fir
             assert left(topology) == before
         with Wire(topology) as wire:
             assert wire.ask(question("2001:db8:1::77")) is not None
+        claims = topology.directory / "runtime" / "interfaces"
+        assert claims.exists()
+        assert service.stop() == 0
+        assert not claims.exists()

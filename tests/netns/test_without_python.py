@@ -87,7 +87,8 @@ def test_only_what_bears_our_number_goes_and_sysctls_get_the_oldest_daemons_valu
     later.write_text(f'[["neigh/{{}}/proxy_delay", {ifindex}, "0"], ["conf/{{}}/forwarding", {ifindex}, "1"]]')
     odd = [[PROXY_NDP, gone, "1"], [PROXY_NDP, ifindex, "1\nx"], ["../../../x", 0, "1"], [PROXY_NDP, "all", "1"]]
     older.with_name(older.name[:-1] + "odd").write_text(json.dumps(odd))
-    (tmp_path / "remembered").touch()
+    for name in ("remembered", "interfaces"):
+        (tmp_path / name).touch()
     alien = tmp_path / "sysctl-1-1-a.b"  # a name that no daemon has
     alien.write_text(later.read_text())
 
