@@ -945,7 +945,8 @@ static __always_inline int ns_handle(struct packet p)
 	if (entry->collect && checked.check == CHECK_PASSED)
 		target_remember(entry, rule, s, verdict);
 	action = ns_record(counter, rule, verdict, entry->flags & ENTRY_SHARED && is_multicast_ether(f.h_dest));
-	if (entry->flags & (ENTRY_TRACED | ENTRY_TAPPED))
+	/* what nobody wants to see has no record, and nothing is noted for one */
+	if ((entry->flags & ENTRY_TRACED && s->traced_at) || entry->flags & ENTRY_TAPPED)
 		action = ns_show(p, entry, rule, s, verdict, checked, action);
 	return action;
 }
