@@ -32,9 +32,18 @@ static __always_inline const struct in6_addr *advert_source(const struct entry *
 	return entry->source_flags & SOURCE_GLOBAL ? &entry->global_address : NULL;
 }
 
-/* Writes all that stands behind the tags. */
+/*
+ * Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the Override flag set to
+ * zero" (B3, §7.2.8)
+ */
+static __always_inline __be32 advert_flags(__u16 rule_flags)
+{
+	return rule_flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED) : BE32(ND_NA_FLAG_SOLICITED);
+}
+
+/* Writes all that stands behind the tags: an answer to `asker`, by rules with these flags. */
 static __always_inline void advert_fill(struct advert *adv, const struct in6_addr *source, const struct entry *entry,
-					const struct rule *rule, const struct scratch *s)
+					__u16 rule_flags, const struct in6_addr *asker, const struct in6_addr *target)
 {
 	__be32 *word;
 	__u64 sum;
@@ -44,17 +53,12 @@ static __always_inline void advert_fill(struct advert *adv, const struct in6_add
 	adv->ip6h.nexthdr = NEXTHDR_ICMP;
 	adv->ip6h.hop_limit = 255; /* B7 */
 	adv->ip6h.saddr = *source;
-	adv->ip6h.daddr = s->source; /* B2; source :: never comes here */
+	adv->ip6h.daddr = *asker; /* B2; source :: never comes here */
 	adv->na.icmp6_type = ND_NEIGHBOR_ADVERT;
 	adv->na.icmp6_code = 0;
 	adv->na.icmp6_cksum = 0;
-	/*
-	 * Solicited, and never Override: "All solicited proxy Neighbor Advertisement messages MUST have the
-	 * Override flag set to zero" (B3, §7.2.8)
-	 */
-	adv->na.flags =
-		rule->flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED) : BE32(ND_NA_FLAG_SOLICITED);
-	adv->na.target = s->ns.target;         /* B1 */
+	adv->na.flags = advert_flags(rule_flags);
+	adv->na.target = *target;              /* B1 */
 	adv->opt_type = ND_OPT_TARGET_LL_ADDR; /* B5 */
 	adv->opt_len = 1;
 	__builtin_memcpy(adv->opt_mac, entry->mac, ETH_ALEN);
@@ -73,12 +77,13 @@ static __always_inline void advert_fill(struct advert *adv, const struct in6_add
  * copied before it, solicitation or not, that somebody else has as well, such as tcpdump.
  */
 static __always_inline bool advert_store(struct packet p, __u32 l3, const struct in6_addr *source,
-					 const struct entry *entry, const struct rule *rule, const struct scratch *s)
+					 const struct entry *entry, __u16 rule_flags, const struct in6_addr *asker,
+					 const struct in6_addr *target, const __u8 *answer_mac)
 {
 	struct whole whole;
 
-	advert_fill(&whole.adv, source, entry, rule, s);
-	__builtin_memcpy(whole.macs, s->answer_mac, ETH_ALEN);
+	advert_fill(&whole.adv, source, entry, rule_flags, asker, target);
+	__builtin_memcpy(whole.macs, answer_mac, ETH_ALEN);
 	__builtin_memcpy(whole.macs + ETH_ALEN, entry->mac, ETH_ALEN);
 	if (l3 == sizeof(struct ethhdr)) {
 		whole.proto = BE16(ETH_P_IPV6);
@@ -107,7 +112,7 @@ static __always_inline bool advert_write(struct packet p, const struct entry *en
 	if (delta && packet_resize(p, delta))
 		return false;
 	if (p.hook == HOOK_TC)
-		return advert_store(p, l3, source, entry, rule, s);
+		return advert_store(p, l3, source, entry, rule->flags, &s->source, &s->ns.target, s->answer_mac);
 
 	data = packet_data(p);
 	data_end = packet_end(p);
@@ -119,7 +124,7 @@ static __always_inline bool advert_write(struct packet p, const struct entry *en
 	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
 	__builtin_memcpy(eth->h_dest, s->answer_mac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, entry->mac, ETH_ALEN);
-	advert_fill(adv, source, entry, rule, s);
+	advert_fill(adv, source, entry, rule->flags, &s->source, &s->ns.target);
 	return true;
 }
 

@@ -54,6 +54,8 @@ struct scratch {
 	volatile __u32 has_sllao;   /* there is a source link-layer address option, of whatever length */
 	volatile __u32 sllao;       /* offset in `message` of the one that counts, 0 for none */
 	volatile __u32 presence;    /* enum presence, by the routing table */
+	volatile __u32 left_route;  /* enum presence + 1: what the short way found for a frame that goes the long one */
+	volatile __u32 found_route; /* the same, taken over; 0: the short way hasn't looked */
 	volatile __u32 event_flags; /* enum event_flag: what Python has to know */
 	volatile __u32 is_held;     /* it may have a tag that doesn't show, and is to be held until that is known */
 	volatile __u64 traced_at;   /* CLOCK_MONOTONIC, nanoseconds: it is traced, and its record begun; 0: it isn't */

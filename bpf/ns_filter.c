@@ -8,6 +8,8 @@
  *  - A frame that isn't an NS is passed with no map touched.
  *  - An NS gets exactly one outcome. Those decided here are counted here, per CPU; an NS that went up as an
  *    event is counted by Python (npd6_xdp/daemon/counts.py), unless it says that it was answered here.
+ *  - Two ways: ns_answer_plain() finds, checks, decides and answers a plain NS where it lies, and leaves all else to
+ *    ns_handle(), which can do all. What either says of a frame is the same: action, counters, each byte.
  *  - Fail open: what the program can't decide, it passes to the kernel untouched. It never aborts.
  *  - XDP_TX carries the advertisement. XDP_DROP means that the NS is ours: handed up, refused (rate_limited), lost,
  *    or a DAD probe that the kernel would defend (D3). All else is XDP_PASS. Where other stations live behind the
@@ -15,8 +17,8 @@
  *
  * What touches a map is here, and reads downward. What doesn't is in headers, each of which stands on the one
  * before it and can be skipped: wire.h (headers and constants of the RFCs), hook.h (in what XDP and tc differ), shared.h
- * (what Python sees as well), then a solicitation's first steps, parse.h and check.h, the answer to it, advert.h, and who
- * looks on, trace.h.
+ * (what Python sees as well), then a solicitation's first steps, parse.h and check.h, the answer to it, advert.h, who looks
+ * on, trace.h, and the short way of plain ones, plain.h.
  * There is no map in a header: bcc gives a meaning to `map.lookup()` in a program's main file only, and else the
  * kernel says "unknown opcode 8d". Python puts the headers in their places before it hands the text to bcc
  * (npd6_xdp/system/bpf/load.py), which sizes the maps with -D.
@@ -29,13 +31,15 @@
 #include "check.h"
 #include "advert.h"
 #include "trace.h"
+#include "plain.h"
 
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1 /* lo's, in every network namespace */
 #define TAGGED_MAX 16384   /* a note for each checksum modulo this */
 #define TAGGED_SHIFT 28    /* nanoseconds to units of 0.27 s, in which a frame gets from here to the taps */
 #define TRACE_RULES_MAX 4096
-#define PAGE_SIZE 4096 /* for BPF_RINGBUF_OUTPUT(): 16 of them are whole pages on every machine */
+#define PORT_PLACES 4096 /* npd6_xdp/system/bpf/port_entries.py reads it from the map */
+#define PAGE_SIZE 4096   /* for BPF_RINGBUF_OUTPUT(): 16 of them are whole pages on every machine */
 
 /* What becomes of a solicitation's frame. */
 enum action {
@@ -95,6 +99,13 @@ struct tagged {
 
 /* entries and vias have their memory from the start: where a table comes in force, they can't be refused any */
 BPF_TABLE("hash", struct entry_key, struct entry, entries, ENTRIES_MAX);
+/*
+ * Those of untagged frames once more, to be found by the port's index. At index % PORT_PLACES, `port_places` has the index
+ * and, in its lower half, the number of a copy in `port_entries`; or another port's, or 0: then `entries` are asked. Python
+ * lets go of a number before it changes anything, and writes into a copy that no program can be reading any more.
+ */
+BPF_F_TABLE("array", int, u64, port_places, PORT_PLACES, BPF_F_MMAPABLE);
+BPF_TABLE("array", int, struct entry, port_entries, PORT_ENTRIES_MAX);
 BPF_F_TABLE("hash", struct exact_key, struct rule, exact_matches, EXACT_MATCHES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct trie_key, struct rule, prefix_trie, PREFIX_TRIE_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRY_COUNTERS_MAX);
@@ -132,9 +143,9 @@ BPF_ARRAY_OF_MAPS(trace_ring, "trace_model", 1); /* empty, but while somebody lo
 
 /*
  * Begins the record of a solicitation that may be wanted, while the frame is as it came. What is wanted by its outcome
- * or its rule isn't known yet.
+ * or its rule isn't known yet. The time (CLOCK_MONOTONIC, nanoseconds); 0 if it isn't wanted, and has no record.
  */
-static __always_inline void trace_begin(struct packet p, const struct entry *entry, struct scratch *s)
+static __always_inline __u64 trace_begin(struct packet p, const struct entry *entry, const struct frame *f)
 {
 	struct trace_filter *filter;
 	struct trace_record *record;
@@ -142,19 +153,20 @@ static __always_inline void trace_begin(struct packet p, const struct entry *ent
 	int key = 0;
 
 	filter = trace_filters.lookup(&key);
-	if (!filter || !is_frame_traced(filter, &s->frame) || !are_addresses_traced(p, filter, &s->frame))
-		return;
+	if (!filter || !is_frame_traced(filter, f) || !are_addresses_traced(p, filter, f))
+		return 0;
 	if (filter->sample > 1) {
 		count = trace_counts.lookup(&key);
 		if (!count || count->sampled++ % filter->sample)
-			return;
+			return 0;
 	}
 	record = trace_space.lookup(&key);
-	if (!record || !trace_copy(p, &s->frame, record))
-		return;
+	if (!record || !trace_copy(p, f, record))
+		return 0;
 	record->ifindex = packet_ifindex(p);
 	record->entry = entry->id;
-	record->time = s->traced_at = bpf_ktime_get_ns();
+	record->time = bpf_ktime_get_ns();
+	return record->time;
 }
 
 static __always_inline bool is_rule_traced(const struct trace_filter *filter, __u32 rule)
@@ -200,17 +212,17 @@ static __always_inline void trace_put(struct trace_record *record, bool is_count
 /* --- match ----------------------------------------------------------------------------------------- */
 
 /*
- * The entry that speaks for this frame: the one with its VLAN ids, else the port's "any". NULL: the port has none. `key` is
- * in a map: on the stack, the verifier would follow each value of each VLAN id separately.
+ * The entry that speaks for frames with these tags: the one with their VLAN ids, else the port's "any". NULL: the port has
+ * none. ns_handle() has `key` in a map: on the stack, the verifier would follow each value of each VLAN id separately.
  */
-static __always_inline struct entry *entry_match(struct packet p, const struct frame *f, struct entry_key *key)
+static __always_inline struct entry *entry_match(struct packet p, const __be16 *tci, struct entry_key *key)
 {
 	struct entry *entry;
 
 	key->ifindex = packet_ifindex(p);
 	/* H1: a tag with VID 0 carries a priority and names no VLAN (IEEE 802.1Q) */
-	key->outer = be16_to_cpu(f->tci[0]) & VLAN_VID_MASK;
-	key->inner = be16_to_cpu(f->tci[1]) & VLAN_VID_MASK;
+	key->outer = be16_to_cpu(tci[0]) & VLAN_VID_MASK;
+	key->inner = be16_to_cpu(tci[1]) & VLAN_VID_MASK;
 	if (!key->outer) {
 		key->outer = key->inner;
 		key->inner = 0;
@@ -244,31 +256,26 @@ static __always_inline __be64 half_mask(int bits)
 	return bits <= 0 ? 0 : bits >= 64 ? ~0ULL : BE64(~0ULL << (64 - bits));
 }
 
+/* The line for just this address: own, a next hop, or a rule for one address. */
+static __always_inline struct rule *address_match(const struct entry *entry, const struct in6_addr *target)
+{
+	struct exact_key exact = { .entry = entry->id, .length = 128, .address = *target };
+
+	return exact_matches.lookup(&exact);
+}
+
 /*
- * The rule for a target: addresses of their own first (own, next hops, rules for one address), then the
- * longest prefix. NULL: no rule; `outcome` then tells ignored from unmatched.
+ * The rule of the longest prefix.
  *
  * If an entry has many prefixes of few lengths, as with many subscribers, a hash look-up for each length costs less
  * than the trie, each node of which is a cache miss: with 100,000 prefixes, less than half.
  */
-static __always_inline struct rule *target_match(const struct entry *entry, const struct in6_addr *target,
-						 enum outcome *outcome)
+static __always_inline struct rule *prefix_match(const struct entry *entry, const struct in6_addr *target)
 {
-	struct exact_key exact = { .entry = entry->id, .length = 128, .address = *target };
 	struct trie_key trie = { .prefixlen = 32 + 128, .entry = entry->id, .address = *target };
+	struct exact_key exact = { .entry = entry->id };
 	struct rule *rule;
 
-	*outcome = OUTCOME_IGNORED;
-	/* C3: :: and ::1 */
-	if (is_unspecified(target) || is_loopback(target))
-		return NULL;
-	rule = exact_matches.lookup(&exact);
-	if (rule)
-		return rule;
-	/* C2: a link-local target is answered only if a rule names exactly that address */
-	if (is_link_local(target))
-		return NULL;
-	*outcome = OUTCOME_UNMATCHED; /* C7, if nothing is found */
 	if (entry->trie)
 		return prefix_trie.lookup(&trie);
 #pragma unroll
@@ -285,13 +292,36 @@ static __always_inline struct rule *target_match(const struct entry *entry, cons
 	return NULL;
 }
 
+/*
+ * The rule for a target: addresses of their own first, then the longest prefix. NULL: no rule; `outcome` then tells
+ * ignored from unmatched.
+ */
+static __always_inline struct rule *target_match(const struct entry *entry, const struct in6_addr *target,
+						 enum outcome *outcome)
+{
+	struct rule *rule;
+
+	*outcome = OUTCOME_IGNORED;
+	/* C3: :: and ::1 */
+	if (is_unspecified(target) || is_loopback(target))
+		return NULL;
+	rule = address_match(entry, target);
+	if (rule)
+		return rule;
+	/* C2: a link-local target is answered only if a rule names exactly that address */
+	if (is_link_local(target))
+		return NULL;
+	*outcome = OUTCOME_UNMATCHED; /* C7, if nothing is found */
+	return prefix_match(entry, target);
+}
+
 /* --- decide ---------------------------------------------------------------------------------------- */
 
 /* The kernel's answer when Python asked it about the target, if it still holds. */
-static __always_inline enum presence route_kept(const struct entry *entry, const struct scratch *s,
+static __always_inline enum presence route_kept(const struct entry *entry, const struct in6_addr *target,
 						const struct settings *settings)
 {
-	struct address_key key = { .scope = entry->id, .address = s->ns.target };
+	struct address_key key = { .scope = entry->id, .address = *target };
 	struct kept_route *kept;
 
 	if (!settings->kept_generation)
@@ -309,7 +339,7 @@ static __always_inline enum presence route_kept(const struct entry *entry, const
  * asks the kernel.
  */
 static __always_inline enum presence target_routed(struct packet p, const struct entry *entry, const struct rule *rule,
-						   const struct scratch *s)
+						   const struct in6_addr *source, const struct in6_addr *target)
 {
 	/* the source stays zero: with a link-local one, the kernel says that nothing is forwarded */
 	struct bpf_fib_lookup fib = {
@@ -325,15 +355,15 @@ static __always_inline enum presence target_routed(struct packet p, const struct
 	settings = settings_space.lookup(&key);
 	if (!settings)
 		return PRESENCE_ABSENT;
-	if (settings->routing & ROUTING_SOURCE && !is_link_local(&s->source))
-		__builtin_memcpy(fib.ipv6_src, &s->source, sizeof(s->source));
-	__builtin_memcpy(fib.ipv6_dst, &s->ns.target, sizeof(s->ns.target));
+	if (settings->routing & ROUTING_SOURCE && !is_link_local(source))
+		__builtin_memcpy(fib.ipv6_src, source, sizeof(*source));
+	__builtin_memcpy(fib.ipv6_dst, target, sizeof(*target));
 	code = bpf_fib_lookup(p.ctx, &fib, sizeof(fib), 0);
 	if (code == BPF_FIB_LKUP_RET_UNSUPP_LWT || /* SRv6, MPLS: a route, but where it leads isn't said */
 	    settings->routing & ROUTING_ALL ||
 	    (settings->routing & ROUTING_UNFOUND &&
 	     (code == BPF_FIB_LKUP_RET_NOT_FWDED || code == BPF_FIB_LKUP_RET_FWD_DISABLED)))
-		return route_kept(entry, s, settings);
+		return route_kept(entry, target, settings);
 	if (code != BPF_FIB_LKUP_RET_SUCCESS && code != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return PRESENCE_ABSENT;
 	if (fib.ifindex == entry->l3_ifindex || fib.ifindex == LOOPBACK_IFINDEX)
@@ -409,7 +439,8 @@ static __always_inline struct verdict ns_decide(struct packet p, const struct en
 		return pass(OUTCOME_DAD);
 	}
 	if (rule->decision == DECISION_ROUTE) {
-		s->presence = target_routed(p, entry, rule, s);
+		s->presence =
+			s->found_route ? s->found_route - 1 : target_routed(p, entry, rule, &s->source, &s->ns.target);
 		if (s->presence == PRESENCE_ABSENT)
 			return pass(OUTCOME_ABSENT);
 		if (s->presence == PRESENCE_UNKNOWN)
@@ -796,24 +827,22 @@ static __always_inline int ns_record(struct entry_counter *counter, const struct
 
 /*
  * Ends the record of a solicitation, with what became of it, and tells who looks, if it is wanted: of one whose outcome
- * Python or hidden_tag() finds, in any case where one of those is.
+ * Python or hidden_tag() finds, if somebody waits for that (`is_awaited`).
  */
-static __always_inline void trace_end(struct packet p, const struct scratch *s)
+static __always_inline void trace_end(struct packet p, const struct frame *f, const struct ended *ended,
+				      bool is_awaited)
 {
-	const struct ended *ended = &s->ended;
 	bool is_decided = ended->action != ACTION_HAND_UP && ended->action != ACTION_HOLD;
 	struct trace_filter *filter;
 	struct trace_record *record;
 	int key = 0;
 
-	if (!s->traced_at)
-		return;
 	filter = trace_filters.lookup(&key);
 	record = trace_space.lookup(&key);
 	if (!filter || !record)
 		return;
 	if (is_decided ? !(filter->outcomes >> ended->outcome & 1) || !is_rule_traced(filter, ended->rule)
-		       : !(s->event_flags & EVENT_TRACED))
+		       : !is_awaited)
 		return;
 	record->kind = is_decided ? TRACE_DECIDED : ended->action == ACTION_HOLD ? TRACE_HELD : TRACE_HANDED_UP;
 	record->outcome = ended->outcome;
@@ -823,7 +852,7 @@ static __always_inline void trace_end(struct packet p, const struct scratch *s)
 	record->decision = ended->decision;
 	record->is_answered = 0;
 	if (ended->action == ACTION_ANSWER)
-		trace_advert(p, &s->frame, record);
+		trace_advert(p, f, record);
 	trace_put(record, is_decided);
 }
 
@@ -882,8 +911,8 @@ static __always_inline int ns_show(struct packet p, const struct entry *entry, c
 		.decision = rule ? rule->decision : TRACE_NOTHING,
 		.rule = rule ? rule->id : NO_RULE,
 	};
-	if (entry->flags & ENTRY_TRACED)
-		trace_end(p, s);
+	if (entry->flags & ENTRY_TRACED && s->traced_at)
+		trace_end(p, &s->frame, &s->ended, s->event_flags & EVENT_TRACED);
 	if (p.hook == HOOK_XDP && s->ended.xdp_action == XDP_PASS && entry->flags & ENTRY_TAPPED) {
 		tagged_note(p, &s->frame);
 		if (s->ended.check == CHECK_PASSED)
@@ -892,9 +921,178 @@ static __always_inline int ns_show(struct packet p, const struct entry *entry, c
 	return s->ended.xdp_action;
 }
 
+/* --- plain ------------------------------------------------------------------------------------------- */
+
+#define NOT_PLAIN (-1)
+
+/* As entry_match(), and with its key in the map; an untagged frame's is found by the port's index. */
+static __always_inline struct entry *plain_entry(struct packet p, const struct plain *f)
+{
+	__u32 ifindex = packet_ifindex(p);
+	struct scratch *s;
+	struct entry *entry;
+	u64 *place;
+	int index;
+
+	if (!f->tags) {
+		index = ifindex % PORT_PLACES;
+		place = port_places.lookup(&index);
+		if (place && *place >> 32 == ifindex) {
+			index = *place;
+			entry = port_entries.lookup(&index);
+			if (entry)
+				return entry;
+		}
+	}
+	index = 0;
+	s = scratch_space.lookup(&index);
+	return s ? entry_match(p, f->tci, &s->entry_key) : NULL;
+}
+
+/* As target_match(), of a target that is no rule of its own. */
+static __always_inline const struct rule *plain_match(const struct entry *entry, const struct in6_addr *target)
+{
+	const struct rule *rule;
+
+	if (!is_filtered_out(entry->exact_filter, target)) {
+		rule = address_match(entry, target);
+		if (rule)
+			return rule;
+	}
+	if (entry->has_only)
+		return is_within(target, &entry->only_prefix, &entry->only_mask) ? &entry->only_rule : NULL;
+	return prefix_match(entry, target);
+}
+
+/* Whether a target is routed. If it isn't, that is left to the long way, which would ask for it once more. */
+static __always_inline bool is_plain_routed(struct packet p, const struct entry *entry, const struct rule *rule,
+					    const struct plain_message *m)
+{
+	enum presence presence = target_routed(p, entry, rule, &m->ip6h.saddr, &m->ns.target);
+	struct scratch *s;
+	int key = 0;
+
+	if (presence == PRESENCE_THERE)
+		return true;
+	s = scratch_space.lookup(&key);
+	if (s)
+		s->left_route = presence + 1;
+	return false;
+}
+
+/* Whether a target is there, and Python has nothing to know of that. */
+static __always_inline bool is_plain_target(struct packet p, const struct entry *entry, const struct rule *rule,
+					    const struct plain_message *m)
+{
+	struct address_key key = { .scope = rule->via_set, .address = m->ns.target };
+	struct present_target *present;
+
+	if (rule->flags & RULE_SOURCE_INTERFACE)
+		return false;
+	if (rule->decision == DECISION_STATIC)
+		return true;
+	if (rule->decision == DECISION_ROUTE)
+		return is_plain_routed(p, entry, rule, m);
+	if (rule->decision != DECISION_NEIGHBOUR)
+		return false;
+	present = present_targets.lookup(&key);
+	if (!present || present->flags & PRESENT_STALE)
+		return false;
+	present->asked = bpf_ktime_get_coarse_ns() / 1000000000;
+	return true;
+}
+
+/* Writes the answer. False: nothing was changed. */
+static __always_inline bool plain_advertise(struct packet p, const struct plain *f, const struct entry *entry,
+					    __u16 rule_flags)
+{
+	const struct plain_message *m = f->message;
+
+	if (p.hook == HOOK_XDP) {
+		plain_write(f, entry, rule_flags);
+		return true;
+	}
+	return advert_store(p, f->l3, &m->ns.target, entry, rule_flags, &m->ip6h.saddr, &m->ns.target,
+			    (const __u8 *)m->option + 2);
+}
+
+/* The same, for who looks on as well. */
+static __always_inline bool plain_answer(struct packet p, const struct plain *f, const struct entry *entry,
+					 const struct rule *rule)
+{
+	struct frame frame = {
+		.l3 = f->l3,
+		.message = f->l3 + sizeof(struct ipv6hdr),
+		.length = PLAIN_LENGTH,
+		.tci = { f->tci[0], f->tci[1] },
+	};
+	struct ended ended = {
+		.action = ACTION_ANSWER,
+		.outcome = OUTCOME_ANSWERED_XDP,
+		.check = CHECK_PASSED,
+		.decision = rule->decision,
+		.rule = rule->id,
+	};
+	bool is_traced;
+
+	if (!(entry->flags & ENTRY_TRACED))
+		return plain_advertise(p, f, entry, rule->flags);
+	__builtin_memcpy(frame.h_source, f->eth->h_source, ETH_ALEN);
+	is_traced = trace_begin(p, entry, &frame);
+	if (!plain_advertise(p, f, entry, rule->flags))
+		return false;
+	if (is_traced)
+		trace_end(p, &frame, &ended, false);
+	return true;
+}
+
+/*
+ * The short way, of most solicitations that are answered: XDP_TX. NOT_PLAIN: it says nothing about this frame and has
+ * changed nothing, and ns_handle() begins anew. What it decides, it decides as that does. Of an entry's keys that stand in
+ * its way, Python knows (ENTRY_PLAIN); others are of the frame.
+ */
+static __always_inline int ns_answer_plain(struct packet p)
+{
+	struct entry_counter *entry_counter;
+	struct rule_counter *rule_counter;
+	const struct rule *found;
+	struct entry *entry;
+	struct rule rule;
+	struct plain f;
+	enum plainness plainness = plain_find(p, &f);
+	int entry_id, rule_id;
+
+	if (plainness != PLAIN_NS)
+		return plainness == PLAIN_NOTHING ? XDP_PASS : NOT_PLAIN;
+	entry = plain_entry(p, &f);
+	if (!entry || !(entry->flags & ENTRY_PLAIN))
+		return NOT_PLAIN;
+	if (p.hook == HOOK_XDP && entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)
+		return NOT_PLAIN; /* it may be held */
+	if (entry->flags & ENTRY_HEARS && !is_link_local(&f.message->ip6h.saddr))
+		return NOT_PLAIN; /* its source may be news */
+	if (is_plain_ignored(&f, entry))
+		return NOT_PLAIN;
+	found = plain_match(entry, &f.message->ns.target);
+	if (!found)
+		return NOT_PLAIN;
+	rule = *found; /* a copy, or the verifier would walk the rest once for each map that it may be in */
+	if (!is_plain_target(p, entry, &rule, f.message))
+		return NOT_PLAIN;
+	entry_id = entry->id;
+	rule_id = rule.id;
+	entry_counter = entry_counters.lookup(&entry_id);
+	rule_counter = rule_counters.lookup(&rule_id);
+	if (!entry_counter || !rule_counter || !plain_answer(p, &f, entry, &rule))
+		return NOT_PLAIN;
+	entry_counter->outcome[OUTCOME_ANSWERED_XDP]++;
+	rule_counter->outcome[OUTCOME_ANSWERED_XDP]++;
+	return XDP_TX;
+}
+
 /* --- program --------------------------------------------------------------------------------------- */
 
-/* All that becomes of a frame, in the words of XDP. */
+/* All that becomes of a frame that isn't plain, in the words of XDP. */
 static __always_inline int ns_handle(struct packet p)
 {
 	struct entry_counter *counter;
@@ -912,9 +1110,11 @@ static __always_inline int ns_handle(struct packet p)
 	s = scratch_space.lookup(&key);
 	if (!s)
 		return XDP_PASS;
-	entry = entry_match(p, &f, &s->entry_key);
+	entry = entry_match(p, f.tci, &s->entry_key);
 	s->frame = f; /* read this copy from here on: the verifier would follow each state of `f` separately */
 	s->traced_at = 0;
+	s->found_route = s->left_route;
+	s->left_route = 0;
 	if (!entry) {
 		tagged_note(p, &s->frame);
 		return XDP_PASS;
@@ -925,7 +1125,7 @@ static __always_inline int ns_handle(struct packet p)
 		return XDP_PASS;
 
 	if (entry->flags & ENTRY_TRACED)
-		trace_begin(p, entry, s);
+		s->traced_at = trace_begin(p, entry, &s->frame);
 	checked = ns_check(p, s);
 	if (checked.check == CHECK_FAILED) {
 		counter->reason[checked.reason]++;
@@ -951,16 +1151,24 @@ static __always_inline int ns_handle(struct packet p)
 	return action;
 }
 
+/* The short way, then the one that has all: nothing but the frame goes from the one to the other. */
+static __always_inline int ns_filtered(struct packet p)
+{
+	int action = ns_answer_plain(p);
+
+	return action == NOT_PLAIN ? ns_handle(p) : action;
+}
+
 int ns_filter(struct xdp_md *ctx)
 {
-	return ns_handle((struct packet){ ctx, HOOK_XDP });
+	return ns_filtered((struct packet){ ctx, HOOK_XDP });
 }
 
 int ns_filter_tc(struct __sk_buff *skb)
 {
 	struct packet p = { skb, HOOK_TC };
 
-	return hook_action(p, ns_handle(p));
+	return hook_action(p, ns_filtered(p));
 }
 
 /* --- tap: tags that stand beside the frame ------------------------------------------------------------- */

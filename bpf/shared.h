@@ -103,6 +103,7 @@ enum entry_flag {
 	ENTRY_REMEMBERS = 128, /* one of two edges: its targets are remembered for when it gets active */
 	ENTRY_STANDBY = 256,   /* the other edge answers */
 	ENTRY_TRACED = 512,    /* somebody looks at what becomes of its solicitations: trace_begin() */
+	ENTRY_PLAIN = 1024,    /* ns_answer_plain() may answer: nothing is to be known of who asks for what, and when */
 };
 
 /* What of routes and rules there is that bpf_fib_lookup() can't decide by: npd6_xdp/core/routes.py RoutingFlag. */
@@ -155,21 +156,26 @@ struct entry_key {
 
 /* One [[interface]] entry on one port: what its frames are matched against, and how they are answered. */
 struct entry {
-	__u32 id;           /* scope of addresses and prefixes, index of entry_counters */
-	__u8 mac[ETH_ALEN]; /* what is advertised: the port's, or its bridge's */
-	__u8 datapath;
-	__u8 source_flags; /* enum source_flag */
-	__u32 l3_ifindex;  /* the interface that the kernel takes the frames to come in by */
-	struct in6_addr link_local;
-	struct in6_addr global_address;
-	__u64 source_cost;       /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
-	__u16 collect;           /* remember the targets */
-	__u16 trie;              /* prefixes are in the trie, not in `exact_matches` by `lengths` */
+	__u32 id;                /* scope of addresses and prefixes, index of entry_counters */
+	__u8 mac[ETH_ALEN];      /* what is advertised: the port's, or its bridge's */
 	__u8 port_mac[ETH_ALEN]; /* the port's own; the same, but on a bridge's port */
 	__u16 flags;             /* enum entry_flag */
-	__u8 lengths[LENGTHS];   /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
-	__u32 sampled;           /* when a solicitation was held last as a sample: in units of about a second */
-	__u64 new_target_cost;   /* nanoseconds that a new target takes of the entry's budget, where it has one */
+	__u8 datapath;
+	__u8 source_flags;     /* enum source_flag */
+	__u32 l3_ifindex;      /* the interface that the kernel takes the frames to come in by */
+	__u32 has_only;        /* the entry has one prefix, and the only_... say all of it */
+	struct rule only_rule; /* stands in its map, too, as if it weren't here */
+	__u64 exact_filter;    /* bits of is_filtered_out(): clear where no line of 128 bits can match */
+	struct in6_addr only_prefix;
+	struct in6_addr only_mask;
+	struct in6_addr link_local;
+	struct in6_addr global_address;
+	__u64 source_cost;     /* nanoseconds that an event of one source MAC takes of its budget; 0: no limit */
+	__u64 new_target_cost; /* nanoseconds that a new target takes of the entry's budget, where it has one */
+	__u8 lengths[LENGTHS]; /* of the entry's prefixes, the longest first; NO_LENGTH behind the last */
+	__u32 sampled;         /* when a solicitation was held last as a sample: in units of about a second */
+	__u16 collect;         /* remember the targets */
+	__u16 trie;            /* prefixes are in the trie, not in `exact_matches` by `lengths` */
 };
 
 /* Which of an entry's two source addresses can be used as they are (for rules with RULE_SOURCE_INTERFACE). */

@@ -25,6 +25,7 @@ class EntryFlag(IntFlag):
     REMEMBERS = 128
     STANDBY = 256
     TRACED = 512
+    PLAIN = 1024
 
 
 DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
@@ -100,6 +101,15 @@ class Entry:
     def remembers(self) -> bool:
         """Whether its targets are remembered: it has a budget of new ones, or it is one of two edges'."""
         return bool(self.new_target_limit or self.active_with)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the program answers by the short way (ns_answer_plain() of bpf/ns_filter.c), which knows nothing of
+        budgets, of roles, and of targets that are remembered.
+        """
+        return self.datapath is Datapath.HYBRID and not (
+            self.collect or self.new_target_limit or self.active_with or self.standby
+        )
 
     @property
     def macs(self) -> frozenset[bytes]:

@@ -80,24 +80,31 @@ FLAG = Layout("unsigned int", value="I")
 """The value of a map that is used as a set."""
 BUDGET = Layout("unsigned long long", paid_until="Q")
 """The value of a map of token buckets: until when (CLOCK_MONOTONIC, nanoseconds) what was spent of it is paid for."""
+PLACE = Layout("unsigned long long", place="Q")
+"""Where a port's entry stands: its index in the upper half, a number of port_entries in the lower."""
 ENTRY_KEY = Layout("entry_key", ifindex="I", outer="H", inner="H")
 ENTRY = Layout(
     "entry",
     id="I",
     mac=_MAC,
+    port_mac=_MAC,
+    flags="H",
     datapath="B",
     source_flags="B",
     l3_ifindex="I",
+    has_only="I",
+    only_rule="12s",
+    exact_filter="Q",
+    only_prefix=_ADDRESS,
+    only_mask=_ADDRESS,
     link_local=_ADDRESS,
     global_address=_ADDRESS,
     source_cost="Q",
-    collect="H",
-    trie="H",
-    port_mac=_MAC,
-    flags="H",
+    new_target_cost="Q",
     lengths=f"{LENGTHS}s",
     sampled="4x",
-    new_target_cost="Q",
+    collect="H",
+    trie="H",
 )
 RULE = Layout("rule", id="I", decision="H", flags="H", via_set="I")
 EXACT_KEY = Layout("exact_key", entry="I", length="I", address=_ADDRESS)
@@ -164,6 +171,8 @@ TRACE_RECORD = Layout(
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "entries": (ENTRY_KEY, ENTRY),
+    "port_places": (INDEX, PLACE),
+    "port_entries": (INDEX, ENTRY),
     "exact_matches": (EXACT_KEY, RULE),
     "prefix_trie": (TRIE_KEY, RULE),
     "vias": (VIA_KEY, FLAG),

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.config import RuleConfig, Vlan
 from npd6_xdp.core.entries import Entry
+from npd6_xdp.core.exact_filter import ALL, MOST, exact_filter
 from npd6_xdp.core.flatten import Bases
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.roles import MacDevice
@@ -55,6 +56,7 @@ class PresentFlag(IntFlag):
     STALE = 1
 
 
+_FEW = 4096  # lines that are looked through for one, while a table is made
 _LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
 
 NO_RULE = 0xFFFFFFFF
@@ -200,6 +202,22 @@ class Decisions:
         """The lengths of its prefixes (bits), the longest first; that of single addresses isn't among them."""
         return sorted(set(map(_LENGTH, self.lines)) - {BITS}, reverse=True)
 
+    @cached_property
+    def exact_filter(self) -> int:
+        """64 bits that say of most addresses that no single address's line is theirs: core/exact_filter.py."""
+        ours = self.addresses - sum(prefix not in self.lines for prefix in self.exceptions)
+        if self.addresses > MOST or (ours and len(self.lines) > _FEW):
+            return ALL
+        singles = [prefix.address for prefix in self.lines if prefix.length == BITS] if ours else []
+        return exact_filter([*singles, *(prefix.address for prefix in self.exceptions)])
+
+    @cached_property
+    def only_prefix(self) -> tuple[Prefix, Match] | None:
+        """The line of the one prefix that there is beside single addresses, if there is just one among few lines."""
+        if len(self.lines) > _FEW or len(self) - self.addresses != 1:
+            return None
+        return next((prefix, match) for prefix, match in self.lines.items() if prefix.length < BITS)
+
 
 NOTHING_DECIDED = Decisions({}, {})
 
@@ -326,6 +344,8 @@ class Table:
             _ = decisions.addresses
             yield
             _ = decisions.lengths
+            yield
+            _ = decisions.exact_filter, decisions.only_prefix
             yield
         _ = self._looked_behind
         yield

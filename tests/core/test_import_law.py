@@ -81,6 +81,7 @@ WINGS = {
         "sizes",
         "load",
         "pack",
+        "port_entries",
         "counters",
         "maps",
         "compiler",

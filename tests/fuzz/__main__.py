@@ -25,6 +25,7 @@ _MUTANT_FRAMES = 1_000_000
 """A mutant that isn't found by then isn't found."""
 _PARSERS_SECONDS = 60
 _PROGRESS = 10  # seconds between two lines
+_WAYS = "", ", by the long way"  # of the program as it is, and without its short way
 
 
 class _Parser(argparse.ArgumentParser):
@@ -150,11 +151,13 @@ def main() -> int:
         ground.route()
         if asked.mutants is not None:
             return _find(lib, indexes, chosen, seed)
-        if asked.fault is None:
-            return _compare(lib, Subject(lib, indexes, by_tc=asked.tc), asked, seed)
-        with copied_sources() as directory:
-            mutants.apply(chosen[0], directory)
-            return _compare(lib, Subject(lib, indexes, directory, by_tc=asked.tc), asked, seed)
+        with copied_sources() as directory, copied_sources() as otherwise:
+            if asked.fault is not None:
+                for each in (directory, otherwise):
+                    mutants.apply(chosen[0], each)
+            mutants.apply(mutants.SHORT_WAY, otherwise)
+            ways = [Subject(lib, indexes, each, by_tc=asked.tc) for each in (directory, otherwise)]
+            return _compare(lib, ways, asked, seed)
     except (ground.GroundError, MachineError, mutants.MutantError) as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 1
@@ -177,10 +180,11 @@ def _configurations(asked: argparse.Namespace) -> Sequence[Configuration]:
     return asked.configuration or [each for each in CONFIGURATIONS if not (asked.tc and each.is_guarded)]
 
 
-def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -> int:
+def _compare(lib: Any, ways: Sequence[Subject], asked: argparse.Namespace, seed: int) -> int:
+    """Each frame by the program as it is, and by the long way alone: both are held against the reference."""
     try:
         if asked.frame is not None:
-            return _one(lib, subject, asked)
+            return _one(lib, ways, asked)
         _say(f"seed {seed}, {_extent(asked)}")
         started = said = time.monotonic()
         cpu = time.process_time()
@@ -195,26 +199,29 @@ def _compare(lib: Any, subject: Subject, asked: argparse.Namespace, seed: int) -
                 said = now
                 _say(_rate(done.total(), now - started))
             frames = min(CHUNK, left)
-            difference = subject.chunk(configuration, chunk_seed(seed, configuration.name, number), frames)
+            for subject, way in zip(ways, _WAYS, strict=True):
+                difference = subject.chunk(configuration, chunk_seed(seed, configuration.name, number), frames)
+                if difference is not None:
+                    again = f"--seed {seed} --chunk {configuration.name}/{number}" + _said(asked)
+                    _tell(lib, subject, difference, again, number, _said(asked), way)
+                    return 1
             done[configuration.name] += frames
-            if difference is not None:
-                again = f"--seed {seed} --chunk {configuration.name}/{number}" + _said(asked)
-                _tell(lib, subject, difference, again, number, _said(asked))
-                return 1
             left -= frames
-        _summary(subject.counts, done, time.monotonic() - started, time.process_time() - cpu)
+        _summary(ways[0].counts, done, time.monotonic() - started, time.process_time() - cpu)
         return 0
     finally:
-        subject.close()
+        for subject in ways:
+            subject.close()
 
 
-def _one(lib: Any, subject: Subject, asked: argparse.Namespace) -> int:
-    difference = subject.single(asked.configuration[0], asked.port, asked.frame)
-    if difference is None:
-        _say(f"no difference: {subject.verdict()}")
-        return 0
-    _tell(lib, subject, difference, "", None, _said(asked))
-    return 1
+def _one(lib: Any, ways: Sequence[Subject], asked: argparse.Namespace) -> int:
+    for subject, way in zip(ways, _WAYS, strict=True):
+        difference = subject.single(asked.configuration[0], asked.port, asked.frame)
+        if difference is not None:
+            _tell(lib, subject, difference, "", None, _said(asked), way)
+            return 1
+    _say(f"no difference: {ways[0].verdict()}")
+    return 0
 
 
 def _extent(asked: argparse.Namespace) -> str:
@@ -228,11 +235,13 @@ def _said(asked: argparse.Namespace) -> str:
     return ("" if asked.fault is None else f" --fault {asked.fault}") + (" --tc" if asked.tc else "")
 
 
-def _tell(lib: Any, subject: Subject, difference: Difference, repeat: str, chunk: int | None, said: str) -> None:
+def _tell(
+    lib: Any, subject: Subject, difference: Difference, repeat: str, chunk: int | None, said: str, way: str
+) -> None:
     """All that is needed to look into a difference; `said` is what else the commands must say."""
     configuration, port = difference.configuration, difference.port
     place = "" if chunk is None else f", chunk {chunk}, frame {difference.number} of it"
-    _say(f"DIFFERENCE in configuration {configuration.name}{place}: {difference.what}")
+    _say(f"DIFFERENCE in configuration {configuration.name}{place}{way}: {difference.what}")
     print(f"frame, by {port}: {difference.frame.hex()}")
     print(f"reference: {difference.wanted}")
     print(f"program:   {difference.got}")

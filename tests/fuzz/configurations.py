@@ -173,6 +173,7 @@ def _interface(rules: str, name: str = "wan0", **keys: str | int) -> str:
 
 
 _ALL = '\n    [[interface.rule]]\n    prefix = "2001:db8::/32"\n    method = "static"\n'
+_ANYTHING = _ALL.replace("2001:db8::/32", "::/0")
 _VLAN_NEIGHBOUR = """
     [[interface.rule]]
     prefix = "2001:db8:4::/48"
@@ -234,6 +235,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         ports=("wan0", "lan0"),
     ),
     Configuration("many", _interface(_MANY), {(): _WAN}),
+    Configuration("only", _interface(_ANYTHING) + _interface(_ALL, vlan="100.7"), {(): _WAN}),
     Configuration(
         "crowded", _interface(_METHODS), _MACHINE_SIDE, is_bridge_port=True, refused_askers=(ASKER_MACS[0],), **_MACHINE
     ),

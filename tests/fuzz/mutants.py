@@ -338,12 +338,137 @@ MUTANTS: tuple[Mutant, ...] = (
         "return refuse(LIMIT_CROWDED);",
         "return refuse(LIMIT_PENDING);",
     ),
+    # the short way
+    Mutant(
+        "plain-hop-limit",
+        "A1: a hop limit of 254 passes",
+        "& PLAIN_HEADER_MASK) != PLAIN_HEADER)",
+        "& PLAIN_HEADER_MASK & ~BE64(1)) != (PLAIN_HEADER & ~BE64(1)))",
+    ),
+    Mutant("plain-code", "A3: any code passes", "if (m->ns.icmp6_code || *", "if (*"),
+    Mutant(
+        "plain-checksum",
+        "A2: any sum passes whose lower byte is right",
+        "return !(__u16)~csum_fold(sum);",
+        "return !(__u8)~csum_fold(sum);",
+    ),
+    Mutant(
+        "plain-source",
+        "A9: a group's source passes",
+        "if (is_multicast(source) || !(source->qword[0] | source->dword[2]))",
+        "if (!(source->qword[0] | source->dword[2]))",
+    ),
+    Mutant(
+        "plain-target",
+        "C2: a link-local target is answered for by a prefix",
+        " || is_link_local(target))\n\t\treturn false;\n\tif (is_multicast_ether(mac)",
+        ")\n\t\treturn false;\n\tif (is_multicast_ether(mac)",
+    ),
+    Mutant(
+        "plain-option",
+        "B8: a group's address in the option is answered to",
+        "if (is_multicast_ether(mac) || !(*(const __be16 *)mac | m->option[1]))",
+        "if (!(*(const __be16 *)mac | m->option[1]))",
+    ),
+    Mutant(
+        "plain-trailer",
+        "B9: a trailer stays behind the answer",
+        " || !is_beyond((void *)(m + 1) + 1, data_end)",
+        "",
+    ),
+    Mutant(
+        "plain-looped-back",
+        "C4: our own question, looped back, is answered",
+        "return !mac_difference(eth->h_source, entry->mac) || !mac_difference(eth->h_source, entry->port_mac) ||",
+        "return !mac_difference(eth->h_source, entry->port_mac) ||",
+    ),
+    Mutant(
+        "plain-foreign-unicast",
+        "C5: a frame to another station is answered",
+        "(!is_multicast_ether(eth->h_dest) && mac_difference",
+        "(false && mac_difference",
+    ),
+    Mutant("plain-filter", "the filter is asked for another bit", "* FILTER_FACTOR", "* (FILTER_FACTOR + 2)"),
+    Mutant(
+        "plain-only",
+        "the only prefix of an entry is taken for all addresses",
+        "return is_within(target, &entry->only_prefix, &entry->only_mask) ?",
+        "return true ?",
+    ),
+    Mutant("plain-entry", "any entry's are answered", "if (!entry || !(entry->flags & ENTRY_PLAIN))", "if (!entry)"),
+    Mutant("plain-place", "tagged frames have the untagged ones' entry", "if (!f->tags) {", "if (true) {"),
+    Mutant(
+        "plain-held",
+        "what may have a hidden tag is answered",
+        "if (p.hook == HOOK_XDP && entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)",
+        "if (false)",
+    ),
+    Mutant(
+        "plain-heard",
+        "Python isn't told of an asker's new address",
+        "if (entry->flags & ENTRY_HEARS && !is_link_local(&f.message->ip6h.saddr))",
+        "if (false)",
+    ),
+    Mutant(
+        "plain-interface-source",
+        "B6: the source is always the target",
+        "if (rule->flags & RULE_SOURCE_INTERFACE)\n\t\treturn false;",
+        "",
+    ),
+    Mutant(
+        "plain-ignore",
+        "what isn't decided by method neighbour or route is there",
+        "if (rule->decision == DECISION_STATIC)\n\t\treturn true;",
+        "if (rule->decision <= DECISION_STATIC)\n\t\treturn true;",
+    ),
+    Mutant(
+        "plain-routed",
+        "what only the kernel can tell is there",
+        "if (presence == PRESENCE_THERE)",
+        "if (presence != PRESENCE_ABSENT)",
+    ),
+    Mutant(
+        "plain-route-left",
+        "what the short way has found of a route holds for the frames behind, too",
+        "s->left_route = 0;",
+        "",
+    ),
+    Mutant(
+        "plain-stale",
+        "Python isn't told that a host is stale",
+        "if (!present || present->flags & PRESENT_STALE)",
+        "if (!present)",
+    ),
+    Mutant(
+        "plain-rule-counter",
+        "what the short way answers is no rule's",
+        "\trule_counter->outcome[OUTCOME_ANSWERED_XDP]++;\n",
+        "",
+    ),
+    Mutant(
+        "plain-answer-mac",
+        "B8: the answer goes to the first four bytes of the option's address",
+        "*(__u32 *)(f->eth->h_dest + 2) = m->option[1];",
+        "*(__u16 *)(f->eth->h_dest + 2) = m->option[1];",
+    ),
+    Mutant(
+        "plain-traffic-class",
+        "B7: the answer has the question's traffic class",
+        "*(__u64 *)&m->ip6h = PLAIN_HEADER;",
+        "",
+    ),
+    Mutant(
+        "plain-sum",
+        "the answer's checksum has the target in it once",
+        "f->source_sum + 2 * f->target_sum +",
+        "f->source_sum + f->target_sum +",
+    ),
     # what is tc's alone
     Mutant(
         "beside-behind",
         "a tag beside the frame is taken for the inner one",
-        "f->tci[1] = f->tci[0];\n\tf->tci[0] = tag.tci;",
-        "f->tci[1] = tag.tci;",
+        "f->tci[1] = f->tci[0];\n\tf->tci[0] = tag.tci;\n\tif",
+        "f->tci[1] = tag.tci;\n\tif",
         by_tc=True,
     ),
     Mutant(
@@ -370,8 +495,23 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tc-macs",
         "the answer has the MAC addresses of the question",
-        "return !packet_store(p, l3, &adv, sizeof(adv)) && !packet_store(p, 0, macs, sizeof(macs));",
-        "return !packet_store(p, l3, &adv, sizeof(adv));",
+        "return !packet_store(p, l3, &whole.adv, sizeof(whole.adv)) &&\n"
+        "\t       !packet_store(p, 0, whole.macs, sizeof(whole.macs));",
+        "return !packet_store(p, l3, &whole.adv, sizeof(whole.adv));",
+        by_tc=True,
+    ),
+    Mutant(
+        "plain-beside",
+        "a tag beside the frame is taken for the inner one, by the short way",
+        "f->tci[1] = f->tci[0];\n\tf->tci[0] = tag.tci;\n\tf->tags++;",
+        "f->tci[1] = tag.tci;\n\tf->tags++;",
+        by_tc=True,
+    ),
+    Mutant(
+        "plain-third",
+        "a third tag is no reason to leave the short way",
+        "if (f->tags == MAX_TAGS)",
+        "if (false)",
         by_tc=True,
     ),
     Mutant(
@@ -382,6 +522,14 @@ MUTANTS: tuple[Mutant, ...] = (
         by_tc=True,
     ),
 )
+
+SHORT_WAY = Mutant(
+    "short-way",
+    "no fault: all frames go the long way",
+    "int action = ns_answer_plain(p);",
+    "int action = NOT_PLAIN;",
+)
+"""What has to be changed for the two ways to be compared."""
 
 
 def apply(mutant: Mutant, directory: Path) -> None:

@@ -23,6 +23,8 @@ _MAPS = (
     "exact_matches",
     "prefix_trie",
     "entries",
+    "port_places",
+    "port_entries",
     "entry_counters",
     "rule_counters",
     "present_targets",
@@ -47,6 +49,7 @@ _MAPS = (
 )
 _SIZED_BY = {
     "entries": "ENTRIES_MAX",
+    "port_entries": "PORT_ENTRIES_MAX",
     "exact_matches": "EXACT_MATCHES_MAX",
     "prefix_trie": "PREFIX_TRIE_MAX",
     "entry_counters": "ENTRY_COUNTERS_MAX",

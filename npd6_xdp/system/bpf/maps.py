@@ -27,6 +27,10 @@ class Maps:
         """The file descriptors of its maps."""
         return self._fds
 
+    def size(self, name: str) -> int:
+        """How many entries a map has space for, of those that a table fills."""
+        return self._sizes[f"{name.upper()}_MAX"]
+
     def update(self, name: str, key: bytes, value: bytes) -> None:
         """Put an entry into a map; MachineError if it is full."""
         if self._lib.bpf_update_elem(self._fds[name], key, value, 0) != 0:
@@ -62,7 +66,7 @@ class Maps:
     def items(self, name: str, key_size: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         """All keys and values of a map; what changes meanwhile may come twice or not at all."""
         key, last = ct.create_string_buffer(key_size), None
-        for _ in range(2 * self._sizes[f"{name.upper()}_MAX"]):
+        for _ in range(2 * self.size(name)):
             if self._lib.bpf_get_next_key(self._fds[name], last, key) != 0:
                 return
             last = key.raw

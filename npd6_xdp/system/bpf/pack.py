@@ -4,18 +4,39 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.entries import DATAPATHS, Entry, EntryFlag
 from npd6_xdp.core.hidden import Tapped
-from npd6_xdp.core.layout import ENTRY, ENTRY_KEY, EXACT_KEY, FLAG, LENGTHS, NO_LENGTH, PREFIX_SCOPE, TRIE_KEY, VIA_KEY
+from npd6_xdp.core.layout import (
+    ENTRY,
+    ENTRY_KEY,
+    EXACT_KEY,
+    FLAG,
+    LENGTHS,
+    NO_LENGTH,
+    PREFIX_SCOPE,
+    RULE,
+    TRIE_KEY,
+    VIA_KEY,
+)
 from npd6_xdp.core.links import advert_sources
-from npd6_xdp.core.prefix import BITS, Prefix
+from npd6_xdp.core.prefix import BITS, MASKS, Prefix
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import NO_VIA_SET, NOTHING_DECIDED, VLAN_ANY, Decisions, Match, Table
+from npd6_xdp.core.table import (
+    NO_VIA_SET,
+    NOTHING_DECIDED,
+    VLAN_ANY,
+    Decision,
+    Decisions,
+    Match,
+    RuleFlag,
+    Table,
+)
 
+_NO_ONLY = Prefix(0, 0), Match(0, Decision.IGNORE, RuleFlag(0))
 _MOST_LENGTHS = 4
 _HASHED_FROM = 64
 """An entry's prefixes are in the hash where they have few lengths, each of which costs a look-up, and are many for each
@@ -81,6 +102,19 @@ def pack_lengths(lengths: Iterable[int]) -> bytes:
     return bytes(sorted(lengths, reverse=True)).ljust(LENGTHS, bytes([NO_LENGTH]))
 
 
+def untagged(entries: Mapping[bytes, bytes]) -> dict[int, bytes]:
+    """Of a map of entries, by index of a port, the one that its untagged frames have."""
+    found: dict[int, bytes] = {}
+    otherwise: dict[int, bytes] = {}
+    for key, entry in entries.items():
+        ifindex, outer, _ = ENTRY_KEY.unpack(key)
+        if outer == 0:
+            found[ifindex] = entry
+        elif outer == VLAN_ANY:
+            otherwise[ifindex] = entry
+    return {**otherwise, **found}
+
+
 def any_vlan_last(item: tuple[bytes, bytes]) -> bool:
     """To sort entries by, keys and values: those for a given VLAN come before those for any."""
     return bool(ENTRY_KEY.get(item[0], "outer") == VLAN_ANY)
@@ -112,6 +146,8 @@ def pack_entries(
         entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
         flags = _entry_flags(entry, port, tapped, hears=table.hears(entry))
+        if entry.is_plain and not is_silent:
+            flags |= _PLAIN
         if traced is not None and traced in ("", entry.port):
             flags |= _TRACED
         before = known.get(entry_id)
@@ -150,6 +186,7 @@ def _packed_as(
 def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bool) -> bytes:
     source_flags, link_local, global_address = advert_sources(entry.addresses)
     in_trie = is_in_trie(decisions)
+    only, match = decisions.only_prefix or _NO_ONLY
     return ENTRY.pack_named(
         id=entry.id,
         mac=entry.mac,
@@ -158,6 +195,11 @@ def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bo
         l3_ifindex=entry.l3_ifindex,
         link_local=link_local.packed,
         global_address=global_address.packed,
+        has_only=decisions.only_prefix is not None,
+        only_rule=RULE.pack(*match),
+        only_prefix=only.address.to_bytes(16),
+        only_mask=MASKS[only.length].to_bytes(16),
+        exact_filter=decisions.exact_filter,
         source_cost=_NANOSECONDS // entry.source_limit if entry.source_limit else 0,
         collect=entry.collect > 0,
         trie=in_trie,
@@ -168,7 +210,9 @@ def _pack_entry(entry: Entry, decisions: Decisions, flags: int, *, is_silent: bo
     )
 
 
-_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED, _REMEMBERS, _STANDBY, _TRACED = map(int, EntryFlag)
+_SHARED, _TAPPED, _GUARDED, _SAMPLED, _TAGLESS, _HEARS, _BUDGETED, _REMEMBERS, _STANDBY, _TRACED, _PLAIN = map(
+    int, EntryFlag
+)
 
 
 def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int:

@@ -7,6 +7,7 @@ import ctypes as ct
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from itertools import islice
 from typing import Any, NamedTuple
@@ -35,7 +36,9 @@ from npd6_xdp.system.bpf.pack import (
     pack_entries,
     pack_lengths,
     pack_vias,
+    untagged,
 )
+from npd6_xdp.system.bpf.port_entries import PortEntries
 from npd6_xdp.system.bpf.sizes import needs_of
 
 _PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
@@ -94,6 +97,7 @@ class Program(Counters):
         self._decisions: dict[int, Decisions] = {}
         self._entries: dict[bytes, bytes] = {}
         self._packed: Packed = {}
+        self._port_entries = PortEntries(self)
         self._fitting: _Fitting | None = None  # what was said last, which another table may change
         self._image: tuple[Table, tuple[Tapped, str | None], dict[bytes, bytes]] | None = None
         self.tapped = Tapped()
@@ -103,6 +107,7 @@ class Program(Counters):
 
     def close(self) -> None:
         """Give up program and maps; what is attached holds on to them."""
+        self._port_entries.close()
         self._loaded.close()
 
     def emptying(self) -> Steps[None]:
@@ -215,16 +220,20 @@ class Program(Counters):
         put = yield from in_turn((each.entry, each.put, each.in_trie) for each in changes)
         take = yield from in_turn((each.entry, each.take, each.was_in_trie) for each in changes)
         between, done = self._entries_between(table), list[_Put]()
+        meanwhile = self._finding(entries, table)
         before = _Image(dict(self._vias), dict(self._entries))
+        ports = untagged(entries)
+        self._port_entries.leave(ports)
         try:
             # in the order in which a target's way needs them: the entry leads to all else
             self._put("entries", self._entries, between)
             self._put("vias", self._vias, vias)
             yield from self._put_lines(put[::-1], {each.entry: each.put for each in changes}, done)
-            self._put("entries", self._entries, dict(sorted(entries.items(), key=any_vlan_last)))
+            self._put("entries", self._entries, dict(sorted(meanwhile.items(), key=any_vlan_last)))
         except MachineError:
             self.entries, self.rules = counted
             self._go_back(before, between, done)
+            self._port_entries.follow(untagged(self._entries))
             raise
         # what is left is to be taken out, for which the kernel needs no memory
         self._take("entries", self._entries, entries)
@@ -234,6 +243,23 @@ class Program(Counters):
                 yield
         self._decisions = dict(table.decisions)
         self._take("vias", self._vias, vias)
+        with suppress(MachineError):  # where all bits are as they were meanwhile, nothing is decided otherwise
+            self._put("entries", self._entries, entries)
+        self._port_entries.follow(untagged(self._entries))
+
+    def _finding(self, entries: Mapping[bytes, bytes], table: Table) -> dict[bytes, bytes]:
+        """These, of a table to come, while lines of now may be there: what had a line of its own is found by that, and
+        not by a prefix of before.
+        """
+        found = dict(entries)
+        if all(table.decisions.get(entry) is decisions for entry, decisions in self._decisions.items()):
+            return found  # of those that are new, nothing is there from before
+        for key, packed in entries.items():
+            entry = ENTRY.get(packed, "id")
+            before, after = (each.get(entry, NOTHING_DECIDED) for each in (self._decisions, table.decisions))
+            if after is not before:
+                found[key] = ENTRY.replaced(packed, "exact_filter", before.exact_filter | after.exact_filter)
+        return found
 
     def _pack_entries(self, table: Table) -> dict[bytes, bytes]:
         """As pack_entries(), once where a table is first looked at and then applied."""
@@ -263,7 +289,9 @@ class Program(Counters):
         return found
 
     def _entries_between(self, table: Table) -> dict[bytes, bytes]:
-        """The entries of now, under which the prefixes of the table to come are found as well as those of now."""
+        """The entries of now, under which the lines of the table to come are found as well as those of now: else a
+        target that is to be an own address would be decided by what its prefix is to say, which neither table does.
+        """
         entries: dict[bytes, bytes] = {}
         now, to_come = self._decisions, table.decisions
         if all(to_come.get(entry) is decisions for entry, decisions in now.items()):
@@ -273,8 +301,10 @@ class Program(Counters):
             before, after = (each.get(entry, NOTHING_DECIDED) for each in (now, to_come))
             if after is before:
                 continue
+            entries[key] = ENTRY.replaced(packed, "exact_filter", before.exact_filter | after.exact_filter)
             if not is_in_trie(before) and not is_in_trie(after):
-                entries[key] = ENTRY.replaced(packed, "lengths", pack_lengths({*before.lengths, *after.lengths}))
+                lengths = pack_lengths({*before.lengths, *after.lengths})
+                entries[key] = ENTRY.replaced(entries[key], "lengths", lengths)
         return entries
 
     def _put(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:

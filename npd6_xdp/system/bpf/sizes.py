@@ -34,6 +34,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
     return {
         # one more for each port, should it fall silent
         "ENTRIES_MAX": sum(2 + len(table.entries[entry].lower) for entry in table.entry_ids.values()),
+        "PORT_ENTRIES_MAX": len(_ifindexes(table)),
         "ENTRY_COUNTERS_MAX": max(table.entries, default=0) + 1,
         "RULE_COUNTERS_MAX": max(table.rules, default=0) + 1,
         "EXACT_MATCHES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
@@ -49,6 +50,11 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "KEPT_ROUTES_MAX": _KEPT if Decision.ROUTE in table.occurring else 1,
         "HEARD_ADDRESSES_MAX": _HEARD if any(map(table.hears, entries)) else 1,
     }
+
+
+def _ifindexes(table: Table) -> set[int]:
+    """Of all interfaces whose frames the entries speak for."""
+    return {index for (port, _, _), entry in table.entry_ids.items() for index in (port, *table.entries[entry].lower)}
 
 
 def is_budgeted(table: Table) -> bool:

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The short way of plain solicitations: which frames of which entries go it, and that its maps are always right.
+
+That it decides as the long one does is for the fuzzer (tests/fuzz) to see.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from npd6_xdp.core.build import build
+from npd6_xdp.core.config import Config, NaSource, Vlan
+from npd6_xdp.core.hidden import Tapped
+from npd6_xdp.core.layout import ENTRY, INDEX, PLACE
+from npd6_xdp.core.table import PresentFlag, Table
+from npd6_xdp.core.trace_wire import Filter
+from npd6_xdp.core.verdict import Method, Outcome
+from npd6_xdp.system.bpf import compiler, load, port_entries
+from npd6_xdp.system.bpf.maps import Maps
+from npd6_xdp.system.bpf.port_entries import PLACES, PortEntries
+from npd6_xdp.system.bpf.trace import Looking, TraceRing
+from tests.datapath.harness import IFINDEX, PORT, XDP_DROP, XDP_PASS, XDP_TX, Bench, Hook, entry, link, rule, table
+from tests.datapath.present import KERNEL, LAN, MONITOR, NEIGHBOUR, PYTHON, QUESTION, TARGET, one, question
+from tests.frames import FOREIGN_MAC, MULTICAST_MAC, SETTING, TAGS_8021Q, TAGS_PRIORITY, TAGS_QINQ, ip6
+from tests.kinds import HBH, solicit
+
+HOOKS = tuple(Hook)
+OPTION = b"\x01\x01" + SETTING.asker_mac
+NONCE = b"\x0e\x01" + bytes(6)
+TAGGED = solicit(replace(SETTING, tags=TAGS_8021Q))
+QINQ = solicit(replace(SETTING, tags=TAGS_QINQ))
+PRIORITY = solicit(replace(SETTING, tags=TAGS_PRIORITY))
+GLOBAL = question(source=ip6("2001:db8:9::1"))
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Bench]:
+    """The program, but that frames which the short way has answered are dropped then."""
+    if os.geteuid() != 0:
+        pytest.skip("loading an XDP program needs root")
+    source, end = load._source(compiler.BPF_DIRECTORY), "\trule_counter->outcome[OUTCOME_ANSWERED_XDP]++;\n"
+    marked = source.replace(f"{end}\treturn XDP_TX;", f"{end}\treturn XDP_DROP;")
+    assert marked != source
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHE_DIRECTORY", os.devnull)
+        patch.setattr(load, "_source", lambda _: marked)
+        bench = Bench(table(entry()))
+    yield bench
+    bench.close()
+
+
+def static(**keys: Any) -> Table:
+    return one(Method.STATIC, **keys)
+
+
+SHORT = {
+    "untagged": (static(), QUESTION),
+    "one tag": (static(vlan=Vlan(tags=(100,))), TAGGED),
+    "two tags": (static(vlan=Vlan(any=True)), QINQ),
+    "any VLAN, untagged": (static(vlan=Vlan(any=True)), QUESTION),
+    "a priority tag": (static(), PRIORITY),
+    "a global source": (static(), GLOBAL),
+    "a rule for one address": (table(entry(rule("2001:db8::/32", Method.IGNORE), rule("2001:db8:1::42"))), QUESTION),
+    "two prefixes": (table(entry(rule("2001:db8::/32"), rule("2001:db8:1::/48"))), QUESTION),
+    "an address of the host's elsewhere": (
+        build(
+            Config((entry(rule("2001:db8::/32", Method.ROUTE)),)),
+            {PORT: link(), "lan0": replace(LAN, addresses=link(["2001:db8:1::42"]).addresses)},
+        ),
+        QUESTION,
+    ),
+}
+LONG: dict[str, tuple[Table, bytes, int]] = {
+    "datapath python": (static(datapath=PYTHON), QUESTION, XDP_DROP),
+    "datapath monitor": (static(datapath=MONITOR), QUESTION, XDP_PASS),
+    "targets are collected": (static(collect_targets=10), QUESTION, XDP_TX),
+    "a budget of new targets": (static(new_targets_per_second=1000), QUESTION, XDP_TX),
+    "one of two edges": (static(active_with="192.0.2.1"), QUESTION, XDP_TX),
+    "the source is an interface's": (
+        table(entry(na_source=NaSource.INTERFACE), facts=link(["fe80::7"])),
+        QUESTION,
+        XDP_TX,
+    ),
+    "an own address": (table(entry(), facts=link(["2001:db8:1::42"])), QUESTION, XDP_PASS),
+    "a next hop": (table(entry(), facts=link(next_hops=["2001:db8:1::42"])), QUESTION, XDP_PASS),
+    "ignored": (one(Method.IGNORE), QUESTION, XDP_PASS),
+    "no rule": (table(entry(rule("2001:db9::/32"))), QUESTION, XDP_PASS),
+    "a link-local target": (table(entry(rule("fe80::42"))), question(ip6("fe80::42")), XDP_TX),
+    "no option": (static(), question(options=b""), XDP_TX),
+    "a Nonce": (static(), question(options=OPTION + NONCE), XDP_TX),
+    "a group's address in the option": (static(), question(options=b"\x01\x01" + MULTICAST_MAC), XDP_TX),
+    "an options header": (static(), question(headers=[HBH]), XDP_DROP),
+    "a trailer": (static(), QUESTION + bytes(4), XDP_TX),
+    "another station's": (static(), FOREIGN_MAC + QUESTION[6:], XDP_PASS),
+    "a wrong checksum": (static(), QUESTION[:57] + bytes([QUESTION[57] ^ 1]) + QUESTION[58:], XDP_PASS),
+    "an unknown host": (one(NEIGHBOUR), QUESTION, XDP_DROP),
+    "the kernel's proxy": (one(KERNEL), QUESTION, XDP_DROP),
+}
+
+
+def answered_short(bench: Bench, frame: bytes) -> bool:
+    """Whether the short way answers: the frame is an answer then, and counted as one of XDP's."""
+    seen = bench.see(frame)
+    events = bench.events()
+    if seen.action != XDP_DROP or events or seen.frame == frame:
+        return False
+    assert seen.counted == ("answered_xdp",)
+    return True
+
+
+@pytest.mark.parametrize(("using", "frame"), SHORT.values(), ids=SHORT)
+def test_a_plain_solicitation_is_answered_by_the_short_way(bench: Bench, using: Table, frame: bytes) -> None:
+    bench.use(using)
+    assert answered_short(bench, frame)
+    assert sum(sum(each.values()) for each in bench.ns_filter.all_rule_counters().values()) > 0
+
+
+@pytest.mark.parametrize(("using", "frame", "action"), LONG.values(), ids=LONG)
+def test_what_is_not_plain_goes_the_long_way(bench: Bench, using: Table, frame: bytes, action: int) -> None:
+    bench.use(using)
+    assert not answered_short(bench, frame)
+    assert bench.run(frame)[0] == action
+    bench.events()
+
+
+@pytest.mark.parametrize(("flags", "is_short"), [(PresentFlag(0), True), (PresentFlag.STALE, False)])
+def test_a_known_host_is_plain_until_it_is_stale(bench: Bench, flags: PresentFlag, is_short: bool) -> None:
+    using = one(NEIGHBOUR)
+    bench.use(using)
+    bench.ns_filter.set_present(using.rules[0].via_set, TARGET, flags)
+    asked = bench.ns_filter.asked(using.rules[0].via_set, TARGET)
+    assert answered_short(bench, QUESTION) is is_short
+    assert 0 <= bench.ns_filter.asked(using.rules[0].via_set, TARGET) - asked <= 2
+    bench.ns_filter.forget(using.rules[0].via_set, TARGET)
+    assert not answered_short(bench, QUESTION)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("which", ["guarded", "sampled"])
+def test_what_may_have_a_hidden_tag_goes_the_long_way_by_xdp(program: Bench, hook: Hook, which: str) -> None:
+    """Where it may be held. A tag that is seen is believed."""
+    program.hook = hook
+    program.ns_filter.tap(Tapped(frozenset({IFINDEX}), **{which: frozenset({IFINDEX})}))
+    program.use(static(vlan=Vlan(any=True)))
+    assert answered_short(program, QUESTION) is (hook is not Hook.XDP)
+    assert answered_short(program, TAGGED)
+    program.ns_filter.tap(Tapped(frozenset(), silent=frozenset({IFINDEX})))
+    program.use(static(vlan=Vlan(any=True)))
+    assert not answered_short(program, QUESTION)
+    assert answered_short(program, TAGGED)
+    program.ns_filter.tap(Tapped())
+    program.use(static())
+    program.hook = Hook.XDP
+
+
+def test_who_traces_sees_what_goes_the_short_way_and_others_go_it_too(bench: Bench) -> None:
+    bench.use(static())
+    ring = TraceRing()
+    for wanted, seen in ((Filter(), 1), (Filter(outcomes=frozenset({Outcome.OWN})), 0)):
+        bench.ns_filter.look(Looking(ring.fileno(), wanted.pack(), ""), frozenset())
+        assert answered_short(bench, QUESTION)
+        assert bench.ns_filter.looked().matched == seen
+        bench.ns_filter.look_away()
+    ring.close()
+
+
+# --- the entries of untagged frames ---
+
+
+def shown(program: Maps) -> dict[int, bytes]:
+    """By interface index, what the program finds at the places."""
+    found = {}
+    for place in range(PLACES):
+        value = program.lookup("port_places", INDEX.pack(place), PLACE.size)
+        assert value is not None
+        (word,) = PLACE.unpack(value)
+        if word:
+            assert (word >> 32) % PLACES == place
+            entry = program.lookup("port_entries", INDEX.pack(word & 0xFFFFFFFF), ENTRY.size)
+            assert entry is not None
+            found[word >> 32] = entry
+    return found
+
+
+@pytest.fixture
+def places(fresh: Callable[..., Bench]) -> PortEntries:
+    """Those of a program that has no table."""
+    return fresh(Table({}, {}, {}, {}, {})).ns_filter.program._port_entries
+
+
+def said(number: int) -> bytes:
+    return ENTRY.replaced(bytes(ENTRY.size), "id", number)
+
+
+def test_each_port_is_shown_its_own_and_one_whose_place_is_taken_waits_until_that_is_free(places: PortEntries) -> None:
+    program = places._maps
+    places.follow({7: said(1), PLACES + 8: said(2), PLACES + 7: said(3)})
+    assert shown(program) == {7: said(1), PLACES + 8: said(2)}
+    places.follow({PLACES + 8: said(4), PLACES + 7: said(3)})
+    assert shown(program) == {PLACES + 8: said(4), PLACES + 7: said(3)}
+    places.leave({PLACES + 7: said(3)})
+    assert shown(program) == {PLACES + 7: said(3)}
+
+
+def test_a_copy_is_written_over_only_once_every_cpu_has_gone_on(
+    places: PortEntries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, waited, real = places._maps, count(), port_entries._every_cpu_went_on
+    space = program.size("port_entries")
+    monkeypatch.setattr(port_entries, "_every_cpu_went_on", lambda: next(waited) >= 0 and real())
+    for number in range(space):
+        places.follow({7: said(number)})
+    copies = [program.lookup("port_entries", INDEX.pack(each), ENTRY.size) for each in range(space)]
+    assert sorted(ENTRY.get(each or b"", "id") for each in copies) == list(range(space)), "none was written over"
+    places.follow({7: said(space)})
+    assert next(waited) == 1, "waited for once"
+    assert shown(program) == {7: said(space)}
+
+
+def test_where_it_cannot_be_known_whether_a_copy_is_read_a_port_has_none(
+    places: PortEntries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_entries, "_every_cpu_went_on", lambda: False)
+    for number in range(places._maps.size("port_entries") + 1):
+        places.follow({7: said(number)})
+    assert shown(places._maps) == {}
+    monkeypatch.undo()
+    places.follow({7: said(5)})
+    assert shown(places._maps) == {7: said(5)}
+
+
+def test_the_copies_say_what_the_map_says(fresh: Callable[..., Bench]) -> None:
+    bench = fresh(static())
+    program = bench.ns_filter.program
+    for using in (static(datapath=PYTHON), static(vlan=Vlan(any=True)), table(entry(), entry(vlan=Vlan(tags=(5,))))):
+        bench.use(using)
+        assert [*shown(program)] == [IFINDEX]
+        assert shown(program)[IFINDEX] in program._entries.values()
+    bench.use(static(vlan=Vlan(tags=(5,))))
+    assert [ENTRY.get(each, "datapath") for each in shown(program).values()] == [2], "nobody speaks for untagged ones"
+    bench.ns_filter.apply(Table({}, {}, {}, {}, {}))
+    assert shown(program) == {}
