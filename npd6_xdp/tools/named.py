@@ -20,7 +20,7 @@ from npd6_xdp.tools.control import ask
 
 _AT_ONCE = 100  # ids in a question, which has at most 4,096 bytes (daemon/names.py)
 _FRESH = 2.0  # seconds that an answer holds: a reload gives what stays the same id, and other keys maybe
-_DOUBTED = 0.1  # seconds, of one that doesn't go with an outcome: of a flood of these, a few times a second is enough
+_DOUBTED = 0.1  # seconds between questions for one that doesn't go with an outcome: a flood of these may come
 _MOST = 100_000  # rules that are remembered
 
 
@@ -31,6 +31,7 @@ class Named:
         self._control = control
         self._entries: dict[int, tuple[float, EntryFacts | None]] = {}
         self._rules: dict[int, tuple[float, RuleFacts | None]] = {}
+        self._doubts: dict[int, tuple[float, None]] = {}  # of entries, when they were asked for in doubt
 
     def learn(self, several: Iterable[Traced]) -> None:
         """Ask for those of some solicitations that aren't known, or were asked for long ago."""
@@ -42,7 +43,9 @@ class Named:
                 doubted.add(traced.entry)
             if traced.rule is not None:
                 rules.add(traced.rule)
-        asked_entries = sorted({*_due(entries, self._entries, now), *_due(doubted, self._entries, now, _DOUBTED)})
+        in_doubt = _due(doubted, self._doubts, now, _DOUBTED)
+        self._doubts |= dict.fromkeys(in_doubt, (now, None))
+        asked_entries = sorted({*_due(entries, self._entries, now), *in_doubt})
         asked_rules = _due(rules, self._rules, now)
         for some_entries, some_rules in _pieces(asked_entries, asked_rules):
             try:
