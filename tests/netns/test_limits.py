@@ -263,7 +263,9 @@ def test_a_scan_from_hundreds_of_macs_on_one_link_keeps_no_other_links_new_hosts
     with Wire(topology) as wire, Wire(topology, "edge", "bad0") as bad:
         bad.deafen()
         sending = Flood()
-        thread = threading.Thread(target=sending.run, args=(bad, scans(), 500), kwargs={"lossy": False})
+        thread = threading.Thread(
+            target=sending.run, args=(bad, scans(), 500), kwargs={"lossy": False, "waits": lambda: False}
+        )
         thread.start()
         try:
             assert until(lambda: running.solicitations("wan1").get("rate_limited", 0) > 200, 10.0)

@@ -75,7 +75,7 @@ def test_named_ports_that_no_descriptor_is_left_for_end_the_start_in_one_line_an
     make(topology, FEW)
     text = "".join(CONFIGURATION.format(datapath="hybrid").replace("sub*", f"sub{n}") for n in range(FEW))
     with pytest.raises(StartError) as caught:
-        daemon(text, program=limited(72, 72))
+        daemon(text, program=limited(84, 84))
     assert "exit status 1" in str(caught.value)
     (line,) = caught.value.log.splitlines()
     assert line.startswith("npd6-xdp: sub")
@@ -104,7 +104,7 @@ def test_ports_of_a_glob_that_no_descriptor_is_left_for_are_said_in_one_line_and
     topology: Topology, daemon: Start
 ) -> None:
     make(topology, FEW)
-    running = daemon(CONFIGURATION.format(datapath="hybrid"), program=limited(90, 90))
+    running = daemon(CONFIGURATION.format(datapath="hybrid"), program=limited(96, 96))
     assert 0 < len(left(topology)) < FEW
     errors = [line for line in running.log.splitlines() if ": error: " in line]
     assert 1 <= len(errors) <= 3, "not a line for each"

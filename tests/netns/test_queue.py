@@ -32,10 +32,10 @@ HOLDING = """
 import os, sys, time
 import npd6_xdp.cli, npd6_xdp.daemon.reading as reading
 hold, parts = sys.argv.pop(1), reading.parts
-def held(config):
+def held(*given):
     while os.path.exists(hold):
         time.sleep(0.01)
-    yield from parts(config)
+    yield from parts(*given)
 reading.parts = held
 npd6_xdp.cli.main()
 """
