@@ -38,8 +38,9 @@
 #define TAGGED_MAX 16384   /* a note for each checksum modulo this */
 #define TAGGED_SHIFT 28    /* nanoseconds to units of 0.27 s, in which a frame gets from here to the taps */
 #define TRACE_RULES_MAX 4096
-#define PORT_PLACES 4096 /* npd6_xdp/system/bpf/port_entries.py reads it from the map */
-#define PAGE_SIZE 4096   /* for BPF_RINGBUF_OUTPUT(): 16 of them are whole pages on every machine */
+#define PORT_PLACES 4096       /* npd6_xdp/system/bpf/port_entries.py reads it from the map */
+#define TAKEN_MAX 100000000ULL /* nanoseconds in which a frame gets from the tap to tc; askers wait longer */
+#define PAGE_SIZE 4096         /* for BPF_RINGBUF_OUTPUT(): 16 of them are whole pages on every machine */
 
 /* What becomes of a solicitation's frame. */
 enum action {
@@ -88,6 +89,9 @@ struct passed {
 	__u32 entry;
 	__u64 traced_at;
 	struct ns_event event; /* of one that is held */
+	__u64 taken_at;        /* when the tap handed up the last frame that it saw, until tc has that; or 0 */
+	__u64 taken;           /* its message's first bytes */
+	__u32 taken_ifindex;
 };
 
 /* When a solicitation with one tag in the frame was passed last, and with two (TAGGED_SHIFT): tagged_note(). */
@@ -656,6 +660,29 @@ static __always_inline bool hold_begin(struct packet p, struct entry *entry, con
 	return true;
 }
 
+/*
+ * Whether a frame at tc went up as an event already: while a port goes from the one to the other, XDP is there as well, may
+ * have held it, and the tap has handed it up just before, on this CPU.
+ */
+static __always_inline bool is_taken(struct packet p, const struct entry *entry, const struct frame *f)
+{
+	struct passed *passed;
+	__u64 head, taken_at;
+	int key = 0;
+
+	if (p.hook == HOOK_XDP || !(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)))
+		return false;
+	passed = last_passed.lookup(&key);
+	if (!passed || !passed->taken_at || passed->taken_ifindex != packet_ifindex(p))
+		return false;
+	taken_at = passed->taken_at;
+	passed->taken_at = 0;
+	if (packet_load(p, f->message, &head, sizeof(head)) || head != passed->taken)
+		return false;
+	/* longer ago, it was another one in the same words, when there was no program at tc to see it */
+	return bpf_ktime_get_ns() - taken_at < TAKEN_MAX;
+}
+
 static __always_inline struct verdict ns_punt(struct packet p, const struct entry *entry, const struct rule *rule,
 					      struct scratch *s)
 {
@@ -1067,8 +1094,8 @@ static __always_inline int ns_answer_plain(struct packet p)
 	entry = plain_entry(p, &f);
 	if (!entry || !(entry->flags & ENTRY_PLAIN))
 		return NOT_PLAIN;
-	if (p.hook == HOOK_XDP && entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)
-		return NOT_PLAIN; /* it may be held */
+	if (entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)
+		return NOT_PLAIN; /* it may be held, or was */
 	if (entry->flags & ENTRY_HEARS && !is_link_local(&f.message->ip6h.saddr))
 		return NOT_PLAIN; /* its source may be news */
 	if (is_plain_ignored(&f, entry))
@@ -1121,7 +1148,7 @@ static __always_inline int ns_handle(struct packet p)
 	}
 	key = entry->id;
 	counter = entry_counters.lookup(&key);
-	if (!counter)
+	if (!counter || is_taken(p, entry, &s->frame))
 		return XDP_PASS;
 
 	if (entry->flags & ENTRY_TRACED)
@@ -1269,6 +1296,21 @@ static __always_inline bool is_tag_hidden(struct __sk_buff *skb, __u32 l3, __u32
 	return tagged && (__u32)(now >> TAGGED_SHIFT) - tagged->when[tags == 1 ? 0 : 1] > 1;
 }
 
+/* Hands up one that was held, and notes that: where a program is at tc as well, it sees the frame next. */
+static __always_inline void held_hand_up(struct __sk_buff *skb, struct passed *passed)
+{
+	struct ns_event event = passed->event;
+
+	passed->is_held = 0;
+	if (!event_submit(skb, &event)) {
+		held_record(passed, OUTCOME_LOST);
+		return;
+	}
+	passed->taken = passed->head;
+	passed->taken_ifindex = skb->ifindex;
+	passed->taken_at = bpf_ktime_get_ns();
+}
+
 /*
  * The filter of a packet socket on a port: takes those solicitations of which ns_filter() didn't see all VLAN tags,
  * since the kernel holds the outer one beside the frame (skb->vlan_tci). A NIC's receive offload puts it there, or the
@@ -1281,13 +1323,15 @@ int hidden_tag(struct __sk_buff *skb)
 {
 	__u32 l3 = sizeof(struct ethhdr), tags = skb->vlan_present;
 	struct passed *passed;
-	struct ns_event event;
 	__be16 proto;
 	__u64 head, now;
 	int key = 0;
 
 	passed = last_passed.lookup(&key);
-	if (!passed || bpf_skb_load_bytes(skb, 12, &proto, sizeof(proto)))
+	if (!passed)
+		return 0;
+	passed->taken_at = 0;
+	if (bpf_skb_load_bytes(skb, 12, &proto, sizeof(proto)))
 		return 0;
 	if (tags && passed->ifindex != skb->ifindex)
 		return first_tag_take(skb, passed) ? FIRST_TAG : 0;
@@ -1312,12 +1356,8 @@ int hidden_tag(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, l3 + passed->message, &head, sizeof(head)) || head != passed->head)
 		return 0;
 	if (tags <= passed->tags) {
-		if (passed->is_held) {
-			passed->is_held = 0;
-			event = passed->event;
-			if (!event_submit(skb, &event))
-				held_record(passed, OUTCOME_LOST);
-		}
+		if (passed->is_held)
+			held_hand_up(skb, passed);
 		return 0;
 	}
 	if (passed->is_held) {

@@ -12,7 +12,8 @@ import pytest
 from npd6_xdp.core.config import DadPolicy, Datapath, Vlan
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.verdict import Outcome
-from tests.datapath.harness import IFINDEX, XDP_PASS, XDP_TX, Bench, entry, table
+from npd6_xdp.system.bpf.testrun import TestRun
+from tests.datapath.harness import IFINDEX, XDP_PASS, XDP_TX, Bench, Hook, Seen, entry, table
 from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, UNSPECIFIED
 from tests.kinds import solicit
 
@@ -85,3 +86,67 @@ def test_of_a_sample_one_multicast_question_in_a_second_is_left_to_the_tap(
     assert {(each.action, each.frame) for each in held} == {(XDP_PASS, QUESTION)}
     assert bench.events() == []
     assert bench.see(TAGGED).counted == (Outcome.ANSWERED_XDP,)
+
+
+# --- at tc as well, while a port goes from the one to the other ---
+
+
+class Both:
+    """A frame's way on a port where the program is by XDP, in generic mode, and at tc."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench, self._runs = bench, TestRun()
+        self.by(Hook.TC)  # loaded by need, which takes long
+
+    def by(self, hook: Hook, frame: bytes = QUESTION) -> Seen:
+        self._bench.hook = hook
+        try:
+            return self._bench.see(frame)
+        finally:
+            self._bench.hook = Hook.XDP
+
+    def tap(self, frame: bytes = QUESTION) -> int:
+        """How many events the tap has handed up for it."""
+        # in a run of a socket's filter, what comes first is no part of the frame
+        unknown = bytes(12) + b"\x88\xb5"
+        self._runs.run_tc(self._bench.ns_filter.program.tap_fd, unknown + frame, ifindex=IFINDEX)
+        return len(self._bench.events())
+
+
+@pytest.fixture
+def both(bench: Bench, tapped: Callable[..., None], one_cpu: None) -> Both:
+    tapped(Tapped(HERE, guarded=HERE))
+    return Both(bench)
+
+
+def test_what_the_tap_has_handed_up_is_left_alone_at_tc_and_nothing_else_is(both: Both) -> None:
+    assert both.by(Hook.XDP).counted == ()
+    assert both.tap() == 1
+    left = both.by(Hook.TC)
+    assert (left.action, left.frame, left.counted) == (XDP_PASS, QUESTION, ())
+    assert both.by(Hook.TC).counted == (Outcome.ANSWERED_XDP,), "the next one in the same words"
+
+
+@pytest.mark.parametrize("other", [TAGGED, solicit(SETTING, target=bytes(SETTING.target[:15]) + b"\x77")])
+def test_another_frame_behind_it_is_answered_at_tc(both: Both, other: bytes) -> None:
+    both.by(Hook.XDP)
+    assert both.tap() == 1
+    assert both.by(Hook.TC, other).counted == (Outcome.ANSWERED_XDP,)
+
+
+def test_what_the_tap_has_seen_since_is_answered_at_tc(both: Both) -> None:
+    both.by(Hook.XDP)
+    assert (both.tap(), both.tap()) == (1, 0)
+    assert both.by(Hook.TC).counted == (Outcome.ANSWERED_XDP,)
+
+
+def test_one_in_the_same_words_is_answered_at_tc_when_the_tap_took_the_former_too_long_ago(both: Both) -> None:
+    both.by(Hook.XDP)
+    assert both.tap() == 1
+    time.sleep(0.15)
+    assert both.by(Hook.TC).counted == (Outcome.ANSWERED_XDP,)
+
+
+def test_what_no_tap_has_taken_is_answered_at_tc(both: Both) -> None:
+    assert both.by(Hook.XDP).counted == ()
+    assert both.by(Hook.TC).counted == (Outcome.ANSWERED_XDP,)

@@ -400,7 +400,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "plain-held",
         "what may have a hidden tag is answered",
-        "if (p.hook == HOOK_XDP && entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)",
+        "if (entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)",
         "if (false)",
     ),
     Mutant(

@@ -45,6 +45,9 @@ def text(place: tuple[str, str], datapath: str) -> str:
     return configuration(attach=f'"{attach}"', tc_order=f'"{order}"', datapath=f'"{datapath}"', events_per_source="0")
 
 
+VLAN = '[[interface]]\nname = "wan0"\nvlan = 100\n[[interface.rule]]\nprefix = "2001:db8:9::/64"\nmethod = "static"\n'
+
+
 def go_on(asked: Stream) -> bool:
     """Whether some more have been asked since."""
     sent = asked.sent
@@ -56,18 +59,20 @@ def test_a_way_goes_from_each_place_to_each_other() -> None:
     assert len(pairs) == len({*pairs}) == len(PLACES) * (len(PLACES) - 1)
 
 
+@pytest.mark.parametrize("more", ["", VLAN], ids=["untagged", "and a VLAN"])
 @pytest.mark.parametrize("datapath", ["hybrid", "python"])
 def test_from_each_place_to_each_other_one_each_solicitation_is_answered_once(
-    topology: Topology, daemon: Start, datapath: str
+    topology: Topology, daemon: Start, datapath: str, more: str
 ) -> None:
+    """With a VLAN, generic XDP holds each until a first tag is seen: it goes on, and the tap hands it up."""
     topology.xdp_pass("upstream", "eth0")  # so that native mode delivers
     first, *others = each_pair()
     with Others(topology, xdp=False):
-        running = daemon(text(first, datapath))
+        running = daemon(text(first, datapath) + more)
         with stream(topology, 2_000) as asked:
             assert go_on(asked)
             for place in others:
-                reload(running, text(place, datapath))
+                reload(running, text(place, datapath) + more)
                 assert (topology.xdp_mode("edge", "wan0"), at_tc(topology)) == PLACES[place], place
                 assert go_on(asked)
         assert asked.steady()
