@@ -13,6 +13,8 @@ from npd6_xdp.core.said import Said
 from npd6_xdp.daemon.attaching import AttachedAs
 from npd6_xdp.daemon.lines import Damper, Lines
 
+_UNANSWERED = "no program was there for {} ms, while the mode changed: what came then is neither answered nor counted"
+
 
 class PortLines(Lines):
     """Lines about ports, which know what was said of each."""
@@ -21,6 +23,7 @@ class PortLines(Lines):
         super().__init__(damper)
         self._announced: set[int] = set()
         self._refused = Said()
+        self._gaps: list[tuple[LinkFacts, float]] = []
 
     @property
     def have_refusals(self) -> bool:
@@ -49,6 +52,20 @@ class PortLines(Lines):
     def forget(self, ifindex: int) -> None:
         """It isn't there any more as it was said to be."""
         self._announced.discard(ifindex)
+
+    def unanswered(self, link: LinkFacts, seconds: float) -> None:
+        """No program was on a port for so long, while it went from one mode to another."""
+        self._gaps.append((link, seconds))
+
+    def say(self) -> None:
+        """As Lines.say(); of many ports without a program, for how long the one was that had none for longest."""
+        longest = max((seconds for _, seconds in self._gaps), default=0.0)
+        for link, seconds in self._gaps:
+            kind = _UNANSWERED.format(f"up to {1000 * longest:.1f}")
+            text = _UNANSWERED.format(f"{1000 * seconds:.1f}")
+            self.add(logging.WARNING, link.name, text, kind, ifindex=link.ifindex, duration=seconds)
+        self._gaps.clear()
+        super().say()
 
     def refused(self, ifindex: int, line: str) -> None:
         """Why it can't be attached to, unless the same was said before."""

@@ -169,8 +169,8 @@ class Ports(Follower):
         named = {interface.name for interface in config.interfaces}
         here = self._wanted(new.links, new.table)
         admitted, came = set[int](), set[int]()
-        found = (port for ifindex, port in self._attached.items() if ifindex in here)
-        self._ways.expect(sum(config.wish(here[port.ifindex].name) != port.wish for port in found))
+        wishes = ((self._attached.get(link.ifindex), config.wish(link.name)) for link in here.values())
+        self._ways.expect((port, wish) for port, wish in wishes if port is not None and port.wish != wish)
         change.undo.callback(setattr, self, "_entries", self._entries)
         with ExitStack() as undo:
             self._entries = by_port(new.table.entries.values())

@@ -9,8 +9,7 @@ XDP comes first, and what it answers or consumes doesn't reach tc. What it passe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from npd6_xdp.core.attached import AttachMode, Obstacle, known_obstacle
@@ -19,7 +18,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.daemon.attaching import MOST_BY_AUTO, AttachedAs, attach, try_native
-from npd6_xdp.daemon.lines import Lines
+from npd6_xdp.daemon.port_lines import PortLines
 from npd6_xdp.daemon.port_looks import Attached
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.ethtool import receive_vlan_offload
@@ -38,11 +37,10 @@ class Ways:
     """Moves ports. `moved` is told of each that moves by itself under `auto`, once the program is there."""
 
     def __init__(
-        self, ns_filter: NsFilter, lines: Lines, moved: Callable[[Attached, AttachedAs, LinkFacts], None]
+        self, ns_filter: NsFilter, lines: PortLines, moved: Callable[[Attached, AttachedAs, LinkFacts], None]
     ) -> None:
         self._ns_filter = ns_filter
         self._lines = lines
-        self._are_few = True
         self._moved = moved
         self._tried: dict[int, float] = {}
         self._drivers: dict[int, _Driver] = {}
@@ -51,26 +49,25 @@ class Ways:
     def attach(self, link: LinkFacts, wish: Wish) -> AttachedAs:
         """Attach as it is wished for. Raises MachineError if that can't be."""
         is_crowded = len(self._at_tc) >= MOST_BY_AUTO
-        return attach(self._ns_filter, link, wish, self._lines, is_crowded=is_crowded)
+        try:
+            return attach(self._ns_filter, link, wish, self._lines, is_crowded=is_crowded)
+        finally:
+            if gap := self._ns_filter.take_gap():
+                self._lines.unanswered(link, gap)
 
-    def expect(self, count: int) -> None:
-        """So many ports go from one way to another now: whether so few that the kernel's time doesn't matter."""
-        self._are_few = count <= MOST_BY_AUTO
+    def expect(self, moves: Iterable[tuple[Attached, Wish]]) -> None:
+        """These ports go from one way to another now. If more than a few may go from native to generic or back, they do
+        so with no program at tc in between: that would take the kernel a hundred times as long.
+        """
+        by_xdp = (port.mode.is_xdp and wish.attach is not Attach.TC for port, wish in moves)
+        self._ns_filter.go_by_tc(wanted=sum(by_xdp) <= MOST_BY_AUTO)
 
     def move(self, port: Attached, wish: Wish, link: LinkFacts) -> None:
-        """Have the program on a port as another wish has it, with no frame missed if that are few. Raises MachineError;
-        then it is as it was.
+        """Have the program on a port as another wish has it, with no frame missed but for what expect() says. Raises
+        MachineError; then it is as it was.
         """
-        if not self._are_few:
-            self._ns_filter.detach(link.ifindex)
-        try:
-            attached = self.attach(link, wish)
-        except MachineError:
-            if not self._are_few:
-                with suppress(MachineError):
-                    self.attach(link, port.wish)
-            raise
-        port.wish, port.attached = wish, attached
+        port.attached = self.attach(link, wish)
+        port.wish = wish
 
     def note(self, port: Attached) -> None:
         """The program sits on a port, in another way than before if it did."""

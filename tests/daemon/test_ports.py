@@ -47,6 +47,13 @@ class NsFilter:
 
     detach = let_go = attach
 
+    def go_by_tc(self, *, wanted: bool) -> None:
+        """For a machine that tells which way it went."""
+
+    def take_gap(self) -> float:
+        """There is none."""
+        return 0.0
+
     def sits(self, _: int) -> None:
         """Neither ours nor one that was left."""
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 
+from npd6_xdp.daemon.attaching import MOST_BY_AUTO
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from tests.bench.many_ports import CONFIGURATION, make
 from tests.netns.others import Others, at_tc
 from tests.netns.test_reload import Stream, reload, stream
 from tests.netns.wire import configuration, until
@@ -79,6 +81,53 @@ def test_from_each_place_to_each_other_one_each_solicitation_is_answered_once(
         assert asked.all_answered_once()
     assert "Traceback" not in running.log
     assert not re.search("(?m)^npd6-xdp: (warning|error): wan0", running.log)
+
+
+MANY = MOST_BY_AUTO + 8
+GAP = re.compile("warning: wan0, sub0, .* more: no program was there for up to ([0-9.]+) ms, while the mode changed: ")
+
+
+@pytest.fixture
+def many(topology: Topology) -> Iterator[Callable[[str], str]]:
+    """The configuration of wan0 and so many ports besides, by how all of them are attached."""
+    topology.xdp_pass("upstream", "eth0")
+    make(topology, MANY)
+    beside = CONFIGURATION.format(datapath="hybrid")
+    yield (
+        lambda attach: text((attach, "first"), "hybrid") + beside.replace("datapath", f'attach = "{attach}"\ndatapath')
+    )
+    topology.xdp_pass_end()
+
+
+def test_many_ports_go_to_tc_and_back_with_no_solicitation_unanswered(
+    topology: Topology, daemon: Start, many: Callable[[str], str]
+) -> None:
+    running = daemon(many("native"))
+    with stream(topology, 2_000) as asked:
+        for attach in ("tc", "generic", "tc", "native"):
+            reload(running, many(attach))
+            assert go_on(asked)
+    assert asked.steady()
+    assert asked.all_answered_once()
+    assert "warning" not in running.log
+
+
+def test_many_ports_from_native_to_generic_have_a_gap_that_the_log_tells(
+    topology: Topology, daemon: Start, many: Callable[[str], str]
+) -> None:
+    """By tc in between, each would take the kernel a hundred times as long."""
+    running = daemon(many("native"))
+    with stream(topology, 2_000, unanswered=True) as asked:
+        for attach in ("generic", "native") * 3:
+            reload(running, many(attach))
+            assert go_on(asked)
+    longest, missed = [float(found) for found in GAP.findall(running.log)], asked.sent - len(asked.answered)
+    print(f"for up to {longest} ms there was no program; {missed} unanswered")
+    assert len(longest) == 6
+    assert missed <= 3 * 2_000 * sum(longest) / 1_000 + 100, "wan0's gaps are none of the longest, mostly"
+    reload(running, text(("native", "first"), "hybrid"))
+    reload(running, text(("generic", "first"), "hybrid"))
+    assert len(GAP.findall(running.log)) == 6, "a few go by tc, where all are answered"
 
 
 def test_a_change_that_another_port_refuses_leaves_none_unanswered_either(topology: Topology, daemon: Start) -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -99,6 +100,11 @@ class Links:
     def __init__(self, keeper: Keeper | None = None) -> None:
         self._lib = load_bcc().lib
         self._keeper = keeper or Keeper()
+        self.goes_by_tc = True
+        """Whether a third program is at tc while one goes from native to generic or back, where the kernel has tcx. It
+        takes some hundredths of a second for that.
+        """
+        self._gap = 0.0
         self.fds: dict[int, int] = {}
         self._modes: dict[int, AttachMode] = {}
         self._inherited: dict[int, tuple[Inherited, AttachMode]] = {}
@@ -129,6 +135,13 @@ class Links:
             self._drop(self._inherited.pop(ifindex)[0])
         return found
 
+    def take_gap(self) -> float:
+        """The seconds for which attach() has had no program on an interface, between two modes, since this was asked
+        last.
+        """
+        gap, self._gap = self._gap, 0.0
+        return gap
+
     @property
     def inherits(self) -> bool:
         """Whether there is anything left of a predecessor's."""
@@ -156,8 +169,8 @@ class Links:
         unless a keeper holds it. Where one was inherited in the same mode, and by tc in its place among the others, the
         program takes its predecessor's place. Where one of ours, or a predecessor's, is there in another way, that one
         is let go of as soon as this one is there, and stays if this one can't be. Native and generic exclude each
-        other: between them, a third one by tc has the frames, where the kernel has tcx. So there is no frame that none
-        sees. It returns True where a predecessor's was there.
+        other: between them, a third one by tc has the frames, where the kernel has tcx and `goes_by_tc`. So there is no
+        frame that none sees; else see take_gap(). It returns True where a predecessor's was there.
 
         Raises Refused if it can't be in this mode; Taken if another XDP program is there already, which is never
         replaced; MachineError if that, or one at tc, is another npd6-xdp's.
@@ -199,14 +212,15 @@ class Links:
         raise refusal(code, ifindex, name, mode)
 
     def _switch_xdp(self, functions: Functions, ifindex: int, name: str, mode: AttachMode, before: AttachMode) -> bool:
-        """From native to generic or back, as attach(): by tc in between. Where tc can't be had, nobody sees what comes
-        while the driver changes.
+        """From native to generic or back, as attach(): by tc in between. Where tc can't be had, or isn't to be, nobody
+        sees what comes while the driver changes.
         """
         was_inherited = ifindex in self._inherited
-        try:
-            between = self._create(functions.of(AttachMode.TC), ifindex, name, AttachMode.TC)
-        except MachineError:
-            between = -1
+        between = -1
+        if self.goes_by_tc:
+            with suppress(MachineError):
+                between = self._create(functions.of(AttachMode.TC), ifindex, name, AttachMode.TC)
+        began = time.monotonic()
         self._leave(ifindex)
         try:
             self._hold(functions, ifindex, name, mode)
@@ -218,6 +232,8 @@ class Links:
         finally:
             if between >= 0:
                 self._end(between)
+            else:
+                self._gap += time.monotonic() - began
         return was_inherited and between >= 0
 
     def _hold(self, functions: Functions, ifindex: int, name: str, mode: AttachMode) -> None:

@@ -152,8 +152,10 @@ def test_one_that_sits_in_another_mode_stays_or_goes_first_where_there_is_no_tc_
         assert second.attach(ours, wan0, "wan0", NATIVE) is has_tcx
         assert [*shelf.fds] == [wan0]
         assert second.inherited(wan0) is None
+        assert (second.take_gap() > 0, second.take_gap()) == (not has_tcx, 0), "it says for how long none was there"
         for mode in (GENERIC, NATIVE):
             assert not second.attach(ours, wan0, "wan0", mode)
+            assert (second.take_gap() > 0) is not has_tcx
             assert second.sits(wan0) is mode
             (link,) = topology.ip("edge", "link", "show", "dev", "wan0")
             assert link["xdp"]["mode"] == (1 if mode is NATIVE else 2)
