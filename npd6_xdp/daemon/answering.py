@@ -94,6 +94,7 @@ class Answering(Follower):
         """How many events there were so far for which more was to be done than to answer them."""
         # of those that are to be counted yet:
         self._tried_alone: dict[Shape, int] = {}
+        self._alone = 0  # how many these are
         self._tried: list[Shape] = []  # of runs
         self._unsent: list[Shape] = []  # of the tried ones
         self._latencies: list[int] = []  # microseconds, of the others
@@ -160,12 +161,13 @@ class Answering(Follower):
         shape, frame, time_us = answer
         is_sent = self._ports.send(shape.ifindex, frame)
         self._tried_alone[shape] = self._tried_alone.get(shape, 0) + 1
+        self._alone += 1
         if is_sent:
             self.times.observe((machine_ns() // 1000 - time_us) & _MICROSECONDS)
         else:
             self._note_unsent(shape, frame, time_us)
-            if len(self._unsent) > _UNSETTLED:
-                self.count()
+        if self._alone > _UNSETTLED:
+            self.count()
         return True
 
     def _answer_plain(self, runs: list[bytes]) -> list[NsEvent]:
@@ -203,7 +205,7 @@ class Answering(Follower):
         uncounted, since nobody but the asker is in a hurry.
         """
         tried, failed = self._tried, self._unsent
-        counted, self._tried_alone = self._tried_alone, {}
+        counted, self._tried_alone, self._alone = self._tried_alone, {}, 0
         if tried:
             self.times.observe_all(self._latencies)
             is_one = tried.count(tried[0]) == len(tried)
