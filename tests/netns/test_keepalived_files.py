@@ -29,6 +29,12 @@ def keys(text: str) -> dict[str, str]:
     return dict(re.findall(r'\b(active_with|link_address) *= *("[^"]+")', text))
 
 
+def has_gateway(topology: Topology) -> bool:
+    """Whether the edge has what the hosts send to."""
+    shown = topology.run("edge", "ip", "-6", "-o", "address", "show", "dev", "lan0", check=True)
+    return " fe80::1/" in shown.stdout
+
+
 @pytest.mark.parametrize("name", ["keepalived.conf", "virtual-mac.conf"])
 def test_the_edge_answers_once_keepalived_has_put_the_address_there_and_no_longer_when_it_is_stopped(
     topology: Topology, daemon: Start, name: str
@@ -51,8 +57,14 @@ def test_the_edge_answers_once_keepalived_has_put_the_address_there_and_no_longe
             assert answer is not None
             mac = ether(wanted.get("link_address", EDGE_WAN_MAC).strip('"'))
             assert NeighborAdvertisement.parse(answer).link_layer_address == mac
+            assert has_gateway(topology), "the hosts' default route goes with the role"
+            topology.run("host", "ip", "link", "set", "eth0", "down", check=True)
+            assert until(lambda: role(running) == {address: 0}), "an edge that has lost its hosts is no active one"
+            topology.run("host", "ip", "link", "set", "eth0", "up", check=True)
+            assert until(lambda: role(running) == {address: 1}), keepalived.log
             assert keepalived.stop() == 0
             assert until(lambda: role(running) == {address: 0}), keepalived.log
+            assert not has_gateway(topology)
             assert wire.ask(question(TARGET), 0.1) is None
         finally:
             print(keepalived.log)
