@@ -148,6 +148,46 @@ def test_an_address_of_the_bridge_that_the_hosts_send_to_and_that_went_when_it_w
     assert until(lambda: amiss(vps.look()) == []), amiss(vps.look())
 
 
+def test_on_standby_nobody_is_told_to_put_the_shared_address_there_or_to_leave_the_other_edge(vps: Vps) -> None:
+    """The hosts' way out is by the other edge then; the mend would make both active. Once active, it is looked at."""
+    normal = vps.running.config_file.read_text()
+    vps.greet()
+    vps.running.write(configuration(f"{P} neighbour via=br0 host_routes=true", active_with='"fe80::1%br0"'))
+    vps.sh(f"npd6-xdp reload --control {vps.running.control}", f"ip -6 route replace {P} dev br0 metric 1")
+    vps.sh("ip -6 address del fe80::1/64 dev br0")
+    vps.sh("ip -6 neigh flush dev eth0", at="host")
+    assert until(lambda: [each.check for each in of(vps.look(), "standby")] == ["standby"])
+    (told,) = [each for each in vps.look() if each.check == "hosts"]
+    assert told.level is Level.OK
+    assert "on standby" in told.message
+    steps = vps.follow()
+    assert [each for each in steps if each.check in ("host", "back")] == []
+    assert "follow it on the other edge" in next(each.message for each in steps if each.check == "decision")
+    vps.sh("ip -6 address add fe80::1/64 dev br0 nodad")
+    vps.sh("ip -6 neigh flush dev eth0", at="host")
+    vps.sh("ip -6 route del default", at="host")
+    assert until(lambda: of(vps.look(), "standby") == [])
+    (missed,) = of(vps.look(), "hosts", Level.WARN)
+    assert "default via fe80::1 " in missed.mend[0], "the address that both edges share, of all that this one has"
+    vps.sh(*missed.mend, at="host")
+    assert of(vps.look(), "hosts") == []
+    vps.running.write(normal)
+    vps.sh(f"npd6-xdp reload --control {vps.running.control}", f"ip -6 route del {P} dev br0 metric 1")
+    vps.greet()
+    assert until(lambda: amiss(vps.look()) == []), amiss(vps.look())
+
+
+def test_a_target_that_is_followed_goes_out_of_an_interface_by_its_name_whatever_the_rule_has(vps: Vps) -> None:
+    normal = vps.running.config_file.read_text()
+    for rule in (f"{P} static", f"{P} neighbour via=br0"):
+        vps.running.write(configuration(rule))
+        vps.sh(f"npd6-xdp reload --control {vps.running.control}", f"ip -6 route replace {HOST} dev br0 metric 1")
+        assert [each.message for each in vps.follow() if each.check == "route"] == [f"{HOST} goes out of br0"]
+    vps.running.write(normal)
+    vps.sh(f"ip -6 route del {HOST} dev br0 metric 1", f"npd6-xdp reload --control {vps.running.control}")
+    vps.greet()
+
+
 def test_a_host_that_answers_nothing_is_told_with_where_to_look(vps: Vps) -> None:
     drop = "-p ipv6-icmp --icmpv6-type echo-request -j DROP"
     vps.sh(f"ip6tables-nft -A INPUT {drop}", at="host")

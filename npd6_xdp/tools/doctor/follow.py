@@ -81,7 +81,7 @@ def _steps(facts: Facts, live: Live) -> Iterator[Finding]:
     if known.unanswered is not None or known.is_held:
         yield ok("decision", f"{known.target} is an address of this machine: packets for it end here")
         return
-    onward = [_forwarding(facts, live), _route(live)]
+    onward = [_forwarding(facts, live), _route(facts, live)]
     yield _decision(live, is_explained=is_failed(onward))
     yield _answer(facts, live)
     yield from onward
@@ -89,7 +89,8 @@ def _steps(facts: Facts, live: Live) -> Iterator[Finding]:
     if way is None:
         return
     yield from _firewall(facts, live, way)
-    yield from _host(facts, live, way)
+    if not known.entry.standby:  # else its way out is by the other edge, and no mend here is to change that
+        yield from _host(facts, live, way)
     yield _way_back(facts, live)
 
 
@@ -186,7 +187,7 @@ def _forwarding(facts: Facts, live: Live) -> Finding:
     return fail("forwarding", f"{name} doesn't forward, so {lost}", *mend)
 
 
-def _route(live: Live) -> Finding:
+def _route(facts: Facts, live: Live) -> Finding:
     """Where the kernel sends the packet."""
     known, reply = live.known, live.kernel.reply
     came_in_by, target = known.l3[0], known.target
@@ -199,18 +200,13 @@ def _route(live: Live) -> Finding:
         return ok("route", f"{target} is delivered to this machine")
     if reply.type != RouteType.UNICAST:
         return fail("route", f"no route leads to {target}, or one that lets nothing pass{add}", *mend)
-    out = _name_of(live, reply.ifindex)
+    out = {index: name for name, index in known.via.items()}.get(reply.ifindex) or facts.name(reply.ifindex)
     if reply.ifindex == known.l3[1]:
         back = f"the route to {target} leads back out of {came_in_by}, where the question comes from{add}"
         return fail("route", back, *mend)
     if known.via and out not in known.via:
         return fail("route", f"the route to {target} leads out of {out}, which isn't the rule's via", *mend)
     return ok("route", f"{target} goes out of {out}")
-
-
-def _name_of(live: Live, ifindex: int) -> str:
-    names = {index: name for name, index in live.known.via.items()}
-    return names.get(ifindex, f"interface {ifindex}")
 
 
 def _way(facts: Facts, live: Live) -> _Way | None:

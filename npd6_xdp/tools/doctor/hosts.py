@@ -28,10 +28,15 @@ def checks(facts: Facts) -> Iterator[Finding]:
     well = [str(echo.host) for echo in facts.echoes if echo.from_far]
     if well:
         yield ok("hosts", f"{', '.join(well)}: answers from off its link, too")
+    behind = _behind(facts)
+    elsewhere = len(_covered(facts)) - len(behind)
+    if elsewhere:
+        yield ok("hosts", f"{elsewhere} behind rules that are on standby: their way out is by the other edge now")
     if facts.echoes:
         return
-    if not _behind(facts):
-        yield ok("hosts", "no host is known that could be asked whether it has a default route")
+    if not behind:
+        if not elsewhere:
+            yield ok("hosts", "no host is known that could be asked whether it has a default route")
     elif "CAP_NET_RAW" in facts.machine.missing:
         yield note("hosts", "whether they have a default route can't be tried without CAP_NET_RAW")
     else:
@@ -119,8 +124,20 @@ def ask(facts: Facts, name: str, mac: bytes, host: IPv6Address) -> Echo | None:
 
 
 def _behind(facts: Facts) -> list[NeighbourEntry]:
-    """The neighbours that are hosts which a rule covers, and whose way out we are: not who is one of our own ways, and
-    nobody on the link of the default route, who has the same way out as we.
+    """The neighbours that are hosts which a rule covers, and whose way out we are: of one that is on standby, the other
+    edge is, and a mend here would take them away from it.
+    """
+    active = {
+        sample.target
+        for sample in facts.samples
+        if (rule := facts.table.rules.get(sample.rule)) is not None and not facts.table.on_standby(rule.entry)
+    }
+    return [entry for entry in _covered(facts) if IPv6Address(entry.address) in active]
+
+
+def _covered(facts: Facts) -> list[NeighbourEntry]:
+    """The neighbours that are hosts which a rule covers, in whatever role: not who is one of our own ways, and nobody
+    on the link of the default route, who has the same way out as we.
     """
     upstream = facts.default.interface if facts.default else ""
     targets = {sample.target.packed for sample in facts.samples if sample.found}
