@@ -9,11 +9,11 @@ import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
-from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
+from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, Topology
 from tests.frames import ether
 from tests.netns.test_under_way import held, holding
 from tests.netns.verb import verb
-from tests.netns.wire import Asker, Wire, configuration, on_edge, question, says, until
+from tests.netns.wire import Asker, Wire, configuration, grown, on_edge, question, says, until
 
 pytestmark = pytest.mark.needs_table
 Start = Callable[..., RunningDaemon]
@@ -55,6 +55,31 @@ def test_the_virtual_mac_address_is_advertised_while_a_device_has_it_and_leads_t
         assert [each.get("lladdr") for each in shown] == [MAC]
         on_edge(topology, "link del vrrp0")
         assert until(lambda: asker.outcome("2001:db8:1::7") == "standby")
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_the_virtual_address_is_the_kernels_and_what_comes_from_either_mac_address_is_our_own(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    """A rule that covers the address answers for it only once it isn't on this machine's device any more."""
+    virtual = "2001:db8:1::fe"
+    on_edge(topology, f"link add vrrp0 link wan0 address {MAC} type macvlan mode private", "link set vrrp0 up")
+    on_edge(topology, f"address add {virtual}/128 dev vrrp0 nodad")
+    running = daemon(configuration("2001:db8:1::/64 static", link_address=f'"{MAC}"', datapath=f'"{datapath}"'))
+    with Wire(topology) as wire:
+        asker = Asker(wire, running)
+        by = "answered_xdp" if datapath == "hybrid" else "answered_python"
+        assert until(lambda: asker.outcome("2001:db8:1::7") == by)
+        assert asker.outcome(virtual) == "own"
+        answer = wire.ask(question(virtual))
+        assert answer is not None, "the kernel's"
+        assert NeighborAdvertisement.parse(answer).link_layer_address == ether(MAC)
+        for mac in (MAC, EDGE_WAN_MAC):
+            before = running.solicitations()
+            wire.send(question("2001:db8:1::7", eth_source=ether(mac)))
+            assert until(lambda before=before: grown(before, running.solicitations()) == {"ignored": 1})  # type: ignore[misc]
+        on_edge(topology, f"address del {virtual}/128 dev vrrp0")
+        assert until(lambda: asker.outcome(virtual) == by)
 
 
 def test_host_routes_come_and_go_with_the_device(topology: Topology, daemon: Start) -> None:
