@@ -19,6 +19,7 @@ from pathlib import Path
 import npd6_xdp
 from docs import keys
 from docs.markdown import roff
+from npd6_xdp import ndppd
 from npd6_xdp.arguments import CONFIG
 from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Config
@@ -129,9 +130,63 @@ Of `npd6-xdp run`:
 
 ## SEE ALSO
 
-npd6-xdp.toml(5), ip-neighbour(8), ip-link(8), ethtool(8), tcpdump(8), systemctl(1)
+npd6-xdp.toml(5), npd6-xdp-ndppd(8), ip-neighbour(8), ip-link(8), ethtool(8), tcpdump(8), systemctl(1)
 
 RFC 4861 (Neighbor Discovery), RFC 4862 (Duplicate Address Detection)
+"""
+
+NDPPD_PAGE = """\
+## NAME
+
+npd6-xdp-ndppd - npd6-xdp by the command line and the configuration of ndppd
+
+## SYNOPSIS
+
+`npd6-xdp-ndppd` [`-c` *FILE*] [`-d`] [`-p` *FILE*] [`-v` ...]
+
+## DESCRIPTION
+
+{description}
+
+It is for systems that write an ndppd.conf themselves, and start ndppd with it: there only the program's path is to be
+changed. Called by a link whose name is ndppd, such as `/usr/lib/npd6-xdp/ndppd`, its process has that name, too.
+
+What ndppd goes on without, it goes on without as well, and warns: a rule whose address can't be read, an `iface` that
+is the proxy's own. A file without any rule is answered by for nothing, until it has one. Interfaces that aren't there
+are waited for, where ndppd ends. What ndppd refuses ends it with one line for each mistake. The rest of what is
+different here `npd6-xdp convert` says of a file, too; after that, npd6-xdp.toml(5) has more to be set.
+
+`npd6-xdp status` and `npd6-xdp reload` ask it as they do `npd6-xdp run`, and so does its status page. The capabilities
+that it needs are CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; ndppd needs but two of these, so a unit that has
+a bounding set must have the others added.
+
+## OPTIONS
+
+{options}
+
+Anything else on the command line is passed over, as ndppd has it, but said.
+
+## EXIT STATUS
+
+{exit_status}
+
+## FILES
+
+{files}
+
+## SIGNALS
+
+{signals}
+
+## EXAMPLES
+
+As the unit of a router has it:
+
+    npd6-xdp-ndppd -d -p /run/ndppd/ndppd.pid -c /run/ndppd/ndppd.conf
+
+## SEE ALSO
+
+npd6-xdp(8), npd6-xdp.toml(5)
 """
 
 CONFIGURATION_PAGE = """\
@@ -270,6 +325,20 @@ def command_page() -> str:
     return title("npd6-xdp", 8) + roff(text)
 
 
+def ndppd_page() -> str:
+    """npd6-xdp-ndppd(8)."""
+    parser = ndppd.argument_parser()
+    statuses = {0: "It answers (with `-d`), or was ended by a signal.", 1: "Failed at run time.", 2: EXIT_STATUS[2]}
+    text = NDPPD_PAGE.format(
+        description=parser.description,
+        options=_definitions(_options(parser)),
+        exit_status=_definitions((str(status), text) for status, text in statuses.items()),
+        files=_definitions([(str(ndppd.CONFIG), "The configuration, where `-c` names no other.")]),
+        signals=_definitions(SIGNALS.items()),
+    )
+    return title("npd6-xdp-ndppd", 8) + roff(text)
+
+
 def configuration_page() -> str:
     """npd6-xdp.toml(5)."""
     text = CONFIGURATION_PAGE.format(
@@ -402,7 +471,11 @@ def _all_choices(text: str) -> str:
 
 def main(directory: str) -> None:
     """Write all of it below a directory."""
-    pages = [("man8/npd6-xdp.8", command_page()), ("man5/npd6-xdp.toml.5", configuration_page())]
+    pages = [
+        ("man8/npd6-xdp.8", command_page()),
+        ("man8/npd6-xdp-ndppd.8", ndppd_page()),
+        ("man5/npd6-xdp.toml.5", configuration_page()),
+    ]
     for name, text in (*pages, *completions()):
         path = Path(directory, name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,13 +67,24 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"npd6-xdp: {where}{' '.join(message.splitlines())}; {self.prog} --help says what it takes\n")
 
 
-Takes = Callable[[argparse.ArgumentParser], object]
+Takes = Callable[[argparse._ActionsContainer], object]
 """An option or an operand, to be given to a verb's parser."""
 
 
 def option(*names: str, **how: Any) -> Takes:
     """An option, or an operand (a name without dashes), as ArgumentParser.add_argument() takes it."""
     return lambda parser: parser.add_argument(*names, **how)
+
+
+def one_of(*options: Takes) -> Takes:
+    """Options of which one at most may be given."""
+
+    def take(parser: argparse._ActionsContainer) -> None:
+        group = parser.add_mutually_exclusive_group()
+        for each in options:
+            each(group)
+
+    return take
 
 
 CONFIG_FILE = option(

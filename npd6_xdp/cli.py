@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from npd6_xdp.tools.complaint import complaint
     from npd6_xdp.tools.log_format import set_up
 
-    _open_standard_files()
+    open_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that the terminal can't show are escaped
             stream.reconfigure(errors="backslashreplace")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_status
 
 
-def _open_standard_files() -> None:
+def open_standard_files() -> None:
     """Make sure that file descriptors 0, 1 and 2 are open: else another file might get such a number, and output be
     written to it.
     """

@@ -6,74 +6,72 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import npd6_xdp
-from npd6_xdp.arguments import CONFIG, CONFIG_FILE, CONTROL_SOCKET, count, count_to, ipv6_address, mac, option, verb
+from npd6_xdp.arguments import (
+    CONFIG,
+    CONFIG_FILE,
+    CONTROL_SOCKET,
+    count,
+    count_to,
+    ipv6_address,
+    mac,
+    one_of,
+    option,
+    verb,
+)
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import ConfigError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from npd6_xdp.core.links import LinkFacts
+    from npd6_xdp.daemon.reading import Source
 
 
 @verb(
     "answer solicitations until told to stop",
     "The daemon, in the foreground. SIGTERM or SIGINT ends it, SIGHUP has it read its file again, SIGUSR1 has it "
     "log its state; whatever ends it, the kernel takes the XDP "
-    "program off the interfaces, unless a service manager keeps it there for the next daemon. Logs to stderr. Needs "
+    "program off the interfaces, unless a service manager keeps it there for the next daemon. Logs to stderr. An "
+    "ndppd.conf is converted whenever it is read, and the log says what of it is different here. Needs "
     "root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW.",
     "",
     "--config npd6-xdp.toml",
-    takes=(CONFIG_FILE,),
+    "--ndppd /etc/ndppd.conf",
+    takes=(
+        one_of(
+            CONFIG_FILE,
+            option("--ndppd", type=Path, metavar="FILE", help="instead of it: an ndppd.conf, converted at the start"),
+        ),
+    ),
 )
 def run(arguments: argparse.Namespace) -> int:
     """`run`: the daemon, in the foreground."""
-    for number in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # until the daemon handles them, which it does once it has read its file
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
-    from npd6_xdp.tools.complaint import complaint
-    from npd6_xdp.tools.log import LogThread
-    from npd6_xdp.tools.log_format import set_up
+    from npd6_xdp import foreground
 
-    log = LogThread()
-    set_up("warning", "text", log)
-    try:
-        from npd6_xdp import daemon
-        from npd6_xdp.daemon.reading import Source
-        from npd6_xdp.tools.web_file import read_web
-
-        config = _lasting(arguments.config)
-        daemon.run(
-            Source(lambda: config_text(config), str(config), read_web),
-            lambda config: set_up(config.log_level, config.log_format, log),
-            str(config.absolute()),
-            lambda: log.dropped,
-        )
-    except Exception as error:  # through the log, as nobody may read stderr
-        text, exit_status = complaint(error) or (traceback.format_exc().rstrip(), 1)
-        log.say(text)
-        return exit_status
-    finally:
-        log.finish()
-    return 0
+    if arguments.ndppd is not None:
+        return foreground.run(arguments.ndppd, "--ndppd", ndppd_file)
+    return foreground.run(arguments.config, "--config", toml_file)
 
 
-def _lasting(path: Path) -> Path:
-    """The path of a file to be read now and later, with a working directory that is there. Raises UsageError."""
-    try:
-        Path.cwd()
-    except OSError as error:
-        if not path.is_absolute():
-            raise UsageError(f"--config {path}: the working directory is gone; name the file from / on") from error
-        os.chdir("/")  # bcc changes the directory and comes back to it
-    return path
+def toml_file(path: Path) -> Source:
+    """What a configuration file of ours is read by."""
+    from npd6_xdp.daemon.reading import TomlFile
+    from npd6_xdp.tools.web_file import read_web
+
+    return TomlFile(lambda: config_text(path), str(path), read_web)
+
+
+def ndppd_file(path: Path) -> Source:
+    """What an ndppd.conf is read by."""
+    from npd6_xdp.tools.convert.source import NdppdFile
+
+    return NdppdFile(path)
 
 
 @verb(

@@ -207,6 +207,13 @@ class Limits:
     remembered_targets: int = 65_536
 
 
+class Remark(NamedTuple):
+    """What is to be said of the file that a configuration was made of; `lost`: something of it is left out."""
+
+    text: str
+    lost: bool
+
+
 class SearchedVia(NamedTuple):
     """A name or glob of `via`: the first rule that has it, and how many have."""
 
@@ -218,7 +225,8 @@ class SearchedVia(NamedTuple):
 class Config:
     """A whole configuration file. `metrics_listen` has (address, port) of each; none switches it off.
 
-    `web` is what the file that `metrics_web_config` names has said, where that was read, too.
+    `web` is what the file that `metrics_web_config` names has said, where that was read, too. `remarks` are on a file
+    of another format that it was made of.
     """
 
     interfaces: tuple[InterfaceConfig, ...]
@@ -229,6 +237,7 @@ class Config:
     metrics_web_config: str = ""
     limits: Limits = Limits()
     web: WebConfig = NO_WEB_CONFIG
+    remarks: tuple[Remark, ...] = ()
 
     def entries(self, port: str) -> tuple[InterfaceConfig, ...]:
         """The entries that speak for a port of that name, the one that wins first; each VLAN once.

@@ -331,8 +331,15 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def run(source: Source, configured: Callable[[Config], None], file: str, unread: Callable[[], int]) -> None:
-    """`npd6-xdp run`: the daemon in the foreground; see Daemon."""
+def run(
+    source: Source,
+    configured: Callable[[Config], None],
+    file: str,
+    unread: Callable[[], int],
+    at_work: Callable[[], None] = lambda: None,
+) -> None:
+    """`npd6-xdp run`: the daemon in the foreground; see Daemon. `at_work` is called once it answers."""
     sys.setswitchinterval(_SWITCH)
     with Daemon(begin(), source, configured, file, unread) as daemon:
+        at_work()
         daemon.run()

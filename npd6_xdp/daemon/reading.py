@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
@@ -19,8 +19,15 @@ PATIENCE = 600.0
 """Seconds. A million rules take half a minute; whoever has written what takes longer has not meant a configuration."""
 
 
-class Source(NamedTuple):
-    """The file: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `where`.
+class Source(Protocol):
+    """What a configuration is read from, again and again."""
+
+    def load(self, before: Config | None = None) -> Config:
+        """What it says now, with the very rules that it had `before` where they are plain. Raises Npd6Error."""
+
+
+class TomlFile(NamedTuple):
+    """A file of ours: `read` has its text, or raises ConfigError, and mistakes in it are said to be at `where`.
 
     `read_web` has what the web configuration of that path says, or raises Npd6Error.
     """

@@ -11,6 +11,12 @@ from pathlib import Path
 _NAMES = ("ndppd", "npd6")
 
 
+def _is_ours(process: Path) -> bool:
+    """Whether a process called ndppd is npd6-xdp by that name: the others are no Python's."""
+    program, _, _ = (process / "cmdline").read_bytes().partition(b"\0")
+    return program.rpartition(b"/")[2].startswith(b"python")
+
+
 def unit_of(pid: int) -> str:
     """The unit of systemd that a process is of; "" where it is of none that is a service."""
     with suppress(OSError):
@@ -27,6 +33,6 @@ def other_daemons(names: Collection[str] = _NAMES) -> list[tuple[str, int]]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or isn't ours to look at
             name = os.fsdecode((process / "comm").read_bytes()).strip()  # anybody may call a process anything
-            if name in names and (process / "ns/net").readlink() == ours:
+            if name in names and (process / "ns/net").readlink() == ours and not _is_ours(process):
                 found.append((name, int(process.name)))
     return sorted(found)

@@ -31,8 +31,8 @@ def reads_stderr(environment: Mapping[str, str] = os.environ) -> bool:
 
 def prefixed(text: str, level: int) -> str:
     """Each line of a text with the priority of its level, one of logging's."""
-    priority = _priority(level)
-    return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+    head = f"<{priority(level)}>"
+    return "\n".join(f"{head}{line}" for line in text.splitlines())
 
 
 class JournalFormatter(logging.Formatter):
@@ -47,7 +47,8 @@ class JournalFormatter(logging.Formatter):
         return prefixed(self._formatter.format(record), record.levelno)
 
 
-def _priority(level: int) -> int:
+def priority(level: int) -> int:
+    """That of syslog(3) for a level of logging's."""
     return next(priority for least, priority in _PRIORITIES if level >= least)
 
 
@@ -71,7 +72,7 @@ class Journal:
         """A record's message."""
         parts = [
             _field("MESSAGE", self._formatter.format(record)),
-            _field("PRIORITY", str(_priority(record.levelno))),
+            _field("PRIORITY", str(priority(record.levelno))),
             _field("SYSLOG_IDENTIFIER", "npd6-xdp"),
             _field("SYSLOG_PID", str(os.getpid())),
         ]
@@ -81,6 +82,10 @@ class Journal:
             else:
                 parts.append(_field(f"NPD6_{name.upper()}", str(value)))
         return b"".join(parts)
+
+    def line(self, text: str) -> bytes:
+        """Nothing: it reads stderr, too."""
+        return b""
 
     def send(self, entry: bytes) -> bool:
         """Send one, however long that takes; False: nobody takes it."""

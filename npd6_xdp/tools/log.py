@@ -31,6 +31,9 @@ class Journal(Protocol):
     def entry(self, record: logging.LogRecord) -> bytes:
         """A record's message to it."""
 
+    def line(self, text: str) -> bytes:
+        """The same of a line that is no record; b"": it is to be written."""
+
     def send(self, entry: bytes) -> bool:
         """Send one; False: it can't be, so its lines are to be written."""
 
@@ -89,7 +92,7 @@ class LogThread(logging.Handler):
 
     def say(self, text: str) -> None:
         """Have lines written as they are."""
-        self._take(text, b"")
+        self._take(text, b"" if self.journal is None else self.journal.line(text))
 
     def _take(self, text: str, message: bytes) -> None:
         data = f"{text}\n".encode(errors="backslashreplace")

@@ -10,6 +10,7 @@ import time
 from npd6_xdp.core.logged import fields_of
 from npd6_xdp.tools import journal
 from npd6_xdp.tools.log import LogThread
+from npd6_xdp.tools.syslog import Syslog
 
 _LOG = logging.getLogger("npd6-xdp")
 
@@ -37,13 +38,13 @@ class _TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def set_up(level: str, style: str, handler: logging.Handler) -> None:
-    """Send the log to a handler, from a level on, in the style of daemon.log_format."""
+def set_up(level: str, style: str, handler: logging.Handler, *, to_syslog: bool = False) -> None:
+    """Send the log to a handler, from a level on, in the style of daemon.log_format; or to syslog, by a LogThread."""
     formatter = _JsonFormatter() if style == "json" else _TextFormatter()
     is_journal = journal.reads_stderr()
     handler.setFormatter(journal.JournalFormatter(formatter) if is_journal else formatter)
     if isinstance(handler, LogThread):
-        handler.journal = journal.Journal(formatter) if is_journal else None
+        handler.journal = journal.Journal(formatter) if is_journal else Syslog(formatter) if to_syslog else None
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(level.upper())
     # Libraries speak through the root logger, and only when something is wrong.

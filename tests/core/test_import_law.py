@@ -61,6 +61,8 @@ ROOMS = {
     "verbs": ({"", "arguments", "core"}, IMPURE - MACHINE),
     "verbs_init": ({"", "arguments", "core"}, IMPURE - MACHINE),
     "verbs_see": ({"arguments", "core", "verbs"}, IMPURE - MACHINE),
+    "foreground": ({"core"}, IMPURE - MACHINE),
+    "ndppd": ({""}, IMPURE - MACHINE),
     "arguments": ({"core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
@@ -106,7 +108,8 @@ WINGS = {
     ),
     "http": ("endpoint", "secured", "passwords", "site", "metrics"),
 }
-LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "verbs", "verbs_init", "verbs_see")}
+LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "foreground", "verbs_init", "verbs_see")}
+LATER |= {"verbs": {"daemon", "foreground", "lab", "tools"}, "ndppd": {"cli", "foreground", "tools", "verbs"}}
 """What a room may import inside its functions, besides."""
 
 

@@ -16,7 +16,7 @@ from npd6_xdp.core.errors import ConfigError, MachineError, Mistake
 from npd6_xdp.core.web_config import NO_WEB_CONFIG
 from npd6_xdp.daemon import Daemon, loading
 from npd6_xdp.daemon.loading import Compiling
-from npd6_xdp.daemon.reading import Source
+from npd6_xdp.daemon.reading import TomlFile
 from npd6_xdp.daemon.service import begin
 from npd6_xdp.system import cgroup
 from npd6_xdp.system.aside import reap
@@ -107,5 +107,5 @@ def test_a_file_that_is_refused_ends_the_compiling(monkeypatch: pytest.MonkeyPat
     closed: list[bool] = []
     monkeypatch.setattr(Compiling, "worth_it", lambda _: SimpleNamespace(close=lambda: closed.append(True)))
     with pytest.raises(ConfigError):
-        Daemon(begin(), Source(refuse, str(file), lambda _: NO_WEB_CONFIG), lambda _: None, str(file))
+        Daemon(begin(), TomlFile(refuse, str(file), lambda _: NO_WEB_CONFIG), lambda _: None, str(file))
     assert closed == [True]

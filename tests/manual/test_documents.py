@@ -109,7 +109,7 @@ def sources() -> list[Path]:
     found = []
     for path in ROOT.rglob("*"):
         inner = path.relative_to(ROOT)
-        sample = inner.parent == Path("tests/tools/convert")  # as npd6 and ndppd read them
+        sample = inner.parent in (Path("tests/tools/convert"), Path("tests/netns/ndppd"))  # as npd6 and ndppd read them
         if path.is_file() and path.name.endswith(SOURCES) and not sample and not NOT_OURS & set(inner.parts):
             found.append(path)
     return found

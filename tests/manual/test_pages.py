@@ -28,7 +28,7 @@ from npd6_xdp.system.bpf import shelf
 from npd6_xdp.tools.init import write
 
 ROOT = Path(manual.__file__).parents[1]
-PAGES = ("man8/npd6-xdp.8", "man5/npd6-xdp.toml.5")
+PAGES = ("man8/npd6-xdp.8", "man8/npd6-xdp-ndppd.8", "man5/npd6-xdp.toml.5")
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,7 +108,10 @@ def test_pages_have_the_sections_that_one_looks_for(text: dict[str, str]) -> Non
         *("WHICH ENTRY SPEAKS FOR A FRAME", "WHICH RULE DECIDES", "METHODS", "DATAPATHS", "EXAMPLES", "FILES"),
         "SEE ALSO",
     ]
-    for page, name in zip(PAGES, ("npd6-xdp - ", "npd6-xdp.toml - "), strict=True):
+    assert titles["man8/npd6-xdp-ndppd.8"] == [
+        *("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "FILES", "SIGNALS", "EXAMPLES", "SEE ALSO"),
+    ]
+    for page, name in zip(PAGES, ("npd6-xdp - ", "npd6-xdp-ndppd - ", "npd6-xdp.toml - "), strict=True):
         assert section(text[page], "NAME").startswith(name), "whatis(1) reads it"
 
 

@@ -26,11 +26,14 @@ class Converted:
     """A converted file: `toml` is the text of ours, `remarks` what it can't say, as "FILE:LINE: what and why".
 
     Each remark stands in `toml` too, as a comment where it belongs. `kind` is what was read: npd6.conf or ndppd.conf.
+    `losses` are those of the remarks that say what of a file to run by is left out; `idle`: nothing else is left of it.
     """
 
     toml: str
     remarks: tuple[str, ...]
     kind: str
+    losses: tuple[str, ...] = ()
+    idle: bool = False
 
 
 def convert(text: str, source: str, machine: Facts = NOTHING_KNOWN) -> Converted:
@@ -49,6 +52,23 @@ def convert(text: str, source: str, machine: Facts = NOTHING_KNOWN) -> Converted
     if notes.mistakes:
         raise notes.error()
     return Converted(document(kind, notes, interfaces), notes.remarks(), kind)
+
+
+def convert_ndppd(text: str, source: str, machine: Facts = NOTHING_KNOWN) -> Converted:
+    """Convert the text of an ndppd.conf that the daemon is to run by: as far as ndppd goes on, this does.
+
+    A file without any rule is one, too: ndppd runs by it, and answers nothing. Raises ConfigError with every mistake,
+    each at its line, for a file that ndppd refuses, but for interfaces that aren't there yet.
+    """
+    notes = Notes(source, goes_on=True)
+    interfaces = ndppd.read(text.removeprefix("\ufeff"), notes, machine)
+    if notes.mistakes:
+        raise notes.error()
+    idle = not any(interface.converted for interface in interfaces)
+    if idle:
+        notes.lost.append((1, "no rule: nothing is answered until the file has one, and is read again"))
+    toml = document("ndppd.conf", notes, interfaces)
+    return Converted(toml, notes.remarks(), "ndppd.conf", notes.losses(), idle)
 
 
 def run(path: Path) -> int:

@@ -15,10 +15,13 @@ SPACE = " \t\n\v\f\r"
 
 
 class Notes:
-    """The mistakes of a file, and the remarks on it."""
+    """The mistakes of a file, and the remarks on it. `goes_on`: what its own program goes on without is no mistake."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, goes_on: bool = False) -> None:
         self.source = plain(source)
+        self.goes_on = goes_on
+        self.lost: list[tuple[int, str]] = []
+        """Remarks on what is left out though its own program would have made something of it, or nothing at all."""
         self.mistakes: list[tuple[int, str]] = []
         self.said: list[tuple[int, str]] = []
         self._top: list[tuple[int, str]] = []
@@ -27,6 +30,15 @@ class Notes:
     def wrong(self, line: int, message: str) -> None:
         """Note a mistake; line 0 is the whole file."""
         self.mistakes.append((line, message))
+
+    def without(self, line: int, message: str) -> None:
+        """Note what its own program goes on without: a mistake for who converts once, a remark for who runs by it."""
+        if self.goes_on:
+            text = f"{message}; left out, as ndppd goes on without it"
+            self.say(line, text)
+            self.lost.append((line, text))
+        else:
+            self.wrong(line, message)
 
     def say(self, line: int, message: str, at: list[str] | None = None, *, equal: bool = False) -> None:
         """Note a remark, which is also a comment where it belongs in the output, or on top.
@@ -41,7 +53,14 @@ class Notes:
 
     def remarks(self) -> tuple[str, ...]:
         """All remarks."""
-        return tuple(self._remark(line, message) for line, message in _in_order(self.said))
+        return self._remarks(self.said)
+
+    def losses(self) -> tuple[str, ...]:
+        """Those on what is left out."""
+        return self._remarks(self.lost)
+
+    def _remarks(self, said: list[tuple[int, str]]) -> tuple[str, ...]:
+        return tuple(self._remark(line, message) for line, message in _in_order(said))
 
     def top(self) -> tuple[list[str], list[str]]:
         """The remarks that belong to no interface: those on what has no equivalent, and the others."""

@@ -49,7 +49,9 @@ class _Blocks:
         while self._at < len(self._text):
             items += self._block(0)
             if self._match(r"\}"):
-                self._wrong('this "}" closes nothing')
+                self._without('this "}" closes nothing')
+                if self._notes.goes_on:
+                    break  # ndppd reads no further
         return items
 
     @property
@@ -58,6 +60,9 @@ class _Blocks:
 
     def _wrong(self, message: str) -> None:
         self._notes.wrong(self._line, message)
+
+    def _without(self, message: str) -> None:
+        self._notes.without(self._line, message)
 
     def _match(self, pattern: str) -> str:
         match = re.compile(pattern, re.DOTALL).match(self._text, self._at)
@@ -99,7 +104,7 @@ class _Blocks:
             self._wrong('this "{" belongs on the line of what it opens; ndppd looks for it nowhere else')
         else:
             stray = self._match(rf"[^{SPACE}{{}}]+")
-            self._wrong(f"unexpected {quoted(stray)}")
+            self._without(f"unexpected {quoted(stray)}")
 
     def _value(self) -> str:
         quote = self._match("[\"']")
@@ -178,7 +183,7 @@ def read(text: str, notes: Notes, machine: Facts = NOTHING_KNOWN) -> list[Interf
             _proxy(item, interfaces, notes, machine)
         else:
             _left_out(item, _TOP, notes, None)
-    if not interfaces and not notes.mistakes:
+    if not interfaces and not notes.mistakes and not notes.goes_on:
         notes.wrong(0, "no proxy section")
     if notes.mistakes:
         return []
@@ -284,7 +289,7 @@ def _rule(item: _Item, port: str, notes: Notes, machine: Facts) -> Rule | None:
     address, length = (address_of(written[1]), int(written[2] or 128)) if written else (None, 0)
     if address is None or length > 128:
         message = f"rule: must be an IPv6 address or prefix, in hex and colons; found {quoted(item.value)}"
-        notes.wrong(item.line, message)
+        (notes.without if item.value else notes.wrong)(item.line, message)
         return None
     options = _firsts(item.items or [], {*_METHODS, "autowire"}, notes, rule.remarks)
     for inner in item.items or []:
@@ -303,7 +308,7 @@ def _rule(item: _Item, port: str, notes: Notes, machine: Facts) -> Rule | None:
         rule.method = _METHODS[key]
         if key == "iface":
             if problem := _iface_problem(option.value, port):
-                notes.wrong(option.line, problem)
+                (notes.without if option.value else notes.wrong)(option.line, problem)
                 return None
             rule.via = [option.value]
             if why := _without_nd(option.value, machine):
