@@ -18,6 +18,7 @@ from npd6_xdp.core.snapshot import (
     InterfaceSnapshot,
     RuleSnapshot,
     Snapshot,
+    TableSnapshot,
 )
 from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 from npd6_xdp.core.warnings import WarningKind
@@ -49,11 +50,14 @@ EXAMPLE = Snapshot(
     build={"version": "", "bcc": "", "kernel": ""},
     warnings=dict.fromkeys(WarningKind, 0),
     internal_errors={"events": 0},
+    tables={"pending": TableSnapshot(0, 512), "neighbours": TableSnapshot(0, 65_536, 0)},
+    tx_errors={"wan0": 0},
 )
 """One of everything, so that every family has a sample, and a sample its labels."""
 
 LABELS: Mapping[str, str] = {
-    "interface": "the port, with the VLAN where its entry has one (`wan0:100`); of `npd6_neighbours` the `via` one",
+    "interface": "the port, with the VLAN where its entry has one (`wan0:100`); of `npd6_neighbours` the `via` one, of"
+    " `npd6_xdp_tx_errors_total` the port alone",
     "outcome": "{outcomes}; [operation.md](operation.md#outcomes) says what they mean",
     "reason": "of `npd6_invalid_solicitations_total` {reasons}, in the order in which they are checked: the first that"
     " fails counts; of `npd6_rate_limited_total` {limits}: [operation.md](operation.md#which-limit)",
@@ -62,6 +66,8 @@ LABELS: Mapping[str, str] = {
     "attach": "{modes}: how it is attached, which `auto` leaves open",
     "datapath": "{datapaths}",
     "kind": "{kinds}: what it is about",
+    "table": "`pending`, `neighbours`, `kernel_entries`: the key in [`limits`](configuration.md#limits); of"
+    " `npd6_table_refused_total` the latter two, as what `pending` refuses is in `npd6_rate_limited_total`",
     "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload`, others;"
     " see [operation.md](operation.md#mistakes-of-its-own)",
     "active_with": "the address of [`active_with`](failover.md); entries without it have no sample",
@@ -84,6 +90,10 @@ make the metrics grow.
 {metrics}
 
 Besides, prometheus-client's `process_` metrics: processor time, memory, file descriptors, start time.
+
+`npd6_xdp_tx_errors_total` is the driver's own count: it is there before the process, and begins at 0 with the driver.
+Where the program sits at tc, and on drivers without such a count, it has no sample. Prometheus itself has how long a
+scrape takes (`scrape_duration_seconds`); `npd6_scrape_cpu_seconds` says what it costs this machine.
 
 ## Labels
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
@@ -31,6 +32,13 @@ def mac(text: str) -> bytes:
         return mac_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a MAC address such as 02:00:00:00:00:02") from error
+
+
+def runbook_address(text: str) -> str:
+    """The type of a page's address to which anchors are added; it stands in YAML, and in a template of Prometheus's."""
+    if not re.fullmatch(r"https?://[^\s\"#{}\\]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the address of a page, such as https://wiki.example/alerts")
+    return text
 
 
 def count_to(most: int) -> Callable[[str], int]:

@@ -22,6 +22,7 @@ from npd6_xdp.arguments import (
     mac,
     one_of,
     option,
+    runbook_address,
     verb,
 )
 from npd6_xdp.core.config import Config
@@ -269,6 +270,27 @@ def replay(arguments: argparse.Namespace) -> None:
     config, interface = named_here(config, interface, links, arguments.config)
     held = roles_held(config)
     tool.run(arguments.file, config, links, interface, arguments.mac, held, as_json=arguments.json)
+
+
+@verb(
+    "print the alerting rules for Prometheus",
+    "Prints the recording and alerting rules for Prometheus. With the address at which you serve docs/alerts.md, each "
+    "alert links to its paragraph there (the annotation runbook_url); without, it names the file of the package.",
+    "--runbooks https://wiki.example/npd6-xdp/alerts > npd6-xdp.rules.yml",
+    takes=(
+        option(
+            "--runbooks",
+            type=runbook_address,
+            metavar="URL",
+            help="where docs/alerts.md is served, from http:// or https:// on",
+        ),
+    ),
+)
+def alerts(arguments: argparse.Namespace) -> None:
+    """`alerts`: the rules for Prometheus."""
+    from npd6_xdp.tools.alerts import rules_text
+
+    print(rules_text(arguments.runbooks), end="", flush=True)
 
 
 @verb(

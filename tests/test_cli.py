@@ -76,7 +76,10 @@ def test_help_names_every_command() -> None:
         assert f"\n    {verb} " in done.stdout
 
 
-VERBS = ("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "lab", "version", "init", "trace")
+VERBS = (
+    *("run", "check", "explain", "status", "reload", "convert", "probe", "replay", "alerts", "lab", "version", "init"),
+    "trace",
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -104,6 +104,14 @@ class LinkFacts:
         return ""
 
     @property
+    def can_be_native(self) -> bool:
+        """Whether XDP in native mode is worth a try: hardware's driver may refuse it, of the rest few kinds can at all.
+
+        By whose drivers have ndo_bpf in Linux (veth has it, too, and is lossy).
+        """
+        return self.kind in ("", "bond", "tun") and not self.lossy
+
+    @property
     def why_lossy(self) -> str:
         """Why `attach = "auto"` takes generic mode, which always arrives, without asking the driver; "" if it asks."""
         if not self.lossy:

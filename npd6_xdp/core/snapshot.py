@@ -88,6 +88,8 @@ class InterfaceSnapshot:
     announcements: int = 0
     role: str = ""
     attach_reason: str = ""
+    native_possible: bool = False
+    """Whether a device of its kind can have XDP in native mode; False where there is none."""
 
     @property
     def lost(self) -> int:
@@ -107,10 +109,20 @@ class RuleSnapshot(NamedTuple):
     outcomes: Mapping[Outcome, int]
 
 
+class TableSnapshot(NamedTuple):
+    """How full a table of bounded size is: `entries` of at most `limit`; `refused` counts what it had no space for.
+
+    None where that is counted elsewhere.
+    """
+
+    entries: int
+    limit: int
+    refused: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What the metrics say; times are seconds since the epoch. Labels are unique, and a rule's prefix is under one.
-
 
     `neighbours` has the present hosts by the name of the via interface, `proxy_entries` those of ours by that of
     the interface that they are on. `reload_failed` is of the last reload, as `reload_failures` is of all.
@@ -134,6 +146,14 @@ class Snapshot:
     """Lines of the log that nobody read in time."""
     handover_uncounted: float = 0.0
     """Seconds for which a predecessor's program answered after its end, and nobody counted."""
+    tables: Mapping[str, TableSnapshot] = field(default_factory=dict)
+    """By the key of [limits] that bounds them."""
+    host_routes: int = 0
+    """How many of ours the kernel has."""
+    host_routes_missing: int = 0
+    """How many it doesn't take, though their hosts are there."""
+    tx_errors: Mapping[str, int] = field(default_factory=dict)
+    """By port, what the driver dropped of the frames that XDP sent back, where it says so."""
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.
@@ -211,6 +231,4 @@ class Status:
     warnings: Sequence[str]
     started: float
     pid: int
-    tx_errors: Mapping[str, int]
-    """By port, what the driver dropped of the frames that XDP sent back, where it says so."""
     details: Details = Details()

@@ -160,7 +160,7 @@ def _interface_row(status: Status, interface: InterfaceSnapshot) -> dict[str, An
         "rate_limited": {str(limit): count for limit, count in interface.limits.items()},
         "advertisements": dict(interface.advertisements),
         "lost": interface.lost,
-        "xdp_tx_errors": status.tx_errors.get(interface.port),
+        "xdp_tx_errors": status.snapshot.tx_errors.get(interface.port),
     }
 
 

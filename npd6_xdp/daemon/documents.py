@@ -79,8 +79,7 @@ class Documents:
 
     def _overview(self) -> Steps[dict[str, Any]]:
         snapshot = yield from self._snapshot()
-        overview = yield from self._view.overview(snapshot)
-        return (yield from overview_values(overview))
+        return (yield from overview_values(self._view.overview(snapshot)))
 
     def _tell_status(self) -> Steps[Answer]:
         """A line of JSON."""

@@ -55,6 +55,9 @@ class ProxyEntries(Follower):
     def _limits(self) -> Limits:
         return self._in_force.config.limits
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def entries(self) -> list[Host]:
         """The entries of ours."""
         return list(self._entries)

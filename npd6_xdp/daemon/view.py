@@ -29,6 +29,7 @@ from npd6_xdp.core.snapshot import (
     RuleSnapshot,
     Snapshot,
     Status,
+    TableSnapshot,
 )
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
@@ -138,8 +139,9 @@ class View(Follower):
             for number in numbers:
                 by_rule[number] = self._counts.rule(number) + Counter(by_rule.get(number))
             yield
+        interfaces = yield from self._interfaces(shown, by_entry)
         return Snapshot(
-            (yield from self._interfaces(shown, by_entry)),
+            interfaces,
             (yield from _rules(table, by_rule)),
             self._count_by_name(
                 self._resolution.neighbours.by_interface(),
@@ -156,6 +158,10 @@ class View(Follower):
             warnings=self._warned,
             log_lines_dropped=unread,
             handover_uncounted=self._hand_over.uncounted,
+            tables=self._tables(),
+            host_routes=len(self._resolution.routes),
+            host_routes_missing=len(self._resolution.routes.displaced),
+            tx_errors=(yield from _tx_errors(interfaces)),
         )
 
     def _counters(self) -> Steps[tuple[InForce, dict[int, EntryCounters], dict[int, Mapping[Outcome, int]]]]:
@@ -231,6 +237,7 @@ class View(Follower):
                         announced[label],
                         lacking.get(label) or role_text(active_with, active=active_with in now.held),
                         attached.attached.why if attached else "",
+                        link is not None and link.can_be_native,
                     )
                 )
             yield
@@ -262,11 +269,10 @@ class View(Follower):
             globs,
             self._resolution.capacity,
         )
-        return replace((yield from self.overview(snapshot)), warnings=warnings, details=details)
+        return replace(self.overview(snapshot), warnings=warnings, details=details)
 
-    def overview(self, snapshot: Snapshot) -> Steps[Status]:
+    def overview(self, snapshot: Snapshot) -> Status:
         """The snapshot, and numbers. Another thread may ask: nothing that the loop changes is looped over."""
-        tx_errors = yield from _tx_errors(snapshot)
         return Status(
             snapshot,
             len(self._resolution.pending),
@@ -276,7 +282,6 @@ class View(Follower):
             self._warnings,
             self._started,
             os.getpid(),
-            tx_errors,
         )
 
     def unhealthy(self) -> str:
@@ -297,6 +302,17 @@ class View(Follower):
                 return ""
         return f"no interface is attached and up: {', '.join(states[:_MOST_NAMED]) or 'none is there'}"
 
+    def _tables(self) -> dict[str, TableSnapshot]:
+        """What [limits] bounds, by its keys. What `pending` refuses are solicitations, and counted as such."""
+        limits, resolution = self._in_force.config.limits, self._resolution
+        capacity = resolution.capacity
+        neighbours, entries = resolution.neighbours, self._proxy_entries
+        return {
+            "pending": TableSnapshot(len(resolution.pending), capacity[0] if capacity else limits.pending),
+            "neighbours": TableSnapshot(len(neighbours), neighbours.limit, neighbours.refused),
+            "kernel_entries": TableSnapshot(len(entries), limits.kernel_entries, entries.refused),
+        }
+
     def _refused(self) -> dict[str, int]:
         return {
             "neighbours": self._resolution.neighbours.refused,
@@ -316,10 +332,10 @@ def _configured(config: Config) -> list[InterfaceConfig]:
     return [interface for interface in config.interfaces if not interface.is_glob]
 
 
-def _tx_errors(snapshot: Snapshot) -> Steps[dict[str, int]]:
+def _tx_errors(interfaces: Sequence[InterfaceSnapshot]) -> Steps[dict[str, int]]:
     """By port. Where ours sits at tc, they would be those of another's XDP program."""
     found = {}
-    as_xdp = (interface.port for interface in snapshot.interfaces if interface.attach != AttachMode.TC)
+    as_xdp = (interface.port for interface in interfaces if interface.attach != AttachMode.TC)
     for ports in pieces(dict.fromkeys(as_xdp), _PORTS):
         for port in ports:
             errors = xdp_tx_errors(port)

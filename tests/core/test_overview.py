@@ -44,6 +44,7 @@ OVERVIEW = Status(
         2,
         {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
         1_700_000_200.0,
+        tx_errors={"wan0": 9},
     ),
     pending=3,
     host_routes=4,
@@ -52,7 +53,6 @@ OVERVIEW = Status(
     warnings=["forwarding is off"],
     started=1_700_000_000.0,
     pid=4711,
-    tx_errors={"wan0": 9},
 )
 
 

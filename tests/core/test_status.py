@@ -57,6 +57,7 @@ SNAPSHOT = Snapshot(
     2,
     {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
     1_700_000_200.0,
+    tx_errors={"wan0": 9},
 )
 STATUS = Status(
     SNAPSHOT,
@@ -67,7 +68,6 @@ STATUS = Status(
     ["wan1: no such interface here yet; waiting for it"],
     1_700_000_000.0,
     4711,
-    {"wan0": 9},
     Details(
         "/etc/npd6-xdp/npd6-xdp.toml",
         [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"), "REACHABLE")],
@@ -80,14 +80,16 @@ STATUS = Status(
 QUIET = replace(
     STATUS,
     snapshot=replace(
-        SNAPSHOT, interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={}, limits={})], rules=[]
+        SNAPSHOT,
+        interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={}, limits={})],
+        rules=[],
+        tx_errors={},
     ),
     pending=0,
     host_routes=0,
     refused={"neighbours": 0},
     reload_error="",
     warnings=[],
-    tx_errors={},
     details=Details(STATUS.details.file),
 )
 

@@ -39,6 +39,13 @@ via = ["lan0"]
 """
 
 
+class Room(SimpleNamespace):
+    """Any of the rooms that it looks into; none has anything."""
+
+    def __len__(self) -> int:
+        return 0
+
+
 class NsFilter:
     changes = 0
 
@@ -78,8 +85,16 @@ def counts(table: Table) -> Counts:
 @pytest.fixture
 def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> View:
     monkeypatch.setattr("npd6_xdp.daemon.view.load_bcc", lambda: SimpleNamespace(__version__="0"))
-    rest: Any = SimpleNamespace(
-        neighbours=neighbours, entries=list, by_name=lambda _: None, sent=lambda _: 0, uncounted=0.0
+    rest: Any = Room(
+        neighbours=neighbours,
+        entries=list,
+        by_name=lambda _: None,
+        sent=lambda _: 0,
+        uncounted=0.0,
+        pending={},
+        capacity=(100, 512),
+        routes=Room(displaced=set()),
+        refused=0,
     )
     rooms = rest, rest, counts, rest, rest, rest, rest, rest
     view = View(NsFilter(), *rooms, threading.RLock(), "")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from npd6_xdp.lab.daemon import Metrics, RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from tests.frames import ip6
 from tests.kinds import nonce, solicit
-from tests.netns.wire import SETTING, Wire, configuration, until
+from tests.netns.wire import SETTING, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]
 NPD6_PORT = 34560  # 0x8700: npd6 takes the first byte of the port for an ICMPv6 type, 135
@@ -92,6 +92,89 @@ def test_advertisements_rules_and_answer_times_add_up_to_the_solicitations(
     assert sample(found, "npd6_answer_seconds_bucket", path="python", le="+Inf") == by_python
     assert 0 < sample(found, "npd6_answer_seconds_sum", path="python") <= by_python * took
     assert sample(found, "npd6_events_lost_total", interface="wan0") == 0
+
+
+def test_tables_say_how_full_they_are_and_whom_they_had_no_space_for(topology: Topology, daemon: Start) -> None:
+    limits = "[limits]\npending = 40\nneighbours = 1\nkernel_entries = 2\n"
+    rules = "2001:db8:1::/64 neighbour via=lan0", "2001:db8:3::/64 kernel"
+    running = daemon(limits + configuration(*rules))
+    on_edge(topology, *(f"neigh replace 2001:db8:1::7{n} lladdr 02:00:00:00:00:7{n} dev lan0" for n in (1, 2, 3)))
+
+    def are(entries: dict[str, int], refused: dict[str, int]) -> bool:
+        found = running.metrics()
+        return all(
+            sample(found, name, table=table) == value
+            for name, values in (("npd6_table_entries", entries), ("npd6_table_refused_total", refused))
+            for table, value in values.items()
+        )
+
+    with Wire(topology) as wire:
+        for number in (1, 2, 3):
+            assert wire.ask(question(f"2001:db8:3::{number}")) is not None
+    tables = {"pending": 0, "neighbours": 1, "kernel_entries": 2}
+    assert until(lambda: are(tables, {"neighbours": 2, "kernel_entries": 1})), running.metrics()
+    found = running.metrics()
+    bounds = {table: sample(found, "npd6_table_limit", table=table) for table in tables}
+    assert 16 <= bounds.pop("pending") <= 40, "the kernel's own table may have less space"
+    assert bounds == {"neighbours": 1, "kernel_entries": 2}
+    assert ("npd6_table_refused_total", frozenset({("table", "pending")})) not in found, "npd6_rate_limited_total is it"
+
+
+def test_targets_that_are_being_resolved_are_counted(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0"))
+    with Wire(topology) as wire:
+        wire.send(*[question(f"2001:db8:1::dead:{number}") for number in range(5)])
+        assert until(lambda: sample(running.metrics(), "npd6_table_entries", table="pending") == 5)
+    assert until(lambda: sample(running.metrics(), "npd6_table_entries", table="pending") == 0, 10.0)
+
+
+def test_host_routes_are_counted_and_those_that_another_is_in_the_place_of(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0 host_routes=true"))
+    address = "2001:db8:1::77"
+
+    def are(there: int, missing: int) -> bool:
+        found = running.metrics()
+        return (sample(found, "npd6_host_routes"), sample(found, "npd6_host_routes_missing")) == (there, missing)
+
+    assert are(0, 0)
+    on_edge(topology, f"neigh replace {address} lladdr 02:00:00:00:00:77 nud permanent dev lan0")
+    assert until(lambda: are(1, 0))
+    on_edge(topology, f"-6 route replace {address}/128 dev wan0 proto static metric 1024")
+    assert until(lambda: are(0, 1))
+    on_edge(topology, f"-6 route del {address}/128 dev wan0")
+    assert until(lambda: are(1, 0))
+
+
+def test_what_the_driver_drops_of_our_answers_is_counted(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration(attach='"native"'))
+    before = sample(running.metrics(), "npd6_xdp_tx_errors_total", interface="wan0")
+    with Wire(topology) as wire:
+        wire.send(*[question("2001:db8:1::42")] * 7)
+        after = before + 7
+        assert until(lambda: sample(running.metrics(), "npd6_xdp_tx_errors_total", interface="wan0") >= after)
+
+
+def test_native_mode_is_possible_where_a_device_may_have_it(topology: Topology, daemon: Start) -> None:
+    on_edge(
+        topology,
+        "tuntap add dev tap0 mode tap",
+        "link add br0 type bridge",
+        "link add lone0 type veth peer name lone1",
+    )
+    names = ("tap0", "br0", "lone0", "gone0")
+    running = daemon("".join(configuration().replace("wan0", name) for name in names))
+    found = running.metrics()
+    possible = {name: sample(found, "npd6_interface_native_possible", interface=name) for name in names}
+    assert possible == {"tap0": 1, "br0": 0, "lone0": 0, "gone0": 0}
+
+
+def test_what_scrapes_cost_is_known_at_the_next_one(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    scrapes = [running.metrics() for _ in range(3)]
+    counts = [sample(found, "npd6_scrape_cpu_seconds_count") for found in scrapes]
+    assert counts == [counts[0], counts[0] + 1, counts[0] + 2]
+    sums = [sample(found, "npd6_scrape_cpu_seconds_sum") for found in scrapes]
+    assert sums[0] < sums[1] < sums[2] < 3.0
 
 
 def test_counters_never_fall_while_addresses_and_the_mac_change(topology: Topology, daemon: Start) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from npd6_xdp import __version__
 from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, EDGE_WAN_MAC, HOST_ADDRESS, Topology
+from npd6_xdp.tools.alerts import DOCUMENT
 from tests.netns.handovers import RULES as EACH_METHOD
 from tests.netns.handovers import asking, make_known, set_out
 from tests.netns.service import SYSCTLS, left
@@ -101,6 +102,8 @@ def test_the_program_is_as_a_debian_program_is(installed: Root) -> None:
         "/usr/share/zsh/vendor-completions/_npd6-xdp",
         "/usr/share/doc/npd6-xdp/docs/operation.md",
         "/usr/share/doc/npd6-xdp/examples/prometheus/rules/npd6-xdp.rules.yml",
+        "/usr/share/npd6-xdp/npd6_xdp/rules/npd6-xdp.rules.yml",
+        DOCUMENT,
         "/usr/share/doc/npd6-xdp/examples/grafana/npd6-xdp.json",
     } <= {*owned}
 

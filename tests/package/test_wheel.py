@@ -70,6 +70,8 @@ def test_both_have_the_bpf_files(dist: Path) -> None:
     for path in bpf_files():
         assert wheel[f"npd6_xdp/bpf/{path}"] == (PROJECT / "bpf" / path).read_bytes()
         assert f"{NAME}/bpf/{path}" in sdist
+    rules = PROJECT / "deploy/prometheus/rules/npd6-xdp.rules.yml"
+    assert wheel[f"npd6_xdp/rules/{rules.name}"] == rules.read_bytes()
     modules = [str(path.relative_to(PROJECT)) for path in (PROJECT / "npd6_xdp").rglob("*.py")]
     assert {*modules, "npd6_xdp/system/http/status.html"} <= wheel.keys()
 

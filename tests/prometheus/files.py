@@ -21,6 +21,7 @@ GRAFANA = ROOT / "deploy/grafana"
 RULES = PROMETHEUS / "rules/npd6-xdp.rules.yml"
 CASES = PROMETHEUS / "tests/npd6-xdp.test.yml"
 OPERATION = ROOT / "docs/operation.md"
+RUNBOOK = ROOT / "docs/alerts.md"
 
 FAMILIES = {family.name: family for family in SnapshotCollector(lambda: EXAMPLE).collect()}
 

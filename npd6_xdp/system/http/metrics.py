@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -25,11 +32,31 @@ _RULES = 256
 _GZIP = 31  # the format, as zlib's wbits have it
 
 
-class SnapshotCollector(Collector):
-    """Turns a Snapshot into the metric families of docs/metrics.md."""
+class ScrapeCost:
+    """The processor time of scrapes that have been answered in full."""
 
-    def __init__(self, take: Callable[[], Snapshot]) -> None:
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._value = 0, 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more. Any thread may say so."""
+        with self._lock:
+            count, total = self._value
+            self._value = count + 1, total + seconds
+
+    @property
+    def value(self) -> tuple[int, float]:
+        """How many there were, and the seconds that they took together."""
+        return self._value
+
+
+class SnapshotCollector(Collector):
+    """Turns a Snapshot into the metric families of docs/metrics.md; `cost` is of the scrapes before."""
+
+    def __init__(self, take: Callable[[], Snapshot], cost: ScrapeCost | None = None) -> None:
         self._take = take
+        self._cost = cost or ScrapeCost()
 
     def describe(self) -> list[Metric]:
         """None beforehand: registering this must not read the kernel's counters."""
@@ -48,7 +75,7 @@ class SnapshotCollector(Collector):
         now = self._take()
         yield from _interface_metrics(now)
         yield _rule_metrics(now)
-        for family in _other_metrics(now):
+        for family in (*_other_metrics(now), *_table_metrics(now), _scrapes(self._cost)):
             yield iter((family,))
 
 
@@ -98,6 +125,50 @@ def _other_metrics(now: Snapshot) -> Iterator[Metric]:
     build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
     build.add_metric(list(now.build.values()), 1)
     yield build
+
+
+def _table_metrics(now: Snapshot) -> Iterator[Metric]:
+    entries = GaugeMetricFamily(
+        "npd6_table_entries", "What there is now of what `limits` bounds, by its key there.", labels=["table"]
+    )
+    limit = GaugeMetricFamily(
+        "npd6_table_limit",
+        "How much of it there may be; of pending targets fewer than the file says, where the kernel has less space.",
+        labels=["table"],
+    )
+    refused = CounterMetricFamily(
+        "npd6_table_refused", "Hosts and proxy entries that there was no space for.", labels=["table"]
+    )
+    for name, table in now.tables.items():
+        entries.add_metric([name], table.entries)
+        limit.add_metric([name], table.limit)
+        if table.refused is not None:
+            refused.add_metric([name], table.refused)
+    yield from (entries, limit, refused)
+    yield GaugeMetricFamily("npd6_host_routes", "Host routes of ours that the kernel has.", value=now.host_routes)
+    yield GaugeMetricFamily(
+        "npd6_host_routes_missing",
+        "Hosts that are there, and whose routes the kernel doesn't take or others take away.",
+        value=now.host_routes_missing,
+    )
+    errors = CounterMetricFamily(
+        "npd6_xdp_tx_errors",
+        "Frames that XDP sent back, answers mostly, and the driver dropped, where it says so; since the driver began.",
+        labels=["interface"],
+    )
+    for port, count in now.tx_errors.items():
+        errors.add_metric([port], count)
+    yield errors
+
+
+def _scrapes(cost: ScrapeCost) -> Metric:
+    count, total = cost.value
+    return SummaryMetricFamily(
+        "npd6_scrape_cpu_seconds",
+        "Processor time that the scrapes before this one took, the reading of the kernel's counters included.",
+        count_value=count,
+        sum_value=total,
+    )
 
 
 def _by_interface(name: str, help: str, values: Mapping[str, int]) -> Metric:
@@ -187,6 +258,15 @@ def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
         ),
         lambda family, each: family.add_metric([each.label], each.up),
     )
+    yield _of_interfaces(
+        now,
+        lambda: GaugeMetricFamily(
+            "npd6_interface_native_possible",
+            "1 if native mode is worth a try on such a device; 0 for bridges, VLAN devices, veth and the like.",
+            labels=["interface"],
+        ),
+        lambda family, each: family.add_metric([each.label], each.native_possible),
+    )
     yield _roles(now)
     yield _of_interfaces(
         now,
@@ -245,13 +325,14 @@ def _answer_seconds(now: Snapshot) -> Metric:
     return family
 
 
-def metrics_app(take: Callable[[], Snapshot]) -> WSGIApplication:
+def metrics_app(take: Callable[[], Snapshot], cost: ScrapeCost | None = None) -> WSGIApplication:
     """The metrics as a WSGI application, which reads a snapshot each time; the process's own are among them.
 
     It says what prometheus_client's own application says, by the same encoders, but makes it in parts: all samples of
     4,000 interfaces at once are tens of megabytes. A choice of names (name[]) is left to that application.
     """
-    ours = SnapshotCollector(take)
+    cost = cost or ScrapeCost()
+    ours = SnapshotCollector(take, cost)
     registry = CollectorRegistry()
     registry.register(ours)
     process = ProcessCollector(registry=registry)
@@ -262,12 +343,13 @@ def metrics_app(take: Callable[[], Snapshot]) -> WSGIApplication:
             return whole(request, start)  # type: ignore[no-any-return]
         encoder, kind = choose_encoder(request.get("HTTP_ACCEPT", ""))
         headers = [("Content-Type", kind)]
+        begun = time.thread_time()
         text = _in_parts(encoder, ours, process)
         if gzip_accepted(request.get("HTTP_ACCEPT_ENCODING", "")):
             headers.append(("Content-Encoding", "gzip"))
             text = _compressed(text)
         start("200 OK", headers)
-        return text
+        return _timed(text, cost, begun)
 
     return app
 
@@ -292,6 +374,12 @@ def _in_parts(encoder: Callable[[Collector], bytes], ours: SnapshotCollector, pr
                 text = text.partition(b"\n")[2]
             yield text
     yield encoder(process)
+
+
+def _timed(text: Iterable[bytes], cost: ScrapeCost, begun: float) -> Iterator[bytes]:
+    """The same; what it took is known once all of it was asked for, by the thread that has begun."""
+    yield from text
+    cost.add(time.thread_time() - begun)
 
 
 def _compressed(text: Iterable[bytes]) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.snapshot import AnswerTimes, RuleSnapshot, Snapshot
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.http.endpoint import Endpoint
-from npd6_xdp.system.http.metrics import SnapshotCollector, metrics_app
+from npd6_xdp.system.http.metrics import ScrapeCost, SnapshotCollector, metrics_app
 from tests.netns.wire import until
 
 PATHS = ("/", "/status.json", "/metrics", "/healthz")
@@ -469,6 +469,13 @@ def test_of_long_answers_that_nobody_reads_there_are_three_and_the_newest_comes_
         client.close()
 
 
+class Free(ScrapeCost):
+    """That of scrapes that cost nothing, each the same as the one before."""
+
+    def add(self, seconds: float) -> None:
+        pass
+
+
 def test_the_metrics_are_byte_for_byte_what_prometheus_client_makes_of_the_whole() -> None:
     for count in (0, 1, 33, 300):
         interfaces = [
@@ -478,7 +485,7 @@ def test_the_metrics_are_byte_for_byte_what_prometheus_client_makes_of_the_whole
         snapshot = replace(EXAMPLE, interfaces=interfaces, rules=rules)
         registry = CollectorRegistry()
         registry.register(SnapshotCollector(lambda: snapshot))  # noqa: B023
-        whole, parts = make_wsgi_app(registry), metrics_app(lambda: snapshot)  # noqa: B023
+        whole, parts = make_wsgi_app(registry), metrics_app(lambda: snapshot, Free())  # noqa: B023
         for accept in ("", "text/plain;version=1.0.0", "application/openmetrics-text; version=1.0.0"):
             (said, wanted), (ours, found) = (scrape(app, accept) for app in (whole, parts))
             assert ours == said
