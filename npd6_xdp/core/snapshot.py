@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
+from npd6_xdp.core.judgement import WORKING, Judgement
 from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 
 ANSWER_BUCKETS = (
@@ -232,3 +233,8 @@ class Status:
     started: float
     pid: int
     details: Details = Details()
+    judgement: Judgement = WORKING
+    host: str = ""
+    """This machine's name."""
+    namespace: str = ""
+    """The network namespace's name; its number ("net:[4026532288]"), where it has none."""

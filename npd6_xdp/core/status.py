@@ -132,7 +132,11 @@ def overview_values(status: Status) -> Steps[dict[str, Any]]:
 def _general(status: Status) -> dict[str, Any]:
     now = status.snapshot
     return {
+        "state": str(status.judgement.state),
+        "problems": [{"kind": str(each.kind), "text": each.text} for each in status.judgement.problems],
         "time": now.time,
+        "host": status.host,
+        "namespace": status.namespace,
         "build": dict(now.build),
         "pid": status.pid,
         "started": status.started,

@@ -173,6 +173,7 @@ class Rooms:
         self.left_targets.take(first.table, first.config.limits.remembered_targets)
         self.changes.begin(first)
         self.left_targets.taken()
+        self.documents.take_samples()
         self.exposition.serve()
 
     def join(self, loop: Loop, signals: Signals, manager: ServiceManager) -> None:
@@ -298,6 +299,7 @@ class Daemon:
         except Exception as error:  # it may be what has ended us
             self._loop.failed(Rings.WHERE, error)
         rooms.left_targets.leave(rooms.changes.in_force.table)
+        rooms.documents.leave_samples()
         self._stack.close()
 
 

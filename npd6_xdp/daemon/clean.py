@@ -9,6 +9,7 @@ from typing import NamedTuple
 from npd6_xdp.core.mrd_left import unpack
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.daemon import left_targets, mrd
+from npd6_xdp.daemon.documents import samples_file
 from npd6_xdp.system import claims
 from npd6_xdp.system.mrd import end_announced
 from npd6_xdp.system.netlink.requests import Requests
@@ -35,6 +36,7 @@ def clean() -> TakenAway:
     """
     routes = proxy_entries = 0
     left_targets.file().remove()
+    samples_file().remove()
     claims.remove()
     announced = mrd.file()
     routers = end_announced(unpack(announced.read() or b""))

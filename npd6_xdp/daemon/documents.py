@@ -6,8 +6,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from npd6_xdp.core.errors import Npd6Error
+from npd6_xdp.core.judgement import Judgement, judge
+from npd6_xdp.core.logged import fields
+from npd6_xdp.core.samples import EVERY, MOST_BYTES, Samples
 from npd6_xdp.core.snapshot import Snapshot, Status
 from npd6_xdp.core.status import overview_values, status_lines, status_pieces, status_values
 from npd6_xdp.core.steps import Steps, finish
@@ -17,10 +22,11 @@ from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.telling import Answer, Telling
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import Reply
+from npd6_xdp.system.left import Left
 
 log = logging.getLogger("npd6-xdp")
 
-_HUNG = 10.0  # seconds without a turn after which it is taken for hung; a reload of 100,000 rules takes less
+_SHARE = 100  # times what a sample took until the next one
 
 
 class Documents:
@@ -35,10 +41,29 @@ class Documents:
         self._rings = rings
         self._unread = unread
         self._telling = Telling()
+        self._samples = Samples()
+        self._sample_at: float | None = 0.0
+        self._file = samples_file()
 
     def join(self, loop: Loop) -> None:
         """Have the loop go on with those that were asked for."""
+        loop.at(lambda: self._sample_at, lambda _: self._ask_for_sample(), "samples")
         loop.at(lambda: self._telling.due, lambda _: self._telling.tick(busy=self._rings.busy), "status")
+
+    def take_samples(self) -> None:
+        """Go on with what a process before has left."""
+        if (data := self._file.read()) is not None:
+            self._file.remove()
+            try:
+                self._samples.take(data)
+            except ValueError as error:
+                log.debug("the samples of a process before can't be used: %s", error, extra=fields(error=str(error)))
+
+    def leave_samples(self) -> None:
+        """For the next process."""
+        with suppress(Npd6Error):  # the last seconds are missing, then
+            self._samples.add(time.time(), *finish(self._view.tally(self._loop.failures)))
+        self._file.write(self._samples.pack(time.time()))
 
     # --- by threads of HTTP's ---
 
@@ -50,12 +75,13 @@ class Documents:
         """The status without addresses, and of bounded length, as plain values."""
         return finish(self._overview())
 
-    def unhealthy(self) -> str:
-        """Why nobody should rely on this daemon; "" if it is well."""
-        silent = time.monotonic() - self._loop.turned
-        if silent > _HUNG:
-            return f"the main loop has not turned for {silent:.0f} s"
-        return self._view.unhealthy()
+    def judgement(self) -> Judgement:
+        """Whether the daemon works. It takes no lock, so it tells of a loop that hangs with one."""
+        return judge(self._view.facts(self._samples, time.monotonic() - self._loop.turned))
+
+    def samples(self) -> dict[str, Any]:
+        """What was counted in the last five minutes, as plain values."""
+        return self._samples.values(time.time())
 
     # --- by the loop ---
 
@@ -71,15 +97,36 @@ class Documents:
     def _snapshot(self) -> Steps[Snapshot]:
         return self._view.snapshot_bit_by_bit(self._answering.times, self._loop.failures, self._unread())
 
+    def _ask_for_sample(self) -> None:
+        self._sample_at = None
+        self._telling.ask("sample", self._sample, lambda _: None)
+
+    def _sample(self) -> Steps[Answer]:
+        began = time.monotonic()
+        self._sample_at = began + EVERY  # also where it fails
+        worked = 0.0
+        steps = self._view.tally(self._loop.failures)
+        while True:
+            resumed = time.monotonic()
+            try:
+                next(steps)
+            except StopIteration as done:
+                self._samples.add(time.time(), *done.value)
+                break
+            worked += time.monotonic() - resumed
+            yield
+        self._sample_at = max(began + EVERY, time.monotonic() + worked * _SHARE)
+        return {}
+
     def _status(self) -> Steps[Status]:
         """All that there is to know."""
         self._answering.count()
         snapshot = yield from self._snapshot()
-        return (yield from self._view.status(snapshot))
+        return (yield from self._view.status(snapshot, self.judgement()))
 
     def _overview(self) -> Steps[dict[str, Any]]:
         snapshot = yield from self._snapshot()
-        return (yield from overview_values(self._view.overview(snapshot)))
+        return (yield from overview_values(self._view.overview(snapshot, self.judgement())))
 
     def _tell_status(self) -> Steps[Answer]:
         """A line of JSON."""
@@ -101,3 +148,8 @@ class Documents:
             log.info("%s", line)
             yield
         return {}
+
+
+def samples_file() -> Left:
+    """Where samples are left."""
+    return Left("samples", MOST_BYTES)

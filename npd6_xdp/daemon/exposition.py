@@ -43,7 +43,8 @@ class Exposition(Follower):
             if not addresses:
                 return None
             app = metrics_app(documents.snapshot)
-            return Endpoint(addresses, app, documents.overview, documents.unhealthy, beside=self._listening.server)
+            told = documents.overview, documents.judgement, documents.samples
+            return Endpoint(addresses, app, *told, beside=self._listening.server)
 
         self._listening: Listening[Addresses, Endpoint | None] = Listening((), None, listen, _close, _close)
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npd6_xdp.core.judgement import Judgement, Problem, ProblemKind, State
 from npd6_xdp.core.snapshot import (
     ANSWER_BUCKETS,
     MOST_RULES_WITH_ZEROS,
@@ -76,6 +77,9 @@ STATUS = Status(
         [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
         [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12, *ASKED)],
     ),
+    judgement=Judgement(State.DEGRADED, [Problem(ProblemKind.DOWN, "lan0 is down: nothing is answered there")]),
+    host="edge1",
+    namespace="blue",
 )
 QUIET = replace(
     STATUS,
@@ -143,6 +147,10 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
     assert said["rules"][1]["solicitations"]["pending"] == 1
     rest = {key: value for key, value in said.items() if key not in ("interfaces", "rules")}
     assert rest == {
+        "state": "degraded",
+        "problems": [{"kind": "down", "text": "lan0 is down: nothing is answered there"}],
+        "host": "edge1",
+        "namespace": "blue",
         "time": 1_700_000_200.0,
         "build": {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
         "pid": 4711,

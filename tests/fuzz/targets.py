@@ -19,6 +19,7 @@ from npd6_xdp.core.config_parts import Assembly, parts
 from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, MachineError, UsageError
 from npd6_xdp.core.event import EVENT_SIZE, RECORD_SIZE, NsEvent
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
+from npd6_xdp.core.judgement import WORKING
 from npd6_xdp.core.text import decode
 from npd6_xdp.core.verdict import Outcome, Reason
 from npd6_xdp.daemon.loop import Loop
@@ -181,7 +182,7 @@ class _Ours:
         self.path = str(Path(self.directory.name) / "control.sock")
         self.loop = Loop()
         self.server = ControlServer(self.path, self.loop, self._answer)
-        self.site = Site(self._metrics, lambda: {"a": 1}, lambda: "")
+        self.site = Site(self._metrics, lambda: {"a": 1}, lambda: WORKING, dict)
 
     @staticmethod
     def _answer(question: dict[str, Any], reply: Reply) -> None:

@@ -24,7 +24,8 @@ GONE = {
     "slots": "entries",
     "crowding": "refused askers",
     "dues": "timers, or times",
-    "ailing": "unhealthy",
+    "ailing": "judgement",
+    "unhealthy": "judgement",
     "homeless": "unanswered",
 }
 """Parts of names that are gone, and what is said instead."""

@@ -40,7 +40,7 @@ RULES = (
 )
 
 TITLE = "return document.querySelector('#interfaces .flag').title"
-PATHS = ("/", "/status.json", "/metrics", "/healthz")
+PATHS = ("/", "/status.json", "/samples.json", "/metrics", "/healthz")
 
 needs_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here: deploy/setup.sh --test")
 
@@ -260,7 +260,7 @@ def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None
     assert get(running, "/healthz") == (200, b"ok\n")
     on_edge(topology, "link set wan0 down")
     assert until(lambda: get(running, "/healthz")[0] == 503)
-    line = b"no interface is attached and up: wan0 is down\n"
+    line = b"not answering\nno interface is attached and up: wan0 is down\n"
     assert get(running, "/healthz") == (503, line)
     on_edge(topology, "link set wan0 up")
     assert until(lambda: get(running, "/healthz")[0] == 200)
@@ -290,7 +290,7 @@ def test_a_loop_with_nothing_to_do_is_well_and_one_that_hangs_is_not(topology: T
     hold.touch()
     running.process.send_signal(signal.SIGUSR2)
     assert until(lambda: get(running, "/healthz")[0] == 503)
-    assert re.fullmatch(rb"the main loop has not turned for \d+ s\n", get(running, "/healthz")[1])
+    assert re.fullmatch(rb"not answering\nthe main loop has not turned for \d+ s\n", get(running, "/healthz")[1])
     assert data(running)["interfaces"][0]["up"]
     hold.unlink()
     assert until(lambda: get(running, "/healthz")[0] == 200)

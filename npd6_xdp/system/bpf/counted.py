@@ -122,15 +122,9 @@ class CountedPrograms:
 
         The bits belong together only if `changes` is the same before each, and after the last.
         """
-        programs = (*self._retired, self.program)
+        entries = yield from self.all_entry_counters()
         rules: dict[int, Mapping[Outcome, int]] = {}
-        entries: dict[int, EntryCounters] = {}
-        for program in programs:
-            for some_entries in program.entry_counters_in_pieces():
-                for number, entry in some_entries.items():
-                    before = entries.get(number)
-                    entries[number] = entry if before is None else sum_of(before, entry)
-                yield
+        for program in (*self._retired, self.program):
             for some_rules in program.rule_counters_in_pieces():
                 for number, rule in some_rules.items():
                     rules[number] = added(rules[number], rule) if number in rules else rule
@@ -139,11 +133,22 @@ class CountedPrograms:
             for number, counted in folded:
                 rules[number] = added(rules.get(number, {}), counted)
             yield
+        return entries, rules
+
+    def all_entry_counters(self) -> Steps[dict[int, EntryCounters]]:
+        """The same of entries alone."""
+        entries: dict[int, EntryCounters] = {}
+        for program in (*self._retired, self.program):
+            for some_entries in program.entry_counters_in_pieces():
+                for number, entry in some_entries.items():
+                    before = entries.get(number)
+                    entries[number] = entry if before is None else sum_of(before, entry)
+                yield
         for kept in pieces(tuple(self._folded_entries.items())):
             for number, gone in kept:
                 entries[number] = sum_of(entries.get(number, EntryCounters({}, {}, {})), gone)
             yield
-        return entries, rules
+        return entries
 
     def _counting(self, number: int, kind: str) -> list[Program]:
         return [program for program in (*self._retired, self.program) if number in getattr(program, kind)]

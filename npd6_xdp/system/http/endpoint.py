@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
 
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy, want_of_threads
+from npd6_xdp.core.judgement import Judgement
 from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
 from npd6_xdp.system.http.secured import Secured, hang_up, part, read_rest, shake_hands
@@ -142,11 +143,12 @@ class Endpoint:
         listen: Sequence[tuple[str, int]],
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
-        unhealthy: Callable[[], str],
+        judgement: Callable[[], Judgement],
+        samples: Callable[[], dict[str, Any]] = dict,
         beside: Endpoint | None = None,
     ) -> None:
         _share_memory()
-        self._site = Site(metrics, overview, unhealthy)
+        self._site = Site(metrics, overview, judgement, samples)
         self._sockets: _Sockets = _listen(listen, beside._sockets if beside else {})
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()

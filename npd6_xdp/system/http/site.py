@@ -19,8 +19,10 @@ from importlib.resources import files
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
+from npd6_xdp.core.judgement import Judgement, State
 from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
+from npd6_xdp.core.warnings import MOST_SAID
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -49,26 +51,38 @@ class Response:
 
 
 def say(status: HTTPStatus, line: str, *headers: tuple[str, str]) -> Response:
-    """An answer of one line of text."""
+    """An answer of text: a line, or some."""
     return Response(status, _TEXT, f"{line}\n".encode(errors="replace"), headers)
+
+
+def _health(judgement: Judgement) -> Response:
+    """For load balancers, which look at the status, and for who reads: a line a problem."""
+    if judgement.state is State.WORKING:
+        return say(HTTPStatus.OK, "ok")
+    is_ill = judgement.state is State.NOT_ANSWERING
+    lines = (" ".join(each.text.splitlines()) for each in judgement.problems[:MOST_SAID])
+    status = HTTPStatus.SERVICE_UNAVAILABLE if is_ill else HTTPStatus.OK
+    return say(status, "\n".join([judgement.headline, *lines]))
 
 
 class Site:
     """What there is to read, by path.
 
-    `unhealthy` says why the daemon isn't well, "" if it is. The others are called by one thread at a time.
+    `judgement` may be called by many threads at once, the others by one at a time.
     """
 
     def __init__(
         self,
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
-        unhealthy: Callable[[], str],
+        judgement: Callable[[], Judgement],
+        samples: Callable[[], dict[str, Any]],
     ) -> None:
         self._metrics = metrics
         self._scrapes = _Shared()
         self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
-        self._unhealthy = unhealthy
+        self._samples = _Fresh(lambda: json.dumps(samples(), separators=(",", ":")).encode())
+        self._judgement = judgement
         self._page = _page()
         self._said = Said()
 
@@ -87,15 +101,16 @@ class Site:
                     return self._page
                 case "/status.json":
                     return Response(HTTPStatus.OK, "application/json", self._overview.get())
+                case "/samples.json":
+                    return Response(HTTPStatus.OK, "application/json", self._samples.get())
                 case "/metrics":
                     return self._scrape(query, headers)
                 case "/healthz":
-                    why = self._unhealthy()
-                    return say(HTTPStatus.SERVICE_UNAVAILABLE, why) if why else say(HTTPStatus.OK, "ok")
+                    return _health(self._judgement())
         except Exception as error:
             self._complain(path, error)
             return say(HTTPStatus.INTERNAL_SERVER_ERROR, "This failed; the daemon's log says why.")
-        return say(HTTPStatus.NOT_FOUND, "There are /, /status.json, /metrics and /healthz.")
+        return say(HTTPStatus.NOT_FOUND, "There are /, /status.json, /samples.json, /metrics and /healthz.")
 
     def _scrape(self, query: str, headers: dict[str, str]) -> Response:
         said: list[Any] = []

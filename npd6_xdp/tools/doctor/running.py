@@ -11,11 +11,17 @@ from typing import Any
 
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Attach
+from npd6_xdp.core.judgement import ProblemKind, State, headline
 from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import Facts
 from npd6_xdp.tools.doctor.finding import Finding, Level, fail, note, ok, warn
 
+_LOOKED_AT = {
+    *(ProblemKind.NO_INTERFACE, ProblemKind.DETACHED, ProblemKind.DOWN, ProblemKind.RELOAD, ProblemKind.LOST),
+    *(ProblemKind.DRIVER, ProblemKind.REFUSED, ProblemKind.RATE_LIMITED),
+}
+"""Problems that have a check of their own, with the mend."""
 _LIMITED = {
     "neighbours": ("neighbours", "neighbours"),
     "kernel proxy entries": ("kernel_entries", "kernel_proxy_entries"),
@@ -35,14 +41,23 @@ def checks(facts: Facts) -> Iterator[Finding]:
             return
         yield note("daemon", f"none to ask: {facts.no_daemon}", start(facts))
         return
-    yield ok("daemon", f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}")
+    yield _state(status)
     for row in status["interfaces"]:
         yield from _interface(facts, row)
     for what, count in status["refused"].items():
         if count:
             yield _refused(facts, status, what, count)
-    for line in status["warnings"]:
-        yield warn("warning", f"the daemon warns: {line}")
+    for problem in status.get("problems", ()):
+        if problem["kind"] not in _LOOKED_AT:
+            yield warn("warning", f"the daemon warns: {problem['text']}")
+
+
+def _state(status: Mapping[str, Any]) -> Finding:
+    """The daemon's own judgement. What it is about stands below."""
+    state = status.get("state", State.WORKING)
+    said = f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}: "
+    said += headline(state, len(status.get("problems", ())))
+    return ok("daemon", said) if state == State.WORKING else note("daemon", said)
 
 
 def _refused(facts: Facts, status: Mapping[str, Any], what: str, count: int) -> Finding:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.judgement import WORKING
 from npd6_xdp.system.http.endpoint import Endpoint
 from npd6_xdp.system.http.passwords import Passwords, Verdicts
 from npd6_xdp.system.http.secured import Secured, secured
@@ -52,7 +53,7 @@ class Server:
     def __init__(self, path: Path, verdicts: Verdicts | None = None) -> None:
         self.verdicts = verdicts or Verdicts()
         self.path = path
-        self.endpoint = Endpoint([("::1", 0)], lambda *_: [], dict, lambda: "")
+        self.endpoint = Endpoint([("::1", 0)], lambda *_: [], dict, lambda: WORKING)
         self.again()
         self.endpoint.serve()
         ((self.host, self.port),) = self.endpoint.addresses

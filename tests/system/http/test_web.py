@@ -22,13 +22,15 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from docs.metrics import EXAMPLE
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.judgement import WORKING, Judgement, Problem, ProblemKind, State
 from npd6_xdp.core.snapshot import AnswerTimes, RuleSnapshot, Snapshot
 from npd6_xdp.core.verdict import Method, Outcome
 from npd6_xdp.system.http.endpoint import Endpoint
 from npd6_xdp.system.http.metrics import ScrapeCost, SnapshotCollector, metrics_app
 from tests.netns.wire import until
 
-PATHS = ("/", "/status.json", "/metrics", "/healthz")
+NEXT = Judgement(State.NOT_ANSWERING, [Problem(ProblemKind.LOOP, "the next")])
+PATHS = ("/", "/status.json", "/samples.json", "/metrics", "/healthz")
 
 
 class Served:
@@ -37,7 +39,7 @@ class Served:
     def __init__(self, host: str = "::1") -> None:
         self.made = 0
         self.cost = 0.0
-        self.ill = ""
+        self.judged = WORKING
         self.error: Exception | None = None
         self.scrapes = 0
         self.long = 0
@@ -53,7 +55,7 @@ class Served:
                 return [str(self.scrapes).encode() * self.long]
             return app(environ, start)
 
-        self.endpoint = Endpoint([(host, 0)], metrics, self._overview, lambda: self.ill)
+        self.endpoint = Endpoint([(host, 0)], metrics, self._overview, lambda: self.judged, dict)
         self.endpoint.serve()
         ((self.host, self.port),) = self.endpoint.addresses
 
@@ -113,6 +115,7 @@ def test_each_path_has_its_kind_and_the_headers_that_keep_it_to_itself(served: S
     assert kinds == {
         "/": "text/html",
         "/status.json": "application/json",
+        "/samples.json": "application/json",
         "/metrics": "text/plain",
         "/healthz": "text/plain",
         "/nothing": "text/plain",
@@ -166,9 +169,16 @@ def test_metrics_are_what_prometheus_client_makes_of_them(served: Served) -> Non
 
 def test_healthz_is_ok_or_says_why_not(served: Served) -> None:
     assert served.ask("/healthz")[::2] == (200, b"ok\n")
-    served.ill = "no interface is attached and up: wan0 is down"
-    assert served.ask("/healthz")[::2] == (503, b"no interface is attached and up: wan0 is down\n")
+    down = Problem(ProblemKind.DOWN, "no interface is attached and up: wan0 is down")
+    served.judged = Judgement(State.NOT_ANSWERING, [down])
+    said = b"not answering\nno interface is attached and up: wan0 is down\n"
+    assert served.ask("/healthz")[::2] == (503, said)
     assert served.ask("/healthz", "HEAD")[0] == 503
+    served.judged = Judgement(State.DEGRADED, [Problem(ProblemKind.LOST, "wan0:\nlost"), down])
+    said = b"degraded: 2 problems\nwan0: lost\nno interface is attached and up: wan0 is down\n"
+    assert served.ask("/healthz")[::2] == (200, said)
+    served.judged = Judgement(State.DEGRADED, [down] * 4000)
+    assert served.ask("/healthz")[2].count(b"\n") == 21
 
 
 @pytest.mark.parametrize(
@@ -338,7 +348,7 @@ def test_closing_hangs_up_at_once_and_frees_the_address() -> None:
         assert time.monotonic() - began < 8, "ten seconds are what each of them has"
         assert threading.active_count() == before
         assert half.recv(1) == b""
-    again = Endpoint([(served.host, served.port)], lambda *_: [], dict, str)
+    again = Endpoint([(served.host, served.port)], lambda *_: [], dict, lambda: WORKING)
     again.close()
 
 
@@ -346,7 +356,7 @@ def test_it_takes_over_a_port_from_another_of_ours_and_from_nobody_else() -> Non
     served = Served()
 
     def take(beside: Endpoint | None) -> Endpoint:
-        return Endpoint([("::", served.port)], lambda _, __: [], dict, lambda: "", beside)
+        return Endpoint([("::", served.port)], lambda _, __: [], dict, lambda: WORKING, beside=beside)
 
     with pytest.raises(MachineError, match="Address already in use"):
         take(None)
@@ -369,7 +379,7 @@ def test_it_listens_at_several_addresses_with_one_site_and_the_names_of_each() -
         made.append(1)
         return {}
 
-    endpoint = Endpoint([("::1", 0), ("127.0.0.1", 0), ("127.0.0.2", 0)], app, overview, str)
+    endpoint = Endpoint([("::1", 0), ("127.0.0.1", 0), ("127.0.0.2", 0)], app, overview, lambda: WORKING)
     endpoint.serve()
     try:
         assert [host for host, _ in endpoint.addresses] == ["::1", "127.0.0.1", "127.0.0.2"]
@@ -396,13 +406,15 @@ def test_one_of_several_that_cant_be_had_is_named_and_the_others_are_let_go_of(s
         port = free.getsockname()[1]
     listen = [("127.0.0.1", port), ("::1", served.port), ("127.0.0.2", port)]
     with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
-        Endpoint(listen, lambda *_: [], dict, str)
+        Endpoint(listen, lambda *_: [], dict, lambda: WORKING)
     socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_who_comes_while_another_of_ours_takes_over_the_same_address_is_answered() -> None:
     served = Served()
-    after = Endpoint([("::1", 0), ("127.0.0.1", served.port)], lambda *_: [], dict, lambda: "the next", served.endpoint)
+    after = Endpoint(
+        [("::1", 0), ("127.0.0.1", served.port)], lambda *_: [], dict, lambda: NEXT, beside=served.endpoint
+    )
     try:
         assert after.addresses[0] == (served.host, served.port)
         assert served.ask()[::2] == (200, b"ok\n"), "nobody is answered by the next before it serves"
@@ -420,7 +432,7 @@ def test_who_comes_while_another_of_ours_takes_over_the_same_address_is_answered
 
 def test_an_address_that_cant_be_had_is_an_error_that_names_it(served: Served) -> None:
     with pytest.raises(MachineError, match=rf"metrics.listen: can't listen on \[::1\]:{served.port}: Address already"):
-        Endpoint([("::1", served.port)], lambda *_: [], dict, str)
+        Endpoint([("::1", served.port)], lambda *_: [], dict, lambda: WORKING)
 
 
 def test_a_question_of_the_oldest_kind_gets_headers_too() -> None:

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether the daemon works, as all who say so have it: the page, /healthz, `status`, `doctor` and the alerts.
+
+What it is judged by are facts that hold now, and what was counted in the last five minutes: what was lost last week is
+no problem any more. One cause is one problem: an interface that isn't there is told once, and so is the same of many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.warnings import WarningKind, Warnings
+
+WINDOW = 300.0
+"""Seconds for which something that was counted is a problem."""
+HUNG = 10.0
+"""Seconds without a turn after which the main loop is taken for hung; a reload of 100,000 rules takes less."""
+MANY_REFUSED = 300
+"""Solicitations in that time that limits have refused: one a second, as the alert has it."""
+MANY_UNANSWERED = 50
+"""Solicitations in that time for targets that a rule might have answered, and none was."""
+
+LATE = "late"
+"""Beside the outcomes: advertisements for targets that were `pending` before."""
+
+_MOST_NAMED = 5  # interfaces in one line
+_ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL, LATE)
+_IN_VAIN = (Outcome.ABSENT, Outcome.PENDING, Outcome.UNMATCHED, Outcome.RATE_LIMITED)
+
+
+class State(StrEnum):
+    """The judgement in a word or two."""
+
+    WORKING = "working"
+    DEGRADED = "degraded"
+    NOT_ANSWERING = "not answering"
+
+
+class ProblemKind(StrEnum):
+    """What a problem is about, beside what warnings are about (WarningKind): no name is in both."""
+
+    LOOP = "loop"
+    """The main loop hangs."""
+    NO_INTERFACE = "no_interface"
+    """None of the configured interfaces exists."""
+    DETACHED = "detached"
+    """The program isn't attached where it should be."""
+    DOWN = "down"
+    """It is attached, and the link is down, or silent for tags beside its frames."""
+    RELOAD = "reload"
+    """The last reload failed."""
+    LOST = "lost"
+    FAILED = "failed"
+    DRIVER = "driver"
+    """The driver has dropped what XDP sent back (xdp_tx_errors)."""
+    REFUSED = "refused"
+    """There was no space for a host or a proxy entry."""
+    RATE_LIMITED = "rate_limited"
+    UNANSWERED = "unanswered"
+    """Nothing that was asked for is answered, and nothing else says why."""
+    INTERNAL_ERROR = "internal_error"
+
+
+class Port(NamedTuple):
+    """A port of the configuration: what keeps it from answering, "" if nothing does, and of which kind that is."""
+
+    name: str
+    why: str = ""
+    kind: ProblemKind = ProblemKind.DETACHED
+
+
+class Counted(NamedTuple):
+    """A counter that has grown in the last five minutes: whose it is ("wan0"; "" for all), and what it says in all."""
+
+    kind: ProblemKind
+    name: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is judged. `absent` and `present` need to be known only where no port answers: the names and globs of
+    [[interface]]s that match nothing, and the interfaces that there are.
+
+    `silent`: seconds since the main loop has turned. `outcomes` are those of the last five minutes, by their names.
+    """
+
+    ports: Sequence[Port]
+    warnings: Warnings = field(default_factory=dict)
+    reload_error: str = ""
+    silent: float = 0.0
+    absent: Sequence[str] = ()
+    present: Sequence[str] = ()
+    counted: Sequence[Counted] = ()
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Problem(NamedTuple):
+    """One cause: its kind, and a line that says what, where, and where that is known, what to do. `more` has further
+    lines: a failed reload's mistakes.
+    """
+
+    kind: ProblemKind | WarningKind
+    text: str
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The state, and why it isn't better."""
+
+    state: State
+    problems: Sequence[Problem] = ()
+
+    @property
+    def headline(self) -> str:
+        """As the page's head has it."""
+        return headline(self.state, len(self.problems))
+
+
+WORKING = Judgement(State.WORKING)
+
+
+def headline(state: str, problems: int) -> str:
+    """A state in words, with how many problems there are where they are what is wrong."""
+    if state != State.DEGRADED:
+        return str(state)
+    return f"{state}: {problems:,} problem{'' if problems == 1 else 's'}"
+
+
+def judge(facts: Facts) -> Judgement:
+    """The one judgement. A loop that hangs answers nothing, nor does who has no port attached and up; standby is no
+    problem.
+    """
+    problems, told = [*_loop(facts), *_ports(facts)], _told_by_ports(facts)
+    if facts.reload_error:
+        text = "the last reload failed; the configuration before it is in use"
+        problems.append(Problem(ProblemKind.RELOAD, text, facts.reload_error))
+    for kind, lines in facts.warnings.items():
+        problems += (Problem(kind, text) for text in _grouped(line for line in lines if line not in told))
+    problems += _counted(facts)
+    if not problems and (why := _unanswered(facts.outcomes)):
+        problems.append(Problem(ProblemKind.UNANSWERED, why))
+    if facts.silent > HUNG or all(port.why for port in facts.ports):
+        return Judgement(State.NOT_ANSWERING, problems)
+    return Judgement(State.DEGRADED if problems else State.WORKING, problems)
+
+
+def _loop(facts: Facts) -> list[Problem]:
+    if facts.silent <= HUNG:
+        return []
+    return [Problem(ProblemKind.LOOP, f"the main loop has not turned for {facts.silent:.0f} s")]
+
+
+def _none_exists(facts: Facts) -> bool:
+    """Whether none of the configured interfaces is on this machine."""
+    return {port.name for port in facts.ports} <= {*facts.absent}
+
+
+def _told_by_ports(facts: Facts) -> set[str]:
+    """The warnings that say of an interface that it isn't there, where that is told of all of them at once."""
+    if not _none_exists(facts):
+        return set()
+    lines = facts.warnings.get(WarningKind.INTERFACE, ())
+    return {line for line in lines if line.partition(": ")[0] in facts.absent}
+
+
+def _ports(facts: Facts) -> list[Problem]:
+    if _none_exists(facts):
+        present = f"present: {some(facts.present)}" if facts.present else "none is present"
+        return [Problem(ProblemKind.NO_INTERFACE, f"no configured interface exists: {some(facts.absent)} ({present})")]
+    # where a warning is about the interface as such, that says more
+    of_interfaces = (WarningKind.INTERFACE, WarningKind.TAGS)
+    warned = {line.partition(": ")[0] for kind in of_interfaces for line in facts.warnings.get(kind, ())}
+    ill = [port for port in facts.ports if port.why and port.name not in warned]
+    if not ill:
+        return []
+    if all(port.why for port in facts.ports):
+        states = some([f"{port.name} {port.why}" for port in ill])
+        return [Problem(ill[0].kind, f"no interface is attached and up: {states}")]
+    found: dict[tuple[ProblemKind, str], list[str]] = {}
+    for port in ill:
+        found.setdefault((port.kind, port.why), []).append(port.name)
+    return [
+        Problem(kind, f"{some(names)} {why if len(names) == 1 else _plural(why)}: nothing is answered there")
+        for (kind, why), names in found.items()
+    ]
+
+
+def _plural(why: str) -> str:
+    verb, _, rest = why.partition(" ")
+    return f"{ {'is': 'are', 'has': 'have'}.get(verb, verb) } {rest}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return f"{', '.join(names[:_MOST_NAMED])}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _grouped(lines: Iterable[str]) -> list[str]:
+    """Lines of the form "INTERFACE: what", the same of several interfaces as one."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in lines:
+        name, colon, text = line.partition(": ")
+        found.setdefault(text.replace(name, "\0") if colon else line, []).append((name, line))
+    return [
+        alike[0][1] if len(alike) == 1 else f"{alike[0][1]}; likewise {some([name for name, _ in alike[1:]])}"
+        for alike in found.values()
+    ]
+
+
+_WORDS = {
+    ProblemKind.LOST: "{} solicitations were lost on their way to Python, which is too slow for them",
+    ProblemKind.FAILED: "{} advertisements couldn't be sent",
+    ProblemKind.DRIVER: "the driver dropped {} of the answers by XDP (xdp_tx_errors)",
+    ProblemKind.REFUSED: "no space was left for {}",
+    ProblemKind.INTERNAL_ERROR: "{} mistakes of npd6-xdp's own; the log has each",
+}
+
+
+def _counted(facts: Facts) -> list[Problem]:
+    found: dict[ProblemKind, list[Counted]] = {}
+    for each in facts.counted:
+        found.setdefault(each.kind, []).append(each)
+    problems = []
+    for kind, counted in found.items():
+        names = [each.name for each in counted]
+        number = f"{sum(each.total for each in counted):,}"
+        if kind is ProblemKind.REFUSED:
+            text = _WORDS[kind].format(some([f"{each.total:,} {each.name}" for each in counted]))
+        else:
+            text = f"{some(names)}: {_WORDS[kind].format(number)}"
+        problems.append(Problem(kind, f"{text}; some in the last five minutes"))
+    refused = facts.outcomes.get(Outcome.RATE_LIMITED, 0)
+    if refused > MANY_REFUSED:
+        text = f"limits have refused {refused:,} solicitations in the last five minutes"
+        problems.append(Problem(ProblemKind.RATE_LIMITED, text))
+    return problems
+
+
+def _unanswered(outcomes: Mapping[str, int]) -> str:
+    in_vain = {str(name): outcomes[name] for name in _IN_VAIN if outcomes.get(name)}
+    asked = sum(in_vain.values())
+    if asked < MANY_UNANSWERED or any(outcomes.get(name) for name in _ANSWERED):
+        return ""
+    which = ", ".join(f"{name} {count:,}" for name, count in in_vain.items())
+    return f"none of {asked:,} solicitations in the last five minutes was answered: {which}; npd6-xdp trace says why"
