@@ -49,7 +49,10 @@ def run(
         set_up(level or config.log_level, config.log_format, lines)
         configured(lines)
         for remark in config.remarks:
-            log.log(logging.WARNING if remark.lost else logging.INFO, "%s", remark.text)
+            if remark.lost:
+                log.warning("%s", remark.text)
+            else:
+                log.info("%s", remark.text)
 
     try:
         from npd6_xdp import daemon

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import npd6_xdp
 
 if TYPE_CHECKING:
-    from npd6_xdp.tools.log import LogThread
+    from npd6_xdp.core.logged import fields
+from npd6_xdp.tools.log import LogThread
 
 CONFIG = Path("/etc/ndppd.conf")
 """The file, where -c doesn't name another."""
@@ -133,7 +134,7 @@ def _write(pidfile: Path | None) -> None:
     try:
         pidfile.write_text(f"{os.getpid()}\n")
     except OSError as error:
-        log.warning("-p %s: can't write it: %s", pidfile, error.strerror)
+        log.warning("-p %s: can't write it: %s", pidfile, error.strerror, extra=fields(error=str(error.strerror)))
 
 
 def _take_away(pidfile: Path | None) -> None:

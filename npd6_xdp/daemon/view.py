@@ -47,17 +47,16 @@ from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.daemon.tx_errors import as_xdp, tx_errors
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.counters import EntryCounters, added
 from npd6_xdp.system.bpf.ns_filter import NsFilter
-from npd6_xdp.system.ethtool import xdp_tx_errors
 from npd6_xdp.system.place import place
 
 T = TypeVar("T")
 
 _TRIES = 4  # to read counters, none of which gets another meaning meanwhile
 _ENTRIES = 100  # whose counters are added up at once
-_PORTS = 16  # whose drivers are asked at once
 _NOTHING = EntryCounters({}, {}, {})
 
 
@@ -168,7 +167,7 @@ class View(Follower):
             tables=self._tables(),
             host_routes=len(self._resolution.routes),
             host_routes_missing=len(self._resolution.routes.displaced),
-            tx_errors=(yield from _tx_errors(_as_xdp(interfaces))),
+            tx_errors=(yield from tx_errors(as_xdp(interfaces))),
         )
 
     def _read(self, read: Callable[[], Steps[T]]) -> Steps[tuple[InForce, T]]:
@@ -210,7 +209,7 @@ class View(Follower):
                 ill[ProblemKind.FAILED][entry.label] += outcomes.get(Outcome.FAILED, 0)
             yield
         ports = (port for port, mode in self._modes() if mode is not AttachMode.TC)
-        ill[ProblemKind.DRIVER] = Counter((yield from _tx_errors(ports)))
+        ill[ProblemKind.DRIVER] = Counter((yield from tx_errors(ports)))
         ill[ProblemKind.REFUSED] = Counter(self._refused())
         ill[ProblemKind.INTERNAL_ERROR] = Counter(failures)
         return dict(totals), [Counted(kind, name, n) for kind, each in ill.items() for name, n in each.items()]
@@ -382,23 +381,6 @@ class View(Follower):
 def _configured(config: Config) -> list[InterfaceConfig]:
     """The interfaces that a configuration names."""
     return [interface for interface in config.interfaces if not interface.is_glob]
-
-
-def _as_xdp(interfaces: Iterable[InterfaceSnapshot]) -> Iterator[str]:
-    """The ports that ours sits on as XDP."""
-    return (interface.port for interface in interfaces if interface.attach != AttachMode.TC)
-
-
-def _tx_errors(ports: Iterable[str]) -> Steps[dict[str, int]]:
-    """By port. Where ours sits at tc, they would be those of another's XDP program."""
-    found = {}
-    for some in pieces(dict.fromkeys(ports), _PORTS):
-        for port in some:
-            errors = xdp_tx_errors(port)
-            if errors is not None:
-                found[port] = errors
-        yield
-    return found
 
 
 def _rules(table: Table, counters: Mapping[int, Mapping[Outcome, int]]) -> Steps[list[RuleSnapshot]]:

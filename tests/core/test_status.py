@@ -98,6 +98,18 @@ QUIET = replace(
 )
 
 
+TARGET = {
+    "interface": "wan0",
+    "target": "2001:db8:1::42",
+    "outcome": "answered_xdp",
+    "source": "2001:db8::1",
+    "source_mac": "02:00:00:00:00:01",
+    "first": 1_700_000_000.5,
+    "last": 1_700_000_001.5,
+    "count": 12,
+}
+
+
 def detailed(status: Status, **changes: Any) -> Status:
     """The same with other details."""
     return replace(status, details=replace(status.details, **changes))
@@ -167,18 +179,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "kernel_proxy_entries": [{"interface": "wan0", "address": "2001:db8:3::1"}],
         "vias": {},
         "refused": {"neighbours": 0, "kernel proxy entries": 5},
-        "targets": [
-            {
-                "interface": "wan0",
-                "target": "2001:db8:1::42",
-                "outcome": "answered_xdp",
-                "source": "2001:db8::1",
-                "source_mac": "02:00:00:00:00:01",
-                "first": 1_700_000_000.5,
-                "last": 1_700_000_001.5,
-                "count": 12,
-            }
-        ],
+        "targets": [TARGET],
     }
 
 

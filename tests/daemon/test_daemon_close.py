@@ -35,6 +35,7 @@ def test_what_comes_without_end_doesnt_keep_it_from_ending_where_the_program_sta
     nothing = SimpleNamespace(close=lambda: None, end=lambda *, leave: None)
     daemon = Daemon.__new__(Daemon)
     changes = SimpleNamespace(in_force=NOTHING)
+    documents = SimpleNamespace(leave_samples=lambda: None)
     left_targets = SimpleNamespace(leave=lambda _: None)
     rooms: Any = SimpleNamespace(
         reloads=nothing,
@@ -42,6 +43,7 @@ def test_what_comes_without_end_doesnt_keep_it_from_ending_where_the_program_sta
         discovery=nothing,
         rings=rings,
         answering=answering,
+        documents=documents,
         left_targets=left_targets,
         changes=changes,
     )

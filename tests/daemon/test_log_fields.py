@@ -26,6 +26,7 @@ WITHOUT = {
     "solicitations are traced no more by process %d",
     "and %s more no longer so",
     "more_of(more)",
+    "remark.text",  # of a file of ndppd's: its line and column are in it
     "line",  # of the state that SIGUSR1 asks for, as `status` has it
     "%d starts in a row didn't get ready: what answered meanwhile, by what a process before them knew, is taken away;"
     " nothing is answered until a start succeeds",

@@ -12,9 +12,6 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.layout import (
     ADDRESS_KEY,
-    ANSWERED,
-    ASKED,
-    BUDGET,
     FLAG,
     INDEX,
     KEPT_ROUTE,
@@ -27,10 +24,17 @@ from npd6_xdp.core.remembered import AnsweredTarget
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
+from npd6_xdp.system.bpf.answered import (
+    each_answered,
+    each_asked,
+    forget_asked,
+    forgetting_answered,
+    handing_answered,
+    remember,
+)
 from npd6_xdp.system.bpf.attach import Keeper, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
 from npd6_xdp.system.bpf.counted import CountedPrograms
-from npd6_xdp.system.bpf.counters import PIECE
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.program import Fit, Program
 from npd6_xdp.system.bpf.recent import Recent, each_recent, forget_recent, handing_recent, recent_of
@@ -40,7 +44,6 @@ from npd6_xdp.system.clock import machine_ns
 
 _NO_SCOPE = 0
 _SET = FLAG.pack(1)
-_REMEMBERED = {"answered": ANSWERED, "asked_targets": ASKED}
 _NANOSECONDS = 1_000_000_000
 
 
@@ -176,63 +179,29 @@ class NsFilter(CountedPrograms):
             self._looks.take_in(program)
         yield from program.applying(table)
         yield from handing_recent(self.program, program)
-        yield from self._hand_answered(program, {id for id, entry in table.entries.items() if entry.remembers})
-
-    def _hand_answered(self, program: Program, remembering: Set[int]) -> Steps[None]:
-        """Tell a successor which targets were answered lately on these entries, and what they have spent of their
-        budgets: a reload is no reason to answer more new ones, or to announce less.
-        """
-        for entries in pieces(remembering):
-            for entry in entries:
-                spent = self.program.lookup("target_budgets", INDEX.pack(entry), BUDGET.size)
-                if spent is not None:
-                    program.update("target_budgets", INDEX.pack(entry), spent)
-            yield
-        for name in _REMEMBERED:
-            for some in pieces(self._remembered(name), PIECE):
-                kept = {key: value for key, value in some if ADDRESS_KEY.get(key, "scope") in remembering}
-                if kept:
-                    program.update_all(name, [*kept], [*kept.values()])
-                yield
-
-    def _remembered(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """The targets that entries remember in a map: keys and values."""
-        return self.program.all_items(name, ADDRESS_KEY.size, _REMEMBERED[name].size)
+        yield from handing_answered(
+            self.program, program, {id for id, entry in table.entries.items() if entry.remembers}
+        )
 
     def each_answered_target(self) -> Iterator[AnsweredTarget]:
         """The targets that were answered lately, by this edge or by the other."""
-        for key, value in self._remembered("answered"):
-            yield AnsweredTarget(*ADDRESS_KEY.unpack(key), *ANSWERED.unpack(value))
+        return each_answered(self.program)
 
     def each_asked_target(self) -> Iterator[AskedTarget]:
         """The targets that were asked for, and that may not be there."""
-        for key, value in self._remembered("asked_targets"):
-            entry, target = ADDRESS_KEY.unpack(key)
-            asked, tci, flags, again, _ = ASKED.unpack(value)
-            yield AskedTarget(AnsweredTarget(entry, target, asked, tci, flags), again)
+        return each_asked(self.program)
 
     def forget_asked(self, targets: Iterable[AnsweredTarget]) -> None:
         """Forget that these were asked for."""
-        self.program.delete_all("asked_targets", [ADDRESS_KEY.pack(each.entry, each.target) for each in targets])
+        forget_asked(self.program, targets)
 
     def remember(self, targets: Iterable[AnsweredTarget]) -> None:
         """Take these for answered lately, those that were asked for last at the end: the map forgets the first ones."""
-        for some in pieces(targets, PIECE):
-            keys = [ADDRESS_KEY.pack(each.entry, each.target) for each in some]
-            self.program.update_all(
-                "answered", keys, [ANSWERED.pack(each.asked, each.tci, each.flags) for each in some]
-            )
+        remember(self.program, targets)
 
     def forgetting(self, entries: Set[int]) -> Steps[None]:
         """Forget which targets were answered on entries that are gone: their numbers may be others' by and by."""
-        for name in _REMEMBERED if entries else ():
-            gone: list[bytes] = []
-            for remembered in pieces(self._remembered(name), PIECE):
-                gone += (key for key, _ in remembered if ADDRESS_KEY.get(key, "scope") in entries)
-                yield
-            for some in pieces(gone, PIECE):  # not before: the kernel finds no way on from a key that is gone
-                self.program.delete_all(name, some)
-                yield
+        yield from forgetting_answered(self.program, entries)
 
     def give_up(self, program: Program) -> None:
         """Close a successor that isn't to take over after all; nothing happens if it is closed, or has taken over."""
