@@ -174,6 +174,7 @@ class Loop:
             except Exception as error:
                 wait = 0.0
                 self._source_failed(where, error)
+                self._asked = -math.inf
             self.turn(wait)
 
     def turn(self, wait: float) -> None:

@@ -292,6 +292,28 @@ def test_what_a_look_makes_due_is_seen_before_the_loop_waits(loop: Loop) -> None
     assert time.monotonic() - began < 10.0
 
 
+def test_what_comes_due_with_a_source_that_is_opened_anew_is_seen_though_its_looks_change_nothing(loop: Loop) -> None:
+    """The last thing that a look does may fail, too."""
+    timer, looks = Timer(loop), 0
+
+    def open_anew() -> None:
+        timer.due = 0.0
+
+    def look() -> float:
+        nonlocal looks
+        looks += 1
+        loop.keep_due()
+        if 3 < looks <= 3 + FAILURES:
+            raise RuntimeError("a mistake")
+        if looks > 3 + FAILURES:
+            loop.stop()
+        return 0.0
+
+    loop.renew("rings", open_anew)
+    loop.run(look, "rings")
+    assert timer.called == 1
+
+
 def test_until_its_first_turn_no_time_counts_as_silence(loop: Loop, clock: Clock) -> None:
     """However long the start takes, /healthz is asked as soon as it is ready."""
     clock.now += 60.0
