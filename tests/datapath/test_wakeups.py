@@ -9,12 +9,14 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 
 import pytest
 
 from npd6_xdp.core.config import Datapath
 from npd6_xdp.core.event import RECORD_SIZE
 from npd6_xdp.core.pace import Pace
+from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.testrun import TestRun
 from tests.datapath.harness import Bench, entry, table
@@ -124,3 +126,27 @@ def test_of_what_comes_while_the_reader_is_at_work_only_the_first_wakes(hammered
             assert not doorbells.poll(REST)
             assert count(hammered.ring.read()) == come
             assert hammered.ring.read(watched=False) == []
+
+
+@pytest.mark.parametrize("goes", [True, False], ids=["goes", "comes"])
+def test_a_cpu_that_goes_or_comes_while_rings_are_opened_has_both_of_its_rings_or_none(
+    hammered: Bench, one_cpu: None, goes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a ring of wake-ups would be read for events, or an event's wake-up not be heard."""
+    utils = load_bcc().utils
+    online = utils.get_online_cpus()
+    if len(online) < 2:
+        pytest.skip("needs two CPUs")
+    said = cycle([online, online[:-1]] if goes else [online[:-1], online])
+    monkeypatch.setattr(utils, "get_online_cpus", lambda: next(said))
+    ring = EventRing(hammered.ns_filter.program.maps)
+    assert len(ring.filenos()) == len(ring._rings)
+    with select.epoll() as doorbells:
+        for fd in ring.filenos():
+            doorbells.register(fd, select.EPOLLIN)
+        for _ in range(3):
+            assert ring.read() == []
+            hammered.run(_QUESTION)
+            assert doorbells.poll(DELAYED)
+            assert count(ring.read(watched=False)) == 1
+    ring.close()

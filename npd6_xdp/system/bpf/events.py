@@ -90,9 +90,10 @@ class EventRing:
 
     def _open(self, pages: int) -> int:
         while True:
+            cpus = self._bcc.utils.get_online_cpus()  # once: of each, there is one of either kind
             try:
-                self._open_all("wakeups", _WAKEUP_PAGES, 1)
-                self._open_all("events", pages, 0)
+                self._open_all("wakeups", cpus, _WAKEUP_PAGES, 1)
+                self._open_all("events", cpus, pages, 0)
             except OSError as error:
                 self._free()
                 if is_want_of_descriptors(error.errno or 0):
@@ -103,12 +104,12 @@ class EventRing:
             else:
                 return pages
 
-    def _open_all(self, name: str, pages: int, wakeup_events: int) -> None:
-        """A ring of each CPU in a map of the program's, which tells of so many events at once (0: never). Raises
-        OSError.
+    def _open_all(self, name: str, cpus: list[int], pages: int, wakeup_events: int) -> None:
+        """A ring of each of the CPUs in a map of the program's, which tells of so many events at once (0: never).
+        Raises OSError.
         """
         options = self._bcc.libbcc.bcc_perf_buffer_opts(pid=-1, wakeup_events=wakeup_events)
-        for cpu in self._bcc.utils.get_online_cpus():
+        for cpu in cpus:
             options.cpu = cpu
             reader = self._lib.bpf_open_perf_buffer_opts(*self._calls, None, pages, ct.byref(options))
             if not reader:
