@@ -127,6 +127,20 @@ if [ -n "$extra" ] && ! grep -qxF "${unpacked[*]}" $peers/complete 2>/dev/null; 
     echo "${unpacked[*]}" >$peers/complete
 fi
 
+# What says of the status page whether it can be used by keyboard and screen reader: a script that the tests' browser runs.
+axe=axe-core@4.14.1
+if [ -n "$extra" ] && command -v chromium >/dev/null && ! grep -qxF $axe .venv/axe/complete 2>/dev/null; then
+    if command -v npm >/dev/null; then
+        say "fetching $axe in $PWD/.venv/axe"
+        rm -rf .venv/axe
+        mkdir -p .venv/axe
+        npm install --silent --no-audit --no-fund --ignore-scripts --no-save --prefix .venv/axe $axe
+        echo $axe >.venv/axe/complete
+    else
+        say "no npm here, which fetches $axe: the test that reads the status page with it is skipped"
+    fi
+fi
+
 # The root that the package is installed into: of the distributions that it is for.
 case ${ID:-} in
     debian | ubuntu) [ -z "$extra" ] || ! command -v debootstrap >/dev/null || deploy/debian/root.sh .venv/root ;;

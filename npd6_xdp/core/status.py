@@ -25,6 +25,8 @@ _SUMMED = ("solicitations", "invalid", "rate_limited", "advertisements")
 
 MOST_SHOWN = 500
 """Interfaces, and rules, in an overview: it is made and sent every second."""
+MOST_LISTED = 10_000
+"""Rules that can be searched in."""
 
 
 def status_json(status: Status) -> dict[str, Any]:
@@ -177,14 +179,28 @@ def _rule_row(snapshot: Snapshot, rule: RuleSnapshot) -> dict[str, Any]:
     }
 
 
-def _busiest(rules: Sequence[RuleSnapshot]) -> Steps[Sequence[RuleSnapshot]]:
-    if len(rules) <= MOST_SHOWN:
+def rules_values(snapshot: Snapshot) -> Steps[dict[str, Any]]:
+    """All rules, to search in: [interface, rule, method, outcomes that there were] of each, and how many are left out.
+
+    At most MOST_LISTED: those with the most solicitations.
+    """
+    found = []
+    for some in pieces((yield from _busiest(snapshot.rules, MOST_LISTED))):
+        for rule in some:
+            counts = {str(outcome): count for outcome, count in rule.outcomes.items() if count}
+            found.append([rule.label, rule.prefix, str(rule.method), counts])
+        yield
+    return {"time": snapshot.time, "rules": found, "left_out": len(snapshot.rules) - len(found)}
+
+
+def _busiest(rules: Sequence[RuleSnapshot], most: int = MOST_SHOWN) -> Steps[Sequence[RuleSnapshot]]:
+    if len(rules) <= most:
         return rules
     # among rules with equal counts, those that come first in the file
     chosen: list[tuple[int, int]] = []
     for piece in pieces(range(len(rules))):
         asked = [(sum(rules[number].outcomes.values()), -number) for number in piece]
-        chosen = nlargest(MOST_SHOWN, chosen + asked)
+        chosen = nlargest(most, chosen + asked)
         yield
     return [rules[-number] for _, number in sorted(chosen, key=lambda each: -each[1])]
 

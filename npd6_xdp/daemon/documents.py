@@ -14,7 +14,7 @@ from npd6_xdp.core.judgement import Judgement, judge
 from npd6_xdp.core.logged import fields
 from npd6_xdp.core.samples import EVERY, MOST_BYTES, Samples
 from npd6_xdp.core.snapshot import Snapshot, Status
-from npd6_xdp.core.status import overview_values, status_lines, status_pieces, status_values
+from npd6_xdp.core.status import overview_values, rules_values, status_lines, status_pieces, status_values
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.loop import Loop
@@ -82,6 +82,10 @@ class Documents:
     def samples(self) -> dict[str, Any]:
         """What was counted in the last five minutes, as plain values."""
         return self._samples.values(time.time())
+
+    def rules(self) -> dict[str, Any]:
+        """All rules and what became of their solicitations, in brief, as plain values."""
+        return finish(rules_values(finish(self._snapshot())))
 
     # --- by the loop ---
 

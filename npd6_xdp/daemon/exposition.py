@@ -43,7 +43,8 @@ class Exposition(Follower):
             if not addresses:
                 return None
             app = metrics_app(documents.snapshot)
-            told = documents.overview, documents.judgement, documents.samples
+            more = {"/samples.json": documents.samples, "/rules.json": documents.rules}
+            told = documents.overview, documents.judgement, more
             return Endpoint(addresses, app, *told, beside=self._listening.server)
 
         self._listening: Listening[Addresses, Endpoint | None] = Listening((), None, listen, _close, _close)

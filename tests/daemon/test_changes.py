@@ -342,7 +342,7 @@ def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force
     first, second = (tmp_path / name for name in ("first.sock", "second.sock"))
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
         port = free.getsockname()[1]
-    documents: Any = SimpleNamespace(snapshot=None, overview=None, judgement=None, samples=None)
+    documents: Any = SimpleNamespace(snapshot=None, overview=None, judgement=None, samples=None, rules=None)
     with closing(Loop()) as loop, closing(Control(str(first), loop)) as control, closing(Exposition(documents)) as web:
         scene = Scene(control, web)
         text = f'[daemon]\ncontrol = "{{}}"\n[metrics]\nlisten = "{{}}"\n{TEXT}'
@@ -398,7 +398,7 @@ def test_a_reload_that_has_no_thread_for_the_metrics_comes_to_nothing_and_those_
     with ExitStack() as stack:
         free = [stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6)) for _ in range(2)]
         first, second = (each.getsockname()[1] for each in free)
-    documents: Any = SimpleNamespace(snapshot=None, overview=None, judgement=lambda: WORKING, samples=None)
+    documents: Any = SimpleNamespace(snapshot=None, overview=None, judgement=lambda: WORKING, samples=None, rules=None)
     with closing(Exposition(documents)) as web:
         scene = Scene(web)
         text = f'[metrics]\nlisten = "[::1]:{{}}"\n{TEXT}'

@@ -182,7 +182,7 @@ class _Ours:
         self.path = str(Path(self.directory.name) / "control.sock")
         self.loop = Loop()
         self.server = ControlServer(self.path, self.loop, self._answer)
-        self.site = Site(self._metrics, lambda: {"a": 1}, lambda: WORKING, dict)
+        self.site = Site(self._metrics, lambda: {"a": 1}, lambda: WORKING, {})
 
     @staticmethod
     def _answer(question: dict[str, Any], reply: Reply) -> None:

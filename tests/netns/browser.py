@@ -13,6 +13,7 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 
 from npd6_xdp.lab.topology import Topology
 from tests.netns.wire import until
@@ -110,6 +111,26 @@ class Page:
     def contrasts(self) -> dict[str, float]:
         """The contrast of each text with what is behind it (WCAG 2.1)."""
         return dict(self.run(_CONTRASTS))
+
+    def press(self, selector: str, *keys: str) -> None:
+        """Press keys there (selenium.webdriver.common.keys)."""
+        self._driver.find_element(By.CSS_SELECTOR, selector).send_keys(*keys)
+
+    def choose(self, selector: str, value: str) -> None:
+        """Have an input or a select be so, as if somebody had done it."""
+        self.run(
+            "const node = document.querySelector(arguments[0]); node.value = arguments[1];"
+            "node.dispatchEvent(new Event('input', { bubbles: true }))",
+            *(selector, value),
+        )
+
+    def axe(self, script: str) -> list[str]:
+        """What axe-core, whose script is given, takes for a serious or critical fault: rule and where it is."""
+        if not self.run("return 'axe' in window"):
+            self.run(script)
+        found = self._driver.execute_async_script("axe.run().then(arguments[0])")
+        grave = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+        return [f"{each['id']}: {node['target']}" for each in grave for node in each["nodes"]]
 
     def complaints(self) -> list[str]:
         """What the browser's console says."""

@@ -13,10 +13,11 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from npd6_xdp.core.errors import MachineError, is_used_up, remedy, want_of_threads
@@ -144,11 +145,11 @@ class Endpoint:
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
         judgement: Callable[[], Judgement],
-        samples: Callable[[], dict[str, Any]] = dict,
+        more: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType({}),
         beside: Endpoint | None = None,
     ) -> None:
         _share_memory()
-        self._site = Site(metrics, overview, judgement, samples)
+        self._site = Site(metrics, overview, judgement, more)
         self._sockets: _Sockets = _listen(listen, beside._sockets if beside else {})
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()

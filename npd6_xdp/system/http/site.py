@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -68,7 +68,7 @@ def _health(judgement: Judgement) -> Response:
 class Site:
     """What there is to read, by path.
 
-    `judgement` may be called by many threads at once, the others by one at a time.
+    `more` has documents by their paths. `judgement` may be called by many threads at once, the others by one at a time.
     """
 
     def __init__(
@@ -76,12 +76,11 @@ class Site:
         metrics: WSGIApplication,
         overview: Callable[[], dict[str, Any]],
         judgement: Callable[[], Judgement],
-        samples: Callable[[], dict[str, Any]],
+        more: Mapping[str, Callable[[], dict[str, Any]]],
     ) -> None:
         self._metrics = metrics
         self._scrapes = _Shared()
-        self._overview = _Fresh(lambda: json.dumps(overview(), separators=(",", ":")).encode())
-        self._samples = _Fresh(lambda: json.dumps(samples(), separators=(",", ":")).encode())
+        self._json = {path: _Fresh(make) for path, make in {"/status.json": overview, **more}.items()}
         self._judgement = judgement
         self._page = _page()
         self._said = Said()
@@ -99,18 +98,18 @@ class Site:
             match path:
                 case "/":
                     return self._page
-                case "/status.json":
-                    return Response(HTTPStatus.OK, "application/json", self._overview.get())
-                case "/samples.json":
-                    return Response(HTTPStatus.OK, "application/json", self._samples.get())
                 case "/metrics":
                     return self._scrape(query, headers)
                 case "/healthz":
                     return _health(self._judgement())
+            if path in self._json:
+                return Response(HTTPStatus.OK, "application/json", self._json[path].get())
         except Exception as error:
             self._complain(path, error)
             return say(HTTPStatus.INTERNAL_SERVER_ERROR, "This failed; the daemon's log says why.")
-        return say(HTTPStatus.NOT_FOUND, "There are /, /status.json, /samples.json, /metrics and /healthz.")
+        return say(
+            HTTPStatus.NOT_FOUND, "There are /, /metrics, /healthz, /status.json, /samples.json and /rules.json."
+        )
 
     def _scrape(self, query: str, headers: dict[str, str]) -> Response:
         said: list[Any] = []
@@ -147,8 +146,8 @@ class Site:
 class _Fresh:
     """A document that is made when it is asked for, but not so often that it is work, however many ask."""
 
-    def __init__(self, make: Callable[[], bytes]) -> None:
-        self._make = make
+    def __init__(self, values: Callable[[], dict[str, Any]]) -> None:
+        self._values = values
         self._lock = threading.Lock()
         self._document = b""
         self._until = float("-inf")
@@ -157,7 +156,7 @@ class _Fresh:
         with self._lock:
             began = time.monotonic()
             if began >= self._until:
-                self._document = self._make()
+                self._document = json.dumps(self._values(), separators=(",", ":")).encode()
                 now = time.monotonic()
                 self._until = max(began + _FRESH, now + (now - began) * _SHARE)
             return self._document

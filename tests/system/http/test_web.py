@@ -30,7 +30,7 @@ from npd6_xdp.system.http.metrics import ScrapeCost, SnapshotCollector, metrics_
 from tests.netns.wire import until
 
 NEXT = Judgement(State.NOT_ANSWERING, [Problem(ProblemKind.LOOP, "the next")])
-PATHS = ("/", "/status.json", "/samples.json", "/metrics", "/healthz")
+PATHS = ("/", "/status.json", "/samples.json", "/rules.json", "/metrics", "/healthz")
 
 
 class Served:
@@ -45,6 +45,7 @@ class Served:
         self.long = 0
         self.metrics_go = threading.Event()
         self.metrics_go.set()
+        more = {"/samples.json": dict, "/rules.json": dict}
         app = metrics_app(lambda: Snapshot([], [], {"lan0": 3}, {}, AnswerTimes(), 1.0, 0, {"version": "1"}))
 
         def metrics(environ: WSGIEnvironment, start: StartResponse) -> Any:
@@ -55,7 +56,7 @@ class Served:
                 return [str(self.scrapes).encode() * self.long]
             return app(environ, start)
 
-        self.endpoint = Endpoint([(host, 0)], metrics, self._overview, lambda: self.judged, dict)
+        self.endpoint = Endpoint([(host, 0)], metrics, self._overview, lambda: self.judged, more)
         self.endpoint.serve()
         ((self.host, self.port),) = self.endpoint.addresses
 
@@ -116,6 +117,7 @@ def test_each_path_has_its_kind_and_the_headers_that_keep_it_to_itself(served: S
         "/": "text/html",
         "/status.json": "application/json",
         "/samples.json": "application/json",
+        "/rules.json": "application/json",
         "/metrics": "text/plain",
         "/healthz": "text/plain",
         "/nothing": "text/plain",
