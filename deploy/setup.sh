@@ -128,7 +128,7 @@ if [ -n "$extra" ] && ! grep -qxF "${unpacked[*]}" $peers/complete 2>/dev/null; 
 fi
 
 # What says of the status page whether it can be used by keyboard and screen reader: a script that the tests' browser runs.
-axe=axe-core@4.14.1
+axe="axe-core@4.14.1"
 if [ -n "$extra" ] && command -v chromium >/dev/null && ! grep -qxF $axe .venv/axe/complete 2>/dev/null; then
     if command -v npm >/dev/null; then
         say "fetching $axe in $PWD/.venv/axe"
