@@ -12,6 +12,7 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
+from npd6_xdp.core.judgement import ProblemKind
 from npd6_xdp.core.verdict import Outcome
 
 _WINDOW = 60  # seconds that a trend shows, at one overview a second
@@ -19,6 +20,7 @@ _RATE_SECONDS = 5.2  # a rate is of the last five seconds: one alone is restless
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "._-=+*#@"
 _MOST_RULES = 100
+_MOST_PROBLEMS = 10
 _ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL)
 
 _Key = tuple[str, ...]
@@ -201,19 +203,14 @@ def _alerts(notes: Iterable[str], width: int) -> Iterable[Line]:
 
 
 def _notes(said: Mapping[str, Any]) -> Iterable[str]:
-    """What needs a look."""
-    ill = [interface for interface in said["interfaces"] if not interface["up"]]
-    if ill and len(ill) == len(said["interfaces"]):
-        yield "no interface is attached and up: nothing is answered"
-    if said["reload_error"]:
-        yield "the last reload failed; the configuration before it is in use:"
-        yield from (f"  {line}" for line in said["reload_error"].splitlines())
-    if refused := [f"{count:,} {what}" for what, count in said["refused"].items() if count]:
-        yield f"refused, no room left: {', '.join(refused)}"
-    for interface in said["interfaces"]:
-        if interface["xdp_tx_errors"]:
-            yield f"{interface['interface']}: the driver dropped {interface['xdp_tx_errors']:,} answers by XDP"
-    yield from (f"warning: {line}" for line in said["warnings"][:10])
+    """The problems by which the daemon judges itself, the first ones."""
+    for problem in said["problems"][:_MOST_PROBLEMS]:
+        is_reload = problem["kind"] == ProblemKind.RELOAD
+        yield f"{problem['text']}{':' if is_reload else ''}"
+        if is_reload:
+            yield from (f"  {line}" for line in said["reload_error"].splitlines())
+    if (more := len(said["problems"]) - _MOST_PROBLEMS) > 0:
+        yield f"and {more:,} more problems: npd6-xdp status --json has all"
 
 
 def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> list[Line]:

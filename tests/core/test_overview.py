@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.judgement import Counted, Facts, Port, ProblemKind, judge
 from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
-from npd6_xdp.core.status import MOST_SHOWN, overview_json
+from npd6_xdp.core.status import MOST_LISTED, MOST_SHOWN, overview_json, rules_values
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
+from npd6_xdp.core.warnings import WarningKind
 from npd6_xdp.core.watch import Look, Watch
 
 WAN = InterfaceSnapshot(
@@ -139,16 +142,22 @@ def test_another_daemons_counters_begin_anew_and_one_moment_counts_once() -> Non
 
 def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
     watch = Watch()
-    watch.add(said(replace(OVERVIEW, reload_error="bad \x1b[2J key\nand \x07more")))
+    facts = Facts(
+        [Port("wan0")],
+        {WarningKind.FORWARDING: ["wan0: forwarding is off"]},
+        "bad \x1b[2J key\nand \x07more",
+        counted=[Counted(ProblemKind.REFUSED, "neighbours", 5), Counted(ProblemKind.DRIVER, "wan0", 9)],
+    )
+    watch.add(said(replace(OVERVIEW, reload_error=facts.reload_error, judgement=judge(facts))))
     found = [line.text for line in watch.lines(100, problem="no answer") if line.look is Look.ALERT]
     assert found == [
         "! no answer",
         "! the last reload failed; the configuration before it is in use:",
         "!   bad ?[2J key",
         "!   and ?more",
-        "! refused, no room left: 5 neighbours",
-        "! wan0: the driver dropped 9 answers by XDP",
-        "! warning: forwarding is off",
+        "! wan0: forwarding is off",
+        "! no space was left for 5 neighbours; some in the last five minutes",
+        "! wan0: the driver dropped 9 of the answers by XDP (xdp_tx_errors); some in the last five minutes",
     ]
     for line in watch.lines(100):
         assert line.text.isprintable()
@@ -171,3 +180,17 @@ def test_without_unicode_it_does_with_ascii() -> None:
     for second in range(80):
         watch.add(at(second, second * second))
     assert all(line.isascii() for line in text(watch, height=12))
+
+
+def test_all_rules_can_be_had_in_brief_to_search_in() -> None:
+    found = finish(rules_values(OVERVIEW.snapshot))
+    assert found == {
+        "time": 1_700_000_200.0,
+        "rules": [["wan0", "2001:db8:1::/64", "static", {"answered_xdp": 7}], ["lan0:100", "::/0", "ignore", {}]],
+        "left_out": 0,
+    }
+    many = [RuleSnapshot("wan0", str(n), Method.STATIC, {Outcome.LOST: n}) for n in range(MOST_LISTED + 5)]
+    found = finish(rules_values(replace(OVERVIEW.snapshot, rules=many)))
+    assert (len(found["rules"]), found["left_out"]) == (MOST_LISTED, 5)
+    assert found["rules"][0][1] == "5", "those that were asked for most"
+    assert json.loads(json.dumps(found)) == found

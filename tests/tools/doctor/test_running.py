@@ -143,3 +143,17 @@ def test_a_daemon_that_says_nothing_is_started_anew_by_its_unit_if_it_has_one(
 def test_a_filter_that_cant_be_read_is_told_with_what_reads_it(line: str, mend: tuple[str, ...]) -> None:
     (found,) = firewall.checks(replace(facts(), firewall=Firewall((), (line,))))
     assert (found.level, found.mend) == (Level.NOTE, mend)
+
+
+def test_the_daemons_own_judgement_is_told_and_each_problem_that_has_no_check_of_its_own() -> None:
+    problems = [
+        {"kind": "forwarding", "text": "wan0: forwarding is off"},
+        {"kind": "reload", "text": "the last reload failed"},
+    ]
+    its = status()
+    assert its.status is not None
+    its = replace(its, status={**its.status, "state": "degraded", "problems": problems})
+    assert [(each.check, each.level, each.message) for each in grave(its)] == [
+        ("daemon", Level.NOTE, "npd6-xdp 0.1.0 runs, pid 7: degraded: 2 problems"),
+        ("warning", Level.WARN, "the daemon warns: wan0: forwarding is off"),
+    ]
