@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import npd6_xdp
+from npd6_xdp.core.logged import fields
 
 if TYPE_CHECKING:
-    from npd6_xdp.core.logged import fields
-from npd6_xdp.tools.log import LogThread
+    from npd6_xdp.tools.log import LogThread
 
 CONFIG = Path("/etc/ndppd.conf")
 """The file, where -c doesn't name another."""
