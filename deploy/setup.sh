@@ -141,6 +141,21 @@ if [ -n "$extra" ] && command -v chromium >/dev/null && ! grep -qxF $axe .venv/a
     fi
 fi
 
+# What the dashboard is checked by: Grafana's types, and their compiler, as they are pinned.
+pinned=tests/prometheus/schema grafana=.venv/grafana
+if [ -n "$extra" ] && ! cmp -s $pinned/package-lock.json $grafana/complete; then
+    if command -v npm >/dev/null; then
+        say "installing @grafana/schema in $PWD/$grafana"
+        rm -rf $grafana
+        mkdir -p $grafana
+        cp $pinned/package.json $pinned/package-lock.json $grafana
+        npm ci --prefix $grafana --ignore-scripts --no-audit --no-fund --silent >/dev/null
+        cp $pinned/package-lock.json $grafana/complete
+    else
+        say "npm isn't there: tests/prometheus/test_schema.py, which takes it, is skipped"
+    fi
+fi
+
 # The root that the package is installed into: of the distributions that it is for.
 case ${ID:-} in
     debian | ubuntu) [ -z "$extra" ] || ! command -v debootstrap >/dev/null || deploy/debian/root.sh .venv/root ;;

@@ -61,6 +61,12 @@ def queries() -> Iterator[tuple[str, str]]:
             yield f"{panel['title']}, {target['refId']}", target["expr"]
 
 
+def marks() -> Iterator[tuple[str, str]]:
+    """The query of each annotation, with its name."""
+    for each in dashboard()["annotations"]["list"]:
+        yield each["name"], each["expr"]
+
+
 def families(expression: str) -> set[str]:
     """The families of the daemon's metrics, and the recorded series, that an expression names."""
     found = set()

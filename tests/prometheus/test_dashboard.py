@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from typing import Any
 
 import yaml
 
-from tests.prometheus.files import FAMILIES, GRAFANA, OPERATION, alerts, dashboard, families, panels, queries, recorded
+from tests.prometheus.files import (
+    FAMILIES,
+    GRAFANA,
+    OPERATION,
+    alerts,
+    dashboard,
+    families,
+    marks,
+    panels,
+    queries,
+    recorded,
+)
 
 
 def test_every_metric_of_the_daemon_is_used_by_a_panel_or_an_alert() -> None:
     through = recorded()
-    shown = set().union(*(families(expression) for _, expression in queries()))
+    shown = set().union(*(families(expression) for _, expression in (*queries(), *marks())))
     told = set().union(*(families(alert["expr"]) for alert in alerts().values()))
     used = shown | told
     for name in list(used & set(through)):
@@ -21,9 +33,16 @@ def test_every_metric_of_the_daemon_is_used_by_a_panel_or_an_alert() -> None:
     assert set(FAMILIES) <= used
 
 
-def test_panels_ask_for_nothing_that_there_is_not() -> None:
-    for title, expression in queries():
-        unknown = families(expression) - set(FAMILIES) - set(recorded())
+def test_provisioning_takes_nobodys_place() -> None:
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/npd6-xdp.yml").read_text())["datasources"]
+    assert "isDefault" not in source, "what is the default is up to whoever runs Grafana"
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/npd6-xdp.yml").read_text())["providers"]
+    assert all("npd6-xdp" in name for name in (source["name"], source["uid"], provider["name"], dashboard()["uid"]))
+
+
+def test_panels_ask_for_nothing_that_there_is_not_and_need_no_recording_rules() -> None:
+    for title, expression in (*queries(), *marks()):
+        unknown = families(expression) - set(FAMILIES)
         assert {name for name in unknown if not name.startswith("process_")} == set(), title
 
 
@@ -37,6 +56,50 @@ def test_panels_have_a_title_and_a_data_source_of_the_readers_choice_and_numbers
     assert len(set(numbers)) == len(numbers)
     titles = [panel["title"] for panel in dashboard()["panels"]]
     assert len(set(titles)) == len(titles)
+
+
+def test_every_panel_is_described() -> None:
+    assert [panel["title"] for panel in panels() if len(panel.get("description", "")) < 10] == []
+
+
+def test_panels_say_so_where_there_is_no_daemon() -> None:
+    (daemons,) = (panel for panel in panels() if panel["title"] == "Daemons")
+    assert daemons["targets"][0]["expr"].endswith(" or vector(0)")
+    none, some = daemons["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert (none, some) == ({"color": "red", "value": None}, {"color": "green", "value": 1})
+
+
+def links_of(panel: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Where the links of a panel lead, and whether each is one of its series."""
+    whole, series = panel.get("links", []), panel["fieldConfig"]["defaults"].get("links", [])
+    return [(link["url"], False) for link in whole] + [(link["url"], True) for link in series]
+
+
+def test_links_lead_from_the_overview_to_interfaces_and_from_these_to_rules() -> None:
+    row, rows, titles = "", {}, {panel["id"]: panel["title"] for panel in panels()}
+    for panel in dashboard()["panels"]:
+        row = panel["title"] if panel["type"] == "row" else row
+        rows[panel["title"]] = row
+    led = set()
+    for panel in panels():
+        for url, of_series in links_of(panel):
+            path, _, question = url.partition("?")
+            assert path == f"/d/{dashboard()['uid']}/npd6-xdp"
+            assert "${datasource:queryparam}" in question, "else another Prometheus may be asked"
+            number = re.search(r"&viewPanel=(\d+)$", question)
+            assert number is not None
+            led.add((rows[panel["title"]], rows[titles[int(number[1])]]))
+            of_one = "var-instance=${__field.labels.instance}&var-interface=${__field.labels.interface}" in question
+            assert of_one == of_series
+            grouped = all("sum by (instance, interface)" in target["expr"] for target in panel["targets"])
+            assert grouped or not of_series, "its series have both labels"
+    assert {("Overview", "Per interface"), ("Per interface", "Per rule")} <= led
+
+
+def test_restarts_and_reloads_are_marked() -> None:
+    marks = {each["name"]: each for each in dashboard()["annotations"]["list"]}
+    assert set(marks) == {"Restarts", "Reloads", "Failed reloads"}
+    assert all(mark["enable"] and mark["datasource"]["uid"] == "${datasource}" for mark in marks.values())
 
 
 def test_no_panel_covers_another_or_leaves_the_page() -> None:
@@ -64,13 +127,13 @@ def test_it_can_be_narrowed_down_to_instances_and_interfaces() -> None:
         assert variables[name]["multi"]
         assert variables[name]["includeAll"]
     of_all = {"Alerts"}
-    for title, expression in queries():
+    for title, expression in (*queries(), *marks()):
         assert 'instance=~"$instance"' in expression or title.split(",")[0] in of_all, title
 
 
 def test_what_provisions_grafana_is_where_the_manual_puts_it() -> None:
     (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/npd6-xdp.yml").read_text())["datasources"]
-    assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", "http://[::1]:9090", True)
+    assert (source["type"], source["url"]) == ("prometheus", "http://[::1]:9090")
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/npd6-xdp.yml").read_text())["providers"]
     assert provider["type"] == "file"
     manual = OPERATION.read_text()

@@ -131,7 +131,7 @@ def what_grafana_is_to_find_is_there_and_leads_to_prometheus(machines: Lab) -> N
     monitor = machines.roots["monitor"]
     provisioning = monitor.path / "etc/grafana/provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources/npd6-xdp.yml").read_text())["datasources"]
-    assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
+    assert (source["type"], source["access"]) == ("prometheus", "proxy")
     assert "npd6_build_info" in fetch(monitor, f"{source['url']}/api/v1/label/__name__/values")
     (provider,) = yaml.safe_load((provisioning / "dashboards/npd6-xdp.yml").read_text())["providers"]
     (dashboard,) = monitor.run("find", provider["options"]["path"], "-name", "*.json").stdout.split()
