@@ -952,28 +952,45 @@ static __always_inline int ns_show(struct packet p, const struct entry *entry, c
 
 #define NOT_PLAIN (-1)
 
+/* Where a port's entry was shown, and what stood there: NULL where it was found in `entries`. */
+struct shown {
+	u64 *place;
+	u64 word;
+};
+
 /* As entry_match(), and with its key in the map; an untagged frame's is found by the port's index. */
-static __always_inline struct entry *plain_entry(struct packet p, const struct plain *f)
+static __always_inline struct entry *plain_entry(struct packet p, const struct plain *f, struct shown *shown)
 {
 	__u32 ifindex = packet_ifindex(p);
 	struct scratch *s;
 	struct entry *entry;
-	u64 *place;
 	int index;
 
+	shown->place = NULL;
 	if (!f->tags) {
 		index = ifindex % PORT_PLACES;
-		place = port_places.lookup(&index);
-		if (place && *place >> 32 == ifindex) {
-			index = *place;
+		shown->place = port_places.lookup(&index);
+		shown->word = shown->place ? *(volatile u64 *)shown->place : 0;
+		if (shown->word >> 32 == ifindex) {
+			index = shown->word;
 			entry = port_entries.lookup(&index);
 			if (entry)
 				return entry;
 		}
+		shown->place = NULL;
 	}
 	index = 0;
 	s = scratch_space.lookup(&index);
 	return s ? entry_match(p, f->tci, &s->entry_key) : NULL;
+}
+
+/*
+ * Whether another table has begun to go into the maps since the entry was read: then what was found in them may be of
+ * either, and the two together may answer what neither does. Python takes the word away before it changes anything.
+ */
+static __always_inline bool is_withdrawn(const struct shown *shown)
+{
+	return shown->place && *(volatile u64 *)shown->place != shown->word;
 }
 
 /* As target_match(), of a target that is no rule of its own. */
@@ -1086,12 +1103,13 @@ static __always_inline int ns_answer_plain(struct packet p)
 	struct entry *entry;
 	struct rule rule;
 	struct plain f;
+	struct shown shown;
 	enum plainness plainness = plain_find(p, &f);
 	int entry_id, rule_id;
 
 	if (plainness != PLAIN_NS)
 		return plainness == PLAIN_NOTHING ? XDP_PASS : NOT_PLAIN;
-	entry = plain_entry(p, &f);
+	entry = plain_entry(p, &f, &shown);
 	if (!entry || !(entry->flags & ENTRY_PLAIN))
 		return NOT_PLAIN;
 	if (entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)
@@ -1104,7 +1122,7 @@ static __always_inline int ns_answer_plain(struct packet p)
 	if (!found)
 		return NOT_PLAIN;
 	rule = *found; /* a copy, or the verifier would walk the rest once for each map that it may be in */
-	if (!is_plain_target(p, entry, &rule, f.message))
+	if (!is_plain_target(p, entry, &rule, f.message) || is_withdrawn(&shown))
 		return NOT_PLAIN;
 	entry_id = entry->id;
 	rule_id = rule.id;

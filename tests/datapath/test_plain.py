@@ -235,6 +235,44 @@ def test_where_it_cannot_be_known_whether_a_copy_is_read_a_port_has_none(
     assert shown(places._maps) == {7: said(5)}
 
 
+def test_what_was_found_while_another_table_begins_is_found_once_more_by_the_long_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The look-ups may have come upon either table: the two together may answer what neither does."""
+    source, found = load._source(compiler.BPF_DIRECTORY), "\trule = *found; /* a copy"
+    begun = source.replace(found, f"\tif (shown.place)\n\t\t*shown.place = 0;\n{found}")
+    assert begun != source
+    end = "\trule_counter->outcome[OUTCOME_ANSWERED_XDP]++;\n"
+    monkeypatch.setenv("CACHE_DIRECTORY", os.devnull)
+    monkeypatch.setattr(load, "_source", lambda _: begun.replace(f"{end}\treturn XDP_TX;", f"{end}\treturn XDP_DROP;"))
+    bench = Bench(static())
+    assert not answered_short(bench, QUESTION), "the place is taken away on the way"
+    assert answered_short(bench, QUESTION), "from then on, the map has the entry"
+    bench.close()
+
+
+def test_while_lines_change_their_entry_is_not_shown_though_it_stays_the_same(
+    fresh: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefixes = "2001:db8::/32", "2001:db8:1::/48"
+    old = table(entry(rule(prefixes[0]), rule(prefixes[1], Method.IGNORE)))
+    new = build(Config((entry(rule(prefixes[0], Method.IGNORE), rule(prefixes[1])),)), {PORT: link()}, old)
+    bench = fresh(old)
+    program, meanwhile = bench.ns_filter.program, list[dict[int, bytes]]()
+    before, update_all = dict(program._entries), program.update_all
+
+    def watched(*what: Any) -> None:
+        meanwhile.append(shown(program))
+        update_all(*what)
+
+    monkeypatch.setattr(program, "update_all", watched)
+    bench.use(new)
+    assert program._entries == before
+    assert meanwhile
+    assert not any(meanwhile)
+    assert shown(program) == {IFINDEX: next(iter(before.values()))}
+
+
 def test_the_copies_say_what_the_map_says(fresh: Callable[..., Bench]) -> None:
     bench = fresh(static())
     program = bench.ns_filter.program

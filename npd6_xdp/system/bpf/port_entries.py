@@ -2,7 +2,8 @@
 """The entries of untagged frames once more, where the program finds them by the index of the port.
 
 While a table is put into the maps, the program asks the map `entries` for those that differ: that says at each moment
-what is so. Then they are written into copies that no program can be reading, and shown by one store of 8 bytes.
+what is so. One that is about to answer by an entry that was shown begins anew. Then they are written into copies
+that no program can be reading, and shown by one store of 8 bytes.
 """
 
 from __future__ import annotations

@@ -222,8 +222,10 @@ class Program(Counters):
         between, done = self._entries_between(table), list[_Put]()
         meanwhile = self._finding(entries, table)
         before = _Image(dict(self._vias), dict(self._entries))
-        ports = untagged(entries)
-        self._port_entries.leave(ports)
+        changing = {each.entry for each in changes}
+        self._port_entries.leave(
+            {port: entry for port, entry in untagged(entries).items() if ENTRY.get(entry, "id") not in changing}
+        )
         try:
             # in the order in which a target's way needs them: the entry leads to all else
             self._put("entries", self._entries, between)
