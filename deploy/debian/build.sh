@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Builds the Debian package, npd6-xdp_VERSION_all.deb, out of what is in this directory tree.
-#   build.sh [OUTDIR]     into OUTDIR, else into dist/
+#   build.sh [--source] [OUTDIR]     into OUTDIR, else into dist/; --source: the source package instead (.dsc, .tar.xz)
 # The version is the program's (npd6_xdp/__init__.py). DEBFULLNAME and DEBEMAIL name the maintainer, if they are set.
 set -euo pipefail
 
 say() { echo "package: $*"; }
 fail() { echo "package: $*" >&2; exit 1; }
 
-[ $# -le 1 ] || fail "usage: $0 [OUTDIR]"
+kind=binary
+if [ "${1:-}" = --source ]; then
+    kind=source
+    shift
+fi
+[ $# -le 1 ] || fail "usage: $0 [--source] [OUTDIR]"
 project="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)"
 out="$(realpath --canonicalize-missing "${1:-$project/dist}")"
 cd "$project"
@@ -63,10 +68,14 @@ while lacks="$(lacking)" && [ -n "$lacks" ]; do
 done
 
 say "building version $version"
-dpkg-buildpackage --build=binary --no-sign >"$work/log" 2>&1 || {
+dpkg-buildpackage --build="$kind" --no-sign >"$work/log" 2>&1 || {
     cat "$work/log" >&2
     fail "dpkg-buildpackage failed"
 }
 mkdir -p "$out"
-cp "$work/npd6-xdp_${version}_all.deb" "$out/"
-say "$out/npd6-xdp_${version}_all.deb"
+case $kind in
+    binary) made=("$work/npd6-xdp_${version}_all.deb") ;;
+    source) made=("$work/npd6-xdp_$version".{dsc,tar.xz} "$work/npd6-xdp_${version}_source".{buildinfo,changes}) ;;
+esac
+cp "${made[@]}" "$out/"
+say "$out/$(basename "${made[0]}")"

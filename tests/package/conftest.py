@@ -30,6 +30,12 @@ def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
+def source_package(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source package of this tree: its .dsc, beside which is the rest."""
+    return build(PROJECT, tmp_path_factory.mktemp("source"), "--source")
+
+
+@pytest.fixture(scope="package")
 def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of a later version, with another reference configuration, built under an odd environment."""
     tree = tmp_path_factory.mktemp("later")

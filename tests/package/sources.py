@@ -33,10 +33,10 @@ def later_tree(to: Path) -> None:
         reference.write("\n# a later version's word\n")
 
 
-def build(tree: Path, out: Path, **environment: str) -> Path:
-    """The package that a tree's build.sh makes."""
+def build(tree: Path, out: Path, *options: str, **environment: str) -> Path:
+    """The package that a tree's build.sh makes, with these options: its .deb or .dsc."""
     done = subprocess.run(
-        [tree / "deploy/debian/build.sh", out],
+        [tree / "deploy/debian/build.sh", *options, out],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -44,7 +44,7 @@ def build(tree: Path, out: Path, **environment: str) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    (built,) = out.glob("*.deb")
+    (built,) = out.glob("*.d[es][bc]")
     return built
 
 

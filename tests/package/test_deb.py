@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tarfile
 import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,9 +39,25 @@ RULES = (
 )
 
 
-def test_lintian_finds_nothing(deb: Path) -> None:
-    done = subprocess.run(["lintian", "--allow-root", deb], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+def test_lintian_finds_nothing_in_either_package(deb: Path, source_package: Path) -> None:
+    for package in (deb, source_package):
+        words = ("lintian", "--allow-root", "--pedantic", "--display-info", "--fail-on=pedantic", package)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_source_package_has_the_autopkgtests_and_what_it_is_built_of(source_package: Path) -> None:
+    said = source_package.read_text()
+    assert "Format: 3.0 (native)\n" in said
+    assert "Testsuite: autopkgtest\n" in said
+    with tarfile.open(source_package.with_suffix(".tar.xz")) as archive:
+        names = archive.getnames()
+        (tree,) = {name.partition("/")[0] for name in names}
+        place = f"{tree}/debian/tests/"
+        tests = {name.removeprefix(place) for name in names if name.startswith(place)}
+        assert all(archive.getmember(f"{place}{test}").mode & 0o111 for test in tests - {"control"})
+    assert tests == {"control", "lab", "service", "words"}
+    assert {f"{tree}/bpf/{path}" for path in bpf_files()} <= {*names}
 
 
 def test_the_file_says_what_it_is(deb: Path) -> None:
