@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from npd6_xdp.tools.control import ask
 
 _AT_ONCE = 100  # ids in a question, which has at most 4,096 bytes (daemon/names.py)
 _FRESH = 2.0  # seconds that an answer holds: a reload gives what stays the same id, and other keys maybe
-_DOUBTED = 0.1  # seconds between questions for one that doesn't go with an outcome: a flood of these may come
+_MOST_DOUBTS = 10  # questions in a second for what doesn't go with an outcome: a flood of these may come
 _MOST = 100_000  # rules that are remembered
 
 
@@ -31,7 +31,7 @@ class Named:
         self._control = control
         self._entries: dict[int, tuple[float, EntryFacts | None]] = {}
         self._rules: dict[int, tuple[float, RuleFacts | None]] = {}
-        self._doubts: dict[int, tuple[float, None]] = {}  # of entries, when they were asked for in doubt
+        self._doubts: list[float] = []  # when something was asked for in doubt, in the last second
 
     def learn(self, several: Iterable[Traced]) -> None:
         """Ask for those of some solicitations that aren't known, or were asked for long ago."""
@@ -43,8 +43,7 @@ class Named:
                 doubted.add(traced.entry)
             if traced.rule is not None:
                 rules.add(traced.rule)
-        in_doubt = _due(doubted, self._doubts, now, _DOUBTED)
-        self._doubts |= dict.fromkeys(in_doubt, (now, None))
+        in_doubt = doubted if self._may_doubt(doubted, now) else ()
         asked_entries = sorted({*_due(entries, self._entries, now), *in_doubt})
         asked_rules = _due(rules, self._rules, now)
         for some_entries, some_rules in _pieces(asked_entries, asked_rules):
@@ -56,6 +55,14 @@ class Named:
                 self._rules.clear()
             self._entries |= {number: (now, _entry(said, number)) for number in some_entries}
             self._rules |= {number: (now, _rule(said, number)) for number in some_rules}
+
+    def _may_doubt(self, doubted: Set[int], now: float) -> bool:
+        """Whether to ask for these once more; if so, that counts."""
+        self._doubts = [asked for asked in self._doubts if now - asked < 1]
+        if not doubted or len(self._doubts) == _MOST_DOUBTS:
+            return False
+        self._doubts.append(now)
+        return True
 
     def _is_doubted(self, traced: Traced) -> bool:
         """Whether what is known of its entry tells another story than its outcome: a reload may have come between."""
@@ -83,10 +90,8 @@ class Named:
         return None if traced.rule is None else self._rules.get(traced.rule, (0.0, None))[1]
 
 
-def _due(
-    wanted: Iterable[int], known: Mapping[int, tuple[float, object]], now: float, fresh: float = _FRESH
-) -> list[int]:
-    return sorted(number for number in wanted if number not in known or now - known[number][0] > fresh)
+def _due(wanted: Iterable[int], known: Mapping[int, tuple[float, object]], now: float) -> list[int]:
+    return sorted(number for number in wanted if number not in known or now - known[number][0] > _FRESH)
 
 
 def _pieces(entries: Sequence[int], rules: Sequence[int]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
