@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -250,3 +251,17 @@ def test_an_answer_that_could_not_be_sent_is_named(topology: Topology, daemon: S
     with Wire(topology) as wire:
         assert wire.ask(question(target)) is not None
     assert until(lambda: not any(each.check == "answer" for each in bad(scene.follow(target))))
+
+
+def test_what_is_printed_to_watch_for_a_question_shows_one_that_xdp_takes_in(topology: Topology, daemon: Start) -> None:
+    scene = Scene(topology, daemon(configuration(*RULES, attach='"generic"')))
+    (asked,) = [each for each in scene.follow() if each.check == "question"]
+    assert (asked.level, "collect_targets" in asked.message) == (Level.NOTE, True), asked
+    (watch,) = asked.mend
+    seen = scene.running.config_file.with_name("watched")
+    with Wire(topology) as wire, ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(scene.sh, f"timeout 20 {watch} --count 1 > {seen}")
+        while not watching.done():
+            wire.ask(question(HOST_ADDRESS))
+        watching.result()
+    assert HOST_ADDRESS in seen.read_text()

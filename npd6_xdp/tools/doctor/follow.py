@@ -117,8 +117,7 @@ def _question(facts: Facts, live: Live) -> Finding:
             if known.collects
             else "whether a question has come in isn't known without collect_targets; watch for one"
         )
-        watch = f"tcpdump -ni {port} 'icmp6 and ip6[40] == 135'"
-        return note("question", f"{here}; {seen}", *([] if known.collects else [watch]))
+        return note("question", f"{here}; {seen}", *([] if known.collects else [running.watch(facts, known.target)]))
     often = "once" if known.recent["count"] == 1 else f"{known.recent['count']} times"
     last = f"last {_time(known.recent['last'])} by {known.recent['source']} ({known.recent['source_mac']})"
     return ok("question", f"{here}; it was asked for {often}, {last}")

@@ -92,6 +92,11 @@ def reload(facts: Facts) -> str:
     return f"npd6-xdp reload --control {shlex.quote(str(facts.control.absolute()))}"
 
 
+def watch(facts: Facts, target: str) -> str:
+    """The command that shows each question for the target as it is decided; tcpdump shows none that XDP takes in."""
+    return f"npd6-xdp trace --target {target} --control {shlex.quote(str(facts.control.absolute()))}"
+
+
 def log(facts: Facts) -> str:
     """Its log, and how to read that, for a sentence."""
     is_of_unit = _is_a_service(facts) and (facts.unit.properties or {}).get("ActiveState") in ("active", "reloading")
