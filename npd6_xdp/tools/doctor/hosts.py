@@ -36,7 +36,8 @@ def checks(facts: Facts) -> Iterator[Finding]:
         return
     if not behind:
         if not elsewhere:
-            yield ok("hosts", "no host is known that could be asked whether it has a default route")
+            nobody = "no host is known that could be asked whether it has a default route"
+            yield ok("hosts", f"{nobody}; once the daemon runs, npd6-xdp doctor ADDRESS asks one")
     elif "CAP_NET_RAW" in facts.machine.missing:
         yield note("hosts", "whether they have a default route can't be tried without CAP_NET_RAW")
     else:

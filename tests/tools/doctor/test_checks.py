@@ -17,7 +17,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
-from npd6_xdp.tools.doctor import interface, kernel_proxy, machine, others, routes, unit, web
+from npd6_xdp.tools.doctor import hosts, interface, kernel_proxy, machine, others, routes, unit, web
 from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Program, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, fail, findings_json, findings_text, is_failed, ok, warn
 
@@ -263,3 +263,8 @@ def test_a_daemon_whose_kernel_may_not_proxy_is_told_what_is_off() -> None:
     assert (found.level, found.mend) == (Level.FAIL, ("sysctl -w net/ipv6/conf/wan0/proxy_ndp=1",))
     its = replace(its, sysctls=dict.fromkeys(sysctls, "1"))
     assert of(kernel_proxy.checks(its), "proxy_ndp").level is Level.OK
+
+
+def test_where_no_host_is_known_it_says_how_one_is_asked() -> None:
+    found = of(hosts.checks(facts()), "hosts")
+    assert (found.level, "npd6-xdp doctor ADDRESS" in found.message) == (Level.OK, True), found
