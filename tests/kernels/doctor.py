@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""doctor where the machine itself may be put out of order: its clock, its neighbour table, a card that hides tags.
+"""doctor where the machine itself may be put out of order: its clock, its neighbour table, a card that hides tags; and
+what it says of `attach = "tc"`, by which kernel this is.
 
 For a guest only: what it does to the clock and to net.ipv6.neigh is seen by all that runs on the same kernel.
 """
@@ -80,11 +81,32 @@ class Doctored(Scene):
         after = self._look()
         for name in _FAULTS:
             ground.check(f"{name}: well, once it is mended", after[name]["level"], "ok")
+        self._check_tc()
 
-    def _look(self) -> dict[str, dict[str, Any]]:
-        """What doctor finds, by its checks' names; of the offload, for this scene's port."""
+    def _check_tc(self) -> None:
+        """Of a file that a daemon is to be started with: it is refused by a kernel without tcx, unless it is mended."""
+        ground, file = self.ground, self.ground.topology.directory / "tc.toml"
+        file.write_text(interface(_PORT, Rule("2001:db8:70::/64", "static"), attach="tc"))
+        nobody = file.with_suffix(".sock")
+        found = self._look(file, nobody)["tc"]
+        if ground.has_tcx:
+            ground.check("tc: well, where there is tcx", found["level"], "ok")
+            return
+        ground.check("tc: it is refused without tcx", found["level"], "fail")
+        words = f'{_PORT}: Linux {os.uname().release} has no links at tc (tcx), which attach = "tc" needs'
+        ground.check("tc: in its words", found["message"].startswith(words))
+        self._sh(*found["mend"])
+        ground.check("tc: its mend writes auto", 'attach = "auto"' in file.read_text())
+        after = self._look(file, nobody)
+        ground.check("tc: none of it, once it is mended", "tc" in after, False)
+
+    def _look(self, config: Path | None = None, control: Path | None = None) -> dict[str, dict[str, Any]]:
+        """What doctor finds, by its checks' names; of the offload, for this scene's port. Without a word it is asked of
+        the daemon and its file.
+        """
         daemon, topology = self.ground.daemon, self.ground.topology
-        words = ("doctor", "--json", "--config", str(daemon.config_file), "--control", str(daemon.control))
+        where = (str(config or daemon.config_file), "--control", str(control or daemon.control))
+        words = ("doctor", "--json", "--config", *where)
         kept = {**os.environ, "CACHE_DIRECTORY": str(topology.directory)}  # so that one look compiles, and not each
         done = topology.run("edge", sys.executable, "-m", "npd6_xdp", *words, env=kept, timeout=_LOOK)
         found = json.loads(done.stdout)
