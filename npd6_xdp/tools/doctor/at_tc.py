@@ -5,15 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from npd6_xdp.core.attached import has_tcx
+from npd6_xdp.core.attached import AttachMode, has_tcx
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.tools.doctor import edits
+from npd6_xdp.tools.doctor import edits, running
 from npd6_xdp.tools.doctor.facts import Facts, Port, Program
-from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok
+from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
+
+GONE = (
+    "the daemon has it as attached, and its program isn't there: somebody has just taken that off; the daemon puts it"
+    " back within seconds by itself, and by a reload at once"
+)
+_OURS = "ns_filter_tc"  # the program's name in the kernel
 
 
-def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Iterator[Finding]:
-    """What there is to say of it. `is_ours`: the daemon that answers has its program there.
+def checks(facts: Facts, link: LinkFacts, port: Port, attached: str) -> Iterator[Finding]:
+    """What there is to say of it. `attached`: how the daemon that answers has its program there, "" where it hasn't.
 
     What is XDP's alone is left out: whether the driver can, its MTU, and what sends tags beside the frames.
     """
@@ -23,10 +29,12 @@ def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Itera
     is_old = not has_tcx(release)
     if port.tried:
         yield fail("tc", f'{name}: {port.tried}, and attach = "tc"', *place.replace(("attach", "tc", "auto")))
-    elif is_old and not is_ours:
+    elif is_old and not attached:
         text = f'{name}: Linux {release} has no links at tc (tcx), which attach = "tc" needs: they came with 6.6'
         yield fail("tc", text, *place.replace(("attach", "tc", "auto")))
-    elif is_ours:
+    elif attached == AttachMode.TC and _is_gone(facts, port):
+        yield warn("tc", f"{name}: {GONE}", running.reload(facts))
+    elif attached:
         yield ok("tc", f"{name}: the daemon's program sits at tc's ingress{_order(port.at_tc)}")
     else:
         yield ok("tc", f"{name}: by tc{', which takes the program' if port.tried == '' else ''}{_order(port.at_tc)}")
@@ -37,6 +45,12 @@ def checks(facts: Facts, link: LinkFacts, port: Port, *, is_ours: bool) -> Itera
             " or sends back isn't seen here",
         )
     yield ok("offload", f"{name}: at tc VLAN tags are seen wherever they stand")
+
+
+def _is_gone(facts: Facts, port: Port) -> bool:
+    """Whether the daemon's program isn't among those at tc, as far as this process may see them and their names."""
+    may_see = facts.machine.bcc and not facts.machine.missing
+    return bool(may_see) and not any(program.name in (_OURS, "") for program in port.at_tc)
 
 
 def _order(programs: tuple[Program, ...]) -> str:

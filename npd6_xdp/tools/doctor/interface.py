@@ -15,7 +15,7 @@ from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.vias import used_vias, why_nobody
 from npd6_xdp.core.warnings import offload_warning, warnings
 from npd6_xdp.system.netlink.inspection import NATIVE_XDP
-from npd6_xdp.tools.doctor import at_tc, edits
+from npd6_xdp.tools.doctor import at_tc, edits, running
 from npd6_xdp.tools.doctor.facts import Facts, Port
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
@@ -43,8 +43,9 @@ def checks(facts: Facts) -> Iterator[Finding]:
             continue
         yield _state(link, port)
         yield from _ipv6(facts, link.bridge or name, name)
-        if facts.config.attach(name) is Attach.TC or _attached(facts, name) == AttachMode.TC:
-            yield from at_tc.checks(facts, link, port, is_ours=_is_ours(facts, name))
+        attached = _attached(facts, name)
+        if facts.config.attach(name) is Attach.TC or attached == AttachMode.TC:
+            yield from at_tc.checks(facts, link, port, attached)
         else:
             yield _programs(facts, link, port)
             yield _native(facts, link, port)
@@ -99,18 +100,16 @@ def _attached(facts: Facts, name: str) -> str:
     return next((str(row["attach"]) for row in rows if row["port"] == name), "")
 
 
-def _is_ours(facts: Facts, name: str) -> bool:
-    """Whether the daemon that answers has its program there."""
-    return bool(_attached(facts, name))
-
-
 def _else(facts: Facts) -> str:
     """What `attach = "auto"` becomes where it can't be native."""
     return "by tc then" if has_tcx(facts.machine.kernel) else "generic mode then, which is slower"
 
 
 def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
-    if _is_ours(facts, link.name):
+    attached = _attached(facts, link.name)
+    if attached and not port.programs:
+        return warn("xdp", f"{link.name}: {at_tc.GONE}", running.reload(facts))
+    if attached and any(program.name in (_OURS, "") for program in port.programs):  # "": only root may see it
         return ok("xdp", f"{link.name}: the daemon's program sits there")
     for program in port.programs:
         what = f"{program.mode}, id {program.id}{f', {program.name}' if program.name else ''}"

@@ -64,6 +64,8 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
     """Everything; `attach` has the program attached to each port for a moment, in native mode. Raises MachineError."""
     if not Path("/proc/self/status").exists():
         raise MachineError("/proc isn't mounted here, and all is read there: mount -t proc proc /proc")
+    control = control or Path(config.control)
+    status, no_daemon, is_silent = _status(control)  # first: what the kernel has is held against what it says
     with closing(Netlink()) as netlink, closing(RouteWatch()) as watch:
         config = with_names(config, netlink.altnames())
         watch.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
@@ -72,8 +74,6 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         table = build(config, links, held=held)
         wanted = {name for name in links if config.entries(name)}
         entries = {name: entry for name in wanted if (entry := netlink.link(links[name].ifindex)) is not None}
-    control = control or Path(config.control)
-    status, no_daemon, is_silent = _status(control)
     machine, tried = _machine(config, table, links, sorted(wanted) if attach and status is None else ())
     features = xdp_features([entry.ifindex for entry in entries.values()])
     ports = {

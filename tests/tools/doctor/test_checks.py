@@ -119,6 +119,25 @@ def test_an_interface(its: Callable[[], Facts], check: str, level: Level, words:
         assert found.mend == ("ethtool -K wan0 rxvlan off",)
 
 
+@pytest.mark.parametrize(
+    ("programs", "level", "words"),
+    [
+        ((), Level.WARN, "somebody has just taken that off"),
+        ((Program(9, "xdp", "ns_filter"),), Level.OK, "the daemon's program sits there"),
+        ((Program(9, "xdp"),), Level.OK, "the daemon's program sits there"),  # its name is for root to see
+        ((Program(9, "xdp", "xdp_pass"),), Level.NOTE, "another XDP program sits there"),
+    ],
+)
+def test_what_the_kernel_has_is_held_against_what_the_daemon_takes_for_attached(
+    programs: tuple[Program, ...], level: Level, words: str
+) -> None:
+    """tests/netns/test_doctor_attached.py makes what lasts long enough to be looked at."""
+    status = {"interfaces": [{"port": "wan0", "attach": "native"}]}
+    found = of(interface.checks(replace(port(programs=programs), status=status)), "xdp")
+    assert found.level is level
+    assert words in found.message
+
+
 def at_tc(**changes: Any) -> Facts:
     """The interface is to be attached by tc, on a kernel that may have it."""
     its = port(**changes)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""doctor beside a daemon whose program isn't where, or isn't as, it could be: each state is made for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.tools.doctor.finding import Finding, Level
+from tests.netns.doctoring import Doctor, of
+from tests.netns.test_doctor import Scene
+from tests.netns.test_taken_away import force_off
+from tests.netns.wire import configuration, paused, until
+
+Start = Callable[..., RunningDaemon]
+
+RULE = "2001:db8:1::/64 static"
+
+
+@pytest.fixture
+def doctor(topology: Topology) -> Iterator[Doctor]:
+    with Doctor(topology) as found:
+        yield found
+
+
+def graves(scene: Scene, *checks: str) -> list[Finding]:
+    return [each for check in checks for each in of(scene.look(), check)]
+
+
+@pytest.mark.parametrize(("mode", "check"), [("generic", "xdp"), ("native", "xdp"), ("tc", "tc")])
+def test_a_program_that_the_daemon_still_takes_for_attached_is_told_to_be_gone_and_a_reload_puts_it_back(
+    topology: Topology, daemon: Start, doctor: Doctor, mode: str, check: str
+) -> None:
+    """The daemon sees it within a second, so it is taken off anew until doctor has been faster."""
+    scene = Scene(topology, daemon(configuration(RULE, attach=f'"{mode}"')), doctor)
+    assert of(scene.look(), check) == []
+    found: list[Finding] = []
+
+    def is_told() -> bool:
+        with paused(scene.running):
+            force_off(scene.running)
+            assert topology.attach_mode("edge", "wan0") is None
+        found[:] = graves(scene, check)
+        return bool(found)
+
+    assert until(is_told)
+    (gone,) = found
+    assert gone.level is Level.WARN
+    assert gone.message.startswith("wan0: the daemon has it as attached, and its program isn't there")
+    scene.sh(*gone.mend)
+    assert topology.attach_mode("edge", "wan0") == mode
+    assert graves(scene, check, "attached") == []
+
+
+def test_a_port_whose_place_another_program_has_taken_is_told_with_what_takes_that_off(
+    topology: Topology, daemon: Start, doctor: Doctor
+) -> None:
+    scene = Scene(topology, daemon(configuration(RULE, attach='"generic"')), doctor)
+    with paused(scene.running):
+        force_off(scene.running)
+        scene.sh("$PYTHON -m tests.netns.doctoring wan0 left")
+    assert until(lambda: bool(of(scene.look(), "attached")))
+    (without,) = of(scene.look(), "attached")
+    assert without.level is Level.FAIL
+    assert without.message.startswith("wan0: the daemon's program isn't on it; its log (")
+    (other,) = of(scene.look(), "xdp")
+    assert other.level is Level.FAIL
+    assert "another XDP program sits there (xdpgeneric, id " in other.message
+    scene.sh(*other.mend)
+    assert until(lambda: topology.xdp_mode("edge", "wan0") == "generic")
+    assert until(lambda: graves(scene, "attached", "xdp") == [])
