@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -11,6 +12,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.netns.doctoring import Doctor, of
+from tests.netns.test_auto import TAP, Tap, on_tap, sits
 from tests.netns.test_doctor import Scene
 from tests.netns.test_taken_away import force_off
 from tests.netns.wire import configuration, paused, until
@@ -28,6 +30,23 @@ def doctor(topology: Topology) -> Iterator[Doctor]:
 
 def graves(scene: Scene, *checks: str) -> list[Finding]:
     return [each for check in checks for each in of(scene.look(), check)]
+
+
+def test_generic_mode_where_native_is_possible_is_told_and_a_reload_ends_it(
+    topology: Topology, daemon: Start, doctor: Doctor
+) -> None:
+    with closing(Tap(topology)):
+        scene = Scene(topology, daemon(on_tap(attach='"generic"')), doctor)
+        assert sits(topology) == ("generic", 0)
+        assert graves(scene, "attached", "native", "file") == [], "it is as the file has it"
+        scene.running.write(on_tap())
+        slower, changed = graves(scene, "attached", "native", "file")
+        assert (slower.check, slower.level) == ("attached", Level.NOTE)
+        assert slower.message == f"{TAP}: in generic mode, which is slower"
+        assert (changed.check, changed.level) == ("file", Level.WARN)
+        scene.sh(*changed.mend)
+        assert until(lambda: sits(topology) == ("native", 0))
+        assert graves(scene, "attached", "native", "file") == []
 
 
 @pytest.mark.parametrize(("mode", "check"), [("generic", "xdp"), ("native", "xdp"), ("tc", "tc")])
