@@ -15,7 +15,7 @@ from typing import TextIO
 from npd6_xdp.lab.topology import Stopped
 
 WIDTH = 98
-_NAME, _EXPECTED = 40, 24
+_NAME, _EXPECTED = 40, 24  # columns at the least
 
 _BOLD, _DIM, _GREEN, _RED = "1", "2", "32", "1;31"
 
@@ -99,13 +99,14 @@ class Report:
         """The closing summary, one line a check. Returns whether every one held, and there was one."""
         self.act("Summary")
         act = None
+        width = max((_NAME, *(len(check.name) + 2 for check in self.checks)))
         for check in self.checks:
             if check.act != act:
                 act = check.act
                 self._gap()
-                self._print(f"  {act:<{_NAME + 8}}{'expected':<{_EXPECTED}}seen", _BOLD)
+                self._print(f"  {act:<{width + 8}}{'expected':<{_EXPECTED}}seen", _BOLD)
             mark = f"{'ok' if check.held else 'FAILED':<8}"
-            line = f"  {mark}{check.name:<{_NAME}}{check.expected:<{_EXPECTED}}{check.seen}"
+            line = f"  {mark}{check.name:<{width}}{check.expected:<{_EXPECTED}}{check.seen}"
             self._print(line, _GREEN if check.held else _RED)
         held = bool(self.checks) and not self.failures
         self._gap()

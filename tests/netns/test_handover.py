@@ -28,6 +28,7 @@ from tests.netns.handovers import (
     WATCHED,
     hand_over,
     kill,
+    lost_pings,
     make_known,
     restart,
     set_out,
@@ -446,3 +447,11 @@ def test_what_needs_python_is_dropped_while_its_process_is_dead_and_the_rest_ans
             assert until(lambda: bool(found.update(passed.received(0.1))) or found[nobodys] == 20)
             assert found[unknown] == 0
         assert wire.ask(unknown, 0.1) is None
+
+
+def test_a_ping_without_a_reply_is_seen_wherever_it_is_but_for_the_last_which_may_be_on_its_way() -> None:
+    reply = "64 bytes from 2001:db8:5::9: icmp_seq={} ttl=63 time=0.05 ms\n"
+    end = "\n--- 2001:db8:5::9 ping statistics ---\n{} packets transmitted, {} received, 0% packet loss, time 40ms\n"
+    for heard, lost in (((1, 2, 3), 0), ((1, 2), 0), ((1, 3), 1), ((2, 3), 1), ((1,), 1), ((), 2)):
+        said = "".join(map(reply.format, heard)) + end.format(3, len(heard))
+        assert lost_pings(said) == lost, heard
