@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from npd6_xdp.system.bpf.program import Fit, Program
 from npd6_xdp.system.bpf.sizes import memory_to_load
 
 log = logging.getLogger("npd6-xdp")
+
+_PAUSE = 0.001  # seconds between two slices of letting go of a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +212,5 @@ class Programs(Follower):
         with self._changing:
             if self._turns.go_on(self._retiring):
                 self._retiring = None
+            # what is taken out of its maps, the kernel frees in one go, or bit by bit where there are pauses
+            self._turns.go_on_at = max(self._turns.go_on_at, time.monotonic() + _PAUSE)

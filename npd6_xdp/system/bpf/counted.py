@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
@@ -13,6 +14,10 @@ from npd6_xdp.system.bpf.counters import EntryCounters, added, sum_of
 from npd6_xdp.system.bpf.program import Program
 
 NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0), dict.fromkeys(Limit, 0))
+
+_BITS = 16  # of emptying, between two pauses: some 16,000 lines
+_PAUSE = 0.002  # seconds
+"""What is taken out, the kernel frees in one go when each CPU has passed through RCU; without a pause, all of it."""
 
 
 class CountedPrograms:
@@ -30,7 +35,9 @@ class CountedPrograms:
         """Give up program and maps of each; `leave`: the one at work goes on without this process."""
         for program in (*self._retired, self.program):
             if not leave:
-                finish(program.emptying())
+                for bits, _ in enumerate(program.emptying(), start=1):
+                    if bits % _BITS == 0:
+                        time.sleep(_PAUSE)
             program.close()
 
     def _succeed(self, program: Program) -> None:

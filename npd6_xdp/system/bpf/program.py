@@ -45,7 +45,7 @@ _PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
 _FEW = 4096
 """Lines that may differ where a table is put into the maps of the program that is attached: that takes 15 ms."""
 
-_FREED_AT_ONCE = 65_536
+_FREED_AT_ONCE = 8_192
 """Lines that the kernel may free without a pause: of a million, it took 0.4 s of a CPU that nothing else got."""
 
 
