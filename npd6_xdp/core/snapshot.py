@@ -130,7 +130,7 @@ class Snapshot:
     """
 
     interfaces: Sequence[InterfaceSnapshot]
-    rules: Sequence[RuleSnapshot]
+    rules: list[RuleSnapshot]
     neighbours: Mapping[str, int]
     proxy_entries: Mapping[str, int]
     answer_times: AnswerTimes

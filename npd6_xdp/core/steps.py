@@ -43,6 +43,13 @@ def listed(items: Iterable[T]) -> Steps[list[T]]:
     return found
 
 
+def emptied(items: list[Any]) -> Steps[None]:
+    """Let go of what is in a list, bit by bit: that of 100,000 rows takes 30 ms at once."""
+    while items:
+        del items[-_BIT:]
+        yield
+
+
 def _itself(item: T) -> Any:
     return item
 

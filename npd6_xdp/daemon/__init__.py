@@ -135,7 +135,7 @@ class Rooms:
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
         self.explaining = Explaining(self.ns_filter, requests, self.ports, recent, self.neighbour, self.route)
-        turns = Turns(lambda: self.rings.busy)
+        turns = Turns(self.rings.is_busy)
         rings, answering, reap = self.rings, self.answering, self.reaper.reap
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
         self.tracing = keep(closing(Tracing(loop, self.ns_filter, self.rings, self.answering, changing)))
@@ -204,7 +204,7 @@ class Rooms:
         self.announcing.join(loop)
         self.programs.join()
         self.documents.join(loop)
-        self.explaining.join(loop, lambda: self.rings.busy)
+        self.explaining.join(loop, self.rings.is_busy)
         self.reaper.join(loop)
         loop.at(lambda: manager.due, manager.tick, "manager")
 

@@ -15,7 +15,7 @@ from npd6_xdp.core.logged import fields
 from npd6_xdp.core.samples import EVERY, MOST_BYTES, Samples
 from npd6_xdp.core.snapshot import Snapshot, Status
 from npd6_xdp.core.status import overview_values, rules_values, status_lines, status_pieces, status_values
-from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.steps import Steps, emptied, finish
 from npd6_xdp.daemon.answering import Answering
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.rings import Rings
@@ -26,7 +26,7 @@ from npd6_xdp.system.left import Left
 
 log = logging.getLogger("npd6-xdp")
 
-_SHARE = 100  # times what a sample took until the next one
+_SHARE = 400  # times what a sample took until the next one: a quarter of a percent of a processor at most
 
 
 class Documents:
@@ -48,7 +48,7 @@ class Documents:
     def join(self, loop: Loop) -> None:
         """Have the loop go on with those that were asked for."""
         loop.at(lambda: self._sample_at, lambda _: self._ask_for_sample(), "samples")
-        loop.at(lambda: self._telling.due, lambda _: self._telling.tick(busy=self._rings.busy), "status")
+        loop.at(lambda: self._telling.due, lambda _: self._telling.tick(busy=self._rings.is_busy()), "status")
 
     def take_samples(self) -> None:
         """Go on with what a process before has left."""
@@ -139,6 +139,7 @@ class Documents:
         for piece in status_pieces(status):
             text.append(piece.encode())
             yield
+        yield from emptied(status.snapshot.rules)
         return b"".join([*text, b"\n"])
 
     def _tell_overview(self) -> Steps[Answer]:

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.steps import Steps, finish
+from npd6_xdp.core.steps import Steps, emptied, finish
 from npd6_xdp.core.table import Table
 
 LARGE = 4096
 """Rules from which on a table is so large that this matters."""
-_BIT = 1024  # objects that are let go of at once
 
 _held = 0
 
@@ -74,7 +73,5 @@ class Remains:
         """Do, a bit at a time."""
         while self._lists:
             items = self._lists[-1]
-            del items[-_BIT:]
-            if not items:
-                self._lists.pop()
-            yield
+            yield from emptied(items)
+            self._lists = [each for each in self._lists if each is not items]

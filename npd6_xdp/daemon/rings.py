@@ -18,6 +18,8 @@ log = logging.getLogger("npd6-xdp")
 _NAP = 20e-6  # seconds (the kernel makes some 80 us of it) between two looks at a stream
 _FEW = 64  # events of a look, from which on there is no time for a nap
 _MOST_BATCHES = 2 * RING_PAGES * 4096 // 64 // BATCH  # more than a ring holds
+_BUSY = 1000  # events a second, from which on what can wait leaves them time: a fiftieth of a processor's
+_NOTED = 0.002  # seconds in which they are counted, at the least
 _RETIREMENT = 0.5  # seconds that a replaced program may still be running on some CPU
 
 
@@ -38,8 +40,9 @@ class Rings:
         self._loop = loop
         self._pace = Pace()
         self._rings: list[Ring] = []
-        self.busy = False
-        """Whether there were events in the last look."""
+        self._events = 0  # since then:
+        self._since = 0.0
+        self._busy = False
 
     def close(self) -> None:
         """Let go of them."""
@@ -50,6 +53,14 @@ class Rings:
     def open_rings(self) -> tuple[Ring, ...]:
         """All of them, the oldest first."""
         return tuple(self._rings)
+
+    def is_busy(self) -> bool:
+        """Whether so many events come in that what can wait is to leave time to them."""
+        now = time.monotonic()
+        if (passed := now - self._since) >= _NOTED:
+            self._busy = self._events >= _BUSY * passed
+            self._events, self._since = 0, now
+        return self._busy
 
     def open(self, ring: EventRing) -> None:
         """The ring of a program that is at work from now on."""
@@ -94,7 +105,7 @@ class Rings:
         watched, others = pace.watched, answering.others
         for kept in tuple(self._rings):
             events = max(events, answering.answer(kept.ring.read(watched=watched)))
-        self.busy = events > 0
+        self._events += events
         if answering.others == others:
             self._loop.keep_due()
         if STREAM <= events < _FEW:

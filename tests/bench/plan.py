@@ -44,6 +44,8 @@ class Plan:
     """Seconds after which memory is read the second time (row 11)."""
     calm: float
     """Seconds until what comes with the interfaces' appearing is over (row 13)."""
+    settled: float
+    """Seconds in which very many ports are looked at once, as the kernel lost announcements (row 13)."""
     idle: float
     """Seconds over which an idle daemon's processor time is taken (row 13)."""
     loads: int
@@ -80,6 +82,7 @@ FULL = Plan(
     starts=3,
     settle=10.0,
     calm=2.0,
+    settled=15.0,
     idle=20.0,
     loads=7,
     chain=FAR,
@@ -109,6 +112,7 @@ QUICK = Plan(
     starts=1,
     settle=0.2,
     calm=0.5,
+    settled=0.0,
     idle=0.5,
     loads=1,
     chain=1 << 24,

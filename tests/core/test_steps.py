@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from npd6_xdp.core.snapshot import HostSnapshot, RuleSnapshot, Status
 from npd6_xdp.core.status import overview_values, status_json, status_lines, status_pieces, status_values
-from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
+from npd6_xdp.core.steps import Steps, emptied, finish, in_order, listed, pieces
 from npd6_xdp.core.verdict import Method, Outcome
 from tests.core.test_overview import OVERVIEW
 from tests.core.test_status import STATUS, detailed
@@ -103,3 +104,12 @@ def test_runs_are_merged_as_one() -> None:
     items = [(number * 7919) % 10_007 for number in range(10_000)]
     steps: Steps[list[int]] = in_order(items, lambda item: item // 10, reverse=True)
     assert finish(steps) == sorted(items, key=lambda item: item // 10, reverse=True)
+
+
+@given(st.lists(st.integers(), max_size=3000))
+def test_a_list_is_let_go_of_bit_by_bit_until_nothing_is_in_it(items: list[int]) -> None:
+    left = [len(items)]
+    for _ in emptied(items):
+        left.append(len(items))
+    assert items == []
+    assert all(before - after <= 512 for before, after in itertools.pairwise(left))

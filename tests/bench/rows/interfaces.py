@@ -91,6 +91,7 @@ def _taken(run: Run, topology: Topology, text: str, idle: float, answers: Callab
             raise RuntimeError("not all of the interfaces answer")
         time.sleep(run.plan.calm)
         if idle:
+            time.sleep(run.plan.settled)
             before, since = cpu_seconds(daemon), time.monotonic()
             time.sleep(idle)
             taken.idle = 100 * (cpu_seconds(daemon) - before) / (time.monotonic() - since)
