@@ -286,7 +286,7 @@ EXPLAINED = (
     (("2001:db8:1::42",), "outcome: answered_xdp (present, by method static)"),
     (("2001:db8:1::dead",), "outcome: ignored (the rule says so)"),
     (("2001:db8:3::1",), "outcome: unmatched (no rule covers it)"),
-    (("2001:db8:1::42", "--vlan", "200"), "outcome: unmatched (no [[interface]] speaks for VLAN 200 of wan7)"),
+    (("2001:db8:1::42", "--vlan", "200"), "outcome: unmatched (no [[interface]] entry matches VLAN 200 of wan7)"),
     (("2001:db8:2::1", "--vlan", "100"), "outcome: monitored ("),
     (("2001:db8:1::42", "--source", "::"), "outcome: dad (a DAD probe"),
     (("fe80::1",), "outcome: ignored (such a target is never answered, unless a rule names exactly"),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
 
-_WAITING = "no such interface here yet; waiting for it"
-_WAITING_FOR_ONE = "no interface here has such a name; waiting for one"
+_WAITING = "no such interface; waiting for it"
+_WAITING_FOR_ONE = "no interface matches; waiting for one"
 _MOST_NAMED = 8
 
 

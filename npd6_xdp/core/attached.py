@@ -21,10 +21,9 @@ class AttachMode(StrEnum):
         """Whether it is one of those two that share the one place of XDP."""
         return self is not AttachMode.TC
 
-    @property
-    def words(self) -> str:
-        """How it is attached, behind that word."""
-        return "by tc" if self is AttachMode.TC else f"in {self} mode"
+    def words(self, verb: str = "attached") -> str:
+        """That the program is attached so; with another verb, what else has become of it there."""
+        return f"{verb} at tc ingress" if self is AttachMode.TC else f"XDP {verb} ({self} mode)"
 
 
 class Obstacle(StrEnum):
@@ -54,4 +53,4 @@ def has_tcx(release: str) -> bool:
 
 def attached_words(attach: str) -> str:
     """How a port is attached, by what `status` has of it; "" is not at all."""
-    return f"attached {AttachMode(attach).words}" if attach else "not attached"
+    return AttachMode(attach).words() if attach else "not attached"

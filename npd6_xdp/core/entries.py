@@ -36,7 +36,7 @@ DATAPATHS = (Datapath.HYBRID, Datapath.PYTHON, Datapath.MONITOR)
 class Entry:
     """One [[interface]] on one port. `id` is the scope in the kernel maps and the index of its counters.
 
-    `spoken` is False for the frames of a port that no [[interface]] speaks for: those have no rules, and
+    `spoken` is False for the frames of a port that no [[interface]] entry matches: those have no rules, and
     whatever is asked there is `unmatched`. `source_limit` is in NS/s, `new_target_limit`
     in targets a second, 0 is none.
 

@@ -7,10 +7,10 @@ no problem any more. One cause is one problem: an interface that isn't there is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.core.warnings import WarningKind, Warnings
@@ -132,6 +132,17 @@ def headline(state: str, problems: int) -> str:
     return f"{state}: {problems:,} problem{'' if problems == 1 else 's'}"
 
 
+def problem_lines(said: Mapping[str, Any], most: int) -> Iterator[str]:
+    """The problems of `status` or of an overview as lines, `most` of them; below a failed reload its mistakes."""
+    for problem in said["problems"][:most]:
+        is_reload = problem["kind"] == ProblemKind.RELOAD
+        yield f"{problem['text']}{':' if is_reload else ''}"
+        if is_reload:
+            yield from (f"  {line}" for line in said["reload_error"].splitlines())
+    if (more := len(said["problems"]) - most) > 0:
+        yield f"and {more:,} more problem{'' if more == 1 else 's'}: npd6-xdp status --json has all"
+
+
 def judge(facts: Facts) -> Judgement:
     """The one judgement. A loop that hangs answers nothing, nor does who has no port attached and up; standby is no
     problem.
@@ -153,7 +164,7 @@ def judge(facts: Facts) -> Judgement:
 def _loop(facts: Facts) -> list[Problem]:
     if facts.silent <= HUNG:
         return []
-    return [Problem(ProblemKind.LOOP, f"the main loop has not turned for {facts.silent:.0f} s")]
+    return [Problem(ProblemKind.LOOP, f"the main loop has been stuck for {facts.silent:.0f} s")]
 
 
 def _none_exists(facts: Facts) -> bool:
@@ -171,8 +182,7 @@ def _told_by_ports(facts: Facts) -> set[str]:
 
 def _ports(facts: Facts) -> list[Problem]:
     if _none_exists(facts):
-        present = f"present: {some(facts.present)}" if facts.present else "none is present"
-        return [Problem(ProblemKind.NO_INTERFACE, f"no configured interface exists: {some(facts.absent)} ({present})")]
+        return [Problem(ProblemKind.NO_INTERFACE, none_exists(facts.absent, facts.present))]
     # where a warning is about the interface as such, that says more
     of_interfaces = (WarningKind.INTERFACE, WarningKind.TAGS)
     warned = {line.partition(": ")[0] for kind in of_interfaces for line in facts.warnings.get(kind, ())}
@@ -194,6 +204,12 @@ def _ports(facts: Facts) -> list[Problem]:
 def _plural(why: str) -> str:
     verb, _, rest = why.partition(" ")
     return f"{ {'is': 'are', 'has': 'have'}.get(verb, verb) } {rest}"
+
+
+def none_exists(absent: Sequence[str], present: Sequence[str]) -> str:
+    """That none of the configured interfaces is on this machine: which these are, and which there are instead."""
+    there = f"present: {some(present)}" if present else "none is present"
+    return f"no configured interface exists: {some(absent)} ({there})"
 
 
 def some(names: Sequence[str]) -> str:
@@ -219,7 +235,7 @@ _WORDS = {
     ProblemKind.FAILED: "{} advertisements couldn't be sent",
     ProblemKind.DRIVER: "the driver dropped {} of the answers by XDP (xdp_tx_errors)",
     ProblemKind.REFUSED: "no space was left for {}",
-    ProblemKind.INTERNAL_ERROR: "{} mistakes of npd6-xdp's own; the log has each",
+    ProblemKind.INTERNAL_ERROR: "{} internal errors; the log has each",
 }
 
 

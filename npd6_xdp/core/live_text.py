@@ -53,13 +53,13 @@ def _lines(known: Known, kernel: Kernel) -> Iterator[str]:
 def _port(known: Known) -> str:
     attached = attached_words(known.attach)
     who = {
-        Datapath.HYBRID: "XDP answers, and Python what XDP can't",
+        Datapath.HYBRID: "XDP answers, Python what XDP can't",
         Datapath.PYTHON: "Python answers",
-        Datapath.MONITOR: "nobody answers, it is only counted",
+        Datapath.MONITOR: "counted only, nothing is answered",
     }[known.entry.datapath]
     if known.entry.standby:
         who = "the other edge answers"
-    return f"{known.entry.port} is {attached}, {'up' if known.up else 'down'}; {known.entry.datapath}: {who}"
+    return f"{known.entry.port}: {attached}, datapath {known.entry.datapath} ({who}), {'up' if known.up else 'down'}"
 
 
 def _neighbours(known: Known, kernel: Kernel) -> str:

@@ -127,7 +127,7 @@ def why_unanswered(
         exactly = ", unless a rule names exactly this address" if target.is_link_local else ""
         return found, f"such a target is never answered{exactly}"
     if isinstance(found, Outcome):  # C7 of docs/rules.md
-        return found, "no rule covers it" if entry.spoken else f"no [[interface]] speaks for {frames}"
+        return found, "no rule covers it" if entry.spoken else f"no [[interface]] entry matches {frames}"
     if found is Decision.OWN:
         return Outcome.OWN, f"{entry.port} holds this address itself; the kernel answers"
     if found is Decision.NEXT_HOP:

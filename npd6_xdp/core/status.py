@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import nlargest
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from npd6_xdp.core.attached import attached_words
+from npd6_xdp.core.judgement import headline, problem_lines
 from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.steps import Steps, finish, listed, pieces
 from npd6_xdp.core.verdict import Outcome
@@ -18,6 +20,8 @@ T = TypeVar("T")
 
 _MOST_LINES = 20
 """Lines of a list in the text; the JSON has all."""
+
+_MEANT = {str(Outcome.PENDING): " (sent for resolution)"}  # a counter: how many are pending now is another number
 
 _ROWS = 64  # rows of a list that are made at once
 
@@ -221,6 +225,8 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """The lines of that, each made when it is due."""
+    yield headline(status["state"], len(status["problems"]))
+    yield from (f"  {line}" for line in problem_lines(status, _MOST_LINES))
     build = status["build"]
     yield (
         f"npd6-xdp {build['version']}, pid {status['pid']}, up since {_time(status['started'])};"
@@ -230,9 +236,6 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         f"configuration: {status['configuration']}, in use since {_time(status['last_reload'])};"
         f" reloads that failed: {status['reload_failures']}"
     )
-    if status["reload_error"]:
-        yield from (f"  the last one: {line}" for line in status["reload_error"].splitlines())
-    yield from _some(status["warnings"], "warning: {}".format)
     rules: dict[str, list[Mapping[str, Any]]] = {}
     for rule in status["rules"]:
         rules.setdefault(rule["interface"], []).append(rule)
@@ -242,13 +245,13 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     vias = [*status.get("vias", {}).items()]
     yield from _section("via globs", vias, lambda each: _glob(*each))
     yield from _section("neighbours", status["neighbours"], _host)
-    yield from _section("pending", status["pending"], str)
+    yield from _section("pending", status["pending"], str, " being resolved")
     yield from _capacity(status.get("pending_room"))
     yield from _section("host routes", status["host_routes"], _host)
     yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _host)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
     if refused:
-        yield from ("", f"refused, no room left: {', '.join(refused)}")
+        yield from ("", f"refused, no space left: {', '.join(refused)}")
     yield from _section("recent targets", status["targets"], _target)
 
 
@@ -258,23 +261,26 @@ def _capacity(capacity: Mapping[str, int] | None) -> list[str]:
     return [
         "",
         f"at most {capacity['targets']} targets are resolved at once: the kernel's neighbour table"
-        f" (gc_thresh1, 2 and 3) has no room for limits.pending ({capacity['limit']})",
+        f" (gc_thresh1, 2 and 3) has no space for limits.pending ({capacity['limit']})",
     ]
 
 
 def _interface(interface: Mapping[str, Any]) -> list[str]:
     attached = attached_words(interface["attach"])
+    state = "up" if interface["up"] else "down"
     lines = [
-        f"{interface['interface']}: {interface['datapath']}, {attached}, {'up' if interface['up'] else 'down'}",
+        f"{interface['interface']}: {attached}, datapath {interface['datapath']}, {state}",
         *([f"  not native: {interface['attach_reason']}"] if interface["attach_reason"] else []),
         *([f"  {interface['role']}"] if interface["role"] else []),
-        f"  solicitations: {_counts(interface['solicitations'])}",
+        f"  solicitations: {_counts(interface['solicitations'], _MEANT)}",
     ]
     if any(interface["invalid"].values()):
         lines.append(f"  invalid: {_counts(interface['invalid'])}")
     if any(interface["rate_limited"].values()):
         lines.append(f"  rate_limited: {_counts(interface['rate_limited'])}")
-    lines.append(f"  advertisements: {_counts(interface['advertisements'])}")
+    late = late_answers(interface)
+    after = f" ({late} after resolution)" if late else ""
+    lines.append(f"  advertisements: {_counts(interface['advertisements'])}{after}")
     if interface["announcements"]:
         lines.append(f"  announcements: {interface['announcements']}")
     if interface["xdp_tx_errors"]:
@@ -307,13 +313,19 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+def late_answers(counted: Mapping[str, Mapping[str, int]]) -> int:
+    """How many advertisements went out after their targets were resolved, of an interface or of all."""
+    by_python = counted["advertisements"].get("python", 0)
+    return max(0, by_python - counted["solicitations"][Outcome.ANSWERED_PYTHON])
 
 
-def _section(title: str, items: Sequence[T], line: Callable[[T], str]) -> Iterator[str]:
+def _counts(counts: Mapping[str, int], meant: Mapping[str, str] = MappingProxyType({})) -> str:
+    return ", ".join(f"{name} {count}{meant.get(name, '')}" for name, count in counts.items() if count) or "none"
+
+
+def _section(title: str, items: Sequence[T], line: Callable[[T], str], what: str = "") -> Iterator[str]:
     if items:
-        yield from ("", f"{title}: {len(items)}")
+        yield from ("", f"{title}: {len(items)}{what}")
         yield from _some(items, lambda item: f"  {line(item)}")
 
 

@@ -271,8 +271,11 @@ class Daemon:
         self._hand_over.join(loop)
         for pid in rooms.beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
-        ports = sorted({entry.port for entry in first.table.entries.values() if entry.spoken})
-        log.info("ready: %s", first.summary, extra=fields(**named(*ports)))
+        if lack := first.lack:
+            log.warning("started, but %s", lack)
+        else:
+            ports = sorted({entry.port for entry in first.table.entries.values() if entry.spoken})
+            log.info("ready: %s", first.summary, extra=fields(**named(*ports)))
 
     def run(self) -> None:
         """Answer until a signal ends it. Raises MachineError if a source of events is beyond help."""

@@ -216,7 +216,7 @@ class Announcing(Follower):
         port, _, vlan = interface.partition(":")
         if config.entries(interface) or any(each.labelled(port) == interface for each in config.entries(port) if vlan):
             return f"{port if vlan else interface} isn't there (yet)"
-        return f"no [[interface]] speaks for {interface}"
+        return f"no [[interface]] entry matches {interface}"
 
     def _begin(self, entry: Entry, targets: list[bytes]) -> dict[str, Any]:
         """Begin with what the rules may have answered; what becomes of it."""

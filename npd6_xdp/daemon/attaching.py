@@ -37,7 +37,7 @@ class AttachedAs(NamedTuple):
     obstacle: Obstacle | None = None
 
     def __str__(self) -> str:
-        return f"{'taken over' if self.taken_over else 'attached'} {self.mode.words}"
+        return self.mode.words("taken over" if self.taken_over else "attached")
 
 
 def attach(ns_filter: NsFilter, link: LinkFacts, wished: Wish, lines: Lines, *, is_crowded: bool = False) -> AttachedAs:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from npd6_xdp.core.absent import absent_names
 from npd6_xdp.core.config import Config
+from npd6_xdp.core.judgement import none_exists
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.roles import Held
 from npd6_xdp.core.steps import Steps
@@ -53,10 +55,31 @@ class InForce:
         return {link.ifindex: link.table for link in self.links.values() if link.table}
 
     @property
+    def absent(self) -> Sequence[str]:
+        """The names and globs of [[interface]]s for which there is no interface on this machine."""
+        return absent_names(self.config, self.links)
+
+    @property
+    def present(self) -> Sequence[str]:
+        """The interfaces of this machine that could be ports."""
+        return sorted(link.name for link in self.links.values() if not link.why_no_port)
+
+    @property
+    def lack(self) -> str:
+        """Why there is no port at all, in words; "" where there is one."""
+        if self.table.entries:
+            return ""
+        if absent := self.absent:
+            return none_exists(absent, self.present)
+        unfit = dict.fromkeys(each.name for each in self.config.interfaces)
+        return f"no configured interface can be used: {some([*unfit])}"
+
+    @property
     def summary(self) -> str:
         """How many rules there are and on which ports, in words."""
-        where = some([*dict.fromkeys(entry.port for entry in self.table.entries.values())])
-        return f"{self.rules} on {where or 'no interface that is there yet'}"
+        if lack := self.lack:
+            return lack
+        return f"{self.rules} on {some([*dict.fromkeys(entry.port for entry in self.table.entries.values())])}"
 
 
 NO_TABLE = Table({}, {}, {}, {}, {})

@@ -11,7 +11,7 @@ from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.said import Said
 from npd6_xdp.daemon.attaching import AttachedAs
-from npd6_xdp.daemon.lines import Damper, Lines
+from npd6_xdp.daemon.lines import Damper, Lines, some
 
 _UNANSWERED = "no program was there for {} ms, while the mode changed: what came then is neither answered nor counted"
 
@@ -37,9 +37,9 @@ class PortLines(Lines):
     def attached(self, link: LinkFacts, attached: AttachedAs, entries: Iterable[Entry]) -> None:
         """How the program sits on a port, and what it does there."""
         self._announced.add(link.ifindex)
-        how = f"{attached} ({attached.why})" if attached.why else str(attached)
-        what = ", ".join(dict.fromkeys(f"{entry.label} {entry.datapath}" for entry in entries if entry.spoken))
-        self.add(logging.INFO, link.name, f"{how}; {what}", how, ifindex=link.ifindex)
+        why = f"; not native: {attached.why}" if attached.why else ""
+        text = f"{attached}, datapath {_datapaths(link.name, entries)}{why}"
+        self.add(logging.INFO, link.name, text, f"{attached}{why}", ifindex=link.ifindex)
 
     def is_announced(self, ifindex: int) -> bool:
         """Whether how the program sits there was said, or needn't be."""
@@ -85,3 +85,14 @@ class PortLines(Lines):
             if entries and all(entry.is_glob for entry in entries):
                 self.refused(link.ifindex, f"{link.name}: {link.why_no_port}")
         self._refused.keep({link.ifindex for link in links.values()})
+
+
+def _datapaths(port: str, entries: Iterable[Entry]) -> str:
+    """The datapaths on a port, with the entries that have each, where these are more than the port itself."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        if entry.spoken:
+            found.setdefault(str(entry.datapath), {})[entry.label] = None
+    if [*found.values()] == [{port: None}]:
+        return next(iter(found))
+    return ", ".join(f"{datapath} ({some([*labels])})" for datapath, labels in found.items())

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import npd6_xdp
-from npd6_xdp.core.absent import absent_names, via_globs
+from npd6_xdp.core.absent import via_globs
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.judgement import LATE, Counted, Facts, Judgement, Port, ProblemKind
@@ -328,8 +328,7 @@ class View(Follower):
         absent: Sequence[str] = ()
         present: Sequence[str] = ()
         if all(port.why for port in ports):
-            absent = absent_names(now.config, now.links)
-            present = sorted(link.name for link in now.links.values() if not link.why_no_port)
+            absent, present = now.absent, now.present
         taken = time.time()
         return Facts(
             ports,

@@ -259,7 +259,7 @@ def test_tags_are_kept_in_the_answer_and_other_vlans_are_unmatched() -> None:
     assert second.endswith("94 bytes")
     for head, tags in (('vlan = "100.7"', (100,)), ("", (100,))):
         assert lines("2001:db8:1::42", head=head, tags=tags) == [
-            "outcome: unmatched (no [[interface]] speaks for VLAN 100 of wan0)"
+            "outcome: unmatched (no [[interface]] entry matches VLAN 100 of wan0)"
         ]
 
 

@@ -14,7 +14,7 @@ FINE = Facts([Port("wan0")])
 GONE = Facts([Port("ens3", "is not there")], absent=["ens3", "wan*"], present=["br0", "eth0"])
 DOWN = Port("wan1", "is down", ProblemKind.DOWN)
 FORWARDING = "wan0: forwarding is off, so method route finds no target there: sysctl -w net.ipv6.conf.all.forwarding=1"
-WAITING = "no such interface here yet; waiting for it"
+WAITING = "no such interface; waiting for it"
 
 
 def warned(kind: WarningKind, *lines: str) -> Facts:
@@ -27,7 +27,7 @@ def warned(kind: WarningKind, *lines: str) -> Facts:
         (FINE, "working", [], ""),
         (replace(FINE, silent=9.9), "working", [], ""),
         (replace(FINE, silent=float("-inf")), "working", [], ""),
-        (replace(FINE, silent=12.3), "not answering", ["loop"], "has not turned for 12 s"),
+        (replace(FINE, silent=12.3), "not answering", ["loop"], "has been stuck for 12 s"),
         (Facts([DOWN]), "not answering", ["down"], "no interface is attached and up: wan1 is down"),
         (Facts([Port("wan0"), DOWN]), "degraded: 1 problem", ["down"], "wan1 is down: nothing is answered there"),
         (Facts([]), "not answering", ["no_interface"], "no configured interface exists"),

@@ -130,7 +130,7 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
     (decided(Outcome.UNMATCHED), "no rule covers it"),
     (
         decided(Outcome.UNMATCHED, solicit(replace(SETTING, tags=TAGS_QINQ)), entry=ENTRY._replace(spoken=False)),
-        "no [[interface]] speaks for VLAN 100.7 of wan0",
+        "no [[interface]] entry matches VLAN 100.7 of wan0",
     ),
     (decided(Outcome.UNMATCHED, oversized(SETTING)), "it is longer than 4,096 bytes"),
     (decided(Outcome.UNMATCHED, oversized(SETTING)[:256]), "it is longer than 4,096 bytes"),

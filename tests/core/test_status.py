@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npd6_xdp.core.judgement import Judgement, Problem, ProblemKind, State
+from npd6_xdp.core.judgement import WORKING, Judgement, Problem, ProblemKind, State
 from npd6_xdp.core.snapshot import (
     ANSWER_BUCKETS,
     MOST_RULES_WITH_ZEROS,
@@ -66,7 +66,7 @@ STATUS = Status(
     1,
     {"neighbours": 0, "kernel proxy entries": 5},
     "npd6.toml:1:1: interface[0].name: missing\nnpd6.toml:7:1: interface[1]: no rule",
-    ["wan1: no such interface here yet; waiting for it"],
+    ["wan1: no such interface; waiting for it"],
     1_700_000_000.0,
     4711,
     Details(
@@ -77,7 +77,13 @@ STATUS = Status(
         [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
         [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12, *ASKED)],
     ),
-    judgement=Judgement(State.DEGRADED, [Problem(ProblemKind.DOWN, "lan0 is down: nothing is answered there")]),
+    judgement=Judgement(
+        State.DEGRADED,
+        [
+            Problem(ProblemKind.DOWN, "lan0 is down: nothing is answered there"),
+            Problem(ProblemKind.RELOAD, "the last reload failed; the configuration before it is in use"),
+        ],
+    ),
     host="edge1",
     namespace="blue",
 )
@@ -95,6 +101,7 @@ QUIET = replace(
     reload_error="",
     warnings=[],
     details=Details(STATUS.details.file),
+    judgement=WORKING,
 )
 
 
@@ -127,7 +134,7 @@ def test_why_it_is_not_native_is_said_beside_how_it_is_attached() -> None:
     said = status_json(replace(STATUS, snapshot=replace(SNAPSHOT, interfaces=[at_tc, TAGGED])))
     assert [row["attach_reason"] for row in said["interfaces"]] == [why, ""]
     lines = status_text(said).splitlines()
-    assert lines[lines.index("wan0: hybrid, attached by tc, up") + 1] == f"  not native: {why}"
+    assert lines[lines.index("wan0: attached at tc ingress, datapath hybrid, up") + 1] == f"  not native: {why}"
     assert "not native" not in status_text(status_json(STATUS))
 
 
@@ -160,7 +167,10 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
     rest = {key: value for key, value in said.items() if key not in ("interfaces", "rules")}
     assert rest == {
         "state": "degraded",
-        "problems": [{"kind": "down", "text": "lan0 is down: nothing is answered there"}],
+        "problems": [
+            {"kind": "down", "text": "lan0 is down: nothing is answered there"},
+            {"kind": "reload", "text": "the last reload failed; the configuration before it is in use"},
+        ],
         "host": "edge1",
         "namespace": "blue",
         "time": 1_700_000_200.0,
@@ -171,7 +181,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "last_reload": 1_700_000_100.0,
         "reload_failures": 2,
         "reload_error": STATUS.reload_error,
-        "warnings": ["wan1: no such interface here yet; waiting for it"],
+        "warnings": ["wan1: no such interface; waiting for it"],
         "neighbours": [{"interface": "lan0", "address": "2001:db8:2::1", "state": "REACHABLE"}],
         "pending": ["2001:db8:2::2"],
         "pending_room": None,
@@ -193,22 +203,24 @@ def at(seconds: float) -> str:
 
 def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
     assert status_text(over_the_wire(STATUS)).splitlines() == [
+        "degraded: 2 problems",
+        "  lan0 is down: nothing is answered there",
+        "  the last reload failed; the configuration before it is in use:",
+        "    npd6.toml:1:1: interface[0].name: missing",
+        "    npd6.toml:7:1: interface[1]: no rule",
         f"npd6-xdp 1.0, pid 4711, up since {at(1_700_000_000)}; bcc 0.26, Linux 6.1",
         f"configuration: /etc/npd6-xdp/npd6-xdp.toml, in use since {at(1_700_000_100)}; reloads that failed: 2",
-        "  the last one: npd6.toml:1:1: interface[0].name: missing",
-        "  the last one: npd6.toml:7:1: interface[1]: no rule",
-        "warning: wan1: no such interface here yet; waiting for it",
         "",
-        "wan0: hybrid, attached in native mode, up",
+        "wan0: XDP attached (native mode), datapath hybrid, up",
         "  solicitations: answered_xdp 7, invalid 3, lost 2",
         "  invalid: hop_limit 3",
         "  rate_limited: all 4",
-        "  advertisements: xdp 7, python 1",
+        "  advertisements: xdp 7, python 1 (1 after resolution)",
         "  the driver dropped 9 of those by XDP (xdp_tx_errors)",
         "  rule 2001:db8:1::/64 static: answered_xdp 7",
         "  rule interface:lan0 neighbour: pending 1",
         "",
-        "lan0:100: monitor, not attached, down",
+        "lan0:100: not attached, datapath monitor, down",
         "  solicitations: none",
         "  advertisements: none",
         "  rule ::/0 ignore: ignored 4",
@@ -216,7 +228,7 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "neighbours: 1",
         "  2001:db8:2::1 dev lan0 REACHABLE",
         "",
-        "pending: 1",
+        "pending: 1 being resolved",
         "  2001:db8:2::2",
         "",
         "host routes: 1",
@@ -225,7 +237,7 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "kernel proxy entries: 1",
         "  2001:db8:3::1 dev wan0",
         "",
-        "refused, no room left: 5 kernel proxy entries",
+        "refused, no space left: 5 kernel proxy entries",
         "",
         "recent targets: 1",
         f"  2001:db8:1::42 on wan0: 12 times, first {at(1_700_000_000)}, last {at(1_700_000_001)} by 2001:db8::1"
@@ -249,9 +261,10 @@ def test_a_target_that_was_asked_for_once_is_said_so() -> None:
 
 
 def test_of_what_there_is_nothing_the_text_says_nothing() -> None:
-    assert status_text(over_the_wire(QUIET)).splitlines()[2:] == [
+    assert status_text(over_the_wire(QUIET)).splitlines()[:1] == ["working"]
+    assert status_text(over_the_wire(QUIET)).splitlines()[3:] == [
         "",
-        "wan0: hybrid, attached in native mode, up",
+        "wan0: XDP attached (native mode), datapath hybrid, up",
         "  solicitations: none",
         "  advertisements: none",
     ]
@@ -304,6 +317,16 @@ def test_answer_times_counted_together_are_those_counted_one_by_one(batches: lis
             singly.observe(each)
     assert together.counts == singly.counts
     assert together.total == pytest.approx(singly.total)
+
+
+def test_what_was_sent_for_resolution_is_told_from_what_is_being_resolved() -> None:
+    """The one counts up, the other is how many there are now."""
+    resolving = replace(WAN, outcomes={Outcome.PENDING: 637, Outcome.ANSWERED_PYTHON: 2})
+    status = detailed(STATUS, pending=[IPv6Address(number) for number in range(1, 67)])
+    said = status_text(status_json(replace(status, snapshot=replace(SNAPSHOT, interfaces=[resolving]))))
+    assert "  solicitations: answered_python 2, pending 637 (sent for resolution)\n" in said
+    assert "  advertisements: xdp 7, python 1\n" in said, "of what was answered at once there is more than was counted"
+    assert "\npending: 66 being resolved\n" in said
 
 
 def test_how_many_targets_are_resolved_at_once_is_said_where_that_is_fewer_than_the_file_says() -> None:

@@ -177,10 +177,10 @@ def test_what_was_made_anew_in_the_middle_of_a_look_is_not_taken_for_robbed(
     monkeypatch.setattr(Netlink, "behind", property(lambda _: next(waiting)))
     for _ in range(3):
         attached.tick(attached.due or 0.0)
-    assert "somebody has taken" not in caplog.text
+    assert "another process has detached" not in caplog.text
     monkeypatch.setattr(Netlink, "behind", False)
     looked(attached)
-    assert "somebody has taken" in caplog.text
+    assert "another process has detached" in caplog.text
 
 
 def between(attached: Ports) -> tuple[InForce, InForce]:
@@ -322,7 +322,8 @@ def test_auto_is_native_else_by_tc_else_generic_and_says_why(
         AttachMode.TC,
         "the driver refuses an XDP program in native mode: Operation not supported",
     )
-    assert "wan0: attached by tc (the driver refuses an XDP program in native mode" in caplog.text
+    assert "wan0: attached at tc ingress, datapath " in caplog.text
+    assert "; not native: the driver refuses an XDP program in native mode" in caplog.text
     assert "slower" not in caplog.text
     machine.tc = Refused("wan0: Linux 6.1 has no links at tc (tcx)")
     follow(attached, AUTO, replace(WAN, generation=3))

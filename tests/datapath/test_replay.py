@@ -110,7 +110,7 @@ CASES: tuple[tuple[bytes, str, str, bool], ...] = (
     (
         ask("2001:db8:1::42", tags=bytes.fromhex("810000c8")),
         "unmatched",
-        "no [[interface]] speaks for VLAN 200 of wan77",
+        "no [[interface]] entry matches VLAN 200 of wan77",
         False,
     ),
     (

@@ -350,7 +350,7 @@ class Drawn:
         return entry
 
     def _nobodys(self, port: str, number: int) -> Entry:
-        """What stands for frames that no [[interface]] speaks for: they are counted, and that is all."""
+        """What stands for frames that no [[interface]] entry matches: they are counted, and that is all."""
         entry = Entry(number, self._indexes[port], NONE, NONE, self._indexes[port], DATAPATHS.index("monitor"))
         entry.port_mac = _mac(MACS[port])
         entry.mac = _mac(BRIDGE_MAC) if self._configuration.is_bridge_port and port == "wan0" else entry.port_mac

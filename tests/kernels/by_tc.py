@@ -29,7 +29,7 @@ class ByTc(Scene):
         ground = self.ground
         rule = Rule("2001:db8:63::/64", "static")
         done, words = ground.reload(interface(_PORT, rule, attach="tc", tc_order="last"))
-        said = f"{_PORT}: attached by tc" if done else f"{_PORT}: Linux "
+        said = f"{_PORT}: attached at tc ingress" if done else f"{_PORT}: Linux "
         ground.check("it says how it is attached, or what it needs", said in words)
         if not done:
             for part in ("has no links at tc (tcx), which are there from 6.6 on", 'allow attach = "auto" or "generic"'):

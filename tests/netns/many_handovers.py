@@ -54,7 +54,9 @@ class Story:
         self._check(f"{len(others)} ports have another link", holds=not others)
         self._check("as many descriptors are kept", holds=self._kept(service) == kept)
         self._check("no name was too long for it", holds="keeps no more than" not in service.log)
-        is_whole = "taken over in generic mode" in service.log and service.log.count("attached in generic mode") == 1
+        is_whole = (
+            "XDP taken over (generic mode)" in service.log and service.log.count("XDP attached (generic mode)") == 1
+        )
         self._check("none was attached anew", holds=is_whole)
 
     def _stop(self, service: UnderSystemd) -> None:

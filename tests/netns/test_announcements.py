@@ -151,7 +151,7 @@ def test_targets_are_announced_by_hand_as_far_as_role_and_rules_go(topology: Top
         assert (done.returncode, done.stdout, done.stderr) == (0, "wan0: all that are remembered\n", "")
         assert [str(IPv6Address(one.target)) for one in announced(wire, 3)] == [TARGETS[4]] * 3
     for words, said in (
-        (["--interface", "wan9"], "npd6-xdp: no [[interface]] speaks for wan9\n"),
+        (["--interface", "wan9"], "npd6-xdp: no [[interface]] entry matches wan9\n"),
         (["2001:db8:9::1"], "npd6-xdp: 2001:db8:9::1: no rule answers it\n"),
     ):
         failed = verb(running, "announce", *words)
@@ -192,7 +192,7 @@ def test_an_interface_that_is_yet_to_come_is_told_from_one_that_the_file_hasnt(
         failed = verb(running, "announce", TARGETS[0], "--interface", name)
         assert (failed.returncode, failed.stderr) == (1, "npd6-xdp: late0 isn't there (yet)\n")
     failed = verb(running, "announce", TARGETS[0], "--interface", "late0:200")
-    assert failed.stderr == "npd6-xdp: no [[interface]] speaks for late0:200\n"
+    assert failed.stderr == "npd6-xdp: no [[interface]] entry matches late0:200\n"
 
 
 def test_of_too_many_by_hand_it_is_said_how_many_were_taken(topology: Topology, daemon: Start) -> None:

@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 
 import npd6_xdp
-from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from tests.kinds import solicit
 from tests.netns.wire import SETTING, Wire, configuration, until
 
-LOSSY = " (native XDP_TX is lost on veth unless the peer has a program, too)"
+LOSSY = "; not native: native XDP_TX is lost on veth unless the peer has a program, too"
+WORDS = {
+    "native": "XDP attached (native mode)",
+    "generic": "XDP attached (generic mode)",
+    "tc": "attached at tc ingress",
+}
 Start = Callable[..., RunningDaemon]
 ROOT = Path(npd6_xdp.__file__).parent.parent
 
@@ -84,7 +88,7 @@ def test_a_killed_daemon_leaves_nothing_and_the_next_one_starts(topology: Topolo
     wanted = "tc" if attach == "auto" else attach
     assert topology.attach_mode("edge", "wan0") == wanted
     reason = LOSSY if attach == "auto" else ""
-    assert until(lambda: f"wan0: attached {AttachMode(wanted).words}{reason}; wan0 python" in running.log)
+    assert until(lambda: f"wan0: {WORDS[wanted]}, datapath python{reason}\n" in running.log)
     stop = threading.Event()
     with Wire(topology) as wire:
 
@@ -152,7 +156,7 @@ def test_where_a_driver_refuses_native_mode_it_is_by_tc_and_says_why(topology: T
     running = daemon(text)
     assert topology.attach_mode("edge", "br0") == "tc"
     why = "the driver refuses an XDP program in native mode: Operation not supported"
-    assert until(lambda: f"info: br0: attached by tc ({why}); br0 hybrid" in running.log)
+    assert until(lambda: f"info: br0: attached at tc ingress, datapath hybrid; not native: {why}" in running.log)
     assert "warning: br0: the driver" not in running.log
     assert running.stop() == 0
     assert "br0: the driver refuses" in refusal(daemon, text.replace('"br0"', '"br0"\nattach = "native"'))
@@ -190,7 +194,7 @@ def test_a_debug_log_is_ours_alone_and_its_lines_are_json_where_asked_for(topolo
     running.stop()
     lines = [json.loads(line) for line in running.log.splitlines()]
     assert [line["message"] for line in lines] == [
-        f"wan0: attached by tc{LOSSY}; wan0 hybrid",
+        f"wan0: attached at tc ingress, datapath hybrid{LOSSY}",
         "ready: 1 rule on wan0",
         "SIGTERM: ending",
     ]

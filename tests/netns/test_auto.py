@@ -31,6 +31,9 @@ from tests.netns.wire import LATE, configuration, on_edge, paused, question, say
 Start = Callable[..., RunningDaemon]
 
 TAP = "tap0"
+BESIDE = (
+    f"{TAP}: attached at tc ingress, datapath hybrid; not native: another XDP program is attached in generic mode: id "
+)
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 _FRAME = 2048
 
@@ -123,15 +126,15 @@ def test_beside_another_xdp_program_it_is_by_tc_and_native_again_once_that_has_e
     with Others(topology, tc=False, interface=TAP) as others:
         running = daemon(on_tap())
         assert sits(topology) == ("generic", 1)
-        assert says(running, f"{TAP}: attached by tc (another XDP program is attached in generic mode: id ")
-        assert " (foreign_xdp)); tap0 hybrid" in running.log
+        assert says(running, BESIDE)
+        assert " (foreign_xdp)\n" in running.log
         (row,) = json.loads(verb(running, "status", "--json").stdout)["interfaces"]
         assert row["attach"] == "tc"
         assert row["attach_reason"].startswith("another XDP program is attached in generic mode: id ")
         assert f"\n  not native: {row['attach_reason']}\n" in verb(running, "status").stdout
         assert row["attach_reason"] in page(topology, "/status.json")
         said = running.command("doctor", "--config", str(running.config_file)).stdout
-        assert f"{TAP}: by tc ({row['attach_reason']})" in said
+        assert f"{TAP}: attached at tc ingress ({row['attach_reason']})" in said
         assert "FAIL" not in "".join(line for line in said.splitlines() if TAP in line and "XDP program" in line)
         infos = [dict(labels) for name, labels in running.metrics() if name == "npd6_interface_info"]
         assert [each["attach"] for each in infos] == ["tc"]
@@ -139,7 +142,7 @@ def test_beside_another_xdp_program_it_is_by_tc_and_native_again_once_that_has_e
         tap.begin()
         assert tap.go_on()
         assert others.xdp == 0, "it counts other prefixes"
-    assert says(running, f"{TAP}: attached in native mode; {TAP} hybrid")
+    assert says(running, f"{TAP}: XDP attached (native mode), datapath hybrid")
     assert sits(topology) == ("native", 0)
     assert tap.go_on()
     tap.end()
@@ -154,17 +157,17 @@ def test_where_somebody_else_comes_to_the_place_of_xdp_it_goes_to_tc(
 ) -> None:
     """By force: nobody else can have it while we do."""
     running = daemon(on_tap())
-    assert says(running, f"{TAP}: attached in native mode; {TAP} hybrid")
+    assert says(running, f"{TAP}: XDP attached (native mode), datapath hybrid")
     assert sits(topology) == ("native", 0)
     with paused(running):
         force_off(running)
         others = Others(topology, tc=False, interface=TAP)
         others.__enter__()
     try:
-        assert says(running, f"{TAP}: attached by tc (another XDP program is attached in generic mode: id ")
+        assert says(running, BESIDE)
         assert sits(topology) == ("generic", 1)
         tap.ask()
         assert tap.all_answered_once()
     finally:
         others.__exit__(None, None, None)
-    assert says(running, f"{TAP}: attached in native mode; {TAP} hybrid", 2)
+    assert says(running, f"{TAP}: XDP attached (native mode), datapath hybrid", 2)

@@ -207,11 +207,11 @@ def test_its_words_say_what_there_is(topology: Topology, daemon: Start, datapath
         assert until(lambda: foretold.look(HOST_ADDRESS).known.behind == {"lan0": "reachable"})
     done = running.command("explain", HOST_ADDRESS, *at)
     assert done.returncode == 0, done.stderr
-    who = "XDP answers, and Python what XDP can't" if datapath == "hybrid" else "Python answers"
+    who = "XDP answers, Python what XDP can't" if datapath == "hybrid" else "Python answers"
     mac = SETTING.asker_mac.hex(":")
     for line in (
         f"fe80::ff:fe00:1 asks on wan0 who has {HOST_ADDRESS}",
-        f"  port: wan0 is attached in native mode, up; {datapath}: {who}",
+        f"  port: wan0: XDP attached (native mode), datapath {datapath} ({who}), up",
         "  rule: 2001:db8:1::/64 (neighbour via lan0) of wan0",
         "  neighbour table: lan0 reachable ",
         "  route: 2001:db8:1::/64 dev lan0",

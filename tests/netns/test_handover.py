@@ -109,7 +109,7 @@ def test_none_is_unanswered_by_any_method_and_no_ping_is_lost_while_one_daemon_f
     with UnderSystemd(topology, CONFIG, drop_in) as service:
         found = hand_over(topology, service, ways, per_second=2_000)
         assert (found.unequal(), found.lost_pings) == ({}, 0)
-        assert until(lambda: service.log.count("taken over by tc") >= len(ways))
+        assert until(lambda: service.log.count("taken over at tc ingress") >= len(ways))
         assert service.stop() == 0
         assert left(topology) == before
         assert service.comes_to(NFileDescriptorStore="0")
@@ -366,7 +366,7 @@ def test_another_mac_address_and_another_route_are_followed_by_the_successor(top
         on_edge(topology, "route add 2001:db8:4::/64 dev lan0")
         back(service)
         assert wire.ask(question("2001:db8:4::7")) is not None
-        assert service.says("taken over by tc", 1)
+        assert service.says("taken over at tc ingress", 1)
 
 
 def _advertised(wire: Wire, target: str) -> bytes:
@@ -405,7 +405,7 @@ def test_a_port_that_refuses_takes_no_other_ports_program_off(topology: Topology
         assert asked.all_answered_once()
         assert service.says("wan0: taken over", 2)
         topology.xdp_pass_end()
-        assert until(lambda: "lan0: attached in generic mode" in service.log)
+        assert until(lambda: "lan0: XDP attached (generic mode)" in service.log)
 
 
 @pytest.mark.parametrize("start", ["/bin/false", '/bin/sh -c "kill -9 $$$$"'], ids=["broken", "killed"])

@@ -69,9 +69,9 @@ def test_an_interface_that_is_not_there_yet_is_attached_when_it_comes(
 ) -> None:
     on_edge(topology, "link set wan0 name late0")
     running = daemon(configuration(datapath=f'"{datapath}"'))
-    assert until(lambda: "wan0: no such interface here yet; waiting for it" in running.log)
-    assert "warning: wan0: no such interface here yet" in verb(running, "status").stdout
-    assert "warning: wan0: no such interface here yet" in verb(running, "reload").stderr
+    assert until(lambda: "wan0: no such interface; waiting for it" in running.log)
+    assert "no configured interface exists: wan0 (present: lan0, late0)\n" in verb(running, "status").stdout
+    assert "warning: wan0: no such interface" in verb(running, "reload").stderr
     assert running.metrics()[UP] == 0
     with Wire(topology) as wire:
         asker = Asker(wire, running)
@@ -267,7 +267,7 @@ def test_a_named_device_without_ethernet_framing_that_comes_later_is_a_warning_u
     assert why in answer
 
     def warned() -> bool:
-        return f"warning: {why}" in verb(running, "status").stdout
+        return f"\n  {why}" in verb(running, "status").stdout
 
     assert until(warned)
     assert until(lambda: f"warning: {why}" in running.log)
@@ -311,4 +311,4 @@ def test_a_port_of_a_glob_that_another_program_holds_stops_neither_start_nor_rel
         assert asker.answered("2001:db8:2::1")
     assert says(running, "wan9: another XDP program is attached")
     topology.xdp_pass_end()
-    assert until(lambda: "wan9: attached in generic mode" in running.log, 6.0)
+    assert until(lambda: "wan9: XDP attached (generic mode)" in running.log, 6.0)

@@ -55,9 +55,10 @@ def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_
         assert len(list(Path(f"/proc/{second.process.pid}/fd").iterdir())) < COUNT + 120
         lines = second.log.splitlines()
         reason = "native XDP_TX is lost on veth unless the peer has a program, too"
-        assert f"npd6-xdp: info: sub0, sub1, sub2 and {MOST_BY_AUTO - 3} more: attached by tc ({reason})" in lines
-        (beyond,) = (line for line in lines if f"{COUNT - MOST_BY_AUTO - 3} more: attached in generic mode" in line)
-        assert f"({reason}; {MOST_BY_AUTO} ports are at tc already, and each takes the kernel " in beyond
+        some = f"sub0, sub1, sub2 and {MOST_BY_AUTO - 3} more"
+        assert f"npd6-xdp: info: {some}: attached at tc ingress; not native: {reason}" in lines
+        (beyond,) = (line for line in lines if f"{COUNT - MOST_BY_AUTO - 3} more: XDP attached (generic mode)" in line)
+        assert f"; not native: {reason}; {MOST_BY_AUTO} ports are at tc already, and each takes the kernel " in beyond
         assert len(lines) < 20, "no line for each"
         topology.run("edge", "ip", "link", "del", "sub7", check=True)
         topology.run("edge", "ip", "link", "set", "sub8", "name", "other8", check=True)

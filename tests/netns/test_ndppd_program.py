@@ -111,7 +111,7 @@ def test_what_ndppd_goes_on_without_is_said_and_the_rest_is_answered(topology: T
     assert f"warning: {ndppd.config}:6: rule: must be an IPv6 address or prefix" in log
     assert f"warning: {ndppd.config}:10: iface wan0: the question comes from there" in log
     assert f"info: {ndppd.config}:1: colour blue: left out: ndppd doesn't know it" in log
-    assert "later0: no such interface here yet" in log
+    assert "later0: no such interface" in log
 
 
 @pytest.mark.parametrize("words", [(), ("-d",)])

@@ -293,6 +293,7 @@ def test_a_signal_to_reload_a_broken_file_leaves_the_old_configuration_and_says_
     assert until(lambda: "interface[0].rule[0].method" in running.log)
     assert running.metrics()[FAILURES] == 1
     status = verb(running, "status").stdout
+    assert status.startswith("degraded: 1 problem\n  the last reload failed; the configuration before it is in use:\n")
     assert "reloads that failed: 1" in status
     assert "interface[0].rule[0].method" in status
     with Wire(topology) as wire:

@@ -61,14 +61,14 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     text = running.command("status").stdout
     for line in (
         f"  not native: {interface['attach_reason']}",
-        "wan0: hybrid, attached by tc, up",
+        "wan0: attached at tc ingress, datapath hybrid, up",
         "rule 2001:db8:1::/64 neighbour: pending 2",
         f"{HOST_ADDRESS} dev lan0 reachable",
         "kernel proxy entries: 1",
     ):
         assert line in text
     running.process.send_signal(signal.SIGUSR1)
-    assert until(lambda: "npd6-xdp: info: wan0: hybrid, attached by tc, up" in running.log)
+    assert until(lambda: "npd6-xdp: info: wan0: attached at tc ingress, datapath hybrid, up" in running.log)
 
 
 @both

@@ -104,7 +104,7 @@ def test_where_another_program_has_taken_its_place_the_port_is_down_until_that_i
     assert until(lambda: "wan0: another XDP program is attached in native mode" in running.log)
     with topology.inside("edge"):
         health = verb(running, "status").stdout
-    assert "wan0: hybrid, not attached, down" in health
+    assert "wan0: not attached, datapath hybrid, down" in health
     topology.xdp_pass_end()
     assert until(lambda: running.metrics()[UP] == 1, SOON)
 

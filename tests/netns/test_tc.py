@@ -101,8 +101,8 @@ def page(scene: Scene, path: str) -> str:
 
 def test_whoever_asks_how_it_is_attached_is_told_by_tc(scene: Scene) -> None:
     running = scene.running
-    assert "wan0: attached by tc; wan0 hybrid, wan0:100 hybrid, wan0:100.7 hybrid" in running.log
-    assert "wan0: hybrid, attached by tc, up" in verb(running, "status").stdout
+    assert "wan0: attached at tc ingress, datapath hybrid (wan0, wan0:100, wan0:100.7)" in running.log
+    assert "wan0: attached at tc ingress, datapath hybrid, up" in verb(running, "status").stdout
     rows = json.loads(verb(running, "status", "--json").stdout)["interfaces"]
     assert {row["attach"] for row in rows} == {"tc"}
     assert {row["xdp_tx_errors"] for row in rows} == {None}, "they would be the other program's"
@@ -110,7 +110,7 @@ def test_whoever_asks_how_it_is_attached_is_told_by_tc(scene: Scene) -> None:
     assert frozenset({("interface", "wan0"), ("attach", "tc"), ("datapath", "hybrid")}) in info
     assert len(info) == 3
     live = running.command("explain", "2001:db8:4::1", "--live", "--control", str(running.control)).stdout
-    assert "wan0 is attached by tc, up" in live
+    assert "wan0: attached at tc ingress, datapath hybrid" in live
     said = running.command("doctor", "--config", str(running.config_file)).stdout
     assert "the daemon's program sits at tc's ingress; in this order: id " in said
     assert "an XDP program sits there (xdpgeneric, id " in said

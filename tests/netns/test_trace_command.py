@@ -211,7 +211,7 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
         *steps_of(answered, tags),
         (monitored, Outcome.MONITORED, MONITORED, 4),
         (for_standby, Outcome.STANDBY, STANDS_BY, 4),
-        (of_nobody, Outcome.UNMATCHED, "no [[interface]] speaks for VLAN 300 of wan0", None),
+        (of_nobody, Outcome.UNMATCHED, "no [[interface]] entry matches VLAN 300 of wan0", None),
     ]
     with Wire(topology) as wire, commanded(running, "--json", "--source", UPSTREAM_MAC) as trace:
         told = is_found(trace, wire, tags)

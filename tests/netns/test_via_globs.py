@@ -80,7 +80,7 @@ def test_hosts_behind_all_that_a_glob_matches_are_there_and_no_others(
 
 def test_a_glob_that_matches_nothing_is_said_until_it_does(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 neighbour via=br-*"))
-    assert until(lambda: "via br-*: no such interface here yet; waiting for it" in running.log)
+    assert until(lambda: "via br-*: no such interface; waiting for it" in running.log)
     with Wire(topology) as wire:
         assert Asker(wire, running).outcome(container("br-a1b2")) == "absent"
         make(topology, "br-a1b2")

@@ -165,7 +165,7 @@ def test_advertisements_that_were_never_taken_in_are_noticed_and_their_absence_i
 
 def test_a_glob_that_no_interface_has_is_said_until_one_comes(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 static").replace("wan0", "wna*"))
-    line = "wna*: no interface here has such a name; waiting for one"
+    line = "wna*: no interface matches; waiting for one"
     assert until(lambda: f"warning: {line}" in running.log)
     assert warnings(running) == [line]
     on_edge(topology, "link add wna1 type bridge", "link set wna1 up")

@@ -81,6 +81,6 @@ def test_units_of_ndppds_run_it_with_another_path_and_what_the_drop_in_grants(
             "journalctl", "-u", "ndppd"
         ).stdout
         assert wire.ask(question(UNKNOWN)) is not None
-        assert root.run("npd6-xdp", "status").stdout.startswith("npd6-xdp ")
+        assert root.run("npd6-xdp", "status").stdout.startswith("working\nnpd6-xdp ")
         root.systemctl("stop", "ndppd")
         assert left(topology) == before

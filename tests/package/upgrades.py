@@ -56,7 +56,8 @@ def upgrade(topology: Topology, root: Root, rounds: int, per_second: int) -> Ask
         for package, which in islice(cycle(_STEPS), rounds):
             with handed_over(topology):
                 root.run("dpkg", "--force-confold", "-i", f"/tmp/{package}")  # noqa: S108 (the root's)
-            version = root.run("npd6-xdp", "status").stdout.partition(", ")[0]
+            said = root.run("npd6-xdp", "status").stdout
+            version = next(line.partition(", ")[0] for line in said.splitlines() if line.startswith("npd6-xdp "))
             print(f"{which} version: {version} runs", flush=True)
     return found
 

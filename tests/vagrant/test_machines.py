@@ -74,7 +74,7 @@ def the_demonstration_shows_what_it_says(machines: Lab, tmp_path: Path) -> None:
     assert done.returncode == 0, said
     assert re.findall(r"(\d) packets transmitted, (\d) received", said) == [("1", "0"), ("3", "3"), ("3", "3")]
     assert re.search(rf"^    {HOST_ADDRESS} lladdr {EDGE_WAN_MAC} router ", said, re.MULTILINE), said
-    assert "wan0: hybrid, attached by tc, up" in said
+    assert "wan0: attached at tc ingress, datapath hybrid, up" in said
     assert re.search(r'^    \{outcome="answered_xdp"\} => [1-9]', said, re.MULTILINE), said
 
 

@@ -157,7 +157,7 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
         yield note("attached", f"{name}: in generic mode, which is slower{why}")
     else:
         why = f" ({reason})" if reason else ""
-        yield ok("attached", f"{name}: {AttachMode(row['attach']).words}{why}")
+        yield ok("attached", f"{name}: {AttachMode(row['attach']).words()}{why}")
     if not row["active"]:
         yield note("standby", f"{name}: {row['role']}")
     if row["lost"]:
