@@ -12,7 +12,8 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
-from npd6_xdp.core.judgement import ProblemKind
+from npd6_xdp.core.judgement import State, headline, problem_lines
+from npd6_xdp.core.status import late_answers
 from npd6_xdp.core.verdict import Outcome
 
 _WINDOW = 60  # seconds that a trend shows, at one overview a second
@@ -21,6 +22,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "._-=+*#@"
 _MOST_RULES = 100
 _MOST_PROBLEMS = 10
+_BETWEEN = "   "  # two figures
+_GAP = "  "  # between two columns
+_INDENT = "  "  # of what goes on in the next line
+_LEAST_TEXT = 24  # columns in which a text is wrapped; with less, it begins in the next line
 _ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL)
 
 _Key = tuple[str, ...]
@@ -66,23 +71,26 @@ class Watch:
             self._samples.append((said["time"], totals))
 
     def lines(self, width: int, height: int | None = None, problem: str = "") -> list[Line]:
-        """What to show in so many columns and lines. `problem` says why what is shown is old."""
-        found = [
-            *self._head(width),
-            *_alerts((*problem.splitlines(), *_notes(self._said)), width),
+        """What to show in so many columns and lines: what is wider goes on in the next line. `problem` says why what is
+        shown is old.
+        """
+        blocks = [
+            *self._head(width, is_old=bool(problem)),
+            *_alerts((*problem.splitlines(), *problem_lines(self._said, _MOST_PROBLEMS)), width),
             Line(""),
-            *self._figures(),
+            *self._figures(width),
             Line(""),
             *self._outcomes(width),
             Line(""),
-            *self._interfaces(),
+            *self._interfaces(width),
             Line(""),
-            *self._rules(),
+            *self._rules(width),
         ]
+        found = [part for line in blocks for part in _folded(line, width)]
         if height is not None and len(found) > height:
             left = len(found) - height + 1
-            found = [*found[: height - 1], Line(f"{self._ellipsis} {left} more lines", Look.FAINT)][:height]
-        return [Line(_printable(line.text)[:width], line.look) for line in found]
+            found = [*found[: height - 1], Line(f"{self._ellipsis} {left} more lines"[:width], Look.FAINT)][:height]
+        return found
 
     def _rate(self, *keys: _Key) -> float | None:
         """How many a second, of all keys together; None if that can't be said yet."""
@@ -105,17 +113,20 @@ class Watch:
         bars = len(self._bars)
         return "".join(self._bars[min(bars - 1, each * bars // most)] if each else " " for each in grown).rstrip()
 
-    def _head(self, width: int) -> list[Line]:
+    def _head(self, width: int, *, is_old: bool) -> list[Line]:
         said = self._said
         now = said["time"]
-        clock = datetime.fromtimestamp(now).astimezone().strftime("%H:%M:%S")
-        left = (
-            f"npd6-xdp {said['build']['version']}  pid {said['pid']}  up {_span(now - said['started'])}"
-            f"  configuration in use for {_span(now - said['last_reload'])}"
+        parts = (
+            State.NOT_ANSWERING if is_old else headline(said["state"], len(said["problems"])),
+            f"npd6-xdp {said['build']['version']}",
+            f"pid {said['pid']}",
+            f"up {_span(now - said['started'])}",
+            f"configuration in use for {_span(now - said['last_reload'])}",
+            datetime.fromtimestamp(now).astimezone().strftime("%H:%M:%S"),
         )
-        return [Line(f"{left}  {clock:>{max(0, min(width, 100) - len(left) - 2)}}", Look.HEADING)]
+        return [Line(line, Look.HEADING) for line in _joined(parts, width)]
 
-    def _figures(self) -> list[Line]:
+    def _figures(self, width: int) -> list[Line]:
         said = self._said
         outcomes = said["totals"]["solicitations"]
         sent = said["totals"]["advertisements"]
@@ -123,18 +134,25 @@ class Watch:
         # cut, not rounded: 100 % means all of them
         share = f", {sent.get('xdp', 0) * 1000 // answers / 10} % by XDP" if answers else ""
         lost = outcomes[Outcome.LOST] + outcomes[Outcome.FAILED]
-        return [
-            Line(
-                f"asked {_per_second(self._rate(*(('outcome', name) for name in outcomes)))}/s"
-                f"   answered {_per_second(self._rate(*(('outcome', name) for name in _ANSWERED)))}/s{share}"
-                f"   lost or failed {lost:,}"
-            ),
-            Line(
-                f"neighbours {sum(said['neighbours'].values()):,}   pending {said['pending']:,}"
-                f"   kernel proxy entries {sum(said['kernel_proxy_entries'].values()):,}"
-                f"   host routes {said['host_routes']:,}"
-            ),
-        ]
+        asked, answered = (
+            _per_second(self._rate(*(("outcome", name) for name in names))) for names in (outcomes, _ANSWERED)
+        )
+        rates = (
+            f"asked {asked} per second",
+            f"answered {answered} per second{share}",
+            f"lost or failed {lost:,}",
+        )
+        states = (
+            f"neighbours {sum(said['neighbours'].values()):,}",
+            f"kernel proxy entries {sum(said['kernel_proxy_entries'].values()):,}",
+            f"host routes {said['host_routes']:,}",
+        )
+        resolution = (
+            f"{outcomes[Outcome.PENDING]:,} sent for resolution",
+            f"{said['pending']:,} being resolved",
+            f"{late_answers(said['totals']):,} after resolution",
+        )
+        return [Line(line) for parts in (rates, resolution, states) for line in _joined(parts, width)]
 
     def _outcomes(self, width: int) -> list[Line]:
         outcomes = self._said["totals"]["solicitations"]
@@ -144,13 +162,13 @@ class Watch:
             for name, count in outcomes.items()
             if count
         ]
-        found = _table(("OUTCOME", "/s", "in all", "the last minute"), "<>><", rows)
+        found = _table(("OUTCOME", "per second", "total", "last minute"), "<>><", rows, width)
         if none := [name for name, count in outcomes.items() if not count]:
             text = wrap(f"none yet: {', '.join(none)}", max(width, 40), subsequent_indent="  ")
             found += [Line(line, Look.FAINT) for line in text]
         return found
 
-    def _interfaces(self) -> list[Line]:
+    def _interfaces(self, width: int) -> list[Line]:
         rows = [
             (
                 interface["interface"],
@@ -165,10 +183,10 @@ class Watch:
             )
             for interface in self._said["interfaces"]
         ]
-        heads = ("INTERFACE", "state", "attached", "datapath", "/s", "in all", "by XDP", "by Python", "lost")
-        return _table(heads, "<<<<>>>>>", rows) + self._left_out("interfaces")
+        heads = ("INTERFACE", "state", "attached", "datapath", "per second", "total", "by XDP", "by Python", "lost")
+        return _table(heads, "<<<<>>>>>", rows, width) + self._left_out("interfaces")
 
-    def _rules(self) -> list[Line]:
+    def _rules(self, width: int) -> list[Line]:
         rules = self._said["rules"]
         rows = [
             (
@@ -180,8 +198,8 @@ class Watch:
             )
             for rule in rules[:_MOST_RULES]
         ]
-        heads = ("RULE", "interface", "method", "/s", "in all")
-        return _table(heads, "<<<><", rows) + self._left_out("rules", max(0, len(rules) - _MOST_RULES))
+        heads = ("RULE", "interface", "method", "per second", "outcomes since start")
+        return _table(heads, "<<<><", rows, width) + self._left_out("rules", max(0, len(rules) - _MOST_RULES))
 
     def _left_out(self, kind: str, more: int = 0) -> list[Line]:
         more += self._said["left_out"][kind]
@@ -202,25 +220,60 @@ def _alerts(notes: Iterable[str], width: int) -> Iterable[Line]:
         yield from (Line(line, Look.ALERT) for line in text)
 
 
-def _notes(said: Mapping[str, Any]) -> Iterable[str]:
-    """The problems by which the daemon judges itself, the first ones."""
-    for problem in said["problems"][:_MOST_PROBLEMS]:
-        is_reload = problem["kind"] == ProblemKind.RELOAD
-        yield f"{problem['text']}{':' if is_reload else ''}"
-        if is_reload:
-            yield from (f"  {line}" for line in said["reload_error"].splitlines())
-    if (more := len(said["problems"]) - _MOST_PROBLEMS) > 0:
-        yield f"and {more:,} more problems: npd6-xdp status --json has all"
+def _joined(parts: Iterable[str], width: int) -> list[str]:
+    """Parts side by side, in as many lines as that takes."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(_BETWEEN) + len(part) <= width:
+            lines[-1] += _BETWEEN + part
+        else:
+            lines.append(part)
+    return lines
 
 
-def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> list[Line]:
-    """Columns as wide as they need to be; `sides` says to which each is aligned."""
+def _folded(line: Line, width: int) -> list[Line]:
+    """A line that is too wide in several. A name that is too wide in itself is divided."""
+    text = _printable(line.text)
+    if len(text) <= width:
+        return [Line(text, line.look)]
+    indent = _INDENT if width >= _LEAST_TEXT else ""
+    parts = wrap(text, max(width, 1), subsequent_indent=indent, break_on_hyphens=False)
+    return [Line(part, line.look) for part in parts]
+
+
+def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]], width: int) -> list[Line]:
+    """Columns as wide as they need to be; `sides` says to which each is aligned.
+
+    Where they are more than the terminal has space for, each row goes on in the next line, at the same column. The last
+    one is wrapped within what is left of its line, unless that is little.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
-    found = [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
-        for row in (heads, *rows)
-    ]
-    return [Line(found[0], Look.HEADING), *map(Line, found[1:])]
+    lines: list[list[int]] = [[]]
+    used = 0
+    for column, needed in enumerate(widths):
+        least = min(needed, _LEAST_TEXT) if column == len(widths) - 1 else needed
+        if lines[-1] and used + len(_GAP) + least > width:
+            lines.append([])
+            used = 0
+        before = len(_GAP) if lines[-1] else len(_INDENT) if len(lines) > 1 else 0
+        widths[column] = min(needed, max(width - used - before, least))
+        used += before + widths[column]
+        lines[-1].append(column)
+    found: list[Line] = []
+    for row in (heads, *rows):
+        look = Look.PLAIN if found else Look.HEADING
+        shown = [_row(row, sides, widths, columns, _INDENT if number else "") for number, columns in enumerate(lines)]
+        found += [Line(line, look) for part in shown for line in part]
+    return found
+
+
+def _row(cells: Sequence[str], sides: str, widths: Sequence[int], columns: Sequence[int], indent: str) -> list[str]:
+    """Some columns of a row: a line, and those in which its last cell goes on."""
+    *before, last = columns
+    start = indent + "".join(f"{cells[column]:{sides[column]}{widths[column]}}{_GAP}" for column in before)
+    first, *more = wrap(cells[last], max(widths[last], 1), break_on_hyphens=False) or [""]
+    lines = [f"{start}{first:{sides[last]}{widths[last]}}", *(" " * len(start) + line for line in more)]
+    return [line.rstrip() for line in lines]
 
 
 def _per_second(rate: float | None) -> str:

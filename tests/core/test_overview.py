@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.judgement import Counted, Facts, Port, ProblemKind, judge
+from npd6_xdp.core.judgement import Counted, Facts, Judgement, Port, Problem, ProblemKind, State, judge
 from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.status import MOST_LISTED, MOST_SHOWN, overview_json, rules_values
 from npd6_xdp.core.steps import finish
@@ -126,7 +126,9 @@ def test_rates_are_of_the_last_five_seconds() -> None:
     shown = text(watch)
     (line,) = (line for line in shown if line.startswith("answered_xdp"))
     assert line.split() == ["answered_xdp", "70", "1,350", "█████"]
-    assert any(line.startswith("asked 70/s   answered 70/s, 80.0 % by XDP   lost or failed 2") for line in shown)
+    assert any(
+        line == "asked 70 per second   answered 70 per second, 80.0 % by XDP   lost or failed 2" for line in shown
+    )
     assert any(re.match(r"wan0 +up +native +hybrid +70 ", line) for line in shown)
     assert any(re.match(r"2001:db8:1::/64 +wan0 +static +70 +answered_xdp 1,350$", line) for line in shown)
 
@@ -135,9 +137,9 @@ def test_another_daemons_counters_begin_anew_and_one_moment_counts_once() -> Non
     watch = Watch()
     for second, count in ((0, 1000), (1, 2000), (1, 9000)):
         watch.add(at(second, count))
-    assert any(line.startswith("asked 1,000/s") for line in text(watch))
+    assert any(line.startswith("asked 1,000 per second") for line in text(watch))
     watch.add(at(2, 5, replace(OVERVIEW, pid=1)))
-    assert any(line.startswith("asked -/s") for line in text(watch))
+    assert any(line.startswith("asked - per second") for line in text(watch))
 
 
 def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
@@ -161,6 +163,49 @@ def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
     ]
     for line in watch.lines(100):
         assert line.text.isprintable()
+
+
+def test_the_counter_of_pending_targets_stands_beside_the_gauge() -> None:
+    watch = Watch()
+    found = said()
+    found["totals"]["solicitations"]["pending"] = 637
+    watch.add(found)
+    assert "637 sent for resolution   3 being resolved   2 after resolution" in text(watch)
+
+
+def letters(lines: list[str]) -> str:
+    """All that is written, without what stands between."""
+    return "".join(lines).replace(" ", "")
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40, 24])
+def test_what_is_too_wide_is_folded_and_nothing_is_cut(width: int) -> None:
+    busy = {outcome: 1_000_000 + number for number, outcome in enumerate(Outcome)}
+    prefix = "2001:db8:1234:5678:9abc:def0:1234:5678-2001:db8:1234:5678:9abc:def0:1234:ffff"
+    rules = [RuleSnapshot("wan0", prefix, Method.NEIGHBOUR, busy), RuleSnapshot("wan0", "::/0", Method.IGNORE, {})]
+    status = replace(OVERVIEW, snapshot=replace(OVERVIEW.snapshot, rules=rules))
+    problems = Judgement(State.DEGRADED, [Problem(ProblemKind.DOWN, "wan1 is down: nothing is answered there")])
+    watch = Watch()
+    watch.add(said(replace(status, judgement=problems)))
+    wide, narrow = text(watch, 1000), text(watch, width)
+    assert max(map(len, narrow)) <= width
+    assert sorted(letters(narrow)) == sorted(letters(wide))
+    first = wide[0].split("   ")[0]
+    assert first == "degraded: 1 problem"
+    assert narrow[0].startswith(first)
+
+
+def test_a_row_that_is_folded_has_its_columns_below_their_heads() -> None:
+    watch = Watch()
+    for second in range(3):
+        watch.add(at(second, 70 * second))
+    shown = text(watch, 60)
+    head = next(number for number, line in enumerate(shown) if line.startswith("INTERFACE"))
+    assert shown[head + 1].split() == ["total", "by", "XDP", "by", "Python", "lost"]
+    assert shown[head + 2].startswith("wan0 ")
+    assert len(shown[head + 3]) == len(shown[head + 1]), "aligned to the right below these"
+    rule = next(number for number, line in enumerate(shown) if line.startswith("RULE"))
+    assert "outcomes since start" in f"{shown[rule]} {shown[rule + 1]}"
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (10, 3), (1, 1), (300, 100)])
