@@ -67,7 +67,7 @@ class Page:
     def open(self, url: str = URL) -> None:
         """Open it, and wait for the first numbers."""
         self._driver.get(url)
-        assert until(lambda: self.text("#state span") != "asking…"), self.complaints()
+        assert until(lambda: self.text("#state span") != "connecting…"), self.complaints()
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self._driver.execute_script(script, *arguments)

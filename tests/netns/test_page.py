@@ -86,25 +86,39 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
         drawn = page.run("return document.querySelector('#plot path.line').getAttribute('d')")
         assert drawn.count(",") >= 2
         label = page.run("return document.querySelector('#outcome-answered_xdp svg').getAttribute('aria-label')")
-        assert re.fullmatch(r"answered_xdp: now [\d,]+ a second, at most [\d,.]+ in the last 5 minutes", label)
+        assert re.fullmatch(r"answered_xdp: now [\d,]+ per second, at most [\d,.]+ in the last 5 minutes", label)
     final = running.solicitations()
     assert page.becomes(lambda: all(page.total(outcome) == n for outcome, n in final.items()))
     assert set(final) >= {"answered_xdp", "answered_python", "pending", "ignored", "unmatched", "invalid"}
     assert "checksum 1" in page.text("#outcome-invalid .what")
+    assert re.fullmatch(r"\d+ sent for resolution", page.text("#outcome-pending .sum span"))
+    assert page.texts("#rules-title ~ div th")[-1] == "Outcomes since start"
     (row,) = page.texts("#interfaces tr")
-    assert re.match(r"wan0\s+up\s+by tc\s+hybrid\s", row)
+    assert "2, 1 after resolution" in " ".join(row.split())
+    assert re.match(r"wan0\s+up\s+tc ingress\s+hybrid\s", row)
     rows = page.texts("#rules tr")
     assert [tuple(re.split(r"\s+", row)[:3]) for row in rows] == [
         (rule.split()[0], "wan0", rule.split()[1]) for rule in RULES
     ]
     assert f"answered_xdp {final['answered_xdp']:,}" in " ".join(rows).replace("\n", " ")
     figures = " ".join(page.texts("#figures > div")).replace("\n", " ")
-    for words in ("Neighbours 1 lan0 1", "Proxy entries 1 wan0 1", "Host routes 1", "Losses 0 nothing lost"):
+    for words in (
+        "Pending 0 being resolved",
+        "Neighbours 1 lan0 1",
+        "Proxy entries 1 wan0 1",
+        "Host routes 1",
+        "Losses 0 nothing lost",
+    ):
         assert words in figures
     assert HOST_ADDRESS not in page.run("return document.documentElement.outerHTML")
     running.write("[limits]\npending = 16\n" + configuration(*RULES, attach='"tc"'))
     assert verb(running, "reload").returncode == 0
-    assert page.becomes(lambda: re.match(r"wan0\s+up\s+by tc\s+hybrid\s", page.texts("#interfaces tr")[0]) is not None)
+    assert page.becomes(
+        lambda: re.match(r"wan0\s+up\s+tc ingress\s+hybrid\s", page.texts("#interfaces tr")[0]) is not None
+    )
+    whole = " ".join(page.texts("body")[0].split())
+    for words in ("Solicitations per second", f"{sum(final.values()):,} total", "None since start: "):
+        assert words in whole
     assert page.complaints() == []
     assert page.requested() == {URL, f"{URL}status.json", f"{URL}samples.json"}
 
@@ -292,7 +306,7 @@ def test_a_loop_with_nothing_to_do_is_well_and_one_that_hangs_is_not(topology: T
     hold.touch()
     running.process.send_signal(signal.SIGUSR2)
     assert until(lambda: get(running, "/healthz")[0] == 503)
-    assert re.fullmatch(rb"not answering\nthe main loop has not turned for \d+ s\n", get(running, "/healthz")[1])
+    assert re.fullmatch(rb"not answering\nthe main loop has been stuck for \d+ s\n", get(running, "/healthz")[1])
     assert data(running)["interfaces"][0]["up"]
     hold.unlink()
     assert until(lambda: get(running, "/healthz")[0] == 200)

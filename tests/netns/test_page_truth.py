@@ -160,7 +160,7 @@ def test_of_thousands_of_rules_a_hundred_are_there_at_a_time_and_all_can_be_foun
     page.choose("#of-outcome", "ignored")
     assert [row.split()[0] for row in page.texts("#rules tr")] == ["2001:db8:ffff::/64"]
     page.choose("#search", "nothing like that")
-    assert page.text("#rules-more") == "No rule is like that."
+    assert page.text("#rules-more") == "No rule matches."
     page.choose("#of-interface", "wan0")
     assert page.complaints() == []
 
