@@ -143,20 +143,36 @@ def status(arguments: argparse.Namespace) -> int:
 @verb(
     "have the daemon read its configuration again",
     "Has the running daemon read its configuration file again, and says what became of it: all of the new one is "
-    "in use, or the old one stays and the exit status is 1. The same as SIGHUP, but for the answer.",
+    "in use, or the old one stays and the exit status is 1. The same as SIGHUP, but for the answer. With --json it is "
+    "one object: whether the new one was applied, and what has changed, or the mistakes, each with its line and column "
+    "as check --json has them.",
     "",
-    takes=(CONTROL_SOCKET,),
+    "--json",
+    takes=(
+        CONTROL_SOCKET,
+        option("--json", action="store_true", help="one JSON object: what has changed, or the mistakes"),
+    ),
 )
 def reload(arguments: argparse.Namespace) -> None:
     """`reload`: have the daemon read its configuration again."""
-    from npd6_xdp.tools.control import ask
+    from npd6_xdp.tools.control import Declined, ask
 
-    found = ask(arguments.control, {"verb": "reload"})
+    try:
+        found = ask(arguments.control, {"verb": "reload"})
+    except MachineError as error:
+        if arguments.json:
+            answer = error.answer if isinstance(error, Declined) else {"error": str(error)}
+            print(json.dumps({"applied": False, "mistakes": [], **answer}, indent=2), flush=True)
+        raise
     for line in found["warnings"]:
         print(f"npd6-xdp: warning: {line}", file=sys.stderr)
-    rules = found["rules"]
-    where = ", ".join(found["interfaces"]) or "no interface that is there yet"
-    print(f"npd6-xdp: the new configuration is in use: {rules} rule{'' if rules == 1 else 's'} on {where}")
+    rules, where = found["rules"], ", ".join(found["interfaces"])
+    if arguments.json:
+        print(json.dumps({"applied": True, **found}, indent=2), flush=True)
+    elif where:
+        print(f"npd6-xdp: the new configuration is in use: {rules} rule{'' if rules == 1 else 's'} on {where}")
+    else:
+        print("npd6-xdp: the new configuration is in use, but no configured interface exists")
 
 
 @verb(

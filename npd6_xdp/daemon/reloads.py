@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from npd6_xdp.core.config import Config
+from npd6_xdp.core.differences import differences
 from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error
 from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.steps import Steps
@@ -63,6 +64,7 @@ class Reloads:
         self._to_hear: list[Reply] = []  # who waits for what becomes of the reload to come
         self._asked: list[Reply] = []  # and of the one that is under way
         self._reading: Reading | None = None  # what that is to put in force
+        self._changed: dict[str, Any] = {}  # by it, for those who have asked
         self._applying: Steps[None] | None = None  # a configuration that was read, and is to be in force
         self._say_at_work: Callable[[], None] = lambda: None
         self._say_at = 0.0  # when those who wait are told again that we are at it
@@ -157,6 +159,7 @@ class Reloads:
     def _going_by(self, config: Config, took: float) -> Steps[None]:
         """Put a configuration that was read in force. Raises what is the reason why it can't be."""
         began = time.monotonic()
+        self._changed = (yield from differences(self._changes.in_force.written, config)) if self._asked else {}
         try:
             yield from self._changes.going_to(config)
         except MachineError:
@@ -219,7 +222,7 @@ class Reloads:
             gc.collect()
         gc.freeze()  # all that there is stays, and isn't looked at again and again
         garbage.release()
-        self._tell(self._view.in_use() if refusal is None else refusal)
+        self._tell({**self._view.in_use(), "changed": self._changed} if refusal is None else refusal)
         if self._at is not None:  # by a signal; who has asked on the socket meanwhile is yet to be read
             self._at = time.monotonic() + _TOGETHER
 

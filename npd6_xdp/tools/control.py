@@ -20,6 +20,14 @@ _TRIES = 10  # where the daemon closes the connection before it has read the que
 _PAUSE = 0.02  # seconds between them
 
 
+class Declined(MachineError):
+    """The daemon says why what was asked of it can't be. `answer` is all that it says."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(str(answer["error"]))
+        self.answer = answer
+
+
 def ask(path: Path, question: dict[str, Any], patience: float = _TIMEOUT) -> dict[str, Any]:
     """The answer of the daemon at `path`, however long it takes, unless it says nothing for `patience` (seconds).
     Raises MachineError if there is none, and UsageError if it says that such a thing can't be asked.
@@ -55,7 +63,7 @@ def understood(path: Path, answer: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MachineError(f"{path}: no answer of npd6-xdp's; is it the right socket?")
     if "error" in found:
-        raise (UsageError if found.get("usage") else MachineError)(str(found["error"]))
+        raise UsageError(str(found["error"])) if found.get("usage") else Declined(found)
     return found
 
 

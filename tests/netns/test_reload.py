@@ -320,6 +320,40 @@ def refusals(running: RunningDaemon, text: str) -> tuple[list[str], list[str], d
     return log, done.stderr.splitlines(), answer
 
 
+def test_reload_as_json_says_what_has_changed_or_each_mistake_with_its_place(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration())
+    running.write("[limits]\npending = 100\n" + configuration("2001:db8:1::/64 static", "2001:db8:9::/64 static"))
+    done = verb(running, "reload", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {
+        "applied": True,
+        "rules": 2,
+        "interfaces": ["wan0"],
+        "warnings": [],
+        "changed": {
+            "keys": ["limits.pending"],
+            "interfaces": {"added": [], "removed": [], "changed": ["wan0"]},
+            "rules": {"added": 1, "removed": 0, "changed": 0},
+        },
+    }
+    running.write(MISTAKEN)
+    checked = json.loads(running.command("check", "--config", str(running.config_file), "--json").stdout)
+    done = verb(running, "reload", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["applied"] is False
+    assert found["mistakes"] == checked["mistakes"]
+    assert [(each["line"], each["column"]) > (0, 0) for each in found["mistakes"]] == [True, True]
+    assert done.stderr == "".join(f"npd6-xdp: {line}\n" for line in found["error"].splitlines())
+    running.write(TAKEN)
+    found = json.loads(verb(running, "reload", "--json").stdout)
+    assert (found["applied"], found["mistakes"]) == (False, [])
+    assert "192.0.2.1" in found["error"]
+    running.stop()
+    done = verb(running, "reload", "--json")
+    assert (done.returncode, json.loads(done.stdout)["applied"]) == (1, False)
+
+
 MISTAKEN = configuration("2001:db8:2::/64 nowhere", "2001:db8:3::/64 statik")
 TAKEN = f'[metrics]\nlisten = "192.0.2.1:9"\n{configuration()}'
 
