@@ -41,6 +41,7 @@ class WarningKind(StrEnum):
     NEIGHBOUR_TABLE = "neighbour_table"
     TAGS = "tags"
     ROUTER_ADVERTISEMENTS = "router_advertisements"
+    CERTIFICATE = "certificate"
 
 
 Warnings = Mapping[WarningKind, Sequence[str]]

@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from npd6_xdp.core.config import Config
+from npd6_xdp.core.config import Config, is_glob
 from npd6_xdp.core.errors import as_machine_error
 from npd6_xdp.core.logged import fields, named
 from npd6_xdp.core.steps import finish
@@ -131,9 +131,10 @@ class Rooms:
         # who tells of it
         found = counts, recent, self.neighbour, self.kernel, self.announcing, hand_over
         view = View(self.ns_filter, self.ports, self.tags, *found, changing, given.file)
-        self.outlook = keep(closing(Outlook(Router(), self.neighbour.take_news, self.damper, view.warn)))
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()
+        warned = self.neighbour.take_news, self.damper, view.warn, self.exposition.warnings
+        self.outlook = keep(closing(Outlook(Router(), *warned)))
         self.explaining = Explaining(self.ns_filter, requests, self.ports, recent, self.neighbour, self.route)
         turns = Turns(self.rings.is_busy)
         rings, answering, reap = self.rings, self.answering, self.reaper.reap
@@ -152,9 +153,9 @@ class Rooms:
         and answers what is in the rings first.
         """
         return [
-            *(LinkLog(self.damper), self.machine, self.neighbour, self.outlook, self.kernel, self.route, self.tracing),
-            self.programs,
-            *(self.answering, counts, recent, view, self.exposition, self.control, self.discovery, self.ports),
+            *(LinkLog(self.damper), self.machine, self.neighbour, self.exposition, self.outlook),
+            *(self.kernel, self.route, self.tracing, self.programs),
+            *(self.answering, counts, recent, view, self.control, self.discovery, self.ports),
             *(self.tags, self.remembering, self.announcing, self.names, self.explaining),
         ]
 
@@ -272,7 +273,8 @@ class Daemon:
         for pid in rooms.beside:
             log.info("another npd6-xdp runs in this network namespace (pid %d): what it has is left to it", pid)
         if lack := first.lack:
-            log.warning("started, but %s", lack)
+            missing = [name for name in first.absent if not is_glob(name)]
+            log.warning("started, but %s", lack, extra=fields(**named(*missing)))
         else:
             ports = sorted({entry.port for entry in first.table.entries.values() if entry.spoken})
             log.info("ready: %s", first.summary, extra=fields(**named(*ports)))

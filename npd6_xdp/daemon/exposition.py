@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from npd6_xdp.core.config import Config
@@ -52,6 +53,10 @@ class Exposition(Follower):
     def close(self) -> None:
         """Stop serving: nobody asks for anything any more once this returns."""
         self._listening.close()
+
+    def warnings(self) -> Sequence[str]:
+        """What there is to warn of at the moment: a certificate that ends soon, or has ended."""
+        return self._secured.warnings(time.time())
 
     def serve(self) -> None:
         """Answer from now on."""

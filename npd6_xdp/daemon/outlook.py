@@ -48,7 +48,8 @@ _MOST_READ = 64  # interfaces whose sysctls and counters are read at a look
 class Outlook(Follower):
     """Warnings of the configuration and of the machine. `due` is when look() is to be called again.
 
-    `neighbour_table` has those of the kernel's neighbour table. `show` is given all of them, whenever they change.
+    `neighbour_table` has those of the kernel's neighbour table, `certificate` those of the page's. `show` is given all
+    of them, whenever they change.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Outlook(Follower):
         neighbour_table: Callable[[], Sequence[str]],
         damper: Damper | None = None,
         show: Callable[[Warnings], None] = lambda _: None,
+        certificate: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._router = router
         self._neighbour_table = neighbour_table
         self._show = show
+        self._certificate = certificate
         self._tags: Tags | None = None
         self._has_news: Callable[[], bool] = lambda: False
         self._in_force = NOTHING
@@ -189,6 +192,7 @@ class Outlook(Follower):
             WarningKind.NEIGHBOUR_TABLE: self._neighbour_table(),
             WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._look_at_offloads()],
             WarningKind.ROUTER_ADVERTISEMENTS: advertisements,
+            WarningKind.CERTIFICATE: self._certificate(),
         }
         changed = current != self.current
         self.current = current

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def look(config: Config) -> list[str]:
     web = read_web(config.metrics_web_config)
     said = warnings(web, config.metrics_listen)
     try:
-        secured(web, Verdicts())
+        said += secured(web, Verdicts()).warnings(time.time())
     except Lacking as error:
         return [*said, f"{error}; so it isn't looked at"]
     except Unusable as error:

@@ -82,6 +82,26 @@ def test_a_reload_reads_certificates_and_users_anew_or_leaves_all_as_it_was(topo
     assert curl(topology, scheme="http") == "ok"
 
 
+def test_a_certificate_that_ends_soon_is_warned_of_until_another_one_is_read(topology: Topology, daemon: Start) -> None:
+    where = topology.directory
+    self_signed(where, "server", "IP:::1", days=10)
+    web_config(where, users=())
+    text = secured(topology)
+    running = daemon(text)
+    said = f"the TLS certificate {where}/server.crt: it ends at 20"
+    assert until(lambda: f"npd6-xdp: warning: {said}" in running.log)
+    told = verb(running, "status").stdout
+    assert told.startswith(f"degraded: 1 problem\n  {said}")
+    assert told.splitlines()[1].endswith("; renew it, then npd6-xdp reload")
+    assert 'npd6_warnings{kind="certificate"} 1.0' in curl(topology, path="/metrics")
+    assert f"npd6-xdp: warning: {said}" in running.command("check", "--config", str(running.config_file)).stderr
+    self_signed(where, "server", "IP:::1")
+    assert verb(running, "reload").stderr == ""
+    assert verb(running, "status").stdout.startswith("working\n")
+    assert curl(topology) == "ok"
+    assert until(lambda: "no longer so: it ends at" in running.log)
+
+
 def test_check_and_a_start_refuse_what_cant_be_used(topology: Topology, daemon: Start) -> None:
     where = topology.directory
     web = where / "web.yml"

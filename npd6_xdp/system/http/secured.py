@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import errno
 import grp
+import math
 import os
 import pwd
+import re
 import shlex
 import socket
 import ssl
@@ -15,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from npd6_xdp.core.certificates import certificate_warning, not_after
 from npd6_xdp.core.errors import remedy
 from npd6_xdp.core.web_config import CIPHER_SUITES, ClientAuth, NamedFile, Tls, TlsVersion, WebConfig
 from npd6_xdp.system.http.passwords import Lacking, Passwords, Unusable, Verdicts
@@ -26,16 +29,26 @@ _VERIFY = {
     ClientAuth.IF_GIVEN: ssl.CERT_OPTIONAL,
     ClientAuth.REQUIRED: ssl.CERT_REQUIRED,
 }
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _PLAIN = b"This is served by TLS: ask by https://.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """How connections are served. `context` is None for plain HTTP, `passwords` for no password."""
+    """How connections are served. `context` is None for plain HTTP, `passwords` for no password. `certificate` is the
+    path of the server's own, which `ends` (seconds since the epoch).
+    """
 
     context: ssl.SSLContext | None = None
     headers: tuple[tuple[str, str], ...] = ()
     passwords: Passwords | None = None
+    certificate: str = ""
+    ends: float = math.inf
+
+    def warnings(self, now: float) -> list[str]:
+        """What there is to warn of (`now` in seconds since the epoch): a certificate that ends soon, or has ended."""
+        line = certificate_warning(self.certificate, self.ends, now)
+        return [line] if line else []
 
     def wrap(self, connection: socket.socket) -> socket.socket:
         """The connection to ask on, where nothing was said yet: this doesn't wait. OSError if nobody is there."""
@@ -47,7 +60,10 @@ class Secured:
 def secured(web: WebConfig, verdicts: Verdicts) -> Secured:
     """Read the files that a web configuration names. Raises Unusable where one can't be used."""
     passwords = Passwords(web, verdicts) if web.users else None
-    return Secured(_context(web.tls) if web.tls else None, web.headers, passwords)
+    if web.tls is None:
+        return Secured(None, web.headers, passwords)
+    certificate = web.tls.cert_file
+    return Secured(_context(web.tls), web.headers, passwords, certificate.path, _end(certificate))
 
 
 def shake_hands(connection: socket.socket) -> None:
@@ -133,6 +149,14 @@ def _load_chain(context: ssl.SSLContext, tls: Tls) -> None:
         raise _wrong(certificate, f"OpenSSL takes it not: {said}") from error
     except OSError as error:
         raise _wrong(key, f"can't read it: {remedy(error)}") from error
+
+
+def _end(certificate: NamedFile) -> float:
+    """When the first certificate of a file ends, which is the server's own; infinity where that can't be told."""
+    found = _PEM.search(_read(certificate).decode("ascii", "replace"))
+    with suppress(ValueError):
+        return not_after(ssl.PEM_cert_to_DER_cert(found[0])) if found else math.inf
+    return math.inf
 
 
 def _load_authorities(context: ssl.SSLContext, file: NamedFile) -> None:
