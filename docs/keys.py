@@ -95,7 +95,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             "an interface's name or alternative name, or a glob (`*`, `?`, `[0-9]`, `[!0-9]`)",
         ),
         "vlan": Key(
-            "which frames of the port: see [below](#which-entry-speaks-for-a-frame)",
+            "which frames of the port: see [below](#which-entry-matches-a-frame)",
             '`"untagged"`, `"any"`, `100`, `"100.7"`',
         ),
         "attach": Key(

@@ -24,6 +24,7 @@ from npd6_xdp.arguments import CONFIG
 from npd6_xdp.cli import argument_parser
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_keys import KEYS, header
+from npd6_xdp.core.reasons import INVALID, REFUSED
 from npd6_xdp.system import ended
 from npd6_xdp.tools.init.write import SYSCTLS
 
@@ -103,6 +104,23 @@ service, goes on answering until the next one takes over. Another XDP program on
 ## OPTIONS
 
 {options}
+
+## OUTCOMES
+
+Every solicitation on an attached interface has exactly one. `status`, the status page and the metrics count them;
+`trace`, `explain` and `replay` say why. `pending` counts what was sent for resolution, not what is being resolved.
+
+{outcomes}
+
+## REASONS
+
+Why a solicitation is `invalid`, which is the first of these checks that fails:
+
+{invalid}
+
+Which limit has refused one that is `rate_limited`:
+
+{refused}
 
 ## EXIT STATUS
 
@@ -209,7 +227,7 @@ In TOML a key belongs to the header above it. So keys of an interface stand befo
 
 {tables}
 
-## WHICH ENTRY SPEAKS FOR A FRAME
+## WHICH ENTRY MATCHES A FRAME
 
 Each frame of a port has one `[[interface]]`, and is decided by that entry's rules alone. An exact name beats a glob,
 then a given VLAN beats `"any"`; of two globs the first in the file has it. Tags with VID 0 count as none. An answer
@@ -291,6 +309,9 @@ method = "static"
 """,
 }
 
+_OUTCOMES = re.compile(r"^\| outcome \|.*\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
+_SEE = re.compile(r":? see \[[^]]+\]\([^)]+\)")  # which leads nowhere in a man page
+
 _SHELLS = {"bash": "bash-completion/npd6-xdp", "zsh": "zsh/_npd6-xdp", "fish": "fish/npd6-xdp.fish"}
 _INTERFACES = """\
 _npd6_xdp_interfaces() {
@@ -316,6 +337,9 @@ def command_page() -> str:
         description=parser.description,
         commands="\n\n".join(_command(name, verb) for name, verb in verbs(parser).items()),
         options=_definitions(_options(parser)),
+        outcomes=_definitions(outcomes()),
+        invalid=_definitions((str(reason), _sentence(why)) for reason, why in INVALID.items()),
+        refused=_definitions((str(limit), _sentence(why)) for limit, why in REFUSED.items()),
         exit_status=_definitions((str(status), text) for status, text in EXIT_STATUS.items()),
         files=_definitions(FILES.items()),
         signals=_definitions(SIGNALS.items()),
@@ -350,6 +374,16 @@ def configuration_page() -> str:
         files=_definitions([(str(CONFIG), FILES[str(CONFIG)].partition(" See ")[0])]),
     )
     return title("npd6-xdp.toml", 5) + roff(text)
+
+
+def outcomes() -> Iterator[tuple[str, str]]:
+    """Each outcome, with what has happened and what it says if there are many: the table of docs/operation.md."""
+    text = (Path(__file__).parent / "operation.md").read_text()
+    for name, happened, many in re.findall(
+        r"^\| `(\w+)` \| (.+) \| (.+) \|$", _OUTCOMES.findall(text)[0], re.MULTILINE
+    ):
+        said = f"{_sentence(happened)} If there are many: {many}."
+        yield name, _SEE.sub("", said)
 
 
 # --- The command line ---

@@ -22,7 +22,7 @@ from npd6_xdp.core.config import Attach, Config, Datapath, InterfaceConfig
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_keys import KEYS, REQUIRED, header
 from npd6_xdp.core.errors import ConfigError, Npd6Error
-from npd6_xdp.core.verdict import Method
+from npd6_xdp.core.verdict import Limit, Method, Outcome, Reason
 from npd6_xdp.system import claims, daemon_files, ended, starts
 from npd6_xdp.system.bpf import shelf
 from npd6_xdp.tools.init import write
@@ -91,8 +91,8 @@ def test_pages_are_dated_by_the_build_and_named_by_the_version(built: Path) -> N
 def test_pages_have_the_sections_that_one_looks_for(text: dict[str, str]) -> None:
     titles = {page: re.findall(r"^([A-Z][A-Z ]+|\[.*\])$", text[page], re.MULTILINE) for page in PAGES}
     assert titles["man8/npd6-xdp.8"] == [
-        *("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "EXIT STATUS", "FILES", "SIGNALS", "ENVIRONMENT"),
-        *("EXAMPLES", "SEE ALSO"),
+        *("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "OUTCOMES", "REASONS", "EXIT STATUS"),
+        *("FILES", "SIGNALS", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"),
     ]
     assert titles["man5/npd6-xdp.toml.5"] == [
         *(
@@ -105,7 +105,7 @@ def test_pages_have_the_sections_that_one_looks_for(text: dict[str, str]) -> Non
             "[[interface]]",
             "[[interface.rule]]",
         ),
-        *("WHICH ENTRY SPEAKS FOR A FRAME", "WHICH RULE DECIDES", "METHODS", "DATAPATHS", "EXAMPLES", "FILES"),
+        *("WHICH ENTRY MATCHES A FRAME", "WHICH RULE DECIDES", "METHODS", "DATAPATHS", "EXAMPLES", "FILES"),
         "SEE ALSO",
     ]
     assert titles["man8/npd6-xdp-ndppd.8"] == [
@@ -116,6 +116,27 @@ def test_pages_have_the_sections_that_one_looks_for(text: dict[str, str]) -> Non
 
 
 # --- npd6-xdp(8) ---
+
+
+def defined(page: str, title: str) -> list[str]:
+    """The terms that a section defines, as the page shows them: those of one word."""
+    found = re.search(rf"^{re.escape(title)}\n(.*?)(?=^\S|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found, title
+    # a short one has its text beside it, from the 14th column on
+    return [a or b for a, b in re.findall(r"^ {7}(?:(\w+)|(?=.{6} )(\w+) +\S.*)$", found[1], re.MULTILINE)]
+
+
+def test_each_outcome_and_each_reason_is_explained(text: dict[str, str]) -> None:
+    page = text["man8/npd6-xdp.8"]
+    assert defined(page, "OUTCOMES") == [name for name, _ in manual.outcomes()]
+    assert sorted(defined(page, "OUTCOMES")) == sorted(map(str, Outcome))
+    assert defined(page, "REASONS") == [*map(str, Reason), *map(str, Limit)]
+    said = section(page, "OUTCOMES")
+    for outcome, words in manual.outcomes():
+        assert "](" not in words, outcome
+        assert len(words.split()) > 7, outcome
+        assert words.replace("`", "") in said, outcome
+    assert "Its hop limit isn't 255, so it came through a router (RFC 4861 §7.1.1)." in section(page, "REASONS")
 
 
 def test_each_command_has_its_description_its_options_and_its_examples(text: dict[str, str]) -> None:
