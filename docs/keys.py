@@ -59,7 +59,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         ),
     },
     "limits": {
-        "events_per_second": Key("solicitations a second up to Python, of all ports", beyond="`rate_limited`"),
+        "events_per_second": Key("solicitations per second up to Python, of all ports", beyond="`rate_limited`"),
         "pending": Key(
             "`neighbour`: pending targets (the kernel resolves them) at once; no interface has more than it leaves"
             " free, nor has one asker",
@@ -128,8 +128,8 @@ SAID: Mapping[str, Mapping[str, Key]] = {
             " [switches with MLD snooping](operation.md#switches-with-mld-snooping) send all groups here"
         ),
         "new_targets_per_second": Key(
-            "how many targets that weren't answered lately are answered a second under `static`, `route` and `kernel`,"
-            " on one port and VLAN ([more](#the-upstreams-cache)); 0 is no limit",
+            "how many targets that weren't answered lately are answered per second under `static`, `route` and"
+            " `kernel`, on one port and VLAN ([more](#the-upstreams-cache)); 0 is no limit",
             beyond="`rate_limited`",
         ),
     },

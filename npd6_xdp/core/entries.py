@@ -38,7 +38,7 @@ class Entry:
 
     `spoken` is False for the frames of a port that no [[interface]] entry matches: those have no rules, and
     whatever is asked there is `unmatched`. `source_limit` is in NS/s, `new_target_limit`
-    in targets a second, 0 is none.
+    in targets per second, 0 is none.
 
     `active_with` is the address that it is active with ("" is always); on `standby`, this machine doesn't hold that, or
     it `lacks_device`, where it `needs_device`: no device here takes in what is sent to `mac`.

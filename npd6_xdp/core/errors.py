@@ -111,8 +111,8 @@ _USED_UP = {
     errno.ENFILE: "raise the sysctl fs.file-max",
     errno.ENOMEM: "this machine is short of memory",
     errno.ENOBUFS: "this machine is short of memory",
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room there",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
 }
 
 

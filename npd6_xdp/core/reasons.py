@@ -159,7 +159,7 @@ def why_frame_ignored(asked: Asked, entry: EntryFacts) -> str:
     if not asked.eth_destination[0] & 1 and asked.eth_destination not in entry.macs:
         return f"it went to {asked.eth_destination.hex(':')}, which isn't {entry.port}'s MAC address"
     if asked.answer_mac[0] & 1 or asked.answer_mac == _NO_MAC:
-        return "its answer would go to a group, or to nobody"
+        return "its answer would go to a multicast or zero MAC address"
     return ""
 
 
@@ -185,11 +185,11 @@ def why_invalid(source: IPv6Address, target: IPv6Address) -> str:
 
 def _why_absent(decided: Decided) -> str:
     if decided.decision is not Decision.NEIGHBOUR:
-        return f"the routing table doesn't lead to it by {decided.via or 'another interface'}"
+        return f"no route to it out of {decided.via or 'another interface'}"
     if decided.would or (decided.rule is not None and not decided.rule.has_via):
         return f"there is no {decided.via} on this machine"
     behind = decided.behind or " where its rule looks for it"
-    return f"it is not{behind}, but where the question comes from, or another proxy has asked for it"
+    return f"it is not{behind}, but on the asker's link, or another proxy has asked for it"
 
 
 def _why_pending(decided: Decided) -> str:
@@ -224,10 +224,10 @@ def why_surely_there(method: Method, *, is_held: bool) -> str:
 
 def if_there(decision: Decision, rule: RuleFacts, *, is_held: bool) -> tuple[str, list[str]]:
     """Why a target may be there, and under what condition where that shows only in the kernel at the moment."""
-    via = f" by {' or '.join(rule.via)}" if rule.via else " by another interface"
+    out_of = " or ".join(rule.via) or "another interface"
     match decision:
         case Decision.ROUTE:
-            return "if it is routed", [f"  if the routing table leads to it{via}; else {Outcome.ABSENT}"]
+            return "if it is routed", [f"  if there is a route to it out of {out_of}; else {Outcome.ABSENT}"]
         case Decision.NEIGHBOUR:
             behind = f"if the neighbour table has it behind {' or '.join(rule.via)}"
             return "if it is there", [f"  {behind}; else {Outcome.PENDING}, and the kernel resolves it"]
@@ -241,7 +241,7 @@ def _why_there(decided: Decided) -> str:
     dad = "a DAD probe to be defended; " if decided.asked.source == UNSPECIFIED else ""
     match decided.decision:
         case Decision.ROUTE:
-            return f"{dad}the routing table leads to it"
+            return f"{dad}there is a route to it"
         case Decision.NEIGHBOUR if decided.late:
             return f"{dad}it was {Outcome.PENDING}, and has been found{decided.behind}"
         case Decision.NEIGHBOUR:

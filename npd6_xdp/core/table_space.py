@@ -82,7 +82,7 @@ class TableSpace:
         lines = [f"{_SUBJECT}: it is full: {self._mend()}"] if self.is_full(now) else []
         if self._is_too_small(now) and self._thresholds is not None:
             lines.append(
-                f"{_SUBJECT}: it has room for {self._thresholds[2]} entries, and quiet ones are thrown out above"
+                f"{_SUBJECT}: it has space for {self._thresholds[2]} entries, and quiet ones are thrown out above"
                 f" {self._thresholds[1]}, so fewer than limits.pending targets are resolved at once: {self._mend()}"
             )
         return lines

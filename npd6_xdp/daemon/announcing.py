@@ -190,7 +190,7 @@ class Announcing(Follower):
         live = [table.entries[number] for number in sorted(set(table.entry_ids.values()))]
         chosen = [entry for entry in live if entry.spoken and interface in (None, entry.label, entry.port)]
         if not chosen:
-            reply({"error": self._why_none(interface) if interface else "no interface is there"})
+            reply({"error": self._why_none(interface) if interface else "no configured interface exists"})
         elif len(self._under_way) + len(chosen) > _MOST_BY_HAND + len(live):
             reply({"error": "so many are being announced already; try again in some seconds"})
         else:

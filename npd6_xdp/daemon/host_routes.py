@@ -291,7 +291,7 @@ class HostRoutes:
         self._make_so(host)
         if host in self._there and change.sender != _BY_ITSELF and not was_anothers:
             name, address = self._name(host), IPv6Address(host.address)
-            line = f"{name}: somebody else removes host routes of ours ({address}, for one); they are put back"
+            line = f"{name}: another process removes our host routes ({address}, for one); they are put back"
             mend = "If it is systemd-networkd: ManageForeignRoutes=no in networkd.conf"
             self._once.warn(f"{line}. {mend}", f"{host.ifindex} removed", **about_host(host, name))
 

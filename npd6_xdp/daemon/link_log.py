@@ -49,7 +49,7 @@ class LinkLog(Follower):
                 self._say_of(name, known[name], links.get(name))
         for name in links.keys() - known.keys():
             if self._in_force.config.entries(name):
-                self._lines.add(logging.INFO, name, "the interface is there", ifindex=links[name].ifindex)
+                self._lines.add(logging.INFO, name, "the interface has appeared", ifindex=links[name].ifindex)
         self._lines.say()
 
     def _say_of(self, name: str, before: LinkFacts, now: LinkFacts | None) -> None:

@@ -262,16 +262,16 @@ class Loop:
         why = f"{where} failed {FAILURES} times within {WITHIN:.0f} s ({type(error).__name__}: {error})"
         renewals = self._renewals.get(where, ())
         if not renewals:
-            raise MachineError(f"{why}, and can't be opened anew: ending") from error
+            raise MachineError(f"{why}, and can't be reopened: ending") from error
         if now - record.renewed < HELPED:
-            raise MachineError(f"{why}, although it has just been opened anew: ending") from error
+            raise MachineError(f"{why}, although it has just been reopened: ending") from error
         record.renewed = now
-        log.error("%s: opening it anew", why, extra=fields(error=f"{type(error).__name__}: {error}"))
+        log.error("%s: reopening it", why, extra=fields(error=f"{type(error).__name__}: {error}"))
         try:
             for renewal in renewals:
                 renewal()
         except Exception as again:
-            raise MachineError(f"{why}, and opening it anew failed, too ({again}): ending") from again
+            raise MachineError(f"{why}, and reopening it failed, too ({again}): ending") from again
 
     def close(self) -> None:
         """Let go of the descriptors of its own."""

@@ -56,7 +56,7 @@ class NextLook:
     def retry(self, error: MachineError) -> None:
         """The machine's changes couldn't be taken in, and are tried again; said once, until it goes well."""
         if self._said.note(what=str(error)):
-            log.error("%s; going on with what is known", error, extra=fields(error=str(error)))
+            log.error("%s; continuing with what is known", error, extra=fields(error=str(error)))
         self.in_a_while()
 
     def went_well(self) -> None:

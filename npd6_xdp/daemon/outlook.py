@@ -240,7 +240,7 @@ class Outlook(Follower):
         more = self._add([line for line in lines if line not in self._said], logging.WARNING)
         going_on = {line.partition(": ")[0] for line in self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ())}
         past = [
-            f"{line.partition(': ')[0]}: no longer so: {line.partition(': ')[2]}"
+            f"{line.partition(': ')[0]}: cleared: {line.partition(': ')[2]}"
             for line in sorted(self._said - said)
             # else the default route is missing still, if for another reason
             if line not in self._of_advertisements or line.partition(": ")[0] not in going_on
@@ -250,7 +250,7 @@ class Outlook(Follower):
         if more:
             log.warning("%s", more_of(more))
         if fewer:
-            log.info("and %s more no longer so", f"{fewer:,}")
+            log.info("and %s more cleared", f"{fewer:,}")
         self._said = said
         self._of_advertisements = frozenset(self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ()))
 

@@ -317,7 +317,7 @@ class Ports(Follower):
 
     def _take_note(self, port: Attached) -> None:
         what = "tc" if port.mode is AttachMode.TC else "XDP"
-        self._looks.complain(port, f"somebody has taken the {what} program off; attaching it again")
+        self._looks.complain(port, f"another process has detached the {what} program; attaching it again")
         self._detach(port.ifindex)
 
     # --- attach -------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ class Programs(Follower):
         until = self._rings.taken_over(successor.ring)
         self._retire_at = self._retire_at or until
         if anew or successor.grown:
-            log.info("the XDP program was loaded anew" if anew else "the kernel maps have grown")
+            log.info("the XDP program was loaded again" if anew else "the kernel maps have grown")
 
     def _renew(self) -> None:
         """A program of its own, as if the maps had to grow; what is in the old rings is lost.

@@ -167,7 +167,7 @@ class ProxyEntries(Follower):
                 self._requests.delete_proxy(host)
         self._reconcile()
         for name in self._sysctls.hold():
-            self._once.warn(f"{name}: somebody else changes this sysctl, which method kernel needs; it is set again")
+            self._once.warn(f"{name}: another process changes this sysctl, which method kernel needs; it is set again")
         self._cost = time.thread_time() - began
         self.due = now + self._pause() if self._entries or proxying_interfaces(self._in_force.table) else None
 
@@ -217,7 +217,7 @@ class ProxyEntries(Follower):
             return False
         name = self._in_force.names.get(host.ifindex, str(host.ifindex))
         self._once.warn(
-            f"{name}: proxy entries of ours have gone ({IPv6Address(host.address)}, for one): somebody else removes"
+            f"{name}: our proxy entries are gone ({IPv6Address(host.address)}, for one): another process removes"
             " them, or the interface was down; they are put back",
             about=f"{host.ifindex} gone",
             **about_host(host, self._name(host)),

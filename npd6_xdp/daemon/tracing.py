@@ -109,7 +109,7 @@ class Tracing(Follower):
         """A client wants to trace; the connection is ours from now on. Raises Npd6Error where that can't be."""
         wanted = Filter.of(question)
         if self._tracer is not None:
-            raise MachineError(f"trace: somebody is tracing already (pid {self._tracer.pid}): one at a time")
+            raise MachineError(f"trace: another process is tracing already (pid {self._tracer.pid}): one at a time")
         table = self._in_force.table
         port = "" if wanted.interface is None else self._port(wanted.interface)
         rules = frozenset() if wanted.rule is None else _rules(table, wanted.rule)
@@ -133,7 +133,7 @@ class Tracing(Follower):
         self._answering.told = self
         self._heard = time.monotonic()
         self._wait(selectors.EVENT_READ)
-        log.info("solicitations are traced by process %d", tracer.pid)
+        log.info("tracing for process %d", tracer.pid)
 
     def _port(self, interface: str) -> str:
         port = self._in_force.meant.get(interface, interface)
@@ -249,7 +249,7 @@ class Tracing(Follower):
                 self._ring = None
             self._say(end=why)  # whatever went wrong: he is to hear that nothing more comes
             self._heard = time.monotonic()
-        log.info("solicitations are traced no more by process %d", self._tracer_pid)
+        log.info("tracing has ended for process %d", self._tracer_pid)
 
     def _hang_up(self) -> None:
         tracer, self._tracer = self._tracer, None

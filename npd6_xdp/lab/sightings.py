@@ -50,7 +50,7 @@ class Change(NamedTuple):
     @property
     def announced(self) -> str:
         """How many targets were announced, and how fast where there are enough to tell, in words."""
-        pace = f", {self.pace:.0f} a second" if len(self.turns) >= _ENOUGH_FOR_A_PACE else ""
+        pace = f", {self.pace:.0f} per second" if len(self.turns) >= _ENOUGH_FOR_A_PACE else ""
         return f"{len(self.turns)} targets announced{pace}"
 
     def late(self, hosts: Collection[str], at_most: float, per_second: float) -> dict[str, float]:

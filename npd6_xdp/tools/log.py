@@ -141,7 +141,7 @@ class LogThread(logging.Handler):
             logging.WARNING,
             __file__,
             0,
-            "%d line%s of this log %s dropped: whoever reads it didn't",
+            "%d line%s of this log %s dropped: its reader was too slow",
             (missing, "" if missing == 1 else "s", "was" if missing == 1 else "were"),
             None,
         )

@@ -47,7 +47,7 @@ from npd6_xdp.tools.pcap import ETHERNET, SLL2, STDIN, Frame, frames
 from npd6_xdp.tools.replayed import Replayed, as_dict, as_text, some, summary_text
 
 _NO_MAC = bytes(6)
-_UNLIMITED = 1_000_000_000  # events a second
+_UNLIMITED = 1_000_000_000  # events per second
 _SHORTEST, _LONGEST = 14, 3000  # bytes that a test run takes at the least, and surely takes
 
 

@@ -115,7 +115,7 @@ CASES: tuple[tuple[str, str, list[str], list[str]], ...] = (
         [
             "rule: 2001:db8:2::/64 (route) of wan0",
             "outcome: answered_xdp (if it is routed)",
-            "  if the routing table leads to it by another interface; else absent",
+            "  if there is a route to it out of another interface; else absent",
         ],
         na("2001:db8:2::42"),
     ),
@@ -125,7 +125,7 @@ CASES: tuple[tuple[str, str, list[str], list[str]], ...] = (
         [
             "rule: 2001:db8:3::/64 (route) of wan0",
             "outcome: answered_xdp (if it is routed)",
-            "  if the routing table leads to it by lan0 or lan1; else absent",
+            "  if there is a route to it out of lan0 or lan1; else absent",
         ],
         na("2001:db8:3::42"),
     ),
@@ -176,7 +176,7 @@ CASES: tuple[tuple[str, str, list[str], list[str]], ...] = (
         [
             "rule: interface:lan0 (route) of wan0",
             "outcome: answered_xdp (if it is routed)",
-            "  if the routing table leads to it by another interface; else absent",
+            "  if there is a route to it out of another interface; else absent",
         ],
         na("2001:db8:8::42"),
     ),

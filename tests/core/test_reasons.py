@@ -48,7 +48,7 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
         decided(Outcome.ANSWERED_XDP, rule=ROUTE, decision=Decision.STATIC),
         "this host holds the address on another interface",
     ),
-    (decided(Outcome.ANSWERED_XDP, rule=ROUTE, decision=Decision.ROUTE), "the routing table leads to it"),
+    (decided(Outcome.ANSWERED_XDP, rule=ROUTE, decision=Decision.ROUTE), "there is a route to it"),
     (
         decided(Outcome.ANSWERED_XDP, rule=BEHIND, decision=Decision.NEIGHBOUR),
         "the neighbour table has it behind lan0 or lan1",
@@ -68,11 +68,11 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
     (decided(Outcome.KERNEL, rule=KERNEL, decision=Decision.KERNEL), "the kernel's proxy entry for it answers"),
     (
         decided(Outcome.ABSENT, rule=ROUTE, decision=Decision.ROUTE),
-        "the routing table doesn't lead to it by another interface",
+        "no route to it out of another interface",
     ),
     (
         decided(Outcome.ABSENT, rule=ROUTE._replace(via=("lan0",)), decision=Decision.ROUTE),
-        "the routing table doesn't lead to it by lan0",
+        "no route to it out of lan0",
     ),
     (
         decided(Outcome.ABSENT, rule=BEHIND._replace(has_via=False), decision=Decision.NEIGHBOUR),
@@ -80,7 +80,7 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
     ),
     (
         decided(Outcome.ABSENT, rule=BEHIND, decision=Decision.NEIGHBOUR),
-        "it is not behind lan0 or lan1, but where the question comes from, or another proxy has asked for it",
+        "it is not behind lan0 or lan1, but on the asker's link, or another proxy has asked for it",
     ),
     (
         decided(Outcome.PENDING, rule=BEHIND, decision=Decision.NEIGHBOUR),
@@ -125,7 +125,7 @@ SENTENCES: tuple[tuple[Decided, str], ...] = (
     (decided(Outcome.IGNORED, FRAME[:6] + SETTING.mac + FRAME[12:]), "it comes from wan0's own MAC address"),
     (
         decided(Outcome.IGNORED, solicit(SETTING, options=b"", eth_source=bytes(6))),
-        "its answer would go to a group, or to nobody",
+        "its answer would go to a multicast or zero MAC address",
     ),
     (decided(Outcome.UNMATCHED), "no rule covers it"),
     (

@@ -82,7 +82,7 @@ def test_a_host_may_be_away_until_its_turn_in_the_announcements() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "said"), [(20, "20 targets announced"), (201, "201 targets announced, 2000 a second")]
+    ("hosts", "said"), [(20, "20 targets announced"), (201, "201 targets announced, 2000 per second")]
 )
 def test_no_pace_is_said_of_so_few_that_a_burst_may_be_all_of_them(hosts: int, said: str) -> None:
     seen = sightings(first=0.1)

@@ -176,7 +176,7 @@ def test_a_static_rule_over_an_on_link_prefix_is_warned_about() -> None:
 def test_an_address_of_its_own_with_no_prefix_around_it_is_no_neighbours_link(prefix: str) -> None:
     assert warnings(build(config(rule(prefix)), {"wan0": link(own("2001:db8:1::b/128", "fe80::2/64"))})) == []
     (line,) = warnings(build(config(rule(prefix)), {"wan0": link(own("2001:db8:1::b/127"))}))
-    assert "covers 2001:db8:1::a/127, which is on-link there" in line, "a /127 has room for a neighbour"
+    assert "covers 2001:db8:1::a/127, which is on-link there" in line, "a /127 has space for a neighbour"
 
 
 def test_notes_are_warnings_too() -> None:

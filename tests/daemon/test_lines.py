@@ -117,7 +117,7 @@ def test_nothing_grows_with_names_that_flap(caplog: pytest.LogCaptureFixture, cl
     damper = Damper()
     for number in range(5000):
         lines = Lines(damper)
-        lines.add(logging.INFO, f"tap{number}", "the interface is there")
+        lines.add(logging.INFO, f"tap{number}", "the interface has appeared")
         lines.say()
     assert len(damper._damped) <= 4096
 

@@ -21,10 +21,10 @@ from npd6_xdp.tools.log_format import _JsonFormatter
 PACKAGE = Path(npd6_xdp.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 WITHOUT = {
-    "solicitations are traced by process %d",
+    "tracing for process %d",
     "nothing was heard for %.0f s of process %d, which traces",
-    "solicitations are traced no more by process %d",
-    "and %s more no longer so",
+    "tracing has ended for process %d",
+    "and %s more cleared",
     "more_of(more)",
     "remark.text",  # of a file of ndppd's: its line and column are in it
     "line",  # of the state that SIGUSR1 asks for, as `status` has it
@@ -43,7 +43,7 @@ WITHOUT = {
     "the service manager is too busy to hear %d of what our successor needs: said again until it does",
     "the service manager was too busy to hear %d of what our successor needs: until it is ready, some ports may be"
     " unanswered",
-    "{}: somebody else changes this sysctl, which method kernel needs; it is set again",
+    "{}: another process changes this sysctl, which method kernel needs; it is set again",
 }
 """What speaks of none of these."""
 SAID_BY_NAME = {"error": "error", "why": "error", "ifindex": "ifindex", "target": "target", "took": "duration"}

@@ -131,7 +131,7 @@ def test_three_failures_within_a_second_open_the_source_anew_and_that_is_said(
     pipe.failing = FAILURES
     turns(loop)
     assert (pipe.failed, pipe.read, pipe.renewed) == (FAILURES, 1, 1)
-    assert "source failed 3 times within 1 s (RuntimeError: a mistake): opening it anew" in said.text
+    assert "source failed 3 times within 1 s (RuntimeError: a mistake): reopening it" in said.text
 
 
 def test_failures_that_are_further_apart_leave_the_source_as_it_is(loop: Loop, pipe: Pipe, clock: Clock) -> None:
@@ -145,7 +145,7 @@ def test_failures_that_are_further_apart_leave_the_source_as_it_is(loop: Loop, p
 
 def test_a_source_that_fails_all_the_time_ends_it_and_does_not_spin(loop: Loop, pipe: Pipe, clock: Clock) -> None:
     pipe.failing = 10**9
-    with pytest.raises(MachineError, match=r"source failed 3 times .*RuntimeError: a mistake.*just been opened anew"):
+    with pytest.raises(MachineError, match=r"source failed 3 times .*RuntimeError: a mistake.*just been reopened"):
         turns(loop, 1000)
     assert pipe.failed == 2 * FAILURES
     assert pipe.renewed == 1
@@ -168,7 +168,7 @@ def test_a_source_that_cannot_be_opened_anew_ends_it_and_both_reasons_are_said(
 
     loop.renew("source", fail)
     pipe.failing = FAILURES
-    with pytest.raises(MachineError, match=r"a mistake.*opening it anew failed, too \(no descriptors\)"):
+    with pytest.raises(MachineError, match=r"a mistake.*reopening it failed, too \(no descriptors\)"):
         turns(loop)
 
 
@@ -176,7 +176,7 @@ def test_one_that_nobody_can_open_anew_ends_it_too(loop: Loop, clock: Clock) -> 
     pipe = Pipe(loop, "other")
     pipe.tell()
     pipe.failing = 10**9
-    with pytest.raises(MachineError, match=r"other failed 3 times .* can't be opened anew"):
+    with pytest.raises(MachineError, match=r"other failed 3 times .* can't be reopened"):
         turns(loop, 1000)
     pipe.close()
 

@@ -26,7 +26,7 @@ from npd6_xdp.daemon.outlook import Outlook
 from tests.core.tables import facts
 from tests.daemon.forces import in_force
 
-TIGHT = "the kernel's neighbour table: it has room for 1024 entries"
+TIGHT = "the kernel's neighbour table: it has space for 1024 entries"
 SMALL, LARGE = (128, 512, 1024), (1024, 16384, 32768)
 
 
@@ -60,7 +60,7 @@ def test_a_small_neighbour_table_is_warned_of_until_it_is_larger(caplog: pytest.
     assert not changed
     (coming, going) = caplog.messages
     assert coming.startswith(TIGHT)
-    assert going.startswith("the kernel's neighbour table: no longer so: it has room for 1024 entries")
+    assert going.startswith("the kernel's neighbour table: cleared: it has space for 1024 entries")
 
 
 DEFAULT = Limits().pending
@@ -159,7 +159,7 @@ def test_receive_vlan_offload_is_warned_of_while_it_is_on(
     assert found.current[WarningKind.TAGS] == ["wan0: tags of VLAN 7"]
     on.add("wan1")
     found.look()
-    assert caplog.messages[1:] == [offload, offload.replace("wan1: ", "wan1: no longer so: "), offload]
+    assert caplog.messages[1:] == [offload, offload.replace("wan1: ", "wan1: cleared: "), offload]
     found.use(*trunks(2, kind="veth", lossy=True))
     assert found.current[WarningKind.TAGS] == ["wan0: tags of VLAN 7"], "the switch does nothing there"
 
@@ -195,8 +195,8 @@ def test_of_a_thousand_warnings_the_first_are_said_and_how_many_more(caplog: pyt
     found.use(NOTHING, (), {WarningKind.RULE: same})
     *others, last = caplog.messages
     assert len(others) == MOST_SAID
-    assert all(": no longer so: " in line for line in others)
-    assert last == "and 980 more no longer so"
+    assert all(": cleared: " in line for line in others)
+    assert last == "and 980 more cleared"
     caplog.clear()
     found.look()
     assert not caplog.messages

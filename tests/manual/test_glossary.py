@@ -62,7 +62,10 @@ GONE_WHOLE = {
 }
 """Names that are gone as a whole, and the names instead."""
 
-GONE_PHRASES = ("for want of", "graver", "homeless", "lest ", "wants to hear", "ailing ")
+GONE_PHRASES = (
+    *("for want of", "graver", "homeless", "lest ", "wants to hear", "ailing "),
+    *("has room for", "make room there", "no room left", "no longer so"),
+)
 """What a network engineer would stop at, in whatever is read."""
 
 

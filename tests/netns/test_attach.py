@@ -162,6 +162,25 @@ def test_where_a_driver_refuses_native_mode_it_is_by_tc_and_says_why(topology: T
     assert "br0: the driver refuses" in refusal(daemon, text.replace('"br0"', '"br0"\nattach = "native"'))
 
 
+def test_it_says_in_which_mode_it_is_attached_and_by_which_datapath_it_answers(
+    topology: Topology, daemon: Start
+) -> None:
+    running = daemon(configuration(attach='"generic"'))
+    assert until(lambda: "npd6-xdp: info: wan0: XDP attached (generic mode), datapath hybrid\n" in running.log)
+    assert "wan0: XDP attached (generic mode), datapath hybrid, up\n" in running.command("status").stdout
+
+
+def test_where_no_configured_interface_exists_it_says_which_there_are(topology: Topology, daemon: Start) -> None:
+    running = daemon(configuration().replace("wan0", "ens3"))
+    lack = "no configured interface exists: ens3 (present: lan0, wan0)"
+    assert until(lambda: f"npd6-xdp: warning: started, but {lack}\n" in running.log)
+    assert "ready" not in running.log
+    said = running.command("status").stdout
+    assert said.startswith(f"not answering\n  {lack}\nnpd6-xdp ")
+    done = running.command("reload")
+    assert done.stdout == "npd6-xdp: the new configuration is in use, but no configured interface exists\n"
+
+
 def test_the_wrong_bcc_is_told_from_the_right_one(topology: Topology, daemon: Start, tmp_path: Path) -> None:
     """The package of that name on the Python Package Index is a crystallography library."""
     (tmp_path / "bcc.py").write_text("BPFX = None\n")

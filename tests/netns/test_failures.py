@@ -148,7 +148,7 @@ def fails_and_is_opened_anew(fault: Fault, where: str, error: str) -> None:
 
     fault.happens(3)
     assert until(lambda: f"{where} failed 3 times within 1 s" in running.log or not fault.left())
-    assert until(lambda: "opening it anew" in running.log)
+    assert until(lambda: "reopening it" in running.log)
     for _ in range(3):  # the new source is as good as the old one
         fault.trigger()
     assert fault.answers()
@@ -160,7 +160,7 @@ def fails_and_is_opened_anew(fault: Fault, where: str, error: str) -> None:
     assert until(lambda: running.process.poll() is not None)
     assert running.process.returncode == 1
     assert f"{where} failed 3 times within 1 s ({error}: a fault for the test)" in running.log.splitlines()[-1]
-    assert running.log.splitlines()[-1].endswith("although it has just been opened anew: ending")
+    assert running.log.splitlines()[-1].endswith("although it has just been reopened: ending")
     assert ALWAYS - fault.left() <= 8  # it didn't spin
 
 
@@ -206,7 +206,7 @@ def test_what_fails_in_the_middle_of_an_answer_or_a_change_is_made_good(
     assert fault.counted(where) >= 1
     assert says(running, "Traceback")
     if where != "events":  # a program of its own got the table whole
-        assert until(lambda: "the XDP program was loaded anew" in running.log)
+        assert until(lambda: "the XDP program was loaded again" in running.log)
         on_edge(topology, "address add 2001:db8:1::99/128 dev wan0 nodad")
         with Wire(topology) as wire:
             assert until(lambda: Asker(wire, running).outcome("2001:db8:1::99") == "own")

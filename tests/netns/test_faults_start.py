@@ -69,7 +69,7 @@ REFUSED = {
     ),
     "/run without inodes": (
         in_its_own_files(f"mkdir -p {RUN}; mount -t tmpfs -o nr_inodes=1 tmpfs {RUN}"),
-        f"{NO_CONTROL}: No space left on device: make room there; choose another path",
+        f"{NO_CONTROL}: No space left on device: free some space there; choose another path",
     ),
 }
 
@@ -122,7 +122,7 @@ def test_with_no_space_for_its_memory_it_starts_says_so_once_and_leaves_nothing(
             assert wire.ask(question(f"2001:db8:2::{n}")) is not None
     assert verb(running, "reload").returncode == 0
     (line,) = (line for line in running.log.splitlines() if "warning" in line)
-    assert line.endswith(": can't remember what sysctls were: No space left on device: make room there")
+    assert line.endswith(": can't remember what sysctls were: No space left on device: free some space there")
     files = Path(f"/proc/{running.process.pid}/root{RUN}")
     assert [file.name for file in files.iterdir() if file.name != "full"] != []
     with ExitStack() as stack:

@@ -71,7 +71,7 @@ def test_a_steady_ping_outlives_that_somebody_flushes_the_route_under_it(topolog
             assert until(lambda: kernels(topology) == shown(running) == [f"{SHARED} lan0"], 2.0), how
         print(f"{how}: {lost} lost of 20")
         assert min(lost) <= 1, how
-    assert says(running, "somebody else removes host routes of ours")
+    assert says(running, "another process removes our host routes")
     # nothing stays after a kill and a new start, which finds the host there
     running.kill()
     assert kernels(topology) == [f"{SHARED} lan0"]

@@ -360,9 +360,9 @@ def test_entries_and_sysctls_that_somebody_else_changes_are_put_back_and_that_is
 
         assert until(lambda: shown() == [HOST_ADDRESS], 3.0)
         assert proxies(topology, ours=False) == {other}
-    assert says(running, "proxy entries of ours have gone")
+    assert says(running, "our proxy entries are gone")
     for key in SYSCTLS:
-        assert says(running, f"net.ipv6.{key.replace('/', '.')}: somebody else changes this sysctl")
+        assert says(running, f"net.ipv6.{key.replace('/', '.')}: another process changes this sysctl")
     assert until(lambda: "the kernel has 1 proxy entry that is not ours" in running.log)
     assert running.stop() == 0
     assert sysctls(topology) == before, "the value from before, not the one that somebody has set since"

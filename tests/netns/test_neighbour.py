@@ -285,7 +285,7 @@ def test_a_neighbour_table_that_is_too_small_for_what_the_file_asks_for_is_said_
         running = daemon(f"[limits]\n{limits}\n{configuration(rule)}")
         shown = "targets are resolved at once: the kernel's neighbour table" in verb(running, "status").stdout
         running.stop()
-        return running.log.count("the kernel's neighbour table: it has room for"), shown
+        return running.log.count("the kernel's neighbour table: it has space for"), shown
 
     limit = max(1, min(65_536, thresholds()[1]) - 1)
     assert said(f"pending = {limit}") == (1, True)

@@ -55,13 +55,11 @@ def test_it_says_what_the_daemon_has_sent(topology: Topology, daemon: Start, met
     outcomes = {each["target"]: each["outcome"] for each in told["solicitations"]}
     assert outcomes["2001:db8:9::1"] == "unmatched"
     whys = {each["why"] for each in ours}
-    assert whys == {"the routing table leads to it" if method == "route" else "the neighbour table has it behind lan0"}
+    assert whys == {"there is a route to it" if method == "route" else "the neighbour table has it behind lan0"}
     # another table, here: nothing leads there by wan0
     topology.run("edge", "ip", "-6", "route", "replace", "2001:db8:1::/64", "dev", "wan0", "metric", "1", check=True)
     again = running.command("replay", str(capture.file), "--config", str(running.config_file))
-    assert ("absent: rule 2001:db8:1::/64 (route); the routing table doesn't lead to it" in again.stdout) == (
-        method == "route"
-    )
+    assert ("absent: rule 2001:db8:1::/64 (route); no route to it" in again.stdout) == (method == "route")
 
 
 QINQ = bytes.fromhex("88a8006481000007")

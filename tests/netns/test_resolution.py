@@ -166,7 +166,7 @@ def test_somebody_elses_route_stays(edge: Edge) -> None:
 
 
 BOTH = (HOST, "2001:db8:1::9a")
-REMOVED = "somebody else removes host routes of ours"
+REMOVED = "another process removes our host routes"
 FOREIGN = "another route is in the place of the host route to"
 
 

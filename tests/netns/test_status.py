@@ -59,12 +59,16 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     assert now["kernel_proxy_entries"] == [{"interface": "wan0", "address": "2001:db8:2::1"}]
     assert now["pending"] == ["2001:db8:1::dead"]
     text = running.command("status").stdout
+    assert text.startswith("working\nnpd6-xdp ")
     for line in (
         f"  not native: {interface['attach_reason']}",
         "wan0: attached at tc ingress, datapath hybrid, up",
         "rule 2001:db8:1::/64 neighbour: pending 2",
         f"{HOST_ADDRESS} dev lan0 reachable",
         "kernel proxy entries: 1",
+        "pending 2 (sent for resolution)",
+        "python 2 (1 after resolution)\n",
+        "pending: 1 being resolved\n",
     ):
         assert line in text
     running.process.send_signal(signal.SIGUSR1)

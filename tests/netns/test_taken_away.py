@@ -89,7 +89,7 @@ def test_a_program_that_is_taken_off_by_force_is_put_back(topology: Topology, da
     assert until(lambda: topology.xdp_mode("edge", "wan0") == mode, SOON)
     with Wire(topology) as wire:
         assert Asker(wire, running).answered(HOST_ADDRESS)
-    assert until(lambda: "wan0: somebody has taken the XDP program off; attaching it again" in running.log)
+    assert until(lambda: "wan0: another process has detached the XDP program; attaching it again" in running.log)
     assert is_whole(topology)
 
 
@@ -161,7 +161,7 @@ def test_an_interface_with_the_same_index_is_attached_to_anew_though_the_loop_wa
         assert until(lambda: Asker(wire, running).answered(HOST_ADDRESS), SOON)
     assert running.metrics()[UP] == 1
     assert until(lambda: "wan0: the interface is gone, and another has its name" in running.log)
-    assert "somebody has taken" not in running.log
+    assert "another process has detached" not in running.log
     running.stop()
     assert link(topology)["allmulti"] == 0
     assert GROUP not in groups(topology)

@@ -115,7 +115,7 @@ def test_whoever_asks_how_it_is_attached_is_told_by_tc(scene: Scene) -> None:
     assert "the daemon's program sits at tc's ingress; in this order: id " in said
     assert "an XDP program sits there (xdpgeneric, id " in said
     assert ", foreign_xdp, " in said
-    assert "wan0: by tc" in said
+    assert "wan0: attached at tc ingress" in said
     assert "native" not in said
     assert "hide" not in running.log, "tags are seen wherever they stand"
     assert '"tc"' in page(scene, "/status.json")
@@ -237,7 +237,7 @@ def test_what_is_detached_by_force_is_put_back_and_all_multicast_comes_all_the_w
         force_off(running)
         assert at_tc(topology) == [FOREIGN]
     assert until(lambda: at_tc(topology) == [OURS, FOREIGN], 15.0)
-    assert until(lambda: "wan0: somebody has taken the tc program off; attaching it again" in running.log)
+    assert until(lambda: "wan0: another process has detached the tc program; attaching it again" in running.log)
     assert Asker(scene.wire, running).answered("2001:db8:4::1")
     assert allmulti() == 1
 

@@ -169,7 +169,7 @@ def test_what_cannot_be_wanted_is_one_line_and_one_traces_at_a_time(native: Topo
         assert "\n" not in str(caught.value)
         assert switched_on(running) == set()
     with client(running) as first:
-        with pytest.raises(MachineError, match=rf"^trace: somebody is tracing already \(pid {first.pid}\)"):
+        with pytest.raises(MachineError, match=rf"^trace: another process is tracing already \(pid {first.pid}\)"):
             Session(running.control, Filter())
         assert ask(running.control, {"verb": "status"}), "the socket answers others"
     assert until(lambda: not switched_on(running))
@@ -188,7 +188,7 @@ def test_a_client_that_goes_or_stands_leaves_nothing_switched_on_and_no_answer_i
             flooding = scan(FLOOD, "2001:db8:4::")
             assert flood_paced(wire, flooding, lambda: asked_since(running, (number - 1) * FLOOD))  # noqa: B023
             assert until(lambda: not switched_on(running))
-            assert says(running, "solicitations are traced no more", number)
+            assert says(running, "tracing has ended for process", number)
             if how == signal.SIGSTOP:
                 assert "nothing was heard for 5 s" in running.log
                 time.sleep(5)  # it stands for ten

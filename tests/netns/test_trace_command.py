@@ -50,7 +50,7 @@ IGNORED = {
     "C3": "such a target is never answered",
     "C4": "it comes from wan0's own MAC address",
     "C5": f"it went to {FOREIGN_MAC.hex(':')}, which isn't wan0's MAC address",
-    "C9": "its answer would go to a group, or to nobody",
+    "C9": "its answer would go to a multicast or zero MAC address",
 }
 
 
@@ -135,8 +135,8 @@ RULES = (
 )
 NEVER = "such a target is never answered, unless a rule names exactly this address"
 RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet"
-THERE = "it is not behind lan0, but where the question comes from, or another proxy has asked for it"
-ROUTED = "the routing table doesn't lead to it by another interface"
+THERE = "it is not behind lan0, but on the asker's link, or another proxy has asked for it"
+ROUTED = "no route to it out of another interface"
 NEXT_HOP = "it is a next hop of a route out of wan0; never impersonated"
 LATE = "it was pending, and has been found behind lan0"
 MONITORED = 'it would be answered or resolved, but for datapath = "monitor"'
@@ -168,7 +168,7 @@ def steps_of(answered: str, tags: bytes) -> list[Step]:
         (question("2001:db8:7::1"), Outcome.ABSENT, "there is no gone0 on this machine", 7),
         *(((question("2001:db8:2::1"), answered, UNDEVICED, 2),) if tags else kernel),
         (question("2001:db8:3::1"), Outcome.ABSENT, ROUTED, 3),
-        (question("2001:db8:3:0:1::1"), answered, "the routing table leads to it", 3),
+        (question("2001:db8:3:0:1::1"), answered, "there is a route to it", 3),
         (question(EDGE_LAN_ADDRESS), answered, "this host holds the address on another interface", 1),
         (question("2001:db8:4::1"), answered, PRESENT, 4),
         (question("2001:db8:4::dead"), Outcome.IGNORED, "its include and exclude leave it out", 4),
@@ -381,7 +381,7 @@ def test_a_capture_is_read_live_behind_a_pipe_and_a_reader_that_goes_ends_it(top
         ["wan0", "136", "answered_xdp: by xdp; present, by method static; rule 2001:db8:1::/64"],
     ]
     assert until(lambda: log.read_text().endswith("ended\n")), "nobody has asked once more"
-    assert says(running, "solicitations are traced no more")
+    assert says(running, "tracing has ended for process")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -391,15 +391,15 @@ def test_a_signal_ends_it_as_a_user_does(topology: Topology, daemon: Start, numb
         assert wire.ask(question("2001:db8:1::42")) is not None
         assert trace.has(1)
         assert trace.end(number) == {"seen": 1, "lost": 0, "counted": 1}
-    assert says(running, "solicitations are traced no more")
+    assert says(running, "tracing has ended for process")
 
 
 def test_a_full_disk_ends_it_in_one_line(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration())
     full = Commanded(running, "--write", "/dev/full")
     assert full.process.wait(120) == 1
-    assert full.log.read_text() == "npd6-xdp: --write /dev/full: No space left on device: make room there\n"
-    assert says(running, "solicitations are traced no more")
+    assert full.log.read_text() == "npd6-xdp: --write /dev/full: No space left on device: free some space there\n"
+    assert says(running, "tracing has ended for process")
 
 
 def test_the_second_who_traces_hears_who_the_first_is_and_a_filter_of_nothing_what_there_is(
@@ -409,7 +409,7 @@ def test_the_second_who_traces_hears_who_the_first_is_and_a_filter_of_nothing_wh
     with commanded(running) as first:
         second = Commanded(running)
         assert second.process.wait(120) == 1
-        assert f"somebody is tracing already (pid {first.process.pid}): one at a time" in second.log.read_text()
+        assert f"another process is tracing already (pid {first.process.pid}): one at a time" in second.log.read_text()
     for argv, said in (
         (("--interface", "wan9"), "wan9 has no rules"),
         (("--rule", "2001:db8:9::/64"), "there is no 2001:db8:9::/64; there are 2001:db8:1::/64"),

@@ -91,7 +91,7 @@ def test_a_link_that_comes_up_is_no_reason_to_warn_while_the_kernel_looks_for_du
     assert until(lambda: "via lan9: no such interface; waiting for it" in running.log)
     on_edge(topology, "link add lan9 type veth peer name lan9p", "link set lan9p up", "link set lan9 up")
     assert until(is_announced, 10.0)
-    assert until(lambda: "via lan9: no longer so" in running.log, 5.0)
+    assert until(lambda: "via lan9: cleared" in running.log, 5.0)
     assert warned(running) == []
     assert WHERE.format("lan9") not in running.log
 

@@ -57,7 +57,7 @@ def test_forwarding_is_followed_as_it_is_switched(topology: Topology, daemon: St
         assert until(lambda: warnings(running) == [], 1.0)
         assert until(lambda: page(topology, running) == [])  # it is made anew once a second
         assert counted(running, "forwarding") == 0
-        assert says(running, "info: wan0: no longer so: forwarding is off", times)
+        assert says(running, "info: wan0: cleared: forwarding is off", times)
         topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 0)
         assert until(lambda: len(warnings(running)) == 1, 1.0)
         assert until(lambda: len(page(topology, running)) == 1)
@@ -119,11 +119,11 @@ def test_a_default_route_that_forwarding_has_taken_away_is_warned_of_until_it_ca
     on_edge(topology, "-6 route del default via fe80::1 dev wan0")
     assert until(lambda: len(warnings(running)) == 1, 3.0)
 
-    said = running.log.count("wan0: no longer so: forwarding is on")
+    said = running.log.count("wan0: cleared: forwarding is on")
     topology.sysctl("edge", "net/ipv6/conf/wan0/accept_ra", 2)
     coming = "wan0: the kernel takes in router advertisements again, and the default route that they give comes with"
     assert until(lambda: [line.startswith(coming) for line in warnings(running)] == [True], 3.0)
-    assert says(running, "wan0: no longer so: forwarding is on", said), "it isn't back"
+    assert says(running, "wan0: cleared: forwarding is on", said), "it isn't back"
     advertise(topology)
     assert until(lambda: "proto ra" in default_route(topology))
     assert until(lambda: warnings(running) == [], 3.0)

@@ -99,7 +99,7 @@ def test_a_certificate_that_ends_soon_is_warned_of_until_another_one_is_read(top
     assert verb(running, "reload").stderr == ""
     assert verb(running, "status").stdout.startswith("working\n")
     assert curl(topology) == "ok"
-    assert until(lambda: "no longer so: it ends at" in running.log)
+    assert until(lambda: "cleared: it ends at" in running.log)
 
 
 def test_check_and_a_start_refuse_what_cant_be_used(topology: Topology, daemon: Start) -> None:

@@ -76,7 +76,7 @@ def test_of_what_nobody_reads_as_much_is_kept_as_there_is_space_for_and_the_rest
     assert said == [dropped]
     assert len(reading) == 5_000 - dropped + 2
     assert reading[-2:] == [
-        f"WARNING: {dropped} lines of this log were dropped: whoever reads it didn't",
+        f"WARNING: {dropped} lines of this log were dropped: its reader was too slow",
         "WARNING: the last line",
     ]
     numbers = [int(line.split()[2]) for line in reading[:-2]]

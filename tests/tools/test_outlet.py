@@ -82,7 +82,7 @@ def test_a_full_disk_is_one_line_that_says_what_is_full(stop: Stop) -> None:
     with pytest.raises(MachineError) as caught:
         Outlet(fd, "--write a.pcapng", stop).write(b"x")
     os.close(fd)
-    assert str(caught.value) == "--write a.pcapng: No space left on device: make room there"
+    assert str(caught.value) == "--write a.pcapng: No space left on device: free some space there"
 
 
 def test_a_file_gets_it_at_once(stop: Stop, tmp_path: Path) -> None:

@@ -166,6 +166,38 @@ def test_a_resize_is_followed_at_once(terminal: Terminal) -> None:
         assert len(text) <= 30
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_on_a_terminal_of_any_width_all_is_shown_and_nothing_cut(served: Daemon, columns: int) -> None:
+    terminal = Terminal(served.path, lines=80, columns=columns)
+    try:
+        terminal.read_until("\x1b[J")
+        screen = terminal.read_until("\x1b[J")
+    finally:
+        terminal.close()
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).strip("\r") for line in screen.split("\n")]
+    assert max(map(len, lines)) <= columns
+    shown = " ".join(" ".join(lines).split())
+    for words in (
+        "working npd6-xdp 1.0",
+        "pid 4711",
+        "configuration in use for",
+        "sent for resolution",
+        "3 being resolved",
+        "2 after resolution",
+        "kernel proxy entries 2",
+        "host routes 4",
+        "OUTCOME per second total last minute",
+        "INTERFACE state attached datapath per second total by XDP by Python lost",
+        "wan0 up native hybrid",
+        "lan0:100 NOT ATTACHED - monitor",
+        "RULE interface method per second outcomes since start",
+        "2001:db8:1::/64 wan0 static",
+        "none yet: answered_python, ",
+    ):
+        assert words in shown, (columns, words)
+    assert "more lines" not in shown
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_terminal_as_it_was_too(terminal: Terminal, number: int) -> None:
     terminal.read_until("\x1b[J")
@@ -214,7 +246,7 @@ def test_into_a_pipe_it_writes_a_block_a_second_without_a_control_character(serv
     while len(blocks) < 3:
         line = process.stdout.readline()
         assert line.rstrip("\n").isprintable()
-        if line.startswith("npd6-xdp 1.0  pid 4711"):
+        if line.startswith("working   npd6-xdp 1.0   pid 4711"):
             blocks.append([])
         blocks[-1].append(line)
     process.send_signal(signal.SIGINT)

@@ -17,7 +17,7 @@ from npd6_xdp.system.packets import ALL, PortSockets, bind, frames, prepare, rec
 _ETH_P_ALL = 3
 _SO_ATTACH_BPF = 50
 _VID = 0x0FFF
-_RECEIVE_BUFFER = 1 << 16  # bytes: what waits there is a few frames a second
+_RECEIVE_BUFFER = 1 << 16  # bytes: what waits there is a few frames per second
 _MOST_READ = 64
 
 

@@ -100,7 +100,7 @@ def _other_metrics(now: Snapshot) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "npd6_handover_uncounted_seconds",
-        "For how long before this start a predecessor's program answered, and nobody counted; 0 if there was none.",
+        "For how long before this start a predecessor's program answered uncounted; 0 if there was none.",
         value=now.handover_uncounted,
     )
     warned = GaugeMetricFamily(
@@ -111,7 +111,7 @@ def _other_metrics(now: Snapshot) -> Iterator[Metric]:
     yield warned
     yield CounterMetricFamily(
         "npd6_log_lines_dropped",
-        "Lines of the log that whoever reads stderr didn't take in.",
+        "Lines of the log that were dropped, as the reader of stderr was too slow.",
         value=now.log_lines_dropped,
     )
     errors = CounterMetricFamily(
@@ -236,7 +236,7 @@ def _interface_metrics(now: Snapshot) -> Iterator[Iterator[Metric]]:
     yield _of_interfaces(
         now,
         lambda: CounterMetricFamily(
-            "npd6_events_lost", "Solicitations that the ring to Python had no room for.", labels=["interface"]
+            "npd6_events_lost", "Solicitations that the ring to Python had no space for.", labels=["interface"]
         ),
         lambda family, each: family.add_metric([each.label], each.lost),
     )
