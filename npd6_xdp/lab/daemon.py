@@ -28,7 +28,7 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "npd6_xdp")
 
 Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
-_READY = re.compile(r"\bready\b")
+_READY = re.compile(r"\b(ready: |started, but )")
 _LOGGED = 2.0  # seconds that a line of the log is waited for, at most
 _numbers = count()
 

@@ -108,9 +108,9 @@ def test_what_only_the_log_tells_is_said_with_where_that_is(unit: Unit, words: s
 
 
 def test_how_it_is_attached_is_said_of_a_port_at_tc() -> None:
-    assert "wan0: by tc" in [each.message for each in running.checks(status(attach="tc"))]
+    assert "wan0: attached at tc ingress" in [each.message for each in running.checks(status(attach="tc"))]
     of_auto = status(attach="tc", attach_reason="the driver refuses it")
-    assert "wan0: by tc (the driver refuses it)" in [each.message for each in running.checks(of_auto)]
+    assert "wan0: attached at tc ingress (the driver refuses it)" in [each.message for each in running.checks(of_auto)]
 
 
 def test_another_file_than_the_one_in_use_is_told() -> None:
