@@ -17,14 +17,15 @@ _BIT = 512  # items of which something simple is made
 _RUN = 2048  # items that are sorted at once
 
 
-def finish(steps: Steps[T]) -> T:
-    """Do all of it at once: the result."""
+def finish(steps: Steps[T], went_on: Callable[[], object] = lambda: None) -> T:
+    """Do all of it at once: the result. `went_on` is told of each bit."""
     while True:
         try:
             next(steps)
         except StopIteration as done:
             result: T = done.value
             return result
+        went_on()
 
 
 def pieces(items: Iterable[T], size: int = _BIT) -> Iterator[list[T]]:

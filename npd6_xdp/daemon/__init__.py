@@ -44,7 +44,7 @@ from npd6_xdp.daemon.outlook import Outlook
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.programs import Programs
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
-from npd6_xdp.daemon.reading import Source
+from npd6_xdp.daemon.reading import Source, seconds_to_read
 from npd6_xdp.daemon.reaper import Reaper
 from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.reloads import Reloads
@@ -159,8 +159,8 @@ class Rooms:
             *(self.tags, self.remembering, self.announcing, self.names, self.explaining),
         ]
 
-    def begin(self, first: InForce) -> None:
-        """Put the first table in force, and serve. Raises Npd6Error."""
+    def begin(self, first: InForce, went_on: Callable[[], object]) -> None:
+        """Put the first table in force, and serve; `went_on` is told of each step. Raises Npd6Error."""
         handlers: dict[Method, Handler] = {
             Method.NEIGHBOUR: self.neighbour.handle,
             Method.KERNEL: self.kernel.handle,
@@ -172,7 +172,7 @@ class Rooms:
         for name, pid in other_daemons():
             log.warning("%s is running here (pid %d): two that answer on one link are a mistake; stop one", name, pid)
         self.left_targets.take(first.table, first.config.limits.remembered_targets)
-        self.changes.begin(first)
+        self.changes.begin(first, went_on)
         self.left_targets.taken()
         self.documents.take_samples()
         self.exposition.serve()
@@ -230,6 +230,7 @@ class Daemon:
             if compiling is not None:
                 stack.callback(compiling.close)
             self._given = Given(service, source, configured, file, unread, compiling)
+            service.manager.went_on(seconds_to_read(file))
             with _uncollected():
                 self._written = source.load()
             self._compiling = stack.pop_all()  # until it is loaded
@@ -237,7 +238,7 @@ class Daemon:
         self._loop = Loop()
         self._stack.callback(self._loop.close)
         self._manager = service.manager
-        self._hand_over = HandOver(service.store, self._stack)
+        self._hand_over = HandOver(service.store, self._stack, self._manager.went_on)
 
     def __enter__(self) -> Daemon:
         try:
@@ -256,17 +257,17 @@ class Daemon:
     def start(self) -> None:
         """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
         raise_limit()
-        keep, loop = self._stack.enter_context, self._loop
+        keep, loop, went_on = self._stack.enter_context, self._loop, self._manager.went_on
         keep(_thread_failures(loop))
         signals = keep(closing(Signals(loop)))
         self._given.configured(self._written)
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
-        first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)))
+        first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)), went_on)
         with self._compiling:
             rooms = self._rooms = Rooms(self._stack, loop, self._hand_over, self._given, machine, look, first)
         rooms.reaper.reap()
-        rooms.begin(first)
+        rooms.begin(first, went_on)
         self._hand_over.taken_over()
         rooms.join(loop, signals, self._manager)
         self._hand_over.join(loop)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
@@ -71,11 +71,11 @@ class Changes:
 
     # --- who sets out ---
 
-    def begin(self, first: InForce) -> None:
-        """The first one, at once: it is made already, as rooms are made for it. Raises Npd6Error: then the daemon can't
-        start.
+    def begin(self, first: InForce, went_on: Callable[[], object] = lambda: None) -> None:
+        """The first one, at once: it is made already, as rooms are made for it. `went_on` is told of each step. Raises
+        Npd6Error: then the daemon can't start.
         """
-        finish(self._walk(first.written, Change(ExitStack(), asked=True), first))
+        finish(self._walk(first.written, Change(ExitStack(), asked=True), first), went_on)
 
     def going_to(self, written: Config) -> Steps[None]:
         """A configuration that was read comes in force. Raises what is the reason why it can't be; then all is as it

@@ -56,8 +56,9 @@ class LinkKeeper(Keeper):
     process has put it there, as the store would add to a name that it has.
     """
 
-    def __init__(self, store: FdStore, token: str, first: InForce) -> None:
+    def __init__(self, store: FdStore, token: str, first: InForce, went_on: Callable[[], object]) -> None:
         self._store = store
+        self._went_on = went_on
         self._token = token
         self._answers_by = _macs(first)
         self._kept: dict[int, _Kept] = {}
@@ -103,6 +104,7 @@ class LinkKeeper(Keeper):
     def drop(self, link: Inherited) -> None:
         """Have one that was inherited held no longer."""
         self._store.release(link.name)
+        self._went_on()
 
     def release(self, ifindex: int) -> None:
         """Have the link of an interface held no longer."""
@@ -136,11 +138,11 @@ class LinkKeeper(Keeper):
 class HandOver(Follower):
     """Between a predecessor, this process and a successor. `lasts`: what is left at the end is somebody's to have.
 
-    All is closed by `stack`.
+    All is closed by `stack`. `went_on` is told of each link of a predecessor's that is taken off.
     """
 
-    def __init__(self, store: FdStore, stack: ExitStack) -> None:
-        self._store, self._stack = store, stack
+    def __init__(self, store: FdStore, stack: ExitStack, went_on: Callable[[], object] = lambda: None) -> None:
+        self._store, self._stack, self._went_on = store, stack, went_on
         stack.callback(self._close)
         self._token = _other_than(store.inherited)
         self._keeper: LinkKeeper | None = None
@@ -152,7 +154,7 @@ class HandOver(Follower):
 
     def links(self, first: InForce) -> Keeper:
         """For the XDP links, by what is about to be in force: they are handed over once."""
-        self._keeper = LinkKeeper(self._store, self._token, first)
+        self._keeper = LinkKeeper(self._store, self._token, first, self._went_on)
         return self._keeper
 
     def sockets(self) -> Holder:

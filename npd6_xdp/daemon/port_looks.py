@@ -15,6 +15,7 @@ from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.said import Said
 from npd6_xdp.daemon.attaching import AttachedAs
 from npd6_xdp.daemon.lines import Lines
+from npd6_xdp.daemon.turns import HELD
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 from npd6_xdp.system.groups import Groups
 from npd6_xdp.system.netlink.links import Netlink
@@ -124,10 +125,10 @@ class PortLooks:
         if not self._interfaces_to_look_at:
             self._interfaces_to_look_at = self._interfaces()
         ifindexes = self._interfaces_to_look_at
-        ends = time.thread_time() + _LOOKING
+        ends, held = time.thread_time() + _LOOKING, time.monotonic() + HELD
         program = self._ns_filter.program_id
         for _ in range(max(-(-len(ifindexes) // _ROUND), self._hurried)):
-            if not ifindexes or time.thread_time() > ends:
+            if not ifindexes or time.thread_time() > ends or time.monotonic() > held:
                 break
             ifindex = ifindexes.pop()
             self._hurried = max(self._hurried - 1, 0)
@@ -153,6 +154,10 @@ class PortLooks:
                 self.complain(port, "the kernel had dropped its hold on all multicast frames; it has it again")
         else:
             self._look_at_port(port, link)
+
+    def is_there(self, ifindex: int) -> bool:
+        """Whether there is such an interface by now: while many are attached to, one may go before its turn comes."""
+        return self._netlink().link(ifindex) is not None
 
     def is_here(self, port: Attached) -> bool:
         """Whether a port's interface is still there, and the same; else follow() is to come.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from npd6_xdp.core.config import Config
@@ -17,6 +18,20 @@ from npd6_xdp.system.aside import Aside
 
 PATIENCE = 600.0
 """Seconds. A million rules take half a minute; whoever has written what takes longer has not meant a configuration."""
+
+
+_SLOWEST = 1 << 17
+"""Bytes of a file that are read in a second, at the least: a million rules take half a minute on two slow processors,
+where tomllib has to read them, and ten on a machine that is emulated.
+"""
+
+
+def seconds_to_read(file: str) -> float:
+    """How much longer the reading of a file may take, by its size, than another step of a start. 0.0: there is none."""
+    try:
+        return min(Path(file).stat().st_size / _SLOWEST, PATIENCE)
+    except OSError:
+        return 0.0  # whoever reads it says why
 
 
 class Source(Protocol):

@@ -146,6 +146,7 @@ class Reloads:
         going_on, self._applying = self._applying, None
         if going_on is None:
             return
+        self._manager.went_on()
         try:
             if not take_slice(going_on, lambda: self._changes.asleep_until is not None):
                 self._applying = going_on
@@ -212,6 +213,7 @@ class Reloads:
     def _tell_at_work(self, now: float) -> None:
         self._say_at = now + AT_WORK
         self._say_at_work()
+        self._manager.went_on()  # whatever another process is at has a time of its own
 
     def _end(self, refusal: dict[str, Any] | None) -> None:
         """Tell those who have asked what became of it; None: the new configuration is in use."""

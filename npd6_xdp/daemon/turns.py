@@ -9,6 +9,7 @@ from collections.abc import Callable
 from npd6_xdp.core.steps import Steps
 
 SLICE = 0.005  # seconds that the loop is held for by what comes in thousands, but for steps that can't be cut
+HELD = 0.02  # the same by the clock, where such a step waits for the kernel, or another process has the processor
 _SHARE = 2  # times such a slice that a turn with solicitations in it leaves to them, before there is another
 
 
@@ -37,5 +38,5 @@ def take_slice(steps: Steps[None], is_asleep: Callable[[], bool] = lambda: False
 
     Raises what it raises.
     """
-    ends = time.thread_time() + SLICE
-    return all(time.thread_time() < ends and not is_asleep() for _ in steps)
+    ends, held = time.thread_time() + SLICE, time.monotonic() + HELD
+    return all(time.thread_time() < ends and time.monotonic() < held and not is_asleep() for _ in steps)

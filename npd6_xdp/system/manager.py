@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import logging
+import math
 import os
 import socket
 import time
@@ -20,6 +21,8 @@ log = logging.getLogger("npd6-xdp")
 
 _READY = "READY=1"
 _PATIENCE = 1.0  # seconds that a message may wait for a manager that is busy
+_STEP = 60.0  # seconds that a step of a start or a reload may take, where there is no watchdog; else twice its time
+_EXTENSIONS = 4  # messages in the time of a step, at most
 _AGAIN = 1.0  # seconds until what he hasn't heard is said again
 _UNNOTICED = 1.0  # seconds that he may be too busy for before the log says so
 
@@ -38,6 +41,8 @@ class ServiceManager:
         self._gets_through = True
         self._is_at_work = False
         self._pause = _watchdog_seconds(environment) / 2
+        self._step = 4 * self._pause or _STEP
+        self._extended_at = -math.inf
         self._feed_at: float | None = time.monotonic() if self._address and self._pause else None
         self._unheard = ""  # what is to be said again
         self._unheard_since = 0.0
@@ -53,6 +58,15 @@ class ServiceManager:
         self._is_at_work = True
         self._status = status
         self._tell(f"{_READY}\nSTATUS={status}")
+
+    def went_on(self, seconds: float = 0.0) -> None:
+        """A start or a reload has done a step. Where it takes longer than the unit allows (TimeoutStartSec=), it isn't
+        ended before the next one has taken too long. `seconds`: how much longer that may take than others.
+        """
+        now = time.monotonic()
+        if seconds or now - self._extended_at >= self._step / _EXTENSIONS:
+            self._extended_at = now
+            self._attempt(f"EXTEND_TIMEOUT_USEC={round((self._step + seconds) * 1e6)}")
 
     def status(self, status: str) -> None:
         """Another line for `systemctl status`; nothing is sent where it is the same."""

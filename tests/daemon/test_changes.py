@@ -319,7 +319,7 @@ def test_a_reload_says_which_configuration_is_in_use_whichever_verb_a_room_fails
     view: Any = SimpleNamespace(
         reloaded=lambda: said.append("in use"), reload_failed=lambda _: said.append("failed"), in_use=dict
     )
-    manager: Any = SimpleNamespace(ready=lambda _: None)
+    manager: Any = SimpleNamespace(ready=lambda _: None, went_on=lambda: None)
     turns = Turns(lambda: False)
     parts: list[Any] = [None, None, lambda _: None, scene.changes, None, view, manager, turns, lambda: None]
     reloads = Reloads(*parts)

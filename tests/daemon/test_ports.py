@@ -20,7 +20,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import finish
-from npd6_xdp.daemon import ports, ways
+from npd6_xdp.daemon import attached_ports, ways
 from npd6_xdp.daemon.attaching import MOST_BY_AUTO
 from npd6_xdp.daemon.in_force import NOTHING, Change, InForce
 from npd6_xdp.daemon.ports import Ports
@@ -103,7 +103,7 @@ class Card:
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     found = Card()
     monkeypatch.setattr(ways, "receive_vlan_offload", found)
-    monkeypatch.setattr(ports, "Sockets", Sockets)
+    monkeypatch.setattr(attached_ports, "Sockets", Sockets)
     return found
 
 
@@ -118,8 +118,8 @@ def follow(there: Ports, text: str, link: LinkFacts, *, admit: bool = False) -> 
     table = build(config, links)
     new = in_force(table, links, config)
     if admit:
-        there.admit(new, Change(ExitStack(), asked=True))
-    there.follow(new)
+        finish(there.admitting(new, Change(ExitStack(), asked=True)))
+    finish(there.following(new))
 
 
 def looked(there: Ports) -> None:
@@ -226,7 +226,7 @@ def test_a_port_that_is_attached_for_a_reload_stays_so_while_another_is_tried_ag
 ) -> None:
     old, new = between(attached)
     changes = attached.changes
-    attached.follow(old)
+    finish(attached.following(old))
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
     finish(attached.settle(old, new))
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
@@ -243,10 +243,116 @@ def test_a_port_that_is_attached_for_a_reload_stays_so_while_roles_change(attach
     changes = attached.changes
     finish(attached.settle(old, replace(old, table=old.table.with_roles({"192.0.2.1"}), held=frozenset({"192.0.2.1"}))))
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
-    attached.follow(old)
+    finish(attached.following(old))
     assert (attached.generic(), attached.changes) == (frozenset(), changes), "by the loop, where another has refused"
     finish(attached.settle(old, new))
     assert (attached.generic(), attached.changes) == (frozenset(), changes)
+
+
+MANY = {f"sub{n}": replace(WAN, name=f"sub{n}", ifindex=n) for n in range(1, 41)}
+
+
+def of_many(attach: str, name: str = "sub*") -> InForce:
+    config = parse(configuration(attach=f'"{attach}"').replace("wan0", name), "test")
+    return in_force(build(config, MANY), MANY, config)
+
+
+def modes(there: Ports) -> list[AttachMode]:
+    return [port.mode for port in map(there.get, range(1, 41)) if port is not None]
+
+
+def test_many_ports_are_attached_and_moved_and_detached_one_at_a_time_and_the_loop_turns_between(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel waits for each at tc: the watchdog's bite is nearer than the end of thousands."""
+    done = 0
+
+    def takes_long(*_: object) -> bool:
+        nonlocal done
+        done += 1
+        return False
+
+    monkeypatch.setattr(NsFilter, "attach", takes_long)
+    monkeypatch.setattr(NsFilter, "detach", takes_long)
+    generic, tc, none = of_many("generic"), of_many("tc"), of_many("tc", "wan*")
+    with ExitStack() as undo:
+        for old, new in ((NOTHING, generic), (generic, tc), (tc, none)):
+            before = done
+            for steps in (attached.prepare(new, Change(undo, asked=True)), attached.settle(old, new)):
+                at = done
+                for _ in steps:
+                    assert done - at <= 1
+                    at = done
+            assert done - before == 40
+        undo.pop_all()
+
+
+def test_where_one_of_many_refuses_those_before_it_go_back_and_a_change_that_is_given_up_is_taken_back_by_the_loop(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generic, tc = of_many("generic"), of_many("tc")
+    finish(attached.settle(NOTHING, generic))
+
+    def refuses(_: object, ifindex: int, _name: str, mode: AttachMode, *_more: object) -> bool:
+        if ifindex == 30 and mode is AttachMode.TC:
+            raise MachineError("sub30: no memory")
+        return False
+
+    with monkeypatch.context() as patch, ExitStack() as undo:
+        patch.setattr(NsFilter, "attach", refuses)
+        steps = attached.prepare(tc, Change(undo, asked=True))
+        with pytest.raises(MachineError, match="sub30"):
+            finish(steps)
+    assert modes(attached) == [AttachMode.GENERIC] * 40
+
+    with ExitStack() as undo:
+        steps = attached.prepare(tc, Change(undo, asked=True))
+        while modes(attached).count(AttachMode.TC) < 25:
+            next(steps)
+        attached.tick(attached.due or 0.0)
+        assert modes(attached).count(AttachMode.TC) == 25, "what is in force waits"
+        steps.close()
+    turns = 0
+    monkeypatch.setattr("npd6_xdp.daemon.turns.HELD", 0.0)
+    while AttachMode.TC in modes(attached):
+        assert attached.due is not None
+        attached.tick(attached.due)
+        turns += 1
+    assert turns == 25
+    assert modes(attached) == [AttachMode.GENERIC] * 40
+
+
+def test_a_change_that_comes_while_the_loop_tries_ports_again_goes_first_and_they_are_tried_behind_it(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = {1, 2, 3}
+
+    def refuses(_: object, ifindex: int, *_more: object) -> bool:
+        if ifindex in refusals:
+            raise MachineError(f"sub{ifindex}: not now")
+        return False
+
+    monkeypatch.setattr(NsFilter, "attach", refuses)
+    generic = of_many("generic")
+    finish(attached.settle(NOTHING, generic))
+    assert len(modes(attached)) == 37
+    refusals.clear()
+    monkeypatch.setattr("npd6_xdp.daemon.turns.HELD", 0.0)
+    assert attached.due is not None
+    attached.tick(attached.due + 10.0)
+    assert len(modes(attached)) == 38, "one a turn"
+    with ExitStack() as undo:
+        finish(attached.prepare(generic, Change(undo, asked=False)))
+        undo.pop_all()
+    config = replace(generic, links={**MANY})
+    steps = attached.settle(generic, config)
+    next(steps)
+    next(steps)
+    assert len(modes(attached)) == 39
+    attached.tick(attached.due or 0.0)
+    assert len(modes(attached)) == 39
+    finish(steps)
+    assert len(modes(attached)) == 40
 
 
 AUTO = configuration()
@@ -444,7 +550,7 @@ def test_beyond_so_many_ports_auto_is_generic_but_where_another_xdp_program_is(
     """The kernel takes its time for each at tc."""
     veths = {f"veth{n}": replace(WAN, name=f"veth{n}", ifindex=n, kind="veth", lossy=True) for n in range(1, 36)}
     config = parse(AUTO.replace("wan0", "veth*"), "test")
-    attached.follow(in_force(build(config, veths), veths, config))
+    finish(attached.following(in_force(build(config, veths), veths, config)))
     modes = [machine.sits.count(mode) for mode in (AttachMode.TC, AttachMode.GENERIC)]
     assert modes == [MOST_BY_AUTO, 35 - MOST_BY_AUTO]
     last = attached.get(35)
@@ -456,7 +562,7 @@ def test_beyond_so_many_ports_auto_is_generic_but_where_another_xdp_program_is(
     assert attached.hiding_tags() == {33, 34, 35}
     machine.generic = Taken("veth36: another XDP program is attached in native mode: id 99")
     veths["veth36"] = replace(WAN, name="veth36", ifindex=36, kind="veth", lossy=True)
-    attached.follow(in_force(build(config, veths), veths, config))
+    finish(attached.following(in_force(build(config, veths), veths, config)))
     beside = attached.get(36)
     assert beside is not None
     assert (beside.mode, beside.attached.why) == (
@@ -466,5 +572,5 @@ def test_beyond_so_many_ports_auto_is_generic_but_where_another_xdp_program_is(
     del veths["veth1"], veths["veth2"]
     machine.generic = None
     veths["veth37"] = replace(WAN, name="veth37", ifindex=37, kind="veth", lossy=True)
-    attached.follow(in_force(build(config, veths), veths, config))
+    finish(attached.following(in_force(build(config, veths), veths, config)))
     assert machine.sits[-1] is AttachMode.TC, "there is room again"

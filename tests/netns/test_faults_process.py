@@ -114,7 +114,7 @@ STARTING = (
     ">npd6_xdp.system.sysctl:Memory.write",
     ">npd6_xdp.system.sysctl:Sysctls.set",
     "<npd6_xdp.system.bpf.program:Program.apply",
-    ">npd6_xdp.daemon.ports:Ports.follow",
+    ">npd6_xdp.daemon.port_groups:PortGroups.follow",
     "<npd6_xdp.daemon:Daemon.run",
 )
 RELOADING = (

@@ -218,7 +218,7 @@ STAGES = (
     "npd6_xdp.system.bpf.events:EventRing._open_all",
     "npd6_xdp.system.bpf.ns_filter:NsFilter.add_successor=refused",
     "npd6_xdp.system.bpf.program:Program.update_all=refused",
-    "npd6_xdp.daemon.ports:Ports.admit=refused",
+    "npd6_xdp.daemon.ports:Ports.admitting=refused",
     "npd6_xdp.daemon.host_routes:HostRoutes.listen=refused",
     "npd6_xdp.daemon.resolution:Resolution.apply",
     "npd6_xdp.system.bpf.ns_filter:NsFilter.switch=refused",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +62,22 @@ def test_the_watchdog_is_fed_twice_in_the_time_that_it_waits(heard: tuple[str, C
     manager.tick(now)
     assert manager.due == now + 1.5
     assert read() == ["WATCHDOG=1"]
+
+
+@pytest.mark.parametrize(("watchdog", "step"), [({}, 60), ({"WATCHDOG_USEC": "3000000"}, 6)])
+def test_each_step_of_a_start_has_twice_the_watchdogs_time_and_not_each_is_a_message(
+    heard: tuple[str, Callable[[], list[str]]], watchdog: dict[str, str], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(manager_module, "time", SimpleNamespace(monotonic=lambda: now))
+    name, read = heard
+    manager = ServiceManager({"NOTIFY_SOCKET": name, **watchdog})
+    manager.went_on(90.0)
+    assert read() == [f"EXTEND_TIMEOUT_USEC={step + 90}000000"], "the next one may take longer"
+    for _ in range(1000):
+        manager.went_on()
+        now += step / 1000
+    assert read() == [f"EXTEND_TIMEOUT_USEC={step}000000"] * 3, "long before the last one's time is over"
 
 
 @pytest.mark.parametrize(

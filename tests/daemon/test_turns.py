@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long a turn is held by what can wait."""
+
+from __future__ import annotations
+
+import time
+
+from npd6_xdp.core.steps import Steps
+from npd6_xdp.daemon.turns import HELD, SLICE, take_slice
+
+
+def test_steps_that_wait_for_the_kernel_take_no_more_of_a_turn_than_those_that_work() -> None:
+    """They take no time of the processor."""
+    done = 0
+
+    def waiting() -> Steps[None]:
+        nonlocal done
+        while True:
+            time.sleep(HELD / 2)
+            done += 1
+            yield
+
+    assert not take_slice(waiting())
+    assert done <= 2
+
+    def working() -> Steps[None]:
+        ends = time.thread_time() + 10 * SLICE
+        while time.thread_time() < ends:
+            yield
+
+    began, steps = time.thread_time(), working()
+    assert not take_slice(steps)
+    assert time.thread_time() - began < 5 * SLICE

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starts and reloads that take longer than the unit allows, as each of many ports at tc takes the kernel its time."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.bpf.others import tc_programs
+from tests.bench.many_ports import make
+from tests.netns.service import UnderSystemd
+from tests.netns.wire import Wire, configuration, question, until
+
+COUNT = 200
+WATCHDOG = 2.0  # seconds
+_PTRACE_SEIZE, _PTRACE_INTERRUPT, _WALL = 0x4206, 0x4207, 0x40000000
+MANY = """
+[[interface]]
+name = "sub*"
+attach = "{}"
+[[interface.rule]]
+prefix = "2001:db8:7::/64"
+method = "static"
+"""
+
+
+def config(attach: str = "") -> str:
+    """Of wan0, where Python answers, and of the many ports if they are to be attached in some way."""
+    one = configuration(datapath='"python"', attach='"generic"')
+    return '[daemon]\ncontrol = "/run/npd6-xdp/control.sock"\n' + one + (MANY.format(attach) if attach else "")
+
+
+def at_tc(topology: Topology) -> int:
+    """On how many of the many ports there is a program at tc."""
+    with topology.inside("edge"):
+        return sum(bool(tc_programs(socket.if_nametoindex(f"sub{n}"))) for n in range(COUNT))
+
+
+def set_times(service: UnderSystemd, start: float) -> None:
+    """From now on, a start may take so many seconds, and so may a reload; and the loop has to come round more often."""
+    keys = f"TimeoutStartSec={start:.2f}\nWatchdogSec={WATCHDOG}\nTimeoutAbortSec=1\nTimeoutStopSec=1\n"
+    script = 'mkdir -p "$1" && printf "[Service]\\n%s" "$2" >"$1/times.conf"'
+    done = service.enter("sh", "-c", script, "sh", "/run/systemd/system/npd6-xdp.service.d", keys)
+    assert done.returncode == 0, done.stderr
+    assert service.systemctl("daemon-reload").returncode == 0
+
+
+@pytest.mark.needs_table
+def test_a_start_and_reloads_of_many_ports_come_to_their_end_however_long_they_take(topology: Topology) -> None:
+    make(topology, COUNT)
+    with UnderSystemd(topology, config("tc")) as service, Wire(topology) as wire:
+        began, ready = (int(service.show(f"{key}TimestampMonotonic")) for key in ("ExecMainStart", "ActiveEnter"))
+        takes = (ready - began) / 2e6
+        service.systemctl("stop", "npd6-xdp")
+        assert until(lambda: at_tc(topology) == 0, 60.0)
+        set_times(service, takes)
+        before = time.monotonic()
+        assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
+        assert time.monotonic() - before > takes, "else it shows nothing"
+        assert (at_tc(topology), service.show("NRestarts")) == (COUNT, "0")
+
+        for attach, count in (("generic", 0), ("tc", COUNT), ("", 0)):
+            service.configure(config(attach))
+            before, answered = time.monotonic(), 0
+            reload = service.systemctl("reload", "--no-block", "npd6-xdp")
+            assert reload.returncode == 0, reload.stderr
+            while service.show("ActiveState") == "reloading":
+                assert wire.ask(question("2001:db8:1::42"), 1.0) is not None
+                answered += 1
+            assert time.monotonic() - before > WATCHDOG, "else it shows nothing"
+            assert answered > 5
+            assert service.show("ReloadResult") == "success"
+            assert (at_tc(topology), service.show("NRestarts")) == (count, "0"), attach
+
+
+class Standing:
+    """The first thread of a process, which stands still from now on, while its others go on."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        trace = ct.CDLL(None, use_errno=True).ptrace
+        trace.argtypes = [ct.c_long, ct.c_long, ct.c_void_p, ct.c_void_p]
+        assert trace(_PTRACE_SEIZE, pid, None, None) == 0, os.strerror(ct.get_errno())
+        assert trace(_PTRACE_INTERRUPT, pid, None, None) == 0
+        _, status = os.waitpid(pid, _WALL)
+        assert os.WIFSTOPPED(status)
+
+    def has_ended(self) -> bool:
+        """Whether the process was killed: its parent hears of that behind us."""
+        pid, status = os.waitpid(self._pid, _WALL | os.WNOHANG)
+        return pid != 0 and os.WIFSIGNALED(status)
+
+
+def daemon_of(service: UnderSystemd) -> int:
+    """The daemon's process, by its number here."""
+    children = Path(f"/proc/{service.init}/task/{service.init}/children").read_text().split()
+    (found,) = (int(pid) for pid in children if b"\0npd6_xdp\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return found
+
+
+def test_a_start_that_hangs_on_its_way_is_ended_and_tried_again(topology: Topology) -> None:
+    make(topology, COUNT)
+    with UnderSystemd(topology, config()) as service:
+        service.systemctl("stop", "npd6-xdp")
+        set_times(service, 5.0)
+        service.configure(config("tc"))
+        assert service.systemctl("start", "--no-block", "npd6-xdp").returncode == 0
+        assert until(lambda: at_tc(topology) > COUNT // 10, 20.0)
+        assert service.show("ActiveState") == "activating"
+        hangs = Standing(daemon_of(service))
+        assert at_tc(topology) < COUNT
+        assert until(hangs.has_ended, 5.0 + 3 * WATCHDOG + 5.0)
+        assert service.comes_to(NRestarts="1")
+        assert until(lambda: service.show("ActiveState") == "active", 60.0)
+        assert (at_tc(topology), service.show("NRestarts")) == (COUNT, "1")
