@@ -33,7 +33,8 @@ EXIT_STATUS: Mapping[int, str] = {
     1: "Failed at run time: a missing privilege or interface, another XDP program, no daemon to ask, no answer to"
     " `probe`, nothing that `init` could write a configuration for, a reload that left the old configuration in use,"
     " something that `doctor` calls `fail`.",
-    2: "The command line, or the configuration, can't be used.",
+    2: "The command line, or the configuration, can't be used, or something that npd6-xdp needs isn't installed: no"
+    " restart mends that.",
     130: "Interrupted by Ctrl-C.",
 }
 

@@ -162,6 +162,36 @@ def test_a_module_that_is_missing_is_one_line_that_no_restart_mends(good: str) -
     )
 
 
+NOT_INSTALLED = {
+    "bcc": ("import sys; sys.modules['bcc'] = None", "bcc is missing: install the distribution's package "),
+    "another bcc": ("import sys, types; sys.modules['bcc'] = types.ModuleType('bcc')", "bcc is missing: install "),
+    "its library": (
+        "import ctypes as ct; real = ct.CDLL; ct.CDLL = lambda name, **more: real(name and name.replace('bcc', 'no'))",
+        "can't load bcc: libno.so.0: cannot open shared object file: No such file or directory: install the ",
+    ),
+    "the program": (
+        "from pathlib import Path; from npd6_xdp.system.bpf import compiler; compiler.BPF_DIRECTORY = Path('/nowhere')",
+        "can't read the XDP program: /nowhere/ns_filter.c: No such file or directory: install npd6-xdp once more",
+    ),
+    "part of a module": (
+        "import npd6_xdp.core.said as said; del said.Said",
+        "the Python module can't be used: cannot import name 'Said' from 'npd6_xdp.core.said' (",
+    ),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a daemon is started")
+@pytest.mark.parametrize("what", NOT_INSTALLED)
+def test_whatever_is_not_installed_is_one_line_that_no_restart_mends(good: str, what: str) -> None:
+    missing, line = NOT_INSTALLED[what]
+    words = f"{missing}; import sys; from npd6_xdp.cli import main; sys.exit(main(['run', '--config', '{good}']))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", words], env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"npd6-xdp: {line}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_check_needs_no_root(shared_path: Path) -> None:
     file = shared_path / "good.toml"
     file.write_text(GOOD)

@@ -4,7 +4,8 @@
     Npd6Error                  exit 1: failed at run time
     ├── ConfigError            exit 2: the configuration; one line per mistake, each with where it is
     ├── UsageError             exit 2: the command line
-    └── MachineError           exit 1: this machine: no bcc, no privilege, no such interface, a foreign program
+    └── MachineError           exit 1: this machine: no privilege, no such interface, a foreign program
+        └── NotInstalled       exit 2: part of npd6-xdp, or of what it needs, isn't there: no restart mends that
 
 A bad packet is never here: it is a value and a counter (core/verdict.py).
 """
@@ -93,6 +94,14 @@ class UsageError(Npd6Error):
 
 class MachineError(Npd6Error):
     """The machine refuses: a missing interface, a missing privilege, a foreign XDP program, a busy port."""
+
+
+class NotInstalled(MachineError):
+    """What npd6-xdp needs isn't there, or is something else by that name: as for a configuration that can't be used, it
+    isn't to be tried again.
+    """
+
+    exit_status = 2
 
 
 class BrokenSource(MachineError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from npd6_xdp.core.errors import MachineError, Npd6Error, UsageError, is_used_up, remedy
+from npd6_xdp.core.errors import MachineError, NotInstalled, Npd6Error, is_used_up, remedy
 from npd6_xdp.core.logged import fields
 from npd6_xdp.tools import journal
 
@@ -22,9 +22,10 @@ def complaint(error: Exception) -> tuple[str, int] | None:
             package = "install the distribution's package (Debian, Ubuntu, Fedora: python3-scapy)"
             text = f"npd6-xdp: scapy is missing, which this command needs: {package}"
             return text, MachineError.exit_status
-        case ModuleNotFoundError():  # no restart mends that
-            text = f"npd6-xdp: the Python module {error.name} is missing: install its package, or npd6-xdp, once more"
-            return text, UsageError.exit_status
+        case ImportError():
+            what = f"{error.name} is missing" if isinstance(error, ModuleNotFoundError) else f"can't be used: {error}"
+            text = f"npd6-xdp: the Python module {what}: install its package, or npd6-xdp, once more"
+            return text, NotInstalled.exit_status
         case OSError() if is_used_up(error.errno or 0):
             where = f"{error.filename}: " if error.filename else ""
             return f"npd6-xdp: {where}{remedy(error)}", MachineError.exit_status

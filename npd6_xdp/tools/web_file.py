@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.errors import ConfigError, MachineError, Mistake
+from npd6_xdp.core.errors import ConfigError, Mistake, NotInstalled
 from npd6_xdp.core.web_config import WebConfig, warnings
 from npd6_xdp.core.web_config_file import Items, Kind, Node, Pairs, Scalar, web_config
 from npd6_xdp.system.http.passwords import Lacking, Unusable, Verdicts
@@ -63,7 +63,7 @@ def _tree(text: str, source: str) -> Node | None:
     try:
         import yaml
     except ImportError as error:
-        raise MachineError(
+        raise NotInstalled(
             f"{source}: Python's yaml is missing, which reads it: install python3-yaml, or npd6-xdp[web] by pip"
         ) from error
     try:

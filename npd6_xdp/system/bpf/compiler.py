@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError, as_machine_error, remedy
+from npd6_xdp.core.errors import MachineError, NotInstalled, as_machine_error, remedy
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 BPF_DIRECTORY = _PACKAGE / "bpf" if (_PACKAGE / "bpf").is_dir() else _PACKAGE.parent / "bpf"
@@ -26,14 +26,20 @@ FLAGS = ("-O2", "-Wall", "-Wno-unused-function")
 
 
 def load_bcc() -> Any:
-    """The bcc module; MachineError with the package to install if it isn't there, or isn't the real one."""
+    """The bcc module. Raises NotInstalled with the package to install if it isn't there, or isn't the real one, and
+    MachineError if it can't be loaded now.
+    """
     try:
         with as_machine_error("can't load bcc"):
             import bcc
     except ImportError:
         bcc = None
+    except MachineError as error:
+        if os.strerror(errno.ENOENT) not in str(error):  # of its library, of which the linker tells in words alone
+            raise
+        raise NotInstalled(f"{error}: install the distribution's package of it once more") from error
     if not hasattr(bcc, "BPF"):
-        raise MachineError(
+        raise NotInstalled(
             "bcc is missing: install the distribution's package (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc)"
             " and run with /usr/bin/python3 or a virtual environment with system site packages"
             " (the package `bcc` of the Python Package Index is another thing)"

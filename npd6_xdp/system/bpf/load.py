@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from npd6_xdp.core.errors import MachineError, as_machine_error, is_used_up, remedy
+from npd6_xdp.core.errors import MachineError, NotInstalled, as_machine_error, is_used_up, remedy
 from npd6_xdp.system.bpf import compiled, compiler, shelf
 from npd6_xdp.system.bpf.compiler import compile_program, compile_text, load_bcc, load_function, words_caught
 
@@ -211,8 +211,13 @@ def _source(directory: Path) -> str:
     """The program's text, read once at the start so that it fits this code: another version may be installed later. Its
     headers are put in, so that one text is all that is compiled and compared.
     """
-    with as_machine_error("can't read the XDP program"):
-        return _with_headers(directory, "ns_filter.c")
+    try:
+        with as_machine_error("can't read the XDP program"):
+            return _with_headers(directory, "ns_filter.c")
+    except MachineError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise NotInstalled(f"{error}: install npd6-xdp once more") from error
+        raise
 
 
 def _with_headers(directory: Path, name: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 
-from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.errors import MachineError, NotInstalled
 from npd6_xdp.core.web_config import Place, WebConfig
 
 _MOST_RIGHT = 1024
@@ -38,6 +38,10 @@ class Lacking(Unusable):
     """This machine doesn't have it, or this user may not read it."""
 
 
+class LackingPackage(Lacking, NotInstalled):
+    """A package that it takes isn't installed."""
+
+
 class Verdicts:
     """What was found of passwords, for as long as this process lives, by digests that mean nothing elsewhere.
 
@@ -55,13 +59,13 @@ class Verdicts:
         self._waiting: dict[str, deque[object]] = {}  # by address, the one whose turn is next first
 
     def get_ready(self, place: Place) -> None:
-        """Raises Lacking where there is no bcrypt."""
+        """Raises LackingPackage where there is no bcrypt."""
         if self._check is None:
             try:
                 from bcrypt import checkpw
             except ImportError as error:
                 what = "Python's bcrypt is missing, which checks passwords: install python3-bcrypt, or"
-                raise Lacking(place, f"{what} npd6-xdp[web] by pip") from error
+                raise LackingPackage(place, f"{what} npd6-xdp[web] by pip") from error
             self._check = checkpw
 
     def find(self, hashed: str, password: bytes, who: str, is_wanted: Callable[[], bool]) -> bool:
@@ -113,7 +117,7 @@ class Verdicts:
 
 
 class Passwords:
-    """Those of a web configuration that has users. Raises Lacking where there is no bcrypt."""
+    """Those of a web configuration that has users. Raises LackingPackage where there is no bcrypt."""
 
     def __init__(self, web: WebConfig, verdicts: Verdicts) -> None:
         self._users: Mapping[bytes, str] = {name.encode(): hashed for name, hashed in web.users}
