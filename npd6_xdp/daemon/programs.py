@@ -82,6 +82,7 @@ class Programs(Follower):
         self._loop.at(
             lambda: self._retire_at if self._retiring is None else self._turns.go_on_at, self._retire, Rings.WHERE
         )
+        self._loop.at(lambda: self._ns_filter.program.show_due, lambda _: self._ns_filter.program.show(), "table")
 
     # --- the three verbs ---
 

@@ -7,9 +7,9 @@ That it decides as the long one does is for the fuzzer (tests/fuzz) to see.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from tests.datapath.harness import IFINDEX, PORT, XDP_DROP, XDP_PASS, XDP_TX, Be
 from tests.datapath.present import KERNEL, LAN, MONITOR, NEIGHBOUR, PYTHON, QUESTION, TARGET, one, question
 from tests.frames import FOREIGN_MAC, MULTICAST_MAC, SETTING, TAGS_8021Q, TAGS_PRIORITY, TAGS_QINQ, ip6
 from tests.kinds import HBH, solicit
+from tests.netns.wire import until
 
 HOOKS = tuple(Hook)
 OPTION = b"\x01\x01" + SETTING.asker_mac
@@ -188,6 +189,14 @@ def shown(program: Maps) -> dict[int, bytes]:
     return found
 
 
+def shown_at(program: Maps, ifindex: int) -> bytes:
+    """The same of one port."""
+    value = program.lookup("port_places", INDEX.pack(ifindex % PLACES), PLACE.size)
+    (word,) = PLACE.unpack(value or bytes(PLACE.size))
+    assert word >> 32 == ifindex
+    return program.lookup("port_entries", INDEX.pack(word & 0xFFFFFFFF), ENTRY.size) or b""
+
+
 @pytest.fixture
 def places(fresh: Callable[..., Bench]) -> PortEntries:
     """Those of a program that has no table."""
@@ -208,31 +217,107 @@ def test_each_port_is_shown_its_own_and_one_whose_place_is_taken_waits_until_tha
     assert shown(program) == {PLACES + 7: said(3)}
 
 
-def test_a_copy_is_written_over_only_once_every_cpu_has_gone_on(
+class Cpus:
+    """They go on once somebody says so; how often that was waited for, and what was let go of by then."""
+
+    def __init__(self, places: PortEntries, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._places, self._real = places, port_entries._every_cpu_went_on
+        self.go_on, self.waited, self.known = threading.Event(), 0, True
+        monkeypatch.setattr(port_entries, "_every_cpu_went_on", self._wait)
+
+    def _wait(self) -> bool:
+        self.waited += 1
+        assert self.go_on.wait(20.0)
+        return self._real() and self.known
+
+    def have_gone_on(self) -> bool:
+        waiting = self._places._waiting
+        return until(lambda: waiting is None or waiting.is_over)
+
+
+def test_a_copy_is_written_over_only_once_every_cpu_has_gone_on_and_nobody_waits_for_that(
     places: PortEntries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program, waited, real = places._maps, count(), port_entries._every_cpu_went_on
+    program, cpus = places._maps, Cpus(places, monkeypatch)
     space = program.size("port_entries")
-    monkeypatch.setattr(port_entries, "_every_cpu_went_on", lambda: next(waited) >= 0 and real())
     for number in range(space):
         places.follow({7: said(number)})
     copies = [program.lookup("port_entries", INDEX.pack(each), ENTRY.size) for each in range(space)]
     assert sorted(ENTRY.get(each or b"", "id") for each in copies) == list(range(space)), "none was written over"
+    assert places.due is None
     places.follow({7: said(space)})
-    assert next(waited) == 1, "waited for once"
+    assert shown(program) == {}, "the map has it"
+    assert places.due is not None
+    copies = [program.lookup("port_entries", INDEX.pack(each), ENTRY.size) for each in range(space)]
+    assert sorted(ENTRY.get(each or b"", "id") for each in copies) == list(range(space)), "none was written over"
+    assert cpus.waited == 1
+    first = {*places._waiting.numbers} if places._waiting else set()
+
+    cpus.go_on.set()
+    assert cpus.have_gone_on()
+    places.follow({7: said(space)})
     assert shown(program) == {7: said(space)}
+    copies = [program.lookup("port_entries", INDEX.pack(each), ENTRY.size) for each in range(space)]
+    (written,) = (each for each, copy in enumerate(copies) if copy == said(space))
+    assert written in first, "of those that were let go of before the wait began"
+    assert places.due is None
+
+
+def test_where_changes_are_no_storm_a_port_always_has_a_copy(
+    places: PortEntries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus = Cpus(places, monkeypatch)
+    cpus.go_on.set()
+    for number in range(5 * places._maps.size("port_entries")):
+        places.follow({7: said(number)})
+        assert shown_at(places._maps, 7) == said(number)
+        assert cpus.have_gone_on()
+    assert 5 <= cpus.waited <= 15
 
 
 def test_where_it_cannot_be_known_whether_a_copy_is_read_a_port_has_none(
     places: PortEntries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(port_entries, "_every_cpu_went_on", lambda: False)
+    cpus = Cpus(places, monkeypatch)
+    cpus.known = False
+    cpus.go_on.set()
     for number in range(places._maps.size("port_entries") + 1):
         places.follow({7: said(number)})
+        assert cpus.have_gone_on()
     assert shown(places._maps) == {}
-    monkeypatch.undo()
+    places.follow({7: said(4)})
+    tried = cpus.waited
+    while places.due is not None:
+        assert cpus.have_gone_on()
+        places.follow({7: said(4)})
+    assert cpus.waited <= tried + 1, "it isn't tried for ever"
+    cpus.known = True
+    for number in (4, 5):
+        places.follow({7: said(number)})
+        assert cpus.have_gone_on()
     places.follow({7: said(5)})
     assert shown(places._maps) == {7: said(5)}
+
+
+def test_the_loop_shows_what_a_storm_of_changes_has_left_unshown(
+    fresh: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = static()
+    program = fresh(old).ns_filter.program
+    cpus = Cpus(program._port_entries, monkeypatch)
+    before = shown(program)
+    assert [*before] == [IFINDEX]
+    for number in range(program.size("port_entries")):
+        program._port_entries.follow({IFINDEX: said(number)})
+    program._port_entries.leave({})
+    program.show()
+    assert shown(program) == {}
+    assert program.show_due is not None
+    cpus.go_on.set()
+    assert cpus.have_gone_on()
+    program.show()
+    assert shown(program) == before
+    assert not program.show_due
 
 
 def test_what_was_found_while_another_table_begins_is_found_once_more_by_the_long_way(

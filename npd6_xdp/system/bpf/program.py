@@ -105,6 +105,15 @@ class Program(Counters):
         self.traced: str | None = None
         """The port at whose solicitations somebody looks, for the next apply(); "": at those of any. None: nobody."""
 
+    @property
+    def show_due(self) -> float | None:
+        """When to call show() (seconds, monotonic): of some ports, `entries` is asked for want of copies."""
+        return self._port_entries.due
+
+    def show(self) -> None:
+        """Have plain frames of all ports answered without a look into the map `entries`."""
+        self._port_entries.follow(untagged(self._entries))
+
     def close(self) -> None:
         """Give up program and maps; what is attached holds on to them."""
         self._port_entries.close()
