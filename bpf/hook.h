@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * hook: the two places from which a frame comes, XDP and tc, and all in which they differ. Each stage is inlined into the
- * function of either, where the hook is a constant: what is the other's is gone before the kernel sees it.
+ * hook: the two places from which a frame comes, XDP and tc, and how a frame is had at either. Each stage is inlined into
+ * the function of either, where the hook is a constant: what is the other's is gone before the kernel sees it.
+ *
+ * Where the two differ in what a stage does, it says so itself, by `p.hook`:
+ *  - ns_find() (parse.h): only a frame at tc may be in pieces.
+ *  - advert_write() (advert.h), plain_advertise(): XDP writes an answer in place, tc by advert_store().
+ *  - target_routed(): bpf_fib_lookup() compares a length with the route's MTU at tc only.
+ *  - hold_begin(), tagged_note(), ns_show(): what tells of tags beside the frame, which tc sees by itself.
+ *  - is_taken(): what XDP has held comes to tc as well, while a port goes from the one to the other.
  */
 #ifndef NPD6_HOOK_H
 #define NPD6_HOOK_H
