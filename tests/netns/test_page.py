@@ -94,13 +94,9 @@ def test_the_page_shows_the_real_counters_and_they_move(topology: Topology, daem
     assert re.fullmatch(r"\d+ sent for resolution", page.text("#outcome-pending .sum span"))
     assert page.texts("#rules-title ~ div th")[-1] == "Outcomes since start"
     (row,) = page.texts("#interfaces tr")
-<<<<<<< HEAD
     assert "2, 1 after resolution" in " ".join(row.split())
-    assert re.match(r"wan0\s+up\s+tc ingress\s+hybrid\s", row)
-=======
     reason = "not native: native XDP_TX is lost on veth unless the peer has a program, too"
-    assert re.match(rf"wan0\s+up\s+by tc\s+{reason}\s+hybrid\s", row)
->>>>>>> d440a3d (Show on the page why a port isn't native, where one had to point at it with a mouse)
+    assert re.match(rf"wan0\s+up\s+tc ingress\s+{reason}\s+hybrid\s", row)
     rows = page.texts("#rules tr")
     assert [tuple(re.split(r"\s+", row)[:3]) for row in rows] == [
         (rule.split()[0], "wan0", rule.split()[1]) for rule in RULES
