@@ -118,6 +118,7 @@ class Contests:
             self._open(key, places, holder, now)
         elif contest.former in places and places[contest.former].confirmed >= contest.asked:
             del self._contests[key]  # a late answer is an answer
+            self._to_ask[Host(holder, key[1])] = None  # else the kernel would take it for there until it is old
             return contest.former
         elif contest.stage is _Stage.OVERDUE and not contest.former:
             return self._displace(contest, places, holder)

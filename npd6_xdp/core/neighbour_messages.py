@@ -138,9 +138,15 @@ def probe_neighbour(sequence: int, ifindex: int, address: bytes, keep: Neighbour
     """Have the kernel probe at once a neighbour that it has an entry of (RFC 4861 §7.3.3).
 
     NTF_USE would wait for DELAY_FIRST_PROBE_TIME (5 s), in which an upper layer may confirm it. Without NLM_F_CREATE:
-    where there is no entry any more, none is made.
+    where there is no entry any more, none is made. One that is in doubt already is asked when the kernel's next
+    question is due, but behind a delay_neighbour().
     """
     return _neighbour(Type.NEWNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.PROBE, 0, keep=keep)
+
+
+def delay_neighbour(sequence: int, ifindex: int, address: bytes, keep: NeighbourState = NeighbourState.NONE) -> bytes:
+    """Let a neighbour that the kernel has an entry of wait for a probe (RFC 4861 §7.3.3), whatever has been asked."""
+    return _neighbour(Type.NEWNEIGH, Flag.REQUEST, sequence, ifindex, address, NeighbourState.DELAY, 0, keep=keep)
 
 
 def delete_neighbour(sequence: int, ifindex: int, address: bytes) -> bytes:

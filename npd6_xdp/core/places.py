@@ -36,7 +36,7 @@ ASKED_PER_SECOND = 256
 
 # as plain numbers: an enum's `&` takes a microsecond, and the table may change by thousands at once
 _PRESENT, _CONFIRMED, _LOOKED_AFTER = int(PRESENT), int(CONFIRMED), int(LOOKED_AFTER)
-_STALE, _PERMANENT = int(NeighbourState.STALE), int(NeighbourState.PERMANENT)
+_STALE, _PROBE, _PERMANENT = int(NeighbourState.STALE), int(NeighbourState.PROBE), int(NeighbourState.PERMANENT)
 _PAUSE = 0.02  # seconds between two looks at who is to be asked
 _BIT = 512  # addresses that are gone over at once
 _SETTLED = 128  # and of which it is decided anew what counts
@@ -324,6 +324,11 @@ class Places:
                     found.append(host)
                     self._asked(host, place, now)
         return found
+
+    def is_doubted(self, host: Host) -> bool:
+        """Whether the kernel is about to find out whether a host is there, and has asked it already."""
+        place = self._places.get(host.address, {}).get(host.ifindex)
+        return place is not None and bool(place.state & _PROBE)
 
     def take_to_look_for(self, now: float) -> list[tuple[Host, bool]]:
         """The hosts that the kernel is to look for now, within what take_to_ask() leaves of the budget.

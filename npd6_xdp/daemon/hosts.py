@@ -322,7 +322,7 @@ class Hosts:
             return  # by a table that is to come: nothing of it shows until then
         now = time.monotonic()
         for host in self.places.take_to_ask(now):
-            self.probe(host)
+            self.watch.probe(host, self._looked_after(host), again=self.places.is_doubted(host))
         for host, stale in self.places.take_to_look_for(now):
             self._look_anew(host, stale=stale)
         for host in self.places.take_needless():

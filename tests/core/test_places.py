@@ -178,7 +178,21 @@ def test_a_late_answer_from_the_old_place_takes_it_back(known: Known) -> None:
     known.after(PATIENCE)
     assert known.at == [OTHER]
     known.say(LAN, S.PROBE)
+    assert known.say(LAN, S.REACHABLE) == [OTHER], "it isn't taken for there until its entry is old"
+    assert known.at == [LAN]
+
+
+def test_who_comes_back_to_where_the_kernel_asks_for_it_already_is_asked_once_more(known: Known) -> None:
+    """The kernel's own next question is a second after its last one, and says nothing of who speaks meanwhile."""
     known.say(LAN, S.REACHABLE)
+    known.after(60)
+    known.say(OTHER, S.REACHABLE)
+    known.after(PATIENCE)
+    known.say(LAN, S.PROBE)
+    assert known.hear(LAN) == [LAN]
+    assert known.places.is_doubted(Host(LAN, X)), "else it needn't be asked anew"
+    assert known.say(LAN, S.REACHABLE) == [OTHER]
+    assert not known.places.is_doubted(Host(LAN, X))
     assert known.at == [LAN]
 
 

@@ -103,8 +103,10 @@ class NeighbourWatch:
         self._sent[self._sequence] = host
         self._send(neighbour_messages.use_neighbour(self._sequence, *host, keep))
 
-    def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE) -> None:
-        """Have the kernel ask a host that it has an entry of, and now."""
+    def probe(self, host: Host, keep: NeighbourState = NeighbourState.NONE, *, again: bool = False) -> None:
+        """Have the kernel ask a host that it has an entry of, and now; `again`: though it has asked it a moment ago."""
+        if again:
+            self._send(neighbour_messages.delay_neighbour(0, *host, keep))
         self._send(neighbour_messages.probe_neighbour(0, *host, keep))
 
     def delete(self, host: Host) -> None:
