@@ -105,24 +105,29 @@ class Machine(Follower):
     def watch(self, config: Config, change: Change) -> Steps[None]:
         """Have the routes of a configuration's ports watched.
 
-        Where somebody has asked for the change, all are read when this ends, and nothing else waits for that; if it
-        comes to nothing, those of the one in force are watched again. Else they are read between other work.
+        Where somebody has asked for the change, all are read when this ends, and nothing else waits for that; those of
+        the one in force are watched until the other one is, so that nothing is to be read again if it comes to nothing.
+        Else they are read between other work.
         """
-        if change.asked:
-            change.undo.callback(self._watch_again)
-        self._routes.watch(self._ports(config), wait=False)
-        self._tell_flags(self._routes.flags)  # with other sockets than before, all was read anew
-        if not change.asked or self._is_read(config):
+        if not change.asked:
+            self._watch(config)
             return
+        change.undo.callback(self._watch_again)
+        self._watch(config, self._in_force.config)
         patience = time.monotonic() + _MOST_ROUTES
         while not self._is_read(config) and time.monotonic() < patience:
             change.asleep_until = time.monotonic() + _LOOK_FOR_ROUTES
             yield
         change.wake()
-        self._routes.watch(self._ports(config))
+        if not self._is_read(config):
+            self._watch(config, self._in_force.config, wait=True)
+
+    def _watch(self, *configs: Config, wait: bool = False) -> None:
+        self._routes.watch({ifindex for config in configs for ifindex in self._ports(config)}, wait=wait)
+        self._tell_flags(self._routes.flags)  # with other sockets than before, all was read anew
 
     def _watch_again(self) -> None:
-        self._routes.watch(self._ports(self._in_force.config))
+        self._watch(self._in_force.config)
 
     def _ports(self, config: Config) -> set[int]:
         """The interfaces that frames on a configuration's ports come in by."""
@@ -154,6 +159,12 @@ class Machine(Follower):
     def apply(self, new: InForce) -> None:
         """These facts are in force."""
         self._in_force = new
+
+    def settle(self, old: InForce, new: InForce) -> Steps[None]:
+        """Routes of ports that only the old one had don't matter any more."""
+        if new.config is not old.config:
+            self._watch(new.config)
+            yield
 
     # --- changes ---
 

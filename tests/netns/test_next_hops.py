@@ -9,14 +9,20 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
 
 from npd6_xdp.core import rtnetlink
+from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.core.routes import RoutingFlag
+from npd6_xdp.core.steps import finish
+from npd6_xdp.daemon.in_force import NOTHING, Change
+from npd6_xdp.daemon.loop import Loop
+from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import UPSTREAM_ADDRESS, Topology
 from npd6_xdp.system.netlink import routes
@@ -24,6 +30,7 @@ from npd6_xdp.system.netlink.routes import RouteWatch
 from tests.frames import ip6
 from tests.netns.wire import Wire, configuration, on_edge, question, until
 
+ANY = '[[interface.rule]]\nprefix = "2001:db8:7::/64"\nmethod = "static"\n'
 GATEWAYS = frozenset({IPv6Address(UPSTREAM_ADDRESS)})
 ROUTES = 4000  # more than the kernel tells at once
 
@@ -232,6 +239,38 @@ def test_a_next_hop_of_many_routes_is_forgotten_a_second_after_the_last_of_them(
     assert until(forgotten, 1.5)
     assert time.monotonic() - began < 10.0
     assert hops.due is None
+
+
+def test_a_reload_that_comes_to_nothing_leaves_known_what_was_with_no_other_reading(
+    topology: Topology, hops: RouteWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own ports' routes are read between other work; those of the ports in force were then read in one turn."""
+    monkeypatch.setattr(routes, "_READ_AT_ONCE", 0)
+    one, other = (parse(f'[[interface]]\nname = "{name}"\n{ANY}', "test") for name in ("wan0", "lan0"))
+    with topology.inside("edge"), closing(Loop()) as loop, closing(Machine(loop, NextLook())) as machine:
+        finish(machine.watch(one, Change(ExitStack(), asked=True)))
+        machine.apply(replace(NOTHING, written=one, config=one))
+        wan, lan = index("wan0"), index("lan0")
+        machine._routes.refresh()
+        settle(machine._routes)
+        monkeypatch.setattr(RouteWatch, "_read_now", lambda _: pytest.fail("read in one turn"))
+        with ExitStack() as undo:
+            for _ in machine.watch(other, Change(undo, asked=True)):
+                settle(machine._routes)
+            assert (machine._routes.of(wan), machine._routes.is_read(lan)) == (GATEWAYS, True)
+        assert (machine._routes.of(wan), machine._routes.is_read(wan), machine._routes.is_read(lan)) == (
+            GATEWAYS,
+            True,
+            False,
+        )
+        with ExitStack() as undo:
+            for _ in machine.watch(other, Change(undo, asked=True)):
+                settle(machine._routes)
+            undo.pop_all()
+        former, new = machine._in_force, replace(NOTHING, written=other, config=other)
+        machine.apply(new)
+        finish(machine.settle(former, new))
+        assert (machine._routes.is_read(wan), machine._routes.is_read(lan)) == (False, True), "it isn't needed any more"
 
 
 def test_gateways_of_nexthop_objects_are_next_hops_and_followed_where_routes_only_name_the_objects(

@@ -97,6 +97,33 @@ def test_what_was_lost_of_links_is_read_a_piece_at_a_time_and_what_is_said_meanw
         assert links.losses == 1
 
 
+def test_links_are_read_a_piece_at_a_time_by_a_socket_that_stands_in_for_one_that_failed(topology: Topology) -> None:
+    """With 4,000 of them it was a turn of 0.13 s."""
+    tell(topology, (f"link add v{number} type veth peer name w{number}" for number in range(40)))
+    with topology.inside("edge"):
+        before = Netlink()
+    with closing(before):
+        tell(topology, ["link del v0", "link set v2 name x2", "link add y0 type veth peer name y1"])
+        with topology.inside("edge"), closing(Netlink(before)) as links:
+            assert links.unfinished
+            assert plain(links) == plain(before), "what was known holds until then"
+            tell(topology, ["link set v5 name x5", "link del y0"])
+            calls = 0
+            while links.unfinished:
+                links.on_change(0.0)
+                calls += 1
+            assert calls >= 3
+
+            def agrees() -> bool:
+                links.on_change()
+                with closing(Netlink()) as fresh:
+                    return plain(links) == plain(fresh)
+
+            assert until(agrees)
+            assert plain(links).keys() >= {"x2", "x5"}
+            assert not plain(links).keys() & {"v0", "y0"}
+
+
 def overflow(_deadline: float) -> Iterator[Message]:
     raise Overflow
     yield

@@ -39,8 +39,8 @@ TARGET, OTHER = "2001:db8:1::77", "2001:db8:2::77"
 OLD = ("2001:db8:1::/64 static",)
 MANY = 20_000
 """Rules; the first maps have space for 16,384 lines."""
-LONGEST = 0.1
-"""Seconds of processor time of a turn. It is a sixth of that here."""
+LONGEST = 0.05
+"""Seconds of processor time of a turn. It was 13 ms here."""
 SOON = 5.0
 
 
@@ -83,7 +83,7 @@ def test_no_turn_is_long_however_many_rules_are_changed(topology: Topology, daem
                 assert len(ask(running.control, {"verb": "status"})["rules"]) == 1 + MANY
                 assert until(lambda: running.metrics() != {})
                 running.settle()
-                assert turns.longest < LONGEST / 2, "the status and the metrics"
+                assert turns.longest < LONGEST, "the status and the metrics"
     turns.close()
     print({what: f"{1000 * took:.0f} ms" for what, took in seen.items()})
     assert max(seen.values()) < LONGEST

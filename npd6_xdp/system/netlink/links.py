@@ -36,7 +36,7 @@ class Netlink:
     """Knows links and addresses, and tells when they changed: `fileno` becomes readable.
 
     `losses` counts the times that announcements were lost: what went and came back meanwhile, nobody knows. `before` is
-    one that this one stands in for.
+    one that this one stands in for: what that knew holds until all is read, which on_change() does.
     """
 
     def __init__(self, before: Netlink | None = None) -> None:
@@ -44,9 +44,10 @@ class Netlink:
         self._dump = SlicedDump()
         groups = Group.LINK, Group.IPV6_IFADDR, Group.IPV4_IFADDR
         self._changes = Announcements(*groups, what="changes of links and addresses")
-        self._links: dict[int, LinkEntry] = {}
-        self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = {}
-        self._ipv4: set[_Ipv4] = set()  # of roles only: no frame of ours has any to do with these
+        self._links: dict[int, LinkEntry] = dict(before._links) if before else {}
+        self._addresses: dict[int, Mapping[IPv6Address, OwnAddress]] = dict(before._addresses) if before else {}
+        # of roles only: no frame of ours has any to do with these
+        self._ipv4: set[_Ipv4] = set(before._ipv4) if before else set()
         self._holders: _Holders | None = None  # made of the two, when somebody asks
         # of the links that have come since the start
         self._generations: dict[int, int] = dict(before._generations) if before else {}
@@ -58,7 +59,10 @@ class Netlink:
         # what facts() said, with all that it was made of where that is known
         self._known: dict[int, tuple[_MadeOf | None, LinkFacts]] = {}
         self.losses: int = before.losses + 1 if before else 0
-        self._read_on(math.inf)
+        if before:
+            self._unread, self._reading = True, self._read()
+        else:
+            self._read_on(math.inf)
 
     def close(self) -> None:
         """Close all sockets."""
