@@ -20,7 +20,9 @@ import pytest
 from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
+from tests.netns.served import served_first
 from tests.netns.service import left
+from tests.netns.sleeper import Sleeper
 from tests.netns.wire import (
     Asker,
     Wire,
@@ -29,7 +31,6 @@ from tests.netns.wire import (
     each_counted,
     flood,
     on_edge,
-    private_megabytes,
     question,
     scan,
     solicitations_sent,
@@ -322,29 +323,34 @@ def ended_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def ending(running: RunningDaemon) -> tuple[float, float]:
+    """End a daemon by SIGTERM: the processor time that it took, and how long that was by the clock, both in seconds."""
+    others, before, began = ended_children(), cpu_seconds(running), time.monotonic()
+    assert running.stop() == 0
+    took = time.monotonic() - began
+    return ended_children() - others - before, took
+
+
 @pytest.mark.exec  # its time is read as a child's of this process
 @pytest.mark.parametrize("rules", [3, 2000])
 def test_three_thousand_sighups_in_a_second_and_sigterm_ends_it_within_another(
     topology: Topology, daemon: Start, rules: int
 ) -> None:
-    """By the processor's time: a machine that does other things beside takes longer.
-
-    It took 5.9 s on 0665297, and more the more rules there are: with 2,000 it wasn't done in 60 s, and with 3 it held.
-    """
+    """It took 5.9 s on 0665297, and more the more rules there are: with 2,000 more than 60 s, and with 3 it held."""
     more = [f"2001:db8:{0x1000 + number:x}::/64 static" for number in range(rules)]
-    running = daemon(configuration(*more, *RULES))
-    use(topology, running)
-    memory = private_megabytes(running)
-    with storm(running, signal.SIGHUP, 3_000, 1.0):
-        others, before, began = ended_children(), cpu_seconds(running), time.monotonic()
-        assert running.stop() == 0
-        took = time.monotonic() - began
-        worked = ended_children() - others - before
-    reloads = running.log.count("is in use")
-    print(f"ended in {took:.2f} s, at work for {worked:.2f}; {reloads} reloads; {memory:.0f} MB before")
-    assert worked < 1.0 * 3, "thrice as long as it may take on a processor as fast as most"
+    with served_first(), Sleeper() as sleeper:
+        running = daemon(configuration(*more, *RULES))
+        use(topology, running)
+        with storm(running, signal.SIGHUP, 3_000, 1.0):
+            began = time.monotonic()
+            worked, took = ending(running)
+            late = sleeper.worst(began, 2)
+    reloads = running.log.count("the new configuration is in use")
+    print(f"ended in {took:.2f} s, at work for {worked:.2f}; the machine was late by {late:.2f} s; {reloads} reloads")
+    assert worked <= 1.0
+    assert took <= 1.0 + late
     assert "Traceback" not in running.log
-    assert 1 <= running.log.count("the new configuration is in use") < 300, "who asks while one runs asks for the next"
+    assert 1 <= reloads < 300, "who asks while one runs asks for the next"
 
 
 def test_after_a_storm_of_signals_it_goes_on_as_if_there_had_been_one(topology: Topology, daemon: Start) -> None:
