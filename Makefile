@@ -18,7 +18,7 @@ workers = $(shell [ "$$(nproc)" -ge 4 ] && $(python) -c 'import xdist' 2>/dev/nu
 help: ## this list
 	@sed -En 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-test: ## linters, types, all tests; needs root, and installs what is missing (12 minutes on two quiet processors)
+test: ## linters, types, all tests; needs root, and installs what is missing (18 minutes on two quiet processors)
 	deploy/test.sh
 
 test-core: $(prepared) ## the decisions' tests, or those of T; no root, no bcc, no machine; what takes seconds is left out
