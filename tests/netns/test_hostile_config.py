@@ -81,7 +81,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 MANY = (
-    ("".join(f"colour{n} = {n}\n" for n in range(30_000)), "unknown key", 30_001),  # and no rule
+    ("".join(f"colour{n} = {n}\n" for n in range(100_000)), "unknown key", 100_001),  # and no rule
     (
         "".join(f'[[interface.rule]]\nprefix = "2001:db8::/{n}"\nmethod = "statik"\n' for n in range(129, 15_129)),
         "the prefix length must be",
