@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -47,8 +47,9 @@ def parse(text: str, source: str, before: Config | None = None) -> Config:
     Raises ConfigError with the first mistakes found, in the file's order, each with where it is, and how many more
     there are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
     """
-    document = plain_toml.read(text)
-    reader = _Reader(before)
+    known = _known(before)
+    document = plain_toml.read(text, plain_toml.Known("interface", "rule", known))
+    reader = _Reader(known)
     config = reader.config(_document(text, source) if document is None else document)
     if reader.mistakes:
         raise ConfigError(source, placed(reader.mistakes, text), reader.count)
@@ -72,6 +73,28 @@ _PLAIN = {str(method): method for method in Method if method is not Method.NEIGH
 _FEWEST = len(REQUIRED["interface.rule"])
 _MORE = RuleConfig._fields.index("follows")  # from there on are the keys that a rule may have beside those it must
 _NO_MORE = tuple(RuleConfig._field_defaults[key] for key in RuleConfig._fields[_MORE:])
+
+
+def _lines(prefix: str, method: str) -> str:
+    """What a file says below the header of a rule with these two keys, if it is written as usual: no prefix has a
+    character that would have to be escaped.
+    """
+    return f'prefix = "{prefix}"\nmethod = "{method}"'
+
+
+def _known(before: Config | None) -> dict[str, RuleConfig]:
+    """The rules of a configuration that are as plain as most, by their lines."""
+    return {
+        _lines(rule.prefix, rule.method): rule
+        for interface in (before.interfaces if before else ())
+        for rule in interface.rules
+        if rule[_MORE:] == _NO_MORE and len(rule.networks) == 1
+    }
+
+
+def _written(entry: Any) -> Any:
+    """A table of the file, where it is one of those that were known."""
+    return {"prefix": entry.prefix, "method": str(entry.method)} if isinstance(entry, RuleConfig) else entry
 
 
 def _instead(wrong: Wrong, value: object) -> str:
@@ -128,11 +151,10 @@ class _Firsts(dict[Prefix | str, Path | int]):
 class _Reader:
     """Turns raw tables into values, counts the mistakes that it meets, and keeps the first of them."""
 
-    def __init__(self, before: Config | None = None) -> None:
+    def __init__(self, known: Mapping[str, RuleConfig]) -> None:
         self.mistakes: list[Found] = []
         self.count = 0
-        interfaces = () if before is None else before.interfaces
-        self._before = {rule.prefix: rule for interface in interfaces for rule in interface.rules}
+        self._known = known
 
     def wrong(self, where: Path, message: str | Twice | Callable[[], str]) -> None:
         """Note a mistake. A message that takes long to make is passed as a function, which is called only if it is
@@ -201,11 +223,13 @@ class _Reader:
         rules: list[RuleConfig] = []
         firsts = _Firsts(where)
         for index, entry in enumerate(raw) if isinstance(raw, list) else ():
-            rule = self.plain_rule(entry)
+            rule = entry if type(entry) is RuleConfig else self.plain_rule(entry)
             if rule is not None and (network := rule.networks[0]) not in firsts:
                 firsts[network] = index
-            elif self.is_table("interface.rule", here := (*where, index), entry):
-                rule = self.rule(here, entry, port, firsts)
+            else:
+                here, table = (*where, index), _written(entry)
+                if self.is_table("interface.rule", here, table):
+                    rule = self.rule(here, table, port, firsts)
             if rule is not None:
                 rules.append(rule)
         if not isinstance(raw, list):
@@ -238,8 +262,7 @@ class _Reader:
         text, method = entry.get("prefix"), entry.get("method")
         if type(text) is not str or type(method) is not str:
             return None
-        known = self._before.get(text)
-        if known is not None and known.method == method and known[_MORE:] == _NO_MORE and len(known.networks) == 1:
+        if self._known and (known := self._known.get(_lines(text, method))) is not None:
             return known
         network = parsers.plain_target(text)
         if network is None or method not in _PLAIN:

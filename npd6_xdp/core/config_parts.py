@@ -56,7 +56,9 @@ def parts(config: Config, before: Config | None = None) -> Iterator[Part]:
     ready: list[InterfaceConfig] = []
     left = _MOST
     for interface in config.interfaces:
-        size = sum(map(_size, interface.rules)) + 1
+        size = len(interface.rules) + 1
+        if size <= _MOST:
+            size = sum(map(_size, interface.rules)) + 1
         if size > left and ready:
             yield Interfaces(tuple(ready))
             ready, left = [], _MOST

@@ -129,6 +129,7 @@ def _config(data: bytes) -> None:
         return
     assembly = Assembly()
     assert [assembly.add(part) for part in parts(config)][-1] == config
+    assert parse(text, "f", config) == config
 
 
 def _told(error: ConfigError) -> None:
