@@ -38,6 +38,9 @@ def run(
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until the daemon handles them, which it does once it has read its file
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children can't be waited for
+    from npd6_xdp.compiling import Compiling
+
+    compiling = Compiling.worth_it(path)  # before all that takes a while to import, and before there is a thread
     from npd6_xdp.tools.complaint import complaint
     from npd6_xdp.tools.log import LogThread
     from npd6_xdp.tools.log_format import set_up
@@ -64,12 +67,15 @@ def run(
             str(file.absolute()),
             lambda: lines.dropped,
             lambda: at_work(lines),
+            compiling,
         )
     except Exception as error:  # through the log, as nobody may read stderr
         text, exit_status = complaint(error) or (traceback.format_exc().rstrip(), 1)
         lines.say(text)
         return exit_status
     finally:
+        if compiling is not None:
+            compiling.close()
         lines.finish()
     return 0
 

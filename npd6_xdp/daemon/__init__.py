@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from npd6_xdp.compiling import Compiling
 from npd6_xdp.core.config import Config, is_glob
 from npd6_xdp.core.errors import as_machine_error
 from npd6_xdp.core.logged import fields, named
@@ -35,7 +36,6 @@ from npd6_xdp.daemon.in_force import Change, Follower, InForce
 from npd6_xdp.daemon.left_targets import LeftTargets
 from npd6_xdp.daemon.lines import Damper
 from npd6_xdp.daemon.link_log import LinkLog
-from npd6_xdp.daemon.loading import Compiling
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
 from npd6_xdp.daemon.mrd import RouterDiscovery
@@ -214,7 +214,8 @@ class Daemon:
     """npd6-xdp at work, from start() to close(); use it as a context manager.
 
     `source` is read at the start and at each reload; `configured` is told of each configuration in use. `file` is where
-    it is read from. `unread` says how many lines of the log were dropped.
+    it is read from. `unread` says how many lines of the log were dropped. `compiling` has the program, where that is
+    compiled beside the start; whoever has made it closes it.
     """
 
     def __init__(
@@ -224,16 +225,12 @@ class Daemon:
         configured: Callable[[Config], None],
         file: str,
         unread: Callable[[], int] = lambda: 0,
+        compiling: Compiling | None = None,
     ) -> None:
-        with ExitStack() as stack:
-            compiling = Compiling.worth_it(file)
-            if compiling is not None:
-                stack.callback(compiling.close)
-            self._given = Given(service, source, configured, file, unread, compiling)
-            service.manager.went_on(seconds_to_read(file))
-            with _uncollected():
-                self._written = source.load()
-            self._compiling = stack.pop_all()  # until it is loaded
+        self._given = Given(service, source, configured, file, unread, compiling)
+        service.manager.went_on(seconds_to_read(file))
+        with _uncollected():
+            self._written = source.load()
         self._stack = ExitStack()
         self._loop = Loop()
         self._stack.callback(self._loop.close)
@@ -246,7 +243,6 @@ class Daemon:
                 self.start()
                 gc.freeze()  # what is there now stays, but for a table: no need to look at it again and again
         except BaseException:
-            self._compiling.close()
             self._stack.close()
             raise
         return self
@@ -264,8 +260,7 @@ class Daemon:
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
         first = finish(to_be(machine, self._written, Change(ExitStack(), asked=True)), went_on)
-        with self._compiling:
-            rooms = self._rooms = Rooms(self._stack, loop, self._hand_over, self._given, machine, look, first)
+        rooms = self._rooms = Rooms(self._stack, loop, self._hand_over, self._given, machine, look, first)
         rooms.reaper.reap()
         rooms.begin(first, went_on)
         self._hand_over.taken_over()
@@ -345,9 +340,10 @@ def run(
     file: str,
     unread: Callable[[], int],
     at_work: Callable[[], None] = lambda: None,
+    compiling: Compiling | None = None,
 ) -> None:
     """`npd6-xdp run`: the daemon in the foreground; see Daemon. `at_work` is called once it answers."""
     sys.setswitchinterval(_SWITCH)
-    with Daemon(begin(), source, configured, file, unread) as daemon:
+    with Daemon(begin(), source, configured, file, unread, compiling) as daemon:
         at_work()
         daemon.run()

@@ -56,12 +56,16 @@ ROOMS = {
         },
         IMPURE,
     ),
-    "daemon": ({"", "core", "daemon", "system"}, IMPURE - MACHINE),
+    "daemon": ({"", "core", "compiling", "daemon", "system"}, IMPURE - MACHINE),
     "cli": ({"", "arguments", "verbs", "verbs_init", "verbs_see"}, IMPURE - MACHINE),
     "verbs": ({"", "arguments", "core"}, IMPURE - MACHINE),
     "verbs_init": ({"", "arguments", "core"}, IMPURE - MACHINE),
     "verbs_see": ({"arguments", "core", "verbs"}, IMPURE - MACHINE),
     "foreground": ({"core"}, IMPURE - MACHINE),
+    "compiling": (
+        {"core", "system.aside", "system.cgroup", "system.bpf.compiler", "system.bpf.load"},
+        IMPURE - MACHINE,
+    ),
     "ndppd": ({"", "core"}, IMPURE - MACHINE),
     "arguments": ({"core"}, IMPURE - MACHINE),
     "__main__": ({"cli"}, set()),
@@ -110,6 +114,7 @@ WINGS = {
     "http": ("endpoint", "secured", "passwords", "site", "metrics"),
 }
 LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "foreground", "verbs_init", "verbs_see")}
+LATER["foreground"] |= {"compiling"}
 LATER |= {"verbs": {"daemon", "foreground", "lab", "tools"}, "ndppd": {"cli", "foreground", "tools", "verbs"}}
 """What a room may import inside its functions, besides."""
 

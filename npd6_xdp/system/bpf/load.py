@@ -67,6 +67,8 @@ _SIZED_BY = {
     "heard_addresses": "HEARD_ADDRESSES_MAX",
 }
 """Maps of the program, and the definitions that say how large they are, and nothing else."""
+COMPILER_BYTES = 66_000_000
+"""What the compiler takes for a while, with its library: 66 to 72 MB were measured."""
 _AT_TC = "ns_filter_tc"
 _MODELS = {"trace_ring": "trace_model"}
 """Maps of the program that hold maps, and the one that those are like."""
@@ -204,6 +206,11 @@ def is_kept() -> bool:
     """Whether what the compiler would make of the program is there already. Its text is read then, once and for all."""
     _, found = _kept(load_bcc(), _source(compiler.BPF_DIRECTORY))
     return found is not None
+
+
+def take_text() -> None:
+    """Read the program's text, once and for all: what is compiled or loaded later is this one. Raises MachineError."""
+    _source(compiler.BPF_DIRECTORY)
 
 
 @cache

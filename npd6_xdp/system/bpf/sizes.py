@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.table import Decision, Table
-from npd6_xdp.system.bpf.load import is_kept
+from npd6_xdp.system.bpf.load import COMPILER_BYTES, is_kept
 from npd6_xdp.system.bpf.pack import is_in_trie
 
-COMPILER_BYTES = 66_000_000
-"""What the compiler takes for a while, with its library: 66 to 72 MB were measured."""
 _VERIFIER_BYTES = 31_000_000  # of these, that the kernel takes for a while, with the library loaded: Linux 6.18
 _LINE_BYTES = 96  # of the hash map: the kernel's own struct htab_elem of 48, key and value
 _ANSWERED_BYTES = 112  # of the map of answered targets, which takes all of it at once: 96 each, and 16 for its bucket
