@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, compress, count, filterfalse, product, repeat
+from operator import is_, itemgetter, not_
 from typing import NamedTuple
 
 from npd6_xdp.core.config import DadPolicy, InterfaceConfig, NaSource, RuleConfig
 from npd6_xdp.core.entries import Entry
-from npd6_xdp.core.flatten import Bases, bases, collecting, lines_of
+from npd6_xdp.core.flatten import Bases, bases, changing, collecting, lines_of
 from npd6_xdp.core.ids import fresh
 from npd6_xdp.core.links import LinkFacts, followed_prefixes
 from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.steps import Steps, pieces
-from npd6_xdp.core.table import NO_VIA_SET, Decision, MadeOf, Match, Origin, Rule, RuleFlag, Table
+from npd6_xdp.core.table import NO_RULE, NO_VIA_SET, Decision, MadeOf, Match, Origin, Rule, RuleFlag, Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.via_sets import ViaSets
 
@@ -25,6 +26,8 @@ _DECISIONS = {
     Method.KERNEL: Decision.KERNEL,
     Method.IGNORE: Decision.IGNORE,
 }
+_CONFIG, _PREFIX = itemgetter(2), itemgetter(0)  # of a Rule; of a RuleConfig
+_NO_RULE = Rule(NO_RULE, 0, RuleConfig("", (), Method.IGNORE), (), Decision.IGNORE, RuleFlag(0))
 _BIT = 256  # rules and prefixes of which something is made at once: a millisecond
 
 
@@ -87,28 +90,31 @@ class EntryRules:
         """Lines by difference from those before (all, where there are none that count), and their origin."""
         followed: dict[str, tuple[Prefix, ...]] = {}
         rules: dict[str, Rule] = {}
-        rules_before = before.rules if before is not None and lines_before is not None else {}
+        new: list[Rule] = []
+        known = before.rules if before is not None and lines_before is not None else {}
+        all_plain = before is None or not (before.via_sets or before.followed)
         for some in pieces(interface.rules, _BIT):
-            for config in some:
-                old = rules_before.get(config.prefix)
-                if old is not None and old.config is config and not old.via_set and not config.follows:
-                    rules[config.prefix] = self.rules[old.id] = old  # as it was, of which there are thousands
-                    continue
+            for config in self._taken(some, known, rules, all_plain=all_plain):
+                old = known.get(config.prefix)
                 if config.follows:
                     followed[config.follows] = self._followed.get(config.follows, ())
                 rule = self._rule_of(entry, config, context, before, known=lines_before is not None)
                 rules[config.prefix] = rule
                 self.rules[rule.id] = rule
+                if rule is not old:
+                    new.append(rule)
             yield
-        found = yield from collecting([rule.config for rule in rules.values()], self._followed)
         lines: dict[Prefix, Match] = {}
         touched: set[Prefix] = set()
         notes: dict[Prefix, Sequence[str]] = {}
-        changed: Iterable[Prefix] = found.owners
-        if before is not None and lines_before is not None:
+        if before is None or lines_before is None:
+            found = yield from collecting([rule.config for rule in rules.values()], self._followed)
+            changed: Iterable[Prefix] = found.owners
+        else:
             lines, notes = dict(lines_before), dict(before.notes)
             yield
-            changed, gone = yield from _changed_bases(found, before.bases)
+            found, difference = yield from self._difference(before, rules, new, followed)
+            changed, gone = yield from _with_parts(found, before.bases, difference)
             for bases_gone in pieces(gone, _BIT):
                 for base in bases_gone:
                     notes.pop(base, None)
@@ -130,6 +136,45 @@ class EntryRules:
         occurring, via_sets = yield from _occurring(rules)
         self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, occurring, via_sets, notes)
         return lines, None if lines_before is None else (lines_before, touched)
+
+    def _taken(
+        self, some: list[RuleConfig], before: Mapping[str, Rule], rules: dict[str, Rule], *, all_plain: bool
+    ) -> Iterator[RuleConfig]:
+        """Take in those that are the very same as before, of which there are thousands. The others come in their turn,
+        as `rules` are in the file's order. `all_plain`: none of before had a via set, or followed an interface.
+        """
+        if not before:
+            yield from some
+            return
+        prefixes = [*map(_PREFIX, some)]
+        olds = [*map(before.get, prefixes, repeat(_NO_RULE))]
+        same = [*map(is_, map(_CONFIG, olds), some)]
+        if not all_plain:
+            same = [each and not old.via_set and not old.config.follows for each, old in zip(same, olds, strict=True)]
+        start = 0
+        for place in (*compress(count(), map(not_, same)), len(some)):
+            rules.update(zip(prefixes[start:place], olds[start:place], strict=True))
+            self.rules.update([(old.id, old) for old in olds[start:place]])
+            yield from some[place : place + 1]
+            start = place + 1
+
+    def _difference(
+        self, before: Origin, rules: Mapping[str, Rule], new: Sequence[Rule], followed: Mapping[str, tuple[Prefix, ...]]
+    ) -> Steps[tuple[Bases, _Difference]]:
+        """The bases of some rules, of which these are `new`, or other ones than before, and how they differ."""
+        if not followed and not before.followed:
+            gone = [before.rules[rule.prefix].config for rule in new if rule.prefix in before.rules]
+            for prefixes in pieces(before.rules):
+                gone += [before.rules[prefix].config for prefix in filterfalse(rules.__contains__, prefixes)]
+                yield
+            found = yield from changing(before.bases, gone, [rule.config for rule in new])
+            if found is not None:
+                changed = {network for rule in new for network in rule.networks}
+                moved = [network for network in changed if network not in before.bases.owners]
+                no_more = [each for rule in gone for each in rule.networks if each not in found.owners]
+                return found, _Difference(changed, moved, no_more)
+        found = yield from collecting([rule.config for rule in rules.values()], self._followed)
+        return found, (yield from _compared(found, before.bases))
 
     def _rule_of(
         self, entry: Entry, config: RuleConfig, context: _Context, before: Origin | None, *, known: bool
@@ -183,22 +228,35 @@ def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> St
     return True
 
 
-def _changed_bases(after: Bases, before: Bases) -> Steps[tuple[set[Prefix], list[Prefix]]]:
-    """The bases whose lines have changed: among those that have lines now, and among those that had some before."""
+class _Difference(NamedTuple):
+    """Bases that are another rule's, or new; those of them that are new; and those that are gone."""
+
+    changed: set[Prefix]
+    new: list[Prefix]
+    gone: list[Prefix]
+
+
+def _compared(after: Bases, before: Bases) -> Steps[_Difference]:
+    """How bases differ, of which nothing is known."""
     owners, old = after.owners, before.owners
-    changed: set[Prefix] = set()
-    moved: list[Prefix] = []  # they are new, or gone
+    found = _Difference(set(), [], [])
     for items in pieces(owners.items(), _BIT):
         some = [base for base, rule in items if old.get(base) is not rule]
-        changed.update(some)
-        moved += [base for base in some if base not in old]
+        found.changed.update(some)
+        found.new.extend([base for base in some if base not in old])
         yield
-    gone: list[Prefix] = []
     for bases_before in pieces(old, _BIT):
-        gone += [base for base in bases_before if base not in owners]
+        found.gone.extend([base for base in bases_before if base not in owners])
         yield
+    return found
+
+
+def _with_parts(after: Bases, before: Bases, difference: _Difference) -> Steps[tuple[set[Prefix], list[Prefix]]]:
+    """The bases whose lines have changed: among those that have lines now, and among those that had some before."""
+    owners, old = after.owners, before.owners
+    changed, new, gone = difference
     # where a base is new or gone, rules with parts around it have other lines
-    for some in pieces(chain(gone, moved), _BIT):
+    for some in pieces(chain(gone, new), _BIT):
         for base in some:
             for around in after.around(base):
                 if owners[around].include or owners[around].exclude:

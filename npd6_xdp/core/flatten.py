@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from npd6_xdp.core.config import RuleConfig
-from npd6_xdp.core.prefix import MASKS, Prefix
+from npd6_xdp.core.prefix import LENGTH, MASKS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
 
 Followed = Mapping[str, tuple[Prefix, ...]]
@@ -83,7 +83,29 @@ def collecting(rules: Sequence[RuleConfig], followed: Followed) -> Steps[Bases]:
                 if first is not rule:
                     notes.append(f"{rule.prefix}: {network} is {first.prefix}'s, which stands first in the file")
         yield
-    return Bases(owners, sorted({network.length for network in owners}), notes)
+    return Bases(owners, sorted(set(map(LENGTH, owners))), notes)
+
+
+def changing(before: Bases, gone: Iterable[RuleConfig], new: Iterable[RuleConfig]) -> Steps[Bases | None]:
+    """The bases when some rules of those before have gone and others are new, of which none follows an interface. None
+    where two rules are for one prefix, now or before: then it depends on all of them which has it.
+    """
+    if before.notes:
+        return None
+    owners = dict(before.owners)
+    yield
+    for some in pieces(gone):
+        for rule in some:
+            for network in rule.networks:
+                del owners[network]
+        yield
+    for some in pieces(new):
+        for rule in some:
+            for network in rule.networks:
+                if owners.setdefault(network, rule) is not rule:
+                    return None
+        yield
+    return Bases(owners, sorted(set(map(LENGTH, owners))), ())
 
 
 def lines_of(network: Prefix, rule: RuleConfig, all_bases: Bases, notes: list[str]) -> Iterator[Flat]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv6Network
+from operator import itemgetter
 from socket import AF_INET6, inet_pton
 from typing import NamedTuple
 
@@ -52,6 +53,10 @@ class Prefix(NamedTuple):
 
     def __str__(self) -> str:
         return str(self.network)
+
+
+LENGTH = itemgetter(Prefix._fields.index("length"))
+"""The length of each of 100,000 of them, in less time."""
 
 
 def of_range(first: int, last: int) -> Iterator[Prefix]:

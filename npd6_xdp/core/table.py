@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
 from ipaddress import IPv6Address
-from operator import itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from npd6_xdp.core.config import RuleConfig, Vlan
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.exact_filter import ALL, MOST, exact_filter
 from npd6_xdp.core.flatten import Bases
-from npd6_xdp.core.prefix import BITS, MASKS, Prefix
+from npd6_xdp.core.prefix import BITS, LENGTH, MASKS, Prefix
 from npd6_xdp.core.roles import MacDevice
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Method, Outcome
@@ -57,7 +57,7 @@ class PresentFlag(IntFlag):
 
 
 _FEW = 4096  # lines that are looked through for one, while a table is made
-_LENGTH = itemgetter(1)  # of a Prefix, for 100,000 of them
+_HOST_ROUTES = attrgetter("config.host_routes")  # of a Rule
 
 NO_RULE = 0xFFFFFFFF
 """The rule id of own addresses and next hops, which no [[interface.rule]] stands behind."""
@@ -194,13 +194,13 @@ class Decisions:
     @cached_property
     def addresses(self) -> int:
         """How many of its prefixes are single addresses."""
-        singles = list(map(_LENGTH, self.lines)).count(BITS)
+        singles = list(map(LENGTH, self.lines)).count(BITS)
         return singles + sum(prefix not in self.lines for prefix in self.exceptions)
 
     @cached_property
     def lengths(self) -> Sequence[int]:
         """The lengths of its prefixes (bits), the longest first; that of single addresses isn't among them."""
-        return sorted(set(map(_LENGTH, self.lines)) - {BITS}, reverse=True)
+        return sorted(set(map(LENGTH, self.lines)) - {BITS}, reverse=True)
 
     @cached_property
     def exact_filter(self) -> int:
@@ -330,7 +330,7 @@ class Table:
     @cached_property
     def host_routes(self) -> bool:
         """Whether any rule has host routes."""
-        return any(rule.host_routes for rule in self.rules.values())
+        return any(map(_HOST_ROUTES, self.rules.values()))
 
     def hears(self, entry: Entry) -> bool:
         """Whether hosts that are looked for by method neighbour live where an entry's frames come from."""

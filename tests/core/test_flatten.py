@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import RuleConfig, Selection
-from npd6_xdp.core.flatten import flatten
+from npd6_xdp.core.flatten import bases, changing, flatten
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Decision, Match
-from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.verdict import Method, Outcome
 from tests.core.tables import BASE, config, decision, facts, link, rule_configs, side, small, under
 
 SELECTIONS = (
@@ -100,6 +101,30 @@ def test_the_flat_table_says_what_the_words_say(rules: list[RuleConfig], targets
             assert isinstance(found, Match)
             by = table.rules[found.rule]
             assert (by.prefix, found.decision) == (wanted[0], by.decision if wanted[1] else Decision.IGNORE)
+
+
+_FEW = [Prefix(BASE, 64), Prefix(BASE, 126), Prefix(BASE, 127), Prefix(BASE | 2, 127)]
+some_rules = st.lists(
+    st.builds(
+        lambda networks, method: RuleConfig(" ".join(map(str, networks)), tuple(networks), method),
+        st.lists(st.sampled_from(_FEW), min_size=1, max_size=2, unique=True),
+        st.sampled_from([Method.STATIC, Method.ROUTE]),
+    ),
+    max_size=4,
+    unique_by=lambda rule: rule.prefix,
+)
+
+
+@given(some_rules, some_rules)
+def test_bases_by_what_has_changed_are_those_of_all_rules(before: list[RuleConfig], after: list[RuleConfig]) -> None:
+    old, wanted = bases(before, {}), bases(after, {})
+    gone = [rule for rule in before if rule not in after]
+    found = finish(changing(old, gone, [rule for rule in after if rule not in before]))
+    if old.notes or wanted.notes:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.owners, list(found.lengths)) == (wanted.owners, wanted.lengths)
 
 
 def test_a_rule_follows_the_prefixes_of_its_interface_as_they_change() -> None:
