@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -47,9 +47,9 @@ def parse(text: str, source: str, before: Config | None = None) -> Config:
     Raises ConfigError with the first mistakes found, in the file's order, each with where it is, and how many more
     there are. Keys, values and defaults are docs/configuration.md's. Takes time and memory in proportion to the text.
     """
-    known = _known(before)
-    document = plain_toml.read(text, plain_toml.Known("interface", "rule", known))
-    reader = _Reader(known)
+    rules = _Rules(before)
+    document = plain_toml.read(text, plain_toml.Known("interface", "rule", rules.of_lines))
+    reader = _Reader(rules)
     config = reader.config(_document(text, source) if document is None else document)
     if reader.mistakes:
         raise ConfigError(source, placed(reader.mistakes, text), reader.count)
@@ -75,21 +75,50 @@ _MORE = RuleConfig._fields.index("follows")  # from there on are the keys that a
 _NO_MORE = tuple(RuleConfig._field_defaults[key] for key in RuleConfig._fields[_MORE:])
 
 
+class _Rules:
+    """Rules that have one prefix and a method that takes no more keys, as nearly all have of a file with thousands:
+    those of the file as it was before, and new ones.
+    """
+
+    def __init__(self, before: Config | None) -> None:
+        self._before = {
+            _lines(rule.prefix, rule.method): rule
+            for interface in (before.interfaces if before else ())
+            for rule in interface.rules
+            if rule[_MORE:] == _NO_MORE and len(rule.networks) == 1
+        }
+
+    def of_lines(self, lines: str) -> RuleConfig | None:
+        """That of two lines as _lines() has them; None where there may be more in them, or where something may be
+        wrong.
+        """
+        if (known := self._before.get(lines)) is not None:
+            return known
+        first, *quoted = lines.split('"')
+        if first != _FIRST or len(quoted) != _QUOTED or quoted[1] != _SECOND or quoted[3]:
+            return None
+        return _new(quoted[0], quoted[2])
+
+    def of(self, prefix: str, method: str) -> RuleConfig | None:
+        """That of these values of two keys; None where something may be wrong."""
+        known = self._before.get(_lines(prefix, method)) if self._before else None
+        return known or _new(prefix, method)
+
+
+_FIRST, _SECOND = "prefix = ", "\nmethod = "
+_QUOTED = 4  # what stands between quotes, and behind them, in two lines
+
+
 def _lines(prefix: str, method: str) -> str:
-    """What a file says below the header of a rule with these two keys, if it is written as usual: no prefix has a
+    """What a file says below the header of a rule with these two keys, if it is written as usual: neither has a
     character that would have to be escaped.
     """
-    return f'prefix = "{prefix}"\nmethod = "{method}"'
+    return f'{_FIRST}"{prefix}"{_SECOND}"{method}"'
 
 
-def _known(before: Config | None) -> dict[str, RuleConfig]:
-    """The rules of a configuration that are as plain as most, by their lines."""
-    return {
-        _lines(rule.prefix, rule.method): rule
-        for interface in (before.interfaces if before else ())
-        for rule in interface.rules
-        if rule[_MORE:] == _NO_MORE and len(rule.networks) == 1
-    }
+def _new(prefix: str, method: str) -> RuleConfig | None:
+    network = parsers.plain_target(prefix)
+    return None if network is None or method not in _PLAIN else RuleConfig(prefix, (network,), _PLAIN[method])
 
 
 def _written(entry: Any) -> Any:
@@ -151,10 +180,10 @@ class _Firsts(dict[Prefix | str, Path | int]):
 class _Reader:
     """Turns raw tables into values, counts the mistakes that it meets, and keeps the first of them."""
 
-    def __init__(self, known: Mapping[str, RuleConfig]) -> None:
+    def __init__(self, plain: _Rules) -> None:
         self.mistakes: list[Found] = []
         self.count = 0
-        self._known = known
+        self._plain = plain
 
     def wrong(self, where: Path, message: str | Twice | Callable[[], str]) -> None:
         """Note a mistake. A message that takes long to make is passed as a function, which is called only if it is
@@ -223,7 +252,7 @@ class _Reader:
         rules: list[RuleConfig] = []
         firsts = _Firsts(where)
         for index, entry in enumerate(raw) if isinstance(raw, list) else ():
-            rule = entry if type(entry) is RuleConfig else self.plain_rule(entry)
+            rule = self.plain_rule(entry)
             if rule is not None and (network := rule.networks[0]) not in firsts:
                 firsts[network] = index
             else:
@@ -254,20 +283,13 @@ class _Reader:
         return RuleConfig(str(entry["prefix"]), targets.networks, follows=targets.follows, **values)
 
     def plain_rule(self, entry: object) -> RuleConfig | None:
-        """A rule that has one prefix and a method that takes no more, as nearly all have of a file with thousands; None
-        where it has more, or where something may be wrong.
-        """
+        """A rule that is known by its lines, or has no keys but these two; None where it has more, or may be wrong."""
+        if isinstance(entry, RuleConfig):
+            return entry
         if type(entry) is not dict or len(entry) != _FEWEST:
             return None
         text, method = entry.get("prefix"), entry.get("method")
-        if type(text) is not str or type(method) is not str:
-            return None
-        if self._known and (known := self._known.get(_lines(text, method))) is not None:
-            return known
-        network = parsers.plain_target(text)
-        if network is None or method not in _PLAIN:
-            return None
-        return RuleConfig(text, (network,), _PLAIN[method])
+        return self._plain.of(text, method) if type(text) is str and type(method) is str else None
 
     def ways(self, here: Path, entry: dict[str, object], values: dict[str, Any], port: str | None) -> None:
         """The keys of a rule that only some methods take."""

@@ -8,7 +8,7 @@ arrays of such strings; comments. What is written in another way, or wrong, is t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 _KEY = "[A-Za-z0-9_-]+"
@@ -44,28 +44,26 @@ _ITEM = re.compile(rf'"([^"\\{_CONTROLS}]*)"')
 
 
 class Known(NamedTuple):
-    """What to put in the place of tables of the array `name` in the array `outer` that have two keys: by the two lines
-    below their header.
+    """What to put in the place of tables of the array `name` in the array `outer` that have two keys: `find` is asked
+    with the two lines below their header; None: it doesn't know them.
     """
 
     outer: str
     name: str
-    tables: Mapping[str, object]
+    find: Callable[[str], object]
 
 
-_NOTHING = Known("", "", {})
-
-
-def read(text: str, known: Known = _NOTHING) -> dict[str, Any] | None:
+def read(text: str, known: Known | None = None) -> dict[str, Any] | None:
     """The document, as tomllib.loads() has it; None: it isn't plain, or it is wrong. Of tables that are `known` no line
-    is looked at.
+    is looked at here.
     """
     text = text.replace("\r\n", "\n")
     reading = _Reading()
     # No plain value has lines of its own but an array of strings, so that is a header wherever it stands; the lines
     # between two of them are plain by themselves, or the text isn't plain.
-    first, *others = text.split(f"\n[[{known.outer}.{known.name}]]\n") if known.tables else [text]
-    return reading.document if reading.take(first) and reading.take_tables(others, known) else None
+    first, *others = text.split(f"\n[[{known.outer}.{known.name}]]\n") if known else [text]
+    is_plain = reading.take(first) and (known is None or reading.take_tables(others, known))
+    return reading.document if is_plain else None
 
 
 class _Reading:
@@ -81,14 +79,15 @@ class _Reading:
         False: they aren't plain.
         """
         array: list[Any] | None = None
+        find = known.find
         for lines in texts:
             if array is None:
                 array = self._inner_array(known.outer, known.name)
                 if array is None:
                     return False
-            table = known.tables.get(lines)
+            table = find(lines)
             if table is None and (two := _TWO_KEYS.fullmatch(lines)):
-                table = known.tables.get(two[1])
+                table = find(two[1])
             if table is not None:
                 array.append(table)
                 continue

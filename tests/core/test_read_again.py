@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file that is read again: what is as it was before is taken as it was, and all means what it means by itself."""
+"""A file that is read again: what is as it was is taken as it was, and all means what it means by tomllib."""
 
 from __future__ import annotations
 
 import tomllib
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from npd6_xdp.core import plain_toml
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parsers import targets
@@ -57,6 +59,11 @@ OLD = parse(
 )
 
 
+def by_tomllib(text: str) -> Config | list[Mistake]:
+    with patch.object(plain_toml, "read", lambda *_: None):
+        return found(text)
+
+
 def found(text: str, before: Config | None = None) -> Config | list[Mistake]:
     try:
         return parse(text, "f", before)
@@ -78,7 +85,7 @@ def found(text: str, before: Config | None = None) -> Config | list[Mistake]:
 @example("", f"{PLAIN[0]}{HEAD}{PLAIN[0]}")
 def test_what_was_known_before_changes_neither_what_a_file_says_nor_its_mistakes(before: str, now: str) -> None:
     old = found(before)
-    assert found(now, old if isinstance(old, Config) else OLD) == found(now)
+    assert found(now, old if isinstance(old, Config) else OLD) == found(now) == by_tomllib(now)
 
 
 @given(st.text("\x00\x1f\x7f\n\r\t \"\\'#-:./%0a1é[]", max_size=12) | st.sampled_from(PREFIXES))
