@@ -104,12 +104,10 @@ class EntryRules:
                 if rule is not old:
                     new.append(rule)
             yield
-        lines: dict[Prefix, Match] = {}
         touched: set[Prefix] = set()
-        notes: dict[Prefix, Sequence[str]] = {}
         if before is None or lines_before is None:
             found = yield from collecting([rule.config for rule in rules.values()], self._followed)
-            changed: Iterable[Prefix] = found.owners
+            lines, notes = yield from _lines_now(found.owners, found, rules, proxied=context.proxied)
         else:
             lines, notes = dict(lines_before), dict(before.notes)
             yield
@@ -122,16 +120,11 @@ class EntryRules:
                         del lines[line.network]
                         touched.add(line.network)
                 yield
-        for bases_here in pieces(changed, _BIT):
-            for base in bases_here:
-                said: list[str] = []
-                for line in lines_of(base, found.owners[base], found, said):
-                    lines[line.network] = _match(
-                        rules[line.rule.prefix], left_out=line.left_out, proxied=context.proxied
-                    )
-                    touched.add(line.network)
-                if said:
-                    notes[base] = said
+            lines_now, notes_now = yield from _lines_now(changed, found, rules, proxied=context.proxied)
+            lines.update(lines_now)
+            yield
+            notes.update(notes_now)
+            touched.update(lines_now)
             yield
         occurring, via_sets = yield from _occurring(rules)
         self.origins[entry.id] = Origin(interface.rules, context, followed, found, rules, occurring, via_sets, notes)
@@ -226,6 +219,27 @@ def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> St
             return False
         yield
     return True
+
+
+def _lines_now(
+    some_bases: Iterable[Prefix], found: Bases, rules: Mapping[str, Rule], *, proxied: bool
+) -> Steps[tuple[dict[Prefix, Match], dict[Prefix, Sequence[str]]]]:
+    """The lines of some of the bases that were found, and what is to be noted of these."""
+    lines: dict[Prefix, Match] = {}
+    notes: dict[Prefix, Sequence[str]] = {}
+    for some in pieces(some_bases, _BIT):
+        for base in some:
+            config = found.owners[base]
+            if not config.include and not config.exclude:  # in less time, as there are thousands
+                lines[base] = _match(rules[config.prefix], left_out=False, proxied=proxied)
+                continue
+            said: list[str] = []
+            for line in lines_of(base, config, found, said):
+                lines[line.network] = _match(rules[line.rule.prefix], left_out=line.left_out, proxied=proxied)
+            if said:
+                notes[base] = said
+        yield
+    return lines, notes
 
 
 class _Difference(NamedTuple):
