@@ -136,7 +136,7 @@ class Rooms:
         warned = self.neighbour.take_news, self.damper, view.warn, self.exposition.warnings
         self.outlook = keep(closing(Outlook(Router(), *warned)))
         self.explaining = Explaining(self.ns_filter, requests, self.ports, recent, self.neighbour, self.route)
-        turns = Turns(self.rings.is_busy)
+        turns = Turns(lambda: self.rings.busy)
         rings, answering, reap = self.rings, self.answering, self.reaper.reap
         self.programs = Programs(loop, self.ns_filter, rings, answering, self.tags, turns, changing, reap)
         self.tracing = keep(closing(Tracing(loop, self.ns_filter, self.rings, self.answering, changing)))
@@ -205,7 +205,7 @@ class Rooms:
         self.announcing.join(loop)
         self.programs.join()
         self.documents.join(loop)
-        self.explaining.join(loop, self.rings.is_busy)
+        self.explaining.join(loop, lambda: self.rings.busy)
         self.reaper.join(loop)
         loop.at(lambda: manager.due, manager.tick, "manager")
 

@@ -48,7 +48,7 @@ class Documents:
     def join(self, loop: Loop) -> None:
         """Have the loop go on with those that were asked for."""
         loop.at(lambda: self._sample_at, lambda _: self._ask_for_sample(), "samples")
-        loop.at(lambda: self._telling.due, lambda _: self._telling.tick(busy=self._rings.is_busy()), "status")
+        loop.at(lambda: self._telling.due, lambda _: self._telling.tick(busy=self._rings.busy), "status")
 
     def take_samples(self) -> None:
         """Go on with what a process before has left."""

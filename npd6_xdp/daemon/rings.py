@@ -42,7 +42,8 @@ class Rings:
         self._rings: list[Ring] = []
         self._events = 0  # since then:
         self._since = 0.0
-        self._busy = False
+        self.busy = False
+        """Whether so many events come in that what can wait is to leave time to them."""
 
     def close(self) -> None:
         """Let go of them."""
@@ -53,14 +54,6 @@ class Rings:
     def open_rings(self) -> tuple[Ring, ...]:
         """All of them, the oldest first."""
         return tuple(self._rings)
-
-    def is_busy(self) -> bool:
-        """Whether so many events come in that what can wait is to leave time to them."""
-        now = time.monotonic()
-        if (passed := now - self._since) >= _NOTED:
-            self._busy = self._events >= _BUSY * passed
-            self._events, self._since = 0, now
-        return self._busy
 
     def open(self, ring: EventRing) -> None:
         """The ring of a program that is at work from now on."""
@@ -106,6 +99,9 @@ class Rings:
         for kept in tuple(self._rings):
             events = max(events, answering.answer(kept.ring.read(watched=watched)))
         self._events += events
+        if (passed := began - self._since) >= _NOTED:
+            self.busy = self._events >= _BUSY * passed
+            self._events, self._since = 0, began
         if answering.others == others:
             self._loop.keep_due()
         if STREAM <= events < _FEW:

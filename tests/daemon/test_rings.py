@@ -57,7 +57,7 @@ def test_what_can_wait_leaves_time_to_many_events_a_second_not_to_a_single_one(
     for _ in range(per_second // 10):
         now += 1 / per_second
         kept.look(cast(Any, Answering()))
-        said.append(kept.is_busy())
+        said.append(kept.busy)
     loop.close()
     assert said[-1] is busy
     assert (sum(said) > len(said) / 2) is busy
