@@ -17,7 +17,6 @@ from npd6_xdp.arguments import (
     CONFIG_FILE,
     CONTROL_SOCKET,
     count,
-    count_to,
     ipv6_address,
     mac,
     one_of,
@@ -307,41 +306,6 @@ def alerts(arguments: argparse.Namespace) -> None:
     from npd6_xdp.tools.alerts import rules_text
 
     print(rules_text(arguments.runbooks), end="", flush=True)
-
-
-@verb(
-    "see it work, in network namespaces on this machine",
-    "Builds an upstream, an edge and a host in network namespaces, runs the daemon on real traffic, shows what "
-    "happens, and cleans up. With --failover there are two edges with keepalived, of which one dies, loses its link "
-    "and comes back, while it is measured which hosts the upstream reaches. Needs root.",
-    "",
-    "--failover --hosts 100",
-    takes=(
-        option("--failover", action="store_true", help="show how one of two edges takes over from the other"),
-        option(
-            "--hosts",
-            type=count_to(10_000),  # above, a host is pinged less often than each five seconds
-            metavar="N",
-            help="how many hosts are behind the two edges, 10,000 at most (default: 1000; with neighbour: 200)",
-        ),
-        option(
-            "--method", choices=("route", "static", "neighbour"), help="that of the two edges' rule (default: route)"
-        ),
-    ),
-)
-def lab(arguments: argparse.Namespace) -> int:
-    """`lab`: the demonstration in network namespaces."""
-    if arguments.hosts and not arguments.failover:
-        raise UsageError("--hosts: only the lab with --failover has several")
-    if arguments.method and not arguments.failover:
-        raise UsageError("--method: only for the lab with --failover; the other one shows all of them")
-    if arguments.failover:
-        from npd6_xdp.lab import failover
-
-        return failover.run(arguments.hosts, method=arguments.method or "route")
-    from npd6_xdp.lab import story
-
-    return story.run()
 
 
 @verb(

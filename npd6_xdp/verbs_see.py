@@ -7,7 +7,7 @@ import argparse
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from npd6_xdp.arguments import CONFIG_FILE, CONTROL_SOCKET, ipv6_address, option, verb
+from npd6_xdp.arguments import CONFIG_FILE, CONTROL_SOCKET, count_to, ipv6_address, option, verb
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parsers import parse_vlan
 from npd6_xdp.core.errors import UsageError
@@ -161,3 +161,38 @@ def doctor(arguments: argparse.Namespace) -> int:
         given = config, arguments.config, text, arguments.control
         return tool.run_follow(*given, arguments.address, as_json=arguments.json)
     return tool.run(config, arguments.config, text, arguments.control, attach=arguments.attach, as_json=arguments.json)
+
+
+@verb(
+    "see it work, in network namespaces on this machine",
+    "Builds an upstream, an edge and a host in network namespaces, runs the daemon on real traffic, shows what "
+    "happens, and cleans up. With --failover there are two edges with keepalived, of which one dies, loses its link "
+    "and comes back, while it is measured which hosts the upstream reaches. Needs root.",
+    "",
+    "--failover --hosts 100",
+    takes=(
+        option("--failover", action="store_true", help="show how one of two edges takes over from the other"),
+        option(
+            "--hosts",
+            type=count_to(10_000),  # above, a host is pinged less often than each five seconds
+            metavar="N",
+            help="how many hosts are behind the two edges, 10,000 at most (default: 1000; with neighbour: 200)",
+        ),
+        option(
+            "--method", choices=("route", "static", "neighbour"), help="that of the two edges' rule (default: route)"
+        ),
+    ),
+)
+def lab(arguments: argparse.Namespace) -> int:
+    """`lab`: the demonstration in network namespaces."""
+    if arguments.hosts and not arguments.failover:
+        raise UsageError("--hosts: only the lab with --failover has several")
+    if arguments.method and not arguments.failover:
+        raise UsageError("--method: only for the lab with --failover; the other one shows all of them")
+    if arguments.failover:
+        from npd6_xdp.lab import failover
+
+        return failover.run(arguments.hosts, method=arguments.method or "route")
+    from npd6_xdp.lab import story
+
+    return story.run()

@@ -61,6 +61,13 @@ _NDT_HASH = struct.Struct("=16xII")  # of the same: hash_rnd and hash_mask
 _NDMSG = struct.Struct("=BxxxiHBB")  # struct ndmsg
 
 
+class Word(NamedTuple):
+    """What the neighbour table says of a host: its state, and its link-layer address (b"" where it has none)."""
+
+    state: int
+    mac: bytes = b""
+
+
 class NeighbourEntry(NamedTuple):
     """A line of the neighbour table, or of its proxy entries: `address` has 16 bytes, `state` is a NeighbourState.
 

@@ -20,12 +20,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple
 
 from npd6_xdp.core.answered_links import AnsweredLinks
 from npd6_xdp.core.contests import NEVER, NO_TIME, PATIENCE, Contests, Key, Place
 from npd6_xdp.core.heard import Heard
-from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
+from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.other_proxies import OtherProxies
 from npd6_xdp.core.steps import Steps, finish, pieces
@@ -41,13 +40,6 @@ _PAUSE = 0.02  # seconds between two looks at who is to be asked
 _BIT = 512  # addresses that are gone over at once
 _SETTLED = 128  # and of which it is decided anew what counts
 _NO_TABLE = Table({}, {}, {}, {}, {})
-
-
-class Word(NamedTuple):
-    """What the neighbour table says of a host: its state, and its link-layer address (b"" where it has none)."""
-
-    state: int
-    mac: bytes = b""
 
 
 class Places:

@@ -13,10 +13,10 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.loops import Loops, about_other_proxy
-from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState
+from npd6_xdp.core.neighbour_messages import CONFIRMED, LOOKED_AFTER, PRESENT, NeighbourState, Word
 from npd6_xdp.core.neighbours import Host, Neighbours, PresentTarget
 from npd6_xdp.core.pending import Pending
-from npd6_xdp.core.places import Places, Word
+from npd6_xdp.core.places import Places
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Decision, Rule
 from npd6_xdp.daemon.gate import Gate

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.neighbour_messages import Word
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.pending import Pending
-from npd6_xdp.core.places import Places, Word
+from npd6_xdp.core.places import Places
 from npd6_xdp.daemon.lines import Once
 from npd6_xdp.system.netlink.neighbours import NeighbourWatch
 from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Overflow

@@ -17,9 +17,9 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.contests import FRESH, MAX_CONTESTS, PATIENCE
 from npd6_xdp.core.heard import LOOK_SECONDS, MAX_HEARD
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState
+from npd6_xdp.core.neighbour_messages import PRESENT, NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import ASKED_PER_SECOND, Places, Word
+from npd6_xdp.core.places import ASKED_PER_SECOND, Places
 from npd6_xdp.core.table import Table
 
 S = NeighbourState

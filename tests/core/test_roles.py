@@ -17,10 +17,10 @@ from npd6_xdp.core.event import NsEvent
 from npd6_xdp.core.explain import Question, explain, table_json, table_text
 from npd6_xdp.core.frames import Frames
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.pending import Pending
-from npd6_xdp.core.places import Places, Word
+from npd6_xdp.core.places import Places
 from npd6_xdp.core.proxy_entries import proxying_interfaces, via_set_of
 from npd6_xdp.core.responder import Responder
 from npd6_xdp.core.roles import RoleAddress, role_address

@@ -14,9 +14,8 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.core.route_messages import HOST_ROUTE_METRIC, TABLE_MAIN, RouteEntry
 from npd6_xdp.core.rtnetlink import PROTOCOL
 from npd6_xdp.daemon.in_force import InForce

@@ -8,9 +8,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.core.route_messages import TABLE_MAIN
 from npd6_xdp.daemon.resolution import Resolution
 from tests.daemon.test_away import DMZ, GONE, HOST, LED, RULE, THERE, WAN, Edge, Kernel, Map, at

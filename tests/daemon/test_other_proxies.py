@@ -9,9 +9,8 @@ from contextlib import closing
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.core.table import Table
 from npd6_xdp.daemon.resolution import Resolution
 from tests.daemon.forces import go_by, in_force

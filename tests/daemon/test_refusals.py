@@ -23,9 +23,8 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.event import EventFlag, NsEvent
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.core.roles import MacDevice
 from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish

@@ -12,9 +12,8 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.neighbour_messages import NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.daemon import hosts
 from npd6_xdp.daemon.in_force import InForce
 from npd6_xdp.daemon.resolution import Resolution

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from npd6_xdp.core import neighbour_messages, rtnetlink
-from npd6_xdp.core.neighbour_messages import NeighbourEntry, NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourEntry, NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system.netlink import nlsocket
 from npd6_xdp.system.netlink.dumps import SlicedDump

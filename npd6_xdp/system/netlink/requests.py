@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from npd6_xdp.core import neighbour_messages, route_messages, rtnetlink
 from npd6_xdp.core.errors import MachineError
-from npd6_xdp.core.neighbour_messages import NeighbourEntry, NeighbourState
+from npd6_xdp.core.neighbour_messages import NeighbourEntry, NeighbourState, Word
 from npd6_xdp.core.neighbours import Host
-from npd6_xdp.core.places import Word
 from npd6_xdp.core.rtnetlink import Message, Type
 from npd6_xdp.system.netlink.nlsocket import ATTEMPTS, Asking, Refused
 
