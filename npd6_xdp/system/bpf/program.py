@@ -107,7 +107,7 @@ class Program(Counters):
 
     @property
     def show_due(self) -> float | None:
-        """When to call show() (seconds, monotonic): of some ports, `entries` is asked for want of copies."""
+        """When to call show() (seconds, monotonic): of some ports, `entries` is asked, as there are no copies yet."""
         return self._port_entries.due
 
     def show(self) -> None:
