@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from npd6_xdp.core.verdict import Outcome
 from tests.prometheus.files import (
     FAMILIES,
     GRAFANA,
@@ -100,6 +101,58 @@ def test_restarts_and_reloads_are_marked() -> None:
     marks = {each["name"]: each for each in dashboard()["annotations"]["list"]}
     assert set(marks) == {"Restarts", "Reloads", "Failed reloads"}
     assert all(mark["enable"] and mark["datasource"]["uid"] == "${datasource}" for mark in marks.values())
+
+
+def by_title(title: str) -> dict[str, Any]:
+    (found,) = (panel for panel in panels() if panel["title"] == title)
+    return found
+
+
+def colors_of(panel: dict[str, Any]) -> dict[str, str]:
+    """The colours that a panel's series have by name."""
+    return {
+        each["matcher"]["options"]: each["properties"][0]["value"]["fixedColor"]
+        for each in panel["fieldConfig"]["overrides"]
+        if each["properties"][0]["id"] == "color"
+    }
+
+
+def test_each_outcome_has_a_colour_of_its_own() -> None:
+    colors = colors_of(by_title("Outcomes"))
+    assert set(colors) == set(Outcome)
+    assert len(set(colors.values())) == len(colors)
+    paths = colors_of(by_title("Answers by path"))
+    assert paths == {"xdp": colors[Outcome.ANSWERED_XDP], "python": colors[Outcome.ANSWERED_PYTHON]}
+
+
+def test_what_is_counted_by_the_second_has_that_unit() -> None:
+    units = {}
+    for panel in panels():
+        for target in panel["targets"]:
+            if re.fullmatch(r"[^/*]*\brate\(npd6_\w+_total\b[^/*]*", target["expr"]):
+                units[panel["title"]] = panel["fieldConfig"]["defaults"]["unit"]
+    assert len(units) > 5
+    assert {title: unit for title, unit in units.items() if unit != "cps"} == {}
+
+
+def test_an_interface_on_standby_has_no_share_nor_has_one_that_nobody_asks() -> None:
+    for title in ("Share answered", "Share of solicitations that is answered"):
+        (target,) = by_title(title)["targets"]
+        assert "unless on (instance, interface) npd6_interface_active == 0" in target["expr"]
+        assert re.search(r" / \(sum\b[^/]* > 0\)", target["expr"]), "else it is 0 / 0, which is shown as NaN"
+
+
+def test_tables_begin_with_whose_row_it_is_or_with_what_matters_most() -> None:
+    first = {
+        panel["title"]: min(each["options"]["indexByName"], key=each["options"]["indexByName"].get)
+        for panel in panels()
+        if panel["type"] == "table"
+        for each in panel["transformations"]
+        if each["id"] == "organize"
+    }
+    assert first.pop("Alerts") == "alertstate"
+    assert len(first) == 3
+    assert set(first.values()) == {"instance"}
 
 
 def test_no_panel_covers_another_or_leaves_the_page() -> None:
