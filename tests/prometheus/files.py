@@ -67,6 +67,16 @@ def marks() -> Iterator[tuple[str, str]]:
         yield each["name"], each["expr"]
 
 
+def substituted(expression: str, rate_interval: str, span: str, **variables: str) -> str:
+    """A query as Grafana sends it: a value in a regular expression is escaped, the backslashes for PromQL, too.
+    `rate_interval` and `span` (the time that is shown) are durations of PromQL's.
+    """
+    for name, value in variables.items():
+        escaped = value if value == ".+" else re.sub(r"([\\^$.*+?()[\]{}|])", r"\\\\\1", value)
+        expression = expression.replace(f"${name}", escaped)
+    return expression.replace("$__rate_interval", rate_interval).replace("$__range", span)
+
+
 def families(expression: str) -> set[str]:
     """The families of the daemon's metrics, and the recorded series, that an expression names."""
     found = set()

@@ -9,7 +9,7 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,18 +26,28 @@ HURRY = (
     (r"for: \d+[ms]", "for: 1s"),
 )
 """What a copy of the files has instead, so that minutes become seconds."""
+EACH_SECOND = ((r"(scrape|evaluation)_interval: \w+", r"\1_interval: 1s"),)
+"""The same where nothing but how often it looks is to be another."""
 
 
 class Prometheus:
     """Scrapes and evaluates while the `with` block runs.
 
     `beside` are files to be put beside the configuration, by their names there. With some, what the configuration has
-    as a comment for TLS and a password holds, too, and `more` below its tls_config.
+    as a comment for TLS and a password holds, too, and `more` below its tls_config. `instead` are pairs of a pattern
+    and what the copy has in its place.
     """
 
-    def __init__(self, topology: Topology, beside: Mapping[str, Path] | None = None, more: str = "") -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        beside: Mapping[str, Path] | None = None,
+        more: str = "",
+        instead: Sequence[tuple[str, str]] = HURRY,
+    ) -> None:
         self._beside = beside or {}
         self._more = more
+        self._instead = instead
         self._topology = topology
         self._home = topology.directory / "prometheus"
         self._log = topology.directory / "prometheus.log"
@@ -47,7 +57,7 @@ class Prometheus:
         shutil.copytree(PROMETHEUS, self._home)
         for file in self._home.rglob("*.yml"):
             text = file.read_text()
-            for pattern, instead in HURRY:
+            for pattern, instead in self._instead:
                 text = re.sub(pattern, instead, text)
             if file.name == "prometheus.yml" and self._beside:
                 text, count = re.subn(r"^    # (?!Where)", "    ", text, flags=re.MULTILINE)
@@ -100,6 +110,17 @@ class Prometheus:
     def numbers(self, expression: str) -> list[float]:
         """The values of an expression's series, those left out that are none."""
         return [value for _, value in self.query(expression) if math.isfinite(value)]
+
+    def answer(self, expression: str, at: float) -> list[dict[str, Any]]:
+        """An expression's series at a time (seconds since 1970), as the API has them: `metric` and `value`."""
+        found: list[dict[str, Any]] = self._get("query", query=expression, time=f"{at:.3f}")["result"]
+        return found
+
+    def answer_over(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The same from one time to another, each `step` seconds: `metric` and `values`."""
+        span = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
+        found: list[dict[str, Any]] = self._get("query_range", query=expression, **span)["result"]
+        return found
 
     def label_values(self, label: str, of: str) -> list[str]:
         """What label_values(of, label) offers in Grafana."""

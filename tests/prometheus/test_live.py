@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import repeat
 
 import pytest
@@ -24,7 +25,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.netns.test_failures import FAULTY, ROOT
 from tests.netns.wire import Wire, configuration, flood, on_edge, question, scan, until
-from tests.prometheus.files import FAMILIES, alerts, dashboard, marks, queries
+from tests.prometheus.files import FAMILIES, alerts, dashboard, marks, queries, substituted
 from tests.prometheus.server import Prometheus
 
 RULES = (
@@ -266,22 +267,17 @@ def test_every_alert_is_made_to_fire_here() -> None:
     assert {*several, MODE, DROPPED, FORWARDING, NOBODY, ABSENT} == set(alerts())
 
 
-def substituted(expression: str, **variables: str) -> str:
-    """A query as Grafana sends it: a value in a regular expression is escaped, the backslashes for PromQL, too."""
-    for name, value in variables.items():
-        escaped = value if value == ".+" else re.sub(r"([\\^$.*+?()[\]{}|])", r"\\\\\1", value)
-        expression = expression.replace(f"${name}", escaped)
-    return expression.replace("$__rate_interval", "5s").replace("$__range", "1m")
+asked_here = partial(substituted, rate_interval="5s", span="1m")
 
 
 def test_every_panel_has_series_to_show_for_all_and_for_one_instance_and_interface(scene: Scene) -> None:
-    reloads = substituted(dict(marks())["Reloads"], instance=".+")
+    reloads = asked_here(dict(marks())["Reloads"], instance=".+")
     # so that there is an alert to show; right after a start it isn't marked
     assert until(lambda: scene.reload(WARNING) and bool(scene.prometheus.numbers(reloads)), 15.0)
     offered = {each["name"]: each["definition"] for each in dashboard()["templating"]["list"] if "definition" in each}
     assert offered["instance"] == "label_values(npd6_build_info, instance)"
     (instance,) = scene.prometheus.label_values("instance", "npd6_build_info")
-    of = substituted('npd6_interface_up{instance=~"$instance"}', instance=instance)
+    of = asked_here('npd6_interface_up{instance=~"$instance"}', instance=instance)
     assert offered["interface"] == 'label_values(npd6_interface_up{instance=~"$instance"}, interface)'
     assert "wan0" in scene.prometheus.label_values("interface", of)
     empty: list[str] = []
@@ -290,7 +286,7 @@ def test_every_panel_has_series_to_show_for_all_and_for_one_instance_and_interfa
         empty.clear()
         for title, expression in (*queries(), *(each for each in marks() if each[0] != "Failed reloads")):
             for variables in ({"instance": ".+", "interface": ".+"}, {"instance": instance, "interface": "wan0"}):
-                asked = substituted(expression, **variables)
+                asked = asked_here(expression, **variables)
                 assert "$" not in asked
                 if not scene.prometheus.numbers(asked):
                     empty.append(f"{title}: {asked}")
