@@ -60,7 +60,7 @@ class AttachedPorts:
     def leave_for_tags(self, ifindex: int) -> bool:
         """A tag was seen beside a port's frame: whether the program is at tc from now on, where it sees them."""
         port, link = self._attached.get(ifindex), self._here.get(ifindex)
-        if port is None or link is None or not self._ways.leave_native(port, link, tags_beside=True):
+        if port is None or link is None or not self._ways.leave_for_tags(port, link):
             return False
         self._lines.say()
         return True

@@ -17,9 +17,9 @@ from npd6_xdp.system.bpf.refusals import Refused, Taken
 MOST_BY_AUTO = 32
 """Ports that `auto` puts at tc, where they can be generic, too. For each, the kernel waits until no CPU is in what was
 there before, 10 to 30 ms with its lock on all interfaces held, when the program comes and when it goes: with thousands,
-a start or an end would take minutes.
+a start or an end would take minutes. From several threads it takes as long, since they wait for that lock.
 """
-_CROWDED = f"{MOST_BY_AUTO} ports are at tc already, and each takes the kernel some hundredths of a second"
+CROWDED = f"{MOST_BY_AUTO} ports are at tc already, and each takes the kernel some hundredths of a second"
 _SLOWER = "falling back to generic mode, which is slower"
 _LEAVE = "detach it first, or leave this interface out"
 _BESIDE = 'detach it first, leave this interface out, or write attach = "auto" to sit beside it by tc (Linux 6.6)'
@@ -28,13 +28,20 @@ _BESIDE = 'detach it first, leave this interface out, or write attach = "auto" t
 class AttachedAs(NamedTuple):
     """`taken_over`: a predecessor's program sat there until then, and none of its frames was missed.
 
-    Under `attach = "auto"`, where it isn't native: `obstacle` and `why` say what that is for.
+    Under `attach = "auto"`, where it isn't native: `obstacle` and `why_not_native` say what that is for; and where it
+    is generic, `why_not_tc` does.
     """
 
     mode: AttachMode
     taken_over: bool
-    why: str = ""
+    why_not_native: str = ""
     obstacle: Obstacle | None = None
+    why_not_tc: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why it isn't better than it is; "" where nothing could be."""
+        return "; ".join(filter(None, (self.why_not_native, self.why_not_tc)))
 
     def __str__(self) -> str:
         return self.mode.words("taken over" if self.taken_over else "attached")
@@ -82,7 +89,7 @@ def _attach_at_best(
     obstacle, why = found
     if is_crowded and obstacle is not Obstacle.TAKEN and ns_filter.sits(link.ifindex) is not AttachMode.TC:
         try:
-            return _as_generic(ns_filter, link, order, f"{why}; {_CROWDED}", obstacle)
+            return _as_generic(ns_filter, link, order, why, obstacle, CROWDED)
         except Taken as taken:
             obstacle, why = Obstacle.TAKEN, _without_name(taken, link)
     try:
@@ -94,14 +101,16 @@ def _attach_at_best(
     if known is None:
         lines.add_line(logging.WARNING, f"{link.name}: {why}; {_SLOWER}", ifindex=link.ifindex, error=why)
     try:
-        return _as_generic(ns_filter, link, order, f"{why}; {no_tc}", obstacle)
+        return _as_generic(ns_filter, link, order, why, obstacle, no_tc)
     except Taken as taken:
         raise MachineError(f"{taken}; {_LEAVE}: {no_tc}") from taken
 
 
-def _as_generic(ns_filter: NsFilter, link: LinkFacts, order: TcOrder, why: str, obstacle: Obstacle) -> AttachedAs:
+def _as_generic(
+    ns_filter: NsFilter, link: LinkFacts, order: TcOrder, why: str, obstacle: Obstacle, no_tc: str
+) -> AttachedAs:
     taken_over = ns_filter.attach(link.ifindex, link.name, AttachMode.GENERIC, order)
-    return AttachedAs(AttachMode.GENERIC, taken_over, why, obstacle)
+    return AttachedAs(AttachMode.GENERIC, taken_over, why, obstacle, no_tc)
 
 
 def _without_name(error: MachineError, link: LinkFacts) -> str:

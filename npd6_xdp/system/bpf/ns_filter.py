@@ -329,9 +329,12 @@ class NsFilter(CountedPrograms):
         """Attach to an interface, as Links.attach(). Raises Refused and MachineError as that does."""
         return self._links.attach(self.program.functions, ifindex, name, mode, order)
 
-    def go_by_tc(self, *, wanted: bool) -> None:
-        """Whether attach() has a third program at tc between native and generic mode: see Links.goes_by_tc."""
-        self._links.goes_by_tc = wanted
+    def go_by_tc(self, *, wanted: bool) -> bool:
+        """Whether attach() has a third program at tc between native and generic mode: see Links.goes_by_tc. What it was
+        before.
+        """
+        before, self._links.goes_by_tc = self._links.goes_by_tc, wanted
+        return before
 
     def take_gap(self) -> float:
         """The seconds for which attach() has had no program on an interface: see Links.take_gap()."""
