@@ -101,8 +101,10 @@ class AttachedPorts:
         self.changes += 1
 
     def _go(self, port: Attached, wish: Wish, link: LinkFacts, *, says: bool = True) -> bool:
-        """The same, if it is another wish. Where that can't be, the port is given up, to be tried again: False."""
-        if wish == port.wish:
+        """The same, if it is another wish, or native mode is none any more. Where that can't be, the port is given up,
+        to be tried again: False.
+        """
+        if wish == port.wish and not self._ways.is_lossy(port, link):
             return True
         try:
             self._move(port, wish, link)

@@ -254,7 +254,7 @@ class Ports(AttachedPorts, Follower):
         elif config.wish(link.name) != port.wish and ifindex not in self._admitted:
             self._go(port, config.wish(link.name), link)  # back: the table of another wish never came
         elif self._ways.is_lossy(port, link) and not self._ways.leave_native(port, link):
-            self._detach(ifindex)
+            self._go(port, port.wish, link)
         elif port.mode is AttachMode.NATIVE and self._is_trunk(link) is not port.trunk:
             port.trunk = not port.trunk
             self.changes += look_for_hidden_tags(port, link)

@@ -107,10 +107,8 @@ class Ways:
 
     def _leave_native(self, port: Attached, link: LinkFacts, known: tuple[Obstacle, str] | None) -> bool:
         assert known is not None, "else there is nothing to leave for"
-        if not self._go_to_tc(port, link, *known):
-            return False
         self._tried[port.ifindex] = time.monotonic()
-        return True
+        return self._go_to_tc(port, link, *known)
 
     def look(self, port: Attached, link: LinkFacts, entry: LinkEntry) -> None:
         """Have a port under `auto` native where what stood in the way has gone, or may have, by what the kernel says of

@@ -170,6 +170,26 @@ def test_a_bond_that_gets_a_veth_goes_to_tc_and_comes_back_without_it(
     assert now_at(attached) == (AttachMode.NATIVE, "")
 
 
+def test_where_there_is_no_tcx_a_bond_that_gets_a_veth_goes_to_generic_mode_and_what_was_missed_is_told(
+    attached: Ports,
+    card: Card,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("npd6-xdp"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    detached: list[int] = []
+    monkeypatch.setattr(NsFilter, "detach", lambda _, ifindex: detached.append(ifindex))
+    machine.tc = Refused("wan0: Linux 6.1 has no links at tc (tcx)")
+    follow(attached, AUTO, WAN)
+    monkeypatch.setattr(NsFilter, "take_gap", lambda _: 0.02)
+    follow(attached, AUTO, replace(WAN, kind="bond", lossy=True))
+    assert (machine.sits, detached) == ([AttachMode.NATIVE, AttachMode.GENERIC], [])
+    assert "wan0: XDP attached (generic mode), datapath " in caplog.text
+    assert "wan0: no program was there for 20.0 ms" in caplog.text
+
+
 def test_beyond_so_many_ports_auto_is_generic_but_where_another_xdp_program_is(
     attached: Ports, card: Card, machine: Machine
 ) -> None:
