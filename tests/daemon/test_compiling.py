@@ -75,6 +75,12 @@ def test_what_was_compiled_beside_is_loaded_without_the_compiler(file: Path, mon
         assert loaded.module is None
 
 
+def test_what_is_left_out_for_being_in_time_changes_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = load.compile_ahead()
+    monkeypatch.setattr(load, "_AHEAD", ())
+    assert load.compile_ahead() == ahead
+
+
 def test_what_was_compiled_beside_is_kept_for_the_next_start(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,11 +57,13 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
     return module, load_function(module, function, load_bcc().BPF.XDP)
 
 
-def compile_text(source: str, definitions: Mapping[str, int]) -> Any:
-    """Compile C, and load none of its functions: the bcc module object. Raises MachineError as well."""
+def compile_text(source: str, definitions: Mapping[str, int], *more: str) -> Any:
+    """Compile C, and load none of its functions: the bcc module object. The compiler is told `more`, too. Raises
+    MachineError as well.
+    """
     # Stub headers stand in for the kernel's, which need not be installed (bpf/include).
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
-    flags = [*FLAGS, *(f"-D{name}={value}" for name, value in definitions.items())]
+    flags = [*FLAGS, *(f"-D{name}={value}" for name, value in definitions.items()), *more]
     with words_caught():
         return load_bcc().BPF(text=source.encode(), cflags=flags)
 

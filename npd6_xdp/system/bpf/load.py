@@ -69,6 +69,7 @@ _SIZED_BY = {
 """Maps of the program, and the definitions that say how large they are, and nothing else."""
 COMPILER_BYTES = 66_000_000
 """What the compiler takes for a while, with its library: 66 to 72 MB were measured."""
+_AHEAD = ("-g0",)  # without what is for debuggers, which isn't handed on anyway: a quarter of the compiler's time
 _AT_TC = "ns_filter_tc"
 _MODELS = {"trace_ring": "trace_model"}
 """Maps of the program that hold maps, and the one that those are like."""
@@ -120,7 +121,7 @@ class Loaded:
 def compile_ahead() -> bytes:
     """Compile the program, and load nothing: what load() takes. Raises MachineError, or ValueError."""
     bcc = load_bcc()
-    module = compile_text(_source(compiler.BPF_DIRECTORY), dict.fromkeys(_SIZED_BY.values(), 1))
+    module = compile_text(_source(compiler.BPF_DIRECTORY), dict.fromkeys(_SIZED_BY.values(), 1), *_AHEAD)
     return compiled.taken(bcc.lib, module.module, _kinds(bcc), _SIZED_BY, _MODELS).pack()
 
 
