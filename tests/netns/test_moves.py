@@ -147,4 +147,4 @@ def test_a_change_that_another_port_refuses_leaves_none_unanswered_either(topolo
         assert asked.steady()
         assert asked.all_answered_once()
     assert "Traceback" not in running.log
-    assert running.log.count("wan0: attached ") == 1, "of what came to nothing, nothing is told"
+    assert running.log.count("wan0: XDP attached ") == 1, "of what came to nothing, nothing is told"
