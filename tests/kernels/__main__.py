@@ -19,6 +19,7 @@ from npd6_xdp.lab.daemon import StartError
 from npd6_xdp.lab.topology import Topology
 from tests import recipes
 from tests.kernels.anchors import Anchors
+from tests.kernels.auto_moves import AutoMoves
 from tests.kernels.bond import Bonds
 from tests.kernels.by_tc import ByTc
 from tests.kernels.doctor import Doctored
@@ -57,6 +58,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "snooping": Snooping,
     "anchors": Anchors,
     "tc": ByTc,
+    "auto-moves": AutoMoves,
     "doctor": Doctored,
     "drivers": Drivers,
     "growth": Growth,

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Network cards as QEMU has them, and a bond of two: in which mode the program runs, whether it answers, what is said.
+"""Network cards as QEMU has them, and a bond of two: in which mode the program runs, whether it answers, what is said;
+a virtio_net card that begins with an MTU for which its driver refuses the program; and one of vmxnet3 that takes tags
+out of the frames, and has a VLAN.
 
 deploy/kernels.sh puts the cards in, in pairs on a cable: 02:00:00:d0:NUMBER:0e is the edge's end, :0a the asker's,
 whose driver is always virtio_net. The last two cables are the bond's.
@@ -19,8 +21,11 @@ from tests.kernels.wire import ANSWER, SILENCE, Wire
 
 _CARDS = Path("/sys/class/net")
 _BOND = "cardbond"
-_PREFIX = "2001:db8:60"
+_PREFIX, _TAGGED = "2001:db8:60", "2001:db8:60:100"
+_TAKES_TAGS = "vmxnet3"  # has native XDP, and takes tags out of the frames unless it is told not to
 _CARRIER = 30.0  # seconds
+_SOON = 120.0  # seconds in which a port is looked at again: at once, or a minute after it has moved before
+_LARGE = 9000  # bytes: an MTU that takes a frame of several pages, for which a program would have to be made
 _MORE = 0.3  # seconds for which a second answer is waited for
 
 
@@ -33,7 +38,7 @@ class Card(NamedTuple):
 
 
 class Drivers(Scene):
-    kinds = ("bond",)
+    kinds = ("bond", "vlan")
 
     def build(self) -> str:
         ground = self.ground
@@ -46,19 +51,30 @@ class Drivers(Scene):
             self._move(card, "edge", self._name(card))
         for card in upstream:
             self._move(card, "upstream", f"a{card.cable}")
+        self.large = next(self._name(card) for card in self.cards if card.driver == "virtio_net")
+        ground.ip("edge", f"link set {self.large} mtu {_LARGE}")
         ground.ip("edge", *(f"link set {self._name(card)} up" for card in self.cards))
+        self.trunk = next((self._name(card) for card in self.cards if card.driver == _TAKES_TAGS), "")
+        if self.trunk:  # a device, or the card's filter would keep back what isn't of a VLAN that it knows
+            ground.ip("edge", f"link add link {self.trunk} name {self.trunk}.100 up type vlan id 100")
         ground.ip("edge", f"link add {_BOND} type bond mode active-backup miimon 100")
         ground.ip("edge", *(f"link set {self._name(card)} master {_BOND}" for card in slaves), f"link set {_BOND} up")
         # Last: what a card sends to one that isn't up yet would wait in QEMU's hub, and what comes after it, too.
         # Promiscuous, since a bond is asked by one MAC address on both of its cables, and cards have filters.
         ground.ip("upstream", *(f"link set a{card.cable} promisc on up" for card in upstream))
+        if self.trunk:
+            under = self.trunk.replace("e", "a")
+            ground.ip("upstream", f"link add link {under} name {under}.100 up type vlan id 100")
+            self.untagged, self.tagged = ground.wire(under), ground.wire(f"{under}.100")
         self.bond = ground.wire(*(f"a{card.cable}" for card in slaves))
         self.slaves = [self._name(card) for card in slaves]
         ports = [*(self._name(card) for card in self.cards), _BOND]
-        return "".join(interface(port, Rule(f"{_PREFIX}::/64", "static")) for port in ports)
+        text = "".join(interface(port, Rule(f"{_PREFIX}::/64", "static")) for port in ports)
+        return text + (interface(self.trunk, Rule(f"{_TAGGED}::/64", "static"), vlan=100) if self.trunk else "")
 
     def check(self) -> None:
         ground = self.ground
+        self._check_mtu()
         for card in self.cards:
             port = self._name(card)
             self._ask(f"{card.driver}", port, ground.wire(f"a{card.cable}"), (0,))
@@ -71,9 +87,35 @@ class Drivers(Scene):
         )
         self._ask("a bond of two virtio_net, one of them down", _BOND, self.bond, (1 - lost,))
         ground.ip("edge", f"link set {self.slaves[lost]} up")
+        if self.trunk and ground.has_tcx:
+            self._check_tags(self.trunk)
         for line in ground.daemon.log.splitlines():
             if any(word in line for word in (*(f"e{card.cable}:" for card in self.cards), _BOND, *self.slaves)):
                 print(f"        {line}", flush=True)
+
+    def _check_mtu(self) -> None:
+        ground = self.ground
+        ground.check_auto(self.large, "the driver refuses an XDP program in native mode: Invalid argument")
+        ground.ip("edge", f"link set {self.large} mtu 1500")
+        ground.check_soon("native, once its MTU is one of a page", lambda: self._attach(self.large), "native", _SOON)
+
+    def _check_tags(self, port: str) -> None:
+        """The first tagged question goes unanswered, and shows where its tag stands."""
+        ground, mac = self.ground, self.ground.mac(port)
+        ground.check("with a VLAN: native at first", self._attach(port), "native")
+        self.tagged.silent(f"{_TAGGED}::1", seconds=1.0)
+        ground.check_soon("with a VLAN: by tc, once a tag is seen beside a frame", lambda: self._attach(port), "tc")
+        for what, wire, prefix in (("tagged", self.tagged, _TAGGED), ("untagged", self.untagged, _PREFIX)):
+            ground.check(f"with a VLAN: a {what} question by tc", wire.ask(f"{prefix}::77", mac, tries=3), ANSWER)
+        ground.topology.run("edge", "ethtool", "-K", port, "rxvlan", "off", check=True)
+        ground.check_soon(
+            "with a VLAN: native, once the card leaves tags in the frames", lambda: self._attach(port), "native", _SOON
+        )
+        found = self.tagged.ask(f"{_TAGGED}::78", mac, tries=3)
+        ground.check("with a VLAN: a tagged question in native mode", found, ANSWER)
+
+    def _attach(self, port: str) -> str:
+        return str(next(row["attach"] for row in self.ground.status()["interfaces"] if row["port"] == port))
 
     def _ask(self, what: str, port: str, wire: Wire, by: tuple[int, ...]) -> None:
         ground = self.ground
@@ -84,8 +126,7 @@ class Drivers(Scene):
             found = wire.ask(f"{_PREFIX}::{self.targets:x}", mac, by=by, seconds=5.0, more=_MORE)
             if found != SILENCE:
                 break
-        row = next(row for row in ground.status()["interfaces"] if row["port"] == port)
-        ground.check(f"{what}: answered, {attached_words(row['attach'])}", found, ANSWER)
+        ground.check(f"{what}: answered, {attached_words(self._attach(port))}", found, ANSWER)
         ground.check_soon(f"{what}: the answer is counted", lambda: ground.answered(port) - before, 1)
 
     @staticmethod
