@@ -27,16 +27,34 @@ class _Files(NamedTuple):
     limit: str
     usage: str
     reclaimable: tuple[str, ...]
+    swap_limit: str
+    swap_usage: str
+    swap_is_more: bool
+    """Whether these two are of swap alone; else of memory and swap together."""
 
 
-_V2 = _Files("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
-_V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+_V2 = _Files(
+    "memory.max",
+    "memory.current",
+    ("inactive_file", "active_file", "slab_reclaimable"),
+    "memory.swap.max",
+    "memory.swap.current",
+    swap_is_more=True,
+)
+_V1 = _Files(
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+    "memory.memsw.limit_in_bytes",
+    "memory.memsw.usage_in_bytes",
+    swap_is_more=False,
+)
 
 
 def require(wanted: int, what: str) -> None:
     """Raise MachineError if there is surely no space for so many bytes more. `what` takes them, in a few words."""
     limit = nearest_limit()
-    if limit is None or wanted <= limit.left + _free_swap():
+    if limit is None or wanted <= limit.left + free_swap():
         return
     short = wanted - limit.left
     raise MachineError(
@@ -78,12 +96,24 @@ def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:
             yield mounted / each, files
 
 
-def _free_swap() -> int:
+def free_swap(root: Path = Path("/")) -> int:
+    """How much swap our group may take yet, in bytes: of what the machine has, and of what each group around allows."""
+    left = 0
     with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("SwapFree:"):
-                return int(line.split()[1]) * 1024
-    return 0
+                left = int(line.split()[1]) * 1024
+        for group, files in _groups(root):
+            with suppress(OSError, ValueError):  # there is no limit
+                allowed = _left(group, files.swap_limit, files.swap_usage)
+                if not files.swap_is_more:
+                    allowed -= _left(group, files.limit, files.usage)
+                left = min(left, max(allowed, 0))
+    return left
+
+
+def _left(group: Path, limit: str, usage: str) -> int:
+    return int((group / limit).read_text()) - int((group / usage).read_text())
 
 
 def _megabytes(count: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system import cgroup
-from npd6_xdp.system.cgroup import MemoryLimit, nearest_limit
+from npd6_xdp.system.cgroup import MemoryLimit, free_swap, nearest_limit
 
 V2 = "31 24 0:27 {root} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "36 31 0:33 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
@@ -69,7 +69,7 @@ def test_where_nothing_is_limited_or_seen_there_is_no_space_to_speak_of(tmp_path
 def test_what_surely_does_not_fit_is_an_error_that_says_how_much_would(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = MemoryLimit(Path("/sys/fs/cgroup/x/memory.max"), 100_000_000, 40_000_000)
     monkeypatch.setattr(cgroup, "nearest_limit", lambda: limit)
-    monkeypatch.setattr(cgroup, "_free_swap", lambda: 0)
+    monkeypatch.setattr(cgroup, "free_swap", lambda: 0)
     cgroup.require(40_000_000, "loading 7 rules")
     with pytest.raises(MachineError) as caught:
         cgroup.require(66_000_000, "loading 7 rules")
@@ -77,5 +77,23 @@ def test_what_surely_does_not_fit_is_an_error_that_says_how_much_would(monkeypat
         "loading 7 rules takes some 66 MB of memory, and of the 100 MB that /sys/fs/cgroup/x/memory.max allows 40 are"
         " left: allow 126 at the least (MemoryMax= of the service)"
     )
-    monkeypatch.setattr(cgroup, "_free_swap", lambda: 30_000_000)
+    monkeypatch.setattr(cgroup, "free_swap", lambda: 30_000_000)
     cgroup.require(66_000_000, "loading 7 rules")
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"), [("max\n", 0, 8192), ("0\n", 0, 0), ("6000\n", 1000, 5000), ("500\n", 900, 0)]
+)
+def test_swap_counts_as_far_as_each_group_around_may_take_it(tmp_path: Path, limit: str, used: int, left: int) -> None:
+    files = v2("/a", "5000\n", 4000) | v2("/a/b", "max\n", 700) | {"proc/meminfo": "MemFree: 1 kB\nSwapFree: 8 kB\n"}
+    files |= {"sys/fs/cgroup/a/memory.swap.max": limit, "sys/fs/cgroup/a/memory.swap.current": f"{used}\n"}
+    assert free_swap(machine(tmp_path, "0::/a/b\n", OTHER + V2.format(root="/"), files)) == left
+
+
+def test_in_the_first_version_swap_is_what_both_may_take_beyond_the_memory(tmp_path: Path) -> None:
+    place = "sys/fs/cgroup/memory/x"
+    names = ("limit_in_bytes", "usage_in_bytes", "memsw.limit_in_bytes", "memsw.usage_in_bytes")
+    files = {f"{place}/memory.{name}": f"{value}\n" for name, value in zip(names, (900, 500, 1300, 600), strict=True)}
+    files |= {"proc/meminfo": "SwapFree: 8 kB\n"}
+    assert free_swap(machine(tmp_path, "4:memory:/x\n", OTHER + V1, files)) == 300
+    assert free_swap(tmp_path / "nothing") == 0
