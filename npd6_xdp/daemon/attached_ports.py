@@ -36,35 +36,6 @@ class AttachedPorts:
         self.changes = 0
         """How often a program was attached or taken off, or tags were hidden or shown from then on."""
 
-    def detach_all(self) -> None:
-        """Take the program off all ports; what it has handed up can still be answered."""
-        for ifindex in self._attached:
-            self._ns_filter.detach(ifindex)
-
-    def get(self, ifindex: int) -> Attached | None:
-        """The port with that index, if the program sits on it."""
-        return self._attached.get(ifindex)
-
-    def hiding_tags(self) -> frozenset[int]:
-        """The ports on which VLAN tags may stand beside the frames."""
-        return frozenset(ifindex for ifindex, port in self._attached.items() if port.hides_tags)
-
-    def generic(self) -> frozenset[int]:
-        """The ports in generic mode, where a tap sees each frame right after the program, and not a batch later."""
-        return frozenset(ifindex for ifindex, port in self._attached.items() if port.mode is AttachMode.GENERIC)
-
-    def by_name(self, name: str) -> Attached | None:
-        """The port of that name, if the program sits on it."""
-        return self._named.get(name)
-
-    def leave_for_tags(self, ifindex: int) -> bool:
-        """A tag was seen beside a port's frame: whether the program is at tc from now on, where it sees them."""
-        port, link = self._attached.get(ifindex), self._here.get(ifindex)
-        if port is None or link is None or not self._ways.leave_for_tags(port, link):
-            return False
-        self._lines.say()
-        return True
-
     def _moved(self, port: Attached, attached: AttachedAs, link: LinkFacts) -> None:
         """The program sits on a port in another way."""
         port.attached = attached

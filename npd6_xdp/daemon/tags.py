@@ -27,6 +27,7 @@ log = logging.getLogger("npd6-xdp")
 
 _LOOK = 1.0  # seconds between two looks at ports that are silent, and the first ones at others
 _LOOK_LAST = 64.0
+_PAUSE = 10  # times what it took to have taps follow ports: it takes longer the more there are, which come one by one
 
 
 class Tags(Follower):
@@ -47,6 +48,7 @@ class Tags(Follower):
         self._changing = changing
         self._in_force = NOTHING
         self._followed = 0  # Ports.changes when the taps followed them last
+        self._follow_at = 0.0  # when the loop may have them do so again
         self._anew: Callable[[], None] = lambda: None
         self._taps = Taps()
         self._hidden = HiddenTags()
@@ -86,14 +88,16 @@ class Tags(Follower):
 
     @property
     def _followed_at(self) -> float | None:
-        return None if self._followed == self._ports.changes else 0.0
+        return None if self._followed == self._ports.changes else self._follow_at
 
     def follow_ports(self) -> None:
         """Ports have come or gone, or hide tags."""
-        self._followed = self._ports.changes
+        began, self._followed = time.monotonic(), self._ports.changes
         if self.follow(self._in_force.table, self._in_force.links, self._ports.hiding_tags(), self._ports.generic()):
             with self._changing:
                 self._ns_filter.apply(self._in_force.table)
+        ended = time.monotonic()
+        self._follow_at = ended + _PAUSE * (ended - began)
 
     def _on_readable(self) -> None:
         if self.on_hidden():
