@@ -41,8 +41,8 @@ static __always_inline __be32 advert_flags(__u16 rule_flags)
 	return rule_flags & RULE_ROUTER ? BE32(ND_NA_FLAG_ROUTER | ND_NA_FLAG_SOLICITED) : BE32(ND_NA_FLAG_SOLICITED);
 }
 
-/* Writes all that stands behind the tags: an answer to `asker`, by rules with these flags. */
-static __always_inline void advert_fill(struct advert *adv, const struct in6_addr *source, const struct entry *entry,
+/* Writes all that stands behind the tags: an answer to `asker` with this MAC address, by rules with these flags. */
+static __always_inline void advert_fill(struct advert *adv, const struct in6_addr *source, const __u8 *mac,
 					__u16 rule_flags, const struct in6_addr *asker, const struct in6_addr *target)
 {
 	__be32 *word;
@@ -61,7 +61,7 @@ static __always_inline void advert_fill(struct advert *adv, const struct in6_add
 	adv->na.target = *target;              /* B1 */
 	adv->opt_type = ND_OPT_TARGET_LL_ADDR; /* B5 */
 	adv->opt_len = 1;
-	__builtin_memcpy(adv->opt_mac, entry->mac, ETH_ALEN);
+	__builtin_memcpy(adv->opt_mac, mac, ETH_ALEN);
 
 	/* The addresses and the message stand side by side: 16 words, and what else the pseudo-header has. */
 	word = (__be32 *)&adv->ip6h.saddr;
@@ -76,15 +76,15 @@ static __always_inline void advert_fill(struct advert *adv, const struct in6_add
  * The same for tc, by the kernel's function. If the program itself wrote into frames, the kernel would have each one
  * copied before it, solicitation or not, that somebody else has as well, such as tcpdump.
  */
-static __always_inline bool advert_store(struct packet p, __u32 l3, const struct in6_addr *source,
-					 const struct entry *entry, __u16 rule_flags, const struct in6_addr *asker,
-					 const struct in6_addr *target, const __u8 *answer_mac)
+static __always_inline bool advert_store(struct packet p, __u32 l3, const struct in6_addr *source, const __u8 *mac,
+					 __u16 rule_flags, const struct in6_addr *asker, const struct in6_addr *target,
+					 const __u8 *answer_mac)
 {
 	struct whole whole;
 
-	advert_fill(&whole.adv, source, entry, rule_flags, asker, target);
+	advert_fill(&whole.adv, source, mac, rule_flags, asker, target);
 	__builtin_memcpy(whole.macs, answer_mac, ETH_ALEN);
-	__builtin_memcpy(whole.macs + ETH_ALEN, entry->mac, ETH_ALEN);
+	__builtin_memcpy(whole.macs + ETH_ALEN, mac, ETH_ALEN);
 	if (l3 == sizeof(struct ethhdr)) {
 		whole.proto = BE16(ETH_P_IPV6);
 		return !packet_store(p, 0, whole.macs, sizeof(whole) - sizeof(whole.pad));
@@ -112,7 +112,7 @@ static __always_inline bool advert_write(struct packet p, const struct entry *en
 	if (delta && packet_resize(p, delta))
 		return false;
 	if (p.hook == HOOK_TC)
-		return advert_store(p, l3, source, entry, rule->flags, &s->source, &s->ns.target, s->answer_mac);
+		return advert_store(p, l3, source, entry->mac, rule->flags, &s->source, &s->ns.target, s->answer_mac);
 
 	data = packet_data(p);
 	data_end = packet_end(p);
@@ -124,7 +124,7 @@ static __always_inline bool advert_write(struct packet p, const struct entry *en
 	/* The tags between the MAC addresses and the IPv6 header stay as they are (B10). */
 	__builtin_memcpy(eth->h_dest, s->answer_mac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, entry->mac, ETH_ALEN);
-	advert_fill(adv, source, entry, rule->flags, &s->source, &s->ns.target);
+	advert_fill(adv, source, entry->mac, rule->flags, &s->source, &s->ns.target);
 	return true;
 }
 

@@ -61,7 +61,10 @@ struct scratch {
 	volatile __u64 traced_at;   /* CLOCK_MONOTONIC, nanoseconds: it is traced, and its record begun; 0: it isn't */
 	struct ended ended;         /* what became of it, for who looks on */
 	__u64 handed_up;            /* when it became an event: CLOCK_MONOTONIC, nanoseconds */
-	struct rule rule;           /* the one that covers the target, from whichever map */
+	__u64 table_writes;         /* how many there were when `entry` was looked for */
+	struct entry entry;         /* the frame's: a copy, since in its map another may be written over it */
+	volatile __u32 has_rule;    /* whether a rule covers the target */
+	struct rule rule;           /* that one, from whichever map */
 	__u8 answer_mac[ETH_ALEN];  /* where an answer goes (B8) */
 };
 

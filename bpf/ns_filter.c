@@ -110,6 +110,11 @@ BPF_TABLE("hash", struct entry_key, struct entry, entries, ENTRIES_MAX);
  */
 BPF_F_TABLE("array", int, u64, port_places, PORT_PLACES, BPF_F_MMAPABLE);
 BPF_TABLE("array", int, struct entry, port_entries, PORT_ENTRIES_MAX);
+/*
+ * Raised by Python before each write to the maps of a table. What is found in these is one table's, if it is the same
+ * afterwards: else it may be of either, and the two together may answer what neither does.
+ */
+BPF_F_TABLE("array", int, u64, table_writes, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("hash", struct exact_key, struct rule, exact_matches, EXACT_MATCHES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct trie_key, struct rule, prefix_trie, PREFIX_TRIE_MAX, BPF_F_NO_PREALLOC);
 BPF_TABLE("percpu_array", int, struct entry_counter, entry_counters, ENTRY_COUNTERS_MAX);
@@ -149,7 +154,7 @@ BPF_ARRAY_OF_MAPS(trace_ring, "trace_model", 1); /* empty, but while somebody lo
  * Begins the record of a solicitation that may be wanted, while the frame is as it came. What is wanted by its outcome
  * or its rule isn't known yet. The time (CLOCK_MONOTONIC, nanoseconds); 0 if it isn't wanted, and has no record.
  */
-static __always_inline __u64 trace_begin(struct packet p, const struct entry *entry, const struct frame *f)
+static __always_inline __u64 trace_begin(struct packet p, __u32 entry, const struct frame *f)
 {
 	struct trace_filter *filter;
 	struct trace_record *record;
@@ -168,7 +173,7 @@ static __always_inline __u64 trace_begin(struct packet p, const struct entry *en
 	if (!record || !trace_copy(p, f, record))
 		return 0;
 	record->ifindex = packet_ifindex(p);
-	record->entry = entry->id;
+	record->entry = entry;
 	record->time = bpf_ktime_get_ns();
 	return record->time;
 }
@@ -237,6 +242,37 @@ static __always_inline struct entry *entry_match(struct packet p, const __be16 *
 	key->outer = VLAN_ANY;
 	key->inner = VLAN_ANY;
 	return entries.lookup(key);
+}
+
+/* Notes how often a table was written: what is found from now on is one table's, as long as is_one_table(). */
+static __always_inline bool writes_note(struct scratch *s, const u64 *writes)
+{
+	if (!writes)
+		return false;
+	s->table_writes = *(volatile const u64 *)writes;
+	return true;
+}
+
+static __always_inline bool is_one_table(const struct scratch *s)
+{
+	const u64 *writes;
+	int key = 0;
+
+	read_barrier();
+	writes = table_writes.lookup(&key);
+	return writes && *(volatile const u64 *)writes == s->table_writes;
+}
+
+/* Finds the entry that speaks for a frame, and keeps a copy. False: there is none. */
+static __always_inline bool entry_find(struct packet p, struct scratch *s)
+{
+	const struct entry *entry;
+
+	entry = entry_match(p, s->frame.tci, &s->entry_key);
+	if (!entry)
+		return false;
+	s->entry = *entry;
+	return true;
 }
 
 /* Frames that are never answered, whatever their target is (docs/rules.md, C). */
@@ -317,6 +353,34 @@ static __always_inline struct rule *target_match(const struct entry *entry, cons
 		return NULL;
 	*outcome = OUTCOME_UNMATCHED; /* C7, if nothing is found */
 	return prefix_match(entry, target);
+}
+
+#define LOOKS 2
+
+/*
+ * Finds the rule for a valid solicitation; the outcome, if there is none. Where another table goes into the maps
+ * meanwhile, it looks once more, from the entry on; where that happens again, it leaves the frame alone.
+ */
+static __always_inline enum outcome rule_find(struct packet p, struct scratch *s)
+{
+	enum outcome outcome = OUTCOME_IGNORED;
+	const struct rule *rule;
+	int key = 0;
+
+	for (int look = 0; look < LOOKS; look++) {
+		s->has_rule = 0;
+		if (look && !(writes_note(s, table_writes.lookup(&key)) && entry_find(p, s)))
+			return OUTCOME_UNMATCHED;
+		rule = is_frame_ignored(s, &s->entry) ? NULL : target_match(&s->entry, &s->ns.target, &outcome);
+		if (rule)
+			s->rule = *rule;
+		if (is_one_table(s)) {
+			s->has_rule = !!rule;
+			return outcome;
+		}
+		outcome = OUTCOME_IGNORED;
+	}
+	return OUTCOME_LOST;
 }
 
 /* --- decide ---------------------------------------------------------------------------------------- */
@@ -642,8 +706,9 @@ static __always_inline bool event_hold(const struct entry *entry, const struct s
  * Whether a solicitation may have a hidden tag, and is to be held until that is known. What is held goes on to the
  * kernel, which would forward a unicast one, so samples are multicast only.
  */
-static __always_inline bool hold_begin(struct packet p, struct entry *entry, const struct scratch *s)
+static __always_inline bool hold_begin(struct packet p, const struct entry *entry, struct scratch *s)
 {
+	struct entry *sampled;
 	__u32 now;
 
 	if (p.hook == HOOK_TC || !(entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED)) ||
@@ -656,7 +721,9 @@ static __always_inline bool hold_begin(struct packet p, struct entry *entry, con
 	now = bpf_ktime_get_ns() >> 30; /* about a second */
 	if (entry->sampled == now)
 		return false;
-	entry->sampled = now; /* CPUs that meet here may each take one */
+	sampled = entries.lookup(&s->entry_key);
+	if (sampled)
+		sampled->sampled = now; /* CPUs that meet here may each take one */
 	return true;
 }
 
@@ -747,7 +814,7 @@ static __always_inline void told_note(const struct entry *entry, const struct ru
 }
 
 /* Answers in place where that is possible. Else, or where Python has to know something, an event goes up. */
-static __always_inline struct verdict ns_answer(struct packet p, struct entry *entry, const struct rule *rule,
+static __always_inline struct verdict ns_answer(struct packet p, const struct entry *entry, const struct rule *rule,
 						struct scratch *s)
 {
 	struct verdict verdict;
@@ -952,45 +1019,49 @@ static __always_inline int ns_show(struct packet p, const struct entry *entry, c
 
 #define NOT_PLAIN (-1)
 
-/* Where a port's entry was shown, and what stood there: NULL where it was found in `entries`. */
-struct shown {
-	u64 *place;
+/* A word that is another one as soon as another table begins to go into the maps, and what it was. */
+struct seen {
+	const u64 *place;
 	u64 word;
 };
 
-/* As entry_match(), and with its key in the map; an untagged frame's is found by the port's index. */
-static __always_inline struct entry *plain_entry(struct packet p, const struct plain *f, struct shown *shown)
+static __always_inline bool see(struct seen *seen, const u64 *place)
+{
+	seen->place = place;
+	seen->word = place ? *(volatile const u64 *)place : 0;
+	return place;
+}
+
+/*
+ * As entry_match(), and with its key in the map; an untagged frame's is found by the port's index: Python takes the word
+ * that leads to it away before it changes anything of that port's.
+ */
+static __always_inline const struct entry *plain_entry(struct packet p, const struct plain *f, struct seen *seen)
 {
 	__u32 ifindex = packet_ifindex(p);
 	struct scratch *s;
-	struct entry *entry;
+	const struct entry *entry;
 	int index;
 
-	shown->place = NULL;
 	if (!f->tags) {
 		index = ifindex % PORT_PLACES;
-		shown->place = port_places.lookup(&index);
-		shown->word = shown->place ? *(volatile u64 *)shown->place : 0;
-		if (shown->word >> 32 == ifindex) {
-			index = shown->word;
+		if (see(seen, port_places.lookup(&index)) && seen->word >> 32 == ifindex) {
+			index = seen->word;
 			entry = port_entries.lookup(&index);
 			if (entry)
 				return entry;
 		}
-		shown->place = NULL;
 	}
 	index = 0;
 	s = scratch_space.lookup(&index);
-	return s ? entry_match(p, f->tci, &s->entry_key) : NULL;
+	return see(seen, table_writes.lookup(&index)) && s ? entry_match(p, f->tci, &s->entry_key) : NULL;
 }
 
-/*
- * Whether another table has begun to go into the maps since the entry was read: then what was found in them may be of
- * either, and the two together may answer what neither does. Python takes the word away before it changes anything.
- */
-static __always_inline bool is_withdrawn(const struct shown *shown)
+/* Whether what was found since then may be of two tables. */
+static __always_inline bool is_outdated(const struct seen *seen)
 {
-	return shown->place && *(volatile u64 *)shown->place != shown->word;
+	read_barrier();
+	return *(volatile const u64 *)seen->place != seen->word;
 }
 
 /* As target_match(), of a target that is no rule of its own. */
@@ -1047,21 +1118,20 @@ static __always_inline bool is_plain_target(struct packet p, const struct entry 
 }
 
 /* Writes the answer. False: nothing was changed. */
-static __always_inline bool plain_advertise(struct packet p, const struct plain *f, const struct entry *entry,
-					    __u16 rule_flags)
+static __always_inline bool plain_advertise(struct packet p, const struct plain *f, const __u8 *mac, __u16 rule_flags)
 {
 	const struct plain_message *m = f->message;
 
 	if (p.hook == HOOK_XDP) {
-		plain_write(f, entry, rule_flags);
+		plain_write(f, mac, rule_flags);
 		return true;
 	}
-	return advert_store(p, f->l3, &m->ns.target, entry, rule_flags, &m->ip6h.saddr, &m->ns.target,
+	return advert_store(p, f->l3, &m->ns.target, mac, rule_flags, &m->ip6h.saddr, &m->ns.target,
 			    (const __u8 *)m->option + 2);
 }
 
 /* The same, for who looks on as well. */
-static __always_inline bool plain_answer(struct packet p, const struct plain *f, const struct entry *entry,
+static __always_inline bool plain_answer(struct packet p, const struct plain *f, const struct answerer *by,
 					 const struct rule *rule)
 {
 	struct frame frame = {
@@ -1079,11 +1149,11 @@ static __always_inline bool plain_answer(struct packet p, const struct plain *f,
 	};
 	bool is_traced;
 
-	if (!(entry->flags & ENTRY_TRACED))
-		return plain_advertise(p, f, entry, rule->flags);
+	if (!(by->flags & ENTRY_TRACED))
+		return plain_advertise(p, f, by->mac, rule->flags);
 	__builtin_memcpy(frame.h_source, f->eth->h_source, ETH_ALEN);
-	is_traced = trace_begin(p, entry, &frame);
-	if (!plain_advertise(p, f, entry, rule->flags))
+	is_traced = trace_begin(p, by->id, &frame);
+	if (!plain_advertise(p, f, by->mac, rule->flags))
 		return false;
 	if (is_traced)
 		trace_end(p, &frame, &ended, false);
@@ -1099,17 +1169,18 @@ static __always_inline int ns_answer_plain(struct packet p)
 {
 	struct entry_counter *entry_counter;
 	struct rule_counter *rule_counter;
+	const struct entry *entry;
 	const struct rule *found;
-	struct entry *entry;
+	struct answerer by;
 	struct rule rule;
 	struct plain f;
-	struct shown shown;
+	struct seen seen;
 	enum plainness plainness = plain_find(p, &f);
-	int entry_id, rule_id;
+	int rule_id;
 
 	if (plainness != PLAIN_NS)
 		return plainness == PLAIN_NOTHING ? XDP_PASS : NOT_PLAIN;
-	entry = plain_entry(p, &f, &shown);
+	entry = plain_entry(p, &f, &seen);
 	if (!entry || !(entry->flags & ENTRY_PLAIN))
 		return NOT_PLAIN;
 	if (entry->flags & (ENTRY_GUARDED | ENTRY_SAMPLED) && !f.tags)
@@ -1122,13 +1193,15 @@ static __always_inline int ns_answer_plain(struct packet p)
 	if (!found)
 		return NOT_PLAIN;
 	rule = *found; /* a copy, or the verifier would walk the rest once for each map that it may be in */
-	if (!is_plain_target(p, entry, &rule, f.message) || is_withdrawn(&shown))
+	if (!is_plain_target(p, entry, &rule, f.message))
 		return NOT_PLAIN;
-	entry_id = entry->id;
+	by = answerer_of(entry);
+	if (is_outdated(&seen))
+		return NOT_PLAIN;
 	rule_id = rule.id;
-	entry_counter = entry_counters.lookup(&entry_id);
+	entry_counter = entry_counters.lookup(&by.id);
 	rule_counter = rule_counters.lookup(&rule_id);
-	if (!entry_counter || !rule_counter || !plain_answer(p, &f, entry, &rule))
+	if (!entry_counter || !rule_counter || !plain_answer(p, &f, &by, &rule))
 		return NOT_PLAIN;
 	entry_counter->outcome[OUTCOME_ANSWERED_XDP]++;
 	rule_counter->outcome[OUTCOME_ANSWERED_XDP]++;
@@ -1141,26 +1214,26 @@ static __always_inline int ns_answer_plain(struct packet p)
 static __always_inline int ns_handle(struct packet p)
 {
 	struct entry_counter *counter;
-	struct rule *rule = NULL;
+	const struct entry *entry;
+	const struct rule *rule = NULL;
 	struct frame f;
 	struct verdict verdict = pass(OUTCOME_UNMATCHED);
 	struct checked checked;
 	struct scratch *s;
-	struct entry *entry;
 	int key, action;
 
 	if (!ns_find(p, &f))
 		return XDP_PASS;
 	key = 0; /* here, so that nothing is written for frames that leave before */
 	s = scratch_space.lookup(&key);
-	if (!s)
+	if (!s || !writes_note(s, table_writes.lookup(&key)))
 		return XDP_PASS;
-	entry = entry_match(p, f.tci, &s->entry_key);
 	s->frame = f; /* read this copy from here on: the verifier would follow each state of `f` separately */
 	s->traced_at = 0;
 	s->found_route = s->left_route;
 	s->left_route = 0;
-	if (!entry) {
+	entry = &s->entry;
+	if (!entry_find(p, s)) {
 		tagged_note(p, &s->frame);
 		return XDP_PASS;
 	}
@@ -1170,22 +1243,18 @@ static __always_inline int ns_handle(struct packet p)
 		return XDP_PASS;
 
 	if (entry->flags & ENTRY_TRACED)
-		s->traced_at = trace_begin(p, entry, &s->frame);
+		s->traced_at = trace_begin(p, entry->id, &s->frame);
 	checked = ns_check(p, s);
+	if (checked.check == CHECK_PASSED)
+		verdict.outcome = rule_find(p, s);
 	if (checked.check == CHECK_FAILED) {
 		counter->reason[checked.reason]++;
 		verdict.outcome = OUTCOME_INVALID;
-	} else if (checked.check == CHECK_PASSED && is_frame_ignored(s, entry)) {
-		verdict.outcome = OUTCOME_IGNORED;
-	} else if (checked.check == CHECK_PASSED) {
-		rule = target_match(entry, &s->ns.target, &verdict.outcome);
-		if (rule) {
-			s->rule = *rule;
-			rule = &s->rule;
-			verdict = ns_decide(p, entry, rule, s);
-			if (verdict.action == ACTION_WANTS_ANSWER)
-				verdict = ns_answer(p, entry, rule, s);
-		}
+	} else if (checked.check == CHECK_PASSED && s->has_rule) {
+		rule = &s->rule;
+		verdict = ns_decide(p, entry, rule, s);
+		if (verdict.action == ACTION_WANTS_ANSWER)
+			verdict = ns_answer(p, entry, rule, s);
 	}
 	if (entry->collect && checked.check == CHECK_PASSED)
 		target_remember(entry, rule, s, verdict);

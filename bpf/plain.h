@@ -46,6 +46,22 @@ static __always_inline __u64 address_sum(const struct in6_addr *a)
 	return (__u64)a->dword[0] + a->dword[1] + a->dword[2] + a->dword[3];
 }
 
+/* What an answer needs of its entry: copies, since in its map another may be written over it. */
+struct answerer {
+	int id;
+	__u16 flags;
+	__u8 mac[ETH_ALEN];
+} __attribute__((aligned(8)));
+
+static __always_inline struct answerer answerer_of(const struct entry *entry)
+{
+	struct answerer by = { .id = entry->id, .flags = entry->flags };
+
+	*(__u16 *)by.mac = *(__u16 *)entry->mac; /* as plain_write() reads them */
+	*(__u32 *)(by.mac + 2) = *(__u32 *)(entry->mac + 2);
+	return by;
+}
+
 /* Whether two MAC addresses differ, by words: a byte each would be four times as many instructions. */
 static __always_inline __u32 mac_difference(const __u8 *a, const __u8 *b)
 {
@@ -161,8 +177,8 @@ static __always_inline bool is_plain_ignored(const struct plain *f, const struct
 		mac_difference(eth->h_dest, entry->port_mac));
 }
 
-/* Writes the advertisement over the solicitation, for XDP: what advert_write() writes. */
-static __always_inline void plain_write(const struct plain *f, const struct entry *entry, __u16 rule_flags)
+/* Writes the advertisement of this MAC address over the solicitation, for XDP: what advert_write() writes. */
+static __always_inline void plain_write(const struct plain *f, const __u8 *mac, __u16 rule_flags)
 {
 	struct plain_message *m = f->message;
 	__u8 *option = (__u8 *)m->option;
@@ -170,16 +186,16 @@ static __always_inline void plain_write(const struct plain *f, const struct entr
 
 	*(__u16 *)f->eth->h_dest = *(__u16 *)(option + 2); /* the asker's, from its option */
 	*(__u32 *)(f->eth->h_dest + 2) = m->option[1];
-	*(__u32 *)f->eth->h_source = *(__u32 *)entry->mac;
-	*(__u16 *)(f->eth->h_source + 4) = *(__u16 *)(entry->mac + 4);
+	*(__u16 *)f->eth->h_source = *(__u16 *)mac;
+	*(__u32 *)(f->eth->h_source + 2) = *(__u32 *)(mac + 2);
 	*(__u64 *)&m->ip6h = PLAIN_HEADER; /* traffic class and flow label are 0 */
 	m->ip6h.daddr = m->ip6h.saddr;
 	m->ip6h.saddr = m->ns.target;
 	m->ns.icmp6_type = ND_NEIGHBOR_ADVERT;
 	m->ns.flags = flags;
 	option[0] = ND_OPT_TARGET_LL_ADDR;
-	*(__u16 *)(option + 2) = *(__u16 *)entry->mac;
-	m->option[1] = *(__u32 *)(entry->mac + 2);
+	*(__u16 *)(option + 2) = *(__u16 *)mac;
+	m->option[1] = *(__u32 *)(mac + 2);
 	/* its source and target are the target, its destination the source */
 	m->ns.icmp6_cksum = ~csum_fold(f->source_sum + 2 * f->target_sum + flags + m->option[0] + m->option[1] +
 				       BE16(ND_NEIGHBOR_ADVERT << 8) + BE16(PLAIN_LENGTH) + BE16(NEXTHDR_ICMP));

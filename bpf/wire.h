@@ -7,6 +7,9 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
+/* What is read before it in the text is read before it, and what is read behind it isn't read before. */
+#define read_barrier() asm volatile("" ::: "memory")
+
 /* Fields of several bytes are compared as they stand on the wire, so constants are in network order. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define BE16(x) ((__be16)__builtin_bswap16(x))

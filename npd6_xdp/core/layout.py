@@ -82,6 +82,8 @@ BUDGET = Layout("unsigned long long", paid_until="Q")
 """The value of a map of token buckets: until when (CLOCK_MONOTONIC, nanoseconds) what was spent of it is paid for."""
 PLACE = Layout("unsigned long long", place="Q")
 """Where a port's entry stands: its index in the upper half, a number of port_entries in the lower."""
+WRITES = Layout("unsigned long long", writes="Q")
+"""How often something was written into the maps of a table."""
 ENTRY_KEY = Layout("entry_key", ifindex="I", outer="H", inner="H")
 ENTRY = Layout(
     "entry",
@@ -171,6 +173,7 @@ TRACE_RECORD = Layout(
 
 MAPS: Mapping[str, tuple[Layout, Layout]] = {
     "entries": (ENTRY_KEY, ENTRY),
+    "table_writes": (INDEX, WRITES),
     "port_places": (INDEX, PLACE),
     "port_entries": (INDEX, ENTRY),
     "exact_matches": (EXACT_KEY, RULE),

@@ -89,6 +89,7 @@ WINGS = {
         "load",
         "pack",
         "port_entries",
+        "table_writes",
         "counters",
         "maps",
         "compiler",

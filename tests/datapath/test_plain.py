@@ -320,22 +320,6 @@ def test_the_loop_shows_what_a_storm_of_changes_has_left_unshown(
     assert not program.show_due
 
 
-def test_what_was_found_while_another_table_begins_is_found_once_more_by_the_long_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The look-ups may have come upon either table: the two together may answer what neither does."""
-    source, found = load._source(compiler.BPF_DIRECTORY), "\trule = *found; /* a copy"
-    begun = source.replace(found, f"\tif (shown.place)\n\t\t*shown.place = 0;\n{found}")
-    assert begun != source
-    end = "\trule_counter->outcome[OUTCOME_ANSWERED_XDP]++;\n"
-    monkeypatch.setenv("CACHE_DIRECTORY", os.devnull)
-    monkeypatch.setattr(load, "_source", lambda _: begun.replace(f"{end}\treturn XDP_TX;", f"{end}\treturn XDP_DROP;"))
-    bench = Bench(static())
-    assert not answered_short(bench, QUESTION), "the place is taken away on the way"
-    assert answered_short(bench, QUESTION), "from then on, the map has the entry"
-    bench.close()
-
-
 def test_while_lines_change_their_entry_is_not_shown_though_it_stays_the_same(
     fresh: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,8 +206,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tllao-address",
         "B5: a bridge's port advertises its own MAC address",
-        "__builtin_memcpy(adv->opt_mac, entry->mac, ETH_ALEN);",
-        "__builtin_memcpy(adv->opt_mac, entry->port_mac, ETH_ALEN);",
+        "advert_fill(adv, source, entry->mac, rule->flags,",
+        "advert_fill(adv, source, entry->port_mac, rule->flags,",
     ),
     Mutant(
         "trailer",

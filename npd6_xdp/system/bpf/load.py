@@ -23,6 +23,7 @@ _MAPS = (
     "exact_matches",
     "prefix_trie",
     "entries",
+    "table_writes",
     "port_places",
     "port_entries",
     "entry_counters",

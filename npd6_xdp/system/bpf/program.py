@@ -40,6 +40,7 @@ from npd6_xdp.system.bpf.pack import (
 )
 from npd6_xdp.system.bpf.port_entries import PortEntries
 from npd6_xdp.system.bpf.sizes import needs_of
+from npd6_xdp.system.bpf.table_writes import TableWrites
 
 _PROGRAM_INFO = struct.Struct("=4xI")  # struct bpf_prog_info, up to id
 _FEW = 4096
@@ -97,6 +98,7 @@ class Program(Counters):
         self._decisions: dict[int, Decisions] = {}
         self._entries: dict[bytes, bytes] = {}
         self._packed: Packed = {}
+        self._writes = TableWrites(self)
         self._port_entries = PortEntries(self)
         self._fitting: _Fitting | None = None  # what was said last, which another table may change
         self._image: tuple[Table, tuple[Tapped, str | None], dict[bytes, bytes]] | None = None
@@ -117,6 +119,7 @@ class Program(Counters):
     def close(self) -> None:
         """Give up program and maps; what is attached holds on to them."""
         self._port_entries.close()
+        self._writes.close()
         self._loaded.close()
 
     def emptying(self) -> Steps[None]:
@@ -250,6 +253,7 @@ class Program(Counters):
         self._take("entries", self._entries, entries)
         for name, entry, prefixes in take:
             for some in pieces(prefixes, SOME):
+                self._writes.begin()
                 self.delete_all(name, [match_key(name, entry, prefix) for prefix in some])
                 yield
         self._decisions = dict(table.decisions)
@@ -321,11 +325,13 @@ class Program(Counters):
     def _put(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
         for key, value in wanted.items():
             if image.get(key) != value:
+                self._writes.begin()
                 self.update(name, key, value)
                 image[key] = value
 
     def _take(self, name: str, image: dict[bytes, bytes], wanted: Mapping[bytes, bytes]) -> None:
         for key in image.keys() - wanted.keys():
+            self._writes.begin()
             self.delete(name, key)
             del image[key]
 
@@ -344,6 +350,7 @@ class Program(Counters):
                     if some := [prefix for prefix in some if there(prefix) is is_there] if had_any else some:
                         done.append(_Put(TableLines(name, entry, some), is_there))
                         keys = [match_key(name, entry, prefix) for prefix in some]
+                        self._writes.begin()
                         self.update_all(name, keys, [RULE.pack(*said[prefix]) for prefix in some])
                         yield
 
@@ -374,6 +381,7 @@ class Program(Counters):
             decisions = self._decisions.get(entry, NOTHING_DECIDED)
             for prefix in reversed(prefixes):
                 key, match = match_key(name, entry, prefix), decisions.get(prefix)
+                self._writes.begin()
                 if not was_there or match is None:
                     self.delete(name, key)
                 elif self.lookup(name, key, RULE.size) != (value := RULE.pack(*match)):
@@ -382,4 +390,5 @@ class Program(Counters):
                     except MachineError:
                         refused.append((name, key, value))
         for each in refused:  # once more: those that were taken out have left their memory
+            self._writes.begin()
             self.update(*each)
