@@ -8,14 +8,17 @@ import json
 import socket
 import struct
 import tempfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from npd6_xdp.core import plain_toml
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parts import Assembly, parts
+from npd6_xdp.core.config_words import Float
 from npd6_xdp.core.errors import MOST_MISTAKES, ConfigError, MachineError, UsageError
 from npd6_xdp.core.event import EVENT_SIZE, RECORD_SIZE, NsEvent
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation
@@ -122,6 +125,9 @@ def _config(data: bytes) -> None:
     except ValueError as error:
         _is_one_line(error)
         return
+    plain = plain_toml.read(text)
+    if plain is not None:  # else it is tomllib that reads or refuses
+        assert repr(plain) == repr(tomllib.loads(text, parse_float=Float))
     try:
         config = parse(text, "f")
     except ConfigError as error:
@@ -292,6 +298,9 @@ def _of_the_wire() -> tuple[Target, ...]:
     )
 
 
+_RULE = b'[[interface.rule]]\nprefix = "2001:db8:2::/48"\nmethod = "static"\n'  # as plain_toml reads it in one
+
+
 def _configurations() -> tuple[Target, ...]:
     """Our own files, npd6's and ndppd's."""
     reference = (ROOT / "deploy" / "npd6-xdp.toml").read_bytes()
@@ -303,10 +312,13 @@ def _configurations() -> tuple[Target, ...]:
             (
                 small + b'"neighbour"\nvia = ["lan0"]\ninclude = ["::10-::1f"]\n',
                 small + b'"static"\nexclude = ["::1", "::1:0/112"]\n[limits]\npending = 1\n',
+                small + b'"static"\n' + 2 * _RULE + b"router = false\n" + _RULE,
                 b'[metrics]\nlisten = "[::1]:1"\n[daemon]\ncontrol = "/run/x"\n' + small + b'"route"\n',
                 reference,
             ),
             (
+                _RULE,
+                b"[[interface]]\n",
                 b'"',
                 b"'",
                 b'"""',

@@ -17,6 +17,7 @@ from npd6_xdp.core.verdict import Limit, Outcome, Reason
 from tests.fuzz import __main__ as command
 from tests.fuzz.configurations import CONFIGURATIONS
 from tests.fuzz.mutants import MUTANTS, MutantError, apply
+from tests.fuzz.program import CHUNK
 
 ROOT = Path(__file__).resolve().parents[2]
 # A minute under CI; the frames take a fifth of it.
@@ -61,6 +62,12 @@ def test_faults_in_the_program_are_found() -> None:
     """Some of them; deploy/fuzz.sh --mutants looks for all."""
     chosen = [mutant.name for mutant in SystemRandom().sample(MUTANTS, MUTANTS_IN_CI)]
     assert fuzz("--mutants", *chosen).returncode == 0, chosen
+
+
+def test_the_documentation_says_how_many_frames_it_takes_until_each_configuration_has_had_some() -> None:
+    by_tc = sum(not each.is_guarded for each in CONFIGURATIONS)
+    text = " ".join((ROOT / "docs" / "fuzz.md").read_text().split())
+    assert f"takes {len(CONFIGURATIONS) * CHUNK:,} frames until each has had one ({by_tc * CHUNK:,} by tc)" in text
 
 
 def test_each_fault_is_put_into_one_place_of_the_program(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
+from npd6_xdp.core import plain_toml
 from tests.fuzz import growth
 from tests.fuzz.growth import FAMILIES, Family, slow
 from tests.fuzz.parsers import fuzz, main
@@ -41,6 +44,28 @@ def test_what_is_wrong_is_found_and_made_small() -> None:
     assert found
     assert found.why.startswith("KeyError: 'a brace too many'")
     assert len(found.data) < 20
+
+
+def _second_for_first(text: str) -> str:
+    return re.sub(r'\]\]\n(\w+) = (".*")\n(\w+) = (".*")\n', r"]]\n\1 = \4\n\3 = \2\n", text)
+
+
+def _one_of_two(text: str) -> str:
+    return re.sub(r']]\n(\w+) = (".*")\n\w+ = ".*"\n', r"]]\n\1 = \2\n", text)
+
+
+def _true(text: str) -> str:
+    return text.replace("false", "true")
+
+
+@pytest.mark.parametrize("misread", [_second_for_first, _one_of_two, _true])
+def test_what_plain_toml_reads_wrong_is_found(misread: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three lines that it reads in one: the strings change places, or one is left out. And a value of others."""
+    read = plain_toml.read
+    monkeypatch.setattr(plain_toml, "read", lambda text: read(misread(text)))
+    found = fuzz(targets()["config"], 1, 5000)
+    assert found
+    assert found.why.startswith(("AssertionError", "TOMLDecodeError"))
 
 
 def test_time_that_grows_with_the_square_is_found() -> None:
