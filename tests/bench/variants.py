@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from unittest.mock import patch
 
+from npd6_xdp.core.table import Table
 from npd6_xdp.system.bpf import compiler, load
 from npd6_xdp.system.bpf.testrun import XDP_TX
 from tests.bench import program
@@ -16,15 +17,15 @@ from tests.datapath.harness import Bench
 
 
 @contextmanager
-def without(lines: Sequence[tuple[str, str]]) -> Iterator[Bench]:
-    """The real program, in whose text each of these is replaced by what stands beside it."""
+def without(lines: Sequence[tuple[str, str]], wanted: Table | None = None) -> Iterator[Bench]:
+    """The real program, in whose text each of these is replaced by what stands beside it. Its table, or one prefix."""
     source = load._source(compiler.BPF_DIRECTORY)
     for what, instead in lines:
         if what not in source:
             raise RuntimeError(f"the program has no {what!r} any more")
         source = source.replace(what, instead)
     with patch.object(load, "_source", lambda _: source), patch.dict(os.environ, CACHE_DIRECTORY=os.devnull):
-        bench = Bench(program.one_prefix(), pages=16)
+        bench = Bench(program.one_prefix() if wanted is None else wanted, pages=16)
     with closing(bench):
         yield bench
 
