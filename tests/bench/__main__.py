@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench.sh", description="Measures npd6-xdp, its peers and the kernel; see docs/benchmark.md."
     )
-    parser.add_argument("--quick", action="store_true", help="all rows in a minute, with small numbers, no plots")
+    parser.add_argument(
+        "--quick", action="store_true", help="all rows in one or two minutes, with small numbers, no plots"
+    )
     parser.add_argument("--rows", type=_rows, metavar="N,...", help="only these rows of the table: 1,4,5")
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help="another run's results.json, to stand beside this one's figures"
