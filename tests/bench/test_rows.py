@@ -16,7 +16,7 @@ from tests.bench.plan import QUICK, Run
 from tests.bench.program import Cost
 from tests.bench.rates import Load, Rates
 from tests.bench.results import Results
-from tests.bench.rows import NUMBERS, cost, end, interfaces, load, rules, telling
+from tests.bench.rows import NUMBERS, cost, end, interfaces, load, rules, scan, telling
 from tests.bench.stalls import Stalls
 from tests.bench.subjects import NDPPD, PYTHON
 
@@ -36,6 +36,11 @@ def found() -> load._Found:
             rates = Rates([Load(peak, peak, peak, 1.0), Load(2 * peak, 2 * peak, peak / 2, 0.25)], lossless=peak / 2)
             each.rates[subject.name].append(rates)
     return each
+
+
+def test_what_a_scan_has_cost_in_one_repeat_is_not_made_good_by_the_others() -> None:
+    assert scan.share_answered([100.0, 99.95, 100.0], 300_000.0).holds is True
+    assert scan.share_answered([100.0, 99.0, 100.0], 300_000.0).holds is False
 
 
 def test_a_peak_is_of_its_own_repeat_and_of_any_window(run: Run) -> None:

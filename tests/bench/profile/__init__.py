@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.machine import describe
 from tests.bench.plan import Run
-from tests.bench.profile import flood, growth, latency, memory, python, stages
+from tests.bench.profile import flood, growth, latency, memory, python, scan, stages
 from tests.bench.profile.page import Section, write
 
 _PARTS: dict[str, Callable[[Run], list[Section]]] = {
@@ -19,6 +19,7 @@ _PARTS: dict[str, Callable[[Run], list[Section]]] = {
     "flood": flood.sections,
     "python": python.sections,
     "one at a time": latency.sections,
+    "scan": scan.sections,
     "growth": growth.sections,
 }
 

@@ -30,7 +30,7 @@ _NUMBERS = {  # of system calls: sendto, epoll_wait (epoll_pwait), sendmmsg
     "x86_64": {"SENDTO": 44, "EPOLL_WAIT": 232, "SENDMMSG": 307},
     "aarch64": {"SENDTO": 206, "EPOLL_WAIT": 22, "SENDMMSG": 269},
 }
-_STEPS = (
+STEPS = (
     "asker: into send(2)",
     "send(2) of the asker: packet socket, veth, XDP, event submitted, daemon woken",
     "asker sleeps in recv(2); switch to the daemon; epoll_wait(2) returns",
@@ -41,14 +41,14 @@ _STEPS = (
 
 def sections(run: Run) -> list[Section]:
     """Medians of the steps, so their sum is only about the median of the whole."""
-    steps: list[list[float]] = [[] for _ in _STEPS]
+    steps: list[list[float]] = [[] for _ in STEPS]
     traced: list[float] = []
     with Ground(sample=8) as ground, PYTHON.on(ground) as running, Asker(ground, spin=False) as asker:
         assert running.process is not None
         with pinned(_CPU, running.process.pid):
             asker.ask(PYTHON.questions, _WARM_UP)
             plain = middle(asker.ask(PYTHON.questions, _SAMPLES))
-            with _traced(running.process.pid) as moments:
+            with moments_of(running.process.pid) as moments:
 
                 def note(taken: float, arrived: int) -> None:
                     if taken == LOST or not all(moments):
@@ -67,7 +67,7 @@ def sections(run: Run) -> list[Section]:
             hybrid = middle(asker.ask(HYBRID.questions, _SAMPLES))
         with pinned(_CPU):
             pipes = _there_and_back()
-    parts = dict(zip(_STEPS, map(middle, steps), strict=True))
+    parts = dict(zip(STEPS, map(middle, steps), strict=True))
     whole = middle(traced)
     run.say(f"one at a time: {plain:.1f} us, traced {whole:.1f}: " + ", ".join(f"{v:.2f}" for v in parts.values()))
     notes = [
@@ -105,7 +105,7 @@ def _there_and_back() -> float:
 
 
 @contextmanager
-def _traced(daemon: int) -> Iterator[memoryview]:
+def moments_of(daemon: int) -> Iterator[memoryview]:
     """Moments, in nanoseconds, by the numbers of trace.c's steps; 0 where a step hasn't come."""
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:

@@ -15,10 +15,10 @@ from tests.bench.subjects import npd6_xdp
 from tests.frames import ether
 from tests.netns.wire import configuration
 
-_SCAN = 300_000.0  # NS/s, from one MAC
-_RATE = 200.0  # NS/s, from the other
-_OTHER = ether("02:00:00:00:00:77")
-_LEAD = 0.5  # seconds that the scan starts earlier: its burst is spent by then
+SCAN = 300_000.0  # NS/s, from one MAC
+RATE = 200.0  # NS/s, from the other
+OTHER = ether("02:00:00:00:00:77")
+LEAD = 0.5  # seconds that the scan starts earlier: its burst is spent by then
 
 SUBJECT = npd6_xdp(
     "npd6-xdp python, 1000 events a second and source",
@@ -26,21 +26,27 @@ SUBJECT = npd6_xdp(
 )
 
 
+def share_answered(shares: list[float], rate: float) -> Figure:
+    """The least of all repeats: what was missed in one isn't made good by another."""
+    note = f"the least of {len(shares)} repeats; scan at {rate:,.0f} NS/s"
+    return Figure(9, "a second MAC during a scan: answered", min(shares), "%", at_least(99.9), {"%": shares}, note)
+
+
 def measure(run: Run) -> None:
     """All limits but that one are the defaults. The same questions are asked without the scan just before it."""
     plan = run.plan
-    frames = questions(int(_RATE * plan.scan), first=2 * TARGETS, mac=_OTHER)
+    frames = questions(int(RATE * plan.scan), first=2 * TARGETS, mac=OTHER)
     some = frames[: max(1, len(frames) // 2)]
     found: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(plan.repeats):
         with Ground() as ground, SUBJECT.on(ground), paced(ground.topology, SUBJECT.questions) as generator:
-            ask_evenly(ground, questions(int(_RATE * _LEAD), first=4 * TARGETS, mac=_OTHER), _RATE)
-            alone = [each / 1000 for each in ask_evenly(ground, some, _RATE)]
-            generator.start(Order(_SCAN, 2 * _LEAD + plan.scan))
-            ask_evenly(ground, questions(int(_RATE * _LEAD), first=4 * TARGETS, mac=_OTHER), _RATE)
-            taken = [each / 1000 for each in ask_evenly(ground, frames, _RATE)]
+            ask_evenly(ground, questions(int(RATE * LEAD), first=4 * TARGETS, mac=OTHER), RATE)
+            alone = [each / 1000 for each in ask_evenly(ground, some, RATE)]
+            generator.start(Order(SCAN, 2 * LEAD + plan.scan))
+            ask_evenly(ground, questions(int(RATE * LEAD), first=4 * TARGETS, mac=OTHER), RATE)
+            taken = [each / 1000 for each in ask_evenly(ground, frames, RATE)]
             found["scan, NS/s"].append(generator.finish().rate)
-            look_at_answers(run, ground, SUBJECT, [*frames, *questions(TARGETS, 4 * TARGETS, _OTHER)])
+            look_at_answers(run, ground, SUBJECT, [*frames, *questions(TARGETS, 4 * TARGETS, OTHER)])
         found["answered, %"].append(100 * sum(each != LOST for each in taken) / len(taken))
         for when, times in (("during", taken), ("without", alone)):
             found[f"{when}: median, ms"].append(middle(times))
@@ -50,11 +56,7 @@ def measure(run: Run) -> None:
             f" {found['during: p99, ms'][-1]:.3f} ms, {found['without: p99, ms'][-1]:.3f} without it"
         )
     medians = {name: middle(values) for name, values in found.items()}
-    note = f"scan at {medians['scan, NS/s']:,.0f} NS/s"
-    shares = found["answered, %"]
-    run.results.figures.append(
-        Figure(9, "a second MAC during a scan: answered", middle(shares), "%", at_least(99.9), {"%": shares}, note)
-    )
+    run.results.figures.append(share_answered(found["answered, %"], medians["scan, NS/s"]))
     pairs = list(zip(found["during: p99, ms"], found["without: p99, ms"], strict=True))
     p99s, means = ([medians[f"{when}: {what}, ms"] for when in ("during", "without")] for what in ("p99", "median"))
     note = f"{p99s[0]:.3f} over {p99s[1]:.3f} ms; medians {means[0]:.3f} and {means[1]:.3f}"
