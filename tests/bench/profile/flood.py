@@ -33,16 +33,16 @@ _REST = "veth, live frames, softirq"
 
 def sections(run: Run) -> list[Section]:
     own = _cost_of_counting()
-    rates, cpu, found = [], [], {}
+    rates, cpu, found = [], [], dict[str, Runs]()
     with Ground() as ground, HYBRID.on(ground) as running, flood(ground.topology, HYBRID.questions[0], TARGETS) as far:
         assert running.daemon is not None
         pids = {"ns_filter": running.daemon.process.pid, "counter": os.getpid(), "generator": far.pid}
         for _ in range(_ROUNDS):
-            before, began, answers = busy_seconds(), time.monotonic(), ground.counter.counts().answers
+            before, began, answers = _spent(far.pid), time.monotonic(), ground.counter.counts().answers
             far.do(Order(None, _SECONDS))
             answers = ground.counter.counts().answers - answers
             rates.append(answers / (time.monotonic() - began))
-            cpu.append((busy_seconds() - before) * 1e9 / answers)
+            cpu.append((_spent(far.pid) - before) / answers)
         with counted():
             old = {name: programs(pid) for name, pid in pids.items()}
             far.do(Order(None, _SECONDS))
@@ -53,19 +53,19 @@ def sections(run: Run) -> list[Section]:
         far.do(Order(None, _SECONDS + _LEAD))
         symbols = recording.finish()
     rate = middle(rates)
-    whole = 1e9 / rate
+    whole = middle(cpu)
     parts = {_NAMES[name]: max(runs.each - own, 0.0) for name, runs in found.items()}
     parts[_REST] = whole - sum(parts.values())
     run.say(f"flood: {rate:,.0f}/s, {whole:.0f} ns a pair: " + ", ".join(f"{k} {v:.0f}" for k, v in parts.items()))
     raw = {f"{name}, ns": value for name, value in parts.items()}
     raw |= {
         "NA/s": rate,
-        "a pair, ns": whole,
-        "CPU time of the machine for a pair, ns": middle(cpu),
+        "processor time of a pair, ns": whole,
         "counting, ns": own,
     }
     notes = [
-        f"{rate:,.0f} NA/s by one generator, so {whole:.0f} ns a pair; the CPUs together work {middle(cpu):.0f} for it",
+        f"{rate:,.0f} NA/s by one generator, with the processor that it got, of which a pair takes {whole:.0f} ns:"
+        " the scheduler's count for its process, which carries the softirqs of both ends",
         f"the programs' times are by BPF statistics, less the {own:.0f} ns that they show for an empty one",
     ]
     result = [
@@ -86,6 +86,11 @@ def sections(run: Run) -> list[Section]:
     return result
 
 
+def _spent(pid: int) -> int:
+    """Nanoseconds that a process has run for, so that it is no matter who else wants its processor."""
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
 def _cost_of_counting() -> float:
     """Nanoseconds that the statistics say an empty program takes: reading the clock, mostly."""
     with bare_program() as fd, counted():
@@ -98,10 +103,3 @@ def _most(before: dict[int, Runs], after: dict[int, Runs], others: Container[int
     """Of the program that ran most often meanwhile."""
     grown = [runs - before.get(number, Runs(0, 0)) for number, runs in after.items() if number not in others]
     return max(grown, key=lambda runs: runs.count)
-
-
-def busy_seconds() -> float:
-    """Processor time of the whole machine so far, but for idling."""
-    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    ticks = [int(word) for word in words[:8]]
-    return (sum(ticks) - ticks[3] - ticks[4] - ticks[7]) / os.sysconf("SC_CLK_TCK")
