@@ -90,7 +90,7 @@ def test_what_was_known_before_changes_neither_what_a_file_says_nor_its_mistakes
 
 @given(st.text("\x00\x1f\x7f\n\r\t \"\\'#-:./%0a1é[]", max_size=12) | st.sampled_from(PREFIXES))
 def test_no_prefix_needs_an_escape(text: str) -> None:
-    """So a rule's lines are known by its prefix: core/config_file.py."""
+    """So what stands between two quotes is one: core/plain_rules.py."""
     try:
         targets(text)
     except Wrong:
