@@ -38,7 +38,7 @@ class Given(NamedTuple):
 
     @property
     def key(self) -> tuple[int, ...]:
-        return self.number, self.length, self.source_length, self.metric, self.table
+        return self.number if self.length else 0, self.length, self.source_length, self.metric, self.table
 
     def body(self) -> bytes:
         """As the kernel writes it (rt6_fill_node)."""
