@@ -43,7 +43,7 @@ class Left:
         except OSError as error:
             why = error.strerror or str(error)
             extra = fields(file=str(self._file), error=why)
-            log.warning("%s: can't leave to our successor what it is to announce: %s", self._file, why, extra=extra)
+            log.warning("%s: can't leave this to our successor: %s", self._file, why, extra=extra)
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
 

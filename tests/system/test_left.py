@@ -81,5 +81,5 @@ def test_where_it_cant_be_written_that_is_said_and_nothing_is_left(
     with caplog.at_level(logging.WARNING, "npd6-xdp"):
         left(tmp_path / "gone").write(b"one")
     assert caplog.messages == [
-        f"{tmp_path}/gone/remembered: can't leave to our successor what it is to announce: No such file or directory"
+        f"{tmp_path}/gone/remembered: can't leave this to our successor: No such file or directory"
     ]
