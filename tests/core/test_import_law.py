@@ -112,7 +112,7 @@ WINGS = {
         "dumps",
         "nlsocket",
     ),
-    "http": ("endpoint", "secured", "passwords", "site", "metrics"),
+    "http": ("endpoint", "secured", "passwords", "site", "metrics", "families"),
 }
 LATER = {room: {"daemon", "tools", "lab"} for room in ("cli", "foreground", "verbs_init", "verbs_see")}
 LATER["foreground"] |= {"compiling"}

@@ -17,6 +17,7 @@ from npd6_xdp.lab.daemon import Metrics, RunningDaemon
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, Topology
 from tests.frames import ip6
 from tests.kinds import nonce, solicit
+from tests.netns.test_page import get
 from tests.netns.wire import SETTING, Wire, configuration, on_edge, until
 
 Start = Callable[..., RunningDaemon]
@@ -175,6 +176,8 @@ def test_what_scrapes_cost_is_known_at_the_next_one(topology: Topology, daemon: 
     assert counts == [counts[0], counts[0] + 1, counts[0] + 2]
     sums = [sample(found, "npd6_scrape_cpu_seconds_sum") for found in scrapes]
     assert sums[0] < sums[1] < sums[2] < 3.0
+    assert "npd6_warnings" in get(running, "/metrics?name[]=npd6_warnings")[1].decode()
+    assert sample(running.metrics(), "npd6_scrape_cpu_seconds_count") == counts[2] + 2
 
 
 def test_counters_never_fall_while_addresses_and_the_mac_change(topology: Topology, daemon: Start) -> None:

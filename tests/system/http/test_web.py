@@ -507,8 +507,24 @@ def test_the_metrics_are_byte_for_byte_what_prometheus_client_makes_of_the_whole
             assert found[:process] + b"# EOF\n" * (b"# EOF" in found) == wanted
 
 
-def scrape(app: Any, accept: str) -> tuple[Any, bytes]:
+def test_samples_that_are_asked_for_by_name_are_those_of_the_whole_and_every_scrape_has_its_cost() -> None:
+    cost = ScrapeCost()
+    app = metrics_app(lambda: EXAMPLE, cost)
+    _, whole = scrape(app, "")
+    for number, names in enumerate(
+        (["npd6_warnings", "process_open_fds"], ["npd6_solicitations_total"], ["nothing"]), 2
+    ):
+        _, found = scrape(app, "", "&".join(f"name[]={name}" for name in names))
+        samples = [re.split("[{ ]", line)[0] for line in found.decode().splitlines() if not line.startswith("#")]
+        assert {*samples} == {*names} - {"nothing"}
+        for line in found.splitlines():
+            assert line in whole.splitlines() or line.startswith(b"process_open_fds ")
+        assert cost.value[0] == number
+    assert scrape(app, "", "other=1")[1].count(b"\n") == whole.count(b"\n")
+
+
+def scrape(app: Any, accept: str, query: str = "") -> tuple[Any, bytes]:
     said: list[Any] = []
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": "", "HTTP_ACCEPT": accept}
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query, "HTTP_ACCEPT": accept}
     body = b"".join(app(environ, lambda status, headers: said.extend((status, headers))))
     return said, body
