@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from docs.markdown import table, words
 from npd6_xdp.core.config import Attach, Datapath
+from npd6_xdp.core.judgement import ProblemKind, State
 from npd6_xdp.core.snapshot import (
     ANSWER_BUCKETS,
     MOST_RULES_WITH_ZEROS,
@@ -65,7 +66,8 @@ LABELS: Mapping[str, str] = {
     "path": "{paths}: who wrote the advertisement; of `npd6_answer_seconds` always `python`",
     "attach": "{modes}: how it is attached, which `auto` leaves open",
     "datapath": "{datapaths}",
-    "kind": "{kinds}: what it is about",
+    "state": "{states}: [operation.md](operation.md#the-status-page) says what they mean",
+    "kind": "what it is about: {kinds}; of `npd6_problems` also {problems}",
     "table": "`pending`, `neighbours`, `kernel_entries`: the key in [`limits`](configuration.md#limits); of"
     " `npd6_table_refused_total` the latter two, as what `pending` refuses is in `npd6_rate_limited_total`",
     "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload`, others;"
@@ -94,6 +96,10 @@ Besides, prometheus-client's `process_` metrics: processor time, memory, file de
 `npd6_xdp_tx_errors_total` is the driver's own count: it is there before the process, and begins at 0 with the driver.
 Where the program sits at tc, and on drivers without such a count, it has no sample. Prometheus itself has how long a
 scrape takes (`scrape_duration_seconds`); `npd6_scrape_cpu_seconds` says what it costs this machine.
+
+`npd6_state` and `npd6_problems` are the [one judgement](operation.md#the-status-page) that the page's head, `/healthz`,
+`status` and `doctor` tell; each problem has [its alert](alerts.md). They are made beside the main loop, so they tell of
+one that hangs.
 
 ## Labels
 
@@ -140,7 +146,9 @@ def page() -> str:
         "reasons": words(Reason),
         "limits": words(Limit),
         "paths": words(PATHS),
+        "states": words(State),
         "kinds": words(WarningKind),
+        "problems": words(ProblemKind),
         "modes": words(mode for mode in Attach if mode is not Attach.AUTO),
         "datapaths": words(Datapath),
     }

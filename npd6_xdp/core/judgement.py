@@ -7,7 +7,8 @@ no problem any more. One cause is one problem: an interface that isn't there is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ MANY_REFUSED = 300
 """Solicitations in that time that limits have refused: one a second, as the alert has it."""
 MANY_UNANSWERED = 50
 """Solicitations in that time for targets that a rule might have answered, and none was."""
+NEARLY_FULL = 0.8
+"""Of a table's limit: above it there is soon no space. The alert has the same."""
 
 LATE = "late"
 """Beside the outcomes: advertisements for targets that were `pending` before."""
@@ -59,10 +62,23 @@ class ProblemKind(StrEnum):
     """The driver has dropped what XDP sent back (xdp_tx_errors)."""
     REFUSED = "refused"
     """There was no space for a host or a proxy entry."""
+    TABLE = "table"
+    """There is soon none."""
+    HOST_ROUTES = "host_routes"
+    """The kernel lacks routes of ours to hosts that are there."""
     RATE_LIMITED = "rate_limited"
     UNANSWERED = "unanswered"
-    """Nothing that was asked for is answered, and nothing else says why."""
+    """Nothing that was asked for is answered, and no other problem says why."""
     INTERNAL_ERROR = "internal_error"
+    LOG = "log"
+    """Lines of the log were dropped."""
+
+
+KINDS: Sequence[ProblemKind | WarningKind] = (*ProblemKind, *WarningKind)
+"""All that a problem may be about: the label `kind` of npd6_problems."""
+
+_EXPLAINING = {WarningKind.FORWARDING, WarningKind.VIA, ProblemKind.REFUSED}
+"""Why nothing may be answered of what comes in. What is wrong with one port is no reason on the others."""
 
 
 class Port(NamedTuple):
@@ -74,7 +90,7 @@ class Port(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """A counter that has grown in the last five minutes: whose it is ("wan0"; "" for all), and what it says in all."""
+    """A counter that has grown in the last five minutes: whose it is ("wan0"), and what it says in all."""
 
     kind: ProblemKind
     name: str
@@ -87,6 +103,8 @@ class Facts:
     [[interface]]s that match nothing, and the interfaces that there are.
 
     `silent`: seconds since the main loop has turned. `outcomes` are those of the last five minutes, by their names.
+    `tables` says of those that are to have space left how full they are: entries and limit, by the key of [limits].
+    `routes_missing`: how many hosts' routes the kernel lacks.
     """
 
     ports: Sequence[Port]
@@ -97,6 +115,8 @@ class Facts:
     present: Sequence[str] = ()
     counted: Sequence[Counted] = ()
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    tables: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    routes_missing: int = 0
 
 
 class Problem(NamedTuple):
@@ -120,6 +140,11 @@ class Judgement:
     def headline(self) -> str:
         """As the page's head has it."""
         return headline(self.state, len(self.problems))
+
+    @property
+    def by_kind(self) -> Mapping[str, int]:
+        """How many problems there are of each kind."""
+        return dict.fromkeys(map(str, KINDS), 0) | Counter(str(each.kind) for each in self.problems)
 
 
 WORKING = Judgement(State.WORKING)
@@ -153,11 +178,10 @@ def judge(facts: Facts) -> Judgement:
         problems.append(Problem(ProblemKind.RELOAD, text, facts.reload_error))
     for kind, lines in facts.warnings.items():
         problems += (Problem(kind, text) for text in _grouped(line for line in lines if line not in told))
-    problems += _counted(facts)
-    if not problems and (why := _unanswered(facts.outcomes)):
-        problems.append(Problem(ProblemKind.UNANSWERED, why))
+    problems += (*_counted(facts), *_tables(facts), *_routes(facts))
     if facts.silent > HUNG or all(port.why for port in facts.ports):
         return Judgement(State.NOT_ANSWERING, problems)
+    problems += _unanswered(facts.outcomes, {problem.kind for problem in problems})
     return Judgement(State.DEGRADED if problems else State.WORKING, problems)
 
 
@@ -236,6 +260,7 @@ _WORDS = {
     ProblemKind.DRIVER: "the driver dropped {} of the answers by XDP (xdp_tx_errors)",
     ProblemKind.REFUSED: "no space was left for {}",
     ProblemKind.INTERNAL_ERROR: "{} internal errors; the log has each",
+    ProblemKind.LOG: "{} lines were dropped, as the reader of stderr was too slow",
 }
 
 
@@ -259,10 +284,36 @@ def _counted(facts: Facts) -> list[Problem]:
     return problems
 
 
-def _unanswered(outcomes: Mapping[str, int]) -> str:
-    in_vain = {str(name): outcomes[name] for name in _IN_VAIN if outcomes.get(name)}
+def _tables(facts: Facts) -> list[Problem]:
+    """Until there is no space: that is told instead."""
+    if any(each.kind is ProblemKind.REFUSED for each in facts.counted):
+        return []
+    return [
+        Problem(ProblemKind.TABLE, f"limits.{name} is nearly full: {entries:,} of {limit:,} are there; raise it")
+        for name, (entries, limit) in facts.tables.items()
+        if entries > NEARLY_FULL * limit
+    ]
+
+
+def _routes(facts: Facts) -> list[Problem]:
+    """What is in their way isn't known of each; the log has the first of it."""
+    many = facts.routes_missing
+    if not many:
+        return []
+    which = "1 host route is" if many == 1 else f"{many:,} host routes are"
+    why = "the kernel has another route there, somebody removes ours, or the interface is down"
+    return [Problem(ProblemKind.HOST_ROUTES, f"{which} missing: {why}; npd6-xdp status has each")]
+
+
+def _unanswered(outcomes: Mapping[str, int], problems: Set[ProblemKind | WarningKind]) -> list[Problem]:
+    """It is told beside all other problems, but for those that are the reason. What limits have refused, and that was
+    told, is no question.
+    """
+    told = {Outcome.RATE_LIMITED} if ProblemKind.RATE_LIMITED in problems else set()
+    in_vain = {str(name): outcomes[name] for name in _IN_VAIN if outcomes.get(name) and name not in told}
     asked = sum(in_vain.values())
-    if asked < MANY_UNANSWERED or any(outcomes.get(name) for name in _ANSWERED):
-        return ""
+    if asked < MANY_UNANSWERED or problems & _EXPLAINING or any(outcomes.get(name) for name in _ANSWERED):
+        return []
     which = ", ".join(f"{name} {count:,}" for name, count in in_vain.items())
-    return f"none of {asked:,} solicitations in the last five minutes was answered: {which}; npd6-xdp trace says why"
+    text = f"none of {asked:,} solicitations in the last five minutes was answered: {which}; npd6-xdp trace says why"
+    return [Problem(ProblemKind.UNANSWERED, text)]

@@ -155,6 +155,7 @@ class Snapshot:
     """How many it doesn't take, though their hosts are there."""
     tx_errors: Mapping[str, int] = field(default_factory=dict)
     """By port, what the driver dropped of the frames that XDP sent back, where it says so."""
+    judgement: Judgement = WORKING
 
     def rule_outcomes(self, rule: RuleSnapshot) -> Mapping[Outcome, int]:
         """What is shown of a rule: all that can become of its solicitations, with a 0 for what never did.
@@ -207,6 +208,7 @@ class Details:
     pending: Sequence[IPv6Address] = ()
     proxy_entries: Sequence[HostSnapshot] = ()
     host_routes: Sequence[HostSnapshot] = ()
+    host_routes_missing: Sequence[HostSnapshot] = ()
     targets: Sequence[TargetSnapshot] = ()
     vias: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The globs of `via`, each with the interfaces that it matches now."""
@@ -233,7 +235,6 @@ class Status:
     started: float
     pid: int
     details: Details = Details()
-    judgement: Judgement = WORKING
     host: str = ""
     """This machine's name."""
     namespace: str = ""

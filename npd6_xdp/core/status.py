@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from npd6_xdp.core.attached import attached_words
-from npd6_xdp.core.judgement import headline, problem_lines
+from npd6_xdp.core.judgement import problem_lines
 from npd6_xdp.core.snapshot import HostSnapshot, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.steps import Steps, finish, listed, pieces
 from npd6_xdp.core.verdict import Outcome
@@ -74,6 +74,7 @@ def _sections(status: Status) -> Iterator[tuple[str, Any]]:
     yield "pending", map(str, details.pending)
     yield "pending_room", details.capacity and {"targets": details.capacity[0], "limit": details.capacity[1]}
     yield "host_routes", map(_host_row, details.host_routes)
+    yield "host_routes_missing", map(_host_row, details.host_routes_missing)
     yield "kernel_proxy_entries", map(_host_row, details.proxy_entries)
     yield "vias", {glob: list(names) for glob, names in details.vias.items()}
     yield "refused", dict(status.refused)
@@ -130,6 +131,7 @@ def overview_values(status: Status) -> Steps[dict[str, Any]]:
         "neighbours": dict(now.neighbours),
         "pending": status.pending,
         "host_routes": status.host_routes,
+        "host_routes_missing": now.host_routes_missing,
         "kernel_proxy_entries": dict(now.proxy_entries),
         "refused": dict(status.refused),
     }
@@ -138,8 +140,9 @@ def overview_values(status: Status) -> Steps[dict[str, Any]]:
 def _general(status: Status) -> dict[str, Any]:
     now = status.snapshot
     return {
-        "state": str(status.judgement.state),
-        "problems": [{"kind": str(each.kind), "text": each.text} for each in status.judgement.problems],
+        "state": str(now.judgement.state),
+        "headline": now.judgement.headline,
+        "problems": [{"kind": str(each.kind), "text": each.text} for each in now.judgement.problems],
         "time": now.time,
         "host": status.host,
         "namespace": status.namespace,
@@ -225,7 +228,7 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """The lines of that, each made when it is due."""
-    yield headline(status["state"], len(status["problems"]))
+    yield status["headline"]
     yield from (f"  {line}" for line in problem_lines(status, _MOST_LINES))
     build = status["build"]
     yield (
@@ -248,6 +251,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("pending", status["pending"], str, " being resolved")
     yield from _capacity(status.get("pending_room"))
     yield from _section("host routes", status["host_routes"], _host)
+    yield from _section("host routes missing", status.get("host_routes_missing", ()), _host)
     yield from _section("kernel proxy entries", status["kernel_proxy_entries"], _host)
     refused = [f"{count} {what}" for what, count in status["refused"].items() if count]
     if refused:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
-from npd6_xdp.core.judgement import State, headline, problem_lines
+from npd6_xdp.core.judgement import State, problem_lines
 from npd6_xdp.core.status import late_answers
 from npd6_xdp.core.verdict import Outcome
 
@@ -117,7 +117,7 @@ class Watch:
         said = self._said
         now = said["time"]
         parts = (
-            State.NOT_ANSWERING if is_old else headline(said["state"], len(said["problems"])),
+            State.NOT_ANSWERING if is_old else said["headline"],
             f"npd6-xdp {said['build']['version']}",
             f"pid {said['pid']}",
             f"up {_span(now - said['started'])}",

@@ -62,7 +62,7 @@ class Documents:
     def leave_samples(self) -> None:
         """For the next process."""
         with suppress(Npd6Error):  # the last seconds are missing, then
-            self._samples.add(time.time(), *finish(self._view.tally(self._loop.failures)))
+            self._samples.add(time.time(), *finish(self._view.tally(self._loop.failures, self._unread())))
         self._file.write(self._samples.pack(time.time()))
 
     # --- by threads of HTTP's ---
@@ -99,7 +99,7 @@ class Documents:
         self._telling.ask("log", self._log_bit_by_bit, lambda _: None)
 
     def _snapshot(self) -> Steps[Snapshot]:
-        return self._view.snapshot_bit_by_bit(self._answering.times, self._loop.failures, self._unread())
+        return self._view.snapshot(self._answering.times, self._loop.failures, self.judgement(), self._unread())
 
     def _ask_for_sample(self) -> None:
         self._sample_at = None
@@ -109,7 +109,7 @@ class Documents:
         began = time.monotonic()
         self._sample_at = began + EVERY  # also where it fails
         worked = 0.0
-        steps = self._view.tally(self._loop.failures)
+        steps = self._view.tally(self._loop.failures, self._unread())
         while True:
             resumed = time.monotonic()
             try:
@@ -126,11 +126,11 @@ class Documents:
         """All that there is to know."""
         self._answering.count()
         snapshot = yield from self._snapshot()
-        return (yield from self._view.status(snapshot, self.judgement()))
+        return (yield from self._view.status(snapshot))
 
     def _overview(self) -> Steps[dict[str, Any]]:
         snapshot = yield from self._snapshot()
-        return (yield from overview_values(self._view.overview(snapshot, self.judgement())))
+        return (yield from overview_values(self._view.overview(snapshot)))
 
     def _tell_status(self) -> Steps[Answer]:
         """A line of JSON."""

@@ -32,7 +32,6 @@ from npd6_xdp.core.snapshot import (
     RuleSnapshot,
     Snapshot,
     Status,
-    TableSnapshot,
 )
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
@@ -46,6 +45,7 @@ from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.recent_targets import RecentTargets
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.tables import Tables
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.tx_errors import as_xdp, tx_errors
 from npd6_xdp.system.bpf.compiler import load_bcc
@@ -89,6 +89,7 @@ class View(Follower):
         self._resolution = resolution
         self._proxy_entries = proxy_entries
         self._announcing = announcing
+        self._tables = Tables(resolution, proxy_entries)
         self._hand_over = hand_over
         self._changing = changing
         self._file = file
@@ -130,14 +131,12 @@ class View(Follower):
         spoken = {table.entries[entry].label for entry in set(table.entry_ids.values())}
         return {"rules": len(table.rules), "interfaces": sorted(spoken), "warnings": first_of(self._warnings)}
 
-    def snapshot(self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0) -> Snapshot:
-        """All counters at this moment, the kernel's read now. Another thread may ask."""
-        return finish(self.snapshot_bit_by_bit(answer_times, internal_errors, unread))
-
-    def snapshot_bit_by_bit(
-        self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], unread: int = 0
+    def snapshot(
+        self, answer_times: AnswerTimes, internal_errors: Mapping[str, int], judgement: Judgement, unread: int = 0
     ) -> Steps[Snapshot]:
-        """As snapshot(), bit by bit; it may hold what is counted meanwhile."""
+        """All counters, the kernel's read now, bit by bit; it may hold what is counted meanwhile. Another thread may
+        ask.
+        """
         taken = time.time()
         shown, (by_entry, by_rule) = yield from self._read(self._ns_filter.counters)
         table = shown.table
@@ -164,10 +163,11 @@ class View(Follower):
             warnings=self._warned,
             log_lines_dropped=unread,
             handover_uncounted=self._hand_over.uncounted,
-            tables=self._tables(),
+            tables=self._tables.snapshots(shown.config.limits),
             host_routes=len(self._resolution.routes),
             host_routes_missing=len(self._resolution.routes.displaced),
             tx_errors=(yield from tx_errors(as_xdp(interfaces))),
+            judgement=judgement,
         )
 
     def _read(self, read: Callable[[], Steps[T]]) -> Steps[tuple[InForce, T]]:
@@ -193,9 +193,10 @@ class View(Follower):
                 yield
         raise AssertionError("there is always another attempt")
 
-    def tally(self, failures: Mapping[str, int]) -> Steps[tuple[dict[str, int], list[Counted]]]:
+    def tally(self, failures: Mapping[str, int], unread: int) -> Steps[tuple[dict[str, int], list[Counted]]]:
         """How many solicitations there were of each outcome, and the counters whose growth is a problem. `failures` are
-        mistakes of ours, by where. It is cheaper than snapshot_bit_by_bit(): no rule is looked at.
+        mistakes of ours, by where, `unread` lines of the log that were dropped. It is cheaper than
+        snapshot(): no rule is looked at.
         """
         shown, by_entry = yield from self._read(self._ns_filter.all_entry_counters)
         totals: Counter[str] = Counter()
@@ -210,8 +211,9 @@ class View(Follower):
             yield
         ports = (port for port, mode in self._modes() if mode is not AttachMode.TC)
         ill[ProblemKind.DRIVER] = Counter((yield from tx_errors(ports)))
-        ill[ProblemKind.REFUSED] = Counter(self._refused())
+        ill[ProblemKind.REFUSED] = Counter(self._tables.refused)
         ill[ProblemKind.INTERNAL_ERROR] = Counter(failures)
+        ill[ProblemKind.LOG] = Counter({"log": unread})
         return dict(totals), [Counted(kind, name, n) for kind, each in ill.items() for name, n in each.items()]
 
     def _modes(self) -> Iterator[tuple[str, AttachMode]]:
@@ -283,7 +285,7 @@ class View(Follower):
     def _name(self, ifindex: int) -> str:
         return self._in_force.names.get(ifindex, str(ifindex))
 
-    def status(self, snapshot: Snapshot, judgement: Judgement) -> Steps[Status]:
+    def status(self, snapshot: Snapshot) -> Steps[Status]:
         """The snapshot, and what is too much for metrics, bit by bit. For the loop's own thread."""
         now, warnings = self._in_force, self._warnings
         globs = via_globs(now.config, now.links)
@@ -297,24 +299,24 @@ class View(Follower):
             (yield from listed(IPv6Address(address) for _, address in pending)),
             (yield from self._hosts(self._proxy_entries.entries())),
             (yield from self._hosts(list(self._resolution.routes.hosts()))),
+            (yield from self._hosts(list(self._resolution.routes.displaced))),
             (yield from self._recent_targets.all(now.table)),
             globs,
             self._resolution.capacity,
         )
-        return replace(self.overview(snapshot, judgement), warnings=warnings, details=details)
+        return replace(self.overview(snapshot), warnings=warnings, details=details)
 
-    def overview(self, snapshot: Snapshot, judgement: Judgement) -> Status:
+    def overview(self, snapshot: Snapshot) -> Status:
         """The snapshot, and numbers. Another thread may ask: nothing that the loop changes is looped over."""
         return Status(
             snapshot,
             len(self._resolution.pending),
             len(self._resolution.routes),
-            self._refused(),
+            self._tables.refused,
             self._reload_error,
             self._warnings,
             self._started,
             os.getpid(),
-            judgement=judgement,
             host=self._place.host,
             namespace=self._place.namespace,
         )
@@ -339,6 +341,8 @@ class View(Follower):
             present,
             samples.counted(taken),
             samples.outcomes(taken),
+            self._tables.short_of_space(now.config.limits),
+            len(self._resolution.routes.displaced),
         )
 
     def _port(self, name: str, link: LinkFacts | None) -> Port:
@@ -351,23 +355,6 @@ class View(Follower):
         if link.ifindex in self._tags.silent:
             return Port(name, "has VLAN tags beside its frames", ProblemKind.DOWN)
         return Port(name)
-
-    def _tables(self) -> dict[str, TableSnapshot]:
-        """What [limits] bounds, by its keys. What `pending` refuses are solicitations, and counted as such."""
-        limits, resolution = self._in_force.config.limits, self._resolution
-        capacity = resolution.capacity
-        neighbours, entries = resolution.neighbours, self._proxy_entries
-        return {
-            "pending": TableSnapshot(len(resolution.pending), capacity[0] if capacity else limits.pending),
-            "neighbours": TableSnapshot(len(neighbours), neighbours.limit, neighbours.refused),
-            "kernel_entries": TableSnapshot(len(entries), limits.kernel_entries, entries.refused),
-        }
-
-    def _refused(self) -> dict[str, int]:
-        return {
-            "neighbours": self._resolution.neighbours.refused,
-            "kernel proxy entries": self._proxy_entries.refused,
-        }
 
     def _host(self, host: Host, state: str = "") -> HostSnapshot:
         return HostSnapshot(self._name(host.ifindex), IPv6Address(host.address), state.lower())

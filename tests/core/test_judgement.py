@@ -62,6 +62,27 @@ def warned(kind: WarningKind, *lines: str) -> Facts:
         ),
         (replace(FINE, outcomes={"absent": 1700, "answered_xdp": 1}), "working", [], ""),
         (replace(FINE, outcomes={"pending": 1700, "late": 1}), "working", [], ""),
+        (
+            replace(FINE, counted=[Counted(ProblemKind.LOG, "log", 1200)]),
+            "degraded: 1 problem",
+            ["log"],
+            "log: 1,200 lines were dropped",
+        ),
+        (replace(FINE, tables={"neighbours": (80, 100), "kernel_entries": (0, 1)}), "working", [], ""),
+        (
+            replace(FINE, tables={"neighbours": (81, 100), "kernel_entries": (1, 1)}),
+            "degraded: 2 problems",
+            ["table", "table"],
+            "limits.neighbours is nearly full: 81 of 100 are there",
+        ),
+        (
+            replace(FINE, tables={"neighbours": (100, 100)}, counted=[Counted(ProblemKind.REFUSED, "neighbours", 3)]),
+            "degraded: 1 problem",
+            ["refused"],
+            "no space was left for 3 neighbours",
+        ),
+        (replace(FINE, routes_missing=1), "degraded: 1 problem", ["host_routes"], "1 host route is missing: "),
+        (replace(FINE, routes_missing=1200), "degraded: 1 problem", ["host_routes"], "1,200 host routes are missing"),
         (replace(FINE, outcomes={"own": 900, "ignored": 900, "standby": 900, "monitored": 900}), "working", [], ""),
     ],
 )
@@ -81,6 +102,47 @@ def test_what_showed_a_green_at_work_is_degraded_and_told_once() -> None:
     assert [str(each.kind) for each in found.problems] == ["reload", "forwarding"]
     assert found.problems[0].more == "npd6-xdp.toml: a mistake"
     assert found.problems[1].text == f"{FORWARDING}; likewise wan1"
+
+
+ABSENT = {"absent": 1700}
+UP_AND_DOWN = [Port("wan0"), DOWN]
+
+
+@pytest.mark.parametrize(
+    ("facts", "kinds"),
+    [
+        (replace(FINE, reload_error="x"), ["reload", "unanswered"]),
+        (warned(WarningKind.RULE, "wan0: it covers"), ["rule", "unanswered"]),
+        (warned(WarningKind.NEIGHBOUR_TABLE, "the table is small"), ["neighbour_table", "unanswered"]),
+        (replace(FINE, counted=[Counted(ProblemKind.DRIVER, "wan1", 3)]), ["driver", "unanswered"]),
+        (replace(FINE, routes_missing=1), ["host_routes", "unanswered"]),
+        (Facts(UP_AND_DOWN), ["down", "unanswered"]),
+        (warned(WarningKind.FORWARDING, FORWARDING), ["forwarding"]),
+        (warned(WarningKind.VIA, "wan0: via lan7: there is no such interface"), ["via"]),
+        (replace(FINE, counted=[Counted(ProblemKind.REFUSED, "neighbours", 3)]), ["refused"]),
+        (Facts([DOWN]), ["down"]),
+        (GONE, ["no_interface"]),
+        (replace(FINE, silent=12.3), ["loop"]),
+    ],
+)
+def test_that_nothing_is_answered_is_told_beside_what_is_no_reason_for_it(facts: Facts, kinds: list[str]) -> None:
+    assert [str(each.kind) for each in judge(replace(facts, outcomes=ABSENT)).problems] == kinds
+
+
+def test_what_limits_have_refused_and_was_told_is_no_question_that_wasnt_answered() -> None:
+    refused = judge(replace(FINE, outcomes={"rate_limited": 301, "absent": 49}))
+    assert [str(each.kind) for each in refused.problems] == ["rate_limited"]
+    both = judge(replace(FINE, outcomes={"rate_limited": 301, "absent": 51}))
+    assert [each.text[:42] for each in both.problems] == [
+        "limits have refused 301 solicitations in t",
+        "none of 51 solicitations in the last five ",
+    ]
+
+
+def test_problems_are_counted_by_kind_and_there_are_no_others() -> None:
+    found = judge(warned(WarningKind.FORWARDING, FORWARDING, "wan1: another text")).by_kind
+    assert {kind: many for kind, many in found.items() if many} == {"forwarding": 2}
+    assert set(found) == {*map(str, WarningKind), *map(str, ProblemKind)}
 
 
 def test_an_interface_that_something_is_wrong_with_is_told_once() -> None:

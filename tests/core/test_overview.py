@@ -48,6 +48,7 @@ OVERVIEW = Status(
         {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
         1_700_000_200.0,
         tx_errors={"wan0": 9},
+        host_routes_missing=6,
     ),
     pending=3,
     host_routes=4,
@@ -81,10 +82,12 @@ def text(watch: Watch, width: int = 100, height: int | None = None, problem: str
 
 def test_an_overview_has_numbers_where_status_has_addresses() -> None:
     found = said()
-    assert {key: found[key] for key in ("neighbours", "pending", "host_routes", "kernel_proxy_entries")} == {
+    numbers = ("neighbours", "pending", "host_routes", "host_routes_missing", "kernel_proxy_entries")
+    assert {key: found[key] for key in numbers} == {
         "neighbours": {"lan0": 1},
         "pending": 3,
         "host_routes": 4,
+        "host_routes_missing": 6,
         "kernel_proxy_entries": {"wan0": 2},
     }
     assert "targets" not in found
@@ -150,7 +153,8 @@ def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
         "bad \x1b[2J key\nand \x07more",
         counted=[Counted(ProblemKind.REFUSED, "neighbours", 5), Counted(ProblemKind.DRIVER, "wan0", 9)],
     )
-    watch.add(said(replace(OVERVIEW, reload_error=facts.reload_error, judgement=judge(facts))))
+    snapshot = replace(OVERVIEW.snapshot, judgement=judge(facts))
+    watch.add(said(replace(OVERVIEW, snapshot=snapshot, reload_error=facts.reload_error)))
     found = [line.text for line in watch.lines(100, problem="no answer") if line.look is Look.ALERT]
     assert found == [
         "! no answer",
@@ -183,10 +187,9 @@ def test_what_is_too_wide_is_folded_and_nothing_is_cut(width: int) -> None:
     busy = {outcome: 1_000_000 + number for number, outcome in enumerate(Outcome)}
     prefix = "2001:db8:1234:5678:9abc:def0:1234:5678-2001:db8:1234:5678:9abc:def0:1234:ffff"
     rules = [RuleSnapshot("wan0", prefix, Method.NEIGHBOUR, busy), RuleSnapshot("wan0", "::/0", Method.IGNORE, {})]
-    status = replace(OVERVIEW, snapshot=replace(OVERVIEW.snapshot, rules=rules))
     problems = Judgement(State.DEGRADED, [Problem(ProblemKind.DOWN, "wan1 is down: nothing is answered there")])
     watch = Watch()
-    watch.add(said(replace(status, judgement=problems)))
+    watch.add(said(replace(OVERVIEW, snapshot=replace(OVERVIEW.snapshot, rules=rules, judgement=problems))))
     wide, narrow = text(watch, 1000), text(watch, width)
     assert max(map(len, narrow)) <= width
     assert sorted(letters(narrow)) == sorted(letters(wide))

@@ -59,6 +59,13 @@ SNAPSHOT = Snapshot(
     {"version": "1.0", "bcc": "0.26", "kernel": "6.1"},
     1_700_000_200.0,
     tx_errors={"wan0": 9},
+    judgement=Judgement(
+        State.DEGRADED,
+        [
+            Problem(ProblemKind.DOWN, "lan0 is down: nothing is answered there"),
+            Problem(ProblemKind.RELOAD, "the last reload failed; the configuration before it is in use"),
+        ],
+    ),
 )
 STATUS = Status(
     SNAPSHOT,
@@ -75,14 +82,8 @@ STATUS = Status(
         [IPv6Address("2001:db8:2::2")],
         [HostSnapshot("wan0", IPv6Address("2001:db8:3::1"))],
         [HostSnapshot("lan0", IPv6Address("2001:db8:2::1"))],
+        [HostSnapshot("lan0", IPv6Address("2001:db8:2::7"))],
         [TargetSnapshot("wan0", IPv6Address("2001:db8:1::42"), 1_700_000_000.5, 1_700_000_001.5, 12, *ASKED)],
-    ),
-    judgement=Judgement(
-        State.DEGRADED,
-        [
-            Problem(ProblemKind.DOWN, "lan0 is down: nothing is answered there"),
-            Problem(ProblemKind.RELOAD, "the last reload failed; the configuration before it is in use"),
-        ],
     ),
     host="edge1",
     namespace="blue",
@@ -94,6 +95,7 @@ QUIET = replace(
         interfaces=[replace(WAN, outcomes={}, reasons={}, advertisements={}, limits={})],
         rules=[],
         tx_errors={},
+        judgement=WORKING,
     ),
     pending=0,
     host_routes=0,
@@ -101,7 +103,6 @@ QUIET = replace(
     reload_error="",
     warnings=[],
     details=Details(STATUS.details.file),
-    judgement=WORKING,
 )
 
 
@@ -167,6 +168,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
     rest = {key: value for key, value in said.items() if key not in ("interfaces", "rules")}
     assert rest == {
         "state": "degraded",
+        "headline": "degraded: 2 problems",
         "problems": [
             {"kind": "down", "text": "lan0 is down: nothing is answered there"},
             {"kind": "reload", "text": "the last reload failed; the configuration before it is in use"},
@@ -186,6 +188,7 @@ def test_the_json_has_all_that_the_daemon_knows() -> None:
         "pending": ["2001:db8:2::2"],
         "pending_room": None,
         "host_routes": [{"interface": "lan0", "address": "2001:db8:2::1"}],
+        "host_routes_missing": [{"interface": "lan0", "address": "2001:db8:2::7"}],
         "kernel_proxy_entries": [{"interface": "wan0", "address": "2001:db8:3::1"}],
         "vias": {},
         "refused": {"neighbours": 0, "kernel proxy entries": 5},
@@ -233,6 +236,9 @@ def test_the_text_has_a_block_for_each_interface_and_each_list() -> None:
         "",
         "host routes: 1",
         "  2001:db8:2::1 dev lan0",
+        "",
+        "host routes missing: 1",
+        "  2001:db8:2::7 dev lan0",
         "",
         "kernel proxy entries: 1",
         "  2001:db8:3::1 dev wan0",

@@ -13,11 +13,12 @@ import pytest
 
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
+from npd6_xdp.core.judgement import WORKING
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host, Neighbours
-from npd6_xdp.core.snapshot import AnswerTimes
-from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.snapshot import AnswerTimes, Snapshot
+from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.daemon.counts import Counts
@@ -102,6 +103,10 @@ def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pyte
     return view
 
 
+def snapshot(view: View) -> Snapshot:
+    return finish(view.snapshot(AnswerTimes(), {}, WORKING))
+
+
 @pytest.mark.parametrize("vlan", ["untagged", "100", "any"])
 def test_an_interface_that_went_before_the_file_changed_is_shown_as_the_file_has_it_now(
     view: View, table: Table, vlan: str
@@ -113,7 +118,7 @@ def test_an_interface_that_went_before_the_file_changed_is_shown_as_the_file_has
         table = build(config, {"lan0": LINKS["lan0"]}, table)
         view.apply(in_force(table, {"lan0": LINKS["lan0"]}, config))
         label = config.interfaces[0].label
-        shown = {each.label: (each.port, each.datapath) for each in view.snapshot(AnswerTimes(), {}).interfaces}
+        shown = {each.label: (each.port, each.datapath) for each in snapshot(view).interfaces}
         assert shown[label] == ("wan0", datapath)
 
 
@@ -141,7 +146,7 @@ def test_hosts_may_come_and_go_and_outcomes_be_counted_while_it_looks(
     changing.start()
     try:
         for _ in range(300):
-            assert 250 <= view.snapshot(AnswerTimes(), {}).neighbours["lan0"] <= 500
+            assert 250 <= snapshot(view).neighbours["lan0"] <= 500
     finally:
         done.set()
         changing.join()

@@ -2,13 +2,16 @@
 """npd6-xdp with a fault in it: faulty.py PLACE FILE ARGUMENT..., and PLACE raises as many times as FILE says.
 
 PLACE is MODULE:CLASS.METHOD, with =refused behind it where the fault is the machine's and no mistake of ours, =broken
-where a source of changes is. As long as FILE isn't there, or has 0, all is well.
+where a source of changes is. As long as FILE isn't there, or has 0, all is well. From SIGUSR2 on, its main thread hangs
+while FILE.hold is there; other threads go on.
 """
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,12 @@ def main(place: str, file: str, *arguments: str) -> int:
             raise KINDS[kind_of_fault]("a fault for the test")
         return whole(*positional, **named)
 
+    def hang(*_: object) -> None:
+        while Path(f"{file}.hold").exists():
+            time.sleep(0.05)
+
     setattr(owner, method, faulty)
+    signal.signal(signal.SIGUSR2, hang)
     return cli.main(arguments)
 
 

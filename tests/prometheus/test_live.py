@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet6 import IPv6ExtHdrHopByHop
@@ -48,10 +49,11 @@ HOST_ROUTES = configuration("2001:db8:2::/64 neighbour via=lan0 host_routes=true
 BY_TRAFFIC = ("Npd6InvalidSolicitations", "Npd6RateLimited", "Npd6ScanUnderWay", "Npd6UpstreamCacheAtRisk")
 BY_RELOADS = ("Npd6ReloadFailed",)
 MODE = "Npd6GenericMode"
-BY_TABLES = FULL, MISSING = "Npd6TableNearlyFull", "Npd6HostRouteMissing"
+BY_TABLES = FULL, NO_SPACE, MISSING = "Npd6TableNearlyFull", "Npd6TableFull", "Npd6HostRouteMissing"
 DROPPED = "Npd6AnswersDropped"
 FORWARDING = "Npd6ForwardingOff"
 BY_LOSSES = LOST, FAILED = "Npd6EventsLost", "Npd6SendFailed"
+IN_VAIN, HANGS = "Npd6Unanswered", "Npd6NotAnswering"
 BY_LINKS = DOWN, DETACHED = "Npd6InterfaceDown", "Npd6Detached"
 NOBODY = "Npd6NoActiveEdge"
 BY_STATE = MISTAKE, WARNED, UNREAD = "Npd6InternalError", "Npd6Warning", "Npd6LogDropped"
@@ -70,14 +72,21 @@ class Scene:
         self.prometheus = stack.enter_context(Prometheus(topology))
         self.faults = topology.directory / "faults"
         """How often the daemon is to fail where it looks at the machine's state: see faulty.py."""
+        self.hold = Path(f"{self.faults}.hold")
+        """While it is there, the daemon's loop hangs from SIGUSR2 on."""
         on_edge(topology, f"address add {ACTIVE}/128 dev lan0 nodad")
         self.daemon = self.start()
 
-    def start(self) -> RunningDaemon:
+    def start(self, text: str = USUAL) -> RunningDaemon:
         program = (sys.executable, str(FAULTY), "npd6_xdp.daemon.outlook:Outlook.look", str(self.faults))
-        running = RunningDaemon(self.topology, USUAL, program=program, environment={"PYTHONPATH": str(ROOT)})
+        running = RunningDaemon(self.topology, text, program=program, environment={"PYTHONPATH": str(ROOT)})
         self.daemon = self._stack.enter_context(running)
         return self.daemon
+
+    def restart(self, text: str) -> None:
+        """Another one, which has counted nothing."""
+        self.daemon.stop()
+        self.start(text)
 
     def reload(self, text: str) -> bool:
         """Whether the daemon took it."""
@@ -128,7 +137,7 @@ def test_what_is_scraped_is_what_the_reference_has(scene: Scene) -> None:
         assert found, name
         for series, _ in found:
             assert set(series) - {"__name__", "job", "instance"} == set(labels(family))
-            for label in {"outcome", "reason", "path", "attach", "datapath", "kind", "table"} & set(series):
+            for label in {"outcome", "reason", "path", "attach", "datapath", "state", "kind", "table"} & set(series):
                 assert re.search(rf"^\| `{label}` \|.*`{series[label]}`", reference, re.MULTILINE), series
     begun = {name for name in scene.prometheus.label_values("__name__", '{job="npd6-xdp"}') if name.startswith("npd6_")}
     assert {re.sub("_(total|bucket|sum|count)$", "", name) for name in begun} == set(FAMILIES)
@@ -172,11 +181,18 @@ def test_an_alert_about_answers_that_the_driver_drops_fires_and_clears(scene: Sc
 
 
 def test_alerts_about_tables_and_host_routes_fire_and_clear(scene: Scene) -> None:
-    assert scene.reload(SMALL)
+    scene.restart(SMALL)
     with Wire(scene.topology) as wire:
         wire.send(question("2001:db8:3::77"))
-    assert scene.fires(FULL), scene.prometheus.firing()
-    assert scene.reload(HOST_ROUTES)
+        assert scene.fires(FULL), scene.prometheus.firing()
+        assert NO_SPACE not in scene.prometheus.firing(), "it is full, and nobody was refused"
+
+        def asks_and_that_fires() -> bool:
+            wire.send(*scan(5, "2001:db8:3::"))
+            return NO_SPACE in scene.prometheus.firing()
+
+        assert until(asks_and_that_fires, FIRE), scene.prometheus.firing()
+    scene.restart(HOST_ROUTES)  # another process: that some were refused is a problem for five minutes
     on_edge(
         scene.topology,
         "neigh replace 2001:db8:2::77 lladdr 02:00:00:00:00:77 nud permanent dev lan0",
@@ -246,6 +262,25 @@ def test_alerts_about_mistakes_of_ours_warnings_and_a_log_that_is_lost_fire_and_
     assert scene.all_clear(), scene.prometheus.firing()
 
 
+def test_an_alert_tells_that_nothing_is_answered_until_something_is(scene: Scene) -> None:
+    scene.restart(USUAL)  # one that has answered nobody in the last five minutes
+    with Wire(scene.topology) as wire:
+        wire.send(*scan(60, "2001:db8:9::"))
+        assert scene.fires(IN_VAIN), scene.prometheus.firing()
+        wire.send(question("2001:db8:1::42"))
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
+def test_an_alert_tells_that_the_main_loop_hangs_which_leaves_the_metrics_as_they_are(scene: Scene) -> None:
+    assert scene.all_clear(), scene.prometheus.firing()
+    scene.hold.touch()
+    scene.daemon.process.send_signal(signal.SIGUSR2)
+    assert scene.fires(HANGS), scene.prometheus.firing()
+    assert ABSENT not in scene.prometheus.firing()
+    scene.hold.unlink()
+    assert scene.all_clear(), scene.prometheus.firing()
+
+
 def test_an_alert_tells_that_no_edge_is_active_until_one_is(scene: Scene) -> None:
     assert scene.clears(NOBODY)
     on_edge(scene.topology, f"address del {ACTIVE}/128 dev lan0")
@@ -264,7 +299,8 @@ def test_an_alert_tells_that_the_daemon_was_killed_until_there_is_another(scene:
 
 def test_every_alert_is_made_to_fire_here() -> None:
     several = *BY_TRAFFIC, *BY_RELOADS, *BY_TABLES, *BY_LOSSES, *BY_LINKS, *BY_STATE
-    assert {*several, MODE, DROPPED, FORWARDING, NOBODY, ABSENT} == set(alerts())
+    singly = MODE, DROPPED, FORWARDING, IN_VAIN, HANGS, NOBODY, ABSENT
+    assert {*several, *singly} == set(alerts())
 
 
 asked_here = partial(substituted, rate_interval="5s", span="1m")

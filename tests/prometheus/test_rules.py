@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from npd6_xdp.core.judgement import KINDS, MANY_REFUSED, NEARLY_FULL, WINDOW
 from npd6_xdp.tools.alerts import DOCUMENT, anchor
 from tests.prometheus.files import (
     BINARIES,
@@ -67,6 +68,25 @@ def test_the_runbook_has_a_paragraph_for_each_alert_and_a_line_with_its_severity
     assert min(map(len, paragraphs.values())) > 100
     lines = re.findall(r"^\| \[`(Npd6\w+)`\]\(#(\w+)\) \| (\w+) \|", text, re.MULTILINE)
     assert lines == [(name, anchor(name), alert["labels"]["severity"]) for name, alert in ALERTS.items()]
+
+
+def test_the_runbook_names_the_problems_that_each_alert_is_about_and_none_is_without_one() -> None:
+    told = re.findall(r"^\| \[`Npd6\w+`\].*\|([^|]*)\|$", RUNBOOK.read_text(), re.MULTILINE)
+    assert len(told) == len(ALERTS)
+    assert {kind for cell in told for kind in re.findall(r"`(\w+)`", cell)} == {*map(str, KINDS)}
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold"),
+    [
+        ("Npd6TableNearlyFull", f" > {NEARLY_FULL}"),
+        ("Npd6RateLimited", f"[{WINDOW / 60:.0f}m]) > {MANY_REFUSED / WINDOW:g}"),
+        *((name, f"[{WINDOW / 60:.0f}m]) > 0") for name in ("Npd6EventsLost", "Npd6SendFailed", "Npd6AnswersDropped")),
+        *((name, f"[{WINDOW / 60:.0f}m]) > 0") for name in ("Npd6InternalError", "Npd6LogDropped")),
+    ],
+)
+def test_an_alert_has_the_judgements_own_threshold_and_window(name: str, threshold: str) -> None:
+    assert ALERTS[name]["expr"].endswith(threshold)
 
 
 def printed(*words: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from npd6_xdp.core.judgement import State
 from npd6_xdp.core.snapshot import ANSWER_BUCKETS, InterfaceSnapshot, Snapshot
 from npd6_xdp.core.steps import pieces
 
@@ -17,8 +18,24 @@ _INTERFACES = 32  # of which there are samples in one part of a family
 _RULES = 256
 
 
+def _judged(now: Snapshot) -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        "npd6_state", "1 of what it is: as /healthz, the page's head and `status` have it.", labels=["state"]
+    )
+    for name in State:
+        state.add_metric([name], now.judgement.state is name)
+    yield state
+    problems = GaugeMetricFamily(
+        "npd6_problems", "Why it isn't working, by what that is about; `status` has each.", labels=["kind"]
+    )
+    for kind, count in now.judgement.by_kind.items():
+        problems.add_metric([kind], count)
+    yield problems
+
+
 def other_metrics(now: Snapshot) -> Iterator[Metric]:
     """Those of the daemon as a whole."""
+    yield from _judged(now)
     yield _answer_seconds(now)
     yield _by_interface("npd6_neighbours", "Hosts that are there, by the interface towards them.", now.neighbours)
     yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxy_entries)

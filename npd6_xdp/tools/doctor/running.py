@@ -11,7 +11,7 @@ from typing import Any
 
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Attach
-from npd6_xdp.core.judgement import ProblemKind, State, headline
+from npd6_xdp.core.judgement import ProblemKind, State
 from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import Facts
@@ -54,10 +54,8 @@ def checks(facts: Facts) -> Iterator[Finding]:
 
 def _state(status: Mapping[str, Any]) -> Finding:
     """The daemon's own judgement. What it is about stands below."""
-    state = status.get("state", State.WORKING)
-    said = f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}: "
-    said += headline(state, len(status.get("problems", ())))
-    return ok("daemon", said) if state == State.WORKING else note("daemon", said)
+    said = f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}: {status['headline']}"
+    return ok("daemon", said) if status["headline"] == State.WORKING else note("daemon", said)
 
 
 def _refused(facts: Facts, status: Mapping[str, Any], what: str, count: int) -> Finding:

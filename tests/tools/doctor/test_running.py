@@ -33,6 +33,7 @@ def status(**row: Any) -> Facts:
     }
     said = {
         "build": {"version": "0.1.0"},
+        "headline": "working",
         "pid": 7,
         "configuration": str(its.path),
         "reload_error": "",
@@ -152,7 +153,7 @@ def test_the_daemons_own_judgement_is_told_and_each_problem_that_has_no_check_of
     ]
     its = status()
     assert its.status is not None
-    its = replace(its, status={**its.status, "state": "degraded", "problems": problems})
+    its = replace(its, status={**its.status, "headline": "degraded: 2 problems", "problems": problems})
     assert [(each.check, each.level, each.message) for each in grave(its)] == [
         ("daemon", Level.NOTE, "npd6-xdp 0.1.0 runs, pid 7: degraded: 2 problems"),
         ("warning", Level.WARN, "the daemon warns: wan0: forwarding is off"),

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How full the tables are that [limits] bounds."""
+
+from __future__ import annotations
+
+from npd6_xdp.core.config import Limits
+from npd6_xdp.core.snapshot import TableSnapshot
+from npd6_xdp.daemon.proxy_entries import ProxyEntries
+from npd6_xdp.daemon.resolution import Resolution
+
+
+class Tables:
+    """Asks the rooms that hold them. Another thread may ask: nothing is looped over."""
+
+    def __init__(self, resolution: Resolution, proxy_entries: ProxyEntries) -> None:
+        self._resolution = resolution
+        self._proxy_entries = proxy_entries
+
+    def snapshots(self, limits: Limits) -> dict[str, TableSnapshot]:
+        """All of them, by their keys in [limits]. What `pending` refuses are solicitations, and counted as such."""
+        capacity = self._resolution.capacity
+        return {
+            "pending": TableSnapshot(len(self._resolution.pending), capacity[0] if capacity else limits.pending),
+            "neighbours": self._neighbours(),
+            "kernel_entries": self._kernel_entries(limits),
+        }
+
+    def short_of_space(self, limits: Limits) -> dict[str, tuple[int, int]]:
+        """Entries and limit of those in which there is to be space: the others are full where somebody scans."""
+        tables = {"neighbours": self._neighbours(), "kernel_entries": self._kernel_entries(limits)}
+        return {name: (each.entries, each.limit) for name, each in tables.items()}
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many hosts and proxy entries there was no space for."""
+        return {
+            "neighbours": self._resolution.neighbours.refused,
+            "kernel proxy entries": self._proxy_entries.refused,
+        }
+
+    def _neighbours(self) -> TableSnapshot:
+        neighbours = self._resolution.neighbours
+        return TableSnapshot(len(neighbours), neighbours.limit, neighbours.refused)
+
+    def _kernel_entries(self, limits: Limits) -> TableSnapshot:
+        entries = self._proxy_entries
+        return TableSnapshot(len(entries), limits.kernel_entries, entries.refused)
