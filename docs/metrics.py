@@ -68,8 +68,9 @@ LABELS: Mapping[str, str] = {
     "datapath": "{datapaths}",
     "state": "{states}: [operation.md](operation.md#the-status-page) says what they mean",
     "kind": "what it is about: {kinds}; of `npd6_problems` also {problems}",
-    "table": "`pending`, `neighbours`, `kernel_entries`: the key in [`limits`](configuration.md#limits); of"
-    " `npd6_table_refused_total` the latter two, as what `pending` refuses is in `npd6_rate_limited_total`",
+    "table": "`pending`, `neighbours`, `kernel_entries`, `remembered_targets`: the key in"
+    " [`limits`](configuration.md#limits); of `npd6_table_refused_total` `neighbours` and `kernel_entries`, as what"
+    " `pending` refuses is in `npd6_rate_limited_total`, and what is remembered makes space by itself",
     "where": "the part of the daemon: `events`, `rings`, `links`, `routes`, `neighbours`, `control`, `reload`, others;"
     " see [operation.md](operation.md#mistakes-of-its-own)",
     "active_with": "the address of [`active_with`](failover.md); entries without it have no sample",

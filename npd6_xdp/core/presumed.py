@@ -56,6 +56,11 @@ class Presumed:
         """Those that may be announced, if they are there."""
         return iter([each for found in self._found.values() for each in found.values()])
 
+    @property
+    def fullest(self) -> int:
+        """How many there are of the kind of which there are more."""
+        return max(map(len, self._found.values()))
+
     def take(self, targets: Iterable[AnsweredTarget]) -> None:
         """Presume these, too, as they are in doubt, those that were asked for last at the end."""
         for each in targets:

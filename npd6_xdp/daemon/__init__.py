@@ -129,7 +129,7 @@ class Rooms:
         self.announcing = Announcing(self.remembering, self.ports, self.neighbour, self.route)
         self.left_targets = LeftTargets(self.remembering, lasts=hand_over.lasts)
         # who tells of it
-        found = counts, recent, self.neighbour, self.kernel, self.announcing, hand_over
+        found = counts, recent, self.neighbour, self.kernel, self.announcing, self.remembering, hand_over
         view = View(self.ns_filter, self.ports, self.tags, *found, changing, given.file)
         self.documents = Documents(loop, view, self.answering, self.rings, given.unread)
         self.exposition, self.names = keep(closing(Exposition(self.documents))), Names()

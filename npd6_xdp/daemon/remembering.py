@@ -69,6 +69,10 @@ class Remembering(Follower):
         self._presumed.most = len(targets)  # until the limits are known
         self._presumed.take(each for each in targets if each.doubt is not Doubt.NONE)
 
+    def counting(self) -> Steps[int]:
+        """How many there are of the kind of which there are most; of each there may be limits.remembered_targets."""
+        return max((yield from self._ns_filter.counting_answered_targets()), self._presumed.fullest)
+
     def each(self) -> Iterator[AnsweredTarget]:
         """All that may be announced, those that aren't known to be there first; one may come twice."""
         yield from self._presumed

@@ -3,26 +3,48 @@
 
 from __future__ import annotations
 
+import time
+
 from npd6_xdp.core.config import Limits
 from npd6_xdp.core.snapshot import TableSnapshot
+from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
+from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.daemon.resolution import Resolution
+
+_SHARE = 100  # times what counting took until it is done again
 
 
 class Tables:
-    """Asks the rooms that hold them. Another thread may ask: nothing is looped over."""
+    """Asks the rooms that hold them. Another thread may ask: nothing is looped over but what counting() reads."""
 
-    def __init__(self, resolution: Resolution, proxy_entries: ProxyEntries) -> None:
+    def __init__(self, resolution: Resolution, proxy_entries: ProxyEntries, remembering: Remembering) -> None:
         self._resolution = resolution
         self._proxy_entries = proxy_entries
+        self._remembering = remembering
+        self._remembered, self._holds_until = 0, 0.0
 
-    def snapshots(self, limits: Limits) -> dict[str, TableSnapshot]:
-        """All of them, by their keys in [limits]. What `pending` refuses are solicitations, and counted as such."""
+    def counting(self) -> Steps[int]:
+        """How many targets are remembered, of the kind of which there are most, counted bit by bit: 65,536 take 17 ms
+        of the processor, so what was counted holds for a hundred times what that took.
+        """
+        began = time.monotonic()
+        if began >= self._holds_until:
+            self._remembered = yield from self._remembering.counting()
+            now = time.monotonic()
+            self._holds_until = now + _SHARE * (now - began)
+        return self._remembered
+
+    def snapshots(self, limits: Limits, remembered: int) -> dict[str, TableSnapshot]:
+        """All of them, by their keys in [limits]. What `pending` refuses are solicitations, and counted as such; what
+        is remembered makes space by itself.
+        """
         capacity = self._resolution.capacity
         return {
             "pending": TableSnapshot(len(self._resolution.pending), capacity[0] if capacity else limits.pending),
             "neighbours": self._neighbours(),
             "kernel_entries": self._kernel_entries(limits),
+            "remembered_targets": TableSnapshot(remembered, limits.remembered_targets),
         }
 
     def short_of_space(self, limits: Limits) -> dict[str, tuple[int, int]]:

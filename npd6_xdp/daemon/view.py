@@ -44,6 +44,7 @@ from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.recent_targets import RecentTargets
+from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.tables import Tables
 from npd6_xdp.daemon.tags import Tags
@@ -77,6 +78,7 @@ class View(Follower):
         resolution: Resolution,
         proxy_entries: ProxyEntries,
         announcing: Announcing,
+        remembering: Remembering,
         hand_over: HandOver,
         changing: AbstractContextManager[object],
         file: str,
@@ -89,7 +91,7 @@ class View(Follower):
         self._resolution = resolution
         self._proxy_entries = proxy_entries
         self._announcing = announcing
-        self._tables = Tables(resolution, proxy_entries)
+        self._tables = Tables(resolution, proxy_entries, remembering)
         self._hand_over = hand_over
         self._changing = changing
         self._file = file
@@ -145,6 +147,7 @@ class View(Follower):
                 by_rule[number] = self._counts.rule(number) + Counter(by_rule.get(number))
             yield
         interfaces = yield from self._interfaces(shown, by_entry)
+        _, remembered = yield from self._read(self._tables.counting)
         return Snapshot(
             interfaces,
             (yield from _rules(table, by_rule)),
@@ -163,7 +166,7 @@ class View(Follower):
             warnings=self._warned,
             log_lines_dropped=unread,
             handover_uncounted=self._hand_over.uncounted,
-            tables=self._tables.snapshots(shown.config.limits),
+            tables=self._tables.snapshots(shown.config.limits, remembered),
             host_routes=len(self._resolution.routes),
             host_routes_missing=len(self._resolution.routes.displaced),
             tx_errors=(yield from tx_errors(as_xdp(interfaces))),

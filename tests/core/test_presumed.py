@@ -54,6 +54,7 @@ def test_a_scan_of_one_kind_pushes_out_none_of_the_other() -> None:
     presumed.sort([once(number) for number in range(3)], STANDBY, SETTLED)
     presumed.sort([in_vain(number) for number in range(10, 20)], STANDBY, OVER)
     assert (numbers(presumed, Doubt.SEEMS_ANSWERED), numbers(presumed, Doubt.IN_VAIN)) == ([0, 1, 2], [17, 18, 19])
+    assert presumed.fullest == 3
     presumed.sort([once(number) for number in range(20, 30)], STANDBY, SETTLED)
     assert numbers(presumed, Doubt.IN_VAIN) == [17, 18, 19]
 

@@ -47,6 +47,11 @@ class Room(SimpleNamespace):
         return 0
 
 
+def none() -> Steps[int]:
+    yield
+    return 0
+
+
 class NsFilter:
     changes = 0
 
@@ -89,6 +94,7 @@ def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pyte
     rest: Any = Room(
         neighbours=neighbours,
         entries=list,
+        counting=none,
         by_name=lambda _: None,
         sent=lambda _: 0,
         uncounted=0.0,
@@ -97,7 +103,7 @@ def view(table: Table, neighbours: Neighbours, counts: Counts, monkeypatch: pyte
         routes=Room(displaced=set()),
         refused=0,
     )
-    rooms = rest, rest, counts, rest, rest, rest, rest, rest
+    rooms = rest, rest, counts, rest, rest, rest, rest, rest, rest
     view = View(NsFilter(), *rooms, threading.RLock(), "")  # type: ignore[arg-type]
     view.apply(in_force(table, LINKS, parse(CONFIG, "test")))
     return view

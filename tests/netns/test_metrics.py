@@ -18,7 +18,7 @@ from npd6_xdp.lab.topology import EDGE_WAN_MAC, HOST_ADDRESS, UPSTREAM_ADDRESS, 
 from tests.frames import ip6
 from tests.kinds import nonce, solicit
 from tests.netns.test_page import get
-from tests.netns.wire import SETTING, Wire, configuration, on_edge, until
+from tests.netns.wire import SETTING, Wire, configuration, on_edge, scan, until
 
 Start = Callable[..., RunningDaemon]
 NPD6_PORT = 34560  # 0x8700: npd6 takes the first byte of the port for an ICMPv6 type, 135
@@ -178,6 +178,22 @@ def test_what_scrapes_cost_is_known_at_the_next_one(topology: Topology, daemon: 
     assert sums[0] < sums[1] < sums[2] < 3.0
     assert "npd6_warnings" in get(running, "/metrics?name[]=npd6_warnings")[1].decode()
     assert sample(running.metrics(), "npd6_scrape_cpu_seconds_count") == counts[2] + 2
+
+
+@pytest.mark.parametrize("datapath", ["hybrid", "python"])
+def test_how_many_targets_are_remembered_is_told_beside_how_many_may_be(
+    topology: Topology, daemon: Start, datapath: str
+) -> None:
+    keys = {"datapath": f'"{datapath}"', "new_targets_per_second": "100000"}
+    running = daemon("[limits]\nremembered_targets = 4000\n" + configuration(**keys))
+    before, table = running.metrics(), {"table": "remembered_targets"}
+    assert sample(before, "npd6_table_entries", **table) == 0
+    assert sample(before, "npd6_table_limit", **table) == 4000
+    with Wire(topology) as wire:
+        wire.send(*scan(1500))  # more than are counted at once
+        assert until(lambda: sample(running.metrics(), "npd6_table_entries", **table) == 1500)
+        wire.send(*scan(9000, first=1 << 33))
+    assert until(lambda: 3000 < sample(running.metrics(), "npd6_table_entries", **table) <= 4000)
 
 
 def test_counters_never_fall_while_addresses_and_the_mac_change(topology: Topology, daemon: Start) -> None:

@@ -21,6 +21,11 @@ def each_answered(program: Program) -> Iterator[AnsweredTarget]:
         yield AnsweredTarget(*ADDRESS_KEY.unpack(key), *ANSWERED.unpack(value))
 
 
+def counting_answered(program: Program) -> Steps[int]:
+    """How many those are."""
+    return program.counting("answered", ADDRESS_KEY.size, ANSWERED.size)
+
+
 def each_asked(program: Program) -> Iterator[AskedTarget]:
     """The targets that were asked for, and that may not be there."""
     for key, value in _items(program, "asked_targets"):

@@ -25,6 +25,7 @@ from npd6_xdp.core.routes import RoutingFlag
 from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.system.bpf.answered import (
+    counting_answered,
     each_answered,
     each_asked,
     forget_asked,
@@ -186,6 +187,10 @@ class NsFilter(CountedPrograms):
     def each_answered_target(self) -> Iterator[AnsweredTarget]:
         """The targets that were answered lately, by this edge or by the other."""
         return each_answered(self.program)
+
+    def counting_answered_targets(self) -> Steps[int]:
+        """How many those are, bit by bit."""
+        return counting_answered(self.program)
 
     def each_asked_target(self) -> Iterator[AskedTarget]:
         """The targets that were asked for, and that may not be there."""

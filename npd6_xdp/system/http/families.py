@@ -90,7 +90,8 @@ def table_metrics(now: Snapshot) -> Iterator[Metric]:
     )
     limit = GaugeMetricFamily(
         "npd6_table_limit",
-        "How much of it there may be; of pending targets fewer than the file says, where the kernel has less space.",
+        "How much of it there may be; of pending targets fewer than the file says, where the kernel has less space; of"
+        " remembered ones, of each kind.",
         labels=["table"],
     )
     refused = CounterMetricFamily(
