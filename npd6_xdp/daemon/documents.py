@@ -17,6 +17,7 @@ from npd6_xdp.core.snapshot import Snapshot, Status
 from npd6_xdp.core.status import overview_values, rules_values, status_lines, status_pieces, status_values
 from npd6_xdp.core.steps import Steps, emptied, finish
 from npd6_xdp.daemon.answering import Answering
+from npd6_xdp.daemon.judging import ProblemLines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.telling import Answer, Telling
@@ -43,6 +44,7 @@ class Documents:
         self._telling = Telling()
         self._samples = Samples()
         self._sample_at: float | None = 0.0
+        self._lines = ProblemLines()
         self._file = samples_file()
 
     def join(self, loop: Loop) -> None:
@@ -119,6 +121,9 @@ class Documents:
                 break
             worked += time.monotonic() - resumed
             yield
+        now = time.monotonic()
+        self._lines.tell(judge(self._view.counted(self._samples)).problems, now)
+        worked += time.monotonic() - now
         self._sample_at = max(began + EVERY, time.monotonic() + worked * _SHARE)
         return {}
 

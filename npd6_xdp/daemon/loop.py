@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.judgement import HUNG
 from npd6_xdp.core.logged import fields
 
 log = logging.getLogger("npd6-xdp")
@@ -179,7 +180,11 @@ class Loop:
 
     def turn(self, wait: float) -> None:
         """Do what is due, wait (seconds) at most for what comes, and serve it."""
-        self.turned = now = time.monotonic()
+        now = time.monotonic()
+        if now - self.turned > HUNG:
+            silent = now - self.turned
+            log.warning("the main loop was stuck for %.0f s", silent, extra=fields(duration=silent))
+        self.turned = now
         self._stands, self._is_kept = self._stands and self._is_kept, False
         lasts = HEARTBEAT if self._stands and now < self._due else EXACT if wait <= EXACT else 0.0
         if now - self._asked >= lasts:

@@ -17,8 +17,7 @@ import npd6_xdp
 from npd6_xdp.core.absent import via_globs
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Config, InterfaceConfig
-from npd6_xdp.core.judgement import LATE, Counted, Facts, Judgement, Port, ProblemKind
-from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.judgement import LATE, Counted, Facts, Judgement, ProblemKind
 from npd6_xdp.core.neighbour_messages import NeighbourState
 from npd6_xdp.core.neighbours import Host
 from npd6_xdp.core.proxy_entries import proxying_interfaces
@@ -41,6 +40,7 @@ from npd6_xdp.daemon.announcing import Announcing
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.handover import HandOver
 from npd6_xdp.daemon.in_force import NOTHING, Follower, InForce
+from npd6_xdp.daemon.judging import Judging
 from npd6_xdp.daemon.ports import Ports
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.recent_targets import RecentTargets
@@ -92,6 +92,7 @@ class View(Follower):
         self._proxy_entries = proxy_entries
         self._announcing = announcing
         self._tables = Tables(resolution, proxy_entries, remembering)
+        self._judging = Judging(ports, tags, resolution, self._tables)
         self._hand_over = hand_over
         self._changing = changing
         self._file = file
@@ -326,38 +327,11 @@ class View(Follower):
 
     def facts(self, samples: Samples, silent: float) -> Facts:
         """What the daemon is judged by; the loop has been `silent` for so many seconds. Another thread may ask."""
-        now = self._in_force
-        configured = [interface.name for interface in _configured(now.config)]
-        names = dict.fromkeys([*(entry.port for entry in now.table.entries.values()), *configured])
-        ports = [self._port(name, now.links.get(name)) for name in names]
-        absent: Sequence[str] = ()
-        present: Sequence[str] = ()
-        if all(port.why for port in ports):
-            absent, present = now.absent, now.present
-        taken = time.time()
-        return Facts(
-            ports,
-            self._by_kind,
-            self._reload_error,
-            silent,
-            absent,
-            present,
-            samples.counted(taken),
-            samples.outcomes(taken),
-            self._tables.short_of_space(now.config.limits),
-            len(self._resolution.routes.displaced),
-        )
+        return self._judging.facts(self._in_force, self._by_kind, self._reload_error, samples, silent)
 
-    def _port(self, name: str, link: LinkFacts | None) -> Port:
-        if link is None:
-            return Port(name, "is not there")
-        if self._ports.by_name(name) is None:
-            return Port(name, "is not attached")
-        if not link.up:
-            return Port(name, "is down", ProblemKind.DOWN)
-        if link.ifindex in self._tags.silent:
-            return Port(name, "has VLAN tags beside its frames", ProblemKind.DOWN)
-        return Port(name)
+    def counted(self, samples: Samples) -> Facts:
+        """Those of them that say which problems are known by counting, for the loop: quickly."""
+        return self._judging.counted(self._in_force, self._by_kind, samples)
 
     def _host(self, host: Host, state: str = "") -> HostSnapshot:
         return HostSnapshot(self._name(host.ifindex), IPv6Address(host.address), state.lower())

@@ -107,6 +107,18 @@ def test_a_call_that_fails_once_is_said_with_its_traceback_counted_and_called_ag
     assert record.exc_info
 
 
+def test_that_it_has_not_turned_for_long_is_said_once_it_does_again(
+    loop: Loop, clock: Clock, said: pytest.LogCaptureFixture
+) -> None:
+    turns(loop)
+    clock.now += 9.0
+    turns(loop)
+    assert said.messages == []
+    clock.now += 12.0
+    turns(loop)
+    assert said.messages == ["the main loop was stuck for 12 s"]
+
+
 def test_what_is_raised_at_the_same_place_again_is_counted_and_not_said_again(
     loop: Loop, clock: Clock, said: pytest.LogCaptureFixture
 ) -> None:
