@@ -132,6 +132,10 @@ class Prometheus:
         found = [each for each in self._get("alerts")["alerts"] if each["labels"].get("kind") != "neighbour_table"]
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
 
+    def alerts(self) -> set[str]:
+        """The alerts that are firing, or will be if it stays so."""
+        return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"]}
+
     def last_scrape(self) -> tuple[str, str]:
         """When the one target was scraped last, and what was wrong then; that there is none yet is wrong, too."""
         for target in self._get("targets")["activeTargets"]:
