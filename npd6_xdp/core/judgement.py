@@ -31,8 +31,10 @@ LATE = "late"
 """Beside the outcomes: advertisements for targets that were `pending` before."""
 
 _MOST_NAMED = 5  # interfaces in one line
-_ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL, LATE)
-_IN_VAIN = (Outcome.ABSENT, Outcome.PENDING, Outcome.UNMATCHED, Outcome.RATE_LIMITED)
+ANSWERED = (Outcome.ANSWERED_XDP, Outcome.ANSWERED_PYTHON, Outcome.KERNEL, LATE)
+"""What becomes of those that are answered."""
+IN_VAIN = (Outcome.ABSENT, Outcome.PENDING, Outcome.UNMATCHED, Outcome.RATE_LIMITED)
+"""What becomes of solicitations that somebody may miss the answer of."""
 
 
 class State(StrEnum):
@@ -310,9 +312,9 @@ def _unanswered(outcomes: Mapping[str, int], problems: Set[ProblemKind | Warning
     told, is no question.
     """
     told = {Outcome.RATE_LIMITED} if ProblemKind.RATE_LIMITED in problems else set()
-    in_vain = {str(name): outcomes[name] for name in _IN_VAIN if outcomes.get(name) and name not in told}
+    in_vain = {str(name): outcomes[name] for name in IN_VAIN if outcomes.get(name) and name not in told}
     asked = sum(in_vain.values())
-    if asked < MANY_UNANSWERED or problems & _EXPLAINING or any(outcomes.get(name) for name in _ANSWERED):
+    if asked < MANY_UNANSWERED or problems & _EXPLAINING or any(outcomes.get(name) for name in ANSWERED):
         return []
     which = ", ".join(f"{name} {count:,}" for name, count in in_vain.items())
     text = f"none of {asked:,} solicitations in the last five minutes was answered: {which}; npd6-xdp trace says why"

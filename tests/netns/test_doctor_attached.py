@@ -15,7 +15,7 @@ from tests.netns.doctoring import Doctor, of
 from tests.netns.test_auto import TAP, Tap, on_tap, sits
 from tests.netns.test_doctor import Scene
 from tests.netns.test_taken_away import force_off
-from tests.netns.wire import configuration, paused, until
+from tests.netns.wire import Wire, configuration, paused, question, scan, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -91,3 +91,16 @@ def test_a_port_whose_place_another_program_has_taken_is_told_with_what_takes_th
     scene.sh(*other.mend)
     assert until(lambda: topology.xdp_mode("edge", "wan0") == "generic")
     assert until(lambda: graves(scene, "attached", "xdp") == [])
+
+
+def test_a_rule_under_which_nothing_is_answered_is_noted_beside_one_that_answers(
+    topology: Topology, daemon: Start, doctor: Doctor
+) -> None:
+    running = daemon(configuration("2001:db8:1::/64 static", "2001:db8:4::/64 route"))
+    with Wire(topology) as wire:
+        assert wire.ask(question("2001:db8:1::42")) is not None
+        wire.send(*scan(60, "2001:db8:4::"))
+        assert until(lambda: running.solicitations().get("absent", 0) == 60)
+        (found,) = of(doctor.look(running.config_file, running.control), "unanswered")
+        assert found.level is Level.NOTE
+        assert "nothing was answered under wan0 2001:db8:4::/64 (60 solicitations): `npd6-xdp trace" in found.message

@@ -11,7 +11,8 @@ from typing import Any
 
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Attach
-from npd6_xdp.core.judgement import ProblemKind, State
+from npd6_xdp.core.judgement import ANSWERED, IN_VAIN, MANY_UNANSWERED, ProblemKind, State, some
+from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.core.vias import refused_vias
 from npd6_xdp.tools.doctor import edits
 from npd6_xdp.tools.doctor.facts import Facts
@@ -47,6 +48,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
     for what, count in status["refused"].items():
         if count:
             yield _refused(facts, status, what, count)
+    yield from _in_vain(facts, status)
     for problem in status.get("problems", ()):
         if problem["kind"] not in _LOOKED_AT:
             yield warn("warning", f"the daemon warns: {problem['text']}")
@@ -56,6 +58,28 @@ def _state(status: Mapping[str, Any]) -> Finding:
     """The daemon's own judgement. What it is about stands below."""
     said = f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}: {status['headline']}"
     return ok("daemon", said) if status["headline"] == State.WORKING else note("daemon", said)
+
+
+def _in_vain(facts: Facts, status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Rules under which nothing is answered. It is no problem: a scan of a prefix where nobody lives is so."""
+    # who asks once, and is answered late, doesn't count for the rule
+    late = {
+        row["interface"]
+        for row in status["interfaces"]
+        if row["advertisements"].get("python", 0) > row["solicitations"].get(Outcome.ANSWERED_PYTHON, 0)
+    }
+    found = []
+    for rule in status["rules"]:
+        counts = rule["solicitations"]
+        asked = sum(counts.get(outcome, 0) for outcome in IN_VAIN)
+        if asked >= MANY_UNANSWERED and rule["interface"] not in late and not any(map(counts.get, ANSWERED)):
+            found.append((rule["interface"], rule["rule"], asked))
+    if found:
+        _, prefix, _ = found[0]
+        which = some([f"{name} {rule} ({asked:,} solicitations)" for name, rule, asked in found])
+        why = f"`npd6-xdp trace --rule {shlex.quote(prefix)} --control {shlex.quote(str(facts.control.absolute()))}`"
+        text = f"since the daemon's start nothing was answered under {which}"
+        yield note("unanswered", f"{text}: {why} says why; where nobody lives there, that is a scan")
 
 
 def _refused(facts: Facts, status: Mapping[str, Any], what: str, count: int) -> Finding:

@@ -30,6 +30,7 @@ def status(**row: Any) -> Facts:
         "solicitations": {"rate_limited": 0, "unmatched": 0},
         "rate_limited": {},
         "xdp_tx_errors": None,
+        "advertisements": {"xdp": 0, "python": 0},
     }
     said = {
         "build": {"version": "0.1.0"},
@@ -41,6 +42,7 @@ def status(**row: Any) -> Facts:
         "refused": {"neighbours": 0, "kernel proxy entries": 0},
         "warnings": [],
         "interfaces": [{**well, **row}],
+        "rules": [],
     }
     return replace(its, status=said)
 
@@ -158,3 +160,30 @@ def test_the_daemons_own_judgement_is_told_and_each_problem_that_has_no_check_of
         ("daemon", Level.NOTE, "npd6-xdp 0.1.0 runs, pid 7: degraded: 2 problems"),
         ("warning", Level.WARN, "the daemon warns: wan0: forwarding is off"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "late", "told"),
+    [
+        ({"pending": 40, "absent": 10}, 0, True),
+        ({"pending": 40, "absent": 9}, 0, False),
+        ({"pending": 4000, "answered_xdp": 1}, 0, False),
+        ({"pending": 4000}, 1, False),
+        ({"ignored": 4000, "standby": 4000, "dad": 60}, 0, False),
+    ],
+)
+def test_a_rule_under_which_nothing_is_answered_is_noted_which_others_that_answer_dont_hide(
+    counts: dict[str, int], late: int, told: bool
+) -> None:
+    its = status(advertisements={"xdp": 9, "python": late})
+    assert its.status is not None
+    rules = [
+        {"interface": "wan0", "rule": "2001:db8:1::/64", "method": "static", "solicitations": {"answered_xdp": 9}},
+        {"interface": "wan0", "rule": "2001:db8:2::/64", "method": "neighbour", "solicitations": counts},
+    ]
+    found = [each for each in grave(replace(its, status={**its.status, "rules": rules})) if each.check == "unanswered"]
+    assert [each.level for each in found] == [Level.NOTE] * told
+    for each in found:
+        assert (
+            "nothing was answered under wan0 2001:db8:2::/64 (50 solicitations): `npd6-xdp trace --rule" in each.message
+        )
