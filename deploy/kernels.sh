@@ -178,6 +178,7 @@ lay_out() {
     linked "$(command -v ip)"
     linked "$(command -v wg)"
     linked "$(command -v ethtool)"
+    linked "$(command -v setpriv)"
     python="$(readlink -f .venv/bin/python)"
     linked "$python"
     [ "$python" = /usr/bin/python3 ] || ln -s "$(basename "$python")" "$root/usr/bin/python3"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What this process may do, and what holds what on the machine: capabilities, limits, links of BPF programs, clock."""
+"""What a process may do, and what holds what on the machine: capabilities, limits, links of BPF programs, clock."""
 
 from __future__ import annotations
 
 import ctypes as ct
+import os
 import re
 import resource
 from collections.abc import Iterator
@@ -11,14 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
-_CAP_SYS_ADMIN = 21  # includes the two newer ones
+CAP_IPC_LOCK, CAP_SYS_ADMIN = 14, 21  # SYS_ADMIN includes the two newer ones below
 CAPABILITIES = {
-    "CAP_BPF": (39, _CAP_SYS_ADMIN),
+    "CAP_BPF": (39, CAP_SYS_ADMIN),
     "CAP_NET_ADMIN": (12,),
-    "CAP_PERFMON": (38, _CAP_SYS_ADMIN),
+    "CAP_PERFMON": (38, CAP_SYS_ADMIN),
     "CAP_NET_RAW": (13,),
 }
 """What `run` needs, each with the numbers that do."""
+NUMBERS = {
+    "CAP_IPC_LOCK": CAP_IPC_LOCK,
+    "CAP_SYS_ADMIN": CAP_SYS_ADMIN,
+    **{name: own for name, (own, *_) in CAPABILITIES.items()},
+}
+"""Of all capabilities that decide here."""
+_VERSION_3 = 0x20080522  # of struct __user_cap_header_struct
 _LINK = re.compile(r"^link_type:\txdp$", re.MULTILINE)
 _STA_UNSYNC = 0x40
 
@@ -26,8 +34,28 @@ _STA_UNSYNC = 0x40
 def missing_capabilities() -> tuple[str, ...]:
     """Those of CAPABILITIES that this process lacks."""
     lines = (_PROC / "self/status").read_text().splitlines()
-    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return lacking(next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")))
+
+
+def lacking(effective: int) -> tuple[str, ...]:
+    """Those of CAPABILITIES that who has these lacks: a bit each, by its number."""
     return tuple(name for name, bits in CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits))
+
+
+def confine(capabilities: int, memory: int) -> None:
+    """Leave this process no more than these capabilities, and RLIMIT_MEMLOCK (bytes; -1: no limit), or as near to that
+    as it may come: in a container systemd may not raise it, either. For a child, since it can't get back what it gives
+    up. Raises OSError.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (memory, memory))
+    except ValueError:
+        hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+    low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
+    header, data = (ct.c_uint32 * 2)(_VERSION_3, 0), (ct.c_uint32 * 6)(low, low, 0, high, high, 0)
+    if ct.CDLL(None, use_errno=True).capset(header, data) < 0:
+        raise OSError(code := ct.get_errno(), os.strerror(code))
 
 
 def locked_memory() -> int:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""doctor where the machine itself may be put out of order: its clock, its neighbour table, a card that hides tags; and
-what it says of `attach = "tc"`, by which kernel this is.
+"""doctor where the machine itself may be put out of order: its clock, its neighbour table, a card that hides tags, who
+may open a ring to Python; and what it says of `attach = "tc"`, by which kernel this is.
 
 For a guest only: what it does to the clock and to net.ipv6.neigh is seen by all that runs on the same kernel.
 """
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _MODULES = Path("/modules/order")  # which a guest of deploy/kernels.sh has
 _CARDS = Path("/sys/class/net")
 _DRIVER = "e1000"  # which takes tags out of the frames, unless it is told not to
 _THRESHOLDS = "net.ipv6.neigh.default.gc_thresh"
+_PARANOID, _SYSCTLS = Path("/proc/sys/kernel/perf_event_paranoid"), Path("/etc/sysctl.d/npd6-xdp.conf")
+_BOUND = ("setpriv", "--bounding-set=-all,+bpf,+net_admin,+net_raw,+perfmon")  # to what the unit gives
 _FAULTS = {
     "clock": "the clock says 1970-01-",
     "neighbour_table": "the kernel soon throws out hosts that are there",
@@ -82,6 +85,7 @@ class Doctored(Scene):
         for name in _FAULTS:
             ground.check(f"{name}: well, once it is mended", after[name]["level"], "ok")
         self._check_tc()
+        self._check_rings()
 
     def _check_tc(self) -> None:
         """Of a file that a daemon is to be started with: it is refused by a kernel without tcx, unless it is mended."""
@@ -100,15 +104,30 @@ class Doctored(Scene):
         after = self._look(file, nobody)
         ground.check("tc: none of it, once it is mended", "tc" in after, False)
 
-    def _look(self, config: Path | None = None, control: Path | None = None) -> dict[str, dict[str, Any]]:
+    def _check_rings(self) -> None:
+        """Of one who has no more than the unit's capabilities: above 2, Debian's kernels open no ring for that."""
+        ground, before = self.ground, _PARANOID.read_text().strip()
+        _PARANOID.write_text("3\n")
+        ground.check("perf_events: well for root", self._look()["perf_events"]["level"], "ok")
+        found = self._look(by=_BOUND)["perf_events"]
+        ground.check("perf_events: it fails for the service", found["level"], "fail")
+        ground.check("perf_events: in its words", "kernel.perf_event_paranoid is 3" in found["message"])
+        self._sh("mkdir -p /etc/sysctl.d", *found["mend"])
+        ground.check("perf_events: well, once it is mended", self._look(by=_BOUND)["perf_events"]["level"], "ok")
+        ground.check("perf_events: and at each boot", _SYSCTLS.read_text(), "kernel.perf_event_paranoid = 2\n")
+        _PARANOID.write_text(before)
+
+    def _look(
+        self, config: Path | None = None, control: Path | None = None, by: Sequence[str] = ()
+    ) -> dict[str, dict[str, Any]]:
         """What doctor finds, by its checks' names; of the offload, for this scene's port. Without a word it is asked of
-        the daemon and its file.
+        the daemon and its file. `by` has somebody else run it.
         """
         daemon, topology = self.ground.daemon, self.ground.topology
         where = (str(config or daemon.config_file), "--control", str(control or daemon.control))
         words = ("doctor", "--json", "--config", *where)
         kept = {**os.environ, "CACHE_DIRECTORY": str(topology.directory)}  # so that one look compiles, and not each
-        done = topology.run("edge", sys.executable, "-m", "npd6_xdp", *words, env=kept, timeout=_LOOK)
+        done = topology.run("edge", *by, sys.executable, "-m", "npd6_xdp", *words, env=kept, timeout=_LOOK)
         found = json.loads(done.stdout)
         return {each["check"]: each for each in found if each["check"] != "offload" or _PORT in each["message"]}
 

@@ -165,6 +165,41 @@ def test_little_locked_memory_is_told_and_more_of_it_mends_it(
     assert look(mend) == []
 
 
+SMALLER = {
+    "CapabilityBoundingSet=~CAP_BPF": ("capabilities", Level.FAIL, "isn't given CAP_BPF"),
+    "AmbientCapabilities=~CAP_NET_ADMIN": ("capabilities", Level.FAIL, "runs as npd6-xdp, isn't given CAP_NET_ADMIN"),
+    "LimitMEMLOCK=1M": ("locked_memory", Level.WARN, "(locked memory of the service: 1024 KiB)"),
+    "LimitMEMLOCK=1M:64M": ("locked_memory", Level.WARN, "(locked memory of the service: 1024 KiB)"),
+    "User=root\nCapabilityBoundingSet=~CAP_PERFMON": ("capabilities", Level.FAIL, "runs as root, isn't given CAP_PERF"),
+}
+"""What somebody's drop-in takes from the service, and what is said of it."""
+
+
+def test_what_a_drop_in_takes_from_the_service_is_told_to_root_too_and_what_is_printed_gives_it_back(
+    topology: Topology,
+) -> None:
+    theirs = "/etc/systemd/system/npd6-xdp.service.d"
+    with UnderSystemd(topology, CONTROL + configuration("2001:db8:1::/64 route")) as service:
+
+        def look() -> list[Finding]:
+            found = findings(service.enter(*service.program("doctor", "--json", "--config", FILE)).stdout)
+            return [each for name in ("capabilities", "perf_events", "locked_memory") for each in of(found, name)]
+
+        assert look() == []
+        for line, (check, level, words) in SMALLER.items():
+            service.enter("sh", "-ec", f"mkdir -p {theirs}; printf '[Service]\n{line}\n' > {theirs}/override.conf")
+            service.systemctl("daemon-reload")
+            found = look()
+            (its,) = (each for each in found if each.check == check)
+            assert its.level is level, line
+            assert words in its.message
+            for mend in its.mend:
+                done = service.enter("sh", "-c", mend)
+                assert done.returncode == 0, done.stderr
+            assert look() == [], line
+            service.enter("rm", "-r", theirs)
+
+
 def test_what_the_daemon_has_refused_and_what_it_warns_of_is_told(topology: Topology, daemon: Start) -> None:
     running = daemon(
         "[limits]\npending = 60000\n"

@@ -26,10 +26,21 @@ from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.tools.doctor.ruleset import Chain
 
 
+class Service(NamedTuple):
+    """What systemd gives the daemon by its unit, which isn't what this process has: its user, its capabilities of
+    system/privileges.py's NUMBERS (a bit each), and RLIMIT_MEMLOCK in bytes (-1: no limit).
+    """
+
+    user: str
+    capabilities: int
+    locked_memory: int
+
+
 class MachineFacts(NamedTuple):
     """The machine itself: `bcc` is its version, or "" and `no_bcc` says why. `missing` are capabilities that this
     process lacks. `program` says why the program doesn't load: "" is that it does, None that it wasn't tried. `pages`
-    are those of a ring to Python that the kernel grants, of `pages_wanted`; `no_ring` says why it grants none.
+    are those of a ring to Python that the kernel grants, of `pages_wanted`; `no_ring` says why it grants none. Both are
+    0 and "" where it wasn't asked.
     """
 
     kernel: str
@@ -43,7 +54,7 @@ class MachineFacts(NamedTuple):
     paranoid: str
     """The sysctl kernel.perf_event_paranoid; "" where it can't be read."""
     locked_memory: int
-    """RLIMIT_MEMLOCK in bytes; -1: no limit."""
+    """RLIMIT_MEMLOCK of this process in bytes; -1: no limit."""
     memory_wanted: int
     """What the rings take (bytes), twice: while a reload replaces a program."""
     time: float
@@ -52,6 +63,8 @@ class MachineFacts(NamedTuple):
     """Whether something keeps the clock right; None: the kernel doesn't say."""
     distribution: str = ""
     """Its name and version as os-release(5) has them, "debian 12"; "" where it doesn't say."""
+    service: Service | None = None
+    """As which the rings were asked for, where systemd is to run the daemon; None: as this process."""
 
 
 class Program(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine itself: kernel, bcc, whether the program loads, and what this process may."""
+"""The machine itself: kernel, bcc, whether the program loads, and what the daemon may, and this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from npd6_xdp.system.bpf.compiler import OLDEST_KERNEL
-from npd6_xdp.tools.doctor.facts import Facts, MachineFacts
+from npd6_xdp.system.privileges import CAP_IPC_LOCK, CAP_SYS_ADMIN, CAPABILITIES, lacking
+from npd6_xdp.tools.doctor.facts import Facts, MachineFacts, Service
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -21,6 +22,7 @@ _KERNELS = {
 """What installs a kernel that is new enough, by distribution, or by distribution and version."""
 _BCC = {"fedora": "dnf install python3-bcc"}
 _UNIT = "/etc/systemd/system/npd6-xdp.service.d"
+_PARANOID = "kernel.perf_event_paranoid"
 
 
 def checks(facts: Facts) -> Iterator[Finding]:
@@ -28,7 +30,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     yield _kernel(machine)
     yield _bcc(machine)
-    yield _capabilities(machine)
+    yield from _capabilities(machine)
     yield _program(machine)
     yield _perf_events(facts)
     yield _memory(facts)
@@ -58,13 +60,22 @@ def _of_distribution(machine: MachineFacts, commands: Mapping[str, str]) -> str:
     return commands.get(machine.distribution) or commands.get(name, "")
 
 
-def _capabilities(machine: MachineFacts) -> Finding:
+def _capabilities(machine: MachineFacts) -> Iterator[Finding]:
+    service = machine.service
+    not_given = () if service is None else lacking(service.capabilities)
+    if service is not None and not_given:
+        every = " ".join(CAPABILITIES)
+        text = f"the service, which runs as {service.user}, isn't given {', '.join(not_given)}, and can't start without"
+        given = f"AmbientCapabilities={every}\\nCapabilityBoundingSet={every}"
+        yield fail("capabilities", text, *_drop_in("capabilities", given))
     if machine.missing:
         missing = ", ".join(machine.missing)
-        return note(
+        yield note(
             "capabilities", f"this command runs without {missing}, so it can't look at everything: run it as root"
         )
-    return ok("capabilities", "all that are needed")
+    elif not not_given:
+        whose = "" if service is None else ", and the service is given them"
+        yield ok("capabilities", f"all that are needed{whose}")
 
 
 def _program(machine: MachineFacts) -> Finding:
@@ -76,25 +87,47 @@ def _program(machine: MachineFacts) -> Finding:
 
 
 def _perf_events(facts: Facts) -> Finding:
-    machine = facts.machine
-    paranoid = f"perf_event_paranoid is {machine.paranoid or 'unknown'}, which CAP_PERFMON is above"
-    if machine.program != "":
-        return note("perf_events", f"not tried; {paranoid}")
+    """By the rings that were opened with what the service has, or this process; else by the sysctl alone."""
+    machine, service = facts.machine, facts.machine.service
+    paranoid = f"{_PARANOID} is {machine.paranoid or 'unknown'}"
+    whose = "" if service is None else "to the service "
+    if machine.pages:
+        return ok("perf_events", f"the kernel grants the rings to Python {whose}({paranoid})")
     if machine.no_ring:
-        mend = _more_memory(facts) if "locked memory" in machine.no_ring else ()
-        return fail("perf_events", f"{machine.no_ring}; {_limit(machine)}", *mend)
-    return ok("perf_events", f"the kernel grants the rings to Python ({paranoid})")
+        is_paranoid = _PARANOID in machine.no_ring
+        mend = _less_paranoid(facts) if is_paranoid else _more_memory(facts) if "memory" in machine.no_ring else ()
+        text = f"no ring for the service: {machine.no_ring}" if service is not None else machine.no_ring
+        return fail("perf_events", f"{text}; {_limit(machine)}", *mend)
+    if machine.paranoid.isdigit() and int(machine.paranoid) > 2:
+        paranoid += ", and above 2 some distributions' kernels (Debian, Ubuntu) want CAP_SYS_ADMIN"
+        if service is not None and not service.capabilities >> CAP_SYS_ADMIN & 1:
+            return warn("perf_events", f"not tried; {paranoid}, which the service isn't given", *_less_paranoid(facts))
+    return note("perf_events", f"not tried; {paranoid}: run doctor as root, once the checks above are ok")
+
+
+def _less_paranoid(facts: Facts) -> list[str]:
+    """Now, and at each boot, as the package's file has it; by its name it comes after those that begin with digits."""
+    lasting = f"printf '{_PARANOID} = 2\\n' > /etc/sysctl.d/npd6-xdp.conf"
+    again = [] if facts.machine.service is None else ["systemctl restart npd6-xdp"]
+    return ["sysctl -w kernel.perf_event_paranoid=2", lasting, *again]
 
 
 def _limit(machine: MachineFacts) -> str:
-    return f"locked memory: {'no limit' if machine.locked_memory < 0 else f'{machine.locked_memory >> 10} KiB'}"
+    memory = machine.locked_memory if machine.service is None else machine.service.locked_memory
+    whose = "" if machine.service is None else " of the service"
+    return f"locked memory{whose}: {'no limit' if memory < 0 else f'{memory >> 10} KiB'}"
 
 
 def _more_memory(facts: Facts) -> list[str]:
-    """For the unit, if there is one; else for what is started from the same shell."""
-    if (facts.unit.properties or {}).get("LoadState") != "loaded":
+    """For the unit, if that runs it; else for what is started from the same shell."""
+    if facts.machine.service is None:
         return [f"ulimit -l {facts.machine.memory_wanted >> 10}"]
-    write = f"mkdir -p {_UNIT} && printf '[Service]\\nLimitMEMLOCK=512M\\n' > {_UNIT}/memory.conf"
+    return _drop_in("memory", "LimitMEMLOCK=512M")
+
+
+def _drop_in(name: str, lines: str) -> list[str]:
+    """What gives the service this, whatever else is written for it: the last file by its name decides."""
+    write = f"mkdir -p {_UNIT} && printf '[Service]\\n{lines}\\n' > {_UNIT}/zz-{name}.conf"
     return [write, "systemctl daemon-reload", "systemctl restart npd6-xdp"]
 
 
@@ -107,7 +140,16 @@ def _memory(facts: Facts) -> Finding:
             f" burst is lost sooner ({_limit(machine)})",
             *_more_memory(facts),
         )
+    service = machine.service
+    if service is not None and not machine.pages and not machine.no_ring and _is_little(machine, service):
+        text = f"the rings to Python take {machine.memory_wanted >> 10} KiB while a reload replaces a program, and may"
+        return warn("locked_memory", f"{text} be smaller, or refused ({_limit(machine)})", *_more_memory(facts))
     return ok("locked_memory", _limit(machine))
+
+
+def _is_little(machine: MachineFacts, service: Service) -> bool:
+    is_bound = service.locked_memory >= 0 and not service.capabilities >> CAP_IPC_LOCK & 1
+    return is_bound and service.locked_memory < machine.memory_wanted
 
 
 def _clock(machine: MachineFacts) -> Finding:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -38,19 +39,21 @@ from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
 from npd6_xdp.system.other_daemons import other_daemons, unit_of
 from npd6_xdp.system.privileges import (
+    confine,
     holders_of_program,
     is_clock_synchronised,
+    lacking,
     locked_memory,
     missing_capabilities,
 )
 from npd6_xdp.system.sysctl import read as read_sysctl
 from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.doctor import hosts
-from npd6_xdp.tools.doctor.facts import Answerer, Bridge, Facts, MachineFacts, Port, Program
+from npd6_xdp.tools.doctor.facts import Answerer, Bridge, Facts, MachineFacts, Port, Program, Service
 from npd6_xdp.tools.doctor.networkd import read_networkd
 from npd6_xdp.tools.doctor.reading_firewall import read_firewall
 from npd6_xdp.tools.doctor.samples import samples
-from npd6_xdp.tools.doctor.unit import read_unit
+from npd6_xdp.tools.doctor.unit import read_unit, service_of
 from npd6_xdp.tools.doctor.web import read_web_files
 
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
@@ -74,7 +77,9 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         table = build(config, links, held=held)
         wanted = {name for name in links if config.entries(name)}
         entries = {name: entry for name in wanted if (entry := netlink.link(links[name].ifindex)) is not None}
-    machine, tried = _machine(config, table, links, sorted(wanted) if attach and status is None else ())
+    unit = read_unit()
+    service = service_of(unit, runs=status is not None or is_silent)
+    machine, tried = _machine(config, table, links, service, sorted(wanted) if attach and status is None else ())
     features = xdp_features([entry.ifindex for entry in entries.values()])
     ports = {
         name: Port(
@@ -113,7 +118,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         daemons=[Answerer(name, pid, unit_of(pid)) for name, pid in other_daemons(_ANSWERERS)],
         networkd=read_networkd(),
         firewall=read_firewall(),
-        unit=read_unit(),
+        unit=unit,
         web=read_web_files(config),
         can_ask_routers=find("rdisc6") is not None,
         **routing,
@@ -134,7 +139,7 @@ def _status(control: Path) -> tuple[Mapping[str, Any] | None, str, bool]:
 
 
 def _machine(
-    config: Config, table: Table, links: Mapping[str, LinkFacts], ports: Sequence[str]
+    config: Config, table: Table, links: Mapping[str, LinkFacts], service: Service | None, ports: Sequence[str]
 ) -> tuple[MachineFacts, dict[str, str]]:
     """The machine, and what the drivers of some ports have said to the program."""
     bcc = no_bcc = no_ring = paranoid = ""
@@ -152,7 +157,7 @@ def _machine(
         else:
             program = ""
             try:
-                pages, no_ring = _ring(loaded)
+                pages, no_ring = _ring(loaded) if service is None else _ring_of(service, loaded)
                 tried = {name: _tried(loaded, links[name], config.wish(name)) for name in ports}
             finally:
                 loaded.close()
@@ -173,6 +178,7 @@ def _machine(
         time.time(),
         is_clock_synchronised(),
         _distribution(),
+        service,
     )
     return machine, tried
 
@@ -182,6 +188,27 @@ def _distribution() -> str:
         its = platform.freedesktop_os_release()
         return f"{its.get('ID', '')} {its.get('VERSION_ID', '')}".strip()
     return ""
+
+
+def _ring_of(service: Service, loaded: Loaded) -> tuple[int, str]:
+    """What the kernel says to the service, by a child that has no more than that."""
+    if lacking(service.capabilities):
+        return 0, ""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        found = 0, ""  # this process may not be what the service is
+        with suppress(OSError):
+            confine(service.capabilities, service.locked_memory)
+            found = _ring(loaded)
+        os.write(writing, json.dumps(found).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123 (a descriptor)
+        said = pipe.read()
+    os.waitpid(child, 0)
+    pages, no_ring = json.loads(said or '[0, ""]')
+    return pages, no_ring
 
 
 def _ring(loaded: Loaded) -> tuple[int, str]:

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from npd6_xdp.system.firewall import said
-from npd6_xdp.tools.doctor.facts import Facts, Unit
+from npd6_xdp.system.privileges import NUMBERS
+from npd6_xdp.tools.doctor.facts import Facts, Service, Unit
 from npd6_xdp.tools.doctor.finding import Finding, fail, note, ok, warn
 
 NAME = "npd6-xdp.service"
-_PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,NeedDaemonReload,MainPID"
+_PROPERTIES = (
+    "LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,NeedDaemonReload,MainPID"
+    ",User,AmbientCapabilities,CapabilityBoundingSet,LimitMEMLOCKSoft"
+)
 _MANAGER = Path("/run/systemd/system")
 
 
@@ -23,6 +27,23 @@ def read_unit() -> Unit:
     if why:
         return Unit(None, why)
     return Unit({key: value for key, _, value in (line.partition("=") for line in text.splitlines())})
+
+
+def service_of(unit: Unit, *, runs: bool) -> Service | None:
+    """What the daemon has that the unit runs; None: there is no unit, or the daemon that `runs` isn't its."""
+    its = unit.properties or {}
+    if its.get("LoadState") != "loaded" or (runs and its.get("ActiveState") not in ("active", "reloading")):
+        return None
+    user, memory = its.get("User", ""), its.get("LimitMEMLOCKSoft", "")
+    capabilities = _bits(its.get("CapabilityBoundingSet", ""))
+    if user not in ("", "root", "0"):
+        capabilities &= _bits(its.get("AmbientCapabilities", ""))
+    is_number = memory.isdigit() and int(memory) < 1 << 63
+    return Service(user or "root", capabilities, int(memory) if is_number else -1)
+
+
+def _bits(names: str) -> int:
+    return sum(1 << NUMBERS[name] for name in set(names.upper().split()) & NUMBERS.keys())
 
 
 def checks(facts: Facts) -> Iterator[Finding]:

@@ -17,8 +17,10 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
+from npd6_xdp.system.bpf.events import refusal
+from npd6_xdp.system.privileges import CAPABILITIES, NUMBERS
 from npd6_xdp.tools.doctor import hosts, interface, kernel_proxy, machine, others, routes, unit, web
-from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Program, Unit
+from npd6_xdp.tools.doctor.facts import Answerer, Facts, MachineFacts, NetworkdLine, Port, Program, Service, Unit
 from npd6_xdp.tools.doctor.finding import Finding, Level, fail, findings_json, findings_text, is_failed, ok, warn
 
 TEXT = """\
@@ -87,6 +89,62 @@ def test_the_machine(changed: MachineFacts, check: str, level: Level, words: str
     found = of(machine.checks(replace(facts(), machine=changed)), check)
     assert found.level is level
     assert words in found.message
+
+
+ALL = sum(1 << NUMBERS[name] for name in CAPABILITIES)
+SERVICE = Service("npd6-xdp", ALL, 512 << 20)
+AS_SERVICE = WELL._replace(service=SERVICE)
+UNTRIED = AS_SERVICE._replace(program=None, pages=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "check", "level", "words"),
+    [
+        (AS_SERVICE, "perf_events", Level.OK, "to the service (kernel.perf_event_paranoid is 2)"),
+        (AS_SERVICE._replace(paranoid="3"), "perf_events", Level.OK, "perf_event_paranoid is 3"),
+        (AS_SERVICE._replace(pages=0, no_ring=refusal("3")), "perf_events", Level.FAIL, "no ring for the service: "),
+        (UNTRIED._replace(paranoid="3"), "perf_events", Level.WARN, "which the service isn't given"),
+        (UNTRIED, "perf_events", Level.NOTE, "not tried; kernel.perf_event_paranoid is 2"),
+        (
+            UNTRIED._replace(service=None, paranoid="4"),
+            "perf_events",
+            Level.NOTE,
+            "(Debian, Ubuntu) want CAP_SYS_ADMIN",
+        ),
+        (
+            UNTRIED._replace(service=SERVICE._replace(capabilities=ALL | 1 << 21), paranoid="4"),
+            "perf_events",
+            Level.NOTE,
+            "is 4",
+        ),
+        (AS_SERVICE, "capabilities", Level.OK, "the service is given them"),
+        (WELL._replace(service=Service("root", 1 << 21, -1)), "capabilities", Level.FAIL, "CAP_NET_ADMIN, CAP_NET_RAW"),
+        (UNTRIED._replace(service=SERVICE._replace(locked_memory=1 << 20)), "locked_memory", Level.WARN, "1024 KiB"),
+        (UNTRIED, "locked_memory", Level.OK, "524288 KiB"),
+    ],
+)
+def test_what_the_service_may_is_judged_and_not_what_this_process_may(
+    changed: MachineFacts, check: str, level: Level, words: str
+) -> None:
+    found = of(machine.checks(replace(facts(), machine=changed)), check)
+    assert found.level is level
+    assert words in found.message
+    assert bool(found.mend) == (level in (Level.WARN, Level.FAIL))
+    if "paranoid" in found.message and found.mend:
+        assert found.mend[0] == "sysctl -w kernel.perf_event_paranoid=2"
+        assert found.mend[1] == "printf 'kernel.perf_event_paranoid = 2\\n' > /etc/sysctl.d/npd6-xdp.conf"
+
+
+def test_what_the_unit_gives_goes_by_its_user_and_counts_where_it_runs_the_daemon() -> None:
+    given = {"LoadState": "loaded", "ActiveState": "inactive", "User": "npd6-xdp", "LimitMEMLOCKSoft": "1048576"}
+    given |= {"AmbientCapabilities": "cap_bpf cap_perfmon", "CapabilityBoundingSet": "cap_chown cap_bpf cap_sys_admin"}
+    assert unit.service_of(Unit(given), runs=False) == Service("npd6-xdp", 1 << 39, 1 << 20)
+    given |= {"User": "", "LimitMEMLOCKSoft": "infinity"}
+    assert unit.service_of(Unit(given), runs=False) == Service("root", 1 << 39 | 1 << 21, -1)
+    assert unit.service_of(Unit(given), runs=True) is None
+    assert unit.service_of(Unit({**given, "ActiveState": "active"}), runs=True) is not None
+    assert unit.service_of(Unit({**given, "LoadState": "not-found"}), runs=False) is None
+    assert unit.service_of(Unit(), runs=False) is None
 
 
 def port(**changes: Any) -> Facts:
