@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from npd6_xdp.core import plain_toml
+from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.config_parts import Assembly, parts
 from npd6_xdp.core.config_words import Float
@@ -128,14 +130,21 @@ def _config(data: bytes) -> None:
     plain = plain_toml.read(text)
     if plain is not None:  # else it is tomllib that reads or refuses
         assert repr(plain) == repr(tomllib.loads(text, parse_float=Float))
+    found = _read(text)
+    with patch.object(plain_toml, "read", return_value=None):
+        assert found == _read(text), "by tomllib alone"
+    if isinstance(found, Config):
+        assert found == _read(text, found), "at a reload"
+        assembly = Assembly()
+        assert [assembly.add(part) for part in parts(found)][-1] == found
+
+
+def _read(text: str, before: Config | None = None) -> Config | str:
     try:
-        config = parse(text, "f")
+        return parse(text, "f", before)
     except ConfigError as error:
         _told(error)
-        return
-    assembly = Assembly()
-    assert [assembly.add(part) for part in parts(config)][-1] == config
-    assert parse(text, "f", config) == config
+        return str(error)
 
 
 def _told(error: ConfigError) -> None:
