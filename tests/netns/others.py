@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes as ct
 import os
+import re
 import socket
+import subprocess
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -16,6 +18,7 @@ from typing import Self
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.compiler import compile_program, load_bcc, load_function
 from npd6_xdp.system.bpf.others import program_name, tc_programs
+from tests.netns.wire import until
 
 _TEXT = """
 BPF_ARRAY(seen, u64, 3);
@@ -107,3 +110,34 @@ def at_tc(topology: Topology, interface: str = "wan0") -> list[str]:
     """The names of the programs at an interface's tc ingress on the edge, in their order."""
     with topology.inside("edge"):
         return [program_name(program) for program in tc_programs(socket.if_nametoindex(interface))]
+
+
+class Filter:
+    """xdp-filter of xdp-tools on the edge: it passes what it isn't told to drop. It keeps its maps by name, so all of
+    it is run in one mount namespace.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._keeper = topology.popen("edge", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf && exec sleep infinity")
+        assert until(lambda: self._run("findmnt", "-t", "bpf", "/sys/fs/bpf").returncode == 0)
+
+    def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return self._topology.run("edge", "nsenter", "-t", str(self._keeper.pid), "-m", *argv)
+
+    def __call__(self, *argv: str) -> str:
+        done = self._run("xdp-filter", *argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refuses(self, *argv: str) -> str:
+        """What it says where it can't."""
+        done = self._run("xdp-filter", *argv)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    def counted(self, verdict: str) -> int:
+        """The packets that got a verdict."""
+        found = re.search(rf"{verdict}\s+(\d+) pkts", self("status"))
+        assert found is not None
+        return int(found[1])

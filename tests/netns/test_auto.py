@@ -23,7 +23,7 @@ import pytest
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.netns.others import Others, at_tc
+from tests.netns.others import Filter, Others, at_tc
 from tests.netns.test_taken_away import force_off
 from tests.netns.verb import verb
 from tests.netns.wire import LATE, configuration, on_edge, paused, question, says, until
@@ -171,3 +171,31 @@ def test_where_somebody_else_comes_to_the_place_of_xdp_it_goes_to_tc(
     finally:
         others.__exit__(None, None, None)
     assert says(running, f"{TAP}: XDP attached (native mode), datapath hybrid", 2)
+
+
+@pytest.mark.parametrize(("option", "mode"), [("native", "native"), ("skb", "generic")])
+def test_once_xdp_filter_is_unloaded_it_is_native_again_with_nothing_unanswered(
+    topology: Topology, daemon: Start, tap: Tap, option: str, mode: str
+) -> None:
+    """And the place of XDP is then ours, whatever xdp-filter asks for."""
+    xdp_filter = Filter(topology)
+    xdp_filter("load", TAP, "--mode", option, "--policy", "allow")
+    running = daemon(on_tap())
+    assert says(
+        running, f"{TAP}: attached at tc ingress, datapath hybrid; not native: another XDP program is attached in"
+    )
+    assert f" in {mode} mode: id " in running.log
+    assert " (xdpfilt_alw_all)\n" in running.log
+    assert sits(topology) == (mode, 1)
+    before = xdp_filter.counted("XDP_PASS")
+    tap.begin()
+    assert tap.go_on()
+    assert xdp_filter.counted("XDP_PASS") >= before + 50
+    xdp_filter("unload", TAP)
+    assert says(running, f"{TAP}: XDP attached (native mode), datapath hybrid")
+    assert sits(topology) == ("native", 0)
+    assert tap.go_on()
+    tap.end()
+    assert tap.all_answered_once()
+    assert "Existing program is not using a dispatcher" in xdp_filter.refuses("load", TAP, "--mode", option)
+    assert sits(topology) == ("native", 0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -18,7 +16,7 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_MAC, Topology
 from tests.frames import TAGS_8021Q, TAGS_QINQ, ip6
 from tests.judge import judge_advertisement
-from tests.netns.others import Others, at_tc
+from tests.netns.others import Filter, Others, at_tc
 from tests.netns.test_hidden_tags import tag_beside
 from tests.netns.test_reload import reload, stream
 from tests.netns.test_taken_away import force_off
@@ -296,31 +294,6 @@ def test_a_daemon_that_ends_leaves_nothing_at_tc_and_two_of_us_dont_share_a_port
         assert answer(wire, "2001:db8:1::77") is not None
     assert again.stop() == 0
     assert left() == ([], 0)
-
-
-class Filter:
-    """xdp-filter of xdp-tools on wan0: it passes what it isn't told to drop. It keeps its maps by name, so all of it is
-    run in one mount namespace.
-    """
-
-    def __init__(self, topology: Topology) -> None:
-        self._topology = topology
-        self._keeper = topology.popen("edge", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf && exec sleep infinity")
-        assert until(lambda: self._run("findmnt", "-t", "bpf", "/sys/fs/bpf").returncode == 0)
-
-    def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return self._topology.run("edge", "nsenter", "-t", str(self._keeper.pid), "-m", *argv)
-
-    def __call__(self, *argv: str) -> str:
-        done = self._run("xdp-filter", *argv)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def counted(self, verdict: str) -> int:
-        """The packets that got a verdict."""
-        found = re.search(rf"{verdict}\s+(\d+) pkts", self("status"))
-        assert found is not None
-        return int(found[1])
 
 
 def test_xdp_filter_goes_on_counting_and_dropping_beside_us(topology: Topology, daemon: Start) -> None:
