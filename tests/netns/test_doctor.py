@@ -281,8 +281,10 @@ FAULTS = {
         config=ROUTED.replace("wan0", "br0"),
     ),
     "another XDP program, that a process holds": Fault(
-        "xdp", Level.FAIL, "held by python", (*BRIDGE, "$PYTHON -m tests.netns.doctoring br0 held >/dev/null 2>&1 &"),
-        config=configuration(f"{P} route", attach='"generic"').replace('"wan0"', '"br0"'), after=NO_BRIDGE,
+        "xdp", Level.FAIL, "held by python",
+        (*BRIDGE, "$PYTHON -m tests.netns.doctoring br0 held >/dev/null 2>&1 & echo $! >$DIRECTORY/held"),
+        config=configuration(f"{P} route", attach='"generic"').replace('"wan0"', '"br0"'),
+        after=("kill $(cat $DIRECTORY/held)", *NO_BRIDGE),
     ),
     "another XDP program, that somebody has left": Fault(
         "xdp", Level.FAIL, "another XDP program sits there", (*BRIDGE, "$PYTHON -m tests.netns.doctoring br0 left"),

@@ -12,6 +12,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.netns.doctoring import Doctor, of
+from tests.netns.others import at_tc
 from tests.netns.test_auto import TAP, Tap, on_tap, sits
 from tests.netns.test_doctor import Scene
 from tests.netns.test_taken_away import force_off
@@ -74,7 +75,7 @@ def test_a_program_that_the_daemon_still_takes_for_attached_is_told_to_be_gone_a
     assert graves(scene, check, "attached") == []
 
 
-def test_a_port_whose_place_another_program_has_taken_is_told_with_what_takes_that_off(
+def test_a_port_whose_place_another_program_has_taken_is_told_with_what_sits_beside_that(
     topology: Topology, daemon: Start, doctor: Doctor
 ) -> None:
     scene = Scene(topology, daemon(configuration(RULE, attach='"generic"')), doctor)
@@ -88,9 +89,14 @@ def test_a_port_whose_place_another_program_has_taken_is_told_with_what_takes_th
     (other,) = of(scene.look(), "xdp")
     assert other.level is Level.FAIL
     assert "another XDP program sits there (xdpgeneric, id " in other.message
+    assert other.message.endswith('attach = "auto" would sit beside it, by tc')
     scene.sh(*other.mend)
-    assert until(lambda: topology.xdp_mode("edge", "wan0") == "generic")
-    assert until(lambda: graves(scene, "attached", "xdp") == [])
+    assert until(lambda: at_tc(topology) == ["ns_filter_tc"])
+    assert topology.xdp_mode("edge", "wan0") == "generic", "the other one is left alone"
+    assert until(lambda: graves(scene, "attached", "file") == [])
+    (beside,) = of(scene.look(), "xdp")
+    assert beside.level is Level.NOTE
+    assert "which has each frame before tc" in beside.message
 
 
 def test_a_rule_under_which_nothing_is_answered_is_noted_beside_one_that_answers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -181,6 +182,8 @@ def test_what_another_xdp_program_passes_comes_to_us_and_only_what_we_pass_to_wh
     assert at_tc(topology) == [FOREIGN, OURS]
     assert asker.outcome("2001:db8:4::9") == "answered_xdp"
     assert until(lambda: seen() == (before[0] + 10, before[1] + 2)), "who stands before us sees all"
+    said = scene.running.command("doctor", "--config", str(scene.running.config_file)).stdout
+    assert re.search(rf"^note  tc +wan0: before it id \d+ \({FOREIGN}\): what is accepted", said, re.MULTILINE), said
     for attach, order in (("auto", "first"), ("auto", "last"), ("tc", "first")):
         reload(scene.running, text(attach=f'"{attach}"', tc_order=f'"{order}"'))
         assert at_tc(topology) == ([OURS, FOREIGN] if order == "first" else [FOREIGN, OURS]), (attach, order)

@@ -36,6 +36,9 @@ def checks(facts: Facts, link: LinkFacts, port: Port, attached: str) -> Iterator
         yield warn("tc", f"{name}: {GONE}", running.reload(facts))
     elif attached:
         yield ok("tc", f"{name}: the daemon's program sits at tc's ingress{_order(port.at_tc)}")
+        if before := _before(port.at_tc):
+            text = f"{name}: before it {_listed(before)}: what is accepted, dropped or redirected there isn't seen here"
+            yield note("tc", text)
     else:
         yield ok("tc", f"{name}: by tc{', which takes the program' if port.tried == '' else ''}{_order(port.at_tc)}")
     for program in port.programs:
@@ -55,8 +58,17 @@ def _is_gone(facts: Facts, port: Port) -> bool:
 
 def _order(programs: tuple[Program, ...]) -> str:
     """Who stands there, if there is anybody."""
-    said = (f"id {each.id}{f' ({each.name})' if each.name else ''}" for each in programs)
-    return f"; in this order: {', '.join(said)}" if programs else ""
+    return f"; in this order: {_listed(programs)}" if programs else ""
+
+
+def _before(programs: tuple[Program, ...]) -> tuple[Program, ...]:
+    """Those that have each frame before the daemon's program, where it is to be seen which one that is."""
+    names = [each.name for each in programs]
+    return programs[: names.index(_OURS)] if _OURS in names else ()
+
+
+def _listed(programs: tuple[Program, ...]) -> str:
+    return ", ".join(f"id {each.id}{f' ({each.name})' if each.name else ''}" for each in programs)
 
 
 def _said(program: Program) -> str:

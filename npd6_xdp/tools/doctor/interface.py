@@ -121,16 +121,24 @@ def _programs(facts: Facts, link: LinkFacts, port: Port) -> Finding:
         if not program.name and not program.holders:  # every program of bcc's, clang's and ip's has a name
             return note("xdp", f"{link.name}: an XDP program sits there ({what}); whose it is, only root may see")
         text = f"{link.name}: another XDP program sits there ({what}"
-        has_tc = has_tcx(facts.machine.kernel)
-        if has_tc and facts.config.attach(link.name) is Attach.AUTO:
-            return note("xdp", f"{text}{f'; held by {pids}' if pids else ''}): by tc then, beside it")
-        beside = '; attach = "auto" would sit beside it, by tc' if has_tc else ""
+        text += f"; held by {pids})" if pids else ")"
+        if has_tcx(facts.machine.kernel):
+            return _beside(facts, link.name, text)
         if program.holders:
-            return fail(
-                "xdp", f"{text}; held by {pids}){beside}", *(f"kill {pid}" for _, pid in program.holders if pid > 1)
-            )
-        return fail("xdp", f"{text}){beside}", f"ip link set dev {word(link.name)} {program.mode} off")
+            return fail("xdp", text, *(f"kill {pid}" for _, pid in program.holders if pid > 1))
+        return fail("xdp", text, f"ip link set dev {word(link.name)} {program.mode} off")
     return ok("xdp", f"{link.name}: no other XDP program")
+
+
+def _beside(facts: Facts, name: str, text: str) -> Finding:
+    """What there is to do where another program has the place of XDP and there is tc: it needn't go."""
+    wish = facts.config.attach(name)
+    if wish is Attach.AUTO:
+        return note("xdp", f"{text}: by tc then, beside it")
+    mend = edits.interface_place(facts.path, facts.text, name).replace(("attach", wish.value, "auto"))
+    if facts.status:
+        mend = edits.both(mend, (running.reload(facts),))
+    return fail("xdp", f'{text}; attach = "auto" would sit beside it, by tc', *mend)
 
 
 def _native(facts: Facts, link: LinkFacts, port: Port) -> Finding:

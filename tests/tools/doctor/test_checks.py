@@ -203,8 +203,44 @@ def at_tc(**changes: Any) -> Facts:
     return replace(its, config=parse(text, "x"), text=text)
 
 
+def test_whoever_stands_before_the_daemons_program_at_tc_is_told_to_have_each_frame_first() -> None:
+    ours, other, nameless = Program(7, "tc", "ns_filter_tc"), Program(8, "tc", "cil_from_netdev"), Program(9, "tc")
+
+    def told(*programs: Program) -> list[str]:
+        its = replace(at_tc(at_tc=programs), status={"interfaces": [{"port": "wan0", "attach": "tc"}]})
+        return [each.message for each in interface.checks(its) if each.check == "tc" and each.level is Level.NOTE]
+
+    end = "what is accepted, dropped or redirected there isn't seen here"
+    assert told(other, nameless, ours) == [f"wan0: before it id 8 (cil_from_netdev), id 9: {end}"]
+    assert told(ours, other, nameless) == []
+    assert told(other, nameless) == [], "it may be either"
+
+
 def old(its: Facts) -> Facts:
     return replace(its, machine=its.machine._replace(kernel="6.1.0-39-amd64"))
+
+
+def in_generic_mode(**changes: Any) -> Facts:
+    its = at_tc(**changes)
+    text = its.text.replace('"tc"', '"generic"')
+    return replace(its, config=parse(text, "x"), text=text)
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [(Program(9, "xdpgeneric", "suricata", (("Suricata-Main", 77),)),), (Program(9, "xdpgeneric", "xdp_pass"),)],
+)
+def test_another_program_is_to_end_only_where_there_is_no_tc_to_sit_beside_it(programs: tuple[Program, ...]) -> None:
+    found = of(interface.checks(in_generic_mode(programs=programs)), "xdp")
+    assert found.level is Level.FAIL
+    (mend,) = found.mend
+    assert "sed -i" in mend
+    assert '"auto"' in mend
+    assert 'attach = "auto" would sit beside it, by tc' in found.message
+    found = of(interface.checks(old(in_generic_mode(programs=programs))), "xdp")
+    ends = "kill 77" if programs[0].holders else "ip link set dev wan0 xdpgeneric off"
+    assert (found.level, found.mend) == (Level.FAIL, (ends,))
+    assert "auto" not in found.message
 
 
 @pytest.mark.parametrize(
