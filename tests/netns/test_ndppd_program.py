@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,34 @@ def test_the_shape_of_nixos_answers_by_the_route(topology: Topology, ndppd: Ndpp
         assert wire.ask(question("2001:db8:2::8"), 0.1) is None
     assert "is running here" not in ndppd.log
     assert "debug: " not in ndppd.log
+
+
+def only(prefix: str) -> str:
+    return f"proxy wan0 {{\n rule {prefix} {{\n static\n }}\n}}\n"
+
+
+def test_run_takes_an_ndppd_conf_too_and_reads_it_again_at_sighup(topology: Topology, ndppd: Ndppd) -> None:
+    ndppd.config.write_text(only("2001:db8:2::/64"))
+    ndppd.program = Path(sys.executable)
+    process = ndppd.start("-m", "npd6_xdp", "run", "--ndppd", str(ndppd.config))
+    ndppd.pidfile.write_text(str(process.pid))
+    assert until(lambda: "ready: 1 rule on wan0" in ndppd.log or process.poll() is not None), ndppd.log
+    assert ndppd.status()["configuration"] == str(ndppd.config)
+    first, second = UNKNOWN, "2001:db8:3::7"
+    with Wire(topology) as wire:
+        assert wire.ask(question(first)) is not None
+        assert wire.ask(question(second), 0.2) is None
+        ndppd.config.write_text(only("2001:db8:3::/64"))
+        process.send_signal(signal.SIGHUP)
+        assert ndppd.says("reload: the new configuration is in use")
+        assert wire.ask(question(second)) is not None
+        assert wire.ask(question(first), 0.2) is None
+        ndppd.config.write_text(only("2001:db8:g::/64")[:-2])
+        process.send_signal(signal.SIGHUP)
+        assert ndppd.says(f"reload: {ndppd.config}:1: proxy: its block is never closed")
+        assert wire.ask(question(second)) is not None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
 
 
 def test_what_ndppd_goes_on_without_is_said_and_the_rest_is_answered(topology: Topology, ndppd: Ndppd) -> None:
