@@ -13,7 +13,9 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from npd6_xdp.lab.topology import Topology
 from tests.netns.wire import until
@@ -21,6 +23,8 @@ from tests.netns.wire import until
 CHROMIUM = shutil.which("chromium")
 CHROMEDRIVER = shutil.which("chromedriver")
 URL = "http://[::1]:9846/"
+
+_MOST_TABS = 200
 
 _FLAGS = (
     "--headless",
@@ -115,6 +119,19 @@ class Page:
     def press(self, selector: str, *keys: str) -> None:
         """Press keys there (selenium.webdriver.common.keys)."""
         self._driver.find_element(By.CSS_SELECTOR, selector).send_keys(*keys)
+
+    def press_focused(self, *keys: str) -> None:
+        """Press keys wherever the focus is."""
+        ActionChains(self._driver).send_keys(*keys).perform()
+
+    def tab_to(self, selector: str) -> None:
+        """Press Tab from the page's beginning on until the focus is there, as who has no mouse does."""
+        self.run("document.activeElement.blur(); getSelection().removeAllRanges(); scrollTo(0, 0)")
+        for _ in range(_MOST_TABS):
+            self.press_focused(Keys.TAB)
+            if self.run("return document.activeElement.matches(arguments[0])", selector):
+                return
+        raise AssertionError(f"Tab doesn't come to {selector}")
 
     def choose(self, selector: str, value: str) -> None:
         """Have an input or a select be so, as if somebody had done it."""

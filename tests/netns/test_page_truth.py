@@ -23,6 +23,7 @@ Start = Callable[..., RunningDaemon]
 
 AXE = Path(__file__).resolve().parents[2] / ".venv/axe/node_modules/axe-core/axe.min.js"
 LINE = "return document.querySelector('#plot path.line').getAttribute('d')"
+FIGURES = "return [...document.querySelectorAll('#figures dd:not(.sub)')].map((each) => getComputedStyle(each).color)"
 MANY = 4000
 OFF = "wan0: forwarding is off, so method route finds no target there: sysctl -w net.ipv6.conf.all.forwarding=1"
 FAILED = "the last reload failed; the configuration before it is in use"
@@ -93,11 +94,15 @@ def test_of_a_daemon_that_is_gone_nothing_stands_there_as_if_it_were_so_and_the_
     with flood(topology, cycle(scan(64, "2001:db8:3::")), 100):
         assert page.becomes(lambda: page.total("answered_xdp") > 300, 10.0)
     up, shown = page.run(flag), page.text("#figure-asked .sub")
+    clock = page.run("return getComputedStyle(document.querySelector('#clock')).color")
+    assert clock not in page.run(FIGURES)
     first.kill()
     assert page.becomes(lambda: head(page) == "not answering")
     assert re.fullmatch(r"last seen \d\d:\d\d:\d\d, \d+ s ago", page.text("#clock"))
     assert page.run(flag) != up
-    assert page.run(flag) == page.run("return getComputedStyle(document.querySelector('#clock')).color")
+    greyed = page.run("return getComputedStyle(document.querySelector('#clock')).color")
+    assert page.run(flag) == greyed
+    assert set(page.run(FIGURES)) == {greyed}
     assert page.run(
         "return getComputedStyle(document.querySelector('#interfaces .flag span'), '::before').content"
     ) == ('"was "')
@@ -132,36 +137,66 @@ def test_what_was_before_the_page_was_opened_is_the_daemons_to_tell_also_of_the_
     assert min(heights) < 60, "what the first one has answered"
 
 
-def test_of_thousands_of_rules_a_hundred_are_there_at_a_time_and_all_can_be_found(
-    topology: Topology, daemon: Start, page: Page
-) -> None:
-    daemon(configuration(*rules(MANY), "2001:db8:ffff::/64 ignore"))
-    with Wire(topology) as wire:
-        wire.send(*scan(9, "2001:db8:1:f9f::"), *scan(3, "2001:db8:ffff::"))
+def test_of_thousands_of_rules_a_hundred_are_there_at_a_time(topology: Topology, daemon: Start, page: Page) -> None:
+    daemon(configuration(*rules(MANY)))
     page.open()
     page.resize(390)
     where = "#rules-pages span"
-    assert page.becomes(lambda: page.text(where) == "1–25 of 4,001 rules", 15.0), page.text(where)
+    assert page.becomes(lambda: page.text(where) == "1–25 of 4,000 rules", 15.0), page.text(where)
     assert len(page.texts("#rules tr")) == 25
     assert page.run("return document.scrollingElement.scrollWidth <= innerWidth")
     assert page.run("return document.scrollingElement.scrollHeight") < 8_000
     page.resize(1120)
     assert page.becomes(lambda: len(page.texts("#rules tr")) == 100)
-    page.run("document.querySelector('#rules-pages button:last-child').click()")
-    assert page.text(where) == "101–200 of 4,001 rules"
-    assert "2001:db8:1:64::/64" in page.texts("#rules tr")[0]
-    page.choose("#search", "1:f9")
-    assert [row.split()[0] for row in page.texts("#rules tr")] == [
-        f"2001:db8:1:{number:x}::/64" for number in (0xF9, *range(0xF90, 0xFA0))
-    ]
-    page.choose("#order", "asked")
-    assert page.texts("#rules tr")[0].split()[0] == "2001:db8:1:f9f::/64"
-    page.choose("#search", "")
-    page.choose("#of-outcome", "ignored")
-    assert [row.split()[0] for row in page.texts("#rules tr")] == ["2001:db8:ffff::/64"]
-    page.choose("#search", "nothing like that")
+
+
+def shown(page: Page) -> list[str]:
+    return [row.split()[0] for row in page.texts("#rules tr")]
+
+
+def test_rules_are_searched_filtered_ordered_and_turned_over_by_keys_alone(
+    topology: Topology, daemon: Start, page: Page
+) -> None:
+    on_lan = configuration("2001:db8:f::/64 static").replace("wan0", "lan0")
+    daemon(configuration("2001:db8:ffff::/64 ignore", *rules(MANY)) + on_lan)
+    with Wire(topology) as wire:
+        wire.send(*scan(900, "2001:db8:1:f9f::"), *scan(3, "2001:db8:ffff::"))
+    page.open()
+    page.resize(1120)
+
+    def typed(control: str, text: str) -> None:
+        page.tab_to(control)
+        page.press_focused(text)
+
+    where, following = "#rules-pages span", "#rules-pages button:last-child"
+    assert page.becomes(lambda: page.text(where) == "1–100 of 4,002 rules", 15.0), page.text(where)
+    assert shown(page)[:2] == ["2001:db8:ffff::/64", "2001:db8:1:0::/64"], "as in the file"
+    page.tab_to(following)
+    page.press_focused(Keys.ENTER)
+    assert page.text(where) == "101–200 of 4,002 rules"
+    assert shown(page)[0] == "2001:db8:1:63::/64"
+    typed("#order", "prefix")
+    assert page.text(where) == "1–100 of 4,002 rules"
+    assert shown(page) == [f"2001:db8:1:{number:x}::/64" for number in range(100)]
+    typed("#search", "1:f9")
+    assert shown(page) == [f"2001:db8:1:{number:x}::/64" for number in (0xF9, *range(0xF90, 0xFA0))]
+    typed("#order", "most asked")
+    assert shown(page)[0] == "2001:db8:1:f9f::/64"
+    typed("#order", "busiest now")
+    with flood(topology, cycle(scan(64, "2001:db8:1:f95::")), 100):
+        assert page.becomes(lambda: shown(page)[0] == "2001:db8:1:f95::/64", 15.0), shown(page)
+    typed("#order", "most asked")
+    page.tab_to("#search")
+    page.press_focused(Keys.CONTROL + "a" + Keys.NULL, Keys.DELETE)
+    typed("#of-outcome", "ignored")
+    assert shown(page) == ["2001:db8:ffff::/64"]
+    typed("#of-outcome", "all")
+    typed("#of-interface", "lan0")
+    assert shown(page) == ["2001:db8:f::/64"]
+    typed("#of-interface", "wan0")
+    assert page.text(where) == "1–100 of 4,001 rules"
+    typed("#search", "2001:db8:f::")
     assert page.text("#rules-more") == "No rule matches."
-    page.choose("#of-interface", "wan0")
     assert page.complaints() == []
 
 
