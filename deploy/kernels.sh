@@ -76,7 +76,9 @@ newest() { apt-cache pkgnames linux-image | grep -E '^linux-image-[0-9.]+(\+deb[
 apt-cache pkgnames linux-image | grep . >/dev/null || apt-get update -qq
 
 missing=()
-for tool in qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static wg:wireguard-tools; do
+tools=(qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static wg:wireguard-tools)
+[[ " ${scenes[*]} " != *" dispatcher "* ]] || tools+=(xdp-loader:xdp-tools)
+for tool in "${tools[@]}"; do
     command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
 done
 # Another busybox may be there, whose libraries the guest doesn't have.
@@ -179,6 +181,12 @@ lay_out() {
     linked "$(command -v wg)"
     linked "$(command -v ethtool)"
     linked "$(command -v setpriv)"
+    if [[ " ${scenes[*]} " == *" dispatcher "* ]]; then
+        linked "$(command -v xdp-filter)"
+        linked "$(command -v xdp-loader)"
+        mkdir -p "$root/usr/lib/x86_64-linux-gnu/bpf"
+        cp /usr/lib/x86_64-linux-gnu/bpf/xdp*.o "$root/usr/lib/x86_64-linux-gnu/bpf/"
+    fi
     python="$(readlink -f .venv/bin/python)"
     linked "$python"
     [ "$python" = /usr/bin/python3 ] || ln -s "$(basename "$python")" "$root/usr/bin/python3"

@@ -22,6 +22,7 @@ from tests.kernels.anchors import Anchors
 from tests.kernels.auto_moves import AutoMoves
 from tests.kernels.bond import Bonds
 from tests.kernels.by_tc import ByTc
+from tests.kernels.dispatcher import Dispatcher
 from tests.kernels.doctor import Doctored
 from tests.kernels.drivers import Drivers
 from tests.kernels.ground import Ground
@@ -59,6 +60,7 @@ SCENES: Mapping[str, type[Scene]] = {
     "anchors": Anchors,
     "tc": ByTc,
     "auto-moves": AutoMoves,
+    "dispatcher": Dispatcher,
     "doctor": Doctored,
     "drivers": Drivers,
     "growth": Growth,
@@ -67,8 +69,10 @@ SCENES: Mapping[str, type[Scene]] = {
 
 RECIPES = "recipes"
 NAMES = (*SCENES, RECIPES)
-BY_NAME = ("doctor", "drivers", "growth", "many")
-"""Scenes that run only where they are named: they take cards that only QEMU has, or minutes, or set the clock."""
+BY_NAME = ("dispatcher", "doctor", "drivers", "growth", "many")
+"""Scenes that run only where they are named: they take cards that only QEMU has, a kernel that lets one program extend
+another, or minutes, or set the clock.
+"""
 PAGES = ("bond", "vrf", "vlan-trunk")
 """The recipes that take devices which many kernels lack; tests/netns/test_recipes.py has the others."""
 _PAGE_START = 900.0  # seconds for a daemon's start where the processor is emulated
