@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import pytest
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement
 from npd6_xdp.lab.daemon import RunningDaemon, StartError
-from npd6_xdp.lab.topology import HOST_ADDRESS, UPSTREAM_MAC, Topology
+from npd6_xdp.lab.topology import EDGE_WAN_ADDRESS, HOST_ADDRESS, UPSTREAM_MAC, Topology
 from tests.frames import TAGS_8021Q, TAGS_QINQ, ip6
 from tests.judge import judge_advertisement
 from tests.netns.others import Filter, Others, at_tc
@@ -323,3 +324,38 @@ def test_xdp_filter_goes_on_counting_and_dropping_beside_us(topology: Topology, 
         assert topology.xdp_mode("edge", "wan0") is None
         assert at_tc(topology) == [OURS]
         assert answer(wire, "2001:db8:1::79") is not None
+
+
+BOUNCER = """
+table ip6 crowdsec6 {{
+    set crowdsec6-blacklists {{ type ipv6_addr; flags timeout; elements = {{ {0} timeout 4h }}; }}
+    chain crowdsec6-chain {{
+        type filter hook input priority filter; policy accept;
+        ip6 saddr @crowdsec6-blacklists counter drop
+    }}
+}}
+"""
+"""The table that crowdsec-firewall-bouncer 0.0.25 writes, with one address that is banned."""
+
+
+@pytest.mark.parametrize("attach", ["tc", "generic"])
+def test_whoever_crowdsecs_bouncer_bans_is_answered_by_us_and_not_by_the_kernel(
+    topology: Topology, daemon: Start, attach: str
+) -> None:
+    running = daemon(configuration(attach=f'"{attach}"'))
+    table = topology.directory / "bouncer.nft"
+    table.write_text(BOUNCER.format(socket.inet_ntop(socket.AF_INET6, question("2001:db8:1::77")[22:38])))
+    topology.run("edge", "nft", "-f", str(table), check=True)
+
+    def dropped() -> int:
+        found = re.search(r"counter packets (\d+)", topology.run("edge", "nft", "list", "ruleset").stdout)
+        return int(found[1]) if found else -1
+
+    with Wire(topology) as wire:
+        for number in range(5):
+            assert answer(wire, f"2001:db8:1::{0x70 + number:x}") is not None
+        assert running.solicitations().get("answered_xdp") == 5
+        before = dropped()
+        assert before >= 0
+        assert wire.ask(question(EDGE_WAN_ADDRESS), 0.3) is None, "that is the kernel's to answer"
+        assert dropped() > before
