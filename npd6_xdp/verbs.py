@@ -324,7 +324,7 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
     from npd6_xdp.core.build import build
     from npd6_xdp.core.vias import used_vias, via_warnings
     from npd6_xdp.core.warnings import warnings
-    from npd6_xdp.tools.facts import link_facts, sysctl
+    from npd6_xdp.tools.facts import link_facts, sysctl, vlan_filters
 
     try:
         links = link_facts(config)
@@ -332,7 +332,9 @@ def _machine(config: Config) -> tuple[Config, Mapping[str, LinkFacts], list[str]
         return config, {}, [str(error)]
     names = alternative_names(links)
     named = with_names(config, names)
-    lines = warnings(build(named, links)) + via_warnings(used_vias(named, links), sysctl)
+    table = build(named, links)
+    kept_back = [found.line for found in vlan_filters(table, links).values()]
+    lines = warnings(table) + via_warnings(used_vias(named, links), sysctl) + kept_back
     return named, links, [*lines, *duplicates(config, names)]
 
 

@@ -31,6 +31,7 @@ _IFLA_MASTER = 10
 _IFLA_WIRELESS = 11
 _IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
+_IFLA_PROMISCUITY = 30
 _IFLA_LINK_NETNSID = 37
 _IFLA_XDP = 43
 _IFLA_XDP_PROG_IDS = (5, 6, 7)  # native, generic, offloaded
@@ -158,6 +159,11 @@ def parse_link(body: bytes) -> LinkEntry | None:
         number(slave.get(_IFLA_BOND_SLAVE_STATE, b"")) == _BOND_STATE_BACKUP,
         int.from_bytes(data[_IFLA_VLAN_PROTOCOL]) if driver == "vlan" and _IFLA_VLAN_PROTOCOL in data else _DOT1Q,
     )
+
+
+def parse_promiscuity(body: bytes) -> int:
+    """Of the body of NEWLINK: how many want the link promiscuous. Its flag IFF_PROMISC tells of a user's wish alone."""
+    return number(dict(attributes_of(body, _IFINFOMSG.size)).get(_IFLA_PROMISCUITY, b""))
 
 
 def _programs(xdp: bytes) -> tuple[int, int, int]:

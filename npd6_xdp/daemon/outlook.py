@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 from npd6_xdp.core.absent import absent_lines
 from npd6_xdp.core.altnames import alternative_names, duplicates
-from npd6_xdp.core.config import Attach
 from npd6_xdp.core.logged import rule_of
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.core.table import Table
@@ -27,14 +26,13 @@ from npd6_xdp.core.warnings import (
     finding_warnings,
     forwarding_warnings,
     more_of,
-    offload_warning,
     warnings,
 )
+from npd6_xdp.daemon.cards import Cards
 from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.tags import Tags
-from npd6_xdp.system.ethtool import receive_vlan_offload
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.sysctl import read as read_sysctl
 
@@ -77,9 +75,7 @@ class Outlook(Follower):
         self._said: frozenset[str] = frozenset()
         self._of_advertisements: frozenset[str] = frozenset()  # those of them
         self._lines = Lines(damper)
-        self._trunks: Sequence[tuple[int, str]] = ()  # ports with VLANs
-        self._offloaded: set[int] = set()  # those of them whose card takes the tags out
-        self._next_trunk = 0
+        self._cards = Cards()
         self.due: float | None = None
         self.current: Warnings = {}
         """What holds now; replaced as a whole."""
@@ -154,8 +150,7 @@ class Outlook(Follower):
     def use(self, new: InForce, vias: Sequence[UsedVia], configured: Warnings) -> None:
         """What is in force, the via interfaces in use, and what these alone are reason to warn of."""
         self._in_force, self._vias, self._configured = new, vias, configured
-        self._trunks = _trunks(new)
-        self._offloaded &= {ifindex for ifindex, _ in self._trunks}
+        self._cards.use(new)
         self.look()
 
     def reopen(self) -> None:
@@ -185,12 +180,13 @@ class Outlook(Follower):
         receivers = self._receivers(default)
         advertisements = advertisement_warnings(receivers, default, self._missed)
         self._missed = frozenset(line.partition(": ")[0] for line in advertisements) if default is None else frozenset()
+        sees = self._tags.sees if self._tags is not None else lambda _: False
         current = {
             **self._configured,
             WarningKind.VIA: [*self._configured.get(WarningKind.VIA, ()), *vias],
             WarningKind.FORWARDING: forwarding_warnings(new.table, new.links, self._router.forwards, receivers),
             WarningKind.NEIGHBOUR_TABLE: self._neighbour_table(),
-            WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._look_at_offloads()],
+            WarningKind.TAGS: [*self._configured.get(WarningKind.TAGS, ()), *self._cards.look(sees)],
             WarningKind.ROUTER_ADVERTISEMENTS: advertisements,
             WarningKind.CERTIFICATE: self._certificate(),
         }
@@ -199,16 +195,6 @@ class Outlook(Follower):
         self._show(current)
         self._say()
         return changed
-
-    def _look_at_offloads(self) -> list[str]:
-        """The ports whose receive VLAN offload is on, which nobody announces; each look asks some of them."""
-        for ifindex, name in self._trunks[self._next_trunk : self._next_trunk + _MOST_READ]:
-            (self._offloaded.add if receive_vlan_offload(name) else self._offloaded.discard)(ifindex)
-        self._next_trunk += _MOST_READ
-        if self._next_trunk >= len(self._trunks):
-            self._next_trunk = 0
-        hidden = [each for each in self._trunks if each[0] in self._offloaded]
-        return [offload_warning(name) for ifindex, name in hidden if self._tags is None or not self._tags.sees(ifindex)]
 
     def _receivers(self, default: DefaultRoute | None) -> list[Receiver]:
         """Interfaces that have addresses by router advertisements, or whose default route was by one; then ours.
@@ -273,15 +259,7 @@ def _kind(name: str, text: str) -> str:
     """The text without the interface's name in it. A pattern made of each of 4,000 names would take a while."""
     if not _WORD.fullmatch(name):
         return text.replace(name, "NAME")
-    return _WORD.sub(lambda word: "NAME" if word[0] == name else word[0], text)
-
-
-def _trunks(new: InForce) -> list[tuple[int, str]]:
-    """The ports with VLANs, whose card may hide the tags. On veth, the switch does nothing: see core/hidden.py. At
-    tc the tags are seen.
-    """
-    table, links = new.table, new.links
-    tagged = {e.ifindex for e in table.entries.values() if e.spoken and (e.vlan.any or e.vlan.tags)}
-    found = [link for link in links.values() if link.ifindex in table.ports and not link.lossy]
-    trunks = [link for link in found if link.ifindex in tagged or len(link.addresses) > 1]
-    return sorted((link.ifindex, link.name) for link in trunks if new.config.attach(link.name) is not Attach.TC)
+    within = f"{name}."  # a VLAN device's, as it is usual
+    return _WORD.sub(
+        lambda word: f"NAME{word[0][len(name) :]}" if word[0] == name or word[0].startswith(within) else word[0], text
+    )

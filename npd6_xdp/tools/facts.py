@@ -9,7 +9,11 @@ from contextlib import closing
 from npd6_xdp.core.altnames import with_names
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.table import Table
+from npd6_xdp.core.vlan_filter import KeptBack, kept_back, unknown_trunks
 from npd6_xdp.core.warnings import DefaultRoute
+from npd6_xdp.system.ethtool import vlan_filter
+from npd6_xdp.system.netlink.inspection import is_promiscuous
 from npd6_xdp.system.netlink.links import Netlink
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.netlink.routes import RouteWatch
@@ -22,6 +26,12 @@ def link_facts(config: Config) -> dict[str, LinkFacts]:
         config = with_names(config, netlink.altnames())
         routes.watch(netlink.l3_interfaces(lambda name: bool(config.entries(name))))
         return netlink.facts(routes.of)
+
+
+def vlan_filters(table: Table, links: Mapping[str, LinkFacts]) -> dict[str, KeptBack]:
+    """What this machine's cards may keep back of the frames that a table has entries for, by the ports' names."""
+    found = {each.name: kept_back(each, vlan_filter, is_promiscuous) for each in unknown_trunks(table, links)}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def roles_held(config: Config) -> frozenset[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Warnings of the machine's state follow it while the daemon runs: the neighbour table, and a card's offload."""
+"""Warnings of the machine's state follow it while the daemon runs: the neighbour table, and what cards do with tags."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from npd6_xdp.core.pending import capacity_for_pending
 from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.table_space import AGE, TableSpace
+from npd6_xdp.core.vlan_filter import Feature
 from npd6_xdp.core.warnings import MOST_SAID, WarningKind
-from npd6_xdp.daemon import outlook
+from npd6_xdp.daemon import cards, outlook
 from npd6_xdp.daemon.in_force import NOTHING, Change
 from npd6_xdp.daemon.outlook import Outlook
 from tests.core.tables import facts
@@ -148,7 +149,7 @@ def test_receive_vlan_offload_is_warned_of_while_it_is_on(
 ) -> None:
     caplog.set_level(logging.INFO, "npd6-xdp")
     on = {"wan1"}
-    monkeypatch.setattr(outlook, "receive_vlan_offload", on.__contains__)
+    monkeypatch.setattr(cards, "receive_vlan_offload", on.__contains__)
     found = look_out()
     found.use(*trunks(2))
     offload = "wan1: receive VLAN offload is on, which can hide VLAN tags from XDP: ethtool -K wan1 rxvlan off"
@@ -164,11 +165,42 @@ def test_receive_vlan_offload_is_warned_of_while_it_is_on(
     assert found.current[WarningKind.TAGS] == ["wan0: tags of VLAN 7"], "the switch does nothing there"
 
 
+def test_a_vlan_filter_is_warned_of_while_it_is_on_and_of_many_ports_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "npd6-xdp")
+    filters = dict.fromkeys(("wan0", "wan1"), Feature.ON)
+    promiscuous: set[int] = set()
+    monkeypatch.setattr(cards, "vlan_filter", lambda name: filters.get(name, Feature.OFF))
+    monkeypatch.setattr(cards, "is_promiscuous", promiscuous.__contains__)
+    found = look_out()
+    found.use(*trunks(3))
+    line = (
+        "{0}: the card's VLAN filter is on (rx-vlan-filter), so it may keep back frames of VLAN 100, since there is no"
+        " such VLAN device on {0}: ip link add link {0} name {0}.100 up type vlan id 100"
+    )
+    assert found.current[WarningKind.TAGS][1:] == [line.format("wan0"), line.format("wan1")]
+    assert caplog.messages[1:] == [line.format("wan0"), line.format("wan1")]
+    promiscuous.add(2)
+    assert found.look()
+    assert found.current[WarningKind.TAGS][1:] == [line.format("wan1")]
+    filters.clear()
+    assert found.look()
+    assert caplog.messages[3:] == [line.format(name).replace(": ", ": cleared: ", 1) for name in ("wan0", "wan1")]
+    caplog.clear()
+    promiscuous.clear()
+    filters.update((f"wan{number}", Feature.ON) for number in range(70))
+    found.use(*trunks(70))
+    assert caplog.messages == [line.format("NAME").replace("NAME: ", "wan0, wan1, wan2 and 61 more: ", 1)]
+    found.use(*trunks(70, l3={(): 4, (100,): 9}))
+    assert found.current[WarningKind.TAGS] == ["wan0: tags of VLAN 7"], "there is a VLAN device"
+
+
 def test_of_many_ports_each_look_asks_64_and_what_is_found_is_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(outlook, "receive_vlan_offload", lambda name: not asked.append(name))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(cards, "receive_vlan_offload", lambda name: not asked.append(name))  # type: ignore[func-returns-value]
     found = look_out()
     found.use(*trunks(150))
     assert len(asked) == 64

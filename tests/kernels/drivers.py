@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Network cards as QEMU has them, and a bond of two: in which mode the program runs, whether it answers, what is said;
-a virtio_net card that begins with an MTU for which its driver refuses the program; and one of vmxnet3 that takes tags
-out of the frames, and has a VLAN.
+a virtio_net card that begins with an MTU for which its driver refuses the program; one of vmxnet3 that takes tags out
+of the frames, and has a VLAN; and cards that keep back frames of a VLAN that they weren't told of.
 
 deploy/kernels.sh puts the cards in, in pairs on a cable: 02:00:00:d0:NUMBER:0e is the edge's end, :0a the asker's,
 whose driver is always virtio_net. The last two cables are the bond's.
@@ -21,8 +21,9 @@ from tests.kernels.wire import ANSWER, SILENCE, Wire
 
 _CARDS = Path("/sys/class/net")
 _BOND = "cardbond"
-_PREFIX, _TAGGED = "2001:db8:60", "2001:db8:60:100"
+_PREFIX, _TAGGED, _UNKNOWN = "2001:db8:60", "2001:db8:60:100", "2001:db8:60:200"
 _TAKES_TAGS = "vmxnet3"  # has native XDP, and takes tags out of the frames unless it is told not to
+_FILTER = "vmxnet3"  # keeps back VLANs that it wasn't told of; e1000e's driver says so, too, and QEMU's card doesn't
 _CARRIER = 30.0  # seconds
 _SOON = 120.0  # seconds in which a port is looked at again: at once, or a minute after it has moved before
 _LARGE = 9000  # bytes: an MTU that takes a frame of several pages, for which a program would have to be made
@@ -66,10 +67,15 @@ class Drivers(Scene):
             under = self.trunk.replace("e", "a")
             ground.ip("upstream", f"link add link {under} name {under}.100 up type vlan id 100")
             self.untagged, self.tagged = ground.wire(under), ground.wire(f"{under}.100")
+        self.filtering = {card: f"a{card.cable}.200" for card in self.cards if card.driver == _FILTER}
+        for card, asker in self.filtering.items():
+            ground.ip("upstream", f"link add link a{card.cable} name {asker} up type vlan id 200")
         self.bond = ground.wire(*(f"a{card.cable}" for card in slaves))
         self.slaves = [self._name(card) for card in slaves]
         ports = [*(self._name(card) for card in self.cards), _BOND]
         text = "".join(interface(port, Rule(f"{_PREFIX}::/64", "static")) for port in ports)
+        rule = Rule(f"{_UNKNOWN}::/64", "static")
+        text += "".join(interface(self._name(card), rule, vlan=200) for card in self.filtering)
         return text + (interface(self.trunk, Rule(f"{_TAGGED}::/64", "static"), vlan=100) if self.trunk else "")
 
     def check(self) -> None:
@@ -89,6 +95,8 @@ class Drivers(Scene):
         ground.ip("edge", f"link set {self.slaves[lost]} up")
         if self.trunk and ground.has_tcx:
             self._check_tags(self.trunk)
+        for card, asker in self.filtering.items():
+            self._check_filter(self._name(card), card.driver, ground.wire(asker))
         for line in ground.daemon.log.splitlines():
             if any(word in line for word in (*(f"e{card.cable}:" for card in self.cards), _BOND, *self.slaves)):
                 print(f"        {line}", flush=True)
@@ -113,6 +121,33 @@ class Drivers(Scene):
         )
         found = self.tagged.ask(f"{_TAGGED}::78", mac, tries=3)
         ground.check("with a VLAN: a tagged question in native mode", found, ANSWER)
+
+    def _check_filter(self, port: str, driver: str, wire: Wire) -> None:
+        """What the card keeps back comes once it is promiscuous, and for good with the device that the warning says."""
+        ground, mac, words = self.ground, self.ground.mac(port), "the card's VLAN filter is on (rx-vlan-filter)"
+
+        def warned() -> list[str]:
+            return [line for line in ground.status()["warnings"] if line.startswith(f"{port}: {words}")]
+
+        def ask(number: int) -> object:
+            return wire.ask(f"{_UNKNOWN}::{number:x}", mac, tries=3)
+
+        ground.check(
+            f"{driver}: a VLAN that the card wasn't told of: silence",
+            wire.silent(f"{_UNKNOWN}::1", seconds=3.0),
+            SILENCE,
+        )
+        ground.check(f"{driver}: the log says why", f"{port}: {words}" in ground.daemon.log)
+        (line,) = warned()
+        ground.ip("edge", f"link set {port} promisc on")
+        ground.check(f"{driver}: promiscuous, it is answered", ask(2), ANSWER)
+        ground.check_soon(f"{driver}: promiscuous, nothing is warned of", warned, [])
+        ground.ip("edge", f"link set {port} promisc off")
+        ground.check_soon(f"{driver}: and as before, as before", warned, [line])
+        ground.check(f"{driver}: silence again", wire.silent(f"{_UNKNOWN}::3", seconds=3.0), SILENCE)
+        ground.topology.run("edge", "sh", "-c", line.rpartition(": ")[2], check=True)
+        ground.check_soon(f"{driver}: nothing is warned of, once there is a device", warned, [])
+        ground.check(f"{driver}: it is answered, once there is a device", ask(4), ANSWER)
 
     def _attach(self, port: str) -> str:
         return str(next(row["attach"] for row in self.ground.status()["interfaces"] if row["port"] == port))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What ethtool tells of a real interface: its settings are others whenever somebody changes one, and else the same."""
+"""What ethtool tells of a real interface: its settings are others whenever somebody changes one, and else the same;
+its features are those that ethtool(8) shows.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ import socket
 
 import pytest
 
+from npd6_xdp.core.vlan_filter import Feature
 from npd6_xdp.lab.topology import Topology
-from npd6_xdp.system.ethtool import settings
+from npd6_xdp.system.ethtool import feature, settings, vlan_filter
+from npd6_xdp.system.netlink.inspection import is_promiscuous
 
 PORT = "card0"
 CHANGES = (
@@ -56,3 +60,50 @@ def test_each_change_shows_and_what_changes_nothing_that_matters_does_not(topolo
 def test_of_an_interface_that_has_gone_there_is_nothing(topology: Topology, card: int) -> None:
     topology.run("edge", "ip", "link", "del", PORT, check=True)
     assert found(topology, card) == ()
+
+
+_STATES = {"on": Feature.ON, "on [fixed]": Feature.FIXED, "off": Feature.OFF, "off [fixed]": Feature.OFF}
+_SAME = ("tx-gre", "tx-udp", "rx-vlan-f", "rx-vlan-s", "rx-gro", "vlan-challenged", "tx-nocache", "loopback", "highdma")
+
+
+def shown(topology: Topology, name: str) -> dict[str, str]:
+    """What ethtool(8) says of an interface's features."""
+    lines = topology.run("edge", "ethtool", "-k", name, check=True).stdout.splitlines()[1:]
+    return dict(line.strip().split(": ") for line in lines)
+
+
+def test_features_are_those_that_ethtool_shows(topology: Topology, card: int) -> None:
+    states = set()
+    for switched in ("on", "off"):
+        topology.run("edge", "ethtool", "-K", PORT, "tx-gre-segmentation", switched, "rxvlan", switched, check=True)
+        for name in (PORT, "lo"):
+            # ethtool(8) has names of its own for some, and sums of several
+            its = {key: value for key, value in shown(topology, name).items() if key.startswith(_SAME)}
+            assert len(its) > 8
+            states |= {(key, value) for key, value in its.items() if name == PORT}
+            states |= {("", value) for value in its.values()}
+            with topology.inside("edge"):
+                assert {key: feature(name, key.encode()) for key in its} == {k: _STATES[v] for k, v in its.items()}
+                assert vlan_filter(name) is Feature.OFF, "neither has any"
+    assert {value for _, value in states} == {*_STATES}, "else it shows nothing"
+    assert {("tx-gre-segmentation", "on"), ("tx-gre-segmentation", "off")} <= states
+
+
+def test_an_interface_is_promiscuous_for_a_user_and_for_a_bridge(topology: Topology, card: int) -> None:
+    def now() -> bool:
+        with topology.inside("edge"):
+            return is_promiscuous(card)
+
+    def ip(words: str) -> None:
+        topology.run("edge", "ip", *words.split(), check=True)
+
+    assert not now()
+    ip(f"link set {PORT} promisc on")
+    assert now()
+    ip(f"link set {PORT} promisc off")
+    assert not now()
+    ip("link add br7 type bridge")
+    ip(f"link set {PORT} master br7")
+    assert now()
+    ip(f"link del {PORT}")
+    assert not now()

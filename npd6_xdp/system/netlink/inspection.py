@@ -96,6 +96,16 @@ class Inspection:
         ]
 
 
+def is_promiscuous(ifindex: int) -> bool:
+    """Whether an interface takes in all frames, for whoever wants that: a user, a bridge, tcpdump."""
+    try:
+        with closing(Asking()) as asking:
+            found = asking.ask(lambda number: link_messages.get_link(number, ifindex)).messages
+    except OSError:
+        return False
+    return any(link_messages.parse_promiscuity(message.body) > 0 for message in found)
+
+
 def xdp_features(ifindexes: list[int]) -> dict[int, int]:
     """NETDEV_XDP_ACT_* of some interfaces' drivers, by the family `netdev` of generic netlink; none where the kernel
     has no such family (before Linux 6.3).

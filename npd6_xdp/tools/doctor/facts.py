@@ -22,6 +22,7 @@ from npd6_xdp.core.prefix import Prefix
 from npd6_xdp.core.route_messages import TABLE_MAIN, RouteReply
 from npd6_xdp.core.survey import Way
 from npd6_xdp.core.table import Table
+from npd6_xdp.core.vlan_filter import KeptBack
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.tools.doctor.ruleset import Chain
 
@@ -93,6 +94,8 @@ class Port(NamedTuple):
     """What was said to the program in native mode, or at tc where it is to sit: "" took it; None: it wasn't tried."""
     at_tc: tuple[Program, ...] = ()
     """Those at its tc ingress, in their order."""
+    kept_back: KeptBack | None = None
+    """What its card may keep back of the frames that there are entries for."""
 
 
 class Bridge(NamedTuple):

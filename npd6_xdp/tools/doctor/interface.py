@@ -50,6 +50,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
             yield _programs(facts, link, port)
             yield _native(facts, link, port)
             yield from _offload(facts, link, port)
+        yield from _filter(facts, link, port)
     yield from _vias(facts)
     lines = warnings(facts.table)
     yield from (warn("on_link", line) for line in lines)
@@ -187,6 +188,14 @@ def _offload(facts: Facts, link: LinkFacts, port: Port) -> Iterator[Finding]:
         yield warn("offload", text, mend)
     else:
         yield ok("offload", f"{link.name}: VLAN tags stay in the frames")
+
+
+def _filter(facts: Facts, link: LinkFacts, port: Port) -> Iterator[Finding]:
+    """In hardware, so it is no matter at which hook the program sits."""
+    if port.kept_back:
+        yield warn("vlan_filter", port.kept_back.text, *port.kept_back.mend)
+    elif any(entry.vlan.any or entry.vlan.tags for entry in facts.config.entries(link.name)):
+        yield ok("vlan_filter", f"{link.name}: no filter keeps back frames of VLANs that have an [[interface]]")
 
 
 def _vias(facts: Facts) -> Iterator[Finding]:

@@ -55,6 +55,7 @@ from npd6_xdp.tools.doctor.reading_firewall import read_firewall
 from npd6_xdp.tools.doctor.samples import samples
 from npd6_xdp.tools.doctor.unit import read_unit, service_of
 from npd6_xdp.tools.doctor.web import read_web_files
+from npd6_xdp.tools.facts import vlan_filters
 
 _MODES = ("xdp", "xdpgeneric", "xdpoffload")
 _RING_BYTES = 2304 << 10  # of two programs, a CPU
@@ -81,19 +82,17 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
     service = service_of(unit, runs=status is not None or is_silent)
     machine, tried = _machine(config, table, links, service, sorted(wanted) if attach and status is None else ())
     features = xdp_features([entry.ifindex for entry in entries.values()])
+    kept = vlan_filters(table, links)
     ports = {
         name: Port(
             entry,
             driver(name),
             features.get(entry.ifindex),
-            tuple(
-                Program(number, mode, program_name(number) if machine.bcc else "", holders_of_program(number))
-                for mode, number in zip(_MODES, entry.xdp, strict=True)
-                if number
-            ),
+            tuple(_programs(entry.xdp, named=bool(machine.bcc))),
             receive_vlan_offload(name),
             tried.get(name),
             _at_tc(entry.ifindex) if machine.bcc else (),
+            kept.get(name),
         )
         for name, entry in entries.items()
     }
@@ -223,6 +222,12 @@ def _ring(loaded: Loaded) -> tuple[int, str]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def _programs(numbers: Sequence[int], *, named: bool) -> Iterator[Program]:
+    for mode, number in zip(_MODES, numbers, strict=True):
+        if number:
+            yield Program(number, mode, program_name(number) if named else "", holders_of_program(number))
 
 
 def _at_tc(ifindex: int) -> tuple[Program, ...]:

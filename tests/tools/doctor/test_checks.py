@@ -17,6 +17,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts, OwnAddress
 from npd6_xdp.core.table_space import TableSpace
+from npd6_xdp.core.vlan_filter import KeptBack
 from npd6_xdp.system.bpf.events import refusal
 from npd6_xdp.system.privileges import CAPABILITIES, NUMBERS
 from npd6_xdp.tools.doctor import hosts, interface, kernel_proxy, machine, others, routes, unit, web
@@ -37,6 +38,7 @@ prefix = "2001:db8:2::/64"
 method = "static"
 """
 MAC = bytes.fromhex("020000000002")
+KEPT_BACK = KeptBack("wan0: it keeps back VLAN 100 and 7", ("ip link add 100", "ip link add 7"))
 WELL = MachineFacts("6.12.1-1", "0.31.0", "", (), "", 256, 256, "", "2", -1, 1 << 22, 1.8e9, None)
 
 
@@ -157,6 +159,9 @@ def port(**changes: Any) -> Facts:
     [
         (lambda: port(), "offload", Level.OK, "stay in the frames"),
         (lambda: port(rxvlan=True), "offload", Level.WARN, "hide VLAN tags"),
+        (lambda: port(), "vlan_filter", Level.OK, "no filter keeps back"),
+        (lambda: port(kept_back=KEPT_BACK), "vlan_filter", Level.WARN, "keeps back"),
+        (lambda: at_tc(kept_back=KEPT_BACK), "vlan_filter", Level.WARN, "keeps back"),
         (lambda: port(), "native", Level.OK, "as the driver is known for it"),
         (lambda: port(driver="r8169"), "native", Level.NOTE, "r8169"),
         (lambda: port(driver="r8169"), "native", Level.NOTE, ": by tc then"),
@@ -175,6 +180,8 @@ def test_an_interface(its: Callable[[], Facts], check: str, level: Level, words:
     assert words in found.message
     if check == "offload" and level is Level.WARN:
         assert found.mend == ("ethtool -K wan0 rxvlan off",)
+    if check == "vlan_filter":
+        assert found.mend == (KEPT_BACK.mend if level is Level.WARN else ())
 
 
 @pytest.mark.parametrize(
