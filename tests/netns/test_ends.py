@@ -198,7 +198,7 @@ def test_signals_while_it_starts_are_done_when_it_runs(topology: Topology) -> No
         with running:
             bothering.join()
             assert until(lambda: "reload: the new configuration is in use" in running.log)
-            assert until(lambda: "recent targets" in running.log or "wan0: hybrid, attached" in running.log)
+            assert until(lambda: ", datapath hybrid, up" in running.log), "its state"
             assert running.stop() == 0
     finally:
         bothering.join()
