@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,14 +19,15 @@ _RUN = 2048  # items that are sorted at once
 
 
 def finish(steps: Steps[T], went_on: Callable[[], object] = lambda: None) -> T:
-    """Do all of it at once: the result. `went_on` is told of each bit."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        went_on()
+    """Do all of it at once: the result. `went_on` is told of each bit; what it raises ends the work after that one."""
+    with closing(steps):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            went_on()
 
 
 def pieces(items: Iterable[T], size: int = _BIT) -> Iterator[list[T]]:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ from npd6_xdp.daemon.resolution import Resolution
 from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.routing import Routing
 from npd6_xdp.daemon.service import Service, begin
-from npd6_xdp.daemon.signals import Signals
+from npd6_xdp.daemon.signals import Ended, Signals
 from npd6_xdp.daemon.tags import Tags
 from npd6_xdp.daemon.tracing import Tracing
 from npd6_xdp.daemon.tracking import Tracking
@@ -251,11 +251,18 @@ class Daemon:
         self.close()
 
     def start(self) -> None:
-        """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be."""
+        """Load, attach and serve. Raises Npd6Error, with nothing left behind, when one of these can't be, and Ended in
+        the same way when a signal has come before all was done.
+        """
         raise_limit()
-        keep, loop, went_on = self._stack.enter_context, self._loop, self._manager.went_on
+        keep, loop = self._stack.enter_context, self._loop
         keep(_thread_failures(loop))
         signals = keep(closing(Signals(loop)))
+
+        def went_on() -> None:
+            self._manager.went_on()
+            signals.check()
+
         self._given.configured(self._written)
         look = NextLook()
         machine = keep(closing(Machine(loop, look)))
@@ -344,6 +351,6 @@ def run(
 ) -> None:
     """`npd6-xdp run`: the daemon in the foreground; see Daemon. `at_work` is called once it answers."""
     sys.setswitchinterval(_SWITCH)
-    with Daemon(begin(), source, configured, file, unread, compiling) as daemon:
+    with suppress(Ended), Daemon(begin(), source, configured, file, unread, compiling) as daemon:
         at_work()
         daemon.run()

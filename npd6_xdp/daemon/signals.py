@@ -15,8 +15,12 @@ from npd6_xdp.system.wakeup import Wakeup
 log = logging.getLogger("npd6-xdp")
 
 
+class Ended(Exception):
+    """A signal has ended a start, between two of its steps."""
+
+
 class Signals:
-    """SIGTERM and SIGINT end the loop; SIGHUP and SIGUSR1 are what join() says."""
+    """SIGTERM and SIGINT end the loop, or the start before it; SIGHUP and SIGUSR1 are what join() says."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -33,6 +37,11 @@ class Signals:
     def close(self) -> None:
         """As it was before."""
         self._stack.close()
+
+    def check(self) -> None:
+        """A step of the start is done, and the loop doesn't turn yet. Raises Ended if there is to be no other one."""
+        if self._loop.stopped:
+            raise Ended
 
     def join(self, loop: Loop, calls: Mapping[int, Callable[[], object]]) -> None:
         """From now on, what signals ask for is done by these calls, in a turn of the loop."""

@@ -113,3 +113,23 @@ def test_a_list_is_let_go_of_bit_by_bit_until_nothing_is_in_it(items: list[int])
         left.append(len(items))
     assert items == []
     assert all(before - after <= 512 for before, after in itertools.pairwise(left))
+
+
+def test_what_is_raised_between_two_bits_ends_the_work_and_all_that_it_holds_is_let_go_of() -> None:
+    did: list[str] = []
+
+    def work() -> Steps[None]:
+        try:
+            for bit in ("first", "second", "third"):
+                did.append(bit)
+                yield
+        finally:
+            did.append("let go")
+
+    def went_on() -> None:
+        if "second" in did:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        finish(work(), went_on)
+    assert did == ["first", "second", "let go"]

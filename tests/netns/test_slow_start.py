@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starts and reloads that take longer than the unit allows, as each of many ports at tc takes the kernel its time."""
+"""Starts and reloads that take longer than the unit allows, as each of many ports at tc takes the kernel its time; and
+starts that are ended in their middle.
+"""
 
 from __future__ import annotations
 
 import ctypes as ct
 import os
+import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.others import tc_programs
 from tests.bench.many_ports import make
 from tests.netns.service import UnderSystemd
+from tests.netns.test_ends import leftovers
 from tests.netns.wire import Wire, configuration, question, until
 
 COUNT = 200
 WATCHDOG = 2.0  # seconds
+SOON = 4.0  # seconds, on a busy machine
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _WALL = 0x4206, 0x4207, 0x40000000
 MANY = """
 [[interface]]
@@ -119,3 +126,46 @@ def test_a_start_that_hangs_on_its_way_is_ended_and_tried_again(topology: Topolo
         assert service.comes_to(NRestarts="1")
         assert until(lambda: service.show("ActiveState") == "active", 60.0)
         assert (at_tc(topology), service.show("NRestarts")) == (COUNT, "1")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_is_ended_between_two_ports_by_a_signal(topology: Topology, signum: signal.Signals) -> None:
+    make(topology, COUNT)
+    running = RunningDaemon(topology, configuration(attach='"generic"') + MANY.format("tc"))
+    sent: list[tuple[int, float]] = []
+
+    def send() -> None:
+        assert until(lambda: at_tc(topology) > COUNT // 10, 120.0)
+        running.process.send_signal(signum)
+        sent.append((at_tc(topology), time.monotonic()))
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    with pytest.raises(StartError), running:
+        pass
+    ended = time.monotonic()
+    sending.join()
+    ((attached, since),) = sent
+    assert attached < COUNT * 3 // 4, "else it shows nothing"
+    assert ended - since < SOON
+    assert running.process.returncode == 0, running.log
+    assert at_tc(topology) == 0
+    assert leftovers(topology) == {}
+    *_, last = running.log.splitlines()
+    assert last == f"npd6-xdp: info: {signum.name}: ending", running.log
+
+
+def test_a_unit_that_is_stopped_while_it_starts_has_stopped_well(topology: Topology) -> None:
+    make(topology, COUNT)
+    with UnderSystemd(topology, config()) as service:
+        service.systemctl("stop", "npd6-xdp")
+        service.configure(config("tc"))
+        assert service.systemctl("start", "--no-block", "npd6-xdp").returncode == 0
+        assert until(lambda: at_tc(topology) > COUNT // 10, 120.0)
+        assert service.show("ActiveState") == "activating"
+        before = time.monotonic()
+        assert service.systemctl("stop", "npd6-xdp").returncode == 0
+        assert time.monotonic() - before < 2 * SOON
+        assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success"), service.log
+        assert service.log.count("ready: ") == 1, "the first start was"
+        assert until(lambda: at_tc(topology) == 0, 10.0)
