@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -131,12 +132,16 @@ def test_nobody_replaces_ours_while_it_runs(topology: Topology, daemon: Start) -
 def test_each_mistake_of_a_file_is_a_line_of_its_own(topology: Topology, daemon: Start) -> None:
     mistakes = configuration("2001:db8:1::/64 neighbour", "nonsense static", colour='"red"', attach='"sideways"')
     with pytest.raises(StartError) as caught:
-        daemon(mistakes)
+        daemon(f'[daemon]\ncontrol = "{topology.directory}/a.sock"\n' + mistakes.replace("colour", "  colour"))
     assert "exit status 2" in str(caught.value)
     lines = caught.value.log.splitlines()
-    assert len(lines) == 4, lines
-    for place in ("interface[0].colour", "interface[0].attach", "rule[0].via", "rule[1].prefix"):
-        assert sum(place in line for line in lines) == 1, (place, lines)
+    places = [re.match(r"npd6-xdp: /\S+\.toml:(\d+):(\d+): (\S+): ", line) for line in lines]
+    assert [place and place.groups() for place in places] == [
+        ("5", "3", "interface[0].colour"),
+        ("6", "1", "interface[0].attach"),
+        ("7", "1", "interface[0].rule[0].via"),
+        ("11", "1", "interface[0].rule[1].prefix"),
+    ], lines
 
 
 def test_an_interface_that_goes_away_is_said_once_and_the_other_goes_on(topology: Topology, daemon: Start) -> None:
