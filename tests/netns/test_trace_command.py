@@ -132,9 +132,12 @@ RULES = (
     *EACH_METHOD,
     "2001:db8:7::/64 neighbour via=gone0",
     "2001:db8:8::/64 static dad=defend",
+    "2001:db8:9::/64 neighbour via=lan0 dad=defend",
+    "2001:db8:10::/64 route via=lan0",
 )
 NEVER = "such a target is never answered, unless a rule names exactly this address"
 RESOLVES = "the neighbour table doesn't have it behind lan0; the kernel asks, and nobody has answered yet"
+STILL = "a DAD probe to be defended; the kernel asks whether it is still there behind lan0"
 THERE = "it is not behind lan0, but on the asker's link, or another proxy has asked for it"
 ROUTED = "no route to it out of another interface"
 NEXT_HOP = "it is a next hop of a route out of wan0; never impersonated"
@@ -178,6 +181,8 @@ def steps_of(answered: str, tags: bytes) -> list[Step]:
         (question("2001:db8:4::1", **DAD), Outcome.DAD, DAD_IGNORED, 4),
         (question("2001:db8:2::1", **DAD), Outcome.DAD, DAD_IGNORED, 2),
         (question("2001:db8:8::1", **DAD), Outcome.ANSWERED_PYTHON, f"a DAD probe to be defended; {PRESENT}", 8),
+        (question("2001:db8:9::99", **DAD), Outcome.PENDING, STILL, 9),
+        (question("2001:db8:10::1"), Outcome.ABSENT, "no route to it out of lan0", 10),
         (question("2001:db8:4::1", hop_limit=254), Outcome.INVALID, INVALID[Reason.HOP_LIMIT], None),
     )
     return [(tagged(frame, tags), *rest) for frame, *rest in steps]  # type: ignore[misc]
@@ -205,6 +210,8 @@ def test_each_outcome_is_told_of_with_its_sentence_and_rule(
     topology.run("edge", "ip", "-6", "route", "add", "2001:db8:3:0:1::/80", "dev", "lan0", check=True)
     known = f"2001:db8:1::55 lladdr {FOREIGN_MAC.hex(':')} dev wan0 nud permanent"
     topology.run("edge", "ip", "-6", "neigh", "add", *known.split(), check=True)
+    gone = f"2001:db8:9::99 lladdr {FOREIGN_MAC.hex(':')} dev lan0 nud stale"
+    topology.run("edge", "ip", "-6", "neigh", "add", *gone.split(), check=True)
     untold = question("2001:db8:4::1")
     monitored, for_standby, of_nobody = (tagged(untold, b"\x81\0" + vlan.to_bytes(2)) for vlan in (101, 200, 300))
     steps = [
