@@ -196,12 +196,12 @@ def _ring_of(service: Service, loaded: Loaded) -> tuple[int, str]:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        found = 0, ""  # this process may not be what the service is
-        with suppress(OSError):
-            confine(service.capabilities, service.locked_memory)
-            found = _ring(loaded)
-        os.write(writing, json.dumps(found).encode())
-        os._exit(0)
+        try:
+            with suppress(OSError):  # this process may not be what the service is
+                confine(service.capabilities, service.locked_memory)
+                os.write(writing, json.dumps(_ring(loaded)).encode())
+        finally:
+            os._exit(0)  # whatever comes up: the rest is the parent's to do
     os.close(writing)
     with open(reading, "rb") as pipe:  # noqa: PTH123 (a descriptor)
         said = pipe.read()
