@@ -8,6 +8,7 @@ For a guest only: what it does to the clock and to net.ipv6.neigh is seen by all
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ _FAULTS = {
     "vlan_filter": f"keep back frames of VLAN {_VLAN}, since there is no such VLAN device on {_PORT}",
 }
 """The checks that are to find something, and in which words."""
-_WELL = ("clock", "neighbour_table", "kernel")
+_WELL = ("neighbour_table", "kernel")
 
 
 def _driver(card: Path) -> str:
@@ -46,6 +47,13 @@ def _driver(card: Path) -> str:
 
 def _mac(card: Path) -> str:
     return (card / "address").read_text().strip()
+
+
+def _keep_clock() -> None:
+    """Tell the kernel that its clock is right, as one does who keeps it so (adjtimex(2): its status, and maxerror)."""
+    words = (ctypes.c_uint32 * 128)(0x14)  # struct timex, which begins with `modes`; both are 0 then
+    if ctypes.CDLL(None, use_errno=True).adjtimex(words) < 0:
+        raise OSError(ctypes.get_errno(), "adjtimex")
 
 
 class Doctored(Scene):
@@ -77,11 +85,15 @@ class Doctored(Scene):
     def check(self) -> None:
         ground, now = self.ground, time.time()
         before = self._look()
-        ground.check("before: the clock and the table are well", {before[name]["level"] for name in _WELL}, {"ok"})
+        ground.check("before: the table is well", {before[name]["level"] for name in _WELL}, {"ok"})
+        ground.check("before: nobody keeps the clock, a note", before["clock"]["level"], "note")
+        ground.check("before: in its words", "nothing that keeps it right" in before["clock"]["message"])
+        _keep_clock()
         self._sh(f"sysctl -w {_THRESHOLDS}1=1 {_THRESHOLDS}2=4 {_THRESHOLDS}3=1024")
         time.clock_settime(time.CLOCK_REALTIME, 86_400.0)
         found = self._look()
         time.clock_settime(time.CLOCK_REALTIME, now)  # timedatectl would, where there is a server to ask
+        _keep_clock()
         for name, words in _FAULTS.items():
             ground.check(f"{name}: a warning", found[name]["level"], "warn")
             ground.check(f"{name}: in its words", words in found[name]["message"])

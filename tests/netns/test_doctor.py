@@ -16,6 +16,7 @@ import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
+from npd6_xdp.system.privileges import is_clock_synchronised
 from npd6_xdp.tools.doctor.finding import Finding, Level
 from tests.netns.doctoring import Doctor, of
 from tests.netns.others import at_tc
@@ -110,6 +111,7 @@ class Fault:
     restore: tuple[str, ...] = field(default=())
 
 
+SHARED = {"neighbour_table", "clock"}  # of all namespaces of this machine
 HOME = (
     "ip -6 address replace 2001:db8::2/64 dev wan0 nodad",
     "ip -6 route replace default via 2001:db8::1 dev wan0",
@@ -294,12 +296,19 @@ FAULTS = {
 
 
 def test_on_a_healthy_lab_all_is_ok_and_the_command_says_so(scene: Scene) -> None:
-    found = [each for each in scene.look() if each.check != "neighbour_table"]  # all namespaces share it
+    looked = scene.look()
+    (clock,) = (each for each in looked if each.check == "clock")
+    is_kept = is_clock_synchronised()
+    assert (clock.level, clock.mend) == (
+        (Level.NOTE, ("timedatectl set-ntp true",)) if is_kept is False else (Level.OK, ())
+    )
+    found = [each for each in looked if each.check not in SHARED]
     assert {each.level for each in found} == {Level.OK}, [each for each in found if each.level is not Level.OK]
     done = scene.running.command("doctor", "--config", str(scene.running.config_file))
     assert done.returncode == 0, done.stdout
     *lines, empty, summed = done.stdout.splitlines()
-    assert {line.split()[0] for line in lines if "neighbour_table" not in line and "$ " not in line} == {"ok"}
+    ours = [line for line in lines if "$ " not in line and not set(line.split()[:2]) & SHARED]
+    assert {line.split()[0] for line in ours} == {"ok"}
     assert (empty, summed.split(":")[0]) == ("", f"{len([line for line in lines if '$ ' not in line])} checks")
     scene.is_whole = True
 
@@ -555,7 +564,7 @@ def test_one_prefix_on_both_sides_has_nothing_in_the_way_if_it_is_done_as_the_ma
 
     def is_well() -> bool:
         found[:] = [each for each in one_64.look(ONE_64) if each.level is not Level.OK]
-        return {each.check for each in found} <= {"daemon", "snooping", "native", "neighbour_table"}
+        return {each.check for each in found} <= {"daemon", "snooping", "native"} | SHARED
 
     assert until(is_well), found
 

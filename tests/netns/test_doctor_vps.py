@@ -28,7 +28,7 @@ P = "2001:db8:1::/64"
 HOST = "2001:db8:1::42"
 ROUTER = "2001:db8:1::ff"
 BEHIND = configuration(f"{P} neighbour via=br0 host_routes=true")
-SHARED = ("neighbour_table", "snooping", "native", "attached")
+SHARED = ("neighbour_table", "clock", "snooping", "native", "attached")
 """What isn't of this scene alone, and what there is to say of any bridge or veth."""
 
 

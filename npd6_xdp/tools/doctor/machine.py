@@ -158,4 +158,8 @@ def _clock(machine: MachineFacts) -> Finding:
         return warn(
             "clock", f"the clock says {now:%Y-%m-%d}, so certificates and metrics are off", "timedatectl set-ntp true"
         )
-    return ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC{', synchronised' if machine.synchronised else ''}")
+    said = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    if machine.synchronised is False:
+        unkept = "the kernel knows of nothing that keeps it right, such as systemd-timesyncd or chrony"
+        return note("clock", f"{said}; {unkept}", "timedatectl set-ntp true")
+    return ok("clock", f"{said}{', synchronised' if machine.synchronised else ''}")

@@ -82,6 +82,8 @@ def test_a_web_configuration_is_looked_at_where_there_is_one(tmp_path: Path) -> 
         (WELL._replace(kernel="5.15.0-91-generic"), "kernel", Level.FAIL, "5.18 or newer"),
         (WELL._replace(kernel="7.2-rc1"), "kernel", Level.OK, "7.2"),
         (WELL._replace(time=86400.0), "clock", Level.WARN, "1970-01-02"),
+        (WELL._replace(synchronised=False), "clock", Level.NOTE, "the kernel knows of nothing that keeps it right"),
+        (WELL._replace(synchronised=True), "clock", Level.OK, "UTC, synchronised"),
         (WELL._replace(program="the verifier says no\nand why"), "program", Level.FAIL, "no; and why"),
         (WELL._replace(program=None, missing=("CAP_BPF",)), "program", Level.NOTE, "not tried"),
         (WELL._replace(missing=("CAP_BPF",)), "capabilities", Level.NOTE, "CAP_BPF"),
