@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +165,36 @@ def test_little_locked_memory_is_told_and_more_of_it_mends_it(
     assert f"locked memory: {kibibytes} KiB" in found.message
     (mend,) = found.mend
     assert look(mend) == []
+
+
+def test_a_daemon_that_stands_and_one_with_another_file_are_told_and_what_is_printed_mends_it(
+    topology: Topology,
+) -> None:
+    text = CONTROL + configuration("2001:db8:1::/64 route")
+    with UnderSystemd(topology, text, "WatchdogSec=0\n") as service:
+
+        def look(*argv: str) -> list[Finding]:
+            return findings(service.enter(*service.program(*argv, "--json")).stdout)
+
+        here = ("doctor", "--config", FILE)
+        service.send(signal.SIGSTOP)
+        stopped = look(*here)
+        (silent,) = of(stopped, "daemon")
+        assert silent.level is Level.WARN
+        assert silent.message.startswith("it is there, and doesn't answer: ")
+        assert "`journalctl -u npd6-xdp -n 20`" in silent.message
+        assert of(stopped, "perf_events") == [], "judged as the service that it is of"
+        (mend,) = silent.mend
+        assert service.enter("sh", "-c", mend).returncode == 0
+        assert service.comes_to(ActiveState="active")
+        assert of(look(*here), "daemon") == []
+        (topology.directory / "other.toml").write_text(text)
+        (other,) = of(look("doctor", "--config", "/run/lab/other.toml"), "file")
+        assert other.level is Level.WARN
+        assert f"the daemon uses {FILE}, and not /run/lab/other.toml" in other.message
+        (mend,) = other.mend
+        assert mend.startswith("npd6-xdp ")
+        assert of(look(*shlex.split(mend)[1:]), "file") == []
 
 
 SMALLER = {

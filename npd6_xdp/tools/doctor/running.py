@@ -42,7 +42,7 @@ def checks(facts: Facts) -> Iterator[Finding]:
             return
         yield note("daemon", f"none to ask: {facts.no_daemon}", start(facts))
         return
-    yield _state(status)
+    yield _state(facts, status)
     for row in status["interfaces"]:
         yield from _interface(facts, row)
     for what, count in status["refused"].items():
@@ -54,10 +54,10 @@ def checks(facts: Facts) -> Iterator[Finding]:
             yield warn("warning", f"the daemon warns: {problem['text']}")
 
 
-def _state(status: Mapping[str, Any]) -> Finding:
+def _state(facts: Facts, status: Mapping[str, Any]) -> Finding:
     """The daemon's own judgement. What it is about stands below."""
     said = f"npd6-xdp {status['build']['version']} runs, pid {status['pid']}: {status['headline']}"
-    return ok("daemon", said) if status["headline"] == State.WORKING else note("daemon", said)
+    return ok("daemon", said) if status["headline"] == State.WORKING else note("daemon", said, _status(facts))
 
 
 def _in_vain(facts: Facts, status: Mapping[str, Any]) -> Iterator[Finding]:
@@ -112,6 +112,11 @@ def is_of_another_file(facts: Facts) -> bool:
 def reload(facts: Facts) -> str:
     """The command that has the daemon read its file again."""
     return f"npd6-xdp reload --control {shlex.quote(str(facts.control.absolute()))}"
+
+
+def _status(facts: Facts) -> str:
+    """The command that has the daemon say its problems, each with what mends it."""
+    return f"npd6-xdp status --control {shlex.quote(str(facts.control.absolute()))}"
 
 
 def watch(facts: Facts, target: str) -> str:
@@ -169,10 +174,12 @@ def _interface(facts: Facts, row: Mapping[str, Any]) -> Iterator[Finding]:
     if link is None:
         return  # said already
     if not row["attach"]:
-        yield fail("attached", f"{name}: the daemon's program isn't on it; {log(facts)} says why")
+        yield fail("attached", f"{name}: the daemon's program isn't on it; {log(facts)} says why", _status(facts))
     elif not row["up"]:
         yield fail(
-            "attached", f"{name}: attached, and nothing comes in: it is down, or silent for tags beside its frames"
+            "attached",
+            f"{name}: attached, and nothing comes in: it is down, or silent for tags beside its frames",
+            _status(facts),
         )
     elif row["attach"] == "generic" and facts.config.attach(row["port"]) is Attach.AUTO and not link.lossy:
         why = f": {reason}" if reason else ""

@@ -73,6 +73,18 @@ def test_a_row_of_status(row: dict[str, Any], check: str, level: Level, words: s
     (found,) = grave(status(**row))
     assert (found.check, found.level) == (check, level)
     assert words in found.message
+    if check == "attached" and level is Level.FAIL:
+        assert found.mend == (STATUS,)
+
+
+STATUS = "npd6-xdp status --control /etc/x.toml"
+
+
+def test_a_daemon_that_is_not_well_comes_with_the_command_that_says_why() -> None:
+    its = status()
+    assert its.status is not None
+    (found,) = grave(replace(its, status={**its.status, "headline": "not answering"}))
+    assert (found.check, found.level, found.mend) == ("daemon", Level.NOTE, (STATUS,))
 
 
 def test_what_the_driver_dropped_is_no_more_than_a_note_once_the_kernel_sends() -> None:
