@@ -66,7 +66,7 @@ def test_it_is_read_in_bits_what_is_said_meanwhile_counts_more_and_nothing_shows
     first, last = "2001:db8:1::100", f"2001:db8:1::{0x100 + HOSTS - 1:x}"
     new, bits = edge.to_be(NEIGHBOUR), 0
     asked: list[Host] = []
-    monkeypatch.setattr(edge.resolution._hosts.watch, "probe", lambda host, _: asked.append(host))
+    monkeypatch.setattr(edge.resolution._hosts.watch, "probe", lambda host, *_, **__: asked.append(host))
     with ExitStack() as undo:
         for bits, _ in enumerate(read(edge, undo, new), 1):
             if bits == 1:  # some pieces of it are in the socket, or here

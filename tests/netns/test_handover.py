@@ -115,7 +115,11 @@ def test_none_is_unanswered_by_any_method_and_no_ping_is_lost_while_one_daemon_f
         assert service.comes_to(NFileDescriptorStore="0")
 
 
-@pytest.mark.parametrize(("attach", "words"), [("native", "in native mode"), ("tc", "by tc")])
+@pytest.mark.parametrize(
+    ("attach", "words"),
+    [("native", "XDP taken over (native mode)"), ("tc", "taken over at tc ingress")],
+    ids=["native", "tc"],
+)
 def test_none_is_unanswered_in_native_mode_and_by_tc(topology: Topology, attach: str, words: str) -> None:
     if attach == "native":
         topology.xdp_pass("upstream", "eth0")  # veth's condition for what the other end sends in that mode
@@ -126,7 +130,7 @@ def test_none_is_unanswered_in_native_mode_and_by_tc(topology: Topology, attach:
                 with handed_over(topology):
                     how(service)
         assert asked.all_answered_once()
-        assert service.says(f"taken over {words}", 2)
+        assert service.says(words, 2)
         assert service.stop() == 0
         assert left(topology) == before
 

@@ -254,5 +254,5 @@ def test_a_daemon_that_never_gets_ready_is_killed(daemon: Callable[..., RunningD
 
 
 def test_a_daemon_that_ignores_sigterm_is_killed(daemon: Callable[..., RunningDaemon]) -> None:
-    stubborn = daemon("", program=("sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 0.1; done", "--"))
+    stubborn = daemon("", program=("sh", "-c", "trap '' TERM; echo ready: 1 rule >&2; while :; do sleep 1; done", "--"))
     assert stubborn.stop(timeout=0.3) == -signal.SIGKILL

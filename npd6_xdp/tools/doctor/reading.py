@@ -20,9 +20,11 @@ from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config import Attach, Config, Wish
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.core.link_messages import LinkEntry
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.route_messages import REFUSALS, RouteType
 from npd6_xdp.core.table import Table
+from npd6_xdp.core.vlan_filter import KeptBack
 from npd6_xdp.core.warnings import DefaultRoute, Receiver
 from npd6_xdp.system.bpf.attach import Functions, Links
 from npd6_xdp.system.bpf.compiler import load_bcc
@@ -81,21 +83,7 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
     unit = read_unit()
     service = service_of(unit, runs=status is not None or is_silent)
     machine, tried = _machine(config, table, links, service, sorted(wanted) if attach and status is None else ())
-    features = xdp_features([entry.ifindex for entry in entries.values()])
-    kept = vlan_filters(table, links)
-    ports = {
-        name: Port(
-            entry,
-            driver(name),
-            features.get(entry.ifindex),
-            tuple(_programs(entry.xdp, named=bool(machine.bcc))),
-            receive_vlan_offload(name),
-            tried.get(name),
-            _at_tc(entry.ifindex) if machine.bcc else (),
-            kept.get(name),
-        )
-        for name, entry in entries.items()
-    }
+    ports = _ports(entries, tried, vlan_filters(table, links), named=bool(machine.bcc))
     try:
         routing = _routing(table, links)
     except OSError as error:
@@ -123,6 +111,26 @@ def read(config: Config, path: Path, text: str, control: Path | None, *, attach:
         **routing,
     )
     return replace(facts, echoes=tuple(hosts.asked(facts)))
+
+
+def _ports(
+    entries: Mapping[str, LinkEntry], tried: Mapping[str, str], kept: Mapping[str, KeptBack], *, named: bool
+) -> dict[str, Port]:
+    """Of each interface what its driver and the kernel say; programs by their names where bcc is there."""
+    features = xdp_features([entry.ifindex for entry in entries.values()])
+    return {
+        name: Port(
+            entry,
+            driver(name),
+            features.get(entry.ifindex),
+            tuple(_programs(entry.xdp, named=named)),
+            receive_vlan_offload(name),
+            tried.get(name),
+            _at_tc(entry.ifindex) if named else (),
+            kept.get(name),
+        )
+        for name, entry in entries.items()
+    }
 
 
 def _status(control: Path) -> tuple[Mapping[str, Any] | None, str, bool]:
