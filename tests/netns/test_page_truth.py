@@ -81,6 +81,9 @@ def test_where_no_interface_is_there_it_says_which_are(topology: Topology, daemo
     assert head(page) == "not answering"
     (note,) = page.texts("#notes li")
     assert re.fullmatch(r"no configured interface exists: ens3 \(present: .*\blan0, .*wan0\)", note)
+    assert page.text("#rules-more") == "None in use, since no configured interface exists.", (
+        "there is a rule in the file"
+    )
     assert get(running, "/healthz") == (503, f"not answering\n{note}\n".encode())
 
 
@@ -99,6 +102,7 @@ def test_of_a_daemon_that_is_gone_nothing_stands_there_as_if_it_were_so_and_the_
     first.kill()
     assert page.becomes(lambda: head(page) == "not answering")
     assert re.fullmatch(r"last seen \d\d:\d\d:\d\d, \d+ s ago", page.text("#clock"))
+    assert page.texts(".times span") == ["5 min before", "last seen"], "which may be hours ago"
     assert page.run(flag) != up
     greyed = page.run("return getComputedStyle(document.querySelector('#clock')).color")
     assert page.run(flag) == greyed
@@ -113,6 +117,7 @@ def test_of_a_daemon_that_is_gone_nothing_stands_there_as_if_it_were_so_and_the_
     with flood(topology, cycle(scan(64, "2001:db8:3::")), 100):
         assert page.becomes(lambda: page.run(LINE).count("M") == 2, 10.0), "before the gap, and after it"
     assert page.has("#plot rect.gap")
+    assert page.texts(".times span") == ["5 min ago", "now"]
     assert not page.has(".gone")
 
 
