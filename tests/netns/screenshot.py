@@ -3,8 +3,11 @@
 No picture is taken of a page that says anything but `working`.
 
     python -m tests.netns.screenshot [--seconds 305] [--output docs/status-page.png] [--all DIRECTORY]
+    python -m tests.netns.screenshot --states DIRECTORY [--scene NAME]
 
---all also takes it dark and as a phone shows it, into a directory.
+--all also takes it dark and as a phone shows it, into a directory. --states takes other pictures instead, in some
+minutes: of the page in each state that it can be in (tests/netns/page_scenes.py), at 390 and 1,120 pixels, light and
+dark, and looks for what is wrong with them. Exit status: 0, or 1 if there is no picture or one has a fault: it says so.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.netns.browser import browser
+from tests.netns.page_scenes import SCENES, take
 from tests.netns.wire import Wire, configuration, on_edge, question, scan
 
 RULES = (
@@ -76,7 +80,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=305.0, help="how long to watch (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/status-page.png"))
     parser.add_argument("--all", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--states", type=Path, metavar="DIRECTORY")
+    parser.add_argument(
+        "--scene", default="", choices=[scene.name for scene in SCENES], help="only this one of --states"
+    )
     arguments = parser.parse_args()
+    if arguments.states:
+        sys.exit(not take(arguments.states, arguments.scene))
     stopping = threading.Event()
     with (
         Topology() as topology,
