@@ -10,6 +10,7 @@ more than 1 s. That is for an idle machine; the tests allow for what a busy one 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import select
 import socket
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from npd6_xdp.core.neighbours import Host
@@ -93,17 +95,22 @@ class Pings:
 
     def __init__(self, topology: Topology, address: str = HOST_ADDRESS) -> None:
         words = ("ping", "-6", "-n", "-i", str(INTERVAL), "-W", "1", address)
-        self._process = topology.popen("upstream", *words, stdout=subprocess.PIPE)
+        self._said = TemporaryFile()  # noqa: SIM115 (closed with this)
+        self._process = topology.popen("upstream", *words, stdout=self._said)
+        assert until(self._answered), "the host isn't there to begin with"
 
     def silence(self) -> float:
         """End; the longest time without an answer, in seconds."""
         self._process.terminate()
-        assert self._process.stdout is not None
-        lines = self._process.stdout.read().splitlines()
-        answered = sorted({int(found[1]) for line in lines if (found := re.search(r"icmp_seq=(\d+) ttl", line))})
-        assert answered, lines
+        self._process.wait(60)
+        answered = self._answered()
         gaps = [after - before - 1 for before, after in pairwise(answered)]
         return max(gaps, default=0) * INTERVAL
+
+    def _answered(self) -> list[int]:
+        """The numbers of those that had an answer so far."""
+        said = os.pread(self._said.fileno(), 1 << 24, 0).decode()
+        return sorted({int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)})
 
 
 def is_in_reach(topology: Topology, address: str) -> bool:
