@@ -97,7 +97,7 @@ class Pings:
         words = ("ping", "-6", "-n", "-i", str(INTERVAL), "-W", "1", address)
         self._said = TemporaryFile()  # noqa: SIM115 (closed with this)
         self._process = topology.popen("upstream", *words, stdout=self._said)
-        assert until(self._answered), "the host isn't there to begin with"
+        assert until(lambda: bool(self._answered())), "the host isn't there to begin with"
 
     def silence(self) -> float:
         """End; the longest time without an answer, in seconds."""

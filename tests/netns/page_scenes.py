@@ -90,11 +90,11 @@ def _restarts(stage: Stage) -> None:
     time.sleep(_SECONDS)
 
 
-def _ails(stage: Stage) -> None:
+def _is_degraded(stage: Stage) -> None:
     """A failed reload, an interface that is down, and a sysctl that is off, under traffic that is refused, too."""
     stage.topology.sysctl("edge", "net/ipv6/conf/all/forwarding", 0)
     on_edge(stage.topology, "link set lan0 down")
-    stage.running.write(f"nonsense = 1\n{_AILING}")
+    stage.running.write(f"nonsense = 1\n{_DEGRADED}")
     assert stage.running.command("reload").returncode == 1
     with Wire(stage.topology) as wire:
         wire.send(*(frame[:-1] + b"\0" for frame in scan(20, "2001:db8:1::")), *scan(200, "2001:db8:2::"))
@@ -102,7 +102,7 @@ def _ails(stage: Stage) -> None:
 
 
 _ON_LAN = configuration("2001:db8:f::/64 static").replace("wan0", "lan0")
-_AILING = f"""[limits]
+_DEGRADED = f"""[limits]
 pending = 64  # for which there is space in the kernel's table on any machine
 {configuration("2001:db8:1::/64 route", "2001:db8:2::/64 neighbour via=lan0")}{_ON_LAN}"""
 SCENES = (
@@ -113,7 +113,7 @@ SCENES = (
     Scene("4000-rules", "working", _rules(4_000), _traffic, "#rules-pages:not([hidden])"),
     Scene("stopped", "not answering", _rules(5), _stops, ".gone", gone=True),
     Scene("restarted", "working", _rules(5), _restarts, "#plot rect.gap", gone=True),
-    Scene("warnings", "degraded: 4 problems", _AILING, _ails, "#notes li:nth-child(4)"),
+    Scene("warnings", "degraded: 4 problems", _DEGRADED, _is_degraded, "#notes li:nth-child(4)"),
 )
 
 
