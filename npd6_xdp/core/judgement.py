@@ -7,6 +7,7 @@ no problem any more. One cause is one problem: an interface that isn't there is 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -151,6 +152,8 @@ class Judgement:
 
 WORKING = Judgement(State.WORKING)
 
+_DOWN_VIA = re.compile(r": via (\S+): it is down: ")
+
 
 def headline(state: str, problems: int) -> str:
     """A state in words, with how many problems there are where they are what is wrong."""
@@ -212,6 +215,8 @@ def _ports(facts: Facts) -> list[Problem]:
     # where a warning is about the interface as such, that says more
     of_interfaces = (WarningKind.INTERFACE, WarningKind.TAGS)
     warned = {line.partition(": ")[0] for kind in of_interfaces for line in facts.warnings.get(kind, ())}
+    # and where a rule looks for its hosts there, too, its warning has the same cause and the same mend
+    warned |= {via[1] for line in facts.warnings.get(WarningKind.VIA, ()) if (via := _DOWN_VIA.search(line))}
     ill = [port for port in facts.ports if port.why and port.name not in warned]
     if not ill:
         return []

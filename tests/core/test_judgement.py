@@ -14,6 +14,7 @@ FINE = Facts([Port("wan0")])
 GONE = Facts([Port("ens3", "is not there")], absent=["ens3", "wan*"], present=["br0", "eth0"])
 DOWN = Port("wan1", "is down", ProblemKind.DOWN)
 FORWARDING = "wan0: forwarding is off, so method route finds no target there: sysctl -w net.ipv6.conf.all.forwarding=1"
+LOOKS = "via wan1: it is down: ip link set wan1 up"
 WAITING = "no such interface; waiting for it"
 
 
@@ -30,6 +31,12 @@ def warned(kind: WarningKind, *lines: str) -> Facts:
         (replace(FINE, silent=12.3), "not answering", ["loop"], "has been stuck for 12 s"),
         (Facts([DOWN]), "not answering", ["down"], "no interface is attached and up: wan1 is down"),
         (Facts([Port("wan0"), DOWN]), "degraded: 1 problem", ["down"], "wan1 is down: nothing is answered there"),
+        (
+            Facts([Port("wan0"), DOWN], {WarningKind.VIA: [f"wan0 2001:db8:1::/64: {LOOKS}"]}),
+            "degraded: 1 problem",
+            ["via"],
+            LOOKS,
+        ),
         (Facts([]), "not answering", ["no_interface"], "no configured interface exists"),
         (GONE, "not answering", ["no_interface"], "exists: ens3, wan* (present: br0, eth0)"),
         (
