@@ -7,7 +7,6 @@ no problem any more. One cause is one problem: an interface that isn't there is 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from npd6_xdp.core.verdict import Outcome
+from npd6_xdp.core.vias import down_via
 from npd6_xdp.core.warnings import WarningKind, Warnings
 
 WINDOW = 300.0
@@ -152,8 +152,6 @@ class Judgement:
 
 WORKING = Judgement(State.WORKING)
 
-_DOWN_VIA = re.compile(r": via (\S+): it is down: ")
-
 
 def headline(state: str, problems: int) -> str:
     """A state in words, with how many problems there are where they are what is wrong."""
@@ -216,7 +214,7 @@ def _ports(facts: Facts) -> list[Problem]:
     of_interfaces = (WarningKind.INTERFACE, WarningKind.TAGS)
     warned = {line.partition(": ")[0] for kind in of_interfaces for line in facts.warnings.get(kind, ())}
     # and where a rule looks for its hosts there, too, its warning has the same cause and the same mend
-    warned |= {via[1] for line in facts.warnings.get(WarningKind.VIA, ()) if (via := _DOWN_VIA.search(line))}
+    warned |= {down_via(line) for line in facts.warnings.get(WarningKind.VIA, ())}
     ill = [port for port in facts.ports if port.why and port.name not in warned]
     if not ill:
         return []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -49,6 +50,16 @@ class UsedVia(NamedTuple):
         """A line about it."""
         others = f" (and {self.others} more rule{'' if self.others == 1 else 's'})" if self.others else ""
         return f"{self.where}{others}: {why}"
+
+
+_IS_DOWN = "it is down: "
+_DOWN_VIA = re.compile(rf": via (\S+)(?: \(and \d+ more rules?\))?: {_IS_DOWN}")
+
+
+def down_via(line: str) -> str:
+    """The interface that a line of via_warnings() says to be down; "" where it says something else."""
+    found = _DOWN_VIA.search(line)
+    return found[1] if found else ""
 
 
 def refused_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
@@ -157,7 +168,7 @@ def port_down(link: LinkFacts) -> str:
 
 def _why_no_route(link: LinkFacts) -> str:
     """Why no route leads out of an interface; "" where one may."""
-    return "" if link.flags & LinkFlag.UP else f"it is down: ip link set {word(link.name)} up"
+    return "" if link.flags & LinkFlag.UP else f"{_IS_DOWN}ip link set {word(link.name)} up"
 
 
 def _why_not_now(link: LinkFacts, sysctl: ReadSysctl) -> Reason:

@@ -15,7 +15,7 @@ from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.explain import Question, explain
 from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts, OwnAddress
-from npd6_xdp.core.vias import Patience, refused_vias, used_vias, via_warnings
+from npd6_xdp.core.vias import Patience, UsedVia, down_via, refused_vias, used_vias, via_warnings
 
 Addresses = dict[tuple[int, ...], tuple[OwnAddress, ...]]
 MAC = bytes.fromhex("020000000001")
@@ -208,3 +208,13 @@ def test_more_probes_take_longer_and_never_more_than_bounded() -> None:
 @pytest.mark.parametrize("link", [NEVER[0][1], replace(LAN, bridge="br0")], ids=["never", "a bridge's port"])
 def test_what_does_not_mend_itself_is_said_at_once(link: LinkFacts) -> None:
     assert looks((0.0, link)) == [(True, None)]
+
+
+def test_a_warning_of_an_interface_that_is_down_tells_which_and_no_other_does() -> None:
+    down, silent = replace(LAN, up=False, flags=0), replace(LAN, up=False)
+    for others in (0, 1, 2):
+        used = [UsedVia("wan0: rule 2001:db8:1::/64: via lan0", others, down, named=True)]
+        (line,) = via_warnings(used, nothing_set)
+        assert down_via(line) == "lan0", line
+        (other,) = via_warnings([each._replace(link=silent) for each in used], nothing_set)
+        assert down_via(other) == "", other
