@@ -11,14 +11,13 @@ from pathlib import Path
 
 from npd6_xdp.core.errors import MachineError, Npd6Error
 from npd6_xdp.system import cgroup
-from npd6_xdp.system.aside import LOADING, Aside, AsideError
+from npd6_xdp.system.aside import LOADING, LONGEST_LOADING, Aside, AsideError
 from npd6_xdp.system.bpf.compiler import load_bcc
 from npd6_xdp.system.bpf.load import COMPILER_BYTES, compile_ahead, is_kept, take_text
 
 _LONG = 1 << 19  # bytes of a file, 7,000 rules, that take longer to read than a process takes to be forked
 _READING = 32  # bytes that each of a file takes, at the most, until a table is made of it
 _HERE = 26_000_000  # bytes: what this process has yet to import, and the compiler's library, which it loads as well
-_PATIENCE = 600.0  # seconds; it takes one, and half a minute where the machine is an emulated one
 
 
 class Compiling:
@@ -54,7 +53,7 @@ class Compiling:
         """
         with suppress(MachineError):
             load_bcc()  # which takes a while as well, in each process
-        found, ends = b"", time.monotonic() + _PATIENCE
+        found, ends = b"", time.monotonic() + LONGEST_LOADING
         try:
             while not self._aside.over and select.select([self._aside], [], [], max(0.0, ends - time.monotonic()))[0]:
                 for part in self._aside.take():

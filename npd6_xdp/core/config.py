@@ -30,6 +30,11 @@ class Vlan:
     any: bool = False
     tags: tuple[int, ...] = ()
 
+    @property
+    def has_tagged(self) -> bool:
+        """Whether there are frames with a tag among them."""
+        return self.any or bool(self.tags)
+
     def __str__(self) -> str:
         """As the configuration file spells it: "any", "untagged", "100", "100.7"."""
         if self.any:

@@ -63,7 +63,7 @@ def unknown_trunks(table: Table, links: Mapping[str, LinkFacts]) -> list[Trunk]:
     """
     vlans: defaultdict[int, set[Vlan]] = defaultdict(set)
     for entry in table.entries.values():
-        if entry.spoken and (entry.vlan.any or entry.vlan.tags):
+        if entry.spoken and entry.vlan.has_tagged:
             vlans[entry.ifindex].add(entry.vlan)
     names = {link.ifindex: link.name for link in links.values()} if vlans else {}
     found = []

@@ -46,7 +46,7 @@ class AttachedPorts:
     def _is_trunk(self, link: LinkFacts) -> bool:
         """Whether there are VLANs on a port, by devices or by what is configured."""
         return len(link.l3) > 1 or any(
-            entry.spoken and (entry.vlan.any or entry.vlan.tags) for entry in self._entries.get(link.ifindex, ())
+            entry.spoken and entry.vlan.has_tagged for entry in self._entries.get(link.ifindex, ())
         )
 
     def _attach(self, wish: Wish, link: LinkFacts) -> None:

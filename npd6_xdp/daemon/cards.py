@@ -84,7 +84,7 @@ def _offloading(new: InForce) -> list[_Port]:
     tc the tags are seen.
     """
     table, links = new.table, new.links
-    tagged = {e.ifindex for e in table.entries.values() if e.spoken and (e.vlan.any or e.vlan.tags)}
+    tagged = {e.ifindex for e in table.entries.values() if e.spoken and e.vlan.has_tagged}
     found = [link for link in links.values() if link.ifindex in table.ports and not link.lossy]
     trunks = [link for link in found if link.ifindex in tagged or len(link.addresses) > 1]
     return sorted(_Port(link.ifindex, link.name) for link in trunks if new.config.attach(link.name) is not Attach.TC)

@@ -7,17 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 
 from npd6_xdp.core.errors import MachineError, Npd6Error
-from npd6_xdp.system.aside import LOADING, Aside, Descriptors
+from npd6_xdp.system.aside import LOADING, LONGEST_LOADING, Aside, Descriptors
 from npd6_xdp.system.bpf.load import Loaded, load
-
-PATIENCE = 600.0
-"""Seconds. It takes one, and half a minute where the machine is an emulated one."""
 
 
 class Loading:
     """One program with maps of these sizes, from now on. Raises MachineError if there can't be a process for it."""
 
-    def __init__(self, sizes: Mapping[str, int], patience: float = PATIENCE) -> None:
+    def __init__(self, sizes: Mapping[str, int], patience: float = LONGEST_LOADING) -> None:
         self._aside = Aside(lambda: _load(sizes), LOADING, hands_over=True)
         self._loaded: Loaded | None = None
         self._patience = patience

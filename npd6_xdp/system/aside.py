@@ -56,6 +56,10 @@ class Doing(NamedTuple):
 
 
 READING, LOADING = Doing("read", "read"), Doing("load", "loaded")
+LONGEST_LOADING = 600.0
+"""Seconds that the program may take to be compiled and loaded. It takes one, and half a minute where the machine is an
+emulated one.
+"""
 
 
 class Aside:

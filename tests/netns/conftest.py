@@ -6,13 +6,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.netns.warm import warm
+from tests.netns.browser import Page, browser
+from tests.netns.warm import nursery, warm
 
 
 @pytest.fixture
@@ -41,3 +43,11 @@ def daemon(request: pytest.FixtureRequest, topology: Topology) -> Iterator[Calla
         yield start
     for daemon in running:
         print(f"--- {daemon.process.args!r}\n{daemon.log}")
+
+
+@pytest.fixture
+def page(topology: Topology, tmp_path: Path) -> Iterator[Page]:
+    """A browser on the edge, for the status page."""
+    nursery()  # now, or it would begin in the edge, and end with that
+    with browser(topology, tmp_path) as page:
+        yield page

@@ -35,6 +35,15 @@ def tell(topology: Topology, lines: Iterable[str]) -> None:
     subprocess.run(command, input="\n".join(lines), text=True, check=True)
 
 
+def read_in_pieces(links: Netlink) -> None:
+    """The rest of a reading, which is to take several turns."""
+    calls = 0
+    while links.unfinished:
+        links.on_change(0.0)
+        calls += 1
+    assert calls >= 3
+
+
 def test_no_neighbour_comes_back_by_an_announcement_older_than_the_overflow(topology: Topology) -> None:
     hosts = [f"2001:db8:1::1:{number:x}" for number in range(MANY)]
     with topology.inside("edge"):
@@ -81,11 +90,7 @@ def test_what_was_lost_of_links_is_read_a_piece_at_a_time_and_what_is_said_meanw
         assert plain(links).keys() >= {"v0", "v2"}, "nothing else is known yet"
         tell(topology, ["link del v4", "address del 2001:db8:77::2/128 dev v3", "link set v5 name x5", "link del y0"])
         tell(topology, ["address add 2001:db8:77::5/128 dev v6 nodad", "link add z0 type veth peer name z1"])
-        calls = 0
-        while links.unfinished:
-            links.on_change(0.0)
-            calls += 1
-        assert calls >= 3
+        read_in_pieces(links)
 
         def agrees() -> bool:
             links.on_change()
@@ -108,11 +113,7 @@ def test_links_are_read_a_piece_at_a_time_by_a_socket_that_stands_in_for_one_tha
             assert links.unfinished
             assert plain(links) == plain(before), "what was known holds until then"
             tell(topology, ["link set v5 name x5", "link del y0"])
-            calls = 0
-            while links.unfinished:
-                links.on_change(0.0)
-                calls += 1
-            assert calls >= 3
+            read_in_pieces(links)
 
             def agrees() -> bool:
                 links.on_change()

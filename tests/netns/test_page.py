@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +26,8 @@ from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from tests.frames import ether, ip6
 from tests.kinds import sllao
-from tests.netns.browser import URL, Page, browser
+from tests.netns.browser import URL, Page
 from tests.netns.verb import verb
-from tests.netns.warm import nursery
 from tests.netns.wire import Wire, configuration, flood, on_edge, private_megabytes, question, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -61,13 +59,6 @@ def data(running: RunningDaemon) -> Any:
     status, body = get(running, "/status.json")
     assert status == 200
     return json.loads(body)
-
-
-@pytest.fixture
-def page(topology: Topology, tmp_path: Path) -> Iterator[Page]:
-    nursery()  # now, or it would begin in the edge, and end with that
-    with browser(topology, tmp_path) as page:
-        yield page
 
 
 @needs_browser

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.netns.browser import Page, browser
+from tests.netns.browser import Page
 from tests.netns.page_scenes import AXE, SCENES, faults
 from tests.netns.test_page import needs_browser
-from tests.netns.warm import nursery
 from tests.netns.wire import configuration
 
 SPOILT = """
@@ -25,13 +23,6 @@ add(document.body.lastChild, { width: "90px", height: "1px" });
 document.body.append(document.createElement("input"));
 setTimeout(() => { throw new Error("spoilt"); });
 """
-
-
-@pytest.fixture
-def page(topology: Topology, tmp_path: Path) -> Iterator[Page]:
-    nursery()  # now, or it would begin in the edge, and end with that
-    with browser(topology, tmp_path) as page:
-        yield page
 
 
 @needs_browser

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
@@ -13,10 +13,9 @@ from selenium.webdriver.common.keys import Keys
 
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
-from tests.netns.browser import Page, browser
+from tests.netns.browser import Page
 from tests.netns.test_page import data, get, needs_browser
 from tests.netns.verb import verb
-from tests.netns.warm import nursery
 from tests.netns.wire import Wire, configuration, flood, on_edge, scan, until
 
 Start = Callable[..., RunningDaemon]
@@ -29,13 +28,6 @@ OFF = "wan0: forwarding is off, so method route finds no target there: sysctl -w
 FAILED = "the last reload failed; the configuration before it is in use"
 
 pytestmark = needs_browser
-
-
-@pytest.fixture
-def page(topology: Topology, tmp_path: Path) -> Iterator[Page]:
-    nursery()  # now, or it would begin in the edge, and end with that
-    with browser(topology, tmp_path) as page:
-        yield page
 
 
 def head(page: Page) -> str:

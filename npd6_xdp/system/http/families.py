@@ -25,20 +25,18 @@ def _judged(now: Snapshot) -> Iterator[Metric]:
     for name in State:
         state.add_metric([name], now.judgement.state is name)
     yield state
-    problems = GaugeMetricFamily(
-        "npd6_problems", "Why it isn't working, by what that is about; `status` has each.", labels=["kind"]
-    )
-    for kind, count in now.judgement.by_kind.items():
-        problems.add_metric([kind], count)
-    yield problems
+    problems = "Why it isn't working, by what that is about; `status` has each."
+    yield _each("npd6_problems", problems, "kind", now.judgement.by_kind)
 
 
 def other_metrics(now: Snapshot) -> Iterator[Metric]:
     """Those of the daemon as a whole."""
     yield from _judged(now)
     yield _answer_seconds(now)
-    yield _by_interface("npd6_neighbours", "Hosts that are there, by the interface towards them.", now.neighbours)
-    yield _by_interface("npd6_kernel_proxy_entries", "The kernel's proxy entries that are ours.", now.proxy_entries)
+    hosts = "Hosts that are there, by the interface towards them."
+    yield _each("npd6_neighbours", hosts, "interface", now.neighbours)
+    proxied = "The kernel's proxy entries that are ours."
+    yield _each("npd6_kernel_proxy_entries", proxied, "interface", now.proxy_entries)
     yield GaugeMetricFamily(
         "npd6_config_last_reload_success_timestamp_seconds",
         "When the configuration in use was loaded.",
@@ -59,25 +57,15 @@ def other_metrics(now: Snapshot) -> Iterator[Metric]:
         "For how long before this start a predecessor's program answered uncounted; 0 if there was none.",
         value=now.handover_uncounted,
     )
-    warned = GaugeMetricFamily(
-        "npd6_warnings", "What there is to warn of now, by what it is about; `status` has each.", labels=["kind"]
-    )
-    for kind, count in now.warnings.items():
-        warned.add_metric([kind], count)
-    yield warned
+    warned = "What there is to warn of now, by what it is about; `status` has each."
+    yield _each("npd6_warnings", warned, "kind", now.warnings)
     yield CounterMetricFamily(
         "npd6_log_lines_dropped",
         "Lines of the log that were dropped, as the reader of stderr was too slow.",
         value=now.log_lines_dropped,
     )
-    errors = CounterMetricFamily(
-        "npd6_internal_errors",
-        "Mistakes of npd6-xdp's own, by the part of it that made them, and went on; the log has each.",
-        labels=["where"],
-    )
-    for where, count in now.internal_errors.items():
-        errors.add_metric([where], count)
-    yield errors
+    errors = "Mistakes of npd6-xdp's own, by the part of it that made them, and went on; the log has each."
+    yield _each("npd6_internal_errors", errors, "where", now.internal_errors, CounterMetricFamily)
     build = GaugeMetricFamily("npd6_build_info", "Versions, as labels.", labels=list(now.build))
     build.add_metric(list(now.build.values()), 1)
     yield build
@@ -109,20 +97,23 @@ def table_metrics(now: Snapshot) -> Iterator[Metric]:
         "Hosts that are there, and whose routes the kernel doesn't take or others take away.",
         value=now.host_routes_missing,
     )
-    errors = CounterMetricFamily(
-        "npd6_xdp_tx_errors",
-        "Frames that XDP sent back, answers mostly, and the driver dropped, where it says so; since the driver began.",
-        labels=["interface"],
+    dropped = (
+        "Frames that XDP sent back, answers mostly, and the driver dropped, where it says so; since the driver began."
     )
-    for port, count in now.tx_errors.items():
-        errors.add_metric([port], count)
-    yield errors
+    yield _each("npd6_xdp_tx_errors", dropped, "interface", now.tx_errors, CounterMetricFamily)
 
 
-def _by_interface(name: str, help: str, values: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=["interface"])
-    for interface, value in values.items():
-        family.add_metric([interface], value)
+def _each(
+    name: str,
+    help: str,
+    label: str,
+    values: Mapping[str, int],
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily] = GaugeMetricFamily,
+) -> Metric:
+    """A family with a sample for each value of its only label."""
+    family = kind(name, help, labels=[label])
+    for of, value in values.items():
+        family.add_metric([of], value)
     return family
 
 

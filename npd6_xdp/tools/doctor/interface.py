@@ -180,7 +180,7 @@ def _why_not_native(link: LinkFacts, port: Port) -> str:
 
 
 def _offload(facts: Facts, link: LinkFacts, port: Port) -> Iterator[Finding]:
-    tagged = any(entry.vlan.any or entry.vlan.tags for entry in facts.config.entries(link.name))
+    tagged = any(entry.vlan.has_tagged for entry in facts.config.entries(link.name))
     if not tagged and len(link.addresses) < 2:
         return
     if port.rxvlan and not link.lossy:
@@ -194,7 +194,7 @@ def _filter(facts: Facts, link: LinkFacts, port: Port) -> Iterator[Finding]:
     """In hardware, so it is no matter at which hook the program sits."""
     if port.kept_back:
         yield warn("vlan_filter", port.kept_back.text, *port.kept_back.mend)
-    elif any(entry.vlan.any or entry.vlan.tags for entry in facts.config.entries(link.name)):
+    elif any(entry.vlan.has_tagged for entry in facts.config.entries(link.name)):
         yield ok("vlan_filter", f"{link.name}: no filter keeps back frames of VLANs that have an [[interface]]")
 
 
