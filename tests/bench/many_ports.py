@@ -95,7 +95,11 @@ class Asker:
         self._socket.close()
 
     def answered(self, patience: float = 3.0) -> int:
-        """How many of the ports answer, each asked once, and once more if it hasn't."""
+        """How many of the ports answer."""
+        return len(self.answering(patience))
+
+    def answering(self, patience: float = 3.0) -> set[str]:
+        """Which of the ports answer, each asked once, and once more if it hasn't."""
         found: set[str] = set()
         for _ in range(2):
             missing = [n for n, name in self._names.items() if name not in found]
@@ -108,7 +112,7 @@ class Asker:
             while len(found) < self._count and time.monotonic() < ends:
                 self._take(found)
                 time.sleep(0.01)
-        return len(found)
+        return found
 
     def latency(self, number: int) -> float:
         """How long one port's answer takes (seconds)."""
