@@ -32,6 +32,8 @@ def begin() -> Service:
     """
     manager, starts = ServiceManager(), Starts()
     store = FdStore(manager.send)
+    # else one that dies between the two would leave a successor nothing
+    manager.behind(lambda: store.due is not None)
     failed = starts.begin() if store else 0
     if failed >= MOST and store.inherited:
         for name in [*store.inherited]:

@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
@@ -25,6 +25,7 @@ _STEP = 60.0  # seconds that a step of a start or a reload may take, where there
 _EXTENSIONS = 4  # messages in the time of a step, at most
 _AGAIN = 1.0  # seconds until what he hasn't heard is said again
 _UNNOTICED = 1.0  # seconds that he may be too busy for before the log says so
+_SOON, _BEHIND = 0.05, 5.0  # seconds between looks at what is to be said before, and that are waited for it at most
 
 
 class ServiceManager:
@@ -47,15 +48,22 @@ class ServiceManager:
         self._unheard = ""  # what is to be said again
         self._unheard_since = 0.0
         self._again_at: float | None = None
+        self._is_held_up: Callable[[], bool] = lambda: False
+        self._held_up_since: float | None = None
 
     @property
     def due(self) -> float | None:
         """When to call tick(); None: all is said, and there is no watchdog."""
         return min((at for at in (self._feed_at, self._again_at) if at is not None), default=None)
 
+    def behind(self, is_held_up: Callable[[], bool]) -> None:
+        """That we are ready is said behind something else: not while that is held up, for five seconds at most."""
+        self._is_held_up = is_held_up
+
     def ready(self, status: str) -> None:
         """The start, or a reload, is done. `status` is a line for `systemctl status`."""
         self._is_at_work = True
+        self._held_up_since = None
         self._status = status
         self._tell(f"{_READY}\nSTATUS={status}")
 
@@ -107,7 +115,12 @@ class ServiceManager:
 
     def _tell(self, message: str) -> None:
         """Say how we are, now or as soon as he hears it; what was unheard before holds no more."""
-        error, now = self._attempt(message), time.monotonic()
+        now = time.monotonic()
+        if message.startswith(_READY) and self._waits(now):
+            self._unheard_since = self._unheard_since if self._unheard else now
+            self._again_at, self._unheard = now + _SOON, message
+            return
+        error = self._attempt(message)
         if error is None:
             if self._unheard and "" in self._said:
                 self._said.over()
@@ -118,6 +131,14 @@ class ServiceManager:
         self._again_at, self._unheard = now + _AGAIN, message
         if not isinstance(error, BlockingIOError) or now - self._unheard_since >= _UNNOTICED:
             self._say(error)
+
+    def _waits(self, now: float) -> bool:
+        """Whether what comes before is held up, and not for too long yet."""
+        if not self._is_held_up():
+            return False
+        if self._held_up_since is None:
+            self._held_up_since = now
+        return now - self._held_up_since < _BEHIND
 
     def _say(self, error: OSError) -> None:
         if self._said.note():

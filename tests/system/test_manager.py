@@ -207,6 +207,39 @@ def test_what_he_hears_later_is_what_holds_by_then(busy: tuple[ServiceManager, C
     assert read() == []
 
 
+def test_that_we_are_ready_is_said_behind_what_is_to_be_said_before_but_not_too_late(
+    heard: tuple[str, Callable[[], list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that he has heard of, and that has left nothing with him yet, would have a successor without anything."""
+    now, unsaid = 1000.0, True
+    monkeypatch.setattr(manager_module, "time", SimpleNamespace(monotonic=lambda: now))
+    name, read = heard
+    manager = ServiceManager({"NOTIFY_SOCKET": name})
+    manager.behind(lambda: unsaid)
+
+    def turns(seconds: float) -> list[str]:
+        nonlocal now
+        ends = now + seconds
+        while manager.due is not None and manager.due < ends:
+            now = manager.due
+            manager.tick(now)
+        now = ends
+        return read()
+
+    manager.ready("2 rules on wan0")
+    manager.status("2 rules on wan0, wan1")
+    assert turns(4.5) == []
+    unsaid = False
+    assert turns(0.1) == ["READY=1\nSTATUS=2 rules on wan0, wan1"]
+    unsaid = True
+    manager.status("2 rules on wan0")
+    assert read() == ["STATUS=2 rules on wan0"], "that is no news to wait with"
+    manager.ready("3 rules on wan0")
+    assert turns(4.5) == []
+    assert turns(1.0) == ["READY=1\nSTATUS=3 rules on wan0"]
+    assert manager.due is None
+
+
 def test_a_status_alone_is_no_word_that_a_reload_is_over(
     busy: tuple[ServiceManager, Callable[[], list[str]]],
 ) -> None:
