@@ -36,7 +36,7 @@ def ask(path: Path, question: dict[str, Any], patience: float = _TIMEOUT) -> dic
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise MachineError(f"{path}: no socket; --control takes what daemon.control says, not the configuration")
     try:
-        answer = _said(path, json.dumps(question).encode() + b"\n", patience)
+        answer = reply_to(path, question, patience)
     except TimeoutError as error:
         raise MachineError(f"{path}: not a word in {patience:.0f} s") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -78,13 +78,13 @@ def connect(connection: socket.socket, path: Path, seconds: float) -> None:
     connection.settimeout(seconds)
 
 
-def _said(path: Path, question: bytes, patience: float) -> bytes:
-    """The reply to these bytes; nothing, if the daemon closes the connection each time."""
+def reply_to(path: Path, question: dict[str, Any], patience: float = _TIMEOUT) -> bytes:
+    """The reply as it comes, JSON; nothing, if the daemon closes the connection each time. Raises OSError."""
     for _ in range(_TRIES):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connect(connection, path, patience)
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.sendall(question)
+                connection.sendall(json.dumps(question).encode() + b"\n")
                 if answer := b"".join(iter(lambda: connection.recv(1 << 16), b"")):
                     return answer
         time.sleep(_PAUSE)
