@@ -114,7 +114,6 @@ class PortLooks:
             if port is not None and self.is_here(port):
                 yield port
         yield from self._look_closely()
-        self._lines.say()
         self.due = now + (_HURRY if self._hurried else _TURN)
 
     def _interfaces(self) -> list[int]:

@@ -95,7 +95,7 @@ class Ports(AttachedPorts, Follower):
         port, link = self._attached.get(ifindex), self._here.get(ifindex)
         if port is None or link is None or not self._ways.leave_for_tags(port, link):
             return False
-        self._lines.say()
+        self._say()
         return True
 
     def send(self, ifindex: int, frame: bytes) -> bool:
@@ -313,7 +313,13 @@ class Ports(AttachedPorts, Follower):
                 else:
                     self._take_note(port)
                     self._retry_at = now
+            self._say()
         self._plan()
+
+    def _say(self) -> None:
+        """Log what was found between changes. One that is under way says it at its end, of many ports in one line."""
+        if not self._is_changing and self._following is None:
+            self._lines.say()
 
     def _go_on(self, following: Steps[None]) -> None:
         self._following = None

@@ -184,6 +184,22 @@ def test_many_ports_are_attached_and_moved_and_detached_one_at_a_time_and_the_lo
         undo.pop_all()
 
 
+def test_of_many_ports_that_change_one_line_is_logged_also_where_the_loop_looks_at_them_meanwhile(
+    attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generic, tc = of_many("generic"), of_many("tc")
+    finish(attached.settle(NOTHING, generic))
+    monkeypatch.setattr(NsFilter, "take_gap", lambda _: 0.001, raising=False)
+    now = 0.0
+    with caplog.at_level(logging.INFO, "npd6-xdp"), ExitStack() as undo:
+        for steps in (attached.prepare(tc, Change(undo, asked=True)), attached.settle(generic, tc)):
+            for _ in steps:
+                now = max(now, attached.due or 0.0)
+                attached.tick(now)
+        undo.pop_all()
+    assert sum("no program was there" in line for line in caplog.messages) == 1, caplog.messages
+
+
 def test_where_one_of_many_refuses_those_before_it_go_back_and_a_change_that_is_given_up_is_taken_back_by_the_loop(
     attached: Ports, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
