@@ -98,6 +98,18 @@ def test_a_signal_that_comes_while_it_compiles_is_heard_afterwards() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_clang_that_knows_what_is_its_own_business_by_another_name_compiles_without(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "int passes(void *ctx) { return 2; }"
+    monkeypatch.setattr(compiler, "ONCE", ("-Xclang", "-disable-what-there-is-not"))
+    compile_program(text, "passes", {})
+    assert capfd.readouterr() == ("", ""), "it is nobody's concern"
+    with pytest.raises(MachineError, match="use of undeclared identifier") as caught:
+        compile_program(text.replace("2", "two"), "passes", {})
+    assert str(caught.value).count("undeclared") == 1
+
+
 def test_the_verifier_has_little_to_walk(bench: Bench) -> None:
     """It gives up at a million instructions, and one value too many that stays on the stack brings it halfway there."""
     program = bench.ns_filter.program

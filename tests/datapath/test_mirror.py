@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
+from unittest.mock import patch
 
 import pytest
 
@@ -81,7 +82,8 @@ def maps() -> Iterator[dict[str, tuple[Type, Type, dict[str, Type]]]]:
     if os.geteuid() != 0:
         pytest.skip("loading an XDP program needs root")
     sizes = sizes_for([table(entry())], Limits())
-    module, _ = compiler.compile_program(load._source(compiler.BPF_DIRECTORY), "ns_filter", sizes)
+    with patch.object(compiler, "FLAGS", (*compiler.FLAGS, "-g")):
+        module, _ = compiler.compile_program(load._source(compiler.BPF_DIRECTORY), "ns_filter", sizes)
     try:
         yield {name: types_of_map(compiler.load_bcc().lib.bpf_table_fd(module.module, name.encode())) for name in NAMES}
     finally:

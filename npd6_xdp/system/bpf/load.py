@@ -70,7 +70,6 @@ _SIZED_BY = {
 """Maps of the program, and the definitions that say how large they are, and nothing else."""
 COMPILER_BYTES = 66_000_000
 """What the compiler takes for a while, with its library: 66 to 72 MB were measured."""
-_AHEAD = ("-g0",)  # without what is for debuggers, which isn't handed on anyway: a quarter of the compiler's time
 _AT_TC = "ns_filter_tc"
 _MODELS = {"trace_ring": "trace_model"}
 """Maps of the program that hold maps, and the one that those are like."""
@@ -122,7 +121,7 @@ class Loaded:
 def compile_ahead() -> bytes:
     """Compile the program, and load nothing: what load() takes. Raises MachineError, or ValueError."""
     bcc = load_bcc()
-    module = compile_text(_source(compiler.BPF_DIRECTORY), dict.fromkeys(_SIZED_BY.values(), 1), *_AHEAD)
+    module = compile_text(_source(compiler.BPF_DIRECTORY), dict.fromkeys(_SIZED_BY.values(), 1))
     return compiled.taken(bcc.lib, module.module, _kinds(bcc), _SIZED_BY, _MODELS).pack()
 
 
@@ -192,7 +191,13 @@ def _name_of(bcc: Any, source: str) -> str:
             bcc,
             source,
             compiler.BPF_DIRECTORY / "include",
-            (*compiler.FLAGS, *map(" ".join, (*_SIZED_BY.items(), *_MODELS.items())), *_MAPS, *_kinds(bcc)),
+            (
+                *compiler.ONCE,
+                *compiler.FLAGS,
+                *map(" ".join, (*_SIZED_BY.items(), *_MODELS.items())),
+                *_MAPS,
+                *_kinds(bcc),
+            ),
         )
     except OSError:
         return ""
