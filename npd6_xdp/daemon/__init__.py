@@ -60,9 +60,11 @@ from npd6_xdp.daemon.tracking import Tracking
 from npd6_xdp.daemon.turns import Turns
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system import cgroup
+from npd6_xdp.system.bpf.attach import Keeper
+from npd6_xdp.system.bpf.early_maps import EarlyMaps
 from npd6_xdp.system.bpf.events import EventRing
 from npd6_xdp.system.bpf.ns_filter import NsFilter
-from npd6_xdp.system.bpf.sizes import memory_to_load
+from npd6_xdp.system.bpf.sizes import memory_to_load, sizes_for
 from npd6_xdp.system.claims import Claims
 from npd6_xdp.system.descriptors import raise_limit
 from npd6_xdp.system.manager import ServiceManager
@@ -106,11 +108,8 @@ class Rooms:
         self.control = keep(closing(Control(first.config.control, loop)))
         requests = keep(closing(Requests()))
         # who answers
-        ahead = given.compiling.take() if given.compiling else b""
-        wanted = memory_to_load([first.table], first.config.limits, ahead=bool(ahead))
-        cgroup.require(wanted, f"loading {first.rules}")
-        left, links = hand_over.left, hand_over.links(first)
-        self.ns_filter = left(NsFilter(first.table, first.config.limits, links, ahead))
+        left = hand_over.left
+        self.ns_filter = left(_loaded(first, hand_over.links(first), given.compiling))
         claims = keep(closing(Claims()))
         self.ports = left(Ports(self.ns_filter, lambda: machine.netlink, self.damper, hand_over.sockets(), claims))
         counts, recent = Counts(), RecentTargets(self.ns_filter)
@@ -309,6 +308,16 @@ class Daemon:
         rooms.left_targets.leave(rooms.changes.in_force.table)
         rooms.documents.leave_samples()
         self._stack.close()
+
+
+def _loaded(first: InForce, links: Keeper, compiling: Compiling | None) -> NsFilter:
+    """The program; while it is being compiled, what else takes long is made. Raises MachineError."""
+    table, limits = first.table, first.config.limits
+    with ExitStack() as stack:
+        early = stack.enter_context(closing(EarlyMaps(sizes_for([table], limits)))) if compiling else None
+        ahead = compiling.take() if compiling else b""
+        cgroup.require(memory_to_load([table], limits, ahead=bool(ahead)), f"loading {first.rules}")
+        return NsFilter(table, limits, links, ahead, early)
 
 
 def _counted(ns_filter: NsFilter, counts: Counts) -> Callable[[int], int]:

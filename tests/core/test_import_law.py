@@ -92,6 +92,7 @@ WINGS = {
         "table_writes",
         "counters",
         "maps",
+        "early_maps",
         "compiler",
         "compiled",
         "shelf",

@@ -24,10 +24,11 @@ from npd6_xdp.core.config import Limits
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.daemon.loading import Loading
 from npd6_xdp.system.aside import Aside
-from npd6_xdp.system.bpf import compiled, compiler, shelf
+from npd6_xdp.system.bpf import compiled, compiler, early_maps, shelf
 from npd6_xdp.system.bpf import load as loading
 from npd6_xdp.system.bpf.compiled import Compiled, Function, Map
 from npd6_xdp.system.bpf.compiler import BPF_DIRECTORY, load_bcc
+from npd6_xdp.system.bpf.early_maps import EarlyMaps
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.sizes import memory_to_load, sizes_for
 from tests.datapath.harness import Bench, entry, table
@@ -457,3 +458,40 @@ def test_what_was_not_packed_is_refused_or_means_something_else(made: Compiled, 
 def test_garbage_is_refused(garbage: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  in whatever words
         Compiled.unpack(garbage)
+
+
+# --- maps that are made before the program is there ---------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_maps_that_are_made_early_are_the_programs_and_nothing_is_left() -> None:
+    before = descriptors()
+    with nothing_stays_open(), closing(EarlyMaps(SIZES)) as early:
+        (fd,) = map(int, descriptors() - before)
+        with closing(load(SIZES, early=early)) as loaded, closing(load(SIZES)) as other:
+            assert loaded.maps["rule_counters"] == fd
+            assert map_info(fd) == map_info(other.maps["rule_counters"]), "as bcc has it from the text"
+
+
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize("why", ["another size", "another text", "it refuses"])
+def test_a_map_that_is_not_as_the_text_has_it_is_made_anew(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    if why == "another text":
+        monkeypatch.setattr(early_maps, "_MADE", {"rule_counters": (2, "RULE_COUNTERS_MAX")})  # an array of all CPUs'
+    elif why == "it refuses":
+        monkeypatch.setattr(early_maps, "create_map", lambda *_: -1)
+    sizes = OTHER_SIZES if why == "another size" else SIZES
+    with nothing_stays_open(), closing(EarlyMaps(sizes)) as early, closing(load(SIZES, early=early)) as loaded:
+        entries = map_info(loaded.maps["rule_counters"])[3]
+        assert entries == SIZES["RULE_COUNTERS_MAX"]
+        assert map_info(loaded.maps["rule_counters"])[0] == 6, "BPF_MAP_TYPE_PERCPU_ARRAY"
+
+
+def test_where_the_program_cannot_be_loaded_no_early_map_is_left(place: Path) -> None:
+    (file,) = place.iterdir()
+    broken = shelf.read(file.stem, Compiled.unpack)
+    assert broken is not None
+    ahead = without_its_end(broken).pack()
+    file.unlink()
+    with nothing_stays_open(), closing(EarlyMaps(SIZES)) as early, to_be_compiled():
+        load(SIZES, ahead, early)

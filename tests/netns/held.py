@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from npd6_xdp import cli
 from npd6_xdp.daemon import loading
@@ -16,12 +17,12 @@ from npd6_xdp.system.bpf.load import Loaded, load
 def main(file: str, *arguments: str) -> int:
     """Run the command line. Who stops is the process beside the daemon."""
 
-    def held(sizes: Mapping[str, int], ahead: bytes = b"") -> Loaded:
+    def held(sizes: Mapping[str, int], *more: Any) -> Loaded:
         if Path(file).exists():
             signal.raise_signal(signal.SIGSTOP)
-        return load(sizes, ahead)
+        return load(sizes, *more)
 
-    loading.load = held  # type: ignore[attr-defined]
+    loading.load = held  # type: ignore[attr-defined,assignment]
     return cli.main(arguments)
 
 

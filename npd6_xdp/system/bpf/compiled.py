@@ -169,9 +169,15 @@ def _relocated(code: bytes, number_for: Callable[[int], int | None]) -> bytes:
     return bytes(moved)
 
 
-def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int], later: Set[str] = frozenset()) -> InKernel:
+def loaded(
+    lib: Any,
+    compiled: Compiled,
+    sizes: Mapping[str, int],
+    later: Set[str] = frozenset(),
+    early: Callable[[Map], int] = lambda _: -1,
+) -> InKernel:
     """Make the maps, of these sizes, and load the functions but for those that load_one() loads `later`, by the
-    library's calls that bcc itself makes.
+    library's calls that bcc itself makes. `early` gives a map that is made already, or -1.
 
     Raises OSError with the kernel's errno; what the verifier says is printed to file descriptor 2, as bcc does.
     """
@@ -187,8 +193,10 @@ def loaded(lib: Any, compiled: Compiled, sizes: Mapping[str, int], later: Set[st
     try:
         maps: dict[str, int] = {}
         for each in compiled.maps:
-            entries = sizes[each.sized_by] if each.sized_by else each.entries
-            maps[each.name] = kept(_created(lib, each, entries, maps.get(each.model)), f"map {each.name}")
+            wanted = each._replace(entries=sizes[each.sized_by]) if each.sized_by else each
+            if (fd := early(wanted)) < 0:
+                fd = _created(lib, wanted, maps.get(each.model))
+            maps[each.name] = kept(fd, f"map {each.name}")
         functions = {}
         for name in (function.name for function in compiled.functions if function.name not in later):
             functions[name] = kept(load_one(lib, compiled, name, maps), f"program {name}")
@@ -233,15 +241,15 @@ class _MapOptions(ct.Structure):
     )
 
 
-def _created(lib: Any, of: Map, entries: int, model: int | None) -> int:
-    """A map with so many entries: its descriptor, or -1 and the errno of ctypes. `model`: of one that holds maps."""
+def _created(lib: Any, of: Map, model: int | None) -> int:
+    """A map: its descriptor, or -1 and the errno of ctypes. `model`: of one that holds maps."""
     if model is None:
         create: Any = ct.CFUNCTYPE(ct.c_int, ct.c_int, ct.c_char_p, *(ct.c_int,) * 4, use_errno=True)(
             ("bcc_create_map", lib)
         )
-        return int(create(of.kind, of.name.encode(), of.key_size, of.value_size, entries, of.flags))
+        return int(create(of.kind, of.name.encode(), of.key_size, of.value_size, of.entries, of.flags))
     options = _MapOptions(sz=ct.sizeof(_MapOptions), inner_map_fd=model, map_flags=of.flags)
-    return create_map(lib, Map(of.name, of.kind, of.key_size, of.value_size, entries, of.flags, ""), options)
+    return create_map(lib, of, options)
 
 
 def create_map(lib: Any, of: Map, options: _MapOptions | None = None) -> int:

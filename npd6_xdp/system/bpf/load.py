@@ -16,6 +16,7 @@ from typing import Any
 from npd6_xdp.core.errors import MachineError, NotInstalled, as_machine_error, is_used_up, remedy
 from npd6_xdp.system.bpf import compiled, compiler, shelf
 from npd6_xdp.system.bpf.compiler import compile_program, compile_text, load_bcc, load_function, words_caught
+from npd6_xdp.system.bpf.early_maps import EarlyMaps
 
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _MAPS = (
@@ -125,9 +126,10 @@ def compile_ahead() -> bytes:
     return compiled.taken(bcc.lib, module.module, _kinds(bcc), _SIZED_BY, _MODELS).pack()
 
 
-def load(sizes: Mapping[str, int], ahead: bytes = b"") -> Loaded:
+def load(sizes: Mapping[str, int], ahead: bytes = b"", early: EarlyMaps | None = None) -> Loaded:
     """Load the program, with maps of these sizes; compile it if no earlier start has kept it, and no compile_ahead() of
-    this process or of one that it has forked made it `ahead`. Raises MachineError.
+    this process or of one that it has forked made it `ahead`. Maps that are there `early` are taken from it. Raises
+    MachineError.
     """
     bcc = load_bcc()
     source = _source(compiler.BPF_DIRECTORY)
@@ -138,7 +140,7 @@ def load(sizes: Mapping[str, int], ahead: bytes = b"") -> Loaded:
             shelf.write(name, ahead)
     if found is not None:
         try:
-            return _load_kept(bcc, found, sizes)
+            return _load_kept(bcc, found, sizes, early)
         except MachineError as error:
             why = error.__cause__
             if isinstance(why, OSError) and is_used_up(why.errno or 0):  # the compiler would need even more memory
@@ -168,9 +170,10 @@ def _kinds(bcc: Any) -> dict[str, int]:
     return {"ns_filter": bcc.BPF.XDP, _AT_TC: bcc.BPF.SCHED_CLS, "hidden_tag": bcc.BPF.SOCKET_FILTER}
 
 
-def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int]) -> Loaded:
+def _load_kept(bcc: Any, found: compiled.Compiled, sizes: Mapping[str, int], early: EarlyMaps | None) -> Loaded:
+    take = early.take if early is not None else lambda _: -1
     with words_caught():
-        maps, functions = compiled.loaded(bcc.lib, found, sizes, {_AT_TC})
+        maps, functions = compiled.loaded(bcc.lib, found, sizes, {_AT_TC}, take)
 
     def load_tc() -> int:
         with words_caught():

@@ -36,6 +36,7 @@ from npd6_xdp.system.bpf.answered import (
 from npd6_xdp.system.bpf.attach import Keeper, Links
 from npd6_xdp.system.bpf.compiler import give_back_memory
 from npd6_xdp.system.bpf.counted import CountedPrograms
+from npd6_xdp.system.bpf.early_maps import EarlyMaps
 from npd6_xdp.system.bpf.load import Loaded, load
 from npd6_xdp.system.bpf.program import Fit, Program
 from npd6_xdp.system.bpf.recent import Recent, each_recent, forget_recent, handing_recent, recent_of
@@ -56,9 +57,16 @@ class NsFilter(CountedPrograms):
     frame is seen by one of them. The old one's counts are added to the new one's.
     """
 
-    def __init__(self, table: Table, limits: Limits, keeper: Keeper | None = None, ahead: bytes = b"") -> None:
+    def __init__(
+        self,
+        table: Table,
+        limits: Limits,
+        keeper: Keeper | None = None,
+        ahead: bytes = b"",
+        early: EarlyMaps | None = None,
+    ) -> None:
         sizes = sizes_for([table], limits)
-        super().__init__(Program(load(sizes, ahead), sizes))
+        super().__init__(Program(load(sizes, ahead, early), sizes))
         give_back_memory()
         self._links = Links(keeper)
         self._present: dict[bytes, int] = {}
