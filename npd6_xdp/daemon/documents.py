@@ -27,7 +27,7 @@ from npd6_xdp.system.left import Left
 
 log = logging.getLogger("npd6-xdp")
 
-_SHARE = 400  # times what a sample took until the next one: a quarter of a percent of a processor at most
+_SHARE = 600  # times what a sample took until the next one: a sixth of a percent of a processor at most
 
 
 class Documents:
