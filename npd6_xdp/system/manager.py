@@ -25,7 +25,7 @@ _STEP = 60.0  # seconds that a step of a start or a reload may take, where there
 _EXTENSIONS = 4  # messages in the time of a step, at most
 _AGAIN = 1.0  # seconds until what he hasn't heard is said again
 _UNNOTICED = 1.0  # seconds that he may be too busy for before the log says so
-_SOON, _BEHIND = 0.05, 5.0  # seconds between looks at what is to be said before, and that are waited for it at most
+_SOON, _BEHIND = 0.05, 5.0  # seconds between looks at what is to be said before, and for which it is waited for at most
 
 
 class ServiceManager:
@@ -63,7 +63,6 @@ class ServiceManager:
     def ready(self, status: str) -> None:
         """The start, or a reload, is done. `status` is a line for `systemctl status`."""
         self._is_at_work = True
-        self._held_up_since = None
         self._status = status
         self._tell(f"{_READY}\nSTATUS={status}")
 
@@ -83,7 +82,11 @@ class ServiceManager:
             self._tell(f"{_READY}\nSTATUS={status}" if self._unheard.startswith(_READY) else f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload begins; ready() says that it is over, whatever became of it, and so this isn't said twice."""
+        """A reload begins; ready() says that it is over, whatever became of it, and so this isn't said twice. That the
+        one before was over isn't said meanwhile: he would take it for the end of this one.
+        """
+        if self._unheard.startswith(_READY):
+            self._again_at, self._unheard = None, ""
         # the time is for Type=notify-reload, of systemd 253 and newer
         self._attempt(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
@@ -122,6 +125,8 @@ class ServiceManager:
             return
         error = self._attempt(message)
         if error is None:
+            if message.startswith(_READY):
+                self._held_up_since = None
             if self._unheard and "" in self._said:
                 self._said.over()
                 log.info("the service manager has heard how we are")

@@ -69,7 +69,7 @@ def test_each_step_of_a_start_has_twice_the_watchdogs_time_and_not_each_is_a_mes
     heard: tuple[str, Callable[[], list[str]]], watchdog: dict[str, str], step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(manager_module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(manager_module, "time", SimpleNamespace(monotonic=lambda: now, monotonic_ns=time.monotonic_ns))
     name, read = heard
     manager = ServiceManager({"NOTIFY_SOCKET": name, **watchdog})
     manager.went_on(90.0)
@@ -212,7 +212,7 @@ def test_that_we_are_ready_is_said_behind_what_is_to_be_said_before_but_not_too_
 ) -> None:
     """A start that he has heard of, and that has left nothing with him yet, would have a successor without anything."""
     now, unsaid = 1000.0, True
-    monkeypatch.setattr(manager_module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(manager_module, "time", SimpleNamespace(monotonic=lambda: now, monotonic_ns=time.monotonic_ns))
     name, read = heard
     manager = ServiceManager({"NOTIFY_SOCKET": name})
     manager.behind(lambda: unsaid)
@@ -235,8 +235,14 @@ def test_that_we_are_ready_is_said_behind_what_is_to_be_said_before_but_not_too_
     manager.status("2 rules on wan0")
     assert read() == ["STATUS=2 rules on wan0"], "that is no news to wait with"
     manager.ready("3 rules on wan0")
-    assert turns(4.5) == []
-    assert turns(1.0) == ["READY=1\nSTATUS=3 rules on wan0"]
+    assert turns(3.0) == []
+    manager.reloading()
+    assert [each.partition("\n")[0] for each in turns(1.0)] == ["RELOADING=1"], (
+        "that the one before is over would end it"
+    )
+    manager.ready("4 rules on wan0")
+    assert turns(0.5) == []
+    assert turns(1.0) == ["READY=1\nSTATUS=4 rules on wan0"], "five seconds after the first time"
     assert manager.due is None
 
 
